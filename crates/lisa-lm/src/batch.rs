@@ -1,0 +1,149 @@
+//! [`Batch`]: rows of tokens of one length, and the tensors made of them.
+//!
+//! A row is one example, padded on the right, or several examples packed one behind the other. The
+//! targets are shifted here and nowhere else: `targets[i]` is what the model should say at
+//! `tokens[i]`, which is the label of the token after it. Tests: at the foot.
+
+use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
+
+use crate::encode::{Encoded, IGNORED};
+
+/// One row of a batch before padding: one or more examples.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Row {
+    /// The token ids.
+    pub tokens: Vec<u32>,
+    /// The next token at each place, or [`IGNORED`].
+    pub targets: Vec<i64>,
+    /// Which example of the row each token belongs to, from 0.
+    pub segments: Vec<u32>,
+    /// The place of each token in its example, from 0.
+    pub positions: Vec<u32>,
+}
+
+impl Row {
+    /// A row of these examples, one behind the other. Nothing is predicted across a border: the
+    /// target of an example's last token is [`IGNORED`].
+    pub fn new<'a>(examples: impl IntoIterator<Item = &'a Encoded>) -> Self {
+        let mut row = Self::default();
+        for (segment, example) in examples.into_iter().enumerate() {
+            let count = example.ids.len();
+            row.tokens.extend(&example.ids);
+            row.targets.extend(example.labels.iter().skip(1));
+            row.targets.resize(row.tokens.len(), IGNORED);
+            row.segments.extend(vec![segment as u32; count]);
+            row.positions.extend(0..count as u32);
+        }
+        row
+    }
+}
+
+/// Rows padded on the right to the length of the longest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    rows: Vec<Row>,
+    lengths: Vec<usize>,
+    width: usize,
+}
+
+impl Batch {
+    /// Pads the rows with `pad_id`. Padding has no target and carries the segment of the row's last
+    /// example, so that no place is left without anything to attend to.
+    #[must_use]
+    pub fn collate(mut rows: Vec<Row>, pad_id: u32) -> Self {
+        let lengths: Vec<usize> = rows.iter().map(|row| row.tokens.len()).collect();
+        let width = lengths.iter().copied().max().unwrap_or(0);
+        for row in &mut rows {
+            let last = row.segments.last().copied().unwrap_or(0);
+            row.tokens.resize(width, pad_id);
+            row.targets.resize(width, IGNORED);
+            row.segments.resize(width, last);
+            row.positions.resize(width, 0);
+        }
+        Self {
+            rows,
+            lengths,
+            width,
+        }
+    }
+
+    /// The padded rows.
+    #[must_use]
+    pub fn rows(&self) -> &[Row] {
+        &self.rows
+    }
+
+    /// How many tokens of each row are not padding.
+    #[must_use]
+    pub fn lengths(&self) -> &[usize] {
+        &self.lengths
+    }
+
+    /// Rows and tokens in each, padding included: `[b, s]`.
+    #[must_use]
+    pub fn shape(&self) -> [usize; 2] {
+        [self.rows.len(), self.width]
+    }
+
+    /// How many tokens are not padding.
+    #[must_use]
+    pub fn tokens(&self) -> usize {
+        self.lengths.iter().sum()
+    }
+
+    /// How many tokens have a target: what a loss's mean is taken over.
+    #[must_use]
+    pub fn trained(&self) -> usize {
+        let targets = self.rows.iter().flat_map(|row| &row.targets);
+        targets.filter(|target| **target != IGNORED).count()
+    }
+
+    /// The batch on a device. What the batch does not need is none: `padding` where no row is
+    /// padded, `segments` and `positions` where every row is one example.
+    #[must_use]
+    pub fn to_tensors(&self, device: &Device) -> BatchTensors {
+        let ints = |of: fn(&Row) -> Vec<i64>| {
+            let flat: Vec<i64> = self.rows.iter().flat_map(of).collect();
+            Tensor::<2, Int>::from_data(TensorData::new(flat, self.shape()), device)
+        };
+        let is_packed = self.rows.iter().any(|row| row.segments.last() > Some(&0));
+        let is_padded = self.lengths.iter().any(|length| *length < self.width);
+        BatchTensors {
+            tokens: ints(|row| widen(&row.tokens)),
+            targets: ints(|row| row.targets.clone()),
+            padding: is_padded.then(|| self.padding(device)),
+            segments: is_packed.then(|| ints(|row| widen(&row.segments))),
+            positions: is_packed.then(|| ints(|row| widen(&row.positions))),
+        }
+    }
+
+    fn padding(&self, device: &Device) -> Tensor<2, Bool> {
+        let flat: Vec<bool> = (self.lengths.iter())
+            .flat_map(|length| (0..self.width).map(move |place| place >= *length))
+            .collect();
+        Tensor::from_data(TensorData::new(flat, self.shape()), device)
+    }
+}
+
+fn widen(values: &[u32]) -> Vec<i64> {
+    values.iter().map(|value| i64::from(*value)).collect()
+}
+
+/// A batch as tensors, each `[b, s]`.
+#[derive(Clone, Debug)]
+pub struct BatchTensors {
+    /// The token ids.
+    pub tokens: Tensor<2, Int>,
+    /// The next token at each place, or [`IGNORED`].
+    pub targets: Tensor<2, Int>,
+    /// True where a row is padded; none where no row is.
+    pub padding: Option<Tensor<2, Bool>>,
+    /// Which example of its row each token belongs to; none where every row is one example.
+    pub segments: Option<Tensor<2, Int>>,
+    /// The place of each token in its example; none where every row is one example.
+    pub positions: Option<Tensor<2, Int>>,
+}
+
+#[cfg(test)]
+#[path = "batch_tests.rs"]
+mod tests;

@@ -1,0 +1,106 @@
+use super::*;
+
+fn example(id: u32, length: usize) -> Encoded {
+    Encoded::all_trained(vec![id; length])
+}
+
+fn options(batch_size: usize) -> BatchOptions {
+    BatchOptions {
+        batch_size,
+        pack_to: None,
+        shuffle: true,
+        seed: 3,
+        pad_id: 0,
+    }
+}
+
+/// The first token of each row of each batch.
+fn firsts(batches: impl Iterator<Item = Batch>) -> Vec<Vec<u32>> {
+    batches
+        .map(|batch| batch.rows().iter().map(|row| row.tokens[0]).collect())
+        .collect()
+}
+
+#[test]
+fn an_epoch_has_every_row_once_in_an_order_of_its_own() {
+    let examples: Vec<_> = (0..10).map(|id| example(id, 3)).collect();
+    let mut batches = Batches::new(examples, options(4)).unwrap();
+    assert_eq!((batches.rows(), batches.per_epoch()), (10, 3));
+    let first = firsts(batches.by_ref().take(3));
+    assert_eq!(batches.position(), Position { epoch: 1, index: 0 });
+    let second = firsts(batches.by_ref().take(3));
+    assert_eq!(first.iter().map(Vec::len).collect::<Vec<_>>(), [4, 4, 2]);
+    assert_ne!(first, second);
+    for epoch in [first, second] {
+        let mut all = epoch.concat();
+        all.sort_unstable();
+        assert_eq!(all, (0..10).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn without_shuffling_the_order_is_the_one_given() {
+    let examples: Vec<_> = (0..5).map(|id| example(id, 2)).collect();
+    let options = BatchOptions { shuffle: false, ..options(2) };
+    let batches = Batches::new(examples, options).unwrap();
+    assert_eq!(firsts(batches.take(4)), [vec![0, 1], vec![2, 3], vec![4], vec![0, 1]]);
+}
+
+#[test]
+fn a_resumed_run_sees_the_same_batches_from_any_step() {
+    let examples: Vec<_> = (0..10).map(|id| example(id, 2 + id as usize % 3)).collect();
+    for pack_to in [None, Some(8)] {
+        let options = BatchOptions { pack_to, ..options(3) };
+        let all = Batches::new(examples.clone(), options).unwrap();
+        let expected: Vec<Batch> = all.take(12).collect();
+        for step in 0..12 {
+            let mut before = Batches::new(examples.clone(), options).unwrap();
+            before.by_ref().take(step).for_each(drop);
+            let mut after = Batches::new(examples.clone(), options).unwrap();
+            after.seek(before.position());
+            let rest: Vec<Batch> = after.take(12 - step).collect();
+            assert_eq!(rest, expected[step..]);
+            let mut by_count = Batches::new(examples.clone(), options).unwrap();
+            by_count.seek(Position { epoch: 0, index: step });
+            assert_eq!(by_count.next_batch(), expected[step]);
+        }
+    }
+}
+
+#[test]
+fn packing_takes_the_first_row_with_room() {
+    let lengths = [5, 4, 3, 4, 6, 2];
+    let examples: Vec<_> = (0..).zip(lengths).map(|(id, length)| example(id, length)).collect();
+    let rows = pack(&examples, 8).unwrap();
+    let tokens: Vec<Vec<u32>> = rows.iter().map(|row| row.tokens.clone()).collect();
+    assert_eq!(
+        tokens,
+        [
+            vec![0, 0, 0, 0, 0, 2, 2, 2],
+            vec![1, 1, 1, 1, 3, 3, 3, 3],
+            vec![4, 4, 4, 4, 4, 4, 5, 5],
+        ]
+    );
+    assert_eq!(rows[0].segments, [0, 0, 0, 0, 0, 1, 1, 1]);
+    assert_eq!(rows[0].positions, [0, 1, 2, 3, 4, 0, 1, 2]);
+    assert_eq!(rows[0].targets, [0, 0, 0, 0, -100, 2, 2, -100]);
+}
+
+#[test]
+fn packing_loses_nothing_when_rows_are_closed() {
+    let examples: Vec<_> = (0..2000).map(|id| example(id, 5 + id as usize % 5)).collect();
+    let rows = pack(&examples, 10).unwrap();
+    assert!(rows.iter().all(|row| row.tokens.len() <= 10));
+    let tokens: usize = rows.iter().map(|row| row.tokens.len()).sum();
+    assert_eq!(tokens, examples.iter().map(|e| e.ids.len()).sum::<usize>());
+}
+
+#[test]
+fn what_cannot_be_batched_is_named() {
+    let error = |examples, options| Batches::new(examples, options).unwrap_err();
+    assert_eq!(error(vec![], options(1)).kind(), ErrorKind::Data);
+    assert_eq!(error(vec![example(0, 2)], options(0)).kind(), ErrorKind::Config);
+    let packed = BatchOptions { pack_to: Some(4), ..options(1) };
+    let long = error(vec![example(0, 2), example(1, 5)], packed);
+    assert!(long.message().starts_with("example 2 has 5 tokens"), "{long}");
+}

@@ -1,0 +1,280 @@
+//! [`ChatTemplate`]: writes a chat down as one text, the way the checkpoint was trained on.
+//!
+//! A template is a Jinja program from the checkpoint's folder. It runs under `minijinja` with what
+//! transformers gives its templates: blocks trimmed, loop controls, Python's methods on strings,
+//! lists and dictionaries, `raise_exception`, `strftime_now`, a `tojson` that writes as Python's
+//! `json.dumps` does, and the `generation` block, which is transparent. A template is somebody
+//! else's code, so it runs on limited fuel and sees nothing but its arguments. Tests: at the foot,
+//! against strings that transformers rendered.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+
+use lisa::{ErrorKind, LisaError};
+use minijinja::value::{Kwargs, Value, ValueKind};
+use minijinja::{AutoEscape, Environment, ErrorKind as JinjaErrorKind, Output, State, context};
+use serde::{Deserialize, Serialize};
+
+/// How many instructions a template may run: thousands of messages, but no endless loop.
+const FUEL: u64 = 10_000_000;
+
+/// The template of a checkpoint that has none, for a base model that never saw a chat.
+///
+/// ```text
+/// {bos}{the system message}
+///
+/// User: {what the user says}
+/// Assistant: {what the assistant says}{eos}
+/// User: ...
+/// ```
+///
+/// It uses no special tokens but the beginning and the end of a sequence, so every vocabulary can
+/// write it; the text to generate from ends in `Assistant:`.
+pub const DEFAULT_TEMPLATE: &str = "{{ bos_token }}\
+{%- for message in messages %}\
+{%- if message.role == 'system' %}{{ message.content | trim }}{{ '\\n\\n' }}\
+{%- elif message.role == 'user' %}User: {{ message.content | trim }}{{ '\\n' }}\
+{%- elif message.role == 'assistant' %}Assistant: {{ message.content | trim }}{{ eos_token }}\
+{{- '\\n' }}\
+{%- else %}{{ raise_exception('unknown role ' + message.role) }}{% endif %}\
+{%- endfor %}\
+{%- if add_generation_prompt %}Assistant:{% endif %}";
+
+/// One message of a chat.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// Who speaks: `system`, `user` or `assistant`; a template may know others.
+    pub role: String,
+    /// What is said.
+    pub content: String,
+}
+
+impl Message {
+    /// A message of a role.
+    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
+        Self {
+            role: role.into(),
+            content: content.into(),
+        }
+    }
+
+    /// A message of the user.
+    pub fn user(content: impl Into<String>) -> Self {
+        Self::new("user", content)
+    }
+
+    /// A message of the assistant.
+    pub fn assistant(content: impl Into<String>) -> Self {
+        Self::new("assistant", content)
+    }
+}
+
+/// A chat template, parsed once.
+///
+/// # Example
+///
+/// ```
+/// use std::collections::BTreeMap;
+/// use lisa_lm::{ChatTemplate, Message};
+///
+/// let special = BTreeMap::from([("eos_token".to_owned(), "</s>".to_owned())]);
+/// let template = ChatTemplate::default_for(&special);
+/// let chat = [Message::user("Two and two?"), Message::assistant("four")];
+/// assert_eq!(template.render(&chat, false)?, "User: Two and two?\nAssistant: four</s>\n");
+/// assert_eq!(template.render(&chat[..1], true)?, "User: Two and two?\nAssistant:");
+/// # Ok::<(), lisa::LisaError>(())
+/// ```
+#[derive(Clone)]
+pub struct ChatTemplate {
+    environment: Environment<'static>,
+    source: String,
+    special: BTreeMap<String, String>,
+}
+
+impl ChatTemplate {
+    /// Parses a template. `special` maps names such as `bos_token` to tokens.
+    ///
+    /// # Errors
+    ///
+    /// A template that does not parse; the message has the line.
+    pub fn new(source: &str, special: &BTreeMap<String, String>) -> Result<Self, LisaError> {
+        let mut environment = environment();
+        environment
+            .add_template_owned("chat_template", without_generation_tags(source))
+            .map_err(|e| failed("does not parse", e))?;
+        Ok(Self {
+            environment,
+            source: source.to_owned(),
+            special: special.clone(),
+        })
+    }
+
+    /// The [default template](DEFAULT_TEMPLATE).
+    #[must_use]
+    pub fn default_for(special: &BTreeMap<String, String>) -> Self {
+        let mut environment = environment();
+        // The tests render it; if it did not parse, rendering would say so.
+        let _ = environment.add_template("chat_template", DEFAULT_TEMPLATE);
+        Self {
+            environment,
+            source: DEFAULT_TEMPLATE.to_owned(),
+            special: special.clone(),
+        }
+    }
+
+    /// The chat as one text, special tokens included. With `add_generation_prompt` it ends where
+    /// the assistant's next message begins.
+    ///
+    /// # Errors
+    ///
+    /// What the template itself refuses (roles that do not alternate, a system message in a format
+    /// that has none), an error in the template, and one that does not end.
+    pub fn render(
+        &self,
+        messages: &[Message],
+        add_generation_prompt: bool,
+    ) -> Result<String, LisaError> {
+        let arguments = context! {
+            messages,
+            add_generation_prompt,
+            tools => (),
+            documents => (),
+            ..Value::from_serialize(&self.special)
+        };
+        let rendered = self
+            .environment
+            .get_template("chat_template")
+            .and_then(|template| template.render(arguments));
+        rendered.map_err(|e| {
+            let roles: Vec<&str> = messages.iter().map(|m| m.role.as_str()).collect();
+            failed(&format!("refuses a chat of {}", roles.join(", ")), e)
+        })
+    }
+
+    /// The template's text.
+    #[must_use]
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+}
+
+impl fmt::Debug for ChatTemplate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChatTemplate")
+            .field("source", &self.source)
+            .field("special", &self.special)
+            .finish_non_exhaustive()
+    }
+}
+
+fn failed(what: &str, error: minijinja::Error) -> LisaError {
+    let detail = error.detail().map_or_else(String::new, |d| format!(": {d}"));
+    let line = error.line().map_or_else(String::new, |l| format!(" (line {l})"));
+    LisaError::new(
+        ErrorKind::Tokenizer,
+        format!("the chat template {what}: {}{detail}{line}", error.kind()),
+    )
+    .with_source(error)
+}
+
+fn environment() -> Environment<'static> {
+    let mut environment = Environment::new();
+    environment.set_trim_blocks(true);
+    environment.set_lstrip_blocks(true);
+    environment.set_fuel(Some(FUEL));
+    environment.set_auto_escape_callback(|_| AutoEscape::None);
+    environment.set_formatter(write_as_python);
+    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.add_function("raise_exception", raise_exception);
+    environment.add_function("strftime_now", strftime_now);
+    environment.add_filter("tojson", to_json);
+    environment
+}
+
+/// Prints truth values and nothing in Python's words, everything else as it is.
+fn write_as_python(
+    out: &mut Output<'_>,
+    state: &State<'_, '_>,
+    value: &Value,
+) -> Result<(), minijinja::Error> {
+    let word = match value.kind() {
+        ValueKind::Bool if value.is_true() => "True",
+        ValueKind::Bool => "False",
+        ValueKind::None => "None",
+        _ => return minijinja::escape_formatter(out, state, value),
+    };
+    out.write_str(word).map_err(minijinja::Error::from)
+}
+
+fn raise_exception(message: String) -> Result<String, minijinja::Error> {
+    Err(minijinja::Error::new(JinjaErrorKind::InvalidOperation, message))
+}
+
+/// The local time in a format of C's `strftime`.
+fn strftime_now(format: &str) -> Result<String, minijinja::Error> {
+    jiff::fmt::strtime::format(format, &jiff::Zoned::now())
+        .map_err(|e| minijinja::Error::new(JinjaErrorKind::InvalidOperation, e.to_string()))
+}
+
+/// `tojson(value, indent=None)`, spaced as Python's `json.dumps` spaces it and with no HTML
+/// escapes. Text outside ASCII stays as it is; keys keep their order.
+fn to_json(value: Value, options: Kwargs) -> Result<String, minijinja::Error> {
+    let indent: Option<usize> = options.get("indent")?;
+    let wrong = |e: String| minijinja::Error::new(JinjaErrorKind::BadSerialization, e);
+    let mut out = Vec::new();
+    if let Some(width) = indent {
+        let spaces = vec![b' '; width.min(64)];
+        let pretty = serde_json::ser::PrettyFormatter::with_indent(&spaces);
+        let mut writer = serde_json::Serializer::with_formatter(&mut out, pretty);
+        value.serialize(&mut writer).map_err(|e| wrong(e.to_string()))?;
+    } else {
+        let mut writer = serde_json::Serializer::with_formatter(&mut out, Spaced);
+        value.serialize(&mut writer).map_err(|e| wrong(e.to_string()))?;
+    }
+    String::from_utf8(out).map_err(|e| wrong(e.to_string()))
+}
+
+/// JSON on one line with a space after each comma and colon.
+struct Spaced;
+
+impl serde_json::ser::Formatter for Spaced {
+    fn begin_array_value<W: ?Sized + io::Write>(&mut self, w: &mut W, first: bool) -> io::Result<()> {
+        if first { Ok(()) } else { w.write_all(b", ") }
+    }
+
+    fn begin_object_key<W: ?Sized + io::Write>(&mut self, w: &mut W, first: bool) -> io::Result<()> {
+        if first { Ok(()) } else { w.write_all(b", ") }
+    }
+
+    fn begin_object_value<W: ?Sized + io::Write>(&mut self, w: &mut W) -> io::Result<()> {
+        w.write_all(b": ")
+    }
+}
+
+/// Turns `{% generation %}` and `{% endgeneration %}` into `if true` and `endif`. transformers uses
+/// the tags to find the assistant's tokens; what they enclose is printed as it is.
+fn without_generation_tags(source: &str) -> String {
+    let mut out = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some(start) = rest.find("{%") {
+        let Some(length) = rest[start..].find("%}") else {
+            break;
+        };
+        let inside = &rest[start + 2..start + length];
+        out.push_str(&rest[..start + 2]);
+        match inside.trim_matches(|c: char| c == '-' || c == '+' || c.is_whitespace()) {
+            "generation" => out.push_str(&inside.replace("generation", " if true ")),
+            "endgeneration" => out.push_str(&inside.replace("endgeneration", " endif ")),
+            _ => out.push_str(inside),
+        }
+        out.push_str("%}");
+        rest = &rest[start + length + 2..];
+    }
+    out.push_str(rest);
+    out
+}
+
+#[cfg(test)]
+#[path = "chat_tests.rs"]
+mod tests;

@@ -1,0 +1,277 @@
+//! [`encode_examples`]: from examples to token ids and the labels to train on.
+//!
+//! A whole example is tokenized at once, so that a token never depends on where the answer begins.
+//! Which tokens are the answer's is then read off their places in the text: an answer begins where
+//! the chat template, asked for the prompt alone, would hand over to the model. Tests: at the foot.
+
+use std::fmt;
+
+use lisa::{ErrorKind, LisaError};
+
+use crate::chat::Message;
+use crate::data::{Content, Example};
+use crate::tokenizer::Tokenizer;
+
+/// The label of a token that is not trained on.
+pub const IGNORED: i64 = -100;
+
+/// Which tokens the loss is taken over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LossOn {
+    /// The answers: everything the assistant says in a chat and the end of its turn, the completion
+    /// of a pair, all of a plain text.
+    #[default]
+    Answer,
+    /// Every token.
+    All,
+}
+
+/// How examples become tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EncodeOptions {
+    /// The most tokens of an example; what follows is cut off.
+    pub max_length: usize,
+    /// Which tokens the loss is taken over.
+    pub loss_on: LossOn,
+}
+
+/// An example as tokens. `labels[i]` is `ids[i]` where the loss is taken and [`IGNORED`] elsewhere;
+/// the two are as long as each other and not shifted yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encoded {
+    /// The token ids.
+    pub ids: Vec<u32>,
+    /// What to learn at each.
+    pub labels: Vec<i64>,
+}
+
+impl Encoded {
+    /// Tokens that are all trained on: for pretraining text that was cut by hand.
+    #[must_use]
+    pub fn all_trained(ids: Vec<u32>) -> Self {
+        let labels = ids.iter().map(|id| i64::from(*id)).collect();
+        Self { ids, labels }
+    }
+
+    /// How many tokens the loss is taken over. The first token has nothing before it to be
+    /// predicted from, so it never counts.
+    #[must_use]
+    pub fn trained(&self) -> usize {
+        let labels = self.labels.iter().skip(1);
+        labels.filter(|label| **label != IGNORED).count()
+    }
+}
+
+/// The encoded examples and what became of the rest.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EncodedSet {
+    /// The examples that have something to train on, in order.
+    pub examples: Vec<Encoded>,
+    /// For each, its index among the examples given.
+    pub sources: Vec<usize>,
+    /// How many were cut to the maximal length (dropped ones included).
+    pub truncated: usize,
+    /// How many were dropped because cutting left nothing to train on.
+    pub dropped: usize,
+}
+
+impl fmt::Display for EncodedSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tokens: usize = self.examples.iter().map(|e| e.ids.len()).sum();
+        let trained: usize = self.examples.iter().map(Encoded::trained).sum();
+        write!(
+            f,
+            "{} examples, {tokens} tokens, {trained} trained on; {} cut, {} dropped",
+            self.examples.len(),
+            self.truncated,
+            self.dropped
+        )
+    }
+}
+
+/// Encodes examples; those whose answer is cut off entirely are dropped, counted and warned of.
+///
+/// # Errors
+///
+/// An example that the chat template or the tokenizer refuses (with its number, from 1), a maximal
+/// length below 2, and no example left.
+pub fn encode_examples(
+    examples: &[Example],
+    tokenizer: &Tokenizer,
+    options: EncodeOptions,
+) -> Result<EncodedSet, LisaError> {
+    if options.max_length < 2 {
+        return Err(LisaError::new(
+            ErrorKind::Config,
+            format!(
+                "the maximal length is {}; predicting one token from another takes 2",
+                options.max_length
+            ),
+        ));
+    }
+    let mut set = EncodedSet::default();
+    for (index, example) in examples.iter().enumerate() {
+        let mut encoded = encode_example(example, tokenizer, options.loss_on).map_err(|e| {
+            LisaError::new(e.kind(), format!("example {}: {}", index + 1, e.message()))
+                .with_source(e)
+        })?;
+        if encoded.ids.len() > options.max_length {
+            encoded.ids.truncate(options.max_length);
+            encoded.labels.truncate(options.max_length);
+            set.truncated += 1;
+        }
+        if encoded.trained() == 0 {
+            set.dropped += 1;
+            continue;
+        }
+        set.examples.push(encoded);
+        set.sources.push(index);
+    }
+    if set.dropped > 0 {
+        log::warn!(
+            "{} of {} examples dropped: nothing to train on within {} tokens",
+            set.dropped,
+            examples.len(),
+            options.max_length
+        );
+    }
+    if set.examples.is_empty() {
+        return Err(LisaError::new(
+            ErrorKind::Data,
+            format!(
+                "none of {} examples has anything to train on within {} tokens; raise the \
+                 maximal length",
+                examples.len(),
+                options.max_length
+            ),
+        ));
+    }
+    Ok(set)
+}
+
+/// Encodes one example whole, with nothing cut off.
+///
+/// A chat is rendered with the chat template. A pair and a text get the tokens that the tokenizer
+/// adds itself and, where it does not, an end of sequence, which is trained on.
+///
+/// # Errors
+///
+/// What the chat template or the tokenizer refuses, and a template whose text before an answer
+/// changes when the answer follows.
+pub fn encode_example(
+    example: &Example,
+    tokenizer: &Tokenizer,
+    loss_on: LossOn,
+) -> Result<Encoded, LisaError> {
+    let (text, answers, is_chat) = match &example.content {
+        Content::Chat(messages) => {
+            let whole = tokenizer.chat_template().render(messages, false)?;
+            let answers = answers_of(messages, &whole, tokenizer)?;
+            (whole, answers, true)
+        }
+        Content::Pair { prompt, completion } => {
+            let text = format!("{prompt}{completion}");
+            let answer = (prompt.len(), text.len());
+            (text, vec![answer], false)
+        }
+        Content::Text(text) => (text.clone(), vec![(0, text.len())], false),
+    };
+    let tokens = tokenizer.encode_with_offsets(&text, !is_chat)?;
+    let mut ids = tokens.ids;
+    // By its last byte, since tokenizers trim the space in front from a token's place.
+    let trained = |end: usize| answers.iter().any(|a| a.0 < end && end <= a.1);
+    let mut labels: Vec<i64> = (ids.iter().zip(&tokens.offsets))
+        .map(|(id, (_, end))| {
+            let wanted = loss_on == LossOn::All || trained(*end);
+            if wanted { i64::from(*id) } else { IGNORED }
+        })
+        .collect();
+    if !is_chat && let Some(eos) = tokenizer.eos_id() {
+        if !ids.last().is_some_and(|id| tokenizer.eos_ids().contains(id)) {
+            ids.push(eos);
+            labels.push(IGNORED);
+        }
+        if let (Some(id), Some(label)) = (ids.last(), labels.last_mut()) {
+            *label = i64::from(*id);
+        }
+    }
+    Ok(Encoded { ids, labels })
+}
+
+/// The ids to generate an answer from: the chat without its last message, ready for the assistant;
+/// the prompt of a pair. None where an example has no [answer](Example::answer).
+///
+/// # Errors
+///
+/// What the chat template or the tokenizer refuses.
+pub fn encode_prompt(
+    example: &Example,
+    tokenizer: &Tokenizer,
+) -> Result<Option<Vec<u32>>, LisaError> {
+    match (&example.content, &example.answer) {
+        (Content::Chat(messages), Some(_)) => {
+            let before = &messages[..messages.len().saturating_sub(1)];
+            let text = tokenizer.chat_template().render(before, true)?;
+            Ok(Some(tokenizer.encode_with_offsets(&text, false)?.ids))
+        }
+        (Content::Pair { prompt, .. }, Some(_)) => {
+            let mut ids = tokenizer.encode(prompt)?;
+            while ids.len() > 1 && ids.last().is_some_and(|id| tokenizer.eos_ids().contains(id)) {
+                ids.pop();
+            }
+            Ok(Some(ids))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// The bytes of each answer in a rendered chat, the end of its turn included.
+fn answers_of(
+    messages: &[Message],
+    whole: &str,
+    tokenizer: &Tokenizer,
+) -> Result<Vec<(usize, usize)>, LisaError> {
+    let template = tokenizer.chat_template();
+    let mut answers = Vec::new();
+    for (index, message) in messages.iter().enumerate() {
+        if message.role != "assistant" {
+            continue;
+        }
+        let before = &messages[..index];
+        // Some templates write more in a prompt than they write before an answer. What they write
+        // without one is then the next best border: the turn's header is trained on as well.
+        let mut start = None;
+        for for_generation in [true, false] {
+            let prefix = template.render(before, for_generation)?;
+            if whole.starts_with(&prefix) {
+                start = Some(prefix.len());
+                break;
+            }
+        }
+        let start = start.ok_or_else(|| {
+            LisaError::new(
+                ErrorKind::Tokenizer,
+                format!(
+                    "the chat template writes the first {index} messages differently when the \
+                     answer follows, so the answer's place is unknown; take the loss on all \
+                     tokens, or give a template that writes messages one after the other"
+                ),
+            )
+        })?;
+        let end = if index + 1 == messages.len() {
+            whole.len()
+        } else {
+            common_prefix(&template.render(&messages[..=index], false)?, whole)
+        };
+        answers.push((start, end));
+    }
+    Ok(answers)
+}
+
+fn common_prefix(a: &str, b: &str) -> usize {
+    a.bytes().zip(b.bytes()).take_while(|(x, y)| x == y).count()
+}
+
+#[cfg(test)]
+#[path = "encode_tests.rs"]
+mod tests;

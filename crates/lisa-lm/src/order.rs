@@ -1,0 +1,120 @@
+//! [`shuffled`] and [`split`]: orders that depend on a seed and nothing else.
+//!
+//! ChaCha with eight rounds, seeded with the bytes of the arguments, so that an order is the same
+//! on every platform and in every version. Tests: at the foot, with literals.
+
+use lisa::{ErrorKind, LisaError};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+
+/// The numbers below `count` in an order that is a pure function of the seed and the epoch.
+#[must_use]
+pub fn shuffled(count: usize, seed: u64, epoch: u64) -> Vec<usize> {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    bytes[8..16].copy_from_slice(&epoch.to_le_bytes());
+    let mut random = ChaCha8Rng::from_seed(bytes);
+    let mut order: Vec<usize> = (0..count).collect();
+    for last in (1..count).rev() {
+        order.swap(last, below(&mut random, last as u64 + 1) as usize);
+    }
+    order
+}
+
+/// A number below `bound`, each as likely: draws beyond the last multiple of it are thrown away.
+fn below(random: &mut ChaCha8Rng, bound: u64) -> u64 {
+    let usable = u64::MAX - u64::MAX % bound;
+    loop {
+        let draw = random.next_u64();
+        if draw < usable {
+            return draw % bound;
+        }
+    }
+}
+
+/// Parts the items into those to train on and those to validate on, each in their old order.
+///
+/// Which are held out is a pure function of the seed and the count. A fraction above 0 holds out at
+/// least one item, and at least one is always left to train on.
+///
+/// # Errors
+///
+/// A fraction outside `0.0..1.0`, and one above 0 with fewer than two items.
+pub fn split<T>(items: Vec<T>, fraction: f64, seed: u64) -> Result<(Vec<T>, Vec<T>), LisaError> {
+    if !(0.0..1.0).contains(&fraction) {
+        return Err(LisaError::new(
+            ErrorKind::Config,
+            format!("the validation split is {fraction}; give a fraction from 0 to below 1"),
+        ));
+    }
+    if fraction == 0.0 {
+        return Ok((items, Vec::new()));
+    }
+    let count = items.len();
+    if count < 2 {
+        return Err(LisaError::new(
+            ErrorKind::Data,
+            format!("a validation split needs 2 examples, but there are {count}; set it to 0"),
+        ));
+    }
+    let held_out = ((count as f64 * fraction).round() as usize).clamp(1, count - 1);
+    // An epoch that training never reaches, so that the split and the first epoch are independent.
+    let mut is_held_out = vec![false; count];
+    for index in &shuffled(count, seed, u64::MAX)[..held_out] {
+        is_held_out[*index] = true;
+    }
+    let (mut train, mut validation) = (Vec::new(), Vec::new());
+    for (item, held_out) in items.into_iter().zip(is_held_out) {
+        if held_out { &mut validation } else { &mut train }.push(item);
+    }
+    Ok((train, validation))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_is_a_pure_function_of_seed_and_epoch() {
+        assert_eq!(shuffled(8, 0, 0), LITERAL_0_0);
+        assert_eq!(shuffled(8, 0, 1), LITERAL_0_1);
+        assert_eq!(shuffled(8, 42, 0), LITERAL_42_0);
+        assert_eq!(shuffled(0, 1, 1), Vec::<usize>::new());
+        assert_eq!(shuffled(1, 1, 1), [0]);
+    }
+
+    #[test]
+    fn an_order_holds_every_index_once() {
+        let mut order = shuffled(1000, 7, 3);
+        assert_ne!(order, (0..1000).collect::<Vec<_>>());
+        order.sort_unstable();
+        assert_eq!(order, (0..1000).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_split_parts_every_item_and_keeps_the_order() {
+        let (train, validation) = split((0..20).collect(), 0.2, 5).unwrap();
+        assert_eq!(validation, LITERAL_SPLIT);
+        let mut all = [train.clone(), validation].concat();
+        all.sort_unstable();
+        assert_eq!(all, (0..20).collect::<Vec<_>>());
+        assert!(train.is_sorted());
+    }
+
+    #[test]
+    fn a_split_holds_out_at_least_one_and_leaves_one() {
+        assert_eq!(split(vec![1, 2, 3], 0.01, 0).unwrap().1.len(), 1);
+        assert_eq!(split(vec![1, 2, 3], 0.99, 0).unwrap().0.len(), 1);
+        assert_eq!(split(vec![1, 2, 3], 0.0, 0).unwrap(), (vec![1, 2, 3], vec![]));
+    }
+
+    #[test]
+    fn a_split_out_of_range_says_so() {
+        for wrong in [-0.1, 1.0, f64::NAN] {
+            let error = split(vec![1, 2, 3], wrong, 0).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config);
+            assert!(error.message().contains(&wrong.to_string()), "{error}");
+        }
+        assert_eq!(split(vec![1], 0.5, 0).unwrap_err().kind(), ErrorKind::Data);
+    }
+}

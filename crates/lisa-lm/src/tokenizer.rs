@@ -1,0 +1,350 @@
+//! [`Tokenizer`]: a checkpoint's `tokenizer.json` with its special tokens and chat template.
+//!
+//! The tokenizer itself is the `tokenizers` crate's. Around it a checkpoint's folder holds small
+//! files that say which tokens begin, end and pad a text, and how a chat is written down; this file
+//! reads them, in the forms that versions 4 and 5 of transformers write. Tests: at the foot.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use lisa::{ErrorKind, LisaError};
+use serde_json::Value;
+
+use crate::chat::ChatTemplate;
+
+/// The names under which special tokens are stored, and passed to chat templates.
+const NAMES: [&str; 7] = [
+    "bos_token",
+    "eos_token",
+    "unk_token",
+    "sep_token",
+    "pad_token",
+    "cls_token",
+    "mask_token",
+];
+
+/// A text cut into tokens, with the place of each in the text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tokens {
+    /// The ids, in order.
+    pub ids: Vec<u32>,
+    /// The bytes `start..end` of the text that each id came from; `(0, 0)` for an id that the
+    /// tokenizer added itself.
+    pub offsets: Vec<(usize, usize)>,
+}
+
+/// A tokenizer with its special tokens and chat template.
+///
+/// # Example
+///
+/// ```no_run
+/// use lisa_lm::Tokenizer;
+///
+/// let tokenizer = Tokenizer::from_dir("SmolLM2-135M")?;
+/// let ids = tokenizer.encode("The red apple")?;
+/// assert_eq!(tokenizer.decode(&ids, true)?, "The red apple");
+/// # Ok::<(), lisa::LisaError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    special: BTreeMap<String, String>,
+    eos_ids: Vec<u32>,
+    template: ChatTemplate,
+}
+
+impl Tokenizer {
+    /// Reads a checkpoint's folder.
+    ///
+    /// `tokenizer.json` must be there. These may be: `tokenizer_config.json` and
+    /// `special_tokens_map.json` (special tokens; the former wins), `generation_config.json` and
+    /// `config.json` (further ends of sequence, an id or a list), `chat_template.jinja` (wins over
+    /// the `chat_template` of `tokenizer_config.json`, which is a string or a list of named
+    /// templates, of which `default`, else the first, is taken). Without a chat template the
+    /// [default one](crate::chat::DEFAULT_TEMPLATE) is used.
+    ///
+    /// # Errors
+    ///
+    /// A missing `tokenizer.json`, a file that is not what its name says, a special token that is
+    /// not in the vocabulary, a template that does not parse. Each names the file.
+    pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self, LisaError> {
+        let dir = dir.as_ref();
+        let path = dir.join("tokenizer.json");
+        if !path.is_file() {
+            return Err(LisaError::new(
+                ErrorKind::Tokenizer,
+                format!(
+                    "{} is not there; a folder with a checkpoint needs it (a folder with only \
+                     tokenizer.model can be converted with transformers' save_pretrained)",
+                    path.display()
+                ),
+            ));
+        }
+        let bytes = fs::read(&path).map_err(|e| unreadable(&path, e))?;
+        let inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| {
+            LisaError::new(
+                ErrorKind::Tokenizer,
+                format!("{} is not a tokenizer: {e}; fetch it again", path.display()),
+            )
+        })?;
+        let config = read_json(&dir.join("tokenizer_config.json"))?;
+        let mut special = special_tokens(&read_json(&dir.join("special_tokens_map.json"))?);
+        special.extend(special_tokens(&config));
+        let mut eos_ids = Vec::new();
+        for file in ["generation_config.json", "config.json"] {
+            let path = dir.join(file);
+            eos_ids.extend(eos_of(&read_json(&path)?, &path)?);
+        }
+        let template = match template_source(dir, &config)? {
+            Some(source) => ChatTemplate::new(&source, &special)?,
+            None => ChatTemplate::default_for(&special),
+        };
+        Self::from_parts(inner, special, eos_ids, template)
+    }
+
+    /// Puts a tokenizer together from its parts; [`from_dir`](Self::from_dir) ends here.
+    ///
+    /// `special` maps names such as `eos_token` to tokens. `eos_ids` are ends of sequence beside
+    /// the `eos_token`. Truncation and padding that are stored in `tokenizer.json` are turned off,
+    /// as transformers does: batches are padded, and examples cut, where they are made.
+    ///
+    /// # Errors
+    ///
+    /// A `bos_token`, `eos_token` or `pad_token` that is not in the vocabulary.
+    pub fn from_parts(
+        mut inner: tokenizers::Tokenizer,
+        special: BTreeMap<String, String>,
+        eos_ids: impl IntoIterator<Item = u32>,
+        template: ChatTemplate,
+    ) -> Result<Self, LisaError> {
+        inner
+            .with_truncation(None)
+            .map_err(|e| LisaError::new(ErrorKind::Tokenizer, e.to_string()))?
+            .with_padding(None);
+        for name in ["bos_token", "eos_token", "pad_token"] {
+            let Some(token) = special.get(name) else {
+                continue;
+            };
+            if inner.token_to_id(token).is_none() {
+                return Err(LisaError::new(
+                    ErrorKind::Tokenizer,
+                    format!(
+                        "the {name} is {token:?}, which is not among the {} tokens of \
+                         tokenizer.json; the files belong to different checkpoints",
+                        inner.get_vocab_size(true)
+                    ),
+                ));
+            }
+        }
+        let mut all = Vec::new();
+        let first = special.get("eos_token").and_then(|t| inner.token_to_id(t));
+        for id in first.into_iter().chain(eos_ids) {
+            if !all.contains(&id) {
+                all.push(id);
+            }
+        }
+        Ok(Self {
+            inner,
+            special,
+            eos_ids: all,
+            template,
+        })
+    }
+
+    /// The ids of a text, with the tokens that the tokenizer adds itself (such as a beginning of
+    /// sequence).
+    ///
+    /// # Errors
+    ///
+    /// A text that the tokenizer cannot encode; byte-level tokenizers encode every text.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, LisaError> {
+        Ok(self.encode_with_offsets(text, true)?.ids)
+    }
+
+    /// The ids of a text and their places in it. `add_special` as in [`encode`](Self::encode); a
+    /// rendered chat holds its special tokens already, so encode it with `false`.
+    ///
+    /// # Errors
+    ///
+    /// As [`encode`](Self::encode).
+    pub fn encode_with_offsets(&self, text: &str, add_special: bool) -> Result<Tokens, LisaError> {
+        let encoding = self.inner.encode(text, add_special).map_err(|e| {
+            let start: String = text.chars().take(40).collect();
+            LisaError::new(
+                ErrorKind::Tokenizer,
+                format!("a text that begins {start:?} cannot be encoded: {e}"),
+            )
+        })?;
+        Ok(Tokens {
+            ids: encoding.get_ids().to_vec(),
+            offsets: encoding.get_offsets().to_vec(),
+        })
+    }
+
+    /// The text of these ids, without special tokens if `skip_special`. Unknown ids are left out;
+    /// bytes that are not UTF-8 become U+FFFD.
+    ///
+    /// # Errors
+    ///
+    /// Ids that the tokenizer's decoder refuses.
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, LisaError> {
+        self.inner.decode(ids, skip_special).map_err(|e| {
+            LisaError::new(
+                ErrorKind::Tokenizer,
+                format!("{} ids cannot be decoded: {e}", ids.len()),
+            )
+        })
+    }
+
+    /// The id of a token, if it is in the vocabulary.
+    #[must_use]
+    pub fn token_to_id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// The id of the `bos_token`, which begins a sequence.
+    #[must_use]
+    pub fn bos_id(&self) -> Option<u32> {
+        self.id_of("bos_token")
+    }
+
+    /// The id that ends a sequence: the `eos_token`'s, else the first of the configuration's.
+    #[must_use]
+    pub fn eos_id(&self) -> Option<u32> {
+        self.eos_ids.first().copied()
+    }
+
+    /// Every id that ends a sequence, the [first](Self::eos_id) first.
+    #[must_use]
+    pub fn eos_ids(&self) -> &[u32] {
+        &self.eos_ids
+    }
+
+    /// The id to pad with: the `pad_token`'s, else the end of sequence, else 0. Padding is masked
+    /// from the loss and from attention, so any id will do.
+    #[must_use]
+    pub fn pad_id(&self) -> u32 {
+        self.id_of("pad_token").or(self.eos_id()).unwrap_or(0)
+    }
+
+    /// How many tokens there are, added ones included. A model's embedding may have more rows.
+    #[must_use]
+    pub fn vocab_size(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+
+    /// The special tokens by name (`bos_token`, ..), as chat templates see them.
+    #[must_use]
+    pub fn special_tokens(&self) -> &BTreeMap<String, String> {
+        &self.special
+    }
+
+    /// The chat template: the checkpoint's, or the default one.
+    #[must_use]
+    pub fn chat_template(&self) -> &ChatTemplate {
+        &self.template
+    }
+
+    /// The tokenizer of the `tokenizers` crate underneath.
+    #[must_use]
+    pub fn get_ref(&self) -> &tokenizers::Tokenizer {
+        &self.inner
+    }
+
+    fn id_of(&self, name: &str) -> Option<u32> {
+        self.special
+            .get(name)
+            .and_then(|t| self.inner.token_to_id(t))
+    }
+}
+
+fn unreadable(path: &Path, error: std::io::Error) -> LisaError {
+    LisaError::new(
+        ErrorKind::Io,
+        format!("{} cannot be read: {error}", path.display()),
+    )
+    .with_source(error)
+}
+
+/// The JSON in a file that may be missing (then null).
+fn read_json(path: &Path) -> Result<Value, LisaError> {
+    if !path.is_file() {
+        return Ok(Value::Null);
+    }
+    let text = fs::read_to_string(path).map_err(|e| unreadable(path, e))?;
+    serde_json::from_str(&text).map_err(|e| {
+        LisaError::new(
+            ErrorKind::Tokenizer,
+            format!("{} is not JSON: {e}; fetch it again", path.display()),
+        )
+        .with_source(e)
+    })
+}
+
+/// A token is a string, or an object with its string under `content`.
+fn special_tokens(config: &Value) -> BTreeMap<String, String> {
+    NAMES
+        .iter()
+        .filter_map(|name| {
+            let value = &config[*name];
+            let token = value.as_str().or_else(|| value["content"].as_str())?;
+            Some(((*name).to_owned(), token.to_owned()))
+        })
+        .collect()
+}
+
+fn eos_of(config: &Value, path: &Path) -> Result<Vec<u32>, LisaError> {
+    let value = &config["eos_token_id"];
+    let ids: Option<Vec<u32>> = match value {
+        Value::Null => Some(Vec::new()),
+        Value::Array(list) => list.iter().map(id).collect(),
+        one => id(one).map(|one| vec![one]),
+    };
+    ids.ok_or_else(|| {
+        LisaError::new(
+            ErrorKind::Tokenizer,
+            format!(
+                "eos_token_id in {} is {value}; give an id or a list of ids",
+                path.display()
+            ),
+        )
+    })
+}
+
+fn id(value: &Value) -> Option<u32> {
+    value.as_u64().and_then(|id| u32::try_from(id).ok())
+}
+
+fn template_source(dir: &Path, config: &Value) -> Result<Option<String>, LisaError> {
+    let path = dir.join("chat_template.jinja");
+    if path.is_file() {
+        return fs::read_to_string(&path)
+            .map(Some)
+            .map_err(|e| unreadable(&path, e));
+    }
+    let found = match &config["chat_template"] {
+        Value::Null => return Ok(None),
+        Value::String(source) => Some(source.as_str()),
+        Value::Array(named) => named
+            .iter()
+            .find(|t| t["name"] == "default")
+            .or(named.first())
+            .and_then(|t| t["template"].as_str()),
+        _ => None,
+    };
+    match found {
+        Some(source) => Ok(Some(source.to_owned())),
+        None => Err(LisaError::new(
+            ErrorKind::Tokenizer,
+            format!(
+                "chat_template in {} is neither a string nor a list of named templates",
+                dir.join("tokenizer_config.json").display()
+            ),
+        )),
+    }
+}
+
+#[cfg(test)]
+#[path = "tokenizer_tests.rs"]
+mod tests;

@@ -1,0 +1,113 @@
+//! Clipping by the global norm of all gradients that train, which Burn does not have.
+//!
+//! Burn clips each tensor by itself. This is PyTorch's `clip_grad_norm_`: one norm over all of
+//! them, and one factor `max_norm / (norm + 1e-6)`, at most 1. Nothing waits for the device.
+//! Tests: `lisa.rs` (against PyTorch: the workspace's `tests`).
+
+use burn::module::{Module, ModuleVisitor, Param, ParamId};
+use burn::optim::{GradientsParams, MultiGradientsParams};
+use burn::tensor::{DType, Device, FloatDType, Tensor};
+
+/// Gradients by parameter, from one device or from several.
+pub(crate) trait Gradients {
+    fn take<const D: usize>(&mut self, id: ParamId) -> Option<(Tensor<D>, Device)>;
+    fn put<const D: usize>(&mut self, id: ParamId, grad: Tensor<D>, device: &Device);
+    fn has<const D: usize>(&self, id: ParamId) -> bool;
+}
+
+impl Gradients for GradientsParams {
+    fn take<const D: usize>(&mut self, id: ParamId) -> Option<(Tensor<D>, Device)> {
+        let grad = self.remove::<D>(id)?;
+        let device = grad.device();
+        Some((grad, device))
+    }
+
+    fn put<const D: usize>(&mut self, id: ParamId, grad: Tensor<D>, _device: &Device) {
+        self.register(id, grad);
+    }
+
+    fn has<const D: usize>(&self, id: ParamId) -> bool {
+        self.get::<D>(id).is_some()
+    }
+}
+
+impl Gradients for MultiGradientsParams {
+    /// The sum of what all devices have, on the device that Burn updates the parameter on.
+    fn take<const D: usize>(&mut self, id: ParamId) -> Option<(Tensor<D>, Device)> {
+        self.remove::<D>(id)
+    }
+
+    fn put<const D: usize>(&mut self, id: ParamId, grad: Tensor<D>, device: &Device) {
+        match self.grads.iter_mut().find(|(_, d)| d == device) {
+            Some((grads, _)) => grads.register(id, grad),
+            None => {
+                let mut grads = GradientsParams::new();
+                grads.register(id, grad);
+                self.grads.push((grads, device.clone()));
+            }
+        }
+    }
+
+    fn has<const D: usize>(&self, id: ParamId) -> bool {
+        self.grads.iter().any(|(grads, _)| grads.get::<D>(id).is_some())
+    }
+}
+
+/// Scales all gradients of `module` so that their common L2 norm is at most `max_norm`.
+pub(crate) fn clip<M: Module, G: Gradients>(module: &M, grads: &mut G, max_norm: f64) {
+    let mut squares = Squares { grads, sum: None };
+    module.visit(&mut squares);
+    if let Some(sum) = squares.sum {
+        let factor = sum.sqrt().add_scalar(1e-6).recip().mul_scalar(max_norm);
+        let factor = factor.clamp_max(1.0);
+        module.visit(&mut Scale { grads, factor });
+    }
+}
+
+struct Squares<'a, G> {
+    grads: &'a mut G,
+    sum: Option<Tensor<1>>,
+}
+
+impl<G: Gradients> ModuleVisitor for Squares<'_, G> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let Some((grad, device)) = self.grads.take::<D>(param.id) else {
+            return;
+        };
+        self.grads.put(param.id, grad.clone(), &device);
+        let square = wide(grad).square().sum();
+        self.sum = Some(match self.sum.take() {
+            Some(sum) => {
+                let square = square.to_device(&sum.device());
+                sum + square
+            }
+            None => square,
+        });
+    }
+}
+
+struct Scale<'a, G> {
+    grads: &'a mut G,
+    factor: Tensor<1>,
+}
+
+impl<G: Gradients> ModuleVisitor for Scale<'_, G> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let Some((grad, device)) = self.grads.take::<D>(param.id) else {
+            return;
+        };
+        let dtype = grad.dtype();
+        let factor = self.factor.clone().to_device(&device).unsqueeze();
+        let grad = wide(grad).mul(factor);
+        let grad = if grad.dtype() == dtype { grad } else { grad.cast(dtype) };
+        self.grads.put(param.id, grad, &device);
+    }
+}
+
+/// Half precision as f32: a sum of squares overflows f16 and is too coarse in bf16.
+fn wide<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
+    match tensor.dtype() {
+        DType::F16 | DType::BF16 => tensor.cast(FloatDType::F32),
+        _ => tensor,
+    }
+}

@@ -1,0 +1,175 @@
+//! [`LisaConfig`]: what a run is asked to do, validated once and then trusted.
+
+use burn::config::Config;
+use burn::module::{Module, ParamGroup};
+use burn::optim::Optimizer;
+
+use crate::policy::{Bernoulli, SamplingPolicy, Uniform};
+use crate::{ErrorKind, Lisa, LisaError};
+
+/// What happens to the moments of a layer that freezes.
+#[derive(Config, Debug, Copy, PartialEq, Eq)]
+pub enum OnFreeze {
+    /// They are dropped: memory stays flat. A layer that returns starts with fresh moments, as in
+    /// what the paper's authors ran.
+    Drop,
+    /// They stay where they are: memory grows to that of the plain optimizer, as with LMFlow.
+    Keep,
+    /// They move to the host's memory and come back with the layer.
+    Offload,
+}
+
+/// Which of the crate's policies draws the layers.
+#[derive(Config, Debug, PartialEq)]
+pub enum PolicyConfig {
+    /// [`Uniform`]: exactly gamma layers, without replacement.
+    Uniform,
+    /// [`Bernoulli`]: one probability for each layer, or none for gamma / N each.
+    Bernoulli(Vec<f64>),
+}
+
+/// Configuration of [`Lisa`].
+///
+/// Burn's `Config`: `with_*` builders, JSON through
+/// [`save`](burn::config::Config::save) and [`load`](burn::config::Config::load).
+///
+/// # Example
+///
+/// ```
+/// use burn::config::Config;
+/// use burn::module::ParamGroup;
+/// use lisa::{LisaConfig, OnFreeze};
+///
+/// let config = LisaConfig::new()
+///     .with_active_layers(4)
+///     .with_on_freeze(OnFreeze::Offload)
+///     .with_frozen(Some(ParamGroup::from_predicate("embed")));
+/// assert_eq!(config.sampling_period, 20);
+/// assert!(config.to_string().contains("Offload"));
+/// ```
+#[derive(Config, Debug)]
+pub struct LisaConfig {
+    /// How many layers train in a period (gamma; the paper's 7B runs: 2 to 4).
+    #[config(default = 2)]
+    pub active_layers: usize,
+    /// Optimizer steps between two draws (K; the paper's 7B runs: 5 to 50).
+    #[config(default = 20)]
+    pub sampling_period: usize,
+    /// Seed of the draws. The same seed gives the same draws on every platform.
+    #[config(default = 42)]
+    pub seed: u64,
+    /// What draws the layers.
+    #[config(default = "PolicyConfig::Uniform")]
+    pub policy: PolicyConfig,
+    /// What happens to the moments of a layer that freezes.
+    #[config(default = "OnFreeze::Drop")]
+    pub on_freeze: OnFreeze,
+    /// Whether bf16 and f16 parameters train through f32 master weights. Four more bytes, and
+    /// f32 moments, for each parameter that trains; without them small updates round away.
+    #[config(default = true)]
+    pub master_weights: bool,
+    /// Parameters that stay frozen throughout, such as embeddings or the head.
+    pub frozen: Option<ParamGroup>,
+    /// Largest L2 norm of the gradient of all parameters that train together; a larger gradient
+    /// is scaled down to it.
+    pub max_grad_norm: Option<f64>,
+    /// Paths of the stacks of layers, such as `model.layers`. Empty: the stack is found.
+    #[config(default = "Vec::new()")]
+    pub layers: Vec<String>,
+}
+
+impl LisaConfig {
+    /// Wraps `optimizer` and freezes the layers of `model` that the first period does not train.
+    ///
+    /// Every Burn optimizer will do: hand over what its config's `build()` returns. Lazy
+    /// parameters are initialised here. Cost: one walk of the module tree; no tensor is copied.
+    /// State kept: the step, the drawn layers, and the optimizer's own state of what trains.
+    ///
+    /// # Errors
+    ///
+    /// A setting out of range, a stack of layers that is not found or ambiguous, tied
+    /// parameters, a group that matches nothing, a model with nothing to train: each says what
+    /// was found.
+    pub fn init<O: Optimizer, M: Module>(
+        &self,
+        optimizer: O,
+        model: M,
+    ) -> Result<(Lisa, M), LisaError> {
+        match &self.policy {
+            PolicyConfig::Uniform => self.init_with(Uniform, optimizer, model),
+            PolicyConfig::Bernoulli(p) => {
+                self.init_with(Bernoulli::new(p.clone()), optimizer, model)
+            }
+        }
+    }
+
+    /// Like [`init`](Self::init), with a policy of your own in place of
+    /// [`policy`](Self::policy).
+    pub fn init_with<P: SamplingPolicy, O: Optimizer, M: Module>(
+        &self,
+        policy: P,
+        optimizer: O,
+        model: M,
+    ) -> Result<(Lisa, M), LisaError> {
+        self.validate()?;
+        Lisa::init(self.clone(), std::sync::Arc::new(policy), optimizer, model)
+    }
+
+    /// What can be refused without a model.
+    fn validate(&self) -> Result<(), LisaError> {
+        let refuse = |message: String| Err(LisaError::new(ErrorKind::Config, message));
+        if self.active_layers == 0 {
+            return refuse(
+                "active_layers is 0, so no layer would ever train; give at least 1".into(),
+            );
+        }
+        if self.sampling_period == 0 {
+            return refuse("sampling_period is 0 steps; give at least 1".into());
+        }
+        match self.max_grad_norm {
+            Some(norm) if !(norm > 0.0 && norm.is_finite()) => refuse(format!(
+                "max_grad_norm is {norm}; give a positive number, or none for no clipping"
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_config_survives_its_json_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lisa.json");
+        let config = LisaConfig::new()
+            .with_policy(PolicyConfig::Bernoulli(vec![0.5, 1.0]))
+            .with_on_freeze(OnFreeze::Keep)
+            .with_frozen(Some(ParamGroup::from_any_predicates(vec!["embed", "head"])))
+            .with_max_grad_norm(Some(1.0))
+            .with_layers(vec!["encoder".into(), "decoder".into()]);
+        config.save(&path).unwrap();
+        let loaded = LisaConfig::load(&path).unwrap();
+        assert_eq!(loaded.to_string(), config.to_string());
+        assert_eq!(loaded.policy, PolicyConfig::Bernoulli(vec![0.5, 1.0]));
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_docs() {
+        let config = LisaConfig::new();
+        assert_eq!((config.active_layers, config.sampling_period), (2, 20));
+        assert_eq!(config.policy, PolicyConfig::Uniform);
+        assert_eq!(config.on_freeze, OnFreeze::Drop);
+        assert!(config.master_weights && config.frozen.is_none() && config.layers.is_empty());
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_refused() {
+        let message = |config: LisaConfig| config.validate().unwrap_err().to_string();
+        assert!(message(LisaConfig::new().with_active_layers(0)).contains("active_layers is 0"));
+        assert!(message(LisaConfig::new().with_sampling_period(0)).contains("0 steps"));
+        let clip = LisaConfig::new().with_max_grad_norm(Some(f64::NAN));
+        assert!(message(clip).contains("NaN"));
+    }
+}

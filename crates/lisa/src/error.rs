@@ -1,0 +1,97 @@
+//! [`LisaError`]: the one error type of the project.
+//!
+//! A message says what was asked, what was found, and what to do. The kind is for programs, the
+//! message for people. Tests: at the foot of each file that returns one.
+
+use std::error::Error;
+use std::fmt;
+
+/// What part of the work an error belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// A setting is out of range or contradicts another one.
+    Config,
+    /// The stack of layers was not found, is ambiguous, or cannot be used.
+    Layers,
+    /// A sampling policy cannot draw from these layers.
+    Policy,
+    /// A record cannot be read, or belongs to another run.
+    Record,
+    /// A model checkpoint cannot be read or written.
+    Checkpoint,
+    /// A model's configuration asks for something that is not supported.
+    Model,
+    /// A tokenizer or chat template cannot be read or used.
+    Tokenizer,
+    /// Training data cannot be read or used.
+    Data,
+    /// The operating system refused a file operation.
+    Io,
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Config => "configuration",
+            Self::Layers => "layers",
+            Self::Policy => "sampling policy",
+            Self::Record => "record",
+            Self::Checkpoint => "checkpoint",
+            Self::Model => "model",
+            Self::Tokenizer => "tokenizer",
+            Self::Data => "data",
+            Self::Io => "file",
+        })
+    }
+}
+
+/// An error that a user can cause: opaque, with a [kind](ErrorKind) and a message.
+///
+/// # Example
+///
+/// ```
+/// use lisa::{ErrorKind, LisaError};
+///
+/// let error = LisaError::new(ErrorKind::Config, "the sampling period is 0; give at least 1");
+/// assert_eq!(error.kind(), ErrorKind::Config);
+/// assert_eq!(error.to_string(), "configuration: the sampling period is 0; give at least 1");
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[error("{kind}: {message}")]
+pub struct LisaError {
+    kind: ErrorKind,
+    message: String,
+    #[source]
+    source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+impl LisaError {
+    /// An error of this kind. `message` says what was asked, what was found, and what to do.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+            source: None,
+        }
+    }
+
+    /// Keeps the error that caused this one; `std::error::Error::source` returns it.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// What part of the work the error belongs to.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// The message without the kind in front of it.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+}

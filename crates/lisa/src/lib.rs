@@ -1,0 +1,49 @@
+//! Layer-sampling fine-tuning (LISA) for [Burn](burn): all the weights, a few layers at a time.
+//!
+//! Every `K` steps a few layers are drawn to train, the rest is frozen, and the optimizer runs on
+//! the drawn ones; embeddings, final norm and head train throughout
+//! ([arXiv 2403.17919](https://arxiv.org/abs/2403.17919)). Gradients and moments exist for what
+//! trains only, so their memory is that of a few layers. In a training loop one line changes:
+//!
+//! ```text
+//! -let mut optimizer = AdamWConfig::new().init();
+//! +let (mut optimizer, mut model) = LisaConfig::new().init(AdamWConfig::new().build(), model)?;
+//! ```
+//!
+//! # Map
+//!
+//! | what | for |
+//! |---|---|
+//! | [`LisaConfig`], [`OnFreeze`], [`PolicyConfig`] | what a run is asked to do |
+//! | [`Lisa`] | the optimizer: `step(lr, model, grads) -> model`, save and load |
+//! | [`SamplingPolicy`], [`Uniform`], [`Bernoulli`], [`Draw`] | what draws the layers |
+//! | [`LayerMap`] | finds the layers in any module |
+//! | [`FreezeMask`], [`Schedule`], [`LisaOptimizer`] | the parts, for a trainer of your own |
+//! | [`Description`] | the split always-on, active, frozen |
+//! | [`LisaError`] | what went wrong, what was found, what to do |
+//!
+//! # Features
+//!
+//! None: the crate brings no backend and no trainer. Choose a backend by a feature of `burn`.
+
+mod clip;
+mod config;
+mod describe;
+mod error;
+mod layers;
+mod lisa;
+mod mask;
+mod optimizer;
+mod policy;
+mod record;
+mod schedule;
+
+pub use config::{LisaConfig, OnFreeze, PolicyConfig};
+pub use describe::{Description, LayerDescription};
+pub use error::{ErrorKind, LisaError};
+pub use layers::{Layer, LayerMap, Parameter};
+pub use lisa::Lisa;
+pub use mask::FreezeMask;
+pub use optimizer::{LisaOptimizer, LisaState};
+pub use policy::{Bernoulli, Draw, DrawRng, SamplingPolicy, Uniform};
+pub use schedule::Schedule;

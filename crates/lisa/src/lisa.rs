@@ -1,0 +1,508 @@
+//! [`Lisa`]: mask, policy and schedule round a `ModuleOptimizer`.
+//!
+//! One step: gradients of frozen parameters are dropped, the rest is clipped, the optimizer
+//! steps, the schedule advances; at the end of a period the policy draws, the mask is applied
+//! and the moments of the layers that left are released. Tests: `lisa/tests.rs`.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use burn::grad_clipping::GradientClipping;
+use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
+use burn::module::{Module, ModuleVisitor, Param, ParamGroup, ParamId};
+use burn::optim::{GradientsParams, ModuleOptimizer, MultiGradientsParams, Optimizer};
+use burn::tensor::Tensor;
+
+use crate::clip::{self, Gradients};
+use crate::optimizer::{Ledger, RELEASE, StateBytes};
+use crate::{
+    Description, Draw, ErrorKind, FreezeMask, LayerMap, LisaConfig, LisaError, LisaOptimizer,
+    OnFreeze, SamplingPolicy, Schedule,
+};
+
+/// Layer-sampling fine-tuning: an optimizer for a module that trains a few layers at a time.
+///
+/// Made by [`LisaConfig::init`]. It has the shape of Burn's `ModuleOptimizer`, so adopting it
+/// changes one line. State kept: the step, the drawn layers, and the optimizer's state of the
+/// parameters that train (with [`OnFreeze::Keep`] and [`OnFreeze::Offload`], of all that ever
+/// did).
+///
+/// # Example
+///
+/// ```
+/// use burn::module::Module;
+/// use burn::nn::{Linear, LinearConfig};
+/// use burn::optim::{AdamWConfig, GradientsParams};
+/// use burn::tensor::{Device, Tensor};
+/// use lisa::LisaConfig;
+///
+/// #[derive(Module, Debug)]
+/// struct Model {
+///     layers: Vec<Linear>,
+///     head: Linear,
+/// }
+///
+/// let device = Device::flex().autodiff();
+/// let linear = || LinearConfig::new(4, 4).init(&device);
+/// let model = Model { layers: (0..6).map(|_| linear()).collect(), head: linear() };
+///
+/// // let mut optimizer = AdamWConfig::new().init();
+/// let (mut optimizer, mut model) = LisaConfig::new().init(AdamWConfig::new().build(), model)?;
+///
+/// let mut x = Tensor::<2>::ones([1, 4], &device);
+/// for layer in &model.layers {
+///     x = layer.forward(x);
+/// }
+/// let grads = GradientsParams::from_grads(model.head.forward(x).mean().backward(), &model);
+/// model = optimizer.step(1e-3, model, grads);
+///
+/// assert_eq!(optimizer.active_layers().len(), 2);
+/// // AdamW holds two moments of 20 f32 values for each of two layers and the head.
+/// assert_eq!(optimizer.moments_bytes(), 2 * 20 * 4 * 3);
+/// # Ok::<(), lisa::LisaError>(())
+/// ```
+#[derive(Clone)]
+pub struct Lisa {
+    pub(crate) config: LisaConfig,
+    pub(crate) policy: Arc<dyn SamplingPolicy>,
+    pub(crate) schedule: Schedule,
+    pub(crate) map: LayerMap,
+    /// By parameter of the map: whether it may ever train.
+    pub(crate) may_train: Vec<bool>,
+    /// The drawn layers, ascending.
+    pub(crate) active: Vec<usize>,
+    pub(crate) mask: FreezeMask,
+    pub(crate) optimizer: ModuleOptimizer,
+    groups: Vec<Group>,
+    /// Parameters that hold state, with its size.
+    pub(crate) held: BTreeMap<ParamId, Held>,
+}
+
+/// The optimizer of a parameter group.
+#[derive(Clone)]
+struct Group {
+    members: ParamGroup,
+    ledger: Ledger,
+}
+
+/// State that the optimizer holds of one parameter.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Held {
+    pub(crate) bytes: StateBytes,
+    pub(crate) on_host: bool,
+}
+
+impl std::fmt::Debug for Lisa {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lisa")
+            .field("config", &self.config)
+            .field("policy", &self.policy)
+            .field("schedule", &self.schedule)
+            .field("active", &self.active)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Lisa {
+    pub(crate) fn init<O: Optimizer, M: Module>(
+        config: LisaConfig,
+        policy: Arc<dyn SamplingPolicy>,
+        optimizer: O,
+        model: M,
+    ) -> Result<(Self, M), LisaError> {
+        let map = if config.layers.is_empty() {
+            LayerMap::find(&model)?
+        } else {
+            LayerMap::at(&model, &config.layers)?
+        };
+        let may_train = trainable(&map, &config)?;
+        let optimizer = LisaOptimizer::new(optimizer, config.on_freeze, config.master_weights);
+        let groups = vec![Group {
+            members: ParamGroup::all(),
+            ledger: optimizer.ledger(),
+        }];
+        let before = map.parameters().iter().filter(|p| p.trainable).map(|p| p.id);
+        let mut lisa = Self {
+            schedule: Schedule::new(config.sampling_period),
+            mask: FreezeMask::new(before),
+            optimizer: ModuleOptimizer::from(optimizer),
+            active: Vec::new(),
+            held: BTreeMap::new(),
+            config,
+            policy,
+            map,
+            may_train,
+            groups,
+        };
+        let draw = lisa.next_draw();
+        lisa.policy.validate(&draw)?;
+        lisa.active = lisa.checked(lisa.policy.draw(&draw)).map_err(|message| {
+            LisaError::new(
+                ErrorKind::Policy,
+                format!("`{}` {message} in the first period", lisa.policy.name()),
+            )
+        })?;
+        let model = lisa.apply(model);
+        lisa.log();
+        Ok((lisa, model))
+    }
+
+    /// Uses another optimizer for the parameters of `group`; the last group that matches wins.
+    ///
+    /// As Burn's `ModuleOptimizer::with_group`, with the same life of moments. A group by path
+    /// matches parts of paths: `layers.1` is also in `layers.10`.
+    #[must_use]
+    pub fn with_group<O: Optimizer>(
+        mut self,
+        group: ParamGroup,
+        optimizer: O,
+        clipping: Option<GradientClipping>,
+    ) -> Self {
+        let config = &self.config;
+        let optimizer = LisaOptimizer::new(optimizer, config.on_freeze, config.master_weights);
+        self.groups.push(Group {
+            members: group.clone(),
+            ledger: optimizer.ledger(),
+        });
+        for parameter in self.map.parameters() {
+            if group.matches(&parameter.id, Some(&parameter.path)) {
+                self.held.remove(&parameter.id);
+            }
+        }
+        self.optimizer = self.optimizer.with_group(group, optimizer, clipping);
+        self
+    }
+
+    /// Clips each gradient tensor by itself, as Burn does. For one norm over all of them see
+    /// [`LisaConfig::max_grad_norm`].
+    #[must_use]
+    pub fn with_grad_clipping(mut self, clipping: GradientClipping) -> Self {
+        self.optimizer = self.optimizer.with_grad_clipping(clipping);
+        self
+    }
+
+    /// Updates the parameters that train and, at the end of a period, draws the next layers.
+    ///
+    /// The shape of `ModuleOptimizer::step`; `lr` may be a number or Burn's learning rates by
+    /// group. Gradients of frozen parameters are ignored, so gradients may be accumulated over a
+    /// draw. Extract gradients before the step whose mask the forward pass had: those that are
+    /// extracted after it are missing. Cost: the inner optimizer's step, one walk of the module
+    /// tree, and two more at the end of a period; nothing waits for the device.
+    #[must_use]
+    pub fn step<M: Module>(
+        &mut self,
+        lr: impl Into<ModuleLearningRate>,
+        model: M,
+        mut grads: GradientsParams,
+    ) -> M {
+        let trained = self.prepare(&model, &mut grads);
+        let model = self.optimizer.step(lr, model, grads);
+        self.finish(model, &trained)
+    }
+
+    /// Like [`step`](Self::step), with gradients from several devices.
+    #[must_use]
+    pub fn step_multi<M: Module>(
+        &mut self,
+        lr: impl Into<ModuleLearningRate>,
+        model: M,
+        mut grads: MultiGradientsParams,
+    ) -> M {
+        let trained = self.prepare(&model, &mut grads);
+        let model = self.optimizer.step_multi(lr, model, grads);
+        self.finish(model, &trained)
+    }
+
+    /// The layers that train now, counted from 0 in the order of their stacks, ascending.
+    #[must_use]
+    pub fn active_layers(&self) -> &[usize] {
+        &self.active
+    }
+
+    /// The period of the next step, counted from 0.
+    #[must_use]
+    pub fn period(&self) -> u64 {
+        self.schedule.period()
+    }
+
+    /// Optimizer steps taken.
+    #[must_use]
+    pub fn steps(&self) -> u64 {
+        self.schedule.step()
+    }
+
+    /// Bytes of the optimizer's moments on the device. Master weights are not among them.
+    ///
+    /// Known without a copy: what a parameter's state weighs is measured when the first two of
+    /// its shape are stepped.
+    #[must_use]
+    pub fn moments_bytes(&self) -> u64 {
+        self.sum(|held| (!held.on_host).then_some(held.bytes.moments))
+    }
+
+    /// Bytes of f32 master weights on the device.
+    #[must_use]
+    pub fn master_bytes(&self) -> u64 {
+        self.sum(|held| (!held.on_host).then_some(held.bytes.master))
+    }
+
+    /// Bytes of moments and master weights that wait in the host's memory
+    /// ([`OnFreeze::Offload`]).
+    #[must_use]
+    pub fn offloaded_bytes(&self) -> u64 {
+        self.sum(|held| held.on_host.then_some(held.bytes.moments + held.bytes.master))
+    }
+
+    /// The configuration.
+    #[must_use]
+    pub fn config(&self) -> &LisaConfig {
+        &self.config
+    }
+
+    /// The layers and their parameters.
+    #[must_use]
+    pub fn layers(&self) -> &LayerMap {
+        &self.map
+    }
+
+    /// Which parameters train now.
+    #[must_use]
+    pub fn mask(&self) -> &FreezeMask {
+        &self.mask
+    }
+
+    /// The wrapped optimizer.
+    #[must_use]
+    pub fn get_ref(&self) -> &ModuleOptimizer {
+        &self.optimizer
+    }
+
+    /// What trains, what does not, and what the moments weigh; `Display` prints a table.
+    #[must_use]
+    pub fn describe(&self) -> Description {
+        Description::new(self)
+    }
+
+    /// Drops gradients of frozen parameters, clips the rest, and lists what will be stepped.
+    fn prepare<M: Module, G: Gradients>(&self, model: &M, grads: &mut G) -> Vec<ParamId> {
+        let mut filter = Filter {
+            mask: &self.mask,
+            grads,
+            trained: Vec::new(),
+        };
+        model.visit(&mut filter);
+        let trained = filter.trained;
+        if let Some(max_norm) = self.config.max_grad_norm {
+            clip::clip(model, grads, max_norm);
+        }
+        trained
+    }
+
+    /// After the optimizer's step: notes what holds state, advances, draws.
+    fn finish<M: Module>(&mut self, model: M, trained: &[ParamId]) -> M {
+        self.note(trained);
+        if self.schedule.advance() {
+            self.redraw(model)
+        } else {
+            model
+        }
+    }
+
+    fn note(&mut self, trained: &[ParamId]) {
+        let index: HashMap<ParamId, usize> =
+            self.map.parameters().iter().enumerate().map(|(i, p)| (p.id, i)).collect();
+        for id in trained {
+            let Some(&i) = index.get(id) else { continue };
+            let parameter = &self.map.parameters()[i];
+            let group = self
+                .groups
+                .iter()
+                .rfind(|group| group.members.matches(id, Some(&parameter.path)));
+            let bytes = group
+                .map(|group| group.ledger.bytes(&parameter.shape, parameter.dtype))
+                .unwrap_or_default();
+            let held = Held {
+                bytes,
+                on_host: false,
+            };
+            self.held.insert(*id, held);
+        }
+    }
+
+    /// Draws the layers of the period that begins, applies the mask, releases what left.
+    fn redraw<M: Module>(&mut self, model: M) -> M {
+        match self.checked(self.policy.draw(&self.next_draw())) {
+            Ok(active) => self.active = active,
+            Err(message) => log::error!(
+                "policy `{}` {message} in period {}; the layers of the period before stay active",
+                self.policy.name(),
+                self.period()
+            ),
+        }
+        let model = self.apply(model);
+        let model = self.release(model);
+        self.log();
+        model
+    }
+
+    /// Makes the module require gradients of exactly what trains with the drawn layers.
+    pub(crate) fn apply<M: Module>(&mut self, model: M) -> M {
+        let trains: Vec<ParamId> = self.training().map(|i| self.map.parameters()[i].id).collect();
+        self.mask.change(model, trains)
+    }
+
+    /// Indices of the parameters that train with the drawn layers.
+    pub(crate) fn training(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.map.parameters().len()).filter(|&i| {
+            self.may_train[i]
+                && self.map.layer_of(i).is_none_or(|l| self.active.binary_search(&l).is_ok())
+        })
+    }
+
+    /// The release pass: steps what left and still holds state on the device, with one-element
+    /// gradients and the release rate, so that each wrapped optimizer lets its state go.
+    pub(crate) fn release<M: Module>(&mut self, model: M) -> M {
+        if self.config.on_freeze == OnFreeze::Keep {
+            return model;
+        }
+        let mut pass = ReleasePass {
+            mask: &self.mask,
+            held: &self.held,
+            grads: GradientsParams::new(),
+            left: Vec::new(),
+        };
+        model.visit(&mut pass);
+        let (grads, left) = (pass.grads, pass.left);
+        if left.is_empty() {
+            return model;
+        }
+        for id in left {
+            match self.config.on_freeze {
+                OnFreeze::Offload => {
+                    if let Some(held) = self.held.get_mut(&id) {
+                        held.on_host = true;
+                    }
+                }
+                _ => {
+                    self.held.remove(&id);
+                }
+            }
+        }
+        self.optimizer.step(f64::from_bits(RELEASE), model, grads)
+    }
+
+    fn next_draw(&self) -> Draw {
+        let layers = self.map.layers().len();
+        Draw::new(self.config.seed, self.period(), layers, self.config.active_layers)
+            .with_allow_empty(self.always_on().next().is_some())
+    }
+
+    /// Indices of the parameters that are in no layer and train.
+    pub(crate) fn always_on(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.may_train.len()).filter(|&i| self.may_train[i] && self.map.layer_of(i).is_none())
+    }
+
+    /// A policy's answer in order, or what is wrong with it.
+    fn checked(&self, mut layers: Vec<usize>) -> Result<Vec<usize>, String> {
+        let all = self.map.layers().len();
+        if let Some(layer) = layers.iter().find(|&&layer| layer >= all) {
+            return Err(format!("drew layer {layer} of {all}"));
+        }
+        layers.sort_unstable();
+        layers.dedup();
+        if layers.is_empty() && self.always_on().next().is_none() {
+            return Err("drew no layer, and nothing outside the layers trains".into());
+        }
+        Ok(layers)
+    }
+
+    fn log(&self) {
+        let paths: Vec<&str> =
+            self.active.iter().map(|&l| self.map.layers()[l].path.as_str()).collect();
+        log::info!("step {}, period {}: training {}", self.steps(), self.period(), paths.join(", "));
+    }
+
+    fn sum(&self, bytes: impl Fn(&Held) -> Option<u64>) -> u64 {
+        self.held.values().filter_map(bytes).sum()
+    }
+}
+
+/// By parameter: whether it may ever train. Refuses what cannot work.
+fn trainable(map: &LayerMap, config: &LisaConfig) -> Result<Vec<bool>, LisaError> {
+    let refuse = |message: String| Err(LisaError::new(ErrorKind::Config, message));
+    let layers = map.layers().len();
+    if config.active_layers > layers {
+        return refuse(format!(
+            "active_layers is {} and the model has {layers} layers; give at most {layers}",
+            config.active_layers
+        ));
+    }
+    let parameters = map.parameters();
+    if !parameters.iter().any(|p| p.trainable) {
+        return refuse(
+            "no parameter of the model requires gradients; make it on `device.autodiff()`, or \
+             call `train()` on it"
+                .into(),
+        );
+    }
+    let held = |p: &crate::Parameter| {
+        config.frozen.as_ref().is_some_and(|group| group.matches(&p.id, Some(&p.path)))
+    };
+    if config.frozen.is_some() && !parameters.iter().any(held) {
+        let outside: Vec<&str> = map.outside().map(|p| p.path.as_str()).collect();
+        return refuse(format!(
+            "the group of frozen parameters matches none of {}; outside the layers there are: {}",
+            parameters.len(),
+            outside.join(", ")
+        ));
+    }
+    let may_train: Vec<bool> = parameters.iter().map(|p| p.trainable && !held(p)).collect();
+    let outside = (0..may_train.len()).any(|i| may_train[i] && map.layer_of(i).is_none());
+    let dead = map.layers().iter().find(|l| !l.parameters.iter().any(|&i| may_train[i]));
+    match dead {
+        Some(layer) if !outside => refuse(format!(
+            "nothing outside the layers trains and `{}` is frozen altogether, so a draw of it \
+             would train nothing; unfreeze one of them",
+            layer.path
+        )),
+        _ => Ok(may_train),
+    }
+}
+
+struct Filter<'a, G> {
+    mask: &'a FreezeMask,
+    grads: &'a mut G,
+    trained: Vec<ParamId>,
+}
+
+impl<G: Gradients> ModuleVisitor for Filter<'_, G> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if !self.mask.contains(param.id) {
+            self.grads.take::<D>(param.id);
+        } else if self.grads.has::<D>(param.id) {
+            self.trained.push(param.id);
+        }
+    }
+}
+
+struct ReleasePass<'a> {
+    mask: &'a FreezeMask,
+    held: &'a BTreeMap<ParamId, Held>,
+    grads: GradientsParams,
+    left: Vec<ParamId>,
+}
+
+impl ModuleVisitor for ReleasePass<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let held = self.held.get(&param.id).is_some_and(|held| !held.on_host);
+        if held && !self.mask.contains(param.id) {
+            let tensor = param.val();
+            let options = (&tensor.device().inner(), tensor.dtype());
+            self.grads.register(param.id, Tensor::<D>::ones([1; D], options));
+            self.left.push(param.id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,152 @@
+//! [`FreezeMask`]: which parameters train now, applied to a module.
+//!
+//! Only gradient requirements change: unlike Burn's `freeze_group` it leaves dropout and running
+//! statistics alone. Knows nothing of policies and optimizers.
+
+use std::collections::HashSet;
+
+use burn::module::{Module, ModuleMapper, Param, ParamId};
+use burn::tensor::Tensor;
+
+/// The parameters that require gradients.
+///
+/// # Example
+///
+/// ```
+/// use burn::nn::LinearConfig;
+/// use burn::tensor::Device;
+/// use lisa::FreezeMask;
+///
+/// let linear = LinearConfig::new(2, 2).init(&Device::flex().autodiff());
+/// let (weight, bias) = (linear.weight.id, linear.bias.as_ref().unwrap().id);
+///
+/// let mut mask = FreezeMask::new([weight, bias]);
+/// let linear = mask.change(linear, [bias]);
+/// assert!(!linear.weight.is_require_grad());
+/// assert!(linear.bias.unwrap().is_require_grad());
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FreezeMask {
+    trainable: HashSet<ParamId>,
+}
+
+impl FreezeMask {
+    /// The mask of a module in which exactly these parameters require gradients.
+    pub fn new(trainable: impl IntoIterator<Item = ParamId>) -> Self {
+        Self {
+            trainable: trainable.into_iter().collect(),
+        }
+    }
+
+    /// Makes `trainable` require gradients and freezes what did before and is not among them.
+    ///
+    /// Parameters that this mask never held are left as they are. A parameter whose requirement
+    /// stays is not touched: toggling makes a new autodiff leaf, which would lose gradients that
+    /// were computed and not yet extracted. Call it between a step and the next forward pass.
+    /// Cost: one walk of the module tree; no tensor is copied.
+    #[must_use]
+    pub fn change<M: Module>(
+        &mut self,
+        module: M,
+        trainable: impl IntoIterator<Item = ParamId>,
+    ) -> M {
+        let target: HashSet<ParamId> = trainable.into_iter().collect();
+        let module = module.map(&mut Toggle {
+            on: target.difference(&self.trainable).copied().collect(),
+            off: self.trainable.difference(&target).copied().collect(),
+        });
+        self.trainable = target;
+        module
+    }
+
+    /// Whether this parameter trains.
+    #[must_use]
+    pub fn contains(&self, id: ParamId) -> bool {
+        self.trainable.contains(&id)
+    }
+
+    /// How many parameters train.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.trainable.len()
+    }
+
+    /// Whether none does.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.trainable.is_empty()
+    }
+}
+
+struct Toggle {
+    on: HashSet<ParamId>,
+    off: HashSet<ParamId>,
+}
+
+impl ModuleMapper for Toggle {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if self.on.contains(&param.id) {
+            param.set_require_grad(true)
+        } else if self.off.contains(&param.id) {
+            param.set_require_grad(false)
+        } else {
+            param
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::nn::{Linear, LinearConfig};
+    use burn::tensor::Device;
+
+    fn linears() -> Vec<Linear> {
+        let device = Device::flex().autodiff();
+        (0..3).map(|_| LinearConfig::new(2, 2).with_bias(false).init(&device)).collect()
+    }
+
+    fn state(linears: &[Linear]) -> Vec<bool> {
+        linears.iter().map(|l| l.weight.is_require_grad()).collect()
+    }
+
+    #[test]
+    fn exactly_the_asked_parameters_require_gradients() {
+        let model = linears();
+        let ids: Vec<ParamId> = model.iter().map(|l| l.weight.id).collect();
+        let cases: [(&str, &[usize]); 4] =
+            [("none", &[]), ("all", &[0, 1, 2]), ("first", &[0]), ("outer", &[0, 2])];
+        for (name, on) in cases {
+            let mut mask = FreezeMask::new(ids.clone());
+            let model = mask.change(linears_like(&model), on.iter().map(|&i| ids[i]));
+            let expected: Vec<bool> = (0..3).map(|i| on.contains(&i)).collect();
+            assert_eq!(state(&model), expected, "{name}");
+            let model = mask.change(model, ids.clone());
+            assert_eq!(state(&model), [true; 3], "{name}, and back");
+        }
+    }
+
+    fn linears_like(model: &[Linear]) -> Vec<Linear> {
+        model.to_vec()
+    }
+
+    #[test]
+    fn a_parameter_outside_the_mask_is_left_alone() {
+        let model = linears();
+        let ids: Vec<ParamId> = model.iter().map(|l| l.weight.id).collect();
+        let mut model = model;
+        model[1].weight = model[1].weight.clone().set_require_grad(false);
+        let mut mask = FreezeMask::new([ids[0], ids[2]]);
+        let model = mask.change(model, [ids[2]]);
+        assert_eq!(state(&model), [false, false, true]);
+    }
+
+    #[test]
+    fn validation_mode_and_back_keeps_the_mask() {
+        let model = linears();
+        let ids: Vec<ParamId> = model.iter().map(|l| l.weight.id).collect();
+        let model = FreezeMask::new(ids.clone()).change(model, [ids[1]]);
+        let model = model.valid().train();
+        assert_eq!(state(&model), [false, true, false]);
+    }
+}

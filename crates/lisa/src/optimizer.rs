@@ -1,0 +1,298 @@
+//! [`LisaOptimizer`]: wraps any Burn optimizer and owns the life of moments and master weights.
+//!
+//! Burn keeps the state of every parameter that was ever stepped and removes one only when a
+//! step returns none. So layers that left are stepped once more with the learning rate
+//! [`RELEASE`], on which this wrapper leaves the tensor as it is and answers by [`OnFreeze`].
+//! Tests: `lisa.rs`.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use burn::optim::{LearningRate, Optimizer, RecordState, StateSink, StateSource};
+use burn::tensor::{DType, Device, FloatDType, Tensor};
+
+use crate::OnFreeze;
+
+/// The learning rate of the release pass: a NaN with a payload that no arithmetic yields.
+pub(crate) const RELEASE: u64 = 0x7ff8_6c69_7361_0001;
+
+/// Wraps a Burn optimizer so that a frozen layer's state can be dropped or sent to the host, and
+/// half-precision parameters train through f32 master weights.
+///
+/// [`Lisa`](crate::Lisa) makes one of every optimizer it is given; use it directly only to build
+/// a `ModuleOptimizer` by hand. A step costs what the inner optimizer's does; with master weights
+/// two casts more.
+///
+/// # Example
+///
+/// ```
+/// use burn::optim::{ModuleOptimizer, SgdConfig};
+/// use lisa::{LisaOptimizer, OnFreeze};
+///
+/// let inner = SgdConfig::new().build();
+/// let optimizer = ModuleOptimizer::from(LisaOptimizer::new(inner, OnFreeze::Drop, true));
+/// assert!(optimizer.to_record().is_empty());
+/// ```
+#[derive(Clone)]
+pub struct LisaOptimizer<O> {
+    inner: O,
+    on_freeze: OnFreeze,
+    master_weights: bool,
+    ledger: Ledger,
+}
+
+impl<O> fmt::Debug for LisaOptimizer<O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LisaOptimizer")
+            .field("inner", &std::any::type_name::<O>())
+            .field("on_freeze", &self.on_freeze)
+            .field("master_weights", &self.master_weights)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<O: Optimizer> LisaOptimizer<O> {
+    /// Wraps `inner`, which a Burn optimizer's config makes with `build()`.
+    pub fn new(inner: O, on_freeze: OnFreeze, master_weights: bool) -> Self {
+        Self {
+            inner,
+            on_freeze,
+            master_weights,
+            ledger: Ledger::default(),
+        }
+    }
+
+    /// The wrapped optimizer.
+    pub fn get_ref(&self) -> &O {
+        &self.inner
+    }
+
+    /// The wrapped optimizer, by value.
+    pub fn into_inner(self) -> O {
+        self.inner
+    }
+
+    pub(crate) fn ledger(&self) -> Ledger {
+        self.ledger.clone()
+    }
+
+    /// What remains of the state of a parameter that froze.
+    fn release<const D: usize>(&self, state: LisaState<O, D>) -> Option<LisaState<O, D>> {
+        match self.on_freeze {
+            OnFreeze::Drop => None,
+            OnFreeze::Keep => Some(state),
+            OnFreeze::Offload => Some(state.offload()),
+        }
+    }
+}
+
+impl<O: Optimizer> Optimizer for LisaOptimizer<O> {
+    type State<const D: usize> = LisaState<O, D>;
+
+    fn step<const D: usize>(
+        &self,
+        lr: LearningRate,
+        tensor: Tensor<D>,
+        grad: Tensor<D>,
+        state: Option<Self::State<D>>,
+    ) -> (Tensor<D>, Option<Self::State<D>>) {
+        if lr.to_bits() == RELEASE {
+            let state = state.and_then(|state| self.release(state));
+            return (tensor, state);
+        }
+        let dtype = tensor.dtype();
+        let (shape, fresh) = (tensor.dims(), state.is_none());
+        let (moments, master) = match state.map(|state| state.load(&tensor.device())) {
+            Some((moments, master)) => (moments, master),
+            None => (None, None),
+        };
+        let half = matches!(dtype, DType::BF16 | DType::F16);
+        let (tensor, moments, master) = if half && self.master_weights {
+            let master = master.unwrap_or_else(|| tensor.cast(FloatDType::F32));
+            let grad = grad.cast(FloatDType::F32);
+            let (master, moments) = self.inner.step(lr, master, grad, moments);
+            (master.clone().cast(dtype), moments, Some(master))
+        } else {
+            let (tensor, moments) = self.inner.step(lr, tensor, grad, moments);
+            (tensor, moments, None)
+        };
+        let state = (moments.is_some() || master.is_some()).then_some(LisaState {
+            place: Place::Device { moments, master },
+        });
+        self.ledger.note(&shape, dtype, fresh, state.as_ref());
+        (tensor, state)
+    }
+
+    fn to_device<const D: usize>(state: Self::State<D>, device: &Device) -> Self::State<D> {
+        match state.place {
+            Place::Device { moments, master } => LisaState {
+                place: Place::Device {
+                    moments: moments.map(|moments| O::to_device(moments, device)),
+                    master: master.map(|master| master.to_device(device)),
+                },
+            },
+            // It is rebuilt on the parameter's device when that is stepped.
+            Place::Host(_) => state,
+        }
+    }
+}
+
+/// State of a [`LisaOptimizer`] for one parameter: the inner optimizer's moments and, for a
+/// half-precision parameter, its f32 master weights; on the device, or on the host while frozen.
+pub struct LisaState<O: Optimizer, const D: usize> {
+    place: Place<O, D>,
+}
+
+enum Place<O: Optimizer, const D: usize> {
+    Device {
+        moments: Option<O::State<D>>,
+        master: Option<Tensor<D>>,
+    },
+    Host(Arc<StateSink>),
+}
+
+impl<O: Optimizer, const D: usize> Clone for LisaState<O, D> {
+    fn clone(&self) -> Self {
+        Self {
+            place: match &self.place {
+                Place::Device { moments, master } => Place::Device {
+                    moments: moments.clone(),
+                    master: master.clone(),
+                },
+                Place::Host(sink) => Place::Host(sink.clone()),
+            },
+        }
+    }
+}
+
+impl<O: Optimizer, const D: usize> fmt::Debug for LisaState<O, D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.place {
+            Place::Device { .. } => "LisaState { on the device }",
+            Place::Host(_) => "LisaState { on the host }",
+        })
+    }
+}
+
+impl<O: Optimizer, const D: usize> LisaState<O, D> {
+    fn offload(self) -> Self {
+        match self.place {
+            Place::Device { .. } => {
+                let mut sink = StateSink::default();
+                self.state_flatten("", &mut sink);
+                Self {
+                    place: Place::Host(Arc::new(sink)),
+                }
+            }
+            Place::Host(_) => self,
+        }
+    }
+
+    /// Moments and master weights, on this device.
+    fn load(self, device: &Device) -> (Option<O::State<D>>, Option<Tensor<D>>) {
+        match self.place {
+            Place::Device { moments, master } => (moments, master),
+            Place::Host(sink) => {
+                let mut source = StateSource::new(sink.scalars.iter().cloned().collect());
+                for (name, data) in &sink.tensors {
+                    source.insert_tensor(name.clone(), data.clone());
+                }
+                match Self::state_unflatten("", &mut source, device).map(|state| state.place) {
+                    Some(Place::Device { moments, master }) => (moments, master),
+                    _ => (None, None),
+                }
+            }
+        }
+    }
+}
+
+/// Names of the leaves in a record: `ID.moments.…` and `ID.master`.
+const MOMENTS: &str = "moments";
+const MASTER: &str = "master";
+
+impl<O: Optimizer, const D: usize> RecordState for LisaState<O, D> {
+    fn state_flatten(&self, prefix: &str, out: &mut StateSink) {
+        match &self.place {
+            Place::Device { moments, master } => {
+                if let Some(moments) = moments {
+                    moments.state_flatten(&burn::optim::join_path(prefix, MOMENTS), out);
+                }
+                if let Some(master) = master {
+                    out.push_tensor(prefix, MASTER, master.clone().into_data());
+                }
+            }
+            Place::Host(sink) => {
+                for (name, data) in &sink.tensors {
+                    out.push_tensor(prefix, name, data.clone());
+                }
+                for (name, value) in &sink.scalars {
+                    out.push_scalar(prefix, name, *value);
+                }
+            }
+        }
+    }
+
+    fn state_unflatten(prefix: &str, src: &mut StateSource, device: &Device) -> Option<Self> {
+        let path = burn::optim::join_path(prefix, MOMENTS);
+        let moments = if src.has_under(&path) {
+            Some(<O::State<D> as RecordState>::state_unflatten(&path, src, device)?)
+        } else {
+            None
+        };
+        let master = src.take_tensor(prefix, MASTER).map(|data| {
+            let dtype = data.dtype();
+            Tensor::from_data(data, (device, dtype))
+        });
+        (moments.is_some() || master.is_some()).then_some(Self {
+            place: Place::Device { moments, master },
+        })
+    }
+}
+
+/// Bytes of a parameter's state: moments and master weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct StateBytes {
+    pub(crate) moments: u64,
+    pub(crate) master: u64,
+}
+
+/// What the state of a parameter of some shape and type weighs, measured when the first two such
+/// parameters are stepped (an optimizer such as Adan adds to its state in the second step).
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ledger(Arc<Mutex<HashMap<(Vec<usize>, DType), (StateBytes, bool)>>>);
+
+impl Ledger {
+    fn note<O: Optimizer, const D: usize>(
+        &self,
+        shape: &[usize; D],
+        dtype: DType,
+        fresh: bool,
+        state: Option<&LisaState<O, D>>,
+    ) {
+        let mut sizes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (shape.to_vec(), dtype);
+        match sizes.get(&key) {
+            Some((_, settled)) if *settled || fresh => return,
+            _ => {}
+        }
+        let mut bytes = StateBytes::default();
+        if let Some(LisaState { place: Place::Device { moments, master } }) = state {
+            if let Some(moments) = moments {
+                let mut sink = StateSink::default();
+                moments.state_flatten("", &mut sink);
+                bytes.moments = sink.tensors.iter().map(|(_, t)| t.as_bytes().len() as u64).sum();
+            }
+            if master.is_some() {
+                bytes.master = 4 * shape.iter().product::<usize>() as u64;
+            }
+        }
+        sizes.insert(key, (bytes, !fresh));
+    }
+
+    /// What was measured for this shape and type.
+    pub(crate) fn bytes(&self, shape: &[usize], dtype: DType) -> StateBytes {
+        let sizes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        sizes.get(&(shape.to_vec(), dtype)).map(|(bytes, _)| *bytes).unwrap_or_default()
+    }
+}

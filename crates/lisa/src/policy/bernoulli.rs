@@ -1,0 +1,170 @@
+//! [`Bernoulli`]: each layer by its own coin, as in the paper's Algorithm 1.
+
+use super::{Draw, SamplingPolicy};
+use crate::{ErrorKind, LisaError};
+
+/// After so many empty draws in a row one layer is taken in proportion to its probability.
+const REDRAWS: usize = 64;
+
+/// Freezes layer l when a random number in [0, 1) is not below p_l, independently of the others,
+/// so the number of active layers varies: Algorithm 1 of arXiv 2403.17919.
+///
+/// Without probabilities of its own every layer has gamma / N, and gamma layers are active on
+/// average. An empty draw trains the always-on parameters alone; where those are frozen too it is
+/// drawn again. State kept: none.
+///
+/// # Example
+///
+/// ```
+/// use lisa::{Bernoulli, Draw, SamplingPolicy};
+///
+/// let policy = Bernoulli::new(vec![1.0, 0.5, 0.0]);
+/// let layers = policy.draw(&Draw::new(42, 0, 3, 1));
+/// assert!(layers.contains(&0) && !layers.contains(&2));
+/// ```
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Bernoulli {
+    probabilities: Vec<f64>,
+}
+
+impl Bernoulli {
+    /// One probability for each layer, in the order of the stack; none at all for gamma / N each.
+    #[must_use]
+    pub fn new(probabilities: Vec<f64>) -> Self {
+        Self { probabilities }
+    }
+
+    fn probability(&self, draw: &Draw, layer: usize) -> f64 {
+        match self.probabilities.get(layer) {
+            Some(&p) => p,
+            None if self.probabilities.is_empty() => draw.active_layers as f64 / draw.layers as f64,
+            None => 0.0,
+        }
+    }
+}
+
+impl SamplingPolicy for Bernoulli {
+    fn name(&self) -> String {
+        if self.probabilities.is_empty() {
+            "bernoulli".into()
+        } else {
+            format!("bernoulli{:?}", self.probabilities)
+        }
+    }
+
+    fn draw(&self, draw: &Draw) -> Vec<usize> {
+        let mut rng = draw.rng();
+        for _ in 0..REDRAWS {
+            let layers: Vec<usize> = (0..draw.layers)
+                .filter(|&layer| rng.unit() < self.probability(draw, layer))
+                .collect();
+            if draw.allow_empty || !layers.is_empty() {
+                return layers;
+            }
+        }
+        let total: f64 = (0..draw.layers).map(|l| self.probability(draw, l)).sum();
+        let mut left = rng.unit() * total;
+        let mut taken = Vec::new();
+        for layer in 0..draw.layers {
+            let p = self.probability(draw, layer);
+            if p > 0.0 {
+                taken = vec![layer];
+                if left < p {
+                    break;
+                }
+                left -= p;
+            }
+        }
+        taken
+    }
+
+    /// Refuses a probability outside [0, 1], a wrong number of them, and all of them 0 where
+    /// nothing else trains.
+    fn validate(&self, draw: &Draw) -> Result<(), LisaError> {
+        let (given, layers) = (self.probabilities.len(), draw.layers);
+        if given != 0 && given != layers {
+            return Err(LisaError::new(
+                ErrorKind::Policy,
+                format!(
+                    "bernoulli has {given} probabilities and the model {layers} layers; give one \
+                     for each layer, or none for gamma / N each"
+                ),
+            ));
+        }
+        if let Some((layer, p)) = self
+            .probabilities
+            .iter()
+            .enumerate()
+            .find(|(_, p)| !(0.0..=1.0).contains(*p))
+        {
+            return Err(LisaError::new(
+                ErrorKind::Policy,
+                format!("the probability of layer {layer} is {p}; it must lie in [0, 1]"),
+            ));
+        }
+        if !draw.allow_empty && given != 0 && self.probabilities.iter().all(|&p| p == 0.0) {
+            return Err(LisaError::new(
+                ErrorKind::Policy,
+                "every layer has probability 0 and no parameter outside the layers trains, so \
+                 nothing ever would; raise a probability or leave the embeddings trainable",
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn draws_are_the_same_on_every_platform() {
+        let policy = Bernoulli::default();
+        let draws: Vec<Vec<usize>> = (0..6)
+            .map(|period| policy.draw(&Draw::new(42, period, 16, 2)))
+            .collect();
+        assert_eq!(format!("{draws:?}"), DRAWS);
+    }
+
+    const DRAWS: &str = "";
+
+    #[test]
+    fn zero_is_never_drawn_and_one_always() {
+        let policy = Bernoulli::new(vec![0.0, 1.0, 0.25]);
+        let mut third = 0;
+        for period in 0..4000 {
+            let layers = policy.draw(&Draw::new(5, period, 3, 1));
+            assert!(!layers.contains(&0) && layers.contains(&1));
+            third += usize::from(layers.contains(&2));
+        }
+        assert!((900..1100).contains(&third), "{third}");
+    }
+
+    #[test]
+    fn an_empty_draw_is_drawn_again_where_nothing_else_trains() {
+        let policy = Bernoulli::new(vec![1e-9, 0.0, 1e-9]);
+        let empty = Draw::new(5, 0, 3, 1);
+        assert!(policy.draw(&empty).is_empty());
+        let mut counts = [0; 3];
+        for period in 0..200 {
+            let draw = Draw::new(5, period, 3, 1).with_allow_empty(false);
+            let layers = policy.draw(&draw);
+            assert_eq!(layers.len(), 1);
+            counts[layers[0]] += 1;
+        }
+        assert!(counts[1] == 0 && counts[0] > 60 && counts[2] > 60, "{counts:?}");
+    }
+
+    #[test]
+    fn impossible_probabilities_are_refused_by_name() {
+        let message = |p: Vec<f64>, empty: bool| {
+            let draw = Draw::new(0, 0, 2, 1).with_allow_empty(empty);
+            Bernoulli::new(p).validate(&draw).unwrap_err().to_string()
+        };
+        assert!(message(vec![0.5], true).contains("1 probabilities and the model 2 layers"));
+        assert!(message(vec![0.5, 1.5], true).contains("layer 1 is 1.5"));
+        assert!(message(vec![f64::NAN, 0.5], true).contains("layer 0 is NaN"));
+        assert!(message(vec![0.0, 0.0], false).contains("every layer has probability 0"));
+        assert!(Bernoulli::new(vec![0.0, 0.0]).validate(&Draw::new(0, 0, 2, 1)).is_ok());
+    }
+}

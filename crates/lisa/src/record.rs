@@ -1,0 +1,233 @@
+//! Records: everything a run needs to go on exactly, in one file.
+//!
+//! A burnpack file: the optimizer's state (moments, master weights) as Burn records it, and one
+//! metadata entry with the step, the draw and what the run was. Parameters are matched by path,
+//! so the model may have been loaded anew and have other `ParamId`s. Tests: `lisa/tests.rs`.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use burn::module::{Module, ParamId};
+use burn::optim::OptimizerRecord;
+use burn_pack::{Reader, Tensor, Writer};
+use serde::{Deserialize, Serialize};
+
+use crate::lisa::Held;
+use crate::optimizer::StateBytes;
+use crate::{ErrorKind, Lisa, LisaError, OnFreeze, Schedule};
+
+/// The metadata entry of the run, beside the optimizer's entries (`ID` to path).
+const KEY: &str = "lisa";
+/// Version of the entry's layout.
+const FORMAT: u32 = 1;
+
+/// What the run was and how far it came.
+#[derive(Debug, Serialize, Deserialize)]
+struct Run {
+    format: u32,
+    step: u64,
+    active: Vec<usize>,
+    seed: u64,
+    policy: String,
+    active_layers: usize,
+    sampling_period: usize,
+    on_freeze: OnFreeze,
+    master_weights: bool,
+    layers: Vec<String>,
+    parameters: Vec<(String, Vec<usize>, bool)>,
+}
+
+impl Lisa {
+    /// Saves step, draw, moments and master weights to one file, atomically: a temporary file in
+    /// the same folder is written, synced and renamed. The model's weights are not in it; save
+    /// them beside it.
+    ///
+    /// Cost: a copy of the moments in the host's memory, and one of them on the disk.
+    ///
+    /// # Errors
+    ///
+    /// What the operating system refused, with the path. A file that was there before is then
+    /// still there.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), LisaError> {
+        let path = path.as_ref();
+        let failed = |source: String| {
+            LisaError::new(
+                ErrorKind::Record,
+                format!("cannot save the record to `{}`: {source}", path.display()),
+            )
+        };
+        let run = serde_json::to_string(&self.run()).map_err(|e| failed(e.to_string()))?;
+        let bytes = self.optimizer.to_record().into_bytes().map_err(|e| failed(e.to_string()))?;
+        let reader = Reader::from_bytes(bytes).map_err(|e| failed(e.to_string()))?;
+        let (scalars, metadata) = (reader.scalars().clone(), reader.metadata().clone());
+        let tensors = reader.into_tensors().map_err(|e| failed(e.to_string()))?;
+        let mut writer = Writer::new(tensors).auto_extension(false).with_metadata(KEY, &run);
+        for (key, value) in &metadata {
+            writer = writer.with_metadata(key, value);
+        }
+        for (key, value) in scalars {
+            writer = writer.with_scalar(&key, value);
+        }
+        writer.write_to_file(path).map_err(|e| failed(e.to_string()))
+    }
+
+    /// Goes on where [`save`](Self::save) was called: restores step, draw, moments and master
+    /// weights, and applies the mask to `model`, which must hold the weights of that moment.
+    ///
+    /// # Errors
+    ///
+    /// A file that cannot be read; a record of another model, policy, seed, number of layers or
+    /// setting: the message names the first difference. The run is then as it was before.
+    pub fn load<M: Module>(
+        &mut self,
+        path: impl AsRef<Path>,
+        model: M,
+    ) -> Result<M, LisaError> {
+        let path = path.as_ref();
+        let failed = |source: String| {
+            LisaError::new(
+                ErrorKind::Record,
+                format!("cannot read the record `{}`: {source}", path.display()),
+            )
+        };
+        let reader = Reader::from_file_exact(path).map_err(|e| failed(e.to_string()))?;
+        let (scalars, metadata) = (reader.scalars().clone(), reader.metadata().clone());
+        let run = metadata.get(KEY).ok_or_else(|| failed("it is no record of a LISA run".into()))?;
+        let run: Run = serde_json::from_str(run).map_err(|e| failed(e.to_string()))?;
+        self.compare(&run, path)?;
+
+        let ids: HashMap<&str, ParamId> =
+            self.map.parameters().iter().map(|p| (p.path.as_str(), p.id)).collect();
+        // From the record's ids to those of this model, by path.
+        let renamed: HashMap<&str, ParamId> = metadata
+            .iter()
+            .filter_map(|(id, path)| Some((id.as_str(), *ids.get(path.as_str())?)))
+            .collect();
+        let rename = |name: &str| -> Result<(ParamId, String), LisaError> {
+            name.split_once('.')
+                .and_then(|(id, rest)| {
+                    let id = *renamed.get(id)?;
+                    Some((id, format!("{}.{rest}", id.val())))
+                })
+                .ok_or_else(|| failed(format!("`{name}` belongs to no parameter of the model")))
+        };
+
+        let mut held: HashMap<ParamId, StateBytes> = HashMap::new();
+        let mut tensors = Vec::new();
+        for tensor in reader.into_tensors().map_err(|e| failed(e.to_string()))? {
+            let (name, dtype, shape, _, bytes) =
+                tensor.into_parts().map_err(|e| failed(e.to_string()))?;
+            let (id, name) = rename(&name)?;
+            let size = held.entry(id).or_default();
+            if name.ends_with(".master") {
+                size.master += bytes.len() as u64;
+            } else {
+                size.moments += bytes.len() as u64;
+            }
+            tensors.push(Tensor::new(name, dtype, shape, Some(id.val()), bytes));
+        }
+        let mut writer = Writer::new(tensors);
+        for (name, value) in scalars {
+            let (id, name) = rename(&name)?;
+            held.entry(id).or_default();
+            writer = writer.with_scalar(&name, value);
+        }
+        for parameter in self.map.parameters() {
+            writer = writer.with_metadata(&parameter.id.val().to_string(), &parameter.path);
+        }
+        let bytes = writer.into_bytes().map_err(|e| failed(e.to_string()))?;
+        let record = OptimizerRecord::from_bytes(bytes).map_err(|e| failed(e.to_string()))?;
+
+        self.optimizer = self.optimizer.clone().load_record(record);
+        self.schedule = Schedule::at(run.step, self.config.sampling_period);
+        self.active = run.active;
+        self.held = held
+            .into_iter()
+            .map(|(id, bytes)| (id, Held { bytes, on_host: false }))
+            .collect();
+        let model = self.apply(model);
+        // What Offload had on the host was just read onto the device.
+        Ok(match self.config.on_freeze {
+            OnFreeze::Offload => self.release(model),
+            _ => model,
+        })
+    }
+
+    fn run(&self) -> Run {
+        let parameters = self.map.parameters().iter().zip(&self.may_train);
+        Run {
+            format: FORMAT,
+            step: self.steps(),
+            active: self.active.clone(),
+            seed: self.config.seed,
+            policy: self.policy.name(),
+            active_layers: self.config.active_layers,
+            sampling_period: self.config.sampling_period,
+            on_freeze: self.config.on_freeze,
+            master_weights: self.config.master_weights,
+            layers: self.map.layers().iter().map(|layer| layer.path.clone()).collect(),
+            parameters: parameters
+                .map(|(p, &may_train)| (p.path.clone(), p.shape.clone(), may_train))
+                .collect(),
+        }
+    }
+
+    /// Refuses a record of another run and names the first difference.
+    fn compare(&self, record: &Run, path: &Path) -> Result<(), LisaError> {
+        let ours = self.run();
+        let differ = |what: &str, there: String, here: String| {
+            Err(LisaError::new(
+                ErrorKind::Record,
+                format!(
+                    "the record `{}` is of another run: its {what} is {there}, this run's is \
+                     {here}; resume with the same model and settings",
+                    path.display()
+                ),
+            ))
+        };
+        macro_rules! same {
+            ($($field:ident: $what:literal),* $(,)?) => {$(
+                if record.$field != ours.$field {
+                    return differ(
+                        $what,
+                        format!("{:?}", record.$field),
+                        format!("{:?}", ours.$field),
+                    );
+                }
+            )*};
+        }
+        same!(format: "format version");
+        if record.layers.len() != ours.layers.len() {
+            let (there, here) = (record.layers.len(), ours.layers.len());
+            return differ("number of layers", there.to_string(), here.to_string());
+        }
+        let pairs = record.layers.iter().zip(&ours.layers);
+        if let Some((there, here)) = pairs.into_iter().find(|(a, b)| a != b) {
+            return differ("layer", format!("`{there}`"), format!("`{here}`"));
+        }
+        if record.parameters.len() != ours.parameters.len() {
+            let (there, here) = (record.parameters.len(), ours.parameters.len());
+            return differ("number of parameters", there.to_string(), here.to_string());
+        }
+        let pairs = record.parameters.iter().zip(&ours.parameters);
+        if let Some((there, here)) = pairs.into_iter().find(|(a, b)| a != b) {
+            let show = |p: &(String, Vec<usize>, bool)| {
+                let trains = if p.2 { "trainable" } else { "frozen" };
+                format!("`{}` of shape {:?}, {trains}", p.0, p.1)
+            };
+            return differ("parameter", show(there), show(here));
+        }
+        same!(
+            policy: "policy",
+            seed: "seed",
+            active_layers: "number of active layers",
+            sampling_period: "sampling period",
+            on_freeze: "treatment of moments on freezing",
+            master_weights: "use of master weights",
+        );
+        if let Some(layer) = record.active.iter().find(|&&layer| layer >= ours.layers.len()) {
+            return differ("active layer", layer.to_string(), "below the number of layers".into());
+        }
+        Ok(())
+    }
+}

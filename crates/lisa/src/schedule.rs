@@ -1,0 +1,54 @@
+//! [`Schedule`]: the step and the period, and nothing else.
+
+/// Counts optimizer steps and says when a new period begins.
+///
+/// # Example
+///
+/// ```
+/// use lisa::Schedule;
+///
+/// let mut schedule = Schedule::new(2);
+/// let starts: Vec<bool> = (0..4).map(|_| schedule.advance()).collect();
+/// assert_eq!(starts, [false, true, false, true]);
+/// assert_eq!((schedule.step(), schedule.period()), (4, 2));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Schedule {
+    step: u64,
+    sampling_period: u64,
+}
+
+impl Schedule {
+    /// Step 0 of period 0. A sampling period of 0 counts as 1.
+    #[must_use]
+    pub fn new(sampling_period: usize) -> Self {
+        Self::at(0, sampling_period)
+    }
+
+    /// The schedule of a run that has taken `step` optimizer steps.
+    #[must_use]
+    pub fn at(step: u64, sampling_period: usize) -> Self {
+        Self {
+            step,
+            sampling_period: (sampling_period as u64).max(1),
+        }
+    }
+
+    /// Counts one optimizer step; true where the next step begins a new period.
+    pub fn advance(&mut self) -> bool {
+        self.step += 1;
+        self.step.is_multiple_of(self.sampling_period)
+    }
+
+    /// Optimizer steps taken.
+    #[must_use]
+    pub fn step(&self) -> u64 {
+        self.step
+    }
+
+    /// The period of the next step, counted from 0.
+    #[must_use]
+    pub fn period(&self) -> u64 {
+        self.step / self.sampling_period
+    }
+}

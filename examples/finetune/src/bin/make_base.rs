@@ -1,0 +1,168 @@
+//! Makes the bundled base model and the instruction set, from nothing but a seed.
+//!
+//! ```text
+//! cargo run --release -p finetune --bin make_base -- --out examples/finetune/base
+//! ```
+//!
+//! Generates the corpus, trains a tokenizer on it, pretrains a small Llama, and writes a folder
+//! that transformers opens, and the data beside it. `--data-only` writes the data alone.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result, anyhow};
+use clap::Parser;
+use finetune::corpus::{Instruction, instructions, pretraining_text};
+use lisa_lm::{BatchOptions, Batches, ChatTemplate, Encoded, Tokenizer};
+use tokenizers::decoders::byte_level::ByteLevel;
+use tokenizers::models::TrainerWrapper;
+use tokenizers::models::bpe::{BPE, BpeTrainer};
+use tokenizers::AddedToken;
+
+/// Ends a document and an answer.
+const END: &str = "<|endoftext|>";
+
+/// How the base model's chats are written down.
+const TEMPLATE: &str = "{% for message in messages %}\
+{% if message['role'] == 'user' %}{{ '<|user|> ' + message['content'] + '\\n' }}\
+{% elif message['role'] == 'assistant' %}\
+{{ '<|assistant|> ' + message['content'] + eos_token }}\
+{% else %}{{ message['content'] + '\\n' }}{% endif %}\
+{% endfor %}\
+{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}";
+
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Where the model goes.
+    #[arg(long, default_value = "examples/finetune/base")]
+    out: PathBuf,
+    /// Where the instruction set goes.
+    #[arg(long, default_value = "examples/finetune/data")]
+    data: PathBuf,
+    /// Write the instruction set and stop.
+    #[arg(long)]
+    data_only: bool,
+    /// What everything is drawn from.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Optimizer steps of pretraining.
+    #[arg(long, default_value_t = 1000)]
+    steps: usize,
+    /// Rows in a batch.
+    #[arg(long, default_value_t = 8)]
+    batch: usize,
+    /// Tokens in a row.
+    #[arg(long, default_value_t = 256)]
+    context: usize,
+    /// The highest learning rate, after 5 % of the steps; it falls to a tenth along a cosine.
+    #[arg(long, default_value_t = 3e-3)]
+    lr: f64,
+    /// Tokens in the vocabulary, at most.
+    #[arg(long, default_value_t = 1024)]
+    vocabulary: usize,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let (train, held_out) = instructions(arguments.seed, 1200, 150);
+    fs::create_dir_all(&arguments.data)?;
+    write_jsonl(&arguments.data.join("train.jsonl"), &train)?;
+    write_jsonl(&arguments.data.join("heldout.jsonl"), &held_out)?;
+    println!(
+        "{} instructions to train on and {} held out in {}",
+        train.len(),
+        held_out.len(),
+        arguments.data.display()
+    );
+    if arguments.data_only {
+        return Ok(());
+    }
+
+    // Three paragraphs make a document. More text than the steps read, so none is seen twice.
+    let tokens_needed = arguments.steps * arguments.batch * arguments.context;
+    let paragraphs = pretraining_text(arguments.seed, (tokens_needed / 24).max(3000));
+    let documents: Vec<String> = paragraphs.chunks(3).map(|three| three.join("\n\n")).collect();
+    fs::create_dir_all(&arguments.out)?;
+    let tokenizer = make_tokenizer(&documents, &train, &arguments)?;
+    println!("a vocabulary of {} tokens", tokenizer.vocab_size());
+
+    let rows = rows(&documents, &tokenizer, arguments.context)?;
+    println!(
+        "{} documents, {} rows of {} tokens",
+        documents.len(),
+        rows.len(),
+        arguments.context
+    );
+    Ok(())
+}
+
+fn write_jsonl(path: &Path, lines: &[Instruction]) -> Result<()> {
+    let mut text = Vec::new();
+    for line in lines {
+        serde_json::to_writer(&mut text, line)?;
+        text.write_all(b"\n")?;
+    }
+    fs::write(path, text).with_context(|| path.display().to_string())
+}
+
+/// Trains a byte-level BPE on the documents and the instructions' words, and writes its two files.
+fn make_tokenizer(
+    documents: &[String],
+    train: &[Instruction],
+    arguments: &Arguments,
+) -> Result<Tokenizer> {
+    let special: Vec<AddedToken> = [END, "<|user|>", "<|assistant|>"]
+        .map(|token| AddedToken::from(token, true))
+        .into();
+    let mut tokenizer = tokenizers::Tokenizer::new(BPE::default());
+    tokenizer
+        .with_pre_tokenizer(Some(ByteLevel::new(false, true, true)))
+        .with_decoder(Some(ByteLevel::default()));
+    let mut trainer = TrainerWrapper::from(
+        BpeTrainer::builder()
+            .vocab_size(arguments.vocabulary)
+            .min_frequency(2)
+            .show_progress(false)
+            .special_tokens(special)
+            .initial_alphabet(ByteLevel::alphabet())
+            .build(),
+    );
+    let asked = train.iter().flat_map(|i| [&i.instruction, &i.input, &i.output]);
+    let texts = documents.iter().chain(asked).map(String::as_str);
+    tokenizer
+        .train(&mut trainer, texts)
+        .map_err(|e| anyhow!("training the tokenizer: {e}"))?;
+    tokenizer
+        .save(arguments.out.join("tokenizer.json"), false)
+        .map_err(|e| anyhow!("saving the tokenizer: {e}"))?;
+    let config = serde_json::json!({
+        "add_prefix_space": false,
+        "bos_token": null,
+        "chat_template": TEMPLATE,
+        "clean_up_tokenization_spaces": false,
+        "eos_token": END,
+        "model_max_length": arguments.context,
+        "pad_token": END,
+        "tokenizer_class": "PreTrainedTokenizerFast",
+    });
+    let path = arguments.out.join("tokenizer_config.json");
+    fs::write(path, serde_json::to_string_pretty(&config)? + "\n")?;
+    Ok(Tokenizer::from_dir(&arguments.out)?)
+}
+
+/// The documents one after the other, an end behind each, cut into rows.
+fn rows(documents: &[String], tokenizer: &Tokenizer, context: usize) -> Result<Vec<Encoded>> {
+    let end = tokenizer.eos_id().context("the tokenizer has no end")?;
+    let mut stream = Vec::new();
+    for document in documents {
+        stream.extend(tokenizer.encode(document)?);
+        stream.push(end);
+    }
+    Ok(stream
+        .chunks_exact(context)
+        .map(|row| Encoded::all_trained(row.to_vec()))
+        .collect())
+}

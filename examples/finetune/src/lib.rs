@@ -1,0 +1,3 @@
+//! What the fine-tuning example shares between its programs.
+
+pub mod corpus;
