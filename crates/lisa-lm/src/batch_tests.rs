@@ -33,7 +33,12 @@ fn short_rows_are_padded_on_the_right_and_masked() {
     assert_eq!(tensors.tokens.dims(), [2, 3]);
     assert_eq!(ints(tensors.tokens), [5, 6, 7, 8, 9, 1]);
     assert_eq!(ints(tensors.targets), [6, 7, X, 9, X, X]);
-    let padding: Vec<bool> = tensors.padding.unwrap().into_data().iter::<bool>().collect();
+    let padding: Vec<bool> = tensors
+        .padding
+        .unwrap()
+        .into_data()
+        .iter::<bool>()
+        .collect();
     assert_eq!(padding, [false, false, false, false, false, true]);
     assert!(tensors.segments.is_none() && tensors.positions.is_none());
 }
@@ -52,9 +57,20 @@ fn packed_examples_are_kept_apart() {
     let tensors = batch.to_tensors(&Device::default());
     assert_eq!(ints(tensors.tokens), [5, 6, 7, 8, 9, 0, 5, 6, 7, 5, 6, 7]);
     assert_eq!(ints(tensors.targets), [6, 7, X, 9, X, X, 6, 7, X, 6, 7, X]);
-    assert_eq!(ints(tensors.segments.unwrap()), [0, 0, 0, 1, 1, 1, 0, 0, 0, 1, 1, 1]);
-    assert_eq!(ints(tensors.positions.unwrap()), [0, 1, 2, 0, 1, 0, 0, 1, 2, 0, 1, 2]);
-    let padding: Vec<bool> = tensors.padding.unwrap().into_data().iter::<bool>().collect();
+    assert_eq!(
+        ints(tensors.segments.unwrap()),
+        [0, 0, 0, 1, 1, 1, 0, 0, 0, 1, 1, 1]
+    );
+    assert_eq!(
+        ints(tensors.positions.unwrap()),
+        [0, 1, 2, 0, 1, 0, 0, 1, 2, 0, 1, 2]
+    );
+    let padding: Vec<bool> = tensors
+        .padding
+        .unwrap()
+        .into_data()
+        .iter::<bool>()
+        .collect();
     assert_eq!(padding.iter().filter(|padded| **padded).count(), 1);
     assert!(padding[5]);
 }

@@ -41,16 +41,25 @@ fn an_epoch_has_every_row_once_in_an_order_of_its_own() {
 #[test]
 fn without_shuffling_the_order_is_the_one_given() {
     let examples: Vec<_> = (0..5).map(|id| example(id, 2)).collect();
-    let options = BatchOptions { shuffle: false, ..options(2) };
+    let options = BatchOptions {
+        shuffle: false,
+        ..options(2)
+    };
     let batches = Batches::new(examples, options).unwrap();
-    assert_eq!(firsts(batches.take(4)), [vec![0, 1], vec![2, 3], vec![4], vec![0, 1]]);
+    assert_eq!(
+        firsts(batches.take(4)),
+        [vec![0, 1], vec![2, 3], vec![4], vec![0, 1]]
+    );
 }
 
 #[test]
 fn a_resumed_run_sees_the_same_batches_from_any_step() {
     let examples: Vec<_> = (0..10).map(|id| example(id, 2 + id as usize % 3)).collect();
     for pack_to in [None, Some(8)] {
-        let options = BatchOptions { pack_to, ..options(3) };
+        let options = BatchOptions {
+            pack_to,
+            ..options(3)
+        };
         let all = Batches::new(examples.clone(), options).unwrap();
         let expected: Vec<Batch> = all.take(12).collect();
         for step in 0..12 {
@@ -61,7 +70,10 @@ fn a_resumed_run_sees_the_same_batches_from_any_step() {
             let rest: Vec<Batch> = after.take(12 - step).collect();
             assert_eq!(rest, expected[step..]);
             let mut by_count = Batches::new(examples.clone(), options).unwrap();
-            by_count.seek(Position { epoch: 0, index: step });
+            by_count.seek(Position {
+                epoch: 0,
+                index: step,
+            });
             assert_eq!(by_count.next_batch(), expected[step]);
         }
     }
@@ -70,7 +82,10 @@ fn a_resumed_run_sees_the_same_batches_from_any_step() {
 #[test]
 fn packing_takes_the_first_row_with_room() {
     let lengths = [5, 4, 3, 4, 6, 2];
-    let examples: Vec<_> = (0..).zip(lengths).map(|(id, length)| example(id, length)).collect();
+    let examples: Vec<_> = (0..)
+        .zip(lengths)
+        .map(|(id, length)| example(id, length))
+        .collect();
     let rows = pack(&examples, 8).unwrap();
     let tokens: Vec<Vec<u32>> = rows.iter().map(|row| row.tokens.clone()).collect();
     assert_eq!(
@@ -88,7 +103,9 @@ fn packing_takes_the_first_row_with_room() {
 
 #[test]
 fn packing_loses_nothing_when_rows_are_closed() {
-    let examples: Vec<_> = (0..2000).map(|id| example(id, 5 + id as usize % 5)).collect();
+    let examples: Vec<_> = (0..2000)
+        .map(|id| example(id, 5 + id as usize % 5))
+        .collect();
     let rows = pack(&examples, 10).unwrap();
     assert!(rows.iter().all(|row| row.tokens.len() <= 10));
     let tokens: usize = rows.iter().map(|row| row.tokens.len()).sum();
@@ -99,8 +116,17 @@ fn packing_loses_nothing_when_rows_are_closed() {
 fn what_cannot_be_batched_is_named() {
     let error = |examples, options| Batches::new(examples, options).unwrap_err();
     assert_eq!(error(vec![], options(1)).kind(), ErrorKind::Data);
-    assert_eq!(error(vec![example(0, 2)], options(0)).kind(), ErrorKind::Config);
-    let packed = BatchOptions { pack_to: Some(4), ..options(1) };
+    assert_eq!(
+        error(vec![example(0, 2)], options(0)).kind(),
+        ErrorKind::Config
+    );
+    let packed = BatchOptions {
+        pack_to: Some(4),
+        ..options(1)
+    };
     let long = error(vec![example(0, 2), example(1, 5)], packed);
-    assert!(long.message().starts_with("example 2 has 5 tokens"), "{long}");
+    assert!(
+        long.message().starts_with("example 2 has 5 tokens"),
+        "{long}"
+    );
 }

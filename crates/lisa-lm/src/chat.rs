@@ -169,8 +169,12 @@ impl fmt::Debug for ChatTemplate {
 }
 
 fn failed(what: &str, error: minijinja::Error) -> LisaError {
-    let detail = error.detail().map_or_else(String::new, |d| format!(": {d}"));
-    let line = error.line().map_or_else(String::new, |l| format!(" (line {l})"));
+    let detail = error
+        .detail()
+        .map_or_else(String::new, |d| format!(": {d}"));
+    let line = error
+        .line()
+        .map_or_else(String::new, |l| format!(" (line {l})"));
     LisaError::new(
         ErrorKind::Tokenizer,
         format!("the chat template {what}: {}{detail}{line}", error.kind()),
@@ -208,7 +212,10 @@ fn write_as_python(
 }
 
 fn raise_exception(message: String) -> Result<String, minijinja::Error> {
-    Err(minijinja::Error::new(JinjaErrorKind::InvalidOperation, message))
+    Err(minijinja::Error::new(
+        JinjaErrorKind::InvalidOperation,
+        message,
+    ))
 }
 
 /// The local time in a format of C's `strftime`.
@@ -227,10 +234,14 @@ fn to_json(value: Value, options: Kwargs) -> Result<String, minijinja::Error> {
         let spaces = vec![b' '; width.min(64)];
         let pretty = serde_json::ser::PrettyFormatter::with_indent(&spaces);
         let mut writer = serde_json::Serializer::with_formatter(&mut out, pretty);
-        value.serialize(&mut writer).map_err(|e| wrong(e.to_string()))?;
+        value
+            .serialize(&mut writer)
+            .map_err(|e| wrong(e.to_string()))?;
     } else {
         let mut writer = serde_json::Serializer::with_formatter(&mut out, Spaced);
-        value.serialize(&mut writer).map_err(|e| wrong(e.to_string()))?;
+        value
+            .serialize(&mut writer)
+            .map_err(|e| wrong(e.to_string()))?;
     }
     String::from_utf8(out).map_err(|e| wrong(e.to_string()))
 }
@@ -239,11 +250,19 @@ fn to_json(value: Value, options: Kwargs) -> Result<String, minijinja::Error> {
 struct Spaced;
 
 impl serde_json::ser::Formatter for Spaced {
-    fn begin_array_value<W: ?Sized + io::Write>(&mut self, w: &mut W, first: bool) -> io::Result<()> {
+    fn begin_array_value<W: ?Sized + io::Write>(
+        &mut self,
+        w: &mut W,
+        first: bool,
+    ) -> io::Result<()> {
         if first { Ok(()) } else { w.write_all(b", ") }
     }
 
-    fn begin_object_key<W: ?Sized + io::Write>(&mut self, w: &mut W, first: bool) -> io::Result<()> {
+    fn begin_object_key<W: ?Sized + io::Write>(
+        &mut self,
+        w: &mut W,
+        first: bool,
+    ) -> io::Result<()> {
         if first { Ok(()) } else { w.write_all(b", ") }
     }
 

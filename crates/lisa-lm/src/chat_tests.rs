@@ -52,9 +52,14 @@ fn the_default_template_writes_turns_and_refuses_unknown_roles() {
         template.render(&chat, true).unwrap(),
         "Be brief.\n\nUser: Hi\nAssistant: Hello</s>\nUser: Bye\nAssistant:"
     );
-    let error = template.render(&[Message::new("critic", "")], false).unwrap_err();
+    let error = template
+        .render(&[Message::new("critic", "")], false)
+        .unwrap_err();
     assert!(error.message().contains("unknown role critic"), "{error}");
-    assert!(error.message().contains("refuses a chat of critic"), "{error}");
+    assert!(
+        error.message().contains("refuses a chat of critic"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -77,6 +82,9 @@ fn the_date_is_written_by_strftime() {
     let template = ChatTemplate::new("{{ strftime_now('%d %b %Y') }}", &special()).unwrap();
     let text = template.render(&[], false).unwrap();
     let parts: Vec<&str> = text.split(' ').collect();
-    assert!(parts.len() == 3 && parts[0].len() == 2 && parts[1].len() == 3, "{text}");
+    assert!(
+        parts.len() == 3 && parts[0].len() == 2 && parts[1].len() == 3,
+        "{text}"
+    );
     assert!(parts[2].parse::<u32>().unwrap() >= 2024, "{text}");
 }

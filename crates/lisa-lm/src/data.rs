@@ -194,7 +194,13 @@ pub struct BadLine {
 
 impl fmt::Display for BadLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, line {}: {}", self.file.display(), self.line, self.reason)
+        write!(
+            f,
+            "{}, line {}: {}",
+            self.file.display(),
+            self.line,
+            self.reason
+        )
     }
 }
 
@@ -259,7 +265,12 @@ pub fn read_examples(path: impl AsRef<Path>, on_bad: OnBadLine) -> Result<Exampl
 
 fn example_in(line: &[u8], first: bool) -> Result<Option<Example>, String> {
     let text = std::str::from_utf8(line).map_err(|e| format!("not UTF-8: {e}"))?;
-    let text = if first { text.trim_start_matches('\u{feff}') } else { text }.trim();
+    let text = if first {
+        text.trim_start_matches('\u{feff}')
+    } else {
+        text
+    }
+    .trim();
     if text.is_empty() {
         return Ok(None);
     }

@@ -30,10 +30,17 @@ fn each_format_is_told_by_its_keys() {
         ),
         (
             r#"{"prompt": "one two", "completion": " three"}"#,
-            Content::Pair { prompt: "one two".to_owned(), completion: " three".to_owned() },
+            Content::Pair {
+                prompt: "one two".to_owned(),
+                completion: " three".to_owned(),
+            },
             Some("three"),
         ),
-        (r#"{"text": "plain", "input": 3}"#, Content::Text("plain".to_owned()), None),
+        (
+            r#"{"text": "plain", "input": 3}"#,
+            Content::Text("plain".to_owned()),
+            None,
+        ),
     ];
     for (line, content, answer) in cases {
         let example = Example::from_json(line).unwrap();
@@ -49,15 +56,36 @@ fn a_line_that_cannot_be_used_says_why() {
         ("[1]", "a list and not an object"),
         (r#"{"question": "a"}"#, r#"the keys are ["question"]"#),
         (r#"{"instruction": "a"}"#, "`output` is missing"),
-        (r#"{"instruction": "a", "output": 3}"#, "`output` is a number and not a string"),
-        (r#"{"instruction": "a", "output": " "}"#, "the assistant says nothing"),
+        (
+            r#"{"instruction": "a", "output": 3}"#,
+            "`output` is a number and not a string",
+        ),
+        (
+            r#"{"instruction": "a", "output": " "}"#,
+            "the assistant says nothing",
+        ),
         (r#"{"prompt": "a"}"#, "`completion` is missing"),
-        (r#"{"prompt": "a", "completion": ""}"#, "the completion is empty"),
+        (
+            r#"{"prompt": "a", "completion": ""}"#,
+            "the completion is empty",
+        ),
         (r#"{"text": ""}"#, "the text is empty"),
-        (r#"{"messages": "a"}"#, "`messages` is a string and not a list"),
-        (r#"{"messages": [{"content": "a"}]}"#, "message 0 has no `role`"),
-        (r#"{"messages": [{"role": "user"}]}"#, "the `content` of message 0 is null"),
-        (r#"{"messages": [{"role": "user", "content": "a"}]}"#, "the assistant says nothing"),
+        (
+            r#"{"messages": "a"}"#,
+            "`messages` is a string and not a list",
+        ),
+        (
+            r#"{"messages": [{"content": "a"}]}"#,
+            "message 0 has no `role`",
+        ),
+        (
+            r#"{"messages": [{"role": "user"}]}"#,
+            "the `content` of message 0 is null",
+        ),
+        (
+            r#"{"messages": [{"role": "user", "content": "a"}]}"#,
+            "the assistant says nothing",
+        ),
     ];
     for (line, expected) in cases {
         let reason = Example::from_json(line).unwrap_err();
@@ -71,7 +99,10 @@ fn a_folder_is_read_in_the_order_of_its_names() {
         "data_folder",
         &[
             ("b.jsonl", "{\"text\": \"3\"}"),
-            ("a.jsonl", "\u{feff}{\"text\": \"1\"}\r\n\n{\"text\": \"2\"}\n"),
+            (
+                "a.jsonl",
+                "\u{feff}{\"text\": \"1\"}\r\n\n{\"text\": \"2\"}\n",
+            ),
             ("notes.txt", "not data"),
         ],
     );
@@ -82,7 +113,10 @@ fn a_folder_is_read_in_the_order_of_its_names() {
 
 #[test]
 fn a_bad_line_stops_with_its_place_or_is_skipped_and_counted() {
-    let dir = folder("data_bad", &[("x.jsonl", "{\"text\": \"1\"}\n{\"text\": 2}\n\n{}\n")]);
+    let dir = folder(
+        "data_bad",
+        &[("x.jsonl", "{\"text\": \"1\"}\n{\"text\": 2}\n\n{}\n")],
+    );
     let file = dir.join("x.jsonl");
     let error = read_examples(&file, OnBadLine::Stop).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Data);
@@ -91,13 +125,20 @@ fn a_bad_line_stops_with_its_place_or_is_skipped_and_counted() {
 
     let read = read_examples(&file, OnBadLine::Skip).unwrap();
     assert_eq!(read.examples.len(), 1);
-    assert_eq!(read.skipped.iter().map(|bad| bad.line).collect::<Vec<_>>(), [2, 4]);
+    assert_eq!(
+        read.skipped.iter().map(|bad| bad.line).collect::<Vec<_>>(),
+        [2, 4]
+    );
 }
 
 #[test]
 fn bytes_that_are_not_utf8_are_a_bad_line() {
     let dir = folder("data_utf8", &[]);
-    fs::write(dir.join("x.jsonl"), b"{\"text\": \"1\"}\n{\"text\": \"\xff\"}").unwrap();
+    fs::write(
+        dir.join("x.jsonl"),
+        b"{\"text\": \"1\"}\n{\"text\": \"\xff\"}",
+    )
+    .unwrap();
     let error = read_examples(&dir, OnBadLine::Stop).unwrap_err();
     assert!(error.message().contains("line 2: not UTF-8"), "{error}");
 }
@@ -112,6 +153,9 @@ fn nothing_to_read_is_an_error_that_names_the_path() {
     ] {
         let error = read_examples(&path, OnBadLine::Stop).unwrap_err();
         assert_eq!(error.kind(), kind);
-        assert!(error.message().contains(&path.display().to_string()), "{error}");
+        assert!(
+            error.message().contains(&path.display().to_string()),
+            "{error}"
+        );
     }
 }

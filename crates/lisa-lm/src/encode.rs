@@ -187,7 +187,10 @@ pub fn encode_example(
         })
         .collect();
     if !is_chat && let Some(eos) = tokenizer.eos_id() {
-        if !ids.last().is_some_and(|id| tokenizer.eos_ids().contains(id)) {
+        if !ids
+            .last()
+            .is_some_and(|id| tokenizer.eos_ids().contains(id))
+        {
             ids.push(eos);
             labels.push(IGNORED);
         }
@@ -216,7 +219,11 @@ pub fn encode_prompt(
         }
         (Content::Pair { prompt, .. }, Some(_)) => {
             let mut ids = tokenizer.encode(prompt)?;
-            while ids.len() > 1 && ids.last().is_some_and(|id| tokenizer.eos_ids().contains(id)) {
+            while ids.len() > 1
+                && ids
+                    .last()
+                    .is_some_and(|id| tokenizer.eos_ids().contains(id))
+            {
                 ids.pop();
             }
             Ok(Some(ids))

@@ -9,7 +9,10 @@ const TURNS: &str = "{% for m in messages %}{% if m.role == 'user' %}<|user|>{{ 
 fn chat(turns: &[(&str, &str)]) -> Example {
     let messages: Vec<_> = turns.iter().map(|(r, c)| Message::new(*r, *c)).collect();
     Example {
-        answer: messages.last().filter(|m| m.role == "assistant").map(|m| m.content.clone()),
+        answer: messages
+            .last()
+            .filter(|m| m.role == "assistant")
+            .map(|m| m.content.clone()),
         content: Content::Chat(messages),
     }
 }
@@ -31,11 +34,21 @@ fn in_a_chat_the_answer_and_its_end_are_trained() {
 #[test]
 fn in_a_chat_of_many_turns_every_answer_is_trained() {
     let tokenizer = tokenizer("encode_turns", TURNS);
-    let example =
-        chat(&[("user", "hi"), ("assistant", "hi"), ("user", "hi"), ("assistant", "hello")]);
+    let example = chat(&[
+        ("user", "hi"),
+        ("assistant", "hi"),
+        ("user", "hi"),
+        ("assistant", "hello"),
+    ]);
     let encoded = encode_example(&example, &tokenizer, LossOn::Answer).unwrap();
-    assert_eq!(encoded.ids, [1, 74, 75, 2, 74, 75, 0, 1, 74, 75, 2, 273, 78, 350, 0]);
-    assert_eq!(encoded.labels, [X, X, X, X, 74, 75, 0, X, X, X, X, 273, 78, 350, 0]);
+    assert_eq!(
+        encoded.ids,
+        [1, 74, 75, 2, 74, 75, 0, 1, 74, 75, 2, 273, 78, 350, 0]
+    );
+    assert_eq!(
+        encoded.labels,
+        [X, X, X, X, 74, 75, 0, X, X, X, X, 273, 78, 350, 0]
+    );
     let prompt = encode_prompt(&example, &tokenizer).unwrap().unwrap();
     assert_eq!(prompt, encoded.ids[..11]);
 }
@@ -45,14 +58,20 @@ fn by_a_flag_every_token_is_trained() {
     let tokenizer = tokenizer("encode_all", TURNS);
     let example = chat(&[("user", "hi"), ("assistant", "hello")]);
     let encoded = encode_example(&example, &tokenizer, LossOn::All).unwrap();
-    assert_eq!(encoded, Encoded::all_trained(vec![1, 74, 75, 2, 273, 78, 350, 0]));
+    assert_eq!(
+        encoded,
+        Encoded::all_trained(vec![1, 74, 75, 2, 273, 78, 350, 0])
+    );
 }
 
 #[test]
 fn a_pair_is_joined_as_it_stands_and_ends() {
     let tokenizer = tokenizer("encode_pair", TURNS);
     let example = Example {
-        content: Content::Pair { prompt: "Hello,".to_owned(), completion: " world!".to_owned() },
+        content: Content::Pair {
+            prompt: "Hello,".to_owned(),
+            completion: " world!".to_owned(),
+        },
         answer: Some("world!".to_owned()),
     };
     let encoded = encode_example(&example, &tokenizer, LossOn::Answer).unwrap();
@@ -67,7 +86,10 @@ fn a_token_across_the_border_belongs_to_the_answer() {
     let tokenizer = tokenizer("encode_border", TURNS);
     // "lo" is one token (350), and the border runs through it.
     let example = Example {
-        content: Content::Pair { prompt: "Hel".to_owned(), completion: "lo".to_owned() },
+        content: Content::Pair {
+            prompt: "Hel".to_owned(),
+            completion: "lo".to_owned(),
+        },
         answer: Some("lo".to_owned()),
     };
     let encoded = encode_example(&example, &tokenizer, LossOn::Answer).unwrap();
@@ -91,7 +113,10 @@ fn letters_of_several_bytes_do_not_shift_the_border() {
 fn a_text_is_trained_whole_and_ends_once() {
     let tokenizer = tokenizer("encode_text", TURNS);
     for text in ["hello", "hello<|endoftext|>"] {
-        let example = Example { content: Content::Text(text.to_owned()), answer: None };
+        let example = Example {
+            content: Content::Text(text.to_owned()),
+            answer: None,
+        };
         let encoded = encode_example(&example, &tokenizer, LossOn::Answer).unwrap();
         assert_eq!(encoded, Encoded::all_trained(vec![273, 78, 350, 0]));
         assert_eq!(encode_prompt(&example, &tokenizer).unwrap(), None);
@@ -106,7 +131,11 @@ fn the_default_template_hands_over_before_the_space() {
     let prompt = encode_prompt(&example, &tokenizer).unwrap().unwrap();
     assert_eq!(encoded.ids[..prompt.len()], prompt);
     assert_eq!(encoded.ids[prompt.len()..], [309, 275, 401, 0, 201]);
-    assert!(encoded.labels[..prompt.len()].iter().all(|label| *label == X));
+    assert!(
+        encoded.labels[..prompt.len()]
+            .iter()
+            .all(|label| *label == X)
+    );
     assert_eq!(encoded.labels[prompt.len()..], [309, 275, 401, 0, 201]);
 }
 
@@ -124,9 +153,17 @@ fn a_template_that_rewrites_the_past_is_refused() {
     let template = "{{ messages | length }}{% for m in messages %}{{ m.content }}{% endfor %}";
     let tokenizer = tokenizer("encode_rewrites", template);
     let example = chat(&[("user", "hi"), ("assistant", "hello")]);
-    let options = EncodeOptions { max_length: 8, loss_on: LossOn::Answer };
+    let options = EncodeOptions {
+        max_length: 8,
+        loss_on: LossOn::Answer,
+    };
     let error = encode_examples(&[example], &tokenizer, options).unwrap_err();
-    assert!(error.message().starts_with("example 1: the chat template writes"), "{error}");
+    assert!(
+        error
+            .message()
+            .starts_with("example 1: the chat template writes"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -134,16 +171,30 @@ fn a_long_example_is_cut_and_one_without_its_answer_is_dropped() {
     let tokenizer = tokenizer("encode_cut", TURNS);
     let short = chat(&[("user", "hi"), ("assistant", "hello")]);
     let long = chat(&[("user", "hi hi hi hi hi"), ("assistant", "hello")]);
-    let options = EncodeOptions { max_length: 6, loss_on: LossOn::Answer };
+    let options = EncodeOptions {
+        max_length: 6,
+        loss_on: LossOn::Answer,
+    };
     let set = encode_examples(&[long.clone(), short], &tokenizer, options).unwrap();
     assert_eq!((set.truncated, set.dropped), (2, 1));
     assert_eq!(set.sources, [1]);
     assert_eq!(set.examples[0].ids, [1, 74, 75, 2, 273, 78]);
     assert_eq!(set.examples[0].labels, [X, X, X, X, 273, 78]);
-    assert_eq!(set.to_string(), "1 examples, 6 tokens, 2 trained on; 2 cut, 1 dropped");
+    assert_eq!(
+        set.to_string(),
+        "1 examples, 6 tokens, 2 trained on; 2 cut, 1 dropped"
+    );
 
     let error = encode_examples(&[long], &tokenizer, options).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Data);
-    let options = EncodeOptions { max_length: 1, ..options };
-    assert_eq!(encode_examples(&[], &tokenizer, options).unwrap_err().kind(), ErrorKind::Config);
+    let options = EncodeOptions {
+        max_length: 1,
+        ..options
+    };
+    assert_eq!(
+        encode_examples(&[], &tokenizer, options)
+            .unwrap_err()
+            .kind(),
+        ErrorKind::Config
+    );
 }

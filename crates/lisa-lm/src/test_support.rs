@@ -7,8 +7,7 @@ use crate::Tokenizer;
 
 /// The small byte-level tokenizer of the fixtures: `<|endoftext|>` 0, `<|user|>` 1,
 /// `<|assistant|>` 2.
-pub(crate) const TOKENIZER: &str =
-    include_str!("../../../tests/fixtures/tokenizer/tokenizer.json");
+pub(crate) const TOKENIZER: &str = include_str!("../../../tests/fixtures/tokenizer/tokenizer.json");
 
 /// A new folder of this name with these files.
 pub(crate) fn folder(name: &str, files: &[(&str, &str)]) -> PathBuf {
@@ -24,6 +23,9 @@ pub(crate) fn folder(name: &str, files: &[(&str, &str)]) -> PathBuf {
 /// The fixture's tokenizer with an end of sequence and this chat template.
 pub(crate) fn tokenizer(name: &str, template: &str) -> Tokenizer {
     let config = serde_json::json!({"eos_token": "<|endoftext|>", "chat_template": template});
-    let files = [("tokenizer.json", TOKENIZER), ("tokenizer_config.json", &config.to_string())];
+    let files = [
+        ("tokenizer.json", TOKENIZER),
+        ("tokenizer_config.json", &config.to_string()),
+    ];
     Tokenizer::from_dir(folder(name, &files)).unwrap()
 }

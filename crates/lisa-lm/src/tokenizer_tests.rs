@@ -17,7 +17,12 @@ fn texts_encode_and_decode_as_in_python() {
         serde_json::from_str(include_str!("../../../tests/fixtures/tokenizer/cases.json")).unwrap();
     assert_eq!(cases.len(), 11);
     for case in cases {
-        assert_eq!(tokenizer.encode(&case.text).unwrap(), case.ids, "{:?}", case.text);
+        assert_eq!(
+            tokenizer.encode(&case.text).unwrap(),
+            case.ids,
+            "{:?}",
+            case.text
+        );
         assert_eq!(tokenizer.decode(&case.ids, false).unwrap(), case.decoded);
     }
 }
@@ -26,8 +31,14 @@ fn texts_encode_and_decode_as_in_python() {
 fn a_tokenizer_alone_has_no_ends_and_the_default_template() {
     let dir = folder("alone", &[("tokenizer.json", TOKENIZER)]);
     let tokenizer = Tokenizer::from_dir(&dir).unwrap();
-    assert_eq!((tokenizer.bos_id(), tokenizer.eos_id(), tokenizer.pad_id()), (None, None, 0));
-    assert_eq!(tokenizer.chat_template().source(), crate::chat::DEFAULT_TEMPLATE);
+    assert_eq!(
+        (tokenizer.bos_id(), tokenizer.eos_id(), tokenizer.pad_id()),
+        (None, None, 0)
+    );
+    assert_eq!(
+        tokenizer.chat_template().source(),
+        crate::chat::DEFAULT_TEMPLATE
+    );
     assert_eq!(tokenizer.token_to_id("<|assistant|>"), Some(2));
 }
 
@@ -37,7 +48,10 @@ fn special_tokens_are_strings_or_objects_and_the_config_wins() {
         "special",
         &[
             ("tokenizer.json", TOKENIZER),
-            ("special_tokens_map.json", r#"{"bos_token": "<|user|>", "eos_token": "!"}"#),
+            (
+                "special_tokens_map.json",
+                r#"{"bos_token": "<|user|>", "eos_token": "!"}"#,
+            ),
             (
                 "tokenizer_config.json",
                 r#"{"eos_token": {"content": "<|endoftext|>", "lstrip": false}, "pad_token": null}"#,
@@ -55,13 +69,19 @@ fn special_tokens_are_strings_or_objects_and_the_config_wins() {
 #[test]
 fn a_template_comes_from_its_file_then_from_the_config_by_name() {
     let named = r#"{"chat_template": [{"name": "tools", "template": "T"}, {"name": "default", "template": "D"}]}"#;
-    let files = [("tokenizer.json", TOKENIZER), ("tokenizer_config.json", named)];
+    let files = [
+        ("tokenizer.json", TOKENIZER),
+        ("tokenizer_config.json", named),
+    ];
     let source = |name, files: &[(&str, &str)]| {
         let tokenizer = Tokenizer::from_dir(folder(name, files)).unwrap();
         tokenizer.chat_template().source().to_owned()
     };
     assert_eq!(source("named", &files), "D");
-    let string = [files[0], ("tokenizer_config.json", r#"{"chat_template": "S"}"#)];
+    let string = [
+        files[0],
+        ("tokenizer_config.json", r#"{"chat_template": "S"}"#),
+    ];
     assert_eq!(source("string", &string), "S");
     let file = [files[0], files[1], ("chat_template.jinja", "F")];
     assert_eq!(source("file", &file), "F");
@@ -72,12 +92,36 @@ fn what_is_wrong_with_a_folder_is_named() {
     let good = ("tokenizer.json", TOKENIZER);
     let cases: [(&str, &[(&str, &str)], &str); 7] = [
         ("none", &[], "tokenizer.json is not there"),
-        ("cut", &[("tokenizer.json", "{\"version\": ")], "tokenizer.json is not a tokenizer"),
-        ("json", &[good, ("tokenizer_config.json", "{")], "tokenizer_config.json is not JSON"),
-        ("token", &[good, ("tokenizer_config.json", r#"{"eos_token": "<e>"}"#)], "\"<e>\""),
-        ("eos", &[good, ("config.json", r#"{"eos_token_id": "x"}"#)], "eos_token_id in"),
-        ("parse", &[good, ("chat_template.jinja", "{% if %}")], "does not parse"),
-        ("kind", &[good, ("tokenizer_config.json", r#"{"chat_template": 3}"#)], "chat_template in"),
+        (
+            "cut",
+            &[("tokenizer.json", "{\"version\": ")],
+            "tokenizer.json is not a tokenizer",
+        ),
+        (
+            "json",
+            &[good, ("tokenizer_config.json", "{")],
+            "tokenizer_config.json is not JSON",
+        ),
+        (
+            "token",
+            &[good, ("tokenizer_config.json", r#"{"eos_token": "<e>"}"#)],
+            "\"<e>\"",
+        ),
+        (
+            "eos",
+            &[good, ("config.json", r#"{"eos_token_id": "x"}"#)],
+            "eos_token_id in",
+        ),
+        (
+            "parse",
+            &[good, ("chat_template.jinja", "{% if %}")],
+            "does not parse",
+        ),
+        (
+            "kind",
+            &[good, ("tokenizer_config.json", r#"{"chat_template": 3}"#)],
+            "chat_template in",
+        ),
     ];
     for (name, files, expected) in cases {
         let error = Tokenizer::from_dir(folder(&format!("wrong_{name}"), files)).unwrap_err();

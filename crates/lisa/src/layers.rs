@@ -110,7 +110,8 @@ impl LayerMap {
         };
         let rival = uniform
             .iter()
-            .find(|s| s.size * 2 >= best.size && !s.contains(best) && !best.contains(s));
+            .filter(|s| s.path != best.path && !s.contains(best) && !best.contains(s))
+            .find(|s| s.size * 2 >= best.size);
         if let Some(rival) = rival {
             return Err(tree.refuse(&format!(
                 "the stack of layers is ambiguous: `{}` and `{}` are both candidates",
@@ -278,17 +279,13 @@ impl Tree {
         if self.stacks.is_empty() {
             message.push_str("The module has no Vec of modules with parameters; ");
         } else {
-            message.push_str("Candidates:");
-            for stack in &self.stacks {
+            let show = |stack: &Stack| {
                 let shapes = if stack.uniform { "" } else { ", of different shapes" };
-                message.push_str(&format!(
-                    " `{}` ({} layers, {} parameters{shapes}),",
-                    stack.path,
-                    stack.items.len(),
-                    stack.size
-                ));
-            }
-            message.push(' ');
+                let (path, items, size) = (&stack.path, stack.items.len(), stack.size);
+                format!("`{path}` ({items} layers, {size} parameters{shapes})")
+            };
+            let candidates: Vec<String> = self.stacks.iter().map(show).collect();
+            message.push_str(&format!("Candidates: {}; ", candidates.join(", ")));
         }
         message.push_str("name the layers by LisaConfig::with_layers");
         LisaError::new(ErrorKind::Layers, message)
@@ -341,3 +338,7 @@ impl ModuleVisitor for Reader {
         });
     }
 }
+
+#[cfg(test)]
+#[path = "layers_tests.rs"]
+mod tests;

@@ -40,8 +40,8 @@ impl Choices {
     }
 
     /// One of these, each as likely.
-    pub fn of<'a, T>(&mut self, items: &'a [T]) -> &'a T {
-        &items[self.below(items.len())]
+    pub fn of<T: Copy>(&mut self, items: &[T]) -> T {
+        items[self.below(items.len())]
     }
 
     /// So many different ones of these, in a random order.

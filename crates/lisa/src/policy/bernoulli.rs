@@ -126,7 +126,7 @@ mod tests {
         assert_eq!(format!("{draws:?}"), DRAWS);
     }
 
-    const DRAWS: &str = "";
+    const DRAWS: &str = "[[5], [3], [], [4, 12], [3], [14]]";
 
     #[test]
     fn zero_is_never_drawn_and_one_always() {

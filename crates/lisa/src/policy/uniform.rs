@@ -44,8 +44,9 @@ mod tests {
         assert_eq!(draws(42, 32, 2), DRAWS_42_32_2);
     }
 
-    const DRAWS_0_4_2: [[usize; 2]; 6] = [[0, 0]; 6];
-    const DRAWS_42_32_2: [[usize; 2]; 6] = [[0, 0]; 6];
+    const DRAWS_0_4_2: [[usize; 2]; 6] = [[0, 2], [1, 3], [0, 1], [0, 3], [2, 3], [0, 2]];
+    const DRAWS_42_32_2: [[usize; 2]; 6] =
+        [[7, 31], [12, 30], [20, 29], [14, 18], [3, 10], [20, 24]];
 
     #[test]
     fn every_layer_is_drawn_equally_often() {

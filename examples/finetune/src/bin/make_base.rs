@@ -17,10 +17,10 @@ use anyhow::{Context, Result, anyhow};
 use clap::Parser;
 use finetune::corpus::{Instruction, instructions, pretraining_text};
 use lisa_lm::{BatchOptions, Batches, ChatTemplate, Encoded, Tokenizer};
+use tokenizers::AddedToken;
 use tokenizers::decoders::byte_level::ByteLevel;
 use tokenizers::models::TrainerWrapper;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
-use tokenizers::AddedToken;
 
 /// Ends a document and an answer.
 const END: &str = "<|endoftext|>";
@@ -84,7 +84,10 @@ fn main() -> Result<()> {
     // Three paragraphs make a document. More text than the steps read, so none is seen twice.
     let tokens_needed = arguments.steps * arguments.batch * arguments.context;
     let paragraphs = pretraining_text(arguments.seed, (tokens_needed / 24).max(3000));
-    let documents: Vec<String> = paragraphs.chunks(3).map(|three| three.join("\n\n")).collect();
+    let documents: Vec<String> = paragraphs
+        .chunks(3)
+        .map(|three| three.join("\n\n"))
+        .collect();
     fs::create_dir_all(&arguments.out)?;
     let tokenizer = make_tokenizer(&documents, &train, &arguments)?;
     println!("a vocabulary of {} tokens", tokenizer.vocab_size());
@@ -127,10 +130,12 @@ fn make_tokenizer(
             .min_frequency(2)
             .show_progress(false)
             .special_tokens(special)
-            .initial_alphabet(ByteLevel::alphabet())
+            .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
             .build(),
     );
-    let asked = train.iter().flat_map(|i| [&i.instruction, &i.input, &i.output]);
+    let asked = train
+        .iter()
+        .flat_map(|i| [&i.instruction, &i.input, &i.output]);
     let texts = documents.iter().chain(asked).map(String::as_str);
     tokenizer
         .train(&mut trainer, texts)

@@ -11,8 +11,18 @@ use super::{Choices, capital};
 pub fn pretraining_text(seed: u64, paragraphs: usize) -> Vec<String> {
     let mut choices = Choices::new(seed, 0);
     let kinds: [fn(&mut Choices) -> String; 12] = [
-        story, story, description, sums, comparison, shopping, opposites, talk, counting, spelling,
-        echo, order,
+        story,
+        story,
+        description,
+        sums,
+        comparison,
+        shopping,
+        opposites,
+        talk,
+        counting,
+        spelling,
+        echo,
+        order,
     ];
     (0..paragraphs)
         .map(|_| choices.of(&kinds)(&mut choices))
@@ -33,7 +43,7 @@ fn story(choices: &mut Choices) -> String {
     let (one, two) = (people[0], people[1]);
     let places = choices.some(&PLACES, 2);
     let (place, later) = (places[0], places[1]);
-    let (noun, colour) = (thing(choices), *choices.of(&COLOURS));
+    let (noun, colour) = (thing(choices), choices.of(&COLOURS));
     let past = choices.of(&VERBS).1;
     let start = match choices.below(3) {
         0 => format!("One day {one} went to the {place}."),
@@ -43,7 +53,10 @@ fn story(choices: &mut Choices) -> String {
     let middle = match choices.below(3) {
         0 => format!("There {one} {past} {} {colour} {noun}.", article(colour)),
         1 => format!("{one} {past} {} {colour} {noun} there.", article(colour)),
-        _ => format!("{one} and {two} {past} {} {colour} {noun} in the {place}.", article(colour)),
+        _ => format!(
+            "{one} and {two} {past} {} {colour} {noun} in the {place}.",
+            article(colour)
+        ),
     };
     let end = match choices.below(4) {
         0 => format!("Then {one} gave the {colour} {noun} to {two}. {two} was happy."),
@@ -65,11 +78,18 @@ fn description(choices: &mut Choices) -> String {
         "The {place} is {}. In the {place} there is {} {} {} and {} {} {}. {owner} has the {} {}. \
          The {} is {}, and the {} is {}.",
         pair.0,
-        article(colours[0]), colours[0], nouns[0],
-        article(colours[1]), colours[1], nouns[1],
-        colours[2], nouns[2],
-        nouns[0], colours[0],
-        nouns[1], colours[1],
+        article(colours[0]),
+        colours[0],
+        nouns[0],
+        article(colours[1]),
+        colours[1],
+        nouns[1],
+        colours[2],
+        nouns[2],
+        nouns[0],
+        colours[0],
+        nouns[1],
+        colours[1],
     )
 }
 
@@ -95,10 +115,16 @@ fn comparison(choices: &mut Choices) -> String {
     let noun = thing(choices);
     format!(
         "{} is more than {}. {} has {} and {} has {}. So {} has more than {}. {} is less than {}.",
-        capital(NUMBERS[large]), NUMBERS[small],
-        people[0], count(large, noun), people[1], count(small, noun),
-        people[0], people[1],
-        capital(NUMBERS[small]), NUMBERS[large],
+        capital(NUMBERS[large]),
+        NUMBERS[small],
+        people[0],
+        count(large, noun),
+        people[1],
+        count(small, noun),
+        people[0],
+        people[1],
+        capital(NUMBERS[small]),
+        NUMBERS[large],
     )
 }
 
@@ -110,8 +136,11 @@ fn shopping(choices: &mut Choices) -> String {
     format!(
         "{person} needs {} things: {}. {person} buys {}. The first is the {}, and the last is the \
          {}.",
-        NUMBERS[number], list(&nouns), list(&nouns),
-        nouns[0], nouns[number - 1],
+        NUMBERS[number],
+        list(&nouns),
+        list(&nouns),
+        nouns[0],
+        nouns[number - 1],
     )
 }
 
@@ -120,13 +149,24 @@ fn opposites(choices: &mut Choices) -> String {
     let pairs = choices.some(&OPPOSITES, 2);
     let turned: Vec<_> = pairs
         .iter()
-        .map(|pair| if choices.below(2) == 0 { *pair } else { (pair.1, pair.0) })
+        .map(|pair| {
+            if choices.below(2) == 0 {
+                *pair
+            } else {
+                (pair.1, pair.0)
+            }
+        })
         .collect();
     format!(
         "The {} is {}, but the {} is {}. What is not {} is {}. {} and {} are opposites.",
-        nouns[0], turned[0].0, nouns[1], turned[0].1,
-        turned[1].0, turned[1].1,
-        capital(turned[1].0), turned[1].1,
+        nouns[0],
+        turned[0].0,
+        nouns[1],
+        turned[0].1,
+        turned[1].0,
+        turned[1].1,
+        capital(turned[1].0),
+        turned[1].1,
     )
 }
 
@@ -135,14 +175,30 @@ fn talk(choices: &mut Choices) -> String {
     let people = choices.some(&PEOPLE, 3);
     let (noun, colour) = (thing(choices), choices.of(&COLOURS));
     let place = choices.of(&PLACES);
-    let said = format!("{} has {} {colour} {noun} in the {place}.", people[2], article(colour));
+    let said = format!(
+        "{} has {} {colour} {noun} in the {place}.",
+        people[2],
+        article(colour)
+    );
     let (question, answer) = match choices.below(4) {
         0 => (format!("Where is the {noun}?"), format!("In the {place}.")),
-        1 => (format!("What colour is the {noun}?"), capital(&format!("{colour}."))),
-        2 => (format!("Who has the {noun}?"), format!("{} has it.", people[2])),
-        _ => (format!("What does {} have?", people[2]), capital(&format!("{} {noun}.", article(noun)))),
+        1 => (
+            format!("What colour is the {noun}?"),
+            capital(&format!("{colour}.")),
+        ),
+        2 => (
+            format!("Who has the {noun}?"),
+            format!("{} has it.", people[2]),
+        ),
+        _ => (
+            format!("What does {} have?", people[2]),
+            capital(&format!("{} {noun}.", article(noun))),
+        ),
     };
-    format!("{said} \"{question}\" asked {}. \"{answer}\" said {}.", people[0], people[1])
+    format!(
+        "{said} \"{question}\" asked {}. \"{answer}\" said {}.",
+        people[0], people[1]
+    )
 }
 
 fn counting(choices: &mut Choices) -> String {
@@ -152,7 +208,9 @@ fn counting(choices: &mut Choices) -> String {
     let start = choices.below(16);
     format!(
         "There are {} and {} in the {place}. Together there are {} animals. Count: {}.",
-        count(a, animals[0]), count(b, animals[1]), NUMBERS[a + b],
+        count(a, animals[0]),
+        count(b, animals[1]),
+        NUMBERS[a + b],
         NUMBERS[start..start + 5].join(", "),
     )
 }
@@ -164,12 +222,16 @@ fn spelling(choices: &mut Choices) -> String {
         .iter()
         .map(|word| format!("the word {word} as {}", word.to_uppercase()))
         .collect();
-    format!("{} wrote {} on the sign.", choices.of(&PEOPLE), list(&signs))
+    format!(
+        "{} wrote {} on the sign.",
+        choices.of(&PEOPLE),
+        list(&signs)
+    )
 }
 
 fn echo(choices: &mut Choices) -> String {
     let people = choices.some(&PEOPLE, 2);
-    let (one, two) = (thing(choices), *choices.of(&COLOURS));
+    let (one, two) = (thing(choices), choices.of(&COLOURS));
     format!(
         "{} said \"{one} {two}\", and {} said \"{one} {two}\" too. The last word was {two}.",
         people[0], people[1],
@@ -180,5 +242,8 @@ fn order(choices: &mut Choices) -> String {
     let mut words = choices.some(&OBJECTS, 3);
     let before = list(&words);
     words.sort_unstable();
-    format!("In a dictionary {before} stand in this order: {}.", list(&words))
+    format!(
+        "In a dictionary {before} stand in this order: {}.",
+        list(&words)
+    )
 }

@@ -4,10 +4,10 @@ use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
+use super::Choices;
 use super::words::{
     ANIMALS, COLOURS, NUMBERS, OBJECTS, OPPOSITES, PEOPLE, PLACES, VERBS, article, count, list,
 };
-use super::Choices;
 
 /// One line of the set, in Alpaca's form.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,10 +79,10 @@ struct Scene {
 
 impl Scene {
     fn new(choices: &mut Choices) -> Self {
-        let person = *choices.of(&PEOPLE);
-        let colour = *choices.of(&COLOURS);
-        let noun = *choices.of(&OBJECTS);
-        let place = *choices.of(&PLACES);
+        let person = choices.of(&PEOPLE);
+        let colour = choices.of(&COLOURS);
+        let noun = choices.of(&OBJECTS);
+        let place = choices.of(&PLACES);
         let past = choices.of(&VERBS).1;
         let a = article(colour);
         let sentence = match choices.below(4) {
@@ -124,7 +124,7 @@ fn object(choices: &mut Choices) -> Instruction {
 fn opposite(choices: &mut Choices) -> Instruction {
     let pair = choices.of(&OPPOSITES);
     let (word, opposite) = if choices.below(2) == 0 {
-        *pair
+        pair
     } else {
         (pair.1, pair.0)
     };
@@ -169,7 +169,11 @@ fn some_words(choices: &mut Choices) -> Vec<&'static str> {
 
 fn last_word(choices: &mut Choices) -> Instruction {
     let words = some_words(choices);
-    Instruction::new("Repeat the last word.", words.join(" "), words[words.len() - 1])
+    Instruction::new(
+        "Repeat the last word.",
+        words.join(" "),
+        words[words.len() - 1],
+    )
 }
 
 fn first_word(choices: &mut Choices) -> Instruction {
@@ -180,8 +184,12 @@ fn first_word(choices: &mut Choices) -> Instruction {
 fn upper_case(choices: &mut Choices) -> Instruction {
     let lists: [&[&str]; 4] = [&OBJECTS, &ANIMALS, &COLOURS, &PLACES];
     let words = choices.of(&lists);
-    let word = *choices.of(words);
-    Instruction::new("Write the word in large letters.", word, word.to_uppercase())
+    let word = choices.of(words);
+    Instruction::new(
+        "Write the word in large letters.",
+        word,
+        word.to_uppercase(),
+    )
 }
 
 fn sorted(choices: &mut Choices) -> Instruction {

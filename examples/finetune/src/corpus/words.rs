@@ -32,24 +32,65 @@ pub const PLACES: [&str; 16] = [
 
 /// Opposites, both ways round.
 pub const OPPOSITES: [(&str, &str); 20] = [
-    ("big", "small"), ("hot", "cold"), ("old", "new"), ("fast", "slow"), ("light", "dark"),
-    ("happy", "sad"), ("open", "closed"), ("full", "empty"), ("high", "low"), ("long", "short"),
-    ("wet", "dry"), ("hard", "soft"), ("clean", "dirty"), ("rich", "poor"), ("strong", "weak"),
-    ("early", "late"), ("thick", "thin"), ("loud", "quiet"), ("good", "bad"), ("sweet", "sour"),
+    ("big", "small"),
+    ("hot", "cold"),
+    ("old", "new"),
+    ("fast", "slow"),
+    ("light", "dark"),
+    ("happy", "sad"),
+    ("open", "closed"),
+    ("full", "empty"),
+    ("high", "low"),
+    ("long", "short"),
+    ("wet", "dry"),
+    ("hard", "soft"),
+    ("clean", "dirty"),
+    ("rich", "poor"),
+    ("strong", "weak"),
+    ("early", "late"),
+    ("thick", "thin"),
+    ("loud", "quiet"),
+    ("good", "bad"),
+    ("sweet", "sour"),
 ];
 
 /// Numbers from zero to twenty.
 pub const NUMBERS: [&str; 21] = [
-    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
-    "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen",
-    "nineteen", "twenty",
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+    "twenty",
 ];
 
 /// What people do with an object: now, and in the past.
 pub const VERBS: [(&str, &str); 10] = [
-    ("see", "saw"), ("find", "found"), ("carry", "carried"), ("buy", "bought"),
-    ("want", "wanted"), ("hold", "held"), ("bring", "brought"), ("lose", "lost"),
-    ("paint", "painted"), ("sell", "sold"),
+    ("see", "saw"),
+    ("find", "found"),
+    ("carry", "carried"),
+    ("buy", "bought"),
+    ("want", "wanted"),
+    ("hold", "held"),
+    ("bring", "brought"),
+    ("lose", "lost"),
+    ("paint", "painted"),
+    ("sell", "sold"),
 ];
 
 /// More than one of an object or animal.
