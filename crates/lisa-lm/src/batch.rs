@@ -2,7 +2,7 @@
 //!
 //! A row is one example, padded on the right, or several examples packed one behind the other. The
 //! targets are shifted here and nowhere else: `targets[i]` is what the model should say at
-//! `tokens[i]`, which is the label of the token after it. Tests: at the foot.
+//! `tokens[i]`, which is the label of the token after it. Tests: `batch/tests.rs`.
 
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 
@@ -145,5 +145,4 @@ pub struct BatchTensors {
 }
 
 #[cfg(test)]
-#[path = "batch_tests.rs"]
 mod tests;

@@ -2,7 +2,7 @@
 //!
 //! Rows are made once: one for each example, or packed. Each epoch goes through all rows in an order
 //! that is a pure function of the seed and the epoch, so a run that remembers its
-//! [`Position`] goes on with the very batches it would have seen. Tests: at the foot.
+//! [`Position`] goes on with the very batches it would have seen. Tests: `batches/tests.rs`.
 
 use lisa::{ErrorKind, LisaError};
 use serde::{Deserialize, Serialize};
@@ -212,5 +212,4 @@ pub fn pack(examples: &[Encoded], length: usize) -> Result<Vec<Row>, LisaError> 
 }
 
 #[cfg(test)]
-#[path = "batches_tests.rs"]
 mod tests;

@@ -4,7 +4,7 @@
 //! transformers gives its templates: blocks trimmed, loop controls, Python's methods on strings,
 //! lists and dictionaries, `raise_exception`, `strftime_now`, a `tojson` that writes as Python's
 //! `json.dumps` does, and the `generation` block, which is transparent. A template is somebody
-//! else's code, so it runs on limited fuel and sees nothing but its arguments. Tests: at the foot,
+//! else's code, so it runs on limited fuel and sees nothing but its arguments. Tests: `chat/tests.rs`,
 //! against strings that transformers rendered.
 
 use std::collections::BTreeMap;
@@ -295,5 +295,4 @@ fn without_generation_tags(source: &str) -> String {
 }
 
 #[cfg(test)]
-#[path = "chat_tests.rs"]
 mod tests;

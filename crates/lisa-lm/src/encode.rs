@@ -2,7 +2,7 @@
 //!
 //! A whole example is tokenized at once, so that a token never depends on where the answer begins.
 //! Which tokens are the answer's is then read off their places in the text: an answer begins where
-//! the chat template, asked for the prompt alone, would hand over to the model. Tests: at the foot.
+//! the chat template, asked for the prompt alone, would hand over to the model. Tests: `encode/tests.rs`.
 
 use std::fmt;
 
@@ -280,5 +280,4 @@ fn common_prefix(a: &str, b: &str) -> usize {
 }
 
 #[cfg(test)]
-#[path = "encode_tests.rs"]
 mod tests;

@@ -1,10 +1,30 @@
+//! Causal language models for Burn, with Hugging Face checkpoints in and out.
+//!
+//! | what | for |
+//! |---|---|
+//! | [`Checkpoint`], [`save`] | a folder in, a folder out |
+//! | [`ModelConfig`], [`CausalLm`], [`Input`] | the models: the Llama family and GPT-2 |
+//! | [`generate`], [`GenerationConfig`] | generation with a key-value cache |
+//! | [`Tokenizer`], [`ChatTemplate`] | text to tokens, chats to text |
+//! | [`read_examples`], [`encode_examples`], [`Batches`] | instruction data to batches |
 
+mod attention;
 pub mod batch;
 pub mod batches;
+mod cache;
 pub mod chat;
+mod checkpoint;
+mod config;
 pub mod data;
 pub mod encode;
+mod generate;
+mod gpt2;
+mod input;
+mod layers;
+mod llama;
+mod model;
 pub mod order;
+mod rope;
 #[cfg(test)]
 mod test_support;
 pub mod tokenizer;
@@ -19,3 +39,14 @@ pub use encode::{
 };
 pub use order::{shuffled, split};
 pub use tokenizer::{Tokenizer, Tokens};
+
+pub use attention::LlamaAttention;
+pub use cache::KvCache;
+pub use checkpoint::{Checkpoint, SaveOptions, save};
+pub use config::{CommonConfig, Gpt2Config, LlamaConfig, LlamaKind, ModelConfig};
+pub use generate::{GenerationConfig, generate};
+pub use gpt2::{Gpt2Attention, Gpt2ForCausalLm, Gpt2Layer, Gpt2Mlp, Gpt2Model};
+pub use input::{Context, Input};
+pub use llama::{LlamaForCausalLm, LlamaLayer, LlamaMlp, LlamaModel};
+pub use model::CausalLm;
+pub use rope::{RopeConfig, RopeScaling, RopeTables};

@@ -1,3 +1,14 @@
-//! What the fine-tuning example shares between its programs.
+//! Fine-tuning of a Hugging Face checkpoint: what the example's programs share.
+//!
+//! Reads from top to bottom: `settings` (what is asked), `run` (the job), `method` (LISA, full,
+//! LoRA), `evaluate`, `checkpoints`, `metrics`, `plot`; `corpus` makes the bundled data.
 
+pub mod checkpoints;
 pub mod corpus;
+pub mod evaluate;
+pub mod hub;
+pub mod method;
+pub mod metrics;
+pub mod plot;
+pub mod run;
+pub mod settings;

@@ -1,1 +1,42 @@
-fn main(){}
+//! Fine-tunes a Hugging Face checkpoint on JSONL data: see `--help`.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Result;
+use burn::tensor::Device;
+use clap::Parser;
+use finetune::run::{Outcome, run};
+use finetune::settings::{Command, Flags};
+
+fn main() -> ExitCode {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
+    match start() {
+        Ok(Outcome::Finished) => ExitCode::SUCCESS,
+        // What a shell reports of a program that Ctrl-C ended.
+        Ok(Outcome::Stopped) => ExitCode::from(130),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start() -> Result<Outcome> {
+    let command = Command::parse();
+    let file = match &command.config {
+        Some(path) => Flags::from_toml(path)?,
+        None => Flags::default(),
+    };
+    let stop = Arc::new(AtomicBool::new(false));
+    let asked = stop.clone();
+    ctrlc::set_handler(move || {
+        if asked.swap(true, Ordering::SeqCst) {
+            // Asked twice: at once. Checkpoints that are there stay whole.
+            std::process::exit(130);
+        }
+        eprintln!("\nstopping after this step, with a checkpoint; once more to stop at once");
+    })?;
+    run(command.flags.or(file), command.resume, &Device::default(), &stop)
+}

@@ -170,35 +170,39 @@ fn opposites(choices: &mut Choices) -> String {
     )
 }
 
-/// Somebody asks, somebody answers.
+/// Somebody tells of two people, somebody asks three times, somebody answers.
 fn talk(choices: &mut Choices) -> String {
-    let people = choices.some(&PEOPLE, 3);
-    let (noun, colour) = (thing(choices), choices.of(&COLOURS));
-    let place = choices.of(&PLACES);
-    let said = format!(
-        "{} has {} {colour} {noun} in the {place}.",
-        people[2],
-        article(colour)
-    );
-    let (question, answer) = match choices.below(4) {
-        0 => (format!("Where is the {noun}?"), format!("In the {place}.")),
-        1 => (
-            format!("What colour is the {noun}?"),
-            capital(&format!("{colour}.")),
-        ),
-        2 => (
-            format!("Who has the {noun}?"),
-            format!("{} has it.", people[2]),
-        ),
-        _ => (
-            format!("What does {} have?", people[2]),
-            capital(&format!("{} {noun}.", article(noun))),
-        ),
-    };
-    format!(
-        "{said} \"{question}\" asked {}. \"{answer}\" said {}.",
-        people[0], people[1]
-    )
+    let people = choices.some(&PEOPLE, 4);
+    let nouns = choices.some(&OBJECTS, 2);
+    let colours = choices.some(&COLOURS, 2);
+    let places = choices.some(&PLACES, 2);
+    let mut text = format!("{} and {} talk.", people[0], people[1]);
+    for i in 0..2 {
+        let (who, colour, noun, place) = (people[i + 2], colours[i], nouns[i], places[i]);
+        let past = choices.of(&VERBS).1;
+        let a = article(colour);
+        text += &match choices.below(3) {
+            0 => format!(" {who} {past} {a} {colour} {noun} in the {place}."),
+            1 => format!(" In the {place} {who} {past} {a} {colour} {noun}."),
+            _ => format!(" The {colour} {noun} of {who} is in the {place}."),
+        };
+    }
+    for _ in 0..3 {
+        let i = choices.below(2);
+        let (who, colour, noun, place) = (people[i + 2], colours[i], nouns[i], places[i]);
+        let (question, answer) = match choices.below(5) {
+            0 => (format!("Where is the {noun}?"), place),
+            1 => (format!("What colour is the {noun}?"), colour),
+            2 => (format!("Whose is the {noun}?"), who),
+            3 => (format!("What is in the {place}?"), noun),
+            _ => (format!("What does {who} have?"), noun),
+        };
+        text += &format!(
+            " \"{question}\" asked {}. \"The answer is {answer}\", said {}.",
+            people[0], people[1]
+        );
+    }
+    text
 }
 
 fn counting(choices: &mut Choices) -> String {
@@ -229,12 +233,28 @@ fn spelling(choices: &mut Choices) -> String {
     )
 }
 
+/// Words in no order, said twice: they can only be copied.
 fn echo(choices: &mut Choices) -> String {
     let people = choices.some(&PEOPLE, 2);
-    let (one, two) = (thing(choices), choices.of(&COLOURS));
+    let mut all: Vec<&str> = Vec::new();
+    for list in [&OBJECTS[..], &ANIMALS, &COLOURS, &PLACES, &PEOPLE] {
+        all.extend(list);
+    }
+    let number = 3 + choices.below(8);
+    let words = choices.some(&all, number);
+    let said = words.join(" ");
+    let end = match choices.below(3) {
+        0 => format!("The last word was {}.", words[number - 1]),
+        1 => format!("The first word was {}.", words[0]),
+        _ => format!(
+            "The first word was {}, and the last was {}.",
+            words[0],
+            words[number - 1]
+        ),
+    };
     format!(
-        "{} said \"{one} {two}\", and {} said \"{one} {two}\" too. The last word was {two}.",
-        people[0], people[1],
+        "{} said \"{said}\", and {} said \"{said}\" too. {end}",
+        people[0], people[1]
     )
 }
 

@@ -22,7 +22,7 @@ fn special() -> BTreeMap<String, String> {
 #[test]
 fn templates_render_as_in_transformers() {
     let rows: Vec<Row> =
-        serde_json::from_str(include_str!("../../../tests/fixtures/chat.json")).unwrap();
+        serde_json::from_str(include_str!("../../../../tests/fixtures/chat.json")).unwrap();
     assert_eq!(rows.len(), 5);
     for row in rows {
         let template = ChatTemplate::new(&row.template, &row.special).unwrap();

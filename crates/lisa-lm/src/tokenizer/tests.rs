@@ -1,6 +1,7 @@
 use super::*;
 use crate::test_support::{TOKENIZER, folder};
 use serde::Deserialize;
+use serde_json::Value;
 
 #[derive(Deserialize)]
 struct Case {
@@ -13,8 +14,10 @@ struct Case {
 fn texts_encode_and_decode_as_in_python() {
     let dir = folder("cases", &[("tokenizer.json", TOKENIZER)]);
     let tokenizer = Tokenizer::from_dir(&dir).unwrap();
-    let cases: Vec<Case> =
-        serde_json::from_str(include_str!("../../../tests/fixtures/tokenizer/cases.json")).unwrap();
+    let cases: Vec<Case> = serde_json::from_str(include_str!(
+        "../../../../tests/fixtures/tokenizer/cases.json"
+    ))
+    .unwrap();
     assert_eq!(cases.len(), 11);
     for case in cases {
         assert_eq!(

@@ -1,4 +1,5 @@
 use super::*;
+use crate::chat::Message;
 use crate::test_support::folder;
 
 fn chat(messages: &[(&str, &str)]) -> Content {

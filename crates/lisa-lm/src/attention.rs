@@ -1,0 +1,193 @@
+//! Attention with fewer key heads than query heads, without copies of the keys.
+//!
+//! The query heads that share a key head are laid one below the other, `[batch, key heads, groups *
+//! seq, head_dim]`, so that keys and values are used as they are. Under autodiff the steps are
+//! written out, with the softmax in f32; without it Burn's own attention runs, which may be a fused
+//! kernel. Tests: at the foot.
+
+use burn::module::Module;
+use burn::nn::{Linear, RmsNorm};
+use burn::tensor::activation::softmax;
+use burn::tensor::module::attention;
+use burn::tensor::ops::AttentionModuleOptions;
+use burn::tensor::{Bool, DType, Tensor};
+
+use crate::cache::LayerCache;
+use crate::input::Context;
+use crate::layers::{linear, rms_norm};
+use crate::llama::Shape;
+
+/// What a masked score becomes: small enough that its exponential is 0 beside any other score, and
+/// finite, so that a row with nothing to attend to is no NaN.
+const MASKED: f32 = -1e30;
+
+/// Weighs values by how queries match keys.
+///
+/// `q` is `[batch, heads, seq, dim]`; `k` and `v` are `[batch, key heads, keys, dim]`; the mask is
+/// that of [`Context`]. Gives `[batch, heads, seq, dim]`.
+pub(crate) fn attend(
+    q: Tensor<4>,
+    k: Tensor<4>,
+    v: Tensor<4>,
+    mask: Option<&Tensor<4, Bool>>,
+) -> Tensor<4> {
+    let [batch, heads, seq, dim] = q.dims();
+    let [_, kv_heads, keys, _] = k.dims();
+    let rows = heads / kv_heads * seq;
+    let q = q.reshape([batch, kv_heads, rows, dim]);
+    let mask = mask.map(|mask| mask.clone().expand([batch, kv_heads, rows, keys]));
+    let weighted = if q.device().is_autodiff() {
+        let dtype = q.dtype();
+        let scores = q.mul_scalar((dim as f64).powf(-0.5)).matmul(k.transpose());
+        let scores = scores.cast(DType::F32);
+        let scores = match mask {
+            Some(mask) => scores.mask_fill(mask, MASKED),
+            None => scores,
+        };
+        softmax(scores, 3).cast(dtype).matmul(v)
+    } else {
+        attention(q, k, v, mask, None, AttentionModuleOptions::default())
+    };
+    weighted.reshape([batch, heads, seq, dim])
+}
+
+/// `[batch, seq, heads * dim]` to `[batch, heads, seq, dim]`.
+pub(crate) fn split_heads(x: Tensor<3>, heads: usize) -> Tensor<4> {
+    let [batch, seq, width] = x.dims();
+    x.reshape([batch, seq, heads, width / heads]).swap_dims(1, 2)
+}
+
+/// `[batch, heads, seq, dim]` to `[batch, seq, heads * dim]`.
+pub(crate) fn merge_heads(x: Tensor<4>) -> Tensor<3> {
+    let [batch, heads, seq, dim] = x.dims();
+    x.swap_dims(1, 2).reshape([batch, seq, heads * dim])
+}
+
+/// The attention of a Llama layer.
+#[derive(Module, Debug)]
+pub struct LlamaAttention {
+    /// Queries: `hidden` to `heads * head_dim`.
+    pub q_proj: Linear,
+    /// Keys: `hidden` to `key heads * head_dim`.
+    pub k_proj: Linear,
+    /// Values, as the keys.
+    pub v_proj: Linear,
+    /// Back: `heads * head_dim` to `hidden`.
+    pub o_proj: Linear,
+    /// Qwen3: a norm on each head of the queries.
+    pub q_norm: Option<RmsNorm>,
+    /// Qwen3: the same for the keys.
+    pub k_norm: Option<RmsNorm>,
+    slides: bool,
+}
+
+impl LlamaAttention {
+    pub(crate) fn new(shape: &Shape, slides: bool) -> Self {
+        let config = shape.config;
+        let (q, kv) = (
+            config.num_attention_heads * config.head_dim,
+            config.num_key_value_heads * config.head_dim,
+        );
+        let hidden = config.hidden_size;
+        let project = |from, to, bias| {
+            linear(from, to, bias, config.initializer_range, shape.device)
+        };
+        let norm = || {
+            let norm = |_| rms_norm(config.head_dim, config.rms_norm_eps, shape.device);
+            config.qk_norm().then_some(()).map(norm)
+        };
+        Self {
+            q_proj: project(hidden, q, config.qkv_bias()),
+            k_proj: project(hidden, kv, config.qkv_bias()),
+            v_proj: project(hidden, kv, config.qkv_bias()),
+            o_proj: project(q, hidden, config.o_bias()),
+            q_norm: norm(),
+            k_norm: norm(),
+            slides,
+        }
+    }
+
+    pub(crate) fn forward(
+        &self,
+        h: Tensor<3>,
+        context: &Context,
+        head_dim: usize,
+        cache: Option<&mut LayerCache>,
+    ) -> Tensor<3> {
+        let heads = |x: Tensor<3>| {
+            let width = x.dims()[2];
+            split_heads(x, width / head_dim)
+        };
+        let place = |heads: Tensor<4>, norm: &Option<RmsNorm>| {
+            let heads = match norm {
+                Some(norm) => norm.forward(heads),
+                None => heads,
+            };
+            match &context.rope {
+                Some(rope) => rope.rotate(heads),
+                None => heads,
+            }
+        };
+        let q = place(heads(self.q_proj.forward(h.clone())), &self.q_norm);
+        let k = place(heads(self.k_proj.forward(h.clone())), &self.k_norm);
+        let v = heads(self.v_proj.forward(h));
+        let (k, v) = match cache {
+            Some(cache) => cache.append(k, v),
+            None => (k, v),
+        };
+        let mask = if self.slides { &context.sliding } else { &context.full };
+        self.o_proj.forward(merge_heads(attend(q, k, v, mask.as_ref())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::input::{Input, MaskShape};
+    use burn::tensor::{Device, Distribution, Int};
+
+    #[test]
+    fn written_out_and_fused_attention_agree() {
+        let plain = Device::default();
+        plain.seed(1);
+        let random = |heads| Tensor::<4>::random([2, heads, 5, 8], Distribution::Default, &plain);
+        let (q, k, v) = (random(4), random(2), random(2));
+        let segments = Tensor::<2, Int>::from_data([[0, 0, 0, 1, 1], [0, 0, 1, 1, 2]], &plain);
+        let mut input = Input::new(segments.clone());
+        input.segments = Some(segments);
+        let shape = MaskShape { past: 0, groups: 2 };
+        let run = |device: &Device| {
+            let on = |x: &Tensor<4>| Tensor::<4>::from_data(x.to_data(), device);
+            let mask = shape.mask(&input, Some(2), &plain);
+            attend(on(&q), on(&k), on(&v), mask.as_ref()).into_data()
+        };
+        let (fused, steps) = (run(&plain), run(&plain.clone().autodiff()));
+        for (a, b) in fused.iter::<f32>().zip(steps.iter::<f32>()) {
+            assert!((a - b).abs() < 1e-6, "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn masks_are_causal_windowed_and_within_segments() {
+        let device = Device::default();
+        let tokens = Tensor::<2, Int>::zeros([1, 3], &device);
+        let rows = |past, window, input: &Input| {
+            let mask = MaskShape { past, groups: 1 }.mask(input, window, &device).unwrap();
+            let bits: Vec<bool> = mask.into_data().iter::<bool>().collect();
+            bits.chunks(3 + past).map(|row| row.iter().map(|b| u8::from(!b)).collect()).collect()
+        };
+        let expect = |found: Vec<Vec<u8>>, expected: [&[u8]; 3]| assert_eq!(found, expected);
+        let mut input = Input::new(tokens.clone());
+        expect(rows(0, None, &input), [&[1, 0, 0], &[1, 1, 0], &[1, 1, 1]]);
+        expect(rows(0, Some(2), &input), [&[1, 0, 0], &[1, 1, 0], &[0, 1, 1]]);
+        expect(rows(2, None, &input), [&[1, 1, 1, 0, 0], &[1, 1, 1, 1, 0], &[1; 5]]);
+        expect(rows(1, Some(2), &input), [&[1, 1, 0, 0], &[0, 1, 1, 0], &[0, 0, 1, 1]]);
+        input.segments = Some(Tensor::from_data([[0, 1, 1]], &device));
+        expect(rows(0, None, &input), [&[1, 0, 0], &[0, 1, 0], &[0, 1, 1]]);
+        input.segments = None;
+        input.padding = Some(Tensor::from_data([[false, false, true]], &device));
+        expect(rows(0, None, &input), [&[1, 0, 0], &[1, 1, 0], &[1, 1, 0]]);
+        let one = Input::new(Tensor::<2, Int>::zeros([1, 1], &device));
+        assert!(MaskShape { past: 7, groups: 2 }.mask(&one, Some(9), &device).is_none());
+    }
+}

@@ -1,0 +1,157 @@
+//! [`Checkpoint`]: a folder as Hugging Face has it, read.
+//!
+//! Weights are mapped into memory and copied to the device tensor by tensor; what the names and
+//! layouts are is in `checkpoint/names.rs`, which files hold them in `checkpoint/shards.rs`, and
+//! writing in `checkpoint/save.rs`. Tests: `checkpoint/tests.rs`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use burn::store::{ApplyError, ApplyResult, ModuleAdapter, ModuleSnapshot};
+use burn::tensor::{Device, DType, FloatDType};
+use lisa::{ErrorKind, LisaError};
+
+use crate::config::ModelConfig;
+use crate::model::CausalLm;
+use names::Names;
+
+mod names;
+mod save;
+mod shards;
+
+pub use save::{SaveOptions, save};
+
+/// A folder with a `config.json` and safetensors, opened and checked as far as that costs nothing.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    dir: PathBuf,
+    config: ModelConfig,
+    config_text: String,
+}
+
+impl Checkpoint {
+    /// Opens a folder: reads its `config.json`, and looks which files hold its weights.
+    ///
+    /// # Errors
+    ///
+    /// No folder, no or an unsupported `config.json`, no safetensors, an index that is not one or
+    /// that names files which are not there or not in the folder.
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self, LisaError> {
+        let dir = dir.as_ref().to_path_buf();
+        let path = dir.join("config.json");
+        let text = fs::read_to_string(&path).map_err(|e| {
+            let message = format!(
+                "{} cannot be read ({e}); give a folder as Hugging Face has it, with config.json, \
+                 safetensors and a tokenizer",
+                path.display()
+            );
+            LisaError::new(ErrorKind::Checkpoint, message).with_source(e)
+        })?;
+        let config = ModelConfig::from_json(&text).map_err(|e| {
+            let message = format!("{}: {}", path.display(), e.message());
+            LisaError::new(e.kind(), message).with_source(e)
+        })?;
+        shards::find(&dir)?;
+        Ok(Self {
+            dir,
+            config,
+            config_text: text,
+        })
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// What `config.json` says.
+    #[must_use]
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Loads the model onto a device, with gradients where the device has autodiff.
+    ///
+    /// Without a dtype each tensor keeps the one it was stored in. The device needs no
+    /// configuration for half precision. Costs the model's memory once, and that of its largest
+    /// tensor twice more for the time of loading.
+    ///
+    /// # Errors
+    ///
+    /// A missing tensor, one that the model does not have (buffers that old checkpoints carry are
+    /// passed over), a wrong shape, a truncated file, a dtype that is not a float or that the
+    /// device does not have: each by name.
+    pub fn load(&self, device: &Device, dtype: Option<FloatDType>) -> Result<CausalLm, LisaError> {
+        if let Some(dtype) = dtype.map(DType::from).filter(|dtype| !device.supports_dtype(*dtype)) {
+            return Err(LisaError::new(
+                ErrorKind::Model,
+                format!("the device {device:?} has no {dtype:?}; choose another dtype"),
+            ));
+        }
+        let names = Names::of(&self.config);
+        let mut tensors = Vec::new();
+        for mut tensor in shards::read(&self.dir)? {
+            let Some(name) = names.canonical(&tensor.name) else {
+                continue;
+            };
+            if !matches!(tensor.dtype, DType::F64 | DType::F32 | DType::F16 | DType::BF16) {
+                return Err(self.refuse(format!(
+                    "tensor {} is {:?}; floats of 16, 32 or 64 bits are supported",
+                    tensor.name, tensor.dtype
+                )));
+            }
+            tensor.name = name;
+            tensors.push(tensor);
+        }
+        let mut model = self.config.skeleton(device);
+        let adapter: Box<dyn ModuleAdapter> = Box::new(names.loading(dtype));
+        let result = model.apply(tensors, None, Some(adapter), true);
+        self.check(&names, &result)?;
+        Ok(model)
+    }
+
+    fn check(&self, names: &Names, result: &ApplyResult) -> Result<(), LisaError> {
+        if let Some(error) = result.errors.first() {
+            return Err(self.refuse(match error {
+                ApplyError::ShapeMismatch { path, expected, found } => {
+                    let stored = |shape: &[usize]| names.stored_shape(path, shape);
+                    format!(
+                        "tensor {} has shape {:?}, but config.json asks for {:?}",
+                        names.stored_name(path),
+                        stored(found),
+                        stored(expected)
+                    )
+                }
+                other => other.to_string(),
+            }));
+        }
+        let missing: Vec<String> =
+            result.missing.iter().map(|(path, _)| names.stored_name(path)).collect();
+        if !missing.is_empty() {
+            let listed = some_of(&missing);
+            return Err(self.refuse(format!("{} tensors are missing: {listed}", missing.len())));
+        }
+        if !result.unused.is_empty() {
+            let (count, listed) = (result.unused.len(), some_of(&result.unused));
+            return Err(self.refuse(format!(
+                "{count} tensors are not of this model: {listed}; is it another model_type, or has \
+                 it more layers than config.json says?"
+            )));
+        }
+        Ok(())
+    }
+
+    fn refuse(&self, message: String) -> LisaError {
+        LisaError::new(ErrorKind::Checkpoint, format!("{}: {message}", self.dir.display()))
+    }
+}
+
+/// The first few names of a list.
+fn some_of(names: &[String]) -> String {
+    let shown = names.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
+    if names.len() > 5 { format!("{shown}, ...") } else { shown }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,208 @@
+//! [`save`]: a folder as Hugging Face has it, written.
+//!
+//! Every file is written beside its place, synced and renamed. Weights come first and the index
+//! behind them; files of an earlier save that are no longer of the checkpoint go last. Tests: beside
+//! this file.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+use burn::store::burn_pack::AtomicFile;
+use burn::store::{ModuleSnapshot, SafetensorsStore};
+use burn::tensor::{DType, FloatDType};
+use lisa::{ErrorKind, LisaError};
+
+use super::names::Names;
+use super::shards::{INDEX, Index, SINGLE};
+use super::Checkpoint;
+use crate::config::with_dtype;
+use crate::model::CausalLm;
+
+/// What a checkpoint carries beside its weights and its configuration.
+const CARRIED: [&str; 17] = [
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "spiece.model",
+    "chat_template.jinja",
+    "chat_template.json",
+    "LICENSE",
+    "LICENSE.txt",
+    "LICENSE.md",
+    "NOTICE",
+    "NOTICE.txt",
+    "USE_POLICY.md",
+];
+
+/// How to save.
+#[derive(Clone, Copy, Debug)]
+pub struct SaveOptions<'a> {
+    /// Where the model came from: its tokenizer, its licence and the text of its `config.json` are
+    /// carried over.
+    pub source: Option<&'a Checkpoint>,
+    /// The most bytes of weights in one file; a tensor that is larger has a file of its own.
+    pub max_shard_bytes: usize,
+}
+
+impl Default for SaveOptions<'_> {
+    /// No source, files of at most 5 GB.
+    fn default() -> Self {
+        Self {
+            source: None,
+            max_shard_bytes: 5_000_000_000,
+        }
+    }
+}
+
+/// Saves a model so that `transformers` opens the folder.
+///
+/// Weights keep the model's dtype, and `config.json` says which; a tied head is left out. Costs the
+/// largest tensor's memory, not the model's, and while it runs the disk space of old and new.
+///
+/// # Errors
+///
+/// A folder that cannot be made or written.
+pub fn save(
+    model: &CausalLm,
+    dir: impl AsRef<Path>,
+    options: &SaveOptions<'_>,
+) -> Result<(), LisaError> {
+    let dir = dir.as_ref();
+    fs::create_dir_all(dir).map_err(|e| refuse("make", dir, e))?;
+    let files = weights(model, dir, options.max_shard_bytes)?;
+    write(&dir.join("config.json"), config_text(model, options.source).as_bytes())?;
+    if let Some(source) = options.source.filter(|source| !is_same(source.dir(), dir)) {
+        for name in CARRIED {
+            let from = source.dir().join(name);
+            if from.is_file() {
+                let bytes = fs::read(&from).map_err(|e| refuse("read", &from, e))?;
+                write(&dir.join(name), &bytes)?;
+            }
+        }
+    }
+    remove_stale(dir, &files)
+}
+
+/// Writes the weights and the index where one is needed; gives the names of the files.
+fn weights(model: &CausalLm, dir: &Path, limit: usize) -> Result<BTreeSet<String>, LisaError> {
+    let names = Names::of(&model.config());
+    let mut shards: Vec<Vec<String>> = Vec::new();
+    let (mut total, mut filled) = (0, 0);
+    for tensor in model.collect(None, Some(Box::new(names.saving())), true) {
+        let bytes = tensor.byte_len();
+        total += bytes;
+        match shards.last_mut() {
+            Some(shard) if filled + bytes <= limit => {
+                shard.push(tensor.name);
+                filled += bytes;
+            }
+            _ => {
+                shards.push(vec![tensor.name]);
+                filled = bytes;
+            }
+        }
+    }
+    let count = shards.len();
+    let mut index = Index {
+        metadata: serde_json::Map::from_iter([("total_size".to_owned(), total.into())]),
+        weight_map: BTreeMap::new(),
+    };
+    let mut files = BTreeSet::new();
+    for (number, shard) in shards.into_iter().enumerate() {
+        let file = match count {
+            1 => SINGLE.to_owned(),
+            _ => format!("model-{:05}-of-{count:05}.safetensors", number + 1),
+        };
+        let path = dir.join(&file);
+        let mut store = SafetensorsStore::from_file(&path)
+            .with_to_adapter(names.saving())
+            .skip_enum_variants(true)
+            .with_full_paths(shard.clone())
+            .clear_metadata()
+            .metadata("format", "pt")
+            .overwrite(true);
+        model.save_into(&mut store).map_err(|e| {
+            let message = format!("{} cannot be written: {e}", path.display());
+            LisaError::new(ErrorKind::Checkpoint, message).with_source(e)
+        })?;
+        index.weight_map.extend(shard.into_iter().map(|tensor| (tensor, file.clone())));
+        files.insert(file);
+    }
+    if count > 1 {
+        let text = serde_json::to_string_pretty(&index).map_err(io::Error::from);
+        let text = text.map_err(|e| refuse("write", &dir.join(INDEX), e))?;
+        write(&dir.join(INDEX), format!("{text}\n").as_bytes())?;
+        files.insert(INDEX.to_owned());
+    }
+    Ok(files)
+}
+
+/// The text of the source where it describes this model, with the dtype that is saved; else a new
+/// one.
+fn config_text(model: &CausalLm, source: Option<&Checkpoint>) -> String {
+    let dtype = match model.dtype() {
+        DType::F16 => FloatDType::F16,
+        DType::BF16 => FloatDType::BF16,
+        DType::F64 => FloatDType::F64,
+        _ => FloatDType::F32,
+    };
+    let mut config = model.config();
+    match source.filter(|source| source.config == config) {
+        Some(source) => with_dtype(&source.config_text, dtype),
+        None => {
+            config.common_mut().dtype = Some(dtype);
+            config.to_json()
+        }
+    }
+}
+
+/// Removes weights of an earlier save into this folder that are not of this one.
+fn remove_stale(dir: &Path, files: &BTreeSet<String>) -> Result<(), LisaError> {
+    let entries = fs::read_dir(dir).map_err(|e| refuse("read", dir, e))?;
+    for entry in entries {
+        let entry = entry.map_err(|e| refuse("read", dir, e))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let is_weights = name == SINGLE || name == INDEX || is_shard(&name);
+        if is_weights && !files.contains(&name) {
+            fs::remove_file(entry.path()).map_err(|e| refuse("remove", &entry.path(), e))?;
+        }
+    }
+    Ok(())
+}
+
+/// `model-00001-of-00002.safetensors`.
+fn is_shard(name: &str) -> bool {
+    let numbers = name.strip_prefix("model-").and_then(|rest| rest.strip_suffix(".safetensors"));
+    numbers.and_then(|numbers| numbers.split_once("-of-")).is_some_and(|(number, count)| {
+        [number, count].iter().all(|part| part.len() == 5 && part.bytes().all(|b| b.is_ascii_digit()))
+    })
+}
+
+fn is_same(a: &Path, b: &Path) -> bool {
+    matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
+}
+
+/// Writes a file beside its place, syncs it, and renames it.
+fn write(path: &Path, bytes: &[u8]) -> Result<(), LisaError> {
+    let attempt = || -> io::Result<()> {
+        let (scratch, mut file): (AtomicFile, File) =
+            AtomicFile::create(path).map_err(io::Error::other)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        drop(file);
+        scratch.commit().map_err(io::Error::other)
+    };
+    attempt().map_err(|e| refuse("write", path, e))
+}
+
+fn refuse(verb: &str, path: &Path, error: io::Error) -> LisaError {
+    let message = format!("cannot {verb} {}: {error}", path.display());
+    LisaError::new(ErrorKind::Io, message).with_source(error)
+}

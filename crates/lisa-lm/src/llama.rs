@@ -1,0 +1,166 @@
+//! The Llama family: Llama, Mistral, Qwen2 and Qwen3.
+//!
+//! Fields have the names of Hugging Face's tensors, so that a parameter's path is its name in a
+//! checkpoint. Tests: with `model.rs`, against transformers.
+
+use burn::module::Module;
+use burn::nn::{Embedding, Linear, RmsNorm};
+use burn::tensor::activation::silu;
+use burn::tensor::{Device, Tensor};
+
+use crate::attention::LlamaAttention;
+use crate::cache::LayerCache;
+use crate::config::LlamaConfig;
+use crate::input::{Context, Input, MaskShape};
+use crate::layers::{embedding, linear, logits, rms_norm};
+use crate::rope::RopeTables;
+
+/// What new parts are made by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape<'a> {
+    pub(crate) config: &'a LlamaConfig,
+    pub(crate) device: &'a Device,
+}
+
+/// `down(silu(gate(x)) * up(x))`.
+#[derive(Module, Debug)]
+pub struct LlamaMlp {
+    /// What is let through.
+    pub gate_proj: Linear,
+    /// What is there.
+    pub up_proj: Linear,
+    /// Back to the width of the residual stream.
+    pub down_proj: Linear,
+}
+
+/// One layer: attention and MLP, each behind a norm and added to the residual stream.
+#[derive(Module, Debug)]
+pub struct LlamaLayer {
+    /// The norm before attention.
+    pub input_layernorm: RmsNorm,
+    /// Attention.
+    pub self_attn: LlamaAttention,
+    /// The norm before the MLP.
+    pub post_attention_layernorm: RmsNorm,
+    /// The MLP.
+    pub mlp: LlamaMlp,
+}
+
+/// Embedding, layers, final norm.
+#[derive(Module, Debug)]
+pub struct LlamaModel {
+    /// `[vocab, hidden]`.
+    pub embed_tokens: Embedding,
+    /// The stack.
+    pub layers: Vec<LlamaLayer>,
+    /// The norm behind the stack.
+    pub norm: RmsNorm,
+}
+
+/// A model of the Llama family with its head.
+#[derive(Module, Debug)]
+pub struct LlamaForCausalLm {
+    /// All but the head.
+    pub model: LlamaModel,
+    /// The head; none where it is the embedding's weight.
+    pub lm_head: Option<Linear>,
+    #[module(skip)]
+    config: LlamaConfig,
+}
+
+impl LlamaLayer {
+    fn new(shape: Shape, slides: bool) -> Self {
+        let Shape { config, device } = shape;
+        let norm = || rms_norm(config.hidden_size, config.rms_norm_eps, device);
+        let project =
+            |from, to| linear(from, to, config.mlp_bias, config.initializer_range, device);
+        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+        Self {
+            input_layernorm: norm(),
+            self_attn: LlamaAttention::new(&shape, slides),
+            post_attention_layernorm: norm(),
+            mlp: LlamaMlp {
+                gate_proj: project(hidden, inner),
+                up_proj: project(hidden, inner),
+                down_proj: project(inner, hidden),
+            },
+        }
+    }
+}
+
+impl LlamaMlp {
+    fn forward(&self, h: Tensor<3>) -> Tensor<3> {
+        let gate = silu(self.gate_proj.forward(h.clone()));
+        self.down_proj.forward(gate * self.up_proj.forward(h))
+    }
+}
+
+impl LlamaForCausalLm {
+    pub(crate) fn new(config: &LlamaConfig, device: &Device) -> Self {
+        let shape = Shape { config, device };
+        let (vocab, hidden, std) =
+            (config.vocab_size, config.hidden_size, config.initializer_range);
+        let layers = config.sliding_layers.iter().map(|slides| LlamaLayer::new(shape, *slides));
+        Self {
+            model: LlamaModel {
+                embed_tokens: embedding(vocab, hidden, std, device),
+                layers: layers.collect(),
+                norm: rms_norm(hidden, config.rms_norm_eps, device),
+            },
+            lm_head: (!config.tie_word_embeddings)
+                .then(|| linear(hidden, vocab, false, std, device)),
+            config: config.clone(),
+        }
+    }
+
+    /// What the model was made by.
+    #[must_use]
+    pub fn config(&self) -> &LlamaConfig {
+        &self.config
+    }
+
+    pub(crate) fn context(&self, input: &Input, past: usize) -> Context {
+        let weight = self.model.embed_tokens.weight.val();
+        let (device, dtype) = (weight.device(), weight.dtype());
+        let config = &self.config;
+        let seq = input.tokens.dims()[1];
+        let groups = config.num_attention_heads / config.num_key_value_heads;
+        let shape = MaskShape { past, groups };
+        let (rope, width, options) = (&config.rope, config.head_dim, (&device, dtype));
+        let tables = match &input.positions {
+            Some(positions) => RopeTables::at(rope, width, positions.clone(), options),
+            None => RopeTables::range(rope, width, past, seq, options),
+        };
+        let has = |slides: bool| config.sliding_layers.contains(&slides);
+        let mask = |window| shape.mask(input, window, &device);
+        Context {
+            full: has(false).then(|| mask(None)).flatten(),
+            sliding: has(true).then(|| mask(config.sliding_window)).flatten(),
+            rope: Some(tables),
+            positions: None,
+        }
+    }
+
+    pub(crate) fn embed(&self, input: &Input) -> Tensor<3> {
+        self.model.embed_tokens.forward(input.tokens.clone())
+    }
+
+    pub(crate) fn layer(
+        &self,
+        index: usize,
+        h: Tensor<3>,
+        context: &Context,
+        cache: Option<&mut LayerCache>,
+    ) -> Tensor<3> {
+        let layer = &self.model.layers[index];
+        let normed = layer.input_layernorm.forward(h.clone());
+        let h = h + layer.self_attn.forward(normed, context, self.config.head_dim, cache);
+        let normed = layer.post_attention_layernorm.forward(h.clone());
+        h + layer.mlp.forward(normed)
+    }
+
+    pub(crate) fn head(&self, h: Tensor<3>) -> Tensor<3> {
+        let h = self.model.norm.forward(h);
+        logits(h, self.lm_head.as_ref(), &self.model.embed_tokens)
+    }
+}

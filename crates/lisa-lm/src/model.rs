@@ -1,0 +1,230 @@
+//! [`CausalLm`]: a causal language model of any supported family.
+//!
+//! `forward` is `embed`, every `layer` in turn, `head`; the parts are public for whoever runs the
+//! layers one by one. Tests: `model_tests.rs`, against transformers.
+
+use burn::module::Module;
+use burn::tensor::{DType, Device, Int, Tensor};
+
+use crate::cache::LayerCache;
+use crate::config::ModelConfig;
+use crate::encode::IGNORED;
+use crate::gpt2::Gpt2ForCausalLm;
+use crate::input::{Context, Input};
+use crate::llama::LlamaForCausalLm;
+
+/// A causal language model. Load one with [`Checkpoint`](crate::Checkpoint), or make a new one with
+/// [`ModelConfig::init`].
+///
+/// Parameters have the names that Hugging Face gives them, behind the name of the variant:
+/// `Llama.model.layers.0.mlp.up_proj.weight`, `Gpt2.transformer.h.0.ln_1.gamma`. Half-precision
+/// models need no configuration of the device: every tensor is made with the dtype it has to have.
+///
+/// # Example
+///
+/// ```
+/// use burn::tensor::{Device, Int, Tensor};
+/// use lisa_lm::{Input, LlamaConfig, ModelConfig};
+///
+/// let device = Device::default().autodiff();
+/// let model = ModelConfig::Llama(LlamaConfig::new(64, 16, 2, 2)).init(&device)?;
+/// let tokens = Tensor::<2, Int>::from_data([[1, 2, 3, 4]], &device);
+/// let input = Input::new(tokens.clone());
+/// assert_eq!(model.forward(&input).dims(), [1, 4, 64]);
+///
+/// let gradients = model.loss(&input, tokens).backward();
+/// # let _ = gradients;
+/// # Ok::<(), lisa::LisaError>(())
+/// ```
+#[derive(Module, Debug)]
+#[allow(clippy::large_enum_variant)] // There is one of them, and it is not moved about.
+pub enum CausalLm {
+    /// Llama, Mistral, Qwen2, Qwen3.
+    Llama(LlamaForCausalLm),
+    /// GPT-2.
+    Gpt2(Gpt2ForCausalLm),
+}
+
+impl CausalLm {
+    /// The logits of the next token at each place: `[batch, seq, vocab]`, in the model's dtype.
+    ///
+    /// Costs, besides the layers, `batch * seq * vocab` numbers.
+    ///
+    /// # Panics
+    ///
+    /// Ids outside the vocabulary, and for GPT-2 positions that have no embedding: check against
+    /// [`ModelConfig::vocab_size`] and [`ModelConfig::max_positions`].
+    #[must_use]
+    pub fn forward(&self, input: &Input) -> Tensor<3> {
+        self.head(self.hidden(input))
+    }
+
+    /// The mean loss over the labels, `[batch, seq]`, as transformers has it: the label at a place
+    /// is predicted from the place before, the first of each row is never predicted, and -100 is
+    /// ignored. For packed rows the first label of each text must be -100.
+    ///
+    /// The softmax is in f32. Labels that are all ignored give 0, with gradients of 0.
+    ///
+    /// # Panics
+    ///
+    /// As [`forward`](Self::forward), and labels outside the vocabulary.
+    #[must_use]
+    pub fn loss(&self, input: &Input, labels: Tensor<2, Int>) -> Tensor<1> {
+        let h = self.hidden(input);
+        let [batch, seq, width] = h.dims();
+        if seq < 2 {
+            return self.next_token_loss_of(h, labels.full_like(IGNORED));
+        }
+        let h = h.slice([0..batch, 0..seq - 1, 0..width]);
+        self.next_token_loss_of(h, labels.slice([0..batch, 1..seq]))
+    }
+
+    /// The mean loss over targets that are shifted already, as those of
+    /// [`BatchTensors`](crate::BatchTensors) are: the target at a place is what the model should
+    /// say there. The rest is as in [`loss`](Self::loss).
+    ///
+    /// # Panics
+    ///
+    /// As [`loss`](Self::loss).
+    #[must_use]
+    pub fn next_token_loss(&self, input: &Input, targets: Tensor<2, Int>) -> Tensor<1> {
+        self.next_token_loss_of(self.hidden(input), targets)
+    }
+
+    /// The same from the hidden states behind the last layer, `[batch, seq, hidden]`.
+    ///
+    /// # Panics
+    ///
+    /// Targets outside the vocabulary.
+    #[must_use]
+    pub fn next_token_loss_of(&self, h: Tensor<3>, targets: Tensor<2, Int>) -> Tensor<1> {
+        let logits = self.head(h);
+        let [batch, seq, vocab] = logits.dims();
+        cross_entropy(logits.reshape([batch * seq, vocab]), targets.reshape([batch * seq]))
+    }
+
+    /// What the layers need to know of a batch. Costs little beside a layer.
+    #[must_use]
+    pub fn context(&self, input: &Input) -> Context {
+        self.context_after(input, 0)
+    }
+
+    /// The residual stream before the first layer: `[batch, seq, hidden]`.
+    #[must_use]
+    pub fn embed(&self, input: &Input, context: &Context) -> Tensor<3> {
+        match self {
+            Self::Llama(model) => model.embed(input),
+            Self::Gpt2(model) => model.embed(input, context),
+        }
+    }
+
+    /// The residual stream behind layer `index`, given that before it.
+    ///
+    /// # Panics
+    ///
+    /// A layer that is not there.
+    #[must_use]
+    pub fn layer(&self, index: usize, h: Tensor<3>, context: &Context) -> Tensor<3> {
+        self.layer_cached(index, h, context, None)
+    }
+
+    /// Final norm and projection: `[batch, seq, hidden]` to `[batch, seq, vocab]`.
+    #[must_use]
+    pub fn head(&self, h: Tensor<3>) -> Tensor<3> {
+        match self {
+            Self::Llama(model) => model.head(h),
+            Self::Gpt2(model) => model.head(h),
+        }
+    }
+
+    /// How many layers there are.
+    #[must_use]
+    pub fn num_layers(&self) -> usize {
+        match self {
+            Self::Llama(model) => model.model.layers.len(),
+            Self::Gpt2(model) => model.transformer.h.len(),
+        }
+    }
+
+    /// How many numbers the parameters have; a tied head counts once. None is initialised for it.
+    #[must_use]
+    pub fn num_parameters(&self) -> usize {
+        self.num_params()
+    }
+
+    /// What the model was made by.
+    #[must_use]
+    pub fn config(&self) -> ModelConfig {
+        match self {
+            Self::Llama(model) => ModelConfig::Llama(model.config().clone()),
+            Self::Gpt2(model) => ModelConfig::Gpt2(model.config().clone()),
+        }
+    }
+
+    /// The dtype of the embedding, which is that of all parameters of a loaded model.
+    #[must_use]
+    pub fn dtype(&self) -> DType {
+        self.embedding().dtype()
+    }
+
+    /// Where the model is.
+    #[must_use]
+    pub fn device(&self) -> Device {
+        self.embedding().device()
+    }
+
+    fn embedding(&self) -> Tensor<2> {
+        match self {
+            Self::Llama(model) => model.model.embed_tokens.weight.val(),
+            Self::Gpt2(model) => model.transformer.wte.weight.val(),
+        }
+    }
+
+    fn hidden(&self, input: &Input) -> Tensor<3> {
+        let context = self.context(input);
+        let start = self.embed(input, &context);
+        (0..self.num_layers()).fold(start, |h, index| self.layer(index, h, &context))
+    }
+
+    pub(crate) fn context_after(&self, input: &Input, past: usize) -> Context {
+        match self {
+            Self::Llama(model) => model.context(input, past),
+            Self::Gpt2(model) => model.context(input, past),
+        }
+    }
+
+    pub(crate) fn layer_cached(
+        &self,
+        index: usize,
+        h: Tensor<3>,
+        context: &Context,
+        cache: Option<&mut LayerCache>,
+    ) -> Tensor<3> {
+        match self {
+            Self::Llama(model) => model.layer(index, h, context, cache),
+            Self::Gpt2(model) => model.layer(index, h, context, cache),
+        }
+    }
+}
+
+/// Mean cross entropy of logits, `[rows, vocab]`, over the targets that are not ignored.
+///
+/// The log-sum-exp is written out: its exponentials are the only numbers of the logits' size that
+/// backward keeps.
+fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
+    let rows = logits.dims()[0];
+    let logits = logits.cast(DType::F32);
+    let ignored = targets.clone().equal_scalar(IGNORED);
+    let count = ignored.clone().bool_not().int().sum().clamp_min(1);
+    let picked = targets.mask_fill(ignored.clone(), 0).reshape([rows, 1]);
+    let picked = logits.clone().gather(1, picked);
+    let largest = logits.clone().detach().max_dim(1);
+    let sums = (logits - largest.clone()).exp().sum_dim(1);
+    let losses = sums.log() + largest - picked;
+    let losses: Tensor<1> = losses.reshape([rows]).mask_fill(ignored, 0.0);
+    losses.sum() / count.cast(burn::tensor::FloatDType::F32)
+}
+
+#[cfg(test)]
+#[path = "model_tests.rs"]
+mod tests;

@@ -1,0 +1,163 @@
+//! [`Trainer`]: the three ways to train behind one `step`: LISA, everything, LoRA.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use burn::module::{Lora, Module, ModuleVisitor, Param, ParamGroup};
+use burn::optim::{AdamW, AdamWConfig, GradientsParams, ModuleOptimizer};
+use burn::tensor::Tensor;
+use lisa::{LayerMap, Lisa, LisaConfig, OnFreeze, PolicyConfig};
+use lisa_lm::CausalLm;
+
+use crate::settings::{Method, Moments, Policy, Settings};
+
+/// An optimizer with what it takes to train a model its way.
+pub enum Trainer {
+    /// A few layers at a time. With every layer active all the time, this is `Method::Full` too.
+    Lisa(Box<Lisa>),
+    /// Adapters.
+    Lora(ModuleOptimizer),
+}
+
+impl Trainer {
+    /// Prepares the model for the method and makes its optimizer.
+    pub fn new(settings: &Settings, model: CausalLm) -> Result<(Self, CausalLm)> {
+        if settings.method == Method::Lora {
+            let matrices = ParamGroup::from_regex(r"\.(layers|h)\.\d+\..*weight$")
+                .map_err(|e| anyhow::anyhow!("{e:?}"))?;
+            let lora = Lora::new(settings.lora_rank, settings.lora_alpha);
+            let model = model.apply_lora(lora.set_param_group(matrices));
+            let mut adamw = adamw(settings);
+            if settings.max_grad_norm > 0.0 {
+                // Burn's own clipping, tensor by tensor.
+                let norm = settings.max_grad_norm as f32;
+                adamw = adamw.with_grad_clipping(Some(
+                    burn::grad_clipping::GradientClippingConfig::Norm(norm),
+                ));
+            }
+            return Ok((Self::Lora(adamw.init()), model));
+        }
+        let (lisa, model) = lisa_config(settings, &model)?.init(build(settings), model)?;
+        Ok((Self::Lisa(Box::new(lisa)), model))
+    }
+
+    /// One optimizer step.
+    pub fn step(&mut self, lr: f64, model: CausalLm, grads: GradientsParams) -> CausalLm {
+        match self {
+            Self::Lisa(lisa) => lisa.step(lr, model, grads),
+            Self::Lora(optimizer) => optimizer.step(lr, model, grads),
+        }
+    }
+
+    /// The layers that train, and of how many; none where that does not change.
+    pub fn active_layers(&self) -> &[usize] {
+        match self {
+            Self::Lisa(lisa) => lisa.active_layers(),
+            Self::Lora(_) => &[],
+        }
+    }
+
+    /// Bytes of the optimizer's state on the device; none where it is not known cheaply.
+    pub fn state_bytes(&self) -> Option<u64> {
+        match self {
+            Self::Lisa(lisa) => Some(lisa.moments_bytes() + lisa.master_bytes()),
+            Self::Lora(_) => None,
+        }
+    }
+
+    /// How many parameters train, and of how many, in words.
+    pub fn describe(&self, model: &CausalLm) -> String {
+        match self {
+            Self::Lisa(lisa) => lisa.to_string(),
+            Self::Lora(_) => {
+                let (trained, all) = count(model);
+                format!(
+                    "  adapters   {trained:>14} parameters  {:>5.1} %\n  frozen     {:>14} parameters",
+                    100.0 * trained as f64 / all as f64,
+                    all - trained
+                )
+            }
+        }
+    }
+
+    /// Saves the optimizer's state to a file.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        match self {
+            Self::Lisa(lisa) => lisa.save(path)?,
+            Self::Lora(optimizer) => optimizer
+                .save(path)
+                .with_context(|| format!("cannot save `{}`", path.display()))?,
+        }
+        Ok(())
+    }
+
+    /// Goes on from a saved state; the model must hold the weights of that moment.
+    pub fn load(self, path: &Path, model: CausalLm) -> Result<(Self, CausalLm)> {
+        Ok(match self {
+            Self::Lisa(mut lisa) => {
+                let model = lisa.load(path, model)?;
+                (Self::Lisa(lisa), model)
+            }
+            Self::Lora(optimizer) => {
+                let optimizer = optimizer
+                    .load(path)
+                    .with_context(|| format!("cannot read `{}`", path.display()))?;
+                (Self::Lora(optimizer), model)
+            }
+        })
+    }
+}
+
+fn adamw(settings: &Settings) -> AdamWConfig {
+    // PyTorch's epsilon: Burn's default of 1e-5 trains small models differently.
+    AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(settings.weight_decay as f32)
+}
+
+fn build(settings: &Settings) -> AdamW {
+    adamw(settings).build()
+}
+
+fn lisa_config(settings: &Settings, model: &CausalLm) -> Result<LisaConfig> {
+    let active = match settings.method {
+        Method::Full => LayerMap::find(model)?.layers().len(),
+        _ => settings.active_layers,
+    };
+    let policy = match (settings.method, settings.policy) {
+        (Method::Lisa, Policy::Bernoulli) => {
+            PolicyConfig::Bernoulli(settings.probabilities.clone())
+        }
+        _ => PolicyConfig::Uniform,
+    };
+    let frozen = (!settings.freeze.is_empty())
+        .then(|| ParamGroup::from_any_predicates(settings.freeze.clone()));
+    Ok(LisaConfig::new()
+        .with_active_layers(active)
+        .with_sampling_period(settings.period)
+        .with_seed(settings.seed)
+        .with_policy(policy)
+        .with_on_freeze(match settings.moments {
+            Moments::Drop => OnFreeze::Drop,
+            Moments::Keep => OnFreeze::Keep,
+            Moments::Offload => OnFreeze::Offload,
+        })
+        .with_master_weights(!settings.no_master_weights)
+        .with_frozen(frozen)
+        .with_max_grad_norm((settings.max_grad_norm > 0.0).then_some(settings.max_grad_norm)))
+}
+
+/// Numbers that train, and all.
+fn count(model: &CausalLm) -> (usize, usize) {
+    struct Count(usize, usize);
+    impl ModuleVisitor for Count {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let n = param.lazy_shape().num_elements();
+            self.1 += n;
+            if param.is_require_grad() {
+                self.0 += n;
+            }
+        }
+    }
+    let mut counted = Count(0, 0);
+    model.visit(&mut counted);
+    (counted.0, counted.1)
+}

@@ -1,0 +1,354 @@
+//! The job from top to bottom: read, split, evaluate, train, evaluate, write.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use burn::module::Module;
+use burn::optim::{GradientsAccumulator, GradientsParams};
+use burn::tensor::{DType, Device, Int, Tensor};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use lisa_lm::{
+    Batch, BatchOptions, Batches, CausalLm, Checkpoint, EncodeOptions, Encoded, Example, Input,
+    LossOn, MAX_SHARD_BYTES, OnBadLine, Tokenizer, encode_examples, read_examples, write_atomically,
+};
+use serde_json::json;
+
+use crate::checkpoints::{self, State};
+use crate::evaluate::{Evaluate, Evaluation, held_out_loss};
+use crate::method::Trainer;
+use crate::metrics::{Line, Metrics, memory_bytes, peak_bytes, show};
+use crate::settings::{Dtype, Flags, Method, Settings};
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The model is written.
+    Finished,
+    /// `stop` was set; a checkpoint is written.
+    Stopped,
+}
+
+/// A run's data, as examples and as tokens.
+struct Data {
+    train: Vec<Encoded>,
+    held_out: Vec<Encoded>,
+    held_out_examples: Vec<Example>,
+}
+
+/// Runs the job. `stop` set at any time ends it after the step in hand, with a checkpoint.
+pub fn run(flags: Flags, resume: bool, device: &Device, stop: &AtomicBool) -> Result<Outcome> {
+    let (flags, saved) = if resume {
+        let out = flags.clone().resolve(None)?.out;
+        let (path, state) = checkpoints::newest(&out)?;
+        (flags.or(state.settings.clone()), Some((path, state)))
+    } else {
+        (flags, None)
+    };
+    let model_dir = crate::hub::folder(&flags.clone().resolve(None)?.model)?;
+    let checkpoint = Checkpoint::open(&model_dir)?;
+    let settings = flags.resolve(stored_dtype(&checkpoint))?;
+    if let Some((_, state)) = &saved {
+        let made_with = state.settings.clone().resolve(None)?;
+        if let Some(difference) = settings.differs(&made_with) {
+            bail!("cannot resume: {difference}");
+        }
+    }
+    std::fs::create_dir_all(&settings.out)
+        .with_context(|| format!("cannot make the folder `{}`", settings.out.display()))?;
+
+    // 1. Tokens and weights.
+    let tokenizer = Tokenizer::from_dir(&model_dir)?;
+    let data = read(&settings, &tokenizer, &checkpoint)?;
+    device.seed(settings.seed);
+    let training_device = device.clone().autodiff();
+    let model = checkpoint.load(&training_device, Some(dtype_of(settings.dtype)))?;
+    let layers = model.num_layers();
+
+    // 2. The method, and where a resumed run stands.
+    let (trainer, model) = Trainer::new(&settings, model)?;
+    let mut batches = Batches::new(
+        data.train.clone(),
+        BatchOptions {
+            batch_size: settings.batch_size,
+            pack_to: settings.pack.then_some(settings.max_length),
+            shuffle: true,
+            seed: settings.seed,
+            pad_id: tokenizer.pad_id(),
+        },
+    )?;
+    let steps = match settings.steps {
+        0 => {
+            let batches = settings.epochs * batches.per_epoch() as f64;
+            (batches / settings.accumulation as f64).ceil() as u64
+        }
+        steps => steps as u64,
+    };
+    println!("{} on {}, {:?}", settings.model.display(), device_name(device), settings.dtype);
+    println!("{}", trainer.describe(&model));
+    println!(
+        "{} training and {} held-out examples; {steps} steps of {} x {} rows",
+        data.train.len(),
+        data.held_out.len(),
+        settings.accumulation,
+        settings.batch_size
+    );
+
+    let evaluate = Evaluate {
+        tokenizer: &tokenizer,
+        examples: &data.held_out_examples,
+        encoded: &data.held_out,
+        batch_size: settings.batch_size,
+        answers: settings.eval_examples,
+        max_new_tokens: settings.max_new_tokens,
+    };
+    let (mut model, mut trainer, mut state) = match saved {
+        Some((path, state)) => {
+            let (model, trainer) = checkpoints::load(&path, model, trainer)?;
+            batches.seek(state.position);
+            println!("resumed at step {} from {}", state.step, path.display());
+            (model, trainer, state)
+        }
+        None => {
+            let before = evaluation("before", &evaluate, &model, device)?;
+            let state = State {
+                step: 0,
+                position: batches.position(),
+                settings: settings.to_flags(),
+                before,
+                seconds: 0.0,
+                tokens: 0,
+            };
+            (model, trainer, state)
+        }
+    };
+    let mut metrics = Metrics::open(settings.out.join("metrics.jsonl"), state.step)?;
+
+    // 3. Train.
+    let bar = progress(steps, state.step);
+    let started = Instant::now();
+    let seconds_before = state.seconds;
+    while state.step < steps {
+        let active = trainer.active_layers().to_vec();
+        let lr = settings.learning_rate(state.step, steps);
+        let (grads, loss, tokens) =
+            accumulate(&model, &mut batches, settings.accumulation, &training_device)?;
+        if !loss.is_finite() {
+            bail!(
+                "the loss of step {} is {loss}; lower --lr (it is {lr:.1e}), or look at the data. \
+                 Nothing that was saved is touched",
+                state.step + 1
+            );
+        }
+        model = trainer.step(lr, model, grads);
+        state.step += 1;
+        state.tokens += tokens as u64;
+        state.position = batches.position();
+        state.seconds = seconds_before + started.elapsed().as_secs_f64();
+
+        let rate = state.tokens as f64 / state.seconds.max(1e-9);
+        let memory = memory_bytes(device);
+        let every = |n: usize| n > 0 && state.step.is_multiple_of(n as u64);
+        let held_out = if every(settings.eval_every) && state.step < steps {
+            let (rows, pad) = (settings.batch_size, tokenizer.pad_id());
+            let loss = held_out_loss(&model, &data.held_out, rows, pad, device)?;
+            bar.suspend(|| println!("step {:>6}: held-out loss {loss:.4}", state.step));
+            Some(loss)
+        } else {
+            None
+        };
+        metrics.push(Line {
+            step: state.step,
+            loss: Some(loss),
+            held_out_loss: held_out,
+            lr: Some(lr),
+            tokens_per_second: Some(rate),
+            active_layers: active.clone(),
+            state_bytes: trainer.state_bytes(),
+            memory_bytes: memory,
+        })?;
+        bar.set_message(format!(
+            "loss {loss:.3}  {rate:.0} tokens/s  layers {active:?}  {}",
+            memory.map_or(String::new(), show)
+        ));
+        bar.inc(1);
+
+        let stopping = stop.load(Ordering::SeqCst) && state.step < steps;
+        if stopping || (every(settings.checkpoint_every) && state.step < steps) {
+            let path = checkpoints::save(&settings.out, &model, &trainer, &state)?;
+            if stopping {
+                bar.abandon();
+                println!(
+                    "stopped after step {}; saved {}.\nGo on with: finetune --resume --out {}",
+                    state.step,
+                    path.display(),
+                    settings.out.display()
+                );
+                return Ok(Outcome::Stopped);
+            }
+        }
+    }
+    bar.finish();
+
+    // 4. Write.
+    let model = match settings.method {
+        Method::Lora => model.materialize(),
+        _ => model,
+    };
+    let folder = settings.out.join("model");
+    lisa_lm::save(&model, &folder, Some(&model_dir), MAX_SHARD_BYTES)?;
+    let after = evaluation("after", &evaluate, &model, device)?;
+    for (step, loss) in [(0, state.before.loss), (steps, after.loss)] {
+        metrics.lines.push(Line {
+            step,
+            loss: None,
+            held_out_loss: Some(loss),
+            lr: None,
+            tokens_per_second: None,
+            active_layers: Vec::new(),
+            state_bytes: None,
+            memory_bytes: None,
+        });
+    }
+    metrics.lines.sort_by_key(|line| line.step);
+    crate::plot::losses(&metrics.lines, layers, &settings.out.join("losses.svg"))?;
+    let summary = json!({
+        "settings": settings.to_flags(),
+        "steps": steps,
+        "seconds": state.seconds,
+        "tokens": state.tokens,
+        "tokens_per_second": state.tokens as f64 / state.seconds.max(1e-9),
+        "peak_bytes": peak_bytes(),
+        "optimizer_state_bytes": trainer.state_bytes(),
+        "before": state.before,
+        "after": after,
+    });
+    let text = format!("{summary:#}\n");
+    write_atomically(&settings.out.join("summary.json"), text.as_bytes())?;
+    println!(
+        "held-out loss {:.4} -> {:.4} in {steps} steps, {:.0} s; the model is in {}",
+        state.before.loss,
+        after.loss,
+        state.seconds,
+        folder.display()
+    );
+    Ok(Outcome::Finished)
+}
+
+/// The batch as the model takes it, with its targets.
+pub fn input_of(batch: &Batch, device: &Device) -> (Input, Tensor<2, Int>) {
+    let tensors = batch.to_tensors(device);
+    let input = Input {
+        tokens: tensors.tokens,
+        padding: tensors.padding,
+        segments: tensors.segments,
+        positions: tensors.positions,
+    };
+    (input, tensors.targets)
+}
+
+/// Gradients of one optimizer step, its mean loss, and how many tokens it saw. Each target counts
+/// the same, in whichever batch of the step it is.
+fn accumulate(
+    model: &CausalLm,
+    batches: &mut Batches,
+    times: usize,
+    device: &Device,
+) -> Result<(GradientsParams, f64, usize)> {
+    let group: Vec<Batch> = (0..times).map(|_| batches.next_batch()).collect();
+    let targets: usize = group.iter().map(Batch::trained).sum();
+    let mut accumulator = GradientsAccumulator::new();
+    let (mut mean, mut tokens) = (0.0, 0);
+    for batch in &group {
+        let (input, labels) = input_of(batch, device);
+        let share = batch.trained() as f64 / targets.max(1) as f64;
+        let loss = model.loss(&input, labels);
+        let value = loss.clone().into_scalar::<f32>();
+        let grads = (loss * share).backward();
+        let grads = GradientsParams::from_grads(grads, model);
+        mean += f64::from(value) * share;
+        tokens += batch.tokens();
+        if times == 1 {
+            return Ok((grads, mean, tokens));
+        }
+        accumulator.accumulate(model, grads);
+    }
+    Ok((accumulator.grads(), mean, tokens))
+}
+
+fn read(settings: &Settings, tokenizer: &Tokenizer, checkpoint: &Checkpoint) -> Result<Data> {
+    let longest = checkpoint.config().max_positions();
+    let options = EncodeOptions {
+        max_length: settings.max_length.min(longest),
+        loss_on: if settings.loss_on_all { LossOn::All } else { LossOn::Answer },
+    };
+    let on_bad = if settings.skip_bad_lines { OnBadLine::Skip } else { OnBadLine::Stop };
+    let train = read_examples(&settings.data, on_bad)?.examples;
+    let (train, held_out) = if settings.validation.as_os_str().is_empty() {
+        lisa_lm::split(train, settings.validation_split, settings.seed)?
+    } else {
+        (train, read_examples(&settings.validation, on_bad)?.examples)
+    };
+    if held_out.is_empty() {
+        bail!("no example is held out; give --validation FILE or --validation-split above 0");
+    }
+    let train = encode_examples(&train, tokenizer, options)?;
+    log::info!("training: {train}");
+    let held = encode_examples(&held_out, tokenizer, options)?;
+    log::info!("held out: {held}");
+    Ok(Data {
+        train: train.examples,
+        held_out_examples: held.sources.iter().map(|&i| held_out[i].clone()).collect(),
+        held_out: held.examples,
+    })
+}
+
+fn evaluation(
+    when: &str,
+    evaluate: &Evaluate,
+    model: &CausalLm,
+    device: &Device,
+) -> Result<Evaluation> {
+    let bar = progress(evaluate.answers.min(evaluate.examples.len()) as u64, 0);
+    bar.set_message(format!("evaluating {when} training"));
+    let result = evaluate.run(model, device, || bar.inc(1))?;
+    bar.finish_and_clear();
+    println!("{when}: {result}");
+    Ok(result)
+}
+
+fn progress(length: u64, done: u64) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
+    let style = ProgressStyle::with_template("{bar:24} {pos}/{len} {eta:>4}  {msg}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.set_position(done);
+    bar.reset_eta();
+    bar
+}
+
+fn stored_dtype(checkpoint: &Checkpoint) -> Option<Dtype> {
+    match checkpoint.dtype()? {
+        DType::BF16 => Some(Dtype::Bf16),
+        DType::F16 => Some(Dtype::F16),
+        _ => Some(Dtype::F32),
+    }
+}
+
+fn dtype_of(dtype: Dtype) -> DType {
+    match dtype {
+        Dtype::F32 => DType::F32,
+        Dtype::Bf16 => DType::BF16,
+        Dtype::F16 => DType::F16,
+    }
+}
+
+fn device_name(device: &Device) -> String {
+    format!("{device:?}").chars().take(40).collect()
+}
+
+/// Whether a folder holds a finished run.
+#[must_use]
+pub fn finished(out: &Path) -> bool {
+    out.join("summary.json").is_file()
+}

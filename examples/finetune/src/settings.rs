@@ -1,0 +1,354 @@
+//! What a run is asked to do: flags over the file of `--config` over defaults.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::{Args, Parser, ValueEnum};
+use serde::{Deserialize, Serialize};
+
+/// Fine-tunes a Hugging Face checkpoint on JSONL data and writes a Hugging Face checkpoint.
+///
+/// Without arguments it fine-tunes the bundled base model on the bundled instruction set.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub struct Command {
+    /// Settings from a TOML file; keys are the long names of the flags. Flags win.
+    #[arg(long, value_name = "FILE.toml")]
+    pub config: Option<PathBuf>,
+    /// Go on from the newest checkpoint in the output folder, with the settings it was made with.
+    #[arg(long)]
+    pub resume: bool,
+    /// The settings that flags give.
+    #[command(flatten)]
+    pub flags: Flags,
+}
+
+/// Which parameters train.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Method {
+    /// A few layers at a time, drawn anew each period; embeddings, final norm and head always.
+    Lisa,
+    /// Everything.
+    Full,
+    /// Low-rank adapters on the layers' matrices, merged into the weights at the end.
+    Lora,
+}
+
+/// What draws the layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Policy {
+    /// Exactly the wanted number of layers.
+    Uniform,
+    /// Each layer by its own coin.
+    Bernoulli,
+}
+
+/// What happens to the moments of a layer that freezes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Moments {
+    /// They are dropped.
+    Drop,
+    /// They stay on the device.
+    Keep,
+    /// They wait in the host's memory.
+    Offload,
+}
+
+/// The type of the weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Dtype {
+    /// 32 bits.
+    F32,
+    /// 16 bits with the range of 32.
+    Bf16,
+    /// 16 bits.
+    F16,
+}
+
+macro_rules! settings {
+    ($($(#[doc = $doc:literal])* $(#[arg($($arg:tt)*)])* $name:ident: $type:ty = $default:expr;)*) => {
+        /// Settings that may be absent: the flags, or a file.
+        #[derive(Clone, Debug, Default, PartialEq, Args, Serialize, Deserialize)]
+        #[serde(rename_all = "kebab-case", deny_unknown_fields)]
+        pub struct Flags {
+            $(
+                $(#[doc = $doc])*
+                $(#[arg($($arg)*)])*
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub $name: Option<$type>,
+            )*
+        }
+
+        /// Settings that are all there.
+        #[derive(Clone, Debug, PartialEq)]
+        pub struct Settings {
+            $($(#[doc = $doc])* pub $name: $type,)*
+        }
+
+        impl Flags {
+            /// These, and where one is absent the other's.
+            #[must_use]
+            pub fn or(self, other: Self) -> Self {
+                Self { $($name: self.$name.or(other.$name),)* }
+            }
+
+            fn or_defaults(self) -> Settings {
+                Settings { $($name: self.$name.unwrap_or_else(|| $default),)* }
+            }
+        }
+
+        impl Settings {
+            /// Every setting, given.
+            #[must_use]
+            pub fn to_flags(&self) -> Flags {
+                Flags { $($name: Some(self.$name.clone()),)* }
+            }
+        }
+    };
+}
+
+settings! {
+    /// Folder of a Hugging Face checkpoint, or a hub id (feature `hub`) [default: the bundled one]
+    #[arg(long, value_name = "DIR", help_heading = "Input")]
+    model: PathBuf = bundled("base");
+    /// JSONL file, or a folder of them: messages, instruction/input/output, prompt/completion or
+    /// text [default: the bundled instruction set]
+    #[arg(long, value_name = "FILE", help_heading = "Input")]
+    data: PathBuf = bundled("data/train.jsonl");
+    /// Held-out JSONL file; without one, --validation-split of the data is held out
+    #[arg(long, value_name = "FILE", help_heading = "Input")]
+    validation: PathBuf = PathBuf::new();
+    /// Share of the data that is held out [default: 0.1]
+    #[arg(long, value_name = "SHARE", help_heading = "Input")]
+    validation_split: f64 = 0.1;
+    /// Longest example in tokens; what follows is cut [default: 256]
+    #[arg(long, value_name = "TOKENS", help_heading = "Input")]
+    max_length: usize = 256;
+    /// Pack several examples into one row
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", help_heading = "Input")]
+    pack: bool = false;
+    /// Take the loss over all tokens, not over the answers alone
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", help_heading = "Input")]
+    loss_on_all: bool = false;
+    /// Leave out lines that cannot be read, instead of stopping
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", help_heading = "Input")]
+    skip_bad_lines: bool = false;
+
+    /// Which parameters train [default: lisa]
+    #[arg(long, value_enum, help_heading = "Method")]
+    method: Method = Method::Lisa;
+    /// Layers that train in a period (gamma) [default: 2]
+    #[arg(long, value_name = "N", help_heading = "Method")]
+    active_layers: usize = 2;
+    /// Optimizer steps between two draws (K) [default: 10]
+    #[arg(long, value_name = "STEPS", help_heading = "Method")]
+    period: usize = 10;
+    /// What draws the layers [default: uniform]
+    #[arg(long, value_enum, help_heading = "Method")]
+    policy: Policy = Policy::Uniform;
+    /// Bernoulli's probability of each layer, by commas [default: active layers / layers]
+    #[arg(long, value_delimiter = ',', value_name = "P,P,..", help_heading = "Method")]
+    probabilities: Vec<f64> = Vec::new();
+    /// What happens to the moments of a layer that freezes [default: drop]
+    #[arg(long, value_enum, help_heading = "Method")]
+    moments: Moments = Moments::Drop;
+    /// Parts of paths of parameters to hold frozen, by commas, such as embed_tokens,lm_head
+    #[arg(long, value_delimiter = ',', value_name = "PATH,..", help_heading = "Method")]
+    freeze: Vec<String> = Vec::new();
+    /// Type of the weights [default: what the checkpoint has]
+    #[arg(long, value_enum, help_heading = "Method")]
+    dtype: Dtype = Dtype::F32;
+    /// Train bf16 and f16 weights without f32 master weights (small updates are then lost)
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", help_heading = "Method")]
+    no_master_weights: bool = false;
+    /// Rank of the adapters of `--method lora` [default: 8]
+    #[arg(long, value_name = "R", help_heading = "Method")]
+    lora_rank: usize = 8;
+    /// Their scale is this over the rank [default: 16]
+    #[arg(long, value_name = "ALPHA", help_heading = "Method")]
+    lora_alpha: f64 = 16.0;
+
+    /// Rows in a batch [default: 8]
+    #[arg(long, value_name = "ROWS", help_heading = "Training")]
+    batch_size: usize = 8;
+    /// Batches in an optimizer step [default: 1]
+    #[arg(long, value_name = "BATCHES", help_heading = "Training")]
+    accumulation: usize = 1;
+    /// The highest learning rate [default: 0.001]
+    #[arg(long, value_name = "RATE", help_heading = "Training")]
+    lr: f64 = 1e-3;
+    /// Share of the steps in which it rises from 0; then it falls along a cosine [default: 0.03]
+    #[arg(long, value_name = "SHARE", help_heading = "Training")]
+    warmup: f64 = 0.03;
+    /// What it falls to, as a share of the highest [default: 0.1]
+    #[arg(long, value_name = "SHARE", help_heading = "Training")]
+    min_lr: f64 = 0.1;
+    /// Decoupled weight decay [default: 0.01]
+    #[arg(long, value_name = "DECAY", help_heading = "Training")]
+    weight_decay: f64 = 0.01;
+    /// Largest norm of the whole gradient; 0 for no clipping [default: 1]
+    #[arg(long, value_name = "NORM", help_heading = "Training")]
+    max_grad_norm: f64 = 1.0;
+    /// Optimizer steps; 0 for --epochs [default: 0]
+    #[arg(long, value_name = "STEPS", help_heading = "Training")]
+    steps: usize = 0;
+    /// Times the data is gone through [default: 3]
+    #[arg(long, value_name = "TIMES", help_heading = "Training")]
+    epochs: f64 = 3.0;
+    /// Seed of draws, orders and adapters [default: 42]
+    #[arg(long, help_heading = "Training")]
+    seed: u64 = 42;
+
+    /// Folder that everything is written to [default: runs/finetune]
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    out: PathBuf = PathBuf::from("runs/finetune");
+    /// Steps between two checkpoints; 0 for none but on Ctrl-C [default: 100]
+    #[arg(long, value_name = "STEPS", help_heading = "Output")]
+    checkpoint_every: usize = 100;
+    /// Steps between two held-out losses; 0 for before and after alone [default: 50]
+    #[arg(long, value_name = "STEPS", help_heading = "Output")]
+    eval_every: usize = 50;
+    /// Held-out examples to generate answers for [default: 150]
+    #[arg(long, value_name = "N", help_heading = "Output")]
+    eval_examples: usize = 150;
+    /// Longest answer that is generated, in tokens [default: 32]
+    #[arg(long, value_name = "TOKENS", help_heading = "Output")]
+    max_new_tokens: usize = 32;
+}
+
+/// A file that comes with the example.
+fn bundled(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+impl Flags {
+    /// Reads a TOML file.
+    pub fn from_toml(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read the settings `{}`", path.display()))?;
+        toml::from_str(&text)
+            .with_context(|| format!("cannot use the settings `{}`", path.display()))
+    }
+
+    /// All settings, checked; `dtype` is what the checkpoint has where none is asked for.
+    pub fn resolve(mut self, stored: Option<Dtype>) -> Result<Settings> {
+        let bundled_data = self.data.is_none();
+        if bundled_data && self.validation.is_none() {
+            self.validation = Some(bundled("data/heldout.jsonl"));
+        }
+        self.dtype = self.dtype.or(stored);
+        let settings = self.or_defaults();
+        settings.check()?;
+        Ok(settings)
+    }
+}
+
+impl Settings {
+    fn check(&self) -> Result<()> {
+        let positive = [
+            ("batch-size", self.batch_size),
+            ("accumulation", self.accumulation),
+            ("max-length", self.max_length),
+            ("lora-rank", self.lora_rank),
+        ];
+        for (name, value) in positive {
+            ensure!(value > 0, "--{name} is 0; give at least 1");
+        }
+        ensure!(self.lr > 0.0 && self.lr.is_finite(), "--lr is {}; give a rate above 0", self.lr);
+        for (name, share) in [("warmup", self.warmup), ("min-lr", self.min_lr)] {
+            ensure!((0.0..=1.0).contains(&share), "--{name} is {share}; give a share of 0 to 1");
+        }
+        ensure!(self.max_grad_norm >= 0.0, "--max-grad-norm is {}", self.max_grad_norm);
+        ensure!(self.weight_decay >= 0.0, "--weight-decay is {}", self.weight_decay);
+        ensure!(
+            self.steps > 0 || (self.epochs > 0.0 && self.epochs.is_finite()),
+            "--steps is 0 and --epochs is {}, so there is nothing to do",
+            self.epochs
+        );
+        if !self.probabilities.is_empty() && self.policy != Policy::Bernoulli {
+            bail!("--probabilities are Bernoulli's; add --policy bernoulli");
+        }
+        Ok(())
+    }
+
+    /// The first setting in which a resumed run must agree with its checkpoint and does not.
+    pub fn differs(&self, saved: &Self) -> Option<String> {
+        macro_rules! compare {
+            ($($name:ident),*) => {$(
+                if self.$name != saved.$name {
+                    let name = stringify!($name).replace('_', "-");
+                    return Some(format!(
+                        "--{name} is {:?} and the checkpoint was made with {:?}",
+                        self.$name, saved.$name
+                    ));
+                }
+            )*};
+        }
+        compare!(
+            method, active_layers, period, policy, probabilities, moments, freeze, dtype,
+            no_master_weights, lora_rank, lora_alpha, batch_size, accumulation, max_length, pack,
+            loss_on_all, seed, data, validation, validation_split
+        );
+        None
+    }
+
+    /// The learning rate of a step out of `steps`: a linear rise, then half a cosine.
+    #[must_use]
+    pub fn learning_rate(&self, step: u64, steps: u64) -> f64 {
+        let warm = (self.warmup * steps as f64).round();
+        let step = step as f64;
+        if step < warm {
+            return self.lr * (step + 1.0) / warm;
+        }
+        let way = (step - warm) / (steps as f64 - warm).max(1.0);
+        let fall = 0.5 * (1.0 + (std::f64::consts::PI * way.min(1.0)).cos());
+        self.lr * (self.min_lr + (1.0 - self.min_lr) * fall)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let file: Flags = toml::from_str("active-layers = 4\nlr = 0.5\npolicy = \"bernoulli\"").unwrap();
+        let flags = Flags { lr: Some(0.25), ..Flags::default() };
+        let settings = flags.or(file).resolve(None).unwrap();
+        assert_eq!((settings.active_layers, settings.lr), (4, 0.25));
+        assert_eq!((settings.policy, settings.period), (Policy::Bernoulli, 10));
+    }
+
+    #[test]
+    fn an_unknown_key_in_the_file_is_refused_by_name() {
+        let error = toml::from_str::<Flags>("active-layer = 4").unwrap_err().to_string();
+        assert!(error.contains("active-layer"), "{error}");
+    }
+
+    #[test]
+    fn settings_survive_their_file() {
+        let settings = Flags::default().resolve(Some(Dtype::Bf16)).unwrap();
+        let text = serde_json::to_string(&settings.to_flags()).unwrap();
+        let back: Flags = serde_json::from_str(&text).unwrap();
+        assert_eq!(back.resolve(None).unwrap(), settings);
+        assert_eq!(settings.differs(&settings), None);
+        let mut other = settings.clone();
+        other.period = 3;
+        let message = settings.differs(&other).unwrap();
+        assert_eq!(message, "--period is 10 and the checkpoint was made with 3");
+    }
+
+    #[test]
+    fn the_learning_rate_rises_and_falls() {
+        let mut settings = Flags::default().resolve(None).unwrap();
+        (settings.lr, settings.warmup, settings.min_lr) = (1.0, 0.1, 0.1);
+        let rate = |step| settings.learning_rate(step, 100);
+        assert!((rate(0) - 0.1).abs() < 1e-12 && (rate(9) - 1.0).abs() < 1e-12);
+        assert!((rate(10) - 1.0).abs() < 1e-12 && (rate(55) - 0.55).abs() < 1e-9);
+        assert!((rate(100) - 0.1).abs() < 1e-12);
+    }
+}
