@@ -19,7 +19,7 @@ mod names;
 mod save;
 mod shards;
 
-pub use save::{SaveOptions, save};
+pub use save::{SaveOptions, save, write_atomically};
 
 /// A folder with a `config.json` and safetensors, opened and checked as far as that costs nothing.
 #[derive(Clone, Debug)]

@@ -42,7 +42,7 @@ pub use tokenizer::{Tokenizer, Tokens};
 
 pub use attention::LlamaAttention;
 pub use cache::KvCache;
-pub use checkpoint::{Checkpoint, SaveOptions, save};
+pub use checkpoint::{Checkpoint, SaveOptions, save, write_atomically};
 pub use config::{CommonConfig, Gpt2Config, LlamaConfig, LlamaKind, ModelConfig};
 pub use generate::{GenerationConfig, generate};
 pub use gpt2::{Gpt2Attention, Gpt2ForCausalLm, Gpt2Layer, Gpt2Mlp, Gpt2Model};

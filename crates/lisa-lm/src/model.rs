@@ -1,7 +1,7 @@
 //! [`CausalLm`]: a causal language model of any supported family.
 //!
 //! `forward` is `embed`, every `layer` in turn, `head`; the parts are public for whoever runs the
-//! layers one by one. Tests: `model_tests.rs`, against transformers.
+//! layers one by one. Tests: `model/tests.rs`, against transformers.
 
 use burn::module::Module;
 use burn::tensor::{DType, Device, Int, Tensor};
@@ -226,5 +226,4 @@ fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
 }
 
 #[cfg(test)]
-#[path = "model_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -3,7 +3,9 @@
 use anyhow::Result;
 use burn::module::Module;
 use burn::tensor::Device;
-use lisa_lm::{BatchOptions, Batches, CausalLm, Encoded, Example, GenerationConfig, Tokenizer};
+use lisa_lm::{
+    BatchOptions, Batches, CausalLm, Encoded, Example, GenerationConfig, Tokenizer, generate,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::run::input_of;
@@ -48,7 +50,7 @@ pub fn held_out_loss(
         let batch = batches.next_batch();
         let n = batch.trained();
         let (input, targets) = input_of(&batch, device);
-        let loss = model.loss(&input, targets).into_scalar::<f32>();
+        let loss = model.next_token_loss(&input, targets).into_scalar::<f32>();
         sum += f64::from(loss) * n as f64;
         count += n;
     }
@@ -93,10 +95,10 @@ impl Evaluate<'_> {
             }
             let config = GenerationConfig {
                 max_new_tokens: self.max_new_tokens,
-                eos: self.tokenizer.eos_ids().to_vec(),
+                eos_ids: self.tokenizer.eos_ids().to_vec(),
                 ..GenerationConfig::default()
             };
-            let answer = model.generate(&prompt, &config)?;
+            let answer = generate(&model, &prompt, &config)?;
             let got = self.tokenizer.decode(&answer, true)?.trim().to_string();
             asked += 1;
             hits += usize::from(got == wanted.trim());

@@ -7,11 +7,11 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
-use burn::tensor::{DType, Device, Int, Tensor};
+use burn::tensor::{Device, FloatDType, Int, Tensor};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use lisa_lm::{
     Batch, BatchOptions, Batches, CausalLm, Checkpoint, EncodeOptions, Encoded, Example, Input,
-    LossOn, MAX_SHARD_BYTES, OnBadLine, Tokenizer, encode_examples, read_examples, write_atomically,
+    LossOn, OnBadLine, SaveOptions, Tokenizer, encode_examples, read_examples, write_atomically,
 };
 use serde_json::json;
 
@@ -197,7 +197,11 @@ pub fn run(flags: Flags, resume: bool, device: &Device, stop: &AtomicBool) -> Re
         _ => model,
     };
     let folder = settings.out.join("model");
-    lisa_lm::save(&model, &folder, Some(&model_dir), MAX_SHARD_BYTES)?;
+    let options = SaveOptions {
+        source: Some(&checkpoint),
+        ..SaveOptions::default()
+    };
+    lisa_lm::save(&model, &folder, &options)?;
     let after = evaluation("after", &evaluate, &model, device)?;
     for (step, loss) in [(0, state.before.loss), (steps, after.loss)] {
         metrics.lines.push(Line {
@@ -239,13 +243,8 @@ pub fn run(flags: Flags, resume: bool, device: &Device, stop: &AtomicBool) -> Re
 /// The batch as the model takes it, with its targets.
 pub fn input_of(batch: &Batch, device: &Device) -> (Input, Tensor<2, Int>) {
     let tensors = batch.to_tensors(device);
-    let input = Input {
-        tokens: tensors.tokens,
-        padding: tensors.padding,
-        segments: tensors.segments,
-        positions: tensors.positions,
-    };
-    (input, tensors.targets)
+    let targets = tensors.targets.clone();
+    (Input::from(tensors), targets)
 }
 
 /// Gradients of one optimizer step, its mean loss, and how many tokens it saw. Each target counts
@@ -263,7 +262,7 @@ fn accumulate(
     for batch in &group {
         let (input, labels) = input_of(batch, device);
         let share = batch.trained() as f64 / targets.max(1) as f64;
-        let loss = model.loss(&input, labels);
+        let loss = model.next_token_loss(&input, labels);
         let value = loss.clone().into_scalar::<f32>();
         let grads = (loss * share).backward();
         let grads = GradientsParams::from_grads(grads, model);
@@ -328,18 +327,18 @@ fn progress(length: u64, done: u64) -> ProgressBar {
 }
 
 fn stored_dtype(checkpoint: &Checkpoint) -> Option<Dtype> {
-    match checkpoint.dtype()? {
-        DType::BF16 => Some(Dtype::Bf16),
-        DType::F16 => Some(Dtype::F16),
+    match checkpoint.config().common().dtype? {
+        FloatDType::BF16 => Some(Dtype::Bf16),
+        FloatDType::F16 => Some(Dtype::F16),
         _ => Some(Dtype::F32),
     }
 }
 
-fn dtype_of(dtype: Dtype) -> DType {
+fn dtype_of(dtype: Dtype) -> FloatDType {
     match dtype {
-        Dtype::F32 => DType::F32,
-        Dtype::Bf16 => DType::BF16,
-        Dtype::F16 => DType::F16,
+        Dtype::F32 => FloatDType::F32,
+        Dtype::Bf16 => FloatDType::BF16,
+        Dtype::F16 => FloatDType::F16,
     }
 }
 

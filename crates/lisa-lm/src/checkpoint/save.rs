@@ -77,13 +77,13 @@ pub fn save(
     let dir = dir.as_ref();
     fs::create_dir_all(dir).map_err(|e| refuse("make", dir, e))?;
     let files = weights(model, dir, options.max_shard_bytes)?;
-    write(&dir.join("config.json"), config_text(model, options.source).as_bytes())?;
+    write_atomically(&dir.join("config.json"), config_text(model, options.source).as_bytes())?;
     if let Some(source) = options.source.filter(|source| !is_same(source.dir(), dir)) {
         for name in CARRIED {
             let from = source.dir().join(name);
             if from.is_file() {
                 let bytes = fs::read(&from).map_err(|e| refuse("read", &from, e))?;
-                write(&dir.join(name), &bytes)?;
+                write_atomically(&dir.join(name), &bytes)?;
             }
         }
     }
@@ -138,7 +138,7 @@ fn weights(model: &CausalLm, dir: &Path, limit: usize) -> Result<BTreeSet<String
     if count > 1 {
         let text = serde_json::to_string_pretty(&index).map_err(io::Error::from);
         let text = text.map_err(|e| refuse("write", &dir.join(INDEX), e))?;
-        write(&dir.join(INDEX), format!("{text}\n").as_bytes())?;
+        write_atomically(&dir.join(INDEX), format!("{text}\n").as_bytes())?;
         files.insert(INDEX.to_owned());
     }
     Ok(files)
@@ -189,8 +189,12 @@ fn is_same(a: &Path, b: &Path) -> bool {
     matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
-/// Writes a file beside its place, syncs it, and renames it.
-fn write(path: &Path, bytes: &[u8]) -> Result<(), LisaError> {
+/// Writes a file beside its place, syncs it, and renames it over what was there.
+///
+/// # Errors
+///
+/// What the operating system refused, with the path; what was there before is then still there.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), LisaError> {
     let attempt = || -> io::Result<()> {
         let (scratch, mut file): (AtomicFile, File) =
             AtomicFile::create(path).map_err(io::Error::other)?;

@@ -13,13 +13,14 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
+use burn::module::{Module, ModuleMapper, Param};
 use burn::optim::{AdamWConfig, GradientsParams};
-use burn::tensor::Device;
+use burn::tensor::{Device, FloatDType, Tensor};
 use clap::Parser;
 use finetune::corpus::{Instruction, instructions, pretraining_text};
 use lisa::LisaConfig;
 use lisa_lm::{
-    BatchOptions, Batches, Encoded, Input, LanguageModel, LlamaSizes, Tokenizer, llama_config,
+    BatchOptions, Batches, Encoded, Input, LlamaConfig, ModelConfig, SaveOptions, Tokenizer, save,
 };
 use tokenizers::AddedToken;
 use tokenizers::decoders::byte_level::ByteLevel;
@@ -31,6 +32,12 @@ const END: &str = "<|endoftext|>";
 
 /// Layers of the model.
 const LAYERS: usize = 8;
+
+/// Positions that the model is said to have; pretraining reads shorter rows to take more steps.
+const CONTEXT: usize = 256;
+
+/// Width of the model.
+const WIDTH: usize = 128;
 
 /// How the base model's chats are written down.
 const TEMPLATE: &str = "{% for message in messages %}\
@@ -62,7 +69,7 @@ struct Arguments {
     #[arg(long, default_value_t = 8)]
     batch: usize,
     /// Tokens in a row.
-    #[arg(long, default_value_t = 256)]
+    #[arg(long, default_value_t = 128)]
     context: usize,
     /// The highest learning rate, after 5 % of the steps; it falls to a tenth along a cosine.
     #[arg(long, default_value_t = 3e-3)]
@@ -113,20 +120,16 @@ fn main() -> Result<()> {
 fn pretrain(rows: Vec<Encoded>, tokenizer: &Tokenizer, arguments: &Arguments) -> Result<()> {
     let device = Device::default().autodiff();
     device.seed(arguments.seed);
-    let sizes = LlamaSizes {
-        vocab_size: tokenizer.vocab_size(),
-        hidden_size: 128,
-        intermediate_size: 320,
-        layers: LAYERS,
-        heads: 4,
-        kv_heads: 2,
-        max_positions: arguments.context,
-        tied: true,
-        bos: None,
-        eos: tokenizer.eos_id().context("the tokenizer has no end")?,
-    };
-    let LanguageModel { net, .. } = LanguageModel::init(llama_config(&sizes)?, &device);
-    println!("{} parameters", net.num_params());
+    let mut config = LlamaConfig::new(tokenizer.vocab_size(), WIDTH, LAYERS, 4);
+    config.num_key_value_heads = 2;
+    config.intermediate_size = 320;
+    config.max_position_embeddings = CONTEXT;
+    config.tie_word_embeddings = true;
+    config.initializer_range = 0.06;
+    config.common.eos_token_ids = tokenizer.eos_ids().to_vec();
+    config.common.pad_token_id = Some(tokenizer.pad_id());
+    let net = ModelConfig::Llama(config).init(&device)?;
+    println!("{} parameters", net.num_parameters());
 
     // LISA with every layer active is plain AdamW, with the norm of all gradients clipped.
     let (mut optimizer, mut net) = LisaConfig::new()
@@ -151,7 +154,7 @@ fn pretrain(rows: Vec<Encoded>, tokenizer: &Tokenizer, arguments: &Arguments) ->
     let (start, mut recent) = (Instant::now(), 0.0);
     for (step, batch) in batches.take(arguments.steps).enumerate() {
         let tensors = batch.to_tensors(&device);
-        let loss = net.loss(&Input::new(tensors.tokens), tensors.targets);
+        let loss = net.next_token_loss(&Input::new(tensors.tokens), tensors.targets);
         recent += loss.clone().into_scalar::<f64>();
         let grads = GradientsParams::from_grads(loss.backward(), &net);
         net = optimizer.step(learning_rate(step, arguments), net, grads);
@@ -165,7 +168,29 @@ fn pretrain(rows: Vec<Encoded>, tokenizer: &Tokenizer, arguments: &Arguments) ->
             recent = 0.0;
         }
     }
+    save(
+        &net.map(&mut ToHalf),
+        &arguments.out,
+        &SaveOptions::default(),
+    )?;
+    let generation = serde_json::json!({
+        "do_sample": false,
+        "eos_token_id": tokenizer.eos_id(),
+        "pad_token_id": tokenizer.pad_id(),
+    });
+    let path = arguments.out.join("generation_config.json");
+    fs::write(path, serde_json::to_string_pretty(&generation)? + "\n")?;
+    println!("written to {}", arguments.out.display());
     Ok(())
+}
+
+/// Rounds every parameter to bf16.
+struct ToHalf;
+
+impl ModuleMapper for ToHalf {
+    fn map_float<const D: usize>(&mut self, parameter: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        parameter.map(|tensor| tensor.cast(FloatDType::BF16))
+    }
 }
 
 /// Rises along a line over the first 5 % of the steps, then falls to a tenth along a cosine.
@@ -225,7 +250,7 @@ fn make_tokenizer(
         "chat_template": TEMPLATE,
         "clean_up_tokenization_spaces": false,
         "eos_token": END,
-        "model_max_length": arguments.context,
+        "model_max_length": CONTEXT,
         "pad_token": END,
         "tokenizer_class": "PreTrainedTokenizerFast",
     });

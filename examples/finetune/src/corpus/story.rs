@@ -10,8 +10,7 @@ use super::{Choices, capital};
 #[must_use]
 pub fn pretraining_text(seed: u64, paragraphs: usize) -> Vec<String> {
     let mut choices = Choices::new(seed, 0);
-    let kinds: [fn(&mut Choices) -> String; 12] = [
-        story,
+    let kinds: [fn(&mut Choices) -> String; 18] = [
         story,
         description,
         sums,
@@ -19,8 +18,15 @@ pub fn pretraining_text(seed: u64, paragraphs: usize) -> Vec<String> {
         shopping,
         opposites,
         talk,
+        talk,
+        talk,
+        talk,
         counting,
         spelling,
+        echo,
+        echo,
+        echo,
+        echo,
         echo,
         order,
     ];
@@ -233,9 +239,8 @@ fn spelling(choices: &mut Choices) -> String {
     )
 }
 
-/// Words in no order, said twice: they can only be copied.
+/// Words in no order, said again and again: they can only be copied.
 fn echo(choices: &mut Choices) -> String {
-    let people = choices.some(&PEOPLE, 2);
     let mut all: Vec<&str> = Vec::new();
     for list in [&OBJECTS[..], &ANIMALS, &COLOURS, &PLACES, &PEOPLE] {
         all.extend(list);
@@ -252,9 +257,10 @@ fn echo(choices: &mut Choices) -> String {
             words[number - 1]
         ),
     };
+    let people = choices.some(&PEOPLE, 3);
     format!(
-        "{} said \"{said}\", and {} said \"{said}\" too. {end}",
-        people[0], people[1]
+        "{} said \"{said}\", {} said \"{said}\" and {} said \"{said}\" too. {end}",
+        people[0], people[1], people[2],
     )
 }
 
