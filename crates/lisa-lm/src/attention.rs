@@ -54,7 +54,8 @@ pub(crate) fn attend(
 /// `[batch, seq, heads * dim]` to `[batch, heads, seq, dim]`.
 pub(crate) fn split_heads(x: Tensor<3>, heads: usize) -> Tensor<4> {
     let [batch, seq, width] = x.dims();
-    x.reshape([batch, seq, heads, width / heads]).swap_dims(1, 2)
+    x.reshape([batch, seq, heads, width / heads])
+        .swap_dims(1, 2)
 }
 
 /// `[batch, heads, seq, dim]` to `[batch, seq, heads * dim]`.
@@ -89,9 +90,8 @@ impl LlamaAttention {
             config.num_key_value_heads * config.head_dim,
         );
         let hidden = config.hidden_size;
-        let project = |from, to, bias| {
-            linear(from, to, bias, config.initializer_range, shape.device)
-        };
+        let project =
+            |from, to, bias| linear(from, to, bias, config.initializer_range, shape.device);
         let norm = || {
             let norm = |_| rms_norm(config.head_dim, config.rms_norm_eps, shape.device);
             config.qk_norm().then_some(()).map(norm)
@@ -135,8 +135,13 @@ impl LlamaAttention {
             Some(cache) => cache.append(k, v),
             None => (k, v),
         };
-        let mask = if self.slides { &context.sliding } else { &context.full };
-        self.o_proj.forward(merge_heads(attend(q, k, v, mask.as_ref())))
+        let mask = if self.slides {
+            &context.sliding
+        } else {
+            &context.full
+        };
+        self.o_proj
+            .forward(merge_heads(attend(q, k, v, mask.as_ref())))
     }
 }
 
@@ -172,22 +177,39 @@ mod tests {
         let device = Device::default();
         let tokens = Tensor::<2, Int>::zeros([1, 3], &device);
         let rows = |past, window, input: &Input| {
-            let mask = MaskShape { past, groups: 1 }.mask(input, window, &device).unwrap();
+            let mask = MaskShape { past, groups: 1 }
+                .mask(input, window, &device)
+                .unwrap();
             let bits: Vec<bool> = mask.into_data().iter::<bool>().collect();
-            bits.chunks(3 + past).map(|row| row.iter().map(|b| u8::from(!b)).collect()).collect()
+            bits.chunks(3 + past)
+                .map(|row| row.iter().map(|b| u8::from(!b)).collect())
+                .collect()
         };
         let expect = |found: Vec<Vec<u8>>, expected: [&[u8]; 3]| assert_eq!(found, expected);
         let mut input = Input::new(tokens.clone());
         expect(rows(0, None, &input), [&[1, 0, 0], &[1, 1, 0], &[1, 1, 1]]);
-        expect(rows(0, Some(2), &input), [&[1, 0, 0], &[1, 1, 0], &[0, 1, 1]]);
-        expect(rows(2, None, &input), [&[1, 1, 1, 0, 0], &[1, 1, 1, 1, 0], &[1; 5]]);
-        expect(rows(1, Some(2), &input), [&[1, 1, 0, 0], &[0, 1, 1, 0], &[0, 0, 1, 1]]);
+        expect(
+            rows(0, Some(2), &input),
+            [&[1, 0, 0], &[1, 1, 0], &[0, 1, 1]],
+        );
+        expect(
+            rows(2, None, &input),
+            [&[1, 1, 1, 0, 0], &[1, 1, 1, 1, 0], &[1; 5]],
+        );
+        expect(
+            rows(1, Some(2), &input),
+            [&[1, 1, 0, 0], &[0, 1, 1, 0], &[0, 0, 1, 1]],
+        );
         input.segments = Some(Tensor::from_data([[0, 1, 1]], &device));
         expect(rows(0, None, &input), [&[1, 0, 0], &[0, 1, 0], &[0, 1, 1]]);
         input.segments = None;
         input.padding = Some(Tensor::from_data([[false, false, true]], &device));
         expect(rows(0, None, &input), [&[1, 0, 0], &[1, 1, 0], &[1, 1, 0]]);
         let one = Input::new(Tensor::<2, Int>::zeros([1, 1], &device));
-        assert!(MaskShape { past: 7, groups: 2 }.mask(&one, Some(9), &device).is_none());
+        assert!(
+            MaskShape { past: 7, groups: 2 }
+                .mask(&one, Some(9), &device)
+                .is_none()
+        );
     }
 }

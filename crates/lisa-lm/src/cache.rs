@@ -26,9 +26,10 @@ impl LayerCache {
     pub(crate) fn append(&mut self, k: Tensor<4>, v: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
         let all = match self.held.take() {
             None => (k, v),
-            Some((old_k, old_v)) => {
-                (Tensor::cat(vec![old_k, k], 2), Tensor::cat(vec![old_v, v], 2))
-            }
+            Some((old_k, old_v)) => (
+                Tensor::cat(vec![old_k, k], 2),
+                Tensor::cat(vec![old_v, v], 2),
+            ),
         };
         self.held = Some(all.clone());
         all

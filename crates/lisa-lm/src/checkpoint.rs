@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::store::{ApplyError, ApplyResult, ModuleAdapter, ModuleSnapshot};
-use burn::tensor::{Device, DType, FloatDType};
+use burn::tensor::{DType, Device, FloatDType};
 use lisa::{ErrorKind, LisaError};
 
 use crate::config::ModelConfig;
@@ -83,7 +83,10 @@ impl Checkpoint {
     /// passed over), a wrong shape, a truncated file, a dtype that is not a float or that the
     /// device does not have: each by name.
     pub fn load(&self, device: &Device, dtype: Option<FloatDType>) -> Result<CausalLm, LisaError> {
-        if let Some(dtype) = dtype.map(DType::from).filter(|dtype| !device.supports_dtype(*dtype)) {
+        if let Some(dtype) = dtype
+            .map(DType::from)
+            .filter(|dtype| !device.supports_dtype(*dtype))
+        {
             return Err(LisaError::new(
                 ErrorKind::Model,
                 format!("the device {device:?} has no {dtype:?}; choose another dtype"),
@@ -95,7 +98,10 @@ impl Checkpoint {
             let Some(name) = names.canonical(&tensor.name) else {
                 continue;
             };
-            if !matches!(tensor.dtype, DType::F64 | DType::F32 | DType::F16 | DType::BF16) {
+            if !matches!(
+                tensor.dtype,
+                DType::F64 | DType::F32 | DType::F16 | DType::BF16
+            ) {
                 return Err(self.refuse(format!(
                     "tensor {} is {:?}; floats of 16, 32 or 64 bits are supported",
                     tensor.name, tensor.dtype
@@ -114,7 +120,11 @@ impl Checkpoint {
     fn check(&self, names: &Names, result: &ApplyResult) -> Result<(), LisaError> {
         if let Some(error) = result.errors.first() {
             return Err(self.refuse(match error {
-                ApplyError::ShapeMismatch { path, expected, found } => {
+                ApplyError::ShapeMismatch {
+                    path,
+                    expected,
+                    found,
+                } => {
                     let stored = |shape: &[usize]| names.stored_shape(path, shape);
                     format!(
                         "tensor {} has shape {:?}, but config.json asks for {:?}",
@@ -126,8 +136,11 @@ impl Checkpoint {
                 other => other.to_string(),
             }));
         }
-        let missing: Vec<String> =
-            result.missing.iter().map(|(path, _)| names.stored_name(path)).collect();
+        let missing: Vec<String> = result
+            .missing
+            .iter()
+            .map(|(path, _)| names.stored_name(path))
+            .collect();
         if !missing.is_empty() {
             let listed = some_of(&missing);
             return Err(self.refuse(format!("{} tensors are missing: {listed}", missing.len())));
@@ -143,14 +156,21 @@ impl Checkpoint {
     }
 
     fn refuse(&self, message: String) -> LisaError {
-        LisaError::new(ErrorKind::Checkpoint, format!("{}: {message}", self.dir.display()))
+        LisaError::new(
+            ErrorKind::Checkpoint,
+            format!("{}: {message}", self.dir.display()),
+        )
     }
 }
 
 /// The first few names of a list.
 fn some_of(names: &[String]) -> String {
     let shown = names.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
-    if names.len() > 5 { format!("{shown}, ...") } else { shown }
+    if names.len() > 5 {
+        format!("{shown}, ...")
+    } else {
+        shown
+    }
 }
 
 #[cfg(test)]

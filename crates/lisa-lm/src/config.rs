@@ -220,7 +220,9 @@ impl LlamaConfig {
             None if slides => Err(refuse(
                 "layer_types names sliding_attention, but there is no sliding_window".into(),
             )),
-            Some(0) => Err(refuse("sliding_window is 0; give at least 1, or null".into())),
+            Some(0) => Err(refuse(
+                "sliding_window is 0; give at least 1, or null".into(),
+            )),
             _ => self.rope.validate(),
         }
     }
@@ -260,7 +262,9 @@ impl Gpt2Config {
             return Ok(());
         }
         let (n_embd, n_head) = (self.n_embd, self.n_head);
-        Err(refuse(format!("n_embd is {n_embd}, which n_head, {n_head}, does not divide")))
+        Err(refuse(format!(
+            "n_embd is {n_embd}, which n_head, {n_head}, does not divide"
+        )))
     }
 }
 
@@ -394,7 +398,10 @@ fn require_epsilon(name: &str, value: f64) -> Result<(), LisaError> {
 
 /// A configuration that no model can be made of.
 pub(crate) fn refuse(message: String) -> LisaError {
-    LisaError::new(ErrorKind::Model, format!("the model's configuration: {message}"))
+    LisaError::new(
+        ErrorKind::Model,
+        format!("the model's configuration: {message}"),
+    )
 }
 
 #[cfg(test)]

@@ -109,7 +109,10 @@ fn check_prompt(model: &CausalLm, prompt: &[u32]) -> Result<(), LisaError> {
     let found = if prompt.is_empty() {
         "the prompt is empty; give at least one token".to_owned()
     } else if prompt.len() > limit {
-        format!("the prompt has {} tokens, the model has {limit} positions", prompt.len())
+        format!(
+            "the prompt has {} tokens, the model has {limit} positions",
+            prompt.len()
+        )
     } else if let Some(id) = prompt.iter().find(|id| **id as usize >= vocab) {
         format!("the prompt has token {id}, the model's vocabulary has {vocab}")
     } else {
@@ -138,7 +141,9 @@ fn choose(
     }
     let mut order: Vec<usize> = (0..logits.len()).collect();
     if config.temperature == 0.0 {
-        let best = order.into_iter().reduce(|a, b| if logits[b] > logits[a] { b } else { a });
+        let best = order
+            .into_iter()
+            .reduce(|a, b| if logits[b] > logits[a] { b } else { a });
         return Ok(best.unwrap_or(0) as u32);
     }
     order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]));
@@ -189,8 +194,12 @@ mod tests {
             n_positions: 24,
             ..Gpt2Config::new(48, 32, 3, 4)
         };
-        [ModelConfig::Llama(llama), ModelConfig::Llama(sliding), ModelConfig::Gpt2(gpt2)]
-            .map(|config| config.init(&device).unwrap())
+        [
+            ModelConfig::Llama(llama),
+            ModelConfig::Llama(sliding),
+            ModelConfig::Gpt2(gpt2),
+        ]
+        .map(|config| config.init(&device).unwrap())
     }
 
     #[test]
@@ -228,7 +237,12 @@ mod tests {
         assert_eq!(generate(&llama, &[1], &config).unwrap(), all[..place]);
         // Positions 0 to 23 are read, and what follows the last is said.
         let prompt = [2; 20];
-        assert_eq!(generate(&gpt2, &prompt, &GenerationConfig::default()).unwrap().len(), 5);
+        assert_eq!(
+            generate(&gpt2, &prompt, &GenerationConfig::default())
+                .unwrap()
+                .len(),
+            5
+        );
     }
 
     #[test]
@@ -266,7 +280,10 @@ mod tests {
             counts
         };
         let all = count(1.0);
-        assert!((900..1100).contains(&all[0]) && (2850..3150).contains(&all[1]), "{all:?}");
+        assert!(
+            (900..1100).contains(&all[0]) && (2850..3150).contains(&all[1]),
+            "{all:?}"
+        );
         let two = count(0.8);
         assert!(two[0] == 0 && (3450..3750).contains(&two[1]), "{two:?}");
         assert_eq!(count(0.5)[1], 6000);
@@ -279,10 +296,20 @@ mod tests {
         let error = |prompt: &[u32], config| generate(&gpt2, prompt, &config).unwrap_err();
         assert!(error(&[], default()).message().contains("empty"));
         assert!(error(&[48], default()).message().contains("token 48"));
-        assert!(error(&[0; 25], default()).message().contains("24 positions"));
-        let hot = GenerationConfig { temperature: f64::NAN, ..default() };
+        assert!(
+            error(&[0; 25], default())
+                .message()
+                .contains("24 positions")
+        );
+        let hot = GenerationConfig {
+            temperature: f64::NAN,
+            ..default()
+        };
         assert!(error(&[0], hot).message().contains("temperature"));
-        let none = GenerationConfig { top_p: 0.0, ..default() };
+        let none = GenerationConfig {
+            top_p: 0.0,
+            ..default()
+        };
         assert!(error(&[0], none).message().contains("top_p"));
         assert!(choose(&[0.0, f32::NAN], &default(), &mut DrawRng::new(0, 0)).is_err());
     }

@@ -108,7 +108,8 @@ impl Gpt2Attention {
             Some(cache) => cache.append(k, v),
             None => (k, v),
         };
-        self.c_proj.forward(merge_heads(attend(q, k, v, context.full.as_ref())))
+        self.c_proj
+            .forward(merge_heads(attend(q, k, v, context.full.as_ref())))
     }
 }
 
@@ -120,7 +121,9 @@ impl Gpt2ForCausalLm {
             transformer: Gpt2Model {
                 wte: embedding(vocab, width, std, device),
                 wpe: embedding(config.n_positions, width, std, device),
-                h: (0..config.n_layer).map(|_| Gpt2Layer::new(config, device)).collect(),
+                h: (0..config.n_layer)
+                    .map(|_| Gpt2Layer::new(config, device))
+                    .collect(),
                 ln_f: layer_norm(width, config.layer_norm_epsilon, device),
             },
             lm_head: (!config.tie_word_embeddings).then(head),
@@ -166,9 +169,15 @@ impl Gpt2ForCausalLm {
     ) -> Tensor<3> {
         let layer = &self.transformer.h[index];
         let normed = layer.ln_1.forward(h.clone());
-        let h = h + layer.attn.forward(normed, context, self.config.n_head, cache);
+        let h = h + layer
+            .attn
+            .forward(normed, context, self.config.n_head, cache);
         let normed = layer.mlp.c_fc.forward(layer.ln_2.forward(h.clone()));
-        let inner = if self.config.gelu_tanh { gelu_approximate(normed) } else { gelu(normed) };
+        let inner = if self.config.gelu_tanh {
+            gelu_approximate(normed)
+        } else {
+            gelu(normed)
+        };
         h + layer.mlp.c_proj.forward(inner)
     }
 

@@ -115,6 +115,10 @@ impl MaskShape {
             let differ = rows.expand(shape).not_equal(columns.expand(shape));
             mask = mask.expand(shape).bool_or(differ);
         }
-        Some(if groups == 1 { mask } else { mask.repeat_dim(2, groups) })
+        Some(if groups == 1 {
+            mask
+        } else {
+            mask.repeat_dim(2, groups)
+        })
     }
 }

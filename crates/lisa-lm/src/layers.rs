@@ -15,7 +15,9 @@ fn normal(std: f64) -> Initializer {
 }
 
 pub(crate) fn linear(from: usize, to: usize, bias: bool, std: f64, device: &Device) -> Linear {
-    let config = LinearConfig::new(from, to).with_bias(false).with_initializer(normal(std));
+    let config = LinearConfig::new(from, to)
+        .with_bias(false)
+        .with_initializer(normal(std));
     let bias: Option<Param<Tensor<1>>> = bias.then(|| Initializer::Zeros.init([to], device));
     Linear {
         bias,
@@ -24,7 +26,9 @@ pub(crate) fn linear(from: usize, to: usize, bias: bool, std: f64, device: &Devi
 }
 
 pub(crate) fn embedding(count: usize, width: usize, std: f64, device: &Device) -> Embedding {
-    EmbeddingConfig::new(count, width).with_initializer(normal(std)).init(device)
+    EmbeddingConfig::new(count, width)
+        .with_initializer(normal(std))
+        .init(device)
 }
 
 pub(crate) fn rms_norm(width: usize, epsilon: f64, device: &Device) -> RmsNorm {
@@ -32,7 +36,9 @@ pub(crate) fn rms_norm(width: usize, epsilon: f64, device: &Device) -> RmsNorm {
 }
 
 pub(crate) fn layer_norm(width: usize, epsilon: f64, device: &Device) -> LayerNorm {
-    LayerNormConfig::new(width).with_epsilon(epsilon).init(device)
+    LayerNormConfig::new(width)
+        .with_epsilon(epsilon)
+        .init(device)
 }
 
 /// What a head makes of hidden states: its own projection, or the embedding's weight turned round.

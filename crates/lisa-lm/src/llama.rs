@@ -98,9 +98,15 @@ impl LlamaMlp {
 impl LlamaForCausalLm {
     pub(crate) fn new(config: &LlamaConfig, device: &Device) -> Self {
         let shape = Shape { config, device };
-        let (vocab, hidden, std) =
-            (config.vocab_size, config.hidden_size, config.initializer_range);
-        let layers = config.sliding_layers.iter().map(|slides| LlamaLayer::new(shape, *slides));
+        let (vocab, hidden, std) = (
+            config.vocab_size,
+            config.hidden_size,
+            config.initializer_range,
+        );
+        let layers = config
+            .sliding_layers
+            .iter()
+            .map(|slides| LlamaLayer::new(shape, *slides));
         Self {
             model: LlamaModel {
                 embed_tokens: embedding(vocab, hidden, std, device),
@@ -154,7 +160,9 @@ impl LlamaForCausalLm {
     ) -> Tensor<3> {
         let layer = &self.model.layers[index];
         let normed = layer.input_layernorm.forward(h.clone());
-        let h = h + layer.self_attn.forward(normed, context, self.config.head_dim, cache);
+        let h = h + layer
+            .self_attn
+            .forward(normed, context, self.config.head_dim, cache);
         let normed = layer.post_attention_layernorm.forward(h.clone());
         h + layer.mlp.forward(normed)
     }

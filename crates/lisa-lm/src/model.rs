@@ -100,7 +100,10 @@ impl CausalLm {
     pub fn next_token_loss_of(&self, h: Tensor<3>, targets: Tensor<2, Int>) -> Tensor<1> {
         let logits = self.head(h);
         let [batch, seq, vocab] = logits.dims();
-        cross_entropy(logits.reshape([batch * seq, vocab]), targets.reshape([batch * seq]))
+        cross_entropy(
+            logits.reshape([batch * seq, vocab]),
+            targets.reshape([batch * seq]),
+        )
     }
 
     /// What the layers need to know of a batch. Costs little beside a layer.

@@ -82,7 +82,9 @@ impl RopeConfig {
     pub fn frequencies(&self, head_dim: usize) -> Vec<f64> {
         let pairs = 0..head_dim / 2;
         let plain = pairs.map(|pair| self.theta.powf(-((2 * pair) as f64) / head_dim as f64));
-        plain.map(|frequency| self.scaling.apply(frequency)).collect()
+        plain
+            .map(|frequency| self.scaling.apply(frequency))
+            .collect()
     }
 }
 
@@ -132,7 +134,11 @@ impl RopeTables {
     ) -> Self {
         let frequencies = config.frequencies(head_dim);
         let angles: Vec<f64> = (first..first + count)
-            .flat_map(|place| frequencies.iter().map(move |frequency| place as f64 * frequency))
+            .flat_map(|place| {
+                frequencies
+                    .iter()
+                    .map(move |frequency| place as f64 * frequency)
+            })
             .collect();
         let table = |of: fn(f64) -> f64, sign: f64| {
             let half = head_dim / 2;
@@ -161,8 +167,11 @@ impl RopeTables {
         let (device, dtype) = options;
         let [batch, seq] = positions.dims();
         let half = head_dim / 2;
-        let frequencies: Vec<f32> =
-            config.frequencies(head_dim).into_iter().map(|frequency| frequency as f32).collect();
+        let frequencies: Vec<f32> = config
+            .frequencies(head_dim)
+            .into_iter()
+            .map(|frequency| frequency as f32)
+            .collect();
         let frequencies = TensorData::new(frequencies, [1, 1, 1, half]);
         let frequencies = Tensor::<4>::from_data(frequencies, (device, DType::F32));
         let places = positions.cast(FloatDType::F32).reshape([batch, 1, seq, 1]);
@@ -191,20 +200,62 @@ mod tests {
     fn close(found: &[f64], expected: &[f64]) {
         assert_eq!(found.len(), expected.len());
         for (found, expected) in found.iter().zip(expected) {
-            assert!((found - expected).abs() <= 1e-6 * expected, "{found} {expected}");
+            assert!(
+                (found - expected).abs() <= 1e-6 * expected,
+                "{found} {expected}"
+            );
         }
     }
 
     #[test]
     fn frequencies_are_those_of_transformers() {
         // transformers 5.23.0, head_dim 16: modeling_rope_utils.ROPE_INIT_FUNCTIONS.
-        let default = [1.000000000e+00, 3.162277639e-01, 1.000000015e-01, 3.162277862e-02, 9.999999776e-03, 3.162277862e-03, 1.000000047e-03, 3.162277862e-04];
-        let linear = [2.500000000e-01, 7.905694097e-02, 2.500000037e-02, 7.905694656e-03, 2.499999944e-03, 7.905694656e-04, 2.500000119e-04, 7.905694656e-05];
-        let llama3 = [1.000000000e+00, 1.939227581e-01, 3.760603070e-02, 7.292665076e-03, 5.248460220e-04, 3.428102355e-05, 6.647869668e-06, 1.289173156e-06];
-        let short = [1.000000000e+00, 6.713303924e-02, 1.175188459e-03, 2.278957836e-04, 4.419417019e-05, 8.570255886e-06, 1.661967417e-06, 3.222932889e-07];
+        let default = [
+            1.000000000e+00,
+            3.162277639e-01,
+            1.000000015e-01,
+            3.162277862e-02,
+            9.999999776e-03,
+            3.162277862e-03,
+            1.000000047e-03,
+            3.162277862e-04,
+        ];
+        let linear = [
+            2.500000000e-01,
+            7.905694097e-02,
+            2.500000037e-02,
+            7.905694656e-03,
+            2.499999944e-03,
+            7.905694656e-04,
+            2.500000119e-04,
+            7.905694656e-05,
+        ];
+        let llama3 = [
+            1.000000000e+00,
+            1.939227581e-01,
+            3.760603070e-02,
+            7.292665076e-03,
+            5.248460220e-04,
+            3.428102355e-05,
+            6.647869668e-06,
+            1.289173156e-06,
+        ];
+        let short = [
+            1.000000000e+00,
+            6.713303924e-02,
+            1.175188459e-03,
+            2.278957836e-04,
+            4.419417019e-05,
+            8.570255886e-06,
+            1.661967417e-06,
+            3.222932889e-07,
+        ];
         close(&RopeConfig::new(10_000.0).frequencies(16), &default);
         let scaled = |theta, scaling| RopeConfig { theta, scaling }.frequencies(16);
-        close(&scaled(10_000.0, RopeScaling::Linear { factor: 4.0 }), &linear);
+        close(
+            &scaled(10_000.0, RopeScaling::Linear { factor: 4.0 }),
+            &linear,
+        );
         let scaling = |factor, original_max_positions| RopeScaling::Llama3 {
             factor,
             low_freq_factor: 1.0,

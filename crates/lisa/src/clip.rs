@@ -49,7 +49,9 @@ impl Gradients for MultiGradientsParams {
     }
 
     fn has<const D: usize>(&self, id: ParamId) -> bool {
-        self.grads.iter().any(|(grads, _)| grads.get::<D>(id).is_some())
+        self.grads
+            .iter()
+            .any(|(grads, _)| grads.get::<D>(id).is_some())
     }
 }
 
@@ -99,7 +101,11 @@ impl<G: Gradients> ModuleVisitor for Scale<'_, G> {
         let dtype = grad.dtype();
         let factor = self.factor.clone().to_device(&device).unsqueeze();
         let grad = wide(grad).mul(factor);
-        let grad = if grad.dtype() == dtype { grad } else { grad.cast(dtype) };
+        let grad = if grad.dtype() == dtype {
+            grad
+        } else {
+            grad.cast(dtype)
+        };
         self.grads.put(param.id, grad, &device);
     }
 }

@@ -97,10 +97,16 @@ impl fmt::Display for Description {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let total = self.total().max(1) as f64;
         let share = |n: usize| 100.0 * n as f64 / total;
-        writeln!(f, "step {}, period {}, policy {}", self.step, self.period, self.policy)?;
-        for (name, n) in
-            [("always on", self.always_on), ("active", self.active), ("frozen", self.frozen)]
-        {
+        writeln!(
+            f,
+            "step {}, period {}, policy {}",
+            self.step, self.period, self.policy
+        )?;
+        for (name, n) in [
+            ("always on", self.always_on),
+            ("active", self.active),
+            ("frozen", self.frozen),
+        ] {
             writeln!(f, "  {name:<10} {n:>14} parameters  {:>5.1} %", share(n))?;
         }
         for layer in &self.layers {

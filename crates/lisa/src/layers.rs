@@ -138,7 +138,10 @@ impl LayerMap {
                 Some(exact) => vec![exact],
                 None => {
                     let tail = format!(".{path}");
-                    tree.stacks.iter().filter(|s| s.path.ends_with(&tail)).collect()
+                    tree.stacks
+                        .iter()
+                        .filter(|s| s.path.ends_with(&tail))
+                        .collect()
                 }
             };
             match hits[..] {
@@ -231,7 +234,10 @@ impl Tree {
                         .iter()
                         .map(|&i| {
                             let p = &parameters[i];
-                            (p.path.trim_start_matches(&front).to_string(), p.shape.clone())
+                            (
+                                p.path.trim_start_matches(&front).to_string(),
+                                p.shape.clone(),
+                            )
                         })
                         .collect()
                 };
@@ -239,7 +245,12 @@ impl Tree {
                 let first = shapes.next();
                 let uniform = shapes.all(|shape| Some(&shape) == first.as_ref());
                 let size = items.values().flatten().map(|&i| parameters[i].len()).sum();
-                Stack { path, items, uniform, size }
+                Stack {
+                    path,
+                    items,
+                    uniform,
+                    size,
+                }
             })
             .collect();
         Ok(Self { parameters, stacks })
@@ -280,7 +291,11 @@ impl Tree {
             message.push_str("The module has no Vec of modules with parameters; ");
         } else {
             let show = |stack: &Stack| {
-                let shapes = if stack.uniform { "" } else { ", of different shapes" };
+                let shapes = if stack.uniform {
+                    ""
+                } else {
+                    ", of different shapes"
+                };
                 let (path, items, size) = (&stack.path, stack.items.len(), stack.size);
                 format!("`{path}` ({items} layers, {size} parameters{shapes})")
             };

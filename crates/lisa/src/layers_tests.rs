@@ -43,7 +43,10 @@ fn decoder() -> Decoder {
     Decoder {
         embed: EmbeddingConfig::new(100, 4).init(&device),
         blocks: (0..3)
-            .map(|_| Block { attention: linear(4), experts: stack(2, 4) })
+            .map(|_| Block {
+                attention: linear(4),
+                experts: stack(2, 4),
+            })
             .collect(),
         tail: None,
     }
@@ -55,7 +58,10 @@ fn the_outer_of_two_nested_stacks_is_the_one() {
     let paths: Vec<&str> = map.layers().iter().map(|l| l.path.as_str()).collect();
     assert_eq!(paths, ["blocks.0", "blocks.1", "blocks.2"]);
     assert_eq!(map.layers()[0].size, 3 * 20);
-    assert_eq!(map.outside().map(|p| p.path.as_str()).collect::<Vec<_>>(), ["embed.weight"]);
+    assert_eq!(
+        map.outside().map(|p| p.path.as_str()).collect::<Vec<_>>(),
+        ["embed.weight"]
+    );
     assert_eq!(map.parameters().len(), 1 + 3 * 6);
 }
 
@@ -70,32 +76,59 @@ fn options_and_enums_in_the_tree_are_walked() {
 
 #[test]
 fn two_stacks_of_like_size_are_ambiguous_until_named() {
-    let pair = Pair { encoder: stack(3, 4), decoder: stack(4, 4) };
+    let pair = Pair {
+        encoder: stack(3, 4),
+        decoder: stack(4, 4),
+    };
     let message = LayerMap::find(&pair).unwrap_err().to_string();
-    assert!(message.contains("`encoder` (3 layers, 60 parameters)"), "{message}");
-    assert!(message.contains("`decoder` (4 layers, 80 parameters)"), "{message}");
+    assert!(
+        message.contains("`encoder` (3 layers, 60 parameters)"),
+        "{message}"
+    );
+    assert!(
+        message.contains("`decoder` (4 layers, 80 parameters)"),
+        "{message}"
+    );
 
     let map = LayerMap::at(&pair, &["decoder".into(), "encoder".into()]).unwrap();
     assert_eq!(map.layers().len(), 7);
     assert_eq!(map.layers()[4].path, "encoder.0");
     assert_eq!(map.outside().count(), 0);
 
-    let small = Pair { encoder: stack(3, 2), decoder: stack(4, 4) };
+    let small = Pair {
+        encoder: stack(3, 2),
+        decoder: stack(4, 4),
+    };
     assert_eq!(LayerMap::find(&small).unwrap().layers().len(), 4);
 }
 
 #[test]
 fn a_path_may_leave_out_its_front_and_must_name_one_stack() {
-    let pair = Either::Pair(Pair { encoder: stack(3, 4), decoder: stack(4, 4) });
+    let pair = Either::Pair(Pair {
+        encoder: stack(3, 4),
+        decoder: stack(4, 4),
+    });
     let at = |paths: &[&str]| {
         let paths: Vec<String> = paths.iter().map(ToString::to_string).collect();
-        LayerMap::at(&pair, &paths).map(|map| map.layers().len()).map_err(|e| e.to_string())
+        LayerMap::at(&pair, &paths)
+            .map(|map| map.layers().len())
+            .map_err(|e| e.to_string())
     };
     assert_eq!(at(&["encoder"]), Ok(3));
     assert_eq!(at(&["Pair.decoder"]), Ok(4));
-    assert!(at(&["middle"]).unwrap_err().contains("no stack of layers is at `middle`"));
-    assert!(at(&["encoder", "encoder"]).unwrap_err().contains("asked for twice"));
-    let nested = LayerMap::at(&decoder(), &["experts".into()]).unwrap_err().to_string();
+    assert!(
+        at(&["middle"])
+            .unwrap_err()
+            .contains("no stack of layers is at `middle`")
+    );
+    assert!(
+        at(&["encoder", "encoder"])
+            .unwrap_err()
+            .contains("asked for twice")
+    );
+    let nested = LayerMap::at(&decoder(), &["experts".into()])
+        .unwrap_err()
+        .to_string();
     assert!(nested.contains("`experts` names 3 stacks"), "{nested}");
     let nested = ["blocks".into(), "blocks.1.experts".into()];
     let nested = LayerMap::at(&decoder(), &nested).unwrap_err().to_string();
@@ -107,23 +140,41 @@ fn a_module_without_a_stack_says_so() {
     let message = LayerMap::find(&linear(4)).unwrap_err().to_string();
     assert!(message.contains("found no stack of layers"), "{message}");
     let uneven = vec![linear(2), linear(3)];
-    let pair = Pair { encoder: uneven, decoder: Vec::new() };
+    let pair = Pair {
+        encoder: uneven,
+        decoder: Vec::new(),
+    };
     let message = LayerMap::find(&pair).unwrap_err().to_string();
     assert!(message.contains("of different shapes"), "{message}");
-    assert_eq!(LayerMap::at(&pair, &["encoder".into()]).unwrap().layers().len(), 2);
+    assert_eq!(
+        LayerMap::at(&pair, &["encoder".into()])
+            .unwrap()
+            .layers()
+            .len(),
+        2
+    );
 }
 
 #[test]
 fn tied_parameters_are_refused_by_name() {
-    let mut pair = Pair { encoder: stack(3, 4), decoder: stack(1, 4) };
+    let mut pair = Pair {
+        encoder: stack(3, 4),
+        decoder: stack(1, 4),
+    };
     pair.decoder[0].weight = pair.encoder[2].weight.clone();
     let message = LayerMap::find(&pair).unwrap_err().to_string();
-    assert!(message.contains("`encoder.2.weight` and `decoder.0.weight`"), "{message}");
+    assert!(
+        message.contains("`encoder.2.weight` and `decoder.0.weight`"),
+        "{message}"
+    );
 }
 
 #[test]
 fn lazy_parameters_are_initialised_so_that_clones_stay_free() {
-    let model = Pair { encoder: stack(3, 4), decoder: Vec::new() };
+    let model = Pair {
+        encoder: stack(3, 4),
+        decoder: Vec::new(),
+    };
     let clone = model.clone();
     LayerMap::find(&model).unwrap();
     let mut mask = crate::FreezeMask::new(burn::module::list_param_ids(&model));

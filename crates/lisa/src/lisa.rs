@@ -121,7 +121,11 @@ impl Lisa {
             members: ParamGroup::all(),
             ledger: optimizer.ledger(),
         }];
-        let before = map.parameters().iter().filter(|p| p.trainable).map(|p| p.id);
+        let before = map
+            .parameters()
+            .iter()
+            .filter(|p| p.trainable)
+            .map(|p| p.id);
         let mut lisa = Self {
             schedule: Schedule::new(config.sampling_period),
             mask: FreezeMask::new(before),
@@ -250,7 +254,10 @@ impl Lisa {
     /// ([`OnFreeze::Offload`]).
     #[must_use]
     pub fn offloaded_bytes(&self) -> u64 {
-        self.sum(|held| held.on_host.then_some(held.bytes.moments + held.bytes.master))
+        self.sum(|held| {
+            held.on_host
+                .then_some(held.bytes.moments + held.bytes.master)
+        })
     }
 
     /// The configuration.
@@ -309,8 +316,13 @@ impl Lisa {
     }
 
     fn note(&mut self, trained: &[ParamId]) {
-        let index: HashMap<ParamId, usize> =
-            self.map.parameters().iter().enumerate().map(|(i, p)| (p.id, i)).collect();
+        let index: HashMap<ParamId, usize> = self
+            .map
+            .parameters()
+            .iter()
+            .enumerate()
+            .map(|(i, p)| (p.id, i))
+            .collect();
         for id in trained {
             let Some(&i) = index.get(id) else { continue };
             let parameter = &self.map.parameters()[i];
@@ -347,7 +359,10 @@ impl Lisa {
 
     /// Makes the module require gradients of exactly what trains with the drawn layers.
     pub(crate) fn apply<M: Module>(&mut self, model: M) -> M {
-        let trains: Vec<ParamId> = self.training().map(|i| self.map.parameters()[i].id).collect();
+        let trains: Vec<ParamId> = self
+            .training()
+            .map(|i| self.map.parameters()[i].id)
+            .collect();
         self.mask.change(model, trains)
     }
 
@@ -355,7 +370,10 @@ impl Lisa {
     pub(crate) fn training(&self) -> impl Iterator<Item = usize> + '_ {
         (0..self.map.parameters().len()).filter(|&i| {
             self.may_train[i]
-                && self.map.layer_of(i).is_none_or(|l| self.active.binary_search(&l).is_ok())
+                && self
+                    .map
+                    .layer_of(i)
+                    .is_none_or(|l| self.active.binary_search(&l).is_ok())
         })
     }
 
@@ -393,8 +411,13 @@ impl Lisa {
 
     fn next_draw(&self) -> Draw {
         let layers = self.map.layers().len();
-        Draw::new(self.config.seed, self.period(), layers, self.config.active_layers)
-            .with_allow_empty(self.always_on().next().is_some())
+        Draw::new(
+            self.config.seed,
+            self.period(),
+            layers,
+            self.config.active_layers,
+        )
+        .with_allow_empty(self.always_on().next().is_some())
     }
 
     /// Indices of the parameters that are in no layer and train.
@@ -417,9 +440,17 @@ impl Lisa {
     }
 
     fn log(&self) {
-        let paths: Vec<&str> =
-            self.active.iter().map(|&l| self.map.layers()[l].path.as_str()).collect();
-        log::info!("step {}, period {}: training {}", self.steps(), self.period(), paths.join(", "));
+        let paths: Vec<&str> = self
+            .active
+            .iter()
+            .map(|&l| self.map.layers()[l].path.as_str())
+            .collect();
+        log::info!(
+            "step {}, period {}: training {}",
+            self.steps(),
+            self.period(),
+            paths.join(", ")
+        );
     }
 
     fn sum(&self, bytes: impl Fn(&Held) -> Option<u64>) -> u64 {
@@ -446,7 +477,10 @@ fn trainable(map: &LayerMap, config: &LisaConfig) -> Result<Vec<bool>, LisaError
         );
     }
     let held = |p: &crate::Parameter| {
-        config.frozen.as_ref().is_some_and(|group| group.matches(&p.id, Some(&p.path)))
+        config
+            .frozen
+            .as_ref()
+            .is_some_and(|group| group.matches(&p.id, Some(&p.path)))
     };
     if config.frozen.is_some() && !parameters.iter().any(held) {
         let outside: Vec<&str> = map.outside().map(|p| p.path.as_str()).collect();
@@ -458,7 +492,10 @@ fn trainable(map: &LayerMap, config: &LisaConfig) -> Result<Vec<bool>, LisaError
     }
     let may_train: Vec<bool> = parameters.iter().map(|p| p.trainable && !held(p)).collect();
     let outside = (0..may_train.len()).any(|i| may_train[i] && map.layer_of(i).is_none());
-    let dead = map.layers().iter().find(|l| !l.parameters.iter().any(|&i| may_train[i]));
+    let dead = map
+        .layers()
+        .iter()
+        .find(|l| !l.parameters.iter().any(|&i| may_train[i]));
     match dead {
         Some(layer) if !outside => refuse(format!(
             "nothing outside the layers trains and `{}` is frozen altogether, so a draw of it \
@@ -498,7 +535,8 @@ impl ModuleVisitor for ReleasePass<'_> {
         if held && !self.mask.contains(param.id) {
             let tensor = param.val();
             let options = (&tensor.device().inner(), tensor.dtype());
-            self.grads.register(param.id, Tensor::<D>::ones([1; D], options));
+            self.grads
+                .register(param.id, Tensor::<D>::ones([1; D], options));
             self.left.push(param.id);
         }
     }

@@ -103,9 +103,12 @@ mod tests {
 
     fn linears() -> Vec<Linear> {
         let device = Device::flex().autodiff();
-        let linears: Vec<Linear> =
-            (0..3).map(|_| LinearConfig::new(2, 2).with_bias(false).init(&device)).collect();
-        linears.iter().for_each(|linear| assert_eq!(linear.weight.val().dims(), [2, 2]));
+        let linears: Vec<Linear> = (0..3)
+            .map(|_| LinearConfig::new(2, 2).with_bias(false).init(&device))
+            .collect();
+        linears
+            .iter()
+            .for_each(|linear| assert_eq!(linear.weight.val().dims(), [2, 2]));
         linears
     }
 
@@ -117,8 +120,12 @@ mod tests {
     fn exactly_the_asked_parameters_require_gradients() {
         let model = linears();
         let ids: Vec<ParamId> = model.iter().map(|l| l.weight.id).collect();
-        let cases: [(&str, &[usize]); 4] =
-            [("none", &[]), ("all", &[0, 1, 2]), ("first", &[0]), ("outer", &[0, 2])];
+        let cases: [(&str, &[usize]); 4] = [
+            ("none", &[]),
+            ("all", &[0, 1, 2]),
+            ("first", &[0]),
+            ("outer", &[0, 2]),
+        ];
         for (name, on) in cases {
             let mut mask = FreezeMask::new(ids.clone());
             let model = mask.change(model.clone(), on.iter().map(|&i| ids[i]));

@@ -236,7 +236,9 @@ impl<O: Optimizer, const D: usize> RecordState for LisaState<O, D> {
     fn state_unflatten(prefix: &str, src: &mut StateSource, device: &Device) -> Option<Self> {
         let path = burn::optim::join_path(prefix, MOMENTS);
         let moments = if src.has_under(&path) {
-            Some(<O::State<D> as RecordState>::state_unflatten(&path, src, device)?)
+            Some(<O::State<D> as RecordState>::state_unflatten(
+                &path, src, device,
+            )?)
         } else {
             None
         };
@@ -277,11 +279,18 @@ impl Ledger {
             _ => {}
         }
         let mut bytes = StateBytes::default();
-        if let Some(LisaState { place: Place::Device { moments, master } }) = state {
+        if let Some(LisaState {
+            place: Place::Device { moments, master },
+        }) = state
+        {
             if let Some(moments) = moments {
                 let mut sink = StateSink::default();
                 moments.state_flatten("", &mut sink);
-                bytes.moments = sink.tensors.iter().map(|(_, t)| t.as_bytes().len() as u64).sum();
+                bytes.moments = sink
+                    .tensors
+                    .iter()
+                    .map(|(_, t)| t.as_bytes().len() as u64)
+                    .sum();
             }
             if master.is_some() {
                 bytes.master = 4 * shape.iter().product::<usize>() as u64;
@@ -293,6 +302,9 @@ impl Ledger {
     /// What was measured for this shape and type.
     pub(crate) fn bytes(&self, shape: &[usize], dtype: DType) -> StateBytes {
         let sizes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        sizes.get(&(shape.to_vec(), dtype)).map(|(bytes, _)| *bytes).unwrap_or_default()
+        sizes
+            .get(&(shape.to_vec(), dtype))
+            .map(|(bytes, _)| *bytes)
+            .unwrap_or_default()
     }
 }

@@ -57,18 +57,26 @@ impl Lisa {
             )
         };
         let run = serde_json::to_string(&self.run()).map_err(|e| failed(e.to_string()))?;
-        let bytes = self.optimizer.to_record().into_bytes().map_err(|e| failed(e.to_string()))?;
+        let bytes = self
+            .optimizer
+            .to_record()
+            .into_bytes()
+            .map_err(|e| failed(e.to_string()))?;
         let reader = Reader::from_bytes(bytes).map_err(|e| failed(e.to_string()))?;
         let (scalars, metadata) = (reader.scalars().clone(), reader.metadata().clone());
         let tensors = reader.into_tensors().map_err(|e| failed(e.to_string()))?;
-        let mut writer = Writer::new(tensors).auto_extension(false).with_metadata(KEY, &run);
+        let mut writer = Writer::new(tensors)
+            .auto_extension(false)
+            .with_metadata(KEY, &run);
         for (key, value) in &metadata {
             writer = writer.with_metadata(key, value);
         }
         for (key, value) in scalars {
             writer = writer.with_scalar(&key, value);
         }
-        writer.write_to_file(path).map_err(|e| failed(e.to_string()))
+        writer
+            .write_to_file(path)
+            .map_err(|e| failed(e.to_string()))
     }
 
     /// Goes on where [`save`](Self::save) was called: restores step, draw, moments and master
@@ -78,11 +86,7 @@ impl Lisa {
     ///
     /// A file that cannot be read; a record of another model, policy, seed, number of layers or
     /// setting: the message names the first difference. The run is then as it was before.
-    pub fn load<M: Module>(
-        &mut self,
-        path: impl AsRef<Path>,
-        model: M,
-    ) -> Result<M, LisaError> {
+    pub fn load<M: Module>(&mut self, path: impl AsRef<Path>, model: M) -> Result<M, LisaError> {
         let path = path.as_ref();
         let failed = |source: String| {
             LisaError::new(
@@ -92,12 +96,18 @@ impl Lisa {
         };
         let reader = Reader::from_file_exact(path).map_err(|e| failed(e.to_string()))?;
         let (scalars, metadata) = (reader.scalars().clone(), reader.metadata().clone());
-        let run = metadata.get(KEY).ok_or_else(|| failed("it is no record of a LISA run".into()))?;
+        let run = metadata
+            .get(KEY)
+            .ok_or_else(|| failed("it is no record of a LISA run".into()))?;
         let run: Run = serde_json::from_str(run).map_err(|e| failed(e.to_string()))?;
         self.compare(&run, path)?;
 
-        let ids: HashMap<&str, ParamId> =
-            self.map.parameters().iter().map(|p| (p.path.as_str(), p.id)).collect();
+        let ids: HashMap<&str, ParamId> = self
+            .map
+            .parameters()
+            .iter()
+            .map(|p| (p.path.as_str(), p.id))
+            .collect();
         // From the record's ids to those of this model, by path.
         let renamed: HashMap<&str, ParamId> = metadata
             .iter()
@@ -143,7 +153,15 @@ impl Lisa {
         self.active = run.active;
         self.held = held
             .into_iter()
-            .map(|(id, bytes)| (id, Held { bytes, on_host: false }))
+            .map(|(id, bytes)| {
+                (
+                    id,
+                    Held {
+                        bytes,
+                        on_host: false,
+                    },
+                )
+            })
             .collect();
         let model = self.apply(model);
         // What Offload had on the host was just read onto the device.
@@ -165,7 +183,12 @@ impl Lisa {
             sampling_period: self.config.sampling_period,
             on_freeze: self.config.on_freeze,
             master_weights: self.config.master_weights,
-            layers: self.map.layers().iter().map(|layer| layer.path.clone()).collect(),
+            layers: self
+                .map
+                .layers()
+                .iter()
+                .map(|layer| layer.path.clone())
+                .collect(),
             parameters: parameters
                 .map(|(p, &may_train)| (p.path.clone(), p.shape.clone(), may_train))
                 .collect(),
@@ -225,8 +248,16 @@ impl Lisa {
             on_freeze: "treatment of moments on freezing",
             master_weights: "use of master weights",
         );
-        if let Some(layer) = record.active.iter().find(|&&layer| layer >= ours.layers.len()) {
-            return differ("active layer", layer.to_string(), "below the number of layers".into());
+        if let Some(layer) = record
+            .active
+            .iter()
+            .find(|&&layer| layer >= ours.layers.len())
+        {
+            return differ(
+                "active layer",
+                layer.to_string(),
+                "below the number of layers".into(),
+            );
         }
         Ok(())
     }

@@ -53,11 +53,18 @@ pub fn save(out: &Path, model: &CausalLm, trainer: &Trainer, state: &State) -> R
         }
     }
     fs::create_dir_all(&partial).with_context(failed)?;
-    model.clone().save_file(partial.join(WEIGHTS)).with_context(failed)?;
-    trainer.save(&partial.join(OPTIMIZER)).with_context(failed)?;
+    model
+        .clone()
+        .save_file(partial.join(WEIGHTS))
+        .with_context(failed)?;
+    trainer
+        .save(&partial.join(OPTIMIZER))
+        .with_context(failed)?;
     write_atomically(&partial.join(STATE), &serde_json::to_vec_pretty(state)?)?;
     fs::rename(&partial, &whole).with_context(failed)?;
-    fs::File::open(&all).and_then(|dir| dir.sync_all()).with_context(failed)?;
+    fs::File::open(&all)
+        .and_then(|dir| dir.sync_all())
+        .with_context(failed)?;
     for (_, old) in list(out)?.into_iter().rev().skip(KEPT) {
         fs::remove_dir_all(&old).with_context(|| format!("cannot remove `{}`", old.display()))?;
     }
@@ -73,8 +80,14 @@ fn list(out: &Path) -> Result<Vec<(u64, PathBuf)>> {
     }
     for entry in fs::read_dir(&all).with_context(|| format!("cannot read `{}`", all.display()))? {
         let path = entry?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if let Some(step) = name.strip_prefix("step-").and_then(|step| step.parse().ok()) {
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
+        if let Some(step) = name
+            .strip_prefix("step-")
+            .and_then(|step| step.parse().ok())
+        {
             found.push((step, path));
         }
     }
@@ -85,7 +98,10 @@ fn list(out: &Path) -> Result<Vec<(u64, PathBuf)>> {
 /// The newest checkpoint's folder and state.
 pub fn newest(out: &Path) -> Result<(PathBuf, State)> {
     let (_, path) = list(out)?.pop().with_context(|| {
-        format!("there is no checkpoint in `{}` to resume from", folder(out).display())
+        format!(
+            "there is no checkpoint in `{}` to resume from",
+            folder(out).display()
+        )
     })?;
     let file = path.join(STATE);
     let text = fs::read_to_string(&file)

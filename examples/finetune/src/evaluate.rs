@@ -43,7 +43,13 @@ pub fn held_out_loss(
     device: &Device,
 ) -> Result<f64> {
     let model = model.valid();
-    let options = BatchOptions { batch_size, pack_to: None, shuffle: false, seed: 0, pad_id };
+    let options = BatchOptions {
+        batch_size,
+        pack_to: None,
+        shuffle: false,
+        seed: 0,
+        pad_id,
+    };
     let mut batches = Batches::new(examples.to_vec(), options)?;
     let (mut sum, mut count) = (0.0, 0);
     for _ in 0..batches.per_epoch() {
@@ -88,8 +94,12 @@ impl Evaluate<'_> {
         let (mut hits, mut asked) = (0, 0);
         let mut samples = Vec::new();
         for example in self.examples.iter().take(self.answers) {
-            let Some(wanted) = &example.answer else { continue };
-            let Some(prompt) = lisa_lm::encode_prompt(example, self.tokenizer)? else { continue };
+            let Some(wanted) = &example.answer else {
+                continue;
+            };
+            let Some(prompt) = lisa_lm::encode_prompt(example, self.tokenizer)? else {
+                continue;
+            };
             if prompt.len() >= model.config().max_positions() {
                 continue;
             }
@@ -122,7 +132,11 @@ impl Evaluate<'_> {
 
 impl std::fmt::Display for Evaluation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "held-out loss {:.4}, perplexity {:.3}", self.loss, self.perplexity)?;
+        write!(
+            f,
+            "held-out loss {:.4}, perplexity {:.3}",
+            self.loss, self.perplexity
+        )?;
         if let Some((hits, asked)) = self.exact_match {
             write!(f, ", exact match {hits} of {asked}")?;
         }

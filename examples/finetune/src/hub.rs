@@ -20,24 +20,18 @@ pub fn folder(model: &Path) -> Result<PathBuf> {
 #[cfg(feature = "hub")]
 pub fn folder(model: &Path) -> Result<PathBuf> {
     use anyhow::Context;
-    use hf_hub::api::sync::ApiBuilder;
 
     let id = model.to_string_lossy().to_string();
-    if model.exists() || id.split('/').count() != 2 {
+    let (Some((owner, name)), false) = (id.split_once('/'), model.exists()) else {
         return Ok(model.to_path_buf());
-    }
+    };
     let failed = || format!("cannot fetch `{id}` from the hub");
-    let repository = ApiBuilder::from_env().build().with_context(failed)?.model(id.clone());
-    let info = repository.info().with_context(failed)?;
-    let mut folder = None;
-    for file in info.siblings.iter().map(|sibling| sibling.rfilename.as_str()) {
-        let wanted = [".json", ".safetensors", ".jinja", ".model", ".txt"]
-            .iter()
-            .any(|ending| file.ends_with(ending));
-        if wanted && !file.contains('/') {
-            let path = repository.get(file).with_context(failed)?;
-            folder = path.parent().map(Path::to_path_buf);
-        }
-    }
-    folder.with_context(|| format!("`{id}` on the hub has no checkpoint in it"))
+    let wanted = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"];
+    hf_hub::HFClientSync::new()
+        .with_context(failed)?
+        .model(owner, name)
+        .snapshot_download()
+        .allow_patterns(wanted.map(String::from).to_vec())
+        .send()
+        .with_context(failed)
 }

@@ -38,5 +38,10 @@ fn start() -> Result<Outcome> {
         }
         eprintln!("\nstopping after this step, with a checkpoint; once more to stop at once");
     })?;
-    run(command.flags.or(file), command.resume, &Device::default(), &stop)
+    run(
+        command.flags.or(file),
+        command.resume,
+        &Device::default(),
+        &stop,
+    )
 }

@@ -110,7 +110,9 @@ impl Trainer {
 
 fn adamw(settings: &Settings) -> AdamWConfig {
     // PyTorch's epsilon: Burn's default of 1e-5 trains small models differently.
-    AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(settings.weight_decay as f32)
+    AdamWConfig::new()
+        .with_epsilon(1e-8)
+        .with_weight_decay(settings.weight_decay as f32)
 }
 
 fn build(settings: &Settings) -> AdamW {

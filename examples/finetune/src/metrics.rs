@@ -65,7 +65,10 @@ impl Metrics {
             text.push(b'\n');
         }
         write_atomically(&path, &text)?;
-        let file = OpenOptions::new().append(true).open(&path).with_context(failed)?;
+        let file = OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .with_context(failed)?;
         Ok(Self { path, file, lines })
     }
 
@@ -107,7 +110,11 @@ fn process_bytes(key: &str) -> Option<u64> {
 #[must_use]
 pub fn show(bytes: u64) -> String {
     let mib = bytes as f64 / f64::from(1 << 20);
-    if mib >= 1024.0 { format!("{:.2} GiB", mib / 1024.0) } else { format!("{mib:.0} MiB") }
+    if mib >= 1024.0 {
+        format!("{:.2} GiB", mib / 1024.0)
+    } else {
+        format!("{mib:.0} MiB")
+    }
 }
 
 #[cfg(test)]

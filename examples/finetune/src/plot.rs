@@ -18,20 +18,23 @@ pub fn losses(lines: &[Line], layers: usize, path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn draw(
-    lines: &[Line],
-    layers: usize,
-    svg: &mut String,
-) -> Result<(), Box<dyn std::error::Error>> {
+fn draw(lines: &[Line], layers: usize, svg: &mut String) -> Result<(), Box<dyn std::error::Error>> {
     let area = SVGBackend::with_string(svg, SIZE).into_drawing_area();
     area.fill(&WHITE)?;
     let (top, bottom) = area.split_vertically(420);
     let steps = lines.iter().map(|line| line.step).max().unwrap_or(1).max(1);
     let points = |pick: fn(&Line) -> Option<f64>| -> Vec<(u64, f64)> {
-        lines.iter().filter_map(|line| Some((line.step, pick(line)?))).collect()
+        lines
+            .iter()
+            .filter_map(|line| Some((line.step, pick(line)?)))
+            .collect()
     };
     let (train, held_out) = (points(|line| line.loss), points(|line| line.held_out_loss));
-    let highest = train.iter().chain(&held_out).map(|(_, loss)| *loss).fold(0.1, f64::max);
+    let highest = train
+        .iter()
+        .chain(&held_out)
+        .map(|(_, loss)| *loss)
+        .fold(0.1, f64::max);
 
     let mut chart = ChartBuilder::on(&top)
         .margin(12)
@@ -39,18 +42,33 @@ fn draw(
         .y_label_area_size(48)
         .caption("loss", ("sans-serif", 18))
         .build_cartesian_2d(0..steps, 0.0..highest * 1.05)?;
-    chart.configure_mesh().light_line_style(WHITE).x_desc("step").draw()?;
+    chart
+        .configure_mesh()
+        .light_line_style(WHITE)
+        .x_desc("step")
+        .draw()?;
     let grey = RGBColor(150, 150, 150);
     chart
         .draw_series(LineSeries::new(train, grey))?
         .label("training")
         .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], grey));
     chart
-        .draw_series(LineSeries::new(held_out.iter().copied(), BLUE.stroke_width(2)))?
+        .draw_series(LineSeries::new(
+            held_out.iter().copied(),
+            BLUE.stroke_width(2),
+        ))?
         .label("held out")
         .legend(|(x, y)| PathElement::new([(x, y), (x + 18, y)], BLUE.stroke_width(2)));
-    chart.draw_series(held_out.iter().map(|&point| Circle::new(point, 3, BLUE.filled())))?;
-    chart.configure_series_labels().border_style(grey).background_style(WHITE).draw()?;
+    chart.draw_series(
+        held_out
+            .iter()
+            .map(|&point| Circle::new(point, 3, BLUE.filled())),
+    )?;
+    chart
+        .configure_series_labels()
+        .border_style(grey)
+        .background_style(WHITE)
+        .draw()?;
 
     let mut chart = ChartBuilder::on(&bottom)
         .margin(12)
@@ -58,13 +76,24 @@ fn draw(
         .y_label_area_size(48)
         .caption("layers that train", ("sans-serif", 18))
         .build_cartesian_2d(0..steps, 0..layers.max(1))?;
-    chart.configure_mesh().disable_mesh().x_desc("step").y_desc("layer").draw()?;
-    let cells = lines.iter().filter(|line| line.loss.is_some()).flat_map(|line| {
-        let step = line.step;
-        line.active_layers.iter().map(move |&layer| {
-            Rectangle::new([(step - 1, layer), (step, layer + 1)], BLUE.mix(0.6).filled())
-        })
-    });
+    chart
+        .configure_mesh()
+        .disable_mesh()
+        .x_desc("step")
+        .y_desc("layer")
+        .draw()?;
+    let cells = lines
+        .iter()
+        .filter(|line| line.loss.is_some())
+        .flat_map(|line| {
+            let step = line.step;
+            line.active_layers.iter().map(move |&layer| {
+                Rectangle::new(
+                    [(step - 1, layer), (step, layer + 1)],
+                    BLUE.mix(0.6).filled(),
+                )
+            })
+        });
     chart.draw_series(cells)?;
     area.present()?;
     Ok(())
@@ -90,7 +119,10 @@ mod tests {
             .collect();
         let mut svg = String::new();
         draw(&lines, 3, &mut svg).unwrap();
-        assert!(svg.contains("<polyline") && svg.contains("held out"), "{svg}");
+        assert!(
+            svg.contains("<polyline") && svg.contains("held out"),
+            "{svg}"
+        );
         assert!(svg.matches("<rect").count() >= 4);
     }
 }

@@ -85,7 +85,12 @@ pub fn run(flags: Flags, resume: bool, device: &Device, stop: &AtomicBool) -> Re
         }
         steps => steps as u64,
     };
-    println!("{} on {}, {:?}", settings.model.display(), device_name(device), settings.dtype);
+    println!(
+        "{} on {}, {:?}",
+        settings.model.display(),
+        device_name(device),
+        settings.dtype
+    );
     println!("{}", trainer.describe(&model));
     println!(
         "{} training and {} held-out examples; {steps} steps of {} x {} rows",
@@ -132,8 +137,12 @@ pub fn run(flags: Flags, resume: bool, device: &Device, stop: &AtomicBool) -> Re
     while state.step < steps {
         let active = trainer.active_layers().to_vec();
         let lr = settings.learning_rate(state.step, steps);
-        let (grads, loss, tokens) =
-            accumulate(&model, &mut batches, settings.accumulation, &training_device)?;
+        let (grads, loss, tokens) = accumulate(
+            &model,
+            &mut batches,
+            settings.accumulation,
+            &training_device,
+        )?;
         if !loss.is_finite() {
             bail!(
                 "the loss of step {} is {loss}; lower --lr (it is {lr:.1e}), or look at the data. \
@@ -280,9 +289,17 @@ fn read(settings: &Settings, tokenizer: &Tokenizer, checkpoint: &Checkpoint) -> 
     let longest = checkpoint.config().max_positions();
     let options = EncodeOptions {
         max_length: settings.max_length.min(longest),
-        loss_on: if settings.loss_on_all { LossOn::All } else { LossOn::Answer },
+        loss_on: if settings.loss_on_all {
+            LossOn::All
+        } else {
+            LossOn::Answer
+        },
     };
-    let on_bad = if settings.skip_bad_lines { OnBadLine::Skip } else { OnBadLine::Stop };
+    let on_bad = if settings.skip_bad_lines {
+        OnBadLine::Skip
+    } else {
+        OnBadLine::Stop
+    };
     let train = read_examples(&settings.data, on_bad)?.examples;
     let (train, held_out) = if settings.validation.as_os_str().is_empty() {
         lisa_lm::split(train, settings.validation_split, settings.seed)?

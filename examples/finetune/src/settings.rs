@@ -159,7 +159,7 @@ settings! {
     /// Parts of paths of parameters to hold frozen, by commas, such as embed_tokens,lm_head
     #[arg(long, value_delimiter = ',', value_name = "PATH,..", help_heading = "Method")]
     freeze: Vec<String> = Vec::new();
-    /// Type of the weights [default: what the checkpoint has]
+    /// Type of the weights [default: what the checkpoint has; f32 for the bundled model]
     #[arg(long, value_enum, help_heading = "Method")]
     dtype: Dtype = Dtype::F32;
     /// Train bf16 and f16 weights without f32 master weights (small updates are then lost)
@@ -240,6 +240,12 @@ impl Flags {
         if bundled_data && self.validation.is_none() {
             self.validation = Some(bundled("data/heldout.jsonl"));
         }
+        // The bundled model is stored in half precision to be small; the processor likes f32.
+        let stored = if self.model.is_none() {
+            Some(Dtype::F32)
+        } else {
+            stored
+        };
         self.dtype = self.dtype.or(stored);
         let settings = self.or_defaults();
         settings.check()?;
@@ -258,12 +264,27 @@ impl Settings {
         for (name, value) in positive {
             ensure!(value > 0, "--{name} is 0; give at least 1");
         }
-        ensure!(self.lr > 0.0 && self.lr.is_finite(), "--lr is {}; give a rate above 0", self.lr);
+        ensure!(
+            self.lr > 0.0 && self.lr.is_finite(),
+            "--lr is {}; give a rate above 0",
+            self.lr
+        );
         for (name, share) in [("warmup", self.warmup), ("min-lr", self.min_lr)] {
-            ensure!((0.0..=1.0).contains(&share), "--{name} is {share}; give a share of 0 to 1");
+            ensure!(
+                (0.0..=1.0).contains(&share),
+                "--{name} is {share}; give a share of 0 to 1"
+            );
         }
-        ensure!(self.max_grad_norm >= 0.0, "--max-grad-norm is {}", self.max_grad_norm);
-        ensure!(self.weight_decay >= 0.0, "--weight-decay is {}", self.weight_decay);
+        ensure!(
+            self.max_grad_norm >= 0.0,
+            "--max-grad-norm is {}",
+            self.max_grad_norm
+        );
+        ensure!(
+            self.weight_decay >= 0.0,
+            "--weight-decay is {}",
+            self.weight_decay
+        );
         ensure!(
             self.steps > 0 || (self.epochs > 0.0 && self.epochs.is_finite()),
             "--steps is 0 and --epochs is {}, so there is nothing to do",
@@ -289,9 +310,26 @@ impl Settings {
             )*};
         }
         compare!(
-            method, active_layers, period, policy, probabilities, moments, freeze, dtype,
-            no_master_weights, lora_rank, lora_alpha, batch_size, accumulation, max_length, pack,
-            loss_on_all, seed, data, validation, validation_split
+            method,
+            active_layers,
+            period,
+            policy,
+            probabilities,
+            moments,
+            freeze,
+            dtype,
+            no_master_weights,
+            lora_rank,
+            lora_alpha,
+            batch_size,
+            accumulation,
+            max_length,
+            pack,
+            loss_on_all,
+            seed,
+            data,
+            validation,
+            validation_split
         );
         None
     }
@@ -316,8 +354,12 @@ mod tests {
 
     #[test]
     fn flags_win_over_the_file_and_the_file_over_defaults() {
-        let file: Flags = toml::from_str("active-layers = 4\nlr = 0.5\npolicy = \"bernoulli\"").unwrap();
-        let flags = Flags { lr: Some(0.25), ..Flags::default() };
+        let file: Flags =
+            toml::from_str("active-layers = 4\nlr = 0.5\npolicy = \"bernoulli\"").unwrap();
+        let flags = Flags {
+            lr: Some(0.25),
+            ..Flags::default()
+        };
         let settings = flags.or(file).resolve(None).unwrap();
         assert_eq!((settings.active_layers, settings.lr), (4, 0.25));
         assert_eq!((settings.policy, settings.period), (Policy::Bernoulli, 10));
@@ -325,13 +367,20 @@ mod tests {
 
     #[test]
     fn an_unknown_key_in_the_file_is_refused_by_name() {
-        let error = toml::from_str::<Flags>("active-layer = 4").unwrap_err().to_string();
+        let error = toml::from_str::<Flags>("active-layer = 4")
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("active-layer"), "{error}");
     }
 
     #[test]
     fn settings_survive_their_file() {
-        let settings = Flags::default().resolve(Some(Dtype::Bf16)).unwrap();
+        let flags = Flags {
+            model: Some("somewhere".into()),
+            ..Flags::default()
+        };
+        let settings = flags.resolve(Some(Dtype::Bf16)).unwrap();
+        assert_eq!(settings.dtype, Dtype::Bf16);
         let text = serde_json::to_string(&settings.to_flags()).unwrap();
         let back: Flags = serde_json::from_str(&text).unwrap();
         assert_eq!(back.resolve(None).unwrap(), settings);

@@ -43,8 +43,9 @@ fn main() -> Result<(), LisaError> {
     let model = Network::new(&device);
 
     // let mut optimizer = AdamWConfig::new().init();
-    let (mut optimizer, mut model) =
-        LisaConfig::new().with_sampling_period(25).init(AdamWConfig::new().build(), model)?;
+    let (mut optimizer, mut model) = LisaConfig::new()
+        .with_sampling_period(25)
+        .init(AdamWConfig::new().build(), model)?;
     println!("{optimizer}");
 
     for step in 1..=500 {

@@ -43,8 +43,14 @@ impl Names {
         }
         // The first GPT-2 checkpoints are of the model without its head.
         let is_bare = self.is_gpt2
-            && ["wte.", "wpe.", "h.", "ln_f."].iter().any(|start| stored.starts_with(start));
-        Some(if is_bare { format!("transformer.{stored}") } else { stored.to_owned() })
+            && ["wte.", "wpe.", "h.", "ln_f."]
+                .iter()
+                .any(|start| stored.starts_with(start));
+        Some(if is_bare {
+            format!("transformer.{stored}")
+        } else {
+            stored.to_owned()
+        })
     }
 
     /// The name in a checkpoint of the parameter at this path.
@@ -72,11 +78,19 @@ impl Names {
 
     pub(super) fn loading(self, dtype: Option<FloatDType>) -> Layout<PyTorchToBurnAdapter> {
         let cast = dtype.map(|dtype| FloatCastAdapter::to(DType::from(dtype)));
-        Layout { names: self, cast, inner: PyTorchToBurnAdapter }
+        Layout {
+            names: self,
+            cast,
+            inner: PyTorchToBurnAdapter,
+        }
     }
 
     pub(super) fn saving(self) -> Layout<BurnToPyTorchAdapter> {
-        Layout { names: self, cast: None, inner: BurnToPyTorchAdapter }
+        Layout {
+            names: self,
+            cast: None,
+            inner: BurnToPyTorchAdapter,
+        }
     }
 }
 

@@ -14,9 +14,9 @@ use burn::store::{ModuleSnapshot, SafetensorsStore};
 use burn::tensor::{DType, FloatDType};
 use lisa::{ErrorKind, LisaError};
 
+use super::Checkpoint;
 use super::names::Names;
 use super::shards::{INDEX, Index, SINGLE};
-use super::Checkpoint;
 use crate::config::with_dtype;
 use crate::model::CausalLm;
 
@@ -77,7 +77,10 @@ pub fn save(
     let dir = dir.as_ref();
     fs::create_dir_all(dir).map_err(|e| refuse("make", dir, e))?;
     let files = weights(model, dir, options.max_shard_bytes)?;
-    write_atomically(&dir.join("config.json"), config_text(model, options.source).as_bytes())?;
+    write_atomically(
+        &dir.join("config.json"),
+        config_text(model, options.source).as_bytes(),
+    )?;
     if let Some(source) = options.source.filter(|source| !is_same(source.dir(), dir)) {
         for name in CARRIED {
             let from = source.dir().join(name);
@@ -132,7 +135,9 @@ fn weights(model: &CausalLm, dir: &Path, limit: usize) -> Result<BTreeSet<String
             let message = format!("{} cannot be written: {e}", path.display());
             LisaError::new(ErrorKind::Checkpoint, message).with_source(e)
         })?;
-        index.weight_map.extend(shard.into_iter().map(|tensor| (tensor, file.clone())));
+        index
+            .weight_map
+            .extend(shard.into_iter().map(|tensor| (tensor, file.clone())));
         files.insert(file);
     }
     if count > 1 {
@@ -179,10 +184,16 @@ fn remove_stale(dir: &Path, files: &BTreeSet<String>) -> Result<(), LisaError> {
 
 /// `model-00001-of-00002.safetensors`.
 fn is_shard(name: &str) -> bool {
-    let numbers = name.strip_prefix("model-").and_then(|rest| rest.strip_suffix(".safetensors"));
-    numbers.and_then(|numbers| numbers.split_once("-of-")).is_some_and(|(number, count)| {
-        [number, count].iter().all(|part| part.len() == 5 && part.bytes().all(|b| b.is_ascii_digit()))
-    })
+    let numbers = name
+        .strip_prefix("model-")
+        .and_then(|rest| rest.strip_suffix(".safetensors"));
+    numbers
+        .and_then(|numbers| numbers.split_once("-of-"))
+        .is_some_and(|(number, count)| {
+            [number, count]
+                .iter()
+                .all(|part| part.len() == 5 && part.bytes().all(|b| b.is_ascii_digit()))
+        })
 }
 
 fn is_same(a: &Path, b: &Path) -> bool {

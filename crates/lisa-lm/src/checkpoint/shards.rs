@@ -45,7 +45,10 @@ pub(super) fn find(dir: &Path) -> Result<Layout, LisaError> {
         } else {
             ""
         };
-        return Err(refuse(format!("{} has no {SINGLE} and no {INDEX}{hint}", dir.display())));
+        return Err(refuse(format!(
+            "{} has no {SINGLE} and no {INDEX}{hint}",
+            dir.display()
+        )));
     }
     let text = fs::read_to_string(&path)
         .map_err(|e| refuse(format!("{} cannot be read ({e})", path.display())).with_source(e))?;
@@ -84,7 +87,10 @@ pub(super) fn read(dir: &Path) -> Result<Vec<PackTensor>, LisaError> {
     let mut all = Vec::new();
     for file in files {
         let found = tensors(&dir.join(file))?;
-        let expected = index.weight_map.iter().filter(|(_, holder)| *holder == file);
+        let expected = index
+            .weight_map
+            .iter()
+            .filter(|(_, holder)| *holder == file);
         for (tensor, _) in expected {
             if !found.iter().any(|found| found.name == *tensor) {
                 return Err(refuse(format!(

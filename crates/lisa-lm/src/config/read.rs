@@ -20,7 +20,10 @@ pub(super) fn model(text: &str) -> Result<ModelConfig, LisaError> {
     };
     let keys = Keys { map: &map };
     if let Some(found) = keys.present("quantization_config") {
-        let method = found.get("quant_method").and_then(Value::as_str).unwrap_or("unknown");
+        let method = found
+            .get("quant_method")
+            .and_then(Value::as_str)
+            .unwrap_or("unknown");
         return Err(refuse(format!(
             "quantization_config ({method}) is not supported; use the unquantized checkpoint"
         )));
@@ -37,7 +40,9 @@ pub(super) fn model(text: &str) -> Result<ModelConfig, LisaError> {
             )));
         }
         None => {
-            return Err(refuse(format!("there is no model_type; {MODEL_TYPES} are supported")));
+            return Err(refuse(format!(
+                "there is no model_type; {MODEL_TYPES} are supported"
+            )));
         }
     };
     llama(&keys, kind).map(ModelConfig::Llama)
@@ -47,7 +52,9 @@ fn llama(keys: &Keys, kind: LlamaKind) -> Result<LlamaConfig, LisaError> {
     match keys.string("hidden_act")?.unwrap_or("silu") {
         "silu" | "swish" => {}
         other => {
-            return Err(refuse(format!("hidden_act {other:?} is not supported; \"silu\" is")));
+            return Err(refuse(format!(
+                "hidden_act {other:?} is not supported; \"silu\" is"
+            )));
         }
     }
     let layers = keys.require("num_hidden_layers")?;
@@ -68,7 +75,9 @@ fn llama(keys: &Keys, kind: LlamaKind) -> Result<LlamaConfig, LisaError> {
         LlamaKind::Mistral => 131_072,
         LlamaKind::Qwen2 | LlamaKind::Qwen3 => 32_768,
     };
-    let max_position_embeddings = keys.size("max_position_embeddings")?.unwrap_or(max_positions);
+    let max_position_embeddings = keys
+        .size("max_position_embeddings")?
+        .unwrap_or(max_positions);
     let (sliding_window, sliding_layers) = sliding(keys, kind, layers)?;
     Ok(LlamaConfig {
         kind,
@@ -130,12 +139,16 @@ fn sliding(
         LlamaKind::Llama | LlamaKind::Mistral => 0,
         LlamaKind::Qwen2 | LlamaKind::Qwen3 => keys.size("max_window_layers")?.unwrap_or(28),
     };
-    let sliding = (0..layers).map(|layer| window.is_some() && layer >= first).collect();
+    let sliding = (0..layers)
+        .map(|layer| window.is_some() && layer >= first)
+        .collect();
     Ok((window, sliding))
 }
 
 fn rope(keys: &Keys, max_positions: usize) -> Result<RopeConfig, LisaError> {
-    let found = keys.present("rope_parameters").or(keys.present("rope_scaling"));
+    let found = keys
+        .present("rope_parameters")
+        .or(keys.present("rope_scaling"));
     let empty = Map::new();
     let inner = match found {
         None => Keys { map: &empty },
@@ -147,15 +160,24 @@ fn rope(keys: &Keys, max_positions: usize) -> Result<RopeConfig, LisaError> {
         None => keys.number("rope_theta")?.unwrap_or(10_000.0),
     };
     let partial = inner.number("partial_rotary_factor")?;
-    if partial.or(keys.number("partial_rotary_factor")?).is_some_and(|factor| factor != 1.0) {
-        return Err(refuse("partial_rotary_factor is not supported but as 1".into()));
+    if partial
+        .or(keys.number("partial_rotary_factor")?)
+        .is_some_and(|factor| factor != 1.0)
+    {
+        return Err(refuse(
+            "partial_rotary_factor is not supported but as 1".into(),
+        ));
     }
     let name = match inner.string("rope_type")? {
         Some(name) => Some(name),
         None => inner.string("type")?,
     };
     let factor = |key| {
-        let missing = || refuse(format!("rope type {name:?} needs {key}, which is not there"));
+        let missing = || {
+            refuse(format!(
+                "rope type {name:?} needs {key}, which is not there"
+            ))
+        };
         inner.number(key)?.ok_or_else(missing)
     };
     let scaling = match name {
@@ -273,7 +295,9 @@ impl<'a> Keys<'a> {
             return Ok(None);
         };
         let found = read(value);
-        found.map(Some).ok_or_else(|| refuse(format!("{key} is {value}, not {what}")))
+        found
+            .map(Some)
+            .ok_or_else(|| refuse(format!("{key} is {value}, not {what}")))
     }
 
     fn size(&self, key: &str) -> Result<Option<usize>, LisaError> {
@@ -281,7 +305,8 @@ impl<'a> Keys<'a> {
     }
 
     fn require(&self, key: &str) -> Result<usize, LisaError> {
-        self.size(key)?.ok_or_else(|| refuse(format!("there is no {key}")))
+        self.size(key)?
+            .ok_or_else(|| refuse(format!("there is no {key}")))
     }
 
     fn number(&self, key: &str) -> Result<Option<f64>, LisaError> {

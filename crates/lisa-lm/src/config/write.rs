@@ -80,7 +80,13 @@ fn llama(config: &LlamaConfig) -> Value {
         LlamaKind::Mistral => json!({"sliding_window": config.sliding_window}),
         LlamaKind::Qwen2 | LlamaKind::Qwen3 => {
             let types: Vec<&str> = (config.sliding_layers.iter())
-                .map(|slides| if *slides { "sliding_attention" } else { "full_attention" })
+                .map(|slides| {
+                    if *slides {
+                        "sliding_attention"
+                    } else {
+                        "full_attention"
+                    }
+                })
                 .collect();
             let mut extra = json!({
                 "use_sliding_window": config.sliding_window.is_some(),

@@ -12,7 +12,9 @@ use crate::checkpoint::Checkpoint;
 use crate::config::{Gpt2Config, LlamaConfig};
 
 pub(crate) fn fixture(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name)
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("../../tests/fixtures")
+        .join(name)
 }
 
 /// A tensor of a fixture's `reference.safetensors`.
@@ -26,7 +28,10 @@ fn reference_ints(name: &str, tensor: &str, device: &Device) -> Tensor<2, Int> {
 }
 
 fn load(name: &str, device: &Device) -> CausalLm {
-    Checkpoint::open(fixture(name)).unwrap().load(device, None).unwrap()
+    Checkpoint::open(fixture(name))
+        .unwrap()
+        .load(device, None)
+        .unwrap()
 }
 
 fn numbers(name: &str) -> Value {
@@ -36,7 +41,10 @@ fn numbers(name: &str) -> Value {
 
 fn largest_difference(a: &TensorData, b: &TensorData) -> f32 {
     assert_eq!(a.shape(), b.shape());
-    a.iter::<f32>().zip(b.iter::<f32>()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    a.iter::<f32>()
+        .zip(b.iter::<f32>())
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, f32::max)
 }
 
 fn scalar(loss: &Tensor<1>) -> f64 {
@@ -77,7 +85,10 @@ fn losses_are_those_of_transformers() {
             let labels = reference_ints(name, "masked_labels", &device);
             let loss = scalar(&model.loss(&input.with_padding(padding), labels));
             let expected = numbers["masked"]["loss"].as_f64().unwrap();
-            assert!((loss - expected).abs() < 1e-5, "{name}, masked: {loss} {expected}");
+            assert!(
+                (loss - expected).abs() < 1e-5,
+                "{name}, masked: {loss} {expected}"
+            );
         }
     }
 }
@@ -115,9 +126,16 @@ impl ModuleVisitor for Norms<'_> {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let path: Vec<&str> =
-            self.path.iter().map(String::as_str).filter(|part| !part.is_empty()).collect();
-        let path = path.join(".").replace("gamma", "weight").replace("beta", "bias");
+        let path: Vec<&str> = self
+            .path
+            .iter()
+            .map(String::as_str)
+            .filter(|part| !part.is_empty())
+            .collect();
+        let path = path
+            .join(".")
+            .replace("gamma", "weight")
+            .replace("beta", "bias");
         let gradient = param.val().grad(self.gradients).unwrap();
         let norm = gradient.square().sum().sqrt().into_scalar::<f32>();
         self.found.push((path, f64::from(norm)));
@@ -131,14 +149,23 @@ fn gradient_norms_are_those_of_transformers() {
         let model = load(name, &device);
         let tokens = reference_ints(name, "input_ids", &device);
         let gradients = model.loss(&Input::new(tokens.clone()), tokens).backward();
-        let mut norms = Norms { gradients: &gradients, path: Vec::new(), found: Vec::new() };
+        let mut norms = Norms {
+            gradients: &gradients,
+            path: Vec::new(),
+            found: Vec::new(),
+        };
         model.visit(&mut norms);
         let numbers = numbers(name);
-        let expected = numbers["grad_norms_step0_all_trainable"].as_object().unwrap();
+        let expected = numbers["grad_norms_step0_all_trainable"]
+            .as_object()
+            .unwrap();
         assert_eq!(norms.found.len(), expected.len());
         for (path, found) in norms.found {
             let expected = expected[&path].as_f64().unwrap();
-            assert!((found - expected).abs() < 1e-4 * expected, "{path}: {found} {expected}");
+            assert!(
+                (found - expected).abs() < 1e-4 * expected,
+                "{path}: {found} {expected}"
+            );
         }
     }
 }
@@ -170,7 +197,9 @@ fn padding_changes_nothing_for_what_is_not_padding() {
     let device = Device::default();
     let model = load("llama", &device);
     let tokens = reference_ints("llama", "input_ids", &device).slice([0..2, 0..10]);
-    let short = model.forward(&Input::new(tokens.clone().slice([0..2, 0..7]))).into_data();
+    let short = model
+        .forward(&Input::new(tokens.clone().slice([0..2, 0..7])))
+        .into_data();
     let flags: Vec<bool> = (0..20).map(|place| place % 10 >= 7).collect();
     let padding = Tensor::<2, Bool>::from_data(TensorData::new(flags, [2, 10]), &device);
     let padded = model.forward(&Input::new(tokens.clone()).with_padding(padding));
@@ -219,7 +248,11 @@ fn half_precision_trains_without_configuring_the_device() {
         let input = Input::new(tokens.clone());
         let exact = load(name, &device).loss(&input, tokens.clone());
         let first = scalar(&model.loss(&input, tokens.clone()));
-        assert!((first - scalar(&exact)).abs() < 0.05, "{name}: {first} {}", scalar(&exact));
+        assert!(
+            (first - scalar(&exact)).abs() < 0.05,
+            "{name}: {first} {}",
+            scalar(&exact)
+        );
         let mut optimizer = AdamWConfig::new().init();
         for _ in 0..8 {
             let loss = model.loss(&input, tokens.clone());
@@ -238,7 +271,10 @@ fn labels_that_are_all_ignored_give_no_loss_and_no_gradient() {
     let device = Device::default().autodiff();
     let model = load("llama", &device);
     let tokens = reference_ints("llama", "input_ids", &device);
-    let loss = model.loss(&Input::new(tokens.clone()), tokens.clone().full_like(IGNORED));
+    let loss = model.loss(
+        &Input::new(tokens.clone()),
+        tokens.clone().full_like(IGNORED),
+    );
     assert_eq!(scalar(&loss), 0.0);
     let one = tokens.slice([0..2, 0..1]);
     assert_eq!(scalar(&model.loss(&Input::new(one.clone()), one)), 0.0);
@@ -260,8 +296,12 @@ fn parameters_are_counted_and_ready_for_freezing() {
         }
     }
     let new = [
-        ModelConfig::Llama(LlamaConfig::new(16, 8, 2, 2)).init(&device).unwrap(),
-        ModelConfig::Gpt2(Gpt2Config::new(16, 8, 2, 2)).init(&device).unwrap(),
+        ModelConfig::Llama(LlamaConfig::new(16, 8, 2, 2))
+            .init(&device)
+            .unwrap(),
+        ModelConfig::Gpt2(Gpt2Config::new(16, 8, 2, 2))
+            .init(&device)
+            .unwrap(),
     ];
     for model in new.into_iter().chain([model]) {
         let mut ready = Ready(0);

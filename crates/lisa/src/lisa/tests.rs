@@ -11,9 +11,7 @@ use burn::optim::{
 };
 use burn::tensor::{DType, Device, FloatDType, Tensor};
 
-use crate::{
-    Bernoulli, Draw, Lisa, LisaConfig, LisaError, OnFreeze, PolicyConfig, SamplingPolicy,
-};
+use crate::{Bernoulli, Draw, Lisa, LisaConfig, LisaError, OnFreeze, PolicyConfig, SamplingPolicy};
 
 const LAYERS: usize = 6;
 const WIDTH: usize = 4;
@@ -39,8 +37,9 @@ fn net_of(device: &Device, scale: f32) -> Net {
     let mut seed = 0.0f32;
     let mut values = |n: usize| -> Tensor<1> {
         seed += 1.0;
-        let values: Vec<f32> =
-            (0..n).map(|i| ((i as f32 + 7.0 * seed) * 0.7).sin() * scale).collect();
+        let values: Vec<f32> = (0..n)
+            .map(|i| ((i as f32 + 7.0 * seed) * 0.7).sin() * scale)
+            .collect();
         Tensor::from_floats(values.as_slice(), device)
     };
     let mut linear = |bias: bool| Linear {
@@ -68,8 +67,12 @@ impl Net {
     fn loss(&self, step: usize) -> Tensor<1> {
         let weight = self.embed.weight.val();
         let (device, dtype) = (weight.device(), weight.dtype());
-        let values: Vec<f32> = (0..2 * WIDTH).map(|i| ((i + 3 * step) as f32).cos()).collect();
-        let x = Tensor::<1>::from_floats(values.as_slice(), &device).reshape([2, WIDTH]).cast(dtype);
+        let values: Vec<f32> = (0..2 * WIDTH)
+            .map(|i| ((i + 3 * step) as f32).cos())
+            .collect();
+        let x = Tensor::<1>::from_floats(values.as_slice(), &device)
+            .reshape([2, WIDTH])
+            .cast(dtype);
         let mut x = self.embed.forward(x);
         for layer in &self.layers {
             x = x.clone() + layer.forward(x).tanh();
@@ -117,7 +120,10 @@ fn train(lisa: &mut Lisa, mut model: Net, steps: std::ops::Range<usize>) -> Net 
 }
 
 fn adamw() -> impl Optimizer {
-    AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(0.01).build()
+    AdamWConfig::new()
+        .with_epsilon(1e-8)
+        .with_weight_decay(0.01)
+        .build()
 }
 
 fn init(config: &LisaConfig) -> (Lisa, Net) {
@@ -197,7 +203,9 @@ fn a_layer_that_left_has_no_moments_and_one_that_stays_keeps_them() {
 #[test]
 fn keep_grows_to_the_plain_optimizer_and_offload_keeps_the_device_flat() {
     let run = |on_freeze| {
-        let config = LisaConfig::new().with_sampling_period(1).with_on_freeze(on_freeze);
+        let config = LisaConfig::new()
+            .with_sampling_period(1)
+            .with_on_freeze(on_freeze);
         let (mut lisa, model) = init(&config);
         let model = train(&mut lisa, model, 0..60);
         (lisa, model)
@@ -218,7 +226,9 @@ fn keep_grows_to_the_plain_optimizer_and_offload_keeps_the_device_flat() {
 #[test]
 fn with_every_layer_active_it_is_the_plain_optimizer_bit_for_bit() {
     fn check<O: Optimizer>(name: &str, optimizer: O) {
-        let config = LisaConfig::new().with_active_layers(LAYERS).with_sampling_period(2);
+        let config = LisaConfig::new()
+            .with_active_layers(LAYERS)
+            .with_sampling_period(2);
         let model = net(&device());
         let mut plain = ModuleOptimizer::from(optimizer.clone());
         let (mut lisa, mut ours) = config.init(optimizer, model.clone()).unwrap();
@@ -235,7 +245,10 @@ fn with_every_layer_active_it_is_the_plain_optimizer_bit_for_bit() {
     let momentum = MomentumConfig::new();
     check("AdamW", adamw());
     check("SGD", SgdConfig::new().build());
-    check("SGD with momentum", SgdConfig::new().with_momentum(Some(momentum)).build());
+    check(
+        "SGD with momentum",
+        SgdConfig::new().with_momentum(Some(momentum)).build(),
+    );
     check("Lion", LionConfig::new().build());
     check("Adafactor", AdafactorConfig::new().build());
     check("Adan", AdanConfig::new().build());
@@ -252,11 +265,15 @@ fn state_bytes(optimizer: ModuleOptimizer) -> usize {
 #[test]
 fn groups_have_their_own_optimizer_and_their_moments_are_dropped_as_well() {
     let bias = ParamGroup::from_predicate("bias");
-    let config = LisaConfig::new().with_sampling_period(2).with_active_layers(LAYERS);
+    let config = LisaConfig::new()
+        .with_sampling_period(2)
+        .with_active_layers(LAYERS);
     let model = net(&device());
-    let mut plain = ModuleOptimizer::from(MuonConfig::new().build())
-        .with_group(bias.clone(), adamw(), None);
-    let (lisa, mut ours) = config.init(MuonConfig::new().build(), model.clone()).unwrap();
+    let mut plain =
+        ModuleOptimizer::from(MuonConfig::new().build()).with_group(bias.clone(), adamw(), None);
+    let (lisa, mut ours) = config
+        .init(MuonConfig::new().build(), model.clone())
+        .unwrap();
     let mut lisa = lisa.with_group(bias.clone(), adamw(), None);
     let mut theirs = model.clone();
     for step in 0..6 {
@@ -281,7 +298,11 @@ fn learning_rates_by_group_and_clipping_by_tensor_are_burns() {
         let base = burn::lr_scheduler::linear::LinearLrSchedulerConfig::new(0.1, 0.1, 9);
         let head = burn::lr_scheduler::linear::LinearLrSchedulerConfig::new(0.9, 0.9, 9);
         let config = ModuleLrSchedulerConfig::new(base.into());
-        config.with_group(ParamGroup::from_predicate("head"), head).init().unwrap().step()
+        config
+            .with_group(ParamGroup::from_predicate("head"), head)
+            .init()
+            .unwrap()
+            .step()
     };
     let clipping = GradientClipping::Norm(0.01);
     let config = LisaConfig::new().with_active_layers(LAYERS);
@@ -300,19 +321,33 @@ fn learning_rates_by_group_and_clipping_by_tensor_are_burns() {
 
 #[test]
 fn the_global_norm_is_taken_over_all_that_trains() {
-    let config = LisaConfig::new().with_max_grad_norm(Some(0.125)).with_active_layers(1);
+    let config = LisaConfig::new()
+        .with_max_grad_norm(Some(0.125))
+        .with_active_layers(1);
     let sgd = SgdConfig::new().build();
     let policy = Fixed(&[&[3]]);
     let (mut lisa, model) = config.init_with(policy, sgd, net(&device())).unwrap();
     let before = model.clone();
     let grads = model.grads(0);
     let squares = |t: Tensor<2>| t.square().sum().into_scalar::<f32>();
-    let weight = |net: &Net| [&net.embed.weight, &net.head.weight, &net.layers[3].weight]
-        .map(Param::val);
-    let ids = [before.embed.weight.id, before.head.weight.id, before.layers[3].weight.id];
+    let weight =
+        |net: &Net| [&net.embed.weight, &net.head.weight, &net.layers[3].weight].map(Param::val);
+    let ids = [
+        before.embed.weight.id,
+        before.head.weight.id,
+        before.layers[3].weight.id,
+    ];
     let bias = before.layers[3].bias.as_ref().unwrap().id;
-    let norm = (ids.iter().map(|&id| squares(grads.get::<2>(id).unwrap())).sum::<f32>()
-        + grads.get::<1>(bias).unwrap().square().sum().into_scalar::<f32>())
+    let norm = (ids
+        .iter()
+        .map(|&id| squares(grads.get::<2>(id).unwrap()))
+        .sum::<f32>()
+        + grads
+            .get::<1>(bias)
+            .unwrap()
+            .square()
+            .sum()
+            .into_scalar::<f32>())
     .sqrt();
     assert!(norm > 0.2, "{norm}");
     let model = lisa.step(1.0, model, grads);
@@ -345,14 +380,19 @@ fn an_accumulator_that_crosses_a_draw_never_updates_a_frozen_layer() {
     let model = lisa.step(0.05, model, accumulator.grads());
     let changed = changed(&before, &model);
     assert!(changed.contains("layers.4.weight") && changed.contains("embed.weight"));
-    assert!(!changed.iter().any(|path| path.starts_with("layers.0")), "{changed:?}");
+    assert!(
+        !changed.iter().any(|path| path.starts_with("layers.0")),
+        "{changed:?}"
+    );
     assert_eq!(lisa.active_layers(), [0, 1]);
 }
 
 #[test]
 fn several_devices_step_as_one_with_the_sum_of_their_gradients() {
     use burn::optim::MultiGradientsParams;
-    let config = LisaConfig::new().with_sampling_period(2).with_max_grad_norm(Some(0.5));
+    let config = LisaConfig::new()
+        .with_sampling_period(2)
+        .with_max_grad_norm(Some(0.5));
     let (mut one, mut a) = init(&config);
     let (mut many, mut b) = init(&config);
     for step in 0..6 {
@@ -364,7 +404,10 @@ fn several_devices_step_as_one_with_the_sum_of_their_gradients() {
         };
         a = one.step(0.05, a, sum);
         let device = b.head.weight.val().device().inner();
-        let grads = vec![(b.grads(step), device.clone()), (b.grads(step + 100), device)];
+        let grads = vec![
+            (b.grads(step), device.clone()),
+            (b.grads(step + 100), device),
+        ];
         b = many.step_multi(0.05, b, MultiGradientsParams { grads });
     }
     let (a, b) = (a.bits(), b.bits());
@@ -421,21 +464,34 @@ fn an_empty_draw_trains_the_always_on_parameters_alone() {
 #[test]
 fn every_refusal_says_what_was_found() {
     let refusal = |config: LisaConfig| {
-        config.init(adamw(), net(&device())).map(|_| ()).unwrap_err().to_string()
+        config
+            .init(adamw(), net(&device()))
+            .map(|_| ())
+            .unwrap_err()
+            .to_string()
     };
     let config = LisaConfig::new;
     assert!(refusal(config().with_active_layers(7)).contains("is 7 and the model has 6 layers"));
     let nothing = ParamGroup::from_predicate("no such");
     let message = refusal(config().with_frozen(Some(nothing)));
-    assert!(message.contains("matches none of 14") && message.contains("embed.weight"), "{message}");
+    assert!(
+        message.contains("matches none of 14") && message.contains("embed.weight"),
+        "{message}"
+    );
     let policy = PolicyConfig::Bernoulli(vec![0.5; 5]);
     assert!(refusal(config().with_policy(policy)).contains("5 probabilities and the model 6"));
     let everything = refusal(config().with_frozen(Some(ParamGroup::all())));
     assert!(everything.contains("is frozen altogether"), "{everything}");
-    let plain = config().init(adamw(), net(&Device::flex())).map(|_| ()).unwrap_err();
+    let plain = config()
+        .init(adamw(), net(&Device::flex()))
+        .map(|_| ())
+        .unwrap_err();
     assert!(plain.to_string().contains("autodiff"), "{plain}");
 
-    let bad = config().init_with(Fixed(&[&[9]]), adamw(), net(&device())).map(|_| ()).unwrap_err();
+    let bad = config()
+        .init_with(Fixed(&[&[9]]), adamw(), net(&device()))
+        .map(|_| ())
+        .unwrap_err();
     assert!(bad.to_string().contains("drew layer 9 of 6"), "{bad}");
 }
 
@@ -489,7 +545,9 @@ fn anew<const D: usize>(param: &Param<Tensor<D>>) -> Param<Tensor<D>> {
 #[test]
 fn a_resumed_run_is_the_uninterrupted_one_bit_for_bit() {
     for on_freeze in [OnFreeze::Drop, OnFreeze::Keep, OnFreeze::Offload] {
-        let config = LisaConfig::new().with_sampling_period(4).with_on_freeze(on_freeze);
+        let config = LisaConfig::new()
+            .with_sampling_period(4)
+            .with_on_freeze(on_freeze);
         // The boundary, one before, one after, the middle, and before anything was stepped.
         for at in [8, 7, 9, 6, 0] {
             resumes(&config, net, at);
@@ -519,28 +577,47 @@ fn a_record_of_another_run_is_refused_by_its_difference() {
     };
     let fresh = || net(&device());
     let message = refusal(&config.clone().with_seed(1), fresh());
-    assert!(message.contains("its seed is 42, this run's is 1"), "{message}");
+    assert!(
+        message.contains("its seed is 42, this run's is 1"),
+        "{message}"
+    );
     let bernoulli = PolicyConfig::Bernoulli(Vec::new());
     let message = refusal(&config.clone().with_policy(bernoulli), fresh());
     assert!(message.contains("its policy is \"uniform\", this run's is \"bernoulli\""));
     let mut short = fresh();
     short.layers.pop();
     let message = refusal(&config, short);
-    assert!(message.contains("its number of layers is 6, this run's is 5"), "{message}");
+    assert!(
+        message.contains("its number of layers is 6, this run's is 5"),
+        "{message}"
+    );
     let mut other = fresh();
     other.head = LinearConfig::new(WIDTH, 3).with_bias(false).init(&device());
     let message = refusal(&config, other);
-    assert!(message.contains("`head.weight` of shape [4, 4]"), "{message}");
+    assert!(
+        message.contains("`head.weight` of shape [4, 4]"),
+        "{message}"
+    );
 
     let bytes = std::fs::read(&path).unwrap();
-    for (name, bytes) in [("half", &bytes[..bytes.len() / 2]), ("empty", &[][..]), ("text", b"hi")] {
+    for (name, bytes) in [
+        ("half", &bytes[..bytes.len() / 2]),
+        ("empty", &[][..]),
+        ("text", b"hi"),
+    ] {
         std::fs::write(&path, bytes).unwrap();
         let message = refusal(&config, fresh());
-        assert!(message.contains("cannot read the record"), "{name}: {message}");
+        assert!(
+            message.contains("cannot read the record"),
+            "{name}: {message}"
+        );
     }
     std::fs::remove_file(&path).unwrap();
     assert!(refusal(&config, fresh()).contains("run.lisa"));
-    assert!(lisa.save(dir.path().join("no/such/folder/run.lisa")).is_err());
+    assert!(
+        lisa.save(dir.path().join("no/such/folder/run.lisa"))
+            .is_err()
+    );
 }
 
 #[test]
@@ -565,14 +642,19 @@ fn half_precision_trains_through_masters_and_without_them_does_not_move() {
     let masters = run(true, true);
     let plain = run(false, true);
     assert!(exact > 0.0);
-    assert!((masters / exact - 1.0).abs() < 0.25, "masters {masters}, f32 {exact}");
+    assert!(
+        (masters / exact - 1.0).abs() < 0.25,
+        "masters {masters}, f32 {exact}"
+    );
     assert!(plain.abs() < 0.25 * exact, "plain {plain}, f32 {exact}");
 }
 
 #[test]
 fn half_precision_moments_are_f32_with_masters_only() {
     for (masters, bytes) in [(true, 4), (false, 2)] {
-        let config = LisaConfig::new().with_master_weights(masters).with_active_layers(1);
+        let config = LisaConfig::new()
+            .with_master_weights(masters)
+            .with_active_layers(1);
         let (mut lisa, model) = config.init(adamw(), half(net(&device()))).unwrap();
         let model = train(&mut lisa, model, 0..2);
         let trained = (2 * WIDTH * WIDTH + WIDTH * WIDTH + WIDTH) as u64;
@@ -586,7 +668,9 @@ fn half_precision_moments_are_f32_with_masters_only() {
 fn dropped_masters_are_taken_anew_from_the_weights() {
     let config = LisaConfig::new().with_sampling_period(1);
     let policy = Fixed(&[&[0], &[1]]);
-    let (mut lisa, model) = config.init_with(policy, adamw(), half(net(&device()))).unwrap();
+    let (mut lisa, model) = config
+        .init_with(policy, adamw(), half(net(&device())))
+        .unwrap();
     let _ = train(&mut lisa, model, 0..9);
     // Only what trains next and was stepped before holds a master: embed and head.
     assert_eq!(lisa.master_bytes(), 4 * (2 * WIDTH * WIDTH) as u64);
@@ -601,6 +685,9 @@ fn the_description_counts_every_parameter_once() {
     assert_eq!(split.active, 2 * (WIDTH * WIDTH + WIDTH));
     assert_eq!(split.layers.iter().filter(|l| l.active).count(), 2);
     let text = lisa.to_string();
-    assert!(text.contains("policy uniform") && text.contains("layers.5"), "{text}");
+    assert!(
+        text.contains("policy uniform") && text.contains("layers.5"),
+        "{text}"
+    );
     assert_eq!(Bernoulli::default().name(), "bernoulli");
 }

@@ -152,7 +152,10 @@ mod tests {
             assert_eq!(layers.len(), 1);
             counts[layers[0]] += 1;
         }
-        assert!(counts[1] == 0 && counts[0] > 60 && counts[2] > 60, "{counts:?}");
+        assert!(
+            counts[1] == 0 && counts[0] > 60 && counts[2] > 60,
+            "{counts:?}"
+        );
     }
 
     #[test]
@@ -165,6 +168,10 @@ mod tests {
         assert!(message(vec![0.5, 1.5], true).contains("layer 1 is 1.5"));
         assert!(message(vec![f64::NAN, 0.5], true).contains("layer 0 is NaN"));
         assert!(message(vec![0.0, 0.0], false).contains("every layer has probability 0"));
-        assert!(Bernoulli::new(vec![0.0, 0.0]).validate(&Draw::new(0, 0, 2, 1)).is_ok());
+        assert!(
+            Bernoulli::new(vec![0.0, 0.0])
+                .validate(&Draw::new(0, 0, 2, 1))
+                .is_ok()
+        );
     }
 }

@@ -1,0 +1,1 @@
+//! The tests are in `system.rs`; this library is empty.
