@@ -1,1 +1,333 @@
+use super::*;
+use crate::config::{Gpt2Config, LlamaConfig};
+use crate::input::Input;
+use crate::model::tests::fixture;
+use burn::store::bridge::to_data;
+use burn::tensor::{Int, Tensor, TensorData};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use tempfile::TempDir;
 
+const FIXTURES: [&str; 6] = ["llama", "gpt2", "mistral", "qwen2", "qwen3", "llama_tied"];
+
+fn load(dir: impl AsRef<Path>) -> Result<CausalLm, LisaError> {
+    Checkpoint::open(dir)?.load(&Device::default(), None)
+}
+
+/// The tensors of a folder as they are stored.
+fn stored(dir: &Path) -> BTreeMap<String, TensorData> {
+    let tensors = shards::read(dir).unwrap();
+    tensors.into_iter().map(|tensor| (tensor.name.clone(), to_data(&tensor).unwrap())).collect()
+}
+
+/// Writes a safetensors file byte by byte: a header's length, the header, the data.
+fn write_safetensors(path: &Path, tensors: &BTreeMap<String, TensorData>) {
+    let mut header = serde_json::Map::new();
+    let mut data = Vec::new();
+    for (name, tensor) in tensors {
+        let start = data.len();
+        data.extend_from_slice(tensor.as_bytes());
+        let dtype = match tensor.dtype() {
+            DType::I64 => "I64",
+            DType::F32 => "F32",
+            other => unreachable!("{other:?} is in no test"),
+        };
+        let shape: Vec<usize> = tensor.shape().iter().copied().collect();
+        let entry = json!({"dtype": dtype, "shape": shape, "data_offsets": [start, data.len()]});
+        header.insert(name.clone(), entry);
+    }
+    let header = Value::Object(header).to_string();
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend_from_slice(header.as_bytes());
+    bytes.extend(data);
+    fs::write(path, bytes).unwrap();
+}
+
+/// A folder with a fixture's configuration and its tensors, changed.
+fn altered(name: &str, change: impl FnOnce(&mut BTreeMap<String, TensorData>)) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    fs::copy(fixture(name).join("config.json"), dir.path().join("config.json")).unwrap();
+    let mut tensors = stored(&fixture(name));
+    change(&mut tensors);
+    write_safetensors(&dir.path().join(shards::SINGLE), &tensors);
+    dir
+}
+
+fn message(result: Result<CausalLm, LisaError>) -> String {
+    let error = result.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Checkpoint, "{error}");
+    error.to_string()
+}
+
+fn save_to(dir: &Path, model: &CausalLm, source: Option<&Checkpoint>, max_shard_bytes: usize) {
+    save(model, dir, &SaveOptions { source, max_shard_bytes }).unwrap();
+}
+
+#[test]
+fn what_is_saved_loads_bit_equal_in_one_file_and_in_shards() {
+    for name in FIXTURES {
+        let source = Checkpoint::open(fixture(name)).unwrap();
+        let original = stored(source.dir());
+        for device in [Device::default(), Device::default().autodiff()] {
+            let model = source.load(&device, None).unwrap();
+            for limit in [usize::MAX, 20_000, 1] {
+                let dir = tempfile::tempdir().unwrap();
+                save_to(dir.path(), &model, Some(&source), limit);
+                assert_eq!(stored(dir.path()), original, "{name} in files of {limit}");
+                assert_eq!(dir.path().join(shards::INDEX).is_file(), limit < usize::MAX);
+                let again = load(dir.path()).unwrap();
+                let twice = tempfile::tempdir().unwrap();
+                save_to(twice.path(), &again, None, usize::MAX);
+                assert_eq!(stored(twice.path()), original);
+            }
+        }
+    }
+}
+
+#[test]
+fn half_precision_is_loaded_saved_and_said() {
+    let source = Checkpoint::open(fixture("llama")).unwrap();
+    let dtypes = [(FloatDType::BF16, "bfloat16"), (FloatDType::F16, "float16")];
+    for (dtype, name) in dtypes {
+        let model = source.load(&Device::default(), Some(dtype)).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        save_to(dir.path(), &model, Some(&source), usize::MAX);
+        let config = fs::read_to_string(dir.path().join("config.json")).unwrap();
+        let config: Value = serde_json::from_str(&config).unwrap();
+        assert_eq!(config["dtype"], name);
+        let saved = stored(dir.path());
+        assert!(saved.values().all(|tensor| tensor.dtype() == DType::from(dtype)));
+        let again = load(dir.path()).unwrap();
+        assert_eq!(again.dtype(), DType::from(dtype));
+        let twice = tempfile::tempdir().unwrap();
+        save_to(twice.path(), &again, None, 20_000);
+        assert_eq!(stored(twice.path()), saved);
+    }
+}
+
+#[test]
+fn the_index_says_where_tensors_are_and_how_large_all_are() {
+    let model = load(fixture("llama")).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    save_to(dir.path(), &model, None, 100_000);
+    let index = fs::read_to_string(dir.path().join(shards::INDEX)).unwrap();
+    let index: Value = serde_json::from_str(&index).unwrap();
+    assert_eq!(index["metadata"]["total_size"], 4 * model.num_parameters());
+    assert_eq!(index["weight_map"].as_object().unwrap().len(), 39);
+    let files: Vec<String> = fs::read_dir(dir.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|file| file.ends_with(".safetensors"))
+        .collect();
+    for file in &files {
+        assert!(file.ends_with(&format!("-of-{:05}.safetensors", files.len())), "{file}");
+        assert!(fs::metadata(dir.path().join(file)).unwrap().len() < 103_000);
+        let bytes = fs::read(dir.path().join(file)).unwrap();
+        let header = String::from_utf8_lossy(&bytes[8..200]).into_owned();
+        assert!(header.contains(r#""__metadata__":{"format":"pt"}"#), "{header}");
+    }
+}
+
+#[test]
+fn the_tokenizer_and_the_text_of_the_configuration_are_carried_over() {
+    let from = altered("llama", |_| ());
+    let config = fs::read_to_string(from.path().join("config.json")).unwrap();
+    let config = config.replace("\"use_cache\"", "\"something_of_its_own\": [1, 2],\n  \"use_cache\"");
+    for (file, text) in [
+        ("config.json", config.as_str()),
+        ("tokenizer.json", "{}"),
+        ("chat_template.jinja", "{{ x }}"),
+        ("notes.txt", "not carried"),
+    ] {
+        fs::write(from.path().join(file), text).unwrap();
+    }
+    let source = Checkpoint::open(from.path()).unwrap();
+    let model = source.load(&Device::default(), None).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    save_to(dir.path(), &model, Some(&source), usize::MAX);
+    let read = |file: &str| fs::read_to_string(dir.path().join(file)).unwrap();
+    assert_eq!(read("config.json"), config);
+    assert_eq!((read("tokenizer.json"), read("chat_template.jinja")), ("{}".into(), "{{ x }}".into()));
+    assert!(!dir.path().join("notes.txt").exists());
+}
+
+#[test]
+fn saving_again_leaves_nothing_of_the_earlier_save() {
+    let model = load(fixture("gpt2")).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let files = || {
+        let names = fs::read_dir(dir.path()).unwrap();
+        let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.collect::<std::collections::BTreeSet<_>>()
+    };
+    save_to(dir.path(), &model, None, 100_000);
+    assert!(files().len() > 4);
+    save_to(dir.path(), &model, None, usize::MAX);
+    assert_eq!(files(), ["config.json", "model.safetensors"].map(String::from).into());
+    save_to(dir.path(), &model, None, 300_000);
+    assert!(!files().contains("model.safetensors"));
+    load(dir.path()).unwrap();
+    // Into the folder that the model came from.
+    let source = Checkpoint::open(dir.path()).unwrap();
+    save_to(dir.path(), &model, Some(&source), usize::MAX);
+    assert_eq!(stored(dir.path()), stored(&fixture("gpt2")));
+}
+
+#[test]
+fn buffers_tied_heads_and_bare_gpt2_names_are_accepted() {
+    let extra = || TensorData::new(vec![1.0f32; 4], [2, 2]);
+    let tied = altered("llama_tied", |tensors| {
+        let head = tensors["model.embed_tokens.weight"].clone();
+        tensors.insert("lm_head.weight".into(), head);
+        tensors.insert("model.layers.0.self_attn.rotary_emb.inv_freq".into(), extra());
+    });
+    load(tied.path()).unwrap();
+    let bare = altered("gpt2", |tensors| {
+        let renamed = tensors.iter().map(|(name, tensor)| {
+            (name.strip_prefix("transformer.").unwrap().to_owned(), tensor.clone())
+        });
+        *tensors = renamed.collect();
+        tensors.insert("h.0.attn.bias".into(), extra());
+        tensors.insert("h.0.attn.masked_bias".into(), extra());
+    });
+    let dir = tempfile::tempdir().unwrap();
+    save_to(dir.path(), &load(bare.path()).unwrap(), None, usize::MAX);
+    assert_eq!(stored(dir.path()), stored(&fixture("gpt2")));
+}
+
+#[test]
+fn tensors_that_do_not_fit_are_named() {
+    let data = |shape: [usize; 2]| TensorData::new(vec![0.0f32; shape[0] * shape[1]], shape);
+    let up = "model.layers.1.mlp.up_proj.weight";
+    let missing = altered("llama", |tensors| drop(tensors.remove(up)));
+    assert!(message(load(missing.path())).contains(&format!("1 tensors are missing: {up}")));
+    let norm = altered("llama", |tensors| drop(tensors.remove("model.norm.weight")));
+    assert!(message(load(norm.path())).contains("missing: model.norm.weight"));
+    let head = altered("llama", |tensors| drop(tensors.remove("lm_head.weight")));
+    assert!(message(load(head.path())).contains("missing: lm_head.weight"));
+    let extra = altered("llama", |tensors| {
+        tensors.insert("model.layers.4.mlp.up_proj.weight".into(), data([128, 64]));
+    });
+    assert!(message(load(extra.path())).contains("model.layers.4.mlp.up_proj.weight"));
+    // The shapes are those of the file.
+    let shape = altered("llama", |tensors| drop(tensors.insert(up.into(), data([127, 64]))));
+    let found = message(load(shape.path()));
+    assert!(found.contains(&format!("{up} has shape [127, 64], but config.json asks for [128, 64]")));
+    let attn = "transformer.h.0.attn.c_attn.weight";
+    let shape = altered("gpt2", |tensors| drop(tensors.insert(attn.into(), data([64, 190]))));
+    let found = message(load(shape.path()));
+    assert!(found.contains(&format!("{attn} has shape [64, 190], but config.json asks for [64, 192]")));
+    let ints = altered("llama", |tensors| {
+        tensors.insert(up.into(), TensorData::new(vec![0i64; 128 * 64], [128, 64]));
+    });
+    assert!(message(load(ints.path())).contains(&format!("{up} is I64")));
+}
+
+#[test]
+fn files_that_are_broken_are_named() {
+    let model = load(fixture("llama")).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let shard = "model-00002-of-00010.safetensors";
+    let edit = |change: &dyn Fn(&mut Value)| {
+        save_to(dir.path(), &model, None, 80_000);
+        let path = dir.path().join(shards::INDEX);
+        let mut index: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        change(&mut index["weight_map"]);
+        fs::write(path, index.to_string()).unwrap();
+        load(dir.path())
+    };
+    edit(&|_| ()).unwrap();
+    let name = "model.norm.weight";
+    for outside in ["../model.safetensors", "/etc/passwd", "a/b.safetensors", "..", ""] {
+        let found = message(edit(&|map| map[name] = outside.into()));
+        assert!(found.contains(name) && found.contains("not a file of the folder"), "{found}");
+    }
+    let found = message(edit(&|map| map[name] = "gone.safetensors".into()));
+    assert!(found.contains(name) && found.contains("gone.safetensors"), "{found}");
+    let found = message(edit(&|map| map["model.extra.weight"] = map[name].clone()));
+    assert!(found.contains("model.extra.weight is not in"), "{found}");
+    let found = message(edit(&|map| drop(map.as_object_mut().unwrap().remove(name))));
+    assert!(found.contains(&format!("tensor {name} is in")), "{found}");
+    let found = message(edit(&|map| *map = json!({})));
+    assert!(found.contains("names no tensors"), "{found}");
+    let found = message(edit(&|map| *map = json!(3)));
+    assert!(found.contains("is not an index"), "{found}");
+
+    save_to(dir.path(), &model, None, 80_000);
+    let shard = fs::read_dir(dir.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.to_string_lossy().contains("model-00002-of-"))
+        .unwrap_or_else(|| dir.path().join(shard));
+    let bytes = fs::read(&shard).unwrap();
+    for kept in [bytes.len() - 1, bytes.len() / 2, 100, 8, 0] {
+        fs::write(&shard, &bytes[..kept]).unwrap();
+        let found = message(load(dir.path()));
+        assert!(found.contains("model-00002-of-") && found.contains("truncated"), "{found}");
+    }
+    fs::remove_file(&shard).unwrap();
+    assert!(message(load(dir.path())).contains("which is not there"));
+}
+
+#[test]
+fn folders_that_are_no_checkpoint_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let refused = || message(load(dir.path()));
+    assert!(refused().contains("config.json cannot be read"));
+    fs::copy(fixture("llama").join("config.json"), dir.path().join("config.json")).unwrap();
+    assert!(refused().contains("has no model.safetensors and no"));
+    fs::write(dir.path().join("pytorch_model.bin"), "").unwrap();
+    assert!(refused().contains("pytorch_model.bin is not read"));
+    fs::write(dir.path().join("config.json"), r#"{"model_type": "bert"}"#).unwrap();
+    let error = load(dir.path()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Model);
+    assert!(error.message().contains("config.json: the model's configuration: model_type \"bert\""));
+}
+
+#[test]
+fn saving_where_that_cannot_be_is_an_error() {
+    let model = load(fixture("llama")).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    fs::write(&file, "").unwrap();
+    let error = save(&model, &file, &SaveOptions::default()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io);
+    assert!(error.message().contains("file"), "{error}");
+}
+
+/// Writes folders, with the logits computed here, for `tests/check_transformers.py`: new models and
+/// fixtures saved again. Run with `LISA_CHECK_DIR` set to an empty folder.
+#[test]
+#[ignore = "writes folders for a script in Python"]
+fn write_folders_for_transformers() {
+    let root = PathBuf::from(std::env::var("LISA_CHECK_DIR").unwrap());
+    let device = Device::default();
+    device.seed(5);
+    let llama = LlamaConfig {
+        num_key_value_heads: 2,
+        initializer_range: 0.2,
+        ..LlamaConfig::new(64, 32, 2, 4)
+    };
+    let gpt2 = Gpt2Config { initializer_range: 0.2, ..Gpt2Config::new(64, 32, 2, 4) };
+    let tied_off = Gpt2Config { tie_word_embeddings: false, ..gpt2.clone() };
+    let mut models: Vec<(String, CausalLm)> = vec![
+        ("new_llama".into(), ModelConfig::Llama(llama).init(&device).unwrap()),
+        ("new_gpt2".into(), ModelConfig::Gpt2(gpt2).init(&device).unwrap()),
+        ("new_gpt2_untied".into(), ModelConfig::Gpt2(tied_off).init(&device).unwrap()),
+    ];
+    for name in FIXTURES {
+        models.push((format!("again_{name}"), load(fixture(name)).unwrap()));
+    }
+    for (name, model) in models {
+        let dir = root.join(name);
+        save_to(&dir, &model, None, 50_000);
+        let ids: Vec<i64> = (0..48).map(|place| (place * place * 7 + 3) % 64).collect();
+        let tokens = Tensor::<2, Int>::from_data(TensorData::new(ids, [2, 24]), &device);
+        let logits = model.forward(&Input::new(tokens.clone())).into_data();
+        let tensors = BTreeMap::from([
+            ("input_ids".to_owned(), tokens.into_data().convert::<i64>()),
+            ("logits".to_owned(), logits),
+        ]);
+        write_safetensors(&dir.join("logits"), &tensors);
+    }
+}

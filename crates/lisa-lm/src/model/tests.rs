@@ -258,7 +258,7 @@ fn half_precision_trains_without_configuring_the_device() {
             let loss = model.loss(&input, tokens.clone());
             assert_eq!(loss.dtype(), DType::F32);
             let gradients = GradientsParams::from_grads(loss.backward(), &model);
-            model = optimizer.step(3e-3.into(), model, gradients);
+            model = optimizer.step(3e-3, model, gradients);
         }
         assert_eq!(model.dtype(), DType::from(dtype));
         let last = scalar(&model.loss(&input, tokens));
