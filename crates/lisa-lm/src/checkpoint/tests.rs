@@ -17,7 +17,10 @@ fn load(dir: impl AsRef<Path>) -> Result<CausalLm, LisaError> {
 /// The tensors of a folder as they are stored.
 fn stored(dir: &Path) -> BTreeMap<String, TensorData> {
     let tensors = shards::read(dir).unwrap();
-    tensors.into_iter().map(|tensor| (tensor.name.clone(), to_data(&tensor).unwrap())).collect()
+    tensors
+        .into_iter()
+        .map(|tensor| (tensor.name.clone(), to_data(&tensor).unwrap()))
+        .collect()
 }
 
 /// Writes a safetensors file byte by byte: a header's length, the header, the data.
@@ -46,7 +49,11 @@ fn write_safetensors(path: &Path, tensors: &BTreeMap<String, TensorData>) {
 /// A folder with a fixture's configuration and its tensors, changed.
 fn altered(name: &str, change: impl FnOnce(&mut BTreeMap<String, TensorData>)) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
-    fs::copy(fixture(name).join("config.json"), dir.path().join("config.json")).unwrap();
+    fs::copy(
+        fixture(name).join("config.json"),
+        dir.path().join("config.json"),
+    )
+    .unwrap();
     let mut tensors = stored(&fixture(name));
     change(&mut tensors);
     write_safetensors(&dir.path().join(shards::SINGLE), &tensors);
@@ -60,7 +67,15 @@ fn message(result: Result<CausalLm, LisaError>) -> String {
 }
 
 fn save_to(dir: &Path, model: &CausalLm, source: Option<&Checkpoint>, max_shard_bytes: usize) {
-    save(model, dir, &SaveOptions { source, max_shard_bytes }).unwrap();
+    save(
+        model,
+        dir,
+        &SaveOptions {
+            source,
+            max_shard_bytes,
+        },
+    )
+    .unwrap();
 }
 
 #[test]
@@ -96,7 +111,11 @@ fn half_precision_is_loaded_saved_and_said() {
         let config: Value = serde_json::from_str(&config).unwrap();
         assert_eq!(config["dtype"], name);
         let saved = stored(dir.path());
-        assert!(saved.values().all(|tensor| tensor.dtype() == DType::from(dtype)));
+        assert!(
+            saved
+                .values()
+                .all(|tensor| tensor.dtype() == DType::from(dtype))
+        );
         let again = load(dir.path()).unwrap();
         assert_eq!(again.dtype(), DType::from(dtype));
         let twice = tempfile::tempdir().unwrap();
@@ -120,11 +139,17 @@ fn the_index_says_where_tensors_are_and_how_large_all_are() {
         .filter(|file| file.ends_with(".safetensors"))
         .collect();
     for file in &files {
-        assert!(file.ends_with(&format!("-of-{:05}.safetensors", files.len())), "{file}");
+        assert!(
+            file.ends_with(&format!("-of-{:05}.safetensors", files.len())),
+            "{file}"
+        );
         assert!(fs::metadata(dir.path().join(file)).unwrap().len() < 103_000);
         let bytes = fs::read(dir.path().join(file)).unwrap();
         let header = String::from_utf8_lossy(&bytes[8..200]).into_owned();
-        assert!(header.contains(r#""__metadata__":{"format":"pt"}"#), "{header}");
+        assert!(
+            header.contains(r#""__metadata__":{"format":"pt"}"#),
+            "{header}"
+        );
     }
 }
 
@@ -132,7 +157,10 @@ fn the_index_says_where_tensors_are_and_how_large_all_are() {
 fn the_tokenizer_and_the_text_of_the_configuration_are_carried_over() {
     let from = altered("llama", |_| ());
     let config = fs::read_to_string(from.path().join("config.json")).unwrap();
-    let config = config.replace("\"use_cache\"", "\"something_of_its_own\": [1, 2],\n  \"use_cache\"");
+    let config = config.replace(
+        "\"use_cache\"",
+        "\"something_of_its_own\": [1, 2],\n  \"use_cache\"",
+    );
     for (file, text) in [
         ("config.json", config.as_str()),
         ("tokenizer.json", "{}"),
@@ -147,7 +175,10 @@ fn the_tokenizer_and_the_text_of_the_configuration_are_carried_over() {
     save_to(dir.path(), &model, Some(&source), usize::MAX);
     let read = |file: &str| fs::read_to_string(dir.path().join(file)).unwrap();
     assert_eq!(read("config.json"), config);
-    assert_eq!((read("tokenizer.json"), read("chat_template.jinja")), ("{}".into(), "{{ x }}".into()));
+    assert_eq!(
+        (read("tokenizer.json"), read("chat_template.jinja")),
+        ("{}".into(), "{{ x }}".into())
+    );
     assert!(!dir.path().join("notes.txt").exists());
 }
 
@@ -163,7 +194,12 @@ fn saving_again_leaves_nothing_of_the_earlier_save() {
     save_to(dir.path(), &model, None, 100_000);
     assert!(files().len() > 4);
     save_to(dir.path(), &model, None, usize::MAX);
-    assert_eq!(files(), ["config.json", "model.safetensors"].map(String::from).into());
+    assert_eq!(
+        files(),
+        ["config.json", "model.safetensors"]
+            .map(String::from)
+            .into()
+    );
     save_to(dir.path(), &model, None, 300_000);
     assert!(!files().contains("model.safetensors"));
     load(dir.path()).unwrap();
@@ -179,12 +215,18 @@ fn buffers_tied_heads_and_bare_gpt2_names_are_accepted() {
     let tied = altered("llama_tied", |tensors| {
         let head = tensors["model.embed_tokens.weight"].clone();
         tensors.insert("lm_head.weight".into(), head);
-        tensors.insert("model.layers.0.self_attn.rotary_emb.inv_freq".into(), extra());
+        tensors.insert(
+            "model.layers.0.self_attn.rotary_emb.inv_freq".into(),
+            extra(),
+        );
     });
     load(tied.path()).unwrap();
     let bare = altered("gpt2", |tensors| {
         let renamed = tensors.iter().map(|(name, tensor)| {
-            (name.strip_prefix("transformer.").unwrap().to_owned(), tensor.clone())
+            (
+                name.strip_prefix("transformer.").unwrap().to_owned(),
+                tensor.clone(),
+            )
         });
         *tensors = renamed.collect();
         tensors.insert("h.0.attn.bias".into(), extra());
@@ -210,13 +252,21 @@ fn tensors_that_do_not_fit_are_named() {
     });
     assert!(message(load(extra.path())).contains("model.layers.4.mlp.up_proj.weight"));
     // The shapes are those of the file.
-    let shape = altered("llama", |tensors| drop(tensors.insert(up.into(), data([127, 64]))));
+    let shape = altered("llama", |tensors| {
+        drop(tensors.insert(up.into(), data([127, 64])))
+    });
     let found = message(load(shape.path()));
-    assert!(found.contains(&format!("{up} has shape [127, 64], but config.json asks for [128, 64]")));
+    assert!(found.contains(&format!(
+        "{up} has shape [127, 64], but config.json asks for [128, 64]"
+    )));
     let attn = "transformer.h.0.attn.c_attn.weight";
-    let shape = altered("gpt2", |tensors| drop(tensors.insert(attn.into(), data([64, 190]))));
+    let shape = altered("gpt2", |tensors| {
+        drop(tensors.insert(attn.into(), data([64, 190])))
+    });
     let found = message(load(shape.path()));
-    assert!(found.contains(&format!("{attn} has shape [64, 190], but config.json asks for [64, 192]")));
+    assert!(found.contains(&format!(
+        "{attn} has shape [64, 190], but config.json asks for [64, 192]"
+    )));
     let ints = altered("llama", |tensors| {
         tensors.insert(up.into(), TensorData::new(vec![0i64; 128 * 64], [128, 64]));
     });
@@ -238,12 +288,24 @@ fn files_that_are_broken_are_named() {
     };
     edit(&|_| ()).unwrap();
     let name = "model.norm.weight";
-    for outside in ["../model.safetensors", "/etc/passwd", "a/b.safetensors", "..", ""] {
+    for outside in [
+        "../model.safetensors",
+        "/etc/passwd",
+        "a/b.safetensors",
+        "..",
+        "",
+    ] {
         let found = message(edit(&|map| map[name] = outside.into()));
-        assert!(found.contains(name) && found.contains("not a file of the folder"), "{found}");
+        assert!(
+            found.contains(name) && found.contains("not a file of the folder"),
+            "{found}"
+        );
     }
     let found = message(edit(&|map| map[name] = "gone.safetensors".into()));
-    assert!(found.contains(name) && found.contains("gone.safetensors"), "{found}");
+    assert!(
+        found.contains(name) && found.contains("gone.safetensors"),
+        "{found}"
+    );
     let found = message(edit(&|map| map["model.extra.weight"] = map[name].clone()));
     assert!(found.contains("model.extra.weight is not in"), "{found}");
     let found = message(edit(&|map| drop(map.as_object_mut().unwrap().remove(name))));
@@ -263,7 +325,10 @@ fn files_that_are_broken_are_named() {
     for kept in [bytes.len() - 1, bytes.len() / 2, 100, 8, 0] {
         fs::write(&shard, &bytes[..kept]).unwrap();
         let found = message(load(dir.path()));
-        assert!(found.contains("model-00002-of-") && found.contains("truncated"), "{found}");
+        assert!(
+            found.contains("model-00002-of-") && found.contains("truncated"),
+            "{found}"
+        );
     }
     fs::remove_file(&shard).unwrap();
     assert!(message(load(dir.path())).contains("which is not there"));
@@ -274,14 +339,22 @@ fn folders_that_are_no_checkpoint_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let refused = || message(load(dir.path()));
     assert!(refused().contains("config.json cannot be read"));
-    fs::copy(fixture("llama").join("config.json"), dir.path().join("config.json")).unwrap();
+    fs::copy(
+        fixture("llama").join("config.json"),
+        dir.path().join("config.json"),
+    )
+    .unwrap();
     assert!(refused().contains("has no model.safetensors and no"));
     fs::write(dir.path().join("pytorch_model.bin"), "").unwrap();
     assert!(refused().contains("pytorch_model.bin is not read"));
     fs::write(dir.path().join("config.json"), r#"{"model_type": "bert"}"#).unwrap();
     let error = load(dir.path()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Model);
-    assert!(error.message().contains("config.json: the model's configuration: model_type \"bert\""));
+    assert!(
+        error
+            .message()
+            .contains("config.json: the model's configuration: model_type \"bert\"")
+    );
 }
 
 #[test]
@@ -308,12 +381,27 @@ fn write_folders_for_transformers() {
         initializer_range: 0.2,
         ..LlamaConfig::new(64, 32, 2, 4)
     };
-    let gpt2 = Gpt2Config { initializer_range: 0.2, ..Gpt2Config::new(64, 32, 2, 4) };
-    let tied_off = Gpt2Config { tie_word_embeddings: false, ..gpt2.clone() };
+    let gpt2 = Gpt2Config {
+        initializer_range: 0.2,
+        ..Gpt2Config::new(64, 32, 2, 4)
+    };
+    let tied_off = Gpt2Config {
+        tie_word_embeddings: false,
+        ..gpt2.clone()
+    };
     let mut models: Vec<(String, CausalLm)> = vec![
-        ("new_llama".into(), ModelConfig::Llama(llama).init(&device).unwrap()),
-        ("new_gpt2".into(), ModelConfig::Gpt2(gpt2).init(&device).unwrap()),
-        ("new_gpt2_untied".into(), ModelConfig::Gpt2(tied_off).init(&device).unwrap()),
+        (
+            "new_llama".into(),
+            ModelConfig::Llama(llama).init(&device).unwrap(),
+        ),
+        (
+            "new_gpt2".into(),
+            ModelConfig::Gpt2(gpt2).init(&device).unwrap(),
+        ),
+        (
+            "new_gpt2_untied".into(),
+            ModelConfig::Gpt2(tied_off).init(&device).unwrap(),
+        ),
     ];
     for name in FIXTURES {
         models.push((format!("again_{name}"), load(fixture(name)).unwrap()));

@@ -39,11 +39,17 @@ fn files_of_transformers_4_and_5_say_the_same() {
         "rope_theta": 5e5, "rope_scaling": {"type": "linear", "factor": 2.0},
         "torch_dtype": "bfloat16",
     });
-    let (five, four) = (changed("llama", five).unwrap(), changed("llama", four).unwrap());
+    let (five, four) = (
+        changed("llama", five).unwrap(),
+        changed("llama", four).unwrap(),
+    );
     assert_eq!(five, four);
     assert_eq!(five.common().dtype, Some(FloatDType::BF16));
     let rope = llama(five).rope;
-    assert_eq!((rope.theta, rope.scaling), (5e5, RopeScaling::Linear { factor: 2.0 }));
+    assert_eq!(
+        (rope.theta, rope.scaling),
+        (5e5, RopeScaling::Linear { factor: 2.0 })
+    );
 
     let tied = llama(ModelConfig::from_json(&fixture_json("llama_tied")).unwrap());
     let expected = RopeScaling::Llama3 {
@@ -59,7 +65,11 @@ fn files_of_transformers_4_and_5_say_the_same() {
 fn what_is_written_reads_the_same() {
     for name in FIXTURES {
         let config = ModelConfig::from_json(&fixture_json(name)).unwrap();
-        assert_eq!(ModelConfig::from_json(&config.to_json()).unwrap(), config, "{name}");
+        assert_eq!(
+            ModelConfig::from_json(&config.to_json()).unwrap(),
+            config,
+            "{name}"
+        );
     }
     let mut new = ModelConfig::Llama(LlamaConfig::new(64, 16, 2, 2));
     new.common_mut().dtype = Some(FloatDType::F32);
@@ -76,9 +86,16 @@ fn absent_keys_have_the_values_of_transformers() {
     let config = llama(changed("llama", absent).unwrap());
     assert_eq!((config.head_dim, config.num_key_value_heads), (16, 4));
     assert_eq!(config.rope, RopeConfig::new(10_000.0));
-    assert_eq!((config.rms_norm_eps, config.tie_word_embeddings), (1e-6, false));
+    assert_eq!(
+        (config.rms_norm_eps, config.tie_word_embeddings),
+        (1e-6, false)
+    );
     assert_eq!(config.common.dtype, None);
-    let gpt2 = changed("gpt2", json!({"n_inner": null, "tie_word_embeddings": null})).unwrap();
+    let gpt2 = changed(
+        "gpt2",
+        json!({"n_inner": null, "tie_word_embeddings": null}),
+    )
+    .unwrap();
     assert!(gpt2.is_tied());
     assert!(matches!(gpt2, ModelConfig::Gpt2(config) if config.n_inner == 4 * 64));
 }
@@ -90,19 +107,32 @@ fn sliding_windows_are_on_the_layers_that_have_them() {
         (config.sliding_window, config.sliding_layers)
     };
     assert_eq!(layers("mistral", json!({})), (Some(5), vec![true; 2]));
-    assert_eq!(layers("mistral", json!({"sliding_window": null})).0, Some(4096));
+    assert_eq!(
+        layers("mistral", json!({"sliding_window": null})).0,
+        Some(4096)
+    );
     assert_eq!(layers("qwen2", json!({})), (Some(6), vec![false, true]));
-    assert_eq!(layers("qwen2", json!({"layer_types": null})).1, [false, true]);
+    assert_eq!(
+        layers("qwen2", json!({"layer_types": null})).1,
+        [false, true]
+    );
     let unused = json!({"use_sliding_window": false, "layer_types": null});
     assert_eq!(layers("qwen2", unused), (None, vec![false; 2]));
     let text = fixture_json("mistral").replace("\"sliding_window\": 5", "\"sliding_window\": null");
-    assert_eq!(llama(ModelConfig::from_json(&text).unwrap()).sliding_window, None);
+    assert_eq!(
+        llama(ModelConfig::from_json(&text).unwrap()).sliding_window,
+        None
+    );
 }
 
 #[test]
 fn ends_of_sequence_are_one_or_several() {
     let ids = |eos: Value| {
-        changed("llama", json!({ "eos_token_id": eos })).unwrap().common().eos_token_ids.clone()
+        changed("llama", json!({ "eos_token_id": eos }))
+            .unwrap()
+            .common()
+            .eos_token_ids
+            .clone()
     };
     assert_eq!(ids(json!(3)), [3]);
     assert_eq!(ids(json!([3, 4])), [3, 4]);
@@ -112,29 +142,97 @@ fn ends_of_sequence_are_one_or_several() {
 fn what_is_not_supported_is_named_with_what_is() {
     let rope = |rope: Value| json!({ "rope_parameters": rope });
     let cases = [
-        ("llama", json!({"model_type": "mamba"}), "\"mamba\" is not supported; llama"),
+        (
+            "llama",
+            json!({"model_type": "mamba"}),
+            "\"mamba\" is not supported; llama",
+        ),
         ("llama", json!({"model_type": null}), "no model_type"),
-        ("llama", json!({"hidden_act": "gelu"}), "hidden_act \"gelu\""),
-        ("llama", rope(json!({"rope_type": "yarn", "factor": 2.0})), "rope type \"yarn\""),
-        ("llama", rope(json!({"rope_type": "linear"})), "needs factor"),
-        ("llama", rope(json!({"partial_rotary_factor": 0.5})), "partial_rotary_factor"),
+        (
+            "llama",
+            json!({"hidden_act": "gelu"}),
+            "hidden_act \"gelu\"",
+        ),
+        (
+            "llama",
+            rope(json!({"rope_type": "yarn", "factor": 2.0})),
+            "rope type \"yarn\"",
+        ),
+        (
+            "llama",
+            rope(json!({"rope_type": "linear"})),
+            "needs factor",
+        ),
+        (
+            "llama",
+            rope(json!({"partial_rotary_factor": 0.5})),
+            "partial_rotary_factor",
+        ),
         ("llama", rope(json!([1])), "rope_parameters is [1]"),
-        ("llama", rope(json!({"rope_theta": -1.0})), "must be positive"),
-        ("llama", json!({"quantization_config": {"quant_method": "awq"}}), "(awq)"),
-        ("llama", json!({"hidden_size": null}), "there is no hidden_size"),
-        ("llama", json!({"hidden_size": "big"}), "hidden_size is \"big\", not a whole number"),
-        ("llama", json!({"num_hidden_layers": 0}), "num_hidden_layers is 0"),
-        ("llama", json!({"num_key_value_heads": 3}), "does not divide"),
+        (
+            "llama",
+            rope(json!({"rope_theta": -1.0})),
+            "must be positive",
+        ),
+        (
+            "llama",
+            json!({"quantization_config": {"quant_method": "awq"}}),
+            "(awq)",
+        ),
+        (
+            "llama",
+            json!({"hidden_size": null}),
+            "there is no hidden_size",
+        ),
+        (
+            "llama",
+            json!({"hidden_size": "big"}),
+            "hidden_size is \"big\", not a whole number",
+        ),
+        (
+            "llama",
+            json!({"num_hidden_layers": 0}),
+            "num_hidden_layers is 0",
+        ),
+        (
+            "llama",
+            json!({"num_key_value_heads": 3}),
+            "does not divide",
+        ),
         ("llama", json!({"head_dim": 15}), "head_dim is 15"),
         ("llama", json!({"rms_norm_eps": 0.0}), "rms_norm_eps is 0"),
         ("llama", json!({"dtype": "float8_e4m3fn"}), "float8_e4m3fn"),
-        ("qwen2", json!({"layer_types": ["full_attention", "chunked"]}), "\"chunked\""),
-        ("qwen2", json!({"layer_types": ["full_attention"]}), "1 entries for 2 layers"),
-        ("qwen2", json!({"use_sliding_window": false}), "no sliding_window"),
-        ("mistral", json!({"sliding_window": 0}), "sliding_window is 0"),
+        (
+            "qwen2",
+            json!({"layer_types": ["full_attention", "chunked"]}),
+            "\"chunked\"",
+        ),
+        (
+            "qwen2",
+            json!({"layer_types": ["full_attention"]}),
+            "1 entries for 2 layers",
+        ),
+        (
+            "qwen2",
+            json!({"use_sliding_window": false}),
+            "no sliding_window",
+        ),
+        (
+            "mistral",
+            json!({"sliding_window": 0}),
+            "sliding_window is 0",
+        ),
         ("gpt2", json!({"activation_function": "relu"}), "\"relu\""),
-        ("gpt2", json!({"scale_attn_by_inverse_layer_idx": true}), "inverse_layer_idx"),
-        ("gpt2", json!({"add_cross_attention": true}), "add_cross_attention"),
+        (
+            "gpt2",
+            json!({"scale_attn_by_inverse_layer_idx": true}),
+            "inverse_layer_idx",
+        ),
+        (
+            "gpt2",
+            json!({"add_cross_attention": true}),
+            "add_cross_attention",
+        ),
         ("gpt2", json!({"n_head": 5}), "does not divide"),
     ];
     for (name, changes, expected) in cases {
@@ -161,5 +259,8 @@ fn the_dtype_is_changed_under_the_key_that_is_there() {
     let four = fixture_json("llama_tied");
     assert_eq!(with_dtype(&four, FloatDType::F32), four);
     let half: Value = serde_json::from_str(&with_dtype(&four, FloatDType::BF16)).unwrap();
-    assert_eq!((&half["torch_dtype"], half.get("dtype")), (&json!("bfloat16"), None));
+    assert_eq!(
+        (&half["torch_dtype"], half.get("dtype")),
+        (&json!("bfloat16"), None)
+    );
 }
