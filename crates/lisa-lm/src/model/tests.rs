@@ -280,6 +280,16 @@ fn labels_that_are_all_ignored_give_no_loss_and_no_gradient() {
     assert_eq!(scalar(&model.loss(&Input::new(one.clone()), one)), 0.0);
 }
 
+/// Asks every parameter whether it is there and trains; counts them.
+struct Ready(usize);
+impl ModuleVisitor for Ready {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        assert!(param.is_initialized());
+        assert!(param.val().is_require_grad());
+        self.0 += 1;
+    }
+}
+
 #[test]
 fn parameters_are_counted_and_ready_for_freezing() {
     let device = Device::default().autodiff();
@@ -296,13 +306,6 @@ fn parameters_are_counted_and_ready_for_freezing() {
         assert_eq!(load(name, &device).num_parameters(), count);
     }
 
-    struct Ready(usize);
-    impl ModuleVisitor for Ready {
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            assert!(param.is_initialized() && param.val().is_require_grad());
-            self.0 += 1;
-        }
-    }
     let new = [
         ModelConfig::Llama(LlamaConfig::new(16, 8, 2, 2))
             .init(&device)
