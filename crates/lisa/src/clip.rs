@@ -38,13 +38,12 @@ impl Gradients for MultiGradientsParams {
     }
 
     fn put<const D: usize>(&mut self, id: ParamId, grad: Tensor<D>, device: &Device) {
-        match self.grads.iter_mut().find(|(_, d)| d == device) {
-            Some((grads, _)) => grads.register(id, grad),
-            None => {
-                let mut grads = GradientsParams::new();
-                grads.register(id, grad);
-                self.grads.push((grads, device.clone()));
-            }
+        if let Some((grads, _)) = self.grads.iter_mut().find(|(_, d)| d == device) {
+            grads.register(id, grad);
+        } else {
+            let mut grads = GradientsParams::new();
+            grads.register(id, grad);
+            self.grads.push((grads, device.clone()));
         }
     }
 

@@ -8,7 +8,7 @@ use crate::policy::{Bernoulli, SamplingPolicy, Uniform};
 use crate::{ErrorKind, Lisa, LisaError};
 
 /// What happens to the moments of a layer that freezes.
-#[derive(Config, Debug, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum OnFreeze {
     /// They are dropped: memory stays flat. A layer that returns starts with fresh moments, as in
     /// what the paper's authors ran.

@@ -134,16 +134,12 @@ impl LayerMap {
         let tree = Tree::read(module)?;
         let mut found = Vec::with_capacity(paths.len());
         for path in paths {
-            let hits: Vec<&Stack> = match tree.stacks.iter().find(|s| s.path == *path) {
-                Some(exact) => vec![exact],
-                None => {
-                    let tail = format!(".{path}");
-                    tree.stacks
-                        .iter()
-                        .filter(|s| s.path.ends_with(&tail))
-                        .collect()
-                }
-            };
+            let tail = format!(".{path}");
+            let mut hits: Vec<&Stack> = tree.stacks.iter().filter(|s| s.path == *path).collect();
+            if hits.is_empty() {
+                let ends = |s: &&Stack| s.path.ends_with(&tail);
+                hits = tree.stacks.iter().filter(ends).collect();
+            }
             match hits[..] {
                 [stack] if found.contains(&stack.path) => {
                     return Err(tree.refuse(&format!("`{path}` is asked for twice")));
@@ -300,7 +296,7 @@ impl Tree {
                 format!("`{path}` ({items} layers, {size} parameters{shapes})")
             };
             let candidates: Vec<String> = self.stacks.iter().map(show).collect();
-            message.push_str(&format!("Candidates: {}; ", candidates.join(", ")));
+            message = format!("{message}Candidates: {}; ", candidates.join(", "));
         }
         message.push_str("name the layers by LisaConfig::with_layers");
         LisaError::new(ErrorKind::Layers, message)

@@ -106,9 +106,9 @@ mod tests {
         let linears: Vec<Linear> = (0..3)
             .map(|_| LinearConfig::new(2, 2).with_bias(false).init(&device))
             .collect();
-        linears
-            .iter()
-            .for_each(|linear| assert_eq!(linear.weight.val().dims(), [2, 2]));
+        for linear in &linears {
+            assert_eq!(linear.weight.val().dims(), [2, 2]);
+        }
         linears
     }
 

@@ -144,6 +144,8 @@ pub struct LisaState<O: Optimizer, const D: usize> {
     place: Place<O, D>,
 }
 
+// One for each parameter, in a map of Burn's that boxes it: a second box would buy nothing.
+#[allow(clippy::large_enum_variant)]
 enum Place<O: Optimizer, const D: usize> {
     Device {
         moments: Option<O::State<D>>,
@@ -262,7 +264,10 @@ pub(crate) struct StateBytes {
 /// What the state of a parameter of some shape and type weighs, measured when the first two such
 /// parameters are stepped (an optimizer such as Adan adds to its state in the second step).
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Ledger(Arc<Mutex<HashMap<(Vec<usize>, DType), (StateBytes, bool)>>>);
+pub(crate) struct Ledger(Arc<Mutex<Sizes>>);
+
+/// By shape and type: what the state weighs, and whether that was seen after a second step.
+type Sizes = HashMap<(Vec<usize>, DType), (StateBytes, bool)>;
 
 impl Ledger {
     fn note<O: Optimizer, const D: usize>(
