@@ -95,6 +95,15 @@ fn list(out: &Path) -> Result<Vec<(u64, PathBuf)>> {
     Ok(found)
 }
 
+/// Removes all checkpoints of a run that is replaced.
+pub fn remove(out: &Path) -> Result<()> {
+    let all = folder(out);
+    if all.is_dir() {
+        fs::remove_dir_all(&all).with_context(|| format!("cannot remove `{}`", all.display()))?;
+    }
+    Ok(())
+}
+
 /// The newest checkpoint's folder and state.
 pub fn newest(out: &Path) -> Result<(PathBuf, State)> {
     let (_, path) = list(out)?.pop().with_context(|| {

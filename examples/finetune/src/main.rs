@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Result;
 use burn::tensor::Device;
 use clap::Parser;
-use finetune::run::{Outcome, run};
+use finetune::run::{Outcome, Start, run};
 use finetune::settings::{Command, Flags};
 
 fn main() -> ExitCode {
@@ -38,10 +38,10 @@ fn start() -> Result<Outcome> {
         }
         eprintln!("\nstopping after this step, with a checkpoint; once more to stop at once");
     })?;
-    run(
-        command.flags.or(file),
-        command.resume,
-        &Device::default(),
-        &stop,
-    )
+    let start = match (command.resume, command.overwrite) {
+        (true, _) => Start::Resume,
+        (_, true) => Start::Overwrite,
+        _ => Start::Fresh,
+    };
+    run(command.flags.or(file), start, &Device::default(), &stop)
 }

@@ -19,6 +19,15 @@ pub enum Trainer {
     Lora(ModuleOptimizer),
 }
 
+impl std::fmt::Debug for Trainer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Lisa(lisa) => f.debug_tuple("Lisa").field(lisa).finish(),
+            Self::Lora(_) => f.write_str("Lora"),
+        }
+    }
+}
+
 impl Trainer {
     /// Prepares the model for the method and makes its optimizer.
     pub fn new(settings: &Settings, model: CausalLm) -> Result<(Self, CausalLm)> {

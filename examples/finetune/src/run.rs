@@ -30,6 +30,17 @@ pub enum Outcome {
     Stopped,
 }
 
+/// Where a run begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// At the first step, in a folder that holds no run.
+    Fresh,
+    /// At the first step; what the folder holds of an earlier run is replaced.
+    Overwrite,
+    /// At the newest checkpoint in the folder.
+    Resume,
+}
+
 /// A run's data, as examples and as tokens.
 struct Data {
     train: Vec<Encoded>,
@@ -38,8 +49,8 @@ struct Data {
 }
 
 /// Runs the job. `stop` set at any time ends it after the step in hand, with a checkpoint.
-pub fn run(flags: Flags, resume: bool, device: &Device, stop: &AtomicBool) -> Result<Outcome> {
-    let (flags, saved) = if resume {
+pub fn run(flags: Flags, start: Start, device: &Device, stop: &AtomicBool) -> Result<Outcome> {
+    let (flags, saved) = if start == Start::Resume {
         let out = flags.clone().resolve(None)?.out;
         let (path, state) = checkpoints::newest(&out)?;
         (flags.or(state.settings.clone()), Some((path, state)))
@@ -54,6 +65,13 @@ pub fn run(flags: Flags, resume: bool, device: &Device, stop: &AtomicBool) -> Re
         if let Some(difference) = settings.differs(&made_with) {
             bail!("cannot resume: {difference}");
         }
+    }
+    if start == Start::Fresh && holds_a_run(&settings.out) {
+        bail!(
+            "`{}` holds a run already; go on with it by --resume, replace it by --overwrite, or \
+             give another folder by --out",
+            settings.out.display()
+        );
     }
     std::fs::create_dir_all(&settings.out)
         .with_context(|| format!("cannot make the folder `{}`", settings.out.display()))?;
@@ -128,6 +146,9 @@ pub fn run(flags: Flags, resume: bool, device: &Device, stop: &AtomicBool) -> Re
             (model, trainer, state)
         }
     };
+    if start == Start::Overwrite {
+        checkpoints::remove(&settings.out)?;
+    }
     let mut metrics = Metrics::open(settings.out.join("metrics.jsonl"), state.step)?;
 
     // 3. Train.
@@ -363,8 +384,9 @@ fn device_name(device: &Device) -> String {
     format!("{device:?}").chars().take(40).collect()
 }
 
-/// Whether a folder holds a finished run.
-#[must_use]
-pub fn finished(out: &Path) -> bool {
-    out.join("summary.json").is_file()
+/// Whether a run left anything in this folder.
+fn holds_a_run(out: &Path) -> bool {
+    ["metrics.jsonl", "checkpoints", "model", "summary.json"]
+        .iter()
+        .any(|name| out.join(name).exists())
 }

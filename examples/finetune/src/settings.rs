@@ -18,6 +18,9 @@ pub struct Command {
     /// Go on from the newest checkpoint in the output folder, with the settings it was made with.
     #[arg(long)]
     pub resume: bool,
+    /// Replace the run that the output folder holds.
+    #[arg(long, conflicts_with = "resume")]
+    pub overwrite: bool,
     /// The settings that flags give.
     #[command(flatten)]
     pub flags: Flags,

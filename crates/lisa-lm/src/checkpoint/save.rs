@@ -135,6 +135,7 @@ fn weights(model: &CausalLm, dir: &Path, limit: usize) -> Result<BTreeSet<String
             let message = format!("{} cannot be written: {e}", path.display());
             LisaError::new(ErrorKind::Checkpoint, message).with_source(e)
         })?;
+        readable(&path, dir).map_err(|e| refuse("make readable", &path, e))?;
         index
             .weight_map
             .extend(shard.into_iter().map(|tensor| (tensor, file.clone())));
@@ -215,6 +216,19 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), LisaError> {
         scratch.commit().map_err(io::Error::other)
     };
     attempt().map_err(|e| refuse("write", path, e))
+}
+
+/// The safetensors crate writes for the owner alone; whoever may read the folder may read the weights.
+#[cfg(unix)]
+fn readable(path: &Path, dir: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = fs::metadata(dir)?.permissions().mode() & 0o666;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}
+
+#[cfg(not(unix))]
+fn readable(_path: &Path, _dir: &Path) -> io::Result<()> {
+    Ok(())
 }
 
 fn refuse(verb: &str, path: &Path, error: io::Error) -> LisaError {

@@ -1,0 +1,277 @@
+//! The whole job on the bundled model: resume to the bit, Ctrl-C, what is written, what is refused.
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use burn::tensor::Device;
+use finetune::metrics::Line;
+use finetune::run::{Outcome, Start, run};
+use finetune::settings::{Command, Flags};
+use lisa_lm::Checkpoint;
+
+use clap::Parser;
+
+/// Flags as a user gives them, for a run of seven short steps into `out`.
+fn flags(out: &Path, more: &[&str]) -> Flags {
+    let out = out.to_str().unwrap();
+    let mut line = vec!["finetune", "--out", out];
+    line.extend(
+        "--steps 7 --period 3 --batch-size 2 --eval-examples 3 --max-new-tokens 3".split(' '),
+    );
+    line.extend("--eval-every 0 --checkpoint-every 0 --max-length 48".split(' '));
+    line.extend(more);
+    let mut flags = Command::try_parse_from(line).unwrap().flags;
+    // The loss of the first ten held-out examples will do here.
+    if flags.validation.is_none() && flags.data.is_none() {
+        let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/heldout.jsonl");
+        let few: Vec<String> = fs::read_to_string(base)
+            .unwrap()
+            .lines()
+            .take(10)
+            .map(String::from)
+            .collect();
+        let file = Path::new(out).parent().unwrap().join("few.jsonl");
+        fs::write(&file, few.join("\n")).unwrap();
+        flags.validation = Some(file);
+    }
+    flags
+}
+
+fn go(flags: Flags, start: Start, stop: bool) -> anyhow::Result<Outcome> {
+    run(flags, start, &Device::flex(), &AtomicBool::new(stop))
+}
+
+fn weights(out: &Path) -> Vec<u8> {
+    fs::read(out.join("model/model.safetensors")).unwrap()
+}
+
+fn lines(out: &Path) -> Vec<Line> {
+    let text = fs::read_to_string(out.join("metrics.jsonl")).unwrap();
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .map(|line: Line| Line {
+            tokens_per_second: None,
+            memory_bytes: None,
+            ..line
+        })
+        .collect()
+}
+
+#[test]
+fn a_run_that_is_stopped_anywhere_goes_on_to_the_same_bits() {
+    let dir = tempfile::tempdir().unwrap();
+    for method in [
+        &["--accumulation", "2"][..],
+        &["--dtype", "bf16", "--moments", "offload"],
+        &["--method", "lora"],
+    ] {
+        let whole = dir.path().join("whole");
+        let outcome = go(flags(&whole, method), Start::Overwrite, false).unwrap();
+        assert_eq!(outcome, Outcome::Finished);
+        // Each call takes one step and stops, at every place of a period.
+        let parts = dir.path().join("parts");
+        let mut outcome = go(flags(&parts, method), Start::Overwrite, true).unwrap();
+        let mut calls = 1;
+        while outcome == Outcome::Stopped {
+            assert!(!parts.join("summary.json").exists());
+            outcome = go(flags(&parts, &[]), Start::Resume, true).unwrap();
+            calls += 1;
+        }
+        assert_eq!(calls, 7, "{method:?}");
+        assert_eq!(weights(&whole), weights(&parts), "{method:?}");
+        assert_eq!(lines(&whole), lines(&parts), "{method:?}");
+        let kept = fs::read_dir(parts.join("checkpoints")).unwrap().count();
+        assert_eq!(kept, 2);
+        fs::remove_dir_all(&parts).unwrap();
+    }
+}
+
+#[test]
+fn what_is_written_can_be_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    go(
+        flags(&out, &["--freeze", "embed_tokens"]),
+        Start::Fresh,
+        false,
+    )
+    .unwrap();
+    let model = Checkpoint::open(out.join("model")).unwrap();
+    assert!(model.load(&Device::flex(), None).is_ok());
+    let lines = lines(&out);
+    assert_eq!(lines.len(), 7);
+    assert!(
+        lines
+            .iter()
+            .all(|line| line.active_layers.len() == 2 && line.loss.is_some())
+    );
+    assert_eq!(lines[0].active_layers, lines[2].active_layers);
+    let summary: serde_json::Value =
+        serde_json::from_slice(&fs::read(out.join("summary.json")).unwrap()).unwrap();
+    assert_eq!(summary["after"]["samples"].as_array().unwrap().len(), 3);
+    assert!(summary["after"]["loss"].as_f64() < summary["before"]["loss"].as_f64());
+    assert!(
+        fs::read_to_string(out.join("losses.svg"))
+            .unwrap()
+            .contains("</svg>")
+    );
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = |name: &str| {
+            fs::metadata(out.join("model").join(name))
+                .unwrap()
+                .permissions()
+                .mode()
+        };
+        assert_eq!(mode("model.safetensors"), mode("config.json"));
+    }
+    // The model that came out goes in again, with its tokenizer.
+    let again = dir.path().join("again");
+    let model = out.join("model");
+    let more = [
+        "--model",
+        model.to_str().unwrap(),
+        "--method",
+        "full",
+        "--steps",
+        "1",
+    ];
+    let mut flags = flags(&again, &[]);
+    flags = Command::try_parse_from(["finetune"].into_iter().chain(more))
+        .unwrap()
+        .flags
+        .or(flags);
+    go(flags, Start::Fresh, false).unwrap();
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_saves_and_says_how_to_go_on() {
+    use std::io::{BufRead, BufReader, Read};
+    use std::process::{Command, Stdio};
+
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_finetune"))
+        .args(["--steps", "100000", "--eval-examples", "1", "--out"])
+        .arg(dir.path().join("out"))
+        .env("BURN_DEVICE", "flex")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    while !line.starts_with("before:") {
+        line.clear();
+        assert!(
+            output.read_line(&mut line).unwrap() > 0,
+            "it ended before it trained"
+        );
+    }
+    let id = child.id().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-INT", &id])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let mut rest = String::new();
+    output.read_to_string(&mut rest).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(
+        rest.contains("Go on with: finetune --resume --out"),
+        "{rest}"
+    );
+    assert_eq!(
+        fs::read_dir(dir.path().join("out/checkpoints"))
+            .unwrap()
+            .count(),
+        1
+    );
+}
+
+#[test]
+fn what_cannot_be_done_is_refused_in_words_that_help() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let bad = dir.path().join("bad.jsonl");
+    fs::write(&bad, "{\"text\": \"fine\"}\n{\"txt\": 1}\n").unwrap();
+    let empty = dir.path().join("empty");
+    fs::create_dir(&empty).unwrap();
+    let (bad, empty) = (bad.to_str().unwrap(), empty.to_str().unwrap());
+    let cases: &[(&[&str], &[&str])] = &[
+        (
+            &["--active-layers", "9"],
+            &["active_layers is 9", "8 layers"],
+        ),
+        (&["--active-layers", "0"], &["active_layers is 0"]),
+        (&["--period", "0"], &["sampling_period is 0"]),
+        (&["--freeze", "nonsense"], &["matches none", "embed_tokens"]),
+        (
+            &["--policy", "bernoulli", "--probabilities", "0.5,2"],
+            &["2 probabilities", "8 layers"],
+        ),
+        (&["--probabilities", "0.5"], &["--policy bernoulli"]),
+        (&["--batch-size", "0"], &["--batch-size is 0"]),
+        (&["--lr", "-1"], &["--lr is -1"]),
+        (&["--data", bad], &["bad.jsonl", "2", "txt"]),
+        (&["--data", "/nowhere/at/all"], &["/nowhere/at/all"]),
+        (&["--model", empty], &[empty, "config.json"]),
+        (&["--model", "some/model"], &["--features hub"]),
+        (
+            &["--validation-split", "0", "--data", "DATA"],
+            &["--validation"],
+        ),
+    ];
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/heldout.jsonl");
+    for (arguments, parts) in cases {
+        let arguments: Vec<String> = arguments
+            .iter()
+            .map(|a| a.replace("DATA", data.to_str().unwrap()))
+            .collect();
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let mut line = vec!["finetune"];
+        if let Some(at) = arguments.iter().position(|a| *a == "-1") {
+            line.extend(&arguments[..at - 1]);
+            line.push("--lr=-1");
+        } else {
+            line.extend(&arguments);
+        }
+        let asked = Command::try_parse_from(line).unwrap().flags;
+        let flags = if arguments.contains(&"--data") {
+            asked.or(Flags {
+                out: Some(out.clone()),
+                ..Flags::default()
+            })
+        } else {
+            asked.or(flags(&out, &[]))
+        };
+        let error = format!("{:#}", go(flags, Start::Fresh, true).unwrap_err());
+        for part in *parts {
+            assert!(
+                error.contains(part),
+                "{arguments:?}: `{part}` is not in: {error}"
+            );
+        }
+    }
+    // A folder that holds a run, a setting that changed, nothing to resume.
+    let message = |flags, start| format!("{:#}", go(flags, start, true).unwrap_err());
+    assert!(message(flags(&out, &[]), Start::Resume).contains("no checkpoint"));
+    go(flags(&out, &[]), Start::Overwrite, true).unwrap();
+    assert!(message(flags(&out, &[]), Start::Fresh).contains("--resume"));
+    let changed = message(flags(&out, &["--active-layers", "3"]), Start::Resume);
+    assert!(changed.contains("--active-layers is 3"), "{changed}");
+    // A truncated checkpoint names its file.
+    let checkpoint = fs::read_dir(out.join("checkpoints"))
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap();
+    let record = checkpoint.path().join("optimizer.bpk");
+    let bytes = fs::read(&record).unwrap();
+    fs::write(&record, &bytes[..bytes.len() / 2]).unwrap();
+    assert!(message(flags(&out, &[]), Start::Resume).contains("optimizer.bpk"));
+}
