@@ -93,7 +93,7 @@ impl LlamaAttention {
         let project =
             |from, to, bias| linear(from, to, bias, config.initializer_range, shape.device);
         let norm = || {
-            let norm = |_| rms_norm(config.head_dim, config.rms_norm_eps, shape.device);
+            let norm = |()| rms_norm(config.head_dim, config.rms_norm_eps, shape.device);
             config.qk_norm().then_some(()).map(norm)
         };
         Self {

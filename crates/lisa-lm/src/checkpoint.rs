@@ -113,11 +113,11 @@ impl Checkpoint {
         let mut model = self.config.skeleton(device);
         let adapter: Box<dyn ModuleAdapter> = Box::new(names.loading(dtype));
         let result = model.apply(tensors, None, Some(adapter), true);
-        self.check(&names, &result)?;
+        self.check(names, &result)?;
         Ok(model)
     }
 
-    fn check(&self, names: &Names, result: &ApplyResult) -> Result<(), LisaError> {
+    fn check(&self, names: Names, result: &ApplyResult) -> Result<(), LisaError> {
         if let Some(error) = result.errors.first() {
             return Err(self.refuse(match error {
                 ApplyError::ShapeMismatch {
@@ -128,7 +128,7 @@ impl Checkpoint {
                     let stored = |shape: &[usize]| names.stored_shape(path, shape);
                     format!(
                         "tensor {} has shape {:?}, but config.json asks for {:?}",
-                        names.stored_name(path),
+                        Names::stored_name(path),
                         stored(found),
                         stored(expected)
                     )
@@ -139,7 +139,7 @@ impl Checkpoint {
         let missing: Vec<String> = result
             .missing
             .iter()
-            .map(|(path, _)| names.stored_name(path))
+            .map(|(path, _)| Names::stored_name(path))
             .collect();
         if !missing.is_empty() {
             let listed = some_of(&missing);

@@ -43,11 +43,10 @@ pub(crate) fn layer_norm(width: usize, epsilon: f64, device: &Device) -> LayerNo
 
 /// What a head makes of hidden states: its own projection, or the embedding's weight turned round.
 pub(crate) fn logits(h: Tensor<3>, head: Option<&Linear>, embedding: &Embedding) -> Tensor<3> {
-    match head {
-        Some(head) => head.forward(h),
-        None => {
-            let weight = embedding.weight.val().transpose();
-            burn::tensor::module::linear(h, weight, None)
-        }
+    if let Some(head) = head {
+        head.forward(h)
+    } else {
+        let weight = embedding.weight.val().transpose();
+        burn::tensor::module::linear(h, weight, None)
     }
 }

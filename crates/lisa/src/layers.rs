@@ -81,6 +81,7 @@ pub struct LayerMap {
     parameters: Vec<Parameter>,
     layers: Vec<Layer>,
     layer_of: Vec<Option<usize>>,
+    index: HashMap<ParamId, usize>,
 }
 
 impl LayerMap {
@@ -150,6 +151,12 @@ impl LayerMap {
             }
         }
         tree.map(&found)
+    }
+
+    /// The place of a parameter in [`parameters`](Self::parameters).
+    #[must_use]
+    pub fn index_of(&self, id: ParamId) -> Option<usize> {
+        self.index.get(&id).copied()
     }
 
     /// All float parameters of the module, in the order of the module tree.
@@ -274,7 +281,9 @@ impl Tree {
                 });
             }
         }
+        let index = self.parameters.iter().enumerate();
         Ok(LayerMap {
+            index: index.map(|(i, p)| (p.id, i)).collect(),
             parameters: self.parameters,
             layers,
             layer_of,

@@ -17,7 +17,7 @@ use crate::clip::{self, Gradients};
 use crate::optimizer::{Ledger, RELEASE, StateBytes};
 use crate::{
     Description, Draw, ErrorKind, FreezeMask, LayerMap, LisaConfig, LisaError, LisaOptimizer,
-    OnFreeze, SamplingPolicy, Schedule,
+    OnFreeze, Parameter, SamplingPolicy, Schedule,
 };
 
 /// Layer-sampling fine-tuning: an optimizer for a module that trains a few layers at a time.
@@ -110,25 +110,16 @@ impl Lisa {
         optimizer: O,
         model: M,
     ) -> Result<(Self, M), LisaError> {
-        let map = if config.layers.is_empty() {
-            LayerMap::find(&model)?
-        } else {
-            LayerMap::at(&model, &config.layers)?
-        };
+        let map = map_of(&config, &model)?;
         let may_train = trainable(&map, &config)?;
         let optimizer = LisaOptimizer::new(optimizer, config.on_freeze, config.master_weights);
         let groups = vec![Group {
             members: ParamGroup::all(),
             ledger: optimizer.ledger(),
         }];
-        let before = map
-            .parameters()
-            .iter()
-            .filter(|p| p.trainable)
-            .map(|p| p.id);
         let mut lisa = Self {
             schedule: Schedule::new(config.sampling_period),
-            mask: FreezeMask::new(before),
+            mask: FreezeMask::new(requiring(&map)),
             optimizer: ModuleOptimizer::from(optimizer),
             active: Vec::new(),
             held: BTreeMap::new(),
@@ -190,7 +181,9 @@ impl Lisa {
     /// The shape of `ModuleOptimizer::step`; `lr` may be a number or Burn's learning rates by
     /// group. Gradients of frozen parameters are ignored, so gradients may be accumulated over a
     /// draw. Extract gradients before the step whose mask the forward pass had: those that are
-    /// extracted after it are missing. Cost: the inner optimizer's step, one walk of the module
+    /// extracted after it are missing. A model that was loaded anew and has other `ParamId`s is
+    /// followed by its paths; one of another structure is an error in the log, and nothing of it
+    /// is stepped. Cost: the inner optimizer's step, two walks of the module
     /// tree, and two more at the end of a period; nothing waits for the device.
     #[must_use]
     pub fn step<M: Module>(
@@ -199,9 +192,9 @@ impl Lisa {
         model: M,
         mut grads: GradientsParams,
     ) -> M {
-        let trained = self.prepare(&model, &mut grads);
+        let ready = self.prepare(&model, &mut grads);
         let model = self.optimizer.step(lr, model, grads);
-        self.finish(model, &trained)
+        self.finish(model, &ready)
     }
 
     /// Like [`step`](Self::step), with gradients from several devices.
@@ -212,9 +205,9 @@ impl Lisa {
         model: M,
         mut grads: MultiGradientsParams,
     ) -> M {
-        let trained = self.prepare(&model, &mut grads);
+        let ready = self.prepare(&model, &mut grads);
         let model = self.optimizer.step_multi(lr, model, grads);
-        self.finish(model, &trained)
+        self.finish(model, &ready)
     }
 
     /// The layers that train now, counted from 0 in the order of their stacks, ascending.
@@ -291,9 +284,18 @@ impl Lisa {
     }
 
     /// Drops gradients of frozen parameters, clips the rest, and lists what will be stepped.
-    fn prepare<M: Module, G: Gradients>(&self, model: &M, grads: &mut G) -> Vec<ParamId> {
+    fn prepare<M: Module, G: Gradients>(&mut self, model: &M, grads: &mut G) -> Ready {
+        let mut unknown = Unknown {
+            map: &self.map,
+            any: false,
+        };
+        model.visit(&mut unknown);
+        let rebound = unknown.any;
+        if rebound && let Err(error) = self.rebind(model) {
+            log::error!("step {}: {error}", self.steps() + 1);
+        }
         let mut filter = Filter {
-            mask: &self.mask,
+            lisa: self,
             grads,
             trained: Vec::new(),
         };
@@ -302,34 +304,28 @@ impl Lisa {
         if let Some(max_norm) = self.config.max_grad_norm {
             clip::clip(model, grads, max_norm);
         }
-        trained
+        Ready { trained, rebound }
     }
 
     /// After the optimizer's step: notes what holds state, advances, draws.
-    fn finish<M: Module>(&mut self, model: M, trained: &[ParamId]) -> M {
-        self.note(trained);
+    fn finish<M: Module>(&mut self, model: M, ready: &Ready) -> M {
+        self.note(&ready.trained);
         if self.schedule.advance() {
             self.redraw(model)
+        } else if ready.rebound {
+            self.apply(model)
         } else {
             model
         }
     }
 
-    fn note(&mut self, trained: &[ParamId]) {
-        let index: HashMap<ParamId, usize> = self
-            .map
-            .parameters()
-            .iter()
-            .enumerate()
-            .map(|(i, p)| (p.id, i))
-            .collect();
-        for id in trained {
-            let Some(&i) = index.get(id) else { continue };
+    fn note(&mut self, trained: &[usize]) {
+        for &i in trained {
             let parameter = &self.map.parameters()[i];
             let group = self
                 .groups
                 .iter()
-                .rfind(|group| group.members.matches(id, Some(&parameter.path)));
+                .rfind(|group| group.members.matches(&parameter.id, Some(&parameter.path)));
             let bytes = group
                 .map(|group| group.ledger.bytes(&parameter.shape, parameter.dtype))
                 .unwrap_or_default();
@@ -337,8 +333,72 @@ impl Lisa {
                 bytes,
                 on_host: false,
             };
-            self.held.insert(*id, held);
+            self.held.insert(parameter.id, held);
         }
+    }
+
+    /// Follows a model whose parameters have new `ParamId`s, as one that was loaded from a file
+    /// has: everything known of a parameter goes to the one at the same path.
+    fn rebind<M: Module>(&mut self, model: &M) -> Result<(), LisaError> {
+        let map = self.same_map(model)?;
+        let new_id: HashMap<ParamId, ParamId> = self
+            .map
+            .parameters()
+            .iter()
+            .zip(map.parameters())
+            .map(|(old, new)| (old.id, new.id))
+            .collect();
+        let held = std::mem::take(&mut self.held);
+        if !held.is_empty() {
+            self.optimizer = self.renamed(&new_id, &map)?;
+        }
+        self.held = held
+            .into_iter()
+            .filter_map(|(id, held)| Some((*new_id.get(&id)?, held)))
+            .collect();
+        self.bind(map);
+        log::info!("step {}: the model has new parameter ids", self.steps() + 1);
+        Ok(())
+    }
+
+    /// The map of `model`, which must have the parameters of this run.
+    pub(crate) fn same_map<M: Module>(&self, model: &M) -> Result<LayerMap, LisaError> {
+        let map = map_of(&self.config, model)?;
+        let (ours, theirs) = (self.map.parameters(), map.parameters());
+        let refuse = |what: String| {
+            let message = format!(
+                "the model is not the one that the optimizer was made for: {what}; make the \
+                 optimizer of the model that it trains"
+            );
+            Err(LisaError::new(ErrorKind::Layers, message))
+        };
+        if ours.len() != theirs.len() {
+            return refuse(format!(
+                "it has {} parameters and that had {}",
+                theirs.len(),
+                ours.len()
+            ));
+        }
+        let differ = |(a, b): &(&Parameter, &Parameter)| a.path != b.path || a.shape != b.shape;
+        match ours.iter().zip(theirs).find(differ) {
+            Some((a, b)) => refuse(format!(
+                "it has `{}` of shape {:?} where that had `{}` of shape {:?}",
+                b.path, b.shape, a.path, a.shape
+            )),
+            None => Ok(map),
+        }
+    }
+
+    /// Takes the identities and the gradient requirements of this map's parameters.
+    pub(crate) fn bind(&mut self, map: LayerMap) {
+        self.mask = FreezeMask::new(requiring(&map));
+        self.map = map;
+    }
+
+    /// Whether the parameter at this index of the map trains with the drawn layers.
+    fn trains(&self, i: usize) -> bool {
+        let drawn = |layer| self.active.binary_search(&layer).is_ok();
+        self.may_train[i] && self.map.layer_of(i).is_none_or(drawn)
     }
 
     /// Draws the layers of the period that begins, applies the mask, releases what left.
@@ -368,13 +428,7 @@ impl Lisa {
 
     /// Indices of the parameters that train with the drawn layers.
     pub(crate) fn training(&self) -> impl Iterator<Item = usize> + '_ {
-        (0..self.map.parameters().len()).filter(|&i| {
-            self.may_train[i]
-                && self
-                    .map
-                    .layer_of(i)
-                    .is_none_or(|l| self.active.binary_search(&l).is_ok())
-        })
+        (0..self.may_train.len()).filter(|&i| self.trains(i))
     }
 
     /// The release pass: steps what left and still holds state on the device, with one-element
@@ -476,7 +530,7 @@ fn trainable(map: &LayerMap, config: &LisaConfig) -> Result<Vec<bool>, LisaError
                 .into(),
         );
     }
-    let held = |p: &crate::Parameter| {
+    let held = |p: &Parameter| {
         config
             .frozen
             .as_ref()
@@ -506,18 +560,53 @@ fn trainable(map: &LayerMap, config: &LisaConfig) -> Result<Vec<bool>, LisaError
     }
 }
 
+fn map_of<M: Module>(config: &LisaConfig, model: &M) -> Result<LayerMap, LisaError> {
+    if config.layers.is_empty() {
+        LayerMap::find(model)
+    } else {
+        LayerMap::at(model, &config.layers)
+    }
+}
+
+/// The parameters of a map that require gradients.
+fn requiring(map: &LayerMap) -> impl Iterator<Item = ParamId> + '_ {
+    let requiring = map.parameters().iter().filter(|p| p.trainable);
+    requiring.map(|p| p.id)
+}
+
+/// What a step begins with.
+struct Ready {
+    /// Indices of the parameters that will be stepped.
+    trained: Vec<usize>,
+    /// Whether the model came with new ids, so that its mask must be applied anew.
+    rebound: bool,
+}
+
+/// Looks for a parameter that the map does not have.
+struct Unknown<'a> {
+    map: &'a LayerMap,
+    any: bool,
+}
+
+impl ModuleVisitor for Unknown<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.any |= self.map.index_of(param.id).is_none();
+    }
+}
+
 struct Filter<'a, G> {
-    mask: &'a FreezeMask,
+    lisa: &'a Lisa,
     grads: &'a mut G,
-    trained: Vec<ParamId>,
+    trained: Vec<usize>,
 }
 
 impl<G: Gradients> ModuleVisitor for Filter<'_, G> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if !self.mask.contains(param.id) {
-            self.grads.take::<D>(param.id);
-        } else if self.grads.has::<D>(param.id) {
-            self.trained.push(param.id);
+        let index = self.lisa.map.index_of(param.id);
+        match index.filter(|&i| self.lisa.trains(i)) {
+            None => drop(self.grads.take::<D>(param.id)),
+            Some(i) if self.grads.has::<D>(param.id) => self.trained.push(i),
+            Some(_) => {}
         }
     }
 }

@@ -8,13 +8,13 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use burn::module::{Module, ParamId};
-use burn::optim::OptimizerRecord;
+use burn::optim::{ModuleOptimizer, OptimizerRecord};
 use burn_pack::{Reader, Tensor, Writer};
 use serde::{Deserialize, Serialize};
 
 use crate::lisa::Held;
 use crate::optimizer::StateBytes;
-use crate::{ErrorKind, Lisa, LisaError, OnFreeze, Schedule};
+use crate::{ErrorKind, LayerMap, Lisa, LisaError, OnFreeze, Schedule};
 
 /// The metadata entry of the run, beside the optimizer's entries (`ID` to path).
 const KEY: &str = "lisa";
@@ -95,63 +95,31 @@ impl Lisa {
             )
         };
         let reader = Reader::from_file_exact(path).map_err(|e| failed(e.to_string()))?;
-        let (scalars, metadata) = (reader.scalars().clone(), reader.metadata().clone());
+        let metadata = reader.metadata().clone();
         let run = metadata
             .get(KEY)
             .ok_or_else(|| failed("it is no record of a LISA run".into()))?;
         let run: Run = serde_json::from_str(run).map_err(|e| failed(e.to_string()))?;
         self.compare(&run, path)?;
 
-        let ids: HashMap<&str, ParamId> = self
+        let mut next = self.clone();
+        next.bind(self.same_map(&model)?);
+        let ids: HashMap<&str, ParamId> = next
             .map
             .parameters()
             .iter()
             .map(|p| (p.path.as_str(), p.id))
             .collect();
         // From the record's ids to those of this model, by path.
-        let renamed: HashMap<&str, ParamId> = metadata
+        let new_id: HashMap<&str, ParamId> = metadata
             .iter()
             .filter_map(|(id, path)| Some((id.as_str(), *ids.get(path.as_str())?)))
             .collect();
-        let rename = |name: &str| -> Result<(ParamId, String), LisaError> {
-            name.split_once('.')
-                .and_then(|(id, rest)| {
-                    let id = *renamed.get(id)?;
-                    Some((id, format!("{}.{rest}", id.val())))
-                })
-                .ok_or_else(|| failed(format!("`{name}` belongs to no parameter of the model")))
-        };
-
-        let mut held: HashMap<ParamId, StateBytes> = HashMap::new();
-        let mut tensors = Vec::new();
-        for tensor in reader.into_tensors().map_err(|e| failed(e.to_string()))? {
-            let (name, dtype, shape, _, bytes) =
-                tensor.into_parts().map_err(|e| failed(e.to_string()))?;
-            let (id, name) = rename(&name)?;
-            let size = held.entry(id).or_default();
-            if name.ends_with(".master") {
-                size.master += bytes.len() as u64;
-            } else {
-                size.moments += bytes.len() as u64;
-            }
-            tensors.push(Tensor::new(name, dtype, shape, Some(id.val()), bytes));
-        }
-        let mut writer = Writer::new(tensors);
-        for (name, value) in scalars {
-            let (id, name) = rename(&name)?;
-            held.entry(id).or_default();
-            writer = writer.with_scalar(&name, value);
-        }
-        for parameter in self.map.parameters() {
-            writer = writer.with_metadata(&parameter.id.val().to_string(), &parameter.path);
-        }
-        let bytes = writer.into_bytes().map_err(|e| failed(e.to_string()))?;
-        let record = OptimizerRecord::from_bytes(bytes).map_err(|e| failed(e.to_string()))?;
-
-        self.optimizer = self.optimizer.clone().load_record(record);
-        self.schedule = Schedule::at(run.step, self.config.sampling_period);
-        self.active = run.active;
-        self.held = held
+        let (record, held) = rename(reader, &new_id, &next.map).map_err(failed)?;
+        next.optimizer = next.optimizer.load_record(record);
+        next.schedule = Schedule::at(run.step, self.config.sampling_period);
+        next.active = run.active;
+        next.held = held
             .into_iter()
             .map(|(id, bytes)| {
                 (
@@ -163,12 +131,38 @@ impl Lisa {
                 )
             })
             .collect();
-        let model = self.apply(model);
+        let mut model = next.apply(model);
         // What Offload had on the host was just read onto the device.
-        Ok(match self.config.on_freeze {
-            OnFreeze::Offload => self.release(model),
-            _ => model,
-        })
+        if next.config.on_freeze == OnFreeze::Offload {
+            model = next.release(model);
+        }
+        *self = next;
+        Ok(model)
+    }
+
+    /// The optimizer with its state under new ids. Cost: a copy of the state through the host.
+    pub(crate) fn renamed(
+        &self,
+        new_id: &HashMap<ParamId, ParamId>,
+        map: &LayerMap,
+    ) -> Result<ModuleOptimizer, LisaError> {
+        let failed = |source: String| {
+            let message = format!("cannot move the optimizer's state to new ids: {source}");
+            LisaError::new(ErrorKind::Record, message)
+        };
+        let bytes = self.optimizer.to_record().into_bytes();
+        let bytes = bytes.map_err(|e| failed(e.to_string()))?;
+        let reader = Reader::from_bytes(bytes).map_err(|e| failed(e.to_string()))?;
+        let names: Vec<(String, ParamId)> = new_id
+            .iter()
+            .map(|(old, new)| (old.val().to_string(), *new))
+            .collect();
+        let new_id = names
+            .iter()
+            .map(|(old, new)| (old.as_str(), *new))
+            .collect();
+        let (record, _) = rename(reader, &new_id, map).map_err(failed)?;
+        Ok(self.optimizer.clone().load_record(record))
     }
 
     fn run(&self) -> Run {
@@ -261,4 +255,46 @@ impl Lisa {
         }
         Ok(())
     }
+}
+
+/// An optimizer's record with the parameters' ids changed, and what each one's state weighs.
+fn rename(
+    reader: Reader,
+    new_id: &HashMap<&str, ParamId>,
+    map: &LayerMap,
+) -> Result<(OptimizerRecord, HashMap<ParamId, StateBytes>), String> {
+    let rename = |name: &str| -> Result<(ParamId, String), String> {
+        name.split_once('.')
+            .and_then(|(id, rest)| {
+                let id = *new_id.get(id)?;
+                Some((id, format!("{}.{rest}", id.val())))
+            })
+            .ok_or_else(|| format!("`{name}` belongs to no parameter of the model"))
+    };
+    let scalars = reader.scalars().clone();
+    let mut held: HashMap<ParamId, StateBytes> = HashMap::new();
+    let mut tensors = Vec::new();
+    for tensor in reader.into_tensors().map_err(|e| e.to_string())? {
+        let (name, dtype, shape, _, bytes) = tensor.into_parts().map_err(|e| e.to_string())?;
+        let (id, name) = rename(&name)?;
+        let size = held.entry(id).or_default();
+        if name.ends_with(".master") {
+            size.master += bytes.len() as u64;
+        } else {
+            size.moments += bytes.len() as u64;
+        }
+        tensors.push(Tensor::new(name, dtype, shape, Some(id.val()), bytes));
+    }
+    let mut writer = Writer::new(tensors);
+    for (name, value) in scalars {
+        let (id, name) = rename(&name)?;
+        held.entry(id).or_default();
+        writer = writer.with_scalar(&name, value);
+    }
+    for parameter in map.parameters() {
+        writer = writer.with_metadata(&parameter.id.val().to_string(), &parameter.path);
+    }
+    let bytes = writer.into_bytes().map_err(|e| e.to_string())?;
+    let record = OptimizerRecord::from_bytes(bytes).map_err(|e| e.to_string())?;
+    Ok((record, held))
 }

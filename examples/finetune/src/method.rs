@@ -59,6 +59,7 @@ impl Trainer {
     }
 
     /// The layers that train, and of how many; none where that does not change.
+    #[must_use]
     pub fn active_layers(&self) -> &[usize] {
         match self {
             Self::Lisa(lisa) => lisa.active_layers(),
@@ -67,6 +68,7 @@ impl Trainer {
     }
 
     /// Bytes of the optimizer's state on the device; none where it is not known cheaply.
+    #[must_use]
     pub fn state_bytes(&self) -> Option<u64> {
         match self {
             Self::Lisa(lisa) => Some(lisa.moments_bytes() + lisa.master_bytes()),
@@ -75,6 +77,7 @@ impl Trainer {
     }
 
     /// How many parameters train, and of how many, in words.
+    #[must_use]
     pub fn describe(&self, model: &CausalLm) -> String {
         match self {
             Self::Lisa(lisa) => lisa.to_string(),

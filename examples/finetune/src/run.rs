@@ -49,6 +49,8 @@ struct Data {
 }
 
 /// Runs the job. `stop` set at any time ends it after the step in hand, with a checkpoint.
+// It reads from top to bottom; in parts it would have to be put together again.
+#[allow(clippy::too_many_lines)]
 pub fn run(flags: Flags, start: Start, device: &Device, stop: &AtomicBool) -> Result<Outcome> {
     let (flags, saved) = if start == Start::Resume {
         let out = flags.clone().resolve(None)?.out;
@@ -126,25 +128,22 @@ pub fn run(flags: Flags, start: Start, device: &Device, stop: &AtomicBool) -> Re
         answers: settings.eval_examples,
         max_new_tokens: settings.max_new_tokens,
     };
-    let (mut model, mut trainer, mut state) = match saved {
-        Some((path, state)) => {
-            let (model, trainer) = checkpoints::load(&path, model, trainer)?;
-            batches.seek(state.position);
-            println!("resumed at step {} from {}", state.step, path.display());
-            (model, trainer, state)
-        }
-        None => {
-            let before = evaluation("before", &evaluate, &model, device)?;
-            let state = State {
-                step: 0,
-                position: batches.position(),
-                settings: settings.to_flags(),
-                before,
-                seconds: 0.0,
-                tokens: 0,
-            };
-            (model, trainer, state)
-        }
+    let (mut model, mut trainer, mut state) = if let Some((path, state)) = saved {
+        let (model, trainer) = checkpoints::load(&path, model, trainer)?;
+        batches.seek(state.position);
+        println!("resumed at step {} from {}", state.step, path.display());
+        (model, trainer, state)
+    } else {
+        let before = evaluation("before", &evaluate, &model, device)?;
+        let state = State {
+            step: 0,
+            position: batches.position(),
+            settings: settings.to_flags(),
+            before,
+            seconds: 0.0,
+            tokens: 0,
+        };
+        (model, trainer, state)
     };
     if start == Start::Overwrite {
         checkpoints::remove(&settings.out)?;
@@ -163,7 +162,7 @@ pub fn run(flags: Flags, start: Start, device: &Device, stop: &AtomicBool) -> Re
             &mut batches,
             settings.accumulation,
             &training_device,
-        )?;
+        );
         if !loss.is_finite() {
             bail!(
                 "the loss of step {} is {loss}; lower --lr (it is {lr:.1e}), or look at the data. \
@@ -271,6 +270,7 @@ pub fn run(flags: Flags, start: Start, device: &Device, stop: &AtomicBool) -> Re
 }
 
 /// The batch as the model takes it, with its targets.
+#[must_use]
 pub fn input_of(batch: &Batch, device: &Device) -> (Input, Tensor<2, Int>) {
     let tensors = batch.to_tensors(device);
     let targets = tensors.targets.clone();
@@ -284,7 +284,7 @@ fn accumulate(
     batches: &mut Batches,
     times: usize,
     device: &Device,
-) -> Result<(GradientsParams, f64, usize)> {
+) -> (GradientsParams, f64, usize) {
     let group: Vec<Batch> = (0..times).map(|_| batches.next_batch()).collect();
     let targets: usize = group.iter().map(Batch::trained).sum();
     let mut accumulator = GradientsAccumulator::new();
@@ -299,11 +299,11 @@ fn accumulate(
         mean += f64::from(value) * share;
         tokens += batch.tokens();
         if times == 1 {
-            return Ok((grads, mean, tokens));
+            return (grads, mean, tokens);
         }
         accumulator.accumulate(model, grads);
     }
-    Ok((accumulator.grads(), mean, tokens))
+    (accumulator.grads(), mean, tokens)
 }
 
 fn read(settings: &Settings, tokenizer: &Tokenizer, checkpoint: &Checkpoint) -> Result<Data> {

@@ -300,6 +300,7 @@ impl Settings {
     }
 
     /// The first setting in which a resumed run must agree with its checkpoint and does not.
+    #[must_use]
     pub fn differs(&self, saved: &Self) -> Option<String> {
         macro_rules! compare {
             ($($name:ident),*) => {$(

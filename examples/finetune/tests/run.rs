@@ -75,7 +75,16 @@ fn a_run_that_is_stopped_anywhere_goes_on_to_the_same_bits() {
         let mut calls = 1;
         while outcome == Outcome::Stopped {
             assert!(!parts.join("summary.json").exists());
-            outcome = go(flags(&parts, &[]), Start::Resume, true).unwrap();
+            let out = Some(parts.clone());
+            outcome = go(
+                Flags {
+                    out,
+                    ..Flags::default()
+                },
+                Start::Resume,
+                true,
+            )
+            .unwrap();
             calls += 1;
         }
         assert_eq!(calls, 7, "{method:?}");

@@ -28,12 +28,11 @@ fn templates_render_as_in_transformers() {
         let template = ChatTemplate::new(&row.template, &row.special).unwrap();
         for render in row.renders {
             let text = template.render(&render.messages, render.prompt);
-            match render.text {
-                Some(expected) => assert_eq!(text.unwrap(), expected, "{}", row.name),
-                None => {
-                    let error = text.unwrap_err();
-                    assert!(error.message().contains("roles must alternate"), "{error}");
-                }
+            if let Some(expected) = render.text {
+                assert_eq!(text.unwrap(), expected, "{}", row.name)
+            } else {
+                let error = text.unwrap_err();
+                assert!(error.message().contains("roles must alternate"), "{error}");
             }
         }
     }

@@ -54,7 +54,7 @@ impl Names {
     }
 
     /// The name in a checkpoint of the parameter at this path.
-    pub(super) fn stored_name(self, path: &str) -> String {
+    pub(super) fn stored_name(path: &str) -> String {
         match path.rsplit_once('.') {
             Some((start, "gamma")) => format!("{start}.weight"),
             Some((start, "beta")) => format!("{start}.bias"),

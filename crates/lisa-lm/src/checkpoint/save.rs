@@ -160,12 +160,11 @@ fn config_text(model: &CausalLm, source: Option<&Checkpoint>) -> String {
         _ => FloatDType::F32,
     };
     let mut config = model.config();
-    match source.filter(|source| source.config == config) {
-        Some(source) => with_dtype(&source.config_text, dtype),
-        None => {
-            config.common_mut().dtype = Some(dtype);
-            config.to_json()
-        }
+    if let Some(source) = source.filter(|source| source.config == config) {
+        with_dtype(&source.config_text, dtype)
+    } else {
+        config.common_mut().dtype = Some(dtype);
+        config.to_json()
     }
 }
 

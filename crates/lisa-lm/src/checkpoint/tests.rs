@@ -253,7 +253,7 @@ fn tensors_that_do_not_fit_are_named() {
     assert!(message(load(extra.path())).contains("model.layers.4.mlp.up_proj.weight"));
     // The shapes are those of the file.
     let shape = altered("llama", |tensors| {
-        drop(tensors.insert(up.into(), data([127, 64])))
+        drop(tensors.insert(up.into(), data([127, 64])));
     });
     let found = message(load(shape.path()));
     assert!(found.contains(&format!(
@@ -261,7 +261,7 @@ fn tensors_that_do_not_fit_are_named() {
     )));
     let attn = "transformer.h.0.attn.c_attn.weight";
     let shape = altered("gpt2", |tensors| {
-        drop(tensors.insert(attn.into(), data([64, 190])))
+        drop(tensors.insert(attn.into(), data([64, 190])));
     });
     let found = message(load(shape.path()));
     assert!(found.contains(&format!(

@@ -85,9 +85,8 @@ impl Example {
         }
         let keys: Vec<&str> = object.keys().map(String::as_str).collect();
         Err(format!(
-            "the keys are {:?}; expected `messages`, `instruction` and `output`, `prompt` and \
-             `completion`, or `text`",
-            keys
+            "the keys are {keys:?}; expected `messages`, `instruction` and `output`, `prompt` and \
+             `completion`, or `text`"
         ))
     }
 

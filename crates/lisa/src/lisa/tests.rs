@@ -561,6 +561,67 @@ fn a_resumed_run_is_the_uninterrupted_one_bit_for_bit() {
 }
 
 #[test]
+fn a_model_that_was_loaded_anew_is_followed_by_its_paths() {
+    let dir = tempfile::tempdir().unwrap();
+    let (weights, record) = (dir.path().join("weights.bpk"), dir.path().join("run.lisa"));
+    for on_freeze in [OnFreeze::Drop, OnFreeze::Offload] {
+        let config = LisaConfig::new()
+            .with_sampling_period(4)
+            .with_on_freeze(on_freeze);
+        let (mut lisa, model) = init(&config);
+        let model = train(&mut lisa, model, 0..6);
+        model.clone().save_file(&weights).unwrap();
+        lisa.save(&record).unwrap();
+        let mut straight = lisa.clone();
+        let expected = train(&mut straight, model, 6..12);
+
+        // Burn's records bring the ids of the model that was saved: after `init`, before `load`.
+        let (mut second, fresh) = init(&config);
+        let fresh = fresh.try_load_file(&weights).unwrap();
+        let fresh = second.load(&record, fresh).unwrap();
+        let resumed = train(&mut second, fresh, 6..12);
+        assert_eq!(resumed.bits(), expected.bits());
+        assert_eq!(second.moments_bytes(), straight.moments_bytes());
+
+        // In the middle of a run, with no word to the optimizer: a model that requires all
+        // gradients has only the drawn layers' applied, and its mask from then on.
+        let other = net(&device()).try_load_file(&weights).unwrap();
+        let mut anew = net(&device());
+        anew.embed.weight = self::anew(&other.embed.weight);
+        anew.head.weight = self::anew(&other.head.weight);
+        for (to, from) in anew.layers.iter_mut().zip(&other.layers) {
+            to.weight = self::anew(&from.weight);
+            to.bias = from.bias.as_ref().map(self::anew);
+        }
+        let model = train(&mut lisa, anew, 6..7);
+        let requires = |layer: &Linear| layer.weight.is_require_grad();
+        assert_eq!(model.layers.iter().filter(|l| requires(l)).count(), 2);
+        let followed = train(&mut lisa, model, 7..12);
+        assert_eq!(followed.bits(), expected.bits());
+        assert_eq!(lisa.moments_bytes(), straight.moments_bytes());
+    }
+}
+
+#[test]
+fn a_model_of_another_structure_is_not_stepped() {
+    let (mut lisa, _) = init(&LisaConfig::new());
+    let mut other = net(&device());
+    other.layers.pop();
+    let before = other.bits();
+    let other = train(&mut lisa, other, 0..1);
+    assert_eq!(other.bits(), before);
+    let dir = tempfile::tempdir().unwrap();
+    lisa.save(dir.path().join("run.lisa")).unwrap();
+    let error = lisa.load(dir.path().join("run.lisa"), other).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("it has 12 parameters and that had 14"),
+        "{error}"
+    );
+}
+
+#[test]
 fn a_record_of_another_run_is_refused_by_its_difference() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("run.lisa");

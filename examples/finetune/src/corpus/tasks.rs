@@ -45,7 +45,7 @@ pub fn instructions(
         upper_case, sorted, past, reply,
     ];
     let mut choices = Choices::new(seed, 1);
-    let mut seen = HashSet::new();
+    let mut made = HashSet::new();
     let mut all = Vec::new();
     'rounds: loop {
         for task in tasks {
@@ -54,7 +54,7 @@ pub fn instructions(
             }
             for _ in 0..20 {
                 let one = task(&mut choices);
-                if seen.insert((one.instruction.clone(), one.input.clone())) {
+                if made.insert((one.instruction.clone(), one.input.clone())) {
                     all.push(one);
                     break;
                 }
