@@ -29,7 +29,7 @@ fn templates_render_as_in_transformers() {
         for render in row.renders {
             let text = template.render(&render.messages, render.prompt);
             if let Some(expected) = render.text {
-                assert_eq!(text.unwrap(), expected, "{}", row.name)
+                assert_eq!(text.unwrap(), expected, "{}", row.name);
             } else {
                 let error = text.unwrap_err();
                 assert!(error.message().contains("roles must alternate"), "{error}");

@@ -369,7 +369,8 @@ fn saving_where_that_cannot_be_is_an_error() {
 }
 
 /// Writes folders, with the logits computed here, for `tests/check_transformers.py`: new models and
-/// fixtures saved again. Run with `LISA_CHECK_DIR` set to an empty folder.
+/// fixtures saved again, and the logits of the folder `LISA_CHECK_MODEL` where that is set. Run with
+/// `LISA_CHECK_DIR` set to an empty folder.
 #[test]
 #[ignore = "writes folders for a script in Python"]
 fn write_folders_for_transformers() {
@@ -409,13 +410,23 @@ fn write_folders_for_transformers() {
     for (name, model) in models {
         let dir = root.join(name);
         save_to(&dir, &model, None, 50_000);
-        let ids: Vec<i64> = (0..48).map(|place| (place * place * 7 + 3) % 64).collect();
-        let tokens = Tensor::<2, Int>::from_data(TensorData::new(ids, [2, 24]), &device);
-        let logits = model.forward(&Input::new(tokens.clone())).into_data();
-        let tensors = BTreeMap::from([
-            ("input_ids".to_owned(), tokens.into_data().convert::<i64>()),
-            ("logits".to_owned(), logits),
-        ]);
-        write_safetensors(&dir.join("logits"), &tensors);
+        write_logits(&dir, &model);
     }
+    if let Ok(model) = std::env::var("LISA_CHECK_MODEL") {
+        let dir = root.join("given");
+        fs::create_dir_all(&dir).unwrap();
+        write_logits(&dir, &load(model).unwrap());
+    }
+}
+
+fn write_logits(dir: &Path, model: &CausalLm) {
+    let ids: Vec<i64> = (0..48).map(|place| (place * place * 7 + 3) % 64).collect();
+    let tokens = TensorData::new(ids, [2, 24]);
+    let tokens = Tensor::<2, Int>::from_data(tokens, &Device::default());
+    let logits = model.forward(&Input::new(tokens.clone())).into_data();
+    let tensors = BTreeMap::from([
+        ("input_ids".to_owned(), tokens.into_data().convert::<i64>()),
+        ("logits".to_owned(), logits),
+    ]);
+    write_safetensors(&dir.join("logits"), &tensors);
 }

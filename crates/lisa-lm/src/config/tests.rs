@@ -139,6 +139,7 @@ fn ends_of_sequence_are_one_or_several() {
 }
 
 #[test]
+#[allow(clippy::too_many_lines)] // A table.
 fn what_is_not_supported_is_named_with_what_is() {
     let rope = |rope: Value| json!({ "rope_parameters": rope });
     let cases = [

@@ -93,7 +93,9 @@ fn a_template_comes_from_its_file_then_from_the_config_by_name() {
 #[test]
 fn what_is_wrong_with_a_folder_is_named() {
     let good = ("tokenizer.json", TOKENIZER);
-    let cases: [(&str, &[(&str, &str)], &str); 7] = [
+    #[allow(clippy::items_after_statements)]
+    type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
+    let cases: [Case<'_>; 7] = [
         ("none", &[], "tokenizer.json is not there"),
         (
             "cut",
