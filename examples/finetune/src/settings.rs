@@ -199,9 +199,9 @@ settings! {
     /// Optimizer steps; 0 for --epochs [default: 0]
     #[arg(long, value_name = "STEPS", help_heading = "Training")]
     steps: usize = 0;
-    /// Times the data is gone through [default: 3]
+    /// Times the data is gone through [default: 12]
     #[arg(long, value_name = "TIMES", help_heading = "Training")]
-    epochs: f64 = 3.0;
+    epochs: f64 = 12.0;
     /// Seed of draws, orders and adapters [default: 42]
     #[arg(long, help_heading = "Training")]
     seed: u64 = 42;
@@ -209,12 +209,12 @@ settings! {
     /// Folder that everything is written to [default: runs/finetune]
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     out: PathBuf = PathBuf::from("runs/finetune");
-    /// Steps between two checkpoints; 0 for none but on Ctrl-C [default: 100]
+    /// Steps between two checkpoints; 0 for none but on Ctrl-C [default: 200]
     #[arg(long, value_name = "STEPS", help_heading = "Output")]
-    checkpoint_every: usize = 100;
-    /// Steps between two held-out losses; 0 for before and after alone [default: 50]
+    checkpoint_every: usize = 200;
+    /// Steps between two held-out losses; 0 for before and after alone [default: 200]
     #[arg(long, value_name = "STEPS", help_heading = "Output")]
-    eval_every: usize = 50;
+    eval_every: usize = 200;
     /// Held-out examples to generate answers for [default: 150]
     #[arg(long, value_name = "N", help_heading = "Output")]
     eval_examples: usize = 150;

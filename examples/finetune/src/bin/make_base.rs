@@ -63,7 +63,7 @@ struct Arguments {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Optimizer steps of pretraining.
-    #[arg(long, default_value_t = 1000)]
+    #[arg(long, default_value_t = 2000)]
     steps: usize,
     /// Rows in a batch.
     #[arg(long, default_value_t = 8)]
