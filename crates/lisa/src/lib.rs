@@ -17,6 +17,8 @@
 //! | [`LisaConfig`], [`OnFreeze`], [`PolicyConfig`] | what a run is asked to do |
 //! | [`Lisa`] | the optimizer: `step(lr, model, grads) -> model`, save and load |
 //! | [`SamplingPolicy`], [`Uniform`], [`Bernoulli`], [`Draw`] | what draws the layers |
+//! | `LisaModule` | the same inside burn-train's `Learner` (feature `train`) |
+//! | [`ModuleStep`] | a plain optimizer or [`Lisa`], for a trainer that names neither |
 //! | [`LayerMap`] | finds the layers in any module |
 //! | [`FreezeMask`], [`Schedule`], [`LisaOptimizer`] | the parts, for a trainer of your own |
 //! | [`Description`] | the split always-on, active, frozen |
@@ -24,26 +26,34 @@
 //!
 //! # Features
 //!
-//! None: the crate brings no backend and no trainer. Choose a backend by a feature of `burn`.
+//! - `train`: `LisaModule` and metrics for burn-train's `Learner`.
+//!
+//! The crate brings no backend: choose one by a feature of `burn`.
 
 mod clip;
 mod config;
 mod describe;
 mod error;
 mod layers;
+#[cfg(feature = "train")]
+mod learner;
 mod lisa;
 mod mask;
 mod optimizer;
 mod policy;
 mod record;
 mod schedule;
+mod step;
 
 pub use config::{LisaConfig, OnFreeze, PolicyConfig};
 pub use describe::{Description, LayerDescription};
 pub use error::{ErrorKind, LisaError};
 pub use layers::{Layer, LayerMap, Parameter};
+#[cfg(feature = "train")]
+pub use learner::{LisaMetric, LisaMetrics, LisaModule};
 pub use lisa::Lisa;
 pub use mask::FreezeMask;
 pub use optimizer::{LisaOptimizer, LisaState};
 pub use policy::{Bernoulli, Draw, DrawRng, SamplingPolicy, Uniform};
 pub use schedule::Schedule;
+pub use step::ModuleStep;

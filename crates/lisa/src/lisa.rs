@@ -403,7 +403,7 @@ impl Lisa {
 
     /// Draws the layers of the period that begins, applies the mask, releases what left.
     fn redraw<M: Module>(&mut self, model: M) -> M {
-        match self.checked(self.policy.draw(&self.next_draw())) {
+        match self.draw() {
             Ok(active) => self.active = active,
             Err(message) => log::error!(
                 "policy `{}` {message} in period {}; the layers of the period before stay active",
@@ -461,6 +461,11 @@ impl Lisa {
             }
         }
         self.optimizer.step(f64::from_bits(RELEASE), model, grads)
+    }
+
+    /// The layers of the period that begins, or what is wrong with the policy's answer.
+    pub(crate) fn draw(&self) -> Result<Vec<usize>, String> {
+        self.checked(self.policy.draw(&self.next_draw()))
     }
 
     fn next_draw(&self) -> Draw {

@@ -1,0 +1,277 @@
+//! [`LisaMetric`]: what a run shows in burn-train's dashboard and logs.
+//!
+//! Metrics run in burn-train's own thread, so the steps write to a board and metrics read from it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::optim::GradientsParams;
+use burn::tensor::{Device, Tensor, TensorReadError};
+use burn::train::metric::{
+    Metric, MetricAttributes, MetricMetadata, MetricName, Numeric, NumericAttributes, NumericEntry,
+    SerializedEntry,
+};
+
+use crate::{LayerMap, Lisa};
+
+/// What the last step left, for metrics to read. For display alone: no draw depends on it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Board(Arc<Mutex<Shown>>);
+
+#[derive(Debug, Default)]
+struct Shown {
+    active: Vec<usize>,
+    trainable: usize,
+    moments: u64,
+    /// Whether any metric asks for norms.
+    wants_norms: bool,
+    /// Sums of squares by layer; summed over the devices of one step.
+    squares: BTreeMap<usize, Tensor<1>>,
+    squares_of: u64,
+}
+
+impl Board {
+    fn with<T>(&self, f: impl FnOnce(&mut Shown) -> T) -> T {
+        f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn show(&self, lisa: &Lisa) {
+        let trainable = lisa.training().map(|i| lisa.layers().parameters()[i].len());
+        let (trainable, moments) = (trainable.sum(), lisa.moments_bytes());
+        self.with(|shown| {
+            shown.active = lisa.active_layers().to_vec();
+            shown.trainable = trainable;
+            shown.moments = moments;
+        });
+    }
+
+    /// Notes the gradients' norms where a metric wants them; nothing waits for the device.
+    pub(super) fn norms<M: Module>(&self, lisa: &Lisa, module: &M, grads: &GradientsParams) {
+        if !self.with(|shown| shown.wants_norms) {
+            return;
+        }
+        let mut squares = Squares {
+            lisa,
+            grads,
+            sums: BTreeMap::new(),
+        };
+        module.visit(&mut squares);
+        let (sums, step) = (squares.sums, lisa.steps());
+        self.with(|shown| {
+            if shown.squares_of != step {
+                shown.squares.clear();
+                shown.squares_of = step;
+            }
+            for (layer, sum) in sums {
+                let sum = match shown.squares.remove(&layer) {
+                    Some(before) => {
+                        let device = before.device();
+                        before + sum.to_device(&device)
+                    }
+                    None => sum,
+                };
+                shown.squares.insert(layer, sum);
+            }
+        });
+    }
+}
+
+struct Squares<'a> {
+    lisa: &'a Lisa,
+    grads: &'a GradientsParams,
+    sums: BTreeMap<usize, Tensor<1>>,
+}
+
+impl ModuleVisitor for Squares<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let map = self.lisa.layers();
+        let layer = map.index_of(param.id).and_then(|i| map.layer_of(i));
+        let (Some(layer), Some(grad)) = (layer, self.grads.get::<D>(param.id)) else {
+            return;
+        };
+        let square = grad.cast(burn::tensor::FloatDType::F32).square().sum();
+        let sum = match self.sums.remove(&layer) {
+            Some(sum) => sum + square,
+            None => square,
+        };
+        self.sums.insert(layer, sum);
+    }
+}
+
+/// The metrics of one run: made by [`LisaModule::metrics`](super::LisaModule::metrics).
+#[derive(Clone, Debug)]
+pub struct LisaMetrics {
+    board: Board,
+    device: Option<Device>,
+    layers: Vec<String>,
+}
+
+impl LisaMetrics {
+    pub(super) fn new(board: Board, device: Option<Device>, layers: &LayerMap) -> Self {
+        let layers = layers.layers().iter().map(|layer| layer.path.clone());
+        Self {
+            board,
+            device,
+            layers: layers.collect(),
+        }
+    }
+
+    /// How many layers train now; the text names them.
+    #[must_use]
+    pub fn active_layers(&self) -> LisaMetric {
+        self.metric("Active layers", "layers", Kind::ActiveLayers)
+    }
+
+    /// How many numbers train now.
+    #[must_use]
+    pub fn trainable_parameters(&self) -> LisaMetric {
+        self.metric("Trainable parameters", "parameters", Kind::Trainable)
+    }
+
+    /// Bytes of moments on the device.
+    #[must_use]
+    pub fn moments_bytes(&self) -> LisaMetric {
+        self.metric("Moments", "bytes", Kind::Moments)
+    }
+
+    /// Bytes in use on the device; not available where the backend does not say, as on flex.
+    #[must_use]
+    pub fn device_memory(&self) -> LisaMetric {
+        self.metric("Device memory", "bytes", Kind::Memory)
+    }
+
+    /// The L2 norm of a layer's gradient in the last step, before clipping; not available while
+    /// it is frozen. None for a layer that does not exist. With gradients of several devices that
+    /// are not summed yet (the sharded optimizer), the root of the sum of their squares.
+    #[must_use]
+    pub fn gradient_norm(&self, layer: usize) -> Option<LisaMetric> {
+        let path = self.layers.get(layer)?;
+        self.board.with(|shown| shown.wants_norms = true);
+        Some(self.metric(&format!("Gradient norm {path}"), "", Kind::Norm(layer)))
+    }
+
+    fn metric(&self, name: &str, unit: &'static str, kind: Kind) -> LisaMetric {
+        LisaMetric {
+            name: Arc::new(name.to_string()),
+            unit,
+            kind,
+            board: self.board.clone(),
+            device: self.device.clone(),
+            value: None,
+            sum: 0.0,
+            count: 0,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    ActiveLayers,
+    Trainable,
+    Moments,
+    Memory,
+    Norm(usize),
+}
+
+/// One value of a run, as a metric of burn-train: register it like any other, with
+/// `metric_train_numeric` or `metrics`. The epoch's value is the mean of its steps.
+#[derive(Clone, Debug)]
+pub struct LisaMetric {
+    name: Arc<String>,
+    unit: &'static str,
+    kind: Kind,
+    board: Board,
+    device: Option<Device>,
+    value: Option<f64>,
+    sum: f64,
+    count: usize,
+}
+
+impl LisaMetric {
+    fn read(&self) -> Result<(Option<f64>, String), TensorReadError> {
+        let plain = |value: f64| (Some(value), format!("{value}"));
+        Ok(match self.kind {
+            Kind::ActiveLayers => {
+                let active = self.board.with(|shown| shown.active.clone());
+                (Some(active.len() as f64), format!("{active:?}"))
+            }
+            Kind::Trainable => plain(self.board.with(|shown| shown.trainable) as f64),
+            Kind::Moments => plain(self.board.with(|shown| shown.moments) as f64),
+            Kind::Memory => {
+                let usage = self.device.as_ref().and_then(Device::memory_pool_usage);
+                match usage {
+                    Some(usage) => plain(usage.bytes_in_use as f64),
+                    None => (None, String::new()),
+                }
+            }
+            Kind::Norm(layer) => {
+                match self.board.with(|shown| shown.squares.get(&layer).cloned()) {
+                    Some(squares) => plain(squares.try_into_scalar::<f64>()?.sqrt()),
+                    None => (None, String::new()),
+                }
+            }
+        })
+    }
+
+    fn mean(&self) -> Option<f64> {
+        (self.count > 0).then(|| self.sum / self.count as f64)
+    }
+}
+
+impl Metric for LisaMetric {
+    type Input = ();
+
+    fn name(&self) -> MetricName {
+        self.name.clone()
+    }
+
+    fn attributes(&self) -> MetricAttributes {
+        NumericAttributes {
+            unit: (!self.unit.is_empty()).then(|| self.unit.to_string()),
+            higher_is_better: false,
+        }
+        .into()
+    }
+
+    fn update(
+        &mut self,
+        (): &(),
+        _metadata: &MetricMetadata,
+    ) -> Result<SerializedEntry, TensorReadError> {
+        let (value, text) = self.read()?;
+        self.value = value;
+        let Some(value) = value else {
+            return Ok(SerializedEntry::not_available(None));
+        };
+        self.sum += value;
+        self.count += 1;
+        let text = format!("{text} {}", self.unit);
+        Ok(SerializedEntry::new(text, value.to_string()))
+    }
+
+    fn compute(&mut self) -> Result<SerializedEntry, TensorReadError> {
+        Ok(match self.mean() {
+            Some(mean) => SerializedEntry::new(format!("{mean} {}", self.unit), mean.to_string()),
+            None => SerializedEntry::not_available(None),
+        })
+    }
+
+    fn clear(&mut self) {
+        (self.sum, self.count, self.value) = (0.0, 0, None);
+    }
+}
+
+impl Numeric for LisaMetric {
+    fn value(&self) -> Option<NumericEntry> {
+        self.value.map(NumericEntry::Value)
+    }
+
+    fn running_value(&self) -> Option<NumericEntry> {
+        self.mean().map(NumericEntry::Value)
+    }
+
+    fn final_value(&self) -> NumericEntry {
+        NumericEntry::Value(self.mean().unwrap_or(f64::NAN))
+    }
+}

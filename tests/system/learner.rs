@@ -1,0 +1,452 @@
+//! LISA in burn-train: resume through the stock checkpointers, several devices, replicas, records.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use burn::data::dataloader::batcher::Batcher;
+use burn::data::dataloader::{DataLoader, DataLoaderBuilder};
+use burn::data::dataset::InMemDataset;
+use burn::lr_scheduler::constant::ConstantLr;
+use burn::module::{Module, ModuleVisitor, Param, ParamId};
+use burn::nn::Linear;
+use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
+use burn::store::ModuleRecord;
+use burn::tensor::{Device, ExecutionError, Tensor, TensorReadError};
+use burn::train::metric::{Adaptor, LossInput, LossMetric, Metric, MetricMetadata, Numeric};
+use burn::train::{
+    ExecutionStrategy, InferenceStep, ItemLazy, Learner, MultiDeviceOptim, SupervisedTraining,
+    TrainOutput, TrainStep, TrainingStrategy,
+};
+use lisa::{Lisa, LisaConfig, LisaModule, ModuleStep, OnFreeze};
+
+const LAYERS: usize = 6;
+const WIDTH: usize = 4;
+
+#[derive(Module, Debug)]
+struct Net {
+    embed: Linear,
+    layers: Vec<Linear>,
+    head: Linear,
+}
+
+/// The same weights on every call, with new ids, as in another process.
+fn net(device: &Device) -> Net {
+    let mut seed = 0.0f32;
+    let mut linear = || {
+        seed += 1.0;
+        let values: Vec<f32> = (0..WIDTH * WIDTH)
+            .map(|i| ((i as f32 + 7.0 * seed) * 0.7).sin() * 0.6)
+            .collect();
+        let weight = Tensor::<1>::from_floats(values.as_slice(), device);
+        Linear {
+            weight: Param::from_tensor(weight.reshape([WIDTH, WIDTH])),
+            bias: None,
+        }
+    };
+    Net {
+        embed: linear(),
+        layers: (0..LAYERS).map(|_| linear()).collect(),
+        head: linear(),
+    }
+}
+
+impl Net {
+    /// A sum, so that the losses of two halves of a batch add up to the whole one's.
+    fn loss(&self, x: Tensor<2>) -> Tensor<1> {
+        let mut h = self.embed.forward(x);
+        for layer in &self.layers {
+            h = h.clone() + layer.forward(h).tanh();
+        }
+        self.head.forward(h).square().sum()
+    }
+}
+
+struct Loss(Tensor<1>);
+
+impl ItemLazy for Loss {
+    fn sync(self) -> Result<Self, ExecutionError> {
+        Ok(self)
+    }
+}
+
+impl Adaptor<LossInput> for Loss {
+    fn adapt(&self) -> LossInput {
+        LossInput::new(self.0.clone())
+    }
+}
+
+impl TrainStep for Net {
+    type Input = Tensor<2>;
+    type Output = Loss;
+    fn step(&self, x: Tensor<2>) -> TrainOutput<Loss> {
+        let loss = self.loss(x);
+        TrainOutput::new(self, loss.backward(), Loss(loss.detach()))
+    }
+}
+
+impl InferenceStep for Net {
+    type Input = Tensor<2>;
+    type Output = Loss;
+    fn step(&self, x: Tensor<2>) -> Loss {
+        Loss(self.loss(x))
+    }
+}
+
+/// A row of input by its number.
+#[derive(Clone, Debug)]
+struct Row(usize);
+
+#[derive(Clone)]
+struct Rows;
+
+impl Batcher<Row, Tensor<2>> for Rows {
+    fn batch(&self, items: Vec<Row>, device: &Device) -> Tensor<2> {
+        rows(&items.iter().map(|row| row.0).collect::<Vec<_>>(), device)
+    }
+}
+
+fn rows(numbers: &[usize], device: &Device) -> Tensor<2> {
+    let values: Vec<f32> = numbers
+        .iter()
+        .flat_map(|n| (0..WIDTH).map(move |i| ((n * WIDTH + i) as f32).cos()))
+        .collect();
+    Tensor::<1>::from_floats(values.as_slice(), device).reshape([numbers.len(), WIDTH])
+}
+
+fn loader(
+    numbers: impl IntoIterator<Item = usize>,
+    batch: usize,
+) -> Arc<dyn DataLoader<Tensor<2>>> {
+    let items = numbers.into_iter().map(Row).collect();
+    DataLoaderBuilder::new(Rows)
+        .batch_size(batch)
+        .set_device(device())
+        .build(InMemDataset::new(items))
+}
+
+fn device() -> Device {
+    Device::flex().autodiff()
+}
+
+fn config() -> LisaConfig {
+    LisaConfig::new().with_sampling_period(3)
+}
+
+fn adamw() -> burn::optim::AdamW {
+    AdamWConfig::new().with_epsilon(1e-8).build()
+}
+
+fn wrapped(config: &LisaConfig) -> (ModuleOptimizer, LisaModule<Net>) {
+    let (lisa, model) = config.init(adamw(), net(&device())).unwrap();
+    lisa.into_learner(model)
+}
+
+/// Bits of all weights, in the order of the module tree.
+fn bits<M: Module>(module: &M) -> Vec<u32> {
+    values(module).into_iter().map(f32::to_bits).collect()
+}
+
+fn values<M: Module>(module: &M) -> Vec<f32> {
+    struct Values(Vec<f32>);
+    impl ModuleVisitor for Values {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            self.0.extend(param.val().into_data().iter::<f32>());
+        }
+    }
+    let mut values = Values(Vec::new());
+    module.visit(&mut values);
+    values.0
+}
+
+fn training(dir: &Path, epochs: usize) -> SupervisedTraining<LisaModule<Net>> {
+    // 27 rows by 4: seven batches, so with two to a step an epoch has four steps, and the periods
+    // of three steps end in the middle of epochs.
+    SupervisedTraining::new(dir, loader(0..27, 4), loader(30..34, 4))
+        .with_application_logger(None)
+        .metric_train_numeric(LossMetric::new())
+        .metric_valid_numeric(LossMetric::new())
+        .grads_accumulation(2)
+        .num_epochs(epochs)
+        .with_default_checkpointers()
+}
+
+#[test]
+fn a_learner_resumes_from_its_checkpoint_to_the_same_bits() {
+    for on_freeze in [OnFreeze::Drop, OnFreeze::Keep, OnFreeze::Offload] {
+        let config = config().with_on_freeze(on_freeze);
+        let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let launch = |dir: &Path, epochs, checkpoint: Option<usize>| {
+            let (optimizer, model) = wrapped(&config);
+            let mut training = training(dir, epochs);
+            if let Some(checkpoint) = checkpoint {
+                training = training.checkpoint(checkpoint);
+            }
+            let learner = Learner::new(model, optimizer, ConstantLr::new(0.05));
+            training.launch(learner).model
+        };
+        let straight = launch(dirs[0].path(), 3, None);
+        assert_eq!(straight.lisa().steps(), 12);
+        let first = launch(dirs[1].path(), 1, None);
+        assert_eq!(first.lisa().steps(), 4);
+        let resumed = launch(dirs[1].path(), 3, Some(1));
+        assert_eq!(resumed.lisa().steps(), 12);
+        assert_eq!(bits(&resumed), bits(&straight), "{on_freeze:?}");
+        assert_eq!(
+            resumed.lisa().active_layers(),
+            straight.lisa().active_layers()
+        );
+        let held = |m: &LisaModule<Net>| m.lisa().moments_bytes() + m.lisa().offloaded_bytes();
+        assert_eq!(held(&resumed), held(&straight), "{on_freeze:?}");
+    }
+}
+
+#[test]
+fn a_learner_trains_as_a_loop_of_ones_own() {
+    let (optimizer, model) = wrapped(&config());
+    let mut learner = Learner::new(model, optimizer, ConstantLr::new(0.05));
+    let (mut lisa, mut model) = config().init(adamw(), net(&device())).unwrap();
+    for step in 0..8 {
+        let x = rows(&[step, step + 1], &device());
+        learner.lr_step();
+        let output = learner.train_step(x.clone());
+        learner.optimizer_step(output.grads);
+        let grads = GradientsParams::from_grads(model.loss(x).backward(), &model);
+        model = lisa.step(0.05, model, grads);
+        assert_eq!(learner.model().lisa().active_layers(), lisa.active_layers());
+        assert_eq!(learner.model().lisa().moments_bytes(), lisa.moments_bytes());
+    }
+    assert_eq!(bits(&learner.model().into_inner()), bits(&model));
+}
+
+#[test]
+fn two_devices_train_as_one_on_the_whole_batch() {
+    // Each device has half of the rows; step k has rows 4k.. of both halves.
+    let halves = [(0..16).collect::<Vec<_>>(), (16..32).collect()];
+    let together: Vec<usize> = (0..4)
+        .flat_map(|k| {
+            halves
+                .iter()
+                .flat_map(move |half| half[4 * k..4 * k + 4].to_vec())
+        })
+        .collect();
+    let launch = |strategy, numbers: Vec<usize>, batch| {
+        let dir = tempfile::tempdir().unwrap();
+        let (optimizer, model) = wrapped(&config());
+        let training =
+            SupervisedTraining::new(dir.path(), loader(numbers, batch), loader(40..44, 4))
+                .with_application_logger(None)
+                .metric_train_numeric(LossMetric::new())
+                .num_epochs(2)
+                .with_training_strategy(TrainingStrategy::Default(strategy));
+        let learner = Learner::new(model, optimizer, ConstantLr::new(0.01));
+        let result = training.launch(learner);
+        assert!(result.error.is_none());
+        result.model
+    };
+    let one = launch(ExecutionStrategy::single(Device::flex()), together, 8);
+    assert_eq!(one.lisa().steps(), 8);
+    for optim in [
+        MultiDeviceOptim::OptimMainDevice,
+        MultiDeviceOptim::OptimSharded,
+    ] {
+        let devices = vec![Device::flex(), Device::flex()];
+        let numbers = halves.concat();
+        let two = launch(ExecutionStrategy::multi(devices, optim), numbers, 4);
+        assert_eq!(two.lisa().steps(), 8);
+        assert_eq!(two.lisa().active_layers(), one.lisa().active_layers());
+        assert_eq!(two.lisa().moments_bytes(), one.lisa().moments_bytes());
+        for (a, b) in values(&two).iter().zip(values(&one)) {
+            assert!((a - b).abs() < 1e-4, "{optim:?}: {a} and {b}");
+        }
+    }
+}
+
+/// What distributed data parallel does, with the sum over the workers taken by hand.
+#[test]
+fn replicas_draw_the_same_layers_and_exchange_what_trains_alone() {
+    let replica = || {
+        let (optimizer, model) = wrapped(&config());
+        Learner::new(model, optimizer, ConstantLr::new(0.01))
+    };
+    let mut workers = [replica(), replica()];
+    let (optimizer, model) = wrapped(&config());
+    let mut whole = Learner::new(model, optimizer, ConstantLr::new(0.01));
+    let all = 4 * WIDTH * WIDTH * (LAYERS + 2);
+    let (mut crossed, mut full) = (0, 0);
+    for step in 0..9 {
+        let (a, b) = ([step, step + 1], [step + 2, step + 3]);
+        let [first, second] = &mut workers;
+        first.lr_step();
+        second.lr_step();
+        let left = first.train_step(rows(&a, &device())).grads;
+        let mut right = second.train_step(rows(&b, &device())).grads;
+        // Gradients exist for what trains: there is nothing else to wait for.
+        assert_eq!(left.len(), 2 + 2);
+        crossed += left.len() * 4 * WIDTH * WIDTH;
+        full += all;
+        // The second replica has ids of its own; gradients go over by their place.
+        let (ids, theirs) = (ids(&first.model()), self::ids(&second.model()));
+        let (mut sum, mut same) = (GradientsParams::new(), GradientsParams::new());
+        for (id, their) in ids.iter().zip(&theirs) {
+            if let (Some(l), Some(r)) = (left.get::<2>(*id), right.remove::<2>(*their)) {
+                sum.register(*id, l.clone() + r.clone());
+                same.register(*their, l + r);
+            }
+        }
+        first.optimizer_step(sum);
+        second.optimizer_step(same);
+        assert_eq!(
+            first.model().lisa().active_layers(),
+            second.model().lisa().active_layers()
+        );
+        assert_eq!(bits(&first.model()), bits(&second.model()));
+        whole.lr_step();
+        let output = whole.train_step(rows(&[a, b].concat(), &device()));
+        whole.optimizer_step(output.grads);
+    }
+    for (a, b) in values(&workers[0].model())
+        .iter()
+        .zip(values(&whole.model()))
+    {
+        assert!((a - b).abs() < 1e-4, "{a} and {b}");
+    }
+    println!("bytes exchanged: {crossed} of {full} in full training");
+    assert_eq!(crossed * 2, full);
+}
+
+fn ids<M: Module>(module: &M) -> Vec<ParamId> {
+    struct Ids(Vec<ParamId>);
+    impl ModuleVisitor for Ids {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            self.0.push(param.id);
+        }
+    }
+    let mut ids = Ids(Vec::new());
+    module.visit(&mut ids);
+    ids.0
+}
+
+#[test]
+fn records_of_the_bare_and_the_wrapped_module_load_into_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let (bare, full) = (dir.path().join("bare.bpk"), dir.path().join("full.bpk"));
+    let (mut optimizer, mut model) = wrapped(&config());
+    for step in 0..4 {
+        let output = TrainStep::step(&model, rows(&[step], &device()));
+        model = model.optimize(&mut optimizer, 0.05.into(), output.grads);
+    }
+    model.clone().save_file(&full).unwrap();
+    model.get_ref().clone().save_file(&bare).unwrap();
+
+    let record = ModuleRecord::load(&full).unwrap().allow_unused(true);
+    let unwrapped = net(&device()).try_load_record(record).unwrap();
+    assert_eq!(bits(&unwrapped), bits(&model));
+    let (_, fresh) = wrapped(&config());
+    let loaded = fresh.clone().try_load_file(&bare).unwrap();
+    assert_eq!((bits(&loaded), loaded.lisa().steps()), (bits(&model), 0));
+    let loaded = fresh.clone().try_load_file(&full).unwrap();
+    assert_eq!((bits(&loaded), loaded.lisa().steps()), (bits(&model), 4));
+    assert_eq!(loaded.lisa().active_layers(), model.lisa().active_layers());
+    let trains = |m: &LisaModule<Net>| {
+        let layers = m.get_ref().layers.iter();
+        layers
+            .map(|l| l.weight.is_require_grad())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(trains(&loaded), trains(&model));
+
+    for (other, word) in [
+        (config().with_seed(1), "its seed is 42, this run's is 1"),
+        (config().with_sampling_period(5), "its sampling period is 3"),
+        (
+            config().with_active_layers(1),
+            "its number of active layers is 2",
+        ),
+    ] {
+        let error = wrapped(&other)
+            .1
+            .try_load_file(&full)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(word), "{error}");
+    }
+}
+
+#[test]
+fn metrics_show_what_trains() -> Result<(), TensorReadError> {
+    let (mut optimizer, mut model) = wrapped(&config());
+    let metrics = model.metrics();
+    let mut all = [
+        metrics.active_layers(),
+        metrics.trainable_parameters(),
+        metrics.moments_bytes(),
+    ];
+    let mut norms: Vec<_> = (0..LAYERS)
+        .map(|l| metrics.gradient_norm(l).unwrap())
+        .collect();
+    assert!(metrics.gradient_norm(LAYERS).is_none());
+    let active = model.lisa().active_layers().to_vec();
+    let output = TrainStep::step(&model, rows(&[1], &device()));
+    let weight = model.get_ref().layers[active[0]].weight.id;
+    let expected = output.grads.get::<2>(weight).unwrap().square().sum().sqrt();
+    model = model.optimize(&mut optimizer, 0.05.into(), output.grads);
+    let metadata = MetricMetadata {
+        progress: burn::data::dataloader::Progress::new(1, 1, None),
+        iteration: None,
+        lr: None,
+    };
+    for metric in all.iter_mut().chain(&mut norms) {
+        metric.update(&(), &metadata)?;
+    }
+    let value = |m: &dyn Numeric| m.value().map(|v| v.current());
+    let size = (WIDTH * WIDTH) as f64;
+    assert_eq!(value(&all[0]), Some(2.0));
+    assert_eq!(value(&all[1]), Some(4.0 * size));
+    assert_eq!(value(&all[2]), Some(model.lisa().moments_bytes() as f64));
+    for (layer, norm) in norms.iter().enumerate() {
+        assert_eq!(value(norm).is_some(), active.contains(&layer));
+    }
+    let norm = value(&norms[active[0]]).unwrap();
+    assert!((norm - expected.into_scalar::<f64>()).abs() < 1e-6);
+    Ok(())
+}
+
+/// A trainer that knows nothing of LISA.
+struct Trainer<S> {
+    optimizer: S,
+    lr: f64,
+}
+
+impl<S: ModuleStep> Trainer<S> {
+    fn fit<M: Module>(
+        &mut self,
+        mut model: M,
+        steps: usize,
+        loss: fn(&M, usize) -> Tensor<1>,
+    ) -> M {
+        for step in 0..steps {
+            let grads = GradientsParams::from_grads(loss(&model, step).backward(), &model);
+            model = self.optimizer.step_module(self.lr.into(), model, grads);
+        }
+        model
+    }
+}
+
+#[test]
+fn a_trainer_that_knows_nothing_of_lisa_takes_either() {
+    let loss = |model: &Net, step: usize| model.loss(rows(&[step], &device()));
+    let optimizer = ModuleOptimizer::from(adamw());
+    let plain = Trainer {
+        optimizer,
+        lr: 0.05,
+    }
+    .fit(net(&device()), 5, loss);
+    let all = config().with_active_layers(LAYERS);
+    let (optimizer, model): (Lisa, Net) = all.init(adamw(), net(&device())).unwrap();
+    let mut trainer = Trainer {
+        optimizer,
+        lr: 0.05,
+    };
+    assert_eq!(bits(&trainer.fit(model, 5, loss)), bits(&plain));
+    assert_eq!(trainer.optimizer.steps(), 5);
+}
