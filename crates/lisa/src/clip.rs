@@ -116,3 +116,49 @@ fn wide<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
         _ => tensor,
     }
 }
+/// The paths of parameters whose gradient holds a NaN or an infinity.
+pub(crate) fn not_finite<M: Module>(module: &M, grads: &GradientsParams) -> Vec<String> {
+    struct Sum<'a>(&'a GradientsParams, Option<Tensor<1>>);
+    impl ModuleVisitor for Sum<'_> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if let Some(grad) = self.0.get::<D>(param.id) {
+                // Finite times zero is zero; what is not finite stays NaN.
+                let zero = grad.cast(FloatDType::F32).mul_scalar(0.0).sum();
+                self.1 = Some(match self.1.take() {
+                    Some(sum) => {
+                        let device = sum.device();
+                        sum + zero.to_device(&device)
+                    }
+                    None => zero,
+                });
+            }
+        }
+    }
+    struct Find<'a>(&'a GradientsParams, Vec<String>, Vec<String>);
+    impl ModuleVisitor for Find<'_> {
+        fn enter_module(&mut self, name: &str, _: &str) {
+            self.1.push(name.into());
+        }
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.1.pop();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let Some(grad) = self.0.get::<D>(param.id) else {
+                return;
+            };
+            let zero = grad.cast(FloatDType::F32).mul_scalar(0.0).sum();
+            if zero.into_scalar::<f32>().is_nan() {
+                self.2.push(self.1.join("."));
+            }
+        }
+    }
+    let mut sum = Sum(grads, None);
+    module.visit(&mut sum);
+    let finite = sum.1.is_none_or(|sum| !sum.into_scalar::<f32>().is_nan());
+    if finite {
+        return Vec::new();
+    }
+    let mut find = Find(grads, Vec::new(), Vec::new());
+    module.visit(&mut find);
+    find.2
+}

@@ -26,6 +26,8 @@ pub enum ErrorKind {
     Tokenizer,
     /// Training data cannot be read or used.
     Data,
+    /// A gradient or loss is not a number or infinite.
+    Gradient,
     /// The operating system refused a file operation.
     Io,
 }
@@ -41,6 +43,7 @@ impl fmt::Display for ErrorKind {
             Self::Model => "model",
             Self::Tokenizer => "tokenizer",
             Self::Data => "data",
+            Self::Gradient => "gradient",
             Self::Io => "file",
         })
     }

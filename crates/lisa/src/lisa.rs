@@ -210,6 +210,34 @@ impl Lisa {
         self.finish(model, &ready)
     }
 
+    /// Refuses gradients that hold a NaN or an infinity, and names the parameters and the step.
+    ///
+    /// Call it before [`step`](Self::step) where a bad batch must not spoil the run: leave the step
+    /// out, or stop. Cost: one pass over the gradients, and it waits for the device.
+    ///
+    /// # Errors
+    ///
+    /// The paths of the first few parameters with such gradients.
+    pub fn check_finite<M: Module>(
+        &self,
+        model: &M,
+        grads: &GradientsParams,
+    ) -> Result<(), LisaError> {
+        let paths = clip::not_finite(model, grads);
+        if paths.is_empty() {
+            return Ok(());
+        }
+        let (count, first) = (paths.len(), paths[..paths.len().min(3)].join("`, `"));
+        Err(LisaError::new(
+            ErrorKind::Gradient,
+            format!(
+                "the gradient of step {} is not finite in {count} parameters, first of `{first}`; \
+                 lower the learning rate, clip by max_grad_norm, or look at the batch",
+                self.steps() + 1
+            ),
+        ))
+    }
+
     /// The layers that train now, counted from 0 in the order of their stacks, ascending.
     #[must_use]
     pub fn active_layers(&self) -> &[usize] {

@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 
-use burn::module::{Module, ModuleMapper, Param, ParamId};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::Tensor;
 
 /// The parameters that require gradients.
@@ -43,7 +43,8 @@ impl FreezeMask {
     /// Parameters that this mask never held are left as they are. A parameter whose requirement
     /// stays is not touched: toggling makes a new autodiff leaf, which would lose gradients that
     /// were computed and not yet extracted. Call it between a step and the next forward pass.
-    /// Cost: one walk of the module tree; no tensor is copied.
+    /// Where distributed training has marked parameters, those that begin to train are marked too.
+    /// Cost: two walks of the module tree; no tensor is copied.
     #[must_use]
     pub fn change<M: Module>(
         &mut self,
@@ -51,7 +52,10 @@ impl FreezeMask {
         trainable: impl IntoIterator<Item = ParamId>,
     ) -> M {
         let target: HashSet<ParamId> = trainable.into_iter().collect();
+        let mut distributed = Distributed::default();
+        module.visit(&mut distributed);
         let module = module.map(&mut Toggle {
+            distributed: distributed.0,
             on: target.difference(&self.trainable).copied().collect(),
             off: self.trainable.difference(&target).copied().collect(),
         });
@@ -81,12 +85,30 @@ impl FreezeMask {
 struct Toggle {
     on: HashSet<ParamId>,
     off: HashSet<ParamId>,
+    distributed: bool,
+}
+
+/// Looks for a parameter that distributed training has marked.
+#[derive(Default)]
+struct Distributed(bool);
+
+impl ModuleVisitor for Distributed {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let tensor = param.val();
+        // Burn answers for float tensors alone.
+        self.0 |= tensor.dtype().is_float() && tensor.is_require_grad() && tensor.is_distributed();
+    }
 }
 
 impl ModuleMapper for Toggle {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         if self.on.contains(&param.id) {
-            param.set_require_grad(true)
+            let (id, param) = (param.id, param.set_require_grad(true));
+            // Freezing took Burn's mark away: without it the workers would not sum its gradient.
+            match self.distributed {
+                true => param.map(|tensor| tensor.set_distributed(id)),
+                false => param,
+            }
         } else if self.off.contains(&param.id) {
             param.set_require_grad(false)
         } else {

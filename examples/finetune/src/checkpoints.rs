@@ -104,6 +104,25 @@ pub fn remove(out: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Removes what a run that was killed while it saved has left half-written.
+pub fn clean(out: &Path) -> Result<()> {
+    let all = folder(out);
+    if !all.is_dir() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(&all).with_context(|| format!("cannot read `{}`", all.display()))? {
+        let path = entry?.path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "partial")
+        {
+            fs::remove_dir_all(&path)
+                .with_context(|| format!("cannot remove `{}`", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
 /// The newest checkpoint's folder and state.
 pub fn newest(out: &Path) -> Result<(PathBuf, State)> {
     let (_, path) = list(out)?.pop().with_context(|| {
@@ -122,6 +141,16 @@ pub fn newest(out: &Path) -> Result<(PathBuf, State)> {
 
 /// Puts a checkpoint's weights and optimizer state in the place of these.
 pub fn load(path: &Path, model: CausalLm, trainer: Trainer) -> Result<(CausalLm, Trainer)> {
+    read(path, model, trainer).with_context(|| {
+        format!(
+            "the checkpoint `{}` cannot be used; remove that folder, and --resume goes on from \
+             the one before it",
+            path.display()
+        )
+    })
+}
+
+fn read(path: &Path, model: CausalLm, trainer: Trainer) -> Result<(CausalLm, Trainer)> {
     let weights = path.join(WEIGHTS);
     let model = model
         .try_load_file(&weights)

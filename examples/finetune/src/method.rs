@@ -58,6 +58,14 @@ impl Trainer {
         }
     }
 
+    /// Refuses gradients that are not finite, and names the parameters; LISA and full alone.
+    pub fn check(&self, model: &CausalLm, grads: &GradientsParams) -> Result<()> {
+        if let Self::Lisa(lisa) = self {
+            lisa.check_finite(model, grads)?;
+        }
+        Ok(())
+    }
+
     /// The layers that train, and of how many; none where that does not change.
     #[must_use]
     pub fn active_layers(&self) -> &[usize] {

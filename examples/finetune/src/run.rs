@@ -41,6 +41,9 @@ pub enum Start {
     Resume,
 }
 
+/// After so many bad batches in a row a run stops, whatever it was told.
+const MOST_SKIPPED: usize = 10;
+
 /// A run's data, as examples and as tokens.
 struct Data {
     train: Vec<Encoded>,
@@ -148,28 +151,37 @@ pub fn run(flags: Flags, start: Start, device: &Device, stop: &AtomicBool) -> Re
     if start == Start::Overwrite {
         checkpoints::remove(&settings.out)?;
     }
+    checkpoints::clean(&settings.out)?;
     let mut metrics = Metrics::open(settings.out.join("metrics.jsonl"), state.step)?;
 
     // 3. Train.
     let bar = progress(steps, state.step);
     let started = Instant::now();
     let seconds_before = state.seconds;
+    let mut skipped = 0;
     while state.step < steps {
         let active = trainer.active_layers().to_vec();
         let lr = settings.learning_rate(state.step, steps);
+        let first = batches.position();
         let (grads, loss, tokens) = accumulate(
             &model,
             &mut batches,
             settings.accumulation,
             &training_device,
         );
-        if !loss.is_finite() {
-            bail!(
-                "the loss of step {} is {loss}; lower --lr (it is {lr:.1e}), or look at the data. \
-                 Nothing that was saved is touched",
-                state.step + 1
-            );
+        if let Err(error) = finite(state.step + 1, loss, &trainer, &model, &grads) {
+            let batch = format!("batch {} of epoch {}", first.index + 1, first.epoch + 1);
+            skipped += 1;
+            if !settings.skip_bad_steps || skipped > MOST_SKIPPED {
+                bail!(
+                    "{error:#}. It came with {batch}, at --lr {lr:.1e}. What was saved is as it \
+                     was; --skip-bad-steps leaves such batches out"
+                );
+            }
+            bar.suspend(|| println!("left out {batch}: {error:#}"));
+            continue;
         }
+        skipped = 0;
         model = trainer.step(lr, model, grads);
         state.step += 1;
         state.tokens += tokens as u64;
@@ -267,6 +279,19 @@ pub fn run(flags: Flags, start: Start, device: &Device, stop: &AtomicBool) -> Re
         folder.display()
     );
     Ok(Outcome::Finished)
+}
+
+/// Whether a step's loss and gradients are numbers.
+fn finite(
+    step: u64,
+    loss: f64,
+    trainer: &Trainer,
+    model: &CausalLm,
+    grads: &GradientsParams,
+) -> Result<()> {
+    trainer.check(model, grads)?;
+    anyhow::ensure!(loss.is_finite(), "the loss of step {step} is {loss}");
+    Ok(())
 }
 
 /// The batch as the model takes it, with its targets.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 ///
 /// Without arguments it fine-tunes the bundled base model on the bundled instruction set.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, args_override_self = true)]
 pub struct Command {
     /// Settings from a TOML file; keys are the long names of the flags. Flags win.
     #[arg(long, value_name = "FILE.toml")]
@@ -196,6 +196,9 @@ settings! {
     /// Largest norm of the whole gradient; 0 for no clipping [default: 1]
     #[arg(long, value_name = "NORM", help_heading = "Training")]
     max_grad_norm: f64 = 1.0;
+    /// Leave out batches whose loss or gradient is no number, instead of stopping
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", help_heading = "Training")]
+    skip_bad_steps: bool = false;
     /// Optimizer steps; 0 for --epochs [default: 0]
     #[arg(long, value_name = "STEPS", help_heading = "Training")]
     steps: usize = 0;

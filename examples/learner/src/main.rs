@@ -13,6 +13,7 @@ use burn::data::dataloader::DataLoaderBuilder;
 use burn::data::dataset::InMemDataset;
 use burn::lr_scheduler::cosine::CosineAnnealingLrSchedulerConfig;
 use burn::optim::AdamWConfig;
+use burn::tensor::distributed::{DistributedConfig, ReduceOperation};
 use burn::tensor::{Device, FloatDType};
 use burn::train::metric::LossMetric;
 use burn::train::metric::store::{Aggregate, Direction, Split};
@@ -20,7 +21,7 @@ use burn::train::{
     ExecutionStrategy, Learner, MetricEarlyStoppingStrategy, MultiDeviceOptim, StoppingCondition,
     SupervisedTraining, TrainingStrategy,
 };
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use lisa::LisaConfig;
 use lisa_lm::{
     Checkpoint, EncodeOptions, Encoded, LossOn, OnBadLine, SaveOptions, Tokenizer, encode_examples,
@@ -64,12 +65,53 @@ struct Arguments {
     /// Train on this many devices of the default kind
     #[arg(long, default_value_t = 1)]
     devices: usize,
+    /// How several devices work together
+    #[arg(long, value_enum, default_value_t = Together::Main)]
+    together: Together,
     /// Go on from the checkpoint of this epoch
     #[arg(long, value_name = "EPOCH")]
     resume: Option<usize>,
     /// Folder for logs, checkpoints and the trained model
     #[arg(long, default_value = "runs/learner")]
     out: PathBuf,
+}
+
+/// How several devices work together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Together {
+    /// Gradients are summed on the first device, which updates the model.
+    Main,
+    /// Each parameter is updated on the device that holds its gradient.
+    Sharded,
+    /// Each device has its model and updates it; a collective sums the gradients (CUDA).
+    Ddp,
+}
+
+/// The device of this number; a backend with one device stands for several, to try the path.
+#[cfg(feature = "cuda")]
+fn nth(i: usize) -> Device {
+    Device::cuda(i)
+}
+
+/// The device of this number; a backend with one device stands for several, to try the path.
+#[cfg(not(feature = "cuda"))]
+fn nth(_: usize) -> Device {
+    Device::default()
+}
+
+/// What runs the training on as many devices as were asked for.
+fn strategy(arguments: &Arguments) -> ExecutionStrategy {
+    let devices: Vec<Device> = (0..arguments.devices).map(nth).collect();
+    match arguments.together {
+        Together::Main => ExecutionStrategy::multi(devices, MultiDeviceOptim::OptimMainDevice),
+        Together::Sharded => ExecutionStrategy::multi(devices, MultiDeviceOptim::OptimSharded),
+        Together::Ddp => {
+            let config = DistributedConfig {
+                all_reduce_op: ReduceOperation::Mean,
+            };
+            ExecutionStrategy::ddp(devices, config)
+        }
+    }
 }
 
 fn main() -> Result<()> {
@@ -141,20 +183,19 @@ fn main() -> Result<()> {
             .num_epochs(arguments.epochs)
             .summary();
     if arguments.devices > 1 {
-        let devices = vec![Device::default(); arguments.devices];
-        let strategy = ExecutionStrategy::multi(devices, MultiDeviceOptim::OptimMainDevice);
-        training = training.with_training_strategy(TrainingStrategy::Default(strategy));
+        let strategy = TrainingStrategy::Default(strategy(&arguments));
+        training = training.with_training_strategy(strategy);
     }
     if let Some(epoch) = arguments.resume {
-        let file = arguments
-            .out
-            .join("checkpoint")
-            .join(format!("model-{epoch}.bpk"));
-        ensure!(
-            file.is_file(),
-            "there is no checkpoint of epoch {epoch}: `{}` is not there",
-            file.display()
-        );
+        // Three files make a checkpoint; a run that was killed between them has not all.
+        for part in ["model", "optim", "scheduler"] {
+            let file = arguments.out.join(format!("checkpoint/{part}-{epoch}.bpk"));
+            ensure!(
+                file.is_file(),
+                "there is no whole checkpoint of epoch {epoch}: `{}` is not there",
+                file.display()
+            );
+        }
         training = training.checkpoint(epoch);
     }
 

@@ -603,6 +603,26 @@ fn a_model_that_was_loaded_anew_is_followed_by_its_paths() {
 }
 
 #[test]
+fn gradients_that_are_no_numbers_are_named() {
+    let (lisa, model) = init(&LisaConfig::new());
+    let active = lisa.active_layers()[0];
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let mut grads = model.grads(0);
+        assert!(lisa.check_finite(&model, &grads).is_ok());
+        let id = model.layers[active].weight.id;
+        let grad = grads.remove::<2>(id).unwrap();
+        let grad = grad.slice_fill([0..1, 1..2], bad);
+        grads.register(id, grad);
+        let error = lisa.check_finite(&model, &grads).unwrap_err().to_string();
+        assert!(error.contains("gradient of step 1"), "{error}");
+        assert!(
+            error.contains(&format!("1 parameters, first of `layers.{active}.weight`")),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn a_model_of_another_structure_is_not_stepped() {
     let (mut lisa, _) = init(&LisaConfig::new());
     let mut other = net(&device());
