@@ -4,6 +4,8 @@
 //! `cargo run --release -p learner`, and `--resume EPOCH` to go on from a checkpoint. With plain
 //! AdamW the two lines at `LisaConfig` would be one: `let optimizer = AdamWConfig::new().init();`.
 
+#[cfg(feature = "remote")]
+mod remote;
 mod text;
 
 use std::path::{Path, PathBuf};
@@ -68,6 +70,14 @@ struct Arguments {
     /// How several devices work together
     #[arg(long, value_enum, default_value_t = Together::Main)]
     together: Together,
+    /// Train on the devices that these machines serve, by commas
+    #[cfg(feature = "remote")]
+    #[arg(long, value_name = "ws://HOST:PORT", value_delimiter = ',')]
+    remote: Vec<String>,
+    /// Serve this machine's device at this port and do nothing else
+    #[cfg(feature = "remote")]
+    #[arg(long, value_name = "PORT")]
+    serve: Option<u16>,
     /// Go on from the checkpoint of this epoch
     #[arg(long, value_name = "EPOCH")]
     resume: Option<usize>,
@@ -99,9 +109,20 @@ fn nth(_: usize) -> Device {
     Device::default()
 }
 
-/// What runs the training on as many devices as were asked for.
-fn strategy(arguments: &Arguments) -> ExecutionStrategy {
-    let devices: Vec<Device> = (0..arguments.devices).map(nth).collect();
+/// Where the training runs.
+fn devices(arguments: &Arguments) -> Result<Vec<Device>> {
+    #[cfg(feature = "remote")]
+    if !arguments.remote.is_empty() {
+        return remote::connect(&arguments.remote);
+    }
+    Ok(match arguments.devices {
+        1 => vec![Device::default()],
+        several => (0..several).map(nth).collect(),
+    })
+}
+
+/// How several devices run the training.
+fn strategy(arguments: &Arguments, devices: Vec<Device>) -> ExecutionStrategy {
     match arguments.together {
         Together::Main => ExecutionStrategy::multi(devices, MultiDeviceOptim::OptimMainDevice),
         Together::Sharded => ExecutionStrategy::multi(devices, MultiDeviceOptim::OptimSharded),
@@ -120,6 +141,11 @@ fn main() -> Result<()> {
         arguments.batch_size > 0 && arguments.accumulation > 0 && arguments.devices > 0,
         "--batch-size, --accumulation and --devices must be at least 1"
     );
+    #[cfg(feature = "remote")]
+    if let Some(port) = arguments.serve {
+        return remote::serve(port);
+    }
+    let devices = devices(&arguments)?;
     let given = |path: &Option<PathBuf>, name: &str| path.clone().unwrap_or_else(|| bundled(name));
     let folder = given(&arguments.model, "base");
     let checkpoint = Checkpoint::open(&folder)?;
@@ -133,7 +159,7 @@ fn main() -> Result<()> {
         &tokenizer,
     )?;
 
-    let device = Device::default().autodiff();
+    let device = devices[0].clone().autodiff();
     device.seed(42);
     let model = TextModel::new(checkpoint.load(&device, Some(FloatDType::F32))?);
 
@@ -182,8 +208,8 @@ fn main() -> Result<()> {
             .grads_accumulation(arguments.accumulation)
             .num_epochs(arguments.epochs)
             .summary();
-    if arguments.devices > 1 {
-        let strategy = TrainingStrategy::Default(strategy(&arguments));
+    if devices.len() > 1 {
+        let strategy = TrainingStrategy::Default(strategy(&arguments, devices));
         training = training.with_training_strategy(strategy);
     }
     if let Some(epoch) = arguments.resume {
