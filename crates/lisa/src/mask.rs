@@ -105,9 +105,10 @@ impl ModuleMapper for Toggle {
         if self.on.contains(&param.id) {
             let (id, param) = (param.id, param.set_require_grad(true));
             // Freezing took Burn's mark away: without it the workers would not sum its gradient.
-            match self.distributed {
-                true => param.map(|tensor| tensor.set_distributed(id)),
-                false => param,
+            if self.distributed {
+                param.map(|tensor| tensor.set_distributed(id))
+            } else {
+                param
             }
         } else if self.off.contains(&param.id) {
             param.set_require_grad(false)
