@@ -110,6 +110,8 @@ fn nth(_: usize) -> Device {
 }
 
 /// Where the training runs.
+// Without the feature nothing here can fail.
+#[cfg_attr(not(feature = "remote"), allow(clippy::unnecessary_wraps))]
 fn devices(arguments: &Arguments) -> Result<Vec<Device>> {
     #[cfg(feature = "remote")]
     if !arguments.remote.is_empty() {
