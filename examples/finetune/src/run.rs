@@ -11,7 +11,8 @@ use burn::tensor::{Device, FloatDType, Int, Tensor};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use lisa_lm::{
     Batch, BatchOptions, Batches, CausalLm, Checkpoint, EncodeOptions, Encoded, Example, Input,
-    LossOn, OnBadLine, SaveOptions, Tokenizer, encode_examples, read_examples, write_atomically,
+    LossOn, OnBadLine, Position, SaveOptions, Tokenizer, encode_examples, read_examples,
+    write_atomically,
 };
 use serde_json::json;
 
@@ -170,7 +171,7 @@ pub fn run(flags: Flags, start: Start, device: &Device, stop: &AtomicBool) -> Re
             &training_device,
         );
         if let Err(error) = finite(state.step + 1, loss, &trainer, &model, &grads) {
-            let batch = format!("batch {} of epoch {}", first.index + 1, first.epoch + 1);
+            let batch = origin(&mut batches, first, &tokenizer)?;
             skipped += 1;
             if !settings.skip_bad_steps || skipped > MOST_SKIPPED {
                 bail!(
@@ -279,6 +280,22 @@ pub fn run(flags: Flags, start: Start, device: &Device, stop: &AtomicBool) -> Re
         folder.display()
     );
     Ok(Outcome::Finished)
+}
+
+/// Where a step's first batch stands, and how its first row begins, so that it can be found.
+fn origin(batches: &mut Batches, at: Position, tokenizer: &Tokenizer) -> Result<String> {
+    let now = Batches::position(batches);
+    batches.seek(at);
+    let batch = batches.next_batch();
+    batches.seek(now);
+    let row = batch.rows().first().map_or(&[][..], |row| &row.tokens);
+    let text = tokenizer.decode(row, true)?;
+    let start: String = text.trim().chars().take(80).collect();
+    let (index, epoch) = (at.index + 1, at.epoch + 1);
+    Ok(format!(
+        "batch {index} of epoch {epoch}, whose first row begins `{}`",
+        start.replace('\n', " / ")
+    ))
 }
 
 /// Whether a step's loss and gradients are numbers.

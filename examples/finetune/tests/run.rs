@@ -431,6 +431,7 @@ mod crashes {
             "step",
             "batch",
             "epoch 1",
+            "first row begins `",
             "layers",
             "--lr",
             "--skip-bad-steps",
