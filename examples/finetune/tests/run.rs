@@ -404,6 +404,12 @@ mod crashes {
                 .success()
         );
         assert_eq!(weights(&out), last);
+        // A place where nobody may write, the administrator included.
+        if cfg!(target_os = "linux") {
+            let flags = flags(&out, &["--out", "/proc/nowhere"]);
+            let error = go(flags, Start::Fresh, true).unwrap_err();
+            assert!(format!("{error:#}").contains("/proc/nowhere"), "{error:#}");
+        }
         let file = dir.path().join("file");
         fs::write(&file, "").unwrap();
         let error = go(flags(&file, &[]), Start::Fresh, true).unwrap_err();

@@ -172,6 +172,7 @@ fn main() -> Result<()> {
         .with_max_grad_norm(Some(1.0))
         .init(AdamWConfig::new().with_epsilon(1e-8).build(), model)?;
     println!("{lisa}");
+    let layers = lisa.layers().layers().len();
     let (optimizer, model) = lisa.into_learner(model);
     let metrics = model.metrics();
 
@@ -210,6 +211,9 @@ fn main() -> Result<()> {
             .grads_accumulation(arguments.accumulation)
             .num_epochs(arguments.epochs)
             .summary();
+    for norm in (0..layers).filter_map(|layer| metrics.gradient_norm(layer)) {
+        training = training.metric_train_numeric(norm);
+    }
     if devices.len() > 1 {
         let strategy = TrainingStrategy::Default(strategy(&arguments, devices));
         training = training.with_training_strategy(strategy);
