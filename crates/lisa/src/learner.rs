@@ -16,12 +16,10 @@ use burn::optim::{GradientsParams, ModuleOptimizer, MultiGradientsParams};
 use burn::store::{ModuleRecord, RecordError};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use burn::train::{InferenceStep, TrainOutput, TrainStep};
-use burn_pack::Reader;
 
 pub use metrics::{LisaMetric, LisaMetrics};
 
 use crate::lisa::Held;
-use crate::optimizer::StateBytes;
 use crate::{ErrorKind, Lisa, LisaError, OnFreeze};
 use metrics::Board;
 
@@ -248,37 +246,16 @@ impl Lisa {
 
     /// What the optimizer holds, read from its record. Cost: a copy of it in the host's memory.
     fn count_held(&self) -> Result<BTreeMap<ParamId, Held>, LisaError> {
-        let failed = |source: String| {
-            let message = format!("cannot read the loaded optimizer's state: {source}");
-            LisaError::new(ErrorKind::Record, message)
+        let ids = self.map.parameters().iter().map(|p| (p.id, p.id)).collect();
+        let (_, held) = self.renamed(&ids, &self.map)?;
+        let on_device = |bytes| Held {
+            bytes,
+            on_host: false,
         };
-        let bytes = self.optimizer.to_record().into_bytes();
-        let bytes = bytes.map_err(|e| failed(e.to_string()))?;
-        let reader = Reader::from_bytes(bytes).map_err(|e| failed(e.to_string()))?;
-        let mut held: BTreeMap<ParamId, Held> = BTreeMap::new();
-        let mut note = |name: &str, bytes: u64| {
-            let id = name.split('.').next().and_then(|id| id.parse::<u64>().ok());
-            let Some(id) = id.map(ParamId::from) else {
-                return;
-            };
-            let entry = held.entry(id).or_insert(Held {
-                bytes: StateBytes::default(),
-                on_host: false,
-            });
-            if name.ends_with(".master") {
-                entry.bytes.master += bytes;
-            } else {
-                entry.bytes.moments += bytes;
-            }
-        };
-        for name in reader.scalars().keys() {
-            note(name, 0);
-        }
-        for tensor in reader.into_tensors().map_err(|e| failed(e.to_string()))? {
-            let (name, _, _, _, bytes) = tensor.into_parts().map_err(|e| failed(e.to_string()))?;
-            note(&name, bytes.len() as u64);
-        }
-        Ok(held)
+        Ok(held
+            .into_iter()
+            .map(|(id, bytes)| (id, on_device(bytes)))
+            .collect())
     }
 }
 

@@ -376,11 +376,11 @@ impl Lisa {
             .zip(map.parameters())
             .map(|(old, new)| (old.id, new.id))
             .collect();
-        let held = std::mem::take(&mut self.held);
-        if !held.is_empty() {
-            self.optimizer = self.renamed(&new_id, &map)?;
+        if !self.held.is_empty() {
+            let (record, _) = self.renamed(&new_id, &map)?;
+            self.optimizer = self.optimizer.clone().load_record(record);
         }
-        self.held = held
+        self.held = std::mem::take(&mut self.held)
             .into_iter()
             .filter_map(|(id, held)| Some((*new_id.get(&id)?, held)))
             .collect();

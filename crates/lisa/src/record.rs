@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use burn::module::{Module, ParamId};
-use burn::optim::{ModuleOptimizer, OptimizerRecord};
+use burn::optim::OptimizerRecord;
 use burn_pack::{Reader, Tensor, Writer};
 use serde::{Deserialize, Serialize};
 
@@ -140,14 +140,15 @@ impl Lisa {
         Ok(model)
     }
 
-    /// The optimizer with its state under new ids. Cost: a copy of the state through the host.
+    /// The optimizer's state under new ids, and what each parameter's weighs. Cost: a copy of the
+    /// state in the host's memory.
     pub(crate) fn renamed(
         &self,
         new_id: &HashMap<ParamId, ParamId>,
         map: &LayerMap,
-    ) -> Result<ModuleOptimizer, LisaError> {
+    ) -> Result<(OptimizerRecord, HashMap<ParamId, StateBytes>), LisaError> {
         let failed = |source: String| {
-            let message = format!("cannot move the optimizer's state to new ids: {source}");
+            let message = format!("cannot read the optimizer's state: {source}");
             LisaError::new(ErrorKind::Record, message)
         };
         let bytes = self.optimizer.to_record().into_bytes();
@@ -161,8 +162,7 @@ impl Lisa {
             .iter()
             .map(|(old, new)| (old.as_str(), *new))
             .collect();
-        let (record, _) = rename(reader, &new_id, map).map_err(failed)?;
-        Ok(self.optimizer.clone().load_record(record))
+        rename(reader, &new_id, map).map_err(failed)
     }
 
     fn run(&self) -> Run {
