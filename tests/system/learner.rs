@@ -372,6 +372,34 @@ fn records_of_the_bare_and_the_wrapped_module_load_into_each_other() {
     }
 }
 
+/// In the second period, with state of layers that have left.
+#[test]
+fn what_a_loaded_optimizer_holds_is_known_after_a_step() {
+    for on_freeze in [OnFreeze::Drop, OnFreeze::Keep, OnFreeze::Offload] {
+        let config = config().with_on_freeze(on_freeze);
+        let dir = tempfile::tempdir().unwrap();
+        let (weights, moments) = (dir.path().join("m.bpk"), dir.path().join("o.bpk"));
+        let step = |optimizer: &mut ModuleOptimizer, model: LisaModule<Net>, step: usize| {
+            let output = TrainStep::step(&model, rows(&[step], &device()));
+            model.optimize(optimizer, 0.05.into(), output.grads)
+        };
+        let (mut optimizer, mut model) = wrapped(&config);
+        for i in 0..4 {
+            model = step(&mut optimizer, model, i);
+        }
+        model.clone().save_file(&weights).unwrap();
+        optimizer.save(&moments).unwrap();
+        let straight = step(&mut optimizer, model, 4);
+        let (optimizer, model) = wrapped(&config);
+        let mut optimizer = optimizer.load(&moments).unwrap();
+        let model = model.try_load_file(&weights).unwrap();
+        let resumed = step(&mut optimizer, model, 4);
+        let held = |m: &LisaModule<Net>| (m.lisa().moments_bytes(), m.lisa().offloaded_bytes());
+        assert_eq!(held(&resumed), held(&straight), "{on_freeze:?}");
+        assert_eq!(bits(&resumed), bits(&straight), "{on_freeze:?}");
+    }
+}
+
 #[test]
 fn metrics_show_what_trains() -> Result<(), TensorReadError> {
     let (mut optimizer, mut model) = wrapped(&config());
