@@ -3,9 +3,12 @@
 //! `forward` is `embed`, every `layer` in turn, `head`; the parts are public for whoever runs the
 //! layers one by one. Tests: `model/tests.rs`, against transformers.
 
-use burn::module::Module;
+use burn::module::{Module, ParamId};
 use burn::tensor::{DType, Device, Int, Tensor};
 
+use lisa::LayeredModel;
+
+use crate::batch::BatchTensors;
 use crate::cache::LayerCache;
 use crate::config::ModelConfig;
 use crate::encode::IGNORED;
@@ -206,6 +209,42 @@ impl CausalLm {
         match self {
             Self::Llama(model) => model.layer(index, h, context, cache),
             Self::Gpt2(model) => model.layer(index, h, context, cache),
+        }
+    }
+}
+
+/// Batches are those of [`BatchTensors`]; the loss is [`CausalLm::next_token_loss`].
+impl LayeredModel for CausalLm {
+    type Batch = BatchTensors;
+    type Context = Context;
+
+    fn context(&self, batch: &BatchTensors) -> Context {
+        Self::context(self, &Input::from(batch.clone()))
+    }
+
+    fn num_layers(&self) -> usize {
+        Self::num_layers(self)
+    }
+
+    fn embed(&self, batch: &BatchTensors, context: &Context) -> Tensor<3> {
+        Self::embed(self, &Input::from(batch.clone()), context)
+    }
+
+    fn layer(&self, index: usize, h: Tensor<3>, context: &Context) -> Tensor<3> {
+        Self::layer(self, index, h, context)
+    }
+
+    fn head_loss(&self, h: Tensor<3>, batch: &BatchTensors, _: &Context) -> Tensor<1> {
+        self.next_token_loss_of(h, batch.targets.clone())
+    }
+
+    fn tied(&self) -> Vec<ParamId> {
+        match self {
+            Self::Llama(model) if model.lm_head.is_none() => {
+                vec![model.model.embed_tokens.weight.id]
+            }
+            Self::Gpt2(model) if model.lm_head.is_none() => vec![model.transformer.wte.weight.id],
+            _ => Vec::new(),
         }
     }
 }

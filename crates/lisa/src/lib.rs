@@ -19,6 +19,7 @@
 //! | [`SamplingPolicy`], [`Uniform`], [`Bernoulli`], [`Draw`] | what draws the layers |
 //! | `LisaModule` | the same inside burn-train's `Learner` (feature `train`) |
 //! | [`ModuleStep`] | a plain optimizer or [`Lisa`], for a trainer that names neither |
+//! | [`LayeredModel`], [`Recompute`], [`Pass`] | layer-wise recomputation of activations |
 //! | [`LayerMap`] | finds the layers in any module |
 //! | [`FreezeMask`], [`Schedule`], [`LisaOptimizer`] | the parts, for a trainer of your own |
 //! | [`Description`] | the split always-on, active, frozen |
@@ -41,6 +42,7 @@ mod lisa;
 mod mask;
 mod optimizer;
 mod policy;
+mod recompute;
 mod record;
 mod schedule;
 mod step;
@@ -55,5 +57,6 @@ pub use lisa::Lisa;
 pub use mask::FreezeMask;
 pub use optimizer::{LisaOptimizer, LisaState};
 pub use policy::{Bernoulli, Draw, DrawRng, SamplingPolicy, Uniform};
+pub use recompute::{LayeredModel, Pass, Recompute};
 pub use schedule::Schedule;
 pub use step::ModuleStep;

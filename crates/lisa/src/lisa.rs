@@ -608,6 +608,7 @@ fn requiring(map: &LayerMap) -> impl Iterator<Item = ParamId> + '_ {
 }
 
 /// What a step begins with.
+#[derive(Default)]
 struct Ready {
     /// Indices of the parameters that will be stepped.
     trained: Vec<usize>,
@@ -664,5 +665,6 @@ impl ModuleVisitor for ReleasePass<'_> {
     }
 }
 
+mod layered;
 #[cfg(test)]
 mod tests;

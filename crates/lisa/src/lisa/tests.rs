@@ -13,6 +13,8 @@ use burn::tensor::{DType, Device, FloatDType, Tensor};
 
 use crate::{Bernoulli, Draw, Lisa, LisaConfig, LisaError, OnFreeze, PolicyConfig, SamplingPolicy};
 
+mod layered;
+
 const LAYERS: usize = 6;
 const WIDTH: usize = 4;
 

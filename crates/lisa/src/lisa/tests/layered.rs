@@ -1,0 +1,87 @@
+//! Steps during the backward pass against steps behind it, bit for bit.
+
+use super::*;
+use crate::{LayeredModel, Recompute};
+
+impl LayeredModel for Net {
+    /// The step, of which the input is made.
+    type Batch = usize;
+    type Context = ();
+
+    fn context(&self, _: &usize) {}
+
+    fn num_layers(&self) -> usize {
+        self.layers.len()
+    }
+
+    fn embed(&self, step: &usize, (): &()) -> Tensor<3> {
+        let values: Vec<f32> = (0..2 * WIDTH)
+            .map(|i| ((i + 3 * step) as f32).cos())
+            .collect();
+        let weight = self.embed.weight.val();
+        let x = Tensor::<1>::from_floats(values.as_slice(), &weight.device());
+        self.embed
+            .forward(x.reshape([1, 2, WIDTH]).cast(weight.dtype()))
+    }
+
+    fn layer(&self, index: usize, h: Tensor<3>, (): &()) -> Tensor<3> {
+        h.clone() + self.layers[index].forward(h).tanh()
+    }
+
+    fn head_loss(&self, h: Tensor<3>, _: &usize, (): &()) -> Tensor<1> {
+        self.head.forward(h).cast(FloatDType::F32).square().mean()
+    }
+}
+
+#[test]
+fn steps_during_backward_are_those_behind_it_bit_for_bit() {
+    for on_freeze in [OnFreeze::Drop, OnFreeze::Keep, OnFreeze::Offload] {
+        for half_precision in [false, true] {
+            let config = LisaConfig::new()
+                .with_sampling_period(3)
+                .with_on_freeze(on_freeze);
+            let start = || {
+                let net = net(&device());
+                if half_precision { half(net) } else { net }
+            };
+            let (mut plain, mut a) = config.init(adamw(), start()).unwrap();
+            let (mut layered, mut b) = config.init(adamw(), start()).unwrap();
+            for step in 0..40 {
+                let grads = a.grads(step);
+                a = plain.step(0.05, a, grads);
+                let pass = Recompute::new().forward(&b, &step);
+                b = layered.step_layered(0.05, b, pass).unwrap();
+                assert_eq!(plain.active_layers(), layered.active_layers());
+                assert_eq!(plain.moments_bytes(), layered.moments_bytes());
+            }
+            assert_eq!(a.bits(), b.bits(), "{on_freeze:?}, half {half_precision}");
+            assert_eq!(layered.steps(), 40);
+        }
+    }
+}
+
+#[test]
+fn a_norm_over_all_gradients_is_refused_during_backward() {
+    let config = LisaConfig::new().with_max_grad_norm(Some(1.0));
+    let (mut lisa, model) = init(&config);
+    let pass = Recompute::new().forward(&model, &0);
+    let error = lisa.step_layered(0.1, model, pass).unwrap_err();
+    assert!(error.to_string().contains("max_grad_norm"), "{error}");
+    assert_eq!(lisa.steps(), 0);
+}
+
+#[test]
+fn a_frozen_embedding_and_head_leave_the_layers_alone_to_train() {
+    let frozen = ParamGroup::from_any_predicates(vec!["embed", "head"]);
+    let config = LisaConfig::new().with_frozen(Some(frozen));
+    let (mut lisa, model) = init(&config);
+    let before = model.clone();
+    let pass = Recompute::new().forward(&model, &0);
+    let model = lisa.step_layered(0.05, model, pass).unwrap();
+    let expected: BTreeSet<String> = lisa
+        .active_layers()
+        .iter()
+        .flat_map(|l| ["weight", "bias"].map(|name| format!("layers.{l}.{name}")))
+        .collect();
+    assert_eq!(changed(&before, &model), expected);
+}

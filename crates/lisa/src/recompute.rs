@@ -1,0 +1,420 @@
+//! Layer-wise recomputation of activations: [`LayeredModel`], [`Recompute`], [`Pass`].
+//!
+//! The forward pass keeps the input of each segment of layers and nothing else. Backward goes from
+//! the head to the first layer: each segment runs once more, now on Burn's tape, and is left as
+//! soon as its gradients are there. It ends at the lowest segment that trains. Knows nothing of
+//! policies; `lisa/layered.rs` steps with it. Tests: `recompute/tests.rs`.
+
+use std::collections::HashSet;
+
+use burn::module::{Module, ModuleVisitor, Param, ParamId};
+use burn::optim::GradientsParams;
+use burn::tensor::{Gradients, Tensor};
+
+use crate::{ErrorKind, LisaError};
+
+/// A model that can be run layer by layer: embedding, a stack of layers, a head with a loss.
+///
+/// The parts run one after the other must be the model's whole forward pass. Nothing but the hidden
+/// state, `[batch, sequence, width]`, may pass from one to the next; what all layers share (masks,
+/// rotary tables) belongs into the context.
+///
+/// # Example
+///
+/// ```
+/// use burn::module::{Module, ParamId};
+/// use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig};
+/// use burn::tensor::{Device, Int, Tensor};
+/// use lisa::{LayeredModel, Recompute};
+///
+/// #[derive(Module, Debug)]
+/// struct Model {
+///     embed: Embedding,
+///     layers: Vec<Linear>,
+///     head: Linear,
+/// }
+///
+/// impl LayeredModel for Model {
+///     type Batch = Tensor<2, Int>;
+///     type Context = ();
+///
+///     fn context(&self, _: &Self::Batch) {}
+///     fn num_layers(&self) -> usize {
+///         self.layers.len()
+///     }
+///     fn embed(&self, batch: &Self::Batch, (): &()) -> Tensor<3> {
+///         self.embed.forward(batch.clone())
+///     }
+///     fn layer(&self, index: usize, h: Tensor<3>, (): &()) -> Tensor<3> {
+///         h.clone() + self.layers[index].forward(h).tanh()
+///     }
+///     fn head_loss(&self, h: Tensor<3>, _: &Self::Batch, (): &()) -> Tensor<1> {
+///         self.head.forward(h).square().mean()
+///     }
+/// }
+///
+/// let device = Device::flex().autodiff();
+/// let linear = || LinearConfig::new(4, 4).init(&device);
+/// let model = Model {
+///     embed: EmbeddingConfig::new(8, 4).init(&device),
+///     layers: (0..3).map(|_| linear()).collect(),
+///     head: linear(),
+/// };
+/// let batch = Tensor::<2, Int>::from_data([[1, 2, 3]], &device);
+/// let pass = Recompute::new().forward(&model, &batch);
+/// let loss = pass.loss();
+/// let gradients = pass.backward(&model);
+/// assert_eq!(gradients.len(), 1 + 4 * 2);
+/// # let _ = loss;
+/// ```
+pub trait LayeredModel: Module {
+    /// What a step is given: tokens, labels.
+    type Batch;
+    /// What all layers need to know of a batch.
+    type Context;
+
+    /// Computed once a step.
+    fn context(&self, batch: &Self::Batch) -> Self::Context;
+
+    /// How many layers the stack has.
+    fn num_layers(&self) -> usize;
+
+    /// The hidden state before the first layer.
+    fn embed(&self, batch: &Self::Batch, context: &Self::Context) -> Tensor<3>;
+
+    /// The hidden state behind layer `index`, given that before it.
+    fn layer(&self, index: usize, h: Tensor<3>, context: &Self::Context) -> Tensor<3>;
+
+    /// The loss, given the hidden state behind the last layer.
+    fn head_loss(&self, h: Tensor<3>, batch: &Self::Batch, context: &Self::Context) -> Tensor<1>;
+
+    /// Parameters that both [`embed`](Self::embed) and [`head_loss`](Self::head_loss) use, such as
+    /// a tied embedding. With [`Pass::backward_with`] they are handed out once, with the sum of
+    /// their gradients, at the end.
+    fn tied(&self) -> Vec<ParamId> {
+        Vec::new()
+    }
+}
+
+/// Layer-wise recomputation: how a [`LayeredModel`] is run.
+///
+/// Memory: one hidden state for each segment of [`every`](Self::with_every) layers, and the
+/// activations of one segment at a time. Time: one more forward pass of what lies above the lowest
+/// layer that trains; with `every` above 1 the last segment is not run again. Gradients are those
+/// of plain autodiff up to the order of sums.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recompute {
+    every: usize,
+    dropout_seed: Option<u64>,
+}
+
+impl Default for Recompute {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Recompute {
+    /// Keeps the input of every layer.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            every: 1,
+            dropout_seed: None,
+        }
+    }
+
+    /// Keeps the input of every `n`-th layer, and runs `n` layers at a time: more memory, and the
+    /// last `n` layers need not run twice. With as many as the model has it is plain autodiff.
+    ///
+    /// Zero counts as 1.
+    #[must_use]
+    pub fn with_every(mut self, n: usize) -> Self {
+        self.every = n.max(1);
+        self
+    }
+
+    /// Replays dropout: the device's random numbers are seeded before each segment, the same way
+    /// both times. Give another seed for each step; needed only where a layer draws random numbers.
+    #[must_use]
+    pub fn with_dropout_seed(mut self, seed: u64) -> Self {
+        self.dropout_seed = Some(seed);
+        self
+    }
+
+    /// Runs the model forward.
+    ///
+    /// Segments whose parameters are frozen leave nothing on the tape; below the lowest that trains
+    /// (where the embedding does not) not even their inputs are kept. State kept: in the [`Pass`].
+    #[must_use]
+    pub fn forward<M: LayeredModel>(self, model: &M, batch: &M::Batch) -> Pass<M> {
+        let context = model.context(batch);
+        let embedded = model.embed(batch, &context);
+        let layers = model.num_layers();
+        let segments = layers.div_ceil(self.every);
+        // The last segment stays on the tape where that saves running it twice.
+        let last = if self.every > 1 {
+            segments.saturating_sub(1)
+        } else {
+            segments
+        };
+        let mut pass = Pass {
+            plan: self,
+            layers,
+            trains_below: vec![embedded.is_tracked()],
+            starts: Vec::new(),
+            top: embedded.clone().detach(),
+            loss: None,
+            embedded: embedded.is_tracked().then_some(embedded),
+            context,
+        };
+        for segment in 0..last {
+            let h = pass.top.clone();
+            let out = pass.run(model, segment, h);
+            let below = pass.trains_below[segment];
+            // Kept only if backward will come by here.
+            let start = std::mem::replace(&mut pass.top, out.clone().detach());
+            pass.starts.push((below || out.is_tracked()).then_some(start));
+            pass.trains_below.push(below || out.is_tracked());
+        }
+        let below = pass.trains_below[last];
+        if below {
+            pass.top = pass.top.require_grad();
+        }
+        let mut h = pass.top.clone();
+        if last < segments {
+            h = pass.run(model, last, h);
+        }
+        pass.loss = Some(model.head_loss(h, batch, &pass.context));
+        pass
+    }
+}
+
+/// A forward pass that waits for its backward pass.
+///
+/// It holds the kept hidden states and the tape of the head.
+pub struct Pass<M: LayeredModel> {
+    plan: Recompute,
+    layers: usize,
+    /// By segment: whether anything before it trains.
+    trains_below: Vec<bool>,
+    /// By segment: its input, where backward needs it.
+    starts: Vec<Option<Tensor<3>>>,
+    /// The input of what is still on the tape.
+    top: Tensor<3>,
+    loss: Option<Tensor<1>>,
+    embedded: Option<Tensor<3>>,
+    context: M::Context,
+}
+
+impl<M: LayeredModel> std::fmt::Debug for Pass<M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pass")
+            .field("plan", &self.plan)
+            .field("layers", &self.layers)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<M: LayeredModel> Pass<M> {
+    /// The loss, without its tape.
+    #[must_use]
+    pub fn loss(&self) -> Tensor<1> {
+        match &self.loss {
+            Some(loss) => loss.clone().detach(),
+            None => Tensor::zeros([1], &self.top.device()),
+        }
+    }
+
+    /// Multiplies the loss, as accumulation over several batches needs.
+    #[must_use]
+    pub fn scale(mut self, factor: f64) -> Self {
+        self.loss = self.loss.map(|loss| loss * factor);
+        self
+    }
+
+    /// Gradients of all parameters that train, to be accumulated, clipped and stepped as usual.
+    ///
+    /// `model` must be the one of the forward pass. Where nothing trains there are none. Memory:
+    /// all gradients live at the end; [`backward_with`](Self::backward_with) hands them out layer
+    /// by layer.
+    #[must_use]
+    pub fn backward(self, model: &M) -> GradientsParams {
+        let mut all = GradientsParams::new();
+        let model = self.run_back(model.clone(), |model, mut grads| {
+            add(&model, &mut all, &mut grads);
+            model
+        });
+        drop(model);
+        all
+    }
+
+    /// Hands the gradients of the head, of each segment and of the embedding to `update` as soon as
+    /// they are there, so that those of one part live at a time.
+    ///
+    /// `update` gets the model and some gradients and gives the model back, stepped or not. It is
+    /// not called for parts that are frozen. Accumulation over batches and a norm over all
+    /// gradients need [`backward`](Self::backward).
+    ///
+    /// # Errors
+    ///
+    /// A parameter that two parts use and [`LayeredModel::tied`] does not name: it would be stepped
+    /// twice. The model is then spent; this is a mistake in the implementation of the trait.
+    pub fn backward_with(
+        self,
+        model: M,
+        mut update: impl FnMut(M, GradientsParams) -> M,
+    ) -> Result<M, LisaError> {
+        let tied = model.tied();
+        let mut held = GradientsParams::new();
+        let mut seen = HashSet::new();
+        let mut twice = None;
+        let model = self.run_back(model, |model, grads| {
+            let mut sort = Sort {
+                grads,
+                tied: &tied,
+                held: &mut held,
+                seen: &mut seen,
+                twice: &mut twice,
+                names: Vec::new(),
+            };
+            model.visit(&mut sort);
+            let grads = sort.grads;
+            if grads.is_empty() || twice.is_some() {
+                model
+            } else {
+                update(model, grads)
+            }
+        });
+        if let Some(path) = twice {
+            return Err(LisaError::new(
+                ErrorKind::Layers,
+                format!(
+                    "`{path}` got gradients from two parts of the model; name it in \
+                     LayeredModel::tied, or step after Pass::backward"
+                ),
+            ));
+        }
+        Ok(if held.is_empty() {
+            model
+        } else {
+            update(model, held)
+        })
+    }
+
+    /// The layers of a segment.
+    fn run(&self, model: &M, segment: usize, h: Tensor<3>) -> Tensor<3> {
+        if let Some(seed) = self.plan.dropout_seed {
+            let seed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            h.device().seed(seed.wrapping_add(segment as u64));
+        }
+        let first = segment * self.plan.every;
+        let end = (first + self.plan.every).min(self.layers);
+        (first..end).fold(h, |h, index| model.layer(index, h, &self.context))
+    }
+
+    fn run_back(
+        mut self,
+        mut model: M,
+        mut take: impl FnMut(M, GradientsParams) -> M,
+    ) -> M {
+        let Some(loss) = self.loss.take().filter(Tensor::is_tracked) else {
+            return model;
+        };
+        let mut grads = loss.backward();
+        drop(loss);
+        let mut upstream = self.top.grad_remove(&mut grads);
+        model = hand_over(model, grads, &mut take);
+        while let Some(start) = self.starts.pop() {
+            let segment = self.starts.len();
+            // Without one of them nothing here or below trains.
+            let (Some(mut start), Some(gradient)) = (start, upstream.take()) else {
+                return model;
+            };
+            if self.trains_below[segment] {
+                start = start.require_grad();
+            }
+            let out = self.run(&model, segment, start.clone());
+            let mut grads = (out * gradient).sum().backward();
+            upstream = start.grad_remove(&mut grads);
+            model = hand_over(model, grads, &mut take);
+        }
+        if let (Some(embedded), Some(gradient)) = (self.embedded.take(), upstream) {
+            let grads = (embedded * gradient).sum().backward();
+            model = hand_over(model, grads, &mut take);
+        }
+        model
+    }
+}
+
+/// Takes a part's gradients off the tape and hands them over, if there are any.
+fn hand_over<M: Module>(
+    model: M,
+    mut grads: Gradients,
+    take: &mut impl FnMut(M, GradientsParams) -> M,
+) -> M {
+    let found = GradientsParams::from_module(&mut grads, &model);
+    drop(grads);
+    if found.is_empty() {
+        model
+    } else {
+        take(model, found)
+    }
+}
+
+/// Adds gradients to those that are there.
+fn add<M: Module>(model: &M, all: &mut GradientsParams, grads: &mut GradientsParams) {
+    struct Add<'a>(&'a mut GradientsParams, &'a mut GradientsParams);
+    impl ModuleVisitor for Add<'_> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if let Some(grad) = self.1.remove::<D>(param.id) {
+                add_one(self.0, param.id, grad);
+            }
+        }
+    }
+    model.visit(&mut Add(all, grads));
+}
+
+fn add_one<const D: usize>(all: &mut GradientsParams, id: ParamId, grad: Tensor<D>) {
+    let sum = match all.remove::<D>(id) {
+        Some(before) => before + grad,
+        None => grad,
+    };
+    all.register(id, sum);
+}
+
+/// Takes tied parameters' gradients out, and looks for those that came before.
+struct Sort<'a> {
+    grads: GradientsParams,
+    tied: &'a [ParamId],
+    held: &'a mut GradientsParams,
+    seen: &'a mut HashSet<ParamId>,
+    twice: &'a mut Option<String>,
+    names: Vec<String>,
+}
+
+impl ModuleVisitor for Sort<'_> {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.names.push(name.to_string());
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.names.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if self.grads.get::<D>(param.id).is_none() {
+            return;
+        }
+        if self.tied.contains(&param.id) {
+            if let Some(grad) = self.grads.remove::<D>(param.id) {
+                add_one(self.held, param.id, grad);
+            }
+        } else if !self.seen.insert(param.id) {
+            *self.twice = Some(self.names.join("."));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
