@@ -174,7 +174,8 @@ impl Recompute {
             let below = pass.trains_below[segment];
             // Kept only if backward will come by here.
             let start = std::mem::replace(&mut pass.top, out.clone().detach());
-            pass.starts.push((below || out.is_tracked()).then_some(start));
+            pass.starts
+                .push((below || out.is_tracked()).then_some(start));
             pass.trains_below.push(below || out.is_tracked());
         }
         let below = pass.trains_below[last];
@@ -313,11 +314,7 @@ impl<M: LayeredModel> Pass<M> {
         (first..end).fold(h, |h, index| model.layer(index, h, &self.context))
     }
 
-    fn run_back(
-        mut self,
-        mut model: M,
-        mut take: impl FnMut(M, GradientsParams) -> M,
-    ) -> M {
+    fn run_back(mut self, mut model: M, mut take: impl FnMut(M, GradientsParams) -> M) -> M {
         let Some(loss) = self.loss.take().filter(Tensor::is_tracked) else {
             return model;
         };

@@ -130,7 +130,10 @@ fn assert_equal(found: &[Option<Vec<f32>>], expected: &[Option<Vec<f32>>], case:
         };
         let largest = expected.iter().fold(0f32, |a, b| a.max(b.abs()));
         for (a, b) in found.iter().zip(expected) {
-            assert!((a - b).abs() <= 1e-6 * largest, "{case}, parameter {i}: {a} {b}");
+            assert!(
+                (a - b).abs() <= 1e-6 * largest,
+                "{case}, parameter {i}: {a} {b}"
+            );
         }
     }
 }
@@ -278,7 +281,11 @@ fn dropout_is_replayed() {
     let device = Device::flex().autodiff();
     // The same draws by hand, on one tape.
     let seed = |segment: u64| {
-        device.seed(11u64.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(segment));
+        device.seed(
+            11u64
+                .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+                .wrapping_add(segment),
+        );
     };
     let mut h = net.embed(&batch(), &());
     for i in 0..5 {
@@ -287,7 +294,9 @@ fn dropout_is_replayed() {
     }
     let loss = net.head_loss(h, &batch(), &());
     let expected = GradientsParams::from_grads(loss.backward(), &net);
-    let pass = Recompute::new().with_dropout_seed(11).forward(&net, &batch());
+    let pass = Recompute::new()
+        .with_dropout_seed(11)
+        .forward(&net, &batch());
     assert_eq!(pass.loss().into_data(), loss.into_data());
     let found = pass.backward(&net);
     assert_equal(&values(&net, &found), &values(&net, &expected), "dropout");
