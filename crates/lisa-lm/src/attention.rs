@@ -16,6 +16,7 @@ use crate::cache::LayerCache;
 use crate::input::Context;
 use crate::layers::{linear, rms_norm};
 use crate::llama::Shape;
+use crate::lora::{LlamaLora, project};
 
 /// What a masked score becomes: small enough that its exponential is 0 beside any other score, and
 /// finite, so that a row with nothing to attend to is no NaN.
@@ -90,17 +91,16 @@ impl LlamaAttention {
             config.num_key_value_heads * config.head_dim,
         );
         let hidden = config.hidden_size;
-        let project =
-            |from, to, bias| linear(from, to, bias, config.initializer_range, shape.device);
+        let new = |from, to, bias| linear(from, to, bias, config.initializer_range, shape.device);
         let norm = || {
             let norm = |()| rms_norm(config.head_dim, config.rms_norm_eps, shape.device);
             config.qk_norm().then_some(()).map(norm)
         };
         Self {
-            q_proj: project(hidden, q, config.qkv_bias()),
-            k_proj: project(hidden, kv, config.qkv_bias()),
-            v_proj: project(hidden, kv, config.qkv_bias()),
-            o_proj: project(q, hidden, config.o_bias()),
+            q_proj: new(hidden, q, config.qkv_bias()),
+            k_proj: new(hidden, kv, config.qkv_bias()),
+            v_proj: new(hidden, kv, config.qkv_bias()),
+            o_proj: new(q, hidden, config.o_bias()),
             q_norm: norm(),
             k_norm: norm(),
             slides,
@@ -112,7 +112,7 @@ impl LlamaAttention {
         h: Tensor<3>,
         context: &Context,
         head_dim: usize,
-        cache: Option<&mut LayerCache>,
+        (lora, cache): (Option<&LlamaLora>, Option<&mut LayerCache>),
     ) -> Tensor<3> {
         let heads = |x: Tensor<3>| {
             let width = x.dims()[2];
@@ -128,9 +128,15 @@ impl LlamaAttention {
                 None => heads,
             }
         };
-        let q = place(heads(self.q_proj.forward(h.clone())), &self.q_norm);
-        let k = place(heads(self.k_proj.forward(h.clone())), &self.k_norm);
-        let v = heads(self.v_proj.forward(h));
+        let q = place(
+            heads(project(&self.q_proj, lora.map(|l| &l.q), h.clone())),
+            &self.q_norm,
+        );
+        let k = place(
+            heads(project(&self.k_proj, lora.map(|l| &l.k), h.clone())),
+            &self.k_norm,
+        );
+        let v = heads(project(&self.v_proj, lora.map(|l| &l.v), h));
         let (k, v) = match cache {
             Some(cache) => cache.append(k, v),
             None => (k, v),
@@ -140,8 +146,8 @@ impl LlamaAttention {
         } else {
             &context.full
         };
-        self.o_proj
-            .forward(merge_heads(attend(q, k, v, mask.as_ref())))
+        let weighted = merge_heads(attend(q, k, v, mask.as_ref()));
+        project(&self.o_proj, lora.map(|l| &l.o), weighted)
     }
 }
 

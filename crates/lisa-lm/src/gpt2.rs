@@ -12,6 +12,7 @@ use crate::cache::LayerCache;
 use crate::config::Gpt2Config;
 use crate::input::{Context, Input, MaskShape};
 use crate::layers::{embedding, layer_norm, linear, logits};
+use crate::lora::{Gpt2Lora, project};
 
 /// Attention with as many key heads as query heads.
 #[derive(Module, Debug)]
@@ -42,6 +43,8 @@ pub struct Gpt2Layer {
     pub ln_2: LayerNorm,
     /// The MLP.
     pub mlp: Gpt2Mlp,
+    /// Side paths beside the matrices; none but with LoRA.
+    pub lora: Option<Gpt2Lora>,
 }
 
 /// Embeddings, layers, final norm.
@@ -85,6 +88,7 @@ impl Gpt2Layer {
                 c_fc: linear(width, inner, true, std, device),
                 c_proj: linear(inner, width, true, residual, device),
             },
+            lora: None,
         }
     }
 }
@@ -95,10 +99,10 @@ impl Gpt2Attention {
         h: Tensor<3>,
         context: &Context,
         heads: usize,
-        cache: Option<&mut LayerCache>,
+        (lora, cache): (Option<&Gpt2Lora>, Option<&mut LayerCache>),
     ) -> Tensor<3> {
         let width = h.dims()[2];
-        let all = self.c_attn.forward(h);
+        let all = project(&self.c_attn, lora.map(|l| &l.c_attn), h);
         let part = |index| {
             let part = all.clone().narrow(2, index * width, width);
             split_heads(part, heads)
@@ -108,8 +112,8 @@ impl Gpt2Attention {
             Some(cache) => cache.append(k, v),
             None => (k, v),
         };
-        self.c_proj
-            .forward(merge_heads(attend(q, k, v, context.full.as_ref())))
+        let weighted = merge_heads(attend(q, k, v, context.full.as_ref()));
+        project(&self.c_proj, lora.map(|l| &l.attn_proj), weighted)
     }
 }
 
@@ -168,17 +172,19 @@ impl Gpt2ForCausalLm {
         cache: Option<&mut LayerCache>,
     ) -> Tensor<3> {
         let layer = &self.transformer.h[index];
+        let lora = layer.lora.as_ref();
         let normed = layer.ln_1.forward(h.clone());
         let h = h + layer
             .attn
-            .forward(normed, context, self.config.n_head, cache);
-        let normed = layer.mlp.c_fc.forward(layer.ln_2.forward(h.clone()));
+            .forward(normed, context, self.config.n_head, (lora, cache));
+        let normed = layer.ln_2.forward(h.clone());
+        let inner = project(&layer.mlp.c_fc, lora.map(|l| &l.c_fc), normed);
         let inner = if self.config.gelu_tanh {
-            gelu_approximate(normed)
+            gelu_approximate(inner)
         } else {
-            gelu(normed)
+            gelu(inner)
         };
-        h + layer.mlp.c_proj.forward(inner)
+        h + project(&layer.mlp.c_proj, lora.map(|l| &l.mlp_proj), inner)
     }
 
     pub(crate) fn head(&self, h: Tensor<3>) -> Tensor<3> {

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`Checkpoint`], [`save`] | a folder in, a folder out |
 //! | [`ModelConfig`], [`CausalLm`], [`Input`] | the models: the Llama family and GPT-2 |
+//! | [`CausalLm::with_lora`] | LoRA as a side path, to compare with |
 //! | [`generate`], [`GenerationConfig`] | generation with a key-value cache |
 //! | [`Tokenizer`], [`ChatTemplate`] | text to tokens, chats to text |
 //! | [`read_examples`], [`encode_examples`], [`Batches`] | instruction data to batches |
@@ -22,6 +23,7 @@ mod gpt2;
 mod input;
 mod layers;
 mod llama;
+mod lora;
 mod model;
 pub mod order;
 mod rope;
@@ -48,5 +50,6 @@ pub use generate::{GenerationConfig, generate};
 pub use gpt2::{Gpt2Attention, Gpt2ForCausalLm, Gpt2Layer, Gpt2Mlp, Gpt2Model};
 pub use input::{Context, Input};
 pub use llama::{LlamaForCausalLm, LlamaLayer, LlamaMlp, LlamaModel};
+pub use lora::{Gpt2Lora, LlamaLora, SidePath};
 pub use model::CausalLm;
 pub use rope::{RopeConfig, RopeScaling, RopeTables};

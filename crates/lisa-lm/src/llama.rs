@@ -13,6 +13,7 @@ use crate::cache::LayerCache;
 use crate::config::LlamaConfig;
 use crate::input::{Context, Input, MaskShape};
 use crate::layers::{embedding, linear, logits, rms_norm};
+use crate::lora::{LlamaLora, project};
 use crate::rope::RopeTables;
 
 /// What new parts are made by.
@@ -44,6 +45,8 @@ pub struct LlamaLayer {
     pub post_attention_layernorm: RmsNorm,
     /// The MLP.
     pub mlp: LlamaMlp,
+    /// Side paths beside the matrices; none but with LoRA.
+    pub lora: Option<LlamaLora>,
 }
 
 /// Embedding, layers, final norm.
@@ -72,26 +75,27 @@ impl LlamaLayer {
     fn new(shape: Shape, slides: bool) -> Self {
         let Shape { config, device } = shape;
         let norm = || rms_norm(config.hidden_size, config.rms_norm_eps, device);
-        let project =
-            |from, to| linear(from, to, config.mlp_bias, config.initializer_range, device);
+        let new = |from, to| linear(from, to, config.mlp_bias, config.initializer_range, device);
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
         Self {
             input_layernorm: norm(),
             self_attn: LlamaAttention::new(&shape, slides),
             post_attention_layernorm: norm(),
             mlp: LlamaMlp {
-                gate_proj: project(hidden, inner),
-                up_proj: project(hidden, inner),
-                down_proj: project(inner, hidden),
+                gate_proj: new(hidden, inner),
+                up_proj: new(hidden, inner),
+                down_proj: new(inner, hidden),
             },
+            lora: None,
         }
     }
 }
 
 impl LlamaMlp {
-    fn forward(&self, h: Tensor<3>) -> Tensor<3> {
-        let gate = silu(self.gate_proj.forward(h.clone()));
-        self.down_proj.forward(gate * self.up_proj.forward(h))
+    fn forward(&self, h: Tensor<3>, lora: Option<&LlamaLora>) -> Tensor<3> {
+        let gate = silu(project(&self.gate_proj, lora.map(|l| &l.gate), h.clone()));
+        let up = project(&self.up_proj, lora.map(|l| &l.up), h);
+        project(&self.down_proj, lora.map(|l| &l.down), gate * up)
     }
 }
 
@@ -160,11 +164,14 @@ impl LlamaForCausalLm {
     ) -> Tensor<3> {
         let layer = &self.model.layers[index];
         let normed = layer.input_layernorm.forward(h.clone());
-        let h = h + layer
-            .self_attn
-            .forward(normed, context, self.config.head_dim, cache);
+        let h = h + layer.self_attn.forward(
+            normed,
+            context,
+            self.config.head_dim,
+            (layer.lora.as_ref(), cache),
+        );
         let normed = layer.post_attention_layernorm.forward(h.clone());
-        h + layer.mlp.forward(normed)
+        h + layer.mlp.forward(normed, layer.lora.as_ref())
     }
 
     pub(crate) fn head(&self, h: Tensor<3>) -> Tensor<3> {

@@ -325,3 +325,71 @@ fn models_move_between_threads() {
     fn check<T: Send + Sync + Clone>() {}
     check::<CausalLm>();
 }
+
+/// Layer by layer as on one tape, whatever is frozen.
+#[test]
+fn recomputed_gradients_are_those_of_plain_autodiff() {
+    use lisa::{FreezeMask, LayerMap, Recompute};
+    let device = Device::default().autodiff();
+    for name in ["llama", "gpt2", "llama_tied", "qwen3"] {
+        let model = load(name, &device);
+        let tokens = reference_ints(name, "input_ids", &device);
+        let batch = BatchTensors {
+            targets: tokens.clone().roll_dim(-1, 1),
+            tokens,
+            padding: None,
+            segments: None,
+            positions: None,
+        };
+        let map = LayerMap::find(&model).unwrap();
+        let all: Vec<ParamId> = map.parameters().iter().map(|p| p.id).collect();
+        let outside: Vec<ParamId> = map.outside().map(|p| p.id).collect();
+        let layer = |i: usize| -> Vec<ParamId> {
+            let layer = &map.layers()[i];
+            layer
+                .parameters
+                .iter()
+                .map(|&p| map.parameters()[p].id)
+                .collect()
+        };
+        let cases = [
+            all.clone(),
+            [outside, layer(1)].concat(),
+            layer(map.layers().len() - 1),
+        ];
+        for trains in cases {
+            let model = FreezeMask::new(all.clone()).change(model.clone(), trains.clone());
+            let input = Input::from(batch.clone());
+            let loss = model.next_token_loss(&input, batch.targets.clone());
+            let expected = GradientsParams::from_grads(loss.backward(), &model);
+            assert_eq!(expected.len(), trains.len());
+            for every in [1, 3] {
+                let pass = Recompute::new().with_every(every).forward(&model, &batch);
+                assert_eq!(scalar(&pass.loss()), scalar(&loss), "{name}");
+                let found = pass.backward(&model);
+                assert_eq!(found.len(), expected.len(), "{name}, every {every}");
+                let mut same = Same(&expected, &found, name);
+                model.visit(&mut same);
+            }
+        }
+    }
+}
+
+struct Same<'a>(&'a GradientsParams, &'a GradientsParams, &'a str);
+
+impl ModuleVisitor for Same<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let Some(expected) = self.0.get::<D>(param.id) else {
+            return;
+        };
+        let found = self.1.get::<D>(param.id).unwrap().into_data();
+        let expected = expected.into_data();
+        let largest = expected.iter::<f32>().fold(0f32, |a, b| a.max(b.abs()));
+        let difference = largest_difference(&found, &expected);
+        assert!(
+            difference <= 1e-6 * largest,
+            "{}: {difference} of {largest}",
+            self.2
+        );
+    }
+}
