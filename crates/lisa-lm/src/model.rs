@@ -3,7 +3,7 @@
 //! `forward` is `embed`, every `layer` in turn, `head`; the parts are public for whoever runs the
 //! layers one by one. Tests: `model/tests.rs`, against transformers.
 
-use burn::module::{Module, ParamId};
+use burn::module::{Module, ModuleVisitor, ParamId};
 use burn::tensor::{DType, Device, Int, Tensor};
 
 use lisa::LayeredModel;
@@ -232,6 +232,13 @@ impl LayeredModel for CausalLm {
 
     fn layer(&self, index: usize, h: Tensor<3>, context: &Context) -> Tensor<3> {
         Self::layer(self, index, h, context)
+    }
+
+    fn visit_layer<V: ModuleVisitor>(&self, index: usize, visitor: &mut V) {
+        match self {
+            Self::Llama(model) => model.model.layers[index].visit(visitor),
+            Self::Gpt2(model) => model.transformer.h[index].visit(visitor),
+        }
     }
 
     fn head_loss(&self, h: Tensor<3>, batch: &BatchTensors, _: &Context) -> Tensor<1> {

@@ -22,7 +22,7 @@ use crate::{ErrorKind, LisaError};
 /// # Example
 ///
 /// ```
-/// use burn::module::{Module, ParamId};
+/// use burn::module::{Module, ModuleVisitor};
 /// use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig};
 /// use burn::tensor::{Device, Int, Tensor};
 /// use lisa::{LayeredModel, Recompute};
@@ -47,6 +47,9 @@ use crate::{ErrorKind, LisaError};
 ///     }
 ///     fn layer(&self, index: usize, h: Tensor<3>, (): &()) -> Tensor<3> {
 ///         h.clone() + self.layers[index].forward(h).tanh()
+///     }
+///     fn visit_layer<V: ModuleVisitor>(&self, index: usize, visitor: &mut V) {
+///         self.layers[index].visit(visitor);
 ///     }
 ///     fn head_loss(&self, h: Tensor<3>, _: &Self::Batch, (): &()) -> Tensor<1> {
 ///         self.head.forward(h).square().mean()
@@ -84,6 +87,11 @@ pub trait LayeredModel: Module {
 
     /// The hidden state behind layer `index`, given that before it.
     fn layer(&self, index: usize, h: Tensor<3>, context: &Self::Context) -> Tensor<3>;
+
+    /// Shows a visitor the parameters that layer `index` uses: `self.layers[index].visit(visitor)`.
+    ///
+    /// By it is known before the forward pass which layers train.
+    fn visit_layer<V: ModuleVisitor>(&self, index: usize, visitor: &mut V);
 
     /// The loss, given the hidden state behind the last layer.
     fn head_loss(&self, h: Tensor<3>, batch: &Self::Batch, context: &Self::Context) -> Tensor<1>;
@@ -142,6 +150,11 @@ impl Recompute {
         self
     }
 
+    fn layers_of(self, segment: usize, layers: usize) -> std::ops::Range<usize> {
+        let first = segment * self.every;
+        first..(first + self.every).min(layers)
+    }
+
     /// Runs the model forward.
     ///
     /// Segments whose parameters are frozen leave nothing on the tape; below the lowest that trains
@@ -158,26 +171,32 @@ impl Recompute {
         } else {
             segments
         };
+        let mut trains_below = vec![embedded.is_tracked()];
+        for segment in 0..segments {
+            let below = trains_below[segment];
+            let trains = |index| trains(model, index);
+            trains_below.push(below || self.layers_of(segment, layers).any(trains));
+        }
         let mut pass = Pass {
             plan: self,
             layers,
-            trains_below: vec![embedded.is_tracked()],
+            trains_below,
             starts: Vec::new(),
             top: embedded.clone().detach(),
             loss: None,
             embedded: embedded.is_tracked().then_some(embedded),
             context,
         };
+        // Nothing may go on the tape here: Burn frees one that is never run back only bit by bit.
+        let still = model.clone().no_grad();
         for segment in 0..last {
-            let h = pass.top.clone();
-            let out = pass.run(model, segment, h);
-            let below = pass.trains_below[segment];
+            let start = pass.top.clone();
+            pass.top = pass.run(&still, segment, start.clone());
             // Kept only if backward will come by here.
-            let start = std::mem::replace(&mut pass.top, out.clone().detach());
-            pass.starts
-                .push((below || out.is_tracked()).then_some(start));
-            pass.trains_below.push(below || out.is_tracked());
+            let needed = pass.trains_below[segment + 1];
+            pass.starts.push(needed.then_some(start));
         }
+        drop(still);
         let below = pass.trains_below[last];
         if below {
             pass.top = pass.top.require_grad();
@@ -309,9 +328,8 @@ impl<M: LayeredModel> Pass<M> {
             let seed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
             h.device().seed(seed.wrapping_add(segment as u64));
         }
-        let first = segment * self.plan.every;
-        let end = (first + self.plan.every).min(self.layers);
-        (first..end).fold(h, |h, index| model.layer(index, h, &self.context))
+        let layers = self.plan.layers_of(segment, self.layers);
+        layers.fold(h, |h, index| model.layer(index, h, &self.context))
     }
 
     fn run_back(mut self, mut model: M, mut take: impl FnMut(M, GradientsParams) -> M) -> M {
@@ -342,6 +360,20 @@ impl<M: LayeredModel> Pass<M> {
         }
         model
     }
+}
+
+/// Whether a layer has a parameter that trains.
+fn trains<M: LayeredModel>(model: &M, index: usize) -> bool {
+    struct Trains(bool);
+    impl ModuleVisitor for Trains {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let tensor = param.val();
+            self.0 |= tensor.dtype().is_float() && tensor.is_require_grad();
+        }
+    }
+    let mut trains = Trains(false);
+    model.visit_layer(index, &mut trains);
+    trains.0
 }
 
 /// Takes a part's gradients off the tape and hands them over, if there are any.

@@ -82,7 +82,11 @@ impl ModuleMapper for Cast {
         let (id, tensor, mapper) = param.consume();
         let tensor = tensor.detach().cast(self.0);
         let trains = tensor.device().is_autodiff();
-        let tensor = if trains { tensor.require_grad() } else { tensor };
+        let tensor = if trains {
+            tensor.require_grad()
+        } else {
+            tensor
+        };
         Param::from_mapped_value(id, tensor, mapper)
     }
 }

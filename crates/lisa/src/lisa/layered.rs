@@ -24,7 +24,7 @@ impl Lisa {
     /// # Example
     ///
     /// ```
-    /// # use burn::module::Module;
+    /// # use burn::module::{Module, ModuleVisitor};
     /// # use burn::nn::{Linear, LinearConfig};
     /// # use burn::optim::AdamWConfig;
     /// # use burn::tensor::{Device, Tensor};
@@ -38,6 +38,7 @@ impl Lisa {
     /// #     fn num_layers(&self) -> usize { self.layers.len() }
     /// #     fn embed(&self, x: &Tensor<3>, (): &()) -> Tensor<3> { x.clone() }
     /// #     fn layer(&self, i: usize, h: Tensor<3>, (): &()) -> Tensor<3> { self.layers[i].forward(h) }
+    /// #     fn visit_layer<V: ModuleVisitor>(&self, i: usize, visitor: &mut V) { self.layers[i].visit(visitor); }
     /// #     fn head_loss(&self, h: Tensor<3>, _: &Tensor<3>, (): &()) -> Tensor<1> { self.head.forward(h).mean() }
     /// # }
     /// # let device = Device::flex().autodiff();

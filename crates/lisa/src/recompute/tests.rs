@@ -61,6 +61,10 @@ impl LayeredModel for Net {
         h.clone() + layer.dropout.forward(layer.a.forward(h).tanh())
     }
 
+    fn visit_layer<V: ModuleVisitor>(&self, index: usize, visitor: &mut V) {
+        self.layers[index].visit(visitor);
+    }
+
     fn head_loss(&self, h: Tensor<3>, _: &Self::Batch, (): &()) -> Tensor<1> {
         let out = match &self.head {
             Some(head) => head.forward(h),
@@ -246,6 +250,10 @@ impl LayeredModel for Counting {
     fn layer(&self, index: usize, h: Tensor<3>, (): &()) -> Tensor<3> {
         self.runs.lock().unwrap()[index] += 1;
         self.net.layer(index, h, &())
+    }
+
+    fn visit_layer<V: ModuleVisitor>(&self, index: usize, visitor: &mut V) {
+        self.net.visit_layer(index, visitor);
     }
 
     fn head_loss(&self, h: Tensor<3>, batch: &Self::Batch, (): &()) -> Tensor<1> {

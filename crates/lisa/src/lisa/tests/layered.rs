@@ -28,6 +28,10 @@ impl LayeredModel for Net {
         h.clone() + self.layers[index].forward(h).tanh()
     }
 
+    fn visit_layer<V: ModuleVisitor>(&self, index: usize, visitor: &mut V) {
+        self.layers[index].visit(visitor);
+    }
+
     fn head_loss(&self, h: Tensor<3>, _: &usize, (): &()) -> Tensor<1> {
         self.head.forward(h).cast(FloatDType::F32).square().mean()
     }
