@@ -7,7 +7,6 @@
 
 use burn::module::Module;
 use burn::nn::{Linear, RmsNorm};
-use burn::tensor::activation::softmax;
 use burn::tensor::module::attention;
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Bool, DType, Tensor};
@@ -34,22 +33,66 @@ pub(crate) fn attend(
 ) -> Tensor<4> {
     let [batch, heads, seq, dim] = q.dims();
     let [_, kv_heads, keys, _] = k.dims();
-    let rows = heads / kv_heads * seq;
+    let groups = heads / kv_heads;
+    if q.device().is_autodiff() {
+        let shape = [batch, kv_heads, groups, seq, dim];
+        return attend_on_tape(q.reshape(shape), &k, &v, mask).reshape([batch, heads, seq, dim]);
+    }
+    let rows = groups * seq;
     let q = q.reshape([batch, kv_heads, rows, dim]);
     let mask = mask.map(|mask| mask.clone().expand([batch, kv_heads, rows, keys]));
-    let weighted = if q.device().is_autodiff() {
-        let dtype = q.dtype();
-        let scores = q.mul_scalar((dim as f64).powf(-0.5)).matmul(k.transpose());
-        let scores = scores.cast(DType::F32);
+    let weighted = attention(q, k, v, mask, None, AttentionModuleOptions::default());
+    weighted.reshape([batch, heads, seq, dim])
+}
+
+/// The most parts that the queries are cut into, and the fewest queries in a part.
+const MOST_BLOCKS: usize = 8;
+const BLOCK: usize = 64;
+
+/// The same for `q` of `[batch, key heads, groups, seq, dim]`, with little kept for backward: the
+/// exponentials alone are of the size of the scores, and of these only what lies at or before the
+/// last query of a block is computed.
+fn attend_on_tape(
+    q: Tensor<5>,
+    k: &Tensor<4>,
+    v: &Tensor<4>,
+    mask: Option<&Tensor<4, Bool>>,
+) -> Tensor<5> {
+    let [batch, kv_heads, groups, seq, dim] = q.dims();
+    let keys = k.dims()[2];
+    let dtype = q.dtype();
+    let q = q.mul_scalar((dim as f64).powf(-0.5));
+    let block = seq.div_ceil((seq / BLOCK).clamp(1, MOST_BLOCKS));
+    let mut parts = Vec::new();
+    for first in (0..seq).step_by(block) {
+        let end = (first + block).min(seq);
+        // Queries are the last of the keys.
+        let seen = keys - seq + end;
+        let rows = groups * (end - first);
+        let shape = [batch, kv_heads, rows, dim];
+        let q = q.clone().slice_dim(3, first..end).reshape(shape);
+        let k = k.clone().slice_dim(2, 0..seen);
+        let v = v.clone().slice_dim(2, 0..seen);
+        let scores = q.matmul(k.transpose()).cast(DType::F32);
         let scores = match mask {
-            Some(mask) => scores.mask_fill(mask, MASKED),
+            Some(mask) => {
+                let [rows_of, one, _, _] = mask.dims();
+                let mask: Tensor<5, Bool> = mask.clone().reshape([rows_of, one, groups, seq, keys]);
+                let mask = mask.slice_dim(3, first..end).slice_dim(4, 0..seen);
+                let mask: Tensor<4, Bool> = mask.reshape([rows_of, one, rows, seen]);
+                scores.mask_fill(mask.expand([batch, kv_heads, rows, seen]), MASKED)
+            }
             None => scores,
         };
-        softmax(scores, 3).cast(dtype).matmul(v)
-    } else {
-        attention(q, k, v, mask, None, AttentionModuleOptions::default())
-    };
-    weighted.reshape([batch, heads, seq, dim])
+        let largest = scores.clone().detach().max_dim(3);
+        let weights = (scores - largest).exp();
+        // Divided behind the product: the weights need not be kept a second time.
+        let sums = weights.clone().sum_dim(3);
+        let weighted = weights.cast(dtype).matmul(v).cast(DType::F32) / sums;
+        let weighted = weighted.cast(dtype);
+        parts.push(weighted.reshape([batch, kv_heads, groups, end - first, dim]));
+    }
+    Tensor::cat(parts, 3)
 }
 
 /// `[batch, seq, heads * dim]` to `[batch, heads, seq, dim]`.
@@ -161,18 +204,27 @@ mod tests {
     fn written_out_and_fused_attention_agree() {
         let plain = Device::default();
         plain.seed(1);
-        let random = |heads| Tensor::<4>::random([2, heads, 5, 8], Distribution::Default, &plain);
+        // One block; several; several of which the last is short.
+        for seq in [5, 192, 199] {
+            agree(seq, &plain);
+        }
+    }
+
+    fn agree(seq: usize, plain: &Device) {
+        let random = |heads| Tensor::<4>::random([2, heads, seq, 8], Distribution::Default, plain);
         let (q, k, v) = (random(4), random(2), random(2));
-        let segments = Tensor::<2, Int>::from_data([[0, 0, 0, 1, 1], [0, 0, 1, 1, 2]], &plain);
+        let starts = |at: usize| (0..seq).map(move |i| i64::from(i >= at) + i64::from(i > 70));
+        let segments: Vec<i64> = starts(3).chain(starts(2)).collect();
+        let segments = Tensor::<1, Int>::from_data(segments.as_slice(), plain).reshape([2, seq]);
         let mut input = Input::new(segments.clone());
         input.segments = Some(segments);
         let shape = MaskShape { past: 0, groups: 2 };
         let run = |device: &Device| {
             let on = |x: &Tensor<4>| Tensor::<4>::from_data(x.to_data(), device);
-            let mask = shape.mask(&input, Some(2), &plain);
+            let mask = shape.mask(&input, Some(90), plain);
             attend(on(&q), on(&k), on(&v), mask.as_ref()).into_data()
         };
-        let (fused, steps) = (run(&plain), run(&plain.clone().autodiff()));
+        let (fused, steps) = (run(plain), run(&plain.clone().autodiff()));
         for (a, b) in fused.iter::<f32>().zip(steps.iter::<f32>()) {
             assert!((a - b).abs() < 1e-6, "{a} {b}");
         }
