@@ -4,7 +4,7 @@
 //! layers one by one. Tests: `model/tests.rs`, against transformers.
 
 use burn::module::{Module, ModuleVisitor, ParamId};
-use burn::tensor::{DType, Device, Int, Tensor};
+use burn::tensor::{DType, Device, FloatDType, IndexingUpdateOp, Int, Tensor};
 
 use lisa::LayeredModel;
 
@@ -256,22 +256,55 @@ impl LayeredModel for CausalLm {
     }
 }
 
+/// Numbers of the logits that are turned into f32 at a time.
+const CHUNK: usize = 1 << 22;
+
 /// Mean cross entropy of logits, `[rows, vocab]`, over the targets that are not ignored.
 ///
-/// The log-sum-exp is written out: its exponentials are the only numbers of the logits' size that
-/// backward keeps.
+/// Where the logits are on a tape, their gradient is computed with the loss, chunk by chunk, so
+/// that one tensor of their size and type waits for backward, and none in f32.
 fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
-    let rows = logits.dims()[0];
-    let logits = logits.cast(DType::F32);
+    let [rows, vocab] = logits.dims();
     let ignored = targets.clone().equal_scalar(IGNORED);
-    let count = ignored.clone().bool_not().int().sum().clamp_min(1);
-    let picked = targets.mask_fill(ignored.clone(), 0).reshape([rows, 1]);
-    let picked = logits.clone().gather(1, picked);
-    let largest = logits.clone().detach().max_dim(1);
-    let sums = (logits - largest.clone()).exp().sum_dim(1);
-    let losses = sums.log() + largest - picked;
-    let losses: Tensor<1> = losses.reshape([rows]).mask_fill(ignored, 0.0);
-    losses.sum() / count.cast(burn::tensor::FloatDType::F32)
+    let kept = ignored.clone().bool_not().int();
+    let count = kept.clone().sum().clamp_min(1).cast(FloatDType::F32);
+    let picked = targets.mask_fill(ignored, 0).reshape([rows, 1]);
+    let kept = kept.cast(FloatDType::F32).reshape([rows, 1]);
+    // What each row counts for in the mean.
+    let share = kept / count.reshape([1, 1]);
+    let tracked = logits.is_tracked();
+    let values = logits.clone().detach();
+    let mut losses = Vec::new();
+    let mut gradients = Vec::new();
+    let chunk = (CHUNK / vocab.max(1)).clamp(1, rows);
+    for first in (0..rows).step_by(chunk) {
+        let part = first..(first + chunk).min(rows);
+        let picked = picked.clone().slice_dim(0, part.clone());
+        let share = share.clone().slice_dim(0, part.clone());
+        let values = values.clone().slice_dim(0, part).cast(DType::F32);
+        let said = values.clone().gather(1, picked.clone());
+        let largest = values.clone().max_dim(1);
+        let exps = (values - largest.clone()).exp();
+        let sums = exps.clone().sum_dim(1);
+        losses.push(((sums.clone().log() + largest - said) * share.clone()).sum());
+        if tracked {
+            let gradient = exps * (share.clone() / sums);
+            let gradient = gradient.scatter(1, picked, -share, IndexingUpdateOp::Add);
+            gradients.push(gradient.cast(logits.dtype()));
+        }
+    }
+    let loss = Tensor::cat(losses, 0).sum();
+    if !tracked {
+        return loss;
+    }
+    drop(values);
+    let gradient = match gradients.len() {
+        1 => gradients.remove(0),
+        _ => Tensor::cat(gradients, 0),
+    };
+    // Worth nothing, with that gradient.
+    let carrier = (logits * gradient).sum().cast(FloatDType::F32);
+    loss + (carrier.clone() - carrier.detach())
 }
 
 #[cfg(test)]

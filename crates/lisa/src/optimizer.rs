@@ -5,6 +5,7 @@
 //! [`RELEASE`], on which this wrapper leaves the tensor as it is and answers by [`OnFreeze`].
 //! Tests: `lisa.rs`.
 
+use std::any::TypeId;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -77,6 +78,48 @@ impl<O: Optimizer> LisaOptimizer<O> {
         self.ledger.clone()
     }
 
+    /// One step of the inner optimizer, or one for each slice of a large parameter: what it
+    /// computes on the way is then of a slice's size, and no number comes out different.
+    fn step_slices<const D: usize>(
+        &self,
+        lr: LearningRate,
+        mut tensor: Tensor<D>,
+        grad: Tensor<D>,
+        moments: Option<Moments<O, D>>,
+    ) -> (Tensor<D>, Option<Moments<O, D>>) {
+        let dtype = tensor.dtype();
+        let slices = match &moments {
+            Some(Moments(slices)) => slices.len(),
+            None if elementwise::<O>() => slices_of(&tensor.dims()),
+            None => 1,
+        };
+        let mut states = match moments {
+            Some(Moments(states)) => states.into_iter().map(Some).collect(),
+            None => vec![None; slices],
+        };
+        if slices == 1 {
+            let state = states.pop().flatten();
+            let (tensor, state) = self.inner.step(lr, tensor, grad.cast(dtype), state);
+            return (tensor, state.map(|state| Moments(vec![state])));
+        }
+        let rows = tensor.dims()[0];
+        let each = rows.div_ceil(slices);
+        let mut next = Vec::with_capacity(slices);
+        for (slice, state) in states.into_iter().enumerate() {
+            let part = slice * each..((slice + 1) * each).min(rows);
+            let values = tensor.clone().slice_dim(0, part.clone());
+            let gradient = grad.clone().slice_dim(0, part.clone()).cast(dtype);
+            let (values, state) = self.inner.step(lr, values, gradient, state);
+            let mut ranges: [std::ops::Range<usize>; D] = tensor.dims().map(|size| 0..size);
+            ranges[0] = part;
+            tensor = tensor.slice_assign(ranges, values);
+            next.extend(state);
+        }
+        // An optimizer without a state has none for any slice.
+        let moments = (next.len() == slices).then_some(Moments(next));
+        (tensor, moments)
+    }
+
     /// What remains of the state of a parameter that froze.
     fn release<const D: usize>(&self, state: LisaState<O, D>) -> Option<LisaState<O, D>> {
         match self.on_freeze {
@@ -110,11 +153,10 @@ impl<O: Optimizer> Optimizer for LisaOptimizer<O> {
         let half = matches!(dtype, DType::BF16 | DType::F16);
         let (tensor, moments, master) = if half && self.master_weights {
             let master = master.unwrap_or_else(|| tensor.cast(FloatDType::F32));
-            let grad = grad.cast(FloatDType::F32);
-            let (master, moments) = self.inner.step(lr, master, grad, moments);
+            let (master, moments) = self.step_slices(lr, master, grad, moments);
             (master.clone().cast(dtype), moments, Some(master))
         } else {
-            let (tensor, moments) = self.inner.step(lr, tensor, grad, moments);
+            let (tensor, moments) = self.step_slices(lr, tensor, grad, moments);
             (tensor, moments, None)
         };
         let state = (moments.is_some() || master.is_some()).then_some(LisaState {
@@ -128,13 +170,86 @@ impl<O: Optimizer> Optimizer for LisaOptimizer<O> {
         match state.place {
             Place::Device { moments, master } => LisaState {
                 place: Place::Device {
-                    moments: moments.map(|moments| O::to_device(moments, device)),
+                    moments: moments.map(|Moments(slices)| {
+                        let slices = slices.into_iter();
+                        Moments(slices.map(|state| O::to_device(state, device)).collect())
+                    }),
                     master: master.map(|master| master.to_device(device)),
                 },
             },
             // It is rebuilt on the parameter's device when that is stepped.
             Place::Host(_) => state,
         }
+    }
+}
+
+/// Numbers in a slice of a large parameter.
+const SLICE: usize = 1 << 20;
+
+/// How many slices a parameter is stepped in.
+fn slices_of(shape: &[usize]) -> usize {
+    let rows = shape.first().copied().unwrap_or(1).max(1);
+    let wanted = shape
+        .iter()
+        .product::<usize>()
+        .div_ceil(SLICE)
+        .clamp(1, rows);
+    // With whole rows in each, the last ones may be left over.
+    rows.div_ceil(rows.div_ceil(wanted))
+}
+
+/// Whether an optimizer treats each number by itself, so that slices may be stepped one by one.
+fn elementwise<O: 'static>() -> bool {
+    use burn::optim::{AdaGrad, Adam, AdamW, Lion, RmsProp, Sgd};
+    let this = TypeId::of::<O>();
+    [
+        TypeId::of::<AdaGrad>(),
+        TypeId::of::<Adam>(),
+        TypeId::of::<AdamW>(),
+        TypeId::of::<Lion>(),
+        TypeId::of::<RmsProp>(),
+        TypeId::of::<Sgd>(),
+    ]
+    .contains(&this)
+}
+
+/// The inner optimizer's state of each slice of a parameter.
+struct Moments<O: Optimizer, const D: usize>(Vec<O::State<D>>);
+
+impl<O: Optimizer, const D: usize> Clone for Moments<O, D> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<O: Optimizer, const D: usize> RecordState for Moments<O, D> {
+    fn state_flatten(&self, prefix: &str, out: &mut StateSink) {
+        match &self.0[..] {
+            [state] => state.state_flatten(prefix, out),
+            slices => {
+                for (slice, state) in slices.iter().enumerate() {
+                    let path = burn::optim::join_path(prefix, &format!("{SLICED}{slice}"));
+                    state.state_flatten(&path, out);
+                }
+            }
+        }
+    }
+
+    fn state_unflatten(prefix: &str, src: &mut StateSource, device: &Device) -> Option<Self> {
+        let path = |slice: usize| burn::optim::join_path(prefix, &format!("{SLICED}{slice}"));
+        let mut slices = Vec::new();
+        while src.has_under(&path(slices.len())) {
+            let path = path(slices.len());
+            slices.push(<O::State<D> as RecordState>::state_unflatten(
+                &path, src, device,
+            )?);
+        }
+        if slices.is_empty() {
+            slices.push(<O::State<D> as RecordState>::state_unflatten(
+                prefix, src, device,
+            )?);
+        }
+        Some(Self(slices))
     }
 }
 
@@ -148,7 +263,7 @@ pub struct LisaState<O: Optimizer, const D: usize> {
 #[allow(clippy::large_enum_variant)]
 enum Place<O: Optimizer, const D: usize> {
     Device {
-        moments: Option<O::State<D>>,
+        moments: Option<Moments<O, D>>,
         master: Option<Tensor<D>>,
     },
     Host(Arc<StateSink>),
@@ -192,7 +307,7 @@ impl<O: Optimizer, const D: usize> LisaState<O, D> {
     }
 
     /// Moments and master weights, on this device.
-    fn load(self, device: &Device) -> (Option<O::State<D>>, Option<Tensor<D>>) {
+    fn load(self, device: &Device) -> (Option<Moments<O, D>>, Option<Tensor<D>>) {
         match self.place {
             Place::Device { moments, master } => (moments, master),
             Place::Host(sink) => {
@@ -209,7 +324,8 @@ impl<O: Optimizer, const D: usize> LisaState<O, D> {
     }
 }
 
-/// Names of the leaves in a record: `ID.moments.…` and `ID.master`.
+/// Names of the leaves in a record: `ID.moments.…`, `ID.moments.slice0.…` and `ID.master`.
+const SLICED: &str = "slice";
 const MOMENTS: &str = "moments";
 const MASTER: &str = "master";
 
@@ -238,9 +354,7 @@ impl<O: Optimizer, const D: usize> RecordState for LisaState<O, D> {
     fn state_unflatten(prefix: &str, src: &mut StateSource, device: &Device) -> Option<Self> {
         let path = burn::optim::join_path(prefix, MOMENTS);
         let moments = if src.has_under(&path) {
-            Some(<O::State<D> as RecordState>::state_unflatten(
-                &path, src, device,
-            )?)
+            Some(Moments::state_unflatten(&path, src, device)?)
         } else {
             None
         };
