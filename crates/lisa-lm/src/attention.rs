@@ -46,8 +46,25 @@ pub(crate) fn attend(
 }
 
 /// The most parts that the queries are cut into, and the fewest queries in a part.
-const MOST_BLOCKS: usize = 8;
+const MOST_BLOCKS: usize = 4;
 const BLOCK: usize = 64;
+
+/// Queries in a block.
+fn block_of(seq: usize) -> usize {
+    seq.div_ceil((seq / BLOCK).clamp(1, MOST_BLOCKS)).max(1)
+}
+
+/// How many scores of a head are computed, and their exponentials kept, for a row of `seq` tokens.
+pub(crate) fn scores_on_tape(seq: usize) -> usize {
+    let block = block_of(seq);
+    let blocks = (0..seq).step_by(block);
+    blocks
+        .map(|first| {
+            let end = (first + block).min(seq);
+            (end - first) * end
+        })
+        .sum()
+}
 
 /// The same for `q` of `[batch, key heads, groups, seq, dim]`, with little kept for backward: the
 /// exponentials alone are of the size of the scores, and of these only what lies at or before the
@@ -62,7 +79,7 @@ fn attend_on_tape(
     let keys = k.dims()[2];
     let dtype = q.dtype();
     let q = q.mul_scalar((dim as f64).powf(-0.5));
-    let block = seq.div_ceil((seq / BLOCK).clamp(1, MOST_BLOCKS));
+    let block = block_of(seq);
     let mut parts = Vec::new();
     for first in (0..seq).step_by(block) {
         let end = (first + block).min(seq);

@@ -47,6 +47,12 @@ impl SidePath {
 
 /// The projection, and the side path where there is one.
 pub(crate) fn project(linear: &Linear, side: Option<&SidePath>, x: Tensor<3>) -> Tensor<3> {
+    let weight = linear.weight.val();
+    if !weight.dtype().is_float() {
+        // Dense for the length of this product; Burn's own on quantized weights is slower.
+        let bias = linear.bias.as_ref().map(Param::val);
+        return burn::tensor::module::linear(x, weight.dequantize(), bias);
+    }
     let Some(side) = side else {
         return linear.forward(x);
     };

@@ -3,9 +3,10 @@
 use burn::config::Config;
 use burn::module::{Module, ParamGroup};
 use burn::optim::Optimizer;
+use burn::tensor::Device;
 
 use crate::policy::{Bernoulli, SamplingPolicy, Uniform};
-use crate::{ErrorKind, Lisa, LisaError};
+use crate::{ErrorKind, FrozenWeights, Lisa, LisaError};
 
 /// What happens to the moments of a layer that freezes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -70,6 +71,11 @@ pub struct LisaConfig {
     pub master_weights: bool,
     /// Parameters that stay frozen throughout, such as embeddings or the head.
     pub frozen: Option<ParamGroup>,
+    /// What the device holds of layers that do not train. The exact weights of quantized ones wait on
+    /// the host; export a model by [`Lisa::exact`]. Worth it with layer-wise recomputation
+    /// ([`Recompute`](crate::Recompute)) alone: a plain backward pass keeps every weight dense.
+    #[config(default = "FrozenWeights::Exact")]
+    pub frozen_weights: FrozenWeights,
     /// Largest L2 norm of the gradient of all parameters that train together; a larger gradient
     /// is scaled down to it.
     pub max_grad_norm: Option<f64>,
@@ -112,7 +118,25 @@ impl LisaConfig {
         model: M,
     ) -> Result<(Lisa, M), LisaError> {
         self.validate()?;
-        Lisa::init(self.clone(), std::sync::Arc::new(policy), optimizer, model)
+        let policy = std::sync::Arc::new(policy);
+        Lisa::init(self.clone(), policy, optimizer, model, None)
+    }
+
+    /// Like [`init`](Self::init) for a model that is elsewhere, such as in the host's memory
+    /// (`Device::flex().autodiff()`): it moves to `device` parameter by parameter, and layers that are
+    /// to be quantized never need to be there in full.
+    pub fn init_on<O: Optimizer, M: Module>(
+        &self,
+        optimizer: O,
+        model: M,
+        device: &Device,
+    ) -> Result<(Lisa, M), LisaError> {
+        self.validate()?;
+        let policy: std::sync::Arc<dyn SamplingPolicy> = match &self.policy {
+            PolicyConfig::Uniform => std::sync::Arc::new(Uniform),
+            PolicyConfig::Bernoulli(p) => std::sync::Arc::new(Bernoulli::new(p.clone())),
+        };
+        Lisa::init(self.clone(), policy, optimizer, model, Some(device))
     }
 
     /// What can be refused without a model.

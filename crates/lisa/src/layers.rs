@@ -97,7 +97,10 @@ impl LayerMap {
     /// parameters (one `ParamId` at two paths) are refused by name: Burn would give both one
     /// gradient and let the copies drift apart. Use one parameter twice in `forward` instead.
     pub fn find<M: Module>(module: &M) -> Result<Self, LisaError> {
-        let tree = Tree::read(module)?;
+        Self::best(Tree::read(module)?)
+    }
+
+    fn best(tree: Tree) -> Result<Self, LisaError> {
         let uniform: Vec<&Stack> = tree
             .stacks
             .iter()
@@ -132,7 +135,10 @@ impl LayerMap {
     /// A path that names no `Vec` of modules, or several; the message lists the candidates. Tied
     /// parameters, as in [`find`](Self::find).
     pub fn at<M: Module>(module: &M, paths: &[String]) -> Result<Self, LisaError> {
-        let tree = Tree::read(module)?;
+        Self::named(Tree::read(module)?, paths)
+    }
+
+    fn named(tree: Tree, paths: &[String]) -> Result<Self, LisaError> {
         let mut found = Vec::with_capacity(paths.len());
         for path in paths {
             let tail = format!(".{path}");
@@ -151,6 +157,22 @@ impl LayerMap {
             }
         }
         tree.map(&found)
+    }
+
+    /// Like [`find`](Self::find) or [`at`](Self::at), without initialising anything: what is lazy
+    /// counts as f32 and trainable.
+    pub(crate) fn of_shapes<M: Module>(module: &M, paths: &[String]) -> Result<Self, LisaError> {
+        let mut reader = Reader {
+            lazy: true,
+            ..Reader::default()
+        };
+        module.visit(&mut reader);
+        let tree = Tree::of(reader)?;
+        if paths.is_empty() {
+            Self::best(tree)
+        } else {
+            Self::named(tree, paths)
+        }
     }
 
     /// The place of a parameter in [`parameters`](Self::parameters).
@@ -210,6 +232,10 @@ impl Tree {
     fn read<M: Module>(module: &M) -> Result<Self, LisaError> {
         let mut reader = Reader::default();
         module.visit(&mut reader);
+        Self::of(reader)
+    }
+
+    fn of(reader: Reader) -> Result<Self, LisaError> {
         let parameters = reader.parameters;
 
         let mut paths: HashMap<ParamId, &str> = HashMap::new();
@@ -315,6 +341,8 @@ impl Tree {
 /// Walks a module and notes every float parameter and every `Vec` above it.
 #[derive(Default)]
 struct Reader {
+    /// Leave lazy parameters lazy.
+    lazy: bool,
     path: Vec<(String, bool)>,
     parameters: Vec<Parameter>,
     stacks: BTreeMap<String, BTreeMap<usize, Vec<usize>>>,
@@ -331,8 +359,6 @@ impl ModuleVisitor for Reader {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        // Initialises a lazy parameter: freezing a lazy one would freeze its clones as well.
-        let tensor = param.val();
         let join = |names: &[(String, bool)]| {
             let names: Vec<&str> = names.iter().map(|(name, _)| name.as_str()).collect();
             names.join(".")
@@ -347,14 +373,21 @@ impl ModuleVisitor for Reader {
                     .push(self.parameters.len());
             }
         }
-        let dtype = tensor.dtype();
+        let (dtype, trainable) = if self.lazy && !param.is_initialized() {
+            (DType::F32, true)
+        } else {
+            // Initialises a lazy parameter: freezing a lazy one would freeze its clones as well.
+            let tensor = param.val();
+            // A quantized tensor takes no gradient, whatever its flag says.
+            let trainable = tensor.dtype().is_float() && tensor.is_require_grad();
+            (tensor.dtype(), trainable)
+        };
         self.parameters.push(Parameter {
             path: join(&self.path),
             id: param.id,
-            shape: tensor.dims().to_vec(),
+            shape: param.lazy_shape().to_vec(),
             dtype,
-            // A quantized tensor takes no gradient, whatever its flag says.
-            trainable: tensor.is_require_grad() && dtype.is_float(),
+            trainable,
         });
     }
 }

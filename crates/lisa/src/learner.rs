@@ -101,6 +101,11 @@ impl Lisa {
     /// `model` is the one that this optimizer trains. Cost: nothing is copied.
     #[must_use]
     pub fn into_learner<M: Module>(mut self, model: M) -> (ModuleOptimizer, LisaModule<M>) {
+        if self.config.frozen_weights != crate::FrozenWeights::Exact {
+            log::warn!("burn-train would save quantized weights; this run holds exact ones");
+            self.config.frozen_weights = crate::FrozenWeights::Exact;
+        }
+        let model = std::mem::take(&mut self.exact).restore(model, None);
         let empty = ModuleOptimizer::from(burn::optim::SgdConfig::new().build());
         let optimizer = std::mem::replace(&mut self.optimizer, empty);
         let module = LisaModule {

@@ -4,20 +4,21 @@
 //! steps, the schedule advances; at the end of a period the policy draws, the mask is applied
 //! and the moments of the layers that left are released. Tests: `lisa/tests.rs`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use burn::grad_clipping::GradientClipping;
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::module::{Module, ModuleVisitor, Param, ParamGroup, ParamId};
 use burn::optim::{GradientsParams, ModuleOptimizer, MultiGradientsParams, Optimizer};
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 
 use crate::clip::{self, Gradients};
 use crate::optimizer::{Ledger, RELEASE, StateBytes};
+use crate::quantize::ExactWeights;
 use crate::{
-    Description, Draw, ErrorKind, FreezeMask, LayerMap, LisaConfig, LisaError, LisaOptimizer,
-    OnFreeze, Parameter, SamplingPolicy, Schedule,
+    Description, Draw, ErrorKind, FreezeMask, FrozenWeights, LayerMap, LisaConfig, LisaError,
+    LisaOptimizer, OnFreeze, Parameter, SamplingPolicy, Schedule,
 };
 
 /// Layer-sampling fine-tuning: an optimizer for a module that trains a few layers at a time.
@@ -76,6 +77,8 @@ pub struct Lisa {
     groups: Vec<Group>,
     /// Parameters that hold state, with its size.
     pub(crate) held: BTreeMap<ParamId, Held>,
+    /// On the host: the weights of what is quantized.
+    pub(crate) exact: ExactWeights,
 }
 
 /// The optimizer of a parameter group.
@@ -109,6 +112,7 @@ impl Lisa {
         policy: Arc<dyn SamplingPolicy>,
         optimizer: O,
         model: M,
+        device: Option<&Device>,
     ) -> Result<(Self, M), LisaError> {
         let map = map_of(&config, &model)?;
         let may_train = trainable(&map, &config)?;
@@ -123,6 +127,7 @@ impl Lisa {
             optimizer: ModuleOptimizer::from(optimizer),
             active: Vec::new(),
             held: BTreeMap::new(),
+            exact: ExactWeights::default(),
             config,
             policy,
             map,
@@ -137,6 +142,7 @@ impl Lisa {
                 format!("`{}` {message} in the first period", lisa.policy.name()),
             )
         })?;
+        let model = lisa.settle(model, device);
         let model = lisa.apply(model);
         lisa.log();
         Ok((lisa, model))
@@ -281,6 +287,23 @@ impl Lisa {
         })
     }
 
+    /// Bytes of exact weights that wait in the host's memory for quantized ones on the device
+    /// ([`LisaConfig::frozen_weights`]).
+    #[must_use]
+    pub fn exact_bytes(&self) -> u64 {
+        self.exact.bytes()
+    }
+
+    /// The model with the exact weights of all layers, on `device`: what to export or save where
+    /// frozen layers are quantized. Otherwise it is a copy on that device.
+    ///
+    /// `model` may go on training. Cost: the whole model's memory on `device`; give the host's,
+    /// `Device::flex()`, where that of the model is too small.
+    #[must_use]
+    pub fn exact<M: Module>(&self, model: &M, device: &Device) -> M {
+        self.exact.clone().restore(model.clone(), Some(device))
+    }
+
     /// The configuration.
     #[must_use]
     pub fn config(&self) -> &LisaConfig {
@@ -341,7 +364,8 @@ impl Lisa {
         if self.schedule.advance() {
             self.redraw(model)
         } else if ready.rebound {
-            self.apply(model)
+            let model = self.apply(model);
+            self.settle(model, None)
         } else {
             model
         }
@@ -384,6 +408,7 @@ impl Lisa {
             .into_iter()
             .filter_map(|(id, held)| Some((*new_id.get(&id)?, held)))
             .collect();
+        self.exact.rename(&new_id);
         self.bind(map);
         log::info!("step {}: the model has new parameter ids", self.steps() + 1);
         Ok(())
@@ -441,17 +466,36 @@ impl Lisa {
         }
         let model = self.apply(model);
         let model = self.release(model);
+        let model = self.settle(model, None);
         self.log();
         model
     }
 
     /// Makes the module require gradients of exactly what trains with the drawn layers.
     pub(crate) fn apply<M: Module>(&mut self, model: M) -> M {
-        let trains: Vec<ParamId> = self
-            .training()
-            .map(|i| self.map.parameters()[i].id)
-            .collect();
+        let trains = self.awake();
+        let model = self.exact.wake(model, &trains);
         self.mask.change(model, trains)
+    }
+
+    /// Quantizes the frozen layers that are not, where the configuration asks for it.
+    pub(crate) fn settle<M: Module>(&mut self, model: M, device: Option<&Device>) -> M {
+        if self.config.frozen_weights == FrozenWeights::Exact && device.is_none() {
+            return model;
+        }
+        let awake = self.awake();
+        let kind = self.config.frozen_weights;
+        let mut exact = std::mem::take(&mut self.exact);
+        let model = exact.settle(model, kind, (&self.map, &awake), device);
+        self.exact = exact;
+        model
+    }
+
+    /// The parameters that train with the drawn layers.
+    fn awake(&self) -> HashSet<ParamId> {
+        self.training()
+            .map(|i| self.map.parameters()[i].id)
+            .collect()
     }
 
     /// Indices of the parameters that train with the drawn layers.

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::lisa::Held;
 use crate::optimizer::StateBytes;
-use crate::{ErrorKind, LayerMap, Lisa, LisaError, OnFreeze, Schedule};
+use crate::{ErrorKind, FrozenWeights, LayerMap, Lisa, LisaError, OnFreeze, Schedule};
 
 /// The metadata entry of the run, beside the optimizer's entries (`ID` to path).
 const KEY: &str = "lisa";
@@ -33,6 +33,8 @@ struct Run {
     sampling_period: usize,
     on_freeze: OnFreeze,
     master_weights: bool,
+    #[serde(default)]
+    frozen_weights: FrozenWeights,
     layers: Vec<String>,
     parameters: Vec<(String, Vec<usize>, bool)>,
 }
@@ -132,6 +134,7 @@ impl Lisa {
             })
             .collect();
         let mut model = next.apply(model);
+        model = next.settle(model, None);
         // What Offload had on the host was just read onto the device.
         if next.config.on_freeze == OnFreeze::Offload {
             model = next.release(model);
@@ -177,6 +180,7 @@ impl Lisa {
             sampling_period: self.config.sampling_period,
             on_freeze: self.config.on_freeze,
             master_weights: self.config.master_weights,
+            frozen_weights: self.config.frozen_weights,
             layers: self
                 .map
                 .layers()
@@ -241,6 +245,7 @@ impl Lisa {
             sampling_period: "sampling period",
             on_freeze: "treatment of moments on freezing",
             master_weights: "use of master weights",
+            frozen_weights: "treatment of frozen weights",
         );
         if let Some(layer) = record
             .active

@@ -82,7 +82,7 @@ pub(crate) fn run(settings: &Settings, method: Method) -> Result<()> {
             peak: Some(memory::peak(&device)),
             live: Some(memory::live(&device)),
             state: lisa.map(|lisa| lisa.moments_bytes() + lisa.master_bytes()),
-            host: lisa.map(lisa::Lisa::offloaded_bytes),
+            host: lisa.map(|lisa| lisa.offloaded_bytes() + lisa.exact_bytes()),
             rss: memory::resident_peak(),
             trained: None,
         })?;

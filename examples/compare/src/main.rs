@@ -7,6 +7,7 @@ mod memory;
 mod method;
 mod overhead;
 mod peer;
+mod plan;
 mod plot;
 mod preset;
 mod report;
@@ -52,6 +53,7 @@ fn start() -> Result<()> {
     match cli.mode {
         Some(Mode::Overhead) => overhead::run(&settings),
         Some(Mode::Draws { draws }) => long::run(&settings, draws),
+        None if settings.plan => plan::run(&settings),
         None => compare(&settings),
     }
 }
@@ -83,6 +85,11 @@ fn compare(settings: &Settings) -> Result<()> {
                 None => rows.push(Row::new(method, floor, events, settings.warmup)?),
             }
         }
+    }
+    let device = burn::tensor::Device::default().autodiff();
+    let model = settings.preset.config(settings.shrink).init(&device)?;
+    for row in &mut rows {
+        row.planned = plan::of(settings, row.method, &model)?.map(|(_, peak)| peak);
     }
     report::write(settings, &rows)?;
     plot::write(out, &rows)?;

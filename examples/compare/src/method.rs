@@ -7,7 +7,7 @@ use burn::module::{Lora, Module, ParamGroup};
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::Device;
 use clap::ValueEnum;
-use lisa::{Lisa, LisaConfig, OnFreeze, Recompute};
+use lisa::{FrozenWeights, Lisa, LisaConfig, OnFreeze, Recompute};
 use lisa_lm::{BatchTensors, CausalLm, Input};
 
 use crate::settings::{Settings, display_as_value};
@@ -33,6 +33,10 @@ pub(crate) enum Method {
     LisaFrozenEmbeddings,
     /// The two together
     LisaRecomputeFrozenEmbeddings,
+    /// LISA with recomputation and frozen layers in int8
+    LisaInt8,
+    /// LISA with recomputation and frozen layers in int4
+    LisaInt4,
     /// PyTorch: AdamW on everything
     TorchFull,
     /// PyTorch: peft's LoRA, on all matrices
@@ -53,10 +57,13 @@ impl Method {
         !matches!(self, Self::LisaKeep | Self::LisaOffload)
     }
 
-    fn recomputes(self) -> bool {
+    pub(crate) fn recomputes(self) -> bool {
         matches!(
             self,
-            Self::LisaRecompute | Self::LisaRecomputeFrozenEmbeddings
+            Self::LisaRecompute
+                | Self::LisaRecomputeFrozenEmbeddings
+                | Self::LisaInt8
+                | Self::LisaInt4
         )
     }
 
@@ -102,6 +109,11 @@ pub(crate) fn lisa_config(settings: &Settings, method: Method) -> LisaConfig {
             Method::LisaKeep => OnFreeze::Keep,
             Method::LisaOffload => OnFreeze::Offload,
             _ => OnFreeze::Drop,
+        })
+        .with_frozen_weights(match method {
+            Method::LisaInt8 => FrozenWeights::Int8,
+            Method::LisaInt4 => FrozenWeights::Int4,
+            _ => FrozenWeights::Exact,
         })
         .with_frozen(method.freezes_embeddings().then(frozen))
 }

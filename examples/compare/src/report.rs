@@ -22,6 +22,8 @@ pub(crate) struct Row {
     pub(crate) host: Option<u64>,
     /// The loss of the last step.
     pub(crate) loss: f64,
+    /// What the plan said.
+    pub(crate) planned: Option<u64>,
     cpu: Vec<f64>,
     wall: Vec<f64>,
     parts: [Vec<f64>; 3],
@@ -60,6 +62,7 @@ impl Row {
             state: highest(&events, |e| e.state),
             host: host.filter(|bytes| *bytes > 0),
             loss,
+            planned: None,
             events: Vec::new(),
             cpu: Vec::new(),
             wall: Vec::new(),
@@ -131,12 +134,12 @@ pub(crate) fn write(settings: &Settings, rows: &[Row]) -> Result<()> {
 fn csv(settings: &Settings, rows: &[Row]) -> String {
     let mut text = String::from(
         "method,peak_bytes,step_cpu_s,step_wall_s,tokens_per_s,loss,forward_s,backward_s,update_s,\
-         resident_bytes,setup_bytes,live_bytes,state_bytes,host_bytes\n",
+         resident_bytes,setup_bytes,live_bytes,state_bytes,host_bytes,planned_bytes\n",
     );
     let number = |bytes: Option<u64>| bytes.map_or(String::new(), |bytes| bytes.to_string());
     for row in rows {
         text.push_str(&format!(
-            "{},{},{:.4},{:.4},{:.1},{:.6},{:.4},{:.4},{:.4},{},{},{},{},{}\n",
+            "{},{},{:.4},{:.4},{:.1},{:.6},{:.4},{:.4},{:.4},{},{},{},{},{},{}\n",
             row.method,
             row.peak,
             row.cpu(),
@@ -151,6 +154,7 @@ fn csv(settings: &Settings, rows: &[Row]) -> String {
             number(row.live),
             number(row.state),
             number(row.host),
+            number(row.planned),
         ));
     }
     text
@@ -159,8 +163,8 @@ fn csv(settings: &Settings, rows: &[Row]) -> String {
 pub(crate) fn markdown(settings: &Settings, rows: &[Row]) -> String {
     let mut text = format!(
         "`{}`{}, {}, batch {} x {} tokens, gamma {}, K {}, {} thread(s), {} steps x {}\n\n\
-         | method | peak MiB | resident MiB | CPU-s a step | s a step | forward | backward | update \
-         | tokens/s | loss |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
+         | method | peak MiB | planned | resident MiB | CPU-s a step | s a step | forward | backward | update \
+         | tokens/s | loss |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
         settings.preset,
         if settings.shrink > 1 {
             format!(" / {}", settings.shrink)
@@ -178,9 +182,10 @@ pub(crate) fn markdown(settings: &Settings, rows: &[Row]) -> String {
     );
     for row in rows {
         text.push_str(&format!(
-            "| {} | {} | {} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} | {:.0} | {:.4} |\n",
+            "| {} | {} | {} | {} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} | {:.0} | {:.4} |\n",
             row.method,
             mib(row.peak),
+            row.planned.map_or("-".into(), mib),
             row.resident.map_or("-".into(), mib),
             row.cpu(),
             row.wall(),

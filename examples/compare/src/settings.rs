@@ -114,6 +114,13 @@ pub(crate) struct Settings {
     #[arg(long, default_value_t = 1, value_name = "N", global = true)]
     pub(crate) threads: usize,
 
+    /// Print what each method would need, and run nothing
+    #[arg(long, global = true)]
+    pub(crate) plan: bool,
+    /// With --plan: the memory there is, in GB
+    #[arg(long, value_name = "GB", global = true)]
+    pub(crate) budget: Option<f64>,
+
     #[arg(long, hide = true, value_enum)]
     pub(crate) child: Option<Method>,
     #[arg(long, hide = true)]

@@ -14,6 +14,7 @@ use burn::tensor::{DType, Device, FloatDType, Tensor};
 use crate::{Bernoulli, Draw, Lisa, LisaConfig, LisaError, OnFreeze, PolicyConfig, SamplingPolicy};
 
 mod layered;
+mod quantized;
 
 const LAYERS: usize = 6;
 const WIDTH: usize = 4;

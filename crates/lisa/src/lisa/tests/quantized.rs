@@ -1,0 +1,162 @@
+//! Quantized frozen layers: nothing that is exact is lost.
+
+use super::*;
+use crate::FrozenWeights;
+use burn::tensor::TensorData;
+
+/// As [`Net`], wide enough for whole blocks.
+fn wide(device: &Device) -> Net {
+    let mut seed = 0.0f32;
+    let mut linear = |bias: bool| {
+        seed += 1.0;
+        let values = |n: usize| -> Tensor<1> {
+            let values: Vec<f32> = (0..n)
+                .map(|i| ((i as f32 + 7.0 * seed) * 0.7).sin() * 0.2)
+                .collect();
+            Tensor::from_floats(values.as_slice(), device)
+        };
+        Linear {
+            weight: Param::from_tensor(values(32 * 32).reshape([32, 32])),
+            bias: bias.then(|| Param::from_tensor(values(32))),
+        }
+    };
+    Net {
+        embed: linear(false),
+        layers: (0..LAYERS).map(|_| linear(true)).collect(),
+        head: linear(false),
+    }
+}
+
+fn loss(net: &Net, step: usize) -> Tensor<1> {
+    let device = net.embed.weight.val().device();
+    let values: Vec<f32> = (0..64).map(|i| ((i + 3 * step) as f32).cos()).collect();
+    let x = Tensor::<1>::from_floats(values.as_slice(), &device).reshape([2, 32]);
+    let mut x = net.embed.forward(x);
+    for layer in &net.layers {
+        let weight = layer.weight.val().dequantize();
+        let bias = layer.bias.as_ref().map(Param::val);
+        x = x.clone() + burn::tensor::module::linear(x, weight, bias).tanh();
+    }
+    net.head.forward(x).square().mean()
+}
+
+fn train(mut lisa: Lisa, mut net: Net, steps: std::ops::Range<usize>) -> (Lisa, Net) {
+    for step in steps {
+        let grads = GradientsParams::from_grads(loss(&net, step).backward(), &net);
+        net = lisa.step(1e-3, net, grads);
+    }
+    (lisa, net)
+}
+
+fn config(kind: FrozenWeights) -> LisaConfig {
+    LisaConfig::new()
+        .with_sampling_period(3)
+        .with_frozen_weights(kind)
+}
+
+fn weights(net: &Net) -> Vec<TensorData> {
+    let weight = |linear: &Linear| linear.weight.val().into_data();
+    let all = [&net.embed, &net.head].into_iter().chain(&net.layers);
+    all.map(weight).collect()
+}
+
+fn quantized(net: &Net) -> Vec<bool> {
+    let is = |linear: &Linear| !linear.weight.val().dtype().is_float();
+    net.layers.iter().map(is).collect()
+}
+
+#[test]
+fn frozen_layers_are_quantized_and_nothing_exact_is_lost() {
+    let device = device();
+    for kind in [FrozenWeights::Int8, FrozenWeights::Int4] {
+        let original = weights(&wide(&device));
+        let (lisa, net) = config(kind).init(adamw(), wide(&device)).unwrap();
+        assert_eq!(weights(&lisa.exact(&net, &device)), original);
+        let (mut lisa, mut net) = (lisa, net);
+        let mut drawn = BTreeSet::new();
+        for period in 0..2 {
+            drawn.extend(lisa.active_layers().iter().copied());
+            let frozen: Vec<bool> = (0..LAYERS)
+                .map(|layer| !lisa.active_layers().contains(&layer))
+                .collect();
+            assert_eq!(quantized(&net), frozen);
+            let active = LAYERS - frozen.iter().filter(|f| **f).count();
+            assert_eq!(lisa.exact_bytes(), ((LAYERS - active) * 32 * 32 * 4) as u64);
+            (lisa, net) = train(lisa, net, 3 * period..3 * period + 3);
+        }
+        let exact = weights(&lisa.exact(&net, &device));
+        assert!(drawn.len() < LAYERS);
+        for (i, (now, before)) in exact.iter().zip(&original).enumerate() {
+            let trained = i < 2 || drawn.contains(&(i - 2));
+            assert_eq!(now != before, trained, "weight {i}, {kind:?}");
+        }
+    }
+}
+
+#[test]
+fn updates_below_the_rounding_of_a_quantized_weight_add_up() {
+    let device = device();
+    // Steps of 1e-6 on weights of 0.2: rounding would lose every one.
+    let run = |kind| {
+        let (mut lisa, mut net) = config(kind).init(adamw(), wide(&device)).unwrap();
+        for step in 0..30 {
+            let grads = GradientsParams::from_grads(loss(&net, step).backward(), &net);
+            net = lisa.step(1e-6, net, grads);
+        }
+        weights(&lisa.exact(&net, &device))
+    };
+    let distance = |a: &TensorData, b: &TensorData| -> f64 {
+        let pairs = a.iter::<f32>().zip(b.iter::<f32>());
+        pairs.map(|(a, b)| f64::from((a - b).abs())).sum()
+    };
+    let start = weights(&wide(&device));
+    let exact = run(FrozenWeights::Exact);
+    for (kind, error) in [(FrozenWeights::Int8, 0.2), (FrozenWeights::Int4, 1.0)] {
+        for ((exact, found), start) in exact.iter().zip(&run(kind)).zip(&start) {
+            let moved = distance(exact, start);
+            // As far as without quantization, but for what the forward pass gets wrong.
+            assert!(distance(found, start) >= 0.4 * moved, "{kind:?}");
+            let apart = distance(found, exact);
+            assert!(apart <= error * moved, "{kind:?}: {apart} of {moved}");
+        }
+    }
+}
+
+#[test]
+fn a_quantized_run_resumes_bit_for_bit() {
+    let device = device();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run.lisa");
+    let config = config(FrozenWeights::Int8);
+    let (lisa, net) = config.init(adamw(), wide(&device)).unwrap();
+    let (lisa, net) = train(lisa, net, 0..7);
+    lisa.save(&path).unwrap();
+    let saved = lisa.exact(&net, &device);
+    let (lisa, net) = train(lisa, net, 7..16);
+    let expected = weights(&lisa.exact(&net, &device));
+
+    let (mut lisa, _) = config.init(adamw(), wide(&device)).unwrap();
+    let net = lisa.load(&path, saved).unwrap();
+    let (lisa, net) = train(lisa, net, 7..16);
+    assert_eq!(weights(&lisa.exact(&net, &device)), expected);
+
+    let mut exact = config.clone();
+    exact.frozen_weights = FrozenWeights::Exact;
+    let (mut lisa, net) = exact.init(adamw(), wide(&device)).unwrap();
+    let error = lisa.load(&path, net).unwrap_err().to_string();
+    assert!(error.contains("treatment of frozen weights"), "{error}");
+}
+
+#[test]
+fn a_model_moves_to_its_device_on_the_way() {
+    let device = device();
+    let start = wide(&device);
+    let expected = weights(&start);
+    let (lisa, net) = config(FrozenWeights::Int8)
+        .init_on(adamw(), start, &device)
+        .unwrap();
+    assert_eq!(quantized(&net).iter().filter(|q| **q).count(), LAYERS - 2);
+    assert_eq!(weights(&lisa.exact(&net, &Device::flex())), expected);
+    let (lisa, net) = train(lisa, net, 0..4);
+    assert_ne!(weights(&lisa.exact(&net, &device)), expected);
+}

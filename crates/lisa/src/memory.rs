@@ -1,0 +1,415 @@
+//! What a run will need before it runs, and what it holds while it runs.
+//!
+//! A plan adds up what is known of the parameters and what the model says of its activations; it
+//! allocates nothing, so a model whose parameters are lazy will do. Tests: at the foot, and
+//! `compare`, which prints plan and measurement side by side.
+
+use std::fmt;
+
+use burn::module::Module;
+use burn::tensor::{DType, Device, FloatDType};
+
+use crate::{FrozenWeights, LayerMap, Lisa, LisaConfig, LisaError};
+
+/// Bytes of a model's activations for one batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Activations {
+    /// What backward keeps of a layer whose weights are frozen.
+    pub frozen_layer: u64,
+    /// The same of a layer whose weights train.
+    pub training_layer: u64,
+    /// The hidden state between two layers.
+    pub hidden: u64,
+    /// The logits, in the model's type.
+    pub logits: u64,
+}
+
+/// A model that can say what its activations weigh.
+pub trait Footprint: Module {
+    /// Bytes for a batch of `batch` rows of `sequence` tokens, in a model of this type.
+    fn activations(&self, batch: usize, sequence: usize, dtype: FloatDType) -> Activations;
+}
+
+/// What a run needs, in bytes. `Display` prints a table.
+///
+/// The parts are those of a steady state, in which every drawn layer has its moments; `peak` and
+/// `peak_recomputed` are the most that is held at a time during a step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryPlan {
+    /// Weights on the device.
+    pub weights: u64,
+    /// Gradients of everything that trains together.
+    pub gradients: u64,
+    /// Two moments of each number that trains, as AdamW has them.
+    pub moments: u64,
+    /// f32 master weights.
+    pub masters: u64,
+    /// What a plain backward pass keeps.
+    pub activations: u64,
+    /// In the host's memory: exact weights of quantized layers.
+    pub host: u64,
+    /// The most at a time, with a plain backward pass.
+    pub peak: u64,
+    /// The most at a time with [`Recompute`](crate::Recompute) and
+    /// [`Lisa::step_layered`].
+    pub peak_recomputed: u64,
+}
+
+/// Plans a LISA run of a model in the type that it has (of a lazy one: f32).
+///
+/// With `active_layers` of the configuration as many as there are it is the plan of full training.
+/// Layers of different sizes count as the largest ones drawn. On a device that keeps no account of
+/// its memory, which is flex, the plan counts the second copy that flex makes of each result of a
+/// product. Nothing is allocated.
+///
+/// # Errors
+///
+/// A stack of layers that is not found or ambiguous, and settings out of range for it.
+pub fn plan<M: Footprint>(
+    model: &M,
+    config: &LisaConfig,
+    batch: usize,
+    sequence: usize,
+) -> Result<MemoryPlan, LisaError> {
+    let map = LayerMap::of_shapes(model, &config.layers)?;
+    let dtype = map.parameters().iter().map(|p| p.dtype);
+    let dtype = match dtype.filter(DType::is_float).next() {
+        Some(DType::BF16) => FloatDType::BF16,
+        Some(DType::F16) => FloatDType::F16,
+        _ => FloatDType::F32,
+    };
+    plan_as(model, config, (batch, sequence), dtype)
+}
+
+/// Like [`plan`], for another type of the weights than the model has.
+pub fn plan_as<M: Footprint>(
+    model: &M,
+    config: &LisaConfig,
+    (batch, sequence): (usize, usize),
+    dtype: FloatDType,
+) -> Result<MemoryPlan, LisaError> {
+    let map = LayerMap::of_shapes(model, &config.layers)?;
+    let parts = Parts::of(&map, config);
+    let number = bytes_of(dtype);
+    let masters = number < 4 && config.master_weights;
+    let per_moment = if masters { 4 } else { number };
+
+    // The largest layers are drawn, the smallest stay quantized.
+    let mut layers = parts.layers.clone();
+    layers.sort_by_key(|layer| std::cmp::Reverse(layer.trains));
+    let drawn = config.active_layers.min(layers.len());
+    let layer_trains: u64 = layers[..drawn].iter().map(|layer| layer.trains).sum();
+    let trains = parts.outside_trains + layer_trains;
+    let asleep = &layers[drawn..];
+    let asleep_matrices: u64 = asleep.iter().map(|layer| layer.matrices).sum();
+    let (eighths, host) = match config.frozen_weights {
+        FrozenWeights::Exact => (8 * number, 0),
+        FrozenWeights::Int8 => (9, asleep_matrices * number),
+        FrozenWeights::Int4 if on_host(model) => (9, asleep_matrices * number),
+        FrozenWeights::Int4 => (5, asleep_matrices * number),
+    };
+    let weights = (parts.all - asleep_matrices) * number + asleep_matrices * eighths / 8;
+
+    let activations = model.activations(batch, sequence, dtype);
+    let frozen = layers.len() - drawn;
+    let below = parts.embedding_trains || drawn > 0;
+    let kept = activations.training_layer * drawn as u64
+        + if parts.embedding_trains {
+            activations.frozen_layer * frozen as u64
+        } else {
+            // On average a share of the layers lies below all that train.
+            let above = (layers.len() as u64 + 1) * drawn as u64 / (drawn as u64 + 1);
+            activations.frozen_layer * above.saturating_sub(drawn as u64)
+        };
+    let copies = if on_host(model) { 2 } else { 1 };
+    let fixed = weights + trains * (2 * per_moment + if masters { 4 } else { 0 });
+    let gradients = trains * number;
+    let logits = activations.logits;
+    let head = logits + (2 * logits).max(logits + parts.largest_outside * number * copies);
+    let head = if parts.outside_trains == 0 {
+        3 * logits
+    } else {
+        head
+    };
+    let hidden = activations.hidden;
+    // What AdamW computes on the way, in slices of at most 4 MiB of f32.
+    let update = 4 * (4 << 20).min(4 * trains);
+    let layer_step = layers.first().map_or(0, |layer| {
+        layer.trains * number + activations.training_layer + layer.largest * number * (copies - 1)
+    });
+    let peak =
+        (kept + head).max(gradients + update + parts.largest_outside * number * (copies - 1));
+    let starts = if below {
+        hidden * (layers.len() as u64 + 1)
+    } else {
+        0
+    };
+    let recomputed = starts
+        + head
+            .max(layer_step)
+            .max(parts.largest_outside * number + update);
+    let dense = match config.frozen_weights {
+        FrozenWeights::Exact => 0,
+        // One layer at a time is dense.
+        _ => asleep.iter().map(|layer| layer.matrices).max().unwrap_or(0) * number,
+    };
+    Ok(MemoryPlan {
+        weights,
+        gradients,
+        moments: trains * 2 * per_moment,
+        masters: if masters { 4 * trains } else { 0 },
+        activations: kept + logits,
+        host,
+        // A plain backward pass keeps every weight dense.
+        peak: fixed
+            + peak
+            + if dense > 0 {
+                asleep_matrices * number
+            } else {
+                0
+            },
+        peak_recomputed: fixed + recomputed + dense,
+    })
+}
+
+/// Plans LoRA of this rank on all matrices of the layers, in f32 adapters and moments of the model's
+/// type.
+///
+/// `merged`: whether each product forms `W + A B` first, as Burn's own does, or runs a side path.
+///
+/// # Errors
+///
+/// A stack of layers that is not found or ambiguous.
+pub fn plan_lora<M: Footprint>(
+    model: &M,
+    rank: usize,
+    (batch, sequence): (usize, usize),
+    dtype: FloatDType,
+    merged: bool,
+) -> Result<MemoryPlan, LisaError> {
+    let map = LayerMap::of_shapes(model, &[])?;
+    let number = bytes_of(dtype);
+    let (mut adapters, mut matrices) = (0, 0);
+    for (i, parameter) in map.parameters().iter().enumerate() {
+        if let (Some(_), [input, output]) = (map.layer_of(i), &parameter.shape[..]) {
+            adapters += (rank * (input + output)) as u64;
+            matrices += (input * output) as u64;
+        }
+    }
+    let all: u64 = map.parameters().iter().map(|p| p.len() as u64).sum();
+    let activations = model.activations(batch, sequence, dtype);
+    // The inputs of all products are kept, the norms' are not.
+    let layers = map.layers().len() as u64;
+    let kept = layers * (activations.training_layer - 2 * activations.hidden)
+        + if merged { matrices * number } else { 0 };
+    let fixed = (all + adapters) * number + 2 * adapters * number;
+    Ok(MemoryPlan {
+        weights: (all + adapters) * number,
+        gradients: adapters * number,
+        moments: 2 * adapters * number,
+        masters: 0,
+        activations: kept + activations.logits,
+        host: 0,
+        peak: fixed + kept + 2 * activations.logits,
+        peak_recomputed: fixed + kept + 2 * activations.logits,
+    })
+}
+
+fn bytes_of(dtype: FloatDType) -> u64 {
+    DType::from(dtype).size() as u64
+}
+
+/// Whether the model's device keeps no account of its memory.
+fn on_host<M: Module>(model: &M) -> bool {
+    let devices = model.devices();
+    devices
+        .first()
+        .is_none_or(|device| device.memory_pool_usage().is_none())
+}
+
+/// Numbers of one layer.
+#[derive(Clone, Copy, Debug, Default)]
+struct LayerPart {
+    /// That may train.
+    trains: u64,
+    /// In matrices that can be quantized.
+    matrices: u64,
+    /// In the largest parameter.
+    largest: u64,
+}
+
+/// Numbers of a model by what becomes of them.
+struct Parts {
+    all: u64,
+    outside_trains: u64,
+    /// In the largest parameter outside the layers that trains.
+    largest_outside: u64,
+    embedding_trains: bool,
+    layers: Vec<LayerPart>,
+}
+
+impl Parts {
+    fn of(map: &LayerMap, config: &LisaConfig) -> Self {
+        let mut parts = Self {
+            all: 0,
+            outside_trains: 0,
+            largest_outside: 0,
+            embedding_trains: false,
+            layers: vec![LayerPart::default(); map.layers().len()],
+        };
+        for (i, parameter) in map.parameters().iter().enumerate() {
+            let numbers = parameter.len() as u64;
+            parts.all += numbers;
+            let held = config.frozen.as_ref();
+            let held = held.is_some_and(|g| g.matches(&parameter.id, Some(&parameter.path)));
+            let trains = parameter.trainable && !held;
+            if let Some(layer) = map.layer_of(i) {
+                let layer = &mut parts.layers[layer];
+                if config.frozen_weights.applies_to(&parameter.shape) {
+                    layer.matrices += numbers;
+                }
+                if trains {
+                    layer.trains += numbers;
+                    layer.largest = layer.largest.max(numbers);
+                }
+            } else if trains {
+                parts.outside_trains += numbers;
+                parts.largest_outside = parts.largest_outside.max(numbers);
+                // What comes before the layers in the module tree.
+                let first = map
+                    .layers()
+                    .first()
+                    .and_then(|layer| layer.parameters.first());
+                parts.embedding_trains |= first.is_none_or(|&first| i < first);
+            }
+        }
+        parts
+    }
+}
+
+impl fmt::Display for MemoryPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, bytes) in [
+            ("weights", self.weights),
+            ("gradients", self.gradients),
+            ("moments", self.moments),
+            ("master weights", self.masters),
+            ("activations", self.activations),
+            ("on the host", self.host),
+            ("peak", self.peak),
+            ("peak, recomputed", self.peak_recomputed),
+        ] {
+            writeln!(f, "  {name:<18}{:>9.2} GB", bytes as f64 / 1e9)?;
+        }
+        Ok(())
+    }
+}
+
+/// What a run holds now, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Moments on the device.
+    pub moments: u64,
+    /// Master weights on the device.
+    pub masters: u64,
+    /// Moments and master weights on the host.
+    pub offloaded: u64,
+    /// Exact weights on the host.
+    pub exact: u64,
+    /// All that is live on the device, where it can tell.
+    pub device_in_use: Option<u64>,
+    /// What the device has reserved for it, where it can tell.
+    pub device_reserved: Option<u64>,
+}
+
+impl Lisa {
+    /// What is held now. CubeCL's devices (wgpu, CUDA) keep an account; flex and LibTorch tell
+    /// nothing. Cost: it waits for the device.
+    #[must_use]
+    pub fn usage(&self, device: &Device) -> Usage {
+        let pool = device.memory_pool_usage();
+        Usage {
+            moments: self.moments_bytes(),
+            masters: self.master_bytes(),
+            offloaded: self.offloaded_bytes(),
+            exact: self.exact_bytes(),
+            device_in_use: pool.as_ref().map(|pool| pool.bytes_in_use),
+            device_reserved: pool.as_ref().map(|pool| pool.bytes_reserved),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::module::ParamGroup;
+    use burn::nn::{Linear, LinearConfig};
+
+    #[derive(Module, Debug)]
+    struct Net {
+        embed: Linear,
+        layers: Vec<Linear>,
+        head: Linear,
+    }
+
+    impl Footprint for Net {
+        fn activations(&self, batch: usize, sequence: usize, dtype: FloatDType) -> Activations {
+            let hidden = (batch * sequence * 32) as u64 * bytes_of(dtype);
+            Activations {
+                frozen_layer: hidden,
+                training_layer: 2 * hidden,
+                hidden,
+                logits: hidden,
+            }
+        }
+    }
+
+    fn net() -> Net {
+        let device = Device::flex().autodiff();
+        let config = LinearConfig::new(32, 32).with_bias(false);
+        Net {
+            embed: config.init(&device),
+            layers: (0..8).map(|_| config.init(&device)).collect(),
+            head: config.init(&device),
+        }
+    }
+
+    #[test]
+    fn the_parts_are_those_of_the_parameters() {
+        let net = net();
+        let plan = |config: &LisaConfig| plan(&net, config, 1, 4).unwrap();
+        let found = plan(&LisaConfig::new());
+        assert_eq!(found.weights, 10 * 1024 * 4);
+        assert_eq!(found.gradients, 4 * 1024 * 4);
+        assert_eq!(found.moments, 2 * found.gradients);
+        assert_eq!(found.activations, (6 + 2 * 2 + 1) * 4 * 32 * 4);
+        assert_eq!((found.masters, found.host), (0, 0));
+        // Nothing was allocated for it.
+        assert!(!net.embed.weight.is_initialized());
+
+        let full = plan(&LisaConfig::new().with_active_layers(8));
+        assert_eq!(full.moments, 2 * full.weights);
+        assert!(full.peak > found.peak && found.peak_recomputed < found.peak);
+
+        let outer = ParamGroup::from_any_predicates(vec!["embed", "head"]);
+        let frozen = plan(&LisaConfig::new().with_frozen(Some(outer)));
+        assert_eq!(frozen.gradients, 2 * 1024 * 4);
+
+        let int8 = plan(&LisaConfig::new().with_frozen_weights(FrozenWeights::Int8));
+        assert_eq!(int8.weights, 4 * 1024 * 4 + 6 * 1024 * 9 / 8);
+        assert_eq!(int8.host, 6 * 1024 * 4);
+    }
+
+    #[test]
+    fn half_precision_has_masters_unless_they_are_turned_off() {
+        let net = net();
+        let plan = |masters| {
+            let config = LisaConfig::new().with_master_weights(masters);
+            plan_as(&net, &config, (1, 4), FloatDType::BF16).unwrap()
+        };
+        let (with, without) = (plan(true), plan(false));
+        assert_eq!(with.weights, 10 * 1024 * 2);
+        assert_eq!((with.moments, with.masters), (4 * 1024 * 8, 4 * 1024 * 4));
+        assert_eq!((without.moments, without.masters), (4 * 1024 * 4, 0));
+    }
+}

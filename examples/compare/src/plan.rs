@@ -1,0 +1,97 @@
+//! What each method would need, from the model's shape alone.
+
+use anyhow::Result;
+use burn::tensor::{Device, FloatDType};
+use lisa::MemoryPlan;
+use lisa_lm::CausalLm;
+
+use crate::method::{Method, lisa_config};
+use crate::settings::{Dtype, Settings};
+
+/// Prints a table; nothing is allocated.
+pub(crate) fn run(settings: &Settings) -> Result<()> {
+    let device = Device::default().autodiff();
+    let model = settings.preset.config(settings.shrink).init(&device)?;
+    println!(
+        "`{}`, {:.0} M parameters, {}{}, batch {} x {} tokens, gamma {}; GB\n",
+        settings.preset,
+        model.num_parameters() as f64 / 1e6,
+        settings.dtype,
+        if settings.no_master_weights {
+            " without masters"
+        } else {
+            ""
+        },
+        settings.batch,
+        settings.sequence,
+        settings.active_layers,
+    );
+    let last = settings
+        .budget
+        .map_or(String::new(), |gb| format!(" within {gb} GB |"));
+    println!(
+        "| method | weights | gradients | moments | masters | activations | host | peak |{last}"
+    );
+    println!(
+        "|---|--:|--:|--:|--:|--:|--:|--:|{}",
+        if last.is_empty() { "" } else { "---|" }
+    );
+    for method in settings.methods() {
+        let Some((plan, peak)) = of(settings, method, &model)? else {
+            continue;
+        };
+        let gb = |bytes: u64| format!("{:.2}", bytes as f64 / 1e9);
+        let fits = settings.budget.map_or(String::new(), |budget| {
+            let fits = peak as f64 <= budget * 1e9;
+            format!(" {} |", if fits { "fits" } else { "does not" })
+        });
+        println!(
+            "| {method} | {} | {} | {} | {} | {} | {} | {} |{fits}",
+            gb(plan.weights),
+            gb(plan.gradients),
+            gb(plan.moments),
+            gb(plan.masters),
+            gb(plan.activations),
+            gb(plan.host),
+            gb(peak),
+        );
+    }
+    Ok(())
+}
+
+/// The plan of a method and its peak; none for PyTorch's.
+pub(crate) fn of(
+    settings: &Settings,
+    method: Method,
+    model: &CausalLm,
+) -> Result<Option<(MemoryPlan, u64)>> {
+    let dtype = match settings.dtype {
+        Dtype::F32 => FloatDType::F32,
+        Dtype::Bf16 => FloatDType::BF16,
+        Dtype::F16 => FloatDType::F16,
+    };
+    let shape = (settings.batch, settings.sequence);
+    if method.is_torch() {
+        return Ok(None);
+    }
+    let lora = |merged| lisa::plan_lora(model, settings.lora_rank, shape, dtype, merged);
+    let plan = match method {
+        Method::Lora => lora(false)?,
+        Method::LoraBurn => lora(true)?,
+        _ => {
+            let mut config = lisa_config(settings, method);
+            if method == Method::Full {
+                config.active_layers = model.num_layers();
+                // Plain AdamW has none.
+                config.master_weights = false;
+            }
+            lisa::plan_as(model, &config, shape, dtype)?
+        }
+    };
+    let peak = if method.recomputes() {
+        plan.peak_recomputed
+    } else {
+        plan.peak
+    };
+    Ok(Some((plan, peak)))
+}
