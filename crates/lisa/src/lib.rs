@@ -57,7 +57,7 @@ pub use layers::{Layer, LayerMap, Parameter};
 pub use learner::{LisaMetric, LisaMetrics, LisaModule};
 pub use lisa::Lisa;
 pub use mask::FreezeMask;
-pub use memory::{Activations, Footprint, MemoryPlan, Usage, plan, plan_as, plan_lora};
+pub use memory::{Activations, Footprint, MemoryPlan, Planned, Usage, plan, plan_for, plan_lora};
 pub use optimizer::{LisaOptimizer, LisaState};
 pub use policy::{Bernoulli, Draw, DrawRng, SamplingPolicy, Uniform};
 pub use quantize::FrozenWeights;

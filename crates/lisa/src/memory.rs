@@ -9,7 +9,7 @@ use std::fmt;
 use burn::module::Module;
 use burn::tensor::{DType, Device, FloatDType};
 
-use crate::{FrozenWeights, LayerMap, Lisa, LisaConfig, LisaError};
+use crate::{FrozenWeights, LayerMap, Lisa, LisaConfig, LisaError, OnFreeze};
 
 /// Bytes of a model's activations for one batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,13 +40,14 @@ pub struct MemoryPlan {
     pub weights: u64,
     /// Gradients of everything that trains together.
     pub gradients: u64,
-    /// Two moments of each number that trains, as AdamW has them.
+    /// Two moments of each number that trains, as AdamW has them. With
+    /// [`OnFreeze::Keep`] the peaks count those of all layers.
     pub moments: u64,
     /// f32 master weights.
     pub masters: u64,
     /// What a plain backward pass keeps.
     pub activations: u64,
-    /// In the host's memory: exact weights of quantized layers.
+    /// In the host's memory: exact weights of quantized layers, and moments that were sent there.
     pub host: u64,
     /// The most at a time, with a plain backward pass.
     pub peak: u64,
@@ -78,18 +79,42 @@ pub fn plan<M: Footprint>(
         Some(DType::F16) => FloatDType::F16,
         _ => FloatDType::F32,
     };
-    plan_as(model, config, (batch, sequence), dtype)
+    let run = Planned {
+        batch,
+        sequence,
+        dtype,
+        flex: on_host(model),
+    };
+    plan_for(model, config, run)
 }
 
-/// Like [`plan`], for another type of the weights than the model has.
-pub fn plan_as<M: Footprint>(
+/// A run that is planned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Planned {
+    /// Rows in a batch.
+    pub batch: usize,
+    /// Tokens in a row.
+    pub sequence: usize,
+    /// The type of the weights.
+    pub dtype: FloatDType,
+    /// Whether it runs on flex, which makes each result of a product twice and stores int4 as int8.
+    pub flex: bool,
+}
+
+/// Like [`plan`], for another device and type of the weights than the model has.
+pub fn plan_for<M: Footprint>(
     model: &M,
     config: &LisaConfig,
-    (batch, sequence): (usize, usize),
-    dtype: FloatDType,
+    run: Planned,
 ) -> Result<MemoryPlan, LisaError> {
+    let Planned {
+        batch,
+        sequence,
+        dtype,
+        flex,
+    } = run;
     let map = LayerMap::of_shapes(model, &config.layers)?;
-    let parts = Parts::of(&map, config);
+    let parts = Parts::of(&map, config, !flex);
     let number = bytes_of(dtype);
     let masters = number < 4 && config.master_weights;
     let per_moment = if masters { 4 } else { number };
@@ -102,27 +127,24 @@ pub fn plan_as<M: Footprint>(
     let trains = parts.outside_trains + layer_trains;
     let asleep = &layers[drawn..];
     let asleep_matrices: u64 = asleep.iter().map(|layer| layer.matrices).sum();
-    let (eighths, host) = match config.frozen_weights {
-        FrozenWeights::Exact => (8 * number, 0),
-        FrozenWeights::Int8 => (9, asleep_matrices * number),
-        FrozenWeights::Int4 if on_host(model) => (9, asleep_matrices * number),
-        FrozenWeights::Int4 => (5, asleep_matrices * number),
-    };
-    let weights = (parts.all - asleep_matrices) * number + asleep_matrices * eighths / 8;
+    let asleep_quantized: u64 = asleep.iter().map(|layer| layer.quantized).sum();
+    let host = asleep_matrices * number;
+    let weights = (parts.all - asleep_matrices) * number + asleep_quantized;
 
     let activations = model.activations(batch, sequence, dtype);
     let frozen = layers.len() - drawn;
-    let below = parts.embedding_trains || drawn > 0;
-    let kept = activations.training_layer * drawn as u64
-        + if parts.embedding_trains {
-            activations.frozen_layer * frozen as u64
-        } else {
-            // On average a share of the layers lies below all that train.
-            let above = (layers.len() as u64 + 1) * drawn as u64 / (drawn as u64 + 1);
-            activations.frozen_layer * above.saturating_sub(drawn as u64)
-        };
-    let copies = if on_host(model) { 2 } else { 1 };
-    let fixed = weights + trains * (2 * per_moment + if masters { 4 } else { 0 });
+    // At the most: with embeddings frozen, what lies below the lowest drawn layer keeps nothing.
+    let kept = activations.training_layer * drawn as u64 + activations.frozen_layer * frozen as u64;
+    let copies = if flex { 2 } else { 1 };
+    let state = 2 * per_moment + if masters { 4 } else { 0 };
+    // In the end every layer has been drawn.
+    let ever: u64 = layers.iter().map(|layer| layer.trains).sum::<u64>() - layer_trains;
+    let (kept_state, host_state) = match config.on_freeze {
+        OnFreeze::Drop => (0, 0),
+        OnFreeze::Keep => (ever * state, 0),
+        OnFreeze::Offload => (0, ever * state),
+    };
+    let fixed = weights + trains * state + kept_state;
     let gradients = trains * number;
     let logits = activations.logits;
     let head = logits + (2 * logits).max(logits + parts.largest_outside * number * copies);
@@ -139,11 +161,7 @@ pub fn plan_as<M: Footprint>(
     });
     let peak =
         (kept + head).max(gradients + update + parts.largest_outside * number * (copies - 1));
-    let starts = if below {
-        hidden * (layers.len() as u64 + 1)
-    } else {
-        0
-    };
+    let starts = hidden * (layers.len() as u64 + 1);
     let recomputed = starts
         + head
             .max(layer_step)
@@ -159,7 +177,7 @@ pub fn plan_as<M: Footprint>(
         moments: trains * 2 * per_moment,
         masters: if masters { 4 * trains } else { 0 },
         activations: kept + logits,
-        host,
+        host: host + host_state,
         // A plain backward pass keeps every weight dense.
         peak: fixed
             + peak
@@ -183,10 +201,15 @@ pub fn plan_as<M: Footprint>(
 pub fn plan_lora<M: Footprint>(
     model: &M,
     rank: usize,
-    (batch, sequence): (usize, usize),
-    dtype: FloatDType,
     merged: bool,
+    run: Planned,
 ) -> Result<MemoryPlan, LisaError> {
+    let Planned {
+        batch,
+        sequence,
+        dtype,
+        ..
+    } = run;
     let map = LayerMap::of_shapes(model, &[])?;
     let number = bytes_of(dtype);
     let (mut adapters, mut matrices) = (0, 0);
@@ -232,8 +255,10 @@ fn on_host<M: Module>(model: &M) -> bool {
 struct LayerPart {
     /// That may train.
     trains: u64,
-    /// In matrices that can be quantized.
+    /// In matrices that are quantized while they are frozen.
     matrices: u64,
+    /// Bytes of these, quantized.
+    quantized: u64,
     /// In the largest parameter.
     largest: u64,
 }
@@ -244,17 +269,15 @@ struct Parts {
     outside_trains: u64,
     /// In the largest parameter outside the layers that trains.
     largest_outside: u64,
-    embedding_trains: bool,
     layers: Vec<LayerPart>,
 }
 
 impl Parts {
-    fn of(map: &LayerMap, config: &LisaConfig) -> Self {
+    fn of(map: &LayerMap, config: &LisaConfig, packed: bool) -> Self {
         let mut parts = Self {
             all: 0,
             outside_trains: 0,
             largest_outside: 0,
-            embedding_trains: false,
             layers: vec![LayerPart::default(); map.layers().len()],
         };
         for (i, parameter) in map.parameters().iter().enumerate() {
@@ -265,8 +288,9 @@ impl Parts {
             let trains = parameter.trainable && !held;
             if let Some(layer) = map.layer_of(i) {
                 let layer = &mut parts.layers[layer];
-                if config.frozen_weights.applies_to(&parameter.shape) {
+                if let Some(bytes) = config.frozen_weights.bytes(&parameter.shape, packed) {
                     layer.matrices += numbers;
+                    layer.quantized += bytes;
                 }
                 if trains {
                     layer.trains += numbers;
@@ -275,12 +299,6 @@ impl Parts {
             } else if trains {
                 parts.outside_trains += numbers;
                 parts.largest_outside = parts.largest_outside.max(numbers);
-                // What comes before the layers in the module tree.
-                let first = map
-                    .layers()
-                    .first()
-                    .and_then(|layer| layer.parameters.first());
-                parts.embedding_trains |= first.is_none_or(|&first| i < first);
             }
         }
         parts
@@ -396,7 +414,7 @@ mod tests {
         assert_eq!(frozen.gradients, 2 * 1024 * 4);
 
         let int8 = plan(&LisaConfig::new().with_frozen_weights(FrozenWeights::Int8));
-        assert_eq!(int8.weights, 4 * 1024 * 4 + 6 * 1024 * 9 / 8);
+        assert_eq!(int8.weights, 4 * 1024 * 4 + 6 * (1024 + 32 * 4));
         assert_eq!(int8.host, 6 * 1024 * 4);
     }
 
@@ -405,7 +423,13 @@ mod tests {
         let net = net();
         let plan = |masters| {
             let config = LisaConfig::new().with_master_weights(masters);
-            plan_as(&net, &config, (1, 4), FloatDType::BF16).unwrap()
+            let run = Planned {
+                batch: 1,
+                sequence: 4,
+                dtype: FloatDType::BF16,
+                flex: false,
+            };
+            plan_for(&net, &config, run).unwrap()
         };
         let (with, without) = (plan(true), plan(false));
         assert_eq!(with.weights, 10 * 1024 * 2);

@@ -21,35 +21,49 @@ pub enum FrozenWeights {
     /// The weights themselves.
     #[default]
     Exact,
-    /// Matrices as 8-bit integers with an f32 scale for every 32 of them: 9 bits a number.
+    /// Matrices as 8-bit integers with an f32 scale for every 64 of them: 8.5 bits a number. Rows
+    /// that are no multiple of 64 have a scale for every 32.
     Int8,
-    /// The same with 4 bits: 5 bits a number. Flex stores them as int8.
+    /// The same with 4 bits: 4.5 bits a number. Flex stores them as int8.
     Int4,
 }
 
-/// Numbers that share a scale.
-const BLOCK: u8 = 32;
-
 impl FrozenWeights {
-    /// Burn's scheme; none for exact weights.
+    /// Burn's scheme for a parameter of this shape; none where it stays exact. Matrices are quantized
+    /// whose rows are whole blocks of 64 or 32.
     #[must_use]
-    pub fn scheme(self) -> Option<QuantScheme> {
+    pub fn scheme(self, shape: &[usize]) -> Option<QuantScheme> {
         let value = match self {
             Self::Exact => return None,
             Self::Int8 => QuantValue::Q8S,
             Self::Int4 => QuantValue::Q4S,
         };
+        let block = block_of(shape)?;
         let scheme = QuantScheme::default().with_value(value);
-        Some(scheme.per_block([BLOCK], ScaleDtype::F32))
+        Some(scheme.per_block([block], ScaleDtype::F32))
     }
 
-    /// Whether a parameter of a layer is quantized while it is frozen: matrices whose rows are whole
-    /// blocks.
+    /// Bytes of a quantized parameter of this shape; none where it stays exact. `packed`: whether
+    /// the device stores two 4-bit numbers in a byte, as all but flex do.
     #[must_use]
-    pub fn applies_to(self, shape: &[usize]) -> bool {
-        let whole = |width: &usize| width.is_multiple_of(usize::from(BLOCK)) && *width > 0;
-        self != Self::Exact && shape.len() == 2 && shape.last().is_some_and(whole)
+    pub fn bytes(self, shape: &[usize], packed: bool) -> Option<u64> {
+        let bits = match self {
+            Self::Exact => return None,
+            Self::Int4 if packed => 4,
+            Self::Int8 | Self::Int4 => 8,
+        };
+        let numbers = shape.iter().product::<usize>() as u64;
+        Some(numbers * bits / 8 + numbers / u64::from(block_of(shape)?) * 4)
     }
+}
+
+/// Numbers that share a scale.
+fn block_of(shape: &[usize]) -> Option<u8> {
+    let &[_, width] = shape else {
+        return None;
+    };
+    let fits = |block: &u8| width > 0 && width.is_multiple_of(usize::from(*block));
+    [64, 32].into_iter().find(fits)
 }
 
 /// The exact weights of what is quantized now, in the host's memory.
@@ -105,21 +119,15 @@ impl ExactWeights {
         (map, awake): (&LayerMap, &HashSet<ParamId>),
         device: Option<&Device>,
     ) -> M {
-        let Some(scheme) = kind.scheme() else {
-            return match device {
-                Some(device) => model.to_device(device),
-                None => model,
-            };
-        };
         let parameters = map.parameters().iter().enumerate();
         let asleep = parameters
-            .filter(|(i, p)| map.layer_of(*i).is_some() && kind.applies_to(&p.shape))
+            .filter(|(i, p)| map.layer_of(*i).is_some() && kind.scheme(&p.shape).is_some())
             .map(|(_, p)| p.id)
             .filter(|id| !awake.contains(id));
         model.map(&mut Settle {
             asleep: asleep.collect(),
             exact: self,
-            scheme,
+            kind,
             device,
         })
     }
@@ -163,7 +171,7 @@ impl ModuleMapper for Wake<'_> {
 struct Settle<'a> {
     asleep: HashSet<ParamId>,
     exact: &'a mut ExactWeights,
-    scheme: QuantScheme,
+    kind: FrozenWeights,
     device: Option<&'a Device>,
 }
 
@@ -174,13 +182,15 @@ impl ModuleMapper for Settle<'_> {
             Some(device) => moved(tensor, device),
             None => tensor,
         };
-        let tensor = if self.asleep.contains(&id) && tensor.dtype().is_float() {
-            let tensor = tensor.detach();
-            let data = tensor.clone().into_data();
-            self.exact.weights.insert(id, Arc::new(data));
-            tensor.quantize_dynamic(&self.scheme)
-        } else {
-            tensor
+        let asleep = self.asleep.contains(&id) && tensor.dtype().is_float();
+        let tensor = match self.kind.scheme(&tensor.dims()) {
+            Some(scheme) if asleep => {
+                let tensor = tensor.detach();
+                let data = tensor.clone().into_data();
+                self.exact.weights.insert(id, Arc::new(data));
+                tensor.quantize_dynamic(&scheme)
+            }
+            _ => tensor,
         };
         Param::from_mapped_value(id, tensor, mapper)
     }

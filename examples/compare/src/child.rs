@@ -67,11 +67,21 @@ pub(crate) fn run(settings: &Settings, method: Method) -> Result<()> {
     })?;
     for step in 0..settings.steps {
         let batch = batch(settings, &tokens, step, &training);
+        let host = |trainer: &Trainer| {
+            let bytes = |lisa: &lisa::Lisa| lisa.offloaded_bytes() + lisa.exact_bytes();
+            trainer.lisa().map(bytes)
+        };
+        let host_before = host(&trainer);
         let cpu = ProcessTime::now();
         let (stepped, loss, times) = trainer.step(settings.lr, model, &batch, &training)?;
         let cpu = cpu.elapsed().as_secs_f64();
         model = stepped;
         let lisa = trainer.lisa();
+        // What waits on the host is told apart from what the device would hold.
+        let on_heap = match device.memory_pool_usage() {
+            Some(_) => 0,
+            None => host_before.min(host(&trainer)).unwrap_or(0),
+        };
         print(&Event {
             step: Some(step),
             loss,
@@ -79,10 +89,10 @@ pub(crate) fn run(settings: &Settings, method: Method) -> Result<()> {
             backward: times.backward,
             update: times.update,
             cpu,
-            peak: Some(memory::peak(&device)),
-            live: Some(memory::live(&device)),
+            peak: Some(memory::peak(&device).saturating_sub(on_heap)),
+            live: Some(memory::live(&device).saturating_sub(on_heap)),
             state: lisa.map(|lisa| lisa.moments_bytes() + lisa.master_bytes()),
-            host: lisa.map(|lisa| lisa.offloaded_bytes() + lisa.exact_bytes()),
+            host: host(&trainer),
             rss: memory::resident_peak(),
             trained: None,
         })?;

@@ -2,13 +2,13 @@
 
 use anyhow::Result;
 use burn::tensor::{Device, FloatDType};
-use lisa::MemoryPlan;
+use lisa::{MemoryPlan, Planned};
 use lisa_lm::CausalLm;
 
 use crate::method::{Method, lisa_config};
 use crate::settings::{Dtype, Settings};
 
-/// Prints a table; nothing is allocated.
+/// Prints a table, as on a GPU; nothing is allocated.
 pub(crate) fn run(settings: &Settings) -> Result<()> {
     let device = Device::default().autodiff();
     let model = settings.preset.config(settings.shrink).init(&device)?;
@@ -37,7 +37,7 @@ pub(crate) fn run(settings: &Settings) -> Result<()> {
         if last.is_empty() { "" } else { "---|" }
     );
     for method in settings.methods() {
-        let Some((plan, peak)) = of(settings, method, &model)? else {
+        let Some((plan, peak)) = of(settings, method, &model, false)? else {
             continue;
         };
         let gb = |bytes: u64| format!("{:.2}", bytes as f64 / 1e9);
@@ -59,22 +59,28 @@ pub(crate) fn run(settings: &Settings) -> Result<()> {
     Ok(())
 }
 
-/// The plan of a method and its peak; none for PyTorch's.
+/// The plan of a method and its peak, on flex or on a GPU; none for PyTorch's.
 pub(crate) fn of(
     settings: &Settings,
     method: Method,
     model: &CausalLm,
+    flex: bool,
 ) -> Result<Option<(MemoryPlan, u64)>> {
     let dtype = match settings.dtype {
         Dtype::F32 => FloatDType::F32,
         Dtype::Bf16 => FloatDType::BF16,
         Dtype::F16 => FloatDType::F16,
     };
-    let shape = (settings.batch, settings.sequence);
+    let run = Planned {
+        batch: settings.batch,
+        sequence: settings.sequence,
+        dtype,
+        flex,
+    };
     if method.is_torch() {
         return Ok(None);
     }
-    let lora = |merged| lisa::plan_lora(model, settings.lora_rank, shape, dtype, merged);
+    let lora = |merged| lisa::plan_lora(model, settings.lora_rank, merged, run);
     let plan = match method {
         Method::Lora => lora(false)?,
         Method::LoraBurn => lora(true)?,
@@ -85,7 +91,7 @@ pub(crate) fn of(
                 // Plain AdamW has none.
                 config.master_weights = false;
             }
-            lisa::plan_as(model, &config, shape, dtype)?
+            lisa::plan_for(model, &config, run)?
         }
     };
     let peak = if method.recomputes() {

@@ -152,7 +152,8 @@ pub fn load(path: &Path, model: CausalLm, trainer: Trainer) -> Result<(CausalLm,
 
 fn read(path: &Path, model: CausalLm, trainer: Trainer) -> Result<(CausalLm, Trainer)> {
     let weights = path.join(WEIGHTS);
-    let model = model
+    let model = trainer
+        .exact(&model)
         .try_load_file(&weights)
         .with_context(|| format!("cannot read the checkpoint's `{}`", weights.display()))?;
     let (trainer, model) = trainer.load(&path.join(OPTIMIZER), model)?;

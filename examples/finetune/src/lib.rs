@@ -9,6 +9,7 @@ pub mod evaluate;
 pub mod hub;
 pub mod method;
 pub mod metrics;
+pub mod plan;
 pub mod plot;
 pub mod run;
 pub mod settings;

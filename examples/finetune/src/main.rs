@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Result;
 use burn::tensor::Device;
 use clap::Parser;
+use finetune::plan::plan;
 use finetune::run::{Outcome, Start, run};
 use finetune::settings::{Command, Flags};
 
@@ -29,6 +30,11 @@ fn start() -> Result<Outcome> {
         Some(path) => Flags::from_toml(path)?,
         None => Flags::default(),
     };
+    if command.plan {
+        let settings = command.flags.or(file).resolve(None)?;
+        print!("{}", plan(&settings, command.budget, &Device::default())?);
+        return Ok(Outcome::Finished);
+    }
     let stop = Arc::new(AtomicBool::new(false));
     let asked = stop.clone();
     ctrlc::set_handler(move || {

@@ -6,10 +6,10 @@ use anyhow::{Context, Result};
 use burn::module::{Lora, Module, ModuleVisitor, Param, ParamGroup};
 use burn::optim::{AdamW, AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::Tensor;
-use lisa::{LayerMap, Lisa, LisaConfig, OnFreeze, PolicyConfig};
+use lisa::{FrozenWeights, LayerMap, Lisa, LisaConfig, OnFreeze, Pass, PolicyConfig};
 use lisa_lm::CausalLm;
 
-use crate::settings::{Method, Moments, Policy, Settings};
+use crate::settings::{Method, Moments, Policy, Quantize, Settings};
 
 /// An optimizer with what it takes to train a model its way.
 pub enum Trainer {
@@ -55,6 +55,32 @@ impl Trainer {
         match self {
             Self::Lisa(lisa) => lisa.step(lr, model, grads),
             Self::Lora(optimizer) => optimizer.step(lr, model, grads),
+        }
+    }
+
+    /// One optimizer step during the backward pass.
+    pub fn step_layered(
+        &mut self,
+        lr: f64,
+        model: CausalLm,
+        pass: Pass<CausalLm>,
+    ) -> Result<CausalLm> {
+        Ok(match self {
+            Self::Lisa(lisa) => lisa.step_layered(lr, model, pass)?,
+            Self::Lora(optimizer) => {
+                pass.backward_with(model, |model, grads| optimizer.step(lr, model, grads))?
+            }
+        })
+    }
+
+    /// The model with exact weights, which is the model itself where nothing is quantized.
+    #[must_use]
+    pub fn exact(&self, model: &CausalLm) -> CausalLm {
+        match self {
+            Self::Lisa(lisa) if lisa.config().frozen_weights != FrozenWeights::Exact => {
+                lisa.exact(model, &model.device())
+            }
+            _ => model.clone(),
         }
     }
 
@@ -163,6 +189,11 @@ fn lisa_config(settings: &Settings, model: &CausalLm) -> Result<LisaConfig> {
             Moments::Offload => OnFreeze::Offload,
         })
         .with_master_weights(!settings.no_master_weights)
+        .with_frozen_weights(match settings.quantize {
+            Quantize::None => FrozenWeights::Exact,
+            Quantize::Int8 => FrozenWeights::Int8,
+            Quantize::Int4 => FrozenWeights::Int4,
+        })
         .with_frozen(frozen)
         .with_max_grad_norm((settings.max_grad_norm > 0.0).then_some(settings.max_grad_norm)))
 }

@@ -9,6 +9,7 @@ use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, FloatDType, Int, Tensor};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use lisa::{Pass, Recompute};
 use lisa_lm::{
     Batch, BatchOptions, Batches, CausalLm, Checkpoint, EncodeOptions, Encoded, Example, Input,
     LossOn, OnBadLine, Position, SaveOptions, Tokenizer, encode_examples, read_examples,
@@ -164,13 +165,12 @@ pub fn run(flags: Flags, start: Start, device: &Device, stop: &AtomicBool) -> Re
         let active = trainer.active_layers().to_vec();
         let lr = settings.learning_rate(state.step, steps);
         let first = batches.position();
-        let (grads, loss, tokens) = accumulate(
-            &model,
-            &mut batches,
-            settings.accumulation,
-            &training_device,
-        );
-        if let Err(error) = finite(state.step + 1, loss, &trainer, &model, &grads) {
+        let (work, loss, tokens) = if settings.update_in_backward {
+            forward(&model, &mut batches, &settings, &training_device)
+        } else {
+            accumulate(&model, &mut batches, &settings, &training_device)
+        };
+        if let Err(error) = finite(state.step + 1, loss, &trainer, &model, &work) {
             let batch = origin(&mut batches, first, &tokenizer)?;
             skipped += 1;
             if !settings.skip_bad_steps || skipped > MOST_SKIPPED {
@@ -183,7 +183,10 @@ pub fn run(flags: Flags, start: Start, device: &Device, stop: &AtomicBool) -> Re
             continue;
         }
         skipped = 0;
-        model = trainer.step(lr, model, grads);
+        model = match work {
+            Work::Gradients(grads) => trainer.step(lr, model, grads),
+            Work::Pass(pass) => trainer.step_layered(lr, model, *pass)?,
+        };
         state.step += 1;
         state.tokens += tokens as u64;
         state.position = batches.position();
@@ -218,7 +221,7 @@ pub fn run(flags: Flags, start: Start, device: &Device, stop: &AtomicBool) -> Re
 
         let stopping = stop.load(Ordering::SeqCst) && state.step < steps;
         if stopping || (every(settings.checkpoint_every) && state.step < steps) {
-            let path = checkpoints::save(&settings.out, &model, &trainer, &state)?;
+            let path = checkpoints::save(&settings.out, &trainer.exact(&model), &trainer, &state)?;
             if stopping {
                 bar.abandon();
                 println!(
@@ -236,7 +239,7 @@ pub fn run(flags: Flags, start: Start, device: &Device, stop: &AtomicBool) -> Re
     // 4. Write.
     let model = match settings.method {
         Method::Lora => model.materialize(),
-        _ => model,
+        _ => trainer.exact(&model),
     };
     let folder = settings.out.join("model");
     let options = SaveOptions {
@@ -299,14 +302,10 @@ fn origin(batches: &mut Batches, at: Position, tokenizer: &Tokenizer) -> Result<
 }
 
 /// Whether a step's loss and gradients are numbers.
-fn finite(
-    step: u64,
-    loss: f64,
-    trainer: &Trainer,
-    model: &CausalLm,
-    grads: &GradientsParams,
-) -> Result<()> {
-    trainer.check(model, grads)?;
+fn finite(step: u64, loss: f64, trainer: &Trainer, model: &CausalLm, work: &Work) -> Result<()> {
+    if let Work::Gradients(grads) = work {
+        trainer.check(model, grads)?;
+    }
     anyhow::ensure!(loss.is_finite(), "the loss of step {step} is {loss}");
     Ok(())
 }
@@ -319,33 +318,63 @@ pub fn input_of(batch: &Batch, device: &Device) -> (Input, Tensor<2, Int>) {
     (Input::from(tensors), targets)
 }
 
+/// What is left of a step behind its forward pass.
+enum Work {
+    /// The update.
+    Gradients(GradientsParams),
+    /// The backward pass, in which each layer is updated.
+    Pass(Box<Pass<CausalLm>>),
+}
+
+/// The forward pass of one batch, its loss, and how many tokens it saw.
+fn forward(
+    model: &CausalLm,
+    batches: &mut Batches,
+    settings: &Settings,
+    device: &Device,
+) -> (Work, f64, usize) {
+    let batch = batches.next_batch();
+    let plan = Recompute::new().with_every(settings.recompute);
+    let pass = plan.forward(model, &batch.to_tensors(device));
+    let loss = f64::from(pass.loss().into_scalar::<f32>());
+    (Work::Pass(Box::new(pass)), loss, batch.tokens())
+}
+
 /// Gradients of one optimizer step, its mean loss, and how many tokens it saw. Each target counts
 /// the same, in whichever batch of the step it is.
 fn accumulate(
     model: &CausalLm,
     batches: &mut Batches,
-    times: usize,
+    settings: &Settings,
     device: &Device,
-) -> (GradientsParams, f64, usize) {
+) -> (Work, f64, usize) {
+    let times = settings.accumulation;
     let group: Vec<Batch> = (0..times).map(|_| batches.next_batch()).collect();
     let targets: usize = group.iter().map(Batch::trained).sum();
     let mut accumulator = GradientsAccumulator::new();
     let (mut mean, mut tokens) = (0.0, 0);
     for batch in &group {
-        let (input, labels) = input_of(batch, device);
         let share = batch.trained() as f64 / targets.max(1) as f64;
-        let loss = model.next_token_loss(&input, labels);
-        let value = loss.clone().into_scalar::<f32>();
-        let grads = (loss * share).backward();
-        let grads = GradientsParams::from_grads(grads, model);
+        let (grads, value) = if settings.recompute > 0 {
+            let plan = Recompute::new().with_every(settings.recompute);
+            let pass = plan.forward(model, &batch.to_tensors(device));
+            let value = pass.loss().into_scalar::<f32>();
+            (pass.scale(share).backward(model), value)
+        } else {
+            let (input, labels) = input_of(batch, device);
+            let loss = model.next_token_loss(&input, labels);
+            let value = loss.clone().into_scalar::<f32>();
+            let grads = (loss * share).backward();
+            (GradientsParams::from_grads(grads, model), value)
+        };
         mean += f64::from(value) * share;
         tokens += batch.tokens();
         if times == 1 {
-            return (grads, mean, tokens);
+            return (Work::Gradients(grads), mean, tokens);
         }
         accumulator.accumulate(model, grads);
     }
-    (accumulator.grads(), mean, tokens)
+    (Work::Gradients(accumulator.grads()), mean, tokens)
 }
 
 fn read(settings: &Settings, tokenizer: &Tokenizer, checkpoint: &Checkpoint) -> Result<Data> {

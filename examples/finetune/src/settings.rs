@@ -21,6 +21,12 @@ pub struct Command {
     /// Replace the run that the output folder holds.
     #[arg(long, conflicts_with = "resume")]
     pub overwrite: bool,
+    /// Print what each method would need, from `config.json` alone, and run nothing.
+    #[arg(long)]
+    pub plan: bool,
+    /// With --plan: the memory there is, in GB.
+    #[arg(long, value_name = "GB", requires = "plan")]
+    pub budget: Option<f64>,
     /// The settings that flags give.
     #[command(flatten)]
     pub flags: Flags,
@@ -58,6 +64,18 @@ pub enum Moments {
     Keep,
     /// They wait in the host's memory.
     Offload,
+}
+
+/// What the device holds of frozen layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Quantize {
+    /// The weights themselves.
+    None,
+    /// 8-bit integers; the exact weights wait in the host's memory.
+    Int8,
+    /// 4-bit integers.
+    Int4,
 }
 
 /// The type of the weights.
@@ -168,6 +186,15 @@ settings! {
     /// Train bf16 and f16 weights without f32 master weights (small updates are then lost)
     #[arg(long, num_args = 0..=1, default_missing_value = "true", help_heading = "Method")]
     no_master_weights: bool = false;
+    /// Recompute activations, keeping the input of every N-th layer; 0 for not [default: 0]
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "1", help_heading = "Memory")]
+    recompute: usize = 0;
+    /// Step each layer as soon as its gradients are there (with --recompute; no accumulation, no clipping)
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", help_heading = "Memory")]
+    update_in_backward: bool = false;
+    /// What the device holds of frozen layers [default: none]
+    #[arg(long, value_enum, help_heading = "Memory")]
+    quantize: Quantize = Quantize::None;
     /// Rank of the adapters of `--method lora` [default: 8]
     #[arg(long, value_name = "R", help_heading = "Method")]
     lora_rank: usize = 8;
@@ -296,6 +323,32 @@ impl Settings {
             "--steps is 0 and --epochs is {}, so there is nothing to do",
             self.epochs
         );
+        if self.update_in_backward {
+            ensure!(
+                self.recompute > 0,
+                "--update-in-backward steps layer by layer; add --recompute"
+            );
+            ensure!(
+                self.accumulation == 1,
+                "--update-in-backward has the gradients of one layer at a time, and --accumulation \
+                 {} needs all of them; leave one out",
+                self.accumulation
+            );
+            ensure!(
+                self.max_grad_norm == 0.0,
+                "--update-in-backward has the gradients of one layer at a time, and --max-grad-norm \
+                 {} needs all of them; add --max-grad-norm 0",
+                self.max_grad_norm
+            );
+        }
+        ensure!(
+            self.quantize == Quantize::None || self.method == Method::Lisa,
+            "--quantize is for layers that are frozen in turn; it needs --method lisa"
+        );
+        ensure!(
+            self.recompute == 0 || self.method != Method::Lora,
+            "--recompute is not there for --method lora"
+        );
         if !self.probabilities.is_empty() && self.policy != Policy::Bernoulli {
             bail!("--probabilities are Bernoulli's; add --policy bernoulli");
         }
@@ -326,6 +379,7 @@ impl Settings {
             freeze,
             dtype,
             no_master_weights,
+            quantize,
             lora_rank,
             lora_alpha,
             batch_size,

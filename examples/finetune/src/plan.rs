@@ -1,0 +1,98 @@
+//! `--plan`: what each method would need, from the configuration of the model alone.
+
+use anyhow::{Context, Result};
+use burn::module::ParamGroup;
+use burn::tensor::{Device, FloatDType};
+use lisa::{FrozenWeights, LisaConfig, Planned, plan_for, plan_lora};
+use lisa_lm::ModelConfig;
+
+use crate::settings::{Dtype, Settings};
+
+/// The table; `budget` in GB says which fit.
+pub fn plan(settings: &Settings, budget: Option<f64>, device: &Device) -> Result<String> {
+    let path = settings.model.join("config.json");
+    let text = std::fs::read_to_string(&path)
+        .with_context(|| format!("cannot read `{}`", path.display()))?;
+    // Parameters stay lazy: nothing is allocated.
+    let model = ModelConfig::from_json(&text)?.init(&device.clone().autodiff())?;
+    let dtype = match settings.dtype {
+        Dtype::F32 => FloatDType::F32,
+        Dtype::Bf16 => FloatDType::BF16,
+        Dtype::F16 => FloatDType::F16,
+    };
+    let run = Planned {
+        batch: settings.batch_size,
+        sequence: settings.max_length,
+        dtype,
+        flex: device.memory_pool_usage().is_none(),
+    };
+    let lisa = LisaConfig::new()
+        .with_active_layers(settings.active_layers.min(model.num_layers()))
+        .with_master_weights(!settings.no_master_weights);
+    let outer = vec!["embed_tokens", "lm_head", "wte", "wpe"];
+    let frozen = Some(ParamGroup::from_any_predicates(outer));
+    let full = lisa.clone().with_active_layers(model.num_layers());
+    let quantized = |kind| lisa.clone().with_frozen_weights(kind);
+    let of = |config: &LisaConfig| plan_for(&model, config, run);
+    let lora = plan_lora(&model, settings.lora_rank, true, run)?;
+    let rows = [
+        ("--method full", of(&full)?, false),
+        ("--method lora", lora, false),
+        ("--method lisa", of(&lisa)?, false),
+        ("  --recompute --update-in-backward", of(&lisa)?, true),
+        (
+            "  the same, --freeze embed_tokens,lm_head",
+            of(&lisa.clone().with_frozen(frozen))?,
+            true,
+        ),
+        (
+            "  the same, --quantize int8",
+            of(&quantized(FrozenWeights::Int8))?,
+            true,
+        ),
+        (
+            "  the same, --quantize int4",
+            of(&quantized(FrozenWeights::Int4))?,
+            true,
+        ),
+    ];
+    let mut text = format!(
+        "{:.1} M parameters in {} layers, {:?}, {} rows of {} tokens; GB\n{:<44}{:>9}{:>9}{:>9}{:>12}{:>9}{:>9}\n",
+        model.num_parameters() as f64 / 1e6,
+        model.num_layers(),
+        settings.dtype,
+        run.batch,
+        run.sequence,
+        "",
+        "weights",
+        "moments",
+        "masters",
+        "activations",
+        "host",
+        "peak"
+    );
+    for (name, plan, recomputed) in rows {
+        let peak = if recomputed {
+            plan.peak_recomputed
+        } else {
+            plan.peak
+        };
+        let gb = |bytes: u64| bytes as f64 / 1e9;
+        let fits = match budget {
+            Some(budget) if gb(peak) <= budget => "  fits",
+            Some(_) => "  does not fit",
+            None => "",
+        };
+        let kept = if recomputed { 0 } else { plan.activations };
+        text.push_str(&format!(
+            "{name:<44}{:>9.3}{:>9.3}{:>9.3}{:>12.3}{:>9.3}{:>9.3}{fits}\n",
+            gb(plan.weights),
+            gb(plan.moments),
+            gb(plan.masters),
+            gb(kept),
+            gb(plan.host),
+            gb(peak)
+        ));
+    }
+    Ok(text)
+}
