@@ -46,8 +46,8 @@ pub(crate) struct Event {
 pub(crate) fn run(settings: &Settings, method: Method) -> Result<()> {
     let device = Device::default();
     let training = device.clone().autodiff();
-    let model = preset::model(settings, &training)?;
-    let (mut trainer, mut model) = Trainer::new(settings, method, model)?;
+    let model = preset::model(settings, &origin(method, &training))?;
+    let (mut trainer, mut model) = Trainer::new(settings, method, model, &training)?;
     let tokens = preset::tokens(settings);
     let setup = memory::peak(&device);
     memory::reset(&device);
@@ -99,6 +99,21 @@ pub(crate) fn run(settings: &Settings, method: Method) -> Result<()> {
         crate::HEAP.reset_peak_usage();
     }
     Ok(())
+}
+
+/// Where the model is made: in the host's memory where the device could not hold it exactly.
+#[cfg(feature = "flex")]
+fn origin(method: Method, device: &Device) -> Device {
+    if method.quantizes() {
+        Device::flex().autodiff()
+    } else {
+        device.clone()
+    }
+}
+
+#[cfg(not(feature = "flex"))]
+fn origin(_: Method, device: &Device) -> Device {
+    device.clone()
 }
 
 /// Writes the weights that all methods start from as a Hugging Face folder.

@@ -19,7 +19,7 @@ pub(crate) fn run(settings: &Settings, draws: usize) -> Result<()> {
         ..settings.clone()
     };
     let model = preset::model(&settings, &training)?;
-    let (mut trainer, mut model) = Trainer::new(&settings, Method::Lisa, model)?;
+    let (mut trainer, mut model) = Trainer::new(&settings, Method::Lisa, model, &training)?;
     let layers = model.num_layers();
     let tokens = preset::tokens(&settings);
     let (mut seen, mut cycle) = (BTreeSet::new(), None);

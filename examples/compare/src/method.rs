@@ -67,6 +67,11 @@ impl Method {
         )
     }
 
+    /// Whether frozen layers are quantized: the model then starts in the host's memory.
+    pub(crate) fn quantizes(self) -> bool {
+        matches!(self, Self::LisaInt8 | Self::LisaInt4)
+    }
+
     fn freezes_embeddings(self) -> bool {
         matches!(
             self,
@@ -123,6 +128,7 @@ impl Trainer {
         settings: &Settings,
         method: Method,
         model: CausalLm,
+        device: &Device,
     ) -> Result<(Self, CausalLm)> {
         // Twice the rank, as is usual.
         let alpha = 2.0 * settings.lora_rank as f64;
@@ -143,7 +149,11 @@ impl Trainer {
             _ if method.is_torch() => bail!("`{method}` is PyTorch's"),
             _ => {
                 let config = lisa_config(settings, method);
-                let (lisa, model) = config.init(adamw().build(), model)?;
+                let (lisa, model) = if method.quantizes() {
+                    config.init_on(adamw().build(), model, device)?
+                } else {
+                    config.init(adamw().build(), model)?
+                };
                 let lisa = Box::new(lisa);
                 if method.recomputes() {
                     (Self::Layered(lisa), model)

@@ -27,8 +27,12 @@ fn step(settings: &Settings) -> Result<()> {
         ..settings.clone()
     };
     let tokens = preset::tokens(settings);
-    let (mut lisa, mut ours) =
-        Trainer::new(&quiet, Method::Lisa, preset::model(settings, &device)?)?;
+    let (mut lisa, mut ours) = Trainer::new(
+        &quiet,
+        Method::Lisa,
+        preset::model(settings, &device)?,
+        &device,
+    )?;
     let active = match lisa.lisa() {
         Some(lisa) => lisa.active_layers().to_vec(),
         None => Vec::new(),
