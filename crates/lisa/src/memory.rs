@@ -73,8 +73,8 @@ pub fn plan<M: Footprint>(
     sequence: usize,
 ) -> Result<MemoryPlan, LisaError> {
     let map = LayerMap::of_shapes(model, &config.layers)?;
-    let dtype = map.parameters().iter().map(|p| p.dtype);
-    let dtype = match dtype.filter(DType::is_float).next() {
+    let mut dtypes = map.parameters().iter().map(|p| p.dtype);
+    let dtype = match dtypes.find(DType::is_float) {
         Some(DType::BF16) => FloatDType::BF16,
         Some(DType::F16) => FloatDType::F16,
         _ => FloatDType::F32,

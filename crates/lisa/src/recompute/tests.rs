@@ -321,7 +321,7 @@ fn dropout_matches() -> bool {
         (Some(a), Some(b)) => a.iter().zip(&b).all(|(a, b)| (a - b).abs() <= 1e-6),
         (a, b) => a == b,
     };
-    same_loss && pairs.map(close).fold(true, |all, one| all && one)
+    same_loss && pairs.all(close)
 }
 
 #[test]
