@@ -314,7 +314,7 @@ fn dropout_matches() -> bool {
         .forward(&net, &batch());
     let same_loss = pass.loss().into_data() == loss.into_data();
     let found = pass.backward(&net);
-    let pairs = values(&net, &found)
+    let mut pairs = values(&net, &found)
         .into_iter()
         .zip(values(&net, &expected));
     let close = |(a, b): (Option<Vec<f32>>, Option<Vec<f32>>)| match (a, b) {
