@@ -187,6 +187,8 @@ impl Recompute {
             embedded: embedded.is_tracked().then_some(embedded),
             context,
         };
+        // Freezing a lazy parameter would freeze its clones as well.
+        model.visit(&mut Initialise);
         // Nothing may go on the tape here: Burn frees one that is never run back only bit by bit.
         let still = model.clone().no_grad();
         for segment in 0..last {
@@ -359,6 +361,14 @@ impl<M: LayeredModel> Pass<M> {
             model = hand_over(model, grads, &mut take);
         }
         model
+    }
+}
+
+struct Initialise;
+
+impl ModuleVisitor for Initialise {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        drop(param.val());
     }
 }
 
