@@ -162,15 +162,15 @@ pub fn plan_for<M: Footprint>(
     let peak =
         (kept + head).max(gradients + update + parts.largest_outside * number * (copies - 1));
     let starts = hidden * (layers.len() as u64 + 1);
+    // Of quantized layers one at a time is dense.
+    let quantized = config.frozen_weights != FrozenWeights::Exact;
+    let dense = asleep.iter().map(|layer| layer.matrices).max().unwrap_or(0);
+    let dense = activations.frozen_layer + if quantized { dense * number } else { 0 };
     let recomputed = starts
         + head
             .max(layer_step)
+            .max(dense)
             .max(parts.largest_outside * number + update);
-    let dense = match config.frozen_weights {
-        FrozenWeights::Exact => 0,
-        // One layer at a time is dense.
-        _ => asleep.iter().map(|layer| layer.matrices).max().unwrap_or(0) * number,
-    };
     Ok(MemoryPlan {
         weights,
         gradients,
@@ -181,12 +181,12 @@ pub fn plan_for<M: Footprint>(
         // A plain backward pass keeps every weight dense.
         peak: fixed
             + peak
-            + if dense > 0 {
+            + if quantized {
                 asleep_matrices * number
             } else {
                 0
             },
-        peak_recomputed: fixed + recomputed + dense,
+        peak_recomputed: fixed + recomputed,
     })
 }
 
