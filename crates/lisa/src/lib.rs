@@ -19,7 +19,7 @@
 //! | [`SamplingPolicy`], [`Uniform`], [`Bernoulli`], [`Draw`] | what draws the layers |
 //! | `LisaModule` | the same inside burn-train's `Learner` (feature `train`) |
 //! | [`ModuleStep`] | a plain optimizer or [`Lisa`], for a trainer that names neither |
-//! | [`LayeredModel`], [`Recompute`], [`Pass`] | layer-wise recomputation of activations |
+//! | [`LayeredModel`], [`HeadPass`], [`Recompute`], [`Pass`] | layer-wise recomputation of activations |
 //! | [`LayerMap`] | finds the layers in any module |
 //! | [`FreezeMask`], [`Schedule`], [`LisaOptimizer`] | the parts, for a trainer of your own |
 //! | [`Description`] | the split always-on, active, frozen |
@@ -61,6 +61,6 @@ pub use memory::{Activations, Footprint, MemoryPlan, Planned, Usage, plan, plan_
 pub use optimizer::{LisaOptimizer, LisaState};
 pub use policy::{Bernoulli, Draw, DrawRng, SamplingPolicy, Uniform};
 pub use quantize::FrozenWeights;
-pub use recompute::{LayeredModel, Pass, Recompute};
+pub use recompute::{HeadPass, LayeredModel, Pass, Recompute};
 pub use schedule::Schedule;
 pub use step::ModuleStep;
