@@ -9,7 +9,7 @@ use std::fmt;
 use burn::module::Module;
 use burn::tensor::{DType, Device, FloatDType};
 
-use crate::{FrozenWeights, LayerMap, Lisa, LisaConfig, LisaError, OnFreeze};
+use crate::{FrozenWeights, LayerMap, Lisa, LisaConfig, LisaError, OnFreeze, PolicyConfig};
 
 /// Bytes of a model's activations for one batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,7 +59,9 @@ pub struct MemoryPlan {
 /// Plans a LISA run of a model in the type that it has (of a lazy one: f32).
 ///
 /// With `active_layers` of the configuration as many as there are it is the plan of full training.
-/// Layers of different sizes count as the largest ones drawn. On a device that keeps no account of
+/// Layers of different sizes count as the largest ones drawn; a budget counts as filled, and fixed
+/// layers as they are. With [`split`](LisaConfig::split) the parts are those that are drawn, each in
+/// another layer as far as there are layers. On a device that keeps no account of
 /// its memory, which is flex, the plan counts the second copy that flex makes of each result of a
 /// product. Nothing is allocated.
 ///
@@ -113,7 +115,7 @@ pub fn plan_for<M: Footprint>(
         dtype,
         flex,
     } = run;
-    let map = LayerMap::of_shapes(model, &config.layers)?;
+    let map = LayerMap::of_shapes(model, &config.layers)?.split(&config.split)?;
     let parts = Parts::of(&map, config, !flex);
     let number = bytes_of(dtype);
     let masters = number < 4 && config.master_weights;
@@ -122,19 +124,26 @@ pub fn plan_for<M: Footprint>(
     // The largest layers are drawn, the smallest stay quantized.
     let mut layers = parts.layers.clone();
     layers.sort_by_key(|layer| std::cmp::Reverse(layer.trains));
-    let drawn = config.active_layers.min(layers.len());
-    let layer_trains: u64 = layers[..drawn].iter().map(|layer| layer.trains).sum();
+    let (drawn, asleep) = draw(&layers, config);
+    let layer_trains: u64 = drawn.iter().map(|layer| layer.trains).sum();
     let trains = parts.outside_trains + layer_trains;
-    let asleep = &layers[drawn..];
     let asleep_matrices: u64 = asleep.iter().map(|layer| layer.matrices).sum();
     let asleep_quantized: u64 = asleep.iter().map(|layer| layer.quantized).sum();
     let host = asleep_matrices * number;
     let weights = (parts.all - asleep_matrices) * number + asleep_quantized;
 
     let activations = model.activations(batch, sequence, dtype);
-    let frozen = layers.len() - drawn;
+    // Items of the stack, of which parts may be drawn.
+    let items = layers
+        .iter()
+        .map(|layer| layer.item)
+        .max()
+        .map_or(0, |last| last + 1);
+    let training = training_items(&drawn, &layers, config).min(items);
+    let frozen = items - training;
     // At the most: with embeddings frozen, what lies below the lowest drawn layer keeps nothing.
-    let kept = activations.training_layer * drawn as u64 + activations.frozen_layer * frozen as u64;
+    let kept =
+        activations.training_layer * training as u64 + activations.frozen_layer * frozen as u64;
     let copies = if flex { 2 } else { 1 };
     let state = 2 * per_moment + if masters { 4 } else { 0 };
     // In the end every layer has been drawn.
@@ -156,15 +165,29 @@ pub fn plan_for<M: Footprint>(
     let hidden = activations.hidden;
     // What AdamW computes on the way, in slices of at most 4 MiB of f32.
     let update = 4 * (4 << 20).min(4 * trains);
-    let layer_step = layers.first().map_or(0, |layer| {
-        layer.trains * number + activations.training_layer + layer.largest * number * (copies - 1)
-    });
+    // Of one item, all of whose parts may be among the drawn.
+    let step_of = |item: usize| {
+        let parts = || {
+            layers
+                .iter()
+                .filter(|layer| layer.item == item)
+                .take(drawn.len())
+        };
+        let trains: u64 = parts().map(|layer| layer.trains).sum();
+        let largest = parts().map(|layer| layer.largest).max().unwrap_or(0);
+        trains * number + activations.training_layer + largest * number * (copies - 1)
+    };
+    let layer_step = (0..items).map(step_of).max().unwrap_or(0);
     let peak =
         (kept + head).max(gradients + update + parts.largest_outside * number * (copies - 1));
-    let starts = hidden * (layers.len() as u64 + 1);
+    let starts = hidden * (items as u64 + 1);
     // Of quantized layers one at a time is dense.
     let quantized = config.frozen_weights != FrozenWeights::Exact;
-    let dense = asleep.iter().map(|layer| layer.matrices).max().unwrap_or(0);
+    let dense_of = |item: usize| -> u64 {
+        let asleep = asleep.iter().filter(|layer| layer.item == item);
+        asleep.map(|layer| layer.matrices).sum()
+    };
+    let dense = (0..items).map(dense_of).max().unwrap_or(0);
     let dense = activations.frozen_layer + if quantized { dense * number } else { 0 };
     let recomputed = starts
         + head
@@ -250,9 +273,55 @@ fn on_host<M: Module>(model: &M) -> bool {
         .is_none_or(|device| device.memory_pool_usage().is_none())
 }
 
+/// The layers that train together at the most and those that do not, of all in descending size.
+fn draw(layers: &[LayerPart], config: &LisaConfig) -> (Vec<LayerPart>, Vec<LayerPart>) {
+    let mut room = match &config.policy {
+        PolicyConfig::Budget(budget) => budget.room(layers.iter().map(|l| l.trains).sum()),
+        _ => 0,
+    };
+    let mut taken = 0;
+    layers.iter().partition(|layer| {
+        let drawn = match &config.policy {
+            PolicyConfig::Fixed(fixed) => fixed.contains(&layer.index),
+            PolicyConfig::Budget(_) => layer.trains <= room,
+            _ => taken < config.active_layers,
+        };
+        if drawn {
+            taken += 1;
+            room = room.saturating_sub(layer.trains);
+        }
+        drawn
+    })
+}
+
+/// In how many items of the stack something trains at the most.
+fn training_items(drawn: &[LayerPart], layers: &[LayerPart], config: &LisaConfig) -> usize {
+    match &config.policy {
+        PolicyConfig::Fixed(_) => {
+            let items: std::collections::HashSet<usize> = drawn.iter().map(|l| l.item).collect();
+            items.len()
+        }
+        // A budget has room for the most of the smallest.
+        PolicyConfig::Budget(budget) => {
+            let mut room = budget.room(layers.iter().map(|layer| layer.trains).sum());
+            let smallest = layers.iter().rev().take_while(|layer| {
+                let fits = layer.trains <= room;
+                room = room.saturating_sub(layer.trains);
+                fits
+            });
+            smallest.count()
+        }
+        _ => drawn.len(),
+    }
+}
+
 /// Numbers of one layer.
 #[derive(Clone, Copy, Debug, Default)]
 struct LayerPart {
+    /// Its place among the layers.
+    index: usize,
+    /// The item of the stack that it is, or is a part of.
+    item: usize,
     /// That may train.
     trains: u64,
     /// In matrices that are quantized while they are frozen.
@@ -280,6 +349,9 @@ impl Parts {
             largest_outside: 0,
             layers: vec![LayerPart::default(); map.layers().len()],
         };
+        for (index, layer) in parts.layers.iter_mut().enumerate() {
+            (layer.index, layer.item) = (index, map.item_of(index));
+        }
         for (i, parameter) in map.parameters().iter().enumerate() {
             let numbers = parameter.len() as u64;
             parts.all += numbers;
