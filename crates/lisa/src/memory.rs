@@ -508,4 +508,80 @@ mod tests {
         assert_eq!((with.moments, with.masters), (4 * 1024 * 8, 4 * 1024 * 4));
         assert_eq!((without.moments, without.masters), (4 * 1024 * 4, 0));
     }
+
+    #[derive(Module, Debug)]
+    struct Block {
+        self_attn: Linear,
+        mlp: Linear,
+    }
+
+    #[derive(Module, Debug)]
+    struct Blocks {
+        layers: Vec<Block>,
+        head: Linear,
+    }
+
+    impl Footprint for Blocks {
+        fn activations(&self, batch: usize, sequence: usize, _: FloatDType) -> Activations {
+            let hidden = (batch * sequence * 32) as u64 * 4;
+            Activations {
+                frozen_layer: hidden,
+                training_layer: 3 * hidden,
+                hidden,
+                logits: hidden,
+            }
+        }
+    }
+
+    #[test]
+    fn parts_of_layers_a_budget_and_fixed_layers_are_planned_as_they_are_drawn() {
+        use crate::{BudgetConfig, PolicyConfig};
+        let device = Device::flex().autodiff();
+        let linear = |n| LinearConfig::new(32, n).with_bias(false).init(&device);
+        // Halves of 1024 and 2048 numbers, four times, and 1024 that always train.
+        let net = Blocks {
+            layers: (0..4)
+                .map(|_| Block {
+                    self_attn: linear(32),
+                    mlp: linear(64),
+                })
+                .collect(),
+            head: linear(32),
+        };
+        let split = LisaConfig::new().with_split(vec!["attn".into()]);
+        let hidden = 4 * 32 * 4;
+        let plan = |config: &LisaConfig| plan(&net, config, 1, 4).unwrap();
+        // Two halves: the larger ones, of two layers.
+        let two = plan(&split);
+        assert_eq!(two.gradients, (1024 + 2 * 2048) * 4);
+        assert_eq!(two.activations, (2 * 3 + 2 + 1) * hidden);
+        // Halves of five layers are in no more than four.
+        let five = plan(&split.clone().with_active_layers(5));
+        assert_eq!(five.gradients, (1024 + 4 * 2048 + 1024) * 4);
+        assert_eq!(five.activations, (4 * 3 + 1) * hidden);
+        // All halves are whole layers.
+        let all = plan(&split.clone().with_active_layers(8));
+        assert_eq!(all, plan(&LisaConfig::new().with_active_layers(4)));
+        let int8 = FrozenWeights::Int8;
+        let (halves, whole) = (
+            plan(&split.clone().with_frozen_weights(int8)),
+            plan(
+                &LisaConfig::new()
+                    .with_active_layers(1)
+                    .with_frozen_weights(int8),
+            ),
+        );
+        assert_eq!(halves.host, (4 * 1024 + 2 * 2048) * 4);
+        assert_eq!(whole.host, 3 * 3072 * 4);
+
+        // A quarter of 12288 numbers: one large and one small half, or three small ones.
+        let budget = PolicyConfig::Budget(BudgetConfig::new());
+        let budget = plan(&split.clone().with_policy(budget));
+        assert_eq!(budget.gradients, (1024 + 3072) * 4);
+        assert_eq!(budget.activations, (3 * 3 + 1 + 1) * hidden);
+        // Both halves of the first layer and a small one.
+        let fixed = plan(&split.with_policy(PolicyConfig::Fixed(vec![0, 1, 4])));
+        assert_eq!(fixed.gradients, (1024 + 3072 + 1024) * 4);
+        assert_eq!(fixed.activations, (2 * 3 + 2 + 1) * hidden);
+    }
 }
