@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use burn::tensor::{Device, FloatDType};
-use lisa::{MemoryPlan, Planned};
+use lisa::{Draw, MemoryPlan, Planned, SamplingPolicy, Uniform};
 use lisa_lm::CausalLm;
 
 use crate::method::{Method, lisa_config};
@@ -76,6 +76,8 @@ pub(crate) fn of(
         sequence: settings.sequence,
         dtype,
         flex,
+        // Draws are known before a run; without one the most is planned.
+        lowest_active: if flex { lowest(settings, model) } else { 0 },
     };
     if method.is_torch() {
         return Ok(None);
@@ -100,4 +102,14 @@ pub(crate) fn of(
         plan.peak
     };
     Ok(Some((plan, peak)))
+}
+
+/// The lowest layer that a run of this length draws.
+fn lowest(settings: &Settings, model: &CausalLm) -> usize {
+    let periods = settings.steps.div_ceil(settings.period) as u64;
+    let draws = (0..periods).flat_map(|period| {
+        let (layers, active) = (model.num_layers(), settings.active_layers);
+        Uniform.draw(&Draw::new(settings.seed, period, layers, active))
+    });
+    draws.min().unwrap_or(0)
 }

@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Result;
 use burn::tensor::Device;
 use clap::Parser;
+use finetune::importance::importance;
 use finetune::plan::plan;
 use finetune::run::{Outcome, Start, run};
-use finetune::settings::{Command, Flags};
+use finetune::settings::{Command, Flags, Task};
 
 fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
@@ -26,6 +27,10 @@ fn main() -> ExitCode {
 
 fn start() -> Result<Outcome> {
     let command = Command::parse();
+    if let Some(Task::Importance(options)) = &command.task {
+        importance(options, &Device::default())?;
+        return Ok(Outcome::Finished);
+    }
     let file = match &command.config {
         Some(path) => Flags::from_toml(path)?,
         None => Flags::default(),

@@ -25,6 +25,7 @@ pub fn plan(settings: &Settings, budget: Option<f64>, device: &Device) -> Result
         sequence: settings.max_length,
         dtype,
         flex: device.memory_pool_usage().is_none(),
+        lowest_active: 0,
     };
     let lisa = LisaConfig::new()
         .with_active_layers(settings.active_layers.min(model.num_layers()))

@@ -47,8 +47,8 @@ pub enum Start {
 const MOST_SKIPPED: usize = 10;
 
 /// A run's data, as examples and as tokens.
-struct Data {
-    train: Vec<Encoded>,
+pub(crate) struct Data {
+    pub(crate) train: Vec<Encoded>,
     held_out: Vec<Encoded>,
     held_out_examples: Vec<Example>,
 }
@@ -319,7 +319,7 @@ pub fn input_of(batch: &Batch, device: &Device) -> (Input, Tensor<2, Int>) {
 }
 
 /// What is left of a step behind its forward pass.
-enum Work {
+pub(crate) enum Work {
     /// The update.
     Gradients(GradientsParams),
     /// The backward pass, in which each layer is updated.
@@ -342,7 +342,7 @@ fn forward(
 
 /// Gradients of one optimizer step, its mean loss, and how many tokens it saw. Each target counts
 /// the same, in whichever batch of the step it is.
-fn accumulate(
+pub(crate) fn accumulate(
     model: &CausalLm,
     batches: &mut Batches,
     settings: &Settings,
@@ -377,7 +377,11 @@ fn accumulate(
     (Work::Gradients(accumulator.grads()), mean, tokens)
 }
 
-fn read(settings: &Settings, tokenizer: &Tokenizer, checkpoint: &Checkpoint) -> Result<Data> {
+pub(crate) fn read(
+    settings: &Settings,
+    tokenizer: &Tokenizer,
+    checkpoint: &Checkpoint,
+) -> Result<Data> {
     let longest = checkpoint.config().max_positions();
     let options = EncodeOptions {
         max_length: settings.max_length.min(longest),
@@ -426,7 +430,7 @@ fn evaluation(
     Ok(result)
 }
 
-fn progress(length: u64, done: u64) -> ProgressBar {
+pub(crate) fn progress(length: u64, done: u64) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
     let style = ProgressStyle::with_template("{bar:24} {pos}/{len} {eta:>4}  {msg}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
@@ -435,7 +439,7 @@ fn progress(length: u64, done: u64) -> ProgressBar {
     bar
 }
 
-fn stored_dtype(checkpoint: &Checkpoint) -> Option<Dtype> {
+pub(crate) fn stored_dtype(checkpoint: &Checkpoint) -> Option<Dtype> {
     match checkpoint.config().common().dtype? {
         FloatDType::BF16 => Some(Dtype::Bf16),
         FloatDType::F16 => Some(Dtype::F16),
@@ -443,7 +447,7 @@ fn stored_dtype(checkpoint: &Checkpoint) -> Option<Dtype> {
     }
 }
 
-fn dtype_of(dtype: Dtype) -> FloatDType {
+pub(crate) fn dtype_of(dtype: Dtype) -> FloatDType {
     match dtype {
         Dtype::F32 => FloatDType::F32,
         Dtype::Bf16 => FloatDType::BF16,
