@@ -117,6 +117,7 @@ fn compare(settings: &Settings) -> Result<()> {
 fn floor_of_own(settings: &Settings) -> Result<u64> {
     let tiny = Settings {
         preset: preset::Preset::Tiny,
+        shrink: 1,
         steps: 2,
         warmup: 1,
         ..settings.clone()
