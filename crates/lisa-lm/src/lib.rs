@@ -24,6 +24,7 @@ mod input;
 mod layers;
 mod llama;
 mod lora;
+mod loss;
 mod model;
 pub mod order;
 mod rope;
