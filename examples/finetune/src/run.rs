@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, FloatDType, Int, Tensor};
@@ -67,6 +67,12 @@ pub fn run(flags: Flags, start: Start, device: &Device, stop: &AtomicBool) -> Re
     let model_dir = crate::hub::folder(&flags.clone().resolve(None)?.model)?;
     let checkpoint = Checkpoint::open(&model_dir)?;
     let settings = flags.resolve(stored_dtype(&checkpoint))?;
+    ensure!(
+        device.supports_dtype(dtype_of(settings.dtype)),
+        "{} does not compute in {:?}; give another type by --dtype",
+        device_name(device),
+        settings.dtype
+    );
     if let Some((_, state)) = &saved {
         let made_with = state.settings.clone().resolve(None)?;
         if let Some(difference) = settings.differs(&made_with) {
