@@ -9,6 +9,8 @@
 //! | [`Tokenizer`], [`ChatTemplate`] | text to tokens, chats to text |
 //! | [`read_examples`], [`encode_examples`], [`Batches`] | instruction data to batches |
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod attention;
 pub mod batch;
 pub mod batches;
@@ -53,3 +55,8 @@ pub use llama::{LlamaForCausalLm, LlamaLayer, LlamaMlp, LlamaModel};
 pub use lora::{Gpt2Lora, LlamaLora, SidePath};
 pub use model::CausalLm;
 pub use rope::{RopeConfig, RopeScaling, RopeTables};
+
+/// The code of the readme, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

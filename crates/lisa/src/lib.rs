@@ -31,6 +31,8 @@
 //!
 //! The crate brings no backend: choose one by a feature of `burn`.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod clip;
 mod config;
 mod describe;
