@@ -39,14 +39,14 @@ pub use chat::{ChatTemplate, Message};
 pub use data::{BadLine, Content, Example, Examples, OnBadLine, read_examples};
 pub use encode::{
     EncodeOptions, Encoded, EncodedSet, IGNORED, LossOn, encode_example, encode_examples,
-    encode_prompt,
+    encode_examples_with, encode_prompt,
 };
 pub use order::{shuffled, split};
 pub use tokenizer::{Tokenizer, Tokens};
 
 pub use attention::LlamaAttention;
 pub use cache::KvCache;
-pub use checkpoint::{Checkpoint, SaveOptions, save, write_atomically};
+pub use checkpoint::{Checkpoint, SaveOptions, save, save_with, write_atomically};
 pub use config::{CommonConfig, Gpt2Config, LlamaConfig, LlamaKind, ModelConfig};
 pub use generate::{GenerationConfig, generate};
 pub use gpt2::{Gpt2Attention, Gpt2ForCausalLm, Gpt2Layer, Gpt2Mlp, Gpt2Model};

@@ -23,7 +23,7 @@
 //! | [`LayerMap`] | finds the layers in any module |
 //! | [`FreezeMask`], [`Schedule`], [`LisaOptimizer`] | the parts, for a trainer of your own |
 //! | [`Description`] | the split always-on, active, frozen |
-//! | [`LisaError`] | what went wrong, what was found, what to do |
+//! | [`LisaError`], [`Explained`] | what went wrong, where, what was found, what to do |
 //!
 //! # Features
 //!
@@ -37,6 +37,7 @@ mod clip;
 mod config;
 mod describe;
 mod error;
+mod explain;
 mod layers;
 #[cfg(feature = "train")]
 mod learner;
@@ -54,6 +55,7 @@ mod step;
 pub use config::{LisaConfig, OnFreeze, PolicyConfig};
 pub use describe::{Description, LayerDescription};
 pub use error::{ErrorKind, LisaError};
+pub use explain::{Explained, Place};
 pub use layers::{Layer, LayerMap, Parameter};
 #[cfg(feature = "train")]
 pub use learner::{LisaMetric, LisaMetrics, LisaModule};

@@ -1,12 +1,31 @@
-//! `--plan`: what each method would need, from the configuration of the model alone.
+//! What a run would need: `--plan`, each method from the configuration of the model alone, and
+//! `--dry-run`, one run of a model that is there.
 
 use anyhow::{Context, Result};
 use burn::module::ParamGroup;
 use burn::tensor::{Device, FloatDType};
 use lisa::{FrozenWeights, LisaConfig, Planned, plan_for, plan_lora};
-use lisa_lm::ModelConfig;
+use lisa_lm::{CausalLm, ModelConfig};
 
-use crate::settings::{Dtype, Settings};
+use crate::method::lisa_config;
+use crate::settings::{Dtype, Method, Settings};
+
+/// What the run that is asked for needs on its device, in words.
+pub fn of(settings: &Settings, model: &CausalLm, device: &Device) -> Result<String> {
+    let run = planned(settings, device);
+    let (plan, recomputed) = if settings.method == Method::Lora {
+        (plan_lora(model, settings.lora_rank, true, run)?, false)
+    } else {
+        let config = lisa_config(settings, model)?;
+        (plan_for(model, &config, run)?, settings.recompute > 0)
+    };
+    let which = match (recomputed, settings.update_in_backward) {
+        (false, _) => "the run has the first of the two peaks",
+        (true, true) => "the run has the second of the two peaks",
+        (true, false) => "without --update-in-backward the run lies between the two peaks",
+    };
+    Ok(format!("memory, planned:\n{plan}  {which}\n"))
+}
 
 /// The table; `budget` in GB says which fit.
 pub fn plan(settings: &Settings, budget: Option<f64>, device: &Device) -> Result<String> {
@@ -15,17 +34,7 @@ pub fn plan(settings: &Settings, budget: Option<f64>, device: &Device) -> Result
         .with_context(|| format!("cannot read `{}`", path.display()))?;
     // Parameters stay lazy: nothing is allocated.
     let model = ModelConfig::from_json(&text)?.init(&device.clone().autodiff())?;
-    let dtype = match settings.dtype {
-        Dtype::F32 => FloatDType::F32,
-        Dtype::Bf16 => FloatDType::BF16,
-        Dtype::F16 => FloatDType::F16,
-    };
-    let run = Planned {
-        batch: settings.batch_size,
-        sequence: settings.max_length,
-        dtype,
-        flex: device.memory_pool_usage().is_none(),
-    };
+    let run = planned(settings, device);
     let lisa = LisaConfig::new()
         .with_active_layers(settings.active_layers.min(model.num_layers()))
         .with_master_weights(!settings.no_master_weights);
@@ -95,4 +104,18 @@ pub fn plan(settings: &Settings, budget: Option<f64>, device: &Device) -> Result
         ));
     }
     Ok(text)
+}
+
+/// The shape of a step.
+fn planned(settings: &Settings, device: &Device) -> Planned {
+    Planned {
+        batch: settings.batch_size,
+        sequence: settings.max_length,
+        dtype: match settings.dtype {
+            Dtype::F32 => FloatDType::F32,
+            Dtype::Bf16 => FloatDType::BF16,
+            Dtype::F16 => FloatDType::F16,
+        },
+        flex: device.memory_pool_usage().is_none(),
+    }
 }
