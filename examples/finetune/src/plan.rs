@@ -8,23 +8,52 @@ use lisa::{FrozenWeights, LisaConfig, Planned, plan_for, plan_lora};
 use lisa_lm::{CausalLm, ModelConfig};
 
 use crate::method::lisa_config;
+use crate::metrics::show;
 use crate::settings::{Dtype, Method, Settings};
 
-/// What the run that is asked for needs on its device, in words.
-pub fn of(settings: &Settings, model: &CausalLm, device: &Device) -> Result<String> {
-    let run = planned(settings, device);
-    let (plan, recomputed) = if settings.method == Method::Lora {
-        (plan_lora(model, settings.lora_rank, true, run)?, false)
+/// What the run that is asked for needs on its device, in words; no row has more than `longest`
+/// tokens.
+pub fn of(
+    settings: &Settings,
+    model: &CausalLm,
+    device: &Device,
+    longest: usize,
+) -> Result<String> {
+    let run = Planned {
+        sequence: longest,
+        ..planned(settings, device)
+    };
+    let plan = if settings.method == Method::Lora {
+        plan_lora(model, settings.lora_rank, true, run)?
     } else {
-        let config = lisa_config(settings, model)?;
-        (plan_for(model, &config, run)?, settings.recompute > 0)
+        plan_for(model, &lisa_config(settings, model)?, run)?
     };
-    let which = match (recomputed, settings.update_in_backward) {
-        (false, _) => "the run has the first of the two peaks",
-        (true, true) => "the run has the second of the two peaks",
-        (true, false) => "without --update-in-backward the run lies between the two peaks",
-    };
-    Ok(format!("memory, planned:\n{plan}  {which}\n"))
+    let recomputed = settings.recompute > 0;
+    let activations = if recomputed { 0 } else { plan.activations };
+    let mut text = format!(
+        "memory, planned for {} rows of {longest} tokens:\n",
+        run.batch
+    );
+    for (name, bytes) in [
+        ("weights", plan.weights),
+        ("gradients", plan.gradients),
+        ("moments", plan.moments),
+        ("master weights", plan.masters),
+        ("activations", activations),
+        ("on the host", plan.host),
+    ] {
+        text.push_str(&format!("  {name:<16}{:>10}\n", show(bytes)));
+    }
+    let (low, high) = (show(plan.peak_recomputed), show(plan.peak));
+    text.push_str(&match (recomputed, settings.update_in_backward) {
+        (false, _) => format!("  {:<16}{high:>10}\n", "peak"),
+        (true, true) => format!("  {:<16}{low:>10}\n", "peak"),
+        (true, false) => format!(
+            "  {:<16}{low:>10} with --update-in-backward, which this run does without, to {high}\n",
+            "peak"
+        ),
+    });
+    Ok(text)
 }
 
 /// The table; `budget` in GB says which fit.

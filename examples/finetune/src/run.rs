@@ -55,6 +55,15 @@ struct Data {
 }
 
 impl Data {
+    /// The most tokens of a row.
+    fn longest(&self, settings: &Settings) -> usize {
+        let longest = self.train.iter().map(|example| example.ids.len()).max();
+        match settings.pack {
+            true => settings.max_length,
+            false => longest.unwrap_or(settings.max_length),
+        }
+    }
+
     /// How many tokens there are, and how many so many batches see.
     fn describe(&self, batches: &Batches, number: u64) {
         println!("{}", self.in_words);
@@ -123,7 +132,12 @@ fn job(flags: Flags, start: Start, device: &Device, stop: Option<&AtomicBool>) -
     })?;
     let layers = model.num_layers();
     let planned = match stop {
-        None => Some(crate::plan::of(&settings, &model, device)?),
+        None => Some(crate::plan::of(
+            &settings,
+            &model,
+            device,
+            data.longest(&settings),
+        )?),
         Some(_) => None,
     };
 
