@@ -1,1 +1,21 @@
-//! The tests are in `system.rs`; this library is empty.
+//! The tests are in `system.rs` and `docs.rs`; this library compiles the code in the pages.
+
+/// The pages with Rust in them, one module each.
+#[cfg(doctest)]
+mod pages {
+    macro_rules! pages {
+        ($($name:ident: $file:literal),* $(,)?) => {$(
+            #[doc = include_str!($file)]
+            mod $name {}
+        )*};
+    }
+
+    pages!(
+        readme: "../README.md",
+        own_loop: "../docs/own-loop.md",
+        burn_train: "../docs/burn-train.md",
+        hugging_face: "../docs/hugging-face.md",
+        memory: "../docs/memory.md",
+        resume: "../docs/resume.md",
+    );
+}

@@ -30,6 +30,36 @@ pub struct Activations {
 }
 
 /// A model that can say what its activations weigh.
+///
+/// # Example
+///
+/// ```
+/// use burn::module::Module;
+/// use burn::nn::{Linear, LinearConfig};
+/// use burn::tensor::{Device, FloatDType};
+/// use lisa::{Activations, Footprint, LisaConfig, plan};
+///
+/// #[derive(Module, Debug)]
+/// struct Network {
+///     layers: Vec<Linear>,
+/// }
+///
+/// impl Footprint for Network {
+///     fn activations(&self, batch: usize, sequence: usize, _: FloatDType) -> Activations {
+///         let hidden = (4 * batch * sequence * 64) as u64;
+///         Activations { frozen_layer: hidden, training_layer: 2 * hidden, hidden, logits: hidden }
+///     }
+/// }
+///
+/// let device = Device::flex().autodiff();
+/// let layers = (0..8).map(|_| LinearConfig::new(64, 64).init(&device)).collect();
+/// let network = Network { layers };
+/// let plan = plan(&network, &LisaConfig::new(), 1, 128)?;
+/// assert_eq!(plan.weights, 8 * 4 * (64 * 64 + 64));
+/// assert_eq!(plan.moments, 2 * plan.gradients); // of two layers of eight
+/// assert_eq!(plan.gradients, plan.weights / 4);
+/// # Ok::<(), lisa::LisaError>(())
+/// ```
 pub trait Footprint: Module {
     /// Bytes for a batch of `batch` rows of `sequence` tokens, in a model of this type.
     fn activations(&self, batch: usize, sequence: usize, dtype: FloatDType) -> Activations;

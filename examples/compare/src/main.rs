@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     match start() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("{}", lisa::Explained::new(error.as_ref()));
             ExitCode::FAILURE
         }
     }

@@ -129,7 +129,7 @@ fn probe(
             pad_id: tokenizer.pad_id(),
         },
     )?;
-    let bar = crate::run::progress(settings.steps as u64, 0);
+    let bar = crate::progress::bar(settings.steps as u64, 0);
     for step in 0..settings.steps as u64 {
         let lr = settings.learning_rate(step, settings.steps as u64);
         let (work, loss, _) = accumulate(&model, &mut batches, settings, &training);

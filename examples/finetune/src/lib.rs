@@ -1,7 +1,8 @@
 //! Fine-tuning of a Hugging Face checkpoint: what the example's programs share.
 //!
 //! Reads from top to bottom: `settings` (what is asked), `run` (the job), `method` (LISA, full,
-//! LoRA), `importance`, `evaluate`, `checkpoints`, `metrics`, `plot`; `corpus` makes the bundled data.
+//! LoRA), `importance`, `evaluate`, `checkpoints`, `metrics`, `plot`; `report` and `progress` are what a terminal
+//! shows; `corpus` makes the bundled data.
 
 pub mod checkpoints;
 pub mod corpus;
@@ -12,5 +13,7 @@ pub mod method;
 pub mod metrics;
 pub mod plan;
 pub mod plot;
+pub mod progress;
+pub mod report;
 pub mod run;
 pub mod settings;

@@ -195,7 +195,8 @@ fn policy(settings: &Settings) -> Result<PolicyConfig> {
     })
 }
 
-fn lisa_config(settings: &Settings, model: &CausalLm) -> Result<LisaConfig> {
+/// What LISA is asked to do, and with every layer active, full training.
+pub(crate) fn lisa_config(settings: &Settings, model: &CausalLm) -> Result<LisaConfig> {
     let active = match settings.method {
         Method::Full => LayerMap::find(model)?.layers().len(),
         _ => settings.active_layers,

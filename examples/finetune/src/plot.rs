@@ -1,5 +1,5 @@
-//! `losses.svg`: the losses over the steps, and under them the layers that trained; `norms.svg`: the
-//! paper's Figure 1.
+//! `losses.svg`: the losses over the steps, and under them the layers that trained. `memory.svg`:
+//! what the optimizer and all together hold. `norms.svg`: the paper's Figure 1.
 
 use std::path::Path;
 
@@ -12,12 +12,60 @@ use crate::metrics::Line;
 
 const SIZE: (u32, u32) = (900, 640);
 
-/// Draws the picture.
+/// Draws the losses and the layers.
 pub fn losses(lines: &[Line], layers: usize, path: &Path) -> Result<()> {
     let mut svg = String::new();
     draw(lines, layers, &mut svg).map_err(|e| anyhow!("cannot draw the losses: {e}"))?;
     write_atomically(path, svg.as_bytes())?;
     Ok(())
+}
+
+/// Draws the optimizer's state and the memory of the process or device; where neither is known,
+/// nothing is written.
+pub fn memory(lines: &[Line], path: &Path) -> Result<()> {
+    let mut svg = String::new();
+    if draw_memory(lines, &mut svg).map_err(|e| anyhow!("cannot draw the memory: {e}"))? {
+        write_atomically(path, svg.as_bytes())?;
+    }
+    Ok(())
+}
+
+fn draw_memory(lines: &[Line], svg: &mut String) -> Result<bool, Box<dyn std::error::Error>> {
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    let points = |pick: fn(&Line) -> Option<u64>| -> Vec<(u64, f64)> {
+        let known = lines.iter().filter_map(|l| Some((l.step, pick(l)?)));
+        known.map(|(step, bytes)| (step, mib(bytes))).collect()
+    };
+    let (state, all) = (points(|l| l.state_bytes), points(|l| l.memory_bytes));
+    if state.is_empty() && all.is_empty() {
+        return Ok(false);
+    }
+    let steps = lines.iter().map(|line| line.step).max().unwrap_or(1).max(1);
+    let area = SVGBackend::with_string(svg, (900, 420)).into_drawing_area();
+    area.fill(&WHITE)?;
+    let halves = area.split_evenly((1, 2));
+    for (half, points, name) in [
+        (&halves[0], state, "the optimizer's state, MiB"),
+        (&halves[1], all, "process or device, MiB"),
+    ] {
+        let highest = points.iter().map(|point| point.1).fold(0.1, f64::max);
+        let mut chart = ChartBuilder::on(half)
+            .margin(12)
+            .x_label_area_size(28)
+            .y_label_area_size(56)
+            .caption(name, ("sans-serif", 18))
+            .build_cartesian_2d(0..steps, 0.0..highest * 1.2)?;
+        chart
+            .configure_mesh()
+            .light_line_style(WHITE)
+            .x_desc("step")
+            .draw()?;
+        chart.draw_series(LineSeries::new(points, BLUE.stroke_width(2)))?;
+    }
+    area.present()?;
+    drop(halves);
+    drop(area);
+    Ok(true)
 }
 
 fn draw(lines: &[Line], layers: usize, svg: &mut String) -> Result<(), Box<dyn std::error::Error>> {
@@ -241,5 +289,26 @@ mod tests {
         draw_norms(&importance, &mut svg).unwrap();
         assert_eq!(svg.matches("<circle").count(), 10, "{svg}");
         assert!(svg.contains("lm_head") && svg.contains("LoRA"), "{svg}");
+    }
+
+    #[test]
+    fn memory_is_drawn_where_it_is_known() {
+        let line = |state_bytes, memory_bytes| Line {
+            step: 1,
+            loss: Some(1.0),
+            held_out_loss: None,
+            lr: None,
+            tokens_per_second: None,
+            active_layers: Vec::new(),
+            state_bytes,
+            memory_bytes,
+        };
+        let drawn = |lines: &[Line]| {
+            let mut svg = String::new();
+            draw_memory(lines, &mut svg).unwrap().then_some(svg)
+        };
+        assert_eq!(drawn(&[line(None, None)]), None);
+        let svg = drawn(&[line(Some(5 << 20), None), line(Some(7 << 20), None)]).unwrap();
+        assert!(svg.contains("<polyline") && svg.contains("7.0"), "{svg}");
     }
 }

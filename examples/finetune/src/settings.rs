@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use lisa::{ErrorKind, LisaError};
 use serde::{Deserialize, Serialize};
 
 /// Fine-tunes a Hugging Face checkpoint on JSONL data and writes a Hugging Face checkpoint.
@@ -15,20 +17,23 @@ pub struct Command {
     /// What to do instead.
     #[command(subcommand)]
     pub task: Option<Task>,
-    /// Settings from a TOML file; keys are the long names of the flags. Flags win.
-    #[arg(long, value_name = "FILE.toml")]
+    /// Settings from a TOML file; keys are the long names of the flags, and flags win
+    #[arg(long, value_name = "FILE.toml", help_heading = "Run")]
     pub config: Option<PathBuf>,
-    /// Go on from the newest checkpoint in the output folder, with the settings it was made with.
-    #[arg(long)]
+    /// Go on from the newest checkpoint in the output folder, with the settings it was made with
+    #[arg(long, help_heading = "Run")]
     pub resume: bool,
-    /// Replace the run that the output folder holds.
-    #[arg(long, conflicts_with = "resume")]
+    /// Replace the run that the output folder holds
+    #[arg(long, conflicts_with = "resume", help_heading = "Run")]
     pub overwrite: bool,
-    /// Print what each method would need, from `config.json` alone, and run nothing.
-    #[arg(long)]
+    /// Load everything, print what trains and what it will need, and write nothing
+    #[arg(long, conflicts_with = "plan", help_heading = "Run")]
+    pub dry_run: bool,
+    /// Print what each method would need, from `config.json` alone, and run nothing
+    #[arg(long, help_heading = "Run")]
     pub plan: bool,
-    /// With --plan: the memory there is, in GB.
-    #[arg(long, value_name = "GB", requires = "plan")]
+    /// With --plan: the memory there is, in GB
+    #[arg(long, value_name = "GB", requires = "plan", help_heading = "Run")]
     pub budget: Option<f64>,
     /// The settings that flags give.
     #[command(flatten)]
@@ -40,6 +45,21 @@ pub struct Command {
 pub enum Task {
     /// Measure weight norms under LoRA and under full training, for --policy weighted
     Importance(Box<crate::importance::Options>),
+    /// Print a completion script for a shell
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+}
+
+impl Command {
+    /// A completion script for a shell, of the program's name.
+    #[must_use]
+    pub fn completions(shell: Shell) -> Vec<u8> {
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Self::command(), "finetune", &mut script);
+        script
+    }
 }
 
 /// Which parameters train.
@@ -313,8 +333,16 @@ impl Flags {
     pub fn from_toml(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("cannot read the settings `{}`", path.display()))?;
-        toml::from_str(&text)
-            .with_context(|| format!("cannot use the settings `{}`", path.display()))
+        toml::from_str(&text).map_err(|error: toml::de::Error| {
+            let line = error
+                .span()
+                .map(|span| text[..span.start.min(text.len())].lines().count().max(1));
+            let message = format!("cannot use the settings `{}`", path.display());
+            LisaError::new(ErrorKind::Config, message)
+                .with_place(path, line)
+                .with_source(error)
+                .into()
+        })
     }
 
     /// All settings, checked; `dtype` is what the checkpoint has where none is asked for.
@@ -384,19 +412,15 @@ impl Settings {
                 "--{name} is {share}; give a share of 0 to 1"
             );
         }
-        ensure!(
-            self.max_grad_norm >= 0.0,
-            "--max-grad-norm is {}",
-            self.max_grad_norm
-        );
-        ensure!(
-            self.weight_decay >= 0.0,
-            "--weight-decay is {}",
-            self.weight_decay
-        );
+        for (name, value) in [
+            ("max-grad-norm", self.max_grad_norm),
+            ("weight-decay", self.weight_decay),
+        ] {
+            ensure!(value >= 0.0, "--{name} is {value}; give 0 or more");
+        }
         ensure!(
             self.steps > 0 || (self.epochs > 0.0 && self.epochs.is_finite()),
-            "--steps is 0 and --epochs is {}, so there is nothing to do",
+            "--steps is 0 and --epochs is {}, so there is nothing to do; give one above 0",
             self.epochs
         );
         if self.update_in_backward {
@@ -423,7 +447,7 @@ impl Settings {
         );
         ensure!(
             self.recompute == 0 || self.method != Method::Lora,
-            "--recompute is not there for --method lora"
+            "--recompute is not there for --method lora; leave one out"
         );
         self.check_policy()?;
         Ok(())
@@ -512,6 +536,65 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains("active-layer"), "{error}");
+    }
+
+    #[test]
+    fn a_mistake_in_the_file_is_shown_where_it_stands() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run.toml");
+        std::fs::write(&path, "lr = 0.1\n\nperiod = \"ten\"\n").unwrap();
+        let error = Flags::from_toml(&path).unwrap_err();
+        let place = error.downcast_ref::<LisaError>().unwrap().place().cloned();
+        assert_eq!(place.unwrap().to_string(), format!("{}:3", path.display()));
+        assert!(format!("{error:#}").contains("invalid type: string \"ten\""));
+    }
+
+    #[test]
+    fn the_help_says_each_default_and_it_is_the_default() {
+        let wanted = Flags::default().resolve(None).unwrap();
+        let mut command = Command::command();
+        command.build();
+        let mut checked = 0;
+        for argument in command.get_arguments() {
+            let name = argument.get_long().unwrap();
+            let help = argument.get_help().unwrap().to_string();
+            let in_words = ["model", "data", "dtype", "probabilities"].contains(&name);
+            let Some((_, default)) = help.split_once("[default: ") else {
+                // Switches are off and lists empty; what is no setting has no default.
+                let takes = argument.get_num_args().is_some_and(|n| n.min_values() > 0);
+                let none = ["config", "budget", "validation", "freeze"];
+                assert!(!takes || none.contains(&name), "--{name} names no default");
+                continue;
+            };
+            if in_words {
+                continue;
+            }
+            let value = default.trim_end_matches(']');
+            let line = ["finetune".to_owned(), format!("--{name}={value}")];
+            let given = Command::try_parse_from(line).unwrap().flags;
+            assert_ne!(given, Flags::default(), "--{name}");
+            assert_eq!(given.resolve(None).unwrap(), wanted, "--{name}");
+            checked += 1;
+        }
+        assert!(checked > 20);
+    }
+
+    #[test]
+    fn every_option_stands_under_a_heading() {
+        for argument in Command::command().get_arguments() {
+            let name = argument.get_id();
+            assert!(argument.get_help_heading().is_some(), "{name}");
+        }
+    }
+
+    #[test]
+    fn completions_know_the_flags_and_their_values() {
+        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish, Shell::PowerShell] {
+            let script = String::from_utf8(Command::completions(shell)).unwrap();
+            for word in ["active-layers", "bernoulli", "dry-run"] {
+                assert!(script.contains(word), "{shell}: {word}");
+            }
+        }
     }
 
     #[test]

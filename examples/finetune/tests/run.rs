@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use burn::tensor::Device;
 use finetune::importance::{Against, Of, Options, importance};
 use finetune::metrics::Line;
-use finetune::run::{Outcome, Start, run};
+use finetune::run::{Outcome, Start, dry_run, run};
 use finetune::settings::{Command, Flags};
 use lisa::Importance;
 use lisa_lm::Checkpoint;
@@ -155,6 +155,80 @@ fn what_is_written_can_be_read() {
         .flags
         .or(flags);
     go(flags, Start::Fresh, false).unwrap();
+}
+
+#[test]
+fn a_dry_run_loads_everything_and_writes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let dry = |more: &[&str], start| dry_run(flags(&out, more), start, &Device::flex());
+    for more in [
+        &["--quantize", "int8", "--recompute"][..],
+        &["--method", "full"],
+        &["--method", "lora"],
+    ] {
+        dry(more, Start::Fresh).unwrap();
+    }
+    assert!(!out.exists());
+    // What a run would refuse it refuses, the last thing that is loaded included.
+    assert!(dry(&["--freeze", "nonsense"], Start::Fresh).is_err());
+    go(flags(&out, &[]), Start::Fresh, true).unwrap();
+    assert!(dry(&[], Start::Fresh).is_err());
+    dry(&[], Start::Resume).unwrap();
+    let files = || {
+        let mut files: Vec<_> = walk(&out).collect();
+        files.sort();
+        files
+    };
+    let before = files();
+    fs::write(
+        &before
+            .iter()
+            .find(|(path, _)| path.ends_with("weights.bpk"))
+            .unwrap()
+            .0,
+        "",
+    )
+    .unwrap();
+    let cut = files();
+    assert!(dry(&[], Start::Resume).is_err());
+    dry(&[], Start::Overwrite).unwrap();
+    assert_eq!(files(), cut);
+}
+
+/// The files below a folder, with their bytes.
+fn walk(folder: &Path) -> Box<dyn Iterator<Item = (std::path::PathBuf, Vec<u8>)>> {
+    Box::new(fs::read_dir(folder).unwrap().flat_map(|entry| {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            walk(&path)
+        } else {
+            let bytes = fs::read(&path).unwrap();
+            Box::new(std::iter::once((path, bytes)))
+        }
+    }))
+}
+
+#[test]
+fn errors_say_what_where_and_what_to_do_without_colours_in_a_pipe() {
+    use std::process::Command;
+
+    let dir = tempfile::tempdir().unwrap();
+    let bad = dir.path().join("bad.jsonl");
+    fs::write(&bad, "{\"text\": \"fine\"}\n{\"txt\": 1}\n").unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_finetune"))
+        .args(["--data", bad.to_str().unwrap(), "--out"])
+        .arg(dir.path().join("out"))
+        .env("BURN_DEVICE", "flex")
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].starts_with("error: the keys are"), "{text}");
+    assert_eq!(lines[1], format!("  --> {}:2", bad.display()));
+    assert!(lines.last().unwrap().starts_with("  help: "), "{text}");
+    assert!(!text.contains('\u{1b}'));
 }
 
 #[cfg(unix)]
