@@ -201,18 +201,9 @@ pub fn plan_for<M: Footprint>(
     let fixed = weights + trains * state + kept_state;
     let gradients = trains * number;
     let logits = activations.logits;
-    let head = logits + (2 * logits).max(logits + parts.largest_outside * number * copies);
-    let head = if parts.outside_trains == 0 {
-        3 * logits
-    } else {
-        head
-    };
-    let hidden = activations.hidden;
     let outside = parts.largest_outside * number;
-    let head_alone = match activations.head_by_hand {
-        true => (3 * logits).max(logits + outside + (copies - 1) * HEAD_BLOCK),
-        false => head,
-    };
+    let (head, head_alone) = heads(&activations, outside, copies, parts.outside_trains > 0);
+    let hidden = activations.hidden;
     // What AdamW computes on the way: four f32 tensors of a slice.
     let slice = if flex { SLICE_ON_HOST } else { SLICE };
     let update = 16 * (slice as u64).min(trains);
@@ -264,6 +255,23 @@ pub fn plan_for<M: Footprint>(
             },
         peak_recomputed: fixed + recomputed,
     })
+}
+
+/// What the head's backward pass holds on top of the layers: on a tape of the whole model, and with
+/// recomputation.
+fn heads(activations: &Activations, outside: u64, copies: u64, trains: bool) -> (u64, u64) {
+    let logits = activations.logits;
+    let on_tape = if trains {
+        logits + (2 * logits).max(logits + outside * copies)
+    } else {
+        3 * logits
+    };
+    let alone = if activations.head_by_hand {
+        (3 * logits).max(logits + outside + (copies - 1) * HEAD_BLOCK)
+    } else {
+        on_tape
+    };
+    (on_tape, alone)
 }
 
 /// What is made twice on flex of a head's gradient in blocks.
