@@ -1,1 +1,4 @@
-//! The tests are in `system.rs`; this library is empty.
+//! What `system.rs`, the binary `hostile` and the fuzz targets in `fuzz/` share. The tests themselves
+//! are in `system.rs`.
+
+pub mod hostile;

@@ -4,6 +4,8 @@
 //! a global step count or a moment kept too long breaks: losses 1e-5; weights 1e-5 at the 99.9th
 //! percentile and 5e-4 at most, GPT-2's key bias left out (its exact gradient is 0).
 
+#[path = "system/hostile.rs"]
+mod hostile;
 #[path = "system/learner.rs"]
 mod learner;
 #[path = "system/models.rs"]

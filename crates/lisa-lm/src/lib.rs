@@ -18,6 +18,7 @@ mod checkpoint;
 mod config;
 pub mod data;
 pub mod encode;
+mod files;
 mod generate;
 mod gpt2;
 mod input;

@@ -14,7 +14,7 @@ use burn::optim::{GradientsParams, ModuleOptimizer, MultiGradientsParams, Optimi
 use burn::tensor::{Device, Tensor};
 
 use crate::clip::{self, Gradients};
-use crate::optimizer::{Ledger, RELEASE, StateBytes};
+use crate::optimizer::{Ledger, RELEASE, StateBytes, StateShapes};
 use crate::quantize::ExactWeights;
 use crate::{
     Description, Draw, ErrorKind, FreezeMask, FrozenWeights, LayerMap, LisaConfig, LisaError,
@@ -86,6 +86,7 @@ pub struct Lisa {
 struct Group {
     members: ParamGroup,
     ledger: Ledger,
+    shapes: StateShapes,
 }
 
 /// State that the optimizer holds of one parameter.
@@ -120,6 +121,7 @@ impl Lisa {
         let groups = vec![Group {
             members: ParamGroup::all(),
             ledger: optimizer.ledger(),
+            shapes: optimizer.shapes(),
         }];
         let mut lisa = Self {
             schedule: Schedule::new(config.sampling_period),
@@ -164,6 +166,7 @@ impl Lisa {
         self.groups.push(Group {
             members: group.clone(),
             ledger: optimizer.ledger(),
+            shapes: optimizer.shapes(),
         });
         for parameter in self.map.parameters() {
             if group.matches(&parameter.id, Some(&parameter.path)) {
@@ -374,11 +377,7 @@ impl Lisa {
     fn note(&mut self, trained: &[usize]) {
         for &i in trained {
             let parameter = &self.map.parameters()[i];
-            let group = self
-                .groups
-                .iter()
-                .rfind(|group| group.members.matches(&parameter.id, Some(&parameter.path)));
-            let bytes = group
+            let bytes = (self.group(parameter))
                 .map(|group| group.ledger.bytes(&parameter.shape, parameter.dtype))
                 .unwrap_or_default();
             let held = Held {
@@ -387,6 +386,20 @@ impl Lisa {
             };
             self.held.insert(parameter.id, held);
         }
+    }
+
+    /// The optimizer of a parameter.
+    fn group(&self, parameter: &Parameter) -> Option<&Group> {
+        let (id, path) = (&parameter.id, Some(parameter.path.as_str()));
+        self.groups
+            .iter()
+            .rfind(|group| group.members.matches(id, path))
+    }
+
+    /// Which shapes the optimizer's state of a parameter has.
+    pub(crate) fn shapes(&self, parameter: &Parameter) -> StateShapes {
+        let group = self.group(parameter);
+        group.map_or(StateShapes::Free, |group| group.shapes)
     }
 
     /// Follows a model whose parameters have new `ParamId`s, as one that was loaded from a file
@@ -557,7 +570,7 @@ impl Lisa {
     }
 
     /// A policy's answer in order, or what is wrong with it.
-    fn checked(&self, mut layers: Vec<usize>) -> Result<Vec<usize>, String> {
+    pub(crate) fn checked(&self, mut layers: Vec<usize>) -> Result<Vec<usize>, String> {
         let all = self.map.layers().len();
         if let Some(layer) = layers.iter().find(|&&layer| layer >= all) {
             return Err(format!("drew layer {layer} of {all}"));

@@ -13,8 +13,10 @@ use burn::tensor::{DType, Device, FloatDType, Tensor};
 
 use crate::{Bernoulli, Draw, Lisa, LisaConfig, LisaError, OnFreeze, PolicyConfig, SamplingPolicy};
 
+mod hostile;
 mod layered;
 mod quantized;
+mod trees;
 
 const LAYERS: usize = 6;
 const WIDTH: usize = 4;
