@@ -110,9 +110,13 @@ pub fn mutate(rng: &mut Rng, input: &[u8], _corpus: &[Vec<u8>]) -> Vec<u8> {
                 let (from, to) = (rng.below(tensors.len()), rng.below(tensors.len()));
                 tensors[to].name = tensors[from].name.clone();
                 if rng.once_in(2) {
-                    tensors[to]
-                        .name
-                        .push_str(rng.pick(&[".master", ".", "x", ".slice1.x", ""]));
+                    tensors[to].name.push_str(rng.pick::<&str>(&[
+                        ".master",
+                        ".",
+                        "x",
+                        ".slice1.x",
+                        "",
+                    ]));
                 }
             }
             3 if !tensors.is_empty() => drop(tensors.remove(rng.below(tensors.len()))),

@@ -49,14 +49,18 @@ pub(crate) fn read(dir: &Path, name: &str, limit: u64) -> io::Result<Option<Vec<
     let Some(path) = find(dir, name)? else {
         return Ok(None);
     };
+    bytes_of(&path, limit).map(Some)
+}
+
+fn bytes_of(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let mut file = open(&path)?.take(limit + 1);
+    let mut file = open(path)?.take(limit + 1);
     file.read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit {
         let message = format!("it has more than {limit} bytes, the most that are read");
         return Err(io::Error::new(ErrorKind::InvalidData, message));
     }
-    Ok(Some(bytes))
+    Ok(bytes)
 }
 
 /// As [`read`], of a file that must be UTF-8.
@@ -64,9 +68,29 @@ pub(crate) fn read_text(dir: &Path, name: &str, limit: u64) -> io::Result<Option
     let Some(bytes) = read(dir, name, limit)? else {
         return Ok(None);
     };
-    let text = String::from_utf8(bytes);
-    text.map(Some)
-        .map_err(|e| io::Error::new(ErrorKind::InvalidData, e.utf8_error()))
+    text_of(bytes).map(Some)
+}
+
+/// Reads a small text, such as settings: at most 16 MiB of a regular file, wherever it is.
+///
+/// # Errors
+///
+/// A directory, pipe or device; a file that is larger or is not UTF-8; what the operating system
+/// refuses.
+///
+/// # Example
+///
+/// ```
+/// let error = lisa_lm::read_small_text("/dev/zero".as_ref()).unwrap_err();
+/// # #[cfg(unix)]
+/// assert!(error.to_string().contains("device"));
+/// ```
+pub fn read_small_text(path: &Path) -> io::Result<String> {
+    text_of(bytes_of(path, CONFIG_BYTES)?)
+}
+
+fn text_of(bytes: Vec<u8>) -> io::Result<String> {
+    String::from_utf8(bytes).map_err(|e| io::Error::new(ErrorKind::InvalidData, e.utf8_error()))
 }
 
 /// Opens a regular file, to be read bit by bit.

@@ -40,6 +40,7 @@ pub use encode::{
     EncodeOptions, Encoded, EncodedSet, IGNORED, LossOn, encode_example, encode_examples,
     encode_prompt,
 };
+pub use files::read_small_text;
 pub use order::{shuffled, split};
 pub use tokenizer::{Tokenizer, Tokens};
 

@@ -14,6 +14,7 @@ use crate::chat::ChatTemplate;
 use crate::files::{TOKENIZER_BYTES, read};
 
 mod files;
+mod growth;
 
 use files::{eos_of, read_json, special_tokens, template_source, unreadable};
 
@@ -58,7 +59,8 @@ impl Tokenizer {
     /// [default one](crate::chat::DEFAULT_TEMPLATE) is used.
     ///
     /// At most 256 MiB of `tokenizer.json`, 1 MiB of a template and 16 MiB of each other file are
-    /// read; the vocabulary in memory is some times larger than its file.
+    /// read; the vocabulary in memory is some times larger than its file. A tokenizer that makes a
+    /// text more than 1024 times as long, by replacements one behind the other, is refused.
     ///
     /// # Errors
     ///
@@ -79,7 +81,9 @@ impl Tokenizer {
                 ),
             ));
         };
-        let inner = guarded(|| tokenizers::Tokenizer::from_bytes(bytes)).map_err(|e| {
+        let inner = guarded(|| tokenizers::Tokenizer::from_bytes(bytes));
+        let checked = inner.and_then(|inner| growth::check(&inner).map(|()| inner));
+        let inner = checked.map_err(|e| {
             LisaError::new(
                 ErrorKind::Tokenizer,
                 format!("{} is not a tokenizer: {e}; fetch it again", path.display()),
