@@ -1,6 +1,6 @@
 //! `hostile TARGET|all RUNS [SEED]`: runs mutations of a corpus and says what the worst cost.
 //!
-//! Ends with an error at the first input that panics, takes longer than 30 seconds or more memory than
+//! Ends with an error at the first input that panics, takes more than 30 seconds of CPU time or more memory than
 //! its target allows; the input is written to `hostile-TARGET.bin`. `hostile corpus` writes anew the
 //! files of the corpus that are made by the library.
 

@@ -8,7 +8,9 @@
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use cpu_time::ThreadTime;
 
 pub mod folders;
 pub mod json;
@@ -32,7 +34,7 @@ pub struct Target {
     pub memory: usize,
 }
 
-/// The longest that one input may take, on a machine with other work too.
+/// The most CPU time that one input may take.
 pub const TIME: Duration = Duration::from_secs(30);
 
 const MIB: usize = 1 << 20;
@@ -150,7 +152,7 @@ impl Target {
             };
             let fail = |input: Vec<u8>, what: String| Failure { run, input, what };
             before();
-            let start = Instant::now();
+            let start = ThreadTime::now();
             let outcome = catch_unwind(AssertUnwindSafe(|| (self.body)(&input)));
             let took = start.elapsed();
             if outcome.is_err() {

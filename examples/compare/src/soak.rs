@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use burn::tensor::{Device, FloatDType};
+use cpu_time::ProcessTime;
 use lisa_lm::Checkpoint;
 
 use crate::method::{Method, Trainer};
@@ -23,8 +24,9 @@ const LEAST: f64 = 1e-3;
 struct Row {
     peak: u64,
     live: u64,
-    /// Seconds of the median step.
+    /// Seconds of the median step, by the clock and of all threads' CPU time.
     step: f64,
+    cpu: f64,
 }
 
 /// Trains with a draw after each step and prints a row for each thousand.
@@ -60,10 +62,11 @@ pub(crate) fn run(settings: &Settings, draws: usize, folder: &Path) -> Result<()
     let tokens = preset::tokens(&settings);
     let mut counts = vec![0_usize; layers];
     let mut sets: BTreeMap<Vec<usize>, usize> = BTreeMap::new();
-    println!("| draws | peak, MiB | live, MiB | median step, ms |");
-    println!("|--:|--:|--:|--:|");
+    println!("| draws | peak, MiB | live, MiB | median step, ms | its CPU time, ms |");
+    println!("|--:|--:|--:|--:|--:|");
     let mut rows: Vec<Row> = Vec::new();
     let mut times = Vec::with_capacity(ROW);
+    let mut cpu_times = Vec::with_capacity(ROW);
     HEAP.reset_peak_usage();
     for step in 0..draws {
         let active = trainer.lisa().context("the method is LISA")?;
@@ -73,25 +76,26 @@ pub(crate) fn run(settings: &Settings, draws: usize, folder: &Path) -> Result<()
         }
         *sets.entry(active).or_default() += 1;
         let batch = child::batch(&settings, &tokens, step, &training);
-        let start = Instant::now();
+        let (start, cpu) = (Instant::now(), ProcessTime::now());
         (model, _, _) = trainer.step(settings.lr, model, &batch, &training)?;
         times.push(start.elapsed().as_secs_f64());
+        cpu_times.push(cpu.elapsed().as_secs_f64());
         if times.len() == ROW {
-            times.sort_by(f64::total_cmp);
             let row = Row {
                 peak: memory::peak(&device),
                 live: memory::live(&device),
-                step: times[ROW / 2],
+                step: median(&mut times),
+                cpu: median(&mut cpu_times),
             };
             println!(
-                "| {} | {} | {} | {:.2} |",
+                "| {} | {} | {} | {:.2} | {:.2} |",
                 step + 1,
                 mib(row.peak),
                 mib(row.live),
-                row.step * 1e3
+                row.step * 1e3,
+                row.cpu * 1e3
             );
             rows.push(row);
-            times.clear();
             HEAP.reset_peak_usage();
         }
     }
@@ -102,10 +106,12 @@ pub(crate) fn run(settings: &Settings, draws: usize, folder: &Path) -> Result<()
     };
     let highest = rows.iter().map(|row| row.peak).max().unwrap_or(0) as f64;
     println!(
-        "highest peak {:.4} of the first row's, live at the end {:.4} of the first row's, a step {:.3}",
+        "highest peak {:.4} of the first row's, live at the end {:.4}, a step {:.3}, its CPU \
+         time {:.3}",
         highest / first.peak as f64,
         last.live as f64 / first.live as f64,
-        last.step / first.step
+        last.step / first.step,
+        last.cpu / first.cpu
     );
     ensure!(
         highest <= 1.01 * first.peak as f64,
@@ -113,6 +119,14 @@ pub(crate) fn run(settings: &Settings, draws: usize, folder: &Path) -> Result<()
     );
     ensure!(frequencies.likely, "the draws are not even");
     Ok(())
+}
+
+/// The median; none is left.
+fn median(times: &mut Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    let median = times[times.len() / 2];
+    times.clear();
+    median
 }
 
 struct Frequencies {

@@ -2,7 +2,8 @@
 //! state that fits the parameters. Burn's optimizers panic on a moment of another shape, and leave
 //! out what they do not know. Tests: `lisa/tests/hostile.rs`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::collections::hash_map::{Entry, HashMap};
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
@@ -91,24 +92,25 @@ impl States {
         shapes: impl Fn(&Parameter) -> StateShapes,
         optimizer: &ModuleOptimizer,
     ) -> Result<(), String> {
+        // Of each kind of state the smallest parameter.
         let mut kinds: HashMap<(StateShapes, Vec<String>), (usize, State)> = HashMap::new();
         for (index, state) in self.0 {
             let parameter = &map.parameters()[index];
             let shapes = shapes(parameter);
             state.fits(parameter, shapes)?;
-            let size = parameter.len();
-            let kind = kinds.entry((shapes, state.kind())).or_insert_with(|| {
-                let none = State::default();
-                (usize::MAX, none)
-            });
-            if size < kind.0 {
-                *kind = (size, state);
+            match kinds.entry((shapes, state.kind())) {
+                Entry::Vacant(kind) => drop(kind.insert((index, state))),
+                Entry::Occupied(mut kind) => {
+                    if parameter.len() < map.parameters()[kind.get().0].len() {
+                        kind.insert((index, state));
+                    }
+                }
             }
         }
-        for (_, state) in kinds.into_values() {
+        for (index, state) in kinds.into_values() {
             let (tensors, scalars) = (state.tensors.len(), state.scalars.len());
             let first = state.name().to_owned();
-            let record = state.record()?;
+            let record = state.record(&map.parameters()[index])?;
             let loaded = optimizer.clone().load_record(record).to_record();
             let bytes = loaded.into_bytes().map_err(|e| e.to_string())?;
             let again = Reader::from_bytes(bytes).map_err(|e| e.to_string())?;
@@ -187,8 +189,10 @@ impl State {
         Ok(())
     }
 
-    fn record(self) -> Result<OptimizerRecord, String> {
-        let mut writer = Writer::new(self.tensors);
+    /// A record of this parameter alone; its path says which group's optimizer it has.
+    fn record(self, parameter: &Parameter) -> Result<OptimizerRecord, String> {
+        let id = parameter.id.val().to_string();
+        let mut writer = Writer::new(self.tensors).with_metadata(&id, &parameter.path);
         for (name, value) in self.scalars {
             writer = writer.with_scalar(&name, value);
         }

@@ -1,5 +1,6 @@
 //! Records from anywhere: what does not fit is refused before it is used, and says what.
 
+use burn::optim::{AdaGradConfig, AdamConfig, LambConfig, RmsPropConfig};
 use burn::tensor::Bytes;
 use burn_pack::{Reader, Scalar, Writer};
 
@@ -84,6 +85,69 @@ impl Parts {
 #[test]
 fn an_unchanged_record_is_loaded() {
     assert_eq!(refusal(|_| ()), "");
+}
+
+#[test]
+fn the_state_of_every_optimizer_fits() {
+    fn check<O: Optimizer>(name: &str, optimizer: O) {
+        let config = LisaConfig::new().with_sampling_period(2);
+        for make in [net as fn(&Device) -> Net, to_half] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("run.lisa");
+            let start = || {
+                let (lisa, model) = config.init(optimizer.clone(), make(&device())).unwrap();
+                let biases = ParamGroup::from_predicate("bias");
+                (lisa.with_group(biases, adamw(), None), model)
+            };
+            let (mut lisa, model) = start();
+            let _ = train(&mut lisa, model, 0..3);
+            lisa.save(&path).unwrap();
+            let held = lisa.get_ref().to_record().len();
+            let (mut lisa, model) = start();
+            if let Err(error) = lisa.load(&path, model) {
+                panic!("{name}: {error}");
+            }
+            assert_eq!(lisa.get_ref().to_record().len(), held, "{name}");
+        }
+    }
+    let momentum = || MomentumConfig::new();
+    check("AdamW", adamw());
+    check("AMSGrad", AdamWConfig::new().with_amsgrad(true).build());
+    check("Adam", AdamConfig::new().build());
+    check("SGD", SgdConfig::new().build());
+    check(
+        "momentum",
+        SgdConfig::new().with_momentum(Some(momentum())).build(),
+    );
+    check("Lion", LionConfig::new().build());
+    check("Adafactor", AdafactorConfig::new().build());
+    check("Adan", AdanConfig::new().build());
+    check("AdaGrad", AdaGradConfig::new().build());
+    check("RmsProp", RmsPropConfig::new().with_centered(true).build());
+    check("Lamb", LambConfig::new().build());
+    check("Muon", MuonConfig::new().build());
+}
+
+#[test]
+fn slices_of_a_large_parameter_fit_as_they_are_cut() {
+    use crate::optimizer::StateShapes::{Factored, Sliced, Whole};
+    let name = |slice: usize| format!("1.moments.slice{slice}.momentum.moment_1");
+    let fits = |sizes: &[usize]| {
+        let names: Vec<String> = (0..sizes.len()).map(name).collect();
+        let shapes: Vec<[usize; 2]> = sizes.iter().map(|rows| [*rows, 3]).collect();
+        let leaves: Vec<(&str, &[usize])> = (names.iter().zip(&shapes))
+            .map(|(name, shape)| (name.as_str(), &shape[..]))
+            .collect();
+        let mut names = names.iter();
+        names.all(|name| Sliced.fit(&leaves, name, &[10, 3]))
+    };
+    assert!(fits(&[5, 5]) && fits(&[4, 4, 2]) && fits(&[10]) && fits(&[1; 10]));
+    assert!(!fits(&[6, 4]) && !fits(&[5, 4]) && !fits(&[1; 11]) && !fits(&[5, 5, 5]));
+    let one = |shapes: crate::optimizer::StateShapes, found: &[usize]| {
+        shapes.fit(&[("1.moments.x", found)], "1.moments.x", &[10, 3])
+    };
+    assert!(one(Factored, &[10, 1]) && one(Factored, &[1, 3]) && one(Factored, &[10, 3]));
+    assert!(!one(Factored, &[1, 1]) && !one(Whole, &[10, 1]) && !one(Sliced, &[5, 3]));
 }
 
 #[test]
