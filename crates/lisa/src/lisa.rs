@@ -121,7 +121,7 @@ impl Lisa {
         let groups = vec![Group {
             members: ParamGroup::all(),
             ledger: optimizer.ledger(),
-            shapes: optimizer.shapes(),
+            shapes: LisaOptimizer::<O>::shapes(),
         }];
         let mut lisa = Self {
             schedule: Schedule::new(config.sampling_period),
@@ -166,7 +166,7 @@ impl Lisa {
         self.groups.push(Group {
             members: group.clone(),
             ledger: optimizer.ledger(),
-            shapes: optimizer.shapes(),
+            shapes: LisaOptimizer::<O>::shapes(),
         });
         for parameter in self.map.parameters() {
             if group.matches(&parameter.id, Some(&parameter.path)) {

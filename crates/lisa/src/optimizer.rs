@@ -79,7 +79,7 @@ impl<O: Optimizer> LisaOptimizer<O> {
     }
 
     /// Which shapes the tensors of a parameter's state have.
-    pub(crate) fn shapes(&self) -> StateShapes {
+    pub(crate) fn shapes() -> StateShapes {
         use burn::optim::{Adafactor, Adan, Lamb, Muon};
         let this = TypeId::of::<O>();
         if elementwise::<O>() {
@@ -269,8 +269,9 @@ impl StateShapes {
             Self::Factored => {
                 let reduced = |from_end: usize| {
                     let mut reduced = shape.to_vec();
-                    let at = reduced.len().checked_sub(from_end);
-                    at.and_then(|at| reduced.get_mut(at)).map(|size| *size = 1);
+                    if let Some(size) = reduced.iter_mut().nth_back(from_end - 1) {
+                        *size = 1;
+                    }
                     reduced
                 };
                 same || (shape.len() > 1 && (found == reduced(1) || found == reduced(2)))

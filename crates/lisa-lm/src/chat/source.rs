@@ -185,6 +185,8 @@ impl Guard {
 }
 
 /// One level of brackets in a tag.
+// What was read is a handful of facts, each true or not.
+#[allow(clippy::struct_excessive_bools)]
 #[derive(Clone, Copy, Debug, Default)]
 struct Level {
     /// Whether what was read last is an operand, or the end of one.
@@ -220,6 +222,8 @@ impl Level {
 }
 
 /// The code of a tag, its marks included.
+// One arm for each kind of token.
+#[allow(clippy::too_many_lines)]
 fn code(tag: &str, out: &mut String) {
     let (body, end) = tag.split_at(tag.len() - 2);
     let (body, mark) = match body.as_bytes().last() {

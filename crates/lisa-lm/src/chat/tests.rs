@@ -80,6 +80,7 @@ fn refusal(source: &str) -> String {
 }
 
 #[test]
+#[allow(clippy::too_many_lines)]
 fn a_template_that_makes_gigabytes_is_stopped() {
     let makes = "it makes more than";
     let cases = [
