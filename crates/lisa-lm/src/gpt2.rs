@@ -11,7 +11,7 @@ use crate::attention::{attend, merge_heads, split_heads};
 use crate::cache::LayerCache;
 use crate::config::Gpt2Config;
 use crate::input::{Context, Input, MaskShape};
-use crate::layers::{embedding, layer_norm, linear, logits};
+use crate::layers::{embedding, layer_norm, linear};
 use crate::lora::{Gpt2Lora, project};
 
 /// Attention with as many key heads as query heads.
@@ -185,10 +185,5 @@ impl Gpt2ForCausalLm {
             gelu(inner)
         };
         h + project(&layer.mlp.c_proj, lora.map(|l| &l.mlp_proj), inner)
-    }
-
-    pub(crate) fn head(&self, h: Tensor<3>) -> Tensor<3> {
-        let h = self.transformer.ln_f.forward(h);
-        logits(h, self.lm_head.as_ref(), &self.transformer.wte)
     }
 }

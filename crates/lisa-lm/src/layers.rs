@@ -8,7 +8,7 @@ use burn::nn::{
     Embedding, EmbeddingConfig, Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig,
     RmsNorm, RmsNormConfig,
 };
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 
 fn normal(std: f64) -> Initializer {
     Initializer::Normal { mean: 0.0, std }
@@ -35,18 +35,51 @@ pub(crate) fn rms_norm(width: usize, epsilon: f64, device: &Device) -> RmsNorm {
     RmsNormConfig::new(width).with_epsilon(epsilon).init(device)
 }
 
+/// `x / sqrt(mean(x^2) + epsilon) * gamma`, as Burn's `RmsNorm::forward`, by a product with the
+/// reciprocal, as transformers has it: a quotient costs twice the steps in backward.
+pub(crate) fn normed<const D: usize>(norm: &RmsNorm, x: Tensor<D>) -> Tensor<D> {
+    let dtype = x.dtype();
+    let square = x.clone().cast(DType::F32).square().mean_dim(D - 1);
+    let scale = (square + norm.epsilon).sqrt().recip().cast(dtype);
+    (x * scale) * norm.gamma.val().unsqueeze()
+}
+
 pub(crate) fn layer_norm(width: usize, epsilon: f64, device: &Device) -> LayerNorm {
     LayerNormConfig::new(width)
         .with_epsilon(epsilon)
         .init(device)
 }
 
-/// What a head makes of hidden states: its own projection, or the embedding's weight turned round.
-pub(crate) fn logits(h: Tensor<3>, head: Option<&Linear>, embedding: &Embedding) -> Tensor<3> {
-    if let Some(head) = head {
-        head.forward(h)
-    } else {
-        let weight = embedding.weight.val().transpose();
-        burn::tensor::module::linear(h, weight, None)
+/// What a head makes logits with: its own weight, `[width, vocab]`, or the embedding's, `[vocab,
+/// width]`, turned round.
+pub(crate) enum Projection<'a> {
+    /// Its own.
+    Own(&'a Linear),
+    /// The embedding's.
+    Tied(&'a Embedding),
+}
+
+impl Projection<'_> {
+    /// `[batch, seq, width]` to `[batch, seq, vocab]`.
+    pub(crate) fn forward(&self, h: Tensor<3>) -> Tensor<3> {
+        match self {
+            Self::Own(head) => head.forward(h),
+            Self::Tied(embedding) => {
+                let weight = embedding.weight.val().transpose();
+                burn::tensor::module::linear(h, weight, None)
+            }
+        }
+    }
+
+    pub(crate) fn has_bias(&self) -> bool {
+        matches!(self, Self::Own(head) if head.bias.is_some())
+    }
+
+    /// The parameter.
+    pub(crate) fn weight(&self) -> &Param<Tensor<2>> {
+        match self {
+            Self::Own(head) => &head.weight,
+            Self::Tied(embedding) => &embedding.weight,
+        }
     }
 }

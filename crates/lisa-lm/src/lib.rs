@@ -25,6 +25,7 @@ mod input;
 mod layers;
 mod llama;
 mod lora;
+mod loss;
 mod model;
 pub mod order;
 mod rope;

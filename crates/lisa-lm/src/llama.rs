@@ -12,7 +12,7 @@ use crate::attention::LlamaAttention;
 use crate::cache::LayerCache;
 use crate::config::LlamaConfig;
 use crate::input::{Context, Input, MaskShape};
-use crate::layers::{embedding, linear, logits, rms_norm};
+use crate::layers::{embedding, linear, normed, rms_norm};
 use crate::lora::{LlamaLora, project};
 use crate::rope::RopeTables;
 
@@ -163,19 +163,14 @@ impl LlamaForCausalLm {
         cache: Option<&mut LayerCache>,
     ) -> Tensor<3> {
         let layer = &self.model.layers[index];
-        let normed = layer.input_layernorm.forward(h.clone());
+        let x = normed(&layer.input_layernorm, h.clone());
         let h = h + layer.self_attn.forward(
-            normed,
+            x,
             context,
             self.config.head_dim,
             (layer.lora.as_ref(), cache),
         );
-        let normed = layer.post_attention_layernorm.forward(h.clone());
-        h + layer.mlp.forward(normed, layer.lora.as_ref())
-    }
-
-    pub(crate) fn head(&self, h: Tensor<3>) -> Tensor<3> {
-        let h = self.model.norm.forward(h);
-        logits(h, self.lm_head.as_ref(), &self.model.embed_tokens)
+        let x = normed(&layer.post_attention_layernorm, h.clone());
+        h + layer.mlp.forward(x, layer.lora.as_ref())
     }
 }

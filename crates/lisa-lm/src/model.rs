@@ -4,9 +4,9 @@
 //! layers one by one. Tests: `model/tests.rs`, against transformers.
 
 use burn::module::{Module, ModuleVisitor, ParamId};
-use burn::tensor::{DType, Device, FloatDType, IndexingUpdateOp, Int, Tensor};
+use burn::tensor::{DType, Device, FloatDType, Int, Tensor};
 
-use lisa::{Activations, Footprint, LayeredModel};
+use lisa::{Activations, Footprint, HeadPass, LayeredModel};
 
 use crate::attention;
 use crate::batch::BatchTensors;
@@ -15,7 +15,9 @@ use crate::config::ModelConfig;
 use crate::encode::IGNORED;
 use crate::gpt2::Gpt2ForCausalLm;
 use crate::input::{Context, Input};
+use crate::layers::{Projection, normed};
 use crate::llama::LlamaForCausalLm;
+use crate::loss::{cross_entropy, head_pass};
 
 /// A causal language model. Load one with [`Checkpoint`](crate::Checkpoint), or make a new one with
 /// [`ModelConfig::init`].
@@ -138,10 +140,7 @@ impl CausalLm {
     /// Final norm and projection: `[batch, seq, hidden]` to `[batch, seq, vocab]`.
     #[must_use]
     pub fn head(&self, h: Tensor<3>) -> Tensor<3> {
-        match self {
-            Self::Llama(model) => model.head(h),
-            Self::Gpt2(model) => model.head(h),
-        }
+        self.projection().forward(self.normed(h))
     }
 
     /// How many layers there are.
@@ -184,6 +183,28 @@ impl CausalLm {
         match self {
             Self::Llama(model) => model.model.embed_tokens.weight.val(),
             Self::Gpt2(model) => model.transformer.wte.weight.val(),
+        }
+    }
+
+    /// The final norm.
+    fn normed(&self, h: Tensor<3>) -> Tensor<3> {
+        match self {
+            Self::Llama(model) => normed(&model.model.norm, h),
+            Self::Gpt2(model) => model.transformer.ln_f.forward(h),
+        }
+    }
+
+    /// What makes logits of it.
+    fn projection(&self) -> Projection<'_> {
+        match self {
+            Self::Llama(model) => match &model.lm_head {
+                Some(head) => Projection::Own(head),
+                None => Projection::Tied(&model.model.embed_tokens),
+            },
+            Self::Gpt2(model) => match &model.lm_head {
+                Some(head) => Projection::Own(head),
+                None => Projection::Tied(&model.transformer.wte),
+            },
         }
     }
 
@@ -246,13 +267,14 @@ impl LayeredModel for CausalLm {
         self.next_token_loss_of(h, batch.targets.clone())
     }
 
+    fn head_pass(&self, h: Tensor<3>, batch: &BatchTensors, _: &Context) -> HeadPass {
+        head_pass(self.normed(h), &self.projection(), batch.targets.clone())
+    }
+
     fn tied(&self) -> Vec<ParamId> {
-        match self {
-            Self::Llama(model) if model.lm_head.is_none() => {
-                vec![model.model.embed_tokens.weight.id]
-            }
-            Self::Gpt2(model) if model.lm_head.is_none() => vec![model.transformer.wte.weight.id],
-            _ => Vec::new(),
+        match self.projection() {
+            Projection::Own(_) => Vec::new(),
+            Projection::Tied(embedding) => vec![embedding.weight.id],
         }
     }
 }
@@ -292,57 +314,6 @@ impl Footprint for CausalLm {
             logits: per(config.vocab_size()),
         }
     }
-}
-
-/// Numbers of the logits that are turned into f32 at a time.
-const CHUNK: usize = 1 << 22;
-
-/// Mean cross entropy of logits, `[rows, vocab]`, over the targets that are not ignored.
-///
-/// Where the logits are on a tape, their gradient is computed with the loss, chunk by chunk, so
-/// that one tensor of their size and type waits for backward, and none in f32.
-fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
-    let [rows, vocab] = logits.dims();
-    let ignored = targets.clone().equal_scalar(IGNORED);
-    let kept = ignored.clone().bool_not().int();
-    let count = kept.clone().sum().clamp_min(1).cast(FloatDType::F32);
-    let picked = targets.mask_fill(ignored, 0).reshape([rows, 1]);
-    let kept = kept.cast(FloatDType::F32).reshape([rows, 1]);
-    // What each row counts for in the mean.
-    let share = kept / count.reshape([1, 1]);
-    let tracked = logits.is_tracked();
-    let values = logits.clone().detach();
-    let mut losses = Vec::new();
-    let mut gradients = Vec::new();
-    let chunk = (CHUNK / vocab.max(1)).clamp(1, rows);
-    for first in (0..rows).step_by(chunk) {
-        let part = first..(first + chunk).min(rows);
-        let picked = picked.clone().slice_dim(0, part.clone());
-        let share = share.clone().slice_dim(0, part.clone());
-        let values = values.clone().slice_dim(0, part).cast(DType::F32);
-        let said = values.clone().gather(1, picked.clone());
-        let largest = values.clone().max_dim(1);
-        let exps = (values - largest.clone()).exp();
-        let sums = exps.clone().sum_dim(1);
-        losses.push(((sums.clone().log() + largest - said) * share.clone()).sum());
-        if tracked {
-            let gradient = exps * (share.clone() / sums);
-            let gradient = gradient.scatter(1, picked, -share, IndexingUpdateOp::Add);
-            gradients.push(gradient.cast(logits.dtype()));
-        }
-    }
-    let loss = Tensor::cat(losses, 0).sum();
-    if !tracked {
-        return loss;
-    }
-    drop(values);
-    let gradient = match gradients.len() {
-        1 => gradients.remove(0),
-        _ => Tensor::cat(gradients, 0),
-    };
-    // Worth nothing, with that gradient.
-    let carrier = (logits * gradient).sum().cast(FloatDType::F32);
-    loss + (carrier.clone() - carrier.detach())
 }
 
 #[cfg(test)]

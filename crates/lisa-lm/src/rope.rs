@@ -121,6 +121,9 @@ pub struct RopeTables {
     cos: Tensor<4>,
     /// The same, negative in the first half of the head.
     sin: Tensor<4>,
+    /// Ones where a product lets the halves of a head change places: `[1, 1, head_dim, head_dim]`.
+    /// Flex walks a flipped tensor number by number, and so it would in backward.
+    swap: Tensor<4>,
 }
 
 impl RopeTables {
@@ -154,6 +157,7 @@ impl RopeTables {
         Self {
             cos: table(f64::cos, 1.0),
             sin: table(f64::sin, -1.0),
+            swap: swap(head_dim, options),
         }
     }
 
@@ -180,17 +184,27 @@ impl RopeTables {
         Self {
             cos: Tensor::cat(vec![cos.clone(), cos], 3).cast(dtype),
             sin: Tensor::cat(vec![sin.clone().neg(), sin], 3).cast(dtype),
+            swap: swap(head_dim, options),
         }
     }
 
     /// Rotates the heads, `[batch, heads, seq, head_dim]`, by the angles of their positions.
     pub(crate) fn rotate(&self, heads: Tensor<4>) -> Tensor<4> {
-        let [batch, count, seq, width] = heads.dims();
-        // The halves change places; the sign of the first is in the table.
-        let halves: Tensor<5> = heads.clone().reshape([batch, count, seq, 2, width / 2]);
-        let swapped = halves.flip([3]).reshape([batch, count, seq, width]);
+        // The sign of the first half is in the table.
+        let swapped = heads.clone().matmul(self.swap.clone());
         heads * self.cos.clone() + swapped * self.sin.clone()
     }
+}
+
+/// See [`RopeTables::swap`].
+fn swap(head_dim: usize, (device, dtype): (&Device, DType)) -> Tensor<4> {
+    let half = head_dim / 2;
+    let ones = (0..head_dim * head_dim).map(|at| {
+        let (row, column) = (at / head_dim, at % head_dim);
+        f32::from(u8::from(column == (row + half) % head_dim))
+    });
+    let data = TensorData::new(ones.collect::<Vec<f32>>(), [1, 1, head_dim, head_dim]);
+    Tensor::<4>::from_data(data, (device, DType::F32)).cast(dtype)
 }
 
 #[cfg(test)]

@@ -110,12 +110,13 @@ impl<G: Gradients> ModuleVisitor for Scale<'_, G> {
 }
 
 /// Half precision as f32: a sum of squares overflows f16 and is too coarse in bf16.
-fn wide<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
+pub(crate) fn wide<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
     match tensor.dtype() {
         DType::F16 | DType::BF16 => tensor.cast(FloatDType::F32),
         _ => tensor,
     }
 }
+
 /// The paths of parameters whose gradient holds a NaN or an infinity.
 pub(crate) fn not_finite<M: Module>(module: &M, grads: &GradientsParams) -> Vec<String> {
     struct Sum<'a>(&'a GradientsParams, Option<Tensor<1>>);

@@ -1,11 +1,16 @@
 //! [`LisaConfig`]: what a run is asked to do, validated once and then trusted.
 
+use std::sync::Arc;
+
 use burn::config::Config;
 use burn::module::{Module, ParamGroup};
 use burn::optim::Optimizer;
 use burn::tensor::Device;
 
-use crate::policy::{Bernoulli, SamplingPolicy, Uniform};
+use crate::policy::{
+    Bernoulli, Budget, BudgetConfig, Cyclic, CyclicOrder, Fixed, Gradient, GradientConfig,
+    SamplingPolicy, Uniform, Weighted,
+};
 use crate::{ErrorKind, FrozenWeights, Lisa, LisaError};
 
 /// What happens to the moments of a layer that freezes.
@@ -27,6 +32,42 @@ pub enum PolicyConfig {
     Uniform,
     /// [`Bernoulli`]: one probability for each layer, or none for gamma / N each.
     Bernoulli(Vec<f64>),
+    /// [`Weighted`]: exactly gamma layers, one weight for each.
+    Weighted(Vec<f64>),
+    /// [`Cyclic`]: gamma layers after gamma layers, in this order.
+    Cyclic(CyclicOrder),
+    /// [`Gradient`]: exactly gamma layers, by the size of their gradients.
+    Gradient(GradientConfig),
+    /// [`Budget`]: as many layers as a share of the parameters allows, by the size of their
+    /// gradients.
+    Budget(BudgetConfig),
+    /// [`Fixed`]: these layers, always.
+    Fixed(Vec<usize>),
+}
+
+impl PolicyConfig {
+    /// The policy.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use lisa::{Draw, PolicyConfig};
+    ///
+    /// let policy = PolicyConfig::Fixed(vec![2, 3]).build();
+    /// assert_eq!(policy.draw(&Draw::new(0, 0, 4, 1)), [2, 3]);
+    /// ```
+    #[must_use]
+    pub fn build(&self) -> Arc<dyn SamplingPolicy> {
+        match self {
+            Self::Uniform => Arc::new(Uniform),
+            Self::Bernoulli(p) => Arc::new(Bernoulli::new(p.clone())),
+            Self::Weighted(weights) => Arc::new(Weighted::new(weights.clone())),
+            Self::Cyclic(order) => Arc::new(Cyclic::new(*order)),
+            Self::Gradient(config) => Arc::new(Gradient::new(config.clone())),
+            Self::Budget(config) => Arc::new(Budget::new(config.clone())),
+            Self::Fixed(layers) => Arc::new(Fixed::new(layers.clone())),
+        }
+    }
 }
 
 /// Configuration of [`Lisa`].
@@ -82,6 +123,31 @@ pub struct LisaConfig {
     /// Paths of the stacks of layers, such as `model.layers`. Empty: the stack is found.
     #[config(default = "Vec::new()")]
     pub layers: Vec<String>,
+    /// Draws parts of layers instead of whole ones: the parameters of a layer whose path within it
+    /// contains one of these strings are one part, all others of it another
+    /// ([`LayerMap::split`](crate::LayerMap::split)). `["attn"]` gives the attention and the
+    /// feed-forward half of a Llama's and a GPT-2's layers; the norms, which have few parameters,
+    /// are then in the second, and `["attn", "input_layernorm", "ln_1"]` has the one before
+    /// attention in the first. Each part counts as a layer wherever layers are counted,
+    /// [`active_layers`](Self::active_layers) and policies included. Empty: whole layers.
+    #[config(default = "Vec::new()")]
+    pub split: Vec<String>,
+    /// Divides the gradients of a drawn layer by the probability with which it was to be drawn,
+    /// before clipping; always-on parameters have theirs as they are. The mean over the draws is
+    /// then the gradient of full training, so that plain SGD takes its steps in expectation.
+    ///
+    /// With AdamW it does less than it seems: a constant factor on all gradients of a parameter
+    /// cancels in the update (but for epsilon). With [`OnFreeze::Drop`] a layer's moments come from
+    /// one stretch of periods alone; where its probability stays the same nothing but epsilon
+    /// notices the factor. With moments kept, only a policy whose probabilities change mixes
+    /// scales in them. Global-norm clipping, on the other hand, sees the scaled gradients, and so do
+    /// SGD and all optimizers without normalisation, whose steps get larger and noisier.
+    ///
+    /// Refused where the policy has no [inclusion
+    /// probabilities](crate::SamplingPolicy::inclusion), or one of 0 for a layer that could train:
+    /// that layer's gradient would be in no mean.
+    #[config(default = false)]
+    pub unbiased: bool,
 }
 
 impl LisaConfig {
@@ -101,12 +167,8 @@ impl LisaConfig {
         optimizer: O,
         model: M,
     ) -> Result<(Lisa, M), LisaError> {
-        match &self.policy {
-            PolicyConfig::Uniform => self.init_with(Uniform, optimizer, model),
-            PolicyConfig::Bernoulli(p) => {
-                self.init_with(Bernoulli::new(p.clone()), optimizer, model)
-            }
-        }
+        self.validate()?;
+        Lisa::init(self.clone(), self.policy.build(), optimizer, model, None)
     }
 
     /// Like [`init`](Self::init), with a policy of your own in place of
@@ -118,8 +180,7 @@ impl LisaConfig {
         model: M,
     ) -> Result<(Lisa, M), LisaError> {
         self.validate()?;
-        let policy = std::sync::Arc::new(policy);
-        Lisa::init(self.clone(), policy, optimizer, model, None)
+        Lisa::init(self.clone(), Arc::new(policy), optimizer, model, None)
     }
 
     /// Like [`init`](Self::init) for a model that is elsewhere, such as in the host's memory
@@ -132,10 +193,7 @@ impl LisaConfig {
         device: &Device,
     ) -> Result<(Lisa, M), LisaError> {
         self.validate()?;
-        let policy: std::sync::Arc<dyn SamplingPolicy> = match &self.policy {
-            PolicyConfig::Uniform => std::sync::Arc::new(Uniform),
-            PolicyConfig::Bernoulli(p) => std::sync::Arc::new(Bernoulli::new(p.clone())),
-        };
+        let policy = self.policy.build();
         Lisa::init(self.clone(), policy, optimizer, model, Some(device))
     }
 
@@ -177,6 +235,21 @@ mod tests {
         let loaded = LisaConfig::load(&path).unwrap();
         assert_eq!(loaded.to_string(), config.to_string());
         assert_eq!(loaded.policy, PolicyConfig::Bernoulli(vec![0.5, 1.0]));
+        for policy in [
+            PolicyConfig::Uniform,
+            PolicyConfig::Weighted(vec![0.1, 2.0]),
+            PolicyConfig::Cyclic(CyclicOrder::Descending),
+            PolicyConfig::Gradient(GradientConfig::new().with_floor(0.3)),
+            PolicyConfig::Budget(BudgetConfig::new().with_share(0.7)),
+            PolicyConfig::Fixed(vec![1, 4]),
+        ] {
+            config
+                .clone()
+                .with_policy(policy.clone())
+                .save(&path)
+                .unwrap();
+            assert_eq!(LisaConfig::load(&path).unwrap().policy, policy);
+        }
     }
 
     #[test]
@@ -186,6 +259,7 @@ mod tests {
         assert_eq!(config.policy, PolicyConfig::Uniform);
         assert_eq!(config.on_freeze, OnFreeze::Drop);
         assert!(config.master_weights && config.frozen.is_none() && config.layers.is_empty());
+        assert!(config.split.is_empty() && !config.unbiased);
     }
 
     #[test]

@@ -10,6 +10,8 @@ use burn::tensor::{DType, Tensor};
 
 use crate::{ErrorKind, LisaError};
 
+mod split;
+
 /// A float parameter of a module as the module tree has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parameter {
@@ -39,10 +41,10 @@ impl Parameter {
     }
 }
 
-/// One layer: an item of a stack.
+/// One layer: an item of a stack, or after [`LayerMap::split`] a part of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layer {
-    /// Its path, such as `model.layers.3`.
+    /// Its path, such as `model.layers.3`; of a part `model.layers.3[attn]`.
     pub path: String,
     /// Its parameters, as indices into [`LayerMap::parameters`].
     pub parameters: Vec<usize>,
@@ -81,6 +83,8 @@ pub struct LayerMap {
     parameters: Vec<Parameter>,
     layers: Vec<Layer>,
     layer_of: Vec<Option<usize>>,
+    /// By layer: the item of the stacks that it is, or is a part of.
+    item_of: Vec<usize>,
     index: HashMap<ParamId, usize>,
 }
 
@@ -321,6 +325,7 @@ impl Tree {
         Ok(LayerMap {
             index: index.map(|(i, p)| (p.id, i)).collect(),
             parameters: self.parameters,
+            item_of: (0..layers.len()).collect(),
             layers,
             layer_of,
         })

@@ -182,3 +182,45 @@ fn lazy_parameters_are_initialised_so_that_clones_stay_free() {
     assert!(!model.encoder[0].weight.is_require_grad());
     assert!(clone.encoder[0].weight.is_require_grad());
 }
+
+#[test]
+fn layers_are_split_by_names_and_stay_whole_where_these_split_nothing() {
+    let split = |parts: &[&str]| {
+        let parts: Vec<String> = parts.iter().map(ToString::to_string).collect();
+        LayerMap::find(&decoder()).unwrap().split(&parts)
+    };
+    let map = split(&["attention"]).unwrap();
+    let paths: Vec<&str> = map.layers().iter().map(|l| l.path.as_str()).collect();
+    assert_eq!(paths.len(), 6);
+    assert_eq!(paths[2..4], ["blocks.1[attention]", "blocks.1[other]"]);
+    assert_eq!((map.layers()[2].size, map.layers()[3].size), (20, 40));
+    assert_eq!((map.item_of(2), map.item_of(3), map.item_of(4)), (1, 1, 2));
+    for (i, parameter) in map.parameters().iter().enumerate() {
+        let layer = map.layer_of(i).map(|layer| &map.layers()[layer]);
+        assert_eq!(layer.is_some(), parameter.path.starts_with("blocks"));
+        assert!(layer.is_none_or(|layer| layer.parameters.contains(&i)));
+    }
+    let two = split(&["attention", "experts.1"]).unwrap();
+    assert_eq!(two.layers()[0].path, "blocks.0[attention+experts.1]");
+    assert_eq!(two.layers()[0].size, 40);
+    assert_eq!(split(&[]).unwrap().layers().len(), 3);
+
+    let message = split(&["attention", "mlp"]).unwrap_err().to_string();
+    assert!(message.contains("`mlp`, which is in no path"), "{message}");
+    assert!(message.contains("has attention.weight, attention.bias, experts.0"));
+    let message = split(&["weight", "bias"]).unwrap_err().to_string();
+    assert!(message.contains("all parameters are named"), "{message}");
+    // A layer of another kind, of which nothing is named, stays whole.
+    let mut pair = Pair {
+        encoder: stack(3, 4),
+        decoder: stack(4, 4),
+    };
+    for linear in &mut pair.decoder {
+        linear.bias = None;
+    }
+    let map = LayerMap::at(&pair, &["decoder".into(), "encoder".into()]).unwrap();
+    let map = map.split(&["bias".into()]).unwrap();
+    assert_eq!(map.layers().len(), 4 + 2 * 3);
+    assert_eq!(map.layers()[3].path, "decoder.3");
+    assert_eq!(map.layers()[4].path, "encoder.0[bias]");
+}

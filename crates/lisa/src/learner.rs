@@ -2,10 +2,12 @@
 //!
 //! burn-train calls `TrainStep::optimize` once for each optimizer step, on one device and on
 //! several, and saves module and optimizer by their records. So the wrapper steps through [`Lisa`]
-//! there, and adds one small tensor to the module's record, from which a loaded run knows its step.
+//! there, and adds one small tensor to the module's record (`stamp`), from which a loaded run knows
+//! its step and its scores.
 //! Tests: `tests/learner.rs` of the workspace.
 
 mod metrics;
+mod stamp;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,31 +16,28 @@ use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::{GradientsParams, ModuleOptimizer, MultiGradientsParams};
 use burn::store::{ModuleRecord, RecordError};
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor};
 use burn::train::{InferenceStep, TrainOutput, TrainStep};
 
 pub use metrics::{LisaMetric, LisaMetrics};
 
 use crate::lisa::Held;
-use crate::{ErrorKind, Lisa, LisaError, OnFreeze};
+use crate::{Lisa, LisaError, OnFreeze};
 use metrics::Board;
-
-/// The path of the wrapper's own tensor in a record.
-const STAMP: &str = "lisa";
-/// Version of the tensor's layout.
-const FORMAT: u64 = 1;
+use stamp::STAMP;
 
 /// A module that trains by LISA in burn-train's `Learner`.
 ///
 /// Made with its optimizer by [`Lisa::into_learner`]; the rest of the training is as it was:
 /// checkpointers, gradient accumulation, early stopping, several devices. Draws happen in
-/// `optimize`, by the step alone, so every worker draws the same layers. State kept: what [`Lisa`]
-/// keeps, by value; the moments are in the learner's `ModuleOptimizer`.
+/// `optimize`, by the step and the scores, so workers that step with the same gradients draw the
+/// same layers. State kept: what [`Lisa`] keeps, by value; the moments are in the learner's
+/// `ModuleOptimizer`.
 ///
 /// # Records
 ///
-/// The paths of `M` do not change. One tensor of integers, `lisa`, is added: step, seed, period and
-/// active layers. A record of the bare `M` loads as it is, at the step where the wrapper stands. A
+/// The paths of `M` do not change. One tensor of integers, `lisa`, is added: step, seed, period,
+/// active layers, and the scores of a policy that observes gradients. A record of the bare `M` loads as it is, at the step where the wrapper stands. A
 /// record of the wrapper loads into the bare module by
 /// `ModuleRecord::load(path)?.allow_unused(true)`. A record of another seed, period or number of
 /// active layers is an error that names it.
@@ -169,86 +168,9 @@ impl<M: Module> LisaModule<M> {
         let device = self.inner.devices().into_iter().next();
         device.unwrap_or_default().inner()
     }
-
-    fn stamp(&self) -> Param<Tensor<1, Int>> {
-        let config = self.lisa.config();
-        let words = [
-            FORMAT,
-            self.lisa.steps(),
-            config.seed,
-            config.sampling_period as u64,
-            config.active_layers as u64,
-        ];
-        let limbs = words.map(limbs).concat();
-        let data = TensorData::from(limbs.as_slice());
-        Param::initialized(self.stamp, Tensor::from_data(data, &self.device()))
-    }
-
-    /// Goes to the step of a stamp.
-    fn resume(&mut self, stamp: &Param<Tensor<1, Int>>) -> Result<(), RecordError> {
-        let refuse = |message: String| Err(RecordError::Validation(message));
-        let data = stamp.val().into_data();
-        let words: Vec<u64> = data
-            .iter::<i64>()
-            .collect::<Vec<_>>()
-            .chunks(4)
-            .map(|limbs| {
-                limbs
-                    .iter()
-                    .rev()
-                    .fold(0, |word, &limb| word << 16 | (limb as u64 & 0xffff))
-            })
-            .collect();
-        let config = self.lisa.config();
-        let [format, step, seed, period, active] = words[..] else {
-            return refuse(format!(
-                "the record's `{STAMP}` has {} words, not 5",
-                words.len()
-            ));
-        };
-        for (what, there, here) in [
-            ("format version", format, FORMAT),
-            ("seed", seed, config.seed),
-            ("sampling period", period, config.sampling_period as u64),
-            (
-                "number of active layers",
-                active,
-                config.active_layers as u64,
-            ),
-        ] {
-            if there != here {
-                return refuse(format!(
-                    "the record is of another LISA run: its {what} is {there}, this run's is \
-                     {here}; resume with the same settings"
-                ));
-            }
-        }
-        self.lisa
-            .go_to(step)
-            .map_err(|e| RecordError::Validation(e.to_string()))?;
-        self.loaded = true;
-        Ok(())
-    }
-}
-
-/// Four numbers of 16 bits, the lowest first: an integer tensor may have no more than 32.
-fn limbs(word: u64) -> [i32; 4] {
-    [0, 16, 32, 48].map(|shift| ((word >> shift) & 0xffff) as i32)
 }
 
 impl Lisa {
-    /// Moves to a step that another process reached: its draw is a function of the step.
-    fn go_to(&mut self, step: u64) -> Result<(), LisaError> {
-        self.schedule = crate::Schedule::at(step, self.config.sampling_period);
-        self.active = self.draw().map_err(|message| {
-            LisaError::new(
-                ErrorKind::Policy,
-                format!("`{}` {message}", self.policy.name()),
-            )
-        })?;
-        Ok(())
-    }
-
     /// What the optimizer holds, read from its record. Cost: a copy of it in the host's memory.
     fn count_held(&self) -> Result<BTreeMap<ParamId, Held>, LisaError> {
         let ids = self.map.parameters().iter().map(|p| (p.id, p.id)).collect();
@@ -299,7 +221,7 @@ impl<M: Module> Module for LisaModule<M> {
     fn visit<Visitor: ModuleVisitor>(&self, visitor: &mut Visitor) {
         self.inner.visit(visitor);
         visitor.enter_module(STAMP, "Param");
-        visitor.visit_int(&self.stamp());
+        visitor.visit_int(&stamp::write(self.stamp, &self.lisa, &self.device()));
         visitor.exit_module(STAMP, "Param");
     }
 
@@ -310,24 +232,18 @@ impl<M: Module> Module for LisaModule<M> {
 
     /// Loads a record of the wrapped or of the bare module.
     fn try_load_record(mut self, record: ModuleRecord) -> Result<Self, RecordError> {
-        #[derive(Module, Debug)]
-        struct Stamp {
-            lisa: Param<Tensor<1, Int>>,
-        }
-        let stamp = Stamp { lisa: self.stamp() };
-        let fresh = stamp.lisa.id;
-        let stamp = stamp.try_load_record(record.clone().allow_partial(true).allow_unused(true))?;
-        let stamped = usize::from(stamp.lisa.id != fresh);
+        let stamp = stamp::find(&self.lisa, &record, &self.device())?;
         // Strict otherwise: the stamp is the one tensor that the inner module does not know.
-        let known = count(&self.inner) + stamped;
-        let record = if stamped == 1 && record.len() == known {
+        let record = if stamp.is_some() && record.len() == count(&self.inner) + 1 {
             record.allow_unused(true)
         } else {
             record
         };
         self.inner = self.inner.try_load_record(record)?;
-        if stamped == 1 {
-            self.resume(&stamp.lisa)?;
+        if let Some(stamp) = stamp {
+            let device = self.device();
+            stamp.resume(&mut self.lisa, &device)?;
+            self.loaded = true;
         }
         let map = self.lisa.same_map(&self.inner);
         let map = map.map_err(|e| RecordError::Validation(e.to_string()))?;

@@ -16,10 +16,12 @@
 //! |---|---|
 //! | [`LisaConfig`], [`OnFreeze`], [`PolicyConfig`] | what a run is asked to do |
 //! | [`Lisa`] | the optimizer: `step(lr, model, grads) -> model`, save and load |
-//! | [`SamplingPolicy`], [`Uniform`], [`Bernoulli`], [`Draw`] | what draws the layers |
+//! | [`Uniform`], [`Bernoulli`], [`Weighted`], [`Cyclic`], [`Gradient`], [`Budget`], [`Fixed`] | what draws the layers |
+//! | [`SamplingPolicy`], [`Draw`], [`Scores`], [`Observation`] | a policy of your own |
+//! | [`NormTracker`], [`Importance`] | weights of layers from the norms of LoRA and full training |
 //! | `LisaModule` | the same inside burn-train's `Learner` (feature `train`) |
 //! | [`ModuleStep`] | a plain optimizer or [`Lisa`], for a trainer that names neither |
-//! | [`LayeredModel`], [`Recompute`], [`Pass`] | layer-wise recomputation of activations |
+//! | [`LayeredModel`], [`HeadPass`], [`Recompute`], [`Pass`] | layer-wise recomputation of activations |
 //! | [`LayerMap`] | finds the layers in any module |
 //! | [`FreezeMask`], [`Schedule`], [`LisaOptimizer`] | the parts, for a trainer of your own |
 //! | [`Description`] | the split always-on, active, frozen |
@@ -35,6 +37,7 @@ mod clip;
 mod config;
 mod describe;
 mod error;
+mod importance;
 mod layers;
 #[cfg(feature = "train")]
 mod learner;
@@ -52,6 +55,7 @@ mod step;
 pub use config::{LisaConfig, OnFreeze, PolicyConfig};
 pub use describe::{Description, LayerDescription};
 pub use error::{ErrorKind, LisaError};
+pub use importance::{Importance, NormTracker, WeightNorms};
 pub use layers::{Layer, LayerMap, Parameter};
 #[cfg(feature = "train")]
 pub use learner::{LisaMetric, LisaMetrics, LisaModule};
@@ -59,8 +63,11 @@ pub use lisa::Lisa;
 pub use mask::FreezeMask;
 pub use memory::{Activations, Footprint, MemoryPlan, Planned, Usage, plan, plan_for, plan_lora};
 pub use optimizer::{LisaOptimizer, LisaState};
-pub use policy::{Bernoulli, Draw, DrawRng, SamplingPolicy, Uniform};
+pub use policy::{
+    Bernoulli, Budget, BudgetConfig, Cyclic, CyclicOrder, Draw, DrawRng, Fixed, Gradient,
+    GradientConfig, Observation, SamplingPolicy, Score, Scores, Statistic, Uniform, Weighted,
+};
 pub use quantize::FrozenWeights;
-pub use recompute::{LayeredModel, Pass, Recompute};
+pub use recompute::{HeadPass, LayeredModel, Pass, Recompute};
 pub use schedule::Schedule;
 pub use step::ModuleStep;

@@ -1,32 +1,48 @@
 //! [`Lisa`]: mask, policy and schedule round a `ModuleOptimizer`.
 //!
-//! One step: gradients of frozen parameters are dropped, the rest is clipped, the optimizer
-//! steps, the schedule advances; at the end of a period the policy draws, the mask is applied
-//! and the moments of the layers that left are released. Tests: `lisa/tests.rs`.
+//! One step: gradients of frozen parameters are dropped, the rest is clipped (`prepare`), the
+//! optimizer steps, the schedule advances; at the end of a period the policy draws (`draw`), the
+//! mask is applied and the moments of the layers that left are released (`release`). Tests:
+//! `lisa/tests.rs`.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use burn::grad_clipping::GradientClipping;
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
-use burn::module::{Module, ModuleVisitor, Param, ParamGroup, ParamId};
+use burn::module::{Module, ParamGroup, ParamId};
 use burn::optim::{GradientsParams, ModuleOptimizer, MultiGradientsParams, Optimizer};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 
-use crate::clip::{self, Gradients};
-use crate::optimizer::{Ledger, RELEASE, StateBytes, StateShapes};
+use crate::clip;
+use crate::optimizer::{Ledger, StateBytes, StateShapes};
 use crate::quantize::ExactWeights;
 use crate::{
-    Description, Draw, ErrorKind, FreezeMask, FrozenWeights, LayerMap, LisaConfig, LisaError,
-    LisaOptimizer, OnFreeze, Parameter, SamplingPolicy, Schedule,
+    Description, ErrorKind, FreezeMask, FrozenWeights, LayerMap, LisaConfig, LisaError,
+    LisaOptimizer, Parameter, SamplingPolicy, Schedule, Scores,
 };
+
+mod draw;
+mod layered;
+mod prepare;
+mod rebind;
+mod release;
+mod scores;
+mod setup;
+#[cfg(test)]
+mod tests;
+
+use prepare::Ready;
+pub(crate) use scores::{Observed, SavedScores, SavedUnit};
+use setup::{map_of, requiring, trainable, unobserved};
 
 /// Layer-sampling fine-tuning: an optimizer for a module that trains a few layers at a time.
 ///
 /// Made by [`LisaConfig::init`]. It has the shape of Burn's `ModuleOptimizer`, so adopting it
-/// changes one line. State kept: the step, the drawn layers, and the optimizer's state of the
-/// parameters that train (with [`OnFreeze::Keep`] and [`OnFreeze::Offload`], of all that ever
-/// did).
+/// changes one line. State kept: the step, the drawn layers, the scores of a policy that wants
+/// some, and the optimizer's state of the parameters that train (with
+/// [`OnFreeze::Keep`](crate::OnFreeze::Keep) and [`OnFreeze::Offload`](crate::OnFreeze::Offload),
+/// of all that ever did).
 ///
 /// # Example
 ///
@@ -72,6 +88,10 @@ pub struct Lisa {
     pub(crate) may_train: Vec<bool>,
     /// The drawn layers, ascending.
     pub(crate) active: Vec<usize>,
+    /// By layer: the probability that it was drawn with; empty where no gradient is divided by it.
+    pub(crate) inclusion: Vec<f64>,
+    /// Scores and what the period has shown so far.
+    pub(crate) observed: Observed,
     pub(crate) mask: FreezeMask,
     pub(crate) optimizer: ModuleOptimizer,
     groups: Vec<Group>,
@@ -128,6 +148,8 @@ impl Lisa {
             mask: FreezeMask::new(requiring(&map)),
             optimizer: ModuleOptimizer::from(optimizer),
             active: Vec::new(),
+            inclusion: Vec::new(),
+            observed: Observed::new(policy.observes(), unobserved(&map, &may_train)),
             held: BTreeMap::new(),
             exact: ExactWeights::default(),
             config,
@@ -136,14 +158,7 @@ impl Lisa {
             may_train,
             groups,
         };
-        let draw = lisa.next_draw();
-        lisa.policy.validate(&draw)?;
-        lisa.active = lisa.checked(lisa.policy.draw(&draw)).map_err(|message| {
-            LisaError::new(
-                ErrorKind::Policy,
-                format!("`{}` {message} in the first period", lisa.policy.name()),
-            )
-        })?;
+        lisa.begin()?;
         let model = lisa.settle(model, device);
         let model = lisa.apply(model);
         lisa.log();
@@ -193,7 +208,9 @@ impl Lisa {
     /// extracted after it are missing. A model that was loaded anew and has other `ParamId`s is
     /// followed by its paths; one of another structure is an error in the log, and nothing of it
     /// is stepped. Cost: the inner optimizer's step, two walks of the module
-    /// tree, and two more at the end of a period; nothing waits for the device.
+    /// tree, and two more at the end of a period. Nothing waits for the device, but for a policy that
+    /// [observes](SamplingPolicy::observes) gradients: that measures them in each step and reads a
+    /// number of each layer at the end of a period.
     #[must_use]
     pub fn step<M: Module>(
         &mut self,
@@ -203,7 +220,7 @@ impl Lisa {
     ) -> M {
         let ready = self.prepare(&model, &mut grads);
         let model = self.optimizer.step(lr, model, grads);
-        self.finish(model, &ready)
+        self.finish(model, ready)
     }
 
     /// Like [`step`](Self::step), with gradients from several devices.
@@ -216,7 +233,7 @@ impl Lisa {
     ) -> M {
         let ready = self.prepare(&model, &mut grads);
         let model = self.optimizer.step_multi(lr, model, grads);
-        self.finish(model, &ready)
+        self.finish(model, ready)
     }
 
     /// Refuses gradients that hold a NaN or an infinity, and names the parameters and the step.
@@ -253,6 +270,13 @@ impl Lisa {
         &self.active
     }
 
+    /// What is known of each layer; scores for a policy that
+    /// [observes](SamplingPolicy::observes) gradients alone. They change with the draws.
+    #[must_use]
+    pub fn scores(&self) -> &Scores {
+        self.observed.scores()
+    }
+
     /// The period of the next step, counted from 0.
     #[must_use]
     pub fn period(&self) -> u64 {
@@ -281,7 +305,7 @@ impl Lisa {
     }
 
     /// Bytes of moments and master weights that wait in the host's memory
-    /// ([`OnFreeze::Offload`]).
+    /// ([`OnFreeze::Offload`](crate::OnFreeze::Offload)).
     #[must_use]
     pub fn offloaded_bytes(&self) -> u64 {
         self.sum(|held| {
@@ -337,33 +361,10 @@ impl Lisa {
         Description::new(self)
     }
 
-    /// Drops gradients of frozen parameters, clips the rest, and lists what will be stepped.
-    fn prepare<M: Module, G: Gradients>(&mut self, model: &M, grads: &mut G) -> Ready {
-        let mut unknown = Unknown {
-            map: &self.map,
-            any: false,
-        };
-        model.visit(&mut unknown);
-        let rebound = unknown.any;
-        if rebound && let Err(error) = self.rebind(model) {
-            log::error!("step {}: {error}", self.steps() + 1);
-        }
-        let mut filter = Filter {
-            lisa: self,
-            grads,
-            trained: Vec::new(),
-        };
-        model.visit(&mut filter);
-        let trained = filter.trained;
-        if let Some(max_norm) = self.config.max_grad_norm {
-            clip::clip(model, grads, max_norm);
-        }
-        Ready { trained, rebound }
-    }
-
     /// After the optimizer's step: notes what holds state, advances, draws.
-    fn finish<M: Module>(&mut self, model: M, ready: &Ready) -> M {
+    fn finish<M: Module>(&mut self, model: M, ready: Ready) -> M {
         self.note(&ready.trained);
+        self.observed.add(ready.squares);
         if self.schedule.advance() {
             self.redraw(model)
         } else if ready.rebound {
@@ -402,86 +403,10 @@ impl Lisa {
         group.map_or(StateShapes::Free, |group| group.shapes)
     }
 
-    /// Follows a model whose parameters have new `ParamId`s, as one that was loaded from a file
-    /// has: everything known of a parameter goes to the one at the same path.
-    fn rebind<M: Module>(&mut self, model: &M) -> Result<(), LisaError> {
-        let map = self.same_map(model)?;
-        let new_id: HashMap<ParamId, ParamId> = self
-            .map
-            .parameters()
-            .iter()
-            .zip(map.parameters())
-            .map(|(old, new)| (old.id, new.id))
-            .collect();
-        if !self.held.is_empty() {
-            let (record, _) = self.renamed(&new_id, &map)?;
-            self.optimizer = self.optimizer.clone().load_record(record);
-        }
-        self.held = std::mem::take(&mut self.held)
-            .into_iter()
-            .filter_map(|(id, held)| Some((*new_id.get(&id)?, held)))
-            .collect();
-        self.exact.rename(&new_id);
-        self.bind(map);
-        log::info!("step {}: the model has new parameter ids", self.steps() + 1);
-        Ok(())
-    }
-
-    /// The map of `model`, which must have the parameters of this run.
-    pub(crate) fn same_map<M: Module>(&self, model: &M) -> Result<LayerMap, LisaError> {
-        let map = map_of(&self.config, model)?;
-        let (ours, theirs) = (self.map.parameters(), map.parameters());
-        let refuse = |what: String| {
-            let message = format!(
-                "the model is not the one that the optimizer was made for: {what}; make the \
-                 optimizer of the model that it trains"
-            );
-            Err(LisaError::new(ErrorKind::Layers, message))
-        };
-        if ours.len() != theirs.len() {
-            return refuse(format!(
-                "it has {} parameters and that had {}",
-                theirs.len(),
-                ours.len()
-            ));
-        }
-        let differ = |(a, b): &(&Parameter, &Parameter)| a.path != b.path || a.shape != b.shape;
-        match ours.iter().zip(theirs).find(differ) {
-            Some((a, b)) => refuse(format!(
-                "it has `{}` of shape {:?} where that had `{}` of shape {:?}",
-                b.path, b.shape, a.path, a.shape
-            )),
-            None => Ok(map),
-        }
-    }
-
-    /// Takes the identities and the gradient requirements of this map's parameters.
-    pub(crate) fn bind(&mut self, map: LayerMap) {
-        self.mask = FreezeMask::new(requiring(&map));
-        self.map = map;
-    }
-
     /// Whether the parameter at this index of the map trains with the drawn layers.
     fn trains(&self, i: usize) -> bool {
         let drawn = |layer| self.active.binary_search(&layer).is_ok();
         self.may_train[i] && self.map.layer_of(i).is_none_or(drawn)
-    }
-
-    /// Draws the layers of the period that begins, applies the mask, releases what left.
-    fn redraw<M: Module>(&mut self, model: M) -> M {
-        match self.draw() {
-            Ok(active) => self.active = active,
-            Err(message) => log::error!(
-                "policy `{}` {message} in period {}; the layers of the period before stay active",
-                self.policy.name(),
-                self.period()
-            ),
-        }
-        let model = self.apply(model);
-        let model = self.release(model);
-        let model = self.settle(model, None);
-        self.log();
-        model
     }
 
     /// Makes the module require gradients of exactly what trains with the drawn layers.
@@ -516,212 +441,12 @@ impl Lisa {
         (0..self.may_train.len()).filter(|&i| self.trains(i))
     }
 
-    /// The release pass: steps what left and still holds state on the device, with one-element
-    /// gradients and the release rate, so that each wrapped optimizer lets its state go.
-    pub(crate) fn release<M: Module>(&mut self, model: M) -> M {
-        if self.config.on_freeze == OnFreeze::Keep {
-            return model;
-        }
-        let mut pass = ReleasePass {
-            mask: &self.mask,
-            held: &self.held,
-            grads: GradientsParams::new(),
-            left: Vec::new(),
-        };
-        model.visit(&mut pass);
-        let (grads, left) = (pass.grads, pass.left);
-        if left.is_empty() {
-            return model;
-        }
-        for id in left {
-            match self.config.on_freeze {
-                OnFreeze::Offload => {
-                    if let Some(held) = self.held.get_mut(&id) {
-                        held.on_host = true;
-                    }
-                }
-                _ => {
-                    self.held.remove(&id);
-                }
-            }
-        }
-        self.optimizer.step(f64::from_bits(RELEASE), model, grads)
-    }
-
-    /// The layers of the period that begins, or what is wrong with the policy's answer.
-    pub(crate) fn draw(&self) -> Result<Vec<usize>, String> {
-        self.checked(self.policy.draw(&self.next_draw()))
-    }
-
-    fn next_draw(&self) -> Draw {
-        let layers = self.map.layers().len();
-        Draw::new(
-            self.config.seed,
-            self.period(),
-            layers,
-            self.config.active_layers,
-        )
-        .with_allow_empty(self.always_on().next().is_some())
-    }
-
     /// Indices of the parameters that are in no layer and train.
     pub(crate) fn always_on(&self) -> impl Iterator<Item = usize> + '_ {
         (0..self.may_train.len()).filter(|&i| self.may_train[i] && self.map.layer_of(i).is_none())
-    }
-
-    /// A policy's answer in order, or what is wrong with it.
-    pub(crate) fn checked(&self, mut layers: Vec<usize>) -> Result<Vec<usize>, String> {
-        let all = self.map.layers().len();
-        if let Some(layer) = layers.iter().find(|&&layer| layer >= all) {
-            return Err(format!("drew layer {layer} of {all}"));
-        }
-        layers.sort_unstable();
-        layers.dedup();
-        if layers.is_empty() && self.always_on().next().is_none() {
-            return Err("drew no layer, and nothing outside the layers trains".into());
-        }
-        Ok(layers)
-    }
-
-    fn log(&self) {
-        let paths: Vec<&str> = self
-            .active
-            .iter()
-            .map(|&l| self.map.layers()[l].path.as_str())
-            .collect();
-        log::info!(
-            "step {}, period {}: training {}",
-            self.steps(),
-            self.period(),
-            paths.join(", ")
-        );
     }
 
     fn sum(&self, bytes: impl Fn(&Held) -> Option<u64>) -> u64 {
         self.held.values().filter_map(bytes).sum()
     }
 }
-
-/// By parameter: whether it may ever train. Refuses what cannot work.
-fn trainable(map: &LayerMap, config: &LisaConfig) -> Result<Vec<bool>, LisaError> {
-    let refuse = |message: String| Err(LisaError::new(ErrorKind::Config, message));
-    let layers = map.layers().len();
-    if config.active_layers > layers {
-        return refuse(format!(
-            "active_layers is {} and the model has {layers} layers; give at most {layers}",
-            config.active_layers
-        ));
-    }
-    let parameters = map.parameters();
-    if !parameters.iter().any(|p| p.trainable) {
-        return refuse(
-            "no parameter of the model requires gradients; make it on `device.autodiff()`, or \
-             call `train()` on it"
-                .into(),
-        );
-    }
-    let held = |p: &Parameter| {
-        config
-            .frozen
-            .as_ref()
-            .is_some_and(|group| group.matches(&p.id, Some(&p.path)))
-    };
-    if config.frozen.is_some() && !parameters.iter().any(held) {
-        let outside: Vec<&str> = map.outside().map(|p| p.path.as_str()).collect();
-        return refuse(format!(
-            "the group of frozen parameters matches none of {}; outside the layers there are: {}",
-            parameters.len(),
-            outside.join(", ")
-        ));
-    }
-    let may_train: Vec<bool> = parameters.iter().map(|p| p.trainable && !held(p)).collect();
-    let outside = (0..may_train.len()).any(|i| may_train[i] && map.layer_of(i).is_none());
-    let dead = map
-        .layers()
-        .iter()
-        .find(|l| !l.parameters.iter().any(|&i| may_train[i]));
-    match dead {
-        Some(layer) if !outside => refuse(format!(
-            "nothing outside the layers trains and `{}` is frozen altogether, so a draw of it \
-             would train nothing; unfreeze one of them",
-            layer.path
-        )),
-        _ => Ok(may_train),
-    }
-}
-
-fn map_of<M: Module>(config: &LisaConfig, model: &M) -> Result<LayerMap, LisaError> {
-    if config.layers.is_empty() {
-        LayerMap::find(model)
-    } else {
-        LayerMap::at(model, &config.layers)
-    }
-}
-
-/// The parameters of a map that require gradients.
-fn requiring(map: &LayerMap) -> impl Iterator<Item = ParamId> + '_ {
-    let requiring = map.parameters().iter().filter(|p| p.trainable);
-    requiring.map(|p| p.id)
-}
-
-/// What a step begins with.
-#[derive(Default)]
-struct Ready {
-    /// Indices of the parameters that will be stepped.
-    trained: Vec<usize>,
-    /// Whether the model came with new ids, so that its mask must be applied anew.
-    rebound: bool,
-}
-
-/// Looks for a parameter that the map does not have.
-struct Unknown<'a> {
-    map: &'a LayerMap,
-    any: bool,
-}
-
-impl ModuleVisitor for Unknown<'_> {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.any |= self.map.index_of(param.id).is_none();
-    }
-}
-
-struct Filter<'a, G> {
-    lisa: &'a Lisa,
-    grads: &'a mut G,
-    trained: Vec<usize>,
-}
-
-impl<G: Gradients> ModuleVisitor for Filter<'_, G> {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let index = self.lisa.map.index_of(param.id);
-        match index.filter(|&i| self.lisa.trains(i)) {
-            None => drop(self.grads.take::<D>(param.id)),
-            Some(i) if self.grads.has::<D>(param.id) => self.trained.push(i),
-            Some(_) => {}
-        }
-    }
-}
-
-struct ReleasePass<'a> {
-    mask: &'a FreezeMask,
-    held: &'a BTreeMap<ParamId, Held>,
-    grads: GradientsParams,
-    left: Vec<ParamId>,
-}
-
-impl ModuleVisitor for ReleasePass<'_> {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let held = self.held.get(&param.id).is_some_and(|held| !held.on_host);
-        if held && !self.mask.contains(param.id) {
-            let tensor = param.val();
-            let options = (&tensor.device().inner(), tensor.dtype());
-            self.grads
-                .register(param.id, Tensor::<D>::ones([1; D], options));
-            self.left.push(param.id);
-        }
-    }
-}
-
-mod layered;
-#[cfg(test)]
-mod tests;

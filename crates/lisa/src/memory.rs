@@ -1,7 +1,7 @@
 //! What a run will need before it runs, and what it holds while it runs.
 //!
 //! A plan adds up what is known of the parameters and what the model says of its activations; it
-//! allocates nothing, so a model whose parameters are lazy will do. Tests: at the foot, and
+//! allocates nothing, so a model whose parameters are lazy will do. Tests: `memory/tests.rs`, and
 //! `compare`, which prints plan and measurement side by side.
 
 use std::fmt;
@@ -9,7 +9,7 @@ use std::fmt;
 use burn::module::Module;
 use burn::tensor::{DType, Device, FloatDType};
 
-use crate::{FrozenWeights, LayerMap, Lisa, LisaConfig, LisaError, OnFreeze};
+use crate::{FrozenWeights, LayerMap, Lisa, LisaConfig, LisaError, OnFreeze, PolicyConfig};
 
 /// Bytes of a model's activations for one batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,7 +59,9 @@ pub struct MemoryPlan {
 /// Plans a LISA run of a model in the type that it has (of a lazy one: f32).
 ///
 /// With `active_layers` of the configuration as many as there are it is the plan of full training.
-/// Layers of different sizes count as the largest ones drawn. On a device that keeps no account of
+/// Layers of different sizes count as the largest ones drawn; a budget counts as filled, and fixed
+/// layers as they are. With [`split`](LisaConfig::split) the parts are those that are drawn, each in
+/// another layer as far as there are layers. On a device that keeps no account of
 /// its memory, which is flex, the plan counts the second copy that flex makes of each result of a
 /// product. Nothing is allocated.
 ///
@@ -113,7 +115,7 @@ pub fn plan_for<M: Footprint>(
         dtype,
         flex,
     } = run;
-    let map = LayerMap::of_shapes(model, &config.layers)?;
+    let map = LayerMap::of_shapes(model, &config.layers)?.split(&config.split)?;
     let parts = Parts::of(&map, config, !flex);
     let number = bytes_of(dtype);
     let masters = number < 4 && config.master_weights;
@@ -122,19 +124,26 @@ pub fn plan_for<M: Footprint>(
     // The largest layers are drawn, the smallest stay quantized.
     let mut layers = parts.layers.clone();
     layers.sort_by_key(|layer| std::cmp::Reverse(layer.trains));
-    let drawn = config.active_layers.min(layers.len());
-    let layer_trains: u64 = layers[..drawn].iter().map(|layer| layer.trains).sum();
+    let (drawn, asleep) = draw(&layers, config);
+    let layer_trains: u64 = drawn.iter().map(|layer| layer.trains).sum();
     let trains = parts.outside_trains + layer_trains;
-    let asleep = &layers[drawn..];
     let asleep_matrices: u64 = asleep.iter().map(|layer| layer.matrices).sum();
     let asleep_quantized: u64 = asleep.iter().map(|layer| layer.quantized).sum();
     let host = asleep_matrices * number;
     let weights = (parts.all - asleep_matrices) * number + asleep_quantized;
 
     let activations = model.activations(batch, sequence, dtype);
-    let frozen = layers.len() - drawn;
+    // Items of the stack, of which parts may be drawn.
+    let items = layers
+        .iter()
+        .map(|layer| layer.item)
+        .max()
+        .map_or(0, |last| last + 1);
+    let training = training_items(&drawn, &layers, config).min(items);
+    let frozen = items - training;
     // At the most: with embeddings frozen, what lies below the lowest drawn layer keeps nothing.
-    let kept = activations.training_layer * drawn as u64 + activations.frozen_layer * frozen as u64;
+    let kept =
+        activations.training_layer * training as u64 + activations.frozen_layer * frozen as u64;
     let copies = if flex { 2 } else { 1 };
     let state = 2 * per_moment + if masters { 4 } else { 0 };
     // In the end every layer has been drawn.
@@ -156,15 +165,29 @@ pub fn plan_for<M: Footprint>(
     let hidden = activations.hidden;
     // What AdamW computes on the way, in slices of at most 4 MiB of f32.
     let update = 4 * (4 << 20).min(4 * trains);
-    let layer_step = layers.first().map_or(0, |layer| {
-        layer.trains * number + activations.training_layer + layer.largest * number * (copies - 1)
-    });
+    // Of one item, all of whose parts may be among the drawn.
+    let step_of = |item: usize| {
+        let parts = || {
+            layers
+                .iter()
+                .filter(|layer| layer.item == item)
+                .take(drawn.len())
+        };
+        let trains: u64 = parts().map(|layer| layer.trains).sum();
+        let largest = parts().map(|layer| layer.largest).max().unwrap_or(0);
+        trains * number + activations.training_layer + largest * number * (copies - 1)
+    };
+    let layer_step = (0..items).map(step_of).max().unwrap_or(0);
     let peak =
         (kept + head).max(gradients + update + parts.largest_outside * number * (copies - 1));
-    let starts = hidden * (layers.len() as u64 + 1);
+    let starts = hidden * (items as u64 + 1);
     // Of quantized layers one at a time is dense.
     let quantized = config.frozen_weights != FrozenWeights::Exact;
-    let dense = asleep.iter().map(|layer| layer.matrices).max().unwrap_or(0);
+    let dense_of = |item: usize| -> u64 {
+        let asleep = asleep.iter().filter(|layer| layer.item == item);
+        asleep.map(|layer| layer.matrices).sum()
+    };
+    let dense = (0..items).map(dense_of).max().unwrap_or(0);
     let dense = activations.frozen_layer + if quantized { dense * number } else { 0 };
     let recomputed = starts
         + head
@@ -250,9 +273,55 @@ fn on_host<M: Module>(model: &M) -> bool {
         .is_none_or(|device| device.memory_pool_usage().is_none())
 }
 
+/// The layers that train together at the most and those that do not, of all in descending size.
+fn draw(layers: &[LayerPart], config: &LisaConfig) -> (Vec<LayerPart>, Vec<LayerPart>) {
+    let mut room = match &config.policy {
+        PolicyConfig::Budget(budget) => budget.room(layers.iter().map(|l| l.trains).sum()),
+        _ => 0,
+    };
+    let mut taken = 0;
+    layers.iter().partition(|layer| {
+        let drawn = match &config.policy {
+            PolicyConfig::Fixed(fixed) => fixed.contains(&layer.index),
+            PolicyConfig::Budget(_) => layer.trains <= room,
+            _ => taken < config.active_layers,
+        };
+        if drawn {
+            taken += 1;
+            room = room.saturating_sub(layer.trains);
+        }
+        drawn
+    })
+}
+
+/// In how many items of the stack something trains at the most.
+fn training_items(drawn: &[LayerPart], layers: &[LayerPart], config: &LisaConfig) -> usize {
+    match &config.policy {
+        PolicyConfig::Fixed(_) => {
+            let items: std::collections::HashSet<usize> = drawn.iter().map(|l| l.item).collect();
+            items.len()
+        }
+        // A budget has room for the most of the smallest.
+        PolicyConfig::Budget(budget) => {
+            let mut room = budget.room(layers.iter().map(|layer| layer.trains).sum());
+            let smallest = layers.iter().rev().take_while(|layer| {
+                let fits = layer.trains <= room;
+                room = room.saturating_sub(layer.trains);
+                fits
+            });
+            smallest.count()
+        }
+        _ => drawn.len(),
+    }
+}
+
 /// Numbers of one layer.
 #[derive(Clone, Copy, Debug, Default)]
 struct LayerPart {
+    /// Its place among the layers.
+    index: usize,
+    /// The item of the stack that it is, or is a part of.
+    item: usize,
     /// That may train.
     trains: u64,
     /// In matrices that are quantized while they are frozen.
@@ -280,6 +349,9 @@ impl Parts {
             largest_outside: 0,
             layers: vec![LayerPart::default(); map.layers().len()],
         };
+        for (index, layer) in parts.layers.iter_mut().enumerate() {
+            (layer.index, layer.item) = (index, map.item_of(index));
+        }
         for (i, parameter) in map.parameters().iter().enumerate() {
             let numbers = parameter.len() as u64;
             parts.all += numbers;
@@ -358,82 +430,4 @@ impl Lisa {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use burn::module::ParamGroup;
-    use burn::nn::{Linear, LinearConfig};
-
-    #[derive(Module, Debug)]
-    struct Net {
-        embed: Linear,
-        layers: Vec<Linear>,
-        head: Linear,
-    }
-
-    impl Footprint for Net {
-        fn activations(&self, batch: usize, sequence: usize, dtype: FloatDType) -> Activations {
-            let hidden = (batch * sequence * 32) as u64 * bytes_of(dtype);
-            Activations {
-                frozen_layer: hidden,
-                training_layer: 2 * hidden,
-                hidden,
-                logits: hidden,
-            }
-        }
-    }
-
-    fn net() -> Net {
-        let device = Device::flex().autodiff();
-        let config = LinearConfig::new(32, 32).with_bias(false);
-        Net {
-            embed: config.init(&device),
-            layers: (0..8).map(|_| config.init(&device)).collect(),
-            head: config.init(&device),
-        }
-    }
-
-    #[test]
-    fn the_parts_are_those_of_the_parameters() {
-        let net = net();
-        let plan = |config: &LisaConfig| plan(&net, config, 1, 4).unwrap();
-        let found = plan(&LisaConfig::new());
-        assert_eq!(found.weights, 10 * 1024 * 4);
-        assert_eq!(found.gradients, 4 * 1024 * 4);
-        assert_eq!(found.moments, 2 * found.gradients);
-        assert_eq!(found.activations, (6 + 2 * 2 + 1) * 4 * 32 * 4);
-        assert_eq!((found.masters, found.host), (0, 0));
-        // Nothing was allocated for it.
-        assert!(!net.embed.weight.is_initialized());
-
-        let full = plan(&LisaConfig::new().with_active_layers(8));
-        assert_eq!(full.moments, 2 * full.weights);
-        assert!(full.peak > found.peak && found.peak_recomputed < found.peak);
-
-        let outer = ParamGroup::from_any_predicates(vec!["embed", "head"]);
-        let frozen = plan(&LisaConfig::new().with_frozen(Some(outer)));
-        assert_eq!(frozen.gradients, 2 * 1024 * 4);
-
-        let int8 = plan(&LisaConfig::new().with_frozen_weights(FrozenWeights::Int8));
-        assert_eq!(int8.weights, 4 * 1024 * 4 + 6 * (1024 + 32 * 4));
-        assert_eq!(int8.host, 6 * 1024 * 4);
-    }
-
-    #[test]
-    fn half_precision_has_masters_unless_they_are_turned_off() {
-        let net = net();
-        let plan = |masters| {
-            let config = LisaConfig::new().with_master_weights(masters);
-            let run = Planned {
-                batch: 1,
-                sequence: 4,
-                dtype: FloatDType::BF16,
-                flex: false,
-            };
-            plan_for(&net, &config, run).unwrap()
-        };
-        let (with, without) = (plan(true), plan(false));
-        assert_eq!(with.weights, 10 * 1024 * 2);
-        assert_eq!((with.moments, with.masters), (4 * 1024 * 8, 4 * 1024 * 4));
-        assert_eq!((without.moments, without.masters), (4 * 1024 * 4, 0));
-    }
-}
+mod tests;

@@ -111,7 +111,7 @@ impl<O: Optimizer> LisaOptimizer<O> {
         let dtype = tensor.dtype();
         let slices = match &moments {
             Some(Moments(slices)) => slices.len(),
-            None if elementwise::<O>() => slices_of(&tensor.dims()),
+            None if elementwise::<O>() => slices_of(&tensor.dims(), slice_of(&tensor.device())),
             None => 1,
         };
         let mut states = match moments {
@@ -204,16 +204,27 @@ impl<O: Optimizer> Optimizer for LisaOptimizer<O> {
     }
 }
 
-/// Numbers in a slice of a large parameter.
-const SLICE: usize = 1 << 20;
+/// Numbers in a slice of a large parameter. On a processor what a step computes on the way then
+/// stays in its cache; a GPU gets fewer and larger kernels.
+pub(crate) const SLICE_ON_HOST: usize = 1 << 16;
+pub(crate) const SLICE: usize = 1 << 22;
 
-/// How many slices a parameter is stepped in.
-fn slices_of(shape: &[usize]) -> usize {
+/// The size for a device: one that keeps no account of its memory is a processor.
+fn slice_of(device: &Device) -> usize {
+    if device.memory_pool_usage().is_none() {
+        SLICE_ON_HOST
+    } else {
+        SLICE
+    }
+}
+
+/// How many slices of this size a parameter is stepped in.
+fn slices_of(shape: &[usize], slice: usize) -> usize {
     let rows = shape.first().copied().unwrap_or(1).max(1);
     let wanted = shape
         .iter()
         .product::<usize>()
-        .div_ceil(SLICE)
+        .div_ceil(slice)
         .clamp(1, rows);
     // With whole rows in each, the last ones may be left over.
     rows.div_ceil(rows.div_ceil(wanted))
@@ -278,8 +289,8 @@ impl StateShapes {
             }
             Self::Sliced => {
                 let slices: std::collections::BTreeSet<usize> =
-                    leaves.iter().filter_map(|leaf| slice_of(leaf.0)).collect();
-                let Some(slice) = slice_of(name) else {
+                    leaves.iter().filter_map(|leaf| slice_in(leaf.0)).collect();
+                let Some(slice) = slice_in(name) else {
                     return same && slices.is_empty();
                 };
                 let (count, rows) = (slices.len(), shape.first().copied().unwrap_or(1));
@@ -303,7 +314,7 @@ fn leaf_of(name: &str) -> &str {
 }
 
 /// The slice that a leaf, `ID.moments.slice0...`, is of.
-fn slice_of(name: &str) -> Option<usize> {
+fn slice_in(name: &str) -> Option<usize> {
     let mut parts = name.split('.').skip(1);
     let part = parts.find(|part| part.starts_with(SLICED))?;
     part.strip_prefix(SLICED)?.parse().ok()
@@ -498,14 +509,12 @@ impl Ledger {
             place: Place::Device { moments, master },
         }) = state
         {
-            if let Some(moments) = moments {
+            // Slice by slice: what is measured exists twice for a moment.
+            for state in moments.iter().flat_map(|Moments(slices)| slices) {
                 let mut sink = StateSink::default();
-                moments.state_flatten("", &mut sink);
-                bytes.moments = sink
-                    .tensors
-                    .iter()
-                    .map(|(_, t)| t.as_bytes().len() as u64)
-                    .sum();
+                state.state_flatten("", &mut sink);
+                let sizes = sink.tensors.iter().map(|(_, t)| t.as_bytes().len() as u64);
+                bytes.moments += sizes.sum::<u64>();
             }
             if master.is_some() {
                 bytes.master = 4 * shape.iter().product::<usize>() as u64;

@@ -12,6 +12,7 @@ use burn::optim::GradientsParams;
 use burn::tensor::{Gradients, Tensor};
 
 use crate::{ErrorKind, LisaError};
+pub use head::HeadPass;
 
 /// A model that can be run layer by layer: embedding, a stack of layers, a head with a loss.
 ///
@@ -95,6 +96,12 @@ pub trait LayeredModel: Module {
 
     /// The loss, given the hidden state behind the last layer.
     fn head_loss(&self, h: Tensor<3>, batch: &Self::Batch, context: &Self::Context) -> Tensor<1>;
+
+    /// The same with its backward pass: by default that of [`head_loss`](Self::head_loss) on Burn's
+    /// tape. A head over a large vocabulary may do with less memory [by hand](HeadPass::by_hand).
+    fn head_pass(&self, h: Tensor<3>, batch: &Self::Batch, context: &Self::Context) -> HeadPass {
+        HeadPass::from(self.head_loss(h, batch, context))
+    }
 
     /// Parameters that both [`embed`](Self::embed) and [`head_loss`](Self::head_loss) use, such as
     /// a tied embedding. With [`Pass::backward_with`] they are handed out once, with the sum of
@@ -183,7 +190,7 @@ impl Recompute {
             trains_below,
             starts: Vec::new(),
             top: embedded.clone().detach(),
-            loss: None,
+            head: None,
             embedded: embedded.is_tracked().then_some(embedded),
             context,
         };
@@ -207,7 +214,7 @@ impl Recompute {
         if last < segments {
             h = pass.run(model, last, h);
         }
-        pass.loss = Some(model.head_loss(h, batch, &pass.context));
+        pass.head = Some(model.head_pass(h, batch, &pass.context));
         pass
     }
 }
@@ -224,7 +231,7 @@ pub struct Pass<M: LayeredModel> {
     starts: Vec<Option<Tensor<3>>>,
     /// The input of what is still on the tape.
     top: Tensor<3>,
-    loss: Option<Tensor<1>>,
+    head: Option<HeadPass>,
     embedded: Option<Tensor<3>>,
     context: M::Context,
 }
@@ -242,8 +249,8 @@ impl<M: LayeredModel> Pass<M> {
     /// The loss, without its tape.
     #[must_use]
     pub fn loss(&self) -> Tensor<1> {
-        match &self.loss {
-            Some(loss) => loss.clone().detach(),
+        match &self.head {
+            Some(head) => head.loss(),
             None => Tensor::zeros([1], &self.top.device()),
         }
     }
@@ -251,7 +258,9 @@ impl<M: LayeredModel> Pass<M> {
     /// Multiplies the loss, as accumulation over several batches needs.
     #[must_use]
     pub fn scale(mut self, factor: f64) -> Self {
-        self.loss = self.loss.map(|loss| loss * factor);
+        if let Some(head) = &mut self.head {
+            head.scale(factor);
+        }
         self
     }
 
@@ -335,13 +344,14 @@ impl<M: LayeredModel> Pass<M> {
     }
 
     fn run_back(mut self, mut model: M, mut take: impl FnMut(M, GradientsParams) -> M) -> M {
-        let Some(loss) = self.loss.take().filter(Tensor::is_tracked) else {
+        let head = self.head.take();
+        let Some((mut upstream, found)) = head.and_then(|head| head.backward(&self.top, &model))
+        else {
             return model;
         };
-        let mut grads = loss.backward();
-        drop(loss);
-        let mut upstream = self.top.grad_remove(&mut grads);
-        model = hand_over(model, grads, &mut take);
+        if !found.is_empty() {
+            model = take(model, found);
+        }
         while let Some(start) = self.starts.pop() {
             let segment = self.starts.len();
             // Without one of them nothing here or below trains.
@@ -401,6 +411,16 @@ fn hand_over<M: Module>(
     }
 }
 
+/// Adds gradients of a backward pass to those that are there.
+fn add_all<M: Module>(model: &M, all: &mut GradientsParams, grads: &mut Gradients) {
+    let mut found = GradientsParams::from_module(grads, model);
+    if all.is_empty() {
+        *all = found;
+    } else {
+        add(model, all, &mut found);
+    }
+}
+
 /// Adds gradients to those that are there.
 fn add<M: Module>(model: &M, all: &mut GradientsParams, grads: &mut GradientsParams) {
     struct Add<'a>(&'a mut GradientsParams, &'a mut GradientsParams);
@@ -455,5 +475,6 @@ impl ModuleVisitor for Sort<'_> {
     }
 }
 
+mod head;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 //! Records: everything a run needs to go on exactly, in one file.
 //!
 //! A burnpack file: the optimizer's state (moments, master weights) as Burn records it, and one
-//! metadata entry with the step, the draw and what the run was. Parameters are matched by path,
+//! metadata entry with the step, the draw, the scores and what the run was. Parameters are matched by path,
 //! so the model may have been loaded anew and have other `ParamId`s. Tests: `lisa/tests.rs`.
 
 use std::collections::HashMap;
@@ -12,7 +12,7 @@ use burn::optim::OptimizerRecord;
 use burn_pack::{Reader, Tensor, Writer};
 use serde::{Deserialize, Serialize};
 
-use crate::lisa::Held;
+use crate::lisa::{Held, SavedScores};
 use crate::optimizer::StateBytes;
 use crate::{ErrorKind, FrozenWeights, LayerMap, Lisa, LisaError, OnFreeze, Parameter, Schedule};
 use check::States;
@@ -41,12 +41,17 @@ struct Run {
     master_weights: bool,
     #[serde(default)]
     frozen_weights: FrozenWeights,
+    #[serde(default)]
+    unbiased: bool,
+    /// Of a policy that observes gradients.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    scores: Option<SavedScores>,
     layers: Vec<String>,
     parameters: Vec<(String, Vec<usize>, bool)>,
 }
 
 impl Lisa {
-    /// Saves step, draw, moments and master weights to one file, atomically: a temporary file in
+    /// Saves step, draw, scores, moments and master weights to one file, atomically: a temporary file in
     /// the same folder is written, synced and renamed. The model's weights are not in it; save
     /// them beside it.
     ///
@@ -143,6 +148,13 @@ impl Lisa {
             .map_err(failed)?;
         next.optimizer = next.optimizer.load_record(record);
         next.schedule = Schedule::at(run.step, self.config.sampling_period);
+        let device = model.devices().into_iter().next();
+        let device = device.unwrap_or_default().inner();
+        next.observed
+            .restore(run.scores.as_deref().unwrap_or_default(), &device);
+        next.inclusion = next
+            .inclusion_in(&next.next_draw())
+            .map_err(|message| failed(format!("`{}` {message}", next.policy.name())))?;
         next.active = active;
         next.held = held
             .into_iter()
@@ -204,6 +216,8 @@ impl Lisa {
             on_freeze: self.config.on_freeze,
             master_weights: self.config.master_weights,
             frozen_weights: self.config.frozen_weights,
+            unbiased: self.config.unbiased,
+            scores: self.observed.saved(),
             layers: self
                 .map
                 .layers()
@@ -269,7 +283,14 @@ impl Lisa {
             on_freeze: "treatment of moments on freezing",
             master_weights: "use of master weights",
             frozen_weights: "treatment of frozen weights",
+            unbiased: "use of unbiased gradients",
         );
+        if let Some(scores) = &record.scores
+            && scores.len() != ours.layers.len()
+        {
+            let (there, here) = (scores.len(), ours.layers.len());
+            return differ("number of scores", there.to_string(), here.to_string());
+        }
         if let Some(layer) = record
             .active
             .iter()

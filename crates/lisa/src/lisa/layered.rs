@@ -3,7 +3,8 @@
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::optim::GradientsParams;
 
-use super::{Lisa, Ready};
+use super::Lisa;
+use super::prepare::Ready;
 use crate::recompute::{LayeredModel, Pass};
 use crate::{ErrorKind, LisaError};
 
@@ -69,11 +70,10 @@ impl Lisa {
         let mut whole = Ready::default();
         let model = pass.backward_with(model, |model, grads| {
             let (model, ready) = self.step_part(&lr, model, grads);
-            whole.rebound |= ready.rebound;
-            whole.trained.extend(ready.trained);
+            whole.extend(ready);
             model
         })?;
-        Ok(self.finish(model, &whole))
+        Ok(self.finish(model, whole))
     }
 
     fn step_part<M: LayeredModel>(

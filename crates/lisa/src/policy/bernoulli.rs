@@ -78,6 +78,22 @@ impl SamplingPolicy for Bernoulli {
         taken
     }
 
+    /// The probabilities themselves where an empty draw is allowed; otherwise those of a draw that
+    /// is repeated while it is empty.
+    fn inclusion(&self, draw: &Draw) -> Option<Vec<f64>> {
+        let p: Vec<f64> = (0..draw.layers)
+            .map(|layer| self.probability(draw, layer))
+            .collect();
+        if draw.allow_empty {
+            return Some(p);
+        }
+        let empty: f64 = p.iter().map(|p| 1.0 - p).product();
+        let total: f64 = p.iter().sum();
+        let tried: f64 = (0..REDRAWS).map(|redraws| empty.powi(redraws as i32)).sum();
+        let last = empty.powi(REDRAWS as i32) / total;
+        Some(p.iter().map(|p| p * (tried + last)).collect())
+    }
+
     /// Refuses a probability outside [0, 1], a wrong number of them, and all of them 0 where
     /// nothing else trains.
     fn validate(&self, draw: &Draw) -> Result<(), LisaError> {
@@ -156,6 +172,23 @@ mod tests {
             counts[1] == 0 && counts[0] > 60 && counts[2] > 60,
             "{counts:?}"
         );
+    }
+
+    #[test]
+    fn drawing_again_raises_the_probabilities() {
+        let policy = Bernoulli::new(vec![0.5, 0.25]);
+        let draw = Draw::new(5, 0, 2, 1);
+        assert_eq!(policy.inclusion(&draw).unwrap(), [0.5, 0.25]);
+        let draw = draw.with_allow_empty(false);
+        let p = policy.inclusion(&draw).unwrap();
+        let nothing = 0.5 * 0.75;
+        for (p, alone) in p.iter().zip([0.5, 0.25]) {
+            assert!((p - alone / (1.0 - nothing)).abs() < 1e-12, "{p}");
+        }
+        // Where nearly every draw is empty, the one that is taken instead counts.
+        let rare = Bernoulli::new(vec![3e-9, 1e-9]);
+        let p = rare.inclusion(&draw).unwrap();
+        assert!((p[0] - 0.75).abs() < 1e-6 && (p[1] - 0.25).abs() < 1e-6);
     }
 
     #[test]

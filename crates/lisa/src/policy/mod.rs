@@ -1,18 +1,33 @@
 //! What draws the layers of a period: [`SamplingPolicy`] and one file for each policy.
 //!
-//! A policy knows numbers of layers and nothing of modules. A draw is a pure function of the seed
-//! and the period, so a run resumes from its step alone and all workers agree without talking.
+//! A policy knows numbers of layers and nothing of modules. A draw is a pure function of the seed,
+//! the period and, for a policy that asks for them, the scores observed so far. So a run resumes
+//! from its step and its scores, and workers that step with the same gradients agree without
+//! talking.
 
 mod bernoulli;
+mod budget;
+mod cyclic;
+mod fixed;
+mod gradient;
 mod rng;
+mod scores;
+pub(crate) mod systematic;
 mod uniform;
+mod weighted;
 
 use std::fmt::Debug;
 
 use crate::LisaError;
 pub use bernoulli::Bernoulli;
+pub use budget::{Budget, BudgetConfig};
+pub use cyclic::{Cyclic, CyclicOrder};
+pub use fixed::Fixed;
+pub use gradient::{Gradient, GradientConfig};
 pub use rng::DrawRng;
+pub use scores::{Observation, Score, Scores, Statistic};
 pub use uniform::Uniform;
+pub use weighted::Weighted;
 
 /// Everything a draw may depend on.
 ///
@@ -24,23 +39,27 @@ pub use uniform::Uniform;
 /// let draw = Draw::new(42, 0, 16, 2);
 /// assert_eq!(Uniform.draw(&draw), Uniform.draw(&draw));
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Draw {
     /// The run's seed.
     pub seed: u64,
     /// The period that is drawn: 0 before the first step, then one more each sampling period.
     pub period: u64,
-    /// How many layers there are.
+    /// How many layers there are. With [`LisaConfig::split`](crate::LisaConfig::split) their parts
+    /// count each by itself, here and wherever a policy says layer.
     pub layers: usize,
     /// How many of them the run wants active (gamma).
     pub active_layers: usize,
     /// Whether an empty draw can train anything: true where there are always-on parameters.
     pub allow_empty: bool,
+    /// What is known of each layer.
+    pub scores: Scores,
 }
 
 impl Draw {
-    /// The draw of `active_layers` out of `layers` for this period, an empty one allowed.
+    /// The draw of `active_layers` out of `layers` for this period, an empty one allowed. Nothing
+    /// was observed of the layers, and they are of one size.
     #[must_use]
     pub fn new(seed: u64, period: u64, layers: usize, active_layers: usize) -> Self {
         Self {
@@ -49,7 +68,15 @@ impl Draw {
             layers,
             active_layers,
             allow_empty: true,
+            scores: Scores::new(vec![1; layers]),
         }
+    }
+
+    /// Says what is known of the layers.
+    #[must_use]
+    pub fn with_scores(mut self, scores: Scores) -> Self {
+        self.scores = scores;
+        self
     }
 
     /// Says whether an empty draw is legal.
@@ -68,7 +95,7 @@ impl Draw {
 
 /// Draws the layers that train in a period.
 ///
-/// The result must depend on the [`Draw`] alone: no clock, no counter, no other source of random
+/// All methods must depend on the [`Draw`] alone: no clock, no counter, no other source of random
 /// numbers. That is what lets a run resume and several workers agree.
 ///
 /// # Example: a policy of your own
@@ -104,6 +131,24 @@ pub trait SamplingPolicy: Debug + Send + Sync + 'static {
     /// Layers that do not exist are left out of the draw with an error in the log, and an empty
     /// draw that is not allowed keeps the layers of the period before it.
     fn draw(&self, draw: &Draw) -> Vec<usize>;
+
+    /// What the policy wants to know of the gradients: it then finds their average in
+    /// [`Draw::scores`]. By default nothing, and nothing is computed.
+    ///
+    /// Cost of an observation: a sum of squares of each gradient in a layer, on the device, and one
+    /// wait for the device in a period, at the draw.
+    fn observes(&self) -> Option<Observation> {
+        None
+    }
+
+    /// The probability with which each layer is in this draw, given everything but the random
+    /// numbers; none where the policy cannot say, or where earlier draws have used them up.
+    ///
+    /// The [unbiased](crate::LisaConfig::unbiased) option divides gradients by it.
+    fn inclusion(&self, draw: &Draw) -> Option<Vec<f64>> {
+        let _ = draw;
+        None
+    }
 
     /// Refuses, before the run, what the policy cannot draw. `draw` is that of the first period.
     fn validate(&self, draw: &Draw) -> Result<(), LisaError> {

@@ -51,6 +51,18 @@ impl DrawRng {
     /// `k` different numbers below `n`, in ascending order: every subset with the same
     /// probability (the first `k` steps of a Fisher-Yates shuffle). All of them where `k >= n`.
     pub fn choose(&mut self, n: usize, k: usize) -> Vec<usize> {
+        let mut chosen = self.first_of(n, k);
+        chosen.sort_unstable();
+        chosen
+    }
+
+    /// The numbers below `n` in an order of which each has the same probability.
+    pub fn shuffle(&mut self, n: usize) -> Vec<usize> {
+        self.first_of(n, n)
+    }
+
+    /// The first `k` numbers of a shuffled order of those below `n`.
+    fn first_of(&mut self, n: usize, k: usize) -> Vec<usize> {
         let mut all: Vec<usize> = (0..n).collect();
         let k = k.min(n);
         for i in 0..k {
@@ -58,7 +70,6 @@ impl DrawRng {
             all.swap(i, j);
         }
         all.truncate(k);
-        all.sort_unstable();
         all
     }
 }
@@ -93,5 +104,19 @@ mod tests {
     fn choose_takes_every_number_once_when_asked_for_all() {
         assert_eq!(DrawRng::new(1, 1).choose(4, 9), [0, 1, 2, 3]);
         assert!(DrawRng::new(1, 1).choose(4, 0).is_empty());
+    }
+
+    #[test]
+    fn every_order_of_a_shuffle_is_equally_likely() {
+        let mut rng = DrawRng::new(4, 0);
+        let mut counts = std::collections::BTreeMap::new();
+        for _ in 0..6000 {
+            *counts.entry(rng.shuffle(3)).or_insert(0) += 1;
+        }
+        assert_eq!(counts.len(), 6);
+        assert!(
+            counts.values().all(|n| (870..1130).contains(n)),
+            "{counts:?}"
+        );
     }
 }

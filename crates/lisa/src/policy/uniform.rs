@@ -26,6 +26,11 @@ impl SamplingPolicy for Uniform {
     fn draw(&self, draw: &Draw) -> Vec<usize> {
         draw.rng().choose(draw.layers, draw.active_layers)
     }
+
+    fn inclusion(&self, draw: &Draw) -> Option<Vec<f64>> {
+        let p = draw.active_layers as f64 / draw.layers as f64;
+        Some(vec![p.min(1.0); draw.layers])
+    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,116 @@
+//! Parts of layers: [`LayerMap::split`]. Tests: `layers_tests.rs`.
+
+use super::{Layer, LayerMap};
+use crate::{ErrorKind, LisaError};
+
+impl LayerMap {
+    /// Makes two parts of each layer, which then count as layers: the parameters whose path within
+    /// the layer contains one of `parts`, and the others.
+    ///
+    /// Their paths are that of the layer with the parts' names behind it, joined by `+`, or
+    /// `[other]`. A layer of which all parameters or none are named stays whole. With no parts at
+    /// all nothing changes.
+    ///
+    /// # Errors
+    ///
+    /// A name that is in no path of any layer, and names that split none.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use burn::module::Module;
+    /// # use burn::nn::{Linear, LinearConfig};
+    /// # use burn::tensor::Device;
+    /// use lisa::LayerMap;
+    ///
+    /// #[derive(Module, Debug)]
+    /// struct Block {
+    ///     self_attn: Linear,
+    ///     mlp: Linear,
+    /// }
+    /// # let device = Device::flex().autodiff();
+    /// # let linear = |n| LinearConfig::new(4, n).init(&device);
+    /// # let block = || Block { self_attn: linear(4), mlp: linear(8) };
+    /// # #[derive(Module, Debug)]
+    /// # struct Model { layers: Vec<Block> }
+    /// # let model = Model { layers: vec![block(), block()] };
+    /// let map = LayerMap::find(&model)?.split(&["attn".into()])?;
+    /// let parts: Vec<_> = map.layers().iter().map(|l| (l.path.as_str(), l.size)).collect();
+    /// assert_eq!(parts[..2], [("layers.0[attn]", 20), ("layers.0[other]", 40)]);
+    /// # Ok::<(), lisa::LisaError>(())
+    /// ```
+    pub fn split(mut self, parts: &[String]) -> Result<Self, LisaError> {
+        if parts.is_empty() {
+            return Ok(self);
+        }
+        let within = |layer: &Layer, parameter: usize| -> &str {
+            let path = self.parameters[parameter].path.as_str();
+            path.strip_prefix(&layer.path).unwrap_or(path)
+        };
+        let refuse = |what: String| {
+            let mut names: Vec<&str> = Vec::new();
+            if let Some(layer) = self.layers.first() {
+                names.extend(layer.parameters.iter().map(|&i| within(layer, i)));
+            }
+            let message = format!(
+                "{what}; the first layer has {}",
+                names.join(", ").replace(" .", " ").trim_start_matches('.')
+            );
+            Err(LisaError::new(ErrorKind::Layers, message))
+        };
+        let all = || {
+            let layers = self.layers.iter();
+            layers.flat_map(|layer| layer.parameters.iter().map(move |&i| (layer, i)))
+        };
+        if let Some(part) = parts
+            .iter()
+            .find(|part| !all().any(|(layer, i)| within(layer, i).contains(part.as_str())))
+        {
+            return refuse(format!(
+                "the layers cannot be split by `{part}`, which is in no path of a parameter of them"
+            ));
+        }
+        let name = parts.join("+");
+        let mut layers = Vec::with_capacity(2 * self.layers.len());
+        let mut item_of = Vec::with_capacity(layers.capacity());
+        for (layer, &item) in self.layers.iter().zip(&self.item_of) {
+            let named = |&&i: &&usize| {
+                let path = within(layer, i);
+                parts.iter().any(|part| path.contains(part.as_str()))
+            };
+            let (first, second): (Vec<usize>, Vec<usize>) =
+                layer.parameters.iter().partition(named);
+            if first.is_empty() || second.is_empty() {
+                layers.push(layer.clone());
+                item_of.push(item);
+                continue;
+            }
+            for (name, parameters) in [(name.as_str(), first), ("other", second)] {
+                layers.push(Layer {
+                    path: format!("{}[{name}]", layer.path),
+                    size: parameters.iter().map(|&i| self.parameters[i].len()).sum(),
+                    parameters,
+                });
+                item_of.push(item);
+            }
+        }
+        if layers.len() == self.layers.len() {
+            return refuse(format!(
+                "the layers cannot be split by `{name}`: of each layer all parameters are named, \
+                 or none"
+            ));
+        }
+        for (index, layer) in layers.iter().enumerate() {
+            for &parameter in &layer.parameters {
+                self.layer_of[parameter] = Some(index);
+            }
+        }
+        (self.layers, self.item_of) = (layers, item_of);
+        Ok(self)
+    }
+
+    /// The item of the stacks that this layer is, or is a part of.
+    pub(crate) fn item_of(&self, layer: usize) -> usize {
+        self.item_of[layer]
+    }
+}

@@ -1,0 +1,269 @@
+//! [`Budget`]: as many layers as a share of the parameters allows.
+
+use burn::config::Config;
+
+use super::{Draw, Observation, SamplingPolicy, Statistic};
+use crate::{ErrorKind, LisaError};
+
+/// No weight is more than e^5 times another's, as in MISA.
+const LARGEST_EXPONENT: f64 = 5.0;
+
+/// Settings of [`Budget`].
+#[derive(Config, Debug, PartialEq)]
+pub struct BudgetConfig {
+    /// The share of the parameters of all layers that may train together, in (0, 1].
+    #[config(default = 0.25)]
+    pub share: f64,
+    /// How much a large gradient counts; 0: not at all. Scores have a mean of 1.
+    #[config(default = 1.0)]
+    pub eta: f64,
+    /// How much of a layer's score a new period leaves, in [0, 1).
+    #[config(default = 0.5)]
+    pub decay: f64,
+}
+
+/// Draws layers until a share of the parameters is active, the likelier the larger their gradients
+/// were, as MISA (module-wise importance sampling) does.
+///
+/// `active_layers` does not matter. Layers that never trained come first, in random order. The others
+/// follow one by one, each with a probability proportional to `exp(min(5, eta G^2))` among those
+/// that are left. G^2 is the moving average, over the periods in which a layer trained, of the
+/// mean of |g|^2 / n over a period, for a gradient g of n numbers, divided by its mean over the
+/// layers: so a layer is judged by what one of its parameters is worth, as the budget counts
+/// parameters, and eta has a scale of its own. Both are this crate's choices, as are the defaults.
+/// A layer that the budget has no room for is passed over.
+///
+/// It is meant for parts of layers ([`LisaConfig::split`](crate::LisaConfig::split)), and works on
+/// whole ones. How probable each part is to be in a draw is not known in closed form, so the
+/// [unbiased](crate::LisaConfig::unbiased) option refuses this policy. State kept, in the run: a
+/// score of each layer.
+///
+/// # Example
+///
+/// ```
+/// use lisa::{Budget, BudgetConfig, Draw, SamplingPolicy, Scores};
+///
+/// // Attention and feed-forward halves of three layers.
+/// let scores = Scores::new([40, 80, 40, 80, 40, 80]);
+/// let policy = Budget::new(BudgetConfig::new().with_share(0.5));
+/// let layers = policy.draw(&Draw::new(42, 0, 6, 1).with_scores(scores.clone()));
+/// let active: u64 = layers.iter().map(|&layer| scores.get(layer).parameters).sum();
+/// assert!(active <= 180 && active >= 160);
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Budget {
+    config: BudgetConfig,
+}
+
+impl Budget {
+    /// A policy with these settings.
+    #[must_use]
+    pub fn new(config: BudgetConfig) -> Self {
+        Self { config }
+    }
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self::new(BudgetConfig::new())
+    }
+}
+
+impl BudgetConfig {
+    /// How many parameters may train together, of so many.
+    pub(crate) fn room(&self, parameters: u64) -> u64 {
+        // A share that means a whole number must not lose one to rounding.
+        (self.share * parameters as f64 + 1e-6).floor() as u64
+    }
+}
+
+impl SamplingPolicy for Budget {
+    fn name(&self) -> String {
+        let BudgetConfig { share, eta, decay } = self.config;
+        format!("budget(share {share}, eta {eta}, decay {decay})")
+    }
+
+    fn draw(&self, draw: &Draw) -> Vec<usize> {
+        let mut rng = draw.rng();
+        let mut room = self.config.room(draw.scores.parameters());
+        let mut drawn = Vec::new();
+        let mut take = |layer: usize| {
+            let size = draw.scores.get(layer).parameters;
+            if size <= room {
+                room -= size;
+                drawn.push(layer);
+            }
+        };
+        let fresh = draw.scores.never_drawn();
+        for i in rng.shuffle(fresh.len()) {
+            take(fresh[i]);
+        }
+        let weight = |g: f64| libm::exp((self.config.eta * g).min(LARGEST_EXPONENT));
+        let mut left: Vec<(usize, f64)> = draw
+            .scores
+            .relative()
+            .into_iter()
+            .enumerate()
+            .filter(|(layer, _)| !fresh.contains(layer))
+            .map(|(layer, g)| (layer, weight(g)))
+            .collect();
+        while !left.is_empty() {
+            let total: f64 = left.iter().map(|(_, weight)| weight).sum();
+            let mut point = rng.unit() * total;
+            let hit = left.iter().position(|(_, weight)| {
+                point -= weight;
+                point < 0.0
+            });
+            // Rounding may leave the point behind the last.
+            let (layer, _) = left.remove(hit.unwrap_or(left.len() - 1));
+            take(layer);
+        }
+        drawn.sort_unstable();
+        drawn
+    }
+
+    fn observes(&self) -> Option<Observation> {
+        Some(Observation {
+            statistic: Statistic::MeanSquare,
+            decay: self.config.decay,
+        })
+    }
+
+    /// Refuses settings out of range, and a share that has no room for one of the layers.
+    fn validate(&self, draw: &Draw) -> Result<(), LisaError> {
+        let BudgetConfig { share, eta, decay } = self.config;
+        let refuse = |message: String| Err(LisaError::new(ErrorKind::Policy, message));
+        if !(share > 0.0 && share <= 1.0) {
+            return refuse(format!(
+                "the share of budget is {share}; it must lie in (0, 1]"
+            ));
+        }
+        if !(eta >= 0.0 && eta.is_finite()) {
+            return refuse(format!(
+                "the eta of budget is {eta}; give a finite number of at least 0"
+            ));
+        }
+        if !(0.0..1.0).contains(&decay) {
+            return refuse(format!(
+                "the decay of budget is {decay}; it must lie in [0, 1)"
+            ));
+        }
+        let all = draw.scores.parameters();
+        let sizes = draw.scores.iter().map(|layer| layer.parameters);
+        match sizes.enumerate().max_by_key(|(_, size)| *size) {
+            Some((layer, size)) if size > self.config.room(all) => refuse(format!(
+                "layer {layer} has {size} of {all} parameters and a share of {share} has no room \
+                 for it, so it would never train; give at least {:.4}, or split the layers",
+                (size as f64 / all as f64 * 1e4).ceil() / 1e4
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Scores;
+
+    /// Halves of 40 and 80 numbers that all trained once.
+    fn halves(layers: usize) -> Scores {
+        let mut scores = Scores::new((0..2 * layers as u64).map(|i| 40 + 40 * (i % 2)));
+        for layer in 0..2 * layers {
+            scores.close(0, &[layer]);
+            scores.observe(layer, 0.5 + layer as f32, 0.5);
+        }
+        scores
+    }
+
+    #[test]
+    fn draws_are_the_same_on_every_platform() {
+        let scores = halves(4);
+        let draws: Vec<Vec<usize>> = (1..7)
+            .map(|period| {
+                let draw = Draw::new(42, period, 8, 1).with_scores(scores.clone());
+                Budget::default().draw(&draw)
+            })
+            .collect();
+        assert_eq!(format!("{draws:?}"), DRAWS);
+    }
+
+    const DRAWS: &str = "[[2, 7], [3, 6], [5, 6], [6, 7], [5, 6], [2, 7]]";
+
+    #[test]
+    fn the_share_is_never_exceeded_and_has_no_room_left() {
+        for share in [0.25, 0.3, 0.5, 0.99, 1.0] {
+            let policy = Budget::new(BudgetConfig::new().with_share(share));
+            let scores = halves(4);
+            for period in 0..500 {
+                let draw = Draw::new(1, period, 8, 1).with_scores(scores.clone());
+                let layers = policy.draw(&draw);
+                let size = |layer: usize| scores.get(layer).parameters;
+                let active: u64 = layers.iter().map(|&l| size(l)).sum();
+                let room = share * 480.0 - active as f64;
+                assert!(room >= 0.0 && !layers.is_empty(), "{share}: {layers:?}");
+                let fits = (0..8).any(|l| !layers.contains(&l) && size(l) as f64 <= room);
+                assert!(!fits, "{share}: {layers:?} leaves {room}");
+            }
+        }
+    }
+
+    #[test]
+    fn layers_that_never_trained_come_first() {
+        let mut scores = Scores::new([10; 6]);
+        scores.close(0, &[0, 1, 2, 3]);
+        for layer in 0..4 {
+            scores.observe(layer, 9.0, 0.5);
+        }
+        let policy = Budget::new(BudgetConfig::new().with_share(0.5));
+        for period in 1..50 {
+            let layers = policy.draw(&Draw::new(1, period, 6, 1).with_scores(scores.clone()));
+            assert!(layers.len() == 3 && layers.contains(&4) && layers.contains(&5));
+        }
+    }
+
+    #[test]
+    fn frequencies_are_those_of_the_exponential() {
+        // One of four equal layers at a time; the last one's exponent is cut at 5.
+        let mut scores = Scores::new([10; 4]);
+        for (layer, g) in [1.0, 2.0, 3.0, 18.0].into_iter().enumerate() {
+            scores.close(0, &[layer]);
+            scores.observe(layer, g, 0.5);
+        }
+        let policy = Budget::new(BudgetConfig::new().with_eta(3.0));
+        let e = [0.5, 1.0, 1.5, 5.0f64].map(f64::exp);
+        let sum: f64 = e.iter().sum();
+        let mut counts = [0usize; 4];
+        for period in 0..40_000 {
+            let draw = Draw::new(6, period, 4, 1).with_scores(scores.clone());
+            counts[policy.draw(&draw)[0]] += 1;
+        }
+        let chi: f64 = counts
+            .iter()
+            .zip(e)
+            .map(|(&n, e)| {
+                let expected = 40_000.0 * e / sum;
+                (n as f64 - expected).powi(2) / expected
+            })
+            .sum();
+        // 3 degrees of freedom, 16.3 at 0.1 %.
+        assert!(chi < 16.3, "{chi} {counts:?}");
+    }
+
+    #[test]
+    fn settings_out_of_range_are_refused() {
+        let message = |config: BudgetConfig| {
+            let draw = Draw::new(0, 0, 4, 1).with_scores(Scores::new([10, 10, 10, 30]));
+            let refused = Budget::new(config).validate(&draw);
+            refused.unwrap_err().to_string()
+        };
+        let config = BudgetConfig::new;
+        assert!(message(config().with_share(0.0)).contains("share of budget is 0"));
+        assert!(message(config().with_share(1.1)).contains("share of budget is 1.1"));
+        assert!(message(config().with_eta(-1.0)).contains("eta of budget is -1"));
+        assert!(message(config().with_decay(1.0)).contains("decay of budget is 1"));
+        let small = message(config().with_share(0.4));
+        assert!(small.contains("layer 3 has 30 of 60"), "{small}");
+        assert!(small.contains("at least 0.5"), "{small}");
+    }
+}

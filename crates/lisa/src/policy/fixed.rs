@@ -1,0 +1,92 @@
+//! [`Fixed`]: the same layers in every period.
+
+use super::{Draw, SamplingPolicy};
+use crate::{ErrorKind, LisaError};
+
+/// Trains the layers that it is given, in every period; `active_layers` does not matter.
+///
+/// What partial fine-tuning is, and the measure of what drawing is worth. State kept: none.
+///
+/// # Example
+///
+/// ```
+/// use lisa::{Draw, Fixed, SamplingPolicy};
+///
+/// let last_two = Fixed::new(vec![14, 15]);
+/// assert_eq!(last_two.draw(&Draw::new(0, 7, 16, 2)), [14, 15]);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fixed {
+    layers: Vec<usize>,
+}
+
+impl Fixed {
+    /// These layers, counted from 0, in any order.
+    #[must_use]
+    pub fn new(mut layers: Vec<usize>) -> Self {
+        layers.sort_unstable();
+        layers.dedup();
+        Self { layers }
+    }
+}
+
+impl SamplingPolicy for Fixed {
+    fn name(&self) -> String {
+        format!("fixed{:?}", self.layers)
+    }
+
+    fn draw(&self, _draw: &Draw) -> Vec<usize> {
+        self.layers.clone()
+    }
+
+    fn inclusion(&self, draw: &Draw) -> Option<Vec<f64>> {
+        let here = |layer| f64::from(u8::from(self.layers.contains(&layer)));
+        Some((0..draw.layers).map(here).collect())
+    }
+
+    /// Refuses layers that do not exist, and none at all where nothing else trains.
+    fn validate(&self, draw: &Draw) -> Result<(), LisaError> {
+        let refuse = |message: String| Err(LisaError::new(ErrorKind::Policy, message));
+        if let Some(layer) = self.layers.iter().find(|&&layer| layer >= draw.layers) {
+            return refuse(format!(
+                "fixed asks for layer {layer} and the model has {}, counted from 0",
+                draw.layers
+            ));
+        }
+        if self.layers.is_empty() && !draw.allow_empty {
+            return refuse(
+                "fixed has no layer and no parameter outside the layers trains, so nothing ever \
+                 would; name a layer or leave the embeddings trainable"
+                    .into(),
+            );
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn given_layers_are_drawn_always_and_others_never() {
+        let policy = Fixed::new(vec![3, 1, 3]);
+        for period in 0..50 {
+            assert_eq!(policy.draw(&Draw::new(period, period, 4, 1)), [1, 3]);
+        }
+        let p = policy.inclusion(&Draw::new(0, 0, 4, 1)).unwrap();
+        assert_eq!(p, [0.0, 1.0, 0.0, 1.0]);
+        assert_eq!(policy.name(), "fixed[1, 3]");
+    }
+
+    #[test]
+    fn what_does_not_exist_is_refused() {
+        let draw = Draw::new(0, 0, 4, 1);
+        let error = Fixed::new(vec![0, 4]).validate(&draw).unwrap_err();
+        assert!(error.to_string().contains("layer 4 and the model has 4"));
+        assert!(Fixed::new(vec![]).validate(&draw).is_ok());
+        let draw = draw.with_allow_empty(false);
+        let error = Fixed::new(vec![]).validate(&draw).unwrap_err();
+        assert!(error.to_string().contains("fixed has no layer"));
+    }
+}

@@ -1,0 +1,232 @@
+//! [`Gradient`]: exactly gamma layers, the likelier the larger their gradients were.
+
+use burn::config::Config;
+
+use super::{Draw, Observation, SamplingPolicy, Statistic, systematic};
+use crate::{ErrorKind, LisaError};
+
+/// Settings of [`Gradient`].
+#[derive(Config, Debug, PartialEq)]
+pub struct GradientConfig {
+    /// Divides the scores before the softmax: near 0 the layers with the largest gradients are
+    /// drawn almost always, at a large one all equally often. Scores have a mean of 1.
+    #[config(default = 1.0)]
+    pub temperature: f64,
+    /// The share of the weight that all layers get equally, in [0, 1]: with a share above 0 each
+    /// keeps a chance.
+    #[config(default = 0.1)]
+    pub floor: f64,
+    /// How much of a layer's score a new period leaves, in [0, 1).
+    #[config(default = 0.5)]
+    pub decay: f64,
+}
+
+/// Draws exactly `active_layers` layers by the size of their gradients, as GRASS does
+/// (arXiv 2604.07808).
+///
+/// The measure m of a layer is the mean, over the steps of a period, of sqrt(|g|^2 / n) of its
+/// gradient g of n numbers; its score is the moving average over the periods in which it
+/// trained. Layers that never trained come first, in random order. The others have the weight
+/// `(1 - floor) softmax(m / (mean(m) temperature)) + floor / N`: dividing by the mean gives the
+/// temperature a scale that does not depend on the model or the loss, which is this crate's choice,
+/// as are the defaults. They are drawn by systematic sampling, like [`Weighted`](super::Weighted).
+///
+/// The softmax is computed by `libm`, so the same scores give the same draw on every platform.
+/// Layers that never trained leave the others a probability of 0, so the
+/// [unbiased](crate::LisaConfig::unbiased) option refuses this policy. State kept, in the run: a
+/// score of each layer.
+///
+/// # Example
+///
+/// ```
+/// use lisa::{Draw, Gradient, GradientConfig, SamplingPolicy, Scores};
+///
+/// let policy = Gradient::new(GradientConfig::new().with_temperature(0.1));
+/// let mut scores = Scores::new([100; 4]);
+/// scores.close(0, &[0, 1, 2]);
+/// for (layer, score) in [(0, 0.1), (1, 0.1), (2, 0.4)] {
+///     scores.observe(layer, score, 0.5);
+/// }
+/// let draw = Draw::new(42, 1, 4, 2).with_scores(scores);
+/// // The one that never trained, and the one with the largest gradients.
+/// assert_eq!(policy.draw(&draw), [2, 3]);
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gradient {
+    config: GradientConfig,
+}
+
+impl Gradient {
+    /// A policy with these settings.
+    #[must_use]
+    pub fn new(config: GradientConfig) -> Self {
+        Self { config }
+    }
+
+    /// The weight of each layer; they sum to 1.
+    fn weights(&self, draw: &Draw) -> Vec<f64> {
+        let scores = draw.scores.relative();
+        let largest = scores.iter().copied().fold(f64::MIN, f64::max);
+        let exponent = |m: f64| (m - largest) / self.config.temperature;
+        let weights: Vec<f64> = scores.iter().map(|&m| libm::exp(exponent(m))).collect();
+        let sum: f64 = weights.iter().sum();
+        let equal = self.config.floor / scores.len() as f64;
+        let of = |w: f64| (1.0 - self.config.floor) * w / sum + equal;
+        weights.into_iter().map(of).collect()
+    }
+}
+
+impl Default for Gradient {
+    fn default() -> Self {
+        Self::new(GradientConfig::new())
+    }
+}
+
+impl SamplingPolicy for Gradient {
+    fn name(&self) -> String {
+        let GradientConfig {
+            temperature,
+            floor,
+            decay,
+        } = self.config;
+        format!("gradient(temperature {temperature}, floor {floor}, decay {decay})")
+    }
+
+    fn draw(&self, draw: &Draw) -> Vec<usize> {
+        let mut rng = draw.rng();
+        let fresh = draw.scores.never_drawn();
+        let first = rng.choose(fresh.len(), draw.active_layers);
+        let mut drawn: Vec<usize> = first.into_iter().map(|i| fresh[i]).collect();
+        if drawn.len() < draw.active_layers {
+            let mut weights = self.weights(draw);
+            for &layer in &fresh {
+                weights[layer] = 0.0;
+            }
+            let p = systematic::inclusion(&weights, draw.active_layers - drawn.len());
+            drawn.extend(systematic::draw(&p, &mut rng));
+            drawn.sort_unstable();
+        }
+        drawn
+    }
+
+    fn observes(&self) -> Option<Observation> {
+        Some(Observation {
+            statistic: Statistic::RootMeanSquare,
+            decay: self.config.decay,
+        })
+    }
+
+    /// Refuses settings out of range.
+    fn validate(&self, _draw: &Draw) -> Result<(), LisaError> {
+        let GradientConfig {
+            temperature,
+            floor,
+            decay,
+        } = self.config;
+        let refuse = |message: String| Err(LisaError::new(ErrorKind::Policy, message));
+        if !(temperature > 0.0 && temperature.is_finite()) {
+            return refuse(format!(
+                "the temperature of gradient is {temperature}; give a finite number above 0"
+            ));
+        }
+        if !(0.0..=1.0).contains(&floor) {
+            return refuse(format!(
+                "the floor of gradient is {floor}; it must lie in [0, 1]"
+            ));
+        }
+        if !(0.0..1.0).contains(&decay) {
+            return refuse(format!(
+                "the decay of gradient is {decay}; it must lie in [0, 1)"
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Scores;
+
+    /// Scores of layers that all trained once.
+    fn scored(scores: &[f32]) -> Scores {
+        let mut all = Scores::new(vec![10; scores.len()]);
+        for (layer, &score) in scores.iter().enumerate() {
+            all.close(0, &[layer]);
+            all.observe(layer, score, 0.5);
+        }
+        all
+    }
+
+    #[test]
+    fn draws_are_the_same_on_every_platform() {
+        let scores = scored(&[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]);
+        let draws: Vec<Vec<usize>> = (1..7)
+            .map(|period| {
+                let draw = Draw::new(42, period, 8, 2).with_scores(scores.clone());
+                Gradient::default().draw(&draw)
+            })
+            .collect();
+        assert_eq!(format!("{draws:?}"), DRAWS);
+    }
+
+    const DRAWS: &str = "[[6, 7], [3, 6], [2, 4], [1, 6], [5, 6], [2, 3]]";
+
+    #[test]
+    fn layers_that_never_trained_come_first() {
+        let policy = Gradient::default();
+        let mut scores = Scores::new([10; 7]);
+        for period in 0..4 {
+            let draw = Draw::new(3, period, 7, 2).with_scores(scores.clone());
+            let layers = policy.draw(&draw);
+            assert_eq!(layers.len(), 2);
+            let fresh = scores.never_drawn();
+            let expected = fresh.len().min(2);
+            assert_eq!(
+                layers.iter().filter(|l| fresh.contains(l)).count(),
+                expected
+            );
+            for &layer in &layers {
+                scores.observe(layer, 1.0, 0.5);
+            }
+            scores.close(period, &layers);
+        }
+        assert!(scores.never_drawn().is_empty());
+    }
+
+    #[test]
+    fn frequencies_are_those_of_the_softmax_and_the_floor() {
+        let policy = Gradient::new(GradientConfig::new().with_temperature(0.5).with_floor(0.2));
+        let scores = scored(&[1.0, 1.0, 2.0, 4.0]);
+        let draw = |period| Draw::new(5, period, 4, 1).with_scores(scores.clone());
+        // Relative scores 0.5, 0.5, 1, 2; exponents 1, 1, 2, 4.
+        let e: Vec<f64> = [1.0, 1.0, 2.0, 4.0f64].map(f64::exp).to_vec();
+        let sum: f64 = e.iter().sum();
+        let mut counts = [0usize; 4];
+        for period in 0..20_000 {
+            counts[policy.draw(&draw(period))[0]] += 1;
+        }
+        let chi: f64 = counts
+            .iter()
+            .zip(&e)
+            .map(|(&n, e)| {
+                let expected = 20_000.0 * (0.8 * e / sum + 0.05);
+                (n as f64 - expected).powi(2) / expected
+            })
+            .sum();
+        // 3 degrees of freedom, 16.3 at 0.1 %.
+        assert!(chi < 16.3, "{chi} {counts:?}");
+    }
+
+    #[test]
+    fn settings_out_of_range_are_refused() {
+        let message = |config: GradientConfig| {
+            let refused = Gradient::new(config).validate(&Draw::new(0, 0, 4, 1));
+            refused.unwrap_err().to_string()
+        };
+        let config = GradientConfig::new;
+        assert!(message(config().with_temperature(0.0)).contains("temperature of gradient is 0"));
+        assert!(message(config().with_floor(1.5)).contains("floor of gradient is 1.5"));
+        assert!(message(config().with_decay(1.0)).contains("decay of gradient is 1"));
+    }
+}

@@ -1,0 +1,111 @@
+//! Systematic sampling of exactly n layers with given inclusion probabilities, which
+//! [`Weighted`](super::Weighted) and [`Gradient`](super::Gradient) share.
+//!
+//! Madow's scheme: the layers stand in random order, each as wide as its probability, on a line of
+//! length n; one random number u in [0, 1) is drawn, and the layers under u, u + 1, .. are taken.
+//! Whatever the order, a layer of width p lies under one of these points with probability p: first
+//! order inclusion is exact, which drawing one after the other with renewed weights is not. The
+//! random order lets nearly every pair of layers occur together. Tests: at the foot.
+
+use super::DrawRng;
+
+/// The probabilities of being among `n` that are proportional to the weights, with each at most 1:
+/// what exceeds it is shared by the others, again in proportion.
+///
+/// All with a positive weight where these are no more than `n`.
+pub(crate) fn inclusion(weights: &[f64], n: usize) -> Vec<f64> {
+    let largest = weights.iter().copied().fold(0.0, f64::max);
+    let mut p = vec![0.0; weights.len()];
+    let mut left: Vec<usize> = (0..weights.len()).filter(|&i| weights[i] > 0.0).collect();
+    let mut n = n;
+    loop {
+        if left.len() <= n {
+            for i in left {
+                p[i] = 1.0;
+            }
+            return p;
+        }
+        let sum: f64 = left.iter().map(|&i| weights[i] / largest).sum();
+        let share = |i: usize| n as f64 * (weights[i] / largest / sum);
+        let (sure, rest): (Vec<usize>, Vec<usize>) = left.iter().partition(|&&i| share(i) >= 1.0);
+        if sure.is_empty() {
+            for &i in &left {
+                p[i] = share(i);
+            }
+            return p;
+        }
+        n -= sure.len().min(n);
+        for i in sure {
+            p[i] = 1.0;
+        }
+        left = rest;
+    }
+}
+
+/// Draws layers with these inclusion probabilities, ascending: exactly as many as they sum to.
+pub(super) fn draw(p: &[f64], rng: &mut DrawRng) -> Vec<usize> {
+    let mut taken: Vec<usize> = (0..p.len()).filter(|&i| p[i] >= 1.0).collect();
+    let unsure: Vec<usize> = (0..p.len()).filter(|&i| p[i] > 0.0 && p[i] < 1.0).collect();
+    let points = unsure.iter().map(|&i| p[i]).sum::<f64>().round() as usize;
+    let order = rng.shuffle(unsure.len());
+    let u = rng.unit();
+    let mut end = 0.0;
+    let mut found = 0;
+    for (place, i) in order.iter().map(|&i| unsure[i]).enumerate() {
+        end += p[i];
+        // Rounding of the sum must not leave the last point without a layer.
+        let needed = points - found == unsure.len() - place;
+        if found < points && (u + (found as f64) < end || needed) {
+            taken.push(i);
+            found += 1;
+        }
+    }
+    taken.sort_unstable();
+    taken
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn probabilities_are_proportional_and_at_most_one() {
+        let cases: [(&[f64], usize, &[f64]); 6] = [
+            (&[1.0, 1.0, 2.0], 1, &[0.25, 0.25, 0.5]),
+            // 100 would have far more than 1; what is over goes to the others.
+            (&[1.0, 100.0, 3.0], 2, &[0.25, 1.0, 0.75]),
+            // Twice in a row: after 100 is sure, 10 exceeds 1 as well.
+            (&[1.0, 100.0, 10.0, 1.0], 3, &[0.5, 1.0, 1.0, 0.5]),
+            (&[0.0, 2.0, 0.0], 2, &[0.0, 1.0, 0.0]),
+            (&[1.0; 4], 4, &[1.0; 4]),
+            (&[1e300, 1e300], 1, &[0.5, 0.5]),
+        ];
+        for (weights, n, expected) in cases {
+            let found = inclusion(weights, n);
+            for (a, b) in found.iter().zip(expected) {
+                // 0 and 1 exactly: never and always.
+                let same = if b.fract() == 0.0 {
+                    a == b
+                } else {
+                    (a - b).abs() < 1e-12
+                };
+                assert!(same, "{weights:?}: {found:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn exactly_as_many_are_drawn_as_the_probabilities_sum_to() {
+        let mut rng = DrawRng::new(8, 0);
+        for n in 1..=9 {
+            let weights: Vec<f64> = (0..9).map(|i| 0.1 + f64::from(i * i)).collect();
+            let p = inclusion(&weights, n);
+            assert!((p.iter().sum::<f64>() - n as f64).abs() < 1e-12);
+            for _ in 0..500 {
+                let drawn = draw(&p, &mut rng);
+                assert_eq!(drawn.len(), n);
+                assert!(drawn.is_sorted_by(|a, b| a < b));
+            }
+        }
+    }
+}
