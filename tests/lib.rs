@@ -1,4 +1,21 @@
-//! What `system.rs`, the binary `hostile` and the fuzz targets in `fuzz/` share. The tests themselves
-//! are in `system.rs`.
+//! The tests are in `system.rs` and `docs.rs`; this library compiles the code in the pages.
 
-pub mod hostile;
+/// The pages with Rust in them, one module each.
+#[cfg(doctest)]
+mod pages {
+    macro_rules! pages {
+        ($($name:ident: $file:literal),* $(,)?) => {$(
+            #[doc = include_str!($file)]
+            mod $name {}
+        )*};
+    }
+
+    pages!(
+        readme: "../README.md",
+        own_loop: "../docs/own-loop.md",
+        burn_train: "../docs/burn-train.md",
+        hugging_face: "../docs/hugging-face.md",
+        memory: "../docs/memory.md",
+        resume: "../docs/resume.md",
+    );
+}

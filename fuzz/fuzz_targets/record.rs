@@ -1,6 +1,6 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use system_tests::hostile::records;
+use hostile_input::records;
 
 fuzz_target!(|bytes: &[u8]| records::record(bytes));

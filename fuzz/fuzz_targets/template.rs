@@ -1,6 +1,6 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use system_tests::hostile::templates;
+use hostile_input::templates;
 
 fuzz_target!(|bytes: &[u8]| templates::template(bytes));

@@ -1,7 +1,7 @@
 //! Hostile input in short: the corpus of each kind of file and a few hundred mutations of it. The
 //! binary `hostile` runs as many as one likes.
 
-use system_tests::hostile::{TARGETS, Target};
+use hostile_input::{TARGETS, Target};
 
 fn run(name: &str, runs: u64) {
     let target = Target::find(name).unwrap();

@@ -176,6 +176,18 @@ impl Iterator for Batches {
 /// # Errors
 ///
 /// An example that is longer than a row.
+///
+/// # Example
+///
+/// ```
+/// use lisa_lm::{Encoded, pack};
+///
+/// let examples: Vec<_> = [3, 4, 2].map(|n| Encoded::all_trained(vec![1; n])).into();
+/// let rows = pack(&examples, 5)?;
+/// assert_eq!(rows.len(), 2); // 3 and 2, 4
+/// assert_eq!(rows[0].segments, [0, 0, 0, 1, 1]);
+/// # Ok::<(), lisa::LisaError>(())
+/// ```
 pub fn pack(examples: &[Encoded], length: usize) -> Result<Vec<Row>, LisaError> {
     let shortest = examples.iter().map(|e| e.ids.len()).min().unwrap_or(0);
     let mut rows: Vec<(usize, Vec<&Encoded>)> = Vec::new();

@@ -16,14 +16,33 @@ use crate::config::ModelConfig;
 use crate::files::{CONFIG_BYTES, read_text};
 use crate::model::CausalLm;
 use names::Names;
+use watch::Watch;
 
 mod names;
 mod save;
 mod shards;
+mod watch;
 
-pub use save::{SaveOptions, save, write_atomically};
+pub use save::{SaveOptions, save, save_with, write_atomically};
 
 /// A folder with a `config.json` and safetensors, opened and checked as far as that costs nothing.
+///
+/// # Example
+///
+/// ```
+/// use burn::tensor::Device;
+/// use lisa_lm::{Checkpoint, LlamaConfig, ModelConfig, SaveOptions, save};
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// let device = Device::default();
+/// let model = ModelConfig::Llama(LlamaConfig::new(64, 16, 2, 2)).init(&device)?;
+/// save(&model, &folder, &SaveOptions::default())?;
+///
+/// let checkpoint = Checkpoint::open(&folder)?;
+/// let again = checkpoint.load(&device, None)?;
+/// assert_eq!(again.num_parameters(), model.num_parameters());
+/// # Ok::<(), lisa::LisaError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
     dir: PathBuf,
@@ -62,7 +81,9 @@ impl Checkpoint {
         })?;
         let config = ModelConfig::from_json(&text).map_err(|e| {
             let message = format!("{}: {}", path.display(), e.message());
-            LisaError::new(e.kind(), message).with_source(e)
+            LisaError::new(e.kind(), message)
+                .with_source(e)
+                .with_place(&path, None)
         })?;
         shards::find(&dir)?;
         Ok(Self {
@@ -98,6 +119,17 @@ impl Checkpoint {
     /// passed over), a wrong shape, a truncated file, a dtype that is not a float or that the
     /// device does not have: each by name. A shape of another rank, a tensor that is there twice.
     pub fn load(&self, device: &Device, dtype: Option<FloatDType>) -> Result<CausalLm, LisaError> {
+        self.load_with(device, dtype, |_, _| {})
+    }
+
+    /// Like [`load`](Self::load); `progress` is told, after each tensor, how many bytes were read and
+    /// how many there are.
+    pub fn load_with(
+        &self,
+        device: &Device,
+        dtype: Option<FloatDType>,
+        progress: impl Fn(u64, u64) + Send + Sync + 'static,
+    ) -> Result<CausalLm, LisaError> {
         if let Some(dtype) = dtype
             .map(DType::from)
             .filter(|dtype| !device.supports_dtype(*dtype))
@@ -137,7 +169,9 @@ impl Checkpoint {
             )));
         }
         let mut model = self.config.skeleton(device);
-        let adapter: Box<dyn ModuleAdapter> = Box::new(names.loading(dtype));
+        let total = tensors.iter().map(|tensor| tensor.byte_len() as u64).sum();
+        let watch = Watch::new(total, progress);
+        let adapter: Box<dyn ModuleAdapter> = Box::new(names.loading(dtype).watched(watch));
         let result = model.apply(tensors, None, Some(adapter), true);
         self.check(names, &result)?;
         Ok(model)

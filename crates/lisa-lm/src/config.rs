@@ -126,6 +126,22 @@ pub struct CommonConfig {
 }
 
 /// What a `config.json` describes.
+///
+/// # Example
+///
+/// ```
+/// use lisa_lm::ModelConfig;
+///
+/// let config = ModelConfig::from_json(r#"{"model_type": "llama", "vocab_size": 64,
+///     "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
+///     "num_attention_heads": 2}"#)?;
+/// assert_eq!((config.num_layers(), config.vocab_size()), (2, 64));
+/// assert_eq!(ModelConfig::from_json(&config.to_json())?, config);
+///
+/// let error = ModelConfig::from_json(r#"{"model_type": "bert"}"#).unwrap_err();
+/// assert!(error.message().contains("bert"));
+/// # Ok::<(), lisa::LisaError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub enum ModelConfig {
     /// `llama`, `mistral`, `qwen2`, `qwen3`.

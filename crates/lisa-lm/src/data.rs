@@ -79,6 +79,24 @@ pub const LINE_BYTES: usize = 64 << 20;
 /// A path that is not there, is not a regular file (a pipe would wait, a device would not end) or
 /// cannot be read, a folder without `.jsonl` files, no example at all, and, with [`OnBadLine::Stop`],
 /// the first bad line, by file, line and reason.
+///
+/// # Example
+///
+/// ```
+/// use lisa_lm::{OnBadLine, read_examples};
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("train.jsonl");
+/// # std::fs::write(&path, "{\"text\": \"a\"}\n{\"txt\": \"b\"}\n").unwrap();
+/// // One good line and one bad.
+/// let read = read_examples(&path, OnBadLine::Skip)?;
+/// assert_eq!(read.examples.len(), 1);
+/// assert_eq!(read.skipped[0].line, 2);
+///
+/// let error = read_examples(&path, OnBadLine::Stop).unwrap_err();
+/// assert_eq!(error.place().unwrap().line, Some(2));
+/// # Ok::<(), lisa::LisaError>(())
+/// ```
 pub fn read_examples(path: impl AsRef<Path>, on_bad: OnBadLine) -> Result<Examples, LisaError> {
     let path = path.as_ref();
     let mut read = Examples::default();
@@ -113,7 +131,8 @@ pub fn read_examples(path: impl AsRef<Path>, on_bad: OnBadLine) -> Result<Exampl
                 return Err(LisaError::new(
                     ErrorKind::Data,
                     format!("{bad}; correct the line, or skip bad lines"),
-                ));
+                )
+                .with_place(&bad.file, Some(bad.line)));
             }
             log::warn!("left out: {bad}");
             read.skipped.push(bad);

@@ -37,6 +37,17 @@ pub struct EncodeOptions {
 
 /// An example as tokens. `labels[i]` is `ids[i]` where the loss is taken and [`IGNORED`] elsewhere;
 /// the two are as long as each other and not shifted yet.
+///
+/// # Example
+///
+/// ```
+/// use lisa_lm::{Encoded, IGNORED};
+///
+/// // A prompt of two tokens and an answer of one.
+/// let encoded = Encoded { ids: vec![5, 6, 7], labels: vec![IGNORED, IGNORED, 7] };
+/// assert_eq!(encoded.trained(), 1);
+/// assert_eq!(Encoded::all_trained(vec![5, 6, 7]).trained(), 2);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Encoded {
     /// The token ids.
@@ -95,10 +106,32 @@ impl fmt::Display for EncodedSet {
 ///
 /// An example that the chat template or the tokenizer refuses (with its number, from 1), a maximal
 /// length below 2, and no example left.
+///
+/// # Example
+///
+/// ```no_run
+/// use lisa_lm::{EncodeOptions, LossOn, OnBadLine, Tokenizer, encode_examples, read_examples};
+///
+/// let tokenizer = Tokenizer::from_dir("my-model")?;
+/// let examples = read_examples("train.jsonl", OnBadLine::Stop)?.examples;
+/// let options = EncodeOptions { max_length: 512, loss_on: LossOn::Answer };
+/// println!("{}", encode_examples(&examples, &tokenizer, options)?);
+/// # Ok::<(), lisa::LisaError>(())
+/// ```
 pub fn encode_examples(
     examples: &[Example],
     tokenizer: &Tokenizer,
     options: EncodeOptions,
+) -> Result<EncodedSet, LisaError> {
+    encode_examples_with(examples, tokenizer, options, |_| {})
+}
+
+/// Like [`encode_examples`]; `progress` is told after each example how many are done.
+pub fn encode_examples_with(
+    examples: &[Example],
+    tokenizer: &Tokenizer,
+    options: EncodeOptions,
+    mut progress: impl FnMut(usize),
 ) -> Result<EncodedSet, LisaError> {
     if options.max_length < 2 {
         return Err(LisaError::new(
@@ -115,6 +148,7 @@ pub fn encode_examples(
             LisaError::new(e.kind(), format!("example {}: {}", index + 1, e.message()))
                 .with_source(e)
         })?;
+        progress(index + 1);
         if encoded.ids.len() > options.max_length {
             encoded.ids.truncate(options.max_length);
             encoded.labels.truncate(options.max_length);

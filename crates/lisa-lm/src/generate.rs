@@ -11,6 +11,17 @@ use crate::cache::KvCache;
 use crate::model::CausalLm;
 
 /// How to generate.
+///
+/// # Example
+///
+/// ```
+/// use lisa_lm::GenerationConfig;
+///
+/// let greedy = GenerationConfig::default();
+/// let drawn = GenerationConfig { temperature: 0.8, top_p: 0.95, seed: 1, ..greedy.clone() };
+/// assert_eq!(greedy.temperature, 0.0);
+/// assert_eq!(drawn.max_new_tokens, greedy.max_new_tokens);
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct GenerationConfig {
     /// At most this many new tokens.

@@ -12,6 +12,16 @@ use crate::rope::RopeTables;
 
 /// A batch of token ids, `[batch, seq]`, and what is known about them. Where a field is none, every
 /// row is one text without padding.
+///
+/// # Example
+///
+/// ```
+/// use burn::tensor::{Device, Int, Tensor};
+/// use lisa_lm::Input;
+///
+/// let tokens = Tensor::<2, Int>::from_data([[1, 2, 3]], &Device::default());
+/// assert!(Input::new(tokens).padding.is_none());
+/// ```
 #[derive(Clone, Debug)]
 pub struct Input {
     /// The token ids, each below the vocabulary's size.

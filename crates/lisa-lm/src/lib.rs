@@ -9,6 +9,8 @@
 //! | [`Tokenizer`], [`ChatTemplate`] | text to tokens, chats to text |
 //! | [`read_examples`], [`encode_examples`], [`Batches`] | instruction data to batches |
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod attention;
 pub mod batch;
 pub mod batches;
@@ -39,7 +41,7 @@ pub use chat::{ChatTemplate, Message};
 pub use data::{BadLine, Content, Example, Examples, OnBadLine, read_examples};
 pub use encode::{
     EncodeOptions, Encoded, EncodedSet, IGNORED, LossOn, encode_example, encode_examples,
-    encode_prompt,
+    encode_examples_with, encode_prompt,
 };
 pub use files::read_small_text;
 pub use order::{shuffled, split};
@@ -47,7 +49,7 @@ pub use tokenizer::{Tokenizer, Tokens};
 
 pub use attention::LlamaAttention;
 pub use cache::KvCache;
-pub use checkpoint::{Checkpoint, SaveOptions, save, write_atomically};
+pub use checkpoint::{Checkpoint, SaveOptions, save, save_with, write_atomically};
 pub use config::{CommonConfig, Gpt2Config, LlamaConfig, LlamaKind, ModelConfig};
 pub use generate::{GenerationConfig, generate};
 pub use gpt2::{Gpt2Attention, Gpt2ForCausalLm, Gpt2Layer, Gpt2Mlp, Gpt2Model};
@@ -56,3 +58,8 @@ pub use llama::{LlamaForCausalLm, LlamaLayer, LlamaMlp, LlamaModel};
 pub use lora::{Gpt2Lora, LlamaLora, SidePath};
 pub use model::CausalLm;
 pub use rope::{RopeConfig, RopeScaling, RopeTables};
+
+/// The code of the readme, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

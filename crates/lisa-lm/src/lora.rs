@@ -102,6 +102,21 @@ impl CausalLm {
     /// # Errors
     ///
     /// A rank of 0.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use burn::tensor::Device;
+    /// use lisa_lm::{LlamaConfig, ModelConfig};
+    ///
+    /// let device = Device::default().autodiff();
+    /// let model = ModelConfig::Llama(LlamaConfig::new(64, 16, 2, 2)).init(&device)?;
+    /// let before = model.num_parameters();
+    /// let model = model.with_lora(4, 8.0)?;
+    /// assert!(model.num_parameters() > before);
+    /// assert_eq!(model.merge_lora().num_parameters(), before);
+    /// # Ok::<(), lisa::LisaError>(())
+    /// ```
     pub fn with_lora(self, rank: usize, alpha: f64) -> Result<Self, LisaError> {
         if rank == 0 {
             return Err(LisaError::new(

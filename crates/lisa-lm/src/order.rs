@@ -8,6 +8,14 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 /// The numbers below `count` in an order that is a pure function of the seed and the epoch.
+///
+/// # Example
+///
+/// ```
+/// let order = lisa_lm::shuffled(5, 42, 0);
+/// assert_eq!(order, lisa_lm::shuffled(5, 42, 0));
+/// assert_ne!(order, lisa_lm::shuffled(5, 42, 1));
+/// ```
 #[must_use]
 pub fn shuffled(count: usize, seed: u64, epoch: u64) -> Vec<usize> {
     let mut bytes = [0; 32];
@@ -40,6 +48,14 @@ fn below(random: &mut ChaCha8Rng, bound: u64) -> u64 {
 /// # Errors
 ///
 /// A fraction outside `0.0..1.0`, and one above 0 with fewer than two items.
+///
+/// # Example
+///
+/// ```
+/// let (train, held_out) = lisa_lm::split((0..10).collect(), 0.2, 42)?;
+/// assert_eq!((train.len(), held_out.len()), (8, 2));
+/// # Ok::<(), lisa::LisaError>(())
+/// ```
 pub fn split<T>(items: Vec<T>, fraction: f64, seed: u64) -> Result<(Vec<T>, Vec<T>), LisaError> {
     if !(0.0..1.0).contains(&fraction) {
         return Err(LisaError::new(

@@ -5,6 +5,9 @@
 
 use std::error::Error;
 use std::fmt;
+use std::path::PathBuf;
+
+use crate::explain::Place;
 
 /// What part of the work an error belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -65,18 +68,29 @@ impl fmt::Display for ErrorKind {
 pub struct LisaError {
     kind: ErrorKind,
     message: String,
+    place: Option<Place>,
     #[source]
     source: Option<Box<dyn Error + Send + Sync>>,
 }
 
 impl LisaError {
-    /// An error of this kind. `message` says what was asked, what was found, and what to do.
+    /// An error of this kind. `message` says what was asked, what was found, and, behind a `; `,
+    /// what to do ([`Explained`](crate::Explained) puts that on a line of its own).
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self {
             kind,
             message: message.into(),
+            place: None,
             source: None,
         }
+    }
+
+    /// Says which line of which file is at fault.
+    #[must_use]
+    pub fn with_place(mut self, file: impl Into<PathBuf>, line: Option<usize>) -> Self {
+        let file = file.into();
+        self.place = Some(Place { file, line });
+        self
     }
 
     /// Keeps the error that caused this one; `std::error::Error::source` returns it.
@@ -96,5 +110,11 @@ impl LisaError {
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message
+    }
+
+    /// Which line of which file is at fault, where that is known.
+    #[must_use]
+    pub fn place(&self) -> Option<&Place> {
+        self.place.as_ref()
     }
 }

@@ -25,7 +25,7 @@
 //! | [`LayerMap`] | finds the layers in any module |
 //! | [`FreezeMask`], [`Schedule`], [`LisaOptimizer`] | the parts, for a trainer of your own |
 //! | [`Description`] | the split always-on, active, frozen |
-//! | [`LisaError`] | what went wrong, what was found, what to do |
+//! | [`LisaError`], [`Explained`] | what went wrong, where, what was found, what to do |
 //!
 //! # Features
 //!
@@ -33,10 +33,13 @@
 //!
 //! The crate brings no backend: choose one by a feature of `burn`.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod clip;
 mod config;
 mod describe;
 mod error;
+mod explain;
 mod importance;
 mod layers;
 #[cfg(feature = "train")]
@@ -55,6 +58,7 @@ mod step;
 pub use config::{LisaConfig, OnFreeze, PolicyConfig};
 pub use describe::{Description, LayerDescription};
 pub use error::{ErrorKind, LisaError};
+pub use explain::{Explained, Place};
 pub use importance::{Importance, NormTracker, WeightNorms};
 pub use layers::{Layer, LayerMap, Parameter};
 #[cfg(feature = "train")]

@@ -16,6 +16,18 @@ use serde::{Deserialize, Serialize};
 use crate::LayerMap;
 
 /// What the device holds of the weights of layers that do not train.
+///
+/// # Example
+///
+/// ```
+/// use lisa::FrozenWeights;
+///
+/// // A matrix of 64 rows and 64 columns: a byte, or half of one, for each number, and 64 scales.
+/// assert_eq!(FrozenWeights::Int8.bytes(&[64, 64], true), Some(4096 + 256));
+/// assert_eq!(FrozenWeights::Int4.bytes(&[64, 64], true), Some(2048 + 256));
+/// // Norms stay as they are.
+/// assert_eq!(FrozenWeights::Int8.bytes(&[64], true), None);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FrozenWeights {
     /// The weights themselves.

@@ -117,6 +117,18 @@ pub trait LayeredModel: Module {
 /// activations of one segment at a time. Time: one more forward pass of what lies above the lowest
 /// layer that trains; with `every` above 1 the last segment is not run again. Gradients are those
 /// of plain autodiff up to the order of sums.
+///
+/// # Example
+///
+/// ```
+/// use lisa::Recompute;
+///
+/// // Keep every fourth hidden state, and replay dropout with this seed.
+/// let plan = Recompute::new().with_every(4).with_dropout_seed(7);
+/// assert_ne!(plan, Recompute::new());
+/// ```
+///
+/// [`LayeredModel`] has a whole one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Recompute {
     every: usize,

@@ -1,5 +1,6 @@
 //! Fine-tunes a Hugging Face checkpoint on JSONL data: see `--help`.
 
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,9 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Result;
 use burn::tensor::Device;
 use clap::Parser;
+use finetune::importance::importance;
 use finetune::plan::plan;
-use finetune::run::{Outcome, Start, run};
-use finetune::settings::{Command, Flags};
+use finetune::report::report;
+use finetune::run::{Outcome, Start, dry_run, run};
+use finetune::settings::{Command, Flags, Task};
 
 fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
@@ -18,7 +21,7 @@ fn main() -> ExitCode {
         // What a shell reports of a program that Ctrl-C ended.
         Ok(Outcome::Stopped) => ExitCode::from(130),
         Err(error) => {
-            eprintln!("error: {error:#}");
+            anstream::eprint!("{}", report(&error));
             ExitCode::FAILURE
         }
     }
@@ -26,6 +29,17 @@ fn main() -> ExitCode {
 
 fn start() -> Result<Outcome> {
     let command = Command::parse();
+    match &command.task {
+        Some(Task::Completions { shell }) => {
+            std::io::stdout().write_all(&Command::completions(*shell))?;
+            return Ok(Outcome::Finished);
+        }
+        Some(Task::Importance(options)) => {
+            importance(options, &Device::default())?;
+            return Ok(Outcome::Finished);
+        }
+        None => {}
+    }
     let file = match &command.config {
         Some(path) => Flags::from_toml(path)?,
         None => Flags::default(),
@@ -33,6 +47,15 @@ fn start() -> Result<Outcome> {
     if command.plan {
         let settings = command.flags.or(file).resolve(None)?;
         print!("{}", plan(&settings, command.budget, &Device::default())?);
+        return Ok(Outcome::Finished);
+    }
+    let start = match (command.resume, command.overwrite) {
+        (true, _) => Start::Resume,
+        (_, true) => Start::Overwrite,
+        _ => Start::Fresh,
+    };
+    if command.dry_run {
+        dry_run(command.flags.or(file), start, &Device::default())?;
         return Ok(Outcome::Finished);
     }
     let stop = Arc::new(AtomicBool::new(false));
@@ -44,10 +67,5 @@ fn start() -> Result<Outcome> {
         }
         eprintln!("\nstopping after this step, with a checkpoint; once more to stop at once");
     })?;
-    let start = match (command.resume, command.overwrite) {
-        (true, _) => Start::Resume,
-        (_, true) => Start::Overwrite,
-        _ => Start::Fresh,
-    };
     run(command.flags.or(file), start, &Device::default(), &stop)
 }

@@ -1,12 +1,60 @@
-//! `--plan`: what each method would need, from the configuration of the model alone.
+//! What a run would need: `--plan`, each method from the configuration of the model alone, and
+//! `--dry-run`, one run of a model that is there.
 
 use anyhow::{Context, Result};
 use burn::module::ParamGroup;
 use burn::tensor::{Device, FloatDType};
 use lisa::{FrozenWeights, LisaConfig, Planned, plan_for, plan_lora};
-use lisa_lm::ModelConfig;
+use lisa_lm::{CausalLm, ModelConfig};
 
-use crate::settings::{Dtype, Settings};
+use crate::method::lisa_config;
+use crate::metrics::show;
+use crate::settings::{Dtype, Method, Settings};
+
+/// What the run that is asked for needs on its device, in words; no row has more than `longest`
+/// tokens.
+pub fn of(
+    settings: &Settings,
+    model: &CausalLm,
+    device: &Device,
+    longest: usize,
+) -> Result<String> {
+    let run = Planned {
+        sequence: longest,
+        ..planned(settings, device)
+    };
+    let plan = if settings.method == Method::Lora {
+        plan_lora(model, settings.lora_rank, true, run)?
+    } else {
+        plan_for(model, &lisa_config(settings, model)?, run)?
+    };
+    let recomputed = settings.recompute > 0;
+    let activations = if recomputed { 0 } else { plan.activations };
+    let mut text = format!(
+        "memory, planned for {} rows of {longest} tokens:\n",
+        run.batch
+    );
+    for (name, bytes) in [
+        ("weights", plan.weights),
+        ("gradients", plan.gradients),
+        ("moments", plan.moments),
+        ("master weights", plan.masters),
+        ("activations", activations),
+        ("on the host", plan.host),
+    ] {
+        text.push_str(&format!("  {name:<16}{:>10}\n", show(bytes)));
+    }
+    let (low, high) = (show(plan.peak_recomputed), show(plan.peak));
+    text.push_str(&match (recomputed, settings.update_in_backward) {
+        (false, _) => format!("  {:<16}{high:>10}\n", "peak"),
+        (true, true) => format!("  {:<16}{low:>10}\n", "peak"),
+        (true, false) => format!(
+            "  {:<16}{low:>10} with --update-in-backward, which this run does without, to {high}\n",
+            "peak"
+        ),
+    });
+    Ok(text)
+}
 
 /// The table; `budget` in GB says which fit.
 pub fn plan(settings: &Settings, budget: Option<f64>, device: &Device) -> Result<String> {
@@ -15,17 +63,7 @@ pub fn plan(settings: &Settings, budget: Option<f64>, device: &Device) -> Result
         .with_context(|| format!("cannot read `{}`", path.display()))?;
     // Parameters stay lazy: nothing is allocated.
     let model = ModelConfig::from_json(&text)?.init(&device.clone().autodiff())?;
-    let dtype = match settings.dtype {
-        Dtype::F32 => FloatDType::F32,
-        Dtype::Bf16 => FloatDType::BF16,
-        Dtype::F16 => FloatDType::F16,
-    };
-    let run = Planned {
-        batch: settings.batch_size,
-        sequence: settings.max_length,
-        dtype,
-        flex: device.memory_pool_usage().is_none(),
-    };
+    let run = planned(settings, device);
     let lisa = LisaConfig::new()
         .with_active_layers(settings.active_layers.min(model.num_layers()))
         .with_master_weights(!settings.no_master_weights);
@@ -95,4 +133,19 @@ pub fn plan(settings: &Settings, budget: Option<f64>, device: &Device) -> Result
         ));
     }
     Ok(text)
+}
+
+/// The shape of a step.
+fn planned(settings: &Settings, device: &Device) -> Planned {
+    Planned {
+        batch: settings.batch_size,
+        sequence: settings.max_length,
+        dtype: match settings.dtype {
+            Dtype::F32 => FloatDType::F32,
+            Dtype::Bf16 => FloatDType::BF16,
+            Dtype::F16 => FloatDType::F16,
+        },
+        flex: device.memory_pool_usage().is_none(),
+        lowest_active: 0,
+    }
 }

@@ -4,15 +4,14 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, FloatDType, Int, Tensor};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use lisa::{Pass, Recompute};
 use lisa_lm::{
     Batch, BatchOptions, Batches, CausalLm, Checkpoint, EncodeOptions, Encoded, Example, Input,
-    LossOn, OnBadLine, Position, SaveOptions, Tokenizer, encode_examples, read_examples,
+    LossOn, OnBadLine, Position, SaveOptions, Tokenizer, encode_examples_with, read_examples,
     write_atomically,
 };
 use serde_json::json;
@@ -21,6 +20,7 @@ use crate::checkpoints::{self, State};
 use crate::evaluate::{Evaluate, Evaluation, held_out_loss};
 use crate::method::Trainer;
 use crate::metrics::{Line, Metrics, memory_bytes, peak_bytes, show};
+use crate::progress::{Slow, bar};
 use crate::settings::{Dtype, Flags, Method, Settings};
 
 /// How a run ended.
@@ -47,16 +47,51 @@ pub enum Start {
 const MOST_SKIPPED: usize = 10;
 
 /// A run's data, as examples and as tokens.
-struct Data {
-    train: Vec<Encoded>,
+pub(crate) struct Data {
+    pub(crate) train: Vec<Encoded>,
     held_out: Vec<Encoded>,
     held_out_examples: Vec<Example>,
+    in_words: String,
+}
+
+impl Data {
+    /// The most tokens of a row.
+    fn longest(&self, settings: &Settings) -> usize {
+        let longest = self.train.iter().map(|example| example.ids.len()).max();
+        match settings.pack {
+            true => settings.max_length,
+            false => longest.unwrap_or(settings.max_length),
+        }
+    }
+
+    /// How many tokens there are, and how many so many batches see.
+    fn describe(&self, batches: &Batches, number: u64) {
+        println!("{}", self.in_words);
+        let tokens: usize = self.train.iter().map(|example| example.ids.len()).sum();
+        let epochs = number as f64 / batches.per_epoch().max(1) as f64;
+        println!(
+            "{} rows, {} batches an epoch; {number} batches see the data {epochs:.2} times, \
+             about {:.0} tokens",
+            batches.rows(),
+            batches.per_epoch(),
+            tokens as f64 * epochs
+        );
+    }
 }
 
 /// Runs the job. `stop` set at any time ends it after the step in hand, with a checkpoint.
+pub fn run(flags: Flags, start: Start, device: &Device, stop: &AtomicBool) -> Result<Outcome> {
+    job(flags, start, device, Some(stop))
+}
+
+/// Loads all that the job needs, prints what will train and what it will take, and writes nothing.
+pub fn dry_run(flags: Flags, start: Start, device: &Device) -> Result<()> {
+    job(flags, start, device, None).map(drop)
+}
+
 // It reads from top to bottom; in parts it would have to be put together again.
 #[allow(clippy::too_many_lines)]
-pub fn run(flags: Flags, start: Start, device: &Device, stop: &AtomicBool) -> Result<Outcome> {
+fn job(flags: Flags, start: Start, device: &Device, stop: Option<&AtomicBool>) -> Result<Outcome> {
     let (flags, saved) = if start == Start::Resume {
         let out = flags.clone().resolve(None)?.out;
         let (path, state) = checkpoints::newest(&out)?;
@@ -67,6 +102,12 @@ pub fn run(flags: Flags, start: Start, device: &Device, stop: &AtomicBool) -> Re
     let model_dir = crate::hub::folder(&flags.clone().resolve(None)?.model)?;
     let checkpoint = Checkpoint::open(&model_dir)?;
     let settings = flags.resolve(stored_dtype(&checkpoint))?;
+    ensure!(
+        device.supports_dtype(dtype_of(settings.dtype)),
+        "{} does not compute in {:?}; give another type by --dtype",
+        device_name(device),
+        settings.dtype
+    );
     if let Some((_, state)) = &saved {
         let made_with = state.settings.clone().resolve(None)?;
         if let Some(difference) = settings.differs(&made_with) {
@@ -80,16 +121,31 @@ pub fn run(flags: Flags, start: Start, device: &Device, stop: &AtomicBool) -> Re
             settings.out.display()
         );
     }
-    std::fs::create_dir_all(&settings.out)
-        .with_context(|| format!("cannot make the folder `{}`", settings.out.display()))?;
+    if stop.is_some() {
+        std::fs::create_dir_all(&settings.out)
+            .with_context(|| format!("cannot make the folder `{}`", settings.out.display()))?;
+    }
 
     // 1. Tokens and weights.
     let tokenizer = Tokenizer::from_dir(&model_dir)?;
     let data = read(&settings, &tokenizer, &checkpoint)?;
     device.seed(settings.seed);
     let training_device = device.clone().autodiff();
-    let model = checkpoint.load(&training_device, Some(dtype_of(settings.dtype)))?;
+    let slow = Slow::bytes("reading the weights");
+    let dtype = Some(dtype_of(settings.dtype));
+    let model = checkpoint.load_with(&training_device, dtype, move |done, all| {
+        slow.set(done, all);
+    })?;
     let layers = model.num_layers();
+    let planned = match stop {
+        None => Some(crate::plan::of(
+            &settings,
+            &model,
+            device,
+            data.longest(&settings),
+        )?),
+        Some(_) => None,
+    };
 
     // 2. The method, and where a resumed run stands.
     let (trainer, model) = Trainer::new(&settings, model)?;
@@ -124,6 +180,16 @@ pub fn run(flags: Flags, start: Start, device: &Device, stop: &AtomicBool) -> Re
         settings.accumulation,
         settings.batch_size
     );
+    let Some(stop) = stop else {
+        if let Some((path, _)) = &saved {
+            checkpoints::load(path, model, trainer)?;
+            println!("the checkpoint {} loads", path.display());
+        }
+        data.describe(&batches, steps * settings.accumulation as u64);
+        print!("{}", planned.unwrap_or_default());
+        println!("dry run: nothing was trained and nothing written");
+        return Ok(Outcome::Finished);
+    };
 
     let evaluate = Evaluate {
         tokenizer: &tokenizer,
@@ -157,7 +223,7 @@ pub fn run(flags: Flags, start: Start, device: &Device, stop: &AtomicBool) -> Re
     let mut metrics = Metrics::open(settings.out.join("metrics.jsonl"), state.step)?;
 
     // 3. Train.
-    let bar = progress(steps, state.step);
+    let bar = bar(steps, state.step);
     let started = Instant::now();
     let seconds_before = state.seconds;
     let mut skipped = 0;
@@ -221,6 +287,7 @@ pub fn run(flags: Flags, start: Start, device: &Device, stop: &AtomicBool) -> Re
 
         let stopping = stop.load(Ordering::SeqCst) && state.step < steps;
         if stopping || (every(settings.checkpoint_every) && state.step < steps) {
+            bar.set_message("saving a checkpoint");
             let path = checkpoints::save(&settings.out, &trainer.exact(&model), &trainer, &state)?;
             if stopping {
                 bar.abandon();
@@ -246,7 +313,10 @@ pub fn run(flags: Flags, start: Start, device: &Device, stop: &AtomicBool) -> Re
         source: Some(&checkpoint),
         ..SaveOptions::default()
     };
-    lisa_lm::save(&model, &folder, &options)?;
+    let slow = Slow::bytes("writing the model");
+    lisa_lm::save_with(&model, &folder, &options, move |done, all| {
+        slow.set(done, all);
+    })?;
     let after = evaluation("after", &evaluate, &model, device)?;
     for (step, loss) in [(0, state.before.loss), (steps, after.loss)] {
         metrics.lines.push(Line {
@@ -262,6 +332,7 @@ pub fn run(flags: Flags, start: Start, device: &Device, stop: &AtomicBool) -> Re
     }
     metrics.lines.sort_by_key(|line| line.step);
     crate::plot::losses(&metrics.lines, layers, &settings.out.join("losses.svg"))?;
+    crate::plot::memory(&metrics.lines, &settings.out.join("memory.svg"))?;
     let summary = json!({
         "settings": settings.to_flags(),
         "steps": steps,
@@ -319,7 +390,7 @@ pub fn input_of(batch: &Batch, device: &Device) -> (Input, Tensor<2, Int>) {
 }
 
 /// What is left of a step behind its forward pass.
-enum Work {
+pub(crate) enum Work {
     /// The update.
     Gradients(GradientsParams),
     /// The backward pass, in which each layer is updated.
@@ -342,7 +413,7 @@ fn forward(
 
 /// Gradients of one optimizer step, its mean loss, and how many tokens it saw. Each target counts
 /// the same, in whichever batch of the step it is.
-fn accumulate(
+pub(crate) fn accumulate(
     model: &CausalLm,
     batches: &mut Batches,
     settings: &Settings,
@@ -377,7 +448,11 @@ fn accumulate(
     (Work::Gradients(accumulator.grads()), mean, tokens)
 }
 
-fn read(settings: &Settings, tokenizer: &Tokenizer, checkpoint: &Checkpoint) -> Result<Data> {
+pub(crate) fn read(
+    settings: &Settings,
+    tokenizer: &Tokenizer,
+    checkpoint: &Checkpoint,
+) -> Result<Data> {
     let longest = checkpoint.config().max_positions();
     let options = EncodeOptions {
         max_length: settings.max_length.min(longest),
@@ -401,11 +476,18 @@ fn read(settings: &Settings, tokenizer: &Tokenizer, checkpoint: &Checkpoint) -> 
     if held_out.is_empty() {
         bail!("no example is held out; give --validation FILE or --validation-split above 0");
     }
-    let train = encode_examples(&train, tokenizer, options)?;
+    let encode = |examples: &[Example]| {
+        let (bar, all) = (Slow::items("tokenizing"), examples.len() as u64);
+        encode_examples_with(examples, tokenizer, options, |done| {
+            bar.set(done as u64, all);
+        })
+    };
+    let train = encode(&train)?;
     log::info!("training: {train}");
-    let held = encode_examples(&held_out, tokenizer, options)?;
+    let held = encode(&held_out)?;
     log::info!("held out: {held}");
     Ok(Data {
+        in_words: format!("training: {train}\nheld out: {held}"),
         train: train.examples,
         held_out_examples: held.sources.iter().map(|&i| held_out[i].clone()).collect(),
         held_out: held.examples,
@@ -418,7 +500,7 @@ fn evaluation(
     model: &CausalLm,
     device: &Device,
 ) -> Result<Evaluation> {
-    let bar = progress(evaluate.answers.min(evaluate.examples.len()) as u64, 0);
+    let bar = bar(evaluate.answers.min(evaluate.examples.len()) as u64, 0);
     bar.set_message(format!("evaluating {when} training"));
     let result = evaluate.run(model, device, || bar.inc(1))?;
     bar.finish_and_clear();
@@ -426,16 +508,7 @@ fn evaluation(
     Ok(result)
 }
 
-fn progress(length: u64, done: u64) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
-    let style = ProgressStyle::with_template("{bar:24} {pos}/{len} {eta:>4}  {msg}");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar.set_position(done);
-    bar.reset_eta();
-    bar
-}
-
-fn stored_dtype(checkpoint: &Checkpoint) -> Option<Dtype> {
+pub(crate) fn stored_dtype(checkpoint: &Checkpoint) -> Option<Dtype> {
     match checkpoint.config().common().dtype? {
         FloatDType::BF16 => Some(Dtype::Bf16),
         FloatDType::F16 => Some(Dtype::F16),
@@ -443,7 +516,7 @@ fn stored_dtype(checkpoint: &Checkpoint) -> Option<Dtype> {
     }
 }
 
-fn dtype_of(dtype: Dtype) -> FloatDType {
+pub(crate) fn dtype_of(dtype: Dtype) -> FloatDType {
     match dtype {
         Dtype::F32 => FloatDType::F32,
         Dtype::Bf16 => FloatDType::BF16,

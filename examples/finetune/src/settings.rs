@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
-use clap::{Args, Parser, ValueEnum};
+use anyhow::{Context, Result, ensure};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use lisa::{ErrorKind, LisaError};
 use serde::{Deserialize, Serialize};
 
 /// Fine-tunes a Hugging Face checkpoint on JSONL data and writes a Hugging Face checkpoint.
@@ -12,24 +14,52 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Parser)]
 #[command(version, args_override_self = true)]
 pub struct Command {
-    /// Settings from a TOML file; keys are the long names of the flags. Flags win.
-    #[arg(long, value_name = "FILE.toml")]
+    /// What to do instead.
+    #[command(subcommand)]
+    pub task: Option<Task>,
+    /// Settings from a TOML file; keys are the long names of the flags, and flags win
+    #[arg(long, value_name = "FILE.toml", help_heading = "Run")]
     pub config: Option<PathBuf>,
-    /// Go on from the newest checkpoint in the output folder, with the settings it was made with.
-    #[arg(long)]
+    /// Go on from the newest checkpoint in the output folder, with the settings it was made with
+    #[arg(long, help_heading = "Run")]
     pub resume: bool,
-    /// Replace the run that the output folder holds.
-    #[arg(long, conflicts_with = "resume")]
+    /// Replace the run that the output folder holds
+    #[arg(long, conflicts_with = "resume", help_heading = "Run")]
     pub overwrite: bool,
-    /// Print what each method would need, from `config.json` alone, and run nothing.
-    #[arg(long)]
+    /// Load everything, print what trains and what it will need, and write nothing
+    #[arg(long, conflicts_with = "plan", help_heading = "Run")]
+    pub dry_run: bool,
+    /// Print what each method would need, from `config.json` alone, and run nothing
+    #[arg(long, help_heading = "Run")]
     pub plan: bool,
-    /// With --plan: the memory there is, in GB.
-    #[arg(long, value_name = "GB", requires = "plan")]
+    /// With --plan: the memory there is, in GB
+    #[arg(long, value_name = "GB", requires = "plan", help_heading = "Run")]
     pub budget: Option<f64>,
     /// The settings that flags give.
     #[command(flatten)]
     pub flags: Flags,
+}
+
+/// What else the program does.
+#[derive(Debug, Subcommand)]
+pub enum Task {
+    /// Measure weight norms under LoRA and under full training, for --policy weighted
+    Importance(Box<crate::importance::Options>),
+    /// Print a completion script for a shell
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+}
+
+impl Command {
+    /// A completion script for a shell, of the program's name.
+    #[must_use]
+    pub fn completions(shell: Shell) -> Vec<u8> {
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Self::command(), "finetune", &mut script);
+        script
+    }
 }
 
 /// Which parameters train.
@@ -48,10 +78,32 @@ pub enum Method {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Policy {
-    /// Exactly the wanted number of layers.
+    /// Exactly the wanted number of layers
     Uniform,
-    /// Each layer by its own coin.
+    /// Each layer by its own coin
     Bernoulli,
+    /// Exactly the wanted number, by --importance or --probabilities
+    Weighted,
+    /// One after the other, in --order
+    Cyclic,
+    /// Exactly the wanted number, by the size of their gradients
+    Gradient,
+    /// As many as --share of the parameters allows, by the size of their gradients
+    Budget,
+    /// The layers of --fixed-layers, always
+    Fixed,
+}
+
+/// The order of `--policy cyclic`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Order {
+    /// From the first to the last
+    Ascending,
+    /// From the last to the first
+    Descending,
+    /// Anew each time all were drawn
+    Shuffled,
 }
 
 /// What happens to the moments of a layer that freezes.
@@ -171,9 +223,27 @@ settings! {
     /// What draws the layers [default: uniform]
     #[arg(long, value_enum, help_heading = "Method")]
     policy: Policy = Policy::Uniform;
-    /// Bernoulli's probability of each layer, by commas [default: active layers / layers]
+    /// What `finetune importance` wrote, for --policy weighted or bernoulli
+    #[arg(long, value_name = "FILE.json", help_heading = "Method")]
+    importance: PathBuf = PathBuf::new();
+    /// The same by hand: a number for each layer, by commas [default of bernoulli: active layers / layers]
     #[arg(long, value_delimiter = ',', value_name = "P,P,..", help_heading = "Method")]
     probabilities: Vec<f64> = Vec::new();
+    /// The order of --policy cyclic [default: shuffled]
+    #[arg(long, value_enum, help_heading = "Method")]
+    order: Order = Order::Shuffled;
+    /// The layers of --policy fixed, counted from 0, by commas
+    #[arg(long, value_delimiter = ',', value_name = "LAYER,..", help_heading = "Method")]
+    fixed_layers: Vec<usize> = Vec::new();
+    /// Share of the layers' parameters that --policy budget trains at a time [default: 0.25]
+    #[arg(long, value_name = "SHARE", help_heading = "Method")]
+    share: f64 = 0.25;
+    /// Draw parts of layers: what has one of these in its path, and the rest, such as attn
+    #[arg(long, value_delimiter = ',', value_name = "PART,..", help_heading = "Method")]
+    split: Vec<String> = Vec::new();
+    /// Scale the gradients of a layer by 1 over its probability
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", help_heading = "Method")]
+    unbiased: bool = false;
     /// What happens to the moments of a layer that freezes [default: drop]
     #[arg(long, value_enum, help_heading = "Method")]
     moments: Moments = Moments::Drop;
@@ -263,8 +333,16 @@ impl Flags {
     pub fn from_toml(path: &Path) -> Result<Self> {
         let text = lisa_lm::read_small_text(path)
             .with_context(|| format!("cannot read the settings `{}`", path.display()))?;
-        toml::from_str(&text)
-            .with_context(|| format!("cannot use the settings `{}`", path.display()))
+        toml::from_str(&text).map_err(|error: toml::de::Error| {
+            let line = error
+                .span()
+                .map(|span| text[..span.start.min(text.len())].lines().count().max(1));
+            let message = format!("cannot use the settings `{}`", path.display());
+            LisaError::new(ErrorKind::Config, message)
+                .with_place(path, line)
+                .with_source(error)
+                .into()
+        })
     }
 
     /// All settings, checked; `dtype` is what the checkpoint has where none is asked for.
@@ -287,6 +365,32 @@ impl Flags {
 }
 
 impl Settings {
+    /// Refuses options of one policy that are given with another, and a policy without its options.
+    fn check_policy(&self) -> Result<()> {
+        use Policy::{Bernoulli, Fixed, Weighted};
+        let by_layer = matches!(self.policy, Bernoulli | Weighted);
+        let file = !self.importance.as_os_str().is_empty();
+        let given = !self.probabilities.is_empty();
+        ensure!(
+            by_layer || !(file || given),
+            "--importance and --probabilities are for --policy weighted and bernoulli; add one of them"
+        );
+        ensure!(
+            !(file && given),
+            "--importance and --probabilities are both given; leave one out"
+        );
+        ensure!(
+            self.policy != Weighted || file || given,
+            "--policy weighted needs a weight for each layer: run `finetune importance` and give its \
+             --importance FILE.json, or --probabilities P,P,.."
+        );
+        ensure!(
+            (self.policy == Fixed) != self.fixed_layers.is_empty(),
+            "--policy fixed and --fixed-layers LAYER,.. go together; give both or neither"
+        );
+        Ok(())
+    }
+
     fn check(&self) -> Result<()> {
         let positive = [
             ("batch-size", self.batch_size),
@@ -308,19 +412,15 @@ impl Settings {
                 "--{name} is {share}; give a share of 0 to 1"
             );
         }
-        ensure!(
-            self.max_grad_norm >= 0.0,
-            "--max-grad-norm is {}",
-            self.max_grad_norm
-        );
-        ensure!(
-            self.weight_decay >= 0.0,
-            "--weight-decay is {}",
-            self.weight_decay
-        );
+        for (name, value) in [
+            ("max-grad-norm", self.max_grad_norm),
+            ("weight-decay", self.weight_decay),
+        ] {
+            ensure!(value >= 0.0, "--{name} is {value}; give 0 or more");
+        }
         ensure!(
             self.steps > 0 || (self.epochs > 0.0 && self.epochs.is_finite()),
-            "--steps is 0 and --epochs is {}, so there is nothing to do",
+            "--steps is 0 and --epochs is {}, so there is nothing to do; give one above 0",
             self.epochs
         );
         if self.update_in_backward {
@@ -347,11 +447,9 @@ impl Settings {
         );
         ensure!(
             self.recompute == 0 || self.method != Method::Lora,
-            "--recompute is not there for --method lora"
+            "--recompute is not there for --method lora; leave one out"
         );
-        if !self.probabilities.is_empty() && self.policy != Policy::Bernoulli {
-            bail!("--probabilities are Bernoulli's; add --policy bernoulli");
-        }
+        self.check_policy()?;
         Ok(())
     }
 
@@ -374,7 +472,13 @@ impl Settings {
             active_layers,
             period,
             policy,
+            importance,
             probabilities,
+            order,
+            fixed_layers,
+            share,
+            split,
+            unbiased,
             moments,
             freeze,
             dtype,
@@ -432,6 +536,65 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains("active-layer"), "{error}");
+    }
+
+    #[test]
+    fn a_mistake_in_the_file_is_shown_where_it_stands() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run.toml");
+        std::fs::write(&path, "lr = 0.1\n\nperiod = \"ten\"\n").unwrap();
+        let error = Flags::from_toml(&path).unwrap_err();
+        let place = error.downcast_ref::<LisaError>().unwrap().place().cloned();
+        assert_eq!(place.unwrap().to_string(), format!("{}:3", path.display()));
+        assert!(format!("{error:#}").contains("invalid type: string \"ten\""));
+    }
+
+    #[test]
+    fn the_help_says_each_default_and_it_is_the_default() {
+        let wanted = Flags::default().resolve(None).unwrap();
+        let mut command = Command::command();
+        command.build();
+        let mut checked = 0;
+        for argument in command.get_arguments() {
+            let name = argument.get_long().unwrap();
+            let help = argument.get_help().unwrap().to_string();
+            let in_words = ["model", "data", "dtype", "probabilities"].contains(&name);
+            let Some((_, default)) = help.split_once("[default: ") else {
+                // Switches are off and lists empty; what is no setting has no default.
+                let takes = argument.get_num_args().is_some_and(|n| n.min_values() > 0);
+                let none = ["config", "budget", "validation", "freeze"];
+                assert!(!takes || none.contains(&name), "--{name} names no default");
+                continue;
+            };
+            if in_words {
+                continue;
+            }
+            let value = default.trim_end_matches(']');
+            let line = ["finetune".to_owned(), format!("--{name}={value}")];
+            let given = Command::try_parse_from(line).unwrap().flags;
+            assert_ne!(given, Flags::default(), "--{name}");
+            assert_eq!(given.resolve(None).unwrap(), wanted, "--{name}");
+            checked += 1;
+        }
+        assert!(checked > 20);
+    }
+
+    #[test]
+    fn every_option_stands_under_a_heading() {
+        for argument in Command::command().get_arguments() {
+            let name = argument.get_id();
+            assert!(argument.get_help_heading().is_some(), "{name}");
+        }
+    }
+
+    #[test]
+    fn completions_know_the_flags_and_their_values() {
+        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish, Shell::PowerShell] {
+            let script = String::from_utf8(Command::completions(shell)).unwrap();
+            for word in ["active-layers", "bernoulli", "dry-run"] {
+                assert!(script.contains(word), "{shell}: {word}");
+            }
+        }
     }
 
     #[test]

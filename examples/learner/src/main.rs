@@ -9,6 +9,7 @@ mod remote;
 mod text;
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 use burn::data::dataloader::DataLoaderBuilder;
@@ -24,7 +25,7 @@ use burn::train::{
     SupervisedTraining, TrainingStrategy,
 };
 use clap::{Parser, ValueEnum};
-use lisa::LisaConfig;
+use lisa::{Explained, LisaConfig};
 use lisa_lm::{
     Checkpoint, EncodeOptions, Encoded, LossOn, OnBadLine, SaveOptions, Tokenizer, encode_examples,
     read_examples, save,
@@ -137,11 +138,21 @@ fn strategy(arguments: &Arguments, devices: Vec<Device>) -> ExecutionStrategy {
     }
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match start() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{}", Explained::new(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start() -> Result<()> {
     let arguments = Arguments::parse();
     ensure!(
         arguments.batch_size > 0 && arguments.accumulation > 0 && arguments.devices > 0,
-        "--batch-size, --accumulation and --devices must be at least 1"
+        "--batch-size, --accumulation or --devices is 0; give at least 1"
     );
     #[cfg(feature = "remote")]
     if let Some(port) = arguments.serve {
@@ -224,7 +235,7 @@ fn main() -> Result<()> {
             let file = arguments.out.join(format!("checkpoint/{part}-{epoch}.bpk"));
             ensure!(
                 file.is_file(),
-                "there is no whole checkpoint of epoch {epoch}: `{}` is not there",
+                "there is no whole checkpoint of epoch {epoch}: `{}` is not there; give another",
                 file.display()
             );
         }

@@ -10,6 +10,7 @@ use burn::store::{
 };
 use burn::tensor::{DType, FloatDType};
 
+use super::watch::Watch;
 use crate::config::ModelConfig;
 
 const HEAD: &str = "lm_head.weight";
@@ -82,6 +83,7 @@ impl Names {
             names: self,
             cast,
             inner: PyTorchToBurnAdapter,
+            watch: None,
         }
     }
 
@@ -90,6 +92,7 @@ impl Names {
             names: self,
             cast: None,
             inner: BurnToPyTorchAdapter,
+            watch: None,
         }
     }
 }
@@ -100,12 +103,27 @@ pub(super) struct Layout<A> {
     names: Names,
     cast: Option<FloatCastAdapter>,
     inner: A,
+    watch: Option<Watch>,
+}
+
+impl<A> Layout<A> {
+    /// The same, telling how far it has come.
+    pub(super) fn watched(self, watch: Watch) -> Self {
+        Self {
+            watch: Some(watch),
+            ..self
+        }
+    }
 }
 
 impl<A: ModuleAdapter + Clone + 'static> ModuleAdapter for Layout<A> {
     fn adapt(&self, tensor: PackTensor, context: ModuleContext<'_>) -> PackTensor {
         let is_linear_weight = context.module_type() == Some("Struct:Linear")
             && tensor.name.rsplit('.').next() == Some("weight");
+        let tensor = match &self.watch {
+            Some(watch) => watch.tensor(tensor),
+            None => tensor,
+        };
         let tensor = match &self.cast {
             Some(cast) => cast.adapt(tensor, context),
             None => tensor,

@@ -17,6 +17,7 @@ use lisa::{ErrorKind, LisaError};
 use super::Checkpoint;
 use super::names::Names;
 use super::shards::{INDEX, Index, SINGLE};
+use super::watch::Watch;
 use crate::config::with_dtype;
 use crate::files::{TOKENIZER_BYTES, read};
 use crate::model::CausalLm;
@@ -78,9 +79,20 @@ pub fn save(
     dir: impl AsRef<Path>,
     options: &SaveOptions<'_>,
 ) -> Result<(), LisaError> {
+    save_with(model, dir, options, |_, _| {})
+}
+
+/// Like [`save`]; `progress` is told, after each tensor, how many bytes were written and how many
+/// there are.
+pub fn save_with(
+    model: &CausalLm,
+    dir: impl AsRef<Path>,
+    options: &SaveOptions<'_>,
+    progress: impl Fn(u64, u64) + Send + Sync + 'static,
+) -> Result<(), LisaError> {
     let dir = dir.as_ref();
     fs::create_dir_all(dir).map_err(|e| refuse("make", dir, e))?;
-    let files = weights(model, dir, options.max_shard_bytes)?;
+    let files = weights(model, dir, options.max_shard_bytes, progress)?;
     write_atomically(
         &dir.join("config.json"),
         config_text(model, options.source).as_bytes(),
@@ -98,7 +110,12 @@ pub fn save(
 }
 
 /// Writes the weights and the index where one is needed; gives the names of the files.
-fn weights(model: &CausalLm, dir: &Path, limit: usize) -> Result<BTreeSet<String>, LisaError> {
+fn weights(
+    model: &CausalLm,
+    dir: &Path,
+    limit: usize,
+    progress: impl Fn(u64, u64) + Send + Sync + 'static,
+) -> Result<BTreeSet<String>, LisaError> {
     let names = Names::of(&model.config());
     let mut shards: Vec<Vec<String>> = Vec::new();
     let (mut total, mut filled) = (0, 0);
@@ -116,6 +133,7 @@ fn weights(model: &CausalLm, dir: &Path, limit: usize) -> Result<BTreeSet<String
             }
         }
     }
+    let watch = Watch::new(total as u64, progress);
     let count = shards.len();
     let mut index = Index {
         metadata: serde_json::Map::from_iter([("total_size".to_owned(), total.into())]),
@@ -129,7 +147,7 @@ fn weights(model: &CausalLm, dir: &Path, limit: usize) -> Result<BTreeSet<String
         };
         let path = dir.join(&file);
         let mut store = SafetensorsStore::from_file(&path)
-            .with_to_adapter(names.saving())
+            .with_to_adapter(names.saving().watched(watch.clone()))
             .skip_enum_variants(true)
             .with_full_paths(shard.clone())
             .clear_metadata()

@@ -101,6 +101,33 @@ fn what_is_saved_loads_bit_equal_in_one_file_and_in_shards() {
 }
 
 #[test]
+fn progress_counts_every_byte_once_in_both_directions() {
+    use std::sync::{Arc, Mutex};
+    let told: Arc<Mutex<Vec<(u64, u64)>>> = Arc::default();
+    let tell = |told: &Arc<Mutex<Vec<(u64, u64)>>>| {
+        let told = told.clone();
+        move |done, total| told.lock().unwrap().push((done, total))
+    };
+    let source = Checkpoint::open(fixture("llama")).unwrap();
+    let model = source
+        .load_with(&Device::default(), None, tell(&told))
+        .unwrap();
+    let bytes = 4 * model.num_parameters() as u64;
+    let read = std::mem::take(&mut *told.lock().unwrap());
+    assert_eq!(read.len(), 39);
+    assert_eq!(read.last(), Some(&(bytes, bytes)));
+    let dir = tempfile::tempdir().unwrap();
+    let options = SaveOptions {
+        source: None,
+        max_shard_bytes: 20_000,
+    };
+    crate::save_with(&model, dir.path(), &options, tell(&told)).unwrap();
+    let written = told.lock().unwrap().clone();
+    assert!(written.windows(2).all(|pair| pair[0].0 < pair[1].0));
+    assert_eq!(written.last(), Some(&(bytes, bytes)));
+}
+
+#[test]
 fn half_precision_is_loaded_saved_and_said() {
     let source = Checkpoint::open(fixture("llama")).unwrap();
     let dtypes = [(FloatDType::BF16, "bfloat16"), (FloatDType::F16, "float16")];

@@ -22,6 +22,17 @@ pub enum Content {
 }
 
 /// One example: its content and, where there is one, the answer to compare a generation with.
+///
+/// # Example
+///
+/// ```
+/// use lisa_lm::Example;
+///
+/// let example = Example::from_json(r#"{"prompt": "1 + 1 =", "completion": " 2"}"#)?;
+/// assert_eq!(example.answer.as_deref(), Some(" 2"));
+/// assert!(Example::from_json(r#"{"question": "?"}"#).unwrap_err().contains("question"));
+/// # Ok::<(), String>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Example {
     /// What to train on.

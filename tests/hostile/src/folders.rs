@@ -25,7 +25,7 @@ thread_local! {
 }
 
 /// The tokenizer in the corpus.
-const TOKENIZER: &str = include_str!("corpus/tokenizer/small.json");
+const TOKENIZER: &str = include_str!("../corpus/tokenizer/small.json");
 
 fn folder(files: &[(&str, &str)]) -> TempDir {
     let dir = tempfile::tempdir().unwrap_or_else(|e| panic!("no folder: {e}"));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use lisa_lm::{ChatTemplate, Message};
 
-use super::rng::{Rng, mutate_bytes};
+use crate::rng::{Rng, mutate_bytes};
 
 /// A template: parses it, and writes two chats down with it.
 pub fn template(bytes: &[u8]) {

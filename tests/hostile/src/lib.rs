@@ -3,7 +3,7 @@
 //! A [`Target`] takes any bytes and hands them to the library as that kind of file. It must not
 //! panic, hang or take more memory than [`Target::memory`] allows. The same functions run under
 //! cargo-fuzz (`fuzz/`), as plain tests on a corpus and mutations that know the format
-//! (`system/hostile.rs`), and by the million in the binary `hostile`.
+//! (`tests/system/hostile.rs`), and by the million in the binary `hostile`.
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,7 +24,7 @@ use rng::Rng;
 /// One kind of file.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
-    /// Its name: that of its folder in `hostile/corpus` and of its fuzz target.
+    /// Its name: that of its folder in `corpus` and of its fuzz target.
     pub name: &'static str,
     /// Hands bytes to the library.
     pub body: fn(&[u8]),
@@ -108,7 +108,7 @@ impl Target {
     #[must_use]
     pub fn folder(&self) -> PathBuf {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        root.join("hostile").join("corpus").join(self.name)
+        root.join("corpus").join(self.name)
     }
 
     /// The corpus, in the order of its names.

@@ -7,8 +7,8 @@
 use std::process::ExitCode;
 use std::time::Instant;
 
+use hostile_input::{TARGETS, Target, folders, records};
 use peak_alloc::PeakAlloc;
-use system_tests::hostile::{TARGETS, Target, folders, records};
 
 #[global_allocator]
 static HEAP: PeakAlloc = PeakAlloc;

@@ -10,9 +10,9 @@ use lisa::{Lisa, LisaConfig};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::json::mutate_value;
-use super::model::{Small, start};
-use super::rng::{Rng, mutate_bytes};
+use crate::json::mutate_value;
+use crate::model::{Small, start};
+use crate::rng::{Rng, mutate_bytes};
 
 thread_local! {
     static RUN: RefCell<Option<(TempDir, Lisa, Small)>> = const { RefCell::new(None) };

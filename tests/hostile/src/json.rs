@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::rng::{Rng, mutate_bytes};
+use crate::rng::{Rng, mutate_bytes};
 
 /// A value that somebody might not have thought of.
 fn odd(rng: &mut Rng) -> Value {

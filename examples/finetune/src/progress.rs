@@ -1,0 +1,74 @@
+//! Progress bars: of the steps, and of what may take long, shown once it does.
+//!
+//! They are drawn on standard error, and only where that is a terminal.
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// A bar of so many things, of which some are done.
+#[must_use]
+pub fn bar(length: u64, done: u64) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
+    bar.set_style(style("{bar:24} {pos}/{len} {eta:>4}  {msg}"));
+    bar.set_position(done);
+    bar.reset_eta();
+    bar
+}
+
+/// A bar that comes up when its work has taken a second, and goes when it is dropped.
+#[derive(Debug)]
+pub struct Slow {
+    bar: ProgressBar,
+    since: Instant,
+    shown: Mutex<bool>,
+}
+
+impl Slow {
+    /// Of bytes.
+    #[must_use]
+    pub fn bytes(what: &str) -> Self {
+        Self::new(what, "{bar:24} {bytes}/{total_bytes} {eta:>4}  {msg}")
+    }
+
+    /// Of things.
+    #[must_use]
+    pub fn items(what: &str) -> Self {
+        Self::new(what, "{bar:24} {pos}/{len} {eta:>4}  {msg}")
+    }
+
+    fn new(what: &str, template: &str) -> Self {
+        let bar = ProgressBar::hidden();
+        bar.set_style(style(template));
+        bar.set_message(what.to_owned());
+        Self {
+            bar,
+            since: Instant::now(),
+            shown: Mutex::new(false),
+        }
+    }
+
+    /// So much is done, of so much.
+    pub fn set(&self, done: u64, total: u64) {
+        self.bar.set_length(total);
+        self.bar.set_position(done);
+        let Ok(mut shown) = self.shown.lock() else {
+            return;
+        };
+        if !*shown && self.since.elapsed() > Duration::from_secs(1) {
+            self.bar.set_draw_target(ProgressDrawTarget::stderr());
+            *shown = true;
+        }
+    }
+}
+
+impl Drop for Slow {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
