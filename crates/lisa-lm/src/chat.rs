@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use lisa::{ErrorKind, LisaError};
 use minijinja::value::{Kwargs, Value};
@@ -107,8 +108,7 @@ impl ChatTemplate {
             let message = format!("the chat template is not used: {what}");
             LisaError::new(ErrorKind::Tokenizer, message)
         })?;
-        environment
-            .add_template_owned("chat_template", guarded)
+        caught(|| environment.add_template_owned("chat_template", guarded))
             .map_err(|e| failed("does not parse", e))?;
         Ok(Self {
             environment,
@@ -161,10 +161,10 @@ impl ChatTemplate {
                 .map(|m| m.role.len() + m.content.len())
                 .sum(),
         );
-        let rendered = self
-            .environment
-            .get_template("chat_template")
-            .and_then(|template| template.render(arguments));
+        let rendered = caught(|| {
+            let template = self.environment.get_template("chat_template")?;
+            template.render(arguments)
+        });
         rendered.map_err(|e| {
             let roles: Vec<&str> = messages.iter().map(|m| m.role.as_str()).take(20).collect();
             failed(
@@ -188,6 +188,18 @@ impl fmt::Debug for ChatTemplate {
             .field("special", &self.special)
             .finish_non_exhaustive()
     }
+}
+
+/// Runs the engine, which panics on some templates (minijinja 2.24: on `''[::-1]`): an error like
+/// others here.
+fn caught<T>(run: impl FnOnce() -> Result<T, minijinja::Error>) -> Result<T, minijinja::Error> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
+        let message = "the engine broke down on it";
+        Err(minijinja::Error::new(
+            JinjaErrorKind::InvalidOperation,
+            message,
+        ))
+    })
 }
 
 fn failed(what: &str, error: minijinja::Error) -> LisaError {

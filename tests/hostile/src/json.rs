@@ -158,12 +158,12 @@ pub fn mutate_lines(rng: &mut Rng, input: &[u8], corpus: &[Vec<u8>]) -> Vec<u8> 
             1 => {
                 let other = rng.pick(corpus);
                 let others: Vec<&[u8]> = other.split(|byte| *byte == b'\n').collect();
-                let other: &[u8] = *rng.pick::<&[u8]>(&others);
+                let other: &[u8] = rng.pick::<&[u8]>(&others);
                 out.extend_from_slice(other);
             }
             _ => out.extend_from_slice(line),
         }
-        let end: &[u8] = *rng.pick::<&[u8]>(&[&b"\n"[..], b"\n", b"\n", b"\r\n", b"\n\n", b"\0"]);
+        let end: &[u8] = rng.pick::<&[u8]>(&[&b"\n"[..], b"\n", b"\n", b"\r\n", b"\n\n", b"\0"]);
         out.extend_from_slice(end);
     }
     out

@@ -21,6 +21,9 @@ pub mod templates;
 
 use rng::Rng;
 
+/// Makes an input of one from the corpus, which is the last argument.
+pub type Mutate = fn(&mut Rng, &[u8], &[Vec<u8>]) -> Vec<u8>;
+
 /// One kind of file.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
@@ -29,7 +32,7 @@ pub struct Target {
     /// Hands bytes to the library.
     pub body: fn(&[u8]),
     /// Another input made of one from the corpus; `corpus` is all of it.
-    pub mutate: fn(&mut Rng, &[u8], &[Vec<u8>]) -> Vec<u8>,
+    pub mutate: Mutate,
     /// The most bytes that one input may take at once.
     pub memory: usize,
 }

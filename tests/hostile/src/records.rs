@@ -108,7 +108,8 @@ pub fn mutate(rng: &mut Rng, input: &[u8], _corpus: &[Vec<u8>]) -> Vec<u8> {
             }
             2 if !tensors.is_empty() => {
                 let (from, to) = (rng.below(tensors.len()), rng.below(tensors.len()));
-                tensors[to].name = tensors[from].name.clone();
+                let name = tensors[from].name.clone();
+                tensors[to].name = name;
                 if rng.once_in(2) {
                     tensors[to].name.push_str(rng.pick::<&str>(&[
                         ".master",

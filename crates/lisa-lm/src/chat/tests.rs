@@ -223,6 +223,13 @@ fn values_that_lie_in_one_another_without_end_are_refused() {
 }
 
 #[test]
+fn what_the_engine_panics_on_is_an_error() {
+    let found = refusal("{{ ''[::-1] }}");
+    assert!(found.contains("the engine broke down on it"), "{found}");
+    assert_eq!(refusal("{{ 'abc'[::-1] }}"), "wrote 3 bytes");
+}
+
+#[test]
 fn ordinary_expressions_are_what_they_were() {
     let cases = [
         ("{{ 1 + 2 * 3 - 4 / 2 }}", "5.0"),
