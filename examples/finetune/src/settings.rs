@@ -373,7 +373,8 @@ impl Settings {
         let given = !self.probabilities.is_empty();
         ensure!(
             by_layer || !(file || given),
-            "--importance and --probabilities are for --policy weighted and bernoulli; add one of them"
+            "--importance and --probabilities go with --policy weighted or --policy bernoulli; add \
+             one of them"
         );
         ensure!(
             !(file && given),
@@ -562,7 +563,15 @@ mod tests {
             let Some((_, default)) = help.split_once("[default: ") else {
                 // Switches are off and lists empty; what is no setting has no default.
                 let takes = argument.get_num_args().is_some_and(|n| n.min_values() > 0);
-                let none = ["config", "budget", "validation", "freeze"];
+                let none = [
+                    "config",
+                    "budget",
+                    "validation",
+                    "freeze",
+                    "importance",
+                    "fixed-layers",
+                    "split",
+                ];
                 assert!(!takes || none.contains(&name), "--{name} names no default");
                 continue;
             };
