@@ -9,6 +9,8 @@
 
 #[path = "system/devices.rs"]
 mod devices;
+#[path = "system/hostile.rs"]
+mod hostile;
 #[path = "system/learner.rs"]
 mod learner;
 #[path = "system/models.rs"]

@@ -4,20 +4,23 @@
 //! transformers gives its templates: blocks trimmed, loop controls, Python's methods on strings,
 //! lists and dictionaries, `raise_exception`, `strftime_now`, a `tojson` that writes as Python's
 //! `json.dumps` does, and the `generation` block, which is transparent. A template is somebody
-//! else's code, so it runs on limited fuel and sees nothing but its arguments. Tests: `chat/tests.rs`,
-//! against strings that transformers rendered.
+//! else's code, so it runs on limited fuel and memory (`chat/limits.rs`, `chat/source.rs`) and sees
+//! nothing but its arguments. Tests: `chat/tests.rs`, against strings that transformers rendered.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use lisa::{ErrorKind, LisaError};
-use minijinja::value::{Kwargs, Value, ValueKind};
-use minijinja::{AutoEscape, Environment, ErrorKind as JinjaErrorKind, Output, State, context};
+use minijinja::value::{Kwargs, Value};
+use minijinja::{AutoEscape, Environment, ErrorKind as JinjaErrorKind, context};
 use serde::{Deserialize, Serialize};
 
-/// How many instructions a template may run: thousands of messages, but no endless loop.
-const FUEL: u64 = 10_000_000;
+use crate::files::shown;
+
+mod limits;
+mod source;
 
 /// The template of a checkpoint that has none, for a base model that never saw a chat.
 ///
@@ -97,11 +100,15 @@ impl ChatTemplate {
     ///
     /// # Errors
     ///
-    /// A template that does not parse; the message has the line.
+    /// A template that does not parse; the message has the line. One of more than 1 MiB, or with more
+    /// than 256 bytes of raw text, or of spaces in a row, between two tags.
     pub fn new(source: &str, special: &BTreeMap<String, String>) -> Result<Self, LisaError> {
         let mut environment = environment();
-        environment
-            .add_template_owned("chat_template", without_generation_tags(source))
+        let guarded = source::guarded(source).map_err(|what| {
+            let message = format!("the chat template is not used: {what}");
+            LisaError::new(ErrorKind::Tokenizer, message)
+        })?;
+        caught(|| environment.add_template_owned("chat_template", guarded))
             .map_err(|e| failed("does not parse", e))?;
         Ok(Self {
             environment,
@@ -115,7 +122,8 @@ impl ChatTemplate {
     pub fn default_for(special: &BTreeMap<String, String>) -> Self {
         let mut environment = environment();
         // The tests render it; if it did not parse, rendering would say so.
-        let _ = environment.add_template("chat_template", DEFAULT_TEMPLATE);
+        let guarded = source::guarded(DEFAULT_TEMPLATE).unwrap_or_default();
+        let _ = environment.add_template_owned("chat_template", guarded);
         Self {
             environment,
             source: DEFAULT_TEMPLATE.to_owned(),
@@ -126,10 +134,15 @@ impl ChatTemplate {
     /// The chat as one text, special tokens included. With `add_generation_prompt` it ends where
     /// the assistant's next message begins.
     ///
+    /// Whatever the template, this ends after 4 million instructions, a few seconds, and takes at most
+    /// 1 GiB of memory and 128 times the chat's: 256 MiB of text and lists, and 64 bytes for each
+    /// of the chat's, may be made on the way, each copy counted anew. Real templates need a thousandth.
+    ///
     /// # Errors
     ///
     /// What the template itself refuses (roles that do not alternate, a system message in a format
-    /// that has none), an error in the template, and one that does not end.
+    /// that has none), an error in the template, and one that does not end or makes too much: products
+    /// of lists, numbers above 4096 in a product and widths above 1000 among it.
     pub fn render(
         &self,
         messages: &[Message],
@@ -142,13 +155,22 @@ impl ChatTemplate {
             documents => (),
             ..Value::from_serialize(&self.special)
         };
-        let rendered = self
-            .environment
-            .get_template("chat_template")
-            .and_then(|template| template.render(arguments));
+        limits::begin(
+            messages
+                .iter()
+                .map(|m| m.role.len() + m.content.len())
+                .sum(),
+        );
+        let rendered = caught(|| {
+            let template = self.environment.get_template("chat_template")?;
+            template.render(arguments)
+        });
         rendered.map_err(|e| {
-            let roles: Vec<&str> = messages.iter().map(|m| m.role.as_str()).collect();
-            failed(&format!("refuses a chat of {}", roles.join(", ")), e)
+            let roles: Vec<&str> = messages.iter().map(|m| m.role.as_str()).take(20).collect();
+            failed(
+                &format!("refuses a chat of {}", shown(&roles.join(", "))),
+                e,
+            )
         })
     }
 
@@ -168,10 +190,22 @@ impl fmt::Debug for ChatTemplate {
     }
 }
 
+/// Runs the engine, which panics on some templates (minijinja 2.24: on `''[::-1]`): an error like
+/// others here.
+fn caught<T>(run: impl FnOnce() -> Result<T, minijinja::Error>) -> Result<T, minijinja::Error> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
+        let message = "the engine broke down on it";
+        Err(minijinja::Error::new(
+            JinjaErrorKind::InvalidOperation,
+            message,
+        ))
+    })
+}
+
 fn failed(what: &str, error: minijinja::Error) -> LisaError {
     let detail = error
         .detail()
-        .map_or_else(String::new, |d| format!(": {d}"));
+        .map_or_else(String::new, |d| format!(": {}", shown_long(d)));
     let line = error
         .line()
         .map_or_else(String::new, |l| format!(" (line {l})"));
@@ -182,33 +216,21 @@ fn failed(what: &str, error: minijinja::Error) -> LisaError {
     .with_source(error)
 }
 
+/// What the template says may be a sentence; what it made may be anything.
+fn shown_long(detail: &str) -> String {
+    let end = detail.char_indices().nth(500).map(|(end, _)| end);
+    end.map_or_else(|| detail.to_owned(), |end| format!("{}...", &detail[..end]))
+}
+
 fn environment() -> Environment<'static> {
-    let mut environment = Environment::new();
+    let mut environment = limits::environment();
     environment.set_trim_blocks(true);
     environment.set_lstrip_blocks(true);
-    environment.set_fuel(Some(FUEL));
     environment.set_auto_escape_callback(|_| AutoEscape::None);
-    environment.set_formatter(write_as_python);
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
     environment.add_function("raise_exception", raise_exception);
     environment.add_function("strftime_now", strftime_now);
     environment.add_filter("tojson", to_json);
     environment
-}
-
-/// Prints truth values and nothing in Python's words, everything else as it is.
-fn write_as_python(
-    out: &mut Output<'_>,
-    state: &State<'_, '_>,
-    value: &Value,
-) -> Result<(), minijinja::Error> {
-    let word = match value.kind() {
-        ValueKind::Bool if value.is_true() => "True",
-        ValueKind::Bool => "False",
-        ValueKind::None => "None",
-        _ => return minijinja::escape_formatter(out, state, value),
-    };
-    out.write_str(word).map_err(minijinja::Error::from)
 }
 
 fn raise_exception(message: String) -> Result<String, minijinja::Error> {
@@ -220,6 +242,13 @@ fn raise_exception(message: String) -> Result<String, minijinja::Error> {
 
 /// The local time in a format of C's `strftime`.
 fn strftime_now(format: &str) -> Result<String, minijinja::Error> {
+    if format.len() > 100 {
+        let message = "strftime_now takes formats up to 100 bytes here";
+        return Err(minijinja::Error::new(
+            JinjaErrorKind::InvalidOperation,
+            message,
+        ));
+    }
     jiff::fmt::strtime::format(format, &jiff::Zoned::now())
         .map_err(|e| minijinja::Error::new(JinjaErrorKind::InvalidOperation, e.to_string()))
 }
@@ -228,10 +257,11 @@ fn strftime_now(format: &str) -> Result<String, minijinja::Error> {
 /// escapes. Text outside ASCII stays as it is; keys keep their order.
 fn to_json(value: Value, options: Kwargs) -> Result<String, minijinja::Error> {
     let indent: Option<usize> = options.get("indent")?;
+    limits::pay_for_json(&value)?;
     let wrong = |e: String| minijinja::Error::new(JinjaErrorKind::BadSerialization, e);
     let mut out = Vec::new();
     if let Some(width) = indent {
-        let spaces = vec![b' '; width.min(64)];
+        let spaces = vec![b' '; width.min(16)];
         let pretty = serde_json::ser::PrettyFormatter::with_indent(&spaces);
         let mut writer = serde_json::Serializer::with_formatter(&mut out, pretty);
         value
@@ -269,29 +299,6 @@ impl serde_json::ser::Formatter for Spaced {
     fn begin_object_value<W: ?Sized + io::Write>(&mut self, w: &mut W) -> io::Result<()> {
         w.write_all(b": ")
     }
-}
-
-/// Turns `{% generation %}` and `{% endgeneration %}` into `if true` and `endif`. transformers uses
-/// the tags to find the assistant's tokens; what they enclose is printed as it is.
-fn without_generation_tags(source: &str) -> String {
-    let mut out = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(start) = rest.find("{%") {
-        let Some(length) = rest[start..].find("%}") else {
-            break;
-        };
-        let inside = &rest[start + 2..start + length];
-        out.push_str(&rest[..start + 2]);
-        match inside.trim_matches(|c: char| c == '-' || c == '+' || c.is_whitespace()) {
-            "generation" => out.push_str(&inside.replace("generation", " if true ")),
-            "endgeneration" => out.push_str(&inside.replace("endgeneration", " endif ")),
-            _ => out.push_str(inside),
-        }
-        out.push_str("%}");
-        rest = &rest[start + length + 2..];
-    }
-    out.push_str(rest);
-    out
 }
 
 #[cfg(test)]

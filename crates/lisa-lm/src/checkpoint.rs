@@ -4,7 +4,8 @@
 //! layouts are is in `checkpoint/names.rs`, which files hold them in `checkpoint/shards.rs`, and
 //! writing in `checkpoint/save.rs`. Tests: `checkpoint/tests.rs`.
 
-use std::fs;
+use std::collections::HashSet;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use burn::store::{ApplyError, ApplyResult, ModuleAdapter, ModuleSnapshot};
@@ -12,6 +13,7 @@ use burn::tensor::{DType, Device, FloatDType};
 use lisa::{ErrorKind, LisaError};
 
 use crate::config::ModelConfig;
+use crate::files::{CONFIG_BYTES, read_text};
 use crate::model::CausalLm;
 use names::Names;
 use watch::Watch;
@@ -51,14 +53,25 @@ pub struct Checkpoint {
 impl Checkpoint {
     /// Opens a folder: reads its `config.json`, and looks which files hold its weights.
     ///
+    /// Nothing outside the folder is read or written, whatever its files say: an index may name files
+    /// of the folder only, and links must stay in it (those of the Hub's cache may lead to its blobs).
+    /// Reads at most 16 MiB of `config.json` and 64 MiB of an index; their contents take some times
+    /// that in memory.
+    ///
     /// # Errors
     ///
     /// No folder, no or an unsupported `config.json`, no safetensors, an index that is not one or
-    /// that names files which are not there or not in the folder.
+    /// that names files which are not there or not in the folder, a file that is a pipe, a device or a
+    /// link out of the folder.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self, LisaError> {
         let dir = dir.as_ref().to_path_buf();
         let path = dir.join("config.json");
-        let text = fs::read_to_string(&path).map_err(|e| {
+        let text = read_text(&dir, "config.json", CONFIG_BYTES);
+        let text = text.and_then(|text| {
+            let missing = || io::Error::new(io::ErrorKind::NotFound, "it is not there");
+            text.ok_or_else(missing)
+        });
+        let text = text.map_err(|e| {
             let message = format!(
                 "{} cannot be read ({e}); give a folder as Hugging Face has it, with config.json, \
                  safetensors and a tokenizer",
@@ -96,13 +109,15 @@ impl Checkpoint {
     ///
     /// Without a dtype each tensor keeps the one it was stored in. The device needs no
     /// configuration for half precision. Costs the model's memory once, and that of its largest
-    /// tensor twice more for the time of loading.
+    /// tensor twice more for the time of loading; the headers of the files, at most 100 MB each, take
+    /// some times their size. Sizes that `config.json` or a header claims cost nothing where the files
+    /// do not hold as much. A file must not shrink while it is read: it is mapped into memory.
     ///
     /// # Errors
     ///
     /// A missing tensor, one that the model does not have (buffers that old checkpoints carry are
     /// passed over), a wrong shape, a truncated file, a dtype that is not a float or that the
-    /// device does not have: each by name.
+    /// device does not have: each by name. A shape of another rank, a tensor that is there twice.
     pub fn load(&self, device: &Device, dtype: Option<FloatDType>) -> Result<CausalLm, LisaError> {
         self.load_with(device, dtype, |_, _| {})
     }
@@ -126,6 +141,7 @@ impl Checkpoint {
         }
         let names = Names::of(&self.config);
         let mut tensors = Vec::new();
+        let mut seen = HashSet::new();
         for mut tensor in shards::read(&self.dir)? {
             let Some(name) = names.canonical(&tensor.name) else {
                 continue;
@@ -139,8 +155,18 @@ impl Checkpoint {
                     tensor.name, tensor.dtype
                 )));
             }
+            if !seen.insert(name.clone()) {
+                return Err(self.refuse(format!("tensor {} is there twice", tensor.name)));
+            }
             tensor.name = name;
             tensors.push(tensor);
+        }
+        let layers = self.config.num_layers();
+        if tensors.len() < layers {
+            return Err(self.refuse(format!(
+                "config.json asks for {layers} layers, but the files hold {} tensors of the model",
+                tensors.len()
+            )));
         }
         let mut model = self.config.skeleton(device);
         let total = tensors.iter().map(|tensor| tensor.byte_len() as u64).sum();

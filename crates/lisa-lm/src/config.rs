@@ -210,7 +210,7 @@ impl LlamaConfig {
             ("head_dim", self.head_dim),
             ("max_position_embeddings", self.max_position_embeddings),
         ];
-        positive(&sizes)?;
+        in_range(&sizes)?;
         require_epsilon("rms_norm_eps", self.rms_norm_eps)?;
         let (heads, kv) = (self.num_attention_heads, self.num_key_value_heads);
         if !heads.is_multiple_of(kv) {
@@ -239,7 +239,11 @@ impl LlamaConfig {
             Some(0) => Err(refuse(
                 "sliding_window is 0; give at least 1, or null".into(),
             )),
-            _ => self.rope.validate(),
+            window => {
+                at_most("sliding_window", window.unwrap_or(1))?;
+                require_deviation(self.initializer_range)?;
+                self.rope.validate()
+            }
         }
     }
 }
@@ -272,8 +276,9 @@ impl Gpt2Config {
             ("n_head", self.n_head),
             ("n_inner", self.n_inner),
         ];
-        positive(&sizes)?;
+        in_range(&sizes)?;
         require_epsilon("layer_norm_epsilon", self.layer_norm_epsilon)?;
+        require_deviation(self.initializer_range)?;
         if self.n_embd.is_multiple_of(self.n_head) {
             return Ok(());
         }
@@ -290,7 +295,9 @@ impl ModelConfig {
     /// # Errors
     ///
     /// Text that is not JSON; a missing or mistyped key; a `model_type` or an option that is not
-    /// supported: each by name, with what is.
+    /// supported; a size that no model has (more than 4096 layers or heads, 2^18 of width, 2^20 inside
+    /// the MLP, 2^24 tokens): each by name, with what is. Costs some times the text's size in memory,
+    /// whatever sizes it asks for.
     pub fn from_json(text: &str) -> Result<Self, LisaError> {
         let config = read::model(text)?;
         config.validate()?;
@@ -398,10 +405,42 @@ impl ModelConfig {
     }
 }
 
-fn positive(sizes: &[(&str, usize)]) -> Result<(), LisaError> {
-    match sizes.iter().find(|(_, size)| *size == 0) {
-        Some((name, _)) => Err(refuse(format!("{name} is 0; give at least 1"))),
-        None => Ok(()),
+/// The largest size of each kind; ten times and more what there is. All sizes below, their products fit
+/// into 64 bits, and a configuration alone cannot make a large list.
+const LARGEST: [(&str, usize); 14] = [
+    ("num_hidden_layers", 1 << 12),
+    ("n_layer", 1 << 12),
+    ("num_attention_heads", 1 << 12),
+    ("num_key_value_heads", 1 << 12),
+    ("n_head", 1 << 12),
+    ("head_dim", 1 << 14),
+    ("hidden_size", 1 << 18),
+    ("n_embd", 1 << 18),
+    ("intermediate_size", 1 << 20),
+    ("n_inner", 1 << 20),
+    ("vocab_size", 1 << 24),
+    ("n_positions", 1 << 24),
+    ("max_position_embeddings", 1 << 40),
+    ("sliding_window", 1 << 40),
+];
+
+fn in_range(sizes: &[(&str, usize)]) -> Result<(), LisaError> {
+    for &(name, size) in sizes {
+        if size == 0 {
+            return Err(refuse(format!("{name} is 0; give at least 1")));
+        }
+        at_most(name, size)?;
+    }
+    Ok(())
+}
+
+/// Refuses a size that no model has.
+fn at_most(name: &str, size: usize) -> Result<(), LisaError> {
+    match LARGEST.iter().find(|(other, _)| *other == name) {
+        Some(&(_, largest)) if size > largest => Err(refuse(format!(
+            "{name} is {size}; at most {largest} is supported"
+        ))),
+        _ => Ok(()),
     }
 }
 
@@ -410,6 +449,15 @@ fn require_epsilon(name: &str, value: f64) -> Result<(), LisaError> {
         return Ok(());
     }
     Err(refuse(format!("{name} is {value}; give a positive number")))
+}
+
+fn require_deviation(value: f64) -> Result<(), LisaError> {
+    if (0.0..=1e3).contains(&value) {
+        return Ok(());
+    }
+    Err(refuse(format!(
+        "initializer_range is {value}; give a number from 0 to 1000"
+    )))
 }
 
 /// A configuration that no model can be made of.

@@ -13,9 +13,12 @@
 
 use std::fmt;
 use std::fs;
+use std::io::{self, BufRead, Read};
 use std::path::{Path, PathBuf};
 
 use lisa::{ErrorKind, LisaError};
+
+use crate::files;
 
 mod example;
 
@@ -63,14 +66,19 @@ pub struct Examples {
     pub skipped: Vec<BadLine>,
 }
 
+/// The most bytes of a line, 64 MiB: a longer one is bad.
+pub const LINE_BYTES: usize = 64 << 20;
+
 /// Reads a file, or every `.jsonl` file of a folder in the order of their names.
 ///
-/// Each file is held in memory whole while it is read.
+/// Files are read line by line; the examples are held in memory, and beside them one line of at most
+/// [`LINE_BYTES`] and its JSON.
 ///
 /// # Errors
 ///
-/// A path that is not there or cannot be read, a folder without `.jsonl` files, no example at all,
-/// and, with [`OnBadLine::Stop`], the first bad line, by file, line and reason.
+/// A path that is not there, is not a regular file (a pipe would wait, a device would not end) or
+/// cannot be read, a folder without `.jsonl` files, no example at all, and, with [`OnBadLine::Stop`],
+/// the first bad line, by file, line and reason.
 ///
 /// # Example
 ///
@@ -93,9 +101,20 @@ pub fn read_examples(path: impl AsRef<Path>, on_bad: OnBadLine) -> Result<Exampl
     let path = path.as_ref();
     let mut read = Examples::default();
     for file in files_of(path)? {
-        let bytes = fs::read(&file).map_err(|e| unreadable(&file, e))?;
-        for (index, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
-            let reason = match example_in(line, index == 0) {
+        let mut reader = files::open(&file).map_err(|e| unreadable(&file, e))?;
+        let mut line = Vec::new();
+        for index in 0.. {
+            let whole = match next_line(&mut reader, &mut line, LINE_BYTES) {
+                Ok(None) => break,
+                Ok(Some(whole)) => whole,
+                Err(e) => return Err(unreadable(&file, e)),
+            };
+            let found = if whole {
+                example_in(&line, index == 0)
+            } else {
+                Err(format!("longer than {LINE_BYTES} bytes"))
+            };
+            let reason = match found {
                 Ok(None) => continue,
                 Ok(Some(example)) => {
                     read.examples.push(example);
@@ -130,6 +149,34 @@ pub fn read_examples(path: impl AsRef<Path>, on_bad: OnBadLine) -> Result<Exampl
         ));
     }
     Ok(read)
+}
+
+/// Puts the next line into `line`, without its end; none at the end of the file. False where it is
+/// longer than `limit`: the rest of it is passed over.
+fn next_line(
+    reader: &mut impl BufRead,
+    line: &mut Vec<u8>,
+    limit: usize,
+) -> io::Result<Option<bool>> {
+    line.clear();
+    if reader
+        .by_ref()
+        .take(limit as u64 + 1)
+        .read_until(b'\n', line)?
+        == 0
+    {
+        return Ok(None);
+    }
+    if line.last() == Some(&b'\n') {
+        line.pop();
+        return Ok(Some(true));
+    }
+    if line.len() <= limit {
+        return Ok(Some(true));
+    }
+    line.clear();
+    reader.skip_until(b'\n')?;
+    Ok(Some(false))
 }
 
 fn example_in(line: &[u8], first: bool) -> Result<Option<Example>, String> {

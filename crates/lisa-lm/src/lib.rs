@@ -20,6 +20,7 @@ mod checkpoint;
 mod config;
 pub mod data;
 pub mod encode;
+mod files;
 mod generate;
 mod gpt2;
 mod input;
@@ -42,6 +43,7 @@ pub use encode::{
     EncodeOptions, Encoded, EncodedSet, IGNORED, LossOn, encode_example, encode_examples,
     encode_examples_with, encode_prompt,
 };
+pub use files::read_small_text;
 pub use order::{shuffled, split};
 pub use tokenizer::{Tokenizer, Tokens};
 

@@ -5,14 +5,16 @@
 //! reads them, in the forms that versions 4 and 5 of transformers write. Tests: `tokenizer/tests.rs`.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use lisa::{ErrorKind, LisaError};
 
 use crate::chat::ChatTemplate;
+use crate::files::{TOKENIZER_BYTES, read};
 
 mod files;
+mod growth;
 
 use files::{eos_of, read_json, special_tokens, template_source, unreadable};
 
@@ -56,14 +58,20 @@ impl Tokenizer {
     /// templates, of which `default`, else the first, is taken). Without a chat template the
     /// [default one](crate::chat::DEFAULT_TEMPLATE) is used.
     ///
+    /// At most 256 MiB of `tokenizer.json`, 1 MiB of a template and 16 MiB of each other file are
+    /// read; the vocabulary in memory is some times larger than its file. A tokenizer that makes a
+    /// text more than 1024 times as long, by replacements one behind the other, is refused.
+    ///
     /// # Errors
     ///
-    /// A missing `tokenizer.json`, a file that is not what its name says, a special token that is
-    /// not in the vocabulary, a template that does not parse. Each names the file.
+    /// A missing `tokenizer.json`, a file that is not what its name says, is larger than that, is a
+    /// pipe or device, or is a link out of the folder; a special token that is not in the vocabulary, a
+    /// template that does not parse. Each names the file.
     pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self, LisaError> {
         let dir = dir.as_ref();
         let path = dir.join("tokenizer.json");
-        if !path.is_file() {
+        let bytes = read(dir, "tokenizer.json", TOKENIZER_BYTES);
+        let Some(bytes) = bytes.map_err(|e| unreadable(&path, e))? else {
             return Err(LisaError::new(
                 ErrorKind::Tokenizer,
                 format!(
@@ -72,21 +80,21 @@ impl Tokenizer {
                     path.display()
                 ),
             ));
-        }
-        let bytes = fs::read(&path).map_err(|e| unreadable(&path, e))?;
-        let inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| {
+        };
+        let inner = guarded(|| tokenizers::Tokenizer::from_bytes(bytes));
+        let checked = inner.and_then(|inner| growth::check(&inner).map(|()| inner));
+        let inner = checked.map_err(|e| {
             LisaError::new(
                 ErrorKind::Tokenizer,
                 format!("{} is not a tokenizer: {e}; fetch it again", path.display()),
             )
         })?;
-        let config = read_json(&dir.join("tokenizer_config.json"))?;
-        let mut special = special_tokens(&read_json(&dir.join("special_tokens_map.json"))?);
+        let config = read_json(dir, "tokenizer_config.json")?;
+        let mut special = special_tokens(&read_json(dir, "special_tokens_map.json")?);
         special.extend(special_tokens(&config));
         let mut eos_ids = Vec::new();
         for file in ["generation_config.json", "config.json"] {
-            let path = dir.join(file);
-            eos_ids.extend(eos_of(&read_json(&path)?, &path)?);
+            eos_ids.extend(eos_of(&read_json(dir, file)?, &dir.join(file))?);
         }
         let template = match template_source(dir, &config)? {
             Some(source) => ChatTemplate::new(&source, &special)?,
@@ -161,7 +169,7 @@ impl Tokenizer {
     ///
     /// As [`encode`](Self::encode).
     pub fn encode_with_offsets(&self, text: &str, add_special: bool) -> Result<Tokens, LisaError> {
-        let encoding = self.inner.encode(text, add_special).map_err(|e| {
+        let encoding = guarded(|| self.inner.encode(text, add_special)).map_err(|e| {
             let start: String = text.chars().take(40).collect();
             LisaError::new(
                 ErrorKind::Tokenizer,
@@ -181,7 +189,7 @@ impl Tokenizer {
     ///
     /// Ids that the tokenizer's decoder refuses.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, LisaError> {
-        self.inner.decode(ids, skip_special).map_err(|e| {
+        guarded(|| self.inner.decode(ids, skip_special)).map_err(|e| {
             LisaError::new(
                 ErrorKind::Tokenizer,
                 format!("{} ids cannot be decoded: {e}", ids.len()),
@@ -248,6 +256,15 @@ impl Tokenizer {
         self.special
             .get(name)
             .and_then(|t| self.inner.token_to_id(t))
+    }
+}
+
+/// Runs the tokenizer. Its crate panics on some files that are no tokenizers and on some texts, which
+/// is an error like others here: the value that was being made is thrown away.
+fn guarded<T>(run: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(result) => result.map_err(|e| e.to_string()),
+        Err(_) => Err("the tokenizer broke down on it".to_owned()),
     }
 }
 

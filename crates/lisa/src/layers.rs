@@ -222,7 +222,19 @@ struct Stack {
 
 impl Stack {
     fn contains(&self, other: &Self) -> bool {
-        other.path.starts_with(&format!("{}.", self.path))
+        let inner = other.path.strip_prefix(&self.path);
+        // A model that is a list has no path.
+        self.path != other.path
+            && inner.is_some_and(|inner| self.path.is_empty() || inner.starts_with('.'))
+    }
+}
+
+/// The path of an item of the list at `path`.
+fn item_path(path: &str, item: usize) -> String {
+    if path.is_empty() {
+        item.to_string()
+    } else {
+        format!("{path}.{item}")
     }
 }
 
@@ -262,15 +274,13 @@ impl Tree {
             .into_iter()
             .map(|(path, items)| {
                 let shape_of = |item: usize, parameters_of: &Vec<usize>| -> Vec<_> {
-                    let front = format!("{path}.{item}");
+                    let front = item_path(&path, item);
                     parameters_of
                         .iter()
                         .map(|&i| {
                             let p = &parameters[i];
-                            (
-                                p.path.trim_start_matches(&front).to_string(),
-                                p.shape.clone(),
-                            )
+                            let inner = p.path.strip_prefix(&front).unwrap_or(&p.path);
+                            (inner.to_string(), p.shape.clone())
                         })
                         .collect()
                 };
@@ -305,7 +315,7 @@ impl Tree {
                     }
                 }
                 layers.push(Layer {
-                    path: format!("{path}.{item}"),
+                    path: item_path(path, *item),
                     parameters: parameters.clone(),
                     size: parameters.iter().map(|&i| self.parameters[i].len()).sum(),
                 });

@@ -15,11 +15,11 @@ use burn::optim::{GradientsParams, ModuleOptimizer, MultiGradientsParams, Optimi
 use burn::tensor::Device;
 
 use crate::clip;
-use crate::optimizer::{Ledger, StateBytes};
+use crate::optimizer::{Ledger, StateBytes, StateShapes};
 use crate::quantize::ExactWeights;
 use crate::{
     Description, ErrorKind, FreezeMask, FrozenWeights, LayerMap, LisaConfig, LisaError,
-    LisaOptimizer, SamplingPolicy, Schedule, Scores,
+    LisaOptimizer, Parameter, SamplingPolicy, Schedule, Scores,
 };
 
 mod draw;
@@ -106,6 +106,7 @@ pub struct Lisa {
 struct Group {
     members: ParamGroup,
     ledger: Ledger,
+    shapes: StateShapes,
 }
 
 /// State that the optimizer holds of one parameter.
@@ -140,6 +141,7 @@ impl Lisa {
         let groups = vec![Group {
             members: ParamGroup::all(),
             ledger: optimizer.ledger(),
+            shapes: LisaOptimizer::<O>::shapes(),
         }];
         let mut lisa = Self {
             schedule: Schedule::new(config.sampling_period),
@@ -179,6 +181,7 @@ impl Lisa {
         self.groups.push(Group {
             members: group.clone(),
             ledger: optimizer.ledger(),
+            shapes: LisaOptimizer::<O>::shapes(),
         });
         for parameter in self.map.parameters() {
             if group.matches(&parameter.id, Some(&parameter.path)) {
@@ -375,11 +378,7 @@ impl Lisa {
     fn note(&mut self, trained: &[usize]) {
         for &i in trained {
             let parameter = &self.map.parameters()[i];
-            let group = self
-                .groups
-                .iter()
-                .rfind(|group| group.members.matches(&parameter.id, Some(&parameter.path)));
-            let bytes = group
+            let bytes = (self.group(parameter))
                 .map(|group| group.ledger.bytes(&parameter.shape, parameter.dtype))
                 .unwrap_or_default();
             let held = Held {
@@ -388,6 +387,20 @@ impl Lisa {
             };
             self.held.insert(parameter.id, held);
         }
+    }
+
+    /// The optimizer of a parameter.
+    fn group(&self, parameter: &Parameter) -> Option<&Group> {
+        let (id, path) = (&parameter.id, Some(parameter.path.as_str()));
+        self.groups
+            .iter()
+            .rfind(|group| group.members.matches(id, path))
+    }
+
+    /// Which shapes the optimizer's state of a parameter has.
+    pub(crate) fn shapes(&self, parameter: &Parameter) -> StateShapes {
+        let group = self.group(parameter);
+        group.map_or(StateShapes::Free, |group| group.shapes)
     }
 
     /// Whether the parameter at this index of the map trains with the drawn layers.

@@ -78,6 +78,27 @@ impl<O: Optimizer> LisaOptimizer<O> {
         self.ledger.clone()
     }
 
+    /// Which shapes the tensors of a parameter's state have.
+    pub(crate) fn shapes() -> StateShapes {
+        use burn::optim::{Adafactor, Adan, Lamb, Muon};
+        let this = TypeId::of::<O>();
+        if elementwise::<O>() {
+            StateShapes::Sliced
+        } else if this == TypeId::of::<Adafactor>() {
+            StateShapes::Factored
+        } else if [
+            TypeId::of::<Adan>(),
+            TypeId::of::<Lamb>(),
+            TypeId::of::<Muon>(),
+        ]
+        .contains(&this)
+        {
+            StateShapes::Whole
+        } else {
+            StateShapes::Free
+        }
+    }
+
     /// One step of the inner optimizer, or one for each slice of a large parameter: what it
     /// computes on the way is then of a slice's size, and no number comes out different.
     fn step_slices<const D: usize>(
@@ -222,6 +243,81 @@ fn elementwise<O: 'static>() -> bool {
         TypeId::of::<Sgd>(),
     ]
     .contains(&this)
+}
+
+/// Which shapes the tensors of a parameter's state have, for a record that may hold others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum StateShapes {
+    /// The parameter's, or that of its slices.
+    Sliced,
+    /// The parameter's.
+    Whole,
+    /// The parameter's, or that with one of the last two dimensions reduced to 1.
+    Factored,
+    /// Those of an optimizer that is not Burn's.
+    Free,
+}
+
+impl StateShapes {
+    pub(crate) fn is_free(self) -> bool {
+        self == Self::Free
+    }
+
+    /// Whether the leaf of this name fits a parameter of this shape. `leaves` are all of the
+    /// parameter's, with their shapes.
+    pub(crate) fn fit(self, leaves: &[(&str, &[usize])], name: &str, shape: &[usize]) -> bool {
+        let of = |name: &str| leaves.iter().find(|leaf| leaf.0 == name).map(|leaf| leaf.1);
+        let Some(found) = of(name) else {
+            return false;
+        };
+        let same = found == shape;
+        if leaf_of(name) == MASTER {
+            return same;
+        }
+        match self {
+            Self::Free => true,
+            Self::Whole => same,
+            Self::Factored => {
+                let reduced = |from_end: usize| {
+                    let mut reduced = shape.to_vec();
+                    if let Some(size) = reduced.iter_mut().nth_back(from_end - 1) {
+                        *size = 1;
+                    }
+                    reduced
+                };
+                same || (shape.len() > 1 && (found == reduced(1) || found == reduced(2)))
+            }
+            Self::Sliced => {
+                let slices: std::collections::BTreeSet<usize> =
+                    leaves.iter().filter_map(|leaf| slice_in(leaf.0)).collect();
+                let Some(slice) = slice_in(name) else {
+                    return same && slices.is_empty();
+                };
+                let (count, rows) = (slices.len(), shape.first().copied().unwrap_or(1));
+                // All of them, from the first on, and as `step_slices` cuts.
+                if slices.last() != Some(&(count - 1)) || count > rows {
+                    return false;
+                }
+                let each = rows.div_ceil(count);
+                let part = (slice * each).min(rows)..((slice + 1) * each).min(rows);
+                !part.is_empty()
+                    && found.first() == Some(&part.len())
+                    && found.get(1..) == shape.get(1..)
+            }
+        }
+    }
+}
+
+/// The last part of a leaf's name.
+fn leaf_of(name: &str) -> &str {
+    name.rsplit('.').next().unwrap_or(name)
+}
+
+/// The slice that a leaf, `ID.moments.slice0...`, is of.
+fn slice_in(name: &str) -> Option<usize> {
+    let mut parts = name.split('.').skip(1);
+    let part = parts.find(|part| part.starts_with(SLICED))?;
+    part.strip_prefix(SLICED)?.parse().ok()
 }
 
 /// The inner optimizer's state of each slice of a parameter.

@@ -14,7 +14,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::lisa::{Held, SavedScores};
 use crate::optimizer::StateBytes;
-use crate::{ErrorKind, FrozenWeights, LayerMap, Lisa, LisaError, OnFreeze, Schedule};
+use crate::{ErrorKind, FrozenWeights, LayerMap, Lisa, LisaError, OnFreeze, Parameter, Schedule};
+use check::States;
+
+mod check;
+
+#[cfg(test)]
+pub(crate) use check::sizes as check_sizes;
 
 /// The metadata entry of the run, beside the optimizer's entries (`ID` to path).
 const KEY: &str = "lisa";
@@ -89,10 +95,15 @@ impl Lisa {
     /// Goes on where [`save`](Self::save) was called: restores step, draw, moments and master
     /// weights, and applies the mask to `model`, which must hold the weights of that moment.
     ///
+    /// Cost: the state in the host's memory, and for a moment that of one parameter once more. A file
+    /// from anywhere may be given: what it claims costs no more than some times its size, of which at
+    /// most 64 MiB are metadata, and what does not fit the model is refused before it is used.
+    ///
     /// # Errors
     ///
-    /// A file that cannot be read; a record of another model, policy, seed, number of layers or
-    /// setting: the message names the first difference. The run is then as it was before.
+    /// A file that cannot be read, or is not a regular one; a record of another model, policy, seed,
+    /// number of layers, setting or optimizer: the message names the first difference. The run is then
+    /// as it was before.
     pub fn load<M: Module>(&mut self, path: impl AsRef<Path>, model: M) -> Result<M, LisaError> {
         let path = path.as_ref();
         let failed = |source: String| {
@@ -101,7 +112,8 @@ impl Lisa {
                 format!("cannot read the record `{}`: {source}", path.display()),
             )
         };
-        let reader = Reader::from_file_exact(path).map_err(|e| failed(e.to_string()))?;
+        let reader = check::open(path).map_err(failed)?;
+        let length = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
         let metadata = reader.metadata().clone();
         let run = metadata
             .get(KEY)
@@ -122,7 +134,18 @@ impl Lisa {
             .iter()
             .filter_map(|(id, path)| Some((id.as_str(), *ids.get(path.as_str())?)))
             .collect();
-        let (record, held) = rename(reader, &new_id, &next.map).map_err(failed)?;
+        let active = next.checked(run.active).map_err(failed)?;
+        if run.step > check::LARGEST_COUNT {
+            return Err(failed(format!("its step is {}", run.step)));
+        }
+        let mut states = States::default();
+        let (record, held) = rename(reader, &new_id, &next.map, Some((length, &mut states)))
+            .and_then(|(record, held)| {
+                let shapes = |parameter: &Parameter| next.shapes(parameter);
+                states.fit(&next.map, shapes, &next.optimizer)?;
+                Ok((record, held))
+            })
+            .map_err(failed)?;
         next.optimizer = next.optimizer.load_record(record);
         next.schedule = Schedule::at(run.step, self.config.sampling_period);
         let device = model.devices().into_iter().next();
@@ -132,7 +155,7 @@ impl Lisa {
         next.inclusion = next
             .inclusion_in(&next.next_draw())
             .map_err(|message| failed(format!("`{}` {message}", next.policy.name())))?;
-        next.active = run.active;
+        next.active = active;
         next.held = held
             .into_iter()
             .map(|(id, bytes)| {
@@ -177,7 +200,7 @@ impl Lisa {
             .iter()
             .map(|(old, new)| (old.as_str(), *new))
             .collect();
-        rename(reader, &new_id, map).map_err(failed)
+        rename(reader, &new_id, map, None).map_err(failed)
     }
 
     fn run(&self) -> Run {
@@ -283,11 +306,13 @@ impl Lisa {
     }
 }
 
-/// An optimizer's record with the parameters' ids changed, and what each one's state weighs.
+/// An optimizer's record with the parameters' ids changed, and what each one's state weighs. What a
+/// file of some length holds is put into `states` to be looked at.
 fn rename(
     reader: Reader,
     new_id: &HashMap<&str, ParamId>,
     map: &LayerMap,
+    mut file: Option<(u64, &mut States)>,
 ) -> Result<(OptimizerRecord, HashMap<ParamId, StateBytes>), String> {
     let rename = |name: &str| -> Result<(ParamId, String), String> {
         name.split_once('.')
@@ -300,7 +325,11 @@ fn rename(
     let scalars = reader.scalars().clone();
     let mut held: HashMap<ParamId, StateBytes> = HashMap::new();
     let mut tensors = Vec::new();
-    for tensor in reader.into_tensors().map_err(|e| e.to_string())? {
+    let all = reader.into_tensors().map_err(|e| e.to_string())?;
+    if let Some((length, _)) = &file {
+        check::sizes(&all, *length)?;
+    }
+    for tensor in all {
         let (name, dtype, shape, _, bytes) = tensor.into_parts().map_err(|e| e.to_string())?;
         let (id, name) = rename(&name)?;
         let size = held.entry(id).or_default();
@@ -309,12 +338,19 @@ fn rename(
         } else {
             size.moments += bytes.len() as u64;
         }
-        tensors.push(Tensor::new(name, dtype, shape, Some(id.val()), bytes));
+        let tensor = Tensor::new(name, dtype, shape, Some(id.val()), bytes);
+        if let Some((_, states)) = &mut file {
+            states.add_tensor(check::place(map, id)?, &tensor);
+        }
+        tensors.push(tensor);
     }
     let mut writer = Writer::new(tensors);
     for (name, value) in scalars {
         let (id, name) = rename(&name)?;
         held.entry(id).or_default();
+        if let Some((_, states)) = &mut file {
+            states.add_scalar(check::place(map, id)?, &name, value);
+        }
         writer = writer.with_scalar(&name, value);
     }
     for parameter in map.parameters() {

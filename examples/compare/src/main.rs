@@ -12,6 +12,7 @@ mod plot;
 mod preset;
 mod report;
 mod settings;
+mod soak;
 
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -53,6 +54,7 @@ fn start() -> Result<()> {
     match cli.mode {
         Some(Mode::Overhead) => overhead::run(&settings),
         Some(Mode::Draws { draws }) => long::run(&settings, draws),
+        Some(Mode::Soak { draws, ref model }) => soak::run(&settings, draws, model),
         None if settings.plan => plan::run(&settings),
         None => compare(&settings),
     }

@@ -32,6 +32,15 @@ pub(crate) enum Mode {
         #[arg(long, default_value_t = 60)]
         draws: usize,
     },
+    /// A long run on a checkpoint, a draw after each step: memory, time and how even the draws are
+    Soak {
+        /// How many draws
+        #[arg(long, default_value_t = 10_000)]
+        draws: usize,
+        /// Folder of the checkpoint
+        #[arg(long, default_value = "examples/finetune/base", value_name = "DIR")]
+        model: PathBuf,
+    },
 }
 
 /// Type of the weights.

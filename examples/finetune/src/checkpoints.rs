@@ -132,7 +132,7 @@ pub fn newest(out: &Path) -> Result<(PathBuf, State)> {
         )
     })?;
     let file = path.join(STATE);
-    let text = fs::read_to_string(&file)
+    let text = lisa_lm::read_small_text(&file)
         .with_context(|| format!("cannot read the checkpoint's `{}`", file.display()))?;
     let state = serde_json::from_str(&text)
         .with_context(|| format!("the checkpoint's `{}` is damaged", file.display()))?;

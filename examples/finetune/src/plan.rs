@@ -59,7 +59,7 @@ pub fn of(
 /// The table; `budget` in GB says which fit.
 pub fn plan(settings: &Settings, budget: Option<f64>, device: &Device) -> Result<String> {
     let path = settings.model.join("config.json");
-    let text = std::fs::read_to_string(&path)
+    let text = lisa_lm::read_small_text(&path)
         .with_context(|| format!("cannot read `{}`", path.display()))?;
     // Parameters stay lazy: nothing is allocated.
     let model = ModelConfig::from_json(&text)?.init(&device.clone().autodiff())?;

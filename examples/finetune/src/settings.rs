@@ -331,7 +331,7 @@ fn bundled(name: &str) -> PathBuf {
 impl Flags {
     /// Reads a TOML file.
     pub fn from_toml(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path)
+        let text = lisa_lm::read_small_text(path)
             .with_context(|| format!("cannot read the settings `{}`", path.display()))?;
         toml::from_str(&text).map_err(|error: toml::de::Error| {
             let line = error

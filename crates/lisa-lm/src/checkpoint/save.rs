@@ -19,6 +19,7 @@ use super::names::Names;
 use super::shards::{INDEX, Index, SINGLE};
 use super::watch::Watch;
 use crate::config::with_dtype;
+use crate::files::{TOKENIZER_BYTES, read};
 use crate::model::CausalLm;
 
 /// What a checkpoint carries beside its weights and its configuration.
@@ -65,11 +66,14 @@ impl Default for SaveOptions<'_> {
 /// Saves a model so that `transformers` opens the folder.
 ///
 /// Weights keep the model's dtype, and `config.json` says which; a tied head is left out. Costs the
-/// largest tensor's memory, not the model's, and while it runs the disk space of old and new.
+/// largest tensor's memory, not the model's, and while it runs the disk space of old and new. Files that
+/// are carried over may have 256 MiB each. A link that has the name of a file to write is replaced, not
+/// followed.
 ///
 /// # Errors
 ///
-/// A folder that cannot be made or written.
+/// A folder that cannot be made or written; a file to carry over that is larger than that, is a pipe or
+/// device, or is a link out of the source's folder.
 pub fn save(
     model: &CausalLm,
     dir: impl AsRef<Path>,
@@ -95,9 +99,9 @@ pub fn save_with(
     )?;
     if let Some(source) = options.source.filter(|source| !is_same(source.dir(), dir)) {
         for name in CARRIED {
-            let from = source.dir().join(name);
-            if from.is_file() {
-                let bytes = fs::read(&from).map_err(|e| refuse("read", &from, e))?;
+            let bytes = read(source.dir(), name, TOKENIZER_BYTES)
+                .map_err(|e| refuse("carry over", &source.dir().join(name), e))?;
+            if let Some(bytes) = bytes {
                 write_atomically(&dir.join(name), &bytes)?;
             }
         }

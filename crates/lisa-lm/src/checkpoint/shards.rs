@@ -2,15 +2,16 @@
 //!
 //! One file, `model.safetensors`, or several that an index names. Tests: beside this file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsStr;
-use std::fs;
 use std::path::Path;
 
 use burn::store::burn_pack::Tensor as PackTensor;
 use burn::store::{ModuleStore, SafetensorsStore};
 use lisa::{ErrorKind, LisaError};
 use serde::{Deserialize, Serialize};
+
+use crate::files::{self, INDEX_BYTES, read_text, shown};
 
 /// The file of a checkpoint that is not sharded.
 pub(super) const SINGLE: &str = "model.safetensors";
@@ -33,13 +34,15 @@ pub(super) enum Layout {
     Sharded(Index),
 }
 
-/// Finds the files, and checks that they are there.
+/// Finds the files, and checks that they are there, in the folder.
 pub(super) fn find(dir: &Path) -> Result<Layout, LisaError> {
-    if dir.join(SINGLE).is_file() {
+    if regular(dir, SINGLE)? {
         return Ok(Layout::Single);
     }
     let path = dir.join(INDEX);
-    if !path.is_file() {
+    let text = read_text(dir, INDEX, INDEX_BYTES)
+        .map_err(|e| refuse(format!("{} cannot be read ({e})", path.display())).with_source(e))?;
+    let Some(text) = text else {
         let hint = if dir.join("pytorch_model.bin").is_file() {
             "; pytorch_model.bin is not read: save the model with transformers once more"
         } else {
@@ -49,30 +52,42 @@ pub(super) fn find(dir: &Path) -> Result<Layout, LisaError> {
             "{} has no {SINGLE} and no {INDEX}{hint}",
             dir.display()
         )));
-    }
-    let text = fs::read_to_string(&path)
-        .map_err(|e| refuse(format!("{} cannot be read ({e})", path.display())).with_source(e))?;
+    };
     let index: Index = serde_json::from_str(&text)
         .map_err(|e| refuse(format!("{} is not an index: {e}", path.display())).with_source(e))?;
     if index.weight_map.is_empty() {
         return Err(refuse(format!("{} names no tensors", path.display())));
     }
+    let mut known = HashSet::new();
     for (tensor, file) in &index.weight_map {
-        let is_plain = Path::new(file).file_name() == Some(OsStr::new(file)) && file != "..";
-        if !is_plain {
-            return Err(refuse(format!(
-                "{}: tensor {tensor} is said to be in {file:?}, which is not a file of the folder",
-                path.display()
-            )));
+        if !known.insert(file.as_str()) {
+            continue;
         }
-        if !dir.join(file).is_file() {
-            return Err(refuse(format!(
-                "{}: tensor {tensor} is said to be in {file}, which is not there",
-                path.display()
-            )));
+        let is_plain = Path::new(file).file_name() == Some(OsStr::new(file)) && file != "..";
+        let said = |what: &str| {
+            let (tensor, path) = (shown(tensor), path.display());
+            Err(refuse(format!(
+                "{path}: tensor {tensor} is said to be in {what}"
+            )))
+        };
+        if !is_plain {
+            let file = shown(&format!("{file:?}"));
+            return said(&format!("{file}, which is not a file of the folder"));
+        }
+        if !regular(dir, file)? {
+            return said(&format!("{}, which is not there", shown(file)));
         }
     }
     Ok(Layout::Sharded(index))
+}
+
+/// Whether the folder has a file of this name.
+fn regular(dir: &Path, file: &str) -> Result<bool, LisaError> {
+    let found = files::find(dir, file).map_err(|e| {
+        let path = dir.join(shown(&file));
+        refuse(format!("{} cannot be read: {e}", path.display())).with_source(e)
+    })?;
+    Ok(found.is_some())
 }
 
 /// All tensors of the folder; their data is read when it is asked for.
@@ -81,33 +96,29 @@ pub(super) fn read(dir: &Path) -> Result<Vec<PackTensor>, LisaError> {
         Layout::Single => return tensors(&dir.join(SINGLE)),
         Layout::Sharded(index) => index,
     };
-    let mut files: Vec<&String> = index.weight_map.values().collect();
-    files.sort_unstable();
-    files.dedup();
+    // What each file is said to hold.
+    let mut files: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for (tensor, file) in &index.weight_map {
+        files.entry(file).or_default().insert(tensor);
+    }
     let mut all = Vec::new();
-    for file in files {
-        let found = tensors(&dir.join(file))?;
-        let expected = index
-            .weight_map
-            .iter()
-            .filter(|(_, holder)| *holder == file);
-        for (tensor, _) in expected {
-            if !found.iter().any(|found| found.name == *tensor) {
-                return Err(refuse(format!(
-                    "tensor {tensor} is not in {}, where {INDEX} says it is",
-                    dir.join(file).display()
-                )));
-            }
-        }
-        for tensor in found {
-            if index.weight_map.get(&tensor.name) != Some(file) {
+    for (file, mut expected) in files {
+        for tensor in tensors(&dir.join(file))? {
+            if !expected.remove(tensor.name.as_str()) {
                 return Err(refuse(format!(
                     "tensor {} is in {}, but {INDEX} does not say so",
-                    tensor.name,
+                    shown(&tensor.name),
                     dir.join(file).display()
                 )));
             }
             all.push(tensor);
+        }
+        if let Some(tensor) = expected.first() {
+            return Err(refuse(format!(
+                "tensor {} is not in {}, where {INDEX} says it is",
+                shown(tensor),
+                dir.join(file).display()
+            )));
         }
     }
     Ok(all)

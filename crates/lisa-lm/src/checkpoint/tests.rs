@@ -6,6 +6,7 @@ use burn::store::bridge::to_data;
 use burn::tensor::{Int, Tensor, TensorData};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::fs;
 use tempfile::TempDir;
 
 const FIXTURES: [&str; 6] = ["llama", "gpt2", "mistral", "qwen2", "qwen3", "llama_tied"];
@@ -393,6 +394,129 @@ fn saving_where_that_cannot_be_is_an_error() {
     let error = save(&model, &file, &SaveOptions::default()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Io);
     assert!(error.message().contains("file"), "{error}");
+}
+
+#[cfg(unix)]
+#[test]
+fn links_out_of_the_folder_are_neither_read_nor_carried_over() {
+    use std::os::unix::fs::symlink;
+    let root = tempfile::tempdir().unwrap();
+    let secret = root.path().join("secret");
+    fs::write(&secret, "secret").unwrap();
+    let good = altered("llama", |_| ());
+    let weights = good.path().join(shards::SINGLE);
+    // Weights, a shard, a configuration, and a file that saving carries over.
+    let dir = altered("llama", |_| ());
+    fs::remove_file(dir.path().join(shards::SINGLE)).unwrap();
+    symlink(&weights, dir.path().join(shards::SINGLE)).unwrap();
+    let found = message(load(dir.path()));
+    assert!(found.contains("not in the folder"), "{found}");
+
+    let dir = tempfile::tempdir().unwrap();
+    let model = load(good.path()).unwrap();
+    save_to(dir.path(), &model, None, 400_000);
+    let shard = dir.path().join("model-00001-of-00002.safetensors");
+    fs::rename(&shard, root.path().join("shard")).unwrap();
+    symlink(root.path().join("shard"), &shard).unwrap();
+    let found = message(load(dir.path()));
+    assert!(found.contains("model-00001-of-00002"), "{found}");
+    assert!(found.contains("not in the folder"), "{found}");
+
+    symlink(&secret, good.path().join("LICENSE")).unwrap();
+    let source = Checkpoint::open(good.path()).unwrap();
+    let options = SaveOptions {
+        source: Some(&source),
+        ..SaveOptions::default()
+    };
+    let to = tempfile::tempdir().unwrap();
+    let error = save(&model, to.path(), &options).unwrap_err();
+    assert!(error.message().contains("LICENSE"), "{error}");
+    assert!(!to.path().join("LICENSE").exists());
+
+    let dir = altered("llama", |_| ());
+    fs::remove_file(dir.path().join("config.json")).unwrap();
+    symlink(&secret, dir.path().join("config.json")).unwrap();
+    assert!(message(load(dir.path())).contains("not in the folder"));
+}
+
+#[cfg(unix)]
+#[test]
+fn saving_replaces_a_link_and_does_not_follow_it() {
+    use std::os::unix::fs::symlink;
+    let root = tempfile::tempdir().unwrap();
+    let model = load(fixture("llama")).unwrap();
+    let dir = root.path().join("out");
+    fs::create_dir(&dir).unwrap();
+    for name in [shards::SINGLE, "config.json"] {
+        fs::write(root.path().join(name), "not to be touched").unwrap();
+        symlink(root.path().join(name), dir.join(name)).unwrap();
+    }
+    save_to(&dir, &model, None, usize::MAX);
+    for name in [shards::SINGLE, "config.json"] {
+        let outside = fs::read_to_string(root.path().join(name)).unwrap();
+        assert_eq!(outside, "not to be touched");
+        assert!(!fs::symlink_metadata(dir.join(name)).unwrap().is_symlink());
+    }
+    assert_eq!(stored(&dir), stored(&fixture("llama")));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_pipe_in_the_folder_does_not_block() {
+    for name in ["config.json", shards::SINGLE, shards::INDEX] {
+        let dir = altered("llama", |_| ());
+        for file in [name, shards::SINGLE] {
+            let _ = fs::remove_file(dir.path().join(file));
+        }
+        let made = std::process::Command::new("mkfifo")
+            .arg(dir.path().join(name))
+            .status();
+        assert!(made.unwrap().success());
+        let found = message(load(dir.path()));
+        assert!(found.contains("pipe, socket or device"), "{name}: {found}");
+    }
+}
+
+#[test]
+fn sizes_that_the_files_do_not_hold_cost_nothing() {
+    for (key, value) in [
+        ("num_hidden_layers", 4096),
+        ("vocab_size", 1 << 24),
+        ("intermediate_size", 1 << 20),
+    ] {
+        let dir = altered("llama", |_| ());
+        let path = dir.path().join("config.json");
+        let mut config: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        config[key] = value.into();
+        fs::write(path, config.to_string()).unwrap();
+        let found = message(load(dir.path()));
+        assert!(
+            found.contains("config.json asks for"),
+            "{key} {value}: {found}"
+        );
+    }
+}
+
+#[test]
+fn tensors_that_are_there_twice_or_of_another_rank_are_named() {
+    let twice = altered("gpt2", |tensors| {
+        let tensor = tensors["transformer.ln_f.weight"].clone();
+        tensors.insert("ln_f.weight".into(), tensor);
+    });
+    assert!(message(load(twice.path())).contains("is there twice"));
+    let up = "model.layers.1.mlp.up_proj.weight";
+    let norm = "model.norm.weight";
+    let shapes: [&[usize]; 5] = [&[], &[1], &[1, 1, 1], &[0, 0], &[1; 12]];
+    for shape in shapes {
+        for name in [up, norm, "lm_head.weight", "model.embed_tokens.weight"] {
+            let dir = altered("llama", |tensors| {
+                let values = vec![0.0f32; shape.iter().product()];
+                tensors.insert(name.into(), TensorData::new(values, shape.to_vec()));
+            });
+            let found = message(load(dir.path()));
+            assert!(found.contains(name), "{found}");
+        }
+    }
 }
 
 /// Writes folders, with the logits computed here, for `tests/check_transformers.py`: new models and

@@ -6,7 +6,8 @@ use burn::tensor::FloatDType;
 use lisa::LisaError;
 use serde_json::{Map, Value};
 
-use super::{CommonConfig, Gpt2Config, LlamaConfig, LlamaKind, ModelConfig, refuse};
+use super::{CommonConfig, Gpt2Config, LlamaConfig, LlamaKind, ModelConfig, at_most, refuse};
+use crate::files::shown;
 use crate::rope::{RopeConfig, RopeScaling};
 
 /// The model types that are supported, for messages.
@@ -25,7 +26,8 @@ pub(super) fn model(text: &str) -> Result<ModelConfig, LisaError> {
             .and_then(Value::as_str)
             .unwrap_or("unknown");
         return Err(refuse(format!(
-            "quantization_config ({method}) is not supported; use the unquantized checkpoint"
+            "quantization_config ({}) is not supported; use the unquantized checkpoint",
+            shown(&method)
         )));
     }
     let kind = match keys.string("model_type")? {
@@ -36,7 +38,8 @@ pub(super) fn model(text: &str) -> Result<ModelConfig, LisaError> {
         Some("gpt2") => return gpt2(&keys).map(ModelConfig::Gpt2),
         Some(other) => {
             return Err(refuse(format!(
-                "model_type {other:?} is not supported; {MODEL_TYPES} are"
+                "model_type {:?} is not supported; {MODEL_TYPES} are",
+                shown(&other)
             )));
         }
         None => {
@@ -53,11 +56,14 @@ fn llama(keys: &Keys, kind: LlamaKind) -> Result<LlamaConfig, LisaError> {
         "silu" | "swish" => {}
         other => {
             return Err(refuse(format!(
-                "hidden_act {other:?} is not supported; \"silu\" is"
+                "hidden_act {:?} is not supported; \"silu\" is",
+                shown(&other)
             )));
         }
     }
     let layers = keys.require("num_hidden_layers")?;
+    // As long as the list of layers that is made of it.
+    at_most("num_hidden_layers", layers)?;
     let heads = keys.require("num_attention_heads")?;
     let hidden_size = keys.require("hidden_size")?;
     let kv_heads = match (keys.size("num_key_value_heads")?, kind) {
@@ -123,13 +129,14 @@ fn sliding(
     if let (Some(types), false) = (keys.present("layer_types"), kind == LlamaKind::Llama) {
         let types = types
             .as_array()
-            .ok_or_else(|| refuse(format!("layer_types is {types}, not a list")))?;
+            .ok_or_else(|| refuse(format!("layer_types is {}, not a list", shown(types))))?;
         let sliding: Result<Vec<bool>, LisaError> = (types.iter())
             .map(|found| match found.as_str() {
                 Some("full_attention") => Ok(false),
                 Some("sliding_attention") => Ok(true),
                 _ => Err(refuse(format!(
-                    "layer type {found} is not supported; full_attention and sliding_attention are"
+                    "layer type {} is not supported; full_attention and sliding_attention are",
+                    shown(found)
                 ))),
             })
             .collect();
@@ -153,7 +160,12 @@ fn rope(keys: &Keys, max_positions: usize) -> Result<RopeConfig, LisaError> {
     let inner = match found {
         None => Keys { map: &empty },
         Some(Value::Object(map)) => Keys { map },
-        Some(other) => return Err(refuse(format!("rope_parameters is {other}, not an object"))),
+        Some(other) => {
+            return Err(refuse(format!(
+                "rope_parameters is {}, not an object",
+                shown(other)
+            )));
+        }
     };
     let theta = match inner.number("rope_theta")? {
         Some(theta) => theta,
@@ -195,7 +207,8 @@ fn rope(keys: &Keys, max_positions: usize) -> Result<RopeConfig, LisaError> {
         },
         Some(other) => {
             return Err(refuse(format!(
-                "rope type {other:?} is not supported; \"default\", \"linear\" and \"llama3\" are"
+                "rope type {:?} is not supported; \"default\", \"linear\" and \"llama3\" are",
+                shown(&other)
             )));
         }
     };
@@ -217,7 +230,8 @@ fn gpt2(keys: &Keys) -> Result<Gpt2Config, LisaError> {
         "gelu" => false,
         other => {
             return Err(refuse(format!(
-                "activation_function {other:?} is not supported; \"gelu_new\" and \"gelu\" are"
+                "activation_function {:?} is not supported; \"gelu_new\" and \"gelu\" are",
+                shown(&other)
             )));
         }
     };
@@ -228,7 +242,7 @@ fn gpt2(keys: &Keys) -> Result<Gpt2Config, LisaError> {
         n_embd,
         n_layer: keys.require("n_layer")?,
         n_head: keys.require("n_head")?,
-        n_inner: keys.size("n_inner")?.unwrap_or(4 * n_embd),
+        n_inner: keys.size("n_inner")?.unwrap_or(n_embd.saturating_mul(4)),
         gelu_tanh,
         layer_norm_epsilon: keys.number("layer_norm_epsilon")?.unwrap_or(1e-5),
         tie_word_embeddings: keys.flag("tie_word_embeddings")?.unwrap_or(true),
@@ -255,7 +269,8 @@ fn common(keys: &Keys) -> Result<CommonConfig, LisaError> {
         Some("float16") => Some(FloatDType::F16),
         Some(other) => {
             return Err(refuse(format!(
-                "dtype {other:?} is not supported; \"float32\", \"bfloat16\" and \"float16\" are"
+                "dtype {:?} is not supported; \"float32\", \"bfloat16\" and \"float16\" are",
+                shown(&other)
             )));
         }
     };
@@ -297,7 +312,7 @@ impl<'a> Keys<'a> {
         let found = read(value);
         found
             .map(Some)
-            .ok_or_else(|| refuse(format!("{key} is {value}, not {what}")))
+            .ok_or_else(|| refuse(format!("{key} is {}, not {what}", shown(value))))
     }
 
     fn size(&self, key: &str) -> Result<Option<usize>, LisaError> {

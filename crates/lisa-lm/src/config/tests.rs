@@ -265,3 +265,53 @@ fn the_dtype_is_changed_under_the_key_that_is_there() {
         (&json!("bfloat16"), None)
     );
 }
+
+#[test]
+fn sizes_that_no_model_has_are_refused_and_cost_nothing() {
+    let cases = [
+        ("llama", "num_hidden_layers", 1_000_000_000_000_000_000_u64),
+        ("llama", "vocab_size", 1_000_000_000_000),
+        ("llama", "hidden_size", 1 << 62),
+        ("llama", "head_dim", u64::MAX - 1),
+        ("llama", "num_attention_heads", 1 << 40),
+        ("llama", "intermediate_size", 1 << 40),
+        ("llama", "max_position_embeddings", 1 << 60),
+        ("mistral", "sliding_window", u64::MAX),
+        ("gpt2", "n_embd", u64::MAX),
+        ("gpt2", "n_layer", 1_000_000_000),
+        ("gpt2", "n_positions", 1 << 40),
+        ("gpt2", "n_inner", 1 << 40),
+    ];
+    for (name, key, value) in cases {
+        let mut config: Value = serde_json::from_str(&fixture_json(name)).unwrap();
+        config[key] = value.into();
+        let message = ModelConfig::from_json(&config.to_string()).unwrap_err();
+        let message = message.to_string();
+        assert!(message.contains(key), "{name} {key}: {message}");
+    }
+    let mut config: Value = serde_json::from_str(&fixture_json("llama")).unwrap();
+    config["initializer_range"] = (-1.0).into();
+    let message = ModelConfig::from_json(&config.to_string()).unwrap_err();
+    assert!(message.to_string().contains("initializer_range is -1"));
+}
+
+#[test]
+fn a_message_does_not_repeat_a_megabyte() {
+    let long = "x".repeat(1 << 20);
+    for key in [
+        "model_type",
+        "hidden_act",
+        "dtype",
+        "vocab_size",
+        "layer_types",
+        "rope_parameters",
+    ] {
+        let mut config: Value = serde_json::from_str(&fixture_json("qwen3")).unwrap();
+        config[key] = long.clone().into();
+        let error = ModelConfig::from_json(&config.to_string()).unwrap_err();
+        assert!(error.message().len() < 400, "{key}");
+    }
+    // Nested more deeply than the parser goes.
+    let deep = format!("{{\"model_type\": {}", "[".repeat(100_000));
+    assert!(ModelConfig::from_json(&deep).is_err());
+}

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use crate::chat::Message;
+use crate::files::shown;
 
 /// What an example holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,9 +95,10 @@ impl Example {
                 answer: None,
             });
         }
-        let keys: Vec<&str> = object.keys().map(String::as_str).collect();
+        let keys: Vec<&str> = object.keys().map(String::as_str).take(20).collect();
+        let keys = shown(&format!("{keys:?}"));
         Err(format!(
-            "the keys are {keys:?}; expected `messages`, `instruction` and `output`, `prompt` and \
+            "the keys are {keys}; expected `messages`, `instruction` and `output`, `prompt` and \
              `completion`, or `text`"
         ))
     }

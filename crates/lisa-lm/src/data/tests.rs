@@ -160,3 +160,46 @@ fn nothing_to_read_is_an_error_that_names_the_path() {
         );
     }
 }
+
+#[test]
+fn a_line_longer_than_the_limit_is_a_bad_line_and_the_next_is_read() {
+    let lines = |text: &str, limit| {
+        let mut reader = std::io::BufReader::with_capacity(3, text.as_bytes());
+        let mut line = Vec::new();
+        let mut found = Vec::new();
+        while let Some(whole) = next_line(&mut reader, &mut line, limit).unwrap() {
+            found.push(whole.then(|| String::from_utf8(line.clone()).unwrap()));
+        }
+        found
+    };
+    let some = |text: &str| Some(text.to_owned());
+    assert_eq!(lines("abcd\n\nab", 4), [some("abcd"), some(""), some("ab")]);
+    assert_eq!(lines("abcde\nab\n", 4), [None, some("ab")]);
+    assert_eq!(lines("ab\nabcdefghijkl", 4), [some("ab"), None]);
+    assert_eq!(lines("", 4), []);
+}
+
+#[test]
+fn keys_by_the_thousand_are_not_all_said() {
+    let keys: Vec<String> = (0..10_000).map(|i| format!("\"key{i}\": 1")).collect();
+    let reason = Example::from_json(&format!("{{{}}}", keys.join(","))).unwrap_err();
+    assert!(reason.len() < 300, "{reason}");
+}
+
+#[cfg(unix)]
+#[test]
+fn data_that_is_a_pipe_or_a_device_is_refused() {
+    let dir = folder("data_pipe", &[]);
+    let pipe = dir.join("x.jsonl");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    for path in [pipe.as_path(), Path::new("/dev/zero")] {
+        let error = read_examples(path, OnBadLine::Stop).unwrap_err();
+        assert!(
+            error.message().contains("pipe, socket or device"),
+            "{error}"
+        );
+    }
+    // In a folder it is passed over.
+    assert!(read_examples(&dir, OnBadLine::Stop).is_err());
+}

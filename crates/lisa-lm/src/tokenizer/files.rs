@@ -1,11 +1,12 @@
 //! The small files beside `tokenizer.json`: special tokens, ends of sequence, chat template.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 
 use lisa::{ErrorKind, LisaError};
 use serde_json::Value;
+
+use crate::files::{CONFIG_BYTES, TEMPLATE_BYTES, read_text, shown};
 
 /// The names under which special tokens are stored, and passed to chat templates.
 const NAMES: [&str; 7] = [
@@ -26,12 +27,13 @@ pub(super) fn unreadable(path: &Path, error: std::io::Error) -> LisaError {
     .with_source(error)
 }
 
-/// The JSON in a file that may be missing (then null).
-pub(super) fn read_json(path: &Path) -> Result<Value, LisaError> {
-    if !path.is_file() {
+/// The JSON in a file of the folder that may be missing (then null).
+pub(super) fn read_json(dir: &Path, name: &str) -> Result<Value, LisaError> {
+    let path = dir.join(name);
+    let text = read_text(dir, name, CONFIG_BYTES).map_err(|e| unreadable(&path, e))?;
+    let Some(text) = text else {
         return Ok(Value::Null);
-    }
-    let text = fs::read_to_string(path).map_err(|e| unreadable(path, e))?;
+    };
     serde_json::from_str(&text).map_err(|e| {
         LisaError::new(
             ErrorKind::Tokenizer,
@@ -64,8 +66,9 @@ pub(super) fn eos_of(config: &Value, path: &Path) -> Result<Vec<u32>, LisaError>
         LisaError::new(
             ErrorKind::Tokenizer,
             format!(
-                "eos_token_id in {} is {value}; give an id or a list of ids",
-                path.display()
+                "eos_token_id in {} is {}; give an id or a list of ids",
+                path.display(),
+                shown(value)
             ),
         )
     })
@@ -76,11 +79,10 @@ fn id(value: &Value) -> Option<u32> {
 }
 
 pub(super) fn template_source(dir: &Path, config: &Value) -> Result<Option<String>, LisaError> {
-    let path = dir.join("chat_template.jinja");
-    if path.is_file() {
-        return fs::read_to_string(&path)
-            .map(Some)
-            .map_err(|e| unreadable(&path, e));
+    let name = "chat_template.jinja";
+    let text = read_text(dir, name, TEMPLATE_BYTES).map_err(|e| unreadable(&dir.join(name), e))?;
+    if text.is_some() {
+        return Ok(text);
     }
     let found = match &config["chat_template"] {
         Value::Null => return Ok(None),

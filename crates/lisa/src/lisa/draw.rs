@@ -92,7 +92,7 @@ impl Lisa {
     }
 
     /// A policy's answer in order, or what is wrong with it.
-    fn checked(&self, mut layers: Vec<usize>) -> Result<Vec<usize>, String> {
+    pub(crate) fn checked(&self, mut layers: Vec<usize>) -> Result<Vec<usize>, String> {
         let all = self.map.layers().len();
         if let Some(layer) = layers.iter().find(|&&layer| layer >= all) {
             return Err(format!("drew layer {layer} of {all}"));

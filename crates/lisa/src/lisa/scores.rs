@@ -134,9 +134,10 @@ impl Observed {
         }
         for layer in 0..self.scores.len() {
             let unit = saved.get(layer).copied().unwrap_or_default();
-            let score = unit.score.map(f32::from_bits);
+            // A record may hold anything; a score that is no number would be in every draw.
+            let score = unit.score.map(f32::from_bits).filter(|s| s.is_finite());
             self.scores.set(layer, score, unit.last_drawn);
-            if unit.steps > 0 {
+            if (1..u32::MAX / 2).contains(&unit.steps) && f32::from_bits(unit.sum).is_finite() {
                 let data = TensorData::from([f32::from_bits(unit.sum)]);
                 self.sums
                     .insert(layer, (Tensor::from_data(data, device), unit.steps));

@@ -13,9 +13,11 @@ use burn::tensor::{DType, Device, FloatDType, Tensor};
 
 use crate::{Bernoulli, Draw, Lisa, LisaConfig, LisaError, OnFreeze, PolicyConfig, SamplingPolicy};
 
+mod hostile;
 mod layered;
 mod policies;
 mod quantized;
+mod trees;
 mod unbiased;
 
 const LAYERS: usize = 6;

@@ -1,0 +1,147 @@
+//! Files that somebody else wrote: regular ones, inside their folder, up to a size.
+//!
+//! A checkpoint's folder or a data set may come from anywhere. A pipe in it would block for ever, a
+//! device would never end, and a symbolic link could make a fine-tuned checkpoint carry a private
+//! file of its owner's. So the type of a file is looked at before it is opened, and again once it is
+//! open; where it really is, is compared with where it seems to be; and no more is read than a limit.
+//! Tests: `files/tests.rs`.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader, ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+/// The most bytes of a configuration, such as `config.json`: 16 MiB.
+pub(crate) const CONFIG_BYTES: u64 = 16 << 20;
+/// The most bytes of an index of weights: 64 MiB, about half a million tensors.
+pub(crate) const INDEX_BYTES: u64 = 64 << 20;
+/// The most bytes of `tokenizer.json`, and of any file that is carried over: 256 MiB.
+pub(crate) const TOKENIZER_BYTES: u64 = 256 << 20;
+/// The most bytes of a chat template: 1 MiB.
+pub(crate) const TEMPLATE_BYTES: u64 = 1 << 20;
+
+/// The path of a regular file of a folder; none where nothing has this name.
+///
+/// # Errors
+///
+/// A directory, pipe or device; a link that leads nowhere, or out of the folder. A folder of the Hub's
+/// cache, `snapshots/REVISION`, may link to the `blobs` beside `snapshots`.
+pub(crate) fn find(dir: &Path, name: &str) -> io::Result<Option<PathBuf>> {
+    let path = dir.join(name);
+    let link = match fs::symlink_metadata(&path) {
+        Ok(metadata) => metadata.is_symlink(),
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    require_regular(&fs::metadata(&path)?)?;
+    if link {
+        require_inside(dir, &path)?;
+    }
+    Ok(Some(path))
+}
+
+/// The bytes of a file of a folder, at most `limit`; none where nothing has this name. Costs the file's
+/// size in memory.
+///
+/// # Errors
+///
+/// As [`find`], and a file that is larger.
+pub(crate) fn read(dir: &Path, name: &str, limit: u64) -> io::Result<Option<Vec<u8>>> {
+    let Some(path) = find(dir, name)? else {
+        return Ok(None);
+    };
+    bytes_of(&path, limit).map(Some)
+}
+
+fn bytes_of(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut file = open(path)?.take(limit + 1);
+    file.read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        let message = format!("it has more than {limit} bytes, the most that are read");
+        return Err(io::Error::new(ErrorKind::InvalidData, message));
+    }
+    Ok(bytes)
+}
+
+/// As [`read`], of a file that must be UTF-8.
+pub(crate) fn read_text(dir: &Path, name: &str, limit: u64) -> io::Result<Option<String>> {
+    let Some(bytes) = read(dir, name, limit)? else {
+        return Ok(None);
+    };
+    text_of(bytes).map(Some)
+}
+
+/// Reads a small text, such as settings: at most 16 MiB of a regular file, wherever it is.
+///
+/// # Errors
+///
+/// A directory, pipe or device; a file that is larger or is not UTF-8; what the operating system
+/// refuses.
+///
+/// # Example
+///
+/// ```
+/// let error = lisa_lm::read_small_text("/dev/zero".as_ref()).unwrap_err();
+/// # #[cfg(unix)]
+/// assert!(error.to_string().contains("device"));
+/// ```
+pub fn read_small_text(path: &Path) -> io::Result<String> {
+    text_of(bytes_of(path, CONFIG_BYTES)?)
+}
+
+fn text_of(bytes: Vec<u8>) -> io::Result<String> {
+    String::from_utf8(bytes).map_err(|e| io::Error::new(ErrorKind::InvalidData, e.utf8_error()))
+}
+
+/// Opens a regular file, to be read bit by bit.
+///
+/// # Errors
+///
+/// A directory, pipe or device, and what the operating system refuses.
+pub(crate) fn open(path: &Path) -> io::Result<BufReader<File>> {
+    // Opening a pipe waits for a writer, so the type comes first.
+    require_regular(&fs::metadata(path)?)?;
+    let file = File::open(path)?;
+    // It may have been exchanged in between.
+    require_regular(&file.metadata()?)?;
+    Ok(BufReader::new(file))
+}
+
+fn require_regular(metadata: &fs::Metadata) -> io::Result<()> {
+    if metadata.is_file() {
+        return Ok(());
+    }
+    let what = if metadata.is_dir() {
+        "it is a directory and not a file"
+    } else {
+        "it is a pipe, socket or device and not a file"
+    };
+    Err(io::Error::new(ErrorKind::InvalidInput, what))
+}
+
+fn require_inside(dir: &Path, path: &Path) -> io::Result<()> {
+    let (dir, target) = (dir.canonicalize()?, path.canonicalize()?);
+    let is_snapshots = |dir: &&Path| dir.file_name().is_some_and(|name| name == "snapshots");
+    let snapshots = dir.parent().filter(is_snapshots);
+    let blobs = snapshots.and_then(|s| Some(s.parent()?.join("blobs")));
+    if target.starts_with(&dir) || blobs.is_some_and(|blobs| target.starts_with(blobs)) {
+        return Ok(());
+    }
+    let message = format!(
+        "it is a link to {}, which is not in the folder; copy that file into the folder",
+        target.display()
+    );
+    Err(io::Error::new(ErrorKind::InvalidInput, message))
+}
+
+/// A value that was found where it should not be, for a message: its first 80 characters.
+pub(crate) fn shown(value: &impl ToString) -> String {
+    let text = value.to_string();
+    match text.char_indices().nth(80) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests;

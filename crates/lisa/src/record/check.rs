@@ -1,0 +1,216 @@
+//! What a record's file may hold before anything of it is used: sizes that the file itself has, and
+//! state that fits the parameters. Burn's optimizers panic on a moment of another shape, and leave
+//! out what they do not know. Tests: `lisa/tests/hostile.rs`.
+
+use std::collections::BTreeMap;
+use std::collections::hash_map::{Entry, HashMap};
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::Path;
+
+use burn::module::ParamId;
+use burn::optim::{ModuleOptimizer, OptimizerRecord};
+use burn::tensor::DType;
+use burn_pack::{Reader, Scalar, Tensor, Writer};
+
+use crate::optimizer::StateShapes;
+use crate::{LayerMap, Parameter};
+
+/// The most bytes of a record's metadata (paths and shapes), 64 MiB: hundreds of thousands of tensors.
+pub(super) const METADATA_BYTES: u32 = 64 << 20;
+/// Where a burnpack file says how long its metadata is.
+const METADATA_SIZE_AT: usize = 6;
+/// The largest whole number in an optimizer's state: it counts steps.
+pub(super) const LARGEST_COUNT: u64 = 1 << 48;
+/// Under this name Burn keeps a parameter's rank.
+const RANK: &str = "__rank";
+
+/// Opens a record's file: a regular one, whose tensors do not claim more bytes than it has.
+pub(super) fn open(path: &Path) -> Result<Reader, String> {
+    // Opening a pipe would wait for a writer.
+    if !fs::metadata(path).map_err(|e| e.to_string())?.is_file() {
+        return Err("it is not a regular file".into());
+    }
+    let mut head = [0; METADATA_SIZE_AT + 4];
+    let mut file = File::open(path).map_err(|e| e.to_string())?;
+    file.read_exact(&mut head).map_err(|e| e.to_string())?;
+    let length = file.metadata().map_err(|e| e.to_string())?.len();
+    let [.., a, b, c, d] = head;
+    let metadata = u32::from_le_bytes([a, b, c, d]);
+    if metadata > METADATA_BYTES || u64::from(metadata) > length {
+        return Err(format!(
+            "its metadata is said to have {metadata} bytes, of {length} of the file and at most \
+             {METADATA_BYTES} that are read"
+        ));
+    }
+    drop(file);
+    Reader::from_file_exact(path).map_err(|e| e.to_string())
+}
+
+/// Refuses tensors that lie over one another: together they may have the file's size.
+pub(crate) fn sizes(tensors: &[Tensor], length: u64) -> Result<(), String> {
+    let total = tensors
+        .iter()
+        .map(|tensor| tensor.byte_len() as u64)
+        .fold(0, u64::saturating_add);
+    if total > length {
+        return Err(format!(
+            "its tensors are said to have {total} bytes, and the file has {length}"
+        ));
+    }
+    Ok(())
+}
+
+/// The state of each parameter in a record, by the parameter's place in the map.
+#[derive(Default)]
+pub(super) struct States(BTreeMap<usize, State>);
+
+#[derive(Default)]
+struct State {
+    tensors: Vec<Tensor>,
+    scalars: Vec<(String, Scalar)>,
+}
+
+impl States {
+    pub(super) fn add_tensor(&mut self, parameter: usize, tensor: &Tensor) {
+        let state = self.0.entry(parameter).or_default();
+        state.tensors.push(tensor.clone());
+    }
+
+    pub(super) fn add_scalar(&mut self, parameter: usize, name: &str, value: Scalar) {
+        let state = self.0.entry(parameter).or_default();
+        state.scalars.push((name.to_owned(), value));
+    }
+
+    /// Refuses state that does not fit its parameter, and state that the optimizer does not know.
+    ///
+    /// `shapes` says what the optimizer of a parameter holds. `optimizer` is the one that will load the
+    /// record: it is shown one parameter's state of each kind, which costs that parameter's state.
+    pub(super) fn fit(
+        self,
+        map: &LayerMap,
+        shapes: impl Fn(&Parameter) -> StateShapes,
+        optimizer: &ModuleOptimizer,
+    ) -> Result<(), String> {
+        // Of each kind of state the smallest parameter.
+        let mut kinds: HashMap<(StateShapes, Vec<String>), (usize, State)> = HashMap::new();
+        for (index, state) in self.0 {
+            let parameter = &map.parameters()[index];
+            let shapes = shapes(parameter);
+            state.fits(parameter, shapes)?;
+            // Of an optimizer without state Burn notes the rank alone, and makes it anew.
+            if state.is_bare() {
+                continue;
+            }
+            match kinds.entry((shapes, state.kind())) {
+                Entry::Vacant(kind) => drop(kind.insert((index, state))),
+                Entry::Occupied(mut kind) => {
+                    if parameter.len() < map.parameters()[kind.get().0].len() {
+                        kind.insert((index, state));
+                    }
+                }
+            }
+        }
+        for (index, state) in kinds.into_values() {
+            let (tensors, scalars) = (state.tensors.len(), state.scalars.len());
+            let first = state.name().to_owned();
+            let record = state.record(&map.parameters()[index])?;
+            let loaded = optimizer.clone().load_record(record).to_record();
+            let bytes = loaded.into_bytes().map_err(|e| e.to_string())?;
+            let again = Reader::from_bytes(bytes).map_err(|e| e.to_string())?;
+            if (again.tensor_names().len(), again.scalars().len()) != (tensors, scalars) {
+                return Err(format!(
+                    "the state around `{first}` is not that of this run's optimizer; resume with \
+                     the optimizer that wrote it"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    /// What the state is made of: names without the parameter's id, and kinds of scalars.
+    fn kind(&self) -> Vec<String> {
+        let leaf = |name: &str| name.split_once('.').map_or("", |(_, leaf)| leaf).to_owned();
+        let kind = |value: &Scalar| match value {
+            Scalar::Int(_) | Scalar::UInt(_) => "whole",
+            Scalar::Float(_) => "number",
+            Scalar::Bool(_) => "truth",
+        };
+        let scalars = self.scalars.iter();
+        let scalars = scalars.map(|(name, value)| format!("{}={}", leaf(name), kind(value)));
+        let tensors = self.tensors.iter().map(|tensor| leaf(&tensor.name));
+        tensors.chain(scalars).collect()
+    }
+
+    fn is_bare(&self) -> bool {
+        self.tensors.is_empty() && self.scalars.iter().all(|(name, _)| name.ends_with(RANK))
+    }
+
+    fn name(&self) -> &str {
+        let tensor = self.tensors.first().map(|tensor| tensor.name.as_str());
+        let scalar = || self.scalars.first().map(|(name, _)| name.as_str());
+        tensor.or_else(scalar).unwrap_or("")
+    }
+
+    fn fits(&self, parameter: &Parameter, shapes: StateShapes) -> Result<(), String> {
+        let refuse = |name: &str, what: String| {
+            let path = &parameter.path;
+            Err(format!("`{name}`, of `{path}`, {what}"))
+        };
+        let leaves: Vec<(&str, &[usize])> = self
+            .tensors
+            .iter()
+            .map(|tensor| (tensor.name.as_str(), &tensor.shape[..]))
+            .collect();
+        for tensor in &self.tensors {
+            let name = tensor.name.as_str();
+            if matches!(tensor.dtype, DType::QFloat(_)) {
+                return refuse(name, "is quantized, which no optimizer's state is".into());
+            }
+            let float = tensor.dtype.is_float();
+            if !shapes.fit(&leaves, name, &parameter.shape) || !(float || shapes.is_free()) {
+                return refuse(
+                    name,
+                    format!(
+                        "has shape {:?} of {:?} and the parameter {:?}",
+                        &tensor.shape[..],
+                        tensor.dtype,
+                        parameter.shape
+                    ),
+                );
+            }
+        }
+        for (name, value) in &self.scalars {
+            let rank = name.ends_with(RANK);
+            let fits = match *value {
+                Scalar::UInt(value) if rank => value == parameter.shape.len() as u64,
+                Scalar::UInt(value) => value <= LARGEST_COUNT,
+                Scalar::Int(value) => !rank && value.unsigned_abs() <= LARGEST_COUNT,
+                _ => !rank,
+            };
+            if !fits {
+                return refuse(name, format!("is {value:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// A record of this parameter alone; its path says which group's optimizer it has.
+    fn record(self, parameter: &Parameter) -> Result<OptimizerRecord, String> {
+        let id = parameter.id.val().to_string();
+        let mut writer = Writer::new(self.tensors).with_metadata(&id, &parameter.path);
+        for (name, value) in self.scalars {
+            writer = writer.with_scalar(&name, value);
+        }
+        let bytes = writer.into_bytes().map_err(|e| e.to_string())?;
+        OptimizerRecord::from_bytes(bytes).map_err(|e| e.to_string())
+    }
+}
+
+/// The parameter's place in the map, from its id in a record.
+pub(super) fn place(map: &LayerMap, id: ParamId) -> Result<usize, String> {
+    map.index_of(id)
+        .ok_or_else(|| "a parameter of the record is not in the model".to_owned())
+}

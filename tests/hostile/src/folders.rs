@@ -1,0 +1,173 @@
+//! Files of a checkpoint's folder, and training data.
+
+use std::fs;
+use std::path::Path;
+
+use lisa_lm::{
+    Checkpoint, EncodeOptions, LossOn, Message, ModelConfig, OnBadLine, SaveOptions, Tokenizer,
+    encode_examples, read_examples, save,
+};
+use tempfile::TempDir;
+
+use burn::tensor::Device;
+
+/// The configuration of the small checkpoint in the corpus of `safetensors` and `index`.
+pub const CONFIG: &str = r#"{"model_type": "llama", "vocab_size": 8, "hidden_size": 4,
+"intermediate_size": 4, "num_hidden_layers": 2, "num_attention_heads": 2, "head_dim": 2,
+"rope_theta": 10000.0, "torch_dtype": "float32"}"#;
+
+thread_local! {
+    static SINGLE: TempDir = folder(&[("config.json", CONFIG)]);
+    static SHARDED: TempDir = sharded();
+    static CONFIGURED: TempDir = configured();
+    static DATA: TempDir = folder(&[("tokenizer.json", TOKENIZER)]);
+    static TOKENIZERS: TempDir = folder(&[]);
+}
+
+/// The tokenizer in the corpus.
+const TOKENIZER: &str = include_str!("../corpus/tokenizer/small.json");
+
+fn folder(files: &[(&str, &str)]) -> TempDir {
+    let dir = tempfile::tempdir().unwrap_or_else(|e| panic!("no folder: {e}"));
+    for (name, text) in files {
+        write(dir.path(), name, text.as_bytes());
+    }
+    dir
+}
+
+fn write(dir: &Path, name: &str, bytes: &[u8]) {
+    let path = dir.join(name);
+    fs::write(&path, bytes).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+}
+
+/// Writes the small checkpoint, in files of at most `max_shard_bytes`.
+///
+/// # Panics
+///
+/// Where it cannot be written.
+pub fn small_checkpoint(dir: &Path, max_shard_bytes: usize) {
+    let model = ModelConfig::from_json(CONFIG).and_then(|config| config.init(&Device::flex()));
+    let options = SaveOptions {
+        source: None,
+        max_shard_bytes,
+    };
+    model.and_then(|model| save(&model, dir, &options)).unwrap();
+}
+
+fn sharded() -> TempDir {
+    let dir = folder(&[]);
+    small_checkpoint(dir.path(), 500);
+    dir
+}
+
+fn configured() -> TempDir {
+    let dir = folder(&[]);
+    small_checkpoint(dir.path(), usize::MAX);
+    dir
+}
+
+fn load(dir: &Path) {
+    if let Ok(checkpoint) = Checkpoint::open(dir) {
+        let _ = checkpoint.load(&Device::flex(), None);
+    }
+}
+
+/// `model.safetensors`, beside a configuration.
+pub fn safetensors(bytes: &[u8]) {
+    SINGLE.with(|dir| {
+        write(dir.path(), "model.safetensors", bytes);
+        load(dir.path());
+    });
+}
+
+/// `model.safetensors.index.json`, beside shards.
+pub fn index(bytes: &[u8]) {
+    SHARDED.with(|dir| {
+        write(dir.path(), "model.safetensors.index.json", bytes);
+        load(dir.path());
+    });
+}
+
+/// `config.json`, beside weights.
+///
+/// # Panics
+///
+/// Where what was read, written, and read again is not the same.
+pub fn model_config(bytes: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(bytes)
+        && let Ok(config) = ModelConfig::from_json(text)
+    {
+        let again = ModelConfig::from_json(&config.to_json());
+        assert!(again.is_ok(), "{text} was read, written, and refused");
+    }
+    CONFIGURED.with(|dir| {
+        write(dir.path(), "config.json", bytes);
+        load(dir.path());
+    });
+}
+
+/// Lines of training data.
+pub fn jsonl(bytes: &[u8]) {
+    DATA.with(|dir| {
+        write(dir.path(), "data.jsonl", bytes);
+        let path = dir.path().join("data.jsonl");
+        let _ = read_examples(&path, OnBadLine::Stop);
+        let Ok(read) = read_examples(&path, OnBadLine::Skip) else {
+            return;
+        };
+        let Ok(tokenizer) = Tokenizer::from_dir(dir.path()) else {
+            return;
+        };
+        let options = EncodeOptions {
+            max_length: 64,
+            loss_on: LossOn::Answer,
+        };
+        let _ = encode_examples(&read.examples, &tokenizer, options);
+    });
+}
+
+/// `tokenizer.json`: reads it, and encodes and decodes with it.
+pub fn tokenizer(bytes: &[u8]) {
+    TOKENIZERS.with(|dir| {
+        write(dir.path(), "tokenizer.json", bytes);
+        use_tokenizer(dir.path());
+    });
+}
+
+/// `tokenizer_config.json`, and the other small files with the same text.
+pub fn tokenizer_config(bytes: &[u8]) {
+    DATA.with(|dir| {
+        for name in [
+            "tokenizer_config.json",
+            "special_tokens_map.json",
+            "generation_config.json",
+        ] {
+            write(dir.path(), name, bytes);
+        }
+        use_tokenizer(dir.path());
+        for name in ["special_tokens_map.json", "generation_config.json"] {
+            write(dir.path(), name, b"{}");
+        }
+        use_tokenizer(dir.path());
+        write(dir.path(), "tokenizer_config.json", b"{}");
+    });
+}
+
+fn use_tokenizer(dir: &Path) {
+    let Ok(tokenizer) = Tokenizer::from_dir(dir) else {
+        return;
+    };
+    for text in [
+        "",
+        "Hello, world! 12",
+        "aaaaaaaaaaaaaaaaaaaaaaaa\u{1F600}\0e\u{301}",
+    ] {
+        if let Ok(ids) = tokenizer.encode(text) {
+            let _ = tokenizer.decode(&ids, true);
+        }
+    }
+    let _ = tokenizer.decode(&[0, 1, u32::MAX], false);
+    let chat = [Message::user("a"), Message::assistant("b")];
+    let _ = tokenizer.chat_template().render(&chat, true);
+    let _ = (tokenizer.pad_id(), tokenizer.vocab_size());
+}
