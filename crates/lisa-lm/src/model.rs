@@ -298,7 +298,7 @@ impl Footprint for CausalLm {
                 let kv = config.num_key_value_heads * config.head_dim;
                 let inner = config.intermediate_size;
                 (
-                    4 * width + 2 * q + 2 * kv + 4 * inner,
+                    2 * width + 2 * q + 2 * kv + 4 * inner,
                     4 * width + q + inner,
                 )
             }
@@ -312,6 +312,7 @@ impl Footprint for CausalLm {
             training_layer: per(frozen + training) + scores as u64,
             hidden: per(width),
             logits: per(config.vocab_size()),
+            head_by_hand: true,
         }
     }
 }

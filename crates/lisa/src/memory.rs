@@ -9,6 +9,7 @@ use std::fmt;
 use burn::module::Module;
 use burn::tensor::{DType, Device, FloatDType};
 
+use crate::optimizer::{SLICE, SLICE_ON_HOST};
 use crate::{FrozenWeights, LayerMap, Lisa, LisaConfig, LisaError, OnFreeze, PolicyConfig};
 
 /// Bytes of a model's activations for one batch.
@@ -22,6 +23,10 @@ pub struct Activations {
     pub hidden: u64,
     /// The logits, in the model's type.
     pub logits: u64,
+    /// Whether the head's backward pass is by hand with
+    /// [`Recompute`](crate::Recompute) ([`HeadPass::by_hand`](crate::HeadPass::by_hand)), and on flex
+    /// in blocks that are small.
+    pub head_by_hand: bool,
 }
 
 /// A model that can say what its activations weigh.
@@ -116,6 +121,7 @@ pub fn plan<M: Footprint>(
         sequence,
         dtype,
         flex: on_host(model),
+        lowest_active: 0,
     };
     plan_for(model, config, run)
 }
@@ -131,6 +137,9 @@ pub struct Planned {
     pub dtype: FloatDType,
     /// Whether it runs on flex, which makes each result of a product twice and stores int4 as int8.
     pub flex: bool,
+    /// The lowest layer that is ever drawn, where that is known; 0 for the most that can be. Where
+    /// nothing below the layers trains, what lies below it keeps nothing.
+    pub lowest_active: usize,
 }
 
 /// Like [`plan`], for another device and type of the weights than the model has.
@@ -144,6 +153,7 @@ pub fn plan_for<M: Footprint>(
         sequence,
         dtype,
         flex,
+        lowest_active,
     } = run;
     let map = LayerMap::of_shapes(model, &config.layers)?.split(&config.split)?;
     let parts = Parts::of(&map, config, !flex);
@@ -170,8 +180,13 @@ pub fn plan_for<M: Footprint>(
         .max()
         .map_or(0, |last| last + 1);
     let training = training_items(&drawn, &layers, config).min(items);
-    let frozen = items - training;
-    // At the most: with embeddings frozen, what lies below the lowest drawn layer keeps nothing.
+    // Backward comes by here.
+    let passed = if parts.below_trains {
+        items
+    } else {
+        items - lowest_active.min(items)
+    };
+    let frozen = passed.saturating_sub(training);
     let kept =
         activations.training_layer * training as u64 + activations.frozen_layer * frozen as u64;
     let copies = if flex { 2 } else { 1 };
@@ -193,8 +208,14 @@ pub fn plan_for<M: Footprint>(
         head
     };
     let hidden = activations.hidden;
-    // What AdamW computes on the way, in slices of at most 4 MiB of f32.
-    let update = 4 * (4 << 20).min(4 * trains);
+    let outside = parts.largest_outside * number;
+    let head_alone = match activations.head_by_hand {
+        true => (3 * logits).max(logits + outside + (copies - 1) * HEAD_BLOCK),
+        false => head,
+    };
+    // What AdamW computes on the way: four f32 tensors of a slice.
+    let slice = if flex { SLICE_ON_HOST } else { SLICE };
+    let update = 16 * (slice as u64).min(trains);
     // Of one item, all of whose parts may be among the drawn.
     let step_of = |item: usize| {
         let parts = || {
@@ -210,7 +231,7 @@ pub fn plan_for<M: Footprint>(
     let layer_step = (0..items).map(step_of).max().unwrap_or(0);
     let peak =
         (kept + head).max(gradients + update + parts.largest_outside * number * (copies - 1));
-    let starts = hidden * (items as u64 + 1);
+    let starts = hidden * (passed as u64 + 1);
     // Of quantized layers one at a time is dense.
     let quantized = config.frozen_weights != FrozenWeights::Exact;
     let dense_of = |item: usize| -> u64 {
@@ -219,11 +240,13 @@ pub fn plan_for<M: Footprint>(
     };
     let dense = (0..items).map(dense_of).max().unwrap_or(0);
     let dense = activations.frozen_layer + if quantized { dense * number } else { 0 };
-    let recomputed = starts
-        + head
-            .max(layer_step)
-            .max(dense)
-            .max(parts.largest_outside * number + update);
+    let above = head_alone.max(layer_step).max(dense).max(outside + update);
+    let embedding = if parts.below_trains {
+        outside * copies + update
+    } else {
+        0
+    };
+    let recomputed = (starts + above).max(embedding);
     Ok(MemoryPlan {
         weights,
         gradients,
@@ -242,6 +265,9 @@ pub fn plan_for<M: Footprint>(
         peak_recomputed: fixed + recomputed,
     })
 }
+
+/// What is made twice on flex of a head's gradient in blocks.
+const HEAD_BLOCK: u64 = 2 << 20;
 
 /// Plans LoRA of this rank on all matrices of the layers, in f32 adapters and moments of the model's
 /// type.
@@ -368,6 +394,8 @@ struct Parts {
     outside_trains: u64,
     /// In the largest parameter outside the layers that trains.
     largest_outside: u64,
+    /// Whether one before the layers, in the order of the module, trains: an embedding.
+    below_trains: bool,
     layers: Vec<LayerPart>,
 }
 
@@ -377,11 +405,14 @@ impl Parts {
             all: 0,
             outside_trains: 0,
             largest_outside: 0,
+            below_trains: false,
             layers: vec![LayerPart::default(); map.layers().len()],
         };
         for (index, layer) in parts.layers.iter_mut().enumerate() {
             (layer.index, layer.item) = (index, map.item_of(index));
         }
+        let stack = |i: &usize| map.layer_of(*i).is_some();
+        let first = (0..map.parameters().len()).find(stack).unwrap_or(0);
         for (i, parameter) in map.parameters().iter().enumerate() {
             let numbers = parameter.len() as u64;
             parts.all += numbers;
@@ -401,6 +432,7 @@ impl Parts {
             } else if trains {
                 parts.outside_trains += numbers;
                 parts.largest_outside = parts.largest_outside.max(numbers);
+                parts.below_trains |= i < first;
             }
         }
         parts

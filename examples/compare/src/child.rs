@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use cpu_time::ProcessTime;
 use lisa_lm::{BatchTensors, IGNORED, SaveOptions};
@@ -46,6 +46,11 @@ pub(crate) struct Event {
 pub(crate) fn run(settings: &Settings, method: Method) -> Result<()> {
     let device = Device::default();
     let training = device.clone().autodiff();
+    ensure!(
+        device.supports_dtype(preset::dtype(settings)),
+        "{device:?} does not compute in {}; give another type by --dtype",
+        settings.dtype
+    );
     let model = preset::model(settings, &origin(method, &training))?;
     let (mut trainer, mut model) = Trainer::new(settings, method, model, &training)?;
     let tokens = preset::tokens(settings);

@@ -75,16 +75,26 @@ fn compare(settings: &Settings) -> Result<()> {
     for round in 0..settings.repeat {
         for &method in &methods {
             eprintln!("round {} of {}: {method}", round + 1, settings.repeat);
-            let (events, floor) = match (&peer, method.is_torch()) {
-                (Some(peer), true) => (peer.run(method)?, peer.floor),
+            let run = match (&peer, method.is_torch()) {
+                (Some(peer), true) => peer.run(method).map(|events| (events, peer.floor)),
                 (None, true) => bail!("`{method}` needs PyTorch: give --peer PYTHON"),
-                (_, false) => (own(settings, method)?, floor),
+                (_, false) => own(settings, method).map(|events| (events, floor)),
+            };
+            let (events, floor) = match run {
+                Err(error) if settings.keep_going => {
+                    eprintln!("`{method}` is left out: {error:#}");
+                    continue;
+                }
+                run => run?,
             };
             match rows.iter_mut().find(|row| row.method == method) {
                 Some(row) => row.add(&events, settings.warmup),
                 None => rows.push(Row::new(method, floor, events, settings.warmup)?),
             }
         }
+    }
+    if rows.is_empty() {
+        bail!("no method ran to its end");
     }
     let device = burn::tensor::Device::default().autodiff();
     let model = settings.preset.config(settings.shrink).init(&device)?;
@@ -107,6 +117,7 @@ fn compare(settings: &Settings) -> Result<()> {
 fn floor_of_own(settings: &Settings) -> Result<u64> {
     let tiny = Settings {
         preset: preset::Preset::Tiny,
+        shrink: 1,
         steps: 2,
         warmup: 1,
         ..settings.clone()

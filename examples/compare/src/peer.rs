@@ -26,6 +26,7 @@ impl<'a> Peer<'a> {
     pub(crate) fn prepare(python: &'a Path, settings: &'a Settings) -> Result<Self> {
         let tiny = Settings {
             preset: Preset::Tiny,
+            shrink: 1,
             steps: 2,
             warmup: 1,
             ..settings.clone()

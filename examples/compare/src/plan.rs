@@ -1,12 +1,13 @@
 //! What each method would need, from the model's shape alone.
 
 use anyhow::Result;
-use burn::tensor::{Device, FloatDType};
-use lisa::{MemoryPlan, Planned};
+use burn::tensor::Device;
+use lisa::{Draw, MemoryPlan, Planned, SamplingPolicy, Uniform};
 use lisa_lm::CausalLm;
 
 use crate::method::{Method, lisa_config};
-use crate::settings::{Dtype, Settings};
+use crate::preset;
+use crate::settings::Settings;
 
 /// Prints a table, as on a GPU; nothing is allocated.
 pub(crate) fn run(settings: &Settings) -> Result<()> {
@@ -66,16 +67,13 @@ pub(crate) fn of(
     model: &CausalLm,
     flex: bool,
 ) -> Result<Option<(MemoryPlan, u64)>> {
-    let dtype = match settings.dtype {
-        Dtype::F32 => FloatDType::F32,
-        Dtype::Bf16 => FloatDType::BF16,
-        Dtype::F16 => FloatDType::F16,
-    };
     let run = Planned {
         batch: settings.batch,
         sequence: settings.sequence,
-        dtype,
+        dtype: preset::dtype(settings),
         flex,
+        // Draws are known before a run; without one the most is planned.
+        lowest_active: if flex { lowest(settings, model) } else { 0 },
     };
     if method.is_torch() {
         return Ok(None);
@@ -100,4 +98,14 @@ pub(crate) fn of(
         plan.peak
     };
     Ok(Some((plan, peak)))
+}
+
+/// The lowest layer that a run of this length draws.
+fn lowest(settings: &Settings, model: &CausalLm) -> usize {
+    let periods = settings.steps.div_ceil(settings.period) as u64;
+    let draws = (0..periods).flat_map(|period| {
+        let (layers, active) = (model.num_layers(), settings.active_layers);
+        Uniform.draw(&Draw::new(settings.seed, period, layers, active))
+    });
+    draws.min().unwrap_or(0)
 }

@@ -39,7 +39,9 @@ impl Preset {
             // At least one key head, and a number that divides that of the heads.
             config.num_key_value_heads = heads_now / (heads / kv).min(heads_now);
             config.head_dim = per(hidden) / heads_now / 2 * 2;
-            config.intermediate_size = per(inner);
+            // Whole blocks, so that what is quantized at full size is quantized here.
+            let block = if shrink > 1 { 32 } else { 1 };
+            config.intermediate_size = per(inner).next_multiple_of(block);
             config.rms_norm_eps = 1e-5;
             ModelConfig::Llama(config)
         };
@@ -68,11 +70,16 @@ pub(crate) fn model(settings: &Settings, device: &Device) -> Result<CausalLm> {
     let config = settings.preset.config(settings.shrink);
     let model = config.init(device)?;
     // Parameter by parameter: they come to be one at a time, in the type that is asked for.
-    Ok(model.map(&mut Cast(match settings.dtype {
+    Ok(model.map(&mut Cast(dtype(settings))))
+}
+
+/// The type of the weights.
+pub(crate) fn dtype(settings: &Settings) -> FloatDType {
+    match settings.dtype {
         Dtype::F32 => FloatDType::F32,
         Dtype::Bf16 => FloatDType::BF16,
         Dtype::F16 => FloatDType::F16,
-    })))
+    }
 }
 
 struct Cast(FloatDType);
@@ -147,10 +154,26 @@ mod tests {
     #[test]
     fn shrunk_presets_are_valid() {
         for preset in Preset::value_variants() {
-            for shrink in [2, 4, 8] {
+            for shrink in [2, 4, 8, 32, 64] {
                 let config = preset.config(shrink);
                 config.validate().unwrap();
                 assert_eq!(config.num_layers(), preset.config(1).num_layers());
+            }
+        }
+    }
+
+    #[test]
+    fn shrunk_llamas_keep_their_matrices_quantizable() {
+        for preset in [Preset::Tinyllama, Preset::Llama2_7b, Preset::Llama2_70b] {
+            for shrink in [1, 8, 32, 64] {
+                let ModelConfig::Llama(config) = preset.config(shrink) else {
+                    panic!("`{preset}` is a Llama");
+                };
+                let kv = config.num_key_value_heads * config.head_dim;
+                for width in [config.hidden_size, config.intermediate_size, kv] {
+                    let scheme = lisa::FrozenWeights::Int8.scheme(&[8, width]);
+                    assert!(scheme.is_some(), "`{preset}` / {shrink}: rows of {width}");
+                }
             }
         }
     }

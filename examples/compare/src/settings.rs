@@ -114,6 +114,10 @@ pub(crate) struct Settings {
     #[arg(long, default_value_t = 1, value_name = "N", global = true)]
     pub(crate) threads: usize,
 
+    /// Leave a method out that fails, as one that does not fit, and go on with the next
+    #[arg(long, global = true)]
+    pub(crate) keep_going: bool,
+
     /// Print what each method would need, and run nothing
     #[arg(long, global = true)]
     pub(crate) plan: bool,

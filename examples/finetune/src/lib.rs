@@ -1,13 +1,14 @@
 //! Fine-tuning of a Hugging Face checkpoint: what the example's programs share.
 //!
 //! Reads from top to bottom: `settings` (what is asked), `run` (the job), `method` (LISA, full,
-//! LoRA), `evaluate`, `checkpoints`, `metrics`, `plot`; `report` and `progress` are what a terminal
+//! LoRA), `importance`, `evaluate`, `checkpoints`, `metrics`, `plot`; `report` and `progress` are what a terminal
 //! shows; `corpus` makes the bundled data.
 
 pub mod checkpoints;
 pub mod corpus;
 pub mod evaluate;
 pub mod hub;
+pub mod importance;
 pub mod method;
 pub mod metrics;
 pub mod plan;

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Result;
 use burn::tensor::Device;
 use clap::Parser;
+use finetune::importance::importance;
 use finetune::plan::plan;
 use finetune::report::report;
 use finetune::run::{Outcome, Start, dry_run, run};
@@ -28,9 +29,16 @@ fn main() -> ExitCode {
 
 fn start() -> Result<Outcome> {
     let command = Command::parse();
-    if let Some(Task::Completions { shell }) = command.task {
-        std::io::stdout().write_all(&Command::completions(shell))?;
-        return Ok(Outcome::Finished);
+    match &command.task {
+        Some(Task::Completions { shell }) => {
+            std::io::stdout().write_all(&Command::completions(*shell))?;
+            return Ok(Outcome::Finished);
+        }
+        Some(Task::Importance(options)) => {
+            importance(options, &Device::default())?;
+            return Ok(Outcome::Finished);
+        }
+        None => {}
     }
     let file = match &command.config {
         Some(path) => Flags::from_toml(path)?,

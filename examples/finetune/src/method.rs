@@ -6,10 +6,13 @@ use anyhow::{Context, Result};
 use burn::module::{Lora, Module, ModuleVisitor, Param, ParamGroup};
 use burn::optim::{AdamW, AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::Tensor;
-use lisa::{FrozenWeights, LayerMap, Lisa, LisaConfig, OnFreeze, Pass, PolicyConfig};
+use lisa::{
+    BudgetConfig, CyclicOrder, FrozenWeights, GradientConfig, Importance, LayerMap, Lisa,
+    LisaConfig, OnFreeze, Pass, PolicyConfig,
+};
 use lisa_lm::CausalLm;
 
-use crate::settings::{Method, Moments, Policy, Quantize, Settings};
+use crate::settings::{Method, Moments, Order, Policy, Quantize, Settings};
 
 /// An optimizer with what it takes to train a model its way.
 pub enum Trainer {
@@ -165,16 +168,45 @@ fn build(settings: &Settings) -> AdamW {
     adamw(settings).build()
 }
 
+/// What draws the layers.
+fn policy(settings: &Settings) -> Result<PolicyConfig> {
+    let by_layer = || -> Result<Vec<f64>> {
+        if settings.importance.as_os_str().is_empty() {
+            return Ok(settings.probabilities.clone());
+        }
+        let importance = Importance::load(&settings.importance)?;
+        Ok(match settings.policy {
+            Policy::Bernoulli => importance.scaled(settings.active_layers)?,
+            _ => importance.probabilities()?,
+        })
+    };
+    Ok(match settings.policy {
+        Policy::Uniform => PolicyConfig::Uniform,
+        Policy::Bernoulli => PolicyConfig::Bernoulli(by_layer()?),
+        Policy::Weighted => PolicyConfig::Weighted(by_layer()?),
+        Policy::Cyclic => PolicyConfig::Cyclic(match settings.order {
+            Order::Ascending => CyclicOrder::Ascending,
+            Order::Descending => CyclicOrder::Descending,
+            Order::Shuffled => CyclicOrder::Reshuffled,
+        }),
+        Policy::Gradient => PolicyConfig::Gradient(GradientConfig::new()),
+        Policy::Budget => PolicyConfig::Budget(BudgetConfig::new().with_share(settings.share)),
+        Policy::Fixed => PolicyConfig::Fixed(settings.fixed_layers.clone()),
+    })
+}
+
 /// What LISA is asked to do, and with every layer active, full training.
 pub(crate) fn lisa_config(settings: &Settings, model: &CausalLm) -> Result<LisaConfig> {
     let active = match settings.method {
         Method::Full => LayerMap::find(model)?.layers().len(),
         _ => settings.active_layers,
     };
-    let policy = match (settings.method, settings.policy) {
-        (Method::Lisa, Policy::Bernoulli) => {
-            PolicyConfig::Bernoulli(settings.probabilities.clone())
-        }
+    let split = match settings.method {
+        Method::Full => Vec::new(),
+        _ => settings.split.clone(),
+    };
+    let policy = match settings.method {
+        Method::Lisa => policy(settings)?,
         _ => PolicyConfig::Uniform,
     };
     let frozen = (!settings.freeze.is_empty())
@@ -184,6 +216,8 @@ pub(crate) fn lisa_config(settings: &Settings, model: &CausalLm) -> Result<LisaC
         .with_sampling_period(settings.period)
         .with_seed(settings.seed)
         .with_policy(policy)
+        .with_split(split)
+        .with_unbiased(settings.unbiased && settings.method == Method::Lisa)
         .with_on_freeze(match settings.moments {
             Moments::Drop => OnFreeze::Drop,
             Moments::Keep => OnFreeze::Keep,

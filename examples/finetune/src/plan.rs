@@ -146,5 +146,6 @@ fn planned(settings: &Settings, device: &Device) -> Planned {
             Dtype::F16 => FloatDType::F16,
         },
         flex: device.memory_pool_usage().is_none(),
+        lowest_active: 0,
     }
 }

@@ -1,9 +1,10 @@
 //! `losses.svg`: the losses over the steps, and under them the layers that trained. `memory.svg`:
-//! what the optimizer and all together hold.
+//! what the optimizer and all together hold. `norms.svg`: the paper's Figure 1.
 
 use std::path::Path;
 
 use anyhow::{Result, anyhow};
+use lisa::{Importance, WeightNorms};
 use lisa_lm::write_atomically;
 use plotters::prelude::*;
 
@@ -148,6 +149,88 @@ fn draw(lines: &[Line], layers: usize, svg: &mut String) -> Result<(), Box<dyn s
     Ok(())
 }
 
+/// Draws mean norms of embeddings, layers and head under LoRA and under full training, as in Figure
+/// 1 of the paper: the axis of the norms is logarithmic.
+pub fn norms(importance: &Importance, path: &Path) -> Result<()> {
+    let mut svg = String::new();
+    draw_norms(importance, &mut svg).map_err(|e| anyhow!("cannot draw the norms: {e}"))?;
+    write_atomically(path, svg.as_bytes())?;
+    Ok(())
+}
+
+/// Embedding, layers, head, in the order in which a token meets them; norms alone are left out.
+fn in_order(norms: &WeightNorms) -> Vec<(String, f64)> {
+    let outside = |of: &dyn Fn(&str) -> bool| {
+        let found = norms.outside.iter().filter(move |(path, _)| of(path));
+        found.cloned().collect::<Vec<_>>()
+    };
+    let embedding =
+        |path: &str| path.contains("embed") || path.contains(".wte") || path.contains(".wpe");
+    let mut all = outside(&embedding);
+    all.extend(norms.layers.iter().cloned());
+    all.extend(outside(&|path| path.contains("head")));
+    all
+}
+
+fn draw_norms(importance: &Importance, svg: &mut String) -> Result<(), Box<dyn std::error::Error>> {
+    let (lora, full) = (in_order(&importance.lora), in_order(&importance.full));
+    let names: Vec<String> = full
+        .iter()
+        .map(|(path, _)| {
+            let parts: Vec<&str> = path.split('.').collect();
+            let last = parts
+                .iter()
+                .rev()
+                .find(|part| !matches!(**part, "weight" | "gamma"));
+            last.map_or_else(|| path.clone(), ToString::to_string)
+        })
+        .collect();
+    let values = || lora.iter().chain(&full).map(|(_, norm)| norm.max(1e-12));
+    let (least, most) = values().fold((f64::INFINITY, 0.0f64), |(a, b), v| (a.min(v), b.max(v)));
+    let area = SVGBackend::with_string(svg, (SIZE.0, 420)).into_drawing_area();
+    area.fill(&WHITE)?;
+    let places = full.len().max(2) - 1;
+    let mut chart = ChartBuilder::on(&area)
+        .margin(12)
+        .x_label_area_size(32)
+        .y_label_area_size(64)
+        .caption("mean norm of the weights", ("sans-serif", 18))
+        .build_cartesian_2d(0.0..places as f64, (least / 1.5..most * 1.5).log_scale())?;
+    let name = |place: &f64| {
+        let whole = (place - place.round()).abs() < 1e-6;
+        let found = names.get(place.round() as usize).filter(|_| whole);
+        found.cloned().unwrap_or_default()
+    };
+    chart
+        .configure_mesh()
+        .light_line_style(WHITE)
+        .x_labels(full.len())
+        .x_label_formatter(&name)
+        .y_desc("L2 norm, logarithmic")
+        .draw()?;
+    for (norms, label, colour) in [(&lora, "LoRA", RED), (&full, "full", BLUE)] {
+        let points = norms.iter().enumerate();
+        let points: Vec<(f64, f64)> = points
+            .map(|(i, (_, norm))| (i as f64, norm.max(1e-12)))
+            .collect();
+        chart
+            .draw_series(LineSeries::new(points.clone(), colour.stroke_width(2)))?
+            .label(label)
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
+        let dots = points
+            .into_iter()
+            .map(|point| Circle::new(point, 3, colour.filled()));
+        chart.draw_series(dots)?;
+    }
+    chart
+        .configure_series_labels()
+        .border_style(BLACK)
+        .background_style(WHITE)
+        .draw()?;
+    area.present()?;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -173,6 +256,39 @@ mod tests {
             "{svg}"
         );
         assert!(svg.matches("<rect").count() >= 4);
+    }
+
+    #[test]
+    fn norms_are_drawn_from_the_embedding_to_the_head() {
+        let norms = |scale: f64| WeightNorms {
+            observations: 1,
+            layers: (0..3).map(|i| (format!("layers.{i}"), scale)).collect(),
+            outside: vec![
+                ("embed_tokens.weight".into(), 300.0),
+                ("norm.gamma".into(), 5.0),
+                ("lm_head.weight".into(), 200.0),
+            ],
+        };
+        let importance = Importance {
+            lora: norms(1.0),
+            full: norms(2.0),
+        };
+        let order: Vec<String> = in_order(&importance.full)
+            .into_iter()
+            .map(|(p, _)| p)
+            .collect();
+        let expected = [
+            "embed_tokens.weight",
+            "layers.0",
+            "layers.1",
+            "layers.2",
+            "lm_head.weight",
+        ];
+        assert_eq!(order, expected);
+        let mut svg = String::new();
+        draw_norms(&importance, &mut svg).unwrap();
+        assert_eq!(svg.matches("<circle").count(), 10, "{svg}");
+        assert!(svg.contains("lm_head") && svg.contains("LoRA"), "{svg}");
     }
 
     #[test]

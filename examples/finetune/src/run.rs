@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, FloatDType, Int, Tensor};
@@ -47,8 +47,8 @@ pub enum Start {
 const MOST_SKIPPED: usize = 10;
 
 /// A run's data, as examples and as tokens.
-struct Data {
-    train: Vec<Encoded>,
+pub(crate) struct Data {
+    pub(crate) train: Vec<Encoded>,
     held_out: Vec<Encoded>,
     held_out_examples: Vec<Example>,
     in_words: String,
@@ -102,6 +102,12 @@ fn job(flags: Flags, start: Start, device: &Device, stop: Option<&AtomicBool>) -
     let model_dir = crate::hub::folder(&flags.clone().resolve(None)?.model)?;
     let checkpoint = Checkpoint::open(&model_dir)?;
     let settings = flags.resolve(stored_dtype(&checkpoint))?;
+    ensure!(
+        device.supports_dtype(dtype_of(settings.dtype)),
+        "{} does not compute in {:?}; give another type by --dtype",
+        device_name(device),
+        settings.dtype
+    );
     if let Some((_, state)) = &saved {
         let made_with = state.settings.clone().resolve(None)?;
         if let Some(difference) = settings.differs(&made_with) {
@@ -384,7 +390,7 @@ pub fn input_of(batch: &Batch, device: &Device) -> (Input, Tensor<2, Int>) {
 }
 
 /// What is left of a step behind its forward pass.
-enum Work {
+pub(crate) enum Work {
     /// The update.
     Gradients(GradientsParams),
     /// The backward pass, in which each layer is updated.
@@ -407,7 +413,7 @@ fn forward(
 
 /// Gradients of one optimizer step, its mean loss, and how many tokens it saw. Each target counts
 /// the same, in whichever batch of the step it is.
-fn accumulate(
+pub(crate) fn accumulate(
     model: &CausalLm,
     batches: &mut Batches,
     settings: &Settings,
@@ -442,7 +448,11 @@ fn accumulate(
     (Work::Gradients(accumulator.grads()), mean, tokens)
 }
 
-fn read(settings: &Settings, tokenizer: &Tokenizer, checkpoint: &Checkpoint) -> Result<Data> {
+pub(crate) fn read(
+    settings: &Settings,
+    tokenizer: &Tokenizer,
+    checkpoint: &Checkpoint,
+) -> Result<Data> {
     let longest = checkpoint.config().max_positions();
     let options = EncodeOptions {
         max_length: settings.max_length.min(longest),
@@ -498,7 +508,7 @@ fn evaluation(
     Ok(result)
 }
 
-fn stored_dtype(checkpoint: &Checkpoint) -> Option<Dtype> {
+pub(crate) fn stored_dtype(checkpoint: &Checkpoint) -> Option<Dtype> {
     match checkpoint.config().common().dtype? {
         FloatDType::BF16 => Some(Dtype::Bf16),
         FloatDType::F16 => Some(Dtype::F16),
@@ -506,7 +516,7 @@ fn stored_dtype(checkpoint: &Checkpoint) -> Option<Dtype> {
     }
 }
 
-fn dtype_of(dtype: Dtype) -> FloatDType {
+pub(crate) fn dtype_of(dtype: Dtype) -> FloatDType {
     match dtype {
         Dtype::F32 => FloatDType::F32,
         Dtype::Bf16 => FloatDType::BF16,

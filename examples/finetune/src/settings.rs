@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use lisa::{ErrorKind, LisaError};
@@ -43,6 +43,8 @@ pub struct Command {
 /// What else the program does.
 #[derive(Debug, Subcommand)]
 pub enum Task {
+    /// Measure weight norms under LoRA and under full training, for --policy weighted
+    Importance(Box<crate::importance::Options>),
     /// Print a completion script for a shell
     Completions {
         /// Which shell
@@ -76,10 +78,32 @@ pub enum Method {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Policy {
-    /// Exactly the wanted number of layers.
+    /// Exactly the wanted number of layers
     Uniform,
-    /// Each layer by its own coin.
+    /// Each layer by its own coin
     Bernoulli,
+    /// Exactly the wanted number, by --importance or --probabilities
+    Weighted,
+    /// One after the other, in --order
+    Cyclic,
+    /// Exactly the wanted number, by the size of their gradients
+    Gradient,
+    /// As many as --share of the parameters allows, by the size of their gradients
+    Budget,
+    /// The layers of --fixed-layers, always
+    Fixed,
+}
+
+/// The order of `--policy cyclic`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Order {
+    /// From the first to the last
+    Ascending,
+    /// From the last to the first
+    Descending,
+    /// Anew each time all were drawn
+    Shuffled,
 }
 
 /// What happens to the moments of a layer that freezes.
@@ -199,9 +223,27 @@ settings! {
     /// What draws the layers [default: uniform]
     #[arg(long, value_enum, help_heading = "Method")]
     policy: Policy = Policy::Uniform;
-    /// Bernoulli's probability of each layer, by commas [default: active layers / layers]
+    /// What `finetune importance` wrote, for --policy weighted or bernoulli
+    #[arg(long, value_name = "FILE.json", help_heading = "Method")]
+    importance: PathBuf = PathBuf::new();
+    /// The same by hand: a number for each layer, by commas [default of bernoulli: active layers / layers]
     #[arg(long, value_delimiter = ',', value_name = "P,P,..", help_heading = "Method")]
     probabilities: Vec<f64> = Vec::new();
+    /// The order of --policy cyclic [default: shuffled]
+    #[arg(long, value_enum, help_heading = "Method")]
+    order: Order = Order::Shuffled;
+    /// The layers of --policy fixed, counted from 0, by commas
+    #[arg(long, value_delimiter = ',', value_name = "LAYER,..", help_heading = "Method")]
+    fixed_layers: Vec<usize> = Vec::new();
+    /// Share of the layers' parameters that --policy budget trains at a time [default: 0.25]
+    #[arg(long, value_name = "SHARE", help_heading = "Method")]
+    share: f64 = 0.25;
+    /// Draw parts of layers: what has one of these in its path, and the rest, such as attn
+    #[arg(long, value_delimiter = ',', value_name = "PART,..", help_heading = "Method")]
+    split: Vec<String> = Vec::new();
+    /// Scale the gradients of a layer by 1 over its probability
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", help_heading = "Method")]
+    unbiased: bool = false;
     /// What happens to the moments of a layer that freezes [default: drop]
     #[arg(long, value_enum, help_heading = "Method")]
     moments: Moments = Moments::Drop;
@@ -323,6 +365,32 @@ impl Flags {
 }
 
 impl Settings {
+    /// Refuses options of one policy that are given with another, and a policy without its options.
+    fn check_policy(&self) -> Result<()> {
+        use Policy::{Bernoulli, Fixed, Weighted};
+        let by_layer = matches!(self.policy, Bernoulli | Weighted);
+        let file = !self.importance.as_os_str().is_empty();
+        let given = !self.probabilities.is_empty();
+        ensure!(
+            by_layer || !(file || given),
+            "--importance and --probabilities are for --policy weighted and bernoulli; add one of them"
+        );
+        ensure!(
+            !(file && given),
+            "--importance and --probabilities are both given; leave one out"
+        );
+        ensure!(
+            self.policy != Weighted || file || given,
+            "--policy weighted needs a weight for each layer: run `finetune importance` and give its \
+             --importance FILE.json, or --probabilities P,P,.."
+        );
+        ensure!(
+            (self.policy == Fixed) != self.fixed_layers.is_empty(),
+            "--policy fixed and --fixed-layers LAYER,.. go together; give both or neither"
+        );
+        Ok(())
+    }
+
     fn check(&self) -> Result<()> {
         let positive = [
             ("batch-size", self.batch_size),
@@ -381,9 +449,7 @@ impl Settings {
             self.recompute == 0 || self.method != Method::Lora,
             "--recompute is not there for --method lora; leave one out"
         );
-        if !self.probabilities.is_empty() && self.policy != Policy::Bernoulli {
-            bail!("--probabilities are Bernoulli's; add --policy bernoulli");
-        }
+        self.check_policy()?;
         Ok(())
     }
 
@@ -406,7 +472,13 @@ impl Settings {
             active_layers,
             period,
             policy,
+            importance,
             probabilities,
+            order,
+            fixed_layers,
+            share,
+            split,
+            unbiased,
             moments,
             freeze,
             dtype,

@@ -5,9 +5,11 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
+use finetune::importance::{Against, Of, Options, importance};
 use finetune::metrics::Line;
 use finetune::run::{Outcome, Start, dry_run, run};
 use finetune::settings::{Command, Flags};
+use lisa::Importance;
 use lisa_lm::Checkpoint;
 
 use clap::Parser;
@@ -42,7 +44,7 @@ fn go(flags: Flags, start: Start, stop: bool) -> anyhow::Result<Outcome> {
     run(flags, start, &Device::flex(), &AtomicBool::new(stop))
 }
 
-fn weights(out: &Path) -> Vec<u8> {
+fn weights_of(out: &Path) -> Vec<u8> {
     fs::read(out.join("model/model.safetensors")).unwrap()
 }
 
@@ -88,7 +90,7 @@ fn a_run_that_is_stopped_anywhere_goes_on_to_the_same_bits() {
             calls += 1;
         }
         assert_eq!(calls, 7, "{method:?}");
-        assert_eq!(weights(&whole), weights(&parts), "{method:?}");
+        assert_eq!(weights_of(&whole), weights_of(&parts), "{method:?}");
         assert_eq!(lines(&whole), lines(&parts), "{method:?}");
         let kept = fs::read_dir(parts.join("checkpoints")).unwrap().count();
         assert_eq!(kept, 2);
@@ -230,6 +232,88 @@ fn errors_say_what_where_and_what_to_do_without_colours_in_a_pipe() {
 }
 
 #[cfg(unix)]
+#[test]
+fn importance_is_measured_and_every_policy_trains_and_resumes() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("importance");
+    let mut options = Options {
+        of: Of::Weights,
+        against: Against::Full,
+        lora_lr: None,
+        flags: flags(&out, &["--steps", "2"]),
+    };
+    importance(&options, &Device::flex()).unwrap();
+    let path = out.join("importance.json");
+    let weights = Importance::load(&path).unwrap();
+    assert_eq!(
+        (weights.full.layers.len(), weights.lora.layers.len()),
+        (8, 8)
+    );
+    assert_eq!(weights.full.observations, 2);
+    let p = weights.probabilities().unwrap();
+    assert!(p.iter().all(|p| *p > 0.9), "{p:?}");
+    assert!(
+        fs::read_to_string(out.join("norms.svg"))
+            .unwrap()
+            .contains("LoRA")
+    );
+    // The update alone: LoRA leaves what is in no layer as it was.
+    options.of = Of::Update;
+    importance(&options, &Device::flex()).unwrap();
+    let update = Importance::load(&path).unwrap();
+    assert!(update.lora.outside.iter().all(|(_, norm)| *norm == 0.0));
+    assert!(update.full.outside.iter().all(|(_, norm)| *norm > 0.0));
+    assert!(update.lora.layers.iter().all(|(_, norm)| *norm > 0.0));
+
+    let path = path.to_str().unwrap();
+    for policy in [
+        &["--policy", "weighted", "--importance", path][..],
+        &["--policy", "bernoulli", "--importance", path, "--unbiased"],
+        &["--policy", "cyclic", "--order", "descending"],
+        &["--policy", "gradient"],
+        &["--policy", "budget", "--share", "0.3", "--split", "attn"],
+        &["--policy", "fixed", "--fixed-layers", "1,5"],
+    ] {
+        let whole = dir.path().join("whole");
+        go(flags(&whole, policy), Start::Overwrite, false).unwrap();
+        let parts = dir.path().join("parts");
+        let mut outcome = go(flags(&parts, policy), Start::Overwrite, true).unwrap();
+        while outcome == Outcome::Stopped {
+            let out = Some(parts.clone());
+            let again = Flags {
+                out,
+                ..Flags::default()
+            };
+            outcome = go(again, Start::Resume, true).unwrap();
+        }
+        assert!(weights_of(&whole) == weights_of(&parts), "{policy:?}");
+        let layers = |out: &Path| -> Vec<Vec<usize>> {
+            lines(out)
+                .into_iter()
+                .map(|line| line.active_layers)
+                .collect()
+        };
+        assert_eq!(layers(&whole), layers(&parts));
+    }
+}
+
+#[test]
+fn options_of_one_policy_are_refused_with_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let message = |more: &[&str]| {
+        let error = go(flags(&dir.path().join("out"), more), Start::Fresh, false);
+        format!("{:#}", error.unwrap_err())
+    };
+    assert!(message(&["--policy", "weighted"]).contains("finetune importance"));
+    assert!(message(&["--probabilities", "1,0"]).contains("--policy weighted and bernoulli"));
+    assert!(message(&["--policy", "fixed"]).contains("--fixed-layers"));
+    assert!(message(&["--fixed-layers", "1"]).contains("--policy fixed"));
+    let absent = message(&["--policy", "weighted", "--importance", "nowhere.json"]);
+    assert!(absent.contains("nowhere.json"), "{absent}");
+    let few = message(&["--policy", "weighted", "--probabilities", "1,1"]);
+    assert!(few.contains("8 layers"), "{few}");
+}
+
 #[test]
 fn ctrl_c_saves_and_says_how_to_go_on() {
     use std::io::{BufRead, BufReader, Read};
@@ -422,7 +506,7 @@ mod crashes {
         if !finished {
             assert!(program(&killed, &["--resume"]).status().unwrap().success());
         }
-        assert_eq!(weights(&killed), weights(&whole));
+        assert_eq!(weights_of(&killed), weights_of(&whole));
         assert_eq!(lines(&killed), lines(&whole));
     }
 
@@ -447,9 +531,9 @@ mod crashes {
                 .unwrap()
                 .success()
         );
-        let last = weights(&out);
+        let last = weights_of(&out);
         assert!(limited(&["--resume"]).contains("cannot write the checkpoint"));
-        assert_eq!(weights(&out), last);
+        assert_eq!(weights_of(&out), last);
 
         let newest = out.join("checkpoints/step-00000006");
         for (file, damage) in [
@@ -477,7 +561,7 @@ mod crashes {
                 .unwrap()
                 .success()
         );
-        assert_eq!(weights(&out), last);
+        assert_eq!(weights_of(&out), last);
         // A place where nobody may write, the administrator included.
         if cfg!(target_os = "linux") {
             let flags = flags(&out, &["--out", "/proc/nowhere"]);

@@ -19,6 +19,7 @@ impl Footprint for Net {
             training_layer: 2 * hidden,
             hidden,
             logits: hidden,
+            head_by_hand: false,
         }
     }
 }
@@ -69,6 +70,7 @@ fn half_precision_has_masters_unless_they_are_turned_off() {
             sequence: 4,
             dtype: FloatDType::BF16,
             flex: false,
+            lowest_active: 0,
         };
         plan_for(&net, &config, run).unwrap()
     };
@@ -76,6 +78,33 @@ fn half_precision_has_masters_unless_they_are_turned_off() {
     assert_eq!(with.weights, 10 * 1024 * 2);
     assert_eq!((with.moments, with.masters), (4 * 1024 * 8, 4 * 1024 * 4));
     assert_eq!((without.moments, without.masters), (4 * 1024 * 4, 0));
+}
+
+#[test]
+fn what_lies_below_the_lowest_layer_keeps_nothing_where_embeddings_are_frozen() {
+    let net = net();
+    let kept = |frozen: &[&str], lowest_active| {
+        let group = ParamGroup::from_any_predicates(frozen.to_vec());
+        let config = LisaConfig::new().with_frozen((!frozen.is_empty()).then_some(group));
+        let run = Planned {
+            batch: 1,
+            sequence: 4,
+            dtype: FloatDType::F32,
+            flex: true,
+            lowest_active,
+        };
+        let plan = plan_for(&net, &config, run).unwrap();
+        (plan.activations, plan.peak_recomputed)
+    };
+    let hidden = 4 * 32 * 4;
+    assert_eq!(
+        kept(&["embed", "head"], 5).0,
+        kept(&["embed", "head"], 0).0 - 5 * hidden
+    );
+    assert!(kept(&["embed", "head"], 5).1 < kept(&["embed", "head"], 0).1);
+    // The embedding trains: backward goes all the way.
+    assert_eq!(kept(&["head"], 5), kept(&["head"], 0));
+    assert_eq!(kept(&[], 5), kept(&[], 0));
 }
 
 #[derive(Module, Debug)]
@@ -98,6 +127,7 @@ impl Footprint for Blocks {
             training_layer: 3 * hidden,
             hidden,
             logits: hidden,
+            head_by_hand: false,
         }
     }
 }

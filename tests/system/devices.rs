@@ -1,0 +1,324 @@
+//! The default device beside flex: what LISA adds is the same on every backend.
+//!
+//! `Device::default()` is the GPU's where a backend for one is compiled in, or what BURN_DEVICE
+//! names; where that is flex itself, these tests compare it with itself. The models are the
+//! fixtures' throughout: a software driver compiles each new kernel for seconds.
+
+use std::collections::BTreeMap;
+
+use burn::module::{Module, ModuleVisitor, Param, ParamGroup};
+use burn::optim::GradientsParams;
+use burn::tensor::{DType, Device, FloatDType, Int, Tensor};
+use lisa::{FrozenWeights, Lisa, LisaConfig, OnFreeze, Recompute};
+use lisa_lm::{BatchTensors, CausalLm, Input};
+
+use super::{FAMILIES, Windows, adamw, device, ints, load};
+
+/// One row of the fixture's batch: the target of the last token is to be ignored.
+fn batch(family: &str, device: &Device) -> BatchTensors {
+    let tokens = ints(family, "input_ids", device).slice([0..1]);
+    let [rows, width] = tokens.dims();
+    let last = Tensor::<2, Int>::full([rows, 1], -100, device);
+    let targets = Tensor::cat(vec![tokens.clone().slice([0..rows, 1..width]), last], 1);
+    BatchTensors {
+        tokens,
+        targets,
+        padding: None,
+        segments: None,
+        positions: None,
+    }
+}
+
+/// Numbers by the path of their parameter.
+type Numbers = BTreeMap<String, Vec<f32>>;
+
+/// Collects numbers of a module's parameters by path.
+struct Collect<'a> {
+    path: Vec<String>,
+    gradients: Option<&'a GradientsParams>,
+    found: Numbers,
+}
+
+impl ModuleVisitor for Collect<'_> {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.push(name.into());
+    }
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.pop();
+    }
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let data = match self.gradients {
+            Some(gradients) => gradients.get::<D>(param.id).map(Tensor::into_data),
+            None => Some(param.val().into_data()),
+        };
+        if let Some(data) = data {
+            let values = data.convert::<f32>().iter::<f32>().collect();
+            self.found.insert(self.path.join("."), values);
+        }
+    }
+}
+
+fn collect<M: Module>(model: &M, gradients: Option<&GradientsParams>) -> Numbers {
+    let mut collect = Collect {
+        path: Vec::new(),
+        gradients,
+        found: Numbers::new(),
+    };
+    model.visit(&mut collect);
+    collect.found
+}
+
+/// The same parameters, and each within `tolerance` of its largest number.
+fn assert_close(found: &Numbers, wanted: &Numbers, tolerance: f32, what: &str) {
+    let paths = |numbers: &Numbers| numbers.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(paths(found), paths(wanted), "{what}");
+    for (path, wanted) in wanted {
+        let largest = wanted.iter().fold(1e-6f32, |most, w| most.max(w.abs()));
+        for (a, b) in found[path].iter().zip(wanted) {
+            // Not `>`, which a NaN passes.
+            let close = (a - b).abs() <= tolerance * largest;
+            assert!(close, "{what}: `{path}` has {a}, not {b}");
+        }
+    }
+}
+
+fn config(kind: FrozenWeights, frozen_embeddings: bool) -> LisaConfig {
+    let outer = || ParamGroup::from_any_predicates(vec!["embed_tokens", "lm_head", "wte", "wpe"]);
+    LisaConfig::new()
+        .with_sampling_period(2)
+        .with_frozen_weights(kind)
+        .with_frozen(frozen_embeddings.then(outer))
+}
+
+fn start(config: &LisaConfig, family: &str, device: &Device) -> (Lisa, CausalLm) {
+    let model = load(family, device);
+    config.init_with(Windows, adamw(0.01), model).unwrap()
+}
+
+/// The loss and the gradients of the first step, by plain autodiff or layer by layer.
+fn first(config: &LisaConfig, family: &str, recompute: bool, device: &Device) -> (f32, Numbers) {
+    let (_, model) = start(config, family, device);
+    let batch = batch(family, device);
+    let (loss, grads) = if recompute {
+        let pass = Recompute::new().forward(&model, &batch);
+        (pass.loss(), pass.backward(&model))
+    } else {
+        let loss = model.next_token_loss(&Input::from(batch.clone()), batch.targets.clone());
+        let grads = GradientsParams::from_grads(loss.backward(), &model);
+        (loss, grads)
+    };
+    (loss.into_scalar::<f32>(), collect(&model, Some(&grads)))
+}
+
+/// The losses of some steps, and the exact weights behind them.
+fn run(
+    config: &LisaConfig,
+    family: &str,
+    steps: usize,
+    device: &Device,
+) -> (Vec<f32>, Numbers, Lisa) {
+    let (mut lisa, mut model) = start(config, family, device);
+    let batch = batch(family, device);
+    let mut losses = Vec::new();
+    for _ in 0..steps {
+        let pass = Recompute::new().forward(&model, &batch);
+        losses.push(pass.loss().into_scalar::<f32>());
+        model = lisa.step_layered(1e-3, model, pass).unwrap();
+    }
+    let exact = collect(&lisa.exact(&model, &Device::flex().autodiff()), None);
+    (losses, exact, lisa)
+}
+
+/// int8 and int4 round the same way everywhere, but for numbers half-way between two steps.
+fn tolerance(kind: FrozenWeights) -> f32 {
+    match kind {
+        FrozenWeights::Exact => 1e-4,
+        FrozenWeights::Int8 => 2e-3,
+        FrozenWeights::Int4 => 2e-2,
+    }
+}
+
+fn compare_first_step(kind: FrozenWeights, family: &str, frozen_embeddings: bool) {
+    let config = config(kind, frozen_embeddings);
+    let (loss, wanted) = first(&config, family, false, &Device::flex().autodiff());
+    assert_eq!(
+        wanted.keys().any(|path| path.contains("embed_tokens")),
+        family == "llama" && !frozen_embeddings
+    );
+    for recompute in [false, true] {
+        let what = format!(
+            "{family}, {kind:?}, embeddings frozen {frozen_embeddings}, recompute {recompute}"
+        );
+        let (found_loss, found) = first(&config, family, recompute, &device());
+        let near = (found_loss - loss).abs() <= tolerance(kind) * loss;
+        assert!(near, "{what}: the loss is {found_loss}, not {loss}");
+        assert_close(&found, &wanted, tolerance(kind), &what);
+    }
+}
+
+#[test]
+fn gradients_are_flexs() {
+    for family in FAMILIES {
+        compare_first_step(FrozenWeights::Exact, family, false);
+    }
+}
+
+#[test]
+fn gradients_with_frozen_embeddings_are_flexs() {
+    for family in FAMILIES {
+        compare_first_step(FrozenWeights::Exact, family, true);
+    }
+}
+
+#[test]
+fn gradients_with_quantized_frozen_layers_are_flexs() {
+    compare_first_step(FrozenWeights::Int8, "llama", false);
+    compare_first_step(FrozenWeights::Int8, "llama", true);
+    compare_first_step(FrozenWeights::Int4, "llama", false);
+}
+
+#[test]
+fn steps_over_draws_are_flexs_and_hold_as_much() {
+    for kind in [
+        FrozenWeights::Exact,
+        FrozenWeights::Int8,
+        FrozenWeights::Int4,
+    ] {
+        let config = config(kind, false);
+        let (wanted_losses, wanted, flex) = run(&config, "llama", 5, &Device::flex().autodiff());
+        let (losses, found, lisa) = run(&config, "llama", 5, &device());
+        for (a, b) in losses.iter().zip(&wanted_losses) {
+            let near = (a - b).abs() <= tolerance(kind) * b;
+            assert!(near, "{kind:?}: losses {losses:?}, not {wanted_losses:?}");
+        }
+        assert!(losses[4] < losses[0]);
+        let start = collect(&load("llama", &Device::flex()), None);
+        for (path, start) in &start {
+            // Layers 0 and 2, then 1 and 3, then 0 and 1 train: every layer did.
+            assert_ne!(&found[path], start, "{path} did not train");
+            // An Adam step is at most about the rate, whichever way it goes.
+            for (a, b) in found[path].iter().zip(&wanted[path]) {
+                assert!((a - b).abs() < 1e-2, "{kind:?}: `{path}` has {a}, not {b}");
+            }
+        }
+        assert_eq!(lisa.active_layers(), flex.active_layers());
+        assert_eq!(lisa.moments_bytes(), flex.moments_bytes());
+        assert_eq!(lisa.exact_bytes(), flex.exact_bytes());
+    }
+}
+
+#[test]
+fn layers_that_were_never_drawn_are_bit_for_bit_what_they_were() {
+    let config = config(FrozenWeights::Int8, false).with_sampling_period(9);
+    let (_, found, _) = run(&config, "llama", 3, &device());
+    for (path, start) in collect(&load("llama", &Device::flex()), None) {
+        let frozen = path.contains("layers.1.") || path.contains("layers.3.");
+        assert_eq!(found[&path] == start, frozen, "{path}");
+    }
+}
+
+#[test]
+fn a_saved_run_goes_on_as_if_it_had_not_stopped() {
+    let device = device();
+    let batch = batch("llama", &device);
+    let step = |lisa: &mut Lisa, model: CausalLm| {
+        let loss = model.next_token_loss(&Input::from(batch.clone()), batch.targets.clone());
+        let grads = GradientsParams::from_grads(loss.backward(), &model);
+        lisa.step(1e-3, model, grads)
+    };
+    for on_freeze in [OnFreeze::Drop, OnFreeze::Keep, OnFreeze::Offload] {
+        let config = config(FrozenWeights::Exact, false).with_on_freeze(on_freeze);
+        let (mut lisa, mut model) = start(&config, "llama", &device);
+        for _ in 0..3 {
+            model = step(&mut lisa, model);
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run.lisa");
+        lisa.save(&path).unwrap();
+        let saved = model.clone();
+        for _ in 0..4 {
+            model = step(&mut lisa, model);
+        }
+        let (mut again, _) = start(&config, "llama", &device);
+        let mut resumed = again.load(&path, saved).unwrap();
+        for _ in 0..4 {
+            resumed = step(&mut again, resumed);
+        }
+        let (found, wanted) = (collect(&resumed, None), collect(&model, None));
+        assert_close(&found, &wanted, 1e-6, &format!("{on_freeze:?}"));
+        assert_eq!(again.moments_bytes(), lisa.moments_bytes());
+        assert_eq!(again.offloaded_bytes(), lisa.offloaded_bytes());
+    }
+}
+
+#[test]
+fn half_precision_with_masters_is_flexs() {
+    let device = device();
+    let dtype = [FloatDType::BF16, FloatDType::F16]
+        .into_iter()
+        .find(|dtype| device.supports_dtype(DType::from(*dtype)));
+    let Some(dtype) = dtype else {
+        println!("this device has neither bf16 nor f16");
+        return;
+    };
+    println!("in {dtype:?}");
+    let losses = |device: &Device| {
+        let model = load("llama", device).map(&mut Rounded(dtype));
+        let config = config(FrozenWeights::Exact, false);
+        let (mut lisa, mut model) = config.init_with(Windows, adamw(0.01), model).unwrap();
+        let batch = batch("llama", device);
+        let mut losses = Vec::new();
+        for _ in 0..5 {
+            let pass = Recompute::new().forward(&model, &batch);
+            losses.push(pass.loss().into_scalar::<f32>());
+            model = lisa.step_layered(1e-3, model, pass).unwrap();
+        }
+        assert!(lisa.master_bytes() > 0);
+        (losses, lisa.master_bytes(), lisa.moments_bytes())
+    };
+    let (wanted, masters, moments) = losses(&Device::flex().autodiff());
+    let (found, found_masters, found_moments) = losses(&device);
+    for (a, b) in found.iter().zip(&wanted) {
+        assert!((a - b).abs() < 2e-2 * b, "losses {found:?}, not {wanted:?}");
+    }
+    assert_eq!((found_masters, found_moments), (masters, moments));
+}
+
+/// Rounds a model to half precision.
+struct Rounded(FloatDType);
+
+impl burn::module::ModuleMapper for Rounded {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.map(|t| t.cast(self.0).detach().require_grad())
+    }
+}
+
+#[test]
+fn memory_that_the_device_reports_stays_flat_over_draws() {
+    let device = device();
+    let (mut lisa, mut model) = start(&config(FrozenWeights::Exact, false), "llama", &device);
+    let batch = batch("llama", &device);
+    let mut in_use = Vec::new();
+    for _ in 0..4 {
+        // The three windows of the policy, twice over.
+        for _ in 0..6 {
+            let pass = Recompute::new().forward(&model, &batch);
+            model = lisa.step_layered(1e-3, model, pass).unwrap();
+        }
+        device.sync().unwrap();
+        let usage = lisa.usage(&device);
+        assert!(usage.moments > 0);
+        in_use.push(usage.device_in_use);
+    }
+    println!("in use: {in_use:?}");
+    let Some(first) = in_use[1] else {
+        println!("this device keeps no account");
+        return;
+    };
+    let weights = 4 * model.num_parameters() as u64;
+    assert!(first >= weights + lisa.moments_bytes());
+    for bytes in &in_use[2..] {
+        let grown = bytes.unwrap().saturating_sub(first);
+        assert!(grown * 100 <= first, "in use: {in_use:?}");
+    }
+}
