@@ -38,7 +38,7 @@ impl Preset {
             let mut config = LlamaConfig::new(per(vocab), per(hidden), layers, heads_now);
             // At least one key head, and a number that divides that of the heads.
             config.num_key_value_heads = heads_now / (heads / kv).min(heads_now);
-            config.head_dim = per(hidden) / heads_now / 2 * 2;
+            config.head_dim = (per(hidden) / heads_now / 2 * 2).max(2);
             // Whole blocks, so that what is quantized at full size is quantized here.
             let block = if shrink > 1 { 32 } else { 1 };
             config.intermediate_size = per(inner).next_multiple_of(block);

@@ -373,7 +373,8 @@ impl Settings {
         let given = !self.probabilities.is_empty();
         ensure!(
             by_layer || !(file || given),
-            "--importance and --probabilities are for --policy weighted and bernoulli; add one of them"
+            "--importance and --probabilities go with --policy weighted or --policy bernoulli; add \
+             one of them"
         );
         ensure!(
             !(file && given),
@@ -562,10 +563,17 @@ mod tests {
             let Some((_, default)) = help.split_once("[default: ") else {
                 // Switches are off and lists empty; what is no setting has no default.
                 let takes = argument.get_num_args().is_some_and(|n| n.min_values() > 0);
-                let none =
-                    "config budget validation importance probabilities fixed-layers split freeze";
-                let none = none.split(' ').any(|other| other == name);
-                assert!(!takes || none, "--{name} names no default");
+                let none = [
+                    "config",
+                    "budget",
+                    "validation",
+                    "freeze",
+                    "importance",
+                    "probabilities",
+                    "fixed-layers",
+                    "split",
+                ];
+                assert!(!takes || none.contains(&name), "--{name} names no default");
                 continue;
             };
             if in_words {
