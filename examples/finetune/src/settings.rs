@@ -559,7 +559,7 @@ mod tests {
         for argument in command.get_arguments() {
             let name = argument.get_long().unwrap();
             let help = argument.get_help().unwrap().to_string();
-            let in_words = ["model", "data", "dtype", "probabilities"].contains(&name);
+            let in_words = ["model", "data", "dtype"].contains(&name);
             let Some((_, default)) = help.split_once("[default: ") else {
                 // Switches are off and lists empty; what is no setting has no default.
                 let takes = argument.get_num_args().is_some_and(|n| n.min_values() > 0);
@@ -569,6 +569,7 @@ mod tests {
                     "validation",
                     "freeze",
                     "importance",
+                    "probabilities",
                     "fixed-layers",
                     "split",
                 ];
