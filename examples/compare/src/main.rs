@@ -12,6 +12,8 @@ mod plot;
 mod preset;
 mod report;
 mod settings;
+mod study;
+mod theory;
 
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -53,6 +55,8 @@ fn start() -> Result<()> {
     match cli.mode {
         Some(Mode::Overhead) => overhead::run(&settings),
         Some(Mode::Draws { draws }) => long::run(&settings, draws),
+        Some(Mode::Study(options)) => study::run(&settings.out, &options),
+        Some(Mode::Theory) => theory::run(&settings.out),
         None if settings.plan => plan::run(&settings),
         None => compare(&settings),
     }
