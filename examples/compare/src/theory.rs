@@ -229,7 +229,7 @@ mod tests {
     fn average_regret_falls_as_the_theorem_says() {
         let problem = Problem::new(1);
         for (name, policy) in policies() {
-            let points = problem.regrets(&policy, 1, 14);
+            let points = problem.regrets(&policy, 1, MOST);
             assert!(
                 points.windows(2).all(|pair| pair[1].1 < pair[0].1),
                 "{points:?}"

@@ -21,7 +21,7 @@ pub(crate) const SEED: u64 = 1;
 
 /// The folder of the base model of this scale.
 pub(crate) fn folder(out: &Path, scale: &Scale) -> PathBuf {
-    out.join(format!("base-{}", scale.print()))
+    out.join(format!("base-{}", scale.print_of_base()))
 }
 
 /// Pretrains the base model, unless it is there.

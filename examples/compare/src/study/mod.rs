@@ -18,7 +18,7 @@ mod text;
 mod train;
 mod words;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -41,6 +41,9 @@ pub(crate) struct Options {
     /// Write tables and plots of what is done, and run nothing
     #[arg(long)]
     report: bool,
+    /// Other sizes, as JSON: width, layers, steps and whatever else `scale.rs` has
+    #[arg(long, value_name = "FILE", conflicts_with = "quick")]
+    sizes: Option<PathBuf>,
     #[arg(long, hide = true)]
     order: Option<String>,
 }
@@ -49,27 +52,25 @@ pub(crate) struct Options {
 pub(crate) fn run(out: &Path, options: &Options) -> Result<()> {
     if let Some(order) = &options.order {
         let order: Order = serde_json::from_str(order).context("the order of a worker")?;
-        let scale = if order.quick {
-            Scale::quick()
-        } else {
-            Scale::full()
-        };
-        let outcome = train::run(out, &scale, &order.job, &order.probabilities)?;
+        let outcome = train::run(out, &order.scale, &order.job, &order.probabilities)?;
         println!("{}", serde_json::to_string(&outcome)?);
         return Ok(());
     }
     ensure!(options.jobs > 0, "--jobs is 0; give at least 1");
     std::fs::create_dir_all(out)
         .with_context(|| format!("cannot make the folder `{}`", out.display()))?;
-    let plan = if options.quick {
+    let mut plan = if options.quick {
         Plan::quick()
     } else {
         Plan::full()
     };
+    if let Some(path) = &options.sizes {
+        plan.scale = Scale::read(path)?;
+    }
     let mut log = Log::open(&out.join("runs.jsonl"))?;
     if !options.report {
         base::prepare(out, &plan.scale)?;
-        pool::run(&plan, &mut log, out, options.quick, options.jobs)?;
+        pool::run(&plan, &mut log, out, options.jobs)?;
     }
     let results = Results {
         plan: &plan,

@@ -27,7 +27,6 @@ impl Plan {
             methods: Method::value_variants().to_vec(),
             ablation: vec![(8, 1), (8, 5), (2, 5), (2, 25), (2, 0)],
             continual: vec![
-                Method::Base,
                 Method::Full,
                 Method::Lora8,
                 Method::Lora64,
@@ -224,8 +223,8 @@ mod tests {
             count += 1;
         }
         // A probe, 9 methods at 4 rates and 5 seeds and the base for each task; four points of
-        // the ablation, of which the fifth is the test; five methods and the base again.
-        assert_eq!(count, 3 * (1 + 9 * 9 + 1) + 4 * 5 + 5 * 5 + 1);
+        // the ablation, of which the fifth is the test; five methods again.
+        assert_eq!(count, 3 * (1 + 9 * 9 + 1) + 4 * 5 + 5 * 5);
         assert_eq!(plan.tests(&log, Task::Form, Method::Full).len(), 5);
     }
 

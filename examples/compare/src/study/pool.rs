@@ -9,12 +9,13 @@ use serde::{Deserialize, Serialize};
 
 use super::job::{Job, Log, Method, Outcome};
 use super::next::Plan;
+use super::scale::Scale;
 
 /// What a worker is told.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Order {
     pub(crate) job: Job,
-    pub(crate) quick: bool,
+    pub(crate) scale: Scale,
     pub(crate) probabilities: Vec<f64>,
 }
 
@@ -25,7 +26,7 @@ struct State<'a> {
 }
 
 /// Runs all that is missing, `jobs` runs at a time.
-pub(crate) fn run(plan: &Plan, log: &mut Log, out: &Path, quick: bool, jobs: usize) -> Result<()> {
+pub(crate) fn run(plan: &Plan, log: &mut Log, out: &Path, jobs: usize) -> Result<()> {
     let state = Mutex::new(State {
         log,
         running: Vec::new(),
@@ -34,7 +35,7 @@ pub(crate) fn run(plan: &Plan, log: &mut Log, out: &Path, quick: bool, jobs: usi
     let ended = Condvar::new();
     std::thread::scope(|scope| {
         for _ in 0..jobs {
-            scope.spawn(|| work(plan, &state, &ended, out, quick));
+            scope.spawn(|| work(plan, &state, &ended, out));
         }
     });
     let state = state.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -42,7 +43,7 @@ pub(crate) fn run(plan: &Plan, log: &mut Log, out: &Path, quick: bool, jobs: usi
 }
 
 /// Takes runs until there are none.
-fn work(plan: &Plan, state: &Mutex<State>, ended: &Condvar, out: &Path, quick: bool) {
+fn work(plan: &Plan, state: &Mutex<State>, ended: &Condvar, out: &Path) {
     let mut locked = state.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
         if locked.failed.is_some() {
@@ -70,7 +71,7 @@ fn work(plan: &Plan, state: &Mutex<State>, ended: &Condvar, out: &Path, quick: b
         drop(locked);
         let order = Order {
             job: job.clone(),
-            quick,
+            scale: plan.scale.clone(),
             probabilities,
         };
         let result = one(&order, out);

@@ -1,9 +1,15 @@
 //! How large everything is.
 
-use serde::Serialize;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
+
+use super::words::{LARGEST, TOWNS};
 
 /// Sizes of the model, the data and the runs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub(crate) struct Scale {
     pub(crate) layers: usize,
     pub(crate) width: usize,
@@ -16,6 +22,10 @@ pub(crate) struct Scale {
     pub(crate) train: usize,
     pub(crate) validation: usize,
     pub(crate) test: usize,
+    /// What can be asked of a list, forms of the answer, and words of the longest list.
+    pub(crate) deeds: usize,
+    pub(crate) forms: usize,
+    pub(crate) longest_list: usize,
     /// Terms of the sums are at most this.
     pub(crate) largest_term: usize,
     /// Towns that facts are known of.
@@ -48,12 +58,15 @@ impl Scale {
             train: 1600,
             validation: 128,
             test: 256,
-            largest_term: 6,
-            towns: 32,
-            steps: 120,
-            batch: 16,
-            domain_steps: 60,
-            probe_steps: 40,
+            deeds: 4,
+            forms: 3,
+            longest_list: 4,
+            largest_term: 5,
+            towns: 20,
+            steps: 300,
+            batch: 8,
+            domain_steps: 100,
+            probe_steps: 60,
             active_layers: 2,
             period: 5,
             rates: [4, 6],
@@ -84,13 +97,72 @@ impl Scale {
         }
     }
 
+    /// Sizes from a JSON file; those that it does not name are the study's.
+    pub(crate) fn read(path: &Path) -> Result<Self> {
+        let failed = || format!("the sizes in `{}`", path.display());
+        let text = std::fs::read_to_string(path).with_context(failed)?;
+        let scale: Self = serde_json::from_str(&text).with_context(failed)?;
+        ensure!(
+            scale.towns <= TOWNS.len()
+                && 2 * scale.largest_term <= LARGEST
+                && scale.longest_list > 2,
+            "there are {} towns, numbers up to {LARGEST} and lists of at least 3 words",
+            TOWNS.len()
+        );
+        Ok(scale)
+    }
+
     /// Tells this scale from any other.
     pub(crate) fn print(&self) -> String {
-        // FNV-1a.
-        let text = format!("1 {self:?}");
-        let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-        format!("{hash:016x}")
+        fingerprint(&format!("{self:?}"))
+    }
+
+    /// Tells this base model from any other.
+    pub(crate) fn print_of_base(&self) -> String {
+        let sizes = [self.layers, self.width, self.heads, self.inner];
+        fingerprint(&format!("{sizes:?} {:?}", self.pretraining))
+    }
+}
+
+impl Default for Scale {
+    fn default() -> Self {
+        Self::full()
+    }
+}
+
+/// FNV-1a of a text, and of the version of what the sizes are used for.
+fn fingerprint(text: &str) -> String {
+    let bytes = text.bytes().chain(*b" 1");
+    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!("{hash:016x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_changes_what_it_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sizes.json");
+        std::fs::write(&path, r#"{"width": 96}"#).unwrap();
+        let scale = Scale::read(&path).unwrap();
+        assert_eq!((scale.width, scale.layers), (96, Scale::full().layers));
+        assert_ne!(scale.print_of_base(), Scale::full().print_of_base());
+        std::fs::write(&path, r#"{"steps": 1}"#).unwrap();
+        let scale = Scale::read(&path).unwrap();
+        assert_eq!(scale.print_of_base(), Scale::full().print_of_base());
+        assert_ne!(scale.print(), Scale::full().print());
+        for wrong in [r#"{"with": 96}"#, r#"{"towns": 33}"#] {
+            std::fs::write(&path, wrong).unwrap();
+            assert!(Scale::read(&path).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_fingerprint_is_the_same_on_every_platform() {
+        assert_eq!(fingerprint("a"), "e63fe8190483becf");
     }
 }

@@ -50,7 +50,7 @@ impl Task {
     pub(crate) fn questions(self, seed: u64, scale: &Scale) -> Parts {
         let mut choices = Choices::new(seed, 100 + self as u64);
         match self {
-            Self::Form => drawn(&mut choices, scale, form),
+            Self::Form => drawn(&mut choices, scale, |choices| form(choices, scale)),
             Self::Sums => drawn(&mut choices, scale, |choices| {
                 sums(choices, scale.largest_term)
             }),
@@ -80,14 +80,17 @@ fn drawn(choices: &mut Choices, scale: &Scale, make: impl Fn(&mut Choices) -> Qu
 }
 
 /// What is to be done with the words.
-const DEEDS: [&str; 5] = ["all", "reverse", "first", "last", "ends"];
+const DEEDS: [&str; 5] = ["first", "last", "all", "reverse", "ends"];
 
 /// How the result is to be written.
 const FORMS: [&str; 5] = ["plain", "commas", "brackets", "numbered", "signs"];
 
-fn form(choices: &mut Choices) -> Question {
-    let (deed, form) = (choices.of(&DEEDS), choices.of(&FORMS));
-    let count = 3 + choices.below(2);
+fn form(choices: &mut Choices, scale: &Scale) -> Question {
+    let (deed, form) = (
+        choices.of(&DEEDS[..scale.deeds]),
+        choices.of(&FORMS[..scale.forms]),
+    );
+    let count = 3 + choices.below(scale.longest_list - 2);
     let words = choices.some(&OBJECTS, count);
     let kept: Vec<&str> = match deed {
         "all" => words.clone(),
@@ -116,14 +119,14 @@ fn sums(choices: &mut Choices, largest: usize) -> Question {
     let (a, b) = (1 + choices.below(largest), 1 + choices.below(largest));
     let c = 1 + choices.below(largest.min(a + b));
     let story = match choices.below(3) {
-        0 => format!("{person} has {a} {noun} and finds {b} more . then {person} gives {c} away ."),
-        1 => format!("at first {person} has {a} {noun} . then {person} gets {b} and loses {c} ."),
-        _ => format!("there were {a} {noun} and {person} finds {b} more . {person} loses {c} ."),
+        0 => format!("{person} has {a} {noun} and finds {b} more and gives {c} away ."),
+        1 => format!("{person} has {a} {noun} and gets {b} and loses {c} ."),
+        _ => format!("there were {a} {noun} . {person} finds {b} more and loses {c} ."),
     };
     let (sum, rest) = (a + b, a + b - c);
     Question {
-        prompt: format!("{story} how many {noun} has {person} now ? {MARKER}"),
-        answer: format!("{a} + {b} = {sum} . {sum} - {c} = {rest} . {rest}"),
+        prompt: format!("{story} {MARKER}"),
+        answer: format!("{a} + {b} = {sum} . {sum} - {c} = {rest}"),
     }
 }
 
