@@ -11,13 +11,16 @@ use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::nn::Linear;
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::store::ModuleRecord;
-use burn::tensor::{Device, ExecutionError, Tensor, TensorReadError};
+use burn::tensor::{Device, ExecutionError, Int, Tensor, TensorReadError};
 use burn::train::metric::{Adaptor, LossInput, LossMetric, Metric, MetricMetadata, Numeric};
 use burn::train::{
     ExecutionStrategy, InferenceStep, ItemLazy, Learner, MultiDeviceOptim, SupervisedTraining,
     TrainOutput, TrainStep, TrainingStrategy,
 };
-use lisa::{Lisa, LisaConfig, LisaModule, ModuleStep, OnFreeze};
+use lisa::{
+    BudgetConfig, CyclicOrder, GradientConfig, Lisa, LisaConfig, LisaModule, ModuleStep, OnFreeze,
+    PolicyConfig,
+};
 
 const LAYERS: usize = 6;
 const WIDTH: usize = 4;
@@ -173,31 +176,58 @@ fn training(dir: &Path, epochs: usize) -> SupervisedTraining<LisaModule<Net>> {
 #[test]
 fn a_learner_resumes_from_its_checkpoint_to_the_same_bits() {
     for on_freeze in [OnFreeze::Drop, OnFreeze::Keep, OnFreeze::Offload] {
-        let config = config().with_on_freeze(on_freeze);
-        let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
-        let launch = |dir: &Path, epochs, checkpoint: Option<usize>| {
-            let (optimizer, model) = wrapped(&config);
-            let mut training = training(dir, epochs);
-            if let Some(checkpoint) = checkpoint {
-                training = training.checkpoint(checkpoint);
-            }
-            let learner = Learner::new(model, optimizer, ConstantLr::new(0.05));
-            training.launch(learner).model
-        };
-        let straight = launch(dirs[0].path(), 3, None);
-        assert_eq!(straight.lisa().steps(), 12);
-        let first = launch(dirs[1].path(), 1, None);
-        assert_eq!(first.lisa().steps(), 4);
-        let resumed = launch(dirs[1].path(), 3, Some(1));
-        assert_eq!(resumed.lisa().steps(), 12);
-        assert_eq!(bits(&resumed), bits(&straight), "{on_freeze:?}");
-        assert_eq!(
-            resumed.lisa().active_layers(),
-            straight.lisa().active_layers()
-        );
-        let held = |m: &LisaModule<Net>| m.lisa().moments_bytes() + m.lisa().offloaded_bytes();
-        assert_eq!(held(&resumed), held(&straight), "{on_freeze:?}");
+        learner_resumes(&config().with_on_freeze(on_freeze));
     }
+}
+
+/// The checkpoint lies in the middle of a period, in which layers are drawn by their scores: those
+/// of all six are there from the third period on.
+#[test]
+fn every_policy_resumes_from_a_checkpoint() {
+    for policy in policies() {
+        let config = config().with_policy(policy).with_active_layers(3);
+        learner_resumes(&config.with_sampling_period(1).with_seed(3));
+    }
+    for policy in policies() {
+        learner_resumes(&config().with_policy(policy).with_active_layers(3));
+    }
+}
+
+fn policies() -> [PolicyConfig; 4] {
+    [
+        PolicyConfig::Gradient(GradientConfig::new()),
+        PolicyConfig::Budget(BudgetConfig::new().with_share(0.5)),
+        PolicyConfig::Weighted(vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0]),
+        PolicyConfig::Cyclic(CyclicOrder::Reshuffled),
+    ]
+}
+
+fn learner_resumes(config: &LisaConfig) {
+    let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let launch = |dir: &Path, epochs, checkpoint: Option<usize>| {
+        let (optimizer, model) = wrapped(config);
+        let mut training = training(dir, epochs);
+        if let Some(checkpoint) = checkpoint {
+            training = training.checkpoint(checkpoint);
+        }
+        let learner = Learner::new(model, optimizer, ConstantLr::new(0.05));
+        training.launch(learner).model
+    };
+    let straight = launch(dirs[0].path(), 3, None);
+    assert_eq!(straight.lisa().steps(), 12);
+    let first = launch(dirs[1].path(), 1, None);
+    assert_eq!(first.lisa().steps(), 4);
+    let resumed = launch(dirs[1].path(), 3, Some(1));
+    assert_eq!(resumed.lisa().steps(), 12);
+    let what = format!("{:?}, {:?}", config.policy, config.on_freeze);
+    assert_eq!(bits(&resumed), bits(&straight), "{what}");
+    assert_eq!(
+        resumed.lisa().active_layers(),
+        straight.lisa().active_layers()
+    );
+    assert_eq!(resumed.lisa().scores(), straight.lisa().scores(), "{what}");
+    let held = |m: &LisaModule<Net>| m.lisa().moments_bytes() + m.lisa().offloaded_bytes();
+    assert_eq!(held(&resumed), held(&straight), "{what}");
 }
 
 #[test]
@@ -264,12 +294,23 @@ fn two_devices_train_as_one_on_the_whole_batch() {
 /// What distributed data parallel does, with the sum over the workers taken by hand.
 #[test]
 fn replicas_draw_the_same_layers_and_exchange_what_trains_alone() {
+    replicas_agree(&config());
+}
+
+/// Scores are of the summed gradients, so they are the same too.
+#[test]
+fn replicas_draw_the_same_layers_by_their_scores() {
+    let gradient = PolicyConfig::Gradient(GradientConfig::new());
+    replicas_agree(&config().with_policy(gradient).with_sampling_period(1));
+}
+
+fn replicas_agree(config: &LisaConfig) {
     let replica = || {
-        let (optimizer, model) = wrapped(&config());
+        let (optimizer, model) = wrapped(config);
         Learner::new(model, optimizer, ConstantLr::new(0.01))
     };
     let mut workers = [replica(), replica()];
-    let (optimizer, model) = wrapped(&config());
+    let (optimizer, model) = wrapped(config);
     let mut whole = Learner::new(model, optimizer, ConstantLr::new(0.01));
     let all = 4 * WIDTH * WIDTH * (LAYERS + 2);
     let (mut crossed, mut full) = (0, 0);
@@ -298,6 +339,10 @@ fn replicas_draw_the_same_layers_and_exchange_what_trains_alone() {
         assert_eq!(
             first.model().lisa().active_layers(),
             second.model().lisa().active_layers()
+        );
+        assert_eq!(
+            first.model().lisa().scores(),
+            second.model().lisa().scores()
         );
         assert_eq!(bits(&first.model()), bits(&second.model()));
         whole.lr_step();
@@ -370,6 +415,57 @@ fn records_of_the_bare_and_the_wrapped_module_load_into_each_other() {
             .to_string();
         assert!(error.contains(word), "{error}");
     }
+}
+
+/// Before there were scores the wrapper's tensor had five words.
+#[test]
+fn a_record_of_the_first_format_still_loads() {
+    #[derive(Module, Debug)]
+    struct Old {
+        embed: Linear,
+        layers: Vec<Linear>,
+        head: Linear,
+        lisa: Param<Tensor<1, Int>>,
+    }
+    let words: [u64; 5] = [1, 4, 42, 3, 2];
+    let limbs: Vec<i32> = words
+        .into_iter()
+        .flat_map(|word| [0, 16, 32, 48].map(|shift| (word >> shift & 0xffff) as i32))
+        .collect();
+    let net = net(&device());
+    let stamp = Tensor::from_data(limbs.as_slice(), &device().inner());
+    let old = Old {
+        embed: net.embed,
+        layers: net.layers,
+        head: net.head,
+        lisa: Param::initialized(ParamId::new(), stamp),
+    };
+    for policy in [
+        PolicyConfig::Uniform,
+        PolicyConfig::Gradient(GradientConfig::new()),
+    ] {
+        let (_, fresh) = wrapped(&config().with_policy(policy));
+        let loaded = fresh.try_load_record(old.clone().into_record()).unwrap();
+        assert_eq!((loaded.lisa().steps(), loaded.lisa().period()), (4, 1));
+        assert_eq!(loaded.lisa().active_layers().len(), 2);
+        assert!(loaded.lisa().scores().iter().all(|s| s.score.is_none()));
+    }
+}
+
+/// A walk of the module must not wait for the device: the tensor is made when a record reads it.
+#[test]
+fn a_walk_of_the_module_reads_no_scores() {
+    struct Ints(Vec<bool>);
+    impl ModuleVisitor for Ints {
+        fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<D, Int>>) {
+            self.0.push(param.is_initialized());
+        }
+    }
+    let gradient = PolicyConfig::Gradient(GradientConfig::new());
+    let (_, model) = wrapped(&config().with_policy(gradient));
+    let mut ints = Ints(Vec::new());
+    model.visit(&mut ints);
+    assert_eq!(ints.0, [false]);
 }
 
 /// In the second period, with state of layers that have left.

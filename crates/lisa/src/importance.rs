@@ -2,7 +2,7 @@
 //!
 //! Section 3 of arXiv 2403.17919 compares the mean norm of each layer's weights over a LoRA run with
 //! that over a full one, and gives a layer whose norm stays small under LoRA a small probability.
-//! The norms are gathered by [`NormTracker`]. Tests: at the foot.
+//! The norms are gathered by [`NormTracker`]. Tests: at the foot (the tracker's: `tracker/tests.rs`).
 
 mod tracker;
 

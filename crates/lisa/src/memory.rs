@@ -1,7 +1,7 @@
 //! What a run will need before it runs, and what it holds while it runs.
 //!
 //! A plan adds up what is known of the parameters and what the model says of its activations; it
-//! allocates nothing, so a model whose parameters are lazy will do. Tests: at the foot, and
+//! allocates nothing, so a model whose parameters are lazy will do. Tests: `memory/tests.rs`, and
 //! `compare`, which prints plan and measurement side by side.
 
 use std::fmt;
@@ -430,82 +430,4 @@ impl Lisa {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use burn::module::ParamGroup;
-    use burn::nn::{Linear, LinearConfig};
-
-    #[derive(Module, Debug)]
-    struct Net {
-        embed: Linear,
-        layers: Vec<Linear>,
-        head: Linear,
-    }
-
-    impl Footprint for Net {
-        fn activations(&self, batch: usize, sequence: usize, dtype: FloatDType) -> Activations {
-            let hidden = (batch * sequence * 32) as u64 * bytes_of(dtype);
-            Activations {
-                frozen_layer: hidden,
-                training_layer: 2 * hidden,
-                hidden,
-                logits: hidden,
-            }
-        }
-    }
-
-    fn net() -> Net {
-        let device = Device::flex().autodiff();
-        let config = LinearConfig::new(32, 32).with_bias(false);
-        Net {
-            embed: config.init(&device),
-            layers: (0..8).map(|_| config.init(&device)).collect(),
-            head: config.init(&device),
-        }
-    }
-
-    #[test]
-    fn the_parts_are_those_of_the_parameters() {
-        let net = net();
-        let plan = |config: &LisaConfig| plan(&net, config, 1, 4).unwrap();
-        let found = plan(&LisaConfig::new());
-        assert_eq!(found.weights, 10 * 1024 * 4);
-        assert_eq!(found.gradients, 4 * 1024 * 4);
-        assert_eq!(found.moments, 2 * found.gradients);
-        assert_eq!(found.activations, (6 + 2 * 2 + 1) * 4 * 32 * 4);
-        assert_eq!((found.masters, found.host), (0, 0));
-        // Nothing was allocated for it.
-        assert!(!net.embed.weight.is_initialized());
-
-        let full = plan(&LisaConfig::new().with_active_layers(8));
-        assert_eq!(full.moments, 2 * full.weights);
-        assert!(full.peak > found.peak && found.peak_recomputed < found.peak);
-
-        let outer = ParamGroup::from_any_predicates(vec!["embed", "head"]);
-        let frozen = plan(&LisaConfig::new().with_frozen(Some(outer)));
-        assert_eq!(frozen.gradients, 2 * 1024 * 4);
-
-        let int8 = plan(&LisaConfig::new().with_frozen_weights(FrozenWeights::Int8));
-        assert_eq!(int8.weights, 4 * 1024 * 4 + 6 * (1024 + 32 * 4));
-        assert_eq!(int8.host, 6 * 1024 * 4);
-    }
-
-    #[test]
-    fn half_precision_has_masters_unless_they_are_turned_off() {
-        let net = net();
-        let plan = |masters| {
-            let config = LisaConfig::new().with_master_weights(masters);
-            let run = Planned {
-                batch: 1,
-                sequence: 4,
-                dtype: FloatDType::BF16,
-                flex: false,
-            };
-            plan_for(&net, &config, run).unwrap()
-        };
-        let (with, without) = (plan(true), plan(false));
-        assert_eq!(with.weights, 10 * 1024 * 2);
-        assert_eq!((with.moments, with.masters), (4 * 1024 * 8, 4 * 1024 * 4));
-        assert_eq!((without.moments, without.masters), (4 * 1024 * 4, 0));
-    }
-}
+mod tests;

@@ -144,6 +144,12 @@ impl Observed {
         }
     }
 
+    /// Whether the device holds sums of this period.
+    #[cfg(test)]
+    pub(crate) fn holds(&self) -> bool {
+        !self.sums.is_empty()
+    }
+
     /// How many layers there are.
     pub(crate) fn len(&self) -> usize {
         self.scores.len()

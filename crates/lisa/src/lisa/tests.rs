@@ -14,7 +14,9 @@ use burn::tensor::{DType, Device, FloatDType, Tensor};
 use crate::{Bernoulli, Draw, Lisa, LisaConfig, LisaError, OnFreeze, PolicyConfig, SamplingPolicy};
 
 mod layered;
+mod policies;
 mod quantized;
+mod unbiased;
 
 const LAYERS: usize = 6;
 const WIDTH: usize = 4;
@@ -513,31 +515,43 @@ fn to_half(device: &Device) -> Net {
 
 /// Trains 3 periods of 4 steps straight, and with a save, a fresh model and a load at `at`.
 fn resumes(config: &LisaConfig, make: fn(&Device) -> Net, at: usize) {
+    resumes_in(12, config, make, at);
+}
+
+/// The same with another number of steps.
+fn resumes_in(steps: usize, config: &LisaConfig, make: fn(&Device) -> Net, at: usize) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("run.lisa");
     let (mut lisa, model) = config.init(adamw(), make(&device())).unwrap();
-    let straight = train(&mut lisa, model, 0..12);
+    let straight = train(&mut lisa, model, 0..steps);
 
     let (mut first, model) = config.init(adamw(), make(&device())).unwrap();
     let model = train(&mut first, model, 0..at);
     first.save(&path).unwrap();
-    let mut fresh = make(&device());
-    // New ParamIds, the same weights: what loading a checkpoint gives.
-    fresh.embed.weight = anew(&model.embed.weight);
-    fresh.head.weight = anew(&model.head.weight);
-    for (to, from) in fresh.layers.iter_mut().zip(&model.layers) {
-        to.weight = anew(&from.weight);
-        to.bias = from.bias.as_ref().map(anew);
-    }
+    let fresh = reloaded(&model, make);
     let (mut second, fresh) = config.init(adamw(), fresh).unwrap();
     let fresh = second.load(&path, fresh).unwrap();
     assert_eq!(second.active_layers(), first.active_layers());
     // What waits on the host for a layer just drawn may be on the device already.
     let held = |l: &Lisa| l.moments_bytes() + l.master_bytes() + l.offloaded_bytes();
     assert_eq!(held(&second), held(&first));
-    let resumed = train(&mut second, fresh, at..12);
-    assert_eq!(resumed.bits(), straight.bits(), "resumed at {at}");
+    let resumed = train(&mut second, fresh, at..steps);
+    let policy = second.describe().policy;
+    assert_eq!(resumed.bits(), straight.bits(), "{policy} resumed at {at}");
+    assert_eq!(second.scores(), lisa.scores(), "{policy} resumed at {at}");
     assert_eq!(second.moments_bytes(), lisa.moments_bytes());
+}
+
+/// New ParamIds, the same weights: what loading a checkpoint gives.
+fn reloaded(model: &Net, make: fn(&Device) -> Net) -> Net {
+    let mut fresh = make(&device());
+    fresh.embed.weight = anew(&model.embed.weight);
+    fresh.head.weight = anew(&model.head.weight);
+    for (to, from) in fresh.layers.iter_mut().zip(&model.layers) {
+        to.weight = anew(&from.weight);
+        to.bias = from.bias.as_ref().map(anew);
+    }
+    fresh
 }
 
 fn anew<const D: usize>(param: &Param<Tensor<D>>) -> Param<Tensor<D>> {
@@ -589,14 +603,7 @@ fn a_model_that_was_loaded_anew_is_followed_by_its_paths() {
         // In the middle of a run, with no word to the optimizer: a model that requires all
         // gradients has only the drawn layers' applied, and its mask from then on.
         let other = net(&device()).try_load_file(&weights).unwrap();
-        let mut anew = net(&device());
-        anew.embed.weight = self::anew(&other.embed.weight);
-        anew.head.weight = self::anew(&other.head.weight);
-        for (to, from) in anew.layers.iter_mut().zip(&other.layers) {
-            to.weight = self::anew(&from.weight);
-            to.bias = from.bias.as_ref().map(self::anew);
-        }
-        let model = train(&mut lisa, anew, 6..7);
+        let model = train(&mut lisa, reloaded(&other, net), 6..7);
         let requires = |layer: &Linear| layer.weight.is_require_grad();
         assert_eq!(model.layers.iter().filter(|l| requires(l)).count(), 2);
         let followed = train(&mut lisa, model, 7..12);

@@ -51,6 +51,7 @@ impl Scores {
     }
 
     /// All layers, in order.
+    #[must_use]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Score> + '_ {
         self.0.iter().copied()
     }

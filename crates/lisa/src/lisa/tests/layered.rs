@@ -65,6 +65,23 @@ fn steps_during_backward_are_those_behind_it_bit_for_bit() {
 }
 
 #[test]
+fn policies_see_the_same_gradients_during_backward() {
+    for (name, config) in policies::table() {
+        let (mut plain, mut a) = init(&config);
+        let (mut layered, mut b) = init(&config);
+        for step in 0..30 {
+            let grads = a.grads(step);
+            a = plain.step(0.05, a, grads);
+            let pass = Recompute::new().forward(&b, &step);
+            b = layered.step_layered(0.05, b, pass).unwrap();
+            assert_eq!(plain.active_layers(), layered.active_layers(), "{name}");
+        }
+        assert_eq!(a.bits(), b.bits(), "{name}");
+        assert_eq!(plain.scores(), layered.scores(), "{name}");
+    }
+}
+
+#[test]
 fn a_norm_over_all_gradients_is_refused_during_backward() {
     let config = LisaConfig::new().with_max_grad_norm(Some(1.0));
     let (mut lisa, model) = init(&config);

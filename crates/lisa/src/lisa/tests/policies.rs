@@ -1,0 +1,313 @@
+//! Every policy in whole runs: resume, scores, parts of layers.
+
+use super::*;
+use crate::policy::{Observation, Statistic};
+use crate::{BudgetConfig, CyclicOrder, GradientConfig, Scores};
+
+/// Every policy of the crate, with whole layers and with parts.
+pub(super) fn table() -> Vec<(String, LisaConfig)> {
+    let budget = BudgetConfig::new().with_share(0.4);
+    let policies = [
+        PolicyConfig::Uniform,
+        PolicyConfig::Bernoulli(vec![0.0, 1.0, 0.5, 0.5, 0.25, 0.75]),
+        PolicyConfig::Weighted(vec![0.0, 1.0, 2.0, 3.0, 4.0, 50.0]),
+        PolicyConfig::Cyclic(CyclicOrder::Ascending),
+        PolicyConfig::Cyclic(CyclicOrder::Descending),
+        PolicyConfig::Cyclic(CyclicOrder::Reshuffled),
+        PolicyConfig::Gradient(GradientConfig::new()),
+        PolicyConfig::Budget(budget.clone()),
+        PolicyConfig::Fixed(vec![1, 4]),
+    ];
+    let config = LisaConfig::new().with_sampling_period(3);
+    let mut table: Vec<(String, LisaConfig)> = policies
+        .iter()
+        .map(|policy| {
+            (
+                policy.build().name(),
+                config.clone().with_policy(policy.clone()),
+            )
+        })
+        .collect();
+    for policy in [
+        PolicyConfig::Uniform,
+        PolicyConfig::Gradient(GradientConfig::new()),
+        PolicyConfig::Budget(budget),
+    ] {
+        let name = format!("{} of parts", policy.build().name());
+        let config = config.clone().with_policy(policy).with_active_layers(5);
+        table.push((name, config.with_split(vec!["bias".into()])));
+    }
+    for policy in [
+        PolicyConfig::Uniform,
+        PolicyConfig::Weighted(vec![1.0, 1.0, 2.0, 3.0, 4.0, 50.0]),
+    ] {
+        let name = format!("unbiased {}", policy.build().name());
+        let config = config.clone().with_policy(policy);
+        table.push((name, config.with_unbiased(true)));
+    }
+    table
+}
+
+#[test]
+fn every_policy_resumes_bit_for_bit() {
+    for (_, config) in table() {
+        // From the fourth period on, every layer has a score. The boundary, one and two steps
+        // behind it, the next, and the first period.
+        for at in [9, 10, 11, 12, 2, 0] {
+            resumes_in(18, &config, net, at);
+        }
+    }
+}
+
+#[test]
+fn every_policy_goes_on_with_a_model_that_was_loaded_anew() {
+    for (name, config) in table() {
+        let (mut lisa, model) = init(&config);
+        let model = train(&mut lisa, model, 0..10);
+        let mut straight = lisa.clone();
+        let expected = train(&mut straight, model.clone(), 10..18);
+        let followed = train(&mut lisa, reloaded(&model, net), 10..18);
+        assert_eq!(followed.bits(), expected.bits(), "{name}");
+        assert_eq!(lisa.scores(), straight.scores(), "{name}");
+    }
+}
+
+#[test]
+fn zero_is_never_drawn_and_one_always() {
+    let policy = PolicyConfig::Weighted(vec![0.0, 1.0, 1.0, 1.0, 1.0, 50.0]);
+    let config = LisaConfig::new()
+        .with_sampling_period(1)
+        .with_policy(policy);
+    let (mut lisa, mut model) = init(&config);
+    for step in 0..60 {
+        let active = lisa.active_layers();
+        assert!(active.len() == 2 && active[0] != 0 && active[1] == 5);
+        model = train(&mut lisa, model, step..step + 1);
+    }
+}
+
+/// Draws by a table and observes; knows the probability of each layer.
+#[derive(Debug)]
+struct Watching(&'static [&'static [usize]], Statistic);
+
+impl SamplingPolicy for Watching {
+    fn name(&self) -> String {
+        "watching".into()
+    }
+    fn draw(&self, draw: &Draw) -> Vec<usize> {
+        self.0[draw.period as usize % self.0.len()].to_vec()
+    }
+    fn observes(&self) -> Option<Observation> {
+        Some(Observation {
+            statistic: self.1,
+            decay: 0.25,
+        })
+    }
+    fn inclusion(&self, draw: &Draw) -> Option<Vec<f64>> {
+        Some(vec![0.1; draw.layers])
+    }
+}
+
+const WINDOWS: &[&[usize]] = &[&[0, 3], &[3], &[1, 3]];
+
+#[test]
+fn scores_are_means_of_the_gradients_before_scaling_and_clipping() {
+    for statistic in [Statistic::RootMeanSquare, Statistic::MeanSquare] {
+        let config = LisaConfig::new()
+            .with_sampling_period(2)
+            .with_max_grad_norm(Some(1e-3))
+            .with_unbiased(true);
+        let policy = Watching(WINDOWS, statistic);
+        let (mut lisa, mut model) = config.init_with(policy, adamw(), net(&device())).unwrap();
+        let mut expected = [None; LAYERS];
+        for period in 0..3 {
+            let mut sums = [0.0f64; LAYERS];
+            for step in [2 * period, 2 * period + 1] {
+                let grads = model.grads(step);
+                for &layer in WINDOWS[period] {
+                    let Linear { weight, bias } = &model.layers[layer];
+                    let bias = grads.get::<1>(bias.as_ref().unwrap().id).unwrap();
+                    let squares =
+                        grads.get::<2>(weight.id).unwrap().square().sum() + bias.square().sum();
+                    let mean = squares.into_scalar::<f64>() / 20.0;
+                    sums[layer] += match statistic {
+                        Statistic::RootMeanSquare => mean.sqrt(),
+                        Statistic::MeanSquare => mean,
+                    };
+                }
+                model = lisa.step(0.05, model, grads);
+            }
+            for &layer in WINDOWS[period] {
+                let mean = sums[layer] / 2.0;
+                expected[layer] = Some(match expected[layer] {
+                    Some((score, _)) => (0.25 * score + 0.75 * mean, period),
+                    None => (mean, period),
+                });
+            }
+        }
+        for (layer, expected) in expected.into_iter().enumerate() {
+            let found = lisa.scores().get(layer);
+            assert_eq!(found.parameters, 20);
+            assert_eq!(found.last_drawn, expected.map(|(_, period)| period as u64));
+            match (found.score, expected) {
+                (Some(a), Some((b, _))) => assert!((f64::from(a) / b - 1.0).abs() < 1e-5),
+                (None, None) => {}
+                other => panic!("layer {layer}: {other:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn several_devices_are_scored_by_the_sum_of_their_gradients() {
+    use burn::optim::MultiGradientsParams;
+    let config = LisaConfig::new()
+        .with_sampling_period(2)
+        .with_policy(PolicyConfig::Gradient(GradientConfig::new()));
+    let (mut one, mut a) = init(&config);
+    let (mut many, mut b) = init(&config);
+    for step in 0..14 {
+        let mut sum = GradientsAccumulator::new();
+        sum.accumulate(&a, a.grads(step));
+        sum.accumulate(&a, a.grads(step + 100));
+        a = one.step(0.01, a, sum.grads());
+        let device = b.head.weight.val().device().inner();
+        let grads = vec![
+            (b.grads(step), device.clone()),
+            (b.grads(step + 100), device),
+        ];
+        b = many.step_multi(0.01, b, MultiGradientsParams { grads });
+        assert_eq!(one.active_layers(), many.active_layers());
+    }
+    for (a, b) in one.scores().iter().zip(many.scores().iter()) {
+        let (a, b) = (a.score.unwrap(), b.score.unwrap());
+        assert!((a / b - 1.0).abs() < 1e-4, "{a} {b}");
+    }
+}
+
+#[test]
+fn nothing_is_held_for_a_policy_that_observes_nothing() {
+    let (mut lisa, model) = init(&LisaConfig::new().with_sampling_period(2));
+    let _ = train(&mut lisa, model, 0..7);
+    assert_eq!(lisa.scores(), &Scores::new([20; LAYERS]));
+    assert!(lisa.observed.saved().is_none() && !lisa.observed.holds());
+    let config = LisaConfig::new().with_policy(PolicyConfig::Gradient(GradientConfig::new()));
+    let (mut lisa, model) = init(&config);
+    let _ = train(&mut lisa, model, 0..7);
+    assert!(lisa.observed.holds());
+}
+
+#[test]
+fn gradients_that_are_no_numbers_leave_the_score_as_it_was() {
+    let config = LisaConfig::new().with_sampling_period(2);
+    let policy = Watching(&[&[2]], Statistic::RootMeanSquare);
+    let (mut lisa, model) = config
+        .init_with(policy, SgdConfig::new().build(), net(&device()))
+        .unwrap();
+    let mut model = train(&mut lisa, model, 0..2);
+    let before = lisa.scores().get(2);
+    assert!(before.score.is_some() && before.last_drawn == Some(0));
+    let mut grads = model.grads(2);
+    let id = model.layers[2].weight.id;
+    let grad = grads.remove::<2>(id).unwrap();
+    grads.register(id, grad.slice_fill([0..1, 1..2], f32::INFINITY));
+    model = lisa.step(0.0, model, grads);
+    let grads = model.grads(3);
+    let _ = lisa.step(0.0, model, grads);
+    let after = lisa.scores().get(2);
+    assert_eq!((after.score, after.last_drawn), (before.score, Some(1)));
+}
+
+#[test]
+fn exactly_the_drawn_parts_change() {
+    let config = LisaConfig::new()
+        .with_sampling_period(1)
+        .with_active_layers(3)
+        .with_split(vec!["bias".into()]);
+    let (mut lisa, mut model) = init(&config);
+    assert_eq!(lisa.layers().layers().len(), 2 * LAYERS);
+    assert_eq!(lisa.layers().layers()[7].path, "layers.3[other]");
+    let mut halves = 0;
+    for step in 0..20 {
+        let active = lisa.active_layers().to_vec();
+        let path = |part: &usize| {
+            let name = ["bias", "weight"][part % 2];
+            format!("layers.{}.{name}", part / 2)
+        };
+        let expected: BTreeSet<String> = active
+            .iter()
+            .map(path)
+            .chain(["embed.weight".into(), "head.weight".into()])
+            .collect();
+        halves += usize::from(!active.windows(2).any(|two| two[0] / 2 == two[1] / 2));
+        let before = model.clone();
+        model = train(&mut lisa, model, step..step + 1);
+        assert_eq!(changed(&before, &model), expected);
+    }
+    assert!(halves > 0);
+
+    let refused = config.with_active_layers(13).init(adamw(), net(&device()));
+    let message = refused.map(|_| ()).unwrap_err().to_string();
+    assert!(message.contains("12 parts of layers"), "{message}");
+}
+
+#[test]
+fn a_budget_counts_what_may_train() {
+    // Weights are held: of 24 numbers in biases, a half are those of three layers.
+    let config = LisaConfig::new()
+        .with_frozen(Some(ParamGroup::from_predicate("weight")))
+        .with_sampling_period(1)
+        .with_policy(PolicyConfig::Budget(BudgetConfig::new().with_share(0.5)));
+    let (mut lisa, mut model) = init(&config);
+    for step in 0..8 {
+        assert_eq!(lisa.active_layers().len(), 3);
+        assert_eq!(lisa.describe().active, 12);
+        model = train(&mut lisa, model, step..step + 1);
+    }
+}
+
+/// Records of before there were scores have neither these nor the unbiased option.
+#[test]
+fn a_record_without_scores_still_loads() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run.lisa");
+    for policy in [
+        PolicyConfig::Uniform,
+        PolicyConfig::Gradient(GradientConfig::new()),
+    ] {
+        let observes = policy.build().observes().is_some();
+        let config = LisaConfig::new()
+            .with_sampling_period(2)
+            .with_policy(policy);
+        let (mut lisa, model) = init(&config);
+        let model = train(&mut lisa, model, 0..5);
+        lisa.save(&path).unwrap();
+        let reader = burn_pack::Reader::from_file_exact(&path).unwrap();
+        let mut metadata = reader.metadata().clone();
+        let scalars = reader.scalars().clone();
+        let mut run: serde_json::Value = serde_json::from_str(&metadata["lisa"]).unwrap();
+        let fields = run.as_object_mut().unwrap();
+        assert!(fields.remove("unbiased").is_some());
+        assert_eq!(fields.remove("scores").is_some(), observes);
+        metadata.insert("lisa".into(), run.to_string());
+        let mut writer = burn_pack::Writer::new(reader.into_tensors().unwrap());
+        for (key, value) in &metadata {
+            writer = writer.with_metadata(key, value);
+        }
+        for (key, value) in scalars {
+            writer = writer.with_scalar(&key, value);
+        }
+        writer.auto_extension(false).write_to_file(&path).unwrap();
+
+        let (mut second, fresh) = init(&config);
+        let fresh = second
+            .load(&path, reloaded(&model, net))
+            .map(|m| (m, fresh));
+        assert!(fresh.is_ok());
+        assert_eq!(
+            (second.steps(), second.active_layers()),
+            (5, lisa.active_layers())
+        );
+        assert_eq!(second.scores(), &Scores::new([20; LAYERS]));
+    }
+}

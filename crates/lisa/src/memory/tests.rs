@@ -1,0 +1,155 @@
+//! Plans of small models, part by part.
+
+use super::*;
+use burn::module::ParamGroup;
+use burn::nn::{Linear, LinearConfig};
+
+#[derive(Module, Debug)]
+struct Net {
+    embed: Linear,
+    layers: Vec<Linear>,
+    head: Linear,
+}
+
+impl Footprint for Net {
+    fn activations(&self, batch: usize, sequence: usize, dtype: FloatDType) -> Activations {
+        let hidden = (batch * sequence * 32) as u64 * bytes_of(dtype);
+        Activations {
+            frozen_layer: hidden,
+            training_layer: 2 * hidden,
+            hidden,
+            logits: hidden,
+        }
+    }
+}
+
+fn net() -> Net {
+    let device = Device::flex().autodiff();
+    let config = LinearConfig::new(32, 32).with_bias(false);
+    Net {
+        embed: config.init(&device),
+        layers: (0..8).map(|_| config.init(&device)).collect(),
+        head: config.init(&device),
+    }
+}
+
+#[test]
+fn the_parts_are_those_of_the_parameters() {
+    let net = net();
+    let plan = |config: &LisaConfig| plan(&net, config, 1, 4).unwrap();
+    let found = plan(&LisaConfig::new());
+    assert_eq!(found.weights, 10 * 1024 * 4);
+    assert_eq!(found.gradients, 4 * 1024 * 4);
+    assert_eq!(found.moments, 2 * found.gradients);
+    assert_eq!(found.activations, (6 + 2 * 2 + 1) * 4 * 32 * 4);
+    assert_eq!((found.masters, found.host), (0, 0));
+    // Nothing was allocated for it.
+    assert!(!net.embed.weight.is_initialized());
+
+    let full = plan(&LisaConfig::new().with_active_layers(8));
+    assert_eq!(full.moments, 2 * full.weights);
+    assert!(full.peak > found.peak && found.peak_recomputed < found.peak);
+
+    let outer = ParamGroup::from_any_predicates(vec!["embed", "head"]);
+    let frozen = plan(&LisaConfig::new().with_frozen(Some(outer)));
+    assert_eq!(frozen.gradients, 2 * 1024 * 4);
+
+    let int8 = plan(&LisaConfig::new().with_frozen_weights(FrozenWeights::Int8));
+    assert_eq!(int8.weights, 4 * 1024 * 4 + 6 * (1024 + 32 * 4));
+    assert_eq!(int8.host, 6 * 1024 * 4);
+}
+
+#[test]
+fn half_precision_has_masters_unless_they_are_turned_off() {
+    let net = net();
+    let plan = |masters| {
+        let config = LisaConfig::new().with_master_weights(masters);
+        let run = Planned {
+            batch: 1,
+            sequence: 4,
+            dtype: FloatDType::BF16,
+            flex: false,
+        };
+        plan_for(&net, &config, run).unwrap()
+    };
+    let (with, without) = (plan(true), plan(false));
+    assert_eq!(with.weights, 10 * 1024 * 2);
+    assert_eq!((with.moments, with.masters), (4 * 1024 * 8, 4 * 1024 * 4));
+    assert_eq!((without.moments, without.masters), (4 * 1024 * 4, 0));
+}
+
+#[derive(Module, Debug)]
+struct Block {
+    self_attn: Linear,
+    mlp: Linear,
+}
+
+#[derive(Module, Debug)]
+struct Blocks {
+    layers: Vec<Block>,
+    head: Linear,
+}
+
+impl Footprint for Blocks {
+    fn activations(&self, batch: usize, sequence: usize, _: FloatDType) -> Activations {
+        let hidden = (batch * sequence * 32) as u64 * 4;
+        Activations {
+            frozen_layer: hidden,
+            training_layer: 3 * hidden,
+            hidden,
+            logits: hidden,
+        }
+    }
+}
+
+#[test]
+fn parts_of_layers_a_budget_and_fixed_layers_are_planned_as_they_are_drawn() {
+    use crate::{BudgetConfig, PolicyConfig};
+    let device = Device::flex().autodiff();
+    let linear = |n| LinearConfig::new(32, n).with_bias(false).init(&device);
+    // Halves of 1024 and 2048 numbers, four times, and 1024 that always train.
+    let net = Blocks {
+        layers: (0..4)
+            .map(|_| Block {
+                self_attn: linear(32),
+                mlp: linear(64),
+            })
+            .collect(),
+        head: linear(32),
+    };
+    let split = LisaConfig::new().with_split(vec!["attn".into()]);
+    let hidden = 4 * 32 * 4;
+    let plan = |config: &LisaConfig| plan(&net, config, 1, 4).unwrap();
+    // Two halves: the larger ones, of two layers.
+    let two = plan(&split);
+    assert_eq!(two.gradients, (1024 + 2 * 2048) * 4);
+    assert_eq!(two.activations, (2 * 3 + 2 + 1) * hidden);
+    // Halves of five layers are in no more than four.
+    let five = plan(&split.clone().with_active_layers(5));
+    assert_eq!(five.gradients, (1024 + 4 * 2048 + 1024) * 4);
+    assert_eq!(five.activations, (4 * 3 + 1) * hidden);
+    // All halves are whole layers.
+    let all = plan(&split.clone().with_active_layers(8));
+    assert_eq!(all, plan(&LisaConfig::new().with_active_layers(4)));
+    let int8 = FrozenWeights::Int8;
+    let (halves, whole) = (
+        plan(&split.clone().with_frozen_weights(int8)),
+        plan(
+            &LisaConfig::new()
+                .with_active_layers(1)
+                .with_frozen_weights(int8),
+        ),
+    );
+    assert_eq!(halves.host, (4 * 1024 + 2 * 2048) * 4);
+    assert_eq!(whole.host, 3 * 3072 * 4);
+
+    // A quarter of 12288 numbers: one large and one small half, or three small ones.
+    let budget = PolicyConfig::Budget(BudgetConfig::new());
+    let budget = plan(&split.clone().with_policy(budget));
+    assert_eq!(budget.gradients, (1024 + 3072) * 4);
+    assert_eq!(budget.activations, (3 * 3 + 1 + 1) * hidden);
+    // Both halves of the first layer and a small one.
+    let fixed = plan(&split.with_policy(PolicyConfig::Fixed(vec![0, 1, 4])));
+    assert_eq!(fixed.gradients, (1024 + 3072 + 1024) * 4);
+    assert_eq!(fixed.activations, (2 * 3 + 2 + 1) * hidden);
+}
