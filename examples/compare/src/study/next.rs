@@ -47,7 +47,15 @@ impl Plan {
         }
     }
 
-    fn job(&self, purpose: Purpose, task: Task, method: Method, rate: i32, seed: u64) -> Job {
+    /// A run of a method as it is by default.
+    pub(crate) fn run(
+        &self,
+        purpose: Purpose,
+        task: Task,
+        method: Method,
+        rate: i32,
+        seed: u64,
+    ) -> Job {
         let draws = method.draws();
         Job {
             scale: self.scale.print(),
@@ -63,7 +71,7 @@ impl Plan {
 
     /// The probe of a task.
     pub(crate) fn probe(&self, task: Task) -> Job {
-        self.job(Purpose::Probe, task, Method::Weighted, 1, 0)
+        self.run(Purpose::Probe, task, Method::Weighted, 1, 0)
     }
 
     /// The runs that the learning rate of a method is chosen from, the rates ascending: four to
@@ -71,7 +79,7 @@ impl Plan {
     pub(crate) fn choices(&self, log: &Log, task: Task, method: Method) -> Vec<Job> {
         let [count, most] = self.scale.rates.map(|n| n as i32);
         let first = if method.rank().is_some() { 1 } else { 0 };
-        let job = |rate| self.job(Purpose::Choice, task, method, rate, 0);
+        let job = |rate| self.run(Purpose::Choice, task, method, rate, 0);
         let mut jobs: Vec<Job> = (first..first + count).map(job).collect();
         while (jobs.len() as i32) < most {
             let Some(best) = best(log, &jobs) else { break };
@@ -103,7 +111,7 @@ impl Plan {
             self.scale.seeds
         };
         let rate = self.rate(log, task, method);
-        let job = |seed| rate.map(|rate| self.job(Purpose::Test, task, method, rate, seed));
+        let job = |seed| rate.map(|rate| self.run(Purpose::Test, task, method, rate, seed));
         seeds.filter_map(job).collect()
     }
 

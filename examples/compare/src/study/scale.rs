@@ -51,10 +51,10 @@ impl Scale {
     pub(crate) fn full() -> Self {
         Self {
             layers: 12,
-            width: 64,
-            heads: 4,
-            inner: 128,
-            pretraining: [1500, 16, 48],
+            width: 32,
+            heads: 2,
+            inner: 64,
+            pretraining: [1200, 16, 48],
             train: 1600,
             validation: 128,
             test: 256,
@@ -78,9 +78,6 @@ impl Scale {
     pub(crate) fn quick() -> Self {
         Self {
             layers: 4,
-            width: 32,
-            heads: 2,
-            inner: 64,
             pretraining: [30, 8, 32],
             train: 64,
             validation: 16,
