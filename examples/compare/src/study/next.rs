@@ -136,8 +136,8 @@ impl Plan {
         jobs.into_iter().map(first).collect()
     }
 
-    /// What is not done yet and has all that it needs, the most wanted first: choices, then the
-    /// tests seed by seed, then the rest.
+    /// What is not done yet and has all that it needs, the most wanted first: choices, then all
+    /// others seed by seed, so that a study that was stopped has all of its tables.
     pub(crate) fn next(&self, log: &Log) -> Vec<Job> {
         let mut choices = Vec::new();
         let mut tests = Vec::new();
@@ -152,23 +152,14 @@ impl Plan {
                 tests.extend(self.tests(log, task, method));
             }
         }
-        tests.sort_by_key(|job| job.seed);
-        let mut rest = Vec::new();
         if self.methods.contains(&Method::Uniform) {
-            rest.extend(
-                self.ablation
-                    .iter()
-                    .flat_map(|point| self.ablation(log, *point)),
-            );
+            let points = self.ablation.iter();
+            tests.extend(points.flat_map(|point| self.ablation(log, *point)));
         }
-        rest.extend(
-            self.continual
-                .iter()
-                .flat_map(|method| self.continual(log, *method)),
-        );
-        rest.sort_by_key(|job| job.seed);
+        let methods = self.continual.iter();
+        tests.extend(methods.flat_map(|method| self.continual(log, *method)));
+        tests.sort_by_key(|job| job.seed);
         choices.extend(tests);
-        choices.extend(rest);
         choices.retain(|job| {
             let waits = job.method == Method::Weighted
                 && job.purpose != Purpose::Probe

@@ -54,7 +54,7 @@ impl Scale {
             width: 32,
             heads: 2,
             inner: 64,
-            pretraining: [1200, 16, 48],
+            pretraining: [2000, 16, 48],
             train: 1600,
             validation: 128,
             test: 256,
