@@ -136,37 +136,42 @@ impl Plan {
         jobs.into_iter().map(first).collect()
     }
 
-    /// What is not done yet and has all that it needs, the most wanted first: choices, then all
-    /// others seed by seed, so that a study that was stopped has all of its tables.
+    /// What is not done yet and has all that it needs, in the order in which it is wanted: task by
+    /// task, of each the choices and then the tests seed by seed, so that a study that was stopped
+    /// has whole tables.
     pub(crate) fn next(&self, log: &Log) -> Vec<Job> {
-        let mut choices = Vec::new();
-        let mut tests = Vec::new();
+        let mut jobs = Vec::new();
         for &task in &self.tasks {
             if self.methods.contains(&Method::Weighted) {
-                choices.push(self.probe(task));
+                jobs.push(self.probe(task));
             }
+            let mut tests = Vec::new();
             for &method in &self.methods {
                 if method != Method::Base {
-                    choices.extend(self.choices(log, task, method));
+                    jobs.extend(self.choices(log, task, method));
                 }
                 tests.extend(self.tests(log, task, method));
             }
-        }
-        if self.methods.contains(&Method::Uniform) {
-            let points = self.ablation.iter();
-            tests.extend(points.flat_map(|point| self.ablation(log, *point)));
+            if task == self.tasks[0] && self.methods.contains(&Method::Uniform) {
+                let points = self.ablation.iter();
+                tests.extend(points.flat_map(|point| self.ablation(log, *point)));
+            }
+            tests.sort_by_key(|job| job.seed);
+            jobs.extend(tests);
         }
         let methods = self.continual.iter();
-        tests.extend(methods.flat_map(|method| self.continual(log, *method)));
-        tests.sort_by_key(|job| job.seed);
-        choices.extend(tests);
-        choices.retain(|job| {
+        let mut continual: Vec<Job> = methods
+            .flat_map(|method| self.continual(log, *method))
+            .collect();
+        continual.sort_by_key(|job| job.seed);
+        jobs.extend(continual);
+        jobs.retain(|job| {
             let waits = job.method == Method::Weighted
                 && job.purpose != Purpose::Probe
                 && log.get(&self.probe(job.task)).is_none();
             log.get(job).is_none() && !waits
         });
-        choices
+        jobs
     }
 }
 
