@@ -120,11 +120,11 @@ fn scores_are_means_of_the_gradients_before_scaling_and_clipping() {
         let policy = Watching(WINDOWS, statistic);
         let (mut lisa, mut model) = config.init_with(policy, adamw(), net(&device())).unwrap();
         let mut expected = [None; LAYERS];
-        for period in 0..3 {
+        for (period, window) in WINDOWS.iter().enumerate() {
             let mut sums = [0.0f64; LAYERS];
             for step in [2 * period, 2 * period + 1] {
                 let grads = model.grads(step);
-                for &layer in WINDOWS[period] {
+                for &layer in *window {
                     let Linear { weight, bias } = &model.layers[layer];
                     let bias = grads.get::<1>(bias.as_ref().unwrap().id).unwrap();
                     let squares =
@@ -137,7 +137,7 @@ fn scores_are_means_of_the_gradients_before_scaling_and_clipping() {
                 }
                 model = lisa.step(0.05, model, grads);
             }
-            for &layer in WINDOWS[period] {
+            for &layer in *window {
                 let mean = sums[layer] / 2.0;
                 expected[layer] = Some(match expected[layer] {
                     Some((score, _)) => (0.25 * score + 0.75 * mean, period),
