@@ -78,7 +78,7 @@ impl Plan {
     /// begin with, and where the best is the lowest or the highest, one beyond it.
     pub(crate) fn choices(&self, log: &Log, task: Task, method: Method) -> Vec<Job> {
         let [count, most] = self.scale.rates.map(|n| n as i32);
-        let first = if method.rank().is_some() { 1 } else { 0 };
+        let first = i32::from(method.rank().is_some());
         let job = |rate| self.run(Purpose::Choice, task, method, rate, 0);
         let mut jobs: Vec<Job> = (first..first + count).map(job).collect();
         while (jobs.len() as i32) < most {

@@ -9,6 +9,7 @@ use plotters::prelude::*;
 use super::job::Method;
 use super::results::Results;
 use super::stats::Mean;
+use super::tasks::Task;
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Drawn = Result<(), Box<dyn std::error::Error>>;
@@ -26,8 +27,11 @@ pub(crate) fn write(out: &Path, results: &Results) -> Result<()> {
         drop(area);
         crate::write(&out.join(file), &svg)
     };
-    picture("study_scores.svg", (960, 340), &|area| {
-        scores(area, results)
+    let tasks = results.plan.tasks.iter().copied();
+    let tasks: Vec<Task> = tasks.filter(|&task| results.any(task)).collect();
+    let wide = |each: u32| each * tasks.len().max(1) as u32;
+    picture("study_scores.svg", (wide(330), 340), &|area| {
+        scores(area, results, &tasks)
     })?;
     let points = points(results);
     if !points.is_empty() {
@@ -51,9 +55,9 @@ pub(crate) fn write(out: &Path, results: &Results) -> Result<()> {
     picture("study_draws.svg", (720, 380), &|area| {
         lines(area, "steps in which a layer trained, %", &drawn)
     })?;
-    picture("study_norms.svg", (1080, 380), &|area| {
-        let parts = area.split_evenly((1, results.plan.tasks.len()));
-        for (part, &task) in parts.iter().zip(&results.plan.tasks) {
+    picture("study_norms.svg", (wide(440), 380), &|area| {
+        let parts = area.split_evenly((1, tasks.len().max(1)));
+        for (part, &task) in parts.iter().zip(&tasks) {
             let rows: Vec<_> = results
                 .plan
                 .methods
@@ -70,9 +74,9 @@ pub(crate) fn write(out: &Path, results: &Results) -> Result<()> {
     })
 }
 
-fn scores(area: &Area, results: &Results) -> Drawn {
-    let parts = area.split_evenly((1, results.plan.tasks.len()));
-    for (part, &task) in parts.iter().zip(&results.plan.tasks) {
+fn scores(area: &Area, results: &Results, tasks: &[Task]) -> Drawn {
+    let parts = area.split_evenly((1, tasks.len().max(1)));
+    for (part, &task) in parts.iter().zip(tasks) {
         let rows: Vec<(String, Mean)> = results
             .plan
             .methods
@@ -107,22 +111,12 @@ fn points(results: &Results) -> Vec<(String, Mean)> {
 
 /// A row for each: its name, its mean as a dot, its interval as a line.
 fn intervals(area: &Area, title: &str, rows: &[(String, Mean)]) -> Drawn {
-    let ends = || rows.iter().map(|(_, mean)| mean.ends());
-    let low = ends()
-        .map(|(low, _)| low)
-        .fold(f64::MAX, f64::min)
-        .min(100.0);
-    let high = ends()
-        .map(|(_, high)| high)
-        .fold(f64::MIN, f64::max)
-        .max(0.0);
-    let margin = (high - low).max(1.0) * 0.08;
     let mut chart = ChartBuilder::on(area)
         .margin(10)
         .x_label_area_size(28)
         .y_label_area_size(76)
         .caption(title, ("sans-serif", 16))
-        .build_cartesian_2d(low - margin..high + margin, 0.0..rows.len() as f64)?;
+        .build_cartesian_2d(0.0..100.0, 0.0..rows.len() as f64)?;
     // Names stand beside their dots, so the axis has none of its own.
     chart
         .configure_mesh()
@@ -134,12 +128,14 @@ fn intervals(area: &Area, title: &str, rows: &[(String, Mean)]) -> Drawn {
         let y = (rows.len() - i) as f64 - 0.5;
         let color = Palette99::pick(i).to_rgba();
         let (left, right) = mean.ends();
+        // An interval may be wider than what is possible.
+        let (left, right) = (left.max(0.0), right.min(100.0));
         let line = PathElement::new([(left, y), (right, y)], color.stroke_width(2));
         chart.draw_series([line])?;
         chart.draw_series([Circle::new((mean.mean, y), 4, color.filled())])?;
         // Pixels of the whole picture, of which this area may be a part.
         let (_, top) = area.get_base_pixel();
-        let (_, y) = chart.backend_coord(&(low, y));
+        let (_, y) = chart.backend_coord(&(0.0, y));
         area.draw(&Text::new(
             name.clone(),
             (10, y - top - 6),
@@ -158,20 +154,25 @@ fn lines(area: &Area, title: &str, rows: &[(Method, Vec<f64>)]) -> Drawn {
         .map(|(_, values)| values.len())
         .max()
         .unwrap_or(0);
+    let last = layers.saturating_sub(1).max(1) as f64;
     let mut chart = ChartBuilder::on(area)
         .margin(10)
         .x_label_area_size(32)
         .y_label_area_size(48)
         .caption(title, ("sans-serif", 16))
-        .build_cartesian_2d(
-            0.0..layers.saturating_sub(1).max(1) as f64,
-            0.0..high * 1.25,
-        )?;
+        // Room for the names at the right.
+        .build_cartesian_2d(0.0..last * 1.4, 0.0..high * 1.1)?;
     chart
         .configure_mesh()
         .light_line_style(WHITE)
-        .x_labels(layers.clamp(2, 13))
-        .x_label_formatter(&|x| format!("{x:.0}"))
+        .x_labels(layers.clamp(2, 16))
+        .x_label_formatter(&|x| {
+            if *x > last {
+                String::new()
+            } else {
+                format!("{x:.0}")
+            }
+        })
         .x_desc("layer")
         .draw()?;
     for (i, (method, values)) in rows.iter().enumerate() {

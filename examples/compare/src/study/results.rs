@@ -83,6 +83,12 @@ impl Results<'_> {
         Runs::of(self.log, &self.plan.tests(self.log, task, method))
     }
 
+    /// Whether any test of a task is done.
+    pub(crate) fn any(&self, task: Task) -> bool {
+        let mut methods = self.plan.methods.iter();
+        methods.any(|&method| !self.tests(task, method).outcomes.is_empty())
+    }
+
     /// A point of the ablation.
     pub(crate) fn ablation(&self, point: (usize, usize)) -> Runs {
         Runs::of(self.log, &self.plan.ablation(self.log, point))

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::job::{Log, Method};
+use super::job::{Log, Method, Outcome};
 use super::results::{Results, Runs};
 use super::stats::Mean;
 use super::tasks::Task;
@@ -30,6 +30,9 @@ pub(crate) fn markdown(results: &Results) -> String {
 /// The methods on one task.
 fn scores(results: &Results, task: Task, out: &mut String) {
     let plan = results.plan;
+    if !results.any(task) {
+        return;
+    }
     let _ = writeln!(out, "### Task `{task}`\n");
     out.push_str(
         "| method | seeds | learning rate | exact match, % | less LISA's (uniform) | held-out loss \
@@ -55,7 +58,7 @@ fn scores(results: &Results, task: Task, out: &mut String) {
             out,
             "| {method} | {} | {rate} | {} | {against} | {} | {} | {} | {} |",
             runs.outcomes.len(),
-            text(runs.mean(|o| o.exact_match()), 100.0, 1),
+            text(runs.mean(Outcome::exact_match), 100.0, 1),
             text(runs.mean(|o| o.loss), 1.0, 4),
             runs.most(|o| o.trained),
             kib(runs.most(|o| o.state_bytes)),
@@ -93,7 +96,7 @@ fn ablation(results: &Results, out: &mut String) {
             out,
             "| {active} | {period} | {} | {} | {} | {} | {} | {} |",
             runs.outcomes.len(),
-            text(runs.mean(|o| o.exact_match()), 100.0, 1),
+            text(runs.mean(Outcome::exact_match), 100.0, 1),
             text(runs.mean(|o| o.loss), 1.0, 4),
             runs.most(|o| o.trained),
             kib(runs.most(|o| o.state_bytes)),
@@ -138,8 +141,8 @@ fn continual(results: &Results, out: &mut String) {
             out,
             "| {method} | {} | {} | {} | {difference} | {} | {} |",
             with.outcomes.len(),
-            text(without.mean(|o| o.exact_match()), 100.0, 1),
-            text(with.mean(|o| o.exact_match()), 100.0, 1),
+            text(without.mean(Outcome::exact_match), 100.0, 1),
+            text(with.mean(Outcome::exact_match), 100.0, 1),
             text(without.mean(|o| o.loss), 1.0, 4),
             text(with.mean(|o| o.loss), 1.0, 4),
         );
