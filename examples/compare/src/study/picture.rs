@@ -122,6 +122,8 @@ fn intervals(area: &Area, title: &str, rows: &[(String, Mean)]) -> Drawn {
         .configure_mesh()
         .disable_y_mesh()
         .light_line_style(WHITE)
+        .x_labels(6)
+        .x_label_formatter(&|x| format!("{x:.0}"))
         .y_labels(0)
         .draw()?;
     for (i, (name, mean)) in rows.iter().enumerate() {
