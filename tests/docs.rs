@@ -19,7 +19,7 @@ fn pages() -> Vec<String> {
     let mut pages: Vec<String> = fs::read_dir(root().join("docs"))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| name.ends_with(".md"))
+        .filter(|name| Path::new(name).extension().is_some_and(|end| end == "md"))
         .map(|name| format!("docs/{name}"))
         .collect();
     pages.extend(["README.md", "CHANGELOG.md", "CONTRIBUTING.md"].map(String::from));
@@ -169,7 +169,7 @@ fn every_message_of_the_troubleshooting_page_is_in_the_sources() {
                 .find(|i| sources.is_char_boundary(*i))
                 .unwrap();
             let end = (place + 600).min(sources.len());
-            let end = (end..).find(|i| sources.is_char_boundary(*i)).unwrap();
+            let end = sources.ceil_char_boundary(end);
             let near = &sources[start..end];
             from = 0;
             message.split("..").map(str::trim).all(|part| {

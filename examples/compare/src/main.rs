@@ -13,6 +13,8 @@ mod preset;
 mod report;
 mod settings;
 mod soak;
+mod study;
+mod theory;
 
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -55,6 +57,8 @@ fn start() -> Result<()> {
         Some(Mode::Overhead) => overhead::run(&settings),
         Some(Mode::Draws { draws }) => long::run(&settings, draws),
         Some(Mode::Soak { draws, ref model }) => soak::run(&settings, draws, model),
+        Some(Mode::Study(options)) => study::run(&settings.out, &options),
+        Some(Mode::Theory) => theory::run(&settings.out),
         None if settings.plan => plan::run(&settings),
         None => compare(&settings),
     }

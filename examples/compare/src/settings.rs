@@ -41,6 +41,10 @@ pub(crate) enum Mode {
         #[arg(long, default_value = "examples/finetune/base", value_name = "DIR")]
         model: PathBuf,
     },
+    /// What the methods are worth on three made tasks; goes on where it was stopped
+    Study(crate::study::Options),
+    /// The convex case of the paper's theorem: average regret over steps
+    Theory,
 }
 
 /// Type of the weights.

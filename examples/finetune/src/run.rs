@@ -58,9 +58,10 @@ impl Data {
     /// The most tokens of a row.
     fn longest(&self, settings: &Settings) -> usize {
         let longest = self.train.iter().map(|example| example.ids.len()).max();
-        match settings.pack {
-            true => settings.max_length,
-            false => longest.unwrap_or(settings.max_length),
+        if settings.pack {
+            settings.max_length
+        } else {
+            longest.unwrap_or(settings.max_length)
         }
     }
 

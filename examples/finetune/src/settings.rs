@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 /// Without arguments it fine-tunes the bundled base model on the bundled instruction set.
 #[derive(Debug, Parser)]
 #[command(version, args_override_self = true)]
+#[allow(clippy::struct_excessive_bools)] // Each is a flag.
 pub struct Command {
     /// What to do instead.
     #[command(subcommand)]
