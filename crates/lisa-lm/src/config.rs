@@ -134,7 +134,7 @@ pub struct CommonConfig {
 ///
 /// let config = ModelConfig::from_json(r#"{"model_type": "llama", "vocab_size": 64,
 ///     "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
-///     "num_attention_heads": 2}"#)?;
+///     "num_attention_heads": 2, "dtype": "float32"}"#)?;
 /// assert_eq!((config.num_layers(), config.vocab_size()), (2, 64));
 /// assert_eq!(ModelConfig::from_json(&config.to_json())?, config);
 ///

@@ -47,7 +47,13 @@ pub struct Activations {
 /// impl Footprint for Network {
 ///     fn activations(&self, batch: usize, sequence: usize, _: FloatDType) -> Activations {
 ///         let hidden = (4 * batch * sequence * 64) as u64;
-///         Activations { frozen_layer: hidden, training_layer: 2 * hidden, hidden, logits: hidden }
+///         Activations {
+///             frozen_layer: hidden,
+///             training_layer: 2 * hidden,
+///             hidden,
+///             logits: hidden,
+///             ..Activations::default()
+///         }
 ///     }
 /// }
 ///

@@ -29,7 +29,7 @@ pub enum Content {
 /// use lisa_lm::Example;
 ///
 /// let example = Example::from_json(r#"{"prompt": "1 + 1 =", "completion": " 2"}"#)?;
-/// assert_eq!(example.answer.as_deref(), Some(" 2"));
+/// assert_eq!(example.answer.as_deref(), Some("2"));
 /// assert!(Example::from_json(r#"{"question": "?"}"#).unwrap_err().contains("question"));
 /// # Ok::<(), String>(())
 /// ```
