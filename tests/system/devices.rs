@@ -16,7 +16,7 @@ use super::{FAMILIES, Windows, adamw, device, ints, load};
 
 /// One row of the fixture's batch: the target of the last token is to be ignored.
 fn batch(family: &str, device: &Device) -> BatchTensors {
-    let tokens = ints(family, "input_ids", device).slice([0..1]);
+    let tokens = ints(family, "input_ids", device).slice_dim(0, 0..1);
     let [rows, width] = tokens.dims();
     let last = Tensor::<2, Int>::full([rows, 1], -100, device);
     let targets = Tensor::cat(vec![tokens.clone().slice([0..rows, 1..width]), last], 1);
