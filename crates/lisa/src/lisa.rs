@@ -426,6 +426,10 @@ impl Lisa {
         let mut exact = std::mem::take(&mut self.exact);
         let model = exact.settle(model, kind, (&self.map, &awake), device);
         self.exact = exact;
+        if let Some(device) = device {
+            // What the weights passed through on their way is given back.
+            device.memory_cleanup();
+        }
         model
     }
 

@@ -190,19 +190,25 @@ struct Settle<'a> {
 impl ModuleMapper for Settle<'_> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let (id, tensor, mapper) = param.consume();
-        let tensor = match self.device {
-            Some(device) => moved(tensor, device),
-            None => tensor,
-        };
         let asleep = self.asleep.contains(&id) && tensor.dtype().is_float();
         let tensor = match self.kind.scheme(&tensor.dims()) {
             Some(scheme) if asleep => {
-                let tensor = tensor.detach();
-                let data = tensor.clone().into_data();
+                let (here, dtype) = (tensor.device(), tensor.dtype());
+                let data = tensor.clone().detach().into_data();
+                let tensor = match self.device {
+                    // The bits are in the host's memory already: they go there, and not back again.
+                    Some(device) if *device != here => {
+                        Tensor::from_data(data.clone(), (device, dtype))
+                    }
+                    _ => tensor.detach(),
+                };
                 self.exact.weights.insert(id, Arc::new(data));
                 tensor.quantize_dynamic(&scheme)
             }
-            _ => tensor,
+            _ => match self.device {
+                Some(device) => moved(tensor, device),
+                None => tensor,
+            },
         };
         Param::from_mapped_value(id, tensor, mapper)
     }
