@@ -1,7 +1,7 @@
 //! Cross entropy over a large vocabulary, and the backward pass of a head by hand.
 //!
 //! The gradient of the logits is computed with the loss, chunk by chunk, so that of their size and
-//! type one tensor waits for backward, and none in f32. Tests: `model/tests.rs`.
+//! type one tensor waits for backward, and none in f32. Tests: at the foot, and `model/tests.rs`.
 
 use burn::optim::GradientsParams;
 use burn::tensor::{DType, FloatDType, IndexingUpdateOp, Int, Tensor, TensorData};
@@ -164,4 +164,27 @@ fn weight_gradient(rows: Tensor<2>, gradient: Tensor<2>, turned: bool) -> Tensor
         whole = whole.slice_assign(place, values);
     }
     whole
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::{Device, Distribution};
+
+    #[test]
+    fn a_gradient_in_blocks_is_that_of_one_product() {
+        let device = Device::flex();
+        device.seed(3);
+        let random = |shape| Tensor::<2>::random(shape, Distribution::Default, &device);
+        // Two blocks along the vocabulary, the last of which is short.
+        let (width, vocab) = (64, BLOCK / 64 + 5);
+        let (rows, gradient) = (random([3, width]), random([3, vocab]));
+        let product = rows.clone().transpose().matmul(gradient.clone());
+        for (turned, expected) in [(false, product.clone()), (true, product.transpose())] {
+            let found = weight_gradient(rows.clone(), gradient.clone(), turned);
+            assert_eq!(found.dims(), expected.dims());
+            let apart = (found - expected).abs().max().into_scalar::<f32>();
+            assert!(apart < 1e-6, "{turned}: {apart}");
+        }
+    }
 }
