@@ -48,10 +48,14 @@ impl Parts {
     fn read(path: &std::path::Path) -> Self {
         let bytes = Bytes::from_bytes_vec(std::fs::read(path).unwrap());
         let reader = Reader::from_bytes(bytes).unwrap();
+        let (scalars, metadata) = (reader.scalars().clone(), reader.metadata().clone());
+        let mut tensors = reader.into_tensors().unwrap();
+        // A weight comes first, whatever the ids of this run are.
+        tensors.sort_by_key(|tensor| tensor.shape.len() != 2);
         Self {
-            scalars: reader.scalars().clone(),
-            metadata: reader.metadata().clone(),
-            tensors: reader.into_tensors().unwrap(),
+            tensors,
+            scalars,
+            metadata,
         }
     }
 
