@@ -12,6 +12,7 @@ use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Bool, DType, Tensor};
 
 use crate::cache::LayerCache;
+use crate::fused;
 use crate::input::Context;
 use crate::layers::{linear, normed, rms_norm};
 use crate::llama::Shape;
@@ -31,6 +32,9 @@ pub(crate) fn attend(
     v: Tensor<4>,
     mask: Option<&Tensor<4, Bool>>,
 ) -> Tensor<4> {
+    if let Some(weighted) = fused::attention(&q, &k, &v, mask) {
+        return weighted;
+    }
     let [batch, heads, seq, dim] = q.dims();
     let [_, kv_heads, keys, _] = k.dims();
     let groups = heads / kv_heads;

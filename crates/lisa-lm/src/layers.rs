@@ -10,6 +10,8 @@ use burn::nn::{
 };
 use burn::tensor::{DType, Device, Tensor};
 
+use crate::fused;
+
 fn normal(std: f64) -> Initializer {
     Initializer::Normal { mean: 0.0, std }
 }
@@ -38,10 +40,14 @@ pub(crate) fn rms_norm(width: usize, epsilon: f64, device: &Device) -> RmsNorm {
 /// `x / sqrt(mean(x^2) + epsilon) * gamma`, as Burn's `RmsNorm::forward`, by a product with the
 /// reciprocal, as transformers has it: a quotient costs twice the steps in backward.
 pub(crate) fn normed<const D: usize>(norm: &RmsNorm, x: Tensor<D>) -> Tensor<D> {
+    let gamma = norm.gamma.val();
+    if let Some(normed) = fused::rms_norm(&x, &gamma, norm.epsilon) {
+        return normed;
+    }
     let dtype = x.dtype();
     let square = x.clone().cast(DType::F32).square().mean_dim(D - 1);
     let scale = (square + norm.epsilon).sqrt().recip().cast(dtype);
-    (x * scale) * norm.gamma.val().unsqueeze()
+    (x * scale) * gamma.unsqueeze()
 }
 
 pub(crate) fn layer_norm(width: usize, epsilon: f64, device: &Device) -> LayerNorm {

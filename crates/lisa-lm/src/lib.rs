@@ -21,6 +21,7 @@ mod config;
 pub mod data;
 pub mod encode;
 mod files;
+mod fused;
 mod generate;
 mod gpt2;
 mod input;

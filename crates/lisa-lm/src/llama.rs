@@ -11,6 +11,7 @@ use burn::tensor::{Device, Tensor};
 use crate::attention::LlamaAttention;
 use crate::cache::LayerCache;
 use crate::config::LlamaConfig;
+use crate::fused;
 use crate::input::{Context, Input, MaskShape};
 use crate::layers::{embedding, linear, normed, rms_norm};
 use crate::lora::{LlamaLora, project};
@@ -93,9 +94,10 @@ impl LlamaLayer {
 
 impl LlamaMlp {
     fn forward(&self, h: Tensor<3>, lora: Option<&LlamaLora>) -> Tensor<3> {
-        let gate = silu(project(&self.gate_proj, lora.map(|l| &l.gate), h.clone()));
+        let gate = project(&self.gate_proj, lora.map(|l| &l.gate), h.clone());
         let up = project(&self.up_proj, lora.map(|l| &l.up), h);
-        project(&self.down_proj, lora.map(|l| &l.down), gate * up)
+        let through = fused::swiglu(&gate, &up).unwrap_or_else(|| silu(gate) * up);
+        project(&self.down_proj, lora.map(|l| &l.down), through)
     }
 }
 

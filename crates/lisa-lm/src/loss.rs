@@ -8,6 +8,7 @@ use burn::tensor::{DType, FloatDType, IndexingUpdateOp, Int, Tensor, TensorData}
 use lisa::HeadPass;
 
 use crate::encode::IGNORED;
+use crate::fused;
 use crate::layers::Projection;
 
 /// Numbers of the logits that are turned into f32 at a time.
@@ -17,7 +18,13 @@ const CHUNK: usize = 1 << 22;
 const BLOCK: usize = 1 << 18;
 
 /// Mean cross entropy of logits, `[rows, vocab]`, over the targets that are not ignored.
-pub(crate) fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
+pub(crate) fn cross_entropy(mut logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
+    if fused::takes(&logits.device(), logits.dtype()) {
+        match fused::cross_entropy(logits, &numbers_of(&targets)) {
+            Ok(loss) => return loss,
+            Err(left) => logits = left,
+        }
+    }
     let tracked = logits.is_tracked();
     let (loss, gradient) = loss_of(logits.clone().detach(), targets, tracked);
     match gradient {
@@ -30,12 +37,27 @@ pub(crate) fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tenso
     }
 }
 
+/// The targets; none where they are ignored.
+fn numbers_of(targets: &Tensor<1, Int>) -> Vec<Option<usize>> {
+    let targets = targets.to_data();
+    targets
+        .iter::<i64>()
+        .map(|target| usize::try_from(target).ok())
+        .collect()
+}
+
 /// The loss of logits that are on no tape, and their gradient where it is wanted.
 fn loss_of(
-    logits: Tensor<2>,
+    mut logits: Tensor<2>,
     targets: Tensor<1, Int>,
     wanted: bool,
 ) -> (Tensor<1>, Option<Tensor<2>>) {
+    if wanted && fused::takes(&logits.device(), logits.dtype()) {
+        match fused::loss_and_gradient(logits, &numbers_of(&targets)) {
+            Ok((loss, gradient)) => return (loss, Some(gradient)),
+            Err(left) => logits = left,
+        }
+    }
     let [rows, vocab] = logits.dims();
     let dtype = logits.dtype();
     let ignored = targets.clone().equal_scalar(IGNORED);

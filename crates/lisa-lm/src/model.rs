@@ -13,6 +13,7 @@ use crate::batch::BatchTensors;
 use crate::cache::LayerCache;
 use crate::config::ModelConfig;
 use crate::encode::IGNORED;
+use crate::fused;
 use crate::gpt2::Gpt2ForCausalLm;
 use crate::input::{Context, Input};
 use crate::layers::{Projection, normed};
@@ -289,18 +290,31 @@ impl Footprint for CausalLm {
             ModelConfig::Llama(config) => (config.hidden_size, config.num_attention_heads),
             ModelConfig::Gpt2(config) => (config.n_embd, config.n_head),
         };
-        // Exponentials in f32, once more in half precision, and the mask.
-        let cast = if number < 4 { number } else { 0 };
-        let scores = (batch * heads * attention::scores_on_tape(sequence)) * (4 + 1 + cast);
+        let device = match self {
+            Self::Llama(model) => model.model.embed_tokens.weight.lazy_device(),
+            Self::Gpt2(model) => model.transformer.wte.weight.lazy_device(),
+        };
+        let fused = fused::takes(&device, dtype.into());
+        let scores = if fused {
+            batch * heads * fused::scores_kept(sequence) * 4
+        } else {
+            // Exponentials in f32, once more in half precision, and the mask.
+            let cast = if number < 4 { number } else { 0 };
+            batch * heads * attention::scores_on_tape(sequence) * (4 + 1 + cast)
+        };
         let (frozen, training) = match &config {
             ModelConfig::Llama(config) => {
                 let q = config.num_attention_heads * config.head_dim;
                 let kv = config.num_key_value_heads * config.head_dim;
                 let inner = config.intermediate_size;
-                (
-                    2 * width + 2 * q + 2 * kv + 4 * inner,
-                    4 * width + q + inner,
-                )
+                if fused {
+                    (2 * width + q + 2 * kv + 2 * inner, 2 * width + q + inner)
+                } else {
+                    (
+                        2 * width + 2 * q + 2 * kv + 4 * inner,
+                        4 * width + q + inner,
+                    )
+                }
             }
             ModelConfig::Gpt2(config) => {
                 (13 * width + 6 * config.n_inner, 5 * width + config.n_inner)
@@ -310,6 +324,11 @@ impl Footprint for CausalLm {
         Activations {
             frozen_layer: per(frozen) + scores as u64,
             training_layer: per(frozen + training) + scores as u64,
+            norms: if fused && matches!(config, ModelConfig::Llama(_)) {
+                0
+            } else {
+                per(2 * width)
+            },
             hidden: per(width),
             logits: per(config.vocab_size()),
             head_by_hand: true,

@@ -8,6 +8,7 @@ use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
 use lisa::LisaError;
 
 use crate::config::refuse;
+use crate::fused;
 
 /// How positions turn into angles.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -190,6 +191,9 @@ impl RopeTables {
 
     /// Rotates the heads, `[batch, heads, seq, head_dim]`, by the angles of their positions.
     pub(crate) fn rotate(&self, heads: Tensor<4>) -> Tensor<4> {
+        if let Some(turned) = fused::rotate(&heads, &self.cos, &self.sin) {
+            return turned;
+        }
         // The sign of the first half is in the table.
         let swapped = heads.clone().matmul(self.swap.clone());
         heads * self.cos.clone() + swapped * self.sin.clone()

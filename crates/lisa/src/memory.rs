@@ -19,6 +19,8 @@ pub struct Activations {
     pub frozen_layer: u64,
     /// The same of a layer whose weights train.
     pub training_layer: u64,
+    /// What of that is kept for the weights of norms alone: LoRA does not train them.
+    pub norms: u64,
     /// The hidden state between two layers.
     pub hidden: u64,
     /// The logits, in the model's type.
@@ -316,7 +318,7 @@ pub fn plan_lora<M: Footprint>(
     let activations = model.activations(batch, sequence, dtype);
     // The inputs of all products are kept, the norms' are not.
     let layers = map.layers().len() as u64;
-    let kept = layers * (activations.training_layer - 2 * activations.hidden)
+    let kept = layers * activations.training_layer.saturating_sub(activations.norms)
         + if merged { matrices * number } else { 0 };
     let fixed = (all + adapters) * number + 2 * adapters * number;
     Ok(MemoryPlan {

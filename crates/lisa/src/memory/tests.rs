@@ -17,6 +17,7 @@ impl Footprint for Net {
         Activations {
             frozen_layer: hidden,
             training_layer: 2 * hidden,
+            norms: 2 * hidden,
             hidden,
             logits: hidden,
             head_by_hand: false,
@@ -125,6 +126,7 @@ impl Footprint for Blocks {
         Activations {
             frozen_layer: hidden,
             training_layer: 3 * hidden,
+            norms: 2 * hidden,
             hidden,
             logits: hidden,
             head_by_hand: false,

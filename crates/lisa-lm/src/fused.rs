@@ -1,0 +1,78 @@
+//! Steps of the models that are one operation, forward and backward, on flex.
+//!
+//! Burn 0.22 does not fuse operations on the CPU, and its exponential takes one number at a time. With
+//! the feature `flex`, tensors of f32 on a flex device are taken by the kernels of this folder, through
+//! Burn's backend extensions; each function gives none for all other tensors, and without the feature,
+//! and its caller writes the step out in Burn's operations. Both give the same numbers up to rounding.
+//! Tests: `fused/tests.rs`.
+
+#[cfg(feature = "flex")]
+mod attention;
+#[cfg(feature = "flex")]
+mod kernels;
+#[cfg(feature = "flex")]
+mod ops;
+#[cfg(all(test, feature = "flex"))]
+mod tests;
+
+#[cfg(feature = "flex")]
+pub(crate) use {
+    attention::{attention, scores_kept},
+    ops::{cross_entropy, loss_and_gradient, rms_norm, rotate, swiglu, takes},
+};
+
+#[cfg(not(feature = "flex"))]
+pub(crate) use without::*;
+
+/// What there is without the feature: nothing.
+#[cfg(not(feature = "flex"))]
+mod without {
+    use burn::tensor::{Bool, DType, Device, Tensor};
+
+    pub(crate) fn takes(_: &Device, _: DType) -> bool {
+        false
+    }
+
+    pub(crate) fn scores_kept(_: usize) -> usize {
+        0
+    }
+
+    pub(crate) fn swiglu(_: &Tensor<3>, _: &Tensor<3>) -> Option<Tensor<3>> {
+        None
+    }
+
+    pub(crate) fn rms_norm<const D: usize>(
+        _: &Tensor<D>,
+        _: &Tensor<1>,
+        _: f64,
+    ) -> Option<Tensor<D>> {
+        None
+    }
+
+    pub(crate) fn rotate(_: &Tensor<4>, _: &Tensor<4>, _: &Tensor<4>) -> Option<Tensor<4>> {
+        None
+    }
+
+    pub(crate) fn attention(
+        _: &Tensor<4>,
+        _: &Tensor<4>,
+        _: &Tensor<4>,
+        _: Option<&Tensor<4, Bool>>,
+    ) -> Option<Tensor<4>> {
+        None
+    }
+
+    pub(crate) fn cross_entropy(
+        logits: Tensor<2>,
+        _: &[Option<usize>],
+    ) -> Result<Tensor<1>, Tensor<2>> {
+        Err(logits)
+    }
+
+    pub(crate) fn loss_and_gradient(
+        logits: Tensor<2>,
+        _: &[Option<usize>],
+    ) -> Result<(Tensor<1>, Tensor<2>), Tensor<2>> {
+        Err(logits)
+    }
+}

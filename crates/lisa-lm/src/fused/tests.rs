@@ -1,0 +1,194 @@
+use burn::tensor::activation::{log_softmax, silu, softmax};
+use burn::tensor::{Bool, DType, Device, Distribution, Int, Tensor};
+
+use super::kernels::exp;
+use super::{attention, cross_entropy, loss_and_gradient, rms_norm, rotate, swiglu, takes};
+
+fn device() -> Device {
+    Device::flex().autodiff()
+}
+
+fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
+    Tensor::random(shape, Distribution::Normal(0.0, 1.5), &device()).require_grad()
+}
+
+/// Values, and the gradients of the inputs for an output weighted by place, agree.
+fn agree<const D: usize, const I: usize, const N: usize>(
+    inputs: &[Tensor<I>; N],
+    found: impl Fn() -> Tensor<D>,
+    expected: impl Fn() -> Tensor<D>,
+) {
+    let (a, b) = (found(), expected());
+    assert_eq!(a.dims(), b.dims());
+    close(&a, &b);
+    let weight = Tensor::<D>::random(a.dims(), Distribution::Default, &device());
+    // A tape is good for one backward pass.
+    let a = (found() * weight.clone()).sum().backward();
+    let b = (expected() * weight).sum().backward();
+    for input in inputs {
+        let (a, b) = (input.grad(&a), input.grad(&b));
+        close(&a.unwrap(), &b.unwrap());
+    }
+}
+
+fn close<const D: usize>(found: &Tensor<D>, expected: &Tensor<D>) {
+    let size = expected.clone().abs().max().into_scalar::<f32>();
+    let apart = (found.clone() - expected.clone()).abs().max();
+    let apart = apart.into_scalar::<f32>();
+    assert!(apart <= 2e-6 * size.max(1.0), "{apart} of {size}");
+}
+
+#[test]
+fn the_exponential_is_right_to_two_units() {
+    let mut worst: f64 = 0.0;
+    for i in 0..400_000 {
+        let x = -87.3 + i as f32 * (175.6 / 400_000.0);
+        let expected = f64::from(x).exp();
+        worst = worst.max((f64::from(exp(x)) / expected - 1.0).abs());
+    }
+    assert!(worst < 2.4e-7, "{worst}");
+    assert_eq!(exp(0.0), 1.0);
+    assert_eq!(exp(-1e30), 0.0);
+    assert_eq!(exp(f32::NEG_INFINITY), 0.0);
+    assert!(exp(f32::NAN).is_nan());
+}
+
+#[test]
+fn only_f32_on_flex_without_recomputation_by_burn_is_taken() {
+    assert!(takes(&Device::flex(), DType::F32));
+    assert!(takes(&device(), DType::F32));
+    assert!(!takes(&device(), DType::BF16));
+    assert!(!takes(&device().gradient_checkpointing(), DType::F32));
+    let half = random([1, 2, 4]).cast(DType::F16);
+    assert!(swiglu(&half, &half).is_none());
+}
+
+#[test]
+fn swiglu_is_silu_times_up() {
+    // Rows that are no multiple of what is computed side by side; more than one thread's share.
+    for shape in [[1, 1, 1], [2, 3, 37], [3, 100, 111]] {
+        let inputs = [random(shape), random(shape)];
+        let [gate, up] = &inputs;
+        let steps = || silu(gate.clone()) * up.clone();
+        agree(&inputs, || swiglu(gate, up).unwrap(), steps);
+    }
+    // One of the inputs is not tracked.
+    let (gate, up) = (random([1, 2, 3]), random([1, 2, 3]).detach());
+    let steps = || silu(gate.clone()) * up.clone();
+    agree(&[gate.clone()], || swiglu(&gate, &up).unwrap(), steps);
+}
+
+#[test]
+fn the_norm_is_that_of_its_steps() {
+    for width in [1, 37, 768] {
+        let x = random([2, 9, width]);
+        let gamma = random([width]);
+        let found = || rms_norm(&x, &gamma, 1e-5).unwrap();
+        let expected = || {
+            let scale = (x.clone().square().mean_dim(2) + 1e-5).sqrt().recip();
+            x.clone() * scale * gamma.clone().unsqueeze()
+        };
+        agree(&[x.clone()], found, expected);
+        agree(&[gamma.clone()], found, expected);
+    }
+}
+
+#[test]
+fn heads_turn_as_by_their_steps_in_any_order_in_memory() {
+    let (batch, seq, heads, dim) = (2, 5, 3, 8);
+    for rows in [1, batch] {
+        let table = || Tensor::<4>::random([rows, 1, seq, dim], Distribution::Default, &device());
+        let (cos, part) = (table(), table());
+        let half = part.slice_dim(3, 0..dim / 2);
+        let sin = Tensor::cat(vec![half.clone().neg(), half], 3);
+        let x = random([batch, seq, heads, dim]);
+        let inputs = [x.clone()];
+        for contiguous in [false, true] {
+            let heads_of = || {
+                let heads = x.clone().swap_dims(1, 2);
+                if contiguous {
+                    heads.mul_scalar(1.0)
+                } else {
+                    heads
+                }
+            };
+            let found = || rotate(&heads_of(), &cos, &sin).unwrap();
+            let expected = || {
+                let heads = heads_of();
+                let half = |at: usize| heads.clone().slice_dim(3, at..at + dim / 2);
+                let swapped = Tensor::cat(vec![half(dim / 2), half(0)], 3);
+                heads * cos.clone() + swapped * sin.clone()
+            };
+            agree(&inputs, found, expected);
+        }
+    }
+}
+
+#[test]
+fn attention_is_that_of_its_steps() {
+    // Fewer key heads than heads; one block, several, a short last one; keys from before.
+    for (kv_heads, seq, past) in [(4, 7, 0), (2, 256, 0), (2, 300, 0), (1, 130, 3)] {
+        let (batch, heads, dim, keys) = (2, 4, 8, past + seq);
+        let rows = |heads, rows| random([batch, rows, heads, dim]);
+        let inputs = [rows(heads, seq), rows(kv_heads, keys), rows(kv_heads, keys)];
+        let parts = || inputs.each_ref().map(|x| x.clone().swap_dims(1, 2));
+        let groups = heads / kv_heads;
+        let causal = Tensor::<2, Bool>::tril_mask([seq, keys], past as i64, &device());
+        let causal: Tensor<4, Bool> = causal.reshape([1, 1, seq, keys]);
+        let mask = causal.clone().repeat_dim(2, groups);
+        let found = || {
+            let [q, k, v] = parts();
+            attention(&q, &k, &v, Some(&mask)).unwrap()
+        };
+        let shared = |x: Tensor<4>| {
+            let x: Tensor<5> = x.reshape([batch, kv_heads, 1, keys, dim]);
+            let x = x.repeat_dim(2, groups);
+            x.reshape([batch, heads, keys, dim])
+        };
+        let expected = || {
+            let [q, k, v] = parts();
+            let scores = q.matmul(shared(k).transpose()) * (dim as f64).powf(-0.5);
+            let causal = causal.clone().expand([batch, heads, seq, keys]);
+            let scores = scores.mask_fill(causal, f32::NEG_INFINITY);
+            softmax(scores, 3).matmul(shared(v))
+        };
+        agree(&inputs, found, expected);
+    }
+}
+
+#[test]
+fn a_row_that_may_see_nothing_is_no_nan() {
+    let x = random([1, 1, 2, 4]);
+    let mask = Tensor::<4, Bool>::full([1, 1, 2, 2], true, &device());
+    let found = attention(&x, &x, &x, Some(&mask)).unwrap();
+    let sum = found.sum().into_scalar::<f32>();
+    assert!(sum.is_finite(), "{sum}");
+}
+
+#[test]
+fn the_loss_and_its_gradient_are_those_of_the_steps() {
+    let (rows, vocab) = (70, 301);
+    let targets: Vec<Option<usize>> = (0..rows)
+        .map(|row| (row % 7 != 3).then_some(row * 5 % vocab))
+        .collect();
+    let logits = random([rows, vocab]);
+    let kept: Vec<i32> = (0..rows as i32).filter(|row| row % 7 != 3).collect();
+    let picked: Vec<i32> = targets
+        .iter()
+        .flatten()
+        .map(|target| *target as i32)
+        .collect();
+    let steps = |logits: Tensor<2>| {
+        let int = |of: &[i32]| Tensor::<1, Int>::from_data(of, &device());
+        let logits = logits.select(0, int(&kept));
+        let logs = log_softmax(logits, 1);
+        let picked: Tensor<2, Int> = int(&picked).reshape([kept.len(), 1]);
+        logs.gather(1, picked).mean().neg()
+    };
+    let found = || cross_entropy(logits.clone(), &targets).unwrap();
+    agree(&[logits.clone()], found, || steps(logits.clone()));
+    let expected = logits.grad(&steps(logits.clone()).backward()).unwrap();
+    let (loss, gradient) = loss_and_gradient(logits.clone().inner(), &targets).unwrap();
+    close(&Tensor::from_inner(loss), &steps(logits.clone()));
+    close(&gradient, &expected);
+}
