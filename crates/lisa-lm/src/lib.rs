@@ -8,6 +8,8 @@
 //! | [`generate`], [`GenerationConfig`] | generation with a key-value cache |
 //! | [`Tokenizer`], [`ChatTemplate`] | text to tokens, chats to text |
 //! | [`read_examples`], [`encode_examples`], [`Batches`] | instruction data to batches |
+//!
+//! The feature `flex` takes several steps of a model in one pass each where it runs on flex in f32.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
