@@ -2,7 +2,8 @@
 //!
 //! Tolerances are those that correct implementations meet and that a wrong epsilon, a wrong decay,
 //! a global step count or a moment kept too long breaks: losses 1e-5; weights 1e-5 at the 99.9th
-//! percentile and 5e-4 at most, GPT-2's key bias left out (its exact gradient is 0).
+//! percentile and 5e-4 at most, GPT-2's key bias left out (its exact gradient is 0). Other devices
+//! than flex round other sums, and Adam divides by them: there ten times as much is let through.
 //!
 //! They run on `Device::default()`: on flex where no other backend is compiled in, on what
 //! BURN_DEVICE names where there are several.
@@ -31,6 +32,15 @@ const FAMILIES: [&str; 2] = ["llama", "gpt2"];
 /// What everything here runs on.
 fn device() -> Device {
     Device::default().autodiff()
+}
+
+/// What these tolerances are multiplied with here.
+fn slack() -> f32 {
+    if Device::default() == Device::flex() {
+        1.0
+    } else {
+        10.0
+    }
 }
 
 fn fixture(family: &str) -> PathBuf {
@@ -131,8 +141,12 @@ fn assert_losses(found: &[f32], wanted: &Value, what: &str) {
         .map(|l| l.as_f64().unwrap() as f32)
         .collect();
     assert_eq!(found.len(), wanted.len());
-    for (step, (a, b)) in found.iter().zip(&wanted).enumerate() {
-        assert!((a - b).abs() < 1e-5, "{what}, step {step}: {a} is not {b}");
+    let pairs = || found.iter().zip(&wanted);
+    let largest = pairs().fold(0f32, |most, (a, b)| most.max((a - b).abs()));
+    println!("{what}: losses differ by {largest:e} at most");
+    for (step, (a, b)) in pairs().enumerate() {
+        let near = (a - b).abs() < 1e-5 * slack();
+        assert!(near, "{what}, step {step}: {a} is not {b}");
     }
 }
 
@@ -155,12 +169,12 @@ fn assert_weights(model: &CausalLm, family: &str, file: &str) {
     }
     differences.sort_by(f32::total_cmp);
     let at = |share: f64| differences[((differences.len() - 1) as f64 * share) as usize];
-    assert!(
-        at(0.999) < 1e-5,
-        "{family} {file}: {} at the 99.9th percentile",
-        at(0.999)
+    let (most, rest) = (at(0.999), at(1.0));
+    let what = format!(
+        "{family} {file}: weights differ by {most:e} at the 99.9th percentile, {rest:e} at most"
     );
-    assert!(at(1.0) < 5e-4, "{family} {file}: {} at most", at(1.0));
+    println!("{what}");
+    assert!(most < 1e-5 * slack() && rest < 5e-4 * slack(), "{what}");
 }
 
 #[test]
@@ -214,7 +228,7 @@ fn a_masked_and_padded_batch_has_pytorchs_loss() {
             .into_scalar::<f32>();
         let wanted = numbers(family)["masked"]["loss"].as_f64().unwrap() as f32;
         assert!(
-            (loss - wanted).abs() < 1e-5,
+            (loss - wanted).abs() < 1e-5 * slack(),
             "{family}: {loss} is not {wanted}"
         );
     }

@@ -262,9 +262,9 @@ fn half_precision_with_masters_is_flexs() {
         return;
     };
     println!("in {dtype:?}");
-    let losses = |device: &Device| {
+    let losses = |kind: FrozenWeights, device: &Device| {
         let model = load("llama", device).map(&mut Rounded(dtype));
-        let config = config(FrozenWeights::Exact, false);
+        let config = config(kind, false);
         let (mut lisa, mut model) = config.init_with(Windows, adamw(0.01), model).unwrap();
         let batch = batch("llama", device);
         let mut losses = Vec::new();
@@ -276,12 +276,15 @@ fn half_precision_with_masters_is_flexs() {
         assert!(lisa.master_bytes() > 0);
         (losses, lisa.master_bytes(), lisa.moments_bytes())
     };
-    let (wanted, masters, moments) = losses(&Device::flex().autodiff());
-    let (found, found_masters, found_moments) = losses(&device);
-    for (a, b) in found.iter().zip(&wanted) {
-        assert!((a - b).abs() < 2e-2 * b, "losses {found:?}, not {wanted:?}");
+    for kind in [FrozenWeights::Exact, FrozenWeights::Int8] {
+        let (wanted, masters, moments) = losses(kind, &Device::flex().autodiff());
+        let (found, found_masters, found_moments) = losses(kind, &device);
+        for (a, b) in found.iter().zip(&wanted) {
+            let near = (a - b).abs() < 2e-2 * b;
+            assert!(near, "{kind:?}: losses {found:?}, not {wanted:?}");
+        }
+        assert_eq!((found_masters, found_moments), (masters, moments));
     }
-    assert_eq!((found_masters, found_moments), (masters, moments));
 }
 
 /// Rounds a model to half precision.

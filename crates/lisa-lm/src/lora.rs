@@ -49,9 +49,11 @@ impl SidePath {
 pub(crate) fn project(linear: &Linear, side: Option<&SidePath>, x: Tensor<3>) -> Tensor<3> {
     let weight = linear.weight.val();
     if !weight.dtype().is_float() {
-        // Dense for the length of this product; Burn's own on quantized weights is slower.
+        // Dense for the length of this product; Burn's own on quantized weights is slower. What
+        // comes back has the device's default type, which need not be the model's.
         let bias = linear.bias.as_ref().map(Param::val);
-        return burn::tensor::module::linear(x, weight.dequantize(), bias);
+        let dense = weight.dequantize().cast(x.dtype());
+        return burn::tensor::module::linear(x, dense, bias);
     }
     let Some(side) = side else {
         return linear.forward(x);
