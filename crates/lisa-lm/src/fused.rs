@@ -62,6 +62,7 @@ mod without {
         None
     }
 
+    #[allow(clippy::result_large_err)] // What was given comes back.
     pub(crate) fn cross_entropy(
         logits: Tensor<2>,
         _: &[Option<usize>],
@@ -69,6 +70,7 @@ mod without {
         Err(logits)
     }
 
+    #[allow(clippy::result_large_err)] // What was given comes back.
     pub(crate) fn loss_and_gradient(
         logits: Tensor<2>,
         _: &[Option<usize>],

@@ -4,6 +4,11 @@
 //! at run time. No step is contracted into another, and each row is added up in the same order, so
 //! that the bits are the same on every processor and with any number of threads. Tests: `tests.rs`.
 
+// The vector instructions that `pulp` chose are those of its caller: what is not inlined has none.
+#![allow(clippy::inline_always)]
+
+use std::slice::ChunksExact;
+
 use pulp::{Arch, Simd, WithSimd};
 
 /// What a masked score becomes: its exponential is 0 beside any other score, and it is finite, so
@@ -114,7 +119,7 @@ pub(super) fn exp(x: f32) -> f32 {
     let shifted = clamped * std::f32::consts::LOG2_E + ROUND;
     let whole = shifted - ROUND;
     // ln 2 in two parts, the first of which is exact in few bits.
-    let r = (clamped - whole * 0.693_359_375) - whole * -2.121_944_4e-4;
+    let r = (clamped - whole * (355.0 / 512.0)) - whole * -2.121_944_4e-4;
     let mut series = 1.987_569_1e-4;
     for factor in [
         1.398_2e-3,
@@ -173,22 +178,21 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
 
 /// The sum of products of three.
 #[inline(always)]
-fn dot3(a: &[f32], b: &[f32], c: &[f32]) -> f32 {
+fn dot3(first: &[f32], second: &[f32], third: &[f32]) -> f32 {
     let mut lanes = [0.0; LANES];
-    let (x, y, z) = (
-        a.chunks_exact(LANES),
-        b.chunks_exact(LANES),
-        c.chunks_exact(LANES),
-    );
-    let rest = (x.remainder(), y.remainder(), z.remainder());
-    for ((a, b), c) in x.zip(y).zip(z) {
-        for (((lane, a), b), c) in lanes.iter_mut().zip(a).zip(b).zip(c) {
-            *lane += a * b * c;
+    let parts = [first, second, third].map(|row| row.chunks_exact(LANES));
+    let [left, middle, right] = parts.each_ref().map(ChunksExact::remainder);
+    let mut add = |left: &[f32], middle: &[f32], right: &[f32]| {
+        let numbers = left.iter().zip(middle).zip(right);
+        for (lane, ((left, middle), right)) in lanes.iter_mut().zip(numbers) {
+            *lane += left * middle * right;
         }
+    };
+    let [a, b, c] = parts;
+    for ((left, middle), right) in a.zip(b).zip(c) {
+        add(left, middle, right);
     }
-    for (((lane, a), b), c) in lanes.iter_mut().zip(rest.0).zip(rest.1).zip(rest.2) {
-        *lane += a * b * c;
-    }
+    add(left, middle, right);
     lanes.into_iter().sum()
 }
 
@@ -368,7 +372,11 @@ impl Rows for Softmax<'_> {
     #[inline(always)]
     fn row(&self, index: usize, scores: &mut [f32], _: &mut [f32]) {
         match &self.mask {
-            None => scores.iter_mut().for_each(|score| *score *= self.scale),
+            None => {
+                for score in scores.iter_mut() {
+                    *score *= self.scale;
+                }
+            }
             Some(mask) => {
                 let mask = mask.row(index, scores.len());
                 for (score, masked) in scores.iter_mut().zip(mask) {

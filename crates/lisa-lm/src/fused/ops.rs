@@ -281,6 +281,7 @@ pub(super) fn with_rows(x: FlexTensor) -> FlexTensor {
 
 /// Mean cross entropy of logits, `[rows, vocab]`, over the rows that have a target. Keeps the
 /// gradient, in the place of the logits. Gives the logits back where they are not taken.
+#[allow(clippy::result_large_err)] // What was given comes back.
 pub(crate) fn cross_entropy(
     logits: Tensor<2>,
     targets: &[Option<usize>],
@@ -303,6 +304,7 @@ pub(crate) fn cross_entropy(
 }
 
 /// The same of logits that are on no tape, with their gradient.
+#[allow(clippy::result_large_err)] // What was given comes back.
 pub(crate) fn loss_and_gradient(
     logits: Tensor<2>,
     targets: &[Option<usize>],
@@ -351,7 +353,9 @@ impl Backward<Flex, 1> for CrossEntropyOp {
             let mut grad = owned(ops.state);
             if factor != 1.0 {
                 let values: &mut [f32] = grad.storage_mut();
-                values.iter_mut().for_each(|value| *value *= factor);
+                for value in values {
+                    *value *= factor;
+                }
             }
             grads.register::<Flex>(parent.id, grad);
         }

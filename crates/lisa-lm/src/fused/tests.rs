@@ -14,7 +14,7 @@ fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
 
 /// Values, and the gradients of the inputs for an output weighted by place, agree.
 fn agree<const D: usize, const I: usize, const N: usize>(
-    inputs: &[Tensor<I>; N],
+    inputs: [&Tensor<I>; N],
     found: impl Fn() -> Tensor<D>,
     expected: impl Fn() -> Tensor<D>,
 ) {
@@ -70,12 +70,12 @@ fn swiglu_is_silu_times_up() {
         let inputs = [random(shape), random(shape)];
         let [gate, up] = &inputs;
         let steps = || silu(gate.clone()) * up.clone();
-        agree(&inputs, || swiglu(gate, up).unwrap(), steps);
+        agree(inputs.each_ref(), || swiglu(gate, up).unwrap(), steps);
     }
     // One of the inputs is not tracked.
     let (gate, up) = (random([1, 2, 3]), random([1, 2, 3]).detach());
     let steps = || silu(gate.clone()) * up.clone();
-    agree(&[gate.clone()], || swiglu(&gate, &up).unwrap(), steps);
+    agree([&gate], || swiglu(&gate, &up).unwrap(), steps);
 }
 
 #[test]
@@ -88,8 +88,8 @@ fn the_norm_is_that_of_its_steps() {
             let scale = (x.clone().square().mean_dim(2) + 1e-5).sqrt().recip();
             x.clone() * scale * gamma.clone().unsqueeze()
         };
-        agree(&[x.clone()], found, expected);
-        agree(&[gamma.clone()], found, expected);
+        agree([&x], found, expected);
+        agree([&gamma], found, expected);
     }
 }
 
@@ -119,7 +119,7 @@ fn heads_turn_as_by_their_steps_in_any_order_in_memory() {
                 let swapped = Tensor::cat(vec![half(dim / 2), half(0)], 3);
                 heads * cos.clone() + swapped * sin.clone()
             };
-            agree(&inputs, found, expected);
+            agree(inputs.each_ref(), found, expected);
         }
     }
 }
@@ -152,7 +152,7 @@ fn attention_is_that_of_its_steps() {
             let scores = scores.mask_fill(causal, f32::NEG_INFINITY);
             softmax(scores, 3).matmul(shared(v))
         };
-        agree(&inputs, found, expected);
+        agree(inputs.each_ref(), found, expected);
     }
 }
 
@@ -186,7 +186,7 @@ fn the_loss_and_its_gradient_are_those_of_the_steps() {
         logs.gather(1, picked).mean().neg()
     };
     let found = || cross_entropy(logits.clone(), &targets).unwrap();
-    agree(&[logits.clone()], found, || steps(logits.clone()));
+    agree([&logits], found, || steps(logits.clone()));
     let expected = logits.grad(&steps(logits.clone()).backward()).unwrap();
     let (loss, gradient) = loss_and_gradient(logits.clone().inner(), &targets).unwrap();
     close(&Tensor::from_inner(loss), &steps(logits.clone()));
