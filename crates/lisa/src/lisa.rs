@@ -33,7 +33,9 @@ mod setup;
 mod tests;
 
 use prepare::Ready;
-pub(crate) use scores::{Observed, SavedScores, SavedUnit};
+#[cfg(feature = "train")]
+pub(crate) use scores::SavedUnit;
+pub(crate) use scores::{Observed, SavedScores};
 use setup::{map_of, requiring, trainable, unobserved};
 
 /// Layer-sampling fine-tuning: an optimizer for a module that trains a few layers at a time.

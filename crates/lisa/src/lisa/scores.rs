@@ -152,6 +152,7 @@ impl Observed {
     }
 
     /// How many layers there are.
+    #[cfg(feature = "train")]
     pub(crate) fn len(&self) -> usize {
         self.scores.len()
     }
