@@ -135,6 +135,13 @@ fn attention_is_that_of_its_steps() {
         let groups = heads / kv_heads;
         let causal = Tensor::<2, Bool>::tril_mask([seq, keys], past as i64, &device());
         let causal: Tensor<4, Bool> = causal.reshape([1, 1, seq, keys]);
+        // Of the second row of the batch, one key is hidden from all but itself.
+        let hidden = Tensor::<1, Int>::arange(0..keys as i64, &device()).equal_scalar(1);
+        let hidden = hidden.reshape([1, 1, 1, keys]).expand([1, 1, seq, keys]);
+        let diagonal = Tensor::<2, Bool>::diag_mask([seq, keys], past as i64, &device());
+        let hidden = hidden.bool_and(diagonal.reshape([1, 1, seq, keys]));
+        let hidden = hidden.bool_or(causal.clone());
+        let causal = Tensor::cat(vec![causal, hidden], 0);
         let mask = causal.clone().repeat_dim(2, groups);
         let found = || {
             let [q, k, v] = parts();
@@ -148,7 +155,7 @@ fn attention_is_that_of_its_steps() {
         let expected = || {
             let [q, k, v] = parts();
             let scores = q.matmul(shared(k).transpose()) * (dim as f64).powf(-0.5);
-            let causal = causal.clone().expand([batch, heads, seq, keys]);
+            let causal = causal.clone().repeat_dim(1, heads);
             let scores = scores.mask_fill(causal, f32::NEG_INFINITY);
             softmax(scores, 3).matmul(shared(v))
         };
