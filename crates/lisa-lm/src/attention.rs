@@ -1,9 +1,9 @@
 //! Attention with fewer key heads than query heads, without copies of the keys.
 //!
 //! The query heads that share a key head are laid one below the other, `[batch, key heads, groups *
-//! seq, head_dim]`, so that keys and values are used as they are. Under autodiff the steps are
-//! written out, with the softmax in f32; without it Burn's own attention runs, which may be a fused
-//! kernel. Tests: at the foot.
+//! seq, head_dim]`, so that keys and values are used as they are. Where `fused.rs` does not take it: under
+//! autodiff the steps are written out, with the softmax in f32; without it Burn's own attention runs,
+//! which may be a fused kernel. Tests: at the foot.
 
 use burn::module::Module;
 use burn::nn::{Linear, RmsNorm};
@@ -20,7 +20,7 @@ use crate::lora::{LlamaLora, project};
 
 /// What a masked score becomes: small enough that its exponential is 0 beside any other score, and
 /// finite, so that a row with nothing to attend to is no NaN.
-const MASKED: f32 = -1e30;
+pub(crate) const MASKED: f32 = -1e30;
 
 /// Weighs values by how queries match keys.
 ///
@@ -55,15 +55,15 @@ const MOST_BLOCKS: usize = 4;
 const BLOCK: usize = 128;
 
 /// Queries in a block.
-fn block_of(seq: usize) -> usize {
+pub(crate) fn block_of(seq: usize) -> usize {
     seq.div_ceil((seq / BLOCK).clamp(1, MOST_BLOCKS)).max(1)
 }
 
-/// How many scores of a head are computed, and their exponentials kept, for a row of `seq` tokens.
-pub(crate) fn scores_on_tape(seq: usize) -> usize {
-    let block = block_of(seq);
-    let blocks = (0..seq).step_by(block);
-    blocks
+/// How many scores of a head are computed, and kept for backward, for a row of `seq` tokens in blocks of
+/// so many queries.
+pub(crate) fn scores_kept(seq: usize, block: usize) -> usize {
+    let firsts = (0..seq).step_by(block);
+    firsts
         .map(|first| {
             let end = (first + block).min(seq);
             (end - first) * end
@@ -71,7 +71,7 @@ pub(crate) fn scores_on_tape(seq: usize) -> usize {
         .sum()
 }
 
-/// The same for `q` of `[batch, key heads, groups, seq, dim]`, with little kept for backward: the
+/// [`attend`] for `q` of `[batch, key heads, groups, seq, dim]`, with little kept for backward: the
 /// exponentials alone are of the size of the scores, and of these only what lies at or before the
 /// last query of a block is computed.
 fn attend_on_tape(

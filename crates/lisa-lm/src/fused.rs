@@ -4,7 +4,14 @@
 //! the feature `flex`, tensors of f32 on a flex device are taken by the kernels of this folder, through
 //! Burn's backend extensions; each function gives none for all other tensors, and without the feature,
 //! and its caller writes the step out in Burn's operations. Both give the same numbers up to rounding.
+//!
+//! `rows.rs` runs a kernel over rows, `kernels.rs` says what becomes of a row, `ops.rs` and
+//! `attention.rs` put it on the tape.
 //! Tests: `fused/tests.rs`.
+
+/// Queries in a block of attention: of the scores, those of keys behind the block's last query are not
+/// computed.
+pub(crate) const BLOCK: usize = 128;
 
 #[cfg(feature = "flex")]
 mod attention;
@@ -12,12 +19,14 @@ mod attention;
 mod kernels;
 #[cfg(feature = "flex")]
 mod ops;
+#[cfg(feature = "flex")]
+mod rows;
 #[cfg(all(test, feature = "flex"))]
 mod tests;
 
 #[cfg(feature = "flex")]
 pub(crate) use {
-    attention::{attention, scores_kept},
+    attention::attention,
     ops::{cross_entropy, loss_and_gradient, rms_norm, rotate, swiglu, takes},
 };
 
@@ -27,14 +36,10 @@ pub(crate) use without::*;
 /// What there is without the feature: nothing.
 #[cfg(not(feature = "flex"))]
 mod without {
-    use burn::tensor::{Bool, DType, Device, Tensor};
+    use burn::tensor::{Bool, DType, Device, Int, Tensor};
 
     pub(crate) fn takes(_: &Device, _: DType) -> bool {
         false
-    }
-
-    pub(crate) fn scores_kept(_: usize) -> usize {
-        0
     }
 
     pub(crate) fn swiglu(_: &Tensor<3>, _: &Tensor<3>) -> Option<Tensor<3>> {
@@ -65,7 +70,7 @@ mod without {
     #[allow(clippy::result_large_err)] // What was given comes back.
     pub(crate) fn cross_entropy(
         logits: Tensor<2>,
-        _: &[Option<usize>],
+        _: &Tensor<1, Int>,
     ) -> Result<Tensor<1>, Tensor<2>> {
         Err(logits)
     }
@@ -73,7 +78,7 @@ mod without {
     #[allow(clippy::result_large_err)] // What was given comes back.
     pub(crate) fn loss_and_gradient(
         logits: Tensor<2>,
-        _: &[Option<usize>],
+        _: &Tensor<1, Int>,
     ) -> Result<(Tensor<1>, Tensor<2>), Tensor<2>> {
         Err(logits)
     }

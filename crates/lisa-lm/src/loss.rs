@@ -18,13 +18,11 @@ const CHUNK: usize = 1 << 22;
 const BLOCK: usize = 1 << 18;
 
 /// Mean cross entropy of logits, `[rows, vocab]`, over the targets that are not ignored.
-pub(crate) fn cross_entropy(mut logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
-    if fused::takes(&logits.device(), logits.dtype()) {
-        match fused::cross_entropy(logits, &numbers_of(&targets)) {
-            Ok(loss) => return loss,
-            Err(left) => logits = left,
-        }
-    }
+pub(crate) fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
+    let logits = match fused::cross_entropy(logits, &targets) {
+        Ok(loss) => return loss,
+        Err(logits) => logits,
+    };
     let tracked = logits.is_tracked();
     let (loss, gradient) = loss_of(logits.clone().detach(), targets, tracked);
     match gradient {
@@ -37,27 +35,12 @@ pub(crate) fn cross_entropy(mut logits: Tensor<2>, targets: Tensor<1, Int>) -> T
     }
 }
 
-/// The targets; none where they are ignored.
-fn numbers_of(targets: &Tensor<1, Int>) -> Vec<Option<usize>> {
-    let targets = targets.to_data();
-    targets
-        .iter::<i64>()
-        .map(|target| usize::try_from(target).ok())
-        .collect()
-}
-
 /// The loss of logits that are on no tape, and their gradient where it is wanted.
 fn loss_of(
-    mut logits: Tensor<2>,
+    logits: Tensor<2>,
     targets: Tensor<1, Int>,
     wanted: bool,
 ) -> (Tensor<1>, Option<Tensor<2>>) {
-    if wanted && fused::takes(&logits.device(), logits.dtype()) {
-        match fused::loss_and_gradient(logits, &numbers_of(&targets)) {
-            Ok((loss, gradient)) => return (loss, Some(gradient)),
-            Err(left) => logits = left,
-        }
-    }
     let [rows, vocab] = logits.dims();
     let dtype = logits.dtype();
     let ignored = targets.clone().equal_scalar(IGNORED);
@@ -126,7 +109,10 @@ pub(crate) fn head_pass(
     let weight = if turned { weight.transpose() } else { weight };
     let logits = rows.clone().matmul(weight.clone());
     let targets = targets.reshape([batch * seq]).inner();
-    let (loss, gradient) = loss_of(logits, targets, true);
+    let (loss, gradient) = match fused::loss_and_gradient(logits, &targets) {
+        Ok((loss, gradient)) => (loss, Some(gradient)),
+        Err(logits) => loss_of(logits, targets, true),
+    };
     let loss = Tensor::from_inner(loss);
     let Some(gradient) = gradient else {
         return loss.into();

@@ -295,40 +295,40 @@ impl Footprint for CausalLm {
             Self::Gpt2(model) => model.transformer.wte.weight.lazy_device(),
         };
         let fused = fused::takes(&device, dtype.into());
-        let scores = if fused {
-            batch * heads * fused::scores_kept(sequence) * 4
+        let (block, per_score) = if fused {
+            (fused::BLOCK, 4)
         } else {
             // Exponentials in f32, once more in half precision, and the mask.
             let cast = if number < 4 { number } else { 0 };
-            batch * heads * attention::scores_on_tape(sequence) * (4 + 1 + cast)
+            (attention::block_of(sequence), 4 + 1 + cast)
         };
-        let (frozen, training) = match &config {
+        let scores = batch * heads * attention::scores_kept(sequence, block) * per_score;
+        // Of numbers for each token.
+        let (frozen, training, norms) = match &config {
             ModelConfig::Llama(config) => {
                 let q = config.num_attention_heads * config.head_dim;
                 let kv = config.num_key_value_heads * config.head_dim;
                 let inner = config.intermediate_size;
-                if fused {
-                    (2 * width + q + 2 * kv + 2 * inner, 2 * width + q + inner)
+                // Norms in one operation keep their input whether they train or not.
+                let (again, norms) = if fused {
+                    (0, 0)
                 } else {
-                    (
-                        2 * width + 2 * q + 2 * kv + 4 * inner,
-                        4 * width + q + inner,
-                    )
-                }
+                    (q + 2 * inner, 2 * width)
+                };
+                let frozen = 2 * width + q + 2 * kv + 2 * inner;
+                (frozen + again, norms + 2 * width + q + inner, norms)
             }
-            ModelConfig::Gpt2(config) => {
-                (13 * width + 6 * config.n_inner, 5 * width + config.n_inner)
-            }
+            ModelConfig::Gpt2(config) => (
+                13 * width + 6 * config.n_inner,
+                5 * width + config.n_inner,
+                2 * width,
+            ),
         };
         let per = |numbers: usize| (tokens * numbers * number) as u64;
         Activations {
             frozen_layer: per(frozen) + scores as u64,
             training_layer: per(frozen + training) + scores as u64,
-            norms: if fused && matches!(config, ModelConfig::Llama(_)) {
-                0
-            } else {
-                per(2 * width)
-            },
+            norms: per(norms),
             hidden: per(width),
             logits: per(config.vocab_size()),
             head_by_hand: true,

@@ -11,22 +11,10 @@ use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops};
 use burn_flex::{FlexTensor, Layout};
 
-use super::kernels::{Mask, Out, Softmax, SoftmaxBackward, run};
+use super::BLOCK;
+use super::kernels::{Mask, Softmax, SoftmaxBackward};
 use super::ops::{Place, apply, mask_of, numbers, tensor_of, with_rows};
-
-/// Queries in a block: of the scores, those of keys behind the block's last query are not computed.
-const BLOCK: usize = 128;
-
-/// How many weights of a head are kept for a row of `seq` tokens.
-pub(crate) fn scores_kept(seq: usize) -> usize {
-    let firsts = (0..seq).step_by(BLOCK);
-    firsts
-        .map(|first| {
-            let end = (first + BLOCK).min(seq);
-            (end - first) * end
-        })
-        .sum()
-}
+use super::rows::{Out, run};
 
 /// Sizes of one call.
 #[derive(Clone, Copy, Debug)]

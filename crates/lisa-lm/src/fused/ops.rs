@@ -5,7 +5,9 @@
 //! out.
 
 use burn::backend::{Autodiff, Flex};
-use burn::tensor::{Bool, DType, Device, GradientCheckpointingStrategy, Shape, Tensor, TensorData};
+use burn::tensor::{
+    Bool, DType, Device, GradientCheckpointingStrategy, Int, Shape, Tensor, TensorData,
+};
 use burn_autodiff::checkpoint::base::Checkpointer;
 use burn_autodiff::checkpoint::strategy::NoCheckpointing;
 use burn_autodiff::grads::Gradients;
@@ -13,8 +15,9 @@ use burn_autodiff::ops::{Backward, Ops, OpsKind};
 use burn_flex::{FlexTensor, Layout};
 
 use super::kernels::{
-    CrossEntropy, GammaGradient, Out, RmsNorm, RmsNormBackward, Rotate, SwiGlu, SwiGluBackward, run,
+    CrossEntropy, GammaGradient, RmsNorm, RmsNormBackward, Rotate, SwiGlu, SwiGluBackward,
 };
+use super::rows::{Out, Rows, run};
 
 type OnTape = <Autodiff<Flex> as burn::backend::BackendTypes>::FloatTensorPrimitive;
 
@@ -122,19 +125,23 @@ fn width_of(x: &FlexTensor) -> usize {
     shape[shape.num_dims() - 1]
 }
 
+/// What a kernel makes, in the shape of one of its inputs.
+fn made(kernel: &impl Rows, like: &FlexTensor) -> FlexTensor {
+    let mut out = vec![0.0; like.layout().num_elements()];
+    run(kernel, Out::new(&mut out, width_of(like)), Out::none());
+    tensor_of(out, like.layout().shape().clone())
+}
+
 /// `silu(gate) * up`. Keeps both.
 pub(crate) fn swiglu(gate: &Tensor<3>, up: &Tensor<3>) -> Option<Tensor<3>> {
     let inputs = [Place::of(gate)?, Place::of(up)?];
     apply(SwiGluOp, inputs, |[gate, up]| {
         let (gate, up) = (gate.to_contiguous(), up.to_contiguous());
-        let mut out = vec![0.0; gate.layout().num_elements()];
         let kernel = SwiGlu {
             gate: numbers(&gate),
             up: numbers(&up),
         };
-        run(&kernel, Out::new(&mut out, width_of(&gate)), Out::none());
-        let out = tensor_of(out, gate.layout().shape().clone());
-        (out, [gate, up])
+        (made(&kernel, &gate), [gate, up])
     })
 }
 
@@ -175,15 +182,12 @@ pub(crate) fn rms_norm<const D: usize>(
     let inputs = [Place::of(x)?, Place::of(gamma)?];
     apply(RmsNormOp, inputs, |[x, gamma]| {
         let (x, gamma) = (x.to_contiguous(), gamma.to_contiguous());
-        let mut out = vec![0.0; x.layout().num_elements()];
         let kernel = RmsNorm {
             x: numbers(&x),
             gamma: numbers(&gamma),
             epsilon,
         };
-        run(&kernel, Out::new(&mut out, width_of(&x)), Out::none());
-        let out = tensor_of(out, x.layout().shape().clone());
-        (out, (x, gamma, epsilon))
+        (made(&kernel, &x), (x, gamma, epsilon))
     })
 }
 
@@ -279,25 +283,23 @@ pub(super) fn with_rows(x: FlexTensor) -> FlexTensor {
     }
 }
 
-/// Mean cross entropy of logits, `[rows, vocab]`, over the rows that have a target. Keeps the
-/// gradient, in the place of the logits. Gives the logits back where they are not taken.
+/// Mean cross entropy of logits, `[rows, vocab]`, over the rows whose target is no negative number. Keeps
+/// the gradient, in the place of the logits. Gives the logits back where they are not taken.
 #[allow(clippy::result_large_err)] // What was given comes back.
 pub(crate) fn cross_entropy(
     logits: Tensor<2>,
-    targets: &[Option<usize>],
+    targets: &Tensor<1, Int>,
 ) -> Result<Tensor<1>, Tensor<2>> {
-    let of = |logits| {
-        let (loss, gradient) = entropy(logits, targets);
-        (tensor_of(vec![loss], Shape::new([1])), gradient)
-    };
     match Place::of(&logits) {
         None => Err(logits),
         Some(place) => {
             // Nobody else holds the numbers then.
             drop(logits);
             Ok(match place {
-                Place::Plain(logits) => Tensor::from_primitive::<Flex>(of(logits).0),
-                Place::Taped(logits) => on_tape(CrossEntropyOp, [logits], |[x]| of(x)),
+                Place::Plain(logits) => Tensor::from_primitive::<Flex>(entropy(logits, targets).0),
+                Place::Taped(logits) => {
+                    on_tape(CrossEntropyOp, [logits], |[x]| entropy(x, targets))
+                }
             })
         }
     }
@@ -307,13 +309,12 @@ pub(crate) fn cross_entropy(
 #[allow(clippy::result_large_err)] // What was given comes back.
 pub(crate) fn loss_and_gradient(
     logits: Tensor<2>,
-    targets: &[Option<usize>],
+    targets: &Tensor<1, Int>,
 ) -> Result<(Tensor<1>, Tensor<2>), Tensor<2>> {
     match Place::of(&logits) {
         Some(Place::Plain(values)) => {
             drop(logits);
             let (loss, gradient) = entropy(values, targets);
-            let loss = tensor_of(vec![loss], Shape::new([1]));
             Ok((
                 Tensor::from_primitive::<Flex>(loss),
                 Tensor::from_primitive::<Flex>(gradient),
@@ -323,13 +324,19 @@ pub(crate) fn loss_and_gradient(
     }
 }
 
-fn entropy(logits: FlexTensor, targets: &[Option<usize>]) -> (f32, FlexTensor) {
+/// The loss and the gradient of the logits.
+fn entropy(logits: FlexTensor, targets: &Tensor<1, Int>) -> (FlexTensor, FlexTensor) {
+    let targets = targets.to_data();
+    let targets: Vec<Option<usize>> = targets
+        .iter::<i64>()
+        .map(|target| usize::try_from(target).ok())
+        .collect();
     let mut gradient = owned(logits);
     let [rows, vocab] = gradient.layout().shape().dims();
     let count = targets.iter().flatten().count().max(1);
     let mut losses = vec![0.0; rows];
     let kernel = CrossEntropy {
-        targets,
+        targets: &targets,
         share: 1.0 / count as f32,
     };
     run(
@@ -337,7 +344,8 @@ fn entropy(logits: FlexTensor, targets: &[Option<usize>]) -> (f32, FlexTensor) {
         Out::new(gradient.storage_mut(), vocab),
         Out::new(&mut losses, 1),
     );
-    (losses.iter().sum(), gradient)
+    let loss = losses.iter().sum();
+    (tensor_of(vec![loss], Shape::new([1])), gradient)
 }
 
 #[derive(Debug)]

@@ -1,7 +1,8 @@
 use burn::tensor::activation::{log_softmax, silu, softmax};
 use burn::tensor::{Bool, DType, Device, Distribution, Int, Tensor};
 
-use super::kernels::exp;
+use super::kernels::SwiGlu;
+use super::rows::{Out, Rows, exp, run};
 use super::{attention, cross_entropy, loss_and_gradient, rms_norm, rotate, swiglu, takes};
 
 fn device() -> Device {
@@ -175,18 +176,17 @@ fn a_row_that_may_see_nothing_is_no_nan() {
 #[test]
 fn the_loss_and_its_gradient_are_those_of_the_steps() {
     let (rows, vocab) = (70, 301);
-    let targets: Vec<Option<usize>> = (0..rows)
-        .map(|row| (row % 7 != 3).then_some(row * 5 % vocab))
+    let counts = |row: &i32| row % 7 != 3;
+    let target = |row: i32| row * 5 % vocab as i32;
+    let int = |of: &[i32]| Tensor::<1, Int>::from_data(of, &device());
+    let targets: Vec<i32> = (0..rows as i32)
+        .map(|row| if counts(&row) { target(row) } else { -100 })
         .collect();
+    let targets = int(&targets);
+    let kept: Vec<i32> = (0..rows as i32).filter(counts).collect();
+    let picked: Vec<i32> = kept.iter().map(|row| target(*row)).collect();
     let logits = random([rows, vocab]);
-    let kept: Vec<i32> = (0..rows as i32).filter(|row| row % 7 != 3).collect();
-    let picked: Vec<i32> = targets
-        .iter()
-        .flatten()
-        .map(|target| *target as i32)
-        .collect();
     let steps = |logits: Tensor<2>| {
-        let int = |of: &[i32]| Tensor::<1, Int>::from_data(of, &device());
         let logits = logits.select(0, int(&kept));
         let logs = log_softmax(logits, 1);
         let picked: Tensor<2, Int> = int(&picked).reshape([kept.len(), 1]);
@@ -198,4 +198,26 @@ fn the_loss_and_its_gradient_are_those_of_the_steps() {
     let (loss, gradient) = loss_and_gradient(logits.clone().inner(), &targets).unwrap();
     close(&Tensor::from_inner(loss), &steps(logits.clone()));
     close(&gradient, &expected);
+}
+
+#[test]
+fn neither_vectors_nor_threads_change_a_bit() {
+    // More rows than one thread's share.
+    let (rows, width) = (300, 131);
+    let numbers = |by: usize| -> Vec<f32> {
+        let wave = |i: usize| ((i * by % 1009) as f32 - 504.0) / 60.0;
+        (0..rows * width).map(wave).collect()
+    };
+    let (gate, up) = (numbers(37), numbers(53));
+    let kernel = SwiGlu {
+        gate: &gate,
+        up: &up,
+    };
+    let mut found = vec![0.0; rows * width];
+    run(&kernel, Out::new(&mut found, width), Out::none());
+    let mut row_by_row = vec![0.0; rows * width];
+    for (i, row) in row_by_row.chunks_mut(width).enumerate() {
+        kernel.row(i, row, &mut []);
+    }
+    assert_eq!(found, row_by_row);
 }

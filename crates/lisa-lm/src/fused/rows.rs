@@ -1,0 +1,214 @@
+//! Rows of f32 numbers: how a kernel runs over them, and what kernels compute with.
+//!
+//! Plain loops, which the compiler turns into vector instructions; `pulp` picks those of the processor
+//! at run time. No step is contracted into another, and each row is added up in the same order, so
+//! that a row's bits depend neither on the vectors nor on the number of threads. Tests: `tests.rs`.
+
+// The vector instructions that `pulp` chose are those of its caller: what is not inlined has none.
+#![allow(clippy::inline_always)]
+
+use std::slice::ChunksExact;
+
+use pulp::{Arch, Simd, WithSimd};
+
+/// Numbers below which rows are not shared out among threads.
+const GRAIN: usize = 1 << 14;
+
+/// Numbers that are added up side by side.
+const LANES: usize = 32;
+
+/// What becomes of one row of each output; the second may be of width 0.
+pub(super) trait Rows: Sync {
+    fn row(&self, index: usize, a: &mut [f32], b: &mut [f32]);
+}
+
+/// An output: rows of `width` numbers.
+pub(super) struct Out<'a> {
+    numbers: &'a mut [f32],
+    width: usize,
+}
+
+impl<'a> Out<'a> {
+    pub(super) fn new(numbers: &'a mut [f32], width: usize) -> Self {
+        Self { numbers, width }
+    }
+
+    pub(super) fn none() -> Self {
+        Self::new(&mut [], 0)
+    }
+
+    fn split(self, rows: usize) -> (Self, Self) {
+        let (left, right) = self.numbers.split_at_mut(rows * self.width);
+        (Self::new(left, self.width), Self::new(right, self.width))
+    }
+}
+
+struct Job<'a, K> {
+    kernel: &'a K,
+    first: usize,
+    rows: usize,
+    a: Out<'a>,
+    b: Out<'a>,
+}
+
+impl<K: Rows> WithSimd for Job<'_, K> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let (a, b) = (self.a, self.b);
+        for i in 0..self.rows {
+            let first = &mut a.numbers[i * a.width..(i + 1) * a.width];
+            let second = &mut b.numbers[i * b.width..(i + 1) * b.width];
+            self.kernel.row(self.first + i, first, second);
+        }
+    }
+}
+
+impl<K: Rows> Job<'_, K> {
+    fn run(self) {
+        if self.rows < 2 || self.a.numbers.len() <= GRAIN {
+            Arch::new().dispatch(self);
+            return;
+        }
+        let Self { kernel, first, .. } = self;
+        let half = self.rows / 2;
+        let ((a, c), (b, d)) = (self.a.split(half), self.b.split(half));
+        let left = Job {
+            kernel,
+            first,
+            rows: half,
+            a,
+            b,
+        };
+        let right = Job {
+            kernel,
+            first: first + half,
+            rows: self.rows - half,
+            a: c,
+            b: d,
+        };
+        rayon::join(|| left.run(), || right.run());
+    }
+}
+
+/// Runs a kernel over all rows of the outputs.
+pub(super) fn run<K: Rows>(kernel: &K, a: Out<'_>, b: Out<'_>) {
+    let rows = a.numbers.len() / a.width.max(1);
+    Job {
+        kernel,
+        first: 0,
+        rows,
+        a,
+        b,
+    }
+    .run();
+}
+
+/// e to the power of x to 2 units in the last place; 0 below the smallest normal number.
+#[inline(always)]
+pub(super) fn exp(x: f32) -> f32 {
+    // Adding it leaves the nearest whole number in the lowest bits.
+    const ROUND: f32 = 12_582_912.0;
+    const LOWEST: f32 = -87.336_54;
+    let clamped = x.clamp(LOWEST, 88.376_26);
+    let shifted = clamped * std::f32::consts::LOG2_E + ROUND;
+    let whole = shifted - ROUND;
+    // ln 2 in two parts, the first of which is exact in few bits.
+    let r = (clamped - whole * (355.0 / 512.0)) - whole * -2.121_944_4e-4;
+    let mut series = 1.987_569_1e-4;
+    for factor in [
+        1.398_2e-3,
+        8.333_452e-3,
+        4.166_579_6e-2,
+        0.166_666_65,
+        0.5,
+        1.0,
+        1.0,
+    ] {
+        series = series * r + factor;
+    }
+    let exponent = shifted.to_bits().wrapping_sub(ROUND.to_bits());
+    let power = f32::from_bits(exponent.wrapping_add(127) << 23);
+    if x < LOWEST { 0.0 } else { series * power }
+}
+
+#[inline(always)]
+pub(super) fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+/// Folds a row, `LANES` numbers side by side.
+#[inline(always)]
+fn fold(row: &[f32], start: f32, of: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut lanes = [start; LANES];
+    let chunks = row.chunks_exact(LANES);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for (lane, x) in lanes.iter_mut().zip(chunk) {
+            *lane = of(*lane, *x);
+        }
+    }
+    for (lane, x) in lanes.iter_mut().zip(rest) {
+        *lane = of(*lane, *x);
+    }
+    lanes.into_iter().fold(start, of)
+}
+
+/// The largest of a row.
+#[inline(always)]
+pub(super) fn largest(row: &[f32]) -> f32 {
+    fold(row, f32::NEG_INFINITY, |a, b| if b > a { b } else { a })
+}
+
+/// The exponentials of a row less its largest number, in its place, and their sum.
+#[inline(always)]
+pub(super) fn exps(row: &mut [f32], largest: f32) -> f32 {
+    for x in row.iter_mut() {
+        *x = exp(*x - largest);
+    }
+    fold(row, 0.0, |a, b| a + b)
+}
+
+/// The sum of products.
+#[inline(always)]
+pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut lanes = [0.0; LANES];
+    let (left, right) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+    let rest = (left.remainder(), right.remainder());
+    for (a, b) in left.zip(right) {
+        for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {
+            *lane += a * b;
+        }
+    }
+    for ((lane, a), b) in lanes.iter_mut().zip(rest.0).zip(rest.1) {
+        *lane += a * b;
+    }
+    lanes.into_iter().sum()
+}
+
+/// The sum of products of three.
+#[inline(always)]
+pub(super) fn dot3(first: &[f32], second: &[f32], third: &[f32]) -> f32 {
+    let mut lanes = [0.0; LANES];
+    let parts = [first, second, third].map(|row| row.chunks_exact(LANES));
+    let [left, middle, right] = parts.each_ref().map(ChunksExact::remainder);
+    let mut add = |left: &[f32], middle: &[f32], right: &[f32]| {
+        let numbers = left.iter().zip(middle).zip(right);
+        for (lane, ((left, middle), right)) in lanes.iter_mut().zip(numbers) {
+            *lane += left * middle * right;
+        }
+    };
+    let [a, b, c] = parts;
+    for ((left, middle), right) in a.zip(b).zip(c) {
+        add(left, middle, right);
+    }
+    add(left, middle, right);
+    lanes.into_iter().sum()
+}
+
+/// Row `index` of `width` numbers.
+#[inline(always)]
+pub(super) fn row_of<T>(numbers: &[T], index: usize, width: usize) -> &[T] {
+    &numbers[index * width..(index + 1) * width]
+}
