@@ -17,7 +17,7 @@ impl Footprint for Net {
         Activations {
             frozen_layer: hidden,
             training_layer: 2 * hidden,
-            norms: 2 * hidden,
+            norms: hidden / 4,
             hidden,
             logits: hidden,
             head_by_hand: false,
@@ -114,6 +114,23 @@ struct Block {
     mlp: Linear,
 }
 
+#[test]
+fn lora_keeps_what_its_products_take_and_not_what_norms_do() {
+    let run = Planned {
+        batch: 1,
+        sequence: 4,
+        dtype: FloatDType::F32,
+        flex: true,
+        lowest_active: 0,
+    };
+    let hidden = 4 * 32 * 4;
+    let side = plan_lora(&net(), 2, false, run).unwrap();
+    assert_eq!(side.activations, 8 * (2 * hidden - hidden / 4) + hidden);
+    assert_eq!(side.gradients, 8 * 2 * (32 + 32) * 4);
+    let merged = plan_lora(&net(), 2, true, run).unwrap();
+    assert_eq!(merged.activations, side.activations + 8 * 1024 * 4);
+}
+
 #[derive(Module, Debug)]
 struct Blocks {
     layers: Vec<Block>,
@@ -126,7 +143,7 @@ impl Footprint for Blocks {
         Activations {
             frozen_layer: hidden,
             training_layer: 3 * hidden,
-            norms: 2 * hidden,
+            norms: 0,
             hidden,
             logits: hidden,
             head_by_hand: false,
