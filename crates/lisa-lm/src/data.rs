@@ -217,7 +217,10 @@ fn files_of(path: &Path) -> Result<Vec<PathBuf>, LisaError> {
 fn unreadable(path: &Path, error: std::io::Error) -> LisaError {
     LisaError::new(
         ErrorKind::Io,
-        format!("the data {} cannot be read: {error}", path.display()),
+        format!(
+            "the data {} cannot be read ({error}); give a JSONL file or a folder of them",
+            path.display()
+        ),
     )
     .with_source(error)
 }

@@ -331,6 +331,7 @@ impl Footprint for CausalLm {
             norms: per(norms),
             hidden: per(width),
             logits: per(config.vocab_size()),
+            tied_head: matches!(self.projection(), Projection::Tied(_)),
             head_by_hand: true,
         }
     }

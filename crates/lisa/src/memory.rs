@@ -25,6 +25,8 @@ pub struct Activations {
     pub hidden: u64,
     /// The logits, in the model's type.
     pub logits: u64,
+    /// Whether the head's weight is the embedding's: its gradient then waits for the embedding's.
+    pub tied_head: bool,
     /// Whether the head's backward pass is by hand with
     /// [`Recompute`](crate::Recompute) ([`HeadPass::by_hand`](crate::HeadPass::by_hand)), and on flex
     /// in blocks that are small.
@@ -228,8 +230,9 @@ pub fn plan_for<M: Footprint>(
         trains * number + activations.training_layer + largest * number * (copies - 1)
     };
     let layer_step = (0..items).map(step_of).max().unwrap_or(0);
-    let peak =
-        (kept + head).max(gradients + update + parts.largest_outside * number * (copies - 1));
+    // Of a tied head, while the embedding's is made.
+    let waits = if activations.tied_head { outside } else { 0 };
+    let peak = (kept + head).max(gradients + update + outside * (copies - 1) + waits);
     let starts = hidden * (passed as u64 + 1);
     // Of quantized layers one at a time is dense.
     let quantized = config.frozen_weights != FrozenWeights::Exact;
@@ -241,7 +244,7 @@ pub fn plan_for<M: Footprint>(
     let dense = activations.frozen_layer + if quantized { dense * number } else { 0 };
     let above = head_alone.max(layer_step).max(dense).max(outside + update);
     let embedding = if parts.below_trains {
-        outside * copies + update
+        outside * copies + waits + update
     } else {
         0
     };

@@ -20,7 +20,7 @@ impl Footprint for Net {
             norms: hidden / 4,
             hidden,
             logits: hidden,
-            head_by_hand: false,
+            ..Activations::default()
         }
     }
 }
@@ -114,6 +114,29 @@ struct Block {
     mlp: Linear,
 }
 
+#[derive(Module, Debug)]
+struct Tied {
+    net: Net,
+}
+
+impl Footprint for Tied {
+    fn activations(&self, batch: usize, sequence: usize, dtype: FloatDType) -> Activations {
+        Activations {
+            tied_head: true,
+            ..self.net.activations(batch, sequence, dtype)
+        }
+    }
+}
+
+#[test]
+fn the_gradient_of_a_tied_head_waits_for_the_embeddings() {
+    let config = LisaConfig::new();
+    let own = plan(&net(), &config, 1, 4).unwrap();
+    let tied = plan(&Tied { net: net() }, &config, 1, 4).unwrap();
+    assert_eq!(tied.peak, own.peak + 1024 * 4);
+    assert_eq!(tied.gradients, own.gradients);
+}
+
 #[test]
 fn lora_keeps_what_its_products_take_and_not_what_norms_do() {
     let run = Planned {
@@ -146,7 +169,7 @@ impl Footprint for Blocks {
             norms: 0,
             hidden,
             logits: hidden,
-            head_by_hand: false,
+            ..Activations::default()
         }
     }
 }
