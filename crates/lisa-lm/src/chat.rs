@@ -134,9 +134,9 @@ impl ChatTemplate {
     /// The chat as one text, special tokens included. With `add_generation_prompt` it ends where
     /// the assistant's next message begins.
     ///
-    /// Whatever the template, this ends after 4 million instructions, a few seconds, and takes at most
-    /// 1 GiB of memory and 128 times the chat's: 256 MiB of text and lists, and 64 bytes for each
-    /// of the chat's, may be made on the way, each copy counted anew. Real templates need a thousandth.
+    /// Whatever the template, this ends after a million instructions, about a second, and takes at most
+    /// 256 MiB of memory and 128 times the chat's: 64 MiB of text and lists, and 64 bytes for each
+    /// of the chat's, may be made on the way, each copy counted anew. Real templates need a hundredth.
     ///
     /// # Errors
     ///

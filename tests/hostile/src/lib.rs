@@ -96,7 +96,7 @@ pub const TARGETS: [Target; 9] = [
         name: "template",
         body: templates::template,
         mutate: templates::mutate,
-        memory: 1024 * MIB,
+        memory: 256 * MIB,
     },
 ];
 

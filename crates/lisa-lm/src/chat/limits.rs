@@ -13,9 +13,9 @@ use minijinja::value::{Rest, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, Output, State, filters, functions};
 
 /// How many instructions a template may run: thousands of messages, but no endless loop.
-const FUEL: u64 = 4_000_000;
-/// How many bytes a rendering may make in all, copies on the way included, beside [`PER_BYTE`]: 256 MiB.
-pub(super) const BUDGET: usize = 256 << 20;
+const FUEL: u64 = 1_000_000;
+/// How many bytes a rendering may make in all, copies on the way included, beside [`PER_BYTE`]: 64 MiB.
+pub(super) const BUDGET: usize = 64 << 20;
 /// How many more for each byte of the chat.
 const PER_BYTE: usize = 64;
 /// What an element of a list or a map weighs beside its contents.
