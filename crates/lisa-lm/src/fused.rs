@@ -5,8 +5,8 @@
 //! Burn's backend extensions; each function gives none for all other tensors, and without the feature,
 //! and its caller writes the step out in Burn's operations. Both give the same numbers up to rounding.
 //!
-//! `rows.rs` runs a kernel over rows, `kernels.rs` says what becomes of a row, `ops.rs` and
-//! `attention.rs` put it on the tape.
+//! `rows.rs` runs a kernel over rows, `kernels.rs` says what becomes of a row, `ops.rs`, `attention.rs` and
+//! `product.rs` put it on the tape.
 //! Tests: `fused/tests.rs`.
 
 /// Queries in a block of attention: of the scores, those of keys behind the block's last query are not
@@ -20,6 +20,8 @@ mod kernels;
 #[cfg(feature = "flex")]
 mod ops;
 #[cfg(feature = "flex")]
+mod product;
+#[cfg(feature = "flex")]
 mod rows;
 #[cfg(all(test, feature = "flex"))]
 mod tests;
@@ -28,6 +30,7 @@ mod tests;
 pub(crate) use {
     attention::attention,
     ops::{cross_entropy, loss_and_gradient, rms_norm, rotate, swiglu, takes},
+    product::product,
 };
 
 #[cfg(not(feature = "flex"))]
@@ -43,6 +46,10 @@ mod without {
     }
 
     pub(crate) fn swiglu(_: &Tensor<3>, _: &Tensor<3>) -> Option<Tensor<3>> {
+        None
+    }
+
+    pub(crate) fn product<const D: usize>(_: &Tensor<D>, _: &Tensor<2>) -> Option<Tensor<D>> {
         None
     }
 

@@ -6,6 +6,7 @@ use burn::module::Module;
 use burn::nn::{Embedding, LayerNorm, Linear};
 use burn::tensor::activation::{gelu, gelu_approximate};
 use burn::tensor::{Device, Int, Tensor};
+use lisa::Cuts;
 
 use crate::attention::{attend, merge_heads, split_heads};
 use crate::cache::LayerCache;
@@ -164,7 +165,8 @@ impl Gpt2ForCausalLm {
         }
     }
 
-    pub(crate) fn layer(
+    /// The first half of a layer, attention.
+    pub(crate) fn attend(
         &self,
         index: usize,
         h: Tensor<3>,
@@ -174,9 +176,15 @@ impl Gpt2ForCausalLm {
         let layer = &self.transformer.h[index];
         let lora = layer.lora.as_ref();
         let normed = layer.ln_1.forward(h.clone());
-        let h = h + layer
+        h + layer
             .attn
-            .forward(normed, context, self.config.n_head, (lora, cache));
+            .forward(normed, context, self.config.n_head, (lora, cache))
+    }
+
+    /// The second half, the MLP.
+    pub(crate) fn feed(&self, index: usize, h: Tensor<3>, cuts: &mut Cuts) -> Tensor<3> {
+        let layer = &self.transformer.h[index];
+        let lora = layer.lora.as_ref();
         let normed = layer.ln_2.forward(h.clone());
         let inner = project(&layer.mlp.c_fc, lora.map(|l| &l.c_fc), normed);
         let inner = if self.config.gelu_tanh {
@@ -184,6 +192,7 @@ impl Gpt2ForCausalLm {
         } else {
             gelu(inner)
         };
+        let [inner, h] = cuts.cut([inner, h]);
         h + project(&layer.mlp.c_proj, lora.map(|l| &l.mlp_proj), inner)
     }
 }

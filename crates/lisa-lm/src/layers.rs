@@ -56,6 +56,15 @@ pub(crate) fn layer_norm(width: usize, epsilon: f64, device: &Device) -> LayerNo
         .init(device)
 }
 
+/// `x weight + bias`, as Burn's `linear`.
+pub(crate) fn product(x: Tensor<3>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<3> {
+    match (fused::product(&x, &weight), bias) {
+        (Some(out), None) => out,
+        (Some(out), Some(bias)) => out + bias.unsqueeze(),
+        (None, bias) => burn::tensor::module::linear(x, weight, bias),
+    }
+}
+
 /// What a head makes logits with: its own weight, `[width, vocab]`, or the embedding's, `[vocab,
 /// width]`, turned round.
 pub(crate) enum Projection<'a> {
@@ -69,11 +78,8 @@ impl Projection<'_> {
     /// `[batch, seq, width]` to `[batch, seq, vocab]`.
     pub(crate) fn forward(&self, h: Tensor<3>) -> Tensor<3> {
         match self {
-            Self::Own(head) => head.forward(h),
-            Self::Tied(embedding) => {
-                let weight = embedding.weight.val().transpose();
-                burn::tensor::module::linear(h, weight, None)
-            }
+            Self::Own(head) => product(h, head.weight.val(), head.bias.as_ref().map(Param::val)),
+            Self::Tied(embedding) => product(h, embedding.weight.val().transpose(), None),
         }
     }
 

@@ -7,6 +7,7 @@ use burn::module::Module;
 use burn::nn::{Embedding, Linear, RmsNorm};
 use burn::tensor::activation::silu;
 use burn::tensor::{Device, Tensor};
+use lisa::Cuts;
 
 use crate::attention::LlamaAttention;
 use crate::cache::LayerCache;
@@ -93,11 +94,19 @@ impl LlamaLayer {
 }
 
 impl LlamaMlp {
-    fn forward(&self, h: Tensor<3>, lora: Option<&LlamaLora>) -> Tensor<3> {
-        let gate = project(&self.gate_proj, lora.map(|l| &l.gate), h.clone());
-        let up = project(&self.up_proj, lora.map(|l| &l.up), h);
+    /// Adds what it makes of `x` to `h`.
+    fn forward(
+        &self,
+        x: Tensor<3>,
+        h: Tensor<3>,
+        lora: Option<&LlamaLora>,
+        cuts: &mut Cuts,
+    ) -> Tensor<3> {
+        let gate = project(&self.gate_proj, lora.map(|l| &l.gate), x.clone());
+        let up = project(&self.up_proj, lora.map(|l| &l.up), x);
         let through = fused::swiglu(&gate, &up).unwrap_or_else(|| silu(gate) * up);
-        project(&self.down_proj, lora.map(|l| &l.down), through)
+        let [through, h] = cuts.cut([through, h]);
+        h + project(&self.down_proj, lora.map(|l| &l.down), through)
     }
 }
 
@@ -157,7 +166,8 @@ impl LlamaForCausalLm {
         self.model.embed_tokens.forward(input.tokens.clone())
     }
 
-    pub(crate) fn layer(
+    /// The first half of a layer, attention.
+    pub(crate) fn attend(
         &self,
         index: usize,
         h: Tensor<3>,
@@ -166,13 +176,18 @@ impl LlamaForCausalLm {
     ) -> Tensor<3> {
         let layer = &self.model.layers[index];
         let x = normed(&layer.input_layernorm, h.clone());
-        let h = h + layer.self_attn.forward(
+        h + layer.self_attn.forward(
             x,
             context,
             self.config.head_dim,
             (layer.lora.as_ref(), cache),
-        );
+        )
+    }
+
+    /// The second half, the MLP.
+    pub(crate) fn feed(&self, index: usize, h: Tensor<3>, cuts: &mut Cuts) -> Tensor<3> {
+        let layer = &self.model.layers[index];
         let x = normed(&layer.post_attention_layernorm, h.clone());
-        h + layer.mlp.forward(x, layer.lora.as_ref())
+        layer.mlp.forward(x, h, layer.lora.as_ref(), cuts)
     }
 }

@@ -8,6 +8,7 @@ use burn::nn::Linear;
 use burn::tensor::{Device, Distribution, Tensor};
 use lisa::{ErrorKind, LisaError};
 
+use crate::layers::product;
 use crate::model::CausalLm;
 
 /// Two thin matrices beside a projection of `[in, out]`.
@@ -47,19 +48,18 @@ impl SidePath {
 
 /// The projection, and the side path where there is one.
 pub(crate) fn project(linear: &Linear, side: Option<&SidePath>, x: Tensor<3>) -> Tensor<3> {
-    let weight = linear.weight.val();
+    let (weight, bias) = (linear.weight.val(), linear.bias.as_ref().map(Param::val));
     if !weight.dtype().is_float() {
         // Dense for the length of this product; Burn's own on quantized weights is slower. What
         // comes back has the device's default type, which need not be the model's.
-        let bias = linear.bias.as_ref().map(Param::val);
         let dense = weight.dequantize().cast(x.dtype());
-        return burn::tensor::module::linear(x, dense, bias);
+        return product(x, dense, bias);
     }
     let Some(side) = side else {
-        return linear.forward(x);
+        return product(x, weight, bias);
     };
-    let thin = burn::tensor::module::linear(x.clone(), side.a.val(), None) * side.scale;
-    linear.forward(x) + burn::tensor::module::linear(thin, side.b.val(), None)
+    let thin = product(x.clone(), side.a.val(), None) * side.scale;
+    product(x, weight, bias) + product(thin, side.b.val(), None)
 }
 
 /// The side paths of a Llama layer.

@@ -6,7 +6,7 @@
 use burn::module::{Module, ModuleVisitor, ParamId};
 use burn::tensor::{DType, Device, FloatDType, Int, Tensor};
 
-use lisa::{Activations, Footprint, HeadPass, LayeredModel};
+use lisa::{Activations, Cuts, Footprint, HeadPass, LayeredModel};
 
 use crate::attention;
 use crate::batch::BatchTensors;
@@ -229,9 +229,29 @@ impl CausalLm {
         context: &Context,
         cache: Option<&mut LayerCache>,
     ) -> Tensor<3> {
+        let h = self.attend(index, h, context, cache);
+        self.feed(index, h, &mut Cuts::none())
+    }
+
+    /// The first half of a layer, attention.
+    fn attend(
+        &self,
+        index: usize,
+        h: Tensor<3>,
+        context: &Context,
+        cache: Option<&mut LayerCache>,
+    ) -> Tensor<3> {
         match self {
-            Self::Llama(model) => model.layer(index, h, context, cache),
-            Self::Gpt2(model) => model.layer(index, h, context, cache),
+            Self::Llama(model) => model.attend(index, h, context, cache),
+            Self::Gpt2(model) => model.attend(index, h, context, cache),
+        }
+    }
+
+    /// The second half, the MLP.
+    fn feed(&self, index: usize, h: Tensor<3>, cuts: &mut Cuts) -> Tensor<3> {
+        match self {
+            Self::Llama(model) => model.feed(index, h, cuts),
+            Self::Gpt2(model) => model.feed(index, h, cuts),
         }
     }
 }
@@ -255,6 +275,24 @@ impl LayeredModel for CausalLm {
 
     fn layer(&self, index: usize, h: Tensor<3>, context: &Context) -> Tensor<3> {
         Self::layer(self, index, h, context)
+    }
+
+    fn pieces(&self) -> usize {
+        2
+    }
+
+    fn piece(
+        &self,
+        index: usize,
+        piece: usize,
+        h: Tensor<3>,
+        context: &Context,
+        cuts: &mut Cuts,
+    ) -> Tensor<3> {
+        match piece {
+            0 => self.attend(index, h, context, None),
+            _ => self.feed(index, h, cuts),
+        }
     }
 
     fn visit_layer<V: ModuleVisitor>(&self, index: usize, visitor: &mut V) {
@@ -325,7 +363,32 @@ impl Footprint for CausalLm {
             ),
         };
         let per = |numbers: usize| (tokens * numbers * number) as u64;
+        let piece = |numbers: usize, scores: usize, weights: usize| {
+            per(numbers) + (scores + weights * number) as u64
+        };
+        // Attention and all of its weights; the MLP, whose last product is cut off, and its weights.
+        let (attend, feed) = match &config {
+            ModelConfig::Llama(config) => {
+                let q = config.num_attention_heads * config.head_dim;
+                let kv = config.num_key_value_heads * config.head_dim;
+                let inner = config.intermediate_size;
+                let (norm, again) = if fused { (0, 0) } else { (width, 2 * inner) };
+                (
+                    piece(
+                        norm + 2 * width + 3 * q + 2 * kv,
+                        scores,
+                        2 * width * (q + kv),
+                    ),
+                    piece(norm + again + 2 * width + 3 * inner, 0, 2 * width * inner),
+                )
+            }
+            ModelConfig::Gpt2(config) => (
+                piece(9 * width, scores, 4 * width * width),
+                piece(5 * width + 7 * config.n_inner, 0, width * config.n_inner),
+            ),
+        };
         Activations {
+            piece: attend.max(feed),
             frozen_layer: per(frozen) + scores as u64,
             training_layer: per(frozen + training) + scores as u64,
             norms: per(norms),

@@ -72,6 +72,6 @@ pub use policy::{
     GradientConfig, Observation, SamplingPolicy, Score, Scores, Statistic, Uniform, Weighted,
 };
 pub use quantize::FrozenWeights;
-pub use recompute::{HeadPass, LayeredModel, Pass, Recompute};
+pub use recompute::{Cuts, HeadPass, LayeredModel, Pass, Recompute};
 pub use schedule::Schedule;
 pub use step::ModuleStep;

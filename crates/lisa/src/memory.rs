@@ -10,7 +10,9 @@ use burn::module::Module;
 use burn::tensor::{DType, Device, FloatDType};
 
 use crate::optimizer::{SLICE, SLICE_ON_HOST};
-use crate::{FrozenWeights, LayerMap, Lisa, LisaConfig, LisaError, OnFreeze, PolicyConfig};
+use crate::{
+    FrozenWeights, LayerMap, Lisa, LisaConfig, LisaError, OnFreeze, PolicyConfig, Recompute,
+};
 
 /// Bytes of a model's activations for one batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,6 +33,10 @@ pub struct Activations {
     /// [`Recompute`](crate::Recompute) ([`HeadPass::by_hand`](crate::HeadPass::by_hand)), and on flex
     /// in blocks that are small.
     pub head_by_hand: bool,
+    /// The most that a [piece](crate::LayeredModel::pieces) of a layer that trains holds on its way
+    /// back: what it keeps, and the gradients between two [cuts](crate::Cuts). 0 where it is not known;
+    /// then the whole layer counts.
+    pub piece: u64,
 }
 
 /// A model that can say what its activations weigh.
@@ -132,6 +138,7 @@ pub fn plan<M: Footprint>(
         dtype,
         flex: on_host(model),
         lowest_active: 0,
+        recompute: Recompute::new(),
     };
     plan_for(model, config, run)
 }
@@ -150,6 +157,8 @@ pub struct Planned {
     /// The lowest layer that is ever drawn, where that is known; 0 for the most that can be. Where
     /// nothing below the layers trains, what lies below it keeps nothing.
     pub lowest_active: usize,
+    /// How `peak_recomputed` recomputes; [`Recompute::new`] for `plan`.
+    pub recompute: Recompute,
 }
 
 /// Like [`plan`], for another device and type of the weights than the model has.
@@ -164,6 +173,7 @@ pub fn plan_for<M: Footprint>(
         dtype,
         flex,
         lowest_active,
+        recompute,
     } = run;
     let map = LayerMap::of_shapes(model, &config.layers)?.split(&config.split)?;
     let parts = Parts::of(&map, config, !flex);
@@ -217,8 +227,8 @@ pub fn plan_for<M: Footprint>(
     // What AdamW computes on the way: four f32 tensors of a slice.
     let slice = if flex { SLICE_ON_HOST } else { SLICE };
     let update = 16 * (slice as u64).min(trains);
-    // Of one item, all of whose parts may be among the drawn.
-    let step_of = |item: usize| {
+    let layer_step = on_the_way_back(&activations, recompute, items, |item| {
+        // All parts of an item may be among the drawn.
         let parts = || {
             layers
                 .iter()
@@ -227,13 +237,12 @@ pub fn plan_for<M: Footprint>(
         };
         let trains: u64 = parts().map(|layer| layer.trains).sum();
         let largest = parts().map(|layer| layer.largest).max().unwrap_or(0);
-        trains * number + activations.training_layer + largest * number * (copies - 1)
-    };
-    let layer_step = (0..items).map(step_of).max().unwrap_or(0);
+        trains * number + largest * number * (copies - 1)
+    });
     // Of a tied head, while the embedding's is made.
     let waits = if activations.tied_head { outside } else { 0 };
     let peak = (kept + head).max(gradients + update + outside * (copies - 1) + waits);
-    let starts = hidden * (passed as u64 + 1);
+    let starts = hidden * recompute.states_kept(passed) as u64;
     // Of quantized layers one at a time is dense.
     let quantized = config.frozen_weights != FrozenWeights::Exact;
     let dense_of = |item: usize| -> u64 {
@@ -266,6 +275,23 @@ pub fn plan_for<M: Footprint>(
             },
         peak_recomputed: fixed + recomputed,
     })
+}
+
+/// What is held of the layers that are on the tape together, with recomputation, given what the gradients
+/// of each weigh.
+fn on_the_way_back(
+    activations: &Activations,
+    recompute: Recompute,
+    items: usize,
+    gradients: impl Fn(usize) -> u64,
+) -> u64 {
+    let gradients = (0..items).map(gradients).max().unwrap_or(0);
+    let layer = gradients + activations.training_layer;
+    if recompute.in_pieces() && activations.piece > 0 {
+        return layer.min(activations.piece);
+    }
+    let more = recompute.layers_at_a_time().min(items).saturating_sub(1);
+    layer + more as u64 * activations.frozen_layer
 }
 
 /// What the head's backward pass holds on top of the layers: on a tape of the whole model, and with

@@ -2,8 +2,9 @@
 //!
 //! The forward pass keeps the input of each segment of layers and nothing else. Backward goes from
 //! the head to the first layer: each segment runs once more, now on Burn's tape, and is left as
-//! soon as its gradients are there. It ends at the lowest segment that trains. Knows nothing of
-//! policies; `lisa/layered.rs` steps with it. Tests: `recompute/tests.rs`.
+//! soon as its gradients are there; `pieces.rs` goes back through a layer in smaller steps. It ends at the
+//! lowest segment that trains. Knows nothing of policies; `lisa/layered.rs` steps with it. Tests:
+//! `recompute/tests.rs`.
 
 use std::collections::HashSet;
 
@@ -13,6 +14,8 @@ use burn::tensor::{Gradients, Tensor};
 
 use crate::{ErrorKind, LisaError};
 pub use head::HeadPass;
+pub use pieces::Cuts;
+use pieces::go_back;
 
 /// A model that can be run layer by layer: embedding, a stack of layers, a head with a loss.
 ///
@@ -89,6 +92,28 @@ pub trait LayeredModel: Module {
     /// The hidden state behind layer `index`, given that before it.
     fn layer(&self, index: usize, h: Tensor<3>, context: &Self::Context) -> Tensor<3>;
 
+    /// How many pieces a layer can be run in, such as 2 for attention and MLP: for
+    /// [`Recompute::with_pieces`].
+    fn pieces(&self) -> usize {
+        1
+    }
+
+    /// The hidden state behind piece `piece` of layer `index`, given that before it: all pieces in turn
+    /// are [`layer`](Self::layer), and each parameter belongs to one of them.
+    ///
+    /// Inside, the tape may be [cut](Cuts::cut), so that backward hands gradients out on the way.
+    fn piece(
+        &self,
+        index: usize,
+        piece: usize,
+        h: Tensor<3>,
+        context: &Self::Context,
+        cuts: &mut Cuts,
+    ) -> Tensor<3> {
+        let _ = (piece, cuts);
+        self.layer(index, h, context)
+    }
+
     /// Shows a visitor the parameters that layer `index` uses: `self.layers[index].visit(visitor)`.
     ///
     /// By it is known before the forward pass which layers train.
@@ -132,6 +157,7 @@ pub trait LayeredModel: Module {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Recompute {
     every: usize,
+    pieces: bool,
     dropout_seed: Option<u64>,
 }
 
@@ -147,6 +173,7 @@ impl Recompute {
     pub fn new() -> Self {
         Self {
             every: 1,
+            pieces: false,
             dropout_seed: None,
         }
     }
@@ -161,12 +188,45 @@ impl Recompute {
         self
     }
 
+    /// Goes back through one layer at a time, also where the inputs of only some layers are kept, and
+    /// through a layer that trains in the [pieces](LayeredModel::pieces) that its model knows: the least
+    /// memory.
+    ///
+    /// Memory: of `n` layers' hidden states `n / every + every`, so `every` near the root of `n` keeps the
+    /// fewest, the activations of one piece, and with [`Pass::backward_with`] the gradients of one piece.
+    /// Time: a segment's layers run once more than without, to find their inputs.
+    #[must_use]
+    pub fn with_pieces(mut self) -> Self {
+        self.pieces = true;
+        self
+    }
+
     /// Replays dropout: the device's random numbers are seeded before each segment, the same way
     /// both times. Give another seed for each step; needed only where a layer draws random numbers.
     #[must_use]
     pub fn with_dropout_seed(mut self, seed: u64) -> Self {
         self.dropout_seed = Some(seed);
         self
+    }
+
+    /// How many hidden states are held at a time on the way back through so many layers.
+    pub(crate) fn states_kept(self, layers: usize) -> usize {
+        let segments = layers.div_ceil(self.every);
+        if self.pieces {
+            // Those of a segment's layers, of a layer's pieces, and the gradient.
+            segments + self.every.min(layers) + 1
+        } else {
+            segments + 1
+        }
+    }
+
+    pub(crate) fn in_pieces(self) -> bool {
+        self.pieces
+    }
+
+    /// How many layers are on the tape at a time.
+    pub(crate) fn layers_at_a_time(self) -> usize {
+        if self.pieces { 1 } else { self.every }
     }
 
     fn layers_of(self, segment: usize, layers: usize) -> std::ops::Range<usize> {
@@ -185,7 +245,7 @@ impl Recompute {
         let layers = model.num_layers();
         let segments = layers.div_ceil(self.every);
         // The last segment stays on the tape where that saves running it twice.
-        let last = if self.every > 1 {
+        let last = if self.every > 1 && !self.pieces {
             segments.saturating_sub(1)
         } else {
             segments
@@ -347,12 +407,23 @@ impl<M: LayeredModel> Pass<M> {
 
     /// The layers of a segment.
     fn run(&self, model: &M, segment: usize, h: Tensor<3>) -> Tensor<3> {
+        let layers = self.plan.layers_of(segment, self.layers);
+        if self.plan.pieces {
+            let pieces = 0..model.pieces();
+            return layers.fold(h, |h, index| {
+                self.run_pieces(model, index, pieces.clone(), h, &mut Cuts::none())
+            });
+        }
+        self.seed(segment, &h);
+        layers.fold(h, |h, index| model.layer(index, h, &self.context))
+    }
+
+    /// Begins the random numbers of a stretch of layers anew.
+    fn seed(&self, stretch: usize, h: &Tensor<3>) {
         if let Some(seed) = self.plan.dropout_seed {
             let seed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            h.device().seed(seed.wrapping_add(segment as u64));
+            h.device().seed(seed.wrapping_add(stretch as u64));
         }
-        let layers = self.plan.layers_of(segment, self.layers);
-        layers.fold(h, |h, index| model.layer(index, h, &self.context))
     }
 
     fn run_back(mut self, mut model: M, mut take: impl FnMut(M, GradientsParams) -> M) -> M {
@@ -367,16 +438,16 @@ impl<M: LayeredModel> Pass<M> {
         while let Some(start) = self.starts.pop() {
             let segment = self.starts.len();
             // Without one of them nothing here or below trains.
-            let (Some(mut start), Some(gradient)) = (start, upstream.take()) else {
+            let (Some(start), Some(gradient)) = (start, upstream.take()) else {
                 return model;
             };
-            if self.trains_below[segment] {
-                start = start.require_grad();
-            }
-            let out = self.run(&model, segment, start.clone());
-            let mut grads = (out * gradient).sum().backward();
-            upstream = start.grad_remove(&mut grads);
-            model = hand_over(model, grads, &mut take);
+            (model, upstream) = if self.plan.pieces {
+                self.back_in_pieces(model, segment, (start, gradient), &mut take)
+            } else {
+                let run = |model: &M, start, _: &mut Cuts| self.run(model, segment, start);
+                let below = self.trains_below[segment];
+                go_back(model, (start, below), gradient, run, &mut take)
+            };
         }
         if let (Some(embedded), Some(gradient)) = (self.embedded.take(), upstream) {
             let grads = (embedded * gradient).sum().backward();
@@ -488,5 +559,8 @@ impl ModuleVisitor for Sort<'_> {
 }
 
 mod head;
+mod pieces;
+#[cfg(test)]
+mod pieces_tests;
 #[cfg(test)]
 mod tests;

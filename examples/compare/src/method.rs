@@ -67,6 +67,17 @@ impl Method {
         )
     }
 
+    /// How it recomputes: where the embeddings are frozen, what a layer holds on its way back is the most,
+    /// and pieces are worth their time.
+    pub(crate) fn recompute(self, layers: usize) -> Recompute {
+        match self {
+            Self::LisaRecomputeFrozenEmbeddings => {
+                Recompute::new().with_every(layers.isqrt()).with_pieces()
+            }
+            _ => Recompute::new(),
+        }
+    }
+
     /// Whether frozen layers are quantized: the model then starts in the host's memory.
     pub(crate) fn quantizes(self) -> bool {
         matches!(self, Self::LisaInt8 | Self::LisaInt4)
@@ -92,7 +103,7 @@ pub(crate) struct Times {
 pub(crate) enum Trainer {
     Plain(ModuleOptimizer),
     Lisa(Box<Lisa>),
-    Layered(Box<Lisa>),
+    Layered(Box<Lisa>, Recompute),
 }
 
 /// The optimizer of all methods, in PyTorch's settings.
@@ -156,7 +167,8 @@ impl Trainer {
                 };
                 let lisa = Box::new(lisa);
                 if method.recomputes() {
-                    (Self::Layered(lisa), model)
+                    let plan = method.recompute(model.num_layers());
+                    (Self::Layered(lisa, plan), model)
                 } else {
                     (Self::Lisa(lisa), model)
                 }
@@ -175,8 +187,8 @@ impl Trainer {
         device: &Device,
     ) -> Result<(CausalLm, f64, Times)> {
         let mut clock = Clock::start(device);
-        if let Self::Layered(lisa) = self {
-            let pass = Recompute::new().forward(&model, batch);
+        if let Self::Layered(lisa, recompute) = self {
+            let pass = recompute.forward(&model, batch);
             let loss = pass.loss();
             let forward = clock.lap()?;
             let model = lisa.step_layered(lr, model, pass)?;
@@ -194,7 +206,7 @@ impl Trainer {
         let backward = clock.lap()?;
         let model = match self {
             Self::Plain(optimizer) => optimizer.step(lr, model, grads),
-            Self::Lisa(lisa) | Self::Layered(lisa) => lisa.step(lr, model, grads),
+            Self::Lisa(lisa) | Self::Layered(lisa, _) => lisa.step(lr, model, grads),
         };
         let times = Times {
             forward,
@@ -207,7 +219,7 @@ impl Trainer {
     pub(crate) fn lisa(&self) -> Option<&Lisa> {
         match self {
             Self::Plain(_) => None,
-            Self::Lisa(lisa) | Self::Layered(lisa) => Some(lisa),
+            Self::Lisa(lisa) | Self::Layered(lisa, _) => Some(lisa),
         }
     }
 }

@@ -74,6 +74,7 @@ pub(crate) fn of(
         flex,
         // Draws are known before a run; without one the most is planned.
         lowest_active: if flex { lowest(settings, model) } else { 0 },
+        recompute: method.recompute(model.num_layers()),
     };
     if method.is_torch() {
         return Ok(None);

@@ -4,7 +4,7 @@
 use anyhow::{Context, Result};
 use burn::module::ParamGroup;
 use burn::tensor::{Device, FloatDType};
-use lisa::{FrozenWeights, LisaConfig, Planned, plan_for, plan_lora};
+use lisa::{FrozenWeights, LisaConfig, Planned, Recompute, plan_for, plan_lora};
 use lisa_lm::{CausalLm, ModelConfig};
 
 use crate::method::lisa_config;
@@ -72,6 +72,13 @@ pub fn plan(settings: &Settings, budget: Option<f64>, device: &Device) -> Result
     let full = lisa.clone().with_active_layers(model.num_layers());
     let quantized = |kind| lisa.clone().with_frozen_weights(kind);
     let of = |config: &LisaConfig| plan_for(&model, config, run);
+    let held = lisa.clone().with_frozen(frozen);
+    let every = model.num_layers().isqrt().max(1);
+    let pieces = Planned {
+        recompute: Recompute::new().with_every(every).with_pieces(),
+        ..run
+    };
+    let in_pieces = format!("  the same, --recompute {every} --pieces");
     let lora = plan_lora(&model, settings.lora_rank, true, run)?;
     let rows = [
         ("--method full", of(&full)?, false),
@@ -80,22 +87,23 @@ pub fn plan(settings: &Settings, budget: Option<f64>, device: &Device) -> Result
         ("  --recompute --update-in-backward", of(&lisa)?, true),
         (
             "  the same, --freeze embed_tokens,lm_head",
-            of(&lisa.clone().with_frozen(frozen))?,
+            of(&held)?,
             true,
         ),
+        (&in_pieces, plan_for(&model, &held, pieces)?, true),
         (
-            "  the same, --quantize int8",
+            "  --recompute --update-in-backward --quantize int8",
             of(&quantized(FrozenWeights::Int8))?,
             true,
         ),
         (
-            "  the same, --quantize int4",
+            "  --recompute --update-in-backward --quantize int4",
             of(&quantized(FrozenWeights::Int4))?,
             true,
         ),
     ];
     let mut text = format!(
-        "{:.1} M parameters in {} layers, {:?}, {} rows of {} tokens; GB\n{:<44}{:>9}{:>9}{:>9}{:>12}{:>9}{:>9}\n",
+        "{:.1} M parameters in {} layers, {:?}, {} rows of {} tokens; GB\n{:<52}{:>9}{:>9}{:>9}{:>12}{:>9}{:>9}\n",
         model.num_parameters() as f64 / 1e6,
         model.num_layers(),
         settings.dtype,
@@ -123,7 +131,7 @@ pub fn plan(settings: &Settings, budget: Option<f64>, device: &Device) -> Result
         };
         let kept = if recomputed { 0 } else { plan.activations };
         text.push_str(&format!(
-            "{name:<44}{:>9.3}{:>9.3}{:>9.3}{:>12.3}{:>9.3}{:>9.3}{fits}\n",
+            "{name:<52}{:>9.3}{:>9.3}{:>9.3}{:>12.3}{:>9.3}{:>9.3}{fits}\n",
             gb(plan.weights),
             gb(plan.moments),
             gb(plan.masters),
@@ -147,5 +155,6 @@ fn planned(settings: &Settings, device: &Device) -> Planned {
         },
         flex: device.memory_pool_usage().is_none(),
         lowest_active: 0,
+        recompute: settings.recomputation(),
     }
 }

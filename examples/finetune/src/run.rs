@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, FloatDType, Int, Tensor};
-use lisa::{Pass, Recompute};
+use lisa::Pass;
 use lisa_lm::{
     Batch, BatchOptions, Batches, CausalLm, Checkpoint, EncodeOptions, Encoded, Example, Input,
     LossOn, OnBadLine, Position, SaveOptions, Tokenizer, encode_examples_with, read_examples,
@@ -406,8 +406,9 @@ fn forward(
     device: &Device,
 ) -> (Work, f64, usize) {
     let batch = batches.next_batch();
-    let plan = Recompute::new().with_every(settings.recompute);
-    let pass = plan.forward(model, &batch.to_tensors(device));
+    let pass = settings
+        .recomputation()
+        .forward(model, &batch.to_tensors(device));
     let loss = f64::from(pass.loss().into_scalar::<f32>());
     (Work::Pass(Box::new(pass)), loss, batch.tokens())
 }
@@ -428,7 +429,7 @@ pub(crate) fn accumulate(
     for batch in &group {
         let share = batch.trained() as f64 / targets.max(1) as f64;
         let (grads, value) = if settings.recompute > 0 {
-            let plan = Recompute::new().with_every(settings.recompute);
+            let plan = settings.recomputation();
             let pass = plan.forward(model, &batch.to_tensors(device));
             let value = pass.loss().into_scalar::<f32>();
             (pass.scale(share).backward(model), value)

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use lisa::{ErrorKind, LisaError};
+use lisa::{ErrorKind, LisaError, Recompute};
 use serde::{Deserialize, Serialize};
 
 /// Fine-tunes a Hugging Face checkpoint on JSONL data and writes a Hugging Face checkpoint.
@@ -260,6 +260,9 @@ settings! {
     /// Recompute activations, keeping the input of every N-th layer; 0 for not [default: 0]
     #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "1", help_heading = "Memory")]
     recompute: usize = 0;
+    /// Go back through one layer at a time, in pieces (with --recompute; the least memory with N near the root of the number of layers)
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", help_heading = "Memory")]
+    pieces: bool = false;
     /// Step each layer as soon as its gradients are there (with --recompute; no accumulation, no clipping)
     #[arg(long, num_args = 0..=1, default_missing_value = "true", help_heading = "Memory")]
     update_in_backward: bool = false;
@@ -425,6 +428,10 @@ impl Settings {
             "--steps is 0 and --epochs is {}, so there is nothing to do; give one above 0",
             self.epochs
         );
+        ensure!(
+            !self.pieces || self.recompute > 0,
+            "--pieces says how recomputed layers are run back; add --recompute"
+        );
         if self.update_in_backward {
             ensure!(
                 self.recompute > 0,
@@ -453,6 +460,17 @@ impl Settings {
         );
         self.check_policy()?;
         Ok(())
+    }
+
+    /// How activations are recomputed, where they are.
+    #[must_use]
+    pub fn recomputation(&self) -> Recompute {
+        let plan = Recompute::new().with_every(self.recompute);
+        if self.pieces {
+            plan.with_pieces()
+        } else {
+            plan
+        }
     }
 
     /// The first setting in which a resumed run must agree with its checkpoint and does not.

@@ -53,6 +53,11 @@ impl Place {
             x.try_into_primitive::<Flex>().ok().map(Self::Plain)
         }
     }
+
+    /// Whether the tensor has a gradient in backward.
+    pub(super) fn is_tracked(&self) -> bool {
+        matches!(self, Self::Taped(x) if x.is_tracked())
+    }
 }
 
 /// The bytes of a mask, contiguous.

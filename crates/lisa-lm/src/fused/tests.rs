@@ -1,9 +1,13 @@
 use burn::tensor::activation::{log_softmax, silu, softmax};
+use burn::tensor::module::linear;
 use burn::tensor::{Bool, DType, Device, Distribution, Int, Tensor};
 
 use super::kernels::SwiGlu;
+use super::product::PIECE;
 use super::rows::{Out, Rows, exp, run};
-use super::{attention, cross_entropy, loss_and_gradient, rms_norm, rotate, swiglu, takes};
+use super::{
+    attention, cross_entropy, loss_and_gradient, product, rms_norm, rotate, swiglu, takes,
+};
 
 fn device() -> Device {
     Device::flex().autodiff()
@@ -77,6 +81,37 @@ fn swiglu_is_silu_times_up() {
     let (gate, up) = (random([1, 2, 3]), random([1, 2, 3]).detach());
     let steps = || silu(gate.clone()) * up.clone();
     agree([&gate], || swiglu(&gate, &up).unwrap(), steps);
+}
+
+#[test]
+fn a_product_with_a_weight_is_burns() {
+    // One piece of the weight's gradient; several, of which the last is short.
+    for (from, to) in [(5, 7), (2 * PIECE / 4096 + 3, 4096)] {
+        let (x, weight) = (random([2, 3, from]), random([from, to]));
+        let found = || product(&x, &weight).unwrap();
+        let expected = || linear(x.clone(), weight.clone(), None);
+        agree([&x], found, expected);
+        agree([&weight], found, expected);
+        // Numbers in another order, of which some are not looked at.
+        let turned = || weight.clone().transpose().slice_dim(1, 1..from);
+        let part = || product(&found(), &turned()).unwrap();
+        agree([&x], part, || linear(found(), turned(), None));
+        agree([&weight], part, || linear(found(), turned(), None));
+        // What has no gradient is given none.
+        for (x, weight) in [
+            (x.clone(), weight.clone().detach()),
+            (x.clone().detach(), weight),
+        ] {
+            let found = || product(&x, &weight).unwrap();
+            let expected = || linear(x.clone(), weight.clone(), None);
+            let (gradients, others) = (found().sum().backward(), expected().sum().backward());
+            assert_eq!(x.grad(&gradients).is_some(), x.grad(&others).is_some());
+            assert_eq!(
+                weight.grad(&gradients).is_some(),
+                weight.grad(&others).is_some()
+            );
+        }
+    }
 }
 
 #[test]

@@ -72,6 +72,7 @@ fn half_precision_has_masters_unless_they_are_turned_off() {
             dtype: FloatDType::BF16,
             flex: false,
             lowest_active: 0,
+            recompute: Recompute::new(),
         };
         plan_for(&net, &config, run).unwrap()
     };
@@ -93,6 +94,7 @@ fn what_lies_below_the_lowest_layer_keeps_nothing_where_embeddings_are_frozen() 
             dtype: FloatDType::F32,
             flex: true,
             lowest_active,
+            recompute: Recompute::new(),
         };
         let plan = plan_for(&net, &config, run).unwrap();
         (plan.activations, plan.peak_recomputed)
@@ -145,6 +147,7 @@ fn lora_keeps_what_its_products_take_and_not_what_norms_do() {
         dtype: FloatDType::F32,
         flex: true,
         lowest_active: 0,
+        recompute: Recompute::new(),
     };
     let hidden = 4 * 32 * 4;
     let side = plan_lora(&net(), 2, false, run).unwrap();
@@ -224,4 +227,56 @@ fn parts_of_layers_a_budget_and_fixed_layers_are_planned_as_they_are_drawn() {
     let fixed = plan(&split.with_policy(PolicyConfig::Fixed(vec![0, 1, 4])));
     assert_eq!(fixed.gradients, (1024 + 3072 + 1024) * 4);
     assert_eq!(fixed.activations, (2 * 3 + 2 + 1) * hidden);
+}
+
+#[derive(Module, Debug)]
+struct InPieces {
+    net: Net,
+}
+
+impl Footprint for InPieces {
+    fn activations(&self, batch: usize, sequence: usize, dtype: FloatDType) -> Activations {
+        Activations {
+            piece: 100,
+            ..self.net.activations(batch, sequence, dtype)
+        }
+    }
+}
+
+#[test]
+fn in_pieces_few_states_and_one_piece_are_held() {
+    let frozen = Some(ParamGroup::from_any_predicates(vec!["embed", "head"]));
+    let config = LisaConfig::new().with_frozen(frozen);
+    let run = |recompute| Planned {
+        batch: 1,
+        sequence: 256,
+        dtype: FloatDType::F32,
+        flex: false,
+        lowest_active: 0,
+        recompute,
+    };
+    let peak = |net: &InPieces, recompute| {
+        let plan = plan_for(net, &config, run(recompute)).unwrap();
+        plan.peak_recomputed
+    };
+    let net = InPieces { net: net() };
+    let hidden = 256 * 32 * 4;
+    let every = |n| Recompute::new().with_every(n);
+    // Two layers of 1024 numbers, with their moments; nine states; a layer with its gradient.
+    let fixed = (10 + 2 * 2) * 1024 * 4;
+    let logits = 3 * hidden;
+    assert_eq!(
+        peak(&net, every(1)),
+        fixed + 9 * hidden + (2 * hidden + 1024 * 4).max(logits)
+    );
+    // Two layers at a time; half of the states.
+    assert_eq!(
+        peak(&net, every(2)),
+        fixed + 5 * hidden + (3 * hidden + 1024 * 4).max(logits)
+    );
+    // Of eight layers three segments, three layers and a gradient. The head is more than a piece.
+    assert_eq!(
+        peak(&net, every(3).with_pieces()),
+        fixed + 7 * hidden + logits
+    );
 }

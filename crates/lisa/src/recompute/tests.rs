@@ -167,15 +167,16 @@ fn gradients_are_those_of_plain_autodiff() {
         for every in [1, 2, 3, 5, 9] {
             let net = only(net(0.0, false), places);
             let loss = net.plain(&batch());
+            let value = loss.to_data();
             let expected = GradientsParams::from_grads(loss.backward(), &net);
-            let pass = Recompute::new().with_every(every).forward(&net, &batch());
-            assert_eq!(pass.loss().into_data(), loss.into_data(), "{case}, {every}");
-            let found = pass.backward(&net);
-            assert_equal(
-                &values(&net, &found),
-                &values(&net, &expected),
-                &format!("{case}, every {every}"),
-            );
+            let plan = Recompute::new().with_every(every);
+            for plan in [plan, plan.with_pieces()] {
+                let case = format!("{case}, {plan:?}");
+                let pass = plan.forward(&net, &batch());
+                assert_eq!(pass.loss().into_data(), value, "{case}");
+                let found = pass.backward(&net);
+                assert_equal(&values(&net, &found), &values(&net, &expected), &case);
+            }
         }
     }
 }
@@ -287,11 +288,14 @@ fn backward_stops_at_the_lowest_layer_that_trains() {
 fn dropout_is_replayed() {
     // The device's random numbers are one stream for the whole process: another test may draw from
     // it in between, but not every time.
-    let replayed = (0..50).any(|_| dropout_matches());
-    assert!(replayed, "recomputed gradients are never those of one tape");
+    let plan = Recompute::new().with_dropout_seed(11);
+    for plan in [plan, plan.with_every(2).with_pieces()] {
+        let replayed = (0..50).any(|_| dropout_matches(plan));
+        assert!(replayed, "recomputed gradients are never those of one tape");
+    }
 }
 
-fn dropout_matches() -> bool {
+fn dropout_matches(plan: Recompute) -> bool {
     let net = net(0.5, false);
     let device = Device::flex().autodiff();
     // The same draws by hand, on one tape.
@@ -309,9 +313,7 @@ fn dropout_matches() -> bool {
     }
     let loss = net.head_loss(h, &batch(), &());
     let expected = GradientsParams::from_grads(loss.backward(), &net);
-    let pass = Recompute::new()
-        .with_dropout_seed(11)
-        .forward(&net, &batch());
+    let pass = plan.forward(&net, &batch());
     let same_loss = pass.loss().into_data() == loss.into_data();
     let found = pass.backward(&net);
     let mut pairs = values(&net, &found)

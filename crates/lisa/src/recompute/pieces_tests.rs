@@ -1,0 +1,218 @@
+//! Layers of two pieces, the second of which is cut: gradients, their order, and what runs how often.
+
+use std::sync::{Arc, Mutex};
+
+use burn::module::{Module, ModuleVisitor, ParamId};
+use burn::nn::{Linear, LinearConfig};
+use burn::optim::GradientsParams;
+use burn::tensor::{Device, Tensor};
+
+use crate::{Cuts, FreezeMask, LayerMap, LayeredModel, Recompute};
+
+const WIDTH: usize = 4;
+
+#[derive(Module, Debug)]
+struct Layer {
+    attend: Linear,
+    up: Linear,
+    down: Linear,
+}
+
+#[derive(Module, Debug)]
+struct Net {
+    embed: Linear,
+    layers: Vec<Layer>,
+    head: Linear,
+    /// How often each piece runs.
+    #[module(skip)]
+    runs: Arc<Mutex<Vec<[usize; 2]>>>,
+}
+
+const LAYERS: usize = 5;
+
+impl LayeredModel for Net {
+    type Batch = Tensor<3>;
+    type Context = ();
+
+    fn context(&self, _: &Tensor<3>) {}
+
+    fn num_layers(&self) -> usize {
+        LAYERS
+    }
+
+    fn embed(&self, batch: &Tensor<3>, (): &()) -> Tensor<3> {
+        self.embed.forward(batch.clone())
+    }
+
+    fn layer(&self, index: usize, h: Tensor<3>, (): &()) -> Tensor<3> {
+        let h = self.piece(index, 0, h, &(), &mut Cuts::none());
+        self.piece(index, 1, h, &(), &mut Cuts::none())
+    }
+
+    fn pieces(&self) -> usize {
+        2
+    }
+
+    fn piece(
+        &self,
+        index: usize,
+        piece: usize,
+        h: Tensor<3>,
+        (): &(),
+        cuts: &mut Cuts,
+    ) -> Tensor<3> {
+        self.runs.lock().unwrap()[index][piece] += 1;
+        let layer = &self.layers[index];
+        if piece == 0 {
+            return h.clone() + layer.attend.forward(h).tanh();
+        }
+        let inner = layer.up.forward(h.clone()).tanh();
+        // Two cuts in a row, the second of something that is not used behind it.
+        let [inner, h] = cuts.cut([inner, h]);
+        let [inner, h, _unused] = cuts.cut([inner.clone(), h, inner.tanh()]);
+        h + layer.down.forward(inner)
+    }
+
+    fn visit_layer<V: ModuleVisitor>(&self, index: usize, visitor: &mut V) {
+        self.layers[index].visit(visitor);
+    }
+
+    fn head_loss(&self, h: Tensor<3>, _: &Tensor<3>, (): &()) -> Tensor<1> {
+        self.head.forward(h).square().mean()
+    }
+}
+
+impl Net {
+    fn new() -> Self {
+        let device = Device::flex().autodiff();
+        device.seed(5);
+        let linear = || {
+            LinearConfig::new(WIDTH, WIDTH)
+                .with_bias(false)
+                .init(&device)
+        };
+        Self {
+            embed: linear(),
+            layers: (0..LAYERS)
+                .map(|_| Layer {
+                    attend: linear(),
+                    up: linear(),
+                    down: linear(),
+                })
+                .collect(),
+            head: linear(),
+            runs: Arc::new(Mutex::new(vec![[0; 2]; LAYERS])),
+        }
+    }
+
+    fn plain(&self, batch: &Tensor<3>) -> Tensor<1> {
+        let start = self.embed(batch, &());
+        let h = (0..LAYERS).fold(start, |h, i| self.layer(i, h, &()));
+        self.head_loss(h, batch, &())
+    }
+
+    fn runs(&self) -> Vec<[usize; 2]> {
+        std::mem::replace(&mut self.runs.lock().unwrap(), vec![[0; 2]; LAYERS])
+    }
+}
+
+fn batch() -> Tensor<3> {
+    let device = Device::flex().autodiff();
+    Tensor::<1>::from_data([0.3, -0.2, 0.7, 0.1, 0.5, -0.9, 0.4, -0.6], &device)
+        .reshape([1, 2, WIDTH])
+}
+
+/// Paths and ids, of those that are named.
+fn named(net: &Net, names: &[&str]) -> Vec<ParamId> {
+    let map = LayerMap::find(net).unwrap();
+    let wanted = |path: &str| names.iter().any(|name| path.starts_with(name));
+    let of = map.parameters().iter().filter(|p| wanted(&p.path));
+    of.map(|p| p.id).collect()
+}
+
+/// A net of which only these train.
+fn only(names: &[&str]) -> Net {
+    let net = Net::new();
+    let all = named(&net, &[""]);
+    let trains = named(&net, names);
+    FreezeMask::new(all).change(net, trains)
+}
+
+fn numbers(grads: &GradientsParams, ids: &[ParamId]) -> Vec<Option<Vec<f32>>> {
+    let number = |id: &ParamId| {
+        let grad = grads.get::<2>(*id);
+        grad.map(|grad| grad.into_data().iter::<f32>().collect())
+    };
+    ids.iter().map(number).collect()
+}
+
+#[test]
+fn in_pieces_gradients_have_the_bits_of_one_tape_and_come_one_after_the_other() {
+    let cases: [&[&str]; 5] = [
+        &[""],
+        &["embed", "layers.1", "layers.3", "head"],
+        &["layers.1", "layers.3"],
+        &["layers.2.down"],
+        &["layers.2.attend", "layers.4.up"],
+    ];
+    for (names, every) in cases.into_iter().flat_map(|c| [1, 2, 5, 9].map(|n| (c, n))) {
+        let net = only(names);
+        let all = named(&net, &[""]);
+        let loss = net.plain(&batch());
+        let expected = GradientsParams::from_grads(loss.backward(), &net);
+        let expected = numbers(&expected, &all);
+        let plan = Recompute::new().with_every(every).with_pieces();
+        let at_once = plan.forward(&net, &batch()).backward(&net);
+        assert_eq!(numbers(&at_once, &all), expected, "{names:?}, {every}");
+
+        let mut handed: Vec<Option<Vec<f32>>> = vec![None; all.len()];
+        let pass = plan.forward(&net, &batch());
+        pass.backward_with(net, |net, grads| {
+            for (all, one) in handed.iter_mut().zip(numbers(&grads, &all)) {
+                assert!(all.is_none() || one.is_none(), "handed over twice");
+                *all = all.take().or(one);
+            }
+            net
+        })
+        .unwrap();
+        assert_eq!(handed, expected, "{names:?}, {every}, as they come");
+    }
+}
+
+#[test]
+fn gradients_of_one_piece_live_at_a_time() {
+    let net = only(&["embed", "layers.1", "layers.3", "head"]);
+    let map = LayerMap::find(&net).unwrap();
+    let mut order: Vec<Vec<String>> = Vec::new();
+    let plan = Recompute::new().with_every(2).with_pieces();
+    let pass = plan.forward(&net, &batch());
+    pass.backward_with(net, |net, grads| {
+        let there = map.parameters().iter();
+        let there = there.filter(|p| grads.get::<2>(p.id).is_some());
+        order.push(there.map(|p| p.path.clone()).collect());
+        net
+    })
+    .unwrap();
+    let expected = [
+        "head.weight",
+        "layers.3.down.weight",
+        "layers.3.up.weight",
+        "layers.3.attend.weight",
+        "layers.1.down.weight",
+        "layers.1.up.weight",
+        "layers.1.attend.weight",
+        "embed.weight",
+    ];
+    assert_eq!(order, expected.map(|path| vec![path.to_owned()]));
+}
+
+#[test]
+fn only_what_has_to_run_runs_again() {
+    // Forward; for the inputs of layers, all but the last of each two; for those of pieces, the first of
+    // each layer that trains; and back. Below layer 1 nothing trains.
+    let net = only(&["layers.1", "layers.3"]);
+    let _ = net.runs();
+    let plan = Recompute::new().with_every(2).with_pieces();
+    let _ = plan.forward(&net, &batch()).backward(&net);
+    assert_eq!(net.runs(), [[2, 2], [3, 2], [3, 3], [3, 2], [2, 2]]);
+}
