@@ -1,9 +1,10 @@
 //! Attention with fewer key heads than query heads, without copies of the keys.
 //!
 //! The query heads that share a key head are laid one below the other, `[batch, key heads, groups *
-//! seq, head_dim]`, so that keys and values are used as they are. Where `fused.rs` does not take it: under
-//! autodiff the steps are written out, with the softmax in f32; without it Burn's own attention runs,
-//! which may be a fused kernel. Tests: at the foot.
+//! seq, head_dim]`, so that keys and values are used as they are. Where `fused.rs` does not take it, the
+//! steps are written out, with the softmax in f32; one token after the other, which needs neither a mask nor
+//! a tape, goes through Burn's own attention, which may be a fused kernel. (With a mask it may not: on
+//! LibTorch Burn 0.22.1 takes a mask the wrong way round.) Tests: at the foot.
 
 use burn::module::Module;
 use burn::nn::{Linear, RmsNorm};
@@ -36,16 +37,14 @@ pub(crate) fn attend(
         return weighted;
     }
     let [batch, heads, seq, dim] = q.dims();
-    let [_, kv_heads, keys, _] = k.dims();
+    let kv_heads = k.dims()[1];
     let groups = heads / kv_heads;
-    if q.device().is_autodiff() {
+    if mask.is_some() || q.device().is_autodiff() {
         let shape = [batch, kv_heads, groups, seq, dim];
-        return attend_on_tape(q.reshape(shape), &k, &v, mask).reshape([batch, heads, seq, dim]);
+        return attend_in_blocks(q.reshape(shape), &k, &v, mask).reshape([batch, heads, seq, dim]);
     }
-    let rows = groups * seq;
-    let q = q.reshape([batch, kv_heads, rows, dim]);
-    let mask = mask.map(|mask| mask.clone().expand([batch, kv_heads, rows, keys]));
-    let weighted = attention(q, k, v, mask, None, AttentionModuleOptions::default());
+    let q = q.reshape([batch, kv_heads, groups * seq, dim]);
+    let weighted = attention(q, k, v, None, None, AttentionModuleOptions::default());
     weighted.reshape([batch, heads, seq, dim])
 }
 
@@ -74,7 +73,7 @@ pub(crate) fn scores_kept(seq: usize, block: usize) -> usize {
 /// [`attend`] for `q` of `[batch, key heads, groups, seq, dim]`, with little kept for backward: the
 /// exponentials alone are of the size of the scores, and of these only what lies at or before the
 /// last query of a block is computed.
-fn attend_on_tape(
+fn attend_in_blocks(
     q: Tensor<5>,
     k: &Tensor<4>,
     v: &Tensor<4>,
@@ -121,10 +120,14 @@ fn attend_on_tape(
         // twice: what is on it is worth nothing and has their gradient.
         let values = scores.clone().detach();
         let exps = (values.clone() - values.clone().max_dim(3)).exp();
-        let nothing = (scores - values) * exps.clone();
         // Divided behind the product: the weights need not be kept a second time.
-        let sums = exps.clone().sum_dim(3) + nothing.clone().sum_dim(3);
-        let weighted = exps.cast(dtype).matmul(v.clone()) + nothing.cast(dtype).matmul(v.detach());
+        let mut sums = exps.clone().sum_dim(3);
+        let mut weighted = exps.clone().cast(dtype).matmul(v.clone());
+        if scores.is_tracked() {
+            let nothing = (scores - values) * exps;
+            sums = sums + nothing.clone().sum_dim(3);
+            weighted = weighted + nothing.cast(dtype).matmul(v.detach());
+        }
         let weighted = weighted.cast(DType::F32) / sums;
         let weighted = weighted.cast(dtype);
         parts.push(weighted.reshape([batch, kv_heads, groups, end - first, dim]));

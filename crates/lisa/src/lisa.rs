@@ -16,7 +16,7 @@ use burn::tensor::Device;
 
 use crate::clip;
 use crate::optimizer::{Ledger, StateBytes, StateShapes};
-use crate::quantize::ExactWeights;
+use crate::quantize::{self, ExactWeights};
 use crate::{
     Description, ErrorKind, FreezeMask, FrozenWeights, LayerMap, LisaConfig, LisaError,
     LisaOptimizer, Parameter, SamplingPolicy, Schedule, Scores,
@@ -139,6 +139,9 @@ impl Lisa {
     ) -> Result<(Self, M), LisaError> {
         let map = map_of(&config, &model)?;
         let may_train = trainable(&map, &config)?;
+        if let Some(device) = device.or(model.devices().first()) {
+            quantize::check(config.frozen_weights, device)?;
+        }
         let optimizer = LisaOptimizer::new(optimizer, config.on_freeze, config.master_weights);
         let groups = vec![Group {
             members: ParamGroup::all(),

@@ -13,7 +13,7 @@ use burn::tensor::quantization::{QuantScheme, QuantValue, ScaleDtype};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use crate::LayerMap;
+use crate::{ErrorKind, LayerMap, LisaError};
 
 /// What the device holds of the weights of layers that do not train.
 ///
@@ -67,6 +67,21 @@ impl FrozenWeights {
         let numbers = shape.iter().product::<usize>() as u64;
         Some(numbers * bits / 8 + numbers / u64::from(block_of(shape)?) * 4)
     }
+}
+
+/// Whether a device can hold what is asked for. Burn 0.22 has no quantized tensors on LibTorch, and says
+/// so with a panic; nothing but its name tells the device.
+pub(crate) fn check(kind: FrozenWeights, device: &Device) -> Result<(), LisaError> {
+    if kind == FrozenWeights::Exact || !format!("{device:?}").contains("LibTorch") {
+        return Ok(());
+    }
+    Err(LisaError::new(
+        ErrorKind::Config,
+        format!(
+            "frozen weights as {kind:?} were asked for, and the model is on {device:?}, where Burn has no \
+             quantized tensors; take FrozenWeights::Exact, or another backend"
+        ),
+    ))
 }
 
 /// Numbers that share a scale.
