@@ -12,8 +12,8 @@ use burn_autodiff::ops::{Backward, Ops};
 use burn_flex::{FlexTensor, Layout};
 
 use super::BLOCK;
-use super::kernels::{Mask, Softmax, SoftmaxBackward};
-use super::ops::{Place, apply, mask_of, numbers, tensor_of, with_rows};
+use super::kernels::{Mask, Place, Softmax, SoftmaxBackward};
+use super::ops::{self, apply, mask_of, numbers, tensor_of, with_rows};
 use super::rows::{Out, run};
 
 /// Sizes of one call.
@@ -91,8 +91,10 @@ pub(crate) fn attention(
         keys,
         dim,
     };
-    let inputs = [Place::of(q)?, Place::of(k)?, Place::of(v)?];
-    let keeps = inputs.iter().any(|input| matches!(input, Place::Taped(_)));
+    let inputs = [ops::Place::of(q)?, ops::Place::of(k)?, ops::Place::of(v)?];
+    let keeps = inputs
+        .iter()
+        .any(|input| matches!(input, ops::Place::Taped(_)));
     apply(AttentionOp, inputs, |[q, k, v]| {
         let (q, k, v) = (sizes.grouped(q), sizes.grouped(k), sizes.grouped(v));
         let mut out = vec![0.0; batch * seq * heads * dim];
@@ -119,7 +121,7 @@ pub(crate) fn attention(
             };
             run(&kernel, Out::new(scores.storage_mut(), seen), Out::none());
             let part = Flex::float_matmul(scores.clone(), v);
-            place(&sizes, numbers(&part), &mut out, first);
+            place(&sizes, &part, &mut out, first);
             if keeps {
                 weights.push(scores);
             }
@@ -136,26 +138,42 @@ pub(crate) fn attention(
 }
 
 /// Puts rows of `[batch, key heads, groups, block, dim]` into `[batch, seq, heads, dim]`.
-fn place(sizes: &Sizes, part: &[f32], whole: &mut [f32], first: usize) {
-    let heads = sizes.kv_heads * sizes.groups;
-    let block = part.len() / (sizes.batch * heads * sizes.dim);
-    for (i, row) in part.chunks_exact(sizes.dim).enumerate() {
-        let (head, batch) = (i / block % heads, i / (block * heads));
-        let at = ((batch * sizes.seq + first + i % block) * heads + head) * sizes.dim;
-        whole[at..at + sizes.dim].copy_from_slice(row);
-    }
+fn place(sizes: &Sizes, part: &FlexTensor, whole: &mut [f32], first: usize) {
+    let (part, heads) = (numbers(part), sizes.kv_heads * sizes.groups);
+    let rows = part.len() / (sizes.batch * heads * sizes.dim);
+    let kernel = Place {
+        part,
+        rows,
+        heads,
+        groups: 1,
+    };
+    kernel.run(sizes, whole, (first, sizes.seq));
 }
 
 /// Adds rows of `[batch, key heads, groups, seen, dim]`, over the groups, to `[batch, keys, key heads,
 /// dim]`.
-fn add(sizes: &Sizes, part: &[f32], whole: &mut [f32], seen: usize) {
-    let of_head = sizes.groups * seen;
-    for (i, row) in part.chunks_exact(sizes.dim).enumerate() {
-        let (head, batch) = (i / of_head % sizes.kv_heads, i / (of_head * sizes.kv_heads));
-        let at = ((batch * sizes.keys + i % seen) * sizes.kv_heads + head) * sizes.dim;
-        let sums = &mut whole[at..at + sizes.dim];
-        for (sum, x) in sums.iter_mut().zip(row) {
-            *sum += x;
+fn add(sizes: &Sizes, part: &FlexTensor, whole: &mut [f32], seen: usize) {
+    let kernel = Place {
+        part: numbers(part),
+        rows: seen,
+        heads: sizes.kv_heads,
+        groups: sizes.groups,
+    };
+    kernel.run(sizes, whole, (0, sizes.keys));
+}
+
+impl Place<'_> {
+    /// `whole` is `[batch, all, heads, dim]`, of which the part begins at `first`.
+    fn run(self, sizes: &Sizes, whole: &mut [f32], (first, all): (usize, usize)) {
+        let width = self.heads * sizes.dim;
+        let each = self.part.len() / sizes.batch;
+        for (batch, whole) in whole.chunks_exact_mut(all * width).enumerate() {
+            let kernel = Place {
+                part: &self.part[batch * each..(batch + 1) * each],
+                ..self
+            };
+            let place = &mut whole[first * width..(first + self.rows) * width];
+            run(&kernel, Out::new(place, sizes.dim), Out::none());
         }
     }
 }
@@ -190,7 +208,7 @@ impl Backward<Flex, 3> for AttentionOp {
             let (k, v) = (k.narrow(3, 0, seen), v.narrow(3, 0, seen));
             if of_v.is_some() {
                 let part = Flex::float_matmul(weights.transpose(3, 4), grad.clone());
-                add(&sizes, numbers(&part), &mut dv, seen);
+                add(&sizes, &part, &mut dv, seen);
             }
             if of_q.is_none() && of_k.is_none() {
                 continue;
@@ -204,11 +222,11 @@ impl Backward<Flex, 3> for AttentionOp {
             drop(weights);
             if of_k.is_some() {
                 let part = Flex::float_matmul(scores.transpose(3, 4), q);
-                add(&sizes, numbers(&part), &mut dk, seen);
+                add(&sizes, &part, &mut dk, seen);
             }
             if of_q.is_some() {
                 let part = Flex::float_matmul(scores, k);
-                place(&sizes, numbers(&part), &mut dq, first);
+                place(&sizes, &part, &mut dq, first);
             }
         }
         let parts = [

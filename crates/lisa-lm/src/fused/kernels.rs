@@ -214,6 +214,29 @@ impl Rows for SoftmaxBackward<'_> {
     }
 }
 
+/// Adds rows of `[heads, groups, rows, dim]`, over the groups, to those of `[rows, heads, dim]`.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) part: &'a [f32],
+    pub(super) heads: usize,
+    pub(super) groups: usize,
+    pub(super) rows: usize,
+}
+
+impl Rows for Place<'_> {
+    #[inline(always)]
+    fn row(&self, index: usize, out: &mut [f32], _: &mut [f32]) {
+        let (row, head) = (index / self.heads, index % self.heads);
+        for group in 0..self.groups {
+            let part = (head * self.groups + group) * self.rows + row;
+            let part = row_of(self.part, part, out.len());
+            for (out, x) in out.iter_mut().zip(part) {
+                *out += x;
+            }
+        }
+    }
+}
+
 /// The cross entropy of rows of logits, and in their place the gradient of its mean.
 pub(super) struct CrossEntropy<'a> {
     /// The number of the right logit; none where the row does not count.
