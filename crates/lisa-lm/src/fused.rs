@@ -30,7 +30,7 @@ mod tests;
 pub(crate) use {
     attention::attention,
     ops::{cross_entropy, loss_and_gradient, rms_norm, rotate, swiglu, takes},
-    product::product,
+    product::{embed, product},
 };
 
 #[cfg(not(feature = "flex"))]
@@ -50,6 +50,10 @@ mod without {
     }
 
     pub(crate) fn product<const D: usize>(_: &Tensor<D>, _: &Tensor<2>) -> Option<Tensor<D>> {
+        None
+    }
+
+    pub(crate) fn embed(_: &Tensor<2>, _: &Tensor<2, Int>) -> Option<Tensor<3>> {
         None
     }
 

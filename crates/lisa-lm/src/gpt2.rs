@@ -12,7 +12,7 @@ use crate::attention::{attend, merge_heads, split_heads};
 use crate::cache::LayerCache;
 use crate::config::Gpt2Config;
 use crate::input::{Context, Input, MaskShape};
-use crate::layers::{embedding, layer_norm, linear};
+use crate::layers::{embedded, embedding, layer_norm, linear};
 use crate::lora::{Gpt2Lora, project};
 
 /// Attention with as many key heads as query heads.
@@ -158,9 +158,9 @@ impl Gpt2ForCausalLm {
     }
 
     pub(crate) fn embed(&self, input: &Input, context: &Context) -> Tensor<3> {
-        let tokens = self.transformer.wte.forward(input.tokens.clone());
+        let tokens = embedded(&self.transformer.wte, input.tokens.clone());
         match &context.positions {
-            Some(positions) => tokens + self.transformer.wpe.forward(positions.clone()),
+            Some(positions) => tokens + embedded(&self.transformer.wpe, positions.clone()),
             None => tokens,
         }
     }

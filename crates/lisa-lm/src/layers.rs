@@ -8,7 +8,7 @@ use burn::nn::{
     Embedding, EmbeddingConfig, Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig,
     RmsNorm, RmsNormConfig,
 };
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Device, Int, Tensor};
 
 use crate::fused;
 
@@ -54,6 +54,14 @@ pub(crate) fn layer_norm(width: usize, epsilon: f64, device: &Device) -> LayerNo
     LayerNormConfig::new(width)
         .with_epsilon(epsilon)
         .init(device)
+}
+
+/// Rows for tokens, as Burn's `Embedding::forward`: `[batch, seq]` to `[batch, seq, width]`.
+pub(crate) fn embedded(embedding: &Embedding, tokens: Tensor<2, Int>) -> Tensor<3> {
+    match fused::embed(&embedding.weight.val(), &tokens) {
+        Some(rows) => rows,
+        None => embedding.forward(tokens),
+    }
 }
 
 /// `x weight + bias`, as Burn's `linear`.

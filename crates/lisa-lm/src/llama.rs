@@ -14,7 +14,7 @@ use crate::cache::LayerCache;
 use crate::config::LlamaConfig;
 use crate::fused;
 use crate::input::{Context, Input, MaskShape};
-use crate::layers::{embedding, linear, normed, rms_norm};
+use crate::layers::{embedded, embedding, linear, normed, rms_norm};
 use crate::lora::{LlamaLora, project};
 use crate::rope::RopeTables;
 
@@ -163,7 +163,7 @@ impl LlamaForCausalLm {
     }
 
     pub(crate) fn embed(&self, input: &Input) -> Tensor<3> {
-        self.model.embed_tokens.forward(input.tokens.clone())
+        embedded(&self.model.embed_tokens, input.tokens.clone())
     }
 
     /// The first half of a layer, attention.

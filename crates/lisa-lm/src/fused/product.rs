@@ -1,18 +1,19 @@
-//! Products with weights.
+//! Products with weights, and rows of an embedding.
 //!
-//! Burn's on flex makes each result twice for a moment, once as zeros. A weight's gradient is the largest
-//! thing that a step makes, so here it is put together from pieces small enough for the cache. Tests:
-//! `tests.rs`.
+//! Burn's on flex make each result twice for a moment, once as zeros. A weight's gradient is the largest
+//! thing that a step makes, so here a product's is put together from pieces small enough for the cache,
+//! and an embedding's is made once. Tests: `tests.rs`.
 
 use burn::backend::Flex;
 use burn::backend::ops::FloatTensorOps;
-use burn::tensor::{Shape, Tensor};
+use burn::tensor::{Int, Shape, Tensor};
 use burn_autodiff::checkpoint::base::Checkpointer;
 use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops};
 use burn_flex::FlexTensor;
 
 use super::ops::{Place, apply, numbers, tensor_of};
+use super::rows::row_of;
 
 /// Numbers of a weight's gradient that are made at a time: 1 MiB.
 pub(super) const PIECE: usize = 1 << 18;
@@ -78,5 +79,49 @@ impl Backward<Flex, 2> for ProductOp {
             let part = Flex::float_matmul(grad, weight.transpose(0, 1));
             grads.register::<Flex>(parent.id, part.reshape(shape));
         }
+    }
+}
+
+/// Rows of an embedding, `[vocab, width]`, for tokens, `[batch, seq]`. Keeps the tokens.
+///
+/// # Panics
+///
+/// A token that has no row, as Burn's.
+pub(crate) fn embed(weight: &Tensor<2>, tokens: &Tensor<2, Int>) -> Option<Tensor<3>> {
+    let inputs = [Place::of(weight)?];
+    let [batch, seq] = tokens.dims();
+    let rows: Vec<usize> = tokens.to_data().iter::<i64>().map(|t| t as usize).collect();
+    apply(EmbedOp, inputs, |[weight]| {
+        let weight = weight.to_contiguous();
+        let [vocab, width] = weight.layout().shape().dims();
+        let mut out = Vec::with_capacity(rows.len() * width);
+        for row in &rows {
+            out.extend_from_slice(row_of(numbers(&weight), *row, width));
+        }
+        let out = tensor_of(out, Shape::new([batch, seq, width]));
+        (out, (rows, vocab))
+    })
+}
+
+#[derive(Debug)]
+struct EmbedOp;
+
+impl Backward<Flex, 1> for EmbedOp {
+    type State = (Vec<usize>, usize);
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = flat(&grads.consume::<Flex>(&ops.node)).to_contiguous();
+        let [parent] = ops.parents;
+        let Some(parent) = parent else { return };
+        let (rows, vocab) = ops.state;
+        let [_, width] = grad.layout().shape().dims();
+        let mut whole = vec![0.0; vocab * width];
+        for (row, grad) in rows.into_iter().zip(numbers(&grad).chunks_exact(width)) {
+            let sums = &mut whole[row * width..(row + 1) * width];
+            for (sum, grad) in sums.iter_mut().zip(grad) {
+                *sum += grad;
+            }
+        }
+        grads.register::<Flex>(parent.id, tensor_of(whole, Shape::new([vocab, width])));
     }
 }

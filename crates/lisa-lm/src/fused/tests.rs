@@ -10,7 +10,7 @@ use super::kernels::SwiGlu;
 use super::product::PIECE;
 use super::rows::{Out, Rows, exp, run};
 use super::{
-    attention, cross_entropy, loss_and_gradient, product, rms_norm, rotate, swiglu, takes,
+    attention, cross_entropy, embed, loss_and_gradient, product, rms_norm, rotate, swiglu, takes,
 };
 
 fn device() -> Device {
@@ -131,6 +131,14 @@ fn a_product_with_a_weight_is_burns() {
             );
         }
     }
+}
+
+#[test]
+fn rows_of_an_embedding_are_burns_and_sum_up_where_a_token_comes_twice() {
+    let weight = random([7, 5]);
+    let tokens = Tensor::<2, Int>::from_data([[0, 6, 3], [6, 6, 1]], &device());
+    let expected = || burn::tensor::module::embedding(weight.clone(), tokens.clone());
+    agree([&weight], || embed(&weight, &tokens).unwrap(), expected);
 }
 
 #[test]
