@@ -21,6 +21,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
+use finetune::pool::in_pool;
 use peak_alloc::PeakAlloc;
 
 use crate::child::Event;
@@ -34,7 +35,7 @@ static HEAP: PeakAlloc = PeakAlloc;
 
 fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
-    match start() {
+    match in_pool(start) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{}", lisa::Explained::new(error.as_ref()));

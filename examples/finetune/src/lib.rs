@@ -13,6 +13,7 @@ pub mod method;
 pub mod metrics;
 pub mod plan;
 pub mod plot;
+pub mod pool;
 pub mod progress;
 pub mod report;
 pub mod run;

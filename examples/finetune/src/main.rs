@@ -10,13 +10,14 @@ use burn::tensor::Device;
 use clap::Parser;
 use finetune::importance::importance;
 use finetune::plan::plan;
+use finetune::pool::in_pool;
 use finetune::report::report;
 use finetune::run::{Outcome, Start, dry_run, run};
 use finetune::settings::{Command, Flags, Task};
 
 fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
-    match start() {
+    match in_pool(start) {
         Ok(Outcome::Finished) => ExitCode::SUCCESS,
         // What a shell reports of a program that Ctrl-C ended.
         Ok(Outcome::Stopped) => ExitCode::from(130),
