@@ -60,6 +60,15 @@ fn lines(out: &Path) -> Vec<Line> {
         .collect()
 }
 
+const IN_PIECES: [&str; 6] = [
+    "--recompute",
+    "3",
+    "--pieces",
+    "--update-in-backward",
+    "--max-grad-norm",
+    "0",
+];
+
 #[test]
 fn a_run_that_is_stopped_anywhere_goes_on_to_the_same_bits() {
     let dir = tempfile::tempdir().unwrap();
@@ -67,6 +76,7 @@ fn a_run_that_is_stopped_anywhere_goes_on_to_the_same_bits() {
         &["--accumulation", "2"][..],
         &["--dtype", "bf16", "--moments", "offload"],
         &["--method", "lora"],
+        &IN_PIECES,
     ] {
         let whole = dir.path().join("whole");
         let outcome = go(flags(&whole, method), Start::Overwrite, false).unwrap();
@@ -385,6 +395,7 @@ fn what_cannot_be_done_is_refused_in_words_that_help() {
         ),
         (&["--probabilities", "0.5"], &["--policy bernoulli"]),
         (&["--batch-size", "0"], &["--batch-size is 0"]),
+        (&["--pieces"], &["--pieces", "add --recompute"]),
         (&["--lr", "-1"], &["--lr is -1"]),
         (&["--data", bad], &["bad.jsonl", "2", "txt"]),
         (&["--data", "/nowhere/at/all"], &["/nowhere/at/all"]),
