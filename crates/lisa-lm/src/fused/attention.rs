@@ -12,8 +12,8 @@ use burn_autodiff::ops::{Backward, Ops};
 use burn_flex::{FlexTensor, Layout};
 
 use super::BLOCK;
-use super::kernels::{Mask, Place, Softmax, SoftmaxBackward};
-use super::ops::{self, apply, mask_of, numbers, tensor_of, with_rows};
+use super::kernels::{Mask, Softmax, SoftmaxBackward, SumGroups};
+use super::ops::{Place, apply, mask_of, numbers, tensor_of, with_rows};
 use super::rows::{Out, run};
 
 /// Sizes of one call.
@@ -91,10 +91,8 @@ pub(crate) fn attention(
         keys,
         dim,
     };
-    let inputs = [ops::Place::of(q)?, ops::Place::of(k)?, ops::Place::of(v)?];
-    let keeps = inputs
-        .iter()
-        .any(|input| matches!(input, ops::Place::Taped(_)));
+    let inputs = [Place::of(q)?, Place::of(k)?, Place::of(v)?];
+    let keeps = inputs.iter().any(|input| matches!(input, Place::Taped(_)));
     apply(AttentionOp, inputs, |[q, k, v]| {
         let (q, k, v) = (sizes.grouped(q), sizes.grouped(k), sizes.grouped(v));
         let mut out = vec![0.0; batch * seq * heads * dim];
@@ -141,7 +139,7 @@ pub(crate) fn attention(
 fn place(sizes: &Sizes, part: &FlexTensor, whole: &mut [f32], first: usize) {
     let (part, heads) = (numbers(part), sizes.kv_heads * sizes.groups);
     let rows = part.len() / (sizes.batch * heads * sizes.dim);
-    let kernel = Place {
+    let kernel = SumGroups {
         part,
         rows,
         heads,
@@ -153,7 +151,7 @@ fn place(sizes: &Sizes, part: &FlexTensor, whole: &mut [f32], first: usize) {
 /// Adds rows of `[batch, key heads, groups, seen, dim]`, over the groups, to `[batch, keys, key heads,
 /// dim]`.
 fn add(sizes: &Sizes, part: &FlexTensor, whole: &mut [f32], seen: usize) {
-    let kernel = Place {
+    let kernel = SumGroups {
         part: numbers(part),
         rows: seen,
         heads: sizes.kv_heads,
@@ -162,13 +160,13 @@ fn add(sizes: &Sizes, part: &FlexTensor, whole: &mut [f32], seen: usize) {
     kernel.run(sizes, whole, (0, sizes.keys));
 }
 
-impl Place<'_> {
+impl SumGroups<'_> {
     /// `whole` is `[batch, all, heads, dim]`, of which the part begins at `first`.
     fn run(self, sizes: &Sizes, whole: &mut [f32], (first, all): (usize, usize)) {
         let width = self.heads * sizes.dim;
         let each = self.part.len() / sizes.batch;
         for (batch, whole) in whole.chunks_exact_mut(all * width).enumerate() {
-            let kernel = Place {
+            let kernel = SumGroups {
                 part: &self.part[batch * each..(batch + 1) * each],
                 ..self
             };

@@ -216,14 +216,14 @@ impl Rows for SoftmaxBackward<'_> {
 
 /// Adds rows of `[heads, groups, rows, dim]`, over the groups, to those of `[rows, heads, dim]`.
 #[derive(Clone, Copy)]
-pub(super) struct Place<'a> {
+pub(super) struct SumGroups<'a> {
     pub(super) part: &'a [f32],
     pub(super) heads: usize,
     pub(super) groups: usize,
     pub(super) rows: usize,
 }
 
-impl Rows for Place<'_> {
+impl Rows for SumGroups<'_> {
     #[inline(always)]
     fn row(&self, index: usize, out: &mut [f32], _: &mut [f32]) {
         let (row, head) = (index / self.heads, index % self.heads);

@@ -213,6 +213,8 @@ impl<M: LayeredModel> Pass<M> {
             for (stretch, start) in stretches.into_iter().zip(inputs).rev() {
                 let below = below || stretch.start > 0;
                 let run = |model: &M, start: Tensor<3>, cuts: &mut Cuts| {
+                    let none = &mut Cuts::none();
+                    let cuts = if training[at] { cuts } else { none };
                     self.run_pieces(model, index, stretch.clone(), start, cuts)
                 };
                 let upstream;
