@@ -63,7 +63,6 @@ struct Crossing {
     end: Tensor<1>,
     /// The same numbers, at the beginning of the later one.
     start: Tensor<1>,
-    gradient: Option<Tensor<1>>,
 }
 
 impl Cuts {
@@ -82,7 +81,7 @@ impl Cuts {
     /// The same tensors, at the beginning of a new tape where the tape is cut and they are on one.
     ///
     /// They must be all that is used behind the cut and depends on what is before it, the piece's input
-    /// included: a tape can be run back only once.
+    /// included: a tape can be run back only once, and Burn panics where it is to be a second time.
     #[must_use]
     pub fn cut<const D: usize, const N: usize>(&mut self, x: [Tensor<D>; N]) -> [Tensor<D>; N] {
         let Some(made) = &mut self.made else {
@@ -97,43 +96,28 @@ impl Cuts {
             let end = x.reshape([-1]);
             let start = end.clone().detach().require_grad();
             let begun = start.clone().reshape(shape);
-            let gradient = None;
-            cut.push(Crossing {
-                end,
-                start,
-                gradient,
-            });
+            cut.push(Crossing { end, start });
             begun
         });
         made.push(cut);
         x
     }
 
-    /// Takes the gradients of what begins at a cut, and gives what the tape before the last one is to be
-    /// run back from.
+    /// What the tape before the last cut is to be run back from, given the gradients of the one behind it.
     fn last(&mut self, grads: &mut Gradients) -> Option<Tensor<1>> {
         let made = self.made.as_mut()?;
-        for crossing in made.iter_mut().flatten() {
-            add(&mut crossing.gradient, crossing.start.grad_remove(grads));
-        }
         while let Some(cut) = made.pop() {
-            let mut whole = None;
-            for Crossing { end, gradient, .. } in cut {
-                add(&mut whole, gradient.map(|gradient| (end * gradient).sum()));
-            }
+            let ends = cut.into_iter().filter_map(|Crossing { end, start }| {
+                let gradient = start.grad_remove(grads)?;
+                Some((end * gradient).sum())
+            });
+            let whole = ends.reduce(|sum, end| sum + end);
             if whole.is_some() {
                 return whole;
             }
         }
         None
     }
-}
-
-fn add<const D: usize>(sum: &mut Option<Tensor<D>>, more: Option<Tensor<D>>) {
-    *sum = match (sum.take(), more) {
-        (Some(sum), Some(more)) => Some(sum + more),
-        (sum, more) => sum.or(more),
-    };
 }
 
 /// Runs something on the tape and back, from cut to cut. `below`: whether its input needs a gradient,
@@ -154,11 +138,9 @@ pub(super) fn go_back<M: LayeredModel>(
         return (model, None);
     }
     let mut grads = (out * gradient).sum().backward();
-    let mut upstream = None;
     loop {
-        if below {
-            add(&mut upstream, start.grad_remove(&mut grads));
-        }
+        // Of the first tape: nothing goes round a cut.
+        let upstream = below.then(|| start.grad_remove(&mut grads)).flatten();
         let last = cuts.last(&mut grads);
         model = hand_over(model, grads, take);
         let Some(last) = last else {
