@@ -1,7 +1,8 @@
 //! What the tests of several files share: folders with given files, and the fixture's tokenizer.
 
 use std::fs;
-use std::path::PathBuf;
+
+use tempfile::TempDir;
 
 use crate::Tokenizer;
 
@@ -9,23 +10,21 @@ use crate::Tokenizer;
 /// `<|assistant|>` 2.
 pub(crate) const TOKENIZER: &str = include_str!("../../../tests/fixtures/tokenizer/tokenizer.json");
 
-/// A new folder of this name with these files.
-pub(crate) fn folder(name: &str, files: &[(&str, &str)]) -> PathBuf {
-    let dir = std::env::temp_dir().join(format!("lisa-lm-{}-{name}", std::process::id()));
-    let _ = fs::remove_dir_all(&dir);
-    fs::create_dir_all(&dir).unwrap();
+/// A new folder with these files, removed when it is dropped.
+pub(crate) fn folder(files: &[(&str, &str)]) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
     for (file, text) in files {
-        fs::write(dir.join(file), text).unwrap();
+        fs::write(dir.path().join(file), text).unwrap();
     }
     dir
 }
 
 /// The fixture's tokenizer with an end of sequence and this chat template.
-pub(crate) fn tokenizer(name: &str, template: &str) -> Tokenizer {
+pub(crate) fn tokenizer(template: &str) -> Tokenizer {
     let config = serde_json::json!({"eos_token": "<|endoftext|>", "chat_template": template});
     let files = [
         ("tokenizer.json", TOKENIZER),
         ("tokenizer_config.json", &config.to_string()),
     ];
-    Tokenizer::from_dir(folder(name, &files)).unwrap()
+    Tokenizer::from_dir(folder(&files).path()).unwrap()
 }

@@ -8,7 +8,7 @@ use lisa_lm::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::run::input_of;
+use crate::step::input_of;
 
 /// The result of an evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

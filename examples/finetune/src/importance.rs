@@ -9,12 +9,13 @@ use burn::module::Module;
 use burn::tensor::Device;
 use clap::{Args, ValueEnum};
 use lisa::{Importance, NormTracker, WeightNorms};
-use lisa_lm::{BatchOptions, Batches, Checkpoint, Tokenizer};
+use lisa_lm::{Checkpoint, Tokenizer};
 
+use crate::data::{batches, read};
 use crate::method::Trainer;
 use crate::plot;
-use crate::run::{Work, accumulate, dtype_of, read};
-use crate::settings::{Flags, Method, Settings};
+use crate::settings::{Dtype, Flags, Method, Settings};
+use crate::step::{Work, accumulate};
 
 /// What the norms of the LoRA run are taken of.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +64,7 @@ pub fn importance(options: &Options, device: &Device) -> Result<()> {
     flags.out = flags.out.or_else(|| Some("runs/importance".into()));
     let model = crate::hub::folder(&flags.clone().resolve(None)?.model)?;
     let checkpoint = Checkpoint::open(&model)?;
-    let settings = flags.resolve(crate::run::stored_dtype(&checkpoint))?;
+    let settings = flags.resolve(Dtype::stored(&checkpoint))?;
     ensure!(
         settings.steps > 0,
         "--steps is 0; the norms are means over a run, give at least 1"
@@ -116,19 +117,10 @@ fn probe(
     let data = read(settings, tokenizer, checkpoint)?;
     device.seed(settings.seed);
     let training = device.clone().autodiff();
-    let base = checkpoint.load(&training, Some(dtype_of(settings.dtype)))?;
+    let base = checkpoint.load(&training, Some(settings.dtype.into()))?;
     let mut tracker = NormTracker::new(&base, &[])?;
     let (mut trainer, mut model) = Trainer::new(settings, base.clone())?;
-    let mut batches = Batches::new(
-        data.train,
-        BatchOptions {
-            batch_size: settings.batch_size,
-            pack_to: settings.pack.then_some(settings.max_length),
-            shuffle: true,
-            seed: settings.seed,
-            pad_id: tokenizer.pad_id(),
-        },
-    )?;
+    let mut batches = batches(settings, tokenizer, data.train)?;
     let bar = crate::progress::bar(settings.steps as u64, 0);
     for step in 0..settings.steps as u64 {
         let lr = settings.learning_rate(step, settings.steps as u64);

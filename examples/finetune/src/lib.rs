@@ -1,11 +1,12 @@
 //! Fine-tuning of a Hugging Face checkpoint: what the example's programs share.
 //!
-//! Reads from top to bottom: `settings` (what is asked), `run` (the job), `method` (LISA, full,
-//! LoRA), `importance`, `evaluate`, `checkpoints`, `metrics`, `plot`; `report` and `progress` are what a terminal
-//! shows; `corpus` makes the bundled data.
+//! Reads from top to bottom: `settings` (what is asked), `run` (the job), `data` (examples to batches), `step`
+//! (a batch to gradients), `method` (LISA, full, LoRA), `importance`, `evaluate`, `checkpoints`, `metrics`,
+//! `plot`; `report` and `progress` are what a terminal shows; `corpus` makes the bundled data.
 
 pub mod checkpoints;
 pub mod corpus;
+mod data;
 pub mod evaluate;
 pub mod hub;
 pub mod importance;
@@ -18,3 +19,4 @@ pub mod progress;
 pub mod report;
 pub mod run;
 pub mod settings;
+pub mod step;

@@ -3,13 +3,13 @@
 
 use anyhow::{Context, Result};
 use burn::module::ParamGroup;
-use burn::tensor::{Device, FloatDType};
+use burn::tensor::Device;
 use lisa::{FrozenWeights, LisaConfig, Planned, Recompute, plan_for, plan_lora};
 use lisa_lm::{CausalLm, ModelConfig};
 
 use crate::method::lisa_config;
 use crate::metrics::show;
-use crate::settings::{Dtype, Method, Settings};
+use crate::settings::{Method, Settings};
 
 /// What the run that is asked for needs on its device, in words; no row has more than `longest`
 /// tokens.
@@ -148,11 +148,7 @@ fn planned(settings: &Settings, device: &Device) -> Planned {
     Planned {
         batch: settings.batch_size,
         sequence: settings.max_length,
-        dtype: match settings.dtype {
-            Dtype::F32 => FloatDType::F32,
-            Dtype::Bf16 => FloatDType::BF16,
-            Dtype::F16 => FloatDType::F16,
-        },
+        dtype: settings.dtype.into(),
         flex: device.memory_pool_usage().is_none(),
         lowest_active: 0,
         recompute: settings.recomputation(),

@@ -6,22 +6,18 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use burn::module::Module;
-use burn::optim::{GradientsAccumulator, GradientsParams};
-use burn::tensor::{Device, FloatDType, Int, Tensor};
-use lisa::Pass;
-use lisa_lm::{
-    Batch, BatchOptions, Batches, CausalLm, Checkpoint, EncodeOptions, Encoded, Example, Input,
-    LossOn, OnBadLine, Position, SaveOptions, Tokenizer, encode_examples_with, read_examples,
-    write_atomically,
-};
+use burn::tensor::{Device, FloatDType};
+use lisa_lm::{CausalLm, Checkpoint, SaveOptions, Tokenizer, write_atomically};
 use serde_json::json;
 
 use crate::checkpoints::{self, State};
+use crate::data;
 use crate::evaluate::{Evaluate, Evaluation, held_out_loss};
 use crate::method::Trainer;
 use crate::metrics::{Line, Metrics, memory_bytes, peak_bytes, show};
 use crate::progress::{Slow, bar};
-use crate::settings::{Dtype, Flags, Method, Settings};
+use crate::settings::{Dtype, Flags, Method};
+use crate::step::{Work, accumulate, finite, forward, origin};
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,40 +42,6 @@ pub enum Start {
 /// After so many bad batches in a row a run stops, whatever it was told.
 const MOST_SKIPPED: usize = 10;
 
-/// A run's data, as examples and as tokens.
-pub(crate) struct Data {
-    pub(crate) train: Vec<Encoded>,
-    held_out: Vec<Encoded>,
-    held_out_examples: Vec<Example>,
-    in_words: String,
-}
-
-impl Data {
-    /// The most tokens of a row.
-    fn longest(&self, settings: &Settings) -> usize {
-        let longest = self.train.iter().map(|example| example.ids.len()).max();
-        if settings.pack {
-            settings.max_length
-        } else {
-            longest.unwrap_or(settings.max_length)
-        }
-    }
-
-    /// How many tokens there are, and how many so many batches see.
-    fn describe(&self, batches: &Batches, number: u64) {
-        println!("{}", self.in_words);
-        let tokens: usize = self.train.iter().map(|example| example.ids.len()).sum();
-        let epochs = number as f64 / batches.per_epoch().max(1) as f64;
-        println!(
-            "{} rows, {} batches an epoch; {number} batches see the data {epochs:.2} times, \
-             about {:.0} tokens",
-            batches.rows(),
-            batches.per_epoch(),
-            tokens as f64 * epochs
-        );
-    }
-}
-
 /// Runs the job. `stop` set at any time ends it after the step in hand, with a checkpoint.
 pub fn run(flags: Flags, start: Start, device: &Device, stop: &AtomicBool) -> Result<Outcome> {
     job(flags, start, device, Some(stop))
@@ -102,9 +64,9 @@ fn job(flags: Flags, start: Start, device: &Device, stop: Option<&AtomicBool>) -
     };
     let model_dir = crate::hub::folder(&flags.clone().resolve(None)?.model)?;
     let checkpoint = Checkpoint::open(&model_dir)?;
-    let settings = flags.resolve(stored_dtype(&checkpoint))?;
+    let settings = flags.resolve(Dtype::stored(&checkpoint))?;
     ensure!(
-        device.supports_dtype(dtype_of(settings.dtype)),
+        device.supports_dtype(FloatDType::from(settings.dtype)),
         "{} does not compute in {:?}; give another type by --dtype",
         device_name(device),
         settings.dtype
@@ -129,11 +91,11 @@ fn job(flags: Flags, start: Start, device: &Device, stop: Option<&AtomicBool>) -
 
     // 1. Tokens and weights.
     let tokenizer = Tokenizer::from_dir(&model_dir)?;
-    let data = read(&settings, &tokenizer, &checkpoint)?;
+    let data = data::read(&settings, &tokenizer, &checkpoint)?;
     device.seed(settings.seed);
     let training_device = device.clone().autodiff();
     let slow = Slow::bytes("reading the weights");
-    let dtype = Some(dtype_of(settings.dtype));
+    let dtype = Some(FloatDType::from(settings.dtype));
     let model = checkpoint.load_with(&training_device, dtype, move |done, all| {
         slow.set(done, all);
     })?;
@@ -150,16 +112,7 @@ fn job(flags: Flags, start: Start, device: &Device, stop: Option<&AtomicBool>) -
 
     // 2. The method, and where a resumed run stands.
     let (trainer, model) = Trainer::new(&settings, model)?;
-    let mut batches = Batches::new(
-        data.train.clone(),
-        BatchOptions {
-            batch_size: settings.batch_size,
-            pack_to: settings.pack.then_some(settings.max_length),
-            shuffle: true,
-            seed: settings.seed,
-            pad_id: tokenizer.pad_id(),
-        },
-    )?;
+    let mut batches = data::batches(&settings, &tokenizer, data.train.clone())?;
     let steps = match settings.steps {
         0 => {
             let batches = settings.epochs * batches.per_epoch() as f64;
@@ -357,145 +310,6 @@ fn job(flags: Flags, start: Start, device: &Device, stop: Option<&AtomicBool>) -
     Ok(Outcome::Finished)
 }
 
-/// Where a step's first batch stands, and how its first row begins, so that it can be found.
-fn origin(batches: &mut Batches, at: Position, tokenizer: &Tokenizer) -> Result<String> {
-    let now = Batches::position(batches);
-    batches.seek(at);
-    let batch = batches.next_batch();
-    batches.seek(now);
-    let row = batch.rows().first().map_or(&[][..], |row| &row.tokens);
-    let text = tokenizer.decode(row, true)?;
-    let start: String = text.trim().chars().take(80).collect();
-    let (index, epoch) = (at.index + 1, at.epoch + 1);
-    Ok(format!(
-        "batch {index} of epoch {epoch}, whose first row begins `{}`",
-        start.replace('\n', " / ")
-    ))
-}
-
-/// Whether a step's loss and gradients are numbers.
-fn finite(step: u64, loss: f64, trainer: &Trainer, model: &CausalLm, work: &Work) -> Result<()> {
-    if let Work::Gradients(grads) = work {
-        trainer.check(model, grads)?;
-    }
-    anyhow::ensure!(loss.is_finite(), "the loss of step {step} is {loss}");
-    Ok(())
-}
-
-/// The batch as the model takes it, with its targets.
-#[must_use]
-pub fn input_of(batch: &Batch, device: &Device) -> (Input, Tensor<2, Int>) {
-    let tensors = batch.to_tensors(device);
-    let targets = tensors.targets.clone();
-    (Input::from(tensors), targets)
-}
-
-/// What is left of a step behind its forward pass.
-pub(crate) enum Work {
-    /// The update.
-    Gradients(GradientsParams),
-    /// The backward pass, in which each layer is updated.
-    Pass(Box<Pass<CausalLm>>),
-}
-
-/// The forward pass of one batch, its loss, and how many tokens it saw.
-fn forward(
-    model: &CausalLm,
-    batches: &mut Batches,
-    settings: &Settings,
-    device: &Device,
-) -> (Work, f64, usize) {
-    let batch = batches.next_batch();
-    let pass = settings
-        .recomputation()
-        .forward(model, &batch.to_tensors(device));
-    let loss = f64::from(pass.loss().into_scalar::<f32>());
-    (Work::Pass(Box::new(pass)), loss, batch.tokens())
-}
-
-/// Gradients of one optimizer step, its mean loss, and how many tokens it saw. Each target counts
-/// the same, in whichever batch of the step it is.
-pub(crate) fn accumulate(
-    model: &CausalLm,
-    batches: &mut Batches,
-    settings: &Settings,
-    device: &Device,
-) -> (Work, f64, usize) {
-    let times = settings.accumulation;
-    let group: Vec<Batch> = (0..times).map(|_| batches.next_batch()).collect();
-    let targets: usize = group.iter().map(Batch::trained).sum();
-    let mut accumulator = GradientsAccumulator::new();
-    let (mut mean, mut tokens) = (0.0, 0);
-    for batch in &group {
-        let share = batch.trained() as f64 / targets.max(1) as f64;
-        let (grads, value) = if settings.recompute > 0 {
-            let plan = settings.recomputation();
-            let pass = plan.forward(model, &batch.to_tensors(device));
-            let value = pass.loss().into_scalar::<f32>();
-            (pass.scale(share).backward(model), value)
-        } else {
-            let (input, labels) = input_of(batch, device);
-            let loss = model.next_token_loss(&input, labels);
-            let value = loss.clone().into_scalar::<f32>();
-            let grads = (loss * share).backward();
-            (GradientsParams::from_grads(grads, model), value)
-        };
-        mean += f64::from(value) * share;
-        tokens += batch.tokens();
-        if times == 1 {
-            return (Work::Gradients(grads), mean, tokens);
-        }
-        accumulator.accumulate(model, grads);
-    }
-    (Work::Gradients(accumulator.grads()), mean, tokens)
-}
-
-pub(crate) fn read(
-    settings: &Settings,
-    tokenizer: &Tokenizer,
-    checkpoint: &Checkpoint,
-) -> Result<Data> {
-    let longest = checkpoint.config().max_positions();
-    let options = EncodeOptions {
-        max_length: settings.max_length.min(longest),
-        loss_on: if settings.loss_on_all {
-            LossOn::All
-        } else {
-            LossOn::Answer
-        },
-    };
-    let on_bad = if settings.skip_bad_lines {
-        OnBadLine::Skip
-    } else {
-        OnBadLine::Stop
-    };
-    let train = read_examples(&settings.data, on_bad)?.examples;
-    let (train, held_out) = if settings.validation.as_os_str().is_empty() {
-        lisa_lm::split(train, settings.validation_split, settings.seed)?
-    } else {
-        (train, read_examples(&settings.validation, on_bad)?.examples)
-    };
-    if held_out.is_empty() {
-        bail!("no example is held out; give --validation FILE or --validation-split above 0");
-    }
-    let encode = |examples: &[Example]| {
-        let (bar, all) = (Slow::items("tokenizing"), examples.len() as u64);
-        encode_examples_with(examples, tokenizer, options, |done| {
-            bar.set(done as u64, all);
-        })
-    };
-    let train = encode(&train)?;
-    log::info!("training: {train}");
-    let held = encode(&held_out)?;
-    log::info!("held out: {held}");
-    Ok(Data {
-        in_words: format!("training: {train}\nheld out: {held}"),
-        train: train.examples,
-        held_out_examples: held.sources.iter().map(|&i| held_out[i].clone()).collect(),
-        held_out: held.examples,
-    })
-}
-
 fn evaluation(
     when: &str,
     evaluate: &Evaluate,
@@ -508,22 +322,6 @@ fn evaluation(
     bar.finish_and_clear();
     println!("{when}: {result}");
     Ok(result)
-}
-
-pub(crate) fn stored_dtype(checkpoint: &Checkpoint) -> Option<Dtype> {
-    match checkpoint.config().common().dtype? {
-        FloatDType::BF16 => Some(Dtype::Bf16),
-        FloatDType::F16 => Some(Dtype::F16),
-        _ => Some(Dtype::F32),
-    }
-}
-
-pub(crate) fn dtype_of(dtype: Dtype) -> FloatDType {
-    match dtype {
-        Dtype::F32 => FloatDType::F32,
-        Dtype::Bf16 => FloatDType::BF16,
-        Dtype::F16 => FloatDType::F16,
-    }
 }
 
 fn device_name(device: &Device) -> String {

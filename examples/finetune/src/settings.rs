@@ -1,12 +1,16 @@
-//! What a run is asked to do: flags over the file of `--config` over defaults.
+//! What a run is asked to do: flags over the file of `--config` over defaults. Tests: `settings/tests.rs`.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use lisa::{ErrorKind, LisaError, Recompute};
 use serde::{Deserialize, Serialize};
+
+mod kinds;
+
+pub use kinds::{Dtype, Method, Moments, Order, Policy, Quantize};
 
 /// Fine-tunes a Hugging Face checkpoint on JSONL data and writes a Hugging Face checkpoint.
 ///
@@ -61,86 +65,6 @@ impl Command {
         clap_complete::generate(shell, &mut Self::command(), "finetune", &mut script);
         script
     }
-}
-
-/// Which parameters train.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Method {
-    /// A few layers at a time, drawn anew each period; embeddings, final norm and head always.
-    Lisa,
-    /// Everything.
-    Full,
-    /// Low-rank adapters on the layers' matrices, merged into the weights at the end.
-    Lora,
-}
-
-/// What draws the layers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Policy {
-    /// Exactly the wanted number of layers
-    Uniform,
-    /// Each layer by its own coin
-    Bernoulli,
-    /// Exactly the wanted number, by --importance or --probabilities
-    Weighted,
-    /// One after the other, in --order
-    Cyclic,
-    /// Exactly the wanted number, by the size of their gradients
-    Gradient,
-    /// As many as --share of the parameters allows, by the size of their gradients
-    Budget,
-    /// The layers of --fixed-layers, always
-    Fixed,
-}
-
-/// The order of `--policy cyclic`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Order {
-    /// From the first to the last
-    Ascending,
-    /// From the last to the first
-    Descending,
-    /// Anew each time all were drawn
-    Shuffled,
-}
-
-/// What happens to the moments of a layer that freezes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Moments {
-    /// They are dropped.
-    Drop,
-    /// They stay on the device.
-    Keep,
-    /// They wait in the host's memory.
-    Offload,
-}
-
-/// What the device holds of frozen layers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Quantize {
-    /// The weights themselves.
-    None,
-    /// 8-bit integers; the exact weights wait in the host's memory.
-    Int8,
-    /// 4-bit integers.
-    Int4,
-}
-
-/// The type of the weights.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Dtype {
-    /// 32 bits.
-    F32,
-    /// 16 bits with the range of 32.
-    Bf16,
-    /// 16 bits.
-    F16,
 }
 
 macro_rules! settings {
@@ -534,123 +458,4 @@ impl Settings {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn flags_win_over_the_file_and_the_file_over_defaults() {
-        let file: Flags =
-            toml::from_str("active-layers = 4\nlr = 0.5\npolicy = \"bernoulli\"").unwrap();
-        let flags = Flags {
-            lr: Some(0.25),
-            ..Flags::default()
-        };
-        let settings = flags.or(file).resolve(None).unwrap();
-        assert_eq!((settings.active_layers, settings.lr), (4, 0.25));
-        assert_eq!((settings.policy, settings.period), (Policy::Bernoulli, 10));
-    }
-
-    #[test]
-    fn an_unknown_key_in_the_file_is_refused_by_name() {
-        let error = toml::from_str::<Flags>("active-layer = 4")
-            .unwrap_err()
-            .to_string();
-        assert!(error.contains("active-layer"), "{error}");
-    }
-
-    #[test]
-    fn a_mistake_in_the_file_is_shown_where_it_stands() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("run.toml");
-        std::fs::write(&path, "lr = 0.1\n\nperiod = \"ten\"\n").unwrap();
-        let error = Flags::from_toml(&path).unwrap_err();
-        let place = error.downcast_ref::<LisaError>().unwrap().place().cloned();
-        assert_eq!(place.unwrap().to_string(), format!("{}:3", path.display()));
-        assert!(format!("{error:#}").contains("invalid type: string \"ten\""));
-    }
-
-    #[test]
-    fn the_help_says_each_default_and_it_is_the_default() {
-        let wanted = Flags::default().resolve(None).unwrap();
-        let mut command = Command::command();
-        command.build();
-        let mut checked = 0;
-        for argument in command.get_arguments() {
-            let name = argument.get_long().unwrap();
-            let help = argument.get_help().unwrap().to_string();
-            let in_words = ["model", "data", "dtype"].contains(&name);
-            let Some((_, default)) = help.split_once("[default: ") else {
-                // Switches are off and lists empty; what is no setting has no default.
-                let takes = argument.get_num_args().is_some_and(|n| n.min_values() > 0);
-                let none = [
-                    "config",
-                    "budget",
-                    "validation",
-                    "freeze",
-                    "importance",
-                    "probabilities",
-                    "fixed-layers",
-                    "split",
-                ];
-                assert!(!takes || none.contains(&name), "--{name} names no default");
-                continue;
-            };
-            if in_words {
-                continue;
-            }
-            let value = default.trim_end_matches(']');
-            let line = ["finetune".to_owned(), format!("--{name}={value}")];
-            let given = Command::try_parse_from(line).unwrap().flags;
-            assert_ne!(given, Flags::default(), "--{name}");
-            assert_eq!(given.resolve(None).unwrap(), wanted, "--{name}");
-            checked += 1;
-        }
-        assert!(checked > 20);
-    }
-
-    #[test]
-    fn every_option_stands_under_a_heading() {
-        for argument in Command::command().get_arguments() {
-            let name = argument.get_id();
-            assert!(argument.get_help_heading().is_some(), "{name}");
-        }
-    }
-
-    #[test]
-    fn completions_know_the_flags_and_their_values() {
-        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish, Shell::PowerShell] {
-            let script = String::from_utf8(Command::completions(shell)).unwrap();
-            for word in ["active-layers", "bernoulli", "dry-run"] {
-                assert!(script.contains(word), "{shell}: {word}");
-            }
-        }
-    }
-
-    #[test]
-    fn settings_survive_their_file() {
-        let flags = Flags {
-            model: Some("somewhere".into()),
-            ..Flags::default()
-        };
-        let settings = flags.resolve(Some(Dtype::Bf16)).unwrap();
-        assert_eq!(settings.dtype, Dtype::Bf16);
-        let text = serde_json::to_string(&settings.to_flags()).unwrap();
-        let back: Flags = serde_json::from_str(&text).unwrap();
-        assert_eq!(back.resolve(None).unwrap(), settings);
-        assert_eq!(settings.differs(&settings), None);
-        let mut other = settings.clone();
-        other.period = 3;
-        let message = settings.differs(&other).unwrap();
-        assert_eq!(message, "--period is 10 and the checkpoint was made with 3");
-    }
-
-    #[test]
-    fn the_learning_rate_rises_and_falls() {
-        let mut settings = Flags::default().resolve(None).unwrap();
-        (settings.lr, settings.warmup, settings.min_lr) = (1.0, 0.1, 0.1);
-        let rate = |step| settings.learning_rate(step, 100);
-        assert!((rate(0) - 0.1).abs() < 1e-12 && (rate(9) - 1.0).abs() < 1e-12);
-        assert!((rate(10) - 1.0).abs() < 1e-12 && (rate(55) - 0.55).abs() < 1e-9);
-        assert!((rate(100) - 0.1).abs() < 1e-12);
-    }
-}
+mod tests;

@@ -96,29 +96,23 @@ fn a_line_that_cannot_be_used_says_why() {
 
 #[test]
 fn a_folder_is_read_in_the_order_of_its_names() {
-    let dir = folder(
-        "data_folder",
-        &[
-            ("b.jsonl", "{\"text\": \"3\"}"),
-            (
-                "a.jsonl",
-                "\u{feff}{\"text\": \"1\"}\r\n\n{\"text\": \"2\"}\n",
-            ),
-            ("notes.txt", "not data"),
-        ],
-    );
-    let read = read_examples(&dir, OnBadLine::Stop).unwrap();
+    let dir = folder(&[
+        ("b.jsonl", "{\"text\": \"3\"}"),
+        (
+            "a.jsonl",
+            "\u{feff}{\"text\": \"1\"}\r\n\n{\"text\": \"2\"}\n",
+        ),
+        ("notes.txt", "not data"),
+    ]);
+    let read = read_examples(dir.path(), OnBadLine::Stop).unwrap();
     let texts: Vec<_> = read.examples.into_iter().map(|e| e.content).collect();
     assert_eq!(texts, ["1", "2", "3"].map(|t| Content::Text(t.to_owned())));
 }
 
 #[test]
 fn a_bad_line_stops_with_its_place_or_is_skipped_and_counted() {
-    let dir = folder(
-        "data_bad",
-        &[("x.jsonl", "{\"text\": \"1\"}\n{\"text\": 2}\n\n{}\n")],
-    );
-    let file = dir.join("x.jsonl");
+    let dir = folder(&[("x.jsonl", "{\"text\": \"1\"}\n{\"text\": 2}\n\n{}\n")]);
+    let file = dir.path().join("x.jsonl");
     let error = read_examples(&file, OnBadLine::Stop).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Data);
     let expected = format!("{}, line 2: `text` is a number", file.display());
@@ -134,23 +128,23 @@ fn a_bad_line_stops_with_its_place_or_is_skipped_and_counted() {
 
 #[test]
 fn bytes_that_are_not_utf8_are_a_bad_line() {
-    let dir = folder("data_utf8", &[]);
+    let dir = folder(&[]);
     fs::write(
-        dir.join("x.jsonl"),
+        dir.path().join("x.jsonl"),
         b"{\"text\": \"1\"}\n{\"text\": \"\xff\"}",
     )
     .unwrap();
-    let error = read_examples(&dir, OnBadLine::Stop).unwrap_err();
+    let error = read_examples(dir.path(), OnBadLine::Stop).unwrap_err();
     assert!(error.message().contains("line 2: not UTF-8"), "{error}");
 }
 
 #[test]
 fn nothing_to_read_is_an_error_that_names_the_path() {
-    let dir = folder("data_empty", &[("x.jsonl", "\n")]);
+    let (dir, other) = (folder(&[("x.jsonl", "\n")]), folder(&[("a.json", "{}")]));
     for (path, kind) in [
-        (dir.join("missing.jsonl"), ErrorKind::Io),
-        (dir.join("x.jsonl"), ErrorKind::Data),
-        (folder("data_none", &[("a.json", "{}")]), ErrorKind::Data),
+        (dir.path().join("missing.jsonl"), ErrorKind::Io),
+        (dir.path().join("x.jsonl"), ErrorKind::Data),
+        (other.path().to_owned(), ErrorKind::Data),
     ] {
         let error = read_examples(&path, OnBadLine::Stop).unwrap_err();
         assert_eq!(error.kind(), kind);
@@ -189,8 +183,8 @@ fn keys_by_the_thousand_are_not_all_said() {
 #[cfg(unix)]
 #[test]
 fn data_that_is_a_pipe_or_a_device_is_refused() {
-    let dir = folder("data_pipe", &[]);
-    let pipe = dir.join("x.jsonl");
+    let dir = folder(&[]);
+    let pipe = dir.path().join("x.jsonl");
     let made = std::process::Command::new("mkfifo").arg(&pipe).status();
     assert!(made.unwrap().success());
     for path in [pipe.as_path(), Path::new("/dev/zero")] {
@@ -201,5 +195,5 @@ fn data_that_is_a_pipe_or_a_device_is_refused() {
         );
     }
     // In a folder it is passed over.
-    assert!(read_examples(&dir, OnBadLine::Stop).is_err());
+    assert!(read_examples(dir.path(), OnBadLine::Stop).is_err());
 }

@@ -21,7 +21,7 @@ const X: i64 = IGNORED;
 
 #[test]
 fn in_a_chat_the_answer_and_its_end_are_trained() {
-    let tokenizer = tokenizer("encode_chat", TURNS);
+    let tokenizer = tokenizer(TURNS);
     let example = chat(&[("user", "hi"), ("assistant", "hello")]);
     let encoded = encode_example(&example, &tokenizer, LossOn::Answer).unwrap();
     assert_eq!(encoded.ids, [1, 74, 75, 2, 273, 78, 350, 0]);
@@ -33,7 +33,7 @@ fn in_a_chat_the_answer_and_its_end_are_trained() {
 
 #[test]
 fn in_a_chat_of_many_turns_every_answer_is_trained() {
-    let tokenizer = tokenizer("encode_turns", TURNS);
+    let tokenizer = tokenizer(TURNS);
     let example = chat(&[
         ("user", "hi"),
         ("assistant", "hi"),
@@ -55,7 +55,7 @@ fn in_a_chat_of_many_turns_every_answer_is_trained() {
 
 #[test]
 fn by_a_flag_every_token_is_trained() {
-    let tokenizer = tokenizer("encode_all", TURNS);
+    let tokenizer = tokenizer(TURNS);
     let example = chat(&[("user", "hi"), ("assistant", "hello")]);
     let encoded = encode_example(&example, &tokenizer, LossOn::All).unwrap();
     assert_eq!(
@@ -66,7 +66,7 @@ fn by_a_flag_every_token_is_trained() {
 
 #[test]
 fn a_pair_is_joined_as_it_stands_and_ends() {
-    let tokenizer = tokenizer("encode_pair", TURNS);
+    let tokenizer = tokenizer(TURNS);
     let example = Example {
         content: Content::Pair {
             prompt: "Hello,".to_owned(),
@@ -83,7 +83,7 @@ fn a_pair_is_joined_as_it_stands_and_ends() {
 
 #[test]
 fn a_token_across_the_border_belongs_to_the_answer() {
-    let tokenizer = tokenizer("encode_border", TURNS);
+    let tokenizer = tokenizer(TURNS);
     // "lo" is one token (350), and the border runs through it.
     let example = Example {
         content: Content::Pair {
@@ -99,7 +99,7 @@ fn a_token_across_the_border_belongs_to_the_answer() {
 
 #[test]
 fn letters_of_several_bytes_do_not_shift_the_border() {
-    let tokenizer = tokenizer("encode_bytes", TURNS);
+    let tokenizer = tokenizer(TURNS);
     let example = chat(&[("user", "é🙂"), ("assistant", "é")]);
     let encoded = encode_example(&example, &tokenizer, LossOn::Answer).unwrap();
     let answer: Vec<u32> = (encoded.ids.iter().zip(&encoded.labels))
@@ -111,7 +111,7 @@ fn letters_of_several_bytes_do_not_shift_the_border() {
 
 #[test]
 fn a_text_is_trained_whole_and_ends_once() {
-    let tokenizer = tokenizer("encode_text", TURNS);
+    let tokenizer = tokenizer(TURNS);
     for text in ["hello", "hello<|endoftext|>"] {
         let example = Example {
             content: Content::Text(text.to_owned()),
@@ -125,7 +125,7 @@ fn a_text_is_trained_whole_and_ends_once() {
 
 #[test]
 fn the_default_template_hands_over_before_the_space() {
-    let tokenizer = tokenizer("encode_default", crate::chat::DEFAULT_TEMPLATE);
+    let tokenizer = tokenizer(crate::chat::DEFAULT_TEMPLATE);
     let example = chat(&[("user", "Hello"), ("assistant", "world")]);
     let encoded = encode_example(&example, &tokenizer, LossOn::Answer).unwrap();
     let prompt = encode_prompt(&example, &tokenizer).unwrap().unwrap();
@@ -142,7 +142,7 @@ fn the_default_template_hands_over_before_the_space() {
 #[test]
 fn a_longer_prompt_for_generation_is_tolerated() {
     let template = TURNS.replace("%}<|assistant|>{% endif", "%}<|assistant|>think{% endif");
-    let tokenizer = tokenizer("encode_longer", &template);
+    let tokenizer = tokenizer(&template);
     let example = chat(&[("user", "hi"), ("assistant", "hello")]);
     let encoded = encode_example(&example, &tokenizer, LossOn::Answer).unwrap();
     assert_eq!(encoded.labels, [X, X, X, 2, 273, 78, 350, 0]);
@@ -151,7 +151,7 @@ fn a_longer_prompt_for_generation_is_tolerated() {
 #[test]
 fn a_template_that_rewrites_the_past_is_refused() {
     let template = "{{ messages | length }}{% for m in messages %}{{ m.content }}{% endfor %}";
-    let tokenizer = tokenizer("encode_rewrites", template);
+    let tokenizer = tokenizer(template);
     let example = chat(&[("user", "hi"), ("assistant", "hello")]);
     let options = EncodeOptions {
         max_length: 8,
@@ -168,7 +168,7 @@ fn a_template_that_rewrites_the_past_is_refused() {
 
 #[test]
 fn a_long_example_is_cut_and_one_without_its_answer_is_dropped() {
-    let tokenizer = tokenizer("encode_cut", TURNS);
+    let tokenizer = tokenizer(TURNS);
     let short = chat(&[("user", "hi"), ("assistant", "hello")]);
     let long = chat(&[("user", "hi hi hi hi hi"), ("assistant", "hello")]);
     let options = EncodeOptions {

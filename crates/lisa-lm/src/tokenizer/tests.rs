@@ -12,8 +12,8 @@ struct Case {
 
 #[test]
 fn texts_encode_and_decode_as_in_python() {
-    let dir = folder("cases", &[("tokenizer.json", TOKENIZER)]);
-    let tokenizer = Tokenizer::from_dir(&dir).unwrap();
+    let dir = folder(&[("tokenizer.json", TOKENIZER)]);
+    let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
     let cases: Vec<Case> = serde_json::from_str(include_str!(
         "../../../../tests/fixtures/tokenizer/cases.json"
     ))
@@ -32,8 +32,8 @@ fn texts_encode_and_decode_as_in_python() {
 
 #[test]
 fn a_tokenizer_alone_has_no_ends_and_the_default_template() {
-    let dir = folder("alone", &[("tokenizer.json", TOKENIZER)]);
-    let tokenizer = Tokenizer::from_dir(&dir).unwrap();
+    let dir = folder(&[("tokenizer.json", TOKENIZER)]);
+    let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
     assert_eq!(
         (tokenizer.bos_id(), tokenizer.eos_id(), tokenizer.pad_id()),
         (None, None, 0)
@@ -47,23 +47,20 @@ fn a_tokenizer_alone_has_no_ends_and_the_default_template() {
 
 #[test]
 fn special_tokens_are_strings_or_objects_and_the_config_wins() {
-    let dir = folder(
-        "special",
-        &[
-            ("tokenizer.json", TOKENIZER),
-            (
-                "special_tokens_map.json",
-                r#"{"bos_token": "<|user|>", "eos_token": "!"}"#,
-            ),
-            (
-                "tokenizer_config.json",
-                r#"{"eos_token": {"content": "<|endoftext|>", "lstrip": false}, "pad_token": null}"#,
-            ),
-            ("generation_config.json", r#"{"eos_token_id": [0, 2]}"#),
-            ("config.json", r#"{"eos_token_id": 1}"#),
-        ],
-    );
-    let tokenizer = Tokenizer::from_dir(&dir).unwrap();
+    let dir = folder(&[
+        ("tokenizer.json", TOKENIZER),
+        (
+            "special_tokens_map.json",
+            r#"{"bos_token": "<|user|>", "eos_token": "!"}"#,
+        ),
+        (
+            "tokenizer_config.json",
+            r#"{"eos_token": {"content": "<|endoftext|>", "lstrip": false}, "pad_token": null}"#,
+        ),
+        ("generation_config.json", r#"{"eos_token_id": [0, 2]}"#),
+        ("config.json", r#"{"eos_token_id": 1}"#),
+    ]);
+    let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
     assert_eq!(tokenizer.bos_id(), Some(1));
     assert_eq!(tokenizer.eos_ids(), [0, 2, 1]);
     assert_eq!(tokenizer.pad_id(), 0);
@@ -76,18 +73,18 @@ fn a_template_comes_from_its_file_then_from_the_config_by_name() {
         ("tokenizer.json", TOKENIZER),
         ("tokenizer_config.json", named),
     ];
-    let source = |name, files: &[(&str, &str)]| {
-        let tokenizer = Tokenizer::from_dir(folder(name, files)).unwrap();
+    let source = |files: &[(&str, &str)]| {
+        let tokenizer = Tokenizer::from_dir(folder(files).path()).unwrap();
         tokenizer.chat_template().source().to_owned()
     };
-    assert_eq!(source("named", &files), "D");
+    assert_eq!(source(&files), "D");
     let string = [
         files[0],
         ("tokenizer_config.json", r#"{"chat_template": "S"}"#),
     ];
-    assert_eq!(source("string", &string), "S");
+    assert_eq!(source(&string), "S");
     let file = [files[0], files[1], ("chat_template.jinja", "F")];
-    assert_eq!(source("file", &file), "F");
+    assert_eq!(source(&file), "F");
 }
 
 #[test]
@@ -129,7 +126,7 @@ fn what_is_wrong_with_a_folder_is_named() {
         ),
     ];
     for (name, files, expected) in cases {
-        let error = Tokenizer::from_dir(folder(&format!("wrong_{name}"), files)).unwrap_err();
+        let error = Tokenizer::from_dir(folder(files).path()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Tokenizer, "{error}");
         assert!(error.message().contains(expected), "{name}: {error}");
     }
@@ -141,7 +138,7 @@ fn stored_padding_and_truncation_are_turned_off() {
     json["truncation"] = serde_json::json!({
         "direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0
     });
-    let dir = folder("truncating", &[("tokenizer.json", &json.to_string())]);
-    let tokenizer = Tokenizer::from_dir(dir).unwrap();
+    let dir = folder(&[("tokenizer.json", &json.to_string())]);
+    let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
     assert_eq!(tokenizer.encode("Hello, world!").unwrap().len(), 9);
 }

@@ -8,7 +8,7 @@ use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Tensor};
 use cpu_time::ProcessTime;
 use finetune::evaluate::held_out_loss;
-use finetune::run::input_of;
+use finetune::step::input_of;
 use lisa::{
     BudgetConfig, CyclicOrder, GradientConfig, Importance, Lisa, LisaConfig, NormTracker,
     PolicyConfig, WeightNorms,
