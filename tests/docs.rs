@@ -235,3 +235,81 @@ fn the_libraries_bring_no_backend() {
         }
     }
 }
+
+/// The sources of the libraries without their tests.
+fn library_sources() -> Vec<(String, String)> {
+    let files = files(&root().join("crates"), "rs").into_iter();
+    let named = files.map(|path| {
+        let text = fs::read_to_string(&path).unwrap();
+        let path = path.strip_prefix(root()).unwrap();
+        (path.display().to_string(), text)
+    });
+    named.filter(|(name, _)| !name.contains("tests")).collect()
+}
+
+/// The code of all examples: in the comments of the sources, and on the pages that are compiled.
+fn example_code() -> String {
+    let mut code = String::new();
+    for (_, text) in library_sources() {
+        let docs = text.lines().map(str::trim_start);
+        let docs = docs.filter_map(|l| l.strip_prefix("///").or_else(|| l.strip_prefix("//!")));
+        let docs: Vec<&str> = docs.collect();
+        let blocks = docs.split(|line| line.trim_start().starts_with("```"));
+        for line in blocks.skip(1).step_by(2).flatten() {
+            code.push_str(line);
+            code.push('\n');
+        }
+    }
+    for page in pages() {
+        for block in read(&page).split("```rust").skip(1) {
+            code.push_str(block.split("```").next().unwrap());
+        }
+    }
+    code
+}
+
+/// Every `pub` is reachable: the lint `unreachable_pub` is on.
+#[test]
+fn every_public_type_and_function_has_a_running_example() {
+    let code = example_code();
+    let calls = |name: &str| {
+        let mut places = code.match_indices(name);
+        places.any(|(at, _)| {
+            let before = code[..at].chars().next_back();
+            let whole = before.is_none_or(|c| !c.is_alphanumeric() && c != '_');
+            let after = &code[at + name.len()..];
+            whole && (after.starts_with('(') || after.starts_with("::<"))
+        })
+    };
+    let (mut types, mut functions) = (0, 0);
+    for (file, text) in library_sources() {
+        let lines: Vec<&str> = text.lines().collect();
+        for (index, line) in lines.iter().enumerate() {
+            let Some(item) = line.trim_start().strip_prefix("pub ") else {
+                continue;
+            };
+            let item = item
+                .strip_prefix("const fn")
+                .map_or(item, |_| &item["const ".len()..]);
+            let mut words = item.split(|c: char| !c.is_alphanumeric() && c != '_');
+            let (kind, name) = (words.next().unwrap(), words.next().unwrap_or_default());
+            let above = lines[..index].iter().rev().map(|line| line.trim_start());
+            let mut above = above.take_while(|l| l.starts_with("///") || l.starts_with("#["));
+            let own = above.any(|line| line.starts_with("/// ```"));
+            let shown = match kind {
+                "struct" | "enum" | "trait" | "type" => {
+                    types += 1;
+                    own
+                }
+                "fn" => {
+                    functions += 1;
+                    let free = line.starts_with("pub");
+                    own || (!free && calls(name))
+                }
+                _ => true,
+            };
+            assert!(shown, "{file}:{}: {name} has no example", index + 1);
+        }
+    }
+    assert!(types > 80 && functions > 180, "{types} {functions}");
+}

@@ -152,6 +152,27 @@ pub(crate) fn merge_heads(x: Tensor<4>) -> Tensor<3> {
 }
 
 /// The attention of a Llama layer.
+///
+/// # Example
+///
+/// ```
+/// # use burn::tensor::Device;
+/// use lisa_lm::{CausalLm, LlamaConfig, LlamaKind, ModelConfig};
+///
+/// # let device = Device::default();
+/// // Four heads of width 16, and a head of keys and values for every two of them.
+/// let config = LlamaConfig {
+///     kind: LlamaKind::Qwen3, head_dim: 16, num_key_value_heads: 2,
+///     ..LlamaConfig::new(64, 32, 1, 4)
+/// };
+/// let model = ModelConfig::Llama(config).init(&device)?;
+/// let CausalLm::Llama(llama) = &model else { panic!("not a Llama") };
+/// let attention = &llama.model.layers[0].self_attn;
+/// let (q, k) = (attention.q_proj.weight.dims(), attention.k_proj.weight.dims());
+/// assert_eq!((q, k), ([32, 4 * 16], [32, 2 * 16]));
+/// assert_eq!(attention.q_norm.as_ref().map(|norm| norm.gamma.dims()), Some([16]));
+/// # Ok::<(), lisa::LisaError>(())
+/// ```
 #[derive(Module, Debug)]
 pub struct LlamaAttention {
     /// Queries: `hidden` to `heads * head_dim`.

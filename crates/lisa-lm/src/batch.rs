@@ -9,6 +9,21 @@ use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 use crate::encode::{Encoded, IGNORED};
 
 /// One row of a batch before padding: one or more examples.
+///
+/// # Example
+///
+/// ```
+/// use lisa_lm::{Encoded, IGNORED, Row};
+///
+/// // A prompt of one token with an answer of two, and a text.
+/// let answered = Encoded { ids: vec![5, 6, 7], labels: vec![IGNORED, 6, 7] };
+/// let text = Encoded::all_trained(vec![8, 9]);
+/// let row = Row::new([&answered, &text]);
+/// assert_eq!(row.tokens, [5, 6, 7, 8, 9]);
+/// assert_eq!(row.targets, [6, 7, IGNORED, 9, IGNORED]);
+/// assert_eq!(row.segments, [0, 0, 0, 1, 1]);
+/// assert_eq!(row.positions, [0, 1, 2, 0, 1]);
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Row {
     /// The token ids.
@@ -39,6 +54,22 @@ impl Row {
 }
 
 /// Rows padded on the right to the length of the longest.
+///
+/// # Example
+///
+/// ```
+/// use burn::tensor::Device;
+/// use lisa_lm::{Batch, Encoded, IGNORED, Row};
+///
+/// let [long, short] = [vec![5, 6, 7], vec![8, 9]].map(Encoded::all_trained);
+/// let batch = Batch::collate(vec![Row::new([&long]), Row::new([&short])], 0);
+/// assert_eq!(batch.shape(), [2, 3]);
+/// assert_eq!(batch.lengths(), [3, 2]);
+/// assert_eq!(batch.rows()[1].tokens, [8, 9, 0]);
+/// assert_eq!(batch.rows()[1].targets, [9, IGNORED, IGNORED]);
+/// assert_eq!((batch.tokens(), batch.trained()), (5, 3));
+/// assert_eq!(batch.to_tensors(&Device::default()).tokens.dims(), [2, 3]);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
     rows: Vec<Row>,
@@ -130,6 +161,28 @@ fn widen(values: &[u32]) -> Vec<i64> {
 }
 
 /// A batch as tensors, each `[b, s]`.
+///
+/// # Example
+///
+/// ```
+/// use burn::tensor::Device;
+/// use lisa_lm::{Batch, Encoded, Input, Row};
+/// # use lisa_lm::{LlamaConfig, ModelConfig};
+///
+/// # let device = Device::default();
+/// # device.seed(0);
+/// # let model = ModelConfig::Llama(LlamaConfig::new(64, 16, 2, 2)).init(&device)?;
+/// let rows = [vec![5, 6, 7], vec![8, 9]].map(|ids| Row::new([&Encoded::all_trained(ids)]));
+/// let tensors = Batch::collate(rows.into(), 0).to_tensors(&device);
+/// assert_eq!(tensors.targets.dims(), [2, 3]);
+/// assert!(tensors.padding.is_some() && tensors.segments.is_none());
+///
+/// // A new model finds all 64 tokens about as probable.
+/// let targets = tensors.targets.clone();
+/// let loss = model.next_token_loss(&Input::from(tensors), targets).into_scalar::<f32>();
+/// assert!((loss - 64f32.ln()).abs() < 0.2);
+/// # Ok::<(), lisa::LisaError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct BatchTensors {
     /// The token ids.

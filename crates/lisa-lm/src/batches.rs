@@ -15,6 +15,25 @@ use crate::order::shuffled;
 const OPEN_ROWS: usize = 512;
 
 /// How rows and batches are made.
+///
+/// # Example
+///
+/// ```
+/// use lisa_lm::{BatchOptions, Batches, Encoded};
+///
+/// let examples: Vec<_> = [5, 4, 3].map(|n| Encoded::all_trained(vec![1; n])).into();
+/// let options = BatchOptions {
+///     batch_size: 2, pack_to: None, shuffle: false, seed: 0, pad_id: 0,
+/// };
+/// let first = Batches::new(examples.clone(), options)?.next_batch();
+/// assert_eq!((first.lengths(), first.tokens()), ([5, 4].as_slice(), 9));
+///
+/// // The examples of 5 and 3 tokens share a row.
+/// let packed = BatchOptions { pack_to: Some(8), ..options };
+/// let first = Batches::new(examples, packed)?.next_batch();
+/// assert_eq!((first.lengths(), first.tokens()), ([8, 4].as_slice(), 12));
+/// # Ok::<(), lisa::LisaError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchOptions {
     /// Rows in a batch; the last batch of an epoch may have fewer.
@@ -30,6 +49,28 @@ pub struct BatchOptions {
 }
 
 /// The next batch to come.
+///
+/// # Example
+///
+/// ```
+/// use lisa_lm::{BatchOptions, Batches, Encoded, Position};
+///
+/// # let examples = (0..5).map(|id| Encoded::all_trained(vec![id; 4])).collect();
+/// # let options = BatchOptions {
+/// #     batch_size: 2, pack_to: None, shuffle: true, seed: 0, pad_id: 0,
+/// # };
+/// // Three batches an epoch, of which four were taken.
+/// let mut batches = Batches::new(examples, options)?;
+/// # let mut resumed = batches.clone();
+/// batches.by_ref().take(4).for_each(drop);
+/// let saved = serde_json::to_string(&batches.position())?;
+/// assert_eq!(saved, r#"{"epoch":1,"index":1}"#);
+///
+/// // In the run that goes on:
+/// resumed.seek(serde_json::from_str::<Position>(&saved)?);
+/// assert_eq!(resumed.next_batch(), batches.next_batch());
+/// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
     /// How many times all rows have been gone through.
@@ -50,7 +91,7 @@ pub struct Position {
 ///     batch_size: 2, pack_to: None, shuffle: true, seed: 0, pad_id: 0,
 /// };
 /// let mut batches = Batches::new(examples, options)?;
-/// assert_eq!(batches.per_epoch(), 3);
+/// assert_eq!((batches.rows(), batches.per_epoch()), (5, 3));
 /// batches.next_batch();
 ///
 /// let saved = batches.position();

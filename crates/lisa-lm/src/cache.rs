@@ -9,6 +9,27 @@ use crate::input::Input;
 use crate::model::CausalLm;
 
 /// The keys and values of all layers for what a model has read so far.
+///
+/// # Example
+///
+/// ```
+/// use burn::tensor::{Device, Int, Tensor};
+/// use lisa_lm::{Input, KvCache, LlamaConfig, ModelConfig};
+///
+/// # let device = Device::default();
+/// let model = ModelConfig::Llama(LlamaConfig::new(64, 16, 2, 2)).init(&device)?;
+/// let tokens = Tensor::<2, Int>::from_data([[1, 2, 3, 4]], &device);
+/// let mut cache = KvCache::new(&model);
+/// assert!(cache.is_empty());
+/// let _ = model.read(tokens.clone().slice_dim(1, 0..3), &mut cache);
+/// let last = model.read(tokens.clone().slice_dim(1, 3..4), &mut cache);
+/// assert_eq!((last.dims(), cache.len()), ([1, 1, 64], 4));
+///
+/// // As one pass over all four.
+/// let whole = model.forward(&Input::new(tokens)).slice_dim(1, 3..4);
+/// assert!(last.all_close(whole, Some(1e-4), Some(1e-5)));
+/// # Ok::<(), lisa::LisaError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct KvCache {
     layers: Vec<LayerCache>,

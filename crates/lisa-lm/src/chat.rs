@@ -45,6 +45,24 @@ pub const DEFAULT_TEMPLATE: &str = "{{ bos_token }}\
 {%- if add_generation_prompt %}Assistant:{% endif %}";
 
 /// One message of a chat.
+///
+/// # Example
+///
+/// ```
+/// use lisa_lm::Message;
+///
+/// let chat = [
+///     Message::new("system", "Be brief."),
+///     Message::user("Two and two?"),
+///     Message::assistant("four"),
+/// ];
+/// // As a line of training data holds it.
+/// let json = serde_json::to_string(&chat[1])?;
+/// assert_eq!(json, r#"{"role":"user","content":"Two and two?"}"#);
+/// let line = r#"[{"role": "assistant", "content": "four"}]"#;
+/// assert_eq!(serde_json::from_str::<Vec<Message>>(line)?, chat[2..]);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
     /// Who speaks: `system`, `user` or `assistant`; a template may know others.
@@ -86,6 +104,11 @@ impl Message {
 /// let chat = [Message::user("Two and two?"), Message::assistant("four")];
 /// assert_eq!(template.render(&chat, false)?, "User: Two and two?\nAssistant: four</s>\n");
 /// assert_eq!(template.render(&chat[..1], true)?, "User: Two and two?\nAssistant:");
+///
+/// let own = "{% for m in messages %}[{{ m.content }}]{% endfor %}{{ eos_token }}";
+/// let template = ChatTemplate::new(own, &special)?;
+/// assert_eq!(template.render(&chat, false)?, "[Two and two?][four]</s>");
+/// assert_eq!(template.source(), own);
 /// # Ok::<(), lisa::LisaError>(())
 /// ```
 #[derive(Clone)]

@@ -30,7 +30,7 @@ pub use save::{SaveOptions, save, save_with, write_atomically};
 /// # Example
 ///
 /// ```
-/// use burn::tensor::Device;
+/// use burn::tensor::{DType, Device, FloatDType};
 /// use lisa_lm::{Checkpoint, LlamaConfig, ModelConfig, SaveOptions, save};
 ///
 /// # let folder = tempfile::tempdir().unwrap();
@@ -39,8 +39,13 @@ pub use save::{SaveOptions, save, save_with, write_atomically};
 /// save(&model, &folder, &SaveOptions::default())?;
 ///
 /// let checkpoint = Checkpoint::open(&folder)?;
+/// assert_eq!(checkpoint.dir(), folder.path());
 /// let again = checkpoint.load(&device, None)?;
 /// assert_eq!(again.num_parameters(), model.num_parameters());
+/// // In half precision, with a word about how far it is.
+/// let told = |done: u64, all: u64| assert!(done <= all);
+/// let half = checkpoint.load_with(&device, Some(FloatDType::BF16), told)?;
+/// assert_eq!((half.dtype(), half.device()), (DType::BF16, device));
 /// # Ok::<(), lisa::LisaError>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -124,6 +129,10 @@ impl Checkpoint {
 
     /// Like [`load`](Self::load); `progress` is told, after each tensor, how many bytes were read and
     /// how many there are.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load).
     pub fn load_with(
         &self,
         device: &Device,

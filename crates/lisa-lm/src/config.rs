@@ -19,6 +19,19 @@ mod write;
 pub(crate) use write::with_dtype;
 
 /// Which architecture of the Llama family a model is: they differ in biases and norms only.
+///
+/// # Example
+///
+/// ```
+/// use lisa_lm::{LlamaConfig, LlamaKind};
+///
+/// let of = |kind| LlamaConfig { kind, ..LlamaConfig::new(64, 16, 2, 2) };
+/// assert_eq!(LlamaKind::Qwen2.model_type(), "qwen2");
+/// let qwen2 = of(LlamaKind::Qwen2);
+/// assert!(qwen2.qkv_bias() && !qwen2.o_bias() && !qwen2.qk_norm());
+/// let qwen3 = of(LlamaKind::Qwen3);
+/// assert!(!qwen3.qkv_bias() && qwen3.qk_norm());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LlamaKind {
     /// Llama 1 to 3.2, TinyLlama, SmolLM: biases where the configuration asks for them.
@@ -45,6 +58,25 @@ impl LlamaKind {
 }
 
 /// A model of the Llama family. Start a new one from [`LlamaConfig::new`] and change its fields.
+///
+/// # Example
+///
+/// ```
+/// use burn::tensor::Device;
+/// use lisa_lm::{LlamaConfig, ModelConfig};
+///
+/// let mut config = LlamaConfig::new(64, 32, 2, 4);
+/// assert_eq!((config.head_dim, config.intermediate_size), (8, 128));
+/// config.num_key_value_heads = 2;
+/// config.tie_word_embeddings = true;
+/// let model = ModelConfig::Llama(config.clone()).init(&Device::default())?;
+/// assert_eq!(model.num_parameters(), 32_928);
+///
+/// config.num_key_value_heads = 3;
+/// let error = ModelConfig::Llama(config).validate().unwrap_err();
+/// assert!(error.message().contains("num_key_value_heads, 3, does not divide"));
+/// # Ok::<(), lisa::LisaError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct LlamaConfig {
     /// Which architecture.
@@ -86,6 +118,25 @@ pub struct LlamaConfig {
 }
 
 /// A GPT-2 model. Start a new one from [`Gpt2Config::new`] and change its fields.
+///
+/// # Example
+///
+/// ```
+/// use burn::tensor::Device;
+/// use lisa_lm::{Gpt2Config, ModelConfig};
+///
+/// let mut config = Gpt2Config::new(64, 16, 2, 2);
+/// assert_eq!((config.n_inner, config.n_positions), (64, 1024));
+/// config.n_positions = 32;
+/// let model = ModelConfig::Gpt2(config.clone()).init(&Device::default())?;
+/// assert_eq!(model.config().max_positions(), 32);
+/// assert_eq!(model.num_parameters(), 8128);
+///
+/// config.n_head = 3;
+/// let error = ModelConfig::Gpt2(config).validate().unwrap_err();
+/// assert!(error.message().contains("n_head, 3, does not divide"));
+/// # Ok::<(), lisa::LisaError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gpt2Config {
     /// Tokens in the vocabulary.
@@ -113,6 +164,24 @@ pub struct Gpt2Config {
 }
 
 /// What every `config.json` has.
+///
+/// # Example
+///
+/// ```
+/// use burn::tensor::FloatDType;
+/// use lisa_lm::ModelConfig;
+///
+/// let mut config = ModelConfig::from_json(r#"{"model_type": "gpt2", "vocab_size": 64,
+///     "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 32,
+///     "bos_token_id": 1, "eos_token_id": [2, 3], "dtype": "bfloat16"}"#)?;
+/// let common = config.common();
+/// assert_eq!((common.bos_token_id, common.pad_token_id), (Some(1), None));
+/// assert_eq!(common.eos_token_ids, [2, 3]);
+/// assert_eq!(common.dtype, Some(FloatDType::BF16));
+/// config.common_mut().pad_token_id = Some(0);
+/// assert!(config.to_json().contains("\"pad_token_id\": 0"));
+/// # Ok::<(), lisa::LisaError>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CommonConfig {
     /// The token that starts a text.
@@ -136,6 +205,7 @@ pub struct CommonConfig {
 ///     "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
 ///     "num_attention_heads": 2, "dtype": "float32"}"#)?;
 /// assert_eq!((config.num_layers(), config.vocab_size()), (2, 64));
+/// assert_eq!((config.model_type(), config.is_tied()), ("llama", false));
 /// assert_eq!(ModelConfig::from_json(&config.to_json())?, config);
 ///
 /// let error = ModelConfig::from_json(r#"{"model_type": "bert"}"#).unwrap_err();

@@ -25,6 +25,24 @@ mod example;
 pub use example::{Content, Example};
 
 /// What to do with a line that cannot be used.
+///
+/// # Example
+///
+/// ```
+/// use lisa_lm::{OnBadLine, read_examples};
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("train.jsonl");
+/// # std::fs::write(&path, "{\"text\": \"a\"}\n{\"prompt\": \"b\"}\n{\"text\": \"c\"}\n").unwrap();
+/// // Three lines, of which the second has a prompt without a completion.
+/// assert_eq!(OnBadLine::default(), OnBadLine::Stop);
+/// let error = read_examples(&path, OnBadLine::Stop).unwrap_err();
+/// assert!(error.message().contains("line 2: `completion` is missing"));
+///
+/// let read = read_examples(&path, OnBadLine::Skip)?;
+/// assert_eq!((read.examples.len(), read.skipped.len()), (2, 1));
+/// # Ok::<(), lisa::LisaError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnBadLine {
     /// Stop with an error that names it.
@@ -35,6 +53,23 @@ pub enum OnBadLine {
 }
 
 /// A line that cannot be used.
+///
+/// # Example
+///
+/// ```
+/// use lisa_lm::{OnBadLine, read_examples};
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("train.jsonl");
+/// # std::fs::write(&path, "{\"text\": \"a\"}\n{\"prompt\": \"b\"}\n{\"text\": \"c\"}\n").unwrap();
+/// // Three lines, of which the second has a prompt without a completion.
+/// let read = read_examples(&path, OnBadLine::Skip)?;
+/// let bad = &read.skipped[0];
+/// assert_eq!((&bad.file, bad.line), (&path, 2));
+/// assert_eq!(bad.reason, "`completion` is missing");
+/// assert!(bad.to_string().ends_with("train.jsonl, line 2: `completion` is missing"));
+/// # Ok::<(), lisa::LisaError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadLine {
     /// The file it is in.
@@ -58,6 +93,23 @@ impl fmt::Display for BadLine {
 }
 
 /// What was read.
+///
+/// # Example
+///
+/// ```
+/// use lisa_lm::{Content, Examples, OnBadLine, read_examples};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # std::fs::write(folder.path().join("b.jsonl"), "{\"text\": \"three\"}\n")?;
+/// # let two = "{\"text\": \"one\"}\n\n{\"text\": \"two\"}\n";
+/// # std::fs::write(folder.path().join("a.jsonl"), two)?;
+/// // Two lines in `a.jsonl`, one in `b.jsonl`.
+/// let Examples { examples, skipped } = read_examples(&folder, OnBadLine::Stop)?;
+/// let expected = ["one", "two", "three"].map(|text| Content::Text(text.into()));
+/// assert!(examples.iter().map(|example| &example.content).eq(&expected));
+/// assert!(skipped.is_empty());
+/// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Examples {
     /// The examples, in the order of the files and their lines.

@@ -16,6 +16,24 @@ use crate::tokenizer::Tokenizer;
 pub const IGNORED: i64 = -100;
 
 /// Which tokens the loss is taken over.
+///
+/// # Example
+///
+/// ```
+/// use lisa_lm::{Example, IGNORED, LossOn, Tokenizer, encode_example};
+///
+/// # let folder = "../../tests/fixtures/tokenizer";
+/// let tokenizer = Tokenizer::from_dir(folder)?;
+/// let example = Example::from_json(r#"{"prompt": "Hello,", "completion": " world!"}"#)?;
+/// let answer = encode_example(&example, &tokenizer, LossOn::Answer)?;
+/// assert_eq!(answer.ids, [42, 71, 78, 350, 14, 309, 275, 401, 3]);
+/// assert_eq!(answer.labels[..5], [IGNORED; 5]);
+/// assert_eq!(answer.labels[5..], [309, 275, 401, 3]);
+///
+/// let all = encode_example(&example, &tokenizer, LossOn::All)?;
+/// assert_eq!(all.labels, [42, 71, 78, 350, 14, 309, 275, 401, 3]);
+/// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LossOn {
     /// The answers: everything the assistant says in a chat and the end of its turn, the completion
@@ -27,6 +45,25 @@ pub enum LossOn {
 }
 
 /// How examples become tokens.
+///
+/// # Example
+///
+/// ```
+/// use lisa_lm::{EncodeOptions, Example, LossOn, Tokenizer, encode_examples};
+///
+/// # let folder = "../../tests/fixtures/tokenizer";
+/// let tokenizer = Tokenizer::from_dir(folder)?;
+/// // Nine tokens, of which the last four are the answer.
+/// let example = Example::from_json(r#"{"prompt": "Hello,", "completion": " world!"}"#)?;
+/// let options = EncodeOptions { max_length: 7, loss_on: LossOn::Answer };
+/// let cut = &encode_examples(&[example.clone()], &tokenizer, options)?.examples[0];
+/// assert_eq!((cut.ids.len(), cut.trained()), (7, 2));
+///
+/// let options = EncodeOptions { max_length: 5, ..options };
+/// let error = encode_examples(&[example], &tokenizer, options).unwrap_err();
+/// assert!(error.message().contains("raise the maximal length"));
+/// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EncodeOptions {
     /// The most tokens of an example; what follows is cut off.
@@ -74,6 +111,24 @@ impl Encoded {
 }
 
 /// The encoded examples and what became of the rest.
+///
+/// # Example
+///
+/// ```
+/// use lisa_lm::{EncodeOptions, Example, LossOn, Tokenizer, encode_examples};
+///
+/// # let folder = "../../tests/fixtures/tokenizer";
+/// let tokenizer = Tokenizer::from_dir(folder)?;
+/// // Within four tokens the first has no answer left; the second has three tokens.
+/// let pair = Example::from_json(r#"{"prompt": "Hello,", "completion": " world!"}"#)?;
+/// let text = Example::from_json(r#"{"text": "hello"}"#)?;
+/// let options = EncodeOptions { max_length: 4, loss_on: LossOn::Answer };
+/// let set = encode_examples(&[pair, text], &tokenizer, options)?;
+/// assert_eq!(set.examples[0].ids, [273, 78, 350]);
+/// assert_eq!((set.sources.as_slice(), set.truncated, set.dropped), ([1].as_slice(), 1, 1));
+/// assert_eq!(set.to_string(), "1 example, 3 tokens, 2 trained on; 1 cut, 1 dropped");
+/// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EncodedSet {
     /// The examples that have something to train on, in order.
@@ -90,9 +145,13 @@ impl fmt::Display for EncodedSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let tokens: usize = self.examples.iter().map(|e| e.ids.len()).sum();
         let trained: usize = self.examples.iter().map(Encoded::trained).sum();
+        let noun = match self.examples.len() {
+            1 => "example",
+            _ => "examples",
+        };
         write!(
             f,
-            "{} examples, {tokens} tokens, {trained} trained on; {} cut, {} dropped",
+            "{} {noun}, {tokens} tokens, {trained} trained on; {} cut, {} dropped",
             self.examples.len(),
             self.truncated,
             self.dropped
@@ -109,14 +168,21 @@ impl fmt::Display for EncodedSet {
 ///
 /// # Example
 ///
-/// ```no_run
+/// ```
 /// use lisa_lm::{EncodeOptions, LossOn, OnBadLine, Tokenizer, encode_examples, read_examples};
 ///
-/// let tokenizer = Tokenizer::from_dir("my-model")?;
-/// let examples = read_examples("train.jsonl", OnBadLine::Stop)?.examples;
+/// # let folder = tempfile::tempdir()?;
+/// # let file = folder.path().join("train.jsonl");
+/// # std::fs::write(&file, r#"{"prompt": "hello", "completion": "world!"}"#)?;
+/// # let model = "../../tests/fixtures/tokenizer";
+/// let tokenizer = Tokenizer::from_dir(model)?;
+/// let examples = read_examples(&file, OnBadLine::Stop)?.examples;
 /// let options = EncodeOptions { max_length: 512, loss_on: LossOn::Answer };
-/// println!("{}", encode_examples(&examples, &tokenizer, options)?);
-/// # Ok::<(), lisa::LisaError>(())
+/// let set = encode_examples(&examples, &tokenizer, options)?;
+/// // The prompt is read, its answer is learnt.
+/// let [encoded] = set.examples.as_slice() else { panic!("one line is one example") };
+/// assert!(encoded.trained() > 0 && encoded.trained() < encoded.ids.len());
+/// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
 /// ```
 pub fn encode_examples(
     examples: &[Example],
@@ -127,6 +193,26 @@ pub fn encode_examples(
 }
 
 /// Like [`encode_examples`]; `progress` is told after each example how many are done.
+///
+/// # Errors
+///
+/// As [`encode_examples`].
+///
+/// # Example
+///
+/// ```
+/// use lisa_lm::{EncodeOptions, Example, LossOn, Tokenizer, encode_examples_with};
+///
+/// # let folder = "../../tests/fixtures/tokenizer";
+/// let tokenizer = Tokenizer::from_dir(folder)?;
+/// let examples = vec![Example::from_json(r#"{"text": "hello"}"#)?; 3];
+/// let options = EncodeOptions { max_length: 512, loss_on: LossOn::Answer };
+/// let mut told = Vec::new();
+/// let set = encode_examples_with(&examples, &tokenizer, options, |done| told.push(done))?;
+/// assert_eq!(told, [1, 2, 3]);
+/// assert_eq!(set.sources, [0, 1, 2]);
+/// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+/// ```
 pub fn encode_examples_with(
     examples: &[Example],
     tokenizer: &Tokenizer,
@@ -192,6 +278,29 @@ pub fn encode_examples_with(
 ///
 /// What the chat template or the tokenizer refuses, and a template whose text before an answer
 /// changes when the answer follows.
+///
+/// # Example
+///
+/// ```
+/// use lisa_lm::{Example, IGNORED, LossOn, Tokenizer, encode_example};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let fixture = "../../tests/fixtures/tokenizer/tokenizer.json";
+/// # std::fs::copy(fixture, folder.path().join("tokenizer.json"))?;
+/// # let config = r#"{"eos_token": "<|endoftext|>"}"#;
+/// # std::fs::write(folder.path().join("tokenizer_config.json"), config)?;
+/// let tokenizer = Tokenizer::from_dir(&folder)?;
+/// let example = Example::from_json(r#"{"instruction": "Hello", "output": "world"}"#)?;
+/// let encoded = encode_example(&example, &tokenizer, LossOn::Answer)?;
+/// let text = tokenizer.decode(&encoded.ids, false)?;
+/// assert_eq!(text, "User: Hello\nAssistant: world<|endoftext|>\n");
+///
+/// // The answer and the end of its turn are trained on.
+/// let labels = encoded.labels.iter().filter(|label| **label != IGNORED);
+/// let trained: Vec<u32> = labels.map(|label| *label as u32).collect();
+/// assert_eq!(tokenizer.decode(&trained, false)?, " world<|endoftext|>\n");
+/// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+/// ```
 pub fn encode_example(
     example: &Example,
     tokenizer: &Tokenizer,
@@ -241,6 +350,23 @@ pub fn encode_example(
 /// # Errors
 ///
 /// What the chat template or the tokenizer refuses.
+///
+/// # Example
+///
+/// ```
+/// use lisa_lm::{Example, Tokenizer, encode_prompt};
+///
+/// # let folder = "../../tests/fixtures/tokenizer";
+/// let tokenizer = Tokenizer::from_dir(folder)?;
+/// let example = Example::from_json(r#"{"instruction": "Hello", "output": "world"}"#)?;
+/// let prompt = encode_prompt(&example, &tokenizer)?.unwrap_or_default();
+/// assert_eq!(tokenizer.decode(&prompt, false)?, "User: Hello\nAssistant:");
+/// assert_eq!(example.answer.as_deref(), Some("world"));
+///
+/// let text = Example::from_json(r#"{"text": "hello"}"#)?;
+/// assert_eq!(encode_prompt(&text, &tokenizer)?, None);
+/// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+/// ```
 pub fn encode_prompt(
     example: &Example,
     tokenizer: &Tokenizer,

@@ -16,6 +16,26 @@ use crate::layers::{embedded, embedding, layer_norm, linear};
 use crate::lora::{Gpt2Lora, project};
 
 /// Attention with as many key heads as query heads.
+///
+/// # Example
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use lisa_lm::{CausalLm, Gpt2Config, ModelConfig};
+///
+/// # let device = Device::default();
+/// let model = ModelConfig::Gpt2(Gpt2Config::new(64, 16, 2, 2)).init(&device)?;
+/// let CausalLm::Gpt2(gpt2) = &model else { panic!("not GPT-2") };
+/// let attention = &gpt2.transformer.h[0].attn;
+/// let h = Tensor::<3>::ones([1, 4, 16], &device);
+/// let all = attention.c_attn.forward(h);
+/// assert_eq!(all.dims(), [1, 4, 48]);
+/// // Queries, keys and values.
+/// let parts = all.chunk(3, 2);
+/// assert!(parts.len() == 3 && parts.iter().all(|part| part.dims() == [1, 4, 16]));
+/// assert_eq!(attention.c_proj.weight.dims(), [16, 16]);
+/// # Ok::<(), lisa::LisaError>(())
+/// ```
 #[derive(Module, Debug)]
 pub struct Gpt2Attention {
     /// Queries, keys and values beside each other: `n_embd` to `3 * n_embd`.
@@ -25,6 +45,23 @@ pub struct Gpt2Attention {
 }
 
 /// `c_proj(gelu(c_fc(x)))`.
+///
+/// # Example
+///
+/// ```
+/// use burn::tensor::activation::gelu_approximate;
+/// use burn::tensor::{Device, Tensor};
+/// use lisa_lm::{CausalLm, Gpt2Config, ModelConfig};
+///
+/// # let device = Device::default();
+/// let model = ModelConfig::Gpt2(Gpt2Config::new(64, 16, 2, 2)).init(&device)?;
+/// let CausalLm::Gpt2(gpt2) = &model else { panic!("not GPT-2") };
+/// let mlp = &gpt2.transformer.h[0].mlp;
+/// let inner = gelu_approximate(mlp.c_fc.forward(Tensor::<3>::ones([1, 4, 16], &device)));
+/// assert_eq!(inner.dims(), [1, 4, gpt2.config().n_inner]);
+/// assert_eq!(mlp.c_proj.forward(inner).dims(), [1, 4, 16]);
+/// # Ok::<(), lisa::LisaError>(())
+/// ```
 #[derive(Module, Debug)]
 pub struct Gpt2Mlp {
     /// `n_embd` to `n_inner`.
@@ -34,6 +71,26 @@ pub struct Gpt2Mlp {
 }
 
 /// One layer: attention and MLP, each behind a norm and added to the residual stream.
+///
+/// # Example
+///
+/// ```
+/// use burn::module::Module;
+/// use burn::tensor::{Device, Int, Tensor};
+/// use lisa_lm::{CausalLm, Gpt2Config, Input, ModelConfig};
+///
+/// # let device = Device::default();
+/// let model = ModelConfig::Gpt2(Gpt2Config::new(64, 16, 2, 2)).init(&device)?;
+/// let input = Input::new(Tensor::<2, Int>::from_data([[1, 2, 3, 4]], &device));
+/// let context = model.context(&input);
+/// let h = model.layer(0, model.embed(&input, &context), &context);
+/// assert_eq!(h.dims(), [1, 4, 16]);
+/// let CausalLm::Gpt2(gpt2) = &model else { panic!("not GPT-2") };
+/// let layer = &gpt2.transformer.h[0];
+/// assert_eq!(layer.num_params(), 3280);
+/// assert!(layer.lora.is_none());
+/// # Ok::<(), lisa::LisaError>(())
+/// ```
 #[derive(Module, Debug)]
 pub struct Gpt2Layer {
     /// The norm before attention.
@@ -49,6 +106,27 @@ pub struct Gpt2Layer {
 }
 
 /// Embeddings, layers, final norm.
+///
+/// # Example
+///
+/// ```
+/// use burn::tensor::{Device, Int, Tensor};
+/// use lisa_lm::{CausalLm, Gpt2Config, Input, ModelConfig};
+///
+/// # let device = Device::default();
+/// let model = ModelConfig::Gpt2(Gpt2Config::new(64, 16, 2, 2)).init(&device)?;
+/// let CausalLm::Gpt2(gpt2) = &model else { panic!("not GPT-2") };
+/// let parts = &gpt2.transformer;
+/// assert_eq!((parts.wte.weight.dims(), parts.wpe.weight.dims()), ([64, 16], [1024, 16]));
+/// assert_eq!(parts.h.len(), 2);
+///
+/// let ids = |ids: [i32; 3]| Tensor::<2, Int>::from_data([ids], &device);
+/// let input = Input::new(ids([7, 8, 9]));
+/// let h = model.embed(&input, &model.context(&input));
+/// let by_hand = parts.wte.forward(ids([7, 8, 9])) + parts.wpe.forward(ids([0, 1, 2]));
+/// assert_eq!(h.into_data(), by_hand.into_data());
+/// # Ok::<(), lisa::LisaError>(())
+/// ```
 #[derive(Module, Debug)]
 pub struct Gpt2Model {
     /// Tokens: `[vocab, n_embd]`.
@@ -62,6 +140,25 @@ pub struct Gpt2Model {
 }
 
 /// GPT-2 with its head.
+///
+/// # Example
+///
+/// ```
+/// use burn::tensor::{Device, Int, Tensor};
+/// use lisa_lm::{CausalLm, Gpt2Config, Input, ModelConfig};
+///
+/// # let device = Device::default();
+/// let config = Gpt2Config { tie_word_embeddings: false, ..Gpt2Config::new(64, 16, 2, 2) };
+/// let model = ModelConfig::Gpt2(config.clone()).init(&device)?;
+/// let CausalLm::Gpt2(gpt2) = &model else { panic!("not GPT-2") };
+/// assert_eq!(gpt2.config(), &config);
+/// let head = gpt2.lm_head.as_ref().map(|head| head.weight.dims());
+/// assert_eq!(head, Some([16, 64]));
+///
+/// let tokens = Tensor::<2, Int>::from_data([[1, 2, 3]], &device);
+/// assert_eq!(model.forward(&Input::new(tokens)).dims(), [1, 3, 64]);
+/// # Ok::<(), lisa::LisaError>(())
+/// ```
 #[derive(Module, Debug)]
 pub struct Gpt2ForCausalLm {
     /// All but the head.

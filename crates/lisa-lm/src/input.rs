@@ -16,11 +16,21 @@ use crate::rope::RopeTables;
 /// # Example
 ///
 /// ```
-/// use burn::tensor::{Device, Int, Tensor};
+/// use burn::tensor::{Bool, Device, Int, Tensor};
 /// use lisa_lm::Input;
+/// # use lisa_lm::{LlamaConfig, ModelConfig};
 ///
-/// let tokens = Tensor::<2, Int>::from_data([[1, 2, 3]], &Device::default());
-/// assert!(Input::new(tokens).padding.is_none());
+/// # let device = Device::default();
+/// # let model = ModelConfig::Llama(LlamaConfig::new(64, 16, 2, 2)).init(&device)?;
+/// let of = |ids: [[i32; 3]; 2]| Input::new(Tensor::<2, Int>::from_data(ids, &device));
+/// let padding = Tensor::<2, Bool>::from_data([[false; 3], [false, false, true]], &device);
+/// let first = of([[1, 2, 3], [4, 5, 0]]).with_padding(padding.clone());
+/// let other = of([[1, 2, 3], [4, 5, 9]]).with_padding(padding);
+///
+/// // What stands in the padding does not matter to the rest of the row.
+/// let [first, other] = [first, other].map(|input| model.forward(&input).slice([1..2, 0..2]));
+/// assert_eq!(first.into_data(), other.into_data());
+/// # Ok::<(), lisa::LisaError>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Input {
@@ -71,6 +81,27 @@ impl From<BatchTensors> for Input {
 ///
 /// Costs `batch * heads per key head * seq * seq` bytes where there is padding or packing, and the
 /// same without `batch` otherwise.
+///
+/// # Example
+///
+/// ```
+/// use burn::tensor::{Device, Int, Tensor};
+/// use lisa_lm::Input;
+/// # use lisa_lm::{LlamaConfig, ModelConfig};
+///
+/// # let device = Device::default();
+/// # let model = ModelConfig::Llama(LlamaConfig::new(64, 16, 2, 2)).init(&device)?;
+/// let input = Input::new(Tensor::<2, Int>::from_data([[1, 2, 3]], &device));
+/// // Once for the batch, then layer by layer.
+/// let context = model.context(&input);
+/// let mut h = model.embed(&input, &context);
+/// for index in 0..model.num_layers() {
+///     h = model.layer(index, h, &context);
+/// }
+/// assert_eq!(h.dims(), [1, 3, 16]);
+/// assert_eq!(model.head(h).into_data(), model.forward(&input).into_data());
+/// # Ok::<(), lisa::LisaError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Context {
     /// Which keys a layer that sees everything must not see; none: all may be seen.

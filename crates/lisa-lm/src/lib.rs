@@ -12,6 +12,7 @@
 //! The feature `flex` takes several steps of a model in one pass each where it runs on flex in f32.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![warn(clippy::missing_errors_doc, clippy::missing_panics_doc)]
 
 mod attention;
 pub mod batch;
@@ -60,7 +61,7 @@ pub use input::{Context, Input};
 pub use llama::{LlamaForCausalLm, LlamaLayer, LlamaMlp, LlamaModel};
 pub use lora::{Gpt2Lora, LlamaLora, SidePath};
 pub use model::CausalLm;
-pub use rope::{RopeConfig, RopeScaling, RopeTables};
+pub use rope::{RopeConfig, RopeScaling};
 
 /// The code of the readme, compiled.
 #[cfg(doctest)]

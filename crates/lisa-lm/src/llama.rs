@@ -26,6 +26,24 @@ pub(crate) struct Shape<'a> {
 }
 
 /// `down(silu(gate(x)) * up(x))`.
+///
+/// # Example
+///
+/// ```
+/// use burn::tensor::activation::silu;
+/// use burn::tensor::{Device, Tensor};
+/// use lisa_lm::{CausalLm, LlamaConfig, ModelConfig};
+///
+/// # let device = Device::default();
+/// let model = ModelConfig::Llama(LlamaConfig::new(64, 16, 2, 2)).init(&device)?;
+/// let CausalLm::Llama(llama) = &model else { panic!("not a Llama") };
+/// let mlp = &llama.model.layers[0].mlp;
+/// let x = Tensor::<3>::ones([1, 4, 16], &device);
+/// let inner = silu(mlp.gate_proj.forward(x.clone())) * mlp.up_proj.forward(x);
+/// assert_eq!(inner.dims(), [1, 4, llama.config().intermediate_size]);
+/// assert_eq!(mlp.down_proj.forward(inner).dims(), [1, 4, 16]);
+/// # Ok::<(), lisa::LisaError>(())
+/// ```
 #[derive(Module, Debug)]
 pub struct LlamaMlp {
     /// What is let through.
@@ -37,6 +55,26 @@ pub struct LlamaMlp {
 }
 
 /// One layer: attention and MLP, each behind a norm and added to the residual stream.
+///
+/// # Example
+///
+/// ```
+/// use burn::module::Module;
+/// use burn::tensor::{Device, Int, Tensor};
+/// use lisa_lm::{CausalLm, Input, LlamaConfig, ModelConfig};
+///
+/// # let device = Device::default();
+/// let model = ModelConfig::Llama(LlamaConfig::new(64, 16, 2, 2)).init(&device)?;
+/// let input = Input::new(Tensor::<2, Int>::from_data([[1, 2, 3, 4]], &device));
+/// let context = model.context(&input);
+/// let h = model.layer(0, model.embed(&input, &context), &context);
+/// assert_eq!(h.dims(), [1, 4, 16]);
+/// let CausalLm::Llama(llama) = &model else { panic!("not a Llama") };
+/// let layer = &llama.model.layers[0];
+/// assert_eq!(layer.num_params(), 4128);
+/// assert!(layer.lora.is_none());
+/// # Ok::<(), lisa::LisaError>(())
+/// ```
 #[derive(Module, Debug)]
 pub struct LlamaLayer {
     /// The norm before attention.
@@ -52,6 +90,26 @@ pub struct LlamaLayer {
 }
 
 /// Embedding, layers, final norm.
+///
+/// # Example
+///
+/// ```
+/// use burn::tensor::{Device, Int, Tensor};
+/// use lisa_lm::{CausalLm, Input, LlamaConfig, ModelConfig};
+///
+/// # let device = Device::default();
+/// let model = ModelConfig::Llama(LlamaConfig::new(64, 16, 2, 2)).init(&device)?;
+/// let CausalLm::Llama(llama) = &model else { panic!("not a Llama") };
+/// let parts = &llama.model;
+/// assert_eq!(parts.embed_tokens.weight.dims(), [64, 16]);
+/// assert_eq!((parts.layers.len(), parts.norm.gamma.dims()), (2, [16]));
+///
+/// let tokens = Tensor::<2, Int>::from_data([[7, 8, 9]], &device);
+/// let input = Input::new(tokens.clone());
+/// let h = model.embed(&input, &model.context(&input));
+/// assert_eq!(h.into_data(), parts.embed_tokens.forward(tokens).into_data());
+/// # Ok::<(), lisa::LisaError>(())
+/// ```
 #[derive(Module, Debug)]
 pub struct LlamaModel {
     /// `[vocab, hidden]`.
@@ -63,6 +121,27 @@ pub struct LlamaModel {
 }
 
 /// A model of the Llama family with its head.
+///
+/// # Example
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use lisa_lm::{CausalLm, LlamaConfig, ModelConfig};
+///
+/// # let device = Device::default();
+/// let config = LlamaConfig { tie_word_embeddings: true, ..LlamaConfig::new(64, 16, 2, 2) };
+/// let model = ModelConfig::Llama(config.clone()).init(&device)?;
+/// let CausalLm::Llama(llama) = &model else { panic!("not a Llama") };
+/// assert_eq!(llama.config(), &config);
+///
+/// // The embedding's weight is the head.
+/// assert!(llama.lm_head.is_none());
+/// let weight = llama.model.embed_tokens.weight.val();
+/// let h = Tensor::<3>::ones([1, 4, 16], &device);
+/// let by_hand = llama.model.norm.forward(h.clone()).matmul(weight.transpose().unsqueeze());
+/// assert!(model.head(h).all_close(by_hand, Some(1e-4), Some(1e-5)));
+/// # Ok::<(), lisa::LisaError>(())
+/// ```
 #[derive(Module, Debug)]
 pub struct LlamaForCausalLm {
     /// All but the head.

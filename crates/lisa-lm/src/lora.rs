@@ -12,6 +12,25 @@ use crate::layers::product;
 use crate::model::CausalLm;
 
 /// Two thin matrices beside a projection of `[in, out]`.
+///
+/// # Example
+///
+/// ```
+/// use burn::tensor::Device;
+/// use lisa_lm::{CausalLm, LlamaConfig, ModelConfig};
+///
+/// let device = Device::default().autodiff();
+/// let model = ModelConfig::Llama(LlamaConfig::new(64, 16, 2, 2)).init(&device)?;
+/// let model = model.with_lora(4, 8.0)?;
+/// let CausalLm::Llama(llama) = &model else { panic!("not a Llama") };
+/// let layer = &llama.model.layers[0];
+/// let lora = layer.lora.as_ref().expect("side paths were put beside every layer");
+/// assert_eq!(layer.mlp.up_proj.weight.dims(), [16, 64]);
+/// assert_eq!((lora.up.a.dims(), lora.up.b.dims()), ([16, 4], [4, 64]));
+/// assert!(lora.up.a.is_require_grad() && !layer.mlp.up_proj.weight.is_require_grad());
+/// assert_eq!(lora.up.b.val().abs().max().into_scalar::<f32>(), 0.0);
+/// # Ok::<(), lisa::LisaError>(())
+/// ```
 #[derive(Module, Debug)]
 pub struct SidePath {
     /// `[in, rank]`: uniform within `1 / sqrt(in)`.
@@ -63,6 +82,24 @@ pub(crate) fn project(linear: &Linear, side: Option<&SidePath>, x: Tensor<3>) ->
 }
 
 /// The side paths of a Llama layer.
+///
+/// # Example
+///
+/// ```
+/// use burn::module::Module;
+/// use burn::tensor::Device;
+/// use lisa_lm::{CausalLm, LlamaConfig, ModelConfig};
+///
+/// let device = Device::default().autodiff();
+/// let model = ModelConfig::Llama(LlamaConfig::new(64, 16, 2, 2)).init(&device)?;
+/// let model = model.with_lora(4, 8.0)?;
+/// let CausalLm::Llama(llama) = &model else { panic!("not a Llama") };
+/// let lora = llama.model.layers[0].lora.as_ref().expect("LoRA was asked for");
+/// assert_eq!((lora.q.a.dims(), lora.q.b.dims()), ([16, 4], [4, 16]));
+/// assert_eq!((lora.down.a.dims(), lora.down.b.dims()), ([64, 4], [4, 16]));
+/// assert_eq!(lora.num_params(), 1472);
+/// # Ok::<(), lisa::LisaError>(())
+/// ```
 #[derive(Module, Debug)]
 pub struct LlamaLora {
     /// Beside `q_proj`.
@@ -82,6 +119,24 @@ pub struct LlamaLora {
 }
 
 /// The side paths of a GPT-2 layer.
+///
+/// # Example
+///
+/// ```
+/// use burn::module::Module;
+/// use burn::tensor::Device;
+/// use lisa_lm::{CausalLm, Gpt2Config, ModelConfig};
+///
+/// let device = Device::default().autodiff();
+/// let model = ModelConfig::Gpt2(Gpt2Config::new(64, 16, 2, 2)).init(&device)?;
+/// let model = model.with_lora(4, 8.0)?;
+/// let CausalLm::Gpt2(gpt2) = &model else { panic!("not GPT-2") };
+/// let lora = gpt2.transformer.h[0].lora.as_ref().expect("LoRA was asked for");
+/// assert_eq!((lora.c_attn.a.dims(), lora.c_attn.b.dims()), ([16, 4], [4, 48]));
+/// assert_eq!((lora.mlp_proj.a.dims(), lora.mlp_proj.b.dims()), ([64, 4], [4, 16]));
+/// assert_eq!(lora.num_params(), 1024);
+/// # Ok::<(), lisa::LisaError>(())
+/// ```
 #[derive(Module, Debug)]
 pub struct Gpt2Lora {
     /// Beside `attn.c_attn`.

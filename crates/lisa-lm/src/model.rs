@@ -39,7 +39,17 @@ use crate::loss::{cross_entropy, head_pass};
 /// let input = Input::new(tokens.clone());
 /// assert_eq!(model.forward(&input).dims(), [1, 4, 64]);
 ///
-/// let gradients = model.loss(&input, tokens).backward();
+/// let loss = model.loss(&input, tokens);
+/// // The same by hand: the target at a place is the next token, and the last has none.
+/// let context = model.context(&input);
+/// let mut h = model.embed(&input, &context);
+/// for index in 0..model.num_layers() {
+///     h = model.layer(index, h, &context);
+/// }
+/// let targets = Tensor::<2, Int>::from_data([[2, 3, 4, -100]], &device);
+/// let by_hand = model.next_token_loss_of(h, targets);
+/// assert!(by_hand.all_close(loss.clone(), None, None));
+/// let gradients = loss.backward();
 /// # let _ = gradients;
 /// # Ok::<(), lisa::LisaError>(())
 /// ```

@@ -11,6 +11,22 @@ use crate::config::refuse;
 use crate::fused;
 
 /// How positions turn into angles.
+///
+/// # Example
+///
+/// ```
+/// use lisa_lm::{LlamaConfig, RopeConfig, RopeScaling};
+///
+/// let rope = RopeConfig::new(10_000.0);
+/// assert_eq!(rope.scaling, RopeScaling::Default);
+/// // A head of width 4 has two pairs.
+/// let frequencies = rope.frequencies(4);
+/// assert_eq!((frequencies.len(), frequencies[0]), (2, 1.0));
+/// assert!((frequencies[1] - 0.01).abs() < 1e-9);
+///
+/// let config = LlamaConfig { rope: RopeConfig::new(500_000.0), ..LlamaConfig::new(64, 16, 2, 2) };
+/// assert_eq!(config.rope.theta, 500_000.0);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RopeConfig {
     /// The base of the wavelengths.
@@ -20,6 +36,23 @@ pub struct RopeConfig {
 }
 
 /// How wavelengths are stretched for longer sequences.
+///
+/// # Example
+///
+/// ```
+/// use lisa_lm::{RopeConfig, RopeScaling};
+///
+/// let of = |scaling| RopeConfig { theta: 10_000.0, scaling }.frequencies(4);
+/// let plain = of(RopeScaling::Default);
+/// let linear = of(RopeScaling::Linear { factor: 4.0 });
+/// assert_eq!(linear, [plain[0] / 4.0, plain[1] / 4.0]);
+///
+/// // The first wave is about 6 tokens long, the second about 628.
+/// let llama3 = of(RopeScaling::Llama3 {
+///     factor: 4.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_max_positions: 32,
+/// });
+/// assert_eq!(llama3, [plain[0], plain[1] / 4.0]);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum RopeScaling {
     /// Not at all.
@@ -117,7 +150,7 @@ impl RopeScaling {
 
 /// Cosines and sines for the positions of one batch, computed once and used by every layer.
 #[derive(Clone, Debug)]
-pub struct RopeTables {
+pub(crate) struct RopeTables {
     /// `[batch or 1, 1, seq, head_dim]`.
     cos: Tensor<4>,
     /// The same, negative in the first half of the head.

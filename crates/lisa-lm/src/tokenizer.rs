@@ -19,6 +19,23 @@ mod growth;
 use files::{eos_of, read_json, special_tokens, template_source, unreadable};
 
 /// A text cut into tokens, with the place of each in the text.
+///
+/// # Example
+///
+/// ```
+/// use lisa_lm::Tokenizer;
+///
+/// # let folder = "../../tests/fixtures/tokenizer";
+/// let tokenizer = Tokenizer::from_dir(folder)?;
+/// let text = "Hello, world!";
+/// let tokens = tokenizer.encode_with_offsets(text, true)?;
+/// assert_eq!(tokens.ids, [42, 71, 78, 350, 14, 309, 275, 401, 3]);
+/// // The fourth token is `lo`.
+/// assert_eq!(tokens.offsets[3], (3, 5));
+/// assert_eq!(&text[3..5], "lo");
+/// assert_eq!(tokenizer.token_to_id("lo"), Some(350));
+/// # Ok::<(), lisa::LisaError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tokens {
     /// The ids, in order.
@@ -32,13 +49,43 @@ pub struct Tokens {
 ///
 /// # Example
 ///
-/// ```no_run
-/// use lisa_lm::Tokenizer;
+/// ```
+/// use lisa_lm::{Message, Tokenizer};
 ///
-/// let tokenizer = Tokenizer::from_dir("SmolLM2-135M")?;
-/// let ids = tokenizer.encode("The red apple")?;
-/// assert_eq!(tokenizer.decode(&ids, true)?, "The red apple");
-/// # Ok::<(), lisa::LisaError>(())
+/// # let folder = tempfile::tempdir()?;
+/// # let fixture = "../../tests/fixtures/tokenizer/tokenizer.json";
+/// # std::fs::copy(fixture, folder.path().join("tokenizer.json"))?;
+/// # let config = r#"{"eos_token": "<|endoftext|>"}"#;
+/// # std::fs::write(folder.path().join("tokenizer_config.json"), config)?;
+/// let tokenizer = Tokenizer::from_dir(&folder)?;
+/// let ids = tokenizer.encode("Hello, world!<|endoftext|>")?;
+/// assert_eq!(ids, [42, 71, 78, 350, 14, 309, 275, 401, 3, 0]);
+/// assert_eq!(tokenizer.decode(&ids, true)?, "Hello, world!");
+/// assert_eq!(tokenizer.token_to_id("<|user|>"), Some(1));
+/// assert_eq!((tokenizer.eos_id(), tokenizer.pad_id()), (Some(0), 0));
+///
+/// let text = tokenizer.chat_template().render(&[Message::user("Hello")], true)?;
+/// let tokens = tokenizer.encode_with_offsets(&text, false)?;
+/// assert_eq!(tokens.offsets.last(), Some(&(text.len() - 1, text.len())));
+/// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+/// ```
+///
+/// Or put together from parts:
+///
+/// ```
+/// use std::collections::BTreeMap;
+/// use lisa_lm::{ChatTemplate, Tokenizer};
+///
+/// # let file = "../../tests/fixtures/tokenizer/tokenizer.json";
+/// let inner = tokenizers::Tokenizer::from_file(file)?;
+/// let special = BTreeMap::from([("bos_token".to_owned(), "<|user|>".to_owned())]);
+/// let template = ChatTemplate::default_for(&special);
+/// let tokenizer = Tokenizer::from_parts(inner, special, [0, 2], template)?;
+/// assert_eq!((tokenizer.bos_id(), tokenizer.eos_ids()), (Some(1), [0, 2].as_slice()));
+/// assert_eq!(tokenizer.special_tokens()["bos_token"], "<|user|>");
+/// assert_eq!(tokenizer.vocab_size(), 768);
+/// assert_eq!(tokenizer.get_ref().id_to_token(350).as_deref(), Some("lo"));
+/// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Tokenizer {

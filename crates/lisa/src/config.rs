@@ -14,6 +14,44 @@ use crate::policy::{
 use crate::{ErrorKind, FrozenWeights, Lisa, LisaError};
 
 /// What happens to the moments of a layer that freezes.
+///
+/// # Example
+///
+/// ```
+/// # use burn::module::Module;
+/// # use burn::nn::{Linear, LinearConfig};
+/// # use burn::optim::{AdamWConfig, GradientsParams};
+/// # use burn::tensor::{Device, Tensor};
+/// # use lisa::{CyclicOrder, Lisa, LisaConfig, LisaError, OnFreeze, PolicyConfig};
+/// # #[derive(Module, Debug)]
+/// # struct Model { layers: Vec<Linear> }
+/// # fn three_steps(config: LisaConfig) -> Result<Lisa, LisaError> {
+/// #     let device = Device::flex().autodiff();
+/// #     let layers = (0..3).map(|_| LinearConfig::new(2, 2).init(&device)).collect();
+/// #     let (mut lisa, mut model) = config.init(AdamWConfig::new().build(), Model { layers })?;
+/// #     for _ in 0..3 {
+/// #         let x = Tensor::<2>::ones([1, 2], &device);
+/// #         let loss = model.layers.iter().fold(x, |x, layer| layer.forward(x)).mean();
+/// #         let grads = GradientsParams::from_grads(loss.backward(), &model);
+/// #         model = lisa.step(1e-3, model, grads);
+/// #     }
+/// #     Ok(lisa)
+/// # }
+/// // AdamW trains the first layer for two steps, then the second for one.
+/// let config = LisaConfig::new()
+///     .with_active_layers(1)
+///     .with_sampling_period(2)
+///     .with_policy(PolicyConfig::Cyclic(CyclicOrder::Ascending));
+/// let held = |on_freeze| -> Result<_, LisaError> {
+///     let lisa = three_steps(config.clone().with_on_freeze(on_freeze))?;
+///     Ok((lisa.moments_bytes(), lisa.offloaded_bytes()))
+/// };
+/// // A layer has 6 numbers, each with two moments of 4 bytes.
+/// assert_eq!(held(OnFreeze::Drop)?, (48, 0));
+/// assert_eq!(held(OnFreeze::Keep)?, (96, 0));
+/// assert_eq!(held(OnFreeze::Offload)?, (48, 48));
+/// # Ok::<(), LisaError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum OnFreeze {
     /// They are dropped: memory stays flat. A layer that returns starts with fresh moments, as in
@@ -26,6 +64,24 @@ pub enum OnFreeze {
 }
 
 /// Which of the crate's policies draws the layers.
+///
+/// # Example
+///
+/// ```
+/// use burn::config::Config;
+/// use lisa::{Draw, LisaConfig, PolicyConfig};
+///
+/// let config = LisaConfig::new()
+///     .with_active_layers(1)
+///     .with_policy(PolicyConfig::Weighted(vec![1.0, 1.0, 2.0]));
+/// let draw = Draw::new(config.seed, 0, 3, config.active_layers);
+/// assert_eq!(config.policy.build().inclusion(&draw), Some(vec![0.25, 0.25, 0.5]));
+///
+/// // As it stands in a JSON file.
+/// let fixed = PolicyConfig::load_binary(br#"{"Fixed": [0, 2]}"#)?;
+/// assert_eq!(fixed, PolicyConfig::Fixed(vec![0, 2]));
+/// # Ok::<(), burn::config::ConfigError>(())
+/// ```
 #[derive(Config, Debug, PartialEq)]
 pub enum PolicyConfig {
     /// [`Uniform`]: exactly gamma layers, without replacement.
@@ -173,6 +229,10 @@ impl LisaConfig {
 
     /// Like [`init`](Self::init), with a policy of your own in place of
     /// [`policy`](Self::policy).
+    ///
+    /// # Errors
+    ///
+    /// As [`init`](Self::init), and what the policy [refuses](SamplingPolicy::validate).
     pub fn init_with<P: SamplingPolicy, O: Optimizer, M: Module>(
         &self,
         policy: P,
@@ -186,6 +246,38 @@ impl LisaConfig {
     /// Like [`init`](Self::init) for a model that is elsewhere, such as in the host's memory
     /// (`Device::flex().autodiff()`): it moves to `device` parameter by parameter, and layers that are
     /// to be quantized never need to be there in full.
+    ///
+    /// # Errors
+    ///
+    /// As [`init`](Self::init).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use burn::module::Module;
+    /// # use burn::nn::{Linear, LinearConfig};
+    /// # use burn::optim::AdamWConfig;
+    /// # use burn::tensor::Device;
+    /// # #[derive(Module, Debug)]
+    /// # struct Model { layers: Vec<Linear> }
+    /// use lisa::{FrozenWeights, LisaConfig};
+    ///
+    /// // Made in the host's memory; six of its eight layers come to the device in int8.
+    /// let host = Device::flex().autodiff();
+    /// let linear = |_| LinearConfig::new(64, 64).with_bias(false).init(&host);
+    /// let model = Model { layers: (0..8).map(linear).collect() };
+    /// let before = model.layers[0].weight.val().into_data();
+    /// let config = LisaConfig::new().with_frozen_weights(FrozenWeights::Int8);
+    /// let device = Device::default().autodiff();
+    /// let (lisa, model) = config.init_on(AdamWConfig::new().build(), model, &device)?;
+    /// assert_eq!(lisa.exact_bytes(), 6 * 64 * 64 * 4);
+    ///
+    /// // What is saved is exact.
+    /// assert!(!lisa.active_layers().contains(&0));
+    /// let exact = lisa.exact(&model, &Device::flex());
+    /// assert_eq!(exact.layers[0].weight.val().into_data(), before);
+    /// # Ok::<(), lisa::LisaError>(())
+    /// ```
     pub fn init_on<O: Optimizer, M: Module>(
         &self,
         optimizer: O,
@@ -198,7 +290,7 @@ impl LisaConfig {
     }
 
     /// What can be refused without a model.
-    fn validate(&self) -> Result<(), LisaError> {
+    pub(crate) fn validate(&self) -> Result<(), LisaError> {
         let refuse = |message: String| Err(LisaError::new(ErrorKind::Config, message));
         if self.active_layers == 0 {
             return refuse(

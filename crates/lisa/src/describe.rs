@@ -22,6 +22,7 @@ use crate::Lisa;
 /// let (lisa, _model) = LisaConfig::new().init(SgdConfig::new().build(), model)?;
 /// let split = lisa.describe();
 /// assert_eq!((split.always_on, split.active, split.frozen), (0, 12, 12));
+/// assert_eq!(split.total(), 24);
 /// println!("{split}");
 /// # Ok::<(), lisa::LisaError>(())
 /// ```
@@ -50,6 +51,28 @@ pub struct Description {
 }
 
 /// One layer of a [`Description`].
+///
+/// # Example
+///
+/// ```
+/// # use burn::nn::LinearConfig;
+/// # use burn::optim::SgdConfig;
+/// # use burn::tensor::Device;
+/// # let device = Device::flex().autodiff();
+/// # let layers: Vec<_> = (0..3).map(|_| LinearConfig::new(2, 2).init(&device)).collect();
+/// # #[derive(burn::module::Module, Debug)]
+/// # struct Model { layers: Vec<burn::nn::Linear> }
+/// # let model = Model { layers };
+/// use lisa::{LayerDescription, LisaConfig, PolicyConfig};
+///
+/// let config = LisaConfig::new().with_policy(PolicyConfig::Fixed(vec![1]));
+/// let (lisa, _model) = config.init(SgdConfig::new().build(), model)?;
+/// let layers = lisa.describe().layers;
+/// let second = LayerDescription { path: "layers.1".into(), parameters: 6, active: true };
+/// assert_eq!(layers[1], second);
+/// assert!(!layers[0].active && !layers[2].active);
+/// # Ok::<(), lisa::LisaError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LayerDescription {
     /// Its path.
@@ -86,7 +109,7 @@ impl Description {
         }
     }
 
-    /// How many numbers the model has.
+    /// How many numbers the model has: what is always on, active and frozen.
     #[must_use]
     pub fn total(&self) -> usize {
         self.always_on + self.active + self.frozen

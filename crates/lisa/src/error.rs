@@ -10,6 +10,32 @@ use std::path::PathBuf;
 use crate::explain::Place;
 
 /// What part of the work an error belongs to.
+///
+/// # Example
+///
+/// ```
+/// # use burn::nn::LinearConfig;
+/// # use burn::optim::SgdConfig;
+/// # use burn::tensor::Device;
+/// # let device = Device::flex().autodiff();
+/// # let layers: Vec<_> = (0..3).map(|_| LinearConfig::new(2, 2).init(&device)).collect();
+/// # #[derive(burn::module::Module, Debug)]
+/// # struct Model { layers: Vec<burn::nn::Linear> }
+/// # let model = Model { layers };
+/// use lisa::{ErrorKind, LisaConfig, LisaError, PolicyConfig};
+///
+/// // What a program exits with.
+/// let code = |error: LisaError| match error.kind() {
+///     ErrorKind::Config | ErrorKind::Policy => 2,
+///     _ => 1,
+/// };
+/// let refused = |config: LisaConfig| config.init(SgdConfig::new().build(), model.clone()).err();
+/// let fixed = LisaConfig::new().with_policy(PolicyConfig::Fixed(vec![7]));
+/// assert_eq!(refused(fixed).map(code), Some(2));
+/// let elsewhere = LisaConfig::new().with_layers(vec!["decoder.layers".into()]);
+/// assert_eq!(refused(elsewhere).map(code), Some(1));
+/// assert_eq!(ErrorKind::Policy.to_string(), "sampling policy");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -62,6 +88,11 @@ impl fmt::Display for ErrorKind {
 /// let error = LisaError::new(ErrorKind::Config, "the sampling period is 0; give at least 1");
 /// assert_eq!(error.kind(), ErrorKind::Config);
 /// assert_eq!(error.to_string(), "configuration: the sampling period is 0; give at least 1");
+///
+/// // Of a file, with what the operating system said.
+/// let cause = std::fs::read("no-such-file").unwrap_err();
+/// let error = LisaError::new(ErrorKind::Io, "cannot read the data").with_source(cause);
+/// assert!(std::error::Error::source(&error).is_some());
 /// ```
 #[derive(Debug, thiserror::Error)]
 #[error("{kind}: {message}")]

@@ -9,6 +9,21 @@ use std::path::PathBuf;
 use crate::LisaError;
 
 /// A place in a file.
+///
+/// # Example
+///
+/// ```
+/// use lisa::{ErrorKind, LisaError, Place};
+///
+/// let error = LisaError::new(ErrorKind::Data, "no JSON object; correct the line")
+///     .with_place("data/train.jsonl", Some(7));
+/// let place = Place { file: "data/train.jsonl".into(), line: Some(7) };
+/// assert_eq!(error.place(), Some(&place));
+/// assert_eq!(place.to_string(), "data/train.jsonl:7");
+///
+/// let whole = Place { line: None, ..place };
+/// assert_eq!(whole.to_string(), "data/train.jsonl");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     /// The file.
@@ -45,7 +60,10 @@ impl fmt::Display for Place {
 /// let explained = Explained::new(&error);
 /// assert_eq!(explained.what, "no key is known");
 /// assert_eq!(explained.help, ["give `messages` or `text`"]);
-/// assert_eq!(explained.place.unwrap().to_string(), "train.jsonl:7");
+/// assert_eq!(explained.place.as_ref().unwrap().to_string(), "train.jsonl:7");
+/// // For colours of one's own.
+/// let labels: Vec<&str> = explained.lines().map(|(label, _)| label).collect();
+/// assert_eq!(labels, ["error", "-->", "help"]);
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Explained {

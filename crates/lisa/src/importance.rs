@@ -17,6 +17,32 @@ use crate::{ErrorKind, LisaError};
 pub use tracker::NormTracker;
 
 /// Mean L2 norms over a run, by path.
+///
+/// # Example
+///
+/// ```
+/// # use burn::module::{Module, Param};
+/// # use burn::nn::Linear;
+/// # use burn::tensor::{Device, Tensor};
+/// # #[derive(Module, Debug)]
+/// # struct Model { embed: Linear, layers: Vec<Linear> }
+/// # let device = Device::flex().autodiff();
+/// # let linear = |value: f32| Linear {
+/// #     weight: Param::from_tensor(Tensor::full([3, 3], value, &device)),
+/// #     bias: None,
+/// # };
+/// # let model = Model { embed: linear(1.0), layers: vec![linear(2.0), linear(4.0)] };
+/// use lisa::{NormTracker, WeightNorms};
+///
+/// let mut tracker = NormTracker::new(&model, &[])?;
+/// // After each step of a run, or after some.
+/// tracker.observe(&model)?;
+/// let norms: WeightNorms = tracker.norms()?;
+/// assert_eq!(norms.observations, 1);
+/// assert_eq!(norms.layers, [("layers.0".into(), 6.0), ("layers.1".into(), 12.0)]);
+/// assert_eq!(norms.outside, [("embed.weight".into(), 3.0)]);
+/// # Ok::<(), lisa::LisaError>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct WeightNorms {
     /// How many observations the means are of.
@@ -132,12 +158,13 @@ impl Importance {
     /// A file that cannot be read, or is none of these, with its path.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, LisaError> {
         let path = path.as_ref();
-        let failed = |what: String| {
+        let failed = |kind, what: String| {
             let message = format!("cannot read norms from `{}`: {what}", path.display());
-            LisaError::new(ErrorKind::Record, message)
+            LisaError::new(kind, message)
         };
-        let text = std::fs::read_to_string(path).map_err(|e| failed(e.to_string()))?;
-        serde_json::from_str(&text).map_err(|e| failed(e.to_string()))
+        let text =
+            std::fs::read_to_string(path).map_err(|e| failed(ErrorKind::Io, e.to_string()))?;
+        serde_json::from_str(&text).map_err(|e| failed(ErrorKind::Record, e.to_string()))
     }
 }
 

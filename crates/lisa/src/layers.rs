@@ -13,6 +13,29 @@ use crate::{ErrorKind, LisaError};
 mod split;
 
 /// A float parameter of a module as the module tree has it.
+///
+/// # Example
+///
+/// ```
+/// # use burn::module::Module;
+/// # use burn::nn::{Linear, LinearConfig};
+/// # use burn::tensor::Device;
+/// # #[derive(Module, Debug)]
+/// # struct Model { layers: Vec<Linear> }
+/// # let device = Device::flex().autodiff();
+/// # let model = Model { layers: (0..3).map(|_| LinearConfig::new(4, 2).init(&device)).collect() };
+/// use burn::tensor::DType;
+/// use lisa::{LayerMap, Parameter};
+///
+/// let map = LayerMap::find(&model)?;
+/// let weight = &map.parameters()[0];
+/// assert_eq!((weight.path.as_str(), &weight.shape[..]), ("layers.0.weight", &[4, 2][..]));
+/// assert_eq!((weight.len(), weight.dtype, weight.trainable), (8, DType::F32, true));
+/// assert_eq!(map.index_of(model.layers[0].weight.id), Some(0));
+/// let all: usize = map.parameters().iter().map(Parameter::len).sum();
+/// assert_eq!(all, 3 * (8 + 2));
+/// # Ok::<(), lisa::LisaError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parameter {
     /// Its path, such as `model.layers.3.mlp.up_proj.weight`.
@@ -42,6 +65,29 @@ impl Parameter {
 }
 
 /// One layer: an item of a stack, or after [`LayerMap::split`] a part of one.
+///
+/// # Example
+///
+/// ```
+/// # use burn::module::Module;
+/// # use burn::nn::{Linear, LinearConfig};
+/// # use burn::tensor::Device;
+/// # #[derive(Module, Debug)]
+/// # struct Model { embed: Linear, layers: Vec<Linear> }
+/// # let device = Device::flex().autodiff();
+/// # let linear = || LinearConfig::new(4, 2).init(&device);
+/// # let model = Model { embed: linear(), layers: vec![linear(), linear()] };
+/// use lisa::{Layer, LayerMap};
+///
+/// let map = LayerMap::find(&model)?;
+/// let second: &Layer = &map.layers()[1];
+/// assert_eq!((second.path.as_str(), second.size), ("layers.1", 10));
+/// assert_eq!(second.parameters, [4, 5]);
+/// let path = |i: usize| map.parameters()[i].path.as_str();
+/// assert_eq!((path(4), path(5)), ("layers.1.weight", "layers.1.bias"));
+/// assert_eq!(map.layer_of(4), Some(1));
+/// # Ok::<(), lisa::LisaError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layer {
     /// Its path, such as `model.layers.3`; of a part `model.layers.3[attn]`.
@@ -76,6 +122,8 @@ pub struct Layer {
 /// assert_eq!(map.layers()[2].path, "layers.2");
 /// assert_eq!(map.layers()[2].size, 20);
 /// assert_eq!(map.outside().count(), 2);
+/// // Where there are several stacks, name those that are meant.
+/// assert_eq!(LayerMap::at(&model, &["layers".into()])?, map);
 /// # Ok::<(), lisa::LisaError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -34,6 +34,7 @@
 //! The crate brings no backend: choose one by a feature of `burn`.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![warn(clippy::missing_errors_doc, clippy::missing_panics_doc)]
 
 mod clip;
 mod config;

@@ -36,6 +36,7 @@ use prepare::Ready;
 #[cfg(feature = "train")]
 pub(crate) use scores::SavedUnit;
 pub(crate) use scores::{Observed, SavedScores};
+pub(crate) use setup::check;
 use setup::{map_of, requiring, trainable, unobserved};
 
 /// Layer-sampling fine-tuning: an optimizer for a module that trains a few layers at a time.
@@ -174,6 +175,38 @@ impl Lisa {
     ///
     /// As Burn's `ModuleOptimizer::with_group`, with the same life of moments. A group by path
     /// matches parts of paths: `layers.1` is also in `layers.10`.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use burn::module::{Module, ParamGroup};
+    /// # use burn::nn::{Linear, LinearConfig};
+    /// # use burn::optim::{AdamWConfig, GradientsParams};
+    /// # use burn::tensor::{Device, Tensor};
+    /// # use lisa::LisaConfig;
+    /// # #[derive(Module, Debug)]
+    /// # struct Model { layers: Vec<Linear>, head: Linear }
+    /// # impl Model {
+    /// #     fn loss(&self) -> Tensor<1> {
+    /// #         let x = Tensor::<2>::ones([1, 4], &self.head.weight.val().device());
+    /// #         self.head.forward(self.layers.iter().fold(x, |x, l| l.forward(x))).mean()
+    /// #     }
+    /// # }
+    /// # let device = Device::flex().autodiff();
+    /// # let linear = || LinearConfig::new(4, 4).init(&device);
+    /// # let model = Model { layers: (0..6).map(|_| linear()).collect(), head: linear() };
+    /// # let (lisa, model) = LisaConfig::new().init(AdamWConfig::new().build(), model)?;
+    /// use burn::optim::SgdConfig;
+    ///
+    /// let head = ParamGroup::from_predicate("head");
+    /// let mut lisa = lisa.with_group(head, SgdConfig::new().build(), None);
+    /// let grads = GradientsParams::from_grads(model.loss().backward(), &model);
+    /// let model = lisa.step(1e-3, model, grads);
+    /// // AdamW holds two moments of 20 f32 values for each of two layers, plain SGD none.
+    /// assert_eq!(lisa.moments_bytes(), 2 * 20 * 4 * 2);
+    /// # let _ = model;
+    /// # Ok::<(), lisa::LisaError>(())
+    /// ```
     #[must_use]
     pub fn with_group<O: Optimizer>(
         mut self,
@@ -199,6 +232,38 @@ impl Lisa {
 
     /// Clips each gradient tensor by itself, as Burn does. For one norm over all of them see
     /// [`LisaConfig::max_grad_norm`].
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use burn::module::{Module, ParamGroup};
+    /// # use burn::nn::{Linear, LinearConfig};
+    /// # use burn::optim::{AdamWConfig, GradientsParams};
+    /// # use burn::tensor::{Device, Tensor};
+    /// # use lisa::LisaConfig;
+    /// # #[derive(Module, Debug)]
+    /// # struct Model { layers: Vec<Linear>, head: Linear }
+    /// # impl Model {
+    /// #     fn loss(&self) -> Tensor<1> {
+    /// #         let x = Tensor::<2>::ones([1, 4], &self.head.weight.val().device());
+    /// #         self.head.forward(self.layers.iter().fold(x, |x, l| l.forward(x))).mean()
+    /// #     }
+    /// # }
+    /// # let device = Device::flex().autodiff();
+    /// # let linear = || LinearConfig::new(4, 4).init(&device);
+    /// # let model = Model { layers: (0..6).map(|_| linear()).collect(), head: linear() };
+    /// use burn::grad_clipping::GradientClipping;
+    /// use burn::optim::SgdConfig;
+    ///
+    /// let (lisa, model) = LisaConfig::new().init(SgdConfig::new().build(), model)?;
+    /// let mut lisa = lisa.with_grad_clipping(GradientClipping::Norm(0.1));
+    /// let before = model.head.weight.val();
+    /// let grads = GradientsParams::from_grads((model.loss() * 1e6).backward(), &model);
+    /// let model = lisa.step(1.0, model, grads);
+    /// let moved = (model.head.weight.val() - before).square().sum().sqrt();
+    /// assert!((moved.into_scalar::<f32>() - 0.1).abs() < 1e-3);
+    /// # Ok::<(), lisa::LisaError>(())
+    /// ```
     #[must_use]
     pub fn with_grad_clipping(mut self, clipping: GradientClipping) -> Self {
         self.optimizer = self.optimizer.with_grad_clipping(clipping);
@@ -229,6 +294,40 @@ impl Lisa {
     }
 
     /// Like [`step`](Self::step), with gradients from several devices.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use burn::module::{Module, ParamGroup};
+    /// # use burn::nn::{Linear, LinearConfig};
+    /// # use burn::optim::{AdamWConfig, GradientsParams};
+    /// # use burn::tensor::{Device, Tensor};
+    /// # use lisa::LisaConfig;
+    /// # #[derive(Module, Debug)]
+    /// # struct Model { layers: Vec<Linear>, head: Linear }
+    /// # impl Model {
+    /// #     fn loss(&self) -> Tensor<1> {
+    /// #         let x = Tensor::<2>::ones([1, 4], &self.head.weight.val().device());
+    /// #         self.head.forward(self.layers.iter().fold(x, |x, l| l.forward(x))).mean()
+    /// #     }
+    /// # }
+    /// # let device = Device::flex().autodiff();
+    /// # let linear = || LinearConfig::new(4, 4).init(&device);
+    /// # let model = Model { layers: (0..6).map(|_| linear()).collect(), head: linear() };
+    /// # let (lisa, model) = LisaConfig::new().init(AdamWConfig::new().build(), model)?;
+    /// use burn::optim::MultiGradientsParams;
+    ///
+    /// # let mut lisa = lisa;
+    /// // In place of the workers: the gradients of two batches, each with the device it is on.
+    /// let grads = [1.0, 3.0].map(|scale| {
+    ///     let grads = GradientsParams::from_grads((model.loss() * scale).backward(), &model);
+    ///     (grads, device.clone().inner())
+    /// });
+    /// let model = lisa.step_multi(1e-3, model, MultiGradientsParams { grads: grads.into() });
+    /// assert_eq!((lisa.steps(), lisa.moments_bytes()), (1, 2 * 20 * 4 * 3));
+    /// # let _ = model;
+    /// # Ok::<(), lisa::LisaError>(())
+    /// ```
     #[must_use]
     pub fn step_multi<M: Module>(
         &mut self,
@@ -249,6 +348,35 @@ impl Lisa {
     /// # Errors
     ///
     /// The paths of the first few parameters with such gradients.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use burn::module::{Module, ParamGroup};
+    /// # use burn::nn::{Linear, LinearConfig};
+    /// # use burn::optim::{AdamWConfig, GradientsParams};
+    /// # use burn::tensor::{Device, Tensor};
+    /// # use lisa::LisaConfig;
+    /// # #[derive(Module, Debug)]
+    /// # struct Model { layers: Vec<Linear>, head: Linear }
+    /// # impl Model {
+    /// #     fn loss(&self) -> Tensor<1> {
+    /// #         let x = Tensor::<2>::ones([1, 4], &self.head.weight.val().device());
+    /// #         self.head.forward(self.layers.iter().fold(x, |x, l| l.forward(x))).mean()
+    /// #     }
+    /// # }
+    /// # let device = Device::flex().autodiff();
+    /// # let linear = || LinearConfig::new(4, 4).init(&device);
+    /// # let model = Model { layers: (0..6).map(|_| linear()).collect(), head: linear() };
+    /// # let (lisa, model) = LisaConfig::new().init(AdamWConfig::new().build(), model)?;
+    /// let of = |loss: Tensor<1>| GradientsParams::from_grads(loss.backward(), &model);
+    /// assert!(lisa.check_finite(&model, &of(model.loss())).is_ok());
+    /// let error = lisa.check_finite(&model, &of(model.loss() * f32::NAN)).unwrap_err();
+    /// // The weight and bias of two layers and of the head.
+    /// let found = "the gradient of step 1 is not finite in 6 parameters";
+    /// assert!(error.message().starts_with(found));
+    /// # Ok::<(), lisa::LisaError>(())
+    /// ```
     pub fn check_finite<M: Module>(
         &self,
         model: &M,
@@ -304,6 +432,33 @@ impl Lisa {
     }
 
     /// Bytes of f32 master weights on the device.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use burn::module::Module;
+    /// # use burn::nn::Linear;
+    /// # use burn::optim::{AdamWConfig, GradientsParams};
+    /// # use burn::tensor::{DType, Device, Tensor};
+    /// # use lisa::LisaConfig;
+    /// # #[derive(Module, Debug)]
+    /// # struct Model { layers: Vec<Linear> }
+    /// use burn::module::Param;
+    ///
+    /// // Six layers of 16 numbers in bf16, of which two train.
+    /// let device = Device::flex().autodiff();
+    /// let weight = || Tensor::<2>::ones([4, 4], (&device, DType::BF16));
+    /// let linear = |_| Linear { weight: Param::from_tensor(weight()), bias: None };
+    /// let model = Model { layers: (0..6).map(linear).collect() };
+    /// let (mut lisa, model) = LisaConfig::new().init(AdamWConfig::new().build(), model)?;
+    /// let x = Tensor::<2>::ones([1, 4], (&device, DType::BF16));
+    /// let loss = model.layers.iter().fold(x, |x, layer| layer.forward(x)).mean();
+    /// let grads = GradientsParams::from_grads(loss.backward(), &model);
+    /// let model = lisa.step(1e-3, model, grads);
+    /// assert_eq!((lisa.master_bytes(), lisa.moments_bytes()), (2 * 16 * 4, 2 * 2 * 16 * 4));
+    /// # let _ = model;
+    /// # Ok::<(), lisa::LisaError>(())
+    /// ```
     #[must_use]
     pub fn master_bytes(&self) -> u64 {
         self.sum(|held| (!held.on_host).then_some(held.bytes.master))
@@ -349,6 +504,36 @@ impl Lisa {
     }
 
     /// Which parameters train now.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use burn::module::{Module, ParamGroup};
+    /// # use burn::nn::{Linear, LinearConfig};
+    /// # use burn::optim::{AdamWConfig, GradientsParams};
+    /// # use burn::tensor::{Device, Tensor};
+    /// # use lisa::LisaConfig;
+    /// # #[derive(Module, Debug)]
+    /// # struct Model { layers: Vec<Linear>, head: Linear }
+    /// # impl Model {
+    /// #     fn loss(&self) -> Tensor<1> {
+    /// #         let x = Tensor::<2>::ones([1, 4], &self.head.weight.val().device());
+    /// #         self.head.forward(self.layers.iter().fold(x, |x, l| l.forward(x))).mean()
+    /// #     }
+    /// # }
+    /// # let device = Device::flex().autodiff();
+    /// # let linear = || LinearConfig::new(4, 4).init(&device);
+    /// # let model = Model { layers: (0..6).map(|_| linear()).collect(), head: linear() };
+    /// # let (lisa, model) = LisaConfig::new().init(AdamWConfig::new().build(), model)?;
+    /// // Two layers and the head, each with a weight and a bias.
+    /// assert_eq!(lisa.mask().len(), 6);
+    /// for (index, layer) in model.layers.iter().enumerate() {
+    ///     let trains = lisa.active_layers().contains(&index);
+    ///     assert_eq!(lisa.mask().contains(layer.weight.id), trains);
+    ///     assert_eq!(layer.weight.is_require_grad(), trains);
+    /// }
+    /// # Ok::<(), lisa::LisaError>(())
+    /// ```
     #[must_use]
     pub fn mask(&self) -> &FreezeMask {
         &self.mask

@@ -15,6 +15,33 @@ use crate::{
 };
 
 /// Bytes of a model's activations for one batch.
+///
+/// # Example
+///
+/// ```
+/// # use burn::module::Module;
+/// # use burn::nn::{Linear, LinearConfig};
+/// # use burn::tensor::{DType, Device, FloatDType};
+/// # use lisa::{Activations, Footprint, LisaConfig, plan};
+/// # #[derive(Module, Debug)]
+/// # struct Network { layers: Vec<Linear> }
+/// # let device = Device::flex().autodiff();
+/// # let layers = (0..8).map(|_| LinearConfig::new(64, 64).init(&device)).collect();
+/// # let network = Network { layers };
+/// impl Footprint for Network {
+///     fn activations(&self, batch: usize, sequence: usize, dtype: FloatDType) -> Activations {
+///         let hidden = (batch * sequence * 64 * DType::from(dtype).size()) as u64;
+///         let (frozen_layer, training_layer) = (hidden, 2 * hidden);
+///         let logits = hidden;
+///         Activations { frozen_layer, training_layer, hidden, logits, ..Activations::default() }
+///     }
+/// }
+/// let of = network.activations(1, 128, FloatDType::F32);
+/// assert_eq!((of.hidden, of.training_layer), (32_768, 65_536));
+/// let plan = plan(&network, &LisaConfig::new(), 1, 128)?;
+/// assert_eq!(plan.activations, 6 * of.frozen_layer + 2 * of.training_layer + of.logits);
+/// # Ok::<(), lisa::LisaError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Activations {
     /// What backward keeps of a layer whose weights are frozen.
@@ -85,6 +112,40 @@ pub trait Footprint: Module {
 ///
 /// The parts are those of a steady state, in which every drawn layer has its moments; `peak` and
 /// `peak_recomputed` are the most that is held at a time during a step.
+///
+/// # Example
+///
+/// ```
+/// # use burn::module::Module;
+/// # use burn::nn::{Linear, LinearConfig};
+/// # use burn::tensor::{Device, FloatDType};
+/// # use lisa::{Activations, Footprint};
+/// # #[derive(Module, Debug)]
+/// # struct Network { layers: Vec<Linear> }
+/// # impl Footprint for Network {
+/// #     fn activations(&self, batch: usize, sequence: usize, _: FloatDType) -> Activations {
+/// #         let hidden = (4 * batch * sequence * 64) as u64;
+/// #         let (frozen_layer, training_layer) = (hidden, 2 * hidden);
+/// #         let logits = hidden;
+/// #         Activations { frozen_layer, training_layer, hidden, logits, ..Activations::default() }
+/// #     }
+/// # }
+/// # let device = Device::flex().autodiff();
+/// # let linear = || LinearConfig::new(64, 64).with_bias(false).init(&device);
+/// # let network = Network { layers: (0..8).map(|_| linear()).collect() };
+/// use lisa::{LisaConfig, plan};
+///
+/// // Eight layers of 64 by 64 numbers in f32; two of them train, or all.
+/// let lisa = plan(&network, &LisaConfig::new(), 1, 1024)?;
+/// let full = plan(&network, &LisaConfig::new().with_active_layers(8), 1, 1024)?;
+/// assert_eq!((lisa.weights, full.weights), (131_072, 131_072));
+/// assert_eq!((lisa.gradients, full.gradients), (32_768, 131_072));
+/// assert_eq!((lisa.moments, full.moments), (65_536, 262_144));
+/// assert_eq!((lisa.masters, lisa.host), (0, 0));
+/// assert_eq!((lisa.peak, full.peak), (3_604_480, 5_373_952));
+/// assert_eq!((lisa.peak_recomputed, full.peak_recomputed), (3_342_336, 3_538_944));
+/// # Ok::<(), lisa::LisaError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryPlan {
     /// Weights on the device.
@@ -118,7 +179,40 @@ pub struct MemoryPlan {
 ///
 /// # Errors
 ///
-/// A stack of layers that is not found or ambiguous, and settings out of range for it.
+/// What [`LisaConfig::init`] refuses of the model's structure and the settings: a stack of layers that is
+/// not found or ambiguous, more active layers than there are, a model in which nothing trains.
+///
+/// # Example
+///
+/// ```
+/// # use burn::module::Module;
+/// # use burn::nn::{Linear, LinearConfig};
+/// # use burn::tensor::{Device, FloatDType};
+/// # use lisa::{Activations, Footprint};
+/// # #[derive(Module, Debug)]
+/// # struct Network { layers: Vec<Linear> }
+/// # impl Footprint for Network {
+/// #     fn activations(&self, batch: usize, sequence: usize, _: FloatDType) -> Activations {
+/// #         let hidden = (4 * batch * sequence * 4096) as u64;
+/// #         let (frozen_layer, training_layer) = (hidden, 2 * hidden);
+/// #         let logits = hidden;
+/// #         Activations { frozen_layer, training_layer, hidden, logits, ..Activations::default() }
+/// #     }
+/// # }
+/// # let device = Device::flex().autodiff();
+/// use lisa::{LisaConfig, plan};
+///
+/// let linear = || LinearConfig::new(4096, 4096).with_bias(false).init(&device);
+/// let network = Network { layers: (0..32).map(|_| linear()).collect() };
+/// let plan = plan(&network, &LisaConfig::new(), 1, 1024)?;
+/// // Of 32 layers in f32 two train.
+/// assert_eq!(plan.weights, 32 * 4096 * 4096 * 4);
+/// assert_eq!(plan.moments, 2 * 2 * 4096 * 4096 * 4);
+/// assert!(plan.to_string().starts_with("  weights                2.15 GB\n"));
+/// // Nothing was allocated for it.
+/// assert!(!network.layers[0].weight.is_initialized());
+/// # Ok::<(), lisa::LisaError>(())
+/// ```
 pub fn plan<M: Footprint>(
     model: &M,
     config: &LisaConfig,
@@ -144,6 +238,42 @@ pub fn plan<M: Footprint>(
 }
 
 /// A run that is planned.
+///
+/// # Example
+///
+/// ```
+/// # use burn::module::Module;
+/// # use burn::nn::{Linear, LinearConfig};
+/// # use burn::tensor::{Device, FloatDType};
+/// # use lisa::{Activations, Footprint};
+/// # #[derive(Module, Debug)]
+/// # struct Network { layers: Vec<Linear> }
+/// # impl Footprint for Network {
+/// #     fn activations(&self, batch: usize, sequence: usize, _: FloatDType) -> Activations {
+/// #         let hidden = (4 * batch * sequence * 64) as u64;
+/// #         let (frozen_layer, training_layer) = (hidden, 2 * hidden);
+/// #         let logits = hidden / 8;
+/// #         Activations { frozen_layer, training_layer, hidden, logits, ..Activations::default() }
+/// #     }
+/// # }
+/// # let device = Device::flex().autodiff();
+/// # let linear = || LinearConfig::new(64, 64).with_bias(false).init(&device);
+/// # let network = Network { layers: (0..8).map(|_| linear()).collect() };
+/// use lisa::{LisaConfig, Planned, Recompute, plan_for};
+///
+/// let run = Planned {
+///     batch: 4,
+///     sequence: 256,
+///     dtype: FloatDType::F32,
+///     flex: false,
+///     lowest_active: 0,
+///     recompute: Recompute::new(),
+/// };
+/// let peak = |run| plan_for(&network, &LisaConfig::new(), run).map(|plan| plan.peak_recomputed);
+/// let fewer_states = Planned { recompute: Recompute::new().with_every(2), ..run };
+/// assert_eq!((peak(run)?, peak(fewer_states)?), (3_096_576, 2_310_144));
+/// # Ok::<(), lisa::LisaError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Planned {
     /// Rows in a batch.
@@ -162,6 +292,45 @@ pub struct Planned {
 }
 
 /// Like [`plan`], for another device and type of the weights than the model has.
+///
+/// # Errors
+///
+/// As [`plan`].
+///
+/// # Example
+///
+/// ```
+/// # use burn::module::Module;
+/// # use burn::nn::{Linear, LinearConfig};
+/// # use burn::tensor::{DType, Device, FloatDType};
+/// # use lisa::{Activations, Footprint, LisaConfig, Planned, Recompute, plan_for};
+/// # #[derive(Module, Debug)]
+/// # struct Network { layers: Vec<Linear> }
+/// # impl Footprint for Network {
+/// #     fn activations(&self, batch: usize, sequence: usize, dtype: FloatDType) -> Activations {
+/// #         let hidden = (batch * sequence * 64 * DType::from(dtype).size()) as u64;
+/// #         let (frozen_layer, training_layer) = (hidden, 2 * hidden);
+/// #         let logits = hidden;
+/// #         Activations { frozen_layer, training_layer, hidden, logits, ..Activations::default() }
+/// #     }
+/// # }
+/// # let device = Device::flex().autodiff();
+/// # let linear = || LinearConfig::new(64, 64).with_bias(false).init(&device);
+/// # let network = Network { layers: (0..8).map(|_| linear()).collect() };
+/// // The model is in f32 on the host; the run is to be in bf16 on a GPU.
+/// let run = Planned {
+///     batch: 1,
+///     sequence: 128,
+///     dtype: FloatDType::BF16,
+///     flex: false,
+///     lowest_active: 0,
+///     recompute: Recompute::new(),
+/// };
+/// let plan = plan_for(&network, &LisaConfig::new(), run)?;
+/// assert_eq!(plan.weights, 8 * 4096 * 2);
+/// assert_eq!((plan.masters, plan.moments), (2 * 4096 * 4, 2 * 4096 * 8));
+/// # Ok::<(), lisa::LisaError>(())
+/// ```
 pub fn plan_for<M: Footprint>(
     model: &M,
     config: &LisaConfig,
@@ -176,6 +345,7 @@ pub fn plan_for<M: Footprint>(
         recompute,
     } = run;
     let map = LayerMap::of_shapes(model, &config.layers)?.split(&config.split)?;
+    crate::lisa::check(&map, config)?;
     let parts = Parts::of(&map, config, !flex);
     let number = bytes_of(dtype);
     let masters = number < 4 && config.master_weights;
@@ -226,7 +396,8 @@ pub fn plan_for<M: Footprint>(
     let hidden = activations.hidden;
     // What AdamW computes on the way: four f32 tensors of a slice.
     let slice = if flex { SLICE_ON_HOST } else { SLICE };
-    let update = 16 * (slice as u64).min(trains);
+    let largest = layers.iter().map(|layer| layer.largest).max().unwrap_or(0);
+    let update = 16 * (slice as u64).min(largest.max(parts.largest_outside));
     let layer_step = on_the_way_back(&activations, recompute, items, |item| {
         // All parts of an item may be among the drawn.
         let parts = || {
@@ -314,14 +485,57 @@ fn heads(activations: &Activations, outside: u64, copies: u64, trains: bool) -> 
 /// What is made twice on flex of a head's gradient in blocks.
 const HEAD_BLOCK: u64 = 2 << 20;
 
-/// Plans LoRA of this rank on all matrices of the layers, in f32 adapters and moments of the model's
-/// type.
+/// Plans LoRA of this rank on all matrices of the layers, with adapters, gradients and moments in the type of
+/// the weights.
 ///
-/// `merged`: whether each product forms `W + A B` first, as Burn's own does, or runs a side path.
+/// `merged`: whether each product forms `W + A B` first, as Burn's own does, or runs a side path. Nothing is
+/// recomputed, so both peaks are the same; of `run` its rows, tokens and type count.
 ///
 /// # Errors
 ///
 /// A stack of layers that is not found or ambiguous.
+///
+/// # Example
+///
+/// ```
+/// # use burn::module::Module;
+/// # use burn::nn::{Linear, LinearConfig};
+/// # use burn::tensor::{Device, FloatDType};
+/// # use lisa::{Activations, Footprint, Planned, Recompute};
+/// # #[derive(Module, Debug)]
+/// # struct Network { layers: Vec<Linear> }
+/// # impl Footprint for Network {
+/// #     fn activations(&self, batch: usize, sequence: usize, _: FloatDType) -> Activations {
+/// #         let hidden = (4 * batch * sequence * 64) as u64;
+/// #         let (frozen_layer, training_layer) = (hidden, 2 * hidden);
+/// #         let logits = hidden;
+/// #         Activations { frozen_layer, training_layer, hidden, logits, ..Activations::default() }
+/// #     }
+/// # }
+/// # let device = Device::flex().autodiff();
+/// # let linear = || LinearConfig::new(64, 64).with_bias(false).init(&device);
+/// # let network = Network { layers: (0..8).map(|_| linear()).collect() };
+/// # let run = Planned {
+/// #     batch: 1,
+/// #     sequence: 128,
+/// #     dtype: FloatDType::F32,
+/// #     flex: false,
+/// #     lowest_active: 0,
+/// #     recompute: Recompute::new(),
+/// # };
+/// use lisa::plan_lora;
+///
+/// // Rank 4 on eight matrices of 64 by 64 numbers in f32.
+/// let side_path = plan_lora(&network, 4, false, run)?;
+/// let adapters = 8 * 4 * (64 + 64) * 4;
+/// assert_eq!(side_path.gradients, adapters);
+/// assert_eq!(side_path.moments, 2 * adapters);
+/// assert_eq!(side_path.weights, 8 * 64 * 64 * 4 + adapters);
+/// // Where each product forms `W + A B` first, backward keeps that as well.
+/// let merged = plan_lora(&network, 4, true, run)?;
+/// assert_eq!(merged.activations, side_path.activations + 8 * 64 * 64 * 4);
+/// # Ok::<(), lisa::LisaError>(())
+/// ```
 pub fn plan_lora<M: Footprint>(
     model: &M,
     rank: usize,
@@ -503,6 +717,34 @@ impl fmt::Display for MemoryPlan {
 }
 
 /// What a run holds now, in bytes.
+///
+/// # Example
+///
+/// ```
+/// # use burn::module::Module;
+/// # use burn::nn::{Linear, LinearConfig};
+/// # use burn::optim::{AdamWConfig, GradientsParams};
+/// # use burn::tensor::{Device, Tensor};
+/// # #[derive(Module, Debug)]
+/// # struct Model { layers: Vec<Linear> }
+/// # let device = Device::flex().autodiff();
+/// # let linear = || LinearConfig::new(64, 64).with_bias(false).init(&device);
+/// # let model = Model { layers: (0..4).map(|_| linear()).collect() };
+/// use lisa::{FrozenWeights, LisaConfig, Usage};
+///
+/// let config = LisaConfig::new().with_frozen_weights(FrozenWeights::Int8);
+/// let (mut lisa, mut model) = config.init(AdamWConfig::new().build(), model)?;
+/// # let x = Tensor::<2>::ones([1, 64], &device);
+/// # let loss = model.layers.iter().fold(x, |x, layer| layer.forward(x)).mean();
+/// # let grads = GradientsParams::from_grads(loss.backward(), &model);
+/// model = lisa.step(1e-3, model, grads);
+///
+/// // Two layers of 64 by 64 numbers train, two wait on the host. Flex keeps no account.
+/// let (moments, exact) = (2 * 2 * 4096 * 4, 2 * 4096 * 4);
+/// assert_eq!(lisa.usage(&device), Usage { moments, exact, ..Usage::default() });
+/// # let _ = model;
+/// # Ok::<(), lisa::LisaError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Moments on the device.

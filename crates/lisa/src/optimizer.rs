@@ -362,6 +362,31 @@ impl<O: Optimizer, const D: usize> RecordState for Moments<O, D> {
 
 /// State of a [`LisaOptimizer`] for one parameter: the inner optimizer's moments and, for a
 /// half-precision parameter, its f32 master weights; on the device, or on the host while frozen.
+///
+/// # Example
+///
+/// ```
+/// # use burn::optim::momentum::MomentumConfig;
+/// # use burn::optim::{Optimizer, RecordState, SgdConfig, StateSink};
+/// # use burn::tensor::{DType, Device, Tensor};
+/// use lisa::{LisaOptimizer, LisaState, OnFreeze};
+///
+/// let sgd = SgdConfig::new().with_momentum(Some(MomentumConfig::new())).build();
+/// let optimizer = LisaOptimizer::new(sgd, OnFreeze::Drop, true);
+/// # let device = Device::flex();
+/// # let weight = Tensor::<1>::ones([2], (&device, DType::BF16));
+/// # let grad = weight.clone();
+/// let (weight, state) = optimizer.step(1e-3, weight, grad, None);
+/// let state: LisaState<_, 1> = state.ok_or("no state")?;
+/// let mut leaves = StateSink::default();
+/// state.state_flatten("id", &mut leaves);
+/// let names: Vec<&str> = leaves.tensors.iter().map(|(name, _)| name.as_str()).collect();
+/// assert_eq!(names, ["id.moments.momentum.velocity", "id.master"]);
+/// // The step is lost in bf16, and not in the master weight.
+/// assert_eq!(weight.into_data().iter::<f32>().next(), Some(1.0));
+/// assert_eq!(leaves.tensors[1].1.iter::<f32>().next(), Some(0.999));
+/// # Ok::<(), &str>(())
+/// ```
 pub struct LisaState<O: Optimizer, const D: usize> {
     place: Place<O, D>,
 }

@@ -27,6 +27,8 @@ use crate::{ErrorKind, LayerMap, LisaError};
 /// assert_eq!(FrozenWeights::Int4.bytes(&[64, 64], true), Some(2048 + 256));
 /// // Norms stay as they are.
 /// assert_eq!(FrozenWeights::Int8.bytes(&[64], true), None);
+/// assert!(FrozenWeights::Int8.scheme(&[64, 64]).is_some());
+/// assert!(FrozenWeights::Int8.scheme(&[64]).is_none());
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FrozenWeights {

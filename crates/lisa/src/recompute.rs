@@ -151,6 +151,8 @@ pub trait LayeredModel: Module {
 /// // Keep every fourth hidden state, and replay dropout with this seed.
 /// let plan = Recompute::new().with_every(4).with_dropout_seed(7);
 /// assert_ne!(plan, Recompute::new());
+/// // The least memory: one layer at a time, in the pieces that the model knows.
+/// assert_ne!(plan.with_pieces(), plan);
 /// ```
 ///
 /// [`LayeredModel`] has a whole one.
@@ -294,6 +296,59 @@ impl Recompute {
 /// A forward pass that waits for its backward pass.
 ///
 /// It holds the kept hidden states and the tape of the head.
+///
+/// # Example
+///
+/// ```
+/// # use burn::module::{Module, ModuleVisitor};
+/// # use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig};
+/// # use burn::optim::{ModuleOptimizer, SgdConfig};
+/// # use burn::tensor::{Device, Int, Tensor};
+/// # use lisa::{LayeredModel, Recompute};
+/// # #[derive(Module, Debug)]
+/// # struct Model { embed: Embedding, layers: Vec<Linear>, head: Linear }
+/// # impl LayeredModel for Model {
+/// #     type Batch = Tensor<2, Int>;
+/// #     type Context = ();
+/// #     fn context(&self, _: &Self::Batch) {}
+/// #     fn num_layers(&self) -> usize {
+/// #         self.layers.len()
+/// #     }
+/// #     fn embed(&self, batch: &Self::Batch, (): &()) -> Tensor<3> {
+/// #         self.embed.forward(batch.clone())
+/// #     }
+/// #     fn layer(&self, index: usize, h: Tensor<3>, (): &()) -> Tensor<3> {
+/// #         h.clone() + self.layers[index].forward(h).tanh()
+/// #     }
+/// #     fn visit_layer<V: ModuleVisitor>(&self, index: usize, visitor: &mut V) {
+/// #         self.layers[index].visit(visitor);
+/// #     }
+/// #     fn head_loss(&self, h: Tensor<3>, _: &Self::Batch, (): &()) -> Tensor<1> {
+/// #         self.head.forward(h).square().mean()
+/// #     }
+/// # }
+/// # let device = Device::flex().autodiff();
+/// # let linear = || LinearConfig::new(4, 4).init(&device);
+/// # let model = Model {
+/// #     embed: EmbeddingConfig::new(8, 4).init(&device),
+/// #     layers: (0..3).map(|_| linear()).collect(),
+/// #     head: linear(),
+/// # };
+/// # let batch = Tensor::<2, Int>::from_data([[1, 2, 3]], &device);
+/// # let mut optimizer = ModuleOptimizer::from(SgdConfig::new().build());
+/// let whole = Recompute::new().forward(&model, &batch).loss();
+/// // Half of it, as one of two batches that are accumulated has it.
+/// let pass = Recompute::new().forward(&model, &batch).scale(0.5);
+/// assert_eq!(pass.loss().into_data(), (whole * 0.5).into_data());
+/// // Steps part by part: the head, the layers from the last to the first, the embedding.
+/// let mut parts = Vec::new();
+/// let _model = pass.backward_with(model, |model, grads| {
+///     parts.push(grads.len());
+///     optimizer.step(0.1, model, grads)
+/// })?;
+/// assert_eq!(parts, [2, 2, 2, 2, 1]);
+/// # Ok::<(), lisa::LisaError>(())
+/// ```
 pub struct Pass<M: LayeredModel> {
     plan: Recompute,
     layers: usize,

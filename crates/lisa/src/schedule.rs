@@ -11,6 +11,7 @@
 /// let starts: Vec<bool> = (0..4).map(|_| schedule.advance()).collect();
 /// assert_eq!(starts, [false, true, false, true]);
 /// assert_eq!((schedule.step(), schedule.period()), (4, 2));
+/// assert_eq!(Schedule::at(4, 2), schedule);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Schedule {

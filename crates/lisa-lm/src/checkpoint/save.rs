@@ -44,6 +44,29 @@ const CARRIED: [&str; 17] = [
 ];
 
 /// How to save.
+///
+/// # Example
+///
+/// ```
+/// use burn::tensor::Device;
+/// use lisa_lm::{Checkpoint, SaveOptions, save};
+/// # use lisa_lm::{LlamaConfig, ModelConfig};
+///
+/// # let (from, to) = (tempfile::tempdir()?, tempfile::tempdir()?);
+/// # let device = Device::default();
+/// # let model = ModelConfig::Llama(LlamaConfig::new(64, 16, 2, 2)).init(&device)?;
+/// # save(&model, &from, &SaveOptions::default())?;
+/// # std::fs::write(from.path().join("tokenizer.json"), "{}")?;
+/// let source = Checkpoint::open(&from)?;
+/// let model = source.load(&device, None)?;
+/// let options = SaveOptions { source: Some(&source), max_shard_bytes: 20_000 };
+/// save(&model, &to, &options)?;
+///
+/// // 41280 bytes of weights are in three files, and the tokenizer is there too.
+/// assert!(to.path().join("model-00003-of-00003.safetensors").is_file());
+/// assert!(to.path().join("tokenizer.json").is_file());
+/// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct SaveOptions<'a> {
     /// Where the model came from: its tokenizer, its licence and the text of its `config.json` are
@@ -74,6 +97,26 @@ impl Default for SaveOptions<'_> {
 ///
 /// A folder that cannot be made or written; a file to carry over that is larger than that, is a pipe or
 /// device, or is a link out of the source's folder.
+///
+/// # Example
+///
+/// ```
+/// use burn::tensor::{Device, FloatDType, Int, Tensor};
+/// use lisa_lm::{Checkpoint, Input, LlamaConfig, ModelConfig, SaveOptions, save};
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// let device = Device::default();
+/// let model = ModelConfig::Llama(LlamaConfig::new(64, 16, 2, 2)).init(&device)?;
+/// save(&model, &folder, &SaveOptions::default())?;
+/// assert!(folder.path().join("model.safetensors").is_file());
+///
+/// let checkpoint = Checkpoint::open(&folder)?;
+/// assert_eq!(checkpoint.config().common().dtype, Some(FloatDType::F32));
+/// let again = checkpoint.load(&device, None)?;
+/// let input = Input::new(Tensor::<2, Int>::from_data([[1, 2, 3]], &device));
+/// assert_eq!(again.forward(&input).into_data(), model.forward(&input).into_data());
+/// # Ok::<(), lisa::LisaError>(())
+/// ```
 pub fn save(
     model: &CausalLm,
     dir: impl AsRef<Path>,
@@ -84,6 +127,33 @@ pub fn save(
 
 /// Like [`save`]; `progress` is told, after each tensor, how many bytes were written and how many
 /// there are.
+///
+/// # Errors
+///
+/// As [`save`].
+///
+/// # Example
+///
+/// ```
+/// use std::sync::{Arc, Mutex};
+/// use lisa_lm::{SaveOptions, save_with};
+/// # use burn::tensor::Device;
+/// # use lisa_lm::{LlamaConfig, ModelConfig};
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let config = ModelConfig::Llama(LlamaConfig::new(64, 16, 2, 2));
+/// # let model = config.init(&Device::default())?;
+/// // An embedding, a norm, a head, and nine tensors in each of two layers.
+/// let told = Arc::new(Mutex::new(Vec::new()));
+/// let tell = Arc::clone(&told);
+/// save_with(&model, &folder, &SaveOptions::default(), move |done, total| {
+///     tell.lock().unwrap().push((done, total));
+/// })?;
+/// let told = told.lock().unwrap();
+/// let bytes = 4 * model.num_parameters() as u64;
+/// assert_eq!((told.len(), told.last()), (21, Some(&(bytes, bytes))));
+/// # Ok::<(), lisa::LisaError>(())
+/// ```
 pub fn save_with(
     model: &CausalLm,
     dir: impl AsRef<Path>,
@@ -227,6 +297,25 @@ fn is_same(a: &Path, b: &Path) -> bool {
 /// # Errors
 ///
 /// What the operating system refused, with the path; what was there before is then still there.
+///
+/// # Example
+///
+/// ```
+/// use lisa_lm::write_atomically;
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let folder = folder.path();
+/// let path = folder.join("state.json");
+/// write_atomically(&path, b"first")?;
+/// write_atomically(&path, b"second")?;
+/// assert_eq!(std::fs::read(&path)?, b"second");
+/// // There is nothing beside it.
+/// assert_eq!(std::fs::read_dir(folder)?.count(), 1);
+///
+/// let error = write_atomically(&folder.join("missing/state.json"), b"third").unwrap_err();
+/// assert_eq!(error.kind(), lisa::ErrorKind::Io);
+/// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+/// ```
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), LisaError> {
     let attempt = || -> io::Result<()> {
         let (scratch, mut file): (AtomicFile, File) =

@@ -6,6 +6,21 @@ use crate::chat::Message;
 use crate::files::shown;
 
 /// What an example holds.
+///
+/// # Example
+///
+/// ```
+/// use lisa_lm::{Content, Example, Message};
+///
+/// let content = |line| Example::from_json(line).map(|example| example.content);
+/// let chat = content(r#"{"instruction": "Add.", "input": "1 2", "output": "3"}"#)?;
+/// let messages = vec![Message::user("Add.\n\n1 2"), Message::assistant("3")];
+/// assert_eq!(chat, Content::Chat(messages));
+/// let pair = content(r#"{"prompt": "1 + 1 =", "completion": " 2"}"#)?;
+/// assert_eq!(pair, Content::Pair { prompt: "1 + 1 =".into(), completion: " 2".into() });
+/// assert_eq!(content(r#"{"text": "1 2 3"}"#)?, Content::Text("1 2 3".into()));
+/// # Ok::<(), String>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
     /// A chat, written down with the chat template.

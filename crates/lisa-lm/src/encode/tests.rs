@@ -182,7 +182,7 @@ fn a_long_example_is_cut_and_one_without_its_answer_is_dropped() {
     assert_eq!(set.examples[0].labels, [X, X, X, X, 273, 78]);
     assert_eq!(
         set.to_string(),
-        "1 examples, 6 tokens, 2 trained on; 2 cut, 1 dropped"
+        "1 example, 6 tokens, 2 trained on; 2 cut, 1 dropped"
     );
 
     let error = encode_examples(&[long], &tokenizer, options).unwrap_err();

@@ -100,6 +100,40 @@ impl ModuleVisitor for Squares<'_> {
 }
 
 /// The metrics of one run: made by [`LisaModule::metrics`](super::LisaModule::metrics).
+///
+/// # Example
+///
+/// ```
+/// # use burn::data::dataloader::Progress;
+/// # use burn::module::Module;
+/// # use burn::nn::{Linear, LinearConfig};
+/// # use burn::optim::AdamWConfig;
+/// # use burn::tensor::Device;
+/// # use lisa::{LisaConfig, PolicyConfig};
+/// # #[derive(Module, Debug)]
+/// # struct Model { layers: Vec<Linear> }
+/// # let device = Device::flex().autodiff();
+/// # let model = Model { layers: (0..4).map(|_| LinearConfig::new(2, 2).init(&device)).collect() };
+/// use burn::train::metric::{Metric, MetricMetadata, SerializedEntry};
+///
+/// let config = LisaConfig::new().with_policy(PolicyConfig::Fixed(vec![1, 3]));
+/// let (lisa, model) = config.init(AdamWConfig::new().build(), model)?;
+/// let (_optimizer, model) = lisa.into_learner(model);
+/// let metrics = model.metrics();
+/// // `SupervisedTraining::metric_train_numeric` takes one; burn-train then calls `update`.
+/// let (mut active, mut trainable) = (metrics.active_layers(), metrics.trainable_parameters());
+/// # let progress = Progress::new(1, 1, None);
+/// # let metadata = MetricMetadata { progress, iteration: None, lr: None };
+/// assert_eq!(active.update(&(), &metadata)?.formatted, "[1, 3] layers");
+/// assert_eq!(trainable.update(&(), &metadata)?.formatted, "12 parameters");
+/// // Flex keeps no account of its memory.
+/// let memory = metrics.device_memory().update(&(), &metadata)?;
+/// assert_eq!(memory.formatted, SerializedEntry::not_available(None).formatted);
+/// let norm = metrics.gradient_norm(3).map(|norm| norm.name().to_string());
+/// assert_eq!(norm.as_deref(), Some("Gradient norm layers.3"));
+/// assert!(metrics.gradient_norm(4).is_none());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct LisaMetrics {
     board: Board,
@@ -176,6 +210,56 @@ enum Kind {
 
 /// One value of a run, as a metric of burn-train: register it like any other, with
 /// `metric_train_numeric` or `metrics`. The epoch's value is the mean of its steps.
+///
+/// # Example
+///
+/// ```
+/// # use burn::data::dataloader::Progress;
+/// # use burn::module::Module;
+/// # use burn::nn::{Linear, LinearConfig};
+/// # use burn::optim::{AdamWConfig, lr_scheduler::constant::ConstantLr};
+/// # use burn::tensor::{Device, Tensor};
+/// # use burn::train::{InferenceStep, ItemLazy, Learner, TrainOutput, TrainStep};
+/// # use lisa::LisaConfig;
+/// # #[derive(Module, Debug)]
+/// # struct Model { layers: Vec<Linear> }
+/// # struct Item;
+/// # impl ItemLazy for Item {
+/// #     fn sync(self) -> Result<Self, burn::tensor::ExecutionError> { Ok(self) }
+/// # }
+/// # impl TrainStep for Model {
+/// #     type Input = Tensor<2>;
+/// #     type Output = Item;
+/// #     fn step(&self, x: Tensor<2>) -> TrainOutput<Item> {
+/// #         let loss = self.layers.iter().fold(x, |x, layer| layer.forward(x)).mean();
+/// #         TrainOutput::new(self, loss.backward(), Item)
+/// #     }
+/// # }
+/// # impl InferenceStep for Model {
+/// #     type Input = Tensor<2>;
+/// #     type Output = Item;
+/// #     fn step(&self, _: Tensor<2>) -> Item { Item }
+/// # }
+/// # let device = Device::flex().autodiff();
+/// # let model = Model { layers: (0..4).map(|_| LinearConfig::new(2, 2).init(&device)).collect() };
+/// # let (lisa, model) = LisaConfig::new().init(AdamWConfig::new().build(), model)?;
+/// # let (optimizer, model) = lisa.into_learner(model);
+/// # let mut learner = Learner::new(model, optimizer, ConstantLr::new(1e-3));
+/// # learner.lr_step();
+/// use burn::train::metric::{Metric, MetricMetadata, Numeric};
+///
+/// let mut moments = learner.model().metrics().moments_bytes();
+/// # let progress = Progress::new(1, 1, None);
+/// # let metadata = MetricMetadata { progress, iteration: None, lr: None };
+/// moments.update(&(), &metadata)?;
+/// let output = learner.train_step(Tensor::ones([1, 2], &device));
+/// learner.optimizer_step(output.grads);
+/// moments.update(&(), &metadata)?;
+/// // AdamW now holds two moments of 6 numbers for each of two layers, and held none before.
+/// assert_eq!(moments.value().map(|value| value.current()), Some(96.0));
+/// assert_eq!(moments.compute()?.formatted, "48 bytes");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct LisaMetric {
     name: Arc<String>,
@@ -214,6 +298,10 @@ impl LisaMetric {
         })
     }
 
+    fn with_unit(&self, text: &str) -> String {
+        format!("{text} {}", self.unit).trim_end().to_owned()
+    }
+
     fn mean(&self) -> Option<f64> {
         (self.count > 0).then(|| self.sum / self.count as f64)
     }
@@ -246,13 +334,15 @@ impl Metric for LisaMetric {
         };
         self.sum += value;
         self.count += 1;
-        let text = format!("{text} {}", self.unit);
-        Ok(SerializedEntry::new(text, value.to_string()))
+        Ok(SerializedEntry::new(
+            self.with_unit(&text),
+            value.to_string(),
+        ))
     }
 
     fn compute(&mut self) -> Result<SerializedEntry, TensorReadError> {
         Ok(match self.mean() {
-            Some(mean) => SerializedEntry::new(format!("{mean} {}", self.unit), mean.to_string()),
+            Some(mean) => SerializedEntry::new(self.with_unit(&mean.to_string()), mean.to_string()),
             None => SerializedEntry::not_available(None),
         })
     }

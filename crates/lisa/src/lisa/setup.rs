@@ -3,7 +3,19 @@
 
 use burn::module::{Module, ParamId};
 
-use crate::{ErrorKind, LayerMap, LisaConfig, LisaError, Parameter, PolicyConfig, Scores};
+use crate::{Draw, ErrorKind, LayerMap, LisaConfig, LisaError, Parameter, PolicyConfig, Scores};
+
+/// Refuses what a run would refuse at its start, as far as shapes tell.
+pub(crate) fn check(map: &LayerMap, config: &LisaConfig) -> Result<(), LisaError> {
+    config.validate()?;
+    let may_train = trainable(map, config)?;
+    let outside = (0..may_train.len()).any(|i| may_train[i] && map.layer_of(i).is_none());
+    let layers = map.layers().len();
+    let draw = Draw::new(config.seed, 0, layers, config.active_layers)
+        .with_allow_empty(outside)
+        .with_scores(unobserved(map, &may_train));
+    config.policy.build().validate(&draw)
+}
 
 /// By parameter: whether it may ever train. Refuses what cannot work.
 pub(super) fn trainable(map: &LayerMap, config: &LisaConfig) -> Result<Vec<bool>, LisaError> {

@@ -62,6 +62,20 @@ fn the_parts_are_those_of_the_parameters() {
 }
 
 #[test]
+fn what_a_run_would_refuse_has_no_plan() {
+    let net = net();
+    let refused = |config: LisaConfig| plan(&net, &config, 1, 4).unwrap_err().message().to_owned();
+    let none = LisaConfig::new().with_active_layers(0);
+    assert!(refused(none).contains("active_layers is 0"));
+    let many = LisaConfig::new().with_active_layers(9);
+    assert!(refused(many).contains("the model has 8 layers; give at most 8"));
+    let weights = PolicyConfig::Weighted(vec![1.0; 3]);
+    assert!(refused(LisaConfig::new().with_policy(weights)).contains('3'));
+    let nowhere = ParamGroup::from_predicate("nowhere");
+    assert!(refused(LisaConfig::new().with_frozen(Some(nowhere))).contains("matches none of 10"));
+}
+
+#[test]
 fn half_precision_has_masters_unless_they_are_turned_off() {
     let net = net();
     let plan = |masters| {

@@ -9,6 +9,24 @@ use crate::{ErrorKind, LisaError};
 const LARGEST_EXPONENT: f64 = 5.0;
 
 /// Settings of [`Budget`].
+///
+/// # Example
+///
+/// ```
+/// use lisa::{Budget, BudgetConfig, Draw, SamplingPolicy, Scores};
+///
+/// // Three small layers and a large one.
+/// let draw = Draw::new(42, 0, 4, 1).with_scores(Scores::new([10, 10, 10, 30]));
+/// let half = Budget::new(BudgetConfig::new().with_share(0.5));
+/// assert_eq!(half.name(), "budget(share 0.5, eta 1, decay 0.5)");
+/// half.validate(&draw)?;
+/// // The large one came first, and the half is full.
+/// assert_eq!(half.draw(&draw), [3]);
+///
+/// let third = Budget::new(BudgetConfig::new().with_share(1.0 / 3.0));
+/// assert!(third.validate(&draw).is_err_and(|e| e.message().contains("give at least 0.5000")));
+/// # Ok::<(), lisa::LisaError>(())
+/// ```
 #[derive(Config, Debug, PartialEq)]
 pub struct BudgetConfig {
     /// The share of the parameters of all layers that may train together, in (0, 1].

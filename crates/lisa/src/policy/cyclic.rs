@@ -5,6 +5,20 @@ use serde::{Deserialize, Serialize};
 use super::{Draw, DrawRng, SamplingPolicy};
 
 /// In which order [`Cyclic`] goes through the layers.
+///
+/// # Example
+///
+/// ```
+/// use lisa::{Cyclic, CyclicOrder, Draw, SamplingPolicy};
+///
+/// let sweep = |order| -> Vec<Vec<usize>> {
+///     (0..3).map(|period| Cyclic::new(order).draw(&Draw::new(42, period, 5, 2))).collect()
+/// };
+/// assert_eq!(sweep(CyclicOrder::Ascending), [vec![0, 1], vec![2, 3], vec![4]]);
+/// assert_eq!(sweep(CyclicOrder::Descending), [vec![3, 4], vec![1, 2], vec![0]]);
+/// // The next sweep has another order.
+/// assert_eq!(sweep(CyclicOrder::Reshuffled), [vec![0, 4], vec![1, 3], vec![2]]);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CyclicOrder {
     /// From the first layer to the last.

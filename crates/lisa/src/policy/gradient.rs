@@ -6,6 +6,28 @@ use super::{Draw, Observation, SamplingPolicy, Statistic, systematic};
 use crate::{ErrorKind, LisaError};
 
 /// Settings of [`Gradient`].
+///
+/// # Example
+///
+/// ```
+/// # use lisa::Scores;
+/// use lisa::{Draw, Gradient, GradientConfig, SamplingPolicy};
+///
+/// # let mut scores = Scores::new([100; 3]);
+/// # scores.close(0, &[0, 1, 2]);
+/// # for (layer, score) in [(0, 0.1), (1, 0.2), (2, 0.6)] {
+/// #     scores.observe(layer, score, 0.5);
+/// # }
+/// // Three layers with scores of 0.1, 0.2 and 0.6.
+/// let draws = (1..101).map(|period| Draw::new(42, period, 3, 1).with_scores(scores.clone()));
+/// let of_the_last = |config: GradientConfig| {
+///     let policy = Gradient::new(config);
+///     draws.clone().filter(|draw| policy.draw(draw) == [2]).count()
+/// };
+/// let config = GradientConfig::new().with_temperature(0.01).with_floor(0.0);
+/// assert_eq!(of_the_last(config.clone()), 100);
+/// assert_eq!(of_the_last(config.with_floor(1.0)), 34);
+/// ```
 #[derive(Config, Debug, PartialEq)]
 pub struct GradientConfig {
     /// Divides the scores before the softmax: near 0 the layers with the largest gradients are

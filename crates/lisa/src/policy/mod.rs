@@ -34,10 +34,15 @@ pub use weighted::Weighted;
 /// # Example
 ///
 /// ```
-/// use lisa::{Draw, SamplingPolicy, Uniform};
+/// use lisa::{Bernoulli, Draw, SamplingPolicy, Uniform};
 ///
 /// let draw = Draw::new(42, 0, 16, 2);
 /// assert_eq!(Uniform.draw(&draw), Uniform.draw(&draw));
+/// // Where nothing outside the layers trains, a period without a layer would train nothing.
+/// let p = vec![1e-9; 16];
+/// assert!(Bernoulli::new(p.clone()).draw(&draw).is_empty());
+/// let layers_alone = draw.with_allow_empty(false);
+/// assert!(!Bernoulli::new(p).draw(&layers_alone).is_empty());
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -151,6 +156,10 @@ pub trait SamplingPolicy: Debug + Send + Sync + 'static {
     }
 
     /// Refuses, before the run, what the policy cannot draw. `draw` is that of the first period.
+    ///
+    /// # Errors
+    ///
+    /// What the policy says; by default none.
     fn validate(&self, draw: &Draw) -> Result<(), LisaError> {
         let _ = draw;
         Ok(())

@@ -8,6 +8,22 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 /// Random numbers that are a pure function of a seed and a period.
+///
+/// # Example
+///
+/// ```
+/// use lisa::{Draw, DrawRng};
+///
+/// // What a policy of one's own draws with.
+/// let draw = Draw::new(42, 1, 32, 2);
+/// let mut rng = draw.rng();
+/// assert_eq!(rng.choose(draw.layers, draw.active_layers), [12, 30]);
+/// assert_eq!(rng.shuffle(5), [4, 1, 2, 3, 0]);
+/// assert_eq!((rng.below(6), rng.unit()), (2, 0.15988328415153863));
+/// // The seed and the period are all that the numbers depend on.
+/// assert_eq!(DrawRng::new(42, 1).choose(32, 2), [12, 30]);
+/// assert_eq!(DrawRng::new(42, 7).next_u64(), 3_425_180_178_688_264_041);
+/// ```
 #[derive(Clone, Debug)]
 pub struct DrawRng(ChaCha8Rng);
 

@@ -1,6 +1,22 @@
 //! [`Scores`]: what a draw may know of each layer beside its number. Tests: at the foot.
 
 /// What is known of one layer.
+///
+/// # Example
+///
+/// ```
+/// use lisa::{Score, Scores};
+///
+/// let mut scores = Scores::new([100, 100, 300]);
+/// scores.close(0, &[2]);
+/// scores.observe(2, 0.5, 0.9);
+/// scores.close(1, &[0]);
+/// let third = Score { score: Some(0.5), last_drawn: Some(0), parameters: 300 };
+/// assert_eq!(scores.get(2), third);
+/// // For a policy of one's own: the layer that has waited the longest.
+/// let waiting = scores.iter().enumerate().min_by_key(|(_, layer)| layer.last_drawn);
+/// assert_eq!(waiting.map(|(layer, _)| layer), Some(1));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Score {
     /// The moving average of what the policy [observes](super::SamplingPolicy::observes) of its
@@ -123,6 +139,43 @@ impl Scores {
 }
 
 /// Which number a layer's gradient g of n parameters gives in a step.
+///
+/// # Example
+///
+/// ```
+/// # use burn::module::Module;
+/// # use burn::nn::{Linear, LinearConfig};
+/// # use burn::optim::{GradientsParams, SgdConfig};
+/// # use burn::tensor::Device;
+/// # use lisa::{Draw, LisaConfig, LisaError, Observation, SamplingPolicy, Statistic};
+/// # #[derive(Module, Debug)]
+/// # struct Model { layers: Vec<Linear> }
+/// # fn score_after_a_step(policy: All) -> Result<Option<f32>, LisaError> {
+/// #     let device = Device::flex().autodiff();
+/// #     let linear = || LinearConfig::new(2, 2).with_bias(false).init(&device);
+/// #     let model = Model { layers: vec![linear(), linear()] };
+/// #     let config = LisaConfig::new().with_sampling_period(1);
+/// #     let (mut lisa, model) = config.init_with(policy, SgdConfig::new().build(), model)?;
+/// #     let loss = model.layers[0].weight.val().sum() * 3.0;
+/// #     let grads = GradientsParams::from_grads(loss.backward(), &model);
+/// #     let _model = lisa.step(1e-3, model, grads);
+/// #     Ok(lisa.scores().get(0).score)
+/// # }
+/// #[derive(Debug)]
+/// struct All(Statistic);
+///
+/// impl SamplingPolicy for All {
+/// #   fn name(&self) -> String { "all".into() }
+/// #   fn draw(&self, draw: &Draw) -> Vec<usize> { (0..draw.layers).collect() }
+///     fn observes(&self) -> Option<Observation> {
+///         Some(Observation { statistic: self.0, decay: 0.5 })
+///     }
+/// }
+/// // One step, with a gradient of 3 for each number of the first layer.
+/// assert_eq!(score_after_a_step(All(Statistic::RootMeanSquare))?, Some(3.0));
+/// assert_eq!(score_after_a_step(All(Statistic::MeanSquare))?, Some(9.0));
+/// # Ok::<(), LisaError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Statistic {
     /// sqrt(|g|^2 / n).
@@ -135,6 +188,42 @@ pub enum Statistic {
 ///
 /// Its statistic is taken in each step in which a layer trains, averaged over the period, and
 /// then over the periods in which the layer trained, as a moving average.
+///
+/// # Example
+///
+/// ```
+/// # use burn::module::Module;
+/// # use burn::nn::{Linear, LinearConfig};
+/// # use burn::optim::{GradientsParams, SgdConfig};
+/// # use burn::tensor::Device;
+/// # use lisa::{Draw, LisaConfig, Observation, SamplingPolicy, Statistic};
+/// # #[derive(Module, Debug)]
+/// # struct Model { layers: Vec<Linear> }
+/// # #[derive(Debug)]
+/// # struct First;
+/// impl SamplingPolicy for First {
+/// #   fn name(&self) -> String { "first".into() }
+/// #   fn draw(&self, _: &Draw) -> Vec<usize> { vec![0] }
+///     fn observes(&self) -> Option<Observation> {
+///         Some(Observation { statistic: Statistic::RootMeanSquare, decay: 0.75 })
+///     }
+/// }
+/// # let device = Device::flex().autodiff();
+/// # let linear = || LinearConfig::new(2, 2).with_bias(false).init(&device);
+/// # let mut model = Model { layers: vec![linear(), linear()] };
+/// # let config = LisaConfig::new().with_sampling_period(2);
+/// # let (mut lisa, start) = config.init_with(First, SgdConfig::new().build(), model)?;
+/// # model = start;
+/// // Two periods of two steps; the size of the gradient in each.
+/// for size in [1.0, 3.0, 6.0, 6.0] {
+/// #   let loss = model.layers[0].weight.val().sum() * size;
+/// #   let grads = GradientsParams::from_grads(loss.backward(), &model);
+///     model = lisa.step(1e-3, model, grads);
+/// }
+/// assert_eq!(lisa.scores().get(0).score, Some(0.75 * 2.0 + 0.25 * 6.0));
+/// assert_eq!(lisa.scores().get(1).score, None);
+/// # Ok::<(), lisa::LisaError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Observation {
     /// What is taken of a step.

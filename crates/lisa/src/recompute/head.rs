@@ -17,6 +17,52 @@ type Backward = dyn FnOnce(f64) -> (Option<Gradients>, GradientsParams);
 ///
 /// Made of a loss on the tape by `From`. A head that knows its gradients better than the tape does,
 /// and can do with less memory, makes one [`by_hand`](Self::by_hand).
+///
+/// # Example
+///
+/// ```
+/// # use burn::module::{Module, ModuleVisitor, Param};
+/// # use burn::nn::Linear;
+/// # use burn::optim::GradientsParams;
+/// # use burn::tensor::{Device, Tensor};
+/// # use lisa::{HeadPass, LayeredModel, Recompute};
+/// # #[derive(Module, Debug)]
+/// # struct Model { layers: Vec<Linear> }
+/// # impl LayeredModel for Model {
+/// #     type Batch = Tensor<3>;
+/// #     type Context = ();
+/// #     fn context(&self, _: &Tensor<3>) {}
+/// #     fn num_layers(&self) -> usize { self.layers.len() }
+/// #     fn embed(&self, batch: &Tensor<3>, (): &()) -> Tensor<3> { batch.clone() }
+/// #     fn layer(&self, index: usize, h: Tensor<3>, (): &()) -> Tensor<3> {
+/// #         self.layers[index].forward(h)
+/// #     }
+/// #     fn visit_layer<V: ModuleVisitor>(&self, index: usize, visitor: &mut V) {
+/// #         self.layers[index].visit(visitor);
+/// #     }
+/// #     fn head_loss(&self, h: Tensor<3>, _: &Tensor<3>, (): &()) -> Tensor<1> {
+/// #         h.square().sum()
+/// #     }
+/// // The loss is the sum of h^2, so its gradient is 2 h.
+/// fn head_pass(&self, h: Tensor<3>, _: &Tensor<3>, (): &()) -> HeadPass {
+///     let known = h.clone().detach();
+///     HeadPass::by_hand(known.clone().square().sum(), move |factor| {
+///         let on_tape = h.is_tracked().then(|| (h * known * (2.0 * factor)).sum().backward());
+///         (on_tape, GradientsParams::new())
+///     })
+/// }
+/// # }
+/// # let device = Device::flex().autodiff();
+/// # let weight = Tensor::<2>::from_data([[1.0, 2.0], [3.0, 4.0]], &device);
+/// # let linear = Linear { weight: Param::from_tensor(weight), bias: None };
+/// # let model = Model { layers: vec![linear] };
+/// # let x = Tensor::<3>::ones([1, 1, 2], &device);
+/// // A layer with the weight [[1, 2], [3, 4]], given ones: h is [4, 6].
+/// let pass = Recompute::new().forward(&model, &x);
+/// assert_eq!(pass.loss().into_scalar::<f32>(), 52.0);
+/// let gradient = pass.backward(&model).get::<2>(model.layers[0].weight.id);
+/// assert_eq!(gradient.map(|g| g.into_data()), Some([[8.0f32, 12.0], [8.0, 12.0]].into()));
+/// ```
 pub struct HeadPass {
     loss: Tensor<1>,
     factor: f64,
