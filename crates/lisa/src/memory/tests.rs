@@ -1,6 +1,7 @@
 //! Plans of small models, part by part.
 
 use super::*;
+use crate::PolicyConfig;
 use burn::module::ParamGroup;
 use burn::nn::{Linear, LinearConfig};
 
@@ -193,7 +194,7 @@ impl Footprint for Blocks {
 
 #[test]
 fn parts_of_layers_a_budget_and_fixed_layers_are_planned_as_they_are_drawn() {
-    use crate::{BudgetConfig, PolicyConfig};
+    use crate::BudgetConfig;
     let device = Device::flex().autodiff();
     let linear = |n| LinearConfig::new(32, n).with_bias(false).init(&device);
     // Halves of 1024 and 2048 numbers, four times, and 1024 that always train.
