@@ -165,7 +165,8 @@ impl ChatTemplate {
     ///
     /// What the template itself refuses (roles that do not alternate, a system message in a format
     /// that has none), an error in the template, and one that does not end or makes too much: products
-    /// of lists, numbers above 4096 in a product and widths above 1000 among it.
+    /// of lists, numbers above 4096 in a product, widths above 1000, lists where a filter takes text, and
+    /// macros or namespaces in a namespace among it.
     pub fn render(
         &self,
         messages: &[Message],

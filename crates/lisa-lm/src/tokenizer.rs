@@ -236,6 +236,12 @@ impl Tokenizer {
     ///
     /// Ids that the tokenizer's decoder refuses.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, LisaError> {
+        let added = self.inner.get_added_vocabulary();
+        let mut tokens = ids.iter().filter_map(|&id| self.inner.id_to_token(id));
+        if tokens.all(|token| skip_special && added.is_special_token(&token)) {
+            // Some decoders count from the last token, and there is none.
+            return Ok(String::new());
+        }
         guarded(|| self.inner.decode(ids, skip_special)).map_err(|e| {
             LisaError::new(
                 ErrorKind::Tokenizer,

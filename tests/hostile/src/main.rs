@@ -1,7 +1,8 @@
 //! `hostile TARGET|all RUNS [SEED]`: runs mutations of a corpus and says what the worst cost.
 //!
 //! Ends with an error at the first input that panics, takes more than 30 seconds of CPU time or more memory than
-//! its target allows; the input is written to `hostile-TARGET.bin`. `hostile corpus` writes anew the
+//! its target allows; the input is written to `hostile-TARGET.bin`. Also where the last nine tenths of the
+//! inputs together leave more than [`LEFT_OVER`] bytes allocated: something is never freed. `hostile corpus` writes anew the
 //! files of the corpus that are made by the library.
 
 use std::process::ExitCode;
@@ -12,6 +13,9 @@ use peak_alloc::PeakAlloc;
 
 #[global_allocator]
 static HEAP: PeakAlloc = PeakAlloc;
+
+/// The most that all inputs together may leave behind: 4 MiB, for caches of dependencies.
+const LEFT_OVER: usize = 4 << 20;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -41,9 +45,9 @@ fn main() -> ExitCode {
     // A tokenizer that panics inside is caught by the library, a million times over.
     std::panic::set_hook(Box::new(|_| ()));
     println!(
-        "| target | runs | seed | minutes | slowest input, ms | most memory, MiB | allowed, MiB |"
+        "| target | runs | seed | minutes | slowest input, ms | most memory, MiB | allowed, MiB | left over, MiB |"
     );
-    println!("|---|--:|--:|--:|--:|--:|--:|");
+    println!("|---|--:|--:|--:|--:|--:|--:|--:|");
     for target in targets {
         if !run(&target, runs, seed) {
             return ExitCode::FAILURE;
@@ -55,9 +59,15 @@ fn main() -> ExitCode {
 fn run(target: &Target, runs: u64, seed: u64) -> bool {
     let start = Instant::now();
     let (floor, highest) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
+    // Inputs so far, and what was allocated when a tenth of them had run: caches are full by then.
+    let (count, early) = (std::cell::Cell::new(0), std::cell::Cell::new(None));
     let before = || {
         HEAP.reset_peak_usage();
         floor.set(HEAP.current_usage());
+        count.set(count.get() + 1);
+        if count.get() > runs / 10 && early.get().is_none() {
+            early.set(Some(floor.get()));
+        }
     };
     let after = |_: &[u8]| {
         let took = HEAP.peak_usage().saturating_sub(floor.get());
@@ -70,16 +80,22 @@ fn run(target: &Target, runs: u64, seed: u64) -> bool {
     let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
     match target.run(runs, seed, before, after) {
         Ok(report) => {
+            let left = HEAP.current_usage();
+            let left = left.saturating_sub(early.get().unwrap_or(left));
             println!(
-                "| {} | {} | {seed} | {:.1} | {:.0} | {:.1} | {:.0} |",
+                "| {} | {} | {seed} | {:.1} | {:.0} | {:.1} | {:.0} | {:.1} |",
                 target.name,
                 report.runs,
                 start.elapsed().as_secs_f64() / 60.0,
                 report.slowest.as_secs_f64() * 1e3,
                 mib(highest.get()),
-                mib(target.memory)
+                mib(target.memory),
+                mib(left)
             );
-            true
+            if left > LEFT_OVER {
+                eprintln!("{} left {left} bytes allocated", target.name);
+            }
+            left <= LEFT_OVER
         }
         Err(failure) => {
             let path = format!("hostile-{}.bin", target.name);

@@ -22,6 +22,19 @@ const PER_BYTE: usize = 64;
 const ELEMENT: usize = 32;
 /// How deep lists and maps may lie in one another: dropping and printing them is recursive.
 const DEPTH: usize = 32;
+/// The most bytes of a number as text: that of 1e308 has 309 digits.
+const NUMBER: usize = 512;
+/// Filters that print what they are given where it is no text.
+const PRINTING: [&str; 8] = [
+    "capitalize",
+    "format",
+    "indent",
+    "lines",
+    "replace",
+    "split",
+    "splitlines",
+    "title",
+];
 /// The largest number that `*` takes; a text may have a sixteenth of so many bytes.
 const REPEAT: i64 = 4096;
 
@@ -51,6 +64,12 @@ fn refuse(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::InvalidOperation, message)
 }
 
+fn too_deep() -> Error {
+    refuse(format!(
+        "lists and maps lie more than {DEPTH} deep in one another"
+    ))
+}
+
 /// Bytes of a value with all that is in it. Refuses what is nested too deeply, or in itself.
 fn weigh(value: &Value, depth: usize) -> Result<usize, Error> {
     if let Some(text) = value.as_str() {
@@ -63,9 +82,7 @@ fn weigh(value: &Value, depth: usize) -> Result<usize, Error> {
         return Ok(ELEMENT);
     }
     if depth > DEPTH {
-        return Err(refuse(format!(
-            "lists and maps lie more than {DEPTH} deep in one another"
-        )));
+        return Err(too_deep());
     }
     let is_map = value.kind() == ValueKind::Map;
     let mut total = ELEMENT;
@@ -112,11 +129,7 @@ pub(super) fn environment() -> Environment<'static> {
             "`*` takes a text only where it is the one product in a tag",
         )),
     });
-    environment.add_filter("_keep", |value: Value| {
-        // For looking at all of it.
-        spend(weigh(&value, 0)? / 16)?;
-        Ok::<_, Error>(value)
-    });
+    environment.add_filter("_keep", |value: Value| kept(&value, 0));
     environment.add_function("_spent", |bytes: usize| {
         spend(bytes)?;
         Ok::<_, Error>(Value::from(""))
@@ -133,6 +146,44 @@ pub(super) fn environment() -> Environment<'static> {
     }
     add_filters(&mut environment);
     environment
+}
+
+/// What is assigned to an attribute of a namespace, as data that holds no namespace: nothing else in a
+/// template can change, so nothing else could come to hold itself, and what holds itself is never freed.
+/// Lists and maps are copied, since one that is made as it is read holds what it is made of.
+fn kept(value: &Value, depth: usize) -> Result<Value, Error> {
+    let Some(object) = value.as_object() else {
+        return Ok(value.clone());
+    };
+    let kind = value.kind();
+    let data = matches!(kind, ValueKind::Seq | ValueKind::Map | ValueKind::Iterable);
+    // These list what they have, as maps do.
+    let engine = ["::Namespace", "::Macro"];
+    if !data || engine.iter().any(|name| object.type_name().ends_with(name)) {
+        return Err(refuse(
+            "texts, numbers, lists and maps can be assigned to an attribute here, and no macros, functions or \
+             namespaces",
+        ));
+    }
+    if depth > DEPTH {
+        return Err(too_deep());
+    }
+    let mut elements = Vec::new();
+    let mut pairs = Vec::new();
+    for item in value.try_iter()? {
+        spend(ELEMENT)?;
+        let element = kept(&item, depth + 1)?;
+        if kind == ValueKind::Map {
+            spend(ELEMENT)?;
+            pairs.push((element, kept(&value.get_item(&item)?, depth + 1)?));
+        } else {
+            elements.push(element);
+        }
+    }
+    Ok(match kind {
+        ValueKind::Map => pairs.into_iter().collect(),
+        _ => Value::from(elements),
+    })
 }
 
 /// An operand of `*`: a text is repeated to at most 1 MiB.
@@ -166,6 +217,24 @@ fn pay(name: &str, args: &[Value]) -> Result<(), Error> {
     let elements = args.iter().map(|arg| arg.len().unwrap_or(0)).max();
     let elements = elements.unwrap_or(0);
     let text = |at: usize| args.get(at).and_then(Value::as_str).unwrap_or("");
+    // As text, of a number too.
+    let length = |at: usize| {
+        let as_text = |value: &Value| value.as_str().map_or(NUMBER, str::len);
+        args.get(at).map_or(0, as_text)
+    };
+    // What would be printed first; `format` prints its arguments and pays for that.
+    let printed = match name {
+        "join" => args.get(1..).unwrap_or_default(),
+        "format" => args.get(..1).unwrap_or_default(),
+        _ if PRINTING.contains(&name) => args,
+        _ => &[],
+    };
+    let listed = |value: &Value| value.as_object().is_some() && !value.is_kwargs();
+    if printed.iter().any(listed) {
+        return Err(refuse(format!(
+            "`{name}` takes texts and numbers here, and no lists or maps"
+        )));
+    }
     let most = |limit: i64| {
         let mut numbers = args.iter().filter_map(Value::as_i64);
         match numbers.find(|n| !(-limit..=limit).contains(n)) {
@@ -176,19 +245,16 @@ fn pay(name: &str, args: &[Value]) -> Result<(), Error> {
         }
     };
     let cost = match name {
-        "join" => {
+        "join" | "str.join" => {
             // What is between the elements may be any of the texts.
-            let longest = args
-                .iter()
-                .map(|arg| arg.as_str().map_or(0, str::len))
-                .max();
-            deep.saturating_add(elements.saturating_mul(longest.unwrap_or(0) + 1))
+            let longest = (0..args.len()).map(length).max().unwrap_or(0);
+            // Elements that are lists or maps are printed, with marks round what is in them.
+            let printed = deep.saturating_mul(4);
+            printed.saturating_add(elements.saturating_mul(longest + 1))
         }
         "replace" => {
-            let places = text(0).len() / text(1).len().max(1) + 1;
-            places
-                .saturating_mul(text(2).len() + 1)
-                .saturating_add(deep)
+            let places = length(0) / text(1).len().max(1) + 1;
+            places.saturating_mul(length(2) + 1).saturating_add(deep)
         }
         "indent" => {
             if args.iter().any(Value::is_kwargs) {
@@ -204,7 +270,7 @@ fn pay(name: &str, args: &[Value]) -> Result<(), Error> {
             }
             // A width for each place, and any argument in each of them.
             let places = text(0).matches(['%', '{']).count();
-            places.saturating_mul(1000 + deep)
+            places.saturating_mul(1000 + deep.saturating_mul(4))
         }
         "batch" | "slice" => {
             most(1000)?;
@@ -252,6 +318,8 @@ fn method(state: &State, value: &Value, name: &str, args: &[Value]) -> Result<Va
                 spend(weigh(value, 0)?.saturating_mul(3))?;
             }
         }
+        // Of a text, which is put between the elements of a list: the filter has it the other way round.
+        "join" => pay("str.join", &all)?,
         _ => pay(name, &all)?,
     }
     minijinja_contrib::pycompat::unknown_method_callback(state, value, name, args)

@@ -31,6 +31,28 @@ fn texts_encode_and_decode_as_in_python() {
 }
 
 #[test]
+fn no_tokens_are_no_text_whatever_the_decoder() {
+    for decoder in ["BPEDecoder", "ByteLevel", "WordPiece", "Metaspace", "CTC"] {
+        let mut json: Value = serde_json::from_str(TOKENIZER).unwrap();
+        json["decoder"] = serde_json::json!({
+            "type": decoder, "suffix": "</w>", "prefix": "##", "cleanup": true,
+            "add_prefix_space": false, "trim_offsets": false, "use_regex": false,
+            "replacement": "_", "prepend_scheme": "never", "split": false,
+            "pad_token": "<pad>", "word_delimiter_token": "|",
+        });
+        let dir = folder(&[("tokenizer.json", &json.to_string())]);
+        let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
+        for ids in [&[][..], &[0, 1], &[1_000_000]] {
+            assert_eq!(
+                tokenizer.decode(ids, true).unwrap(),
+                "",
+                "{decoder} {ids:?}"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_tokenizer_alone_has_no_ends_and_the_default_template() {
     let dir = folder(&[("tokenizer.json", TOKENIZER)]);
     let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
