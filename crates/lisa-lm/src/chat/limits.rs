@@ -246,11 +246,10 @@ fn pay(name: &str, args: &[Value]) -> Result<(), Error> {
     };
     let cost = match name {
         "join" | "str.join" => {
-            // What is between the elements may be any of the texts.
-            let longest = (0..args.len()).map(length).max().unwrap_or(0);
+            let between = length(usize::from(name == "join"));
             // Elements that are lists or maps are printed, with marks round what is in them.
             let printed = deep.saturating_mul(4);
-            printed.saturating_add(elements.saturating_mul(longest + 1))
+            printed.saturating_add(elements.saturating_mul(between + 1))
         }
         "replace" => {
             let places = length(0) / text(1).len().max(1) + 1;
