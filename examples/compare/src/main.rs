@@ -57,7 +57,10 @@ fn start() -> Result<()> {
     match cli.mode {
         Some(Mode::Overhead) => overhead::run(&settings),
         Some(Mode::Draws { draws }) => long::run(&settings, draws),
-        Some(Mode::Soak { draws, ref model }) => soak::run(&settings, draws, model),
+        Some(Mode::Soak { draws, model }) => {
+            let model = model.unwrap_or_else(|| finetune::settings::bundled("base"));
+            soak::run(&settings, draws, &model)
+        }
         Some(Mode::Study(options)) => study::run(&settings.out, &options),
         Some(Mode::Theory) => theory::run(&settings.out),
         None if settings.plan => plan::run(&settings),

@@ -87,7 +87,8 @@ struct Cast(FloatDType);
 impl ModuleMapper for Cast {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let (id, tensor, mapper) = param.consume();
-        let tensor = tensor.detach().cast(self.0);
+        // In this order: what is cast behind a detached tensor hangs on it.
+        let tensor = tensor.cast(self.0).detach();
         let trains = tensor.device().is_autodiff();
         let tensor = if trains {
             tensor.require_grad()
@@ -131,7 +132,11 @@ pub(crate) fn tokens(settings: &Settings) -> Vec<u32> {
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::DType;
+    use clap::Parser;
+
     use super::*;
+    use crate::settings::Cli;
 
     #[test]
     fn presets_have_the_sizes_they_are_known_by() {
@@ -149,6 +154,17 @@ mod tests {
         ]
         .map(millions);
         assert_eq!(found, [126, 124, 1100, 6738, 68977]);
+    }
+
+    #[test]
+    fn a_model_in_half_precision_is_made_of_leaves_that_train() {
+        let words = ["compare", "--preset", "tiny", "--dtype", "bf16"];
+        let settings = Cli::try_parse_from(words).unwrap().settings;
+        let device = Device::flex().autodiff();
+        let model = model(&settings, &device).unwrap();
+        let map = lisa::LayerMap::find(&model).unwrap();
+        let bf16 = |p: &lisa::Parameter| p.trainable && p.dtype == DType::BF16;
+        assert!(map.parameters().iter().all(bf16));
     }
 
     #[test]

@@ -37,9 +37,9 @@ pub(crate) enum Mode {
         /// How many draws
         #[arg(long, default_value_t = 10_000)]
         draws: usize,
-        /// Folder of the checkpoint
-        #[arg(long, default_value = "examples/finetune/base", value_name = "DIR")]
-        model: PathBuf,
+        /// Folder of the checkpoint [default: that of `finetune`]
+        #[arg(long, value_name = "DIR")]
+        model: Option<PathBuf>,
     },
     /// What the methods are worth on three made tasks; goes on where it was stopped
     Study(crate::study::Options),

@@ -252,7 +252,8 @@ settings! {
 }
 
 /// A file that comes with the example.
-fn bundled(name: &str) -> PathBuf {
+#[must_use]
+pub fn bundled(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 
