@@ -520,7 +520,8 @@ fn metrics_show_what_trains() -> Result<(), TensorReadError> {
         lr: None,
     };
     for metric in all.iter_mut().chain(&mut norms) {
-        metric.update(&(), &metadata)?;
+        let shown = metric.update(&(), &metadata)?.formatted;
+        assert_eq!(shown.trim_end(), shown);
     }
     let value = |m: &dyn Numeric| m.value().map(|v| v.current());
     let size = (WIDTH * WIDTH) as f64;

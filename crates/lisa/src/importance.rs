@@ -266,6 +266,8 @@ mod tests {
         assert_eq!(Importance::load(&path).unwrap(), saved);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
         std::fs::write(&path, "{}").unwrap();
+        let error = Importance::load(path.with_extension("none")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io);
         let error = Importance::load(&path).unwrap_err().to_string();
         assert!(error.contains("importance.json"), "{error}");
         assert!(saved.save(dir.path().join("no/such/file")).is_err());

@@ -46,6 +46,9 @@ fn the_parts_are_those_of_the_parameters() {
     assert_eq!(found.moments, 2 * found.gradients);
     assert_eq!(found.activations, (6 + 2 * 2 + 1) * 4 * 32 * 4);
     assert_eq!((found.masters, found.host), (0, 0));
+    // At the step's end: AdamW's four tensors of the largest parameter, and the embedding's gradient twice.
+    let update = found.gradients + 4 * 4 * 1024 + 4 * 1024;
+    assert_eq!(found.peak, found.weights + found.moments + update);
     // Nothing was allocated for it.
     assert!(!net.embed.weight.is_initialized());
 
