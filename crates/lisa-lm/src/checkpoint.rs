@@ -12,9 +12,9 @@ use burn::store::{ApplyError, ApplyResult, ModuleAdapter, ModuleSnapshot};
 use burn::tensor::{DType, Device, FloatDType};
 use lisa::{ErrorKind, LisaError};
 
-use crate::config::ModelConfig;
 use crate::files::{CONFIG_BYTES, read_text};
-use crate::model::CausalLm;
+use crate::model::causal_lm::CausalLm;
+use crate::model::config::ModelConfig;
 use names::Names;
 use watch::Watch;
 

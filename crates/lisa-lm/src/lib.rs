@@ -14,54 +14,36 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(clippy::missing_errors_doc, clippy::missing_panics_doc)]
 
-mod attention;
-pub mod batch;
-pub mod batches;
-mod cache;
-pub mod chat;
-mod checkpoint;
-mod config;
-pub mod data;
-pub mod encode;
+pub mod checkpoint;
 mod files;
-mod fused;
-mod generate;
-mod gpt2;
-mod input;
-mod layers;
-mod llama;
-mod lora;
-mod loss;
-mod model;
-pub mod order;
-mod rope;
+pub mod model;
 #[cfg(test)]
 mod test_support;
-pub mod tokenizer;
+pub mod text;
 
-pub use batch::{Batch, BatchTensors, Row};
-pub use batches::{BatchOptions, Batches, Position, pack};
-pub use chat::{ChatTemplate, Message};
-pub use data::{BadLine, Content, Example, Examples, OnBadLine, read_examples};
-pub use encode::{
+pub use files::read_small_text;
+pub use text::batch::{Batch, BatchTensors, Row};
+pub use text::batches::{BatchOptions, Batches, Position, pack};
+pub use text::chat::{ChatTemplate, Message};
+pub use text::data::{BadLine, Content, Example, Examples, OnBadLine, read_examples};
+pub use text::encode::{
     EncodeOptions, Encoded, EncodedSet, IGNORED, LossOn, encode_example, encode_examples,
     encode_examples_with, encode_prompt,
 };
-pub use files::read_small_text;
-pub use order::{shuffled, split};
-pub use tokenizer::{Tokenizer, Tokens};
+pub use text::order::{shuffled, split};
+pub use text::tokenizer::{Tokenizer, Tokens};
 
-pub use attention::LlamaAttention;
-pub use cache::KvCache;
 pub use checkpoint::{Checkpoint, SaveOptions, save, save_with, write_atomically};
-pub use config::{CommonConfig, Gpt2Config, LlamaConfig, LlamaKind, ModelConfig};
-pub use generate::{GenerationConfig, generate};
-pub use gpt2::{Gpt2Attention, Gpt2ForCausalLm, Gpt2Layer, Gpt2Mlp, Gpt2Model};
-pub use input::{Context, Input};
-pub use llama::{LlamaForCausalLm, LlamaLayer, LlamaMlp, LlamaModel};
-pub use lora::{Gpt2Lora, LlamaLora, SidePath};
-pub use model::CausalLm;
-pub use rope::{RopeConfig, RopeScaling};
+pub use model::attention::LlamaAttention;
+pub use model::cache::KvCache;
+pub use model::causal_lm::CausalLm;
+pub use model::config::{CommonConfig, Gpt2Config, LlamaConfig, LlamaKind, ModelConfig};
+pub use model::generate::{GenerationConfig, generate};
+pub use model::gpt2::{Gpt2Attention, Gpt2ForCausalLm, Gpt2Layer, Gpt2Mlp, Gpt2Model};
+pub use model::input::{Context, Input};
+pub use model::llama::{LlamaForCausalLm, LlamaLayer, LlamaMlp, LlamaModel};
+pub use model::lora::{Gpt2Lora, LlamaLora, SidePath};
+pub use model::rope::{RopeConfig, RopeScaling};
 
 /// The code of the readme, compiled.
 #[cfg(doctest)]

@@ -259,7 +259,7 @@ fn start() -> Result<()> {
 /// A file of the `finetune` example.
 fn bundled(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../finetune")
+        .join("../../crates/lisa-cli")
         .join(name)
 }
 

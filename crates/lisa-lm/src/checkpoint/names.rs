@@ -11,7 +11,7 @@ use burn::store::{
 use burn::tensor::{DType, FloatDType};
 
 use super::watch::Watch;
-use crate::config::ModelConfig;
+use crate::model::config::ModelConfig;
 
 const HEAD: &str = "lm_head.weight";
 

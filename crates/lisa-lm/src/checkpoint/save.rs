@@ -18,9 +18,9 @@ use super::Checkpoint;
 use super::names::Names;
 use super::shards::{INDEX, Index, SINGLE};
 use super::watch::Watch;
-use crate::config::with_dtype;
 use crate::files::{TOKENIZER_BYTES, read};
-use crate::model::CausalLm;
+use crate::model::causal_lm::CausalLm;
+use crate::model::config::with_dtype;
 
 /// What a checkpoint carries beside its weights and its configuration.
 const CARRIED: [&str; 17] = [

@@ -1,7 +1,7 @@
 use super::*;
-use crate::config::{Gpt2Config, LlamaConfig};
-use crate::input::Input;
-use crate::model::tests::fixture;
+use crate::model::causal_lm::tests::fixture;
+use crate::model::config::{Gpt2Config, LlamaConfig};
+use crate::model::input::Input;
 use burn::store::bridge::to_data;
 use burn::tensor::{Int, Tensor, TensorData};
 use serde_json::{Value, json};

@@ -1,0 +1,404 @@
+use std::path::PathBuf;
+
+use burn::module::{ModuleVisitor, Param};
+use burn::optim::GradientsParams;
+use burn::store::bridge::to_data;
+use burn::store::{ModuleStore, SafetensorsStore};
+use burn::tensor::{Bool, FloatDType, Gradients, TensorData};
+use serde_json::Value;
+
+use super::*;
+use crate::checkpoint::Checkpoint;
+use crate::model::config::{Gpt2Config, LlamaConfig};
+
+pub(crate) fn fixture(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("../../tests/fixtures")
+        .join(name)
+}
+
+/// A tensor of a fixture's `reference.safetensors`.
+fn reference(name: &str, tensor: &str) -> TensorData {
+    let mut store = SafetensorsStore::from_file(fixture(name).join("reference.safetensors"));
+    to_data(store.get_tensor(tensor).unwrap().unwrap()).unwrap()
+}
+
+fn reference_ints(name: &str, tensor: &str, device: &Device) -> Tensor<2, Int> {
+    Tensor::from_data(reference(name, tensor), device)
+}
+
+fn load(name: &str, device: &Device) -> CausalLm {
+    Checkpoint::open(fixture(name))
+        .unwrap()
+        .load(device, None)
+        .unwrap()
+}
+
+fn numbers(name: &str) -> Value {
+    let text = std::fs::read_to_string(fixture(name).join("fixture.json")).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+fn largest_difference(a: &TensorData, b: &TensorData) -> f32 {
+    assert_eq!(a.shape(), b.shape());
+    a.iter::<f32>()
+        .zip(b.iter::<f32>())
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, f32::max)
+}
+
+fn scalar(loss: &Tensor<1>) -> f64 {
+    f64::from(loss.clone().into_scalar::<f32>())
+}
+
+/// With autodiff twice: with checkpoints of Burn's, the steps of the models are written out whatever the
+/// features are (`fused.rs`), as they are on a GPU.
+fn taped() -> [Device; 2] {
+    let device = Device::default().autodiff();
+    [device.clone(), device.gradient_checkpointing()]
+}
+
+fn devices() -> [Device; 3] {
+    let [fused, written_out] = taped();
+    [Device::default(), fused, written_out]
+}
+
+#[test]
+fn logits_are_those_of_transformers() {
+    for name in ["llama", "gpt2", "mistral", "qwen2", "qwen3", "llama_tied"] {
+        let expected = reference(name, "logits");
+        for device in devices() {
+            let tokens = reference_ints(name, "input_ids", &device);
+            let logits = load(name, &device).forward(&Input::new(tokens)).into_data();
+            let difference = largest_difference(&logits, &expected);
+            assert!(difference < 1e-4, "{name}: {difference}");
+        }
+    }
+}
+
+#[test]
+fn losses_are_those_of_transformers() {
+    for name in ["llama", "gpt2"] {
+        let numbers = numbers(name);
+        for device in devices() {
+            let model = load(name, &device);
+            let tokens = reference_ints(name, "input_ids", &device);
+            let input = Input::new(tokens.clone());
+            let loss = scalar(&model.loss(&input, tokens));
+            let expected = numbers["loss_step0"].as_f64().unwrap();
+            assert!((loss - expected).abs() < 1e-5, "{name}: {loss} {expected}");
+
+            let padding: Tensor<2, Bool> =
+                reference_ints(name, "attention_mask", &device).equal_scalar(0);
+            let labels = reference_ints(name, "masked_labels", &device);
+            let loss = scalar(&model.loss(&input.with_padding(padding), labels));
+            let expected = numbers["masked"]["loss"].as_f64().unwrap();
+            assert!(
+                (loss - expected).abs() < 1e-5,
+                "{name}, masked: {loss} {expected}"
+            );
+        }
+    }
+}
+
+#[test]
+fn shifted_targets_give_the_loss_of_their_labels() {
+    let device = Device::default();
+    let model = load("llama", &device);
+    let input = Input::new(reference_ints("llama", "input_ids", &device));
+    let labels = reference_ints("llama", "masked_labels", &device);
+    let ends = Tensor::full([2, 1], IGNORED, &device);
+    let targets = Tensor::cat(vec![labels.clone().slice([0..2, 1..32]), ends], 1);
+    let difference = model.loss(&input, labels) - model.next_token_loss(&input, targets);
+    assert!(scalar(&difference).abs() < 1e-6);
+}
+
+/// The norm of each parameter's gradient, by its name in a checkpoint.
+struct Norms<'a> {
+    gradients: &'a Gradients,
+    path: Vec<String>,
+    found: Vec<(String, f64)>,
+}
+
+impl ModuleVisitor for Norms<'_> {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        if container.starts_with("Enum:") {
+            self.path.push(String::new());
+        } else {
+            self.path.push(name.to_owned());
+        }
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let path: Vec<&str> = self
+            .path
+            .iter()
+            .map(String::as_str)
+            .filter(|part| !part.is_empty())
+            .collect();
+        let path = path
+            .join(".")
+            .replace("gamma", "weight")
+            .replace("beta", "bias");
+        let gradient = param.val().grad(self.gradients).unwrap();
+        let norm = gradient.square().sum().sqrt().into_scalar::<f32>();
+        self.found.push((path, f64::from(norm)));
+    }
+}
+
+#[test]
+fn gradient_norms_are_those_of_transformers() {
+    let cases = ["llama", "gpt2"].map(|name| taped().map(|device| (name, device)));
+    for (name, device) in cases.into_iter().flatten() {
+        let model = load(name, &device);
+        let tokens = reference_ints(name, "input_ids", &device);
+        let gradients = model.loss(&Input::new(tokens.clone()), tokens).backward();
+        let mut norms = Norms {
+            gradients: &gradients,
+            path: Vec::new(),
+            found: Vec::new(),
+        };
+        model.visit(&mut norms);
+        let numbers = numbers(name);
+        let expected = numbers["grad_norms_step0_all_trainable"]
+            .as_object()
+            .unwrap();
+        assert_eq!(norms.found.len(), expected.len());
+        for (path, found) in norms.found {
+            let expected = expected[&path].as_f64().unwrap();
+            assert!(
+                (found - expected).abs() < 1e-4 * expected,
+                "{path}: {found} {expected}"
+            );
+        }
+    }
+}
+
+#[test]
+fn packed_texts_have_the_logits_that_they_have_alone() {
+    for name in ["llama", "gpt2", "mistral", "qwen2"] {
+        let device = Device::default();
+        let model = load(name, &device);
+        let all = reference_ints(name, "input_ids", &device).slice([0..1, 0..20]);
+        let parts = [0..8, 8..20];
+        let mut packed = Input::new(all.clone());
+        let ints = |values: Vec<i64>| Tensor::<1, Int>::from_data(values.as_slice(), &device);
+        packed.segments = Some(ints([vec![0; 8], vec![1; 12]].concat()).reshape([1, 20]));
+        packed.positions = Some(ints((0..8).chain(0..12).collect()).reshape([1, 20]));
+        let logits = model.forward(&packed);
+        for part in parts {
+            let alone = model.forward(&Input::new(all.clone().slice([0..1, part.clone()])));
+            let vocab = alone.dims()[2];
+            let found = logits.clone().slice([0..1, part, 0..vocab]);
+            let difference = largest_difference(&found.into_data(), &alone.into_data());
+            assert!(difference < 1e-4, "{name}: {difference}");
+        }
+    }
+}
+
+#[test]
+fn padding_changes_nothing_for_what_is_not_padding() {
+    let device = Device::default();
+    let model = load("llama", &device);
+    let tokens = reference_ints("llama", "input_ids", &device).slice([0..2, 0..10]);
+    let short = model
+        .forward(&Input::new(tokens.clone().slice([0..2, 0..7])))
+        .into_data();
+    let flags: Vec<bool> = (0..20).map(|place| place % 10 >= 7).collect();
+    let padding = Tensor::<2, Bool>::from_data(TensorData::new(flags, [2, 10]), &device);
+    let padded = model.forward(&Input::new(tokens.clone()).with_padding(padding));
+    let padded = padded.slice([0..2, 0..7, 0..256]).into_data();
+    assert!(largest_difference(&padded, &short) < 1e-5);
+
+    // On the left too, where the first rows have nothing to attend to.
+    let flags: Vec<bool> = (0..20).map(|place| place % 10 < 3).collect();
+    let padding = Tensor::<2, Bool>::from_data(TensorData::new(flags, [2, 10]), &device);
+    for device in devices() {
+        let model = load("llama", &device);
+        let on = |bits: &Tensor<2, Bool>| Tensor::<2, Bool>::from_data(bits.to_data(), &device);
+        let tokens = Tensor::<2, Int>::from_data(tokens.to_data(), &device);
+        let logits = model.forward(&Input::new(tokens).with_padding(on(&padding)));
+        assert!(logits.into_data().iter::<f32>().all(f32::is_finite));
+    }
+}
+
+#[test]
+fn layers_one_by_one_are_the_forward_pass() {
+    let device = Device::default();
+    let model = load("qwen3", &device);
+    let input = Input::new(reference_ints("qwen3", "input_ids", &device));
+    let context = model.context(&input);
+    let mut h = model.embed(&input, &context);
+    for index in 0..model.num_layers() {
+        h = model.layer(index, h, &context);
+    }
+    assert_eq!(model.head(h).into_data(), model.forward(&input).into_data());
+}
+
+#[test]
+fn half_precision_trains_without_configuring_the_device() {
+    use burn::optim::AdamWConfig;
+    for (name, dtype) in [
+        ("llama", FloatDType::BF16),
+        ("gpt2", FloatDType::BF16),
+        ("qwen3", FloatDType::BF16),
+        ("llama", FloatDType::F16),
+    ] {
+        let device = Device::default().autodiff();
+        let checkpoint = Checkpoint::open(fixture(name)).unwrap();
+        let mut model = checkpoint.load(&device, Some(dtype)).unwrap();
+        assert_eq!(model.dtype(), DType::from(dtype));
+        let tokens = reference_ints(name, "input_ids", &device);
+        let input = Input::new(tokens.clone());
+        let exact = load(name, &device).loss(&input, tokens.clone());
+        let first = scalar(&model.loss(&input, tokens.clone()));
+        assert!(
+            (first - scalar(&exact)).abs() < 0.05,
+            "{name}: {first} {}",
+            scalar(&exact)
+        );
+        let mut optimizer = AdamWConfig::new().init();
+        for _ in 0..8 {
+            let loss = model.loss(&input, tokens.clone());
+            assert_eq!(loss.dtype(), DType::F32);
+            let gradients = GradientsParams::from_grads(loss.backward(), &model);
+            model = optimizer.step(3e-3, model, gradients);
+        }
+        assert_eq!(model.dtype(), DType::from(dtype));
+        let last = scalar(&model.loss(&input, tokens));
+        assert!(last < first - 0.5, "{name}: {first} {last}");
+    }
+}
+
+#[test]
+fn labels_that_are_all_ignored_give_no_loss_and_no_gradient() {
+    let device = Device::default().autodiff();
+    let model = load("llama", &device);
+    let tokens = reference_ints("llama", "input_ids", &device);
+    let loss = model.loss(
+        &Input::new(tokens.clone()),
+        tokens.clone().full_like(IGNORED),
+    );
+    assert_eq!(scalar(&loss), 0.0);
+    let one = tokens.slice([0..2, 0..1]);
+    assert_eq!(scalar(&model.loss(&Input::new(one.clone()), one)), 0.0);
+}
+
+/// Asks every parameter whether it trains, and counts them.
+struct Ready(usize);
+impl ModuleVisitor for Ready {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        assert!(param.val().is_require_grad());
+        self.0 += 1;
+    }
+}
+
+#[test]
+fn parameters_are_counted_and_ready_for_freezing() {
+    let device = Device::default().autodiff();
+    let model = load("llama", &device);
+    let (embedding, layer) = (256 * 64, 64 * 64 * 2 + 32 * 64 * 2 + 3 * 64 * 128 + 2 * 64);
+    assert_eq!(model.num_parameters(), 2 * embedding + 4 * layer + 64);
+    // What transformers counts.
+    for (name, count) in [
+        ("mistral", 19_616),
+        ("qwen2", 17_696),
+        ("qwen3", 22_736),
+        ("llama_tied", 18_016),
+    ] {
+        assert_eq!(load(name, &device).num_parameters(), count);
+    }
+
+    let new = [
+        ModelConfig::Llama(LlamaConfig::new(16, 8, 2, 2))
+            .init(&device)
+            .unwrap(),
+        ModelConfig::Gpt2(Gpt2Config::new(16, 8, 2, 2))
+            .init(&device)
+            .unwrap(),
+    ];
+    for model in new.into_iter().chain([model]) {
+        let mut ready = Ready(0);
+        model.visit(&mut ready);
+        assert!(ready.0 > 20);
+    }
+}
+
+#[test]
+fn models_move_between_threads() {
+    fn check<T: Send + Sync + Clone>() {}
+    check::<CausalLm>();
+}
+
+/// Layer by layer as on one tape, whatever is frozen.
+#[test]
+fn recomputed_gradients_are_those_of_plain_autodiff() {
+    use lisa::{FreezeMask, LayerMap, Recompute};
+    let device = Device::default().autodiff();
+    for name in ["llama", "gpt2", "llama_tied", "qwen3"] {
+        let model = load(name, &device);
+        let tokens = reference_ints(name, "input_ids", &device);
+        let batch = BatchTensors {
+            targets: tokens.clone().roll_dim(-1, 1),
+            tokens,
+            padding: None,
+            segments: None,
+            positions: None,
+        };
+        let map = LayerMap::find(&model).unwrap();
+        let all: Vec<ParamId> = map.parameters().iter().map(|p| p.id).collect();
+        let outside: Vec<ParamId> = map.outside().map(|p| p.id).collect();
+        let layer = |i: usize| -> Vec<ParamId> {
+            let layer = &map.layers()[i];
+            layer
+                .parameters
+                .iter()
+                .map(|&p| map.parameters()[p].id)
+                .collect()
+        };
+        let cases = [
+            all.clone(),
+            [outside, layer(1)].concat(),
+            layer(map.layers().len() - 1),
+        ];
+        for trains in cases {
+            let model = FreezeMask::new(all.clone()).change(model.clone(), trains.clone());
+            let input = Input::from(batch.clone());
+            let loss = model.next_token_loss(&input, batch.targets.clone());
+            let expected = GradientsParams::from_grads(loss.backward(), &model);
+            assert_eq!(expected.len(), trains.len());
+            let plan = Recompute::new();
+            for plan in [plan, plan.with_every(3), plan.with_every(2).with_pieces()] {
+                let pass = plan.forward(&model, &batch);
+                assert_eq!(scalar(&pass.loss()), scalar(&loss), "{name}");
+                let found = pass.backward(&model);
+                assert_eq!(found.len(), expected.len(), "{name}, {plan:?}");
+                let mut same = Same(&expected, &found, name);
+                model.visit(&mut same);
+            }
+        }
+    }
+}
+
+struct Same<'a>(&'a GradientsParams, &'a GradientsParams, &'a str);
+
+impl ModuleVisitor for Same<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let Some(expected) = self.0.get::<D>(param.id) else {
+            return;
+        };
+        let found = self.1.get::<D>(param.id).unwrap().into_data();
+        let expected = expected.into_data();
+        let largest = expected.iter::<f32>().fold(0f32, |a, b| a.max(b.abs()));
+        let difference = largest_difference(&found, &expected);
+        assert!(
+            difference <= 1e-6 * largest,
+            "{}: {difference} of {largest}",
+            self.2
+        );
+    }
+}

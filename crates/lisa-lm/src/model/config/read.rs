@@ -1,0 +1,338 @@
+//! From the text of a `config.json` to a [`ModelConfig`].
+//!
+//! Absent keys have the value that transformers gives them. Tests: beside this file.
+
+use burn::tensor::FloatDType;
+use lisa::LisaError;
+use serde_json::{Map, Value};
+
+use super::{CommonConfig, Gpt2Config, LlamaConfig, LlamaKind, ModelConfig, at_most, refuse};
+use crate::files::shown;
+use crate::model::rope::{RopeConfig, RopeScaling};
+
+/// The model types that are supported, for messages.
+const MODEL_TYPES: &str = "llama, mistral, qwen2, qwen3 and gpt2";
+
+pub(super) fn model(text: &str) -> Result<ModelConfig, LisaError> {
+    let value: Value = serde_json::from_str(text)
+        .map_err(|e| refuse(format!("config.json is not JSON: {e}")).with_source(e))?;
+    let Value::Object(map) = value else {
+        return Err(refuse("config.json is not a JSON object".into()));
+    };
+    let keys = Keys { map: &map };
+    if let Some(found) = keys.present("quantization_config") {
+        let method = found
+            .get("quant_method")
+            .and_then(Value::as_str)
+            .unwrap_or("unknown");
+        return Err(refuse(format!(
+            "quantization_config ({}) is not supported; use the unquantized checkpoint",
+            shown(&method)
+        )));
+    }
+    let kind = match keys.string("model_type")? {
+        Some("llama") => LlamaKind::Llama,
+        Some("mistral") => LlamaKind::Mistral,
+        Some("qwen2") => LlamaKind::Qwen2,
+        Some("qwen3") => LlamaKind::Qwen3,
+        Some("gpt2") => return gpt2(&keys).map(ModelConfig::Gpt2),
+        Some(other) => {
+            return Err(refuse(format!(
+                "model_type {:?} is not supported; {MODEL_TYPES} are",
+                shown(&other)
+            )));
+        }
+        None => {
+            return Err(refuse(format!(
+                "there is no model_type; {MODEL_TYPES} are supported"
+            )));
+        }
+    };
+    llama(&keys, kind).map(ModelConfig::Llama)
+}
+
+fn llama(keys: &Keys, kind: LlamaKind) -> Result<LlamaConfig, LisaError> {
+    match keys.string("hidden_act")?.unwrap_or("silu") {
+        "silu" | "swish" => {}
+        other => {
+            return Err(refuse(format!(
+                "hidden_act {:?} is not supported; \"silu\" is",
+                shown(&other)
+            )));
+        }
+    }
+    let layers = keys.require("num_hidden_layers")?;
+    // As long as the list of layers that is made of it.
+    at_most("num_hidden_layers", layers)?;
+    let heads = keys.require("num_attention_heads")?;
+    let hidden_size = keys.require("hidden_size")?;
+    let kv_heads = match (keys.size("num_key_value_heads")?, kind) {
+        (Some(found), _) => found,
+        (None, LlamaKind::Mistral) if !keys.is_null("num_key_value_heads") => 8,
+        (None, _) => heads,
+    };
+    let head_dim = match (keys.size("head_dim")?, kind) {
+        (Some(found), _) => found,
+        (None, LlamaKind::Qwen3) if !keys.is_null("head_dim") => 128,
+        (None, _) => hidden_size / heads.max(1),
+    };
+    let max_positions = match kind {
+        LlamaKind::Llama => 2048,
+        LlamaKind::Mistral => 131_072,
+        LlamaKind::Qwen2 | LlamaKind::Qwen3 => 32_768,
+    };
+    let max_position_embeddings = keys
+        .size("max_position_embeddings")?
+        .unwrap_or(max_positions);
+    let (sliding_window, sliding_layers) = sliding(keys, kind, layers)?;
+    Ok(LlamaConfig {
+        kind,
+        vocab_size: keys.require("vocab_size")?,
+        hidden_size,
+        intermediate_size: keys.require("intermediate_size")?,
+        num_hidden_layers: layers,
+        num_attention_heads: heads,
+        num_key_value_heads: kv_heads,
+        head_dim,
+        max_position_embeddings,
+        rms_norm_eps: keys.number("rms_norm_eps")?.unwrap_or(1e-6),
+        rope: rope(keys, max_position_embeddings)?,
+        attention_bias: keys.flag("attention_bias")?.unwrap_or(false),
+        mlp_bias: kind == LlamaKind::Llama && keys.flag("mlp_bias")?.unwrap_or(false),
+        tie_word_embeddings: keys.flag("tie_word_embeddings")?.unwrap_or(false),
+        sliding_window,
+        sliding_layers,
+        initializer_range: keys.number("initializer_range")?.unwrap_or(0.02),
+        common: common(keys)?,
+    })
+}
+
+/// The window, and which layers have it.
+fn sliding(
+    keys: &Keys,
+    kind: LlamaKind,
+    layers: usize,
+) -> Result<(Option<usize>, Vec<bool>), LisaError> {
+    let window = match kind {
+        LlamaKind::Llama => None,
+        LlamaKind::Mistral if keys.map.contains_key("sliding_window") => {
+            keys.size("sliding_window")?
+        }
+        LlamaKind::Mistral => Some(4096),
+        LlamaKind::Qwen2 | LlamaKind::Qwen3 => {
+            let is_used = keys.flag("use_sliding_window")?.unwrap_or(false);
+            let found = keys.size("sliding_window")?;
+            let absent = (!keys.map.contains_key("sliding_window")).then_some(4096);
+            found.or(absent).filter(|_| is_used)
+        }
+    };
+    if let (Some(types), false) = (keys.present("layer_types"), kind == LlamaKind::Llama) {
+        let types = types
+            .as_array()
+            .ok_or_else(|| refuse(format!("layer_types is {}, not a list", shown(types))))?;
+        let sliding: Result<Vec<bool>, LisaError> = (types.iter())
+            .map(|found| match found.as_str() {
+                Some("full_attention") => Ok(false),
+                Some("sliding_attention") => Ok(true),
+                _ => Err(refuse(format!(
+                    "layer type {} is not supported; full_attention and sliding_attention are",
+                    shown(found)
+                ))),
+            })
+            .collect();
+        return Ok((window, sliding?));
+    }
+    let first = match kind {
+        LlamaKind::Llama | LlamaKind::Mistral => 0,
+        LlamaKind::Qwen2 | LlamaKind::Qwen3 => keys.size("max_window_layers")?.unwrap_or(28),
+    };
+    let sliding = (0..layers)
+        .map(|layer| window.is_some() && layer >= first)
+        .collect();
+    Ok((window, sliding))
+}
+
+fn rope(keys: &Keys, max_positions: usize) -> Result<RopeConfig, LisaError> {
+    let found = keys
+        .present("rope_parameters")
+        .or(keys.present("rope_scaling"));
+    let empty = Map::new();
+    let inner = match found {
+        None => Keys { map: &empty },
+        Some(Value::Object(map)) => Keys { map },
+        Some(other) => {
+            return Err(refuse(format!(
+                "rope_parameters is {}, not an object",
+                shown(other)
+            )));
+        }
+    };
+    let theta = match inner.number("rope_theta")? {
+        Some(theta) => theta,
+        None => keys.number("rope_theta")?.unwrap_or(10_000.0),
+    };
+    let partial = inner.number("partial_rotary_factor")?;
+    if partial
+        .or(keys.number("partial_rotary_factor")?)
+        .is_some_and(|factor| factor != 1.0)
+    {
+        return Err(refuse(
+            "partial_rotary_factor is not supported but as 1".into(),
+        ));
+    }
+    let name = match inner.string("rope_type")? {
+        Some(name) => Some(name),
+        None => inner.string("type")?,
+    };
+    let factor = |key| {
+        let missing = || {
+            refuse(format!(
+                "rope type {name:?} needs {key}, which is not there"
+            ))
+        };
+        inner.number(key)?.ok_or_else(missing)
+    };
+    let scaling = match name {
+        None | Some("default") => RopeScaling::Default,
+        Some("linear") => RopeScaling::Linear {
+            factor: factor("factor")?,
+        },
+        Some("llama3") => RopeScaling::Llama3 {
+            factor: factor("factor")?,
+            low_freq_factor: factor("low_freq_factor")?,
+            high_freq_factor: factor("high_freq_factor")?,
+            original_max_positions: inner
+                .size("original_max_position_embeddings")?
+                .unwrap_or(max_positions),
+        },
+        Some(other) => {
+            return Err(refuse(format!(
+                "rope type {:?} is not supported; \"default\", \"linear\" and \"llama3\" are",
+                shown(&other)
+            )));
+        }
+    };
+    Ok(RopeConfig { theta, scaling })
+}
+
+fn gpt2(keys: &Keys) -> Result<Gpt2Config, LisaError> {
+    for (key, supported) in [
+        ("add_cross_attention", false),
+        ("scale_attn_by_inverse_layer_idx", false),
+        ("scale_attn_weights", true),
+    ] {
+        if keys.flag(key)?.is_some_and(|found| found != supported) {
+            return Err(refuse(format!("{key} is not supported but as {supported}")));
+        }
+    }
+    let gelu_tanh = match keys.string("activation_function")?.unwrap_or("gelu_new") {
+        "gelu_new" | "gelu_pytorch_tanh" => true,
+        "gelu" => false,
+        other => {
+            return Err(refuse(format!(
+                "activation_function {:?} is not supported; \"gelu_new\" and \"gelu\" are",
+                shown(&other)
+            )));
+        }
+    };
+    let n_embd = keys.require("n_embd")?;
+    Ok(Gpt2Config {
+        vocab_size: keys.require("vocab_size")?,
+        n_positions: keys.size("n_positions")?.unwrap_or(1024),
+        n_embd,
+        n_layer: keys.require("n_layer")?,
+        n_head: keys.require("n_head")?,
+        n_inner: keys.size("n_inner")?.unwrap_or(n_embd.saturating_mul(4)),
+        gelu_tanh,
+        layer_norm_epsilon: keys.number("layer_norm_epsilon")?.unwrap_or(1e-5),
+        tie_word_embeddings: keys.flag("tie_word_embeddings")?.unwrap_or(true),
+        initializer_range: keys.number("initializer_range")?.unwrap_or(0.02),
+        common: common(keys)?,
+    })
+}
+
+fn common(keys: &Keys) -> Result<CommonConfig, LisaError> {
+    let id = |key| Ok::<_, LisaError>(keys.size(key)?.and_then(|id| u32::try_from(id).ok()));
+    let eos_token_ids = match keys.present("eos_token_id") {
+        None => Vec::new(),
+        Some(Value::Array(ids)) => ids.iter().filter_map(token).collect(),
+        Some(one) => token(one).into_iter().collect(),
+    };
+    let dtype = match keys.string("dtype")? {
+        Some(name) => Some(name),
+        None => keys.string("torch_dtype")?,
+    };
+    let dtype = match dtype.map(|name| name.trim_start_matches("torch.")) {
+        None => None,
+        Some("float32") => Some(FloatDType::F32),
+        Some("bfloat16") => Some(FloatDType::BF16),
+        Some("float16") => Some(FloatDType::F16),
+        Some(other) => {
+            return Err(refuse(format!(
+                "dtype {:?} is not supported; \"float32\", \"bfloat16\" and \"float16\" are",
+                shown(&other)
+            )));
+        }
+    };
+    Ok(CommonConfig {
+        bos_token_id: id("bos_token_id")?,
+        eos_token_ids,
+        pad_token_id: keys.present("pad_token_id").and_then(token),
+        dtype,
+    })
+}
+
+fn token(value: &Value) -> Option<u32> {
+    value.as_u64().and_then(|id| u32::try_from(id).ok())
+}
+
+/// The keys of an object, each read as the type it must have; null is absent.
+struct Keys<'a> {
+    map: &'a Map<String, Value>,
+}
+
+impl<'a> Keys<'a> {
+    fn present(&self, key: &str) -> Option<&'a Value> {
+        self.map.get(key).filter(|value| !value.is_null())
+    }
+
+    fn is_null(&self, key: &str) -> bool {
+        self.map.get(key).is_some_and(Value::is_null)
+    }
+
+    fn typed<T>(
+        &self,
+        key: &str,
+        what: &str,
+        read: impl Fn(&'a Value) -> Option<T>,
+    ) -> Result<Option<T>, LisaError> {
+        let Some(value) = self.present(key) else {
+            return Ok(None);
+        };
+        let found = read(value);
+        found
+            .map(Some)
+            .ok_or_else(|| refuse(format!("{key} is {}, not {what}", shown(value))))
+    }
+
+    fn size(&self, key: &str) -> Result<Option<usize>, LisaError> {
+        self.typed(key, "a whole number", |v| usize::try_from(v.as_u64()?).ok())
+    }
+
+    fn require(&self, key: &str) -> Result<usize, LisaError> {
+        self.size(key)?
+            .ok_or_else(|| refuse(format!("there is no {key}")))
+    }
+
+    fn number(&self, key: &str) -> Result<Option<f64>, LisaError> {
+        self.typed(key, "a number", Value::as_f64)
+    }
+
+    fn flag(&self, key: &str) -> Result<Option<bool>, LisaError> {
+        self.typed(key, "true or false", Value::as_bool)
+    }
+
+    fn string(&self, key: &str) -> Result<Option<&'a str>, LisaError> {
+        self.typed(key, "a string", Value::as_str)
+    }
+}

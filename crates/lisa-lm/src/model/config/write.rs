@@ -1,0 +1,161 @@
+//! From a [`ModelConfig`] to the text of a `config.json` of transformers 5.
+//!
+//! Used for models that were not loaded; those that were keep their own text. Tests: beside this
+//! file.
+
+use burn::tensor::FloatDType;
+use serde_json::{Map, Value, json};
+
+use super::{CommonConfig, Gpt2Config, LlamaConfig, LlamaKind, ModelConfig};
+use crate::model::rope::{RopeConfig, RopeScaling};
+
+pub(super) fn model(config: &ModelConfig) -> String {
+    let (mut value, common) = match config {
+        ModelConfig::Llama(config) => (llama(config), &config.common),
+        ModelConfig::Gpt2(config) => (gpt2(config), &config.common),
+    };
+    if let Value::Object(map) = &mut value {
+        write_common(map, common);
+    }
+    format!("{value:#}\n")
+}
+
+/// The text with another dtype under the key that it uses; as it is where the dtype is right.
+pub(crate) fn with_dtype(text: &str, dtype: FloatDType) -> String {
+    let Ok(Value::Object(mut map)) = serde_json::from_str(text) else {
+        return text.to_owned();
+    };
+    let key = if map.contains_key("dtype") || !map.contains_key("torch_dtype") {
+        "dtype"
+    } else {
+        "torch_dtype"
+    };
+    let name = dtype_name(dtype);
+    if map.get(key).and_then(Value::as_str) == Some(name) {
+        return text.to_owned();
+    }
+    map.insert(key.to_owned(), name.into());
+    format!("{:#}\n", Value::Object(map))
+}
+
+fn dtype_name(dtype: FloatDType) -> &'static str {
+    match dtype {
+        FloatDType::F16 => "float16",
+        FloatDType::BF16 => "bfloat16",
+        FloatDType::F64 => "float64",
+        _ => "float32",
+    }
+}
+
+fn llama(config: &LlamaConfig) -> Value {
+    let architecture = match config.kind {
+        LlamaKind::Llama => "LlamaForCausalLM",
+        LlamaKind::Mistral => "MistralForCausalLM",
+        LlamaKind::Qwen2 => "Qwen2ForCausalLM",
+        LlamaKind::Qwen3 => "Qwen3ForCausalLM",
+    };
+    let mut value = json!({
+        "architectures": [architecture],
+        "model_type": config.kind.model_type(),
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_hidden_layers": config.num_hidden_layers,
+        "num_attention_heads": config.num_attention_heads,
+        "num_key_value_heads": config.num_key_value_heads,
+        "head_dim": config.head_dim,
+        "hidden_act": "silu",
+        "max_position_embeddings": config.max_position_embeddings,
+        "rms_norm_eps": config.rms_norm_eps,
+        "rope_parameters": rope(&config.rope),
+        "tie_word_embeddings": config.tie_word_embeddings,
+        "initializer_range": config.initializer_range,
+        "attention_dropout": 0.0,
+    });
+    let extra = match config.kind {
+        LlamaKind::Llama => json!({
+            "attention_bias": config.attention_bias,
+            "mlp_bias": config.mlp_bias,
+        }),
+        LlamaKind::Mistral => json!({"sliding_window": config.sliding_window}),
+        LlamaKind::Qwen2 | LlamaKind::Qwen3 => {
+            let types: Vec<&str> = (config.sliding_layers.iter())
+                .map(|slides| {
+                    if *slides {
+                        "sliding_attention"
+                    } else {
+                        "full_attention"
+                    }
+                })
+                .collect();
+            let mut extra = json!({
+                "use_sliding_window": config.sliding_window.is_some(),
+                "sliding_window": config.sliding_window,
+                "layer_types": types,
+            });
+            if config.kind == LlamaKind::Qwen3 {
+                extra["attention_bias"] = config.attention_bias.into();
+            }
+            extra
+        }
+    };
+    if let (Value::Object(value), Value::Object(extra)) = (&mut value, extra) {
+        value.extend(extra);
+    }
+    value
+}
+
+fn rope(config: &RopeConfig) -> Value {
+    match config.scaling {
+        RopeScaling::Default => json!({"rope_type": "default", "rope_theta": config.theta}),
+        RopeScaling::Linear { factor } => {
+            json!({"rope_type": "linear", "rope_theta": config.theta, "factor": factor})
+        }
+        RopeScaling::Llama3 {
+            factor,
+            low_freq_factor,
+            high_freq_factor,
+            original_max_positions,
+        } => json!({
+            "rope_type": "llama3",
+            "rope_theta": config.theta,
+            "factor": factor,
+            "low_freq_factor": low_freq_factor,
+            "high_freq_factor": high_freq_factor,
+            "original_max_position_embeddings": original_max_positions,
+        }),
+    }
+}
+
+fn gpt2(config: &Gpt2Config) -> Value {
+    json!({
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+        "vocab_size": config.vocab_size,
+        "n_positions": config.n_positions,
+        "n_embd": config.n_embd,
+        "n_layer": config.n_layer,
+        "n_head": config.n_head,
+        "n_inner": config.n_inner,
+        "activation_function": if config.gelu_tanh { "gelu_new" } else { "gelu" },
+        "layer_norm_epsilon": config.layer_norm_epsilon,
+        "tie_word_embeddings": config.tie_word_embeddings,
+        "initializer_range": config.initializer_range,
+        "attn_pdrop": 0.0,
+        "embd_pdrop": 0.0,
+        "resid_pdrop": 0.0,
+    })
+}
+
+fn write_common(map: &mut Map<String, Value>, common: &CommonConfig) {
+    let eos = match common.eos_token_ids.as_slice() {
+        [] => Value::Null,
+        [one] => (*one).into(),
+        many => many.into(),
+    };
+    map.insert("bos_token_id".into(), common.bos_token_id.into());
+    map.insert("eos_token_id".into(), eos);
+    map.insert("pad_token_id".into(), common.pad_token_id.into());
+    let dtype = common.dtype.unwrap_or(FloatDType::F32);
+    map.insert("dtype".into(), dtype_name(dtype).into());
+}

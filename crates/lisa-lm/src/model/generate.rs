@@ -1,0 +1,327 @@
+//! [`generate`]: text from a model, token by token, with a cache.
+//!
+//! Greedy, or drawn with a temperature from the most probable tokens (top-p). The same seed draws
+//! the same tokens on every platform, as far as the logits are the same. Tests: at the foot.
+
+use burn::module::Module;
+use burn::tensor::{Device, Int, Tensor};
+use lisa::{DrawRng, ErrorKind, LisaError};
+
+use crate::model::cache::KvCache;
+use crate::model::causal_lm::CausalLm;
+
+/// How to generate.
+///
+/// # Example
+///
+/// ```
+/// use lisa_lm::GenerationConfig;
+///
+/// let greedy = GenerationConfig::default();
+/// let drawn = GenerationConfig { temperature: 0.8, top_p: 0.95, seed: 1, ..greedy.clone() };
+/// assert_eq!(greedy.temperature, 0.0);
+/// assert_eq!(drawn.max_new_tokens, greedy.max_new_tokens);
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct GenerationConfig {
+    /// At most this many new tokens.
+    pub max_new_tokens: usize,
+    /// What logits are divided by before a draw; 0: the most probable token, no draw.
+    pub temperature: f64,
+    /// Draw from the fewest tokens whose probabilities reach this sum; 1: from all.
+    pub top_p: f64,
+    /// The tokens that end the text.
+    pub eos_ids: Vec<u32>,
+    /// What draws come from.
+    pub seed: u64,
+}
+
+impl Default for GenerationConfig {
+    /// Greedy, 64 tokens, no end.
+    fn default() -> Self {
+        Self {
+            max_new_tokens: 64,
+            temperature: 0.0,
+            top_p: 1.0,
+            eos_ids: Vec::new(),
+            seed: 0,
+        }
+    }
+}
+
+impl GenerationConfig {
+    fn validate(&self) -> Result<(), LisaError> {
+        let found = if !(self.temperature >= 0.0 && self.temperature.is_finite()) {
+            format!("the temperature is {}; give 0 or more", self.temperature)
+        } else if !(self.top_p > 0.0 && self.top_p <= 1.0) {
+            format!("top_p is {}; give a number above 0, at most 1", self.top_p)
+        } else {
+            return Ok(());
+        };
+        Err(LisaError::new(ErrorKind::Config, found))
+    }
+}
+
+/// The tokens that the model says after the prompt, without the prompt and without the end of
+/// sequence.
+///
+/// Stops at an end of sequence, at `max_new_tokens`, and where the model has no more positions.
+/// Runs without autodiff, whatever the model came with. The prompt is read in one pass; each
+/// further token costs one row through the layers, and a copy of the logits to the host.
+///
+/// # Errors
+///
+/// An empty prompt, one longer than the model's positions, ids outside the vocabulary, a
+/// temperature below 0, a `top_p` outside (0, 1], and logits that are not numbers.
+///
+/// # Example
+///
+/// ```
+/// use burn::tensor::Device;
+/// use lisa_lm::{GenerationConfig, LlamaConfig, ModelConfig, generate};
+///
+/// let model = ModelConfig::Llama(LlamaConfig::new(64, 16, 2, 2)).init(&Device::default())?;
+/// let config = GenerationConfig { max_new_tokens: 5, ..Default::default() };
+/// assert_eq!(generate(&model, &[1, 2, 3], &config)?.len(), 5);
+/// # Ok::<(), lisa::LisaError>(())
+/// ```
+pub fn generate(
+    model: &CausalLm,
+    prompt: &[u32],
+    config: &GenerationConfig,
+) -> Result<Vec<u32>, LisaError> {
+    config.validate()?;
+    check_prompt(model, prompt)?;
+    let model = model.valid();
+    let device = model.device();
+    let room = model.config().max_positions() - prompt.len();
+    let mut random = DrawRng::new(config.seed, 0);
+    let mut cache = KvCache::new(&model);
+    let mut generated = Vec::new();
+    let mut next = row(prompt, &device);
+    while generated.len() < config.max_new_tokens {
+        let logits = model.read(next, &mut cache).into_data();
+        let logits: Vec<f32> = logits.iter::<f32>().collect();
+        let token = choose(&logits, config, &mut random)?;
+        if config.eos_ids.contains(&token) {
+            break;
+        }
+        generated.push(token);
+        if generated.len() > room {
+            break;
+        }
+        next = row(&[token], &device);
+    }
+    Ok(generated)
+}
+
+fn check_prompt(model: &CausalLm, prompt: &[u32]) -> Result<(), LisaError> {
+    let (vocab, limit) = (model.config().vocab_size(), model.config().max_positions());
+    let found = if prompt.is_empty() {
+        "the prompt is empty; give at least one token".to_owned()
+    } else if prompt.len() > limit {
+        format!(
+            "the prompt has {} tokens, the model has {limit} positions",
+            prompt.len()
+        )
+    } else if let Some(id) = prompt.iter().find(|id| **id as usize >= vocab) {
+        format!("the prompt has token {id}, the model's vocabulary has {vocab}")
+    } else {
+        return Ok(());
+    };
+    Err(LisaError::new(ErrorKind::Model, found))
+}
+
+fn row(ids: &[u32], device: &Device) -> Tensor<2, Int> {
+    let ids: Vec<i64> = ids.iter().map(|id| i64::from(*id)).collect();
+    let count = ids.len();
+    Tensor::<1, Int>::from_data(ids.as_slice(), device).reshape([1, count])
+}
+
+/// The most probable token (the first of equals), or one that is drawn.
+fn choose(
+    logits: &[f32],
+    config: &GenerationConfig,
+    random: &mut DrawRng,
+) -> Result<u32, LisaError> {
+    if logits.iter().any(|logit| logit.is_nan()) {
+        return Err(LisaError::new(
+            ErrorKind::Model,
+            "the model's logits are not numbers (NaN); its weights are broken, or training diverged",
+        ));
+    }
+    let mut order: Vec<usize> = (0..logits.len()).collect();
+    if config.temperature == 0.0 {
+        let best = order
+            .into_iter()
+            .reduce(|a, b| if logits[b] > logits[a] { b } else { a });
+        return Ok(best.unwrap_or(0) as u32);
+    }
+    order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]));
+    let largest = f64::from(order.first().map_or(0.0, |first| logits[*first]));
+    let weigh = |token: &usize| ((f64::from(logits[*token]) - largest) / config.temperature).exp();
+    let weights: Vec<f64> = order.iter().map(weigh).collect();
+    let total: f64 = weights.iter().sum();
+    let mut kept = 0.0;
+    let mut count = 0;
+    while count < weights.len() && kept < config.top_p * total {
+        kept += weights[count];
+        count += 1;
+    }
+    let mut left = random.unit() * kept;
+    for (token, weight) in order.iter().zip(&weights).take(count) {
+        left -= weight;
+        if left < 0.0 {
+            return Ok(*token as u32);
+        }
+    }
+    Ok(order[count.saturating_sub(1)] as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::config::{Gpt2Config, LlamaConfig, ModelConfig};
+    use crate::model::input::Input;
+    use crate::model::rope::RopeConfig;
+
+    fn models() -> [CausalLm; 3] {
+        let device = Device::default().autodiff();
+        device.seed(7);
+        let llama = LlamaConfig {
+            num_key_value_heads: 2,
+            initializer_range: 0.3,
+            rope: RopeConfig::new(100.0),
+            ..LlamaConfig::new(48, 32, 3, 4)
+        };
+        let sliding = LlamaConfig {
+            kind: crate::model::config::LlamaKind::Mistral,
+            sliding_window: Some(3),
+            sliding_layers: vec![true; 3],
+            ..llama.clone()
+        };
+        let gpt2 = Gpt2Config {
+            initializer_range: 0.3,
+            n_positions: 24,
+            ..Gpt2Config::new(48, 32, 3, 4)
+        };
+        [
+            ModelConfig::Llama(llama),
+            ModelConfig::Llama(sliding),
+            ModelConfig::Gpt2(gpt2),
+        ]
+        .map(|config| config.init(&device).unwrap())
+    }
+
+    #[test]
+    fn cached_greedy_tokens_are_those_of_whole_passes() {
+        for model in models() {
+            let mut ids = vec![3, 1, 4, 1, 5];
+            let config = GenerationConfig {
+                max_new_tokens: 15,
+                ..GenerationConfig::default()
+            };
+            let cached = generate(&model, &ids, &config).unwrap();
+            let plain = model.valid();
+            for (step, expected) in cached.iter().enumerate() {
+                let logits = plain.forward(&Input::new(row(&ids, &plain.device())));
+                let last = logits.narrow(1, ids.len() - 1, 1).into_data();
+                let last: Vec<f32> = last.iter::<f32>().collect();
+                let token = choose(&last, &config, &mut DrawRng::new(0, 0)).unwrap();
+                assert_eq!(token, *expected, "step {step}");
+                ids.push(token);
+            }
+            let distinct: std::collections::BTreeSet<_> = cached.iter().collect();
+            assert!(distinct.len() > 1, "{cached:?}");
+        }
+    }
+
+    #[test]
+    fn text_ends_at_the_end_of_sequence_and_at_the_last_position() {
+        let [llama, _, gpt2] = models();
+        let all = generate(&llama, &[1], &GenerationConfig::default()).unwrap();
+        let place = all.iter().position(|id| *id != all[0]).unwrap();
+        let config = GenerationConfig {
+            eos_ids: vec![47, all[place]],
+            ..GenerationConfig::default()
+        };
+        assert_eq!(generate(&llama, &[1], &config).unwrap(), all[..place]);
+        // Positions 0 to 23 are read, and what follows the last is said.
+        let prompt = [2; 20];
+        assert_eq!(
+            generate(&gpt2, &prompt, &GenerationConfig::default())
+                .unwrap()
+                .len(),
+            5
+        );
+    }
+
+    #[test]
+    fn draws_are_those_of_the_seed_and_within_top_p() {
+        let [llama, ..] = models();
+        let drawn = |temperature, top_p, seed| {
+            let config = GenerationConfig {
+                max_new_tokens: 20,
+                temperature,
+                top_p,
+                seed,
+                ..GenerationConfig::default()
+            };
+            generate(&llama, &[1, 2], &config).unwrap()
+        };
+        assert_eq!(drawn(1.0, 0.9, 3), drawn(1.0, 0.9, 3));
+        assert_ne!(drawn(1.0, 1.0, 3), drawn(1.0, 1.0, 4));
+        assert_eq!(drawn(1.0, 1e-9, 3), drawn(0.0, 1.0, 0));
+    }
+
+    #[test]
+    fn frequencies_of_draws_are_the_probabilities() {
+        let logits = [1.0f32, 3.0, 2.0, f32::NEG_INFINITY].map(f32::ln);
+        let count = |top_p| {
+            let config = GenerationConfig {
+                temperature: 1.0,
+                top_p,
+                ..GenerationConfig::default()
+            };
+            let mut random = DrawRng::new(1, 0);
+            let mut counts = [0; 4];
+            for _ in 0..6000 {
+                counts[choose(&logits[..3], &config, &mut random).unwrap() as usize] += 1;
+            }
+            counts
+        };
+        let all = count(1.0);
+        assert!(
+            (900..1100).contains(&all[0]) && (2850..3150).contains(&all[1]),
+            "{all:?}"
+        );
+        let two = count(0.8);
+        assert!(two[0] == 0 && (3450..3750).contains(&two[1]), "{two:?}");
+        assert_eq!(count(0.5)[1], 6000);
+    }
+
+    #[test]
+    fn what_cannot_be_generated_is_refused() {
+        let [_, _, gpt2] = models();
+        let default = GenerationConfig::default;
+        let error = |prompt: &[u32], config| generate(&gpt2, prompt, &config).unwrap_err();
+        assert!(error(&[], default()).message().contains("empty"));
+        assert!(error(&[48], default()).message().contains("token 48"));
+        assert!(
+            error(&[0; 25], default())
+                .message()
+                .contains("24 positions")
+        );
+        let hot = GenerationConfig {
+            temperature: f64::NAN,
+            ..default()
+        };
+        assert!(error(&[0], hot).message().contains("temperature"));
+        let none = GenerationConfig {
+            top_p: 0.0,
+            ..default()
+        };
+        assert!(error(&[0], none).message().contains("top_p"));
+        assert!(choose(&[0.0, f32::NAN], &default(), &mut DrawRng::new(0, 0)).is_err());
+    }
+}

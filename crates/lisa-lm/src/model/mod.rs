@@ -1,0 +1,17 @@
+//! The models: configuration, layers, families, cache, loss, adapters, generation.
+//!
+//! Knows nothing of text: it begins at tensors of token ids.
+
+pub(crate) mod attention;
+pub(crate) mod cache;
+pub(crate) mod causal_lm;
+pub(crate) mod config;
+pub(crate) mod fused;
+pub(crate) mod generate;
+pub(crate) mod gpt2;
+pub(crate) mod input;
+pub(crate) mod layers;
+pub(crate) mod llama;
+pub(crate) mod lora;
+pub(crate) mod loss;
+pub(crate) mod rope;

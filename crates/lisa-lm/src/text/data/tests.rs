@@ -1,0 +1,199 @@
+use super::*;
+use crate::test_support::folder;
+use crate::text::chat::Message;
+
+fn chat(messages: &[(&str, &str)]) -> Content {
+    Content::Chat(messages.iter().map(|(r, c)| Message::new(*r, *c)).collect())
+}
+
+#[test]
+fn each_format_is_told_by_its_keys() {
+    let cases = [
+        (
+            r#"{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": " Hello "}], "id": 3}"#,
+            chat(&[("user", "Hi"), ("assistant", " Hello ")]),
+            Some("Hello"),
+        ),
+        (
+            r#"{"messages": [{"role": "assistant", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}, {"role": "user", "content": "c"}]}"#,
+            chat(&[("assistant", "ab"), ("user", "c")]),
+            None,
+        ),
+        (
+            r#"{"instruction": "Add.", "input": "1 2", "output": "3"}"#,
+            chat(&[("user", "Add.\n\n1 2"), ("assistant", "3")]),
+            Some("3"),
+        ),
+        (
+            r#"{"instruction": "Say a.", "input": "", "output": "a", "system": "S"}"#,
+            chat(&[("system", "S"), ("user", "Say a."), ("assistant", "a")]),
+            Some("a"),
+        ),
+        (
+            r#"{"prompt": "one two", "completion": " three"}"#,
+            Content::Pair {
+                prompt: "one two".to_owned(),
+                completion: " three".to_owned(),
+            },
+            Some("three"),
+        ),
+        (
+            r#"{"text": "plain", "input": 3}"#,
+            Content::Text("plain".to_owned()),
+            None,
+        ),
+    ];
+    for (line, content, answer) in cases {
+        let example = Example::from_json(line).unwrap();
+        assert_eq!(example.content, content);
+        assert_eq!(example.answer.as_deref(), answer);
+    }
+}
+
+#[test]
+fn a_line_that_cannot_be_used_says_why() {
+    let cases = [
+        ("{\"text\": ", "not JSON"),
+        ("[1]", "a list and not an object"),
+        (r#"{"question": "a"}"#, r#"the keys are ["question"]"#),
+        (r#"{"instruction": "a"}"#, "`output` is missing"),
+        (
+            r#"{"instruction": "a", "output": 3}"#,
+            "`output` is a number and not a string",
+        ),
+        (
+            r#"{"instruction": "a", "output": " "}"#,
+            "the assistant says nothing",
+        ),
+        (r#"{"prompt": "a"}"#, "`completion` is missing"),
+        (
+            r#"{"prompt": "a", "completion": ""}"#,
+            "the completion is empty",
+        ),
+        (r#"{"text": ""}"#, "the text is empty"),
+        (
+            r#"{"messages": "a"}"#,
+            "`messages` is a string and not a list",
+        ),
+        (
+            r#"{"messages": [{"content": "a"}]}"#,
+            "message 0 has no `role`",
+        ),
+        (
+            r#"{"messages": [{"role": "user"}]}"#,
+            "the `content` of message 0 is null",
+        ),
+        (
+            r#"{"messages": [{"role": "user", "content": "a"}]}"#,
+            "the assistant says nothing",
+        ),
+    ];
+    for (line, expected) in cases {
+        let reason = Example::from_json(line).unwrap_err();
+        assert!(reason.contains(expected), "{line}: {reason}");
+    }
+}
+
+#[test]
+fn a_folder_is_read_in_the_order_of_its_names() {
+    let dir = folder(&[
+        ("b.jsonl", "{\"text\": \"3\"}"),
+        (
+            "a.jsonl",
+            "\u{feff}{\"text\": \"1\"}\r\n\n{\"text\": \"2\"}\n",
+        ),
+        ("notes.txt", "not data"),
+    ]);
+    let read = read_examples(dir.path(), OnBadLine::Stop).unwrap();
+    let texts: Vec<_> = read.examples.into_iter().map(|e| e.content).collect();
+    assert_eq!(texts, ["1", "2", "3"].map(|t| Content::Text(t.to_owned())));
+}
+
+#[test]
+fn a_bad_line_stops_with_its_place_or_is_skipped_and_counted() {
+    let dir = folder(&[("x.jsonl", "{\"text\": \"1\"}\n{\"text\": 2}\n\n{}\n")]);
+    let file = dir.path().join("x.jsonl");
+    let error = read_examples(&file, OnBadLine::Stop).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Data);
+    let expected = format!("{}, line 2: `text` is a number", file.display());
+    assert!(error.message().starts_with(&expected), "{error}");
+
+    let read = read_examples(&file, OnBadLine::Skip).unwrap();
+    assert_eq!(read.examples.len(), 1);
+    assert_eq!(
+        read.skipped.iter().map(|bad| bad.line).collect::<Vec<_>>(),
+        [2, 4]
+    );
+}
+
+#[test]
+fn bytes_that_are_not_utf8_are_a_bad_line() {
+    let dir = folder(&[]);
+    fs::write(
+        dir.path().join("x.jsonl"),
+        b"{\"text\": \"1\"}\n{\"text\": \"\xff\"}",
+    )
+    .unwrap();
+    let error = read_examples(dir.path(), OnBadLine::Stop).unwrap_err();
+    assert!(error.message().contains("line 2: not UTF-8"), "{error}");
+}
+
+#[test]
+fn nothing_to_read_is_an_error_that_names_the_path() {
+    let (dir, other) = (folder(&[("x.jsonl", "\n")]), folder(&[("a.json", "{}")]));
+    for (path, kind) in [
+        (dir.path().join("missing.jsonl"), ErrorKind::Io),
+        (dir.path().join("x.jsonl"), ErrorKind::Data),
+        (other.path().to_owned(), ErrorKind::Data),
+    ] {
+        let error = read_examples(&path, OnBadLine::Stop).unwrap_err();
+        assert_eq!(error.kind(), kind);
+        assert!(
+            error.message().contains(&path.display().to_string()),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_line_longer_than_the_limit_is_a_bad_line_and_the_next_is_read() {
+    let lines = |text: &str, limit| {
+        let mut reader = std::io::BufReader::with_capacity(3, text.as_bytes());
+        let mut line = Vec::new();
+        let mut found = Vec::new();
+        while let Some(whole) = next_line(&mut reader, &mut line, limit).unwrap() {
+            found.push(whole.then(|| String::from_utf8(line.clone()).unwrap()));
+        }
+        found
+    };
+    let some = |text: &str| Some(text.to_owned());
+    assert_eq!(lines("abcd\n\nab", 4), [some("abcd"), some(""), some("ab")]);
+    assert_eq!(lines("abcde\nab\n", 4), [None, some("ab")]);
+    assert_eq!(lines("ab\nabcdefghijkl", 4), [some("ab"), None]);
+    assert_eq!(lines("", 4), []);
+}
+
+#[test]
+fn keys_by_the_thousand_are_not_all_said() {
+    let keys: Vec<String> = (0..10_000).map(|i| format!("\"key{i}\": 1")).collect();
+    let reason = Example::from_json(&format!("{{{}}}", keys.join(","))).unwrap_err();
+    assert!(reason.len() < 300, "{reason}");
+}
+
+#[cfg(unix)]
+#[test]
+fn data_that_is_a_pipe_or_a_device_is_refused() {
+    let dir = folder(&[]);
+    let pipe = dir.path().join("x.jsonl");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    for path in [pipe.as_path(), Path::new("/dev/zero")] {
+        let error = read_examples(path, OnBadLine::Stop).unwrap_err();
+        assert!(
+            error.message().contains("pipe, socket or device"),
+            "{error}"
+        );
+    }
+    // In a folder it is passed over.
+    assert!(read_examples(dir.path(), OnBadLine::Stop).is_err());
+}

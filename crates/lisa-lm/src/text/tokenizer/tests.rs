@@ -1,0 +1,168 @@
+use super::*;
+use crate::test_support::{TOKENIZER, folder};
+use serde::Deserialize;
+use serde_json::Value;
+
+#[derive(Deserialize)]
+struct Case {
+    text: String,
+    ids: Vec<u32>,
+    decoded: String,
+}
+
+#[test]
+fn texts_encode_and_decode_as_in_python() {
+    let dir = folder(&[("tokenizer.json", TOKENIZER)]);
+    let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
+    let cases: Vec<Case> = serde_json::from_str(include_str!(
+        "../../../../../tests/fixtures/tokenizer/cases.json"
+    ))
+    .unwrap();
+    assert_eq!(cases.len(), 11);
+    for case in cases {
+        assert_eq!(
+            tokenizer.encode(&case.text).unwrap(),
+            case.ids,
+            "{:?}",
+            case.text
+        );
+        assert_eq!(tokenizer.decode(&case.ids, false).unwrap(), case.decoded);
+    }
+}
+
+/// Without the library's care one of these decoders overflows; that shows where overflow is checked, as in a debug
+/// build and under cargo-fuzz.
+#[test]
+fn no_tokens_are_no_text_whatever_the_decoder() {
+    for decoder in ["BPEDecoder", "ByteLevel", "WordPiece", "Metaspace", "CTC"] {
+        let mut json: Value = serde_json::from_str(TOKENIZER).unwrap();
+        json["decoder"] = serde_json::json!({
+            "type": decoder, "suffix": "</w>", "prefix": "##", "cleanup": true,
+            "add_prefix_space": false, "trim_offsets": false, "use_regex": false,
+            "replacement": "_", "prepend_scheme": "never", "split": false,
+            "pad_token": "<pad>", "word_delimiter_token": "|",
+        });
+        let dir = folder(&[("tokenizer.json", &json.to_string())]);
+        let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
+        for ids in [&[][..], &[0, 1], &[1_000_000]] {
+            assert_eq!(
+                tokenizer.decode(ids, true).unwrap(),
+                "",
+                "{decoder} {ids:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_tokenizer_alone_has_no_ends_and_the_default_template() {
+    let dir = folder(&[("tokenizer.json", TOKENIZER)]);
+    let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
+    assert_eq!(
+        (tokenizer.bos_id(), tokenizer.eos_id(), tokenizer.pad_id()),
+        (None, None, 0)
+    );
+    assert_eq!(
+        tokenizer.chat_template().source(),
+        crate::text::chat::DEFAULT_TEMPLATE
+    );
+    assert_eq!(tokenizer.token_to_id("<|assistant|>"), Some(2));
+}
+
+#[test]
+fn special_tokens_are_strings_or_objects_and_the_config_wins() {
+    let dir = folder(&[
+        ("tokenizer.json", TOKENIZER),
+        (
+            "special_tokens_map.json",
+            r#"{"bos_token": "<|user|>", "eos_token": "!"}"#,
+        ),
+        (
+            "tokenizer_config.json",
+            r#"{"eos_token": {"content": "<|endoftext|>", "lstrip": false}, "pad_token": null}"#,
+        ),
+        ("generation_config.json", r#"{"eos_token_id": [0, 2]}"#),
+        ("config.json", r#"{"eos_token_id": 1}"#),
+    ]);
+    let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
+    assert_eq!(tokenizer.bos_id(), Some(1));
+    assert_eq!(tokenizer.eos_ids(), [0, 2, 1]);
+    assert_eq!(tokenizer.pad_id(), 0);
+}
+
+#[test]
+fn a_template_comes_from_its_file_then_from_the_config_by_name() {
+    let named = r#"{"chat_template": [{"name": "tools", "template": "T"}, {"name": "default", "template": "D"}]}"#;
+    let files = [
+        ("tokenizer.json", TOKENIZER),
+        ("tokenizer_config.json", named),
+    ];
+    let source = |files: &[(&str, &str)]| {
+        let tokenizer = Tokenizer::from_dir(folder(files).path()).unwrap();
+        tokenizer.chat_template().source().to_owned()
+    };
+    assert_eq!(source(&files), "D");
+    let string = [
+        files[0],
+        ("tokenizer_config.json", r#"{"chat_template": "S"}"#),
+    ];
+    assert_eq!(source(&string), "S");
+    let file = [files[0], files[1], ("chat_template.jinja", "F")];
+    assert_eq!(source(&file), "F");
+}
+
+#[test]
+fn what_is_wrong_with_a_folder_is_named() {
+    let good = ("tokenizer.json", TOKENIZER);
+    #[allow(clippy::items_after_statements)]
+    type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
+    let cases: [Case<'_>; 7] = [
+        ("none", &[], "tokenizer.json is not there"),
+        (
+            "cut",
+            &[("tokenizer.json", "{\"version\": ")],
+            "tokenizer.json is not a tokenizer",
+        ),
+        (
+            "json",
+            &[good, ("tokenizer_config.json", "{")],
+            "tokenizer_config.json is not JSON",
+        ),
+        (
+            "token",
+            &[good, ("tokenizer_config.json", r#"{"eos_token": "<e>"}"#)],
+            "\"<e>\"",
+        ),
+        (
+            "eos",
+            &[good, ("config.json", r#"{"eos_token_id": "x"}"#)],
+            "eos_token_id in",
+        ),
+        (
+            "parse",
+            &[good, ("chat_template.jinja", "{% if %}")],
+            "does not parse",
+        ),
+        (
+            "kind",
+            &[good, ("tokenizer_config.json", r#"{"chat_template": 3}"#)],
+            "chat_template in",
+        ),
+    ];
+    for (name, files, expected) in cases {
+        let error = Tokenizer::from_dir(folder(files).path()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Tokenizer, "{error}");
+        assert!(error.message().contains(expected), "{name}: {error}");
+    }
+}
+
+#[test]
+fn stored_padding_and_truncation_are_turned_off() {
+    let mut json: Value = serde_json::from_str(TOKENIZER).unwrap();
+    json["truncation"] = serde_json::json!({
+        "direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0
+    });
+    let dir = folder(&[("tokenizer.json", &json.to_string())]);
+    let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
+    assert_eq!(tokenizer.encode("Hello, world!").unwrap().len(), 9);
+}
