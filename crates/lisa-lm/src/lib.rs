@@ -22,7 +22,7 @@ mod test_support;
 pub mod text;
 
 pub use files::read_small_text;
-pub use text::batch::{Batch, BatchTensors, Row};
+pub use text::batch::{Batch, Row};
 pub use text::batches::{BatchOptions, Batches, Position, pack};
 pub use text::chat::{ChatTemplate, Message};
 pub use text::data::{BadLine, Content, Example, Examples, OnBadLine, read_examples};
@@ -40,7 +40,7 @@ pub use model::causal_lm::CausalLm;
 pub use model::config::{CommonConfig, Gpt2Config, LlamaConfig, LlamaKind, ModelConfig};
 pub use model::generate::{GenerationConfig, generate};
 pub use model::gpt2::{Gpt2Attention, Gpt2ForCausalLm, Gpt2Layer, Gpt2Mlp, Gpt2Model};
-pub use model::input::{Context, Input};
+pub use model::input::{BatchTensors, Context, Input};
 pub use model::llama::{LlamaForCausalLm, LlamaLayer, LlamaMlp, LlamaModel};
 pub use model::lora::{Gpt2Lora, LlamaLora, SidePath};
 pub use model::rope::{RopeConfig, RopeScaling};

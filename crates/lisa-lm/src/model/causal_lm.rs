@@ -13,11 +13,10 @@ use crate::model::cache::LayerCache;
 use crate::model::config::ModelConfig;
 use crate::model::fused;
 use crate::model::gpt2::Gpt2ForCausalLm;
-use crate::model::input::{Context, Input};
+use crate::model::input::{BatchTensors, Context, Input};
 use crate::model::layers::{Projection, normed};
 use crate::model::llama::LlamaForCausalLm;
 use crate::model::loss::{cross_entropy, head_pass};
-use crate::text::batch::BatchTensors;
 use crate::text::encode::IGNORED;
 
 /// A causal language model. Load one with [`Checkpoint`](crate::Checkpoint), or make a new one with

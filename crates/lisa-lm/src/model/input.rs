@@ -8,7 +8,6 @@
 use burn::tensor::{Bool, Device, Int, Tensor};
 
 use crate::model::rope::RopeTables;
-use crate::text::batch::BatchTensors;
 
 /// A batch of token ids, `[batch, seq]`, and what is known about them. Where a field is none, every
 /// row is one text without padding.
@@ -62,6 +61,23 @@ impl Input {
         self.padding = Some(padding);
         self
     }
+}
+
+/// The tensors of one training step, each of shape `[batch, seq]`: tokens, the target at each
+/// position, and what is known about the rows. [`Input::from`] takes all but the targets.
+#[derive(Clone, Debug)]
+pub struct BatchTensors {
+    /// The token ids, each below the vocabulary size.
+    pub tokens: Tensor<2, Int>,
+    /// The token to predict at each position, or -100 where no loss is computed.
+    pub targets: Tensor<2, Int>,
+    /// True at padding. `None`: no row is padded.
+    pub padding: Option<Tensor<2, Bool>>,
+    /// The index of the text, within its row, that each token belongs to. `None`: every row is one
+    /// text.
+    pub segments: Option<Tensor<2, Int>>,
+    /// The position of each token in its text. `None`: every row is one text.
+    pub positions: Option<Tensor<2, Int>>,
 }
 
 impl From<BatchTensors> for Input {

@@ -1,6 +1,6 @@
 //! The models: configuration, layers, families, cache, loss, adapters, generation.
 //!
-//! Knows nothing of text: it begins at tensors of token ids.
+//! Does not use the text half: its input is tensors of token ids.
 
 pub(crate) mod attention;
 pub(crate) mod cache;
@@ -15,3 +15,10 @@ pub(crate) mod llama;
 pub(crate) mod lora;
 pub(crate) mod loss;
 pub(crate) mod rope;
+
+pub use cache::KvCache;
+pub use causal_lm::CausalLm;
+pub use config::{CommonConfig, Gpt2Config, LlamaConfig, LlamaKind, ModelConfig};
+pub use generate::{GenerationConfig, generate};
+pub use input::{BatchTensors, Context, Input};
+pub use rope::{RopeConfig, RopeScaling};

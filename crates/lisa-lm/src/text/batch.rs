@@ -6,6 +6,7 @@
 
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 
+use crate::model::input::BatchTensors;
 use crate::text::encode::{Encoded, IGNORED};
 
 /// One row of a batch before padding: one or more examples.
@@ -158,43 +159,6 @@ impl Batch {
 
 fn widen(values: &[u32]) -> Vec<i64> {
     values.iter().map(|value| i64::from(*value)).collect()
-}
-
-/// A batch as tensors, each `[b, s]`.
-///
-/// # Example
-///
-/// ```
-/// use burn::tensor::Device;
-/// use lisa_lm::{Batch, Encoded, Input, Row};
-/// # use lisa_lm::{LlamaConfig, ModelConfig};
-///
-/// # let device = Device::default();
-/// # device.seed(0);
-/// # let model = ModelConfig::Llama(LlamaConfig::new(64, 16, 2, 2)).init(&device)?;
-/// let rows = [vec![5, 6, 7], vec![8, 9]].map(|ids| Row::new([&Encoded::all_trained(ids)]));
-/// let tensors = Batch::collate(rows.into(), 0).to_tensors(&device);
-/// assert_eq!(tensors.targets.dims(), [2, 3]);
-/// assert!(tensors.padding.is_some() && tensors.segments.is_none());
-///
-/// // A new model finds all 64 tokens about as probable.
-/// let targets = tensors.targets.clone();
-/// let loss = model.next_token_loss(&Input::from(tensors), targets).into_scalar::<f32>();
-/// assert!((loss - 64f32.ln()).abs() < 0.2);
-/// # Ok::<(), lisa::LisaError>(())
-/// ```
-#[derive(Clone, Debug)]
-pub struct BatchTensors {
-    /// The token ids.
-    pub tokens: Tensor<2, Int>,
-    /// The next token at each place, or [`IGNORED`].
-    pub targets: Tensor<2, Int>,
-    /// True where a row is padded; none where no row is.
-    pub padding: Option<Tensor<2, Bool>>,
-    /// Which example of its row each token belongs to; none where every row is one example.
-    pub segments: Option<Tensor<2, Int>>,
-    /// The place of each token in its example; none where every row is one example.
-    pub positions: Option<Tensor<2, Int>>,
 }
 
 #[cfg(test)]
