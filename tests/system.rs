@@ -23,7 +23,8 @@ use std::path::{Path, PathBuf};
 use burn::module::{Module, ModuleMapper, Param, ParamGroup};
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{DType, Device, FloatDType, Int, Tensor};
-use lisa::{Draw, Lisa, LisaConfig, OnFreeze, SamplingPolicy};
+use lisa::policy::{Draw, SamplingPolicy};
+use lisa::{Lisa, LisaConfig, OnFreeze, PolicyConfig};
 use lisa_lm::{CausalLm, Checkpoint, Input, SaveOptions, save};
 use serde_json::Value;
 
@@ -100,11 +101,10 @@ fn load(family: &str, device: &Device) -> CausalLm {
         .unwrap()
 }
 
-fn adamw(decay: f32) -> burn::optim::AdamW {
+fn adamw(decay: f32) -> AdamWConfig {
     AdamWConfig::new()
         .with_epsilon(1e-8)
         .with_weight_decay(decay)
-        .build()
 }
 
 fn config(on_freeze: OnFreeze) -> LisaConfig {
@@ -187,7 +187,8 @@ fn twelve_steps_are_pytorchs_with_moments_dropped_and_kept() {
         ] {
             let model = load(family, &device());
             let (mut lisa, model) = config(on_freeze)
-                .init_with(Windows, adamw(0.01), model)
+                .with_policy(PolicyConfig::custom(Windows))
+                .init(adamw(0.01), model)
                 .unwrap();
             let (model, losses) = train(&mut lisa, model, family, 12, 1e-3);
             assert_losses(&losses, &numbers(family)["runs"][name]["loss"], name);
@@ -202,11 +203,12 @@ fn global_norm_clipping_and_groups_without_decay_are_pytorchs() {
         let model = load(family, &device());
         let (lisa, model) = config(OnFreeze::Keep)
             .with_max_grad_norm(Some(1.0))
-            .init_with(Windows, adamw(0.01), model)
+            .with_policy(PolicyConfig::custom(Windows))
+            .init(adamw(0.01), model)
             .unwrap();
         // transformers decays neither norms nor biases.
         let plain = ParamGroup::from_regex(r"(bias|gamma|beta)$").unwrap();
-        let mut lisa = lisa.with_group(plain, adamw(0.0), None);
+        let mut lisa = lisa.with_group(plain, adamw(0.0));
         let (_, losses) = train(&mut lisa, model, family, 12, 1e-3);
         assert_losses(
             &losses,
@@ -255,7 +257,8 @@ fn bf16_with_masters_tracks_f32_and_plain_bf16_at_1e_5_does_not() {
         let (mut lisa, model) = config(OnFreeze::Drop)
             .with_sampling_period(200)
             .with_master_weights(masters)
-            .init_with(Windows, adamw(0.01), model)
+            .with_policy(PolicyConfig::custom(Windows))
+            .init(adamw(0.01), model)
             .unwrap();
         let (_, losses) = train(&mut lisa, model, "llama", 150, 1e-5);
         losses[0] - losses[149]
@@ -275,7 +278,8 @@ fn a_trained_model_saved_and_loaded_is_the_same_bit_for_bit() {
         let device = device();
         let model = load(family, &device);
         let (mut lisa, model) = config(OnFreeze::Drop)
-            .init_with(Windows, adamw(0.01), model)
+            .with_policy(PolicyConfig::custom(Windows))
+            .init(adamw(0.01), model)
             .unwrap();
         let (model, _) = train(&mut lisa, model, family, 3, 1e-3);
         let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

@@ -73,7 +73,7 @@ pub(crate) fn run(settings: &Settings, method: Method) -> Result<()> {
     for step in 0..settings.steps {
         let batch = batch(settings, &tokens, step, &training);
         let host = |trainer: &Trainer| {
-            let bytes = |lisa: &lisa::Lisa| lisa.offloaded_bytes() + lisa.exact_bytes();
+            let bytes = |lisa: &lisa::Lisa| lisa.memory().on_host();
             trainer.lisa().map(bytes)
         };
         let host_before = host(&trainer);
@@ -96,7 +96,7 @@ pub(crate) fn run(settings: &Settings, method: Method) -> Result<()> {
             cpu,
             peak: Some(memory::peak(&device).saturating_sub(on_heap)),
             live: Some(memory::live(&device).saturating_sub(on_heap)),
-            state: lisa.map(|lisa| lisa.moments_bytes() + lisa.master_bytes()),
+            state: lisa.map(|lisa| lisa.memory().on_device()),
             host: host(&trainer),
             rss: memory::resident_peak(),
             trained: None,

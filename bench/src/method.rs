@@ -7,7 +7,8 @@ use burn::module::{Lora, Module, ParamGroup};
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::Device;
 use clap::ValueEnum;
-use lisa::{FrozenWeights, Lisa, LisaConfig, OnFreeze, Recompute};
+use lisa::recompute::Recompute;
+use lisa::{FrozenWeights, Lisa, LisaConfig, OnFreeze};
 use lisa_lm::{BatchTensors, CausalLm, Input};
 
 use crate::settings::{Settings, display_as_value};
@@ -161,9 +162,9 @@ impl Trainer {
             _ => {
                 let config = lisa_config(settings, method);
                 let (lisa, model) = if method.quantizes() {
-                    config.init_on(adamw().build(), model, device)?
+                    config.init_on(adamw(), model, device)?
                 } else {
-                    config.init(adamw().build(), model)?
+                    config.init(adamw(), model)?
                 };
                 let lisa = Box::new(lisa);
                 if method.recomputes() {
@@ -191,7 +192,7 @@ impl Trainer {
             let pass = recompute.forward(&model, batch);
             let loss = pass.loss();
             let forward = clock.lap()?;
-            let model = lisa.step_layered(lr, model, pass)?;
+            let model = lisa.try_step_layered(lr, model, pass)?;
             let times = Times {
                 forward,
                 backward: clock.lap()?,

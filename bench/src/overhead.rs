@@ -84,8 +84,7 @@ fn draw() -> Result<()> {
         steps: 24,
         ..defaults()
     };
-    let (mut lisa, mut model) =
-        lisa_config(&settings, Method::Lisa).init(adamw().build(), model)?;
+    let (mut lisa, mut model) = lisa_config(&settings, Method::Lisa).init(adamw(), model)?;
     let tokens = preset::tokens(&settings);
     let (mut steps, mut draws) = (Vec::new(), Vec::new());
     for step in 0..settings.steps {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use lisa::{Draw, SamplingPolicy, Uniform};
+use lisa::policy::{Draw, SamplingPolicy, Uniform};
 
 use crate::child::Event;
 use crate::method::Method;

@@ -2,7 +2,8 @@
 
 use anyhow::Result;
 use burn::tensor::Device;
-use lisa::{Draw, MemoryPlan, Planned, SamplingPolicy, Uniform};
+use lisa::memory::{MemoryPlan, Workload};
+use lisa::policy::{Draw, SamplingPolicy, Uniform};
 use lisa_lm::CausalLm;
 
 use crate::method::{Method, lisa_config};
@@ -67,7 +68,7 @@ pub(crate) fn of(
     model: &CausalLm,
     flex: bool,
 ) -> Result<Option<(MemoryPlan, u64)>> {
-    let run = Planned {
+    let run = Workload {
         batch: settings.batch,
         sequence: settings.sequence,
         dtype: preset::dtype(settings),
@@ -79,7 +80,7 @@ pub(crate) fn of(
     if method.is_torch() {
         return Ok(None);
     }
-    let lora = |merged| lisa::plan_lora(model, settings.lora_rank, merged, run);
+    let lora = |merged| MemoryPlan::lora(model, settings.lora_rank, merged, &run);
     let plan = match method {
         Method::Lora => lora(false)?,
         Method::LoraBurn => lora(true)?,
@@ -90,7 +91,7 @@ pub(crate) fn of(
                 // Plain AdamW has none.
                 config.master_weights = false;
             }
-            lisa::plan_for(model, &config, run)?
+            MemoryPlan::lisa(model, &config, &run)?
         }
     };
     let peak = if method.recomputes() {

@@ -163,7 +163,7 @@ mod tests {
         let device = Device::flex().autodiff();
         let model = model(&settings, &device).unwrap();
         let map = lisa::LayerMap::find(&model).unwrap();
-        let bf16 = |p: &lisa::Parameter| p.trainable && p.dtype == DType::BF16;
+        let bf16 = |p: &lisa::layers::Parameter| p.trainable && p.dtype == DType::BF16;
         assert!(map.parameters().iter().all(bf16));
     }
 

@@ -9,7 +9,8 @@
 use std::path::Path;
 
 use anyhow::{Result, anyhow};
-use lisa::{Draw, PolicyConfig};
+use lisa::PolicyConfig;
+use lisa::policy::Draw;
 use lisa_cli::corpus::Choices;
 use plotters::prelude::*;
 

@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use burn::module::{Module, ModuleVisitor, Param, ParamGroup};
 use burn::optim::GradientsParams;
 use burn::tensor::{DType, Device, FloatDType, Int, Tensor};
-use lisa::{FrozenWeights, Lisa, LisaConfig, OnFreeze, Recompute};
+use lisa::recompute::Recompute;
+use lisa::{FrozenWeights, Lisa, LisaConfig, OnFreeze, PolicyConfig};
 use lisa_lm::{BatchTensors, CausalLm, Input};
 
 use super::{FAMILIES, Windows, adamw, device, ints, load};
@@ -92,14 +93,21 @@ fn config(kind: FrozenWeights, frozen_embeddings: bool) -> LisaConfig {
 
 fn start(config: &LisaConfig, family: &str, device: &Device) -> (Lisa, CausalLm) {
     let model = load(family, device);
-    config.init_with(Windows, adamw(0.01), model).unwrap()
+    config
+        .clone()
+        .with_policy(PolicyConfig::custom(Windows))
+        .init(adamw(0.01), model)
+        .unwrap()
 }
 
 /// Those of the kinds that the device has. Burn's LibTorch has no quantized tensors, which is an error.
 fn there<const N: usize>(kinds: [FrozenWeights; N]) -> impl Iterator<Item = FrozenWeights> {
     kinds.into_iter().filter(|kind| {
         let (device, config) = (device(), config(*kind, false));
-        let lisa = config.init_with(Windows, adamw(0.01), load("llama", &device));
+        let lisa = config
+            .clone()
+            .with_policy(PolicyConfig::custom(Windows))
+            .init(adamw(0.01), load("llama", &device));
         let refused = lisa.err().map(|error| error.to_string());
         let torch = format!("{device:?}").contains("LibTorch");
         assert_eq!(refused.is_some(), torch && *kind != FrozenWeights::Exact);
@@ -141,7 +149,7 @@ fn run(
     for _ in 0..steps {
         let pass = Recompute::new().forward(&model, &batch);
         losses.push(pass.loss().into_scalar::<f32>());
-        model = lisa.step_layered(1e-3, model, pass).unwrap();
+        model = lisa.step_layered(1e-3, model, pass);
     }
     let exact = collect(&lisa.exact(&model, &Device::flex().autodiff()), None);
     (losses, exact, lisa)
@@ -223,8 +231,8 @@ fn steps_over_draws_are_flexs_and_hold_as_much() {
             }
         }
         assert_eq!(lisa.active_layers(), flex.active_layers());
-        assert_eq!(lisa.moments_bytes(), flex.moments_bytes());
-        assert_eq!(lisa.exact_bytes(), flex.exact_bytes());
+        assert_eq!(lisa.memory().optimizer_state, flex.memory().optimizer_state);
+        assert_eq!(lisa.memory().full_precision, flex.memory().full_precision);
     }
 }
 
@@ -269,8 +277,11 @@ fn a_saved_run_goes_on_as_if_it_had_not_stopped() {
         }
         let (found, wanted) = (collect(&resumed, None), collect(&model, None));
         assert_close(&found, &wanted, 1e-6, &format!("{on_freeze:?}"));
-        assert_eq!(again.moments_bytes(), lisa.moments_bytes());
-        assert_eq!(again.offloaded_bytes(), lisa.offloaded_bytes());
+        assert_eq!(
+            again.memory().optimizer_state,
+            lisa.memory().optimizer_state
+        );
+        assert_eq!(again.memory().offloaded, lisa.memory().offloaded);
     }
 }
 
@@ -288,16 +299,24 @@ fn half_precision_with_masters_is_flexs() {
     let losses = |kind: FrozenWeights, device: &Device| {
         let model = load("llama", device).map(&mut Rounded(dtype));
         let config = config(kind, false);
-        let (mut lisa, mut model) = config.init_with(Windows, adamw(0.01), model).unwrap();
+        let (mut lisa, mut model) = config
+            .clone()
+            .with_policy(PolicyConfig::custom(Windows))
+            .init(adamw(0.01), model)
+            .unwrap();
         let batch = batch("llama", device);
         let mut losses = Vec::new();
         for _ in 0..5 {
             let pass = Recompute::new().forward(&model, &batch);
             losses.push(pass.loss().into_scalar::<f32>());
-            model = lisa.step_layered(1e-3, model, pass).unwrap();
+            model = lisa.step_layered(1e-3, model, pass);
         }
-        assert!(lisa.master_bytes() > 0);
-        (losses, lisa.master_bytes(), lisa.moments_bytes())
+        assert!(lisa.memory().master_weights > 0);
+        (
+            losses,
+            lisa.memory().master_weights,
+            lisa.memory().optimizer_state,
+        )
     };
     for kind in there([FrozenWeights::Exact, FrozenWeights::Int8]) {
         let (wanted, masters, moments) = losses(kind, &Device::flex().autodiff());
@@ -329,12 +348,12 @@ fn memory_that_the_device_reports_stays_flat_over_draws() {
         // The three windows of the policy, twice over.
         for _ in 0..6 {
             let pass = Recompute::new().forward(&model, &batch);
-            model = lisa.step_layered(1e-3, model, pass).unwrap();
+            model = lisa.step_layered(1e-3, model, pass);
         }
         device.sync().unwrap();
-        let usage = lisa.usage(&device);
-        assert!(usage.moments > 0);
-        in_use.push(usage.device_in_use);
+        let usage = device.memory_pool_usage();
+        assert!(lisa.memory().optimizer_state > 0);
+        in_use.push(usage.map(|usage| usage.bytes_in_use));
     }
     println!("in use: {in_use:?}");
     let Some(first) = in_use[1] else {
@@ -342,7 +361,7 @@ fn memory_that_the_device_reports_stays_flat_over_draws() {
         return;
     };
     let weights = 4 * model.num_parameters() as u64;
-    assert!(first >= weights + lisa.moments_bytes());
+    assert!(first >= weights + lisa.memory().optimizer_state);
     for bytes in &in_use[2..] {
         let grown = bytes.unwrap().saturating_sub(first);
         assert!(grown * 100 <= first, "in use: {in_use:?}");

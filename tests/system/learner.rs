@@ -17,10 +17,10 @@ use burn::train::{
     ExecutionStrategy, InferenceStep, ItemLazy, Learner, MultiDeviceOptim, SupervisedTraining,
     TrainOutput, TrainStep, TrainingStrategy,
 };
-use lisa::{
-    BudgetConfig, CyclicOrder, GradientConfig, Lisa, LisaConfig, LisaModule, ModuleStep, OnFreeze,
-    PolicyConfig,
-};
+use lisa::learner::LisaModule;
+use lisa::policy::CyclicOrder;
+use lisa::policy::{Budget, Gradient};
+use lisa::{Lisa, LisaConfig, ModuleStep, OnFreeze, PolicyConfig};
 
 const LAYERS: usize = 6;
 const WIDTH: usize = 4;
@@ -135,13 +135,13 @@ fn config() -> LisaConfig {
     LisaConfig::new().with_sampling_period(3)
 }
 
-fn adamw() -> burn::optim::AdamW {
-    AdamWConfig::new().with_epsilon(1e-8).build()
+fn adamw() -> AdamWConfig {
+    AdamWConfig::new().with_epsilon(1e-8)
 }
 
 fn wrapped(config: &LisaConfig) -> (ModuleOptimizer, LisaModule<Net>) {
     let (lisa, model) = config.init(adamw(), net(&device())).unwrap();
-    lisa.into_learner(model)
+    lisa.into_learner(model).unwrap()
 }
 
 /// Bits of all weights, in the order of the module tree.
@@ -195,8 +195,8 @@ fn every_policy_resumes_from_a_checkpoint() {
 
 fn policies() -> [PolicyConfig; 4] {
     [
-        PolicyConfig::Gradient(GradientConfig::new()),
-        PolicyConfig::Budget(BudgetConfig::new().with_share(0.5)),
+        PolicyConfig::Gradient(Gradient::new()),
+        PolicyConfig::Budget(Budget::new().with_share(0.5)),
         PolicyConfig::Weighted(vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0]),
         PolicyConfig::Cyclic(CyclicOrder::Reshuffled),
     ]
@@ -226,7 +226,8 @@ fn learner_resumes(config: &LisaConfig) {
         straight.lisa().active_layers()
     );
     assert_eq!(resumed.lisa().scores(), straight.lisa().scores(), "{what}");
-    let held = |m: &LisaModule<Net>| m.lisa().moments_bytes() + m.lisa().offloaded_bytes();
+    let held =
+        |m: &LisaModule<Net>| m.lisa().memory().optimizer_state + m.lisa().memory().offloaded;
     assert_eq!(held(&resumed), held(&straight), "{what}");
 }
 
@@ -243,7 +244,10 @@ fn a_learner_trains_as_a_loop_of_ones_own() {
         let grads = GradientsParams::from_grads(model.loss(x).backward(), &model);
         model = lisa.step(0.05, model, grads);
         assert_eq!(learner.model().lisa().active_layers(), lisa.active_layers());
-        assert_eq!(learner.model().lisa().moments_bytes(), lisa.moments_bytes());
+        assert_eq!(
+            learner.model().lisa().memory().optimizer_state,
+            lisa.memory().optimizer_state
+        );
     }
     assert_eq!(bits(&learner.model().into_inner()), bits(&model));
 }
@@ -284,7 +288,10 @@ fn two_devices_train_as_one_on_the_whole_batch() {
         let two = launch(ExecutionStrategy::multi(devices, optim), numbers, 4);
         assert_eq!(two.lisa().steps(), 8);
         assert_eq!(two.lisa().active_layers(), one.lisa().active_layers());
-        assert_eq!(two.lisa().moments_bytes(), one.lisa().moments_bytes());
+        assert_eq!(
+            two.lisa().memory().optimizer_state,
+            one.lisa().memory().optimizer_state
+        );
         for (a, b) in values(&two).iter().zip(values(&one)) {
             assert!((a - b).abs() < 1e-4, "{optim:?}: {a} and {b}");
         }
@@ -300,7 +307,7 @@ fn replicas_draw_the_same_layers_and_exchange_what_trains_alone() {
 /// Scores are of the summed gradients, so they are the same too.
 #[test]
 fn replicas_draw_the_same_layers_by_their_scores() {
-    let gradient = PolicyConfig::Gradient(GradientConfig::new());
+    let gradient = PolicyConfig::Gradient(Gradient::new());
     replicas_agree(&config().with_policy(gradient).with_sampling_period(1));
 }
 
@@ -442,7 +449,7 @@ fn a_record_of_the_first_format_still_loads() {
     };
     for policy in [
         PolicyConfig::Uniform,
-        PolicyConfig::Gradient(GradientConfig::new()),
+        PolicyConfig::Gradient(Gradient::new()),
     ] {
         let (_, fresh) = wrapped(&config().with_policy(policy));
         let loaded = fresh.try_load_record(old.clone().into_record()).unwrap();
@@ -461,7 +468,7 @@ fn a_walk_of_the_module_reads_no_scores() {
             self.0.push(param.is_initialized());
         }
     }
-    let gradient = PolicyConfig::Gradient(GradientConfig::new());
+    let gradient = PolicyConfig::Gradient(Gradient::new());
     let (_, model) = wrapped(&config().with_policy(gradient));
     let mut ints = Ints(Vec::new());
     model.visit(&mut ints);
@@ -490,7 +497,12 @@ fn what_a_loaded_optimizer_holds_is_known_after_a_step() {
         let mut optimizer = optimizer.load(&moments).unwrap();
         let model = model.try_load_file(&weights).unwrap();
         let resumed = step(&mut optimizer, model, 4);
-        let held = |m: &LisaModule<Net>| (m.lisa().moments_bytes(), m.lisa().offloaded_bytes());
+        let held = |m: &LisaModule<Net>| {
+            (
+                m.lisa().memory().optimizer_state,
+                m.lisa().memory().offloaded,
+            )
+        };
         assert_eq!(held(&resumed), held(&straight), "{on_freeze:?}");
         assert_eq!(bits(&resumed), bits(&straight), "{on_freeze:?}");
     }
@@ -527,7 +539,10 @@ fn metrics_show_what_trains() -> Result<(), TensorReadError> {
     let size = (WIDTH * WIDTH) as f64;
     assert_eq!(value(&all[0]), Some(2.0));
     assert_eq!(value(&all[1]), Some(4.0 * size));
-    assert_eq!(value(&all[2]), Some(model.lisa().moments_bytes() as f64));
+    assert_eq!(
+        value(&all[2]),
+        Some(model.lisa().memory().optimizer_state as f64)
+    );
     for (layer, norm) in norms.iter().enumerate() {
         assert_eq!(value(norm).is_some(), active.contains(&layer));
     }
@@ -560,7 +575,7 @@ impl<S: ModuleStep> Trainer<S> {
 #[test]
 fn a_trainer_that_knows_nothing_of_lisa_takes_either() {
     let loss = |model: &Net, step: usize| model.loss(rows(&[step], &device()));
-    let optimizer = ModuleOptimizer::from(adamw());
+    let optimizer = adamw().init();
     let plain = Trainer {
         optimizer,
         lr: 0.05,

@@ -48,7 +48,7 @@ fn check<M: Module>(
     loss: impl Fn(&M) -> Tensor<1>,
 ) -> M {
     let config = config.clone().with_sampling_period(2);
-    let (mut lisa, mut model) = config.init(SgdConfig::new().build(), model).unwrap();
+    let (mut lisa, mut model) = config.init(SgdConfig::new(), model).unwrap();
     assert_eq!(lisa.layers().layers().len(), layers, "{lisa}");
     for _ in 0..6 {
         let (mask, active) = (lisa.mask().clone(), lisa.active_layers().to_vec());

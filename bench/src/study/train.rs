@@ -7,10 +7,10 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Tensor};
 use cpu_time::ProcessTime;
-use lisa::{
-    BudgetConfig, CyclicOrder, GradientConfig, Importance, Lisa, LisaConfig, NormTracker,
-    PolicyConfig, WeightNorms,
-};
+use lisa::importance::{Importance, NormTracker, WeightNorms};
+use lisa::policy::CyclicOrder;
+use lisa::policy::{Budget, Gradient};
+use lisa::{Lisa, LisaConfig, PolicyConfig};
 use lisa_cli::evaluate::held_out_loss;
 use lisa_cli::step::input_of;
 use lisa_lm::{BatchOptions, Batches, CausalLm, Encoded, IGNORED};
@@ -144,13 +144,13 @@ impl Run<'_> {
                 config.with_policy(PolicyConfig::Weighted(self.probabilities.to_vec()))
             }
             Method::Cyclic => config.with_policy(PolicyConfig::Cyclic(CyclicOrder::Reshuffled)),
-            Method::Gradient => config.with_policy(PolicyConfig::Gradient(GradientConfig::new())),
+            Method::Gradient => config.with_policy(PolicyConfig::Gradient(Gradient::new())),
             Method::Budget => config
-                .with_policy(PolicyConfig::Budget(BudgetConfig::new().with_share(share)))
+                .with_policy(PolicyConfig::Budget(Budget::new().with_share(share)))
                 .with_split(vec!["attn".into(), "input_layernorm".into()]),
             Method::Base | Method::Lora8 | Method::Lora64 => bail!("`{}` is not LISA", job.method),
         };
-        let (lisa, model) = config.init(adamw().build(), model)?;
+        let (lisa, model) = config.init(adamw(), model)?;
         Ok((Trainer::Lisa(Box::new(lisa)), model))
     }
 
@@ -196,7 +196,7 @@ impl Run<'_> {
                     }
                     outcome.trained = outcome.trained.max(training(&model));
                     model = lisa.step(rate, model, grads);
-                    outcome.state_bytes = outcome.state_bytes.max(lisa.moments_bytes());
+                    outcome.state_bytes = outcome.state_bytes.max(lisa.memory().optimizer_state);
                 }
             }
             if let Some(tracker) = norms.as_deref_mut() {

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use burn::module::Module;
 use burn::tensor::Device;
 use clap::{Args, ValueEnum};
-use lisa::{Importance, NormTracker, WeightNorms};
+use lisa::importance::{Importance, NormTracker, WeightNorms};
 use lisa_lm::{Checkpoint, Tokenizer};
 
 use crate::data::{batches, read};

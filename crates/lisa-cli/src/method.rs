@@ -4,12 +4,13 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use burn::module::{Lora, Module, ModuleVisitor, Param, ParamGroup};
-use burn::optim::{AdamW, AdamWConfig, GradientsParams, ModuleOptimizer};
+use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::Tensor;
-use lisa::{
-    BudgetConfig, CyclicOrder, FrozenWeights, GradientConfig, Importance, LayerMap, Lisa,
-    LisaConfig, OnFreeze, Pass, PolicyConfig,
-};
+use lisa::importance::Importance;
+use lisa::policy::CyclicOrder;
+use lisa::policy::{Budget, Gradient};
+use lisa::recompute::Pass;
+use lisa::{FrozenWeights, LayerMap, Lisa, LisaConfig, OnFreeze, PolicyConfig};
 use lisa_lm::CausalLm;
 
 use crate::settings::{Method, Moments, Order, Policy, Quantize, Settings};
@@ -49,7 +50,7 @@ impl Trainer {
             }
             return Ok((Self::Lora(adamw.init()), model));
         }
-        let (lisa, model) = lisa_config(settings, &model)?.init(build(settings), model)?;
+        let (lisa, model) = lisa_config(settings, &model)?.init(adamw(settings), model)?;
         Ok((Self::Lisa(Box::new(lisa)), model))
     }
 
@@ -69,7 +70,7 @@ impl Trainer {
         pass: Pass<CausalLm>,
     ) -> Result<CausalLm> {
         Ok(match self {
-            Self::Lisa(lisa) => lisa.step_layered(lr, model, pass)?,
+            Self::Lisa(lisa) => lisa.try_step_layered(lr, model, pass)?,
             Self::Lora(optimizer) => {
                 pass.backward_with(model, |model, grads| optimizer.step(lr, model, grads))?
             }
@@ -108,7 +109,7 @@ impl Trainer {
     #[must_use]
     pub fn state_bytes(&self) -> Option<u64> {
         match self {
-            Self::Lisa(lisa) => Some(lisa.moments_bytes() + lisa.master_bytes()),
+            Self::Lisa(lisa) => Some(lisa.memory().on_device()),
             Self::Lora(_) => None,
         }
     }
@@ -164,10 +165,6 @@ fn adamw(settings: &Settings) -> AdamWConfig {
         .with_weight_decay(settings.weight_decay as f32)
 }
 
-fn build(settings: &Settings) -> AdamW {
-    adamw(settings).build()
-}
-
 /// What draws the layers.
 fn policy(settings: &Settings) -> Result<PolicyConfig> {
     let by_layer = || -> Result<Vec<f64>> {
@@ -189,8 +186,8 @@ fn policy(settings: &Settings) -> Result<PolicyConfig> {
             Order::Descending => CyclicOrder::Descending,
             Order::Shuffled => CyclicOrder::Reshuffled,
         }),
-        Policy::Gradient => PolicyConfig::Gradient(GradientConfig::new()),
-        Policy::Budget => PolicyConfig::Budget(BudgetConfig::new().with_share(settings.share)),
+        Policy::Gradient => PolicyConfig::Gradient(Gradient::new()),
+        Policy::Budget => PolicyConfig::Budget(Budget::new().with_share(settings.share)),
         Policy::Fixed => PolicyConfig::Fixed(settings.fixed_layers.clone()),
     })
 }

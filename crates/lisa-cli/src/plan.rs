@@ -4,7 +4,9 @@
 use anyhow::{Context, Result};
 use burn::module::ParamGroup;
 use burn::tensor::Device;
-use lisa::{FrozenWeights, LisaConfig, Planned, Recompute, plan_for, plan_lora};
+use lisa::memory::{MemoryPlan, Workload};
+use lisa::recompute::Recompute;
+use lisa::{FrozenWeights, LisaConfig};
 use lisa_lm::{CausalLm, ModelConfig};
 
 use crate::method::lisa_config;
@@ -19,14 +21,14 @@ pub fn of(
     device: &Device,
     longest: usize,
 ) -> Result<String> {
-    let run = Planned {
+    let run = Workload {
         sequence: longest,
         ..planned(settings, device)
     };
     let plan = if settings.method == Method::Lora {
-        plan_lora(model, settings.lora_rank, true, run)?
+        MemoryPlan::lora(model, settings.lora_rank, true, &run)?
     } else {
-        plan_for(model, &lisa_config(settings, model)?, run)?
+        MemoryPlan::lisa(model, &lisa_config(settings, model)?, &run)?
     };
     let recomputed = settings.recompute > 0;
     let activations = if recomputed { 0 } else { plan.activations };
@@ -71,15 +73,15 @@ pub fn plan(settings: &Settings, budget: Option<f64>, device: &Device) -> Result
     let frozen = Some(ParamGroup::from_any_predicates(outer));
     let full = lisa.clone().with_active_layers(model.num_layers());
     let quantized = |kind| lisa.clone().with_frozen_weights(kind);
-    let of = |config: &LisaConfig| plan_for(&model, config, run);
+    let of = |config: &LisaConfig| MemoryPlan::lisa(&model, config, &run);
     let held = lisa.clone().with_frozen(frozen);
     let every = model.num_layers().isqrt().max(1);
-    let pieces = Planned {
+    let pieces = Workload {
         recompute: Recompute::new().with_every(every).with_pieces(),
         ..run
     };
     let in_pieces = format!("  the same, --recompute {every} --pieces");
-    let lora = plan_lora(&model, settings.lora_rank, true, run)?;
+    let lora = MemoryPlan::lora(&model, settings.lora_rank, true, &run)?;
     let rows = [
         ("--method full", of(&full)?, false),
         ("--method lora", lora, false),
@@ -90,7 +92,7 @@ pub fn plan(settings: &Settings, budget: Option<f64>, device: &Device) -> Result
             of(&held)?,
             true,
         ),
-        (&in_pieces, plan_for(&model, &held, pieces)?, true),
+        (&in_pieces, MemoryPlan::lisa(&model, &held, &pieces)?, true),
         (
             "  --recompute --update-in-backward --quantize int8",
             of(&quantized(FrozenWeights::Int8))?,
@@ -144,8 +146,8 @@ pub fn plan(settings: &Settings, budget: Option<f64>, device: &Device) -> Result
 }
 
 /// The shape of a step.
-fn planned(settings: &Settings, device: &Device) -> Planned {
-    Planned {
+fn planned(settings: &Settings, device: &Device) -> Workload {
+    Workload {
         batch: settings.batch_size,
         sequence: settings.max_length,
         dtype: settings.dtype.into(),

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use anyhow::{Result, anyhow};
-use lisa::{Importance, WeightNorms};
+use lisa::importance::{Importance, WeightNorms};
 use lisa_lm::write_atomically;
 use plotters::prelude::*;
 

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
-use lisa::{ErrorKind, LisaError, Recompute};
+use lisa::recompute::Recompute;
+use lisa::{ErrorKind, LisaError};
 use serde::{Deserialize, Serialize};
 
 mod kinds;

@@ -4,7 +4,7 @@
 use anyhow::{Result, ensure};
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, Int, Tensor};
-use lisa::Pass;
+use lisa::recompute::Pass;
 use lisa_lm::{Batch, Batches, CausalLm, Input, Position, Tokenizer};
 
 use crate::method::Trainer;

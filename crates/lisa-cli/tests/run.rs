@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
-use lisa::Importance;
+use lisa::importance::Importance;
 use lisa_cli::importance::{Against, Of, Options, importance};
 use lisa_cli::metrics::Line;
 use lisa_cli::run::{Outcome, Start, dry_run, run};
@@ -500,7 +500,7 @@ mod crashes {
         let started = Instant::now();
         assert!(program(&whole, &[]).status().unwrap().success());
         let once = started.elapsed();
-        let mut rng = lisa::DrawRng::new(std::process::id().into(), 0);
+        let mut rng = lisa::policy::DrawRng::new(std::process::id().into(), 0);
         let mut kills = 0;
         let mut finished = false;
         while kills < 20 {

@@ -3,29 +3,10 @@
 use std::fmt;
 
 use crate::Lisa;
+use crate::layers::Parameter;
+use crate::usage::Usage;
 
 /// A snapshot of a [`Lisa`]; `Display` prints it as a table.
-///
-/// # Example
-///
-/// ```
-/// # use burn::nn::LinearConfig;
-/// # use burn::optim::SgdConfig;
-/// # use burn::tensor::Device;
-/// # let device = Device::flex().autodiff();
-/// # let layers: Vec<_> = (0..4).map(|_| LinearConfig::new(2, 2).init(&device)).collect();
-/// # #[derive(burn::module::Module, Debug)]
-/// # struct Model { layers: Vec<burn::nn::Linear> }
-/// # let model = Model { layers };
-/// use lisa::LisaConfig;
-///
-/// let (lisa, _model) = LisaConfig::new().init(SgdConfig::new().build(), model)?;
-/// let split = lisa.describe();
-/// assert_eq!((split.always_on, split.active, split.frozen), (0, 12, 12));
-/// assert_eq!(split.total(), 24);
-/// println!("{split}");
-/// # Ok::<(), lisa::LisaError>(())
-/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Description {
     /// Every layer, in order.
@@ -42,37 +23,11 @@ pub struct Description {
     pub step: u64,
     /// The period of the next step, from 0.
     pub period: u64,
-    /// Bytes of moments on the device.
-    pub moments_bytes: u64,
-    /// Bytes of f32 master weights on the device.
-    pub master_bytes: u64,
-    /// Bytes of moments and master weights on the host.
-    pub offloaded_bytes: u64,
+    /// What the run holds beside the model.
+    pub memory: Usage,
 }
 
 /// One layer of a [`Description`].
-///
-/// # Example
-///
-/// ```
-/// # use burn::nn::LinearConfig;
-/// # use burn::optim::SgdConfig;
-/// # use burn::tensor::Device;
-/// # let device = Device::flex().autodiff();
-/// # let layers: Vec<_> = (0..3).map(|_| LinearConfig::new(2, 2).init(&device)).collect();
-/// # #[derive(burn::module::Module, Debug)]
-/// # struct Model { layers: Vec<burn::nn::Linear> }
-/// # let model = Model { layers };
-/// use lisa::{LayerDescription, LisaConfig, PolicyConfig};
-///
-/// let config = LisaConfig::new().with_policy(PolicyConfig::Fixed(vec![1]));
-/// let (lisa, _model) = config.init(SgdConfig::new().build(), model)?;
-/// let layers = lisa.describe().layers;
-/// let second = LayerDescription { path: "layers.1".into(), parameters: 6, active: true };
-/// assert_eq!(layers[1], second);
-/// assert!(!layers[0].active && !layers[2].active);
-/// # Ok::<(), lisa::LisaError>(())
-/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LayerDescription {
     /// Its path.
@@ -99,13 +54,11 @@ impl Description {
                 .collect(),
             always_on,
             active: training - always_on,
-            frozen: parameters.iter().map(crate::Parameter::len).sum::<usize>() - training,
+            frozen: parameters.iter().map(Parameter::len).sum::<usize>() - training,
             policy: lisa.policy.name(),
             step: lisa.steps(),
             period: lisa.period(),
-            moments_bytes: lisa.moments_bytes(),
-            master_bytes: lisa.master_bytes(),
-            offloaded_bytes: lisa.offloaded_bytes(),
+            memory: lisa.memory(),
         }
     }
 
@@ -136,12 +89,13 @@ impl fmt::Display for Description {
             let mark = if layer.active { "active" } else { "frozen" };
             writeln!(f, "  {mark:<10} {:>14} {}", layer.parameters, layer.path)?;
         }
-        write!(f, "  moments    {:>14} bytes", self.moments_bytes)?;
-        if self.master_bytes > 0 {
-            write!(f, "\n  masters    {:>14} bytes", self.master_bytes)?;
+        let memory = &self.memory;
+        write!(f, "  moments    {:>14} bytes", memory.optimizer_state)?;
+        if memory.master_weights > 0 {
+            write!(f, "\n  masters    {:>14} bytes", memory.master_weights)?;
         }
-        if self.offloaded_bytes > 0 {
-            write!(f, "\n  on host    {:>14} bytes", self.offloaded_bytes)?;
+        if memory.offloaded > 0 {
+            write!(f, "\n  on host    {:>14} bytes", memory.offloaded)?;
         }
         Ok(())
     }

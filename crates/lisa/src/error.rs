@@ -1,7 +1,4 @@
-//! [`LisaError`]: the one error type of the project.
-//!
-//! A message says what was asked, what was found, and what to do. The kind is for programs, the
-//! message for people. Tests: at the foot of each file that returns one.
+//! [`LisaError`], the error of the library, and [`StepError`], which gives the model back.
 
 use std::error::Error;
 use std::fmt;
@@ -9,43 +6,17 @@ use std::path::PathBuf;
 
 use crate::explain::Place;
 
-/// What part of the work an error belongs to.
-///
-/// # Example
-///
-/// ```
-/// # use burn::nn::LinearConfig;
-/// # use burn::optim::SgdConfig;
-/// # use burn::tensor::Device;
-/// # let device = Device::flex().autodiff();
-/// # let layers: Vec<_> = (0..3).map(|_| LinearConfig::new(2, 2).init(&device)).collect();
-/// # #[derive(burn::module::Module, Debug)]
-/// # struct Model { layers: Vec<burn::nn::Linear> }
-/// # let model = Model { layers };
-/// use lisa::{ErrorKind, LisaConfig, LisaError, PolicyConfig};
-///
-/// // What a program exits with.
-/// let code = |error: LisaError| match error.kind() {
-///     ErrorKind::Config | ErrorKind::Policy => 2,
-///     _ => 1,
-/// };
-/// let refused = |config: LisaConfig| config.init(SgdConfig::new().build(), model.clone()).err();
-/// let fixed = LisaConfig::new().with_policy(PolicyConfig::Fixed(vec![7]));
-/// assert_eq!(refused(fixed).map(code), Some(2));
-/// let elsewhere = LisaConfig::new().with_layers(vec!["decoder.layers".into()]);
-/// assert_eq!(refused(elsewhere).map(code), Some(1));
-/// assert_eq!(ErrorKind::Policy.to_string(), "sampling policy");
-/// ```
+/// What an error is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// A setting is out of range or contradicts another one.
     Config,
-    /// The stack of layers was not found, is ambiguous, or cannot be used.
+    /// The stack of layers was not found, is ambiguous, or is not the one of this run.
     Layers,
-    /// A sampling policy cannot draw from these layers.
+    /// A sampling policy cannot sample these layers, or returned an invalid draw.
     Policy,
-    /// A record cannot be read, or belongs to another run.
+    /// A record cannot be read or written, or belongs to another run.
     Record,
     /// A model checkpoint cannot be read or written.
     Checkpoint,
@@ -55,7 +26,7 @@ pub enum ErrorKind {
     Tokenizer,
     /// Training data cannot be read or used.
     Data,
-    /// A gradient or loss is not a number or infinite.
+    /// A gradient is NaN or infinite.
     Gradient,
     /// The operating system refused a file operation.
     Io,
@@ -78,42 +49,52 @@ impl fmt::Display for ErrorKind {
     }
 }
 
-/// An error that a user can cause: opaque, with a [kind](ErrorKind) and a message.
+/// An error that a user can cause.
+///
+/// It is opaque: read it through [`kind`](Self::kind), [`message`](Self::message) and
+/// [`help`](Self::help). `Display` prints the three on one line.
 ///
 /// # Example
 ///
 /// ```
 /// use lisa::{ErrorKind, LisaError};
 ///
-/// let error = LisaError::new(ErrorKind::Config, "the sampling period is 0; give at least 1");
+/// let error = LisaError::new(ErrorKind::Config, "sampling_period is 0 steps")
+///     .with_help("set it to at least 1");
 /// assert_eq!(error.kind(), ErrorKind::Config);
-/// assert_eq!(error.to_string(), "configuration: the sampling period is 0; give at least 1");
-///
-/// // Of a file, with what the operating system said.
-/// let cause = std::fs::read("no-such-file").unwrap_err();
-/// let error = LisaError::new(ErrorKind::Io, "cannot read the data").with_source(cause);
-/// assert!(std::error::Error::source(&error).is_some());
+/// assert_eq!(error.message(), "sampling_period is 0 steps");
+/// assert_eq!(error.help(), Some("set it to at least 1"));
+/// assert_eq!(
+///     error.to_string(),
+///     "configuration: sampling_period is 0 steps; set it to at least 1"
+/// );
 /// ```
-#[derive(Debug, thiserror::Error)]
-#[error("{kind}: {message}")]
+#[derive(Debug)]
 pub struct LisaError {
     kind: ErrorKind,
     message: String,
+    help: Option<String>,
     place: Option<Place>,
-    #[source]
     source: Option<Box<dyn Error + Send + Sync>>,
 }
 
 impl LisaError {
-    /// An error of this kind. `message` says what was asked, what was found, and, behind a `; `,
-    /// what to do ([`Explained`](crate::Explained) puts that on a line of its own).
+    /// An error of this kind. `message` says what was asked and what was found.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self {
             kind,
             message: message.into(),
+            help: None,
             place: None,
             source: None,
         }
+    }
+
+    /// Adds what the user can do about it.
+    #[must_use]
+    pub fn with_help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
     }
 
     /// Says which line of which file is at fault.
@@ -131,21 +112,164 @@ impl LisaError {
         self
     }
 
-    /// What part of the work the error belongs to.
+    /// What the error is about.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 
-    /// The message without the kind in front of it.
+    /// What was asked and what was found, without the kind and the help.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message
+    }
+
+    /// What the user can do about it, where there is something to do.
+    #[must_use]
+    pub fn help(&self) -> Option<&str> {
+        self.help.as_deref()
     }
 
     /// Which line of which file is at fault, where that is known.
     #[must_use]
     pub fn place(&self) -> Option<&Place> {
         self.place.as_ref()
+    }
+}
+
+impl fmt::Display for LisaError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.kind, self.message)?;
+        match &self.help {
+            Some(help) => write!(f, "; {help}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Error for LisaError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_ref().map(|source| &**source as _)
+    }
+}
+
+/// The error of a step, with the model.
+///
+/// A step takes the model by value, so its error gives the model back. `?` turns it into a
+/// [`LisaError`] where the model is not needed.
+///
+/// # Example
+///
+/// ```
+/// # use burn::module::Module;
+/// # use burn::nn::{Linear, LinearConfig};
+/// # use burn::optim::{AdamWConfig, GradientsParams};
+/// # use burn::tensor::Device;
+/// # #[derive(Module, Debug)]
+/// # struct Model { layers: Vec<Linear> }
+/// # let device = Device::flex().autodiff();
+/// # let new = |layers| Model {
+/// #     layers: (0..layers).map(|_| LinearConfig::new(2, 2).init(&device)).collect(),
+/// # };
+/// use lisa::{ErrorKind, LisaConfig};
+///
+/// let (mut lisa, _model) = LisaConfig::new().init(AdamWConfig::new(), new(4))?;
+/// // A model with another number of layers.
+/// let error = lisa.try_step(1e-3, new(5), GradientsParams::new()).unwrap_err();
+/// assert_eq!(error.error().kind(), ErrorKind::Layers);
+/// assert!(!error.is_updated());
+/// assert_eq!(error.into_model().layers.len(), 5);
+/// # Ok::<(), lisa::LisaError>(())
+/// ```
+pub struct StepError<M> {
+    model: M,
+    error: LisaError,
+    updated: bool,
+}
+
+impl<M> StepError<M> {
+    pub(crate) fn new(model: M, error: LisaError, updated: bool) -> Self {
+        Self {
+            model,
+            error,
+            updated,
+        }
+    }
+
+    /// What went wrong.
+    pub fn error(&self) -> &LisaError {
+        &self.error
+    }
+
+    /// Whether the step changed parameters before it failed. The message says which.
+    pub fn is_updated(&self) -> bool {
+        self.updated
+    }
+
+    /// The model: as it was given, or stepped where [`is_updated`](Self::is_updated) says so.
+    pub fn into_model(self) -> M {
+        self.model
+    }
+
+    /// The model and the error.
+    pub fn into_parts(self) -> (M, LisaError) {
+        (self.model, self.error)
+    }
+}
+
+impl<M> From<StepError<M>> for LisaError {
+    fn from(error: StepError<M>) -> Self {
+        error.error
+    }
+}
+
+impl<M> fmt::Debug for StepError<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StepError")
+            .field("error", &self.error)
+            .field("updated", &self.updated)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<M> fmt::Display for StepError<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl<M> Error for StepError<M> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.error.source()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_has_its_fields_and_its_source() {
+        let cause = std::io::Error::other("disk full");
+        let error = LisaError::new(ErrorKind::Record, "cannot save `x`").with_source(cause);
+        assert_eq!(error.kind(), ErrorKind::Record);
+        assert_eq!((error.message(), error.help()), ("cannot save `x`", None));
+        assert_eq!(error.to_string(), "record: cannot save `x`");
+        assert_eq!(error.source().unwrap().to_string(), "disk full");
+        let helped = error.with_help("free some space");
+        assert_eq!(helped.help(), Some("free some space"));
+        assert_eq!(
+            helped.to_string(),
+            "record: cannot save `x`; free some space"
+        );
+    }
+
+    #[test]
+    fn a_step_error_gives_the_model_back() {
+        let error = || StepError::new(7, LisaError::new(ErrorKind::Layers, "another model"), true);
+        assert!(error().is_updated());
+        assert_eq!(error().into_model(), 7);
+        assert_eq!(error().to_string(), "layers: another model");
+        assert_eq!(LisaError::from(error()).kind(), ErrorKind::Layers);
     }
 }

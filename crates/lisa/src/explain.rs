@@ -95,7 +95,10 @@ impl Explained {
         let ours = error.downcast_ref::<LisaError>();
         let text = ours.map_or_else(|| error.to_string(), |error| error.message().to_owned());
         let place = ours.and_then(LisaError::place);
-        let (what, help) = parts(&text);
+        let (what, help) = match ours.and_then(LisaError::help) {
+            Some(help) => (text.as_str(), Some(help)),
+            None => parts(&text),
+        };
         // The place has a line of its own.
         let shown = place.map_or(what, |place| {
             let named = place.line.map_or_else(

@@ -32,7 +32,7 @@ pub use tracker::NormTracker;
 /// #     bias: None,
 /// # };
 /// # let model = Model { embed: linear(1.0), layers: vec![linear(2.0), linear(4.0)] };
-/// use lisa::{NormTracker, WeightNorms};
+/// use lisa::importance::{NormTracker, WeightNorms};
 ///
 /// let mut tracker = NormTracker::new(&model, &[])?;
 /// // After each step of a run, or after some.
@@ -63,7 +63,8 @@ pub struct WeightNorms {
 /// # Example
 ///
 /// ```
-/// use lisa::{Importance, PolicyConfig, WeightNorms};
+/// use lisa::importance::{Importance, WeightNorms};
+/// use lisa::PolicyConfig;
 ///
 /// let norms = |layers: [f64; 4]| WeightNorms {
 ///     observations: 10,

@@ -25,7 +25,8 @@ mod split;
 /// # let device = Device::flex().autodiff();
 /// # let model = Model { layers: (0..3).map(|_| LinearConfig::new(4, 2).init(&device)).collect() };
 /// use burn::tensor::DType;
-/// use lisa::{LayerMap, Parameter};
+/// use lisa::layers::Parameter;
+/// use lisa::LayerMap;
 ///
 /// let map = LayerMap::find(&model)?;
 /// let weight = &map.parameters()[0];
@@ -77,7 +78,8 @@ impl Parameter {
 /// # let device = Device::flex().autodiff();
 /// # let linear = || LinearConfig::new(4, 2).init(&device);
 /// # let model = Model { embed: linear(), layers: vec![linear(), linear()] };
-/// use lisa::{Layer, LayerMap};
+/// use lisa::layers::Layer;
+/// use lisa::LayerMap;
 ///
 /// let map = LayerMap::find(&model)?;
 /// let second: &Layer = &map.layers()[1];

@@ -73,7 +73,7 @@ use stamp::STAMP;
 /// # let device = Device::flex().autodiff();
 /// # let model = Model { layers: (0..4).map(|_| LinearConfig::new(2, 2).init(&device)).collect() };
 /// // let optimizer = AdamWConfig::new().init();
-/// let (lisa, model) = LisaConfig::new().init(AdamWConfig::new().build(), model)?;
+/// let (lisa, model) = LisaConfig::new().init(AdamWConfig::new(), model)?;
 /// let (optimizer, model) = lisa.into_learner(model);
 ///
 /// let mut learner = Learner::new(model, optimizer, ConstantLr::new(1e-3));
@@ -98,13 +98,29 @@ impl Lisa {
     /// Splits into an optimizer and a module for burn-train's `Learner` (feature `train`).
     ///
     /// `model` is the one that this optimizer trains. Cost: nothing is copied.
-    #[must_use]
-    pub fn into_learner<M: Module>(mut self, model: M) -> (ModuleOptimizer, LisaModule<M>) {
-        if self.config.frozen_weights != crate::FrozenWeights::Exact {
-            log::warn!("burn-train would save quantized weights; this run holds exact ones");
-            self.config.frozen_weights = crate::FrozenWeights::Exact;
+    ///
+    /// # Errors
+    ///
+    /// A configuration that [quantizes](crate::LisaConfig::frozen_weights) frozen layers: burn-train
+    /// saves the model as it is on the device, so the checkpoint would have quantized weights.
+    pub fn into_learner<M: Module>(
+        mut self,
+        model: M,
+    ) -> Result<(ModuleOptimizer, LisaModule<M>), LisaError> {
+        let kind = self.config.frozen_weights;
+        if kind != crate::FrozenWeights::Exact {
+            return Err(LisaError::new(
+                crate::ErrorKind::Config,
+                format!(
+                    "frozen_weights is {kind:?}, and burn-train would save the quantized weights \
+                     in its checkpoints"
+                ),
+            )
+            .with_help(
+                "set frozen_weights to FrozenWeights::Exact, or train quantized in a loop of your \
+                 own",
+            ));
         }
-        let model = std::mem::take(&mut self.exact).restore(model, None);
         let empty = ModuleOptimizer::from(burn::optim::SgdConfig::new().build());
         let optimizer = std::mem::replace(&mut self.optimizer, empty);
         let module = LisaModule {
@@ -115,7 +131,7 @@ impl Lisa {
             loaded: false,
         };
         module.board.show(&module.lisa);
-        (optimizer, module)
+        Ok((optimizer, module))
     }
 }
 

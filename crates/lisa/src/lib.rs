@@ -7,25 +7,20 @@
 //!
 //! ```text
 //! -let mut optimizer = AdamWConfig::new().init();
-//! +let (mut optimizer, mut model) = LisaConfig::new().init(AdamWConfig::new().build(), model)?;
+//! +let (mut optimizer, mut model) = LisaConfig::new().init(AdamWConfig::new(), model)?;
 //! ```
 //!
-//! # Map
+//! The root has what every run needs. The rest is in modules by subject:
 //!
-//! | what | for |
+//! | module | for |
 //! |---|---|
-//! | [`LisaConfig`], [`OnFreeze`], [`PolicyConfig`] | what a run is asked to do |
-//! | [`Lisa`] | the optimizer: `step(lr, model, grads) -> model`, save and load |
-//! | [`Uniform`], [`Bernoulli`], [`Weighted`], [`Cyclic`], [`Gradient`], [`Budget`], [`Fixed`] | what draws the layers |
-//! | [`SamplingPolicy`], [`Draw`], [`Scores`], [`Observation`] | a policy of your own |
-//! | [`NormTracker`], [`Importance`] | weights of layers from the norms of LoRA and full training |
-//! | `LisaModule` | the same inside burn-train's `Learner` (feature `train`) |
-//! | [`ModuleStep`] | a plain optimizer or [`Lisa`], for a trainer that names neither |
-//! | [`LayeredModel`], [`HeadPass`], [`Recompute`], [`Pass`] | layer-wise recomputation of activations |
-//! | [`LayerMap`] | finds the layers in any module |
-//! | [`FreezeMask`], [`Schedule`], [`LisaOptimizer`] | the parts, for a trainer of your own |
-//! | [`Description`] | the split always-on, active, frozen |
-//! | [`LisaError`], [`Explained`] | what went wrong, where, what was found, what to do |
+//! | [`policy`] | how layers are sampled, and a policy of your own |
+//! | [`optimizer`] | which optimizers can be wrapped |
+//! | [`layers`] | which parameters belong to which layer of a model |
+//! | [`recompute`] | gradient checkpointing by layer, and updates during the backward pass |
+//! | [`memory`] | what a run will need, and what it holds |
+//! | [`importance`] | probabilities of layers from the weight norms of two runs |
+//! | `learner` | burn-train's `Learner` (feature `train`) |
 //!
 //! # Features
 //!
@@ -41,38 +36,30 @@ mod config;
 mod describe;
 mod error;
 mod explain;
-mod importance;
-mod layers;
+pub mod importance;
+pub mod layers;
 #[cfg(feature = "train")]
-mod learner;
+pub mod learner;
 mod lisa;
 mod mask;
-mod memory;
-mod optimizer;
-mod policy;
+pub mod memory;
+pub mod optimizer;
+pub mod policy;
 mod quantize;
-mod recompute;
+pub mod recompute;
 mod record;
 mod schedule;
 mod step;
+mod usage;
 
-pub use config::{LisaConfig, OnFreeze, PolicyConfig};
+pub use config::{LisaConfig, OnFreeze};
 pub use describe::{Description, LayerDescription};
-pub use error::{ErrorKind, LisaError};
+pub use error::{ErrorKind, LisaError, StepError};
+#[doc(hidden)]
 pub use explain::{Explained, Place};
-pub use importance::{Importance, NormTracker, WeightNorms};
-pub use layers::{Layer, LayerMap, Parameter};
-#[cfg(feature = "train")]
-pub use learner::{LisaMetric, LisaMetrics, LisaModule};
+pub use layers::LayerMap;
 pub use lisa::Lisa;
 pub use mask::FreezeMask;
-pub use memory::{Activations, Footprint, MemoryPlan, Planned, Usage, plan, plan_for, plan_lora};
-pub use optimizer::{LisaOptimizer, LisaState};
-pub use policy::{
-    Bernoulli, Budget, BudgetConfig, Cyclic, CyclicOrder, Draw, DrawRng, Fixed, Gradient,
-    GradientConfig, Observation, SamplingPolicy, Score, Scores, Statistic, Uniform, Weighted,
-};
+pub use policy::PolicyConfig;
 pub use quantize::FrozenWeights;
-pub use recompute::{Cuts, HeadPass, LayeredModel, Pass, Recompute};
-pub use schedule::Schedule;
 pub use step::ModuleStep;

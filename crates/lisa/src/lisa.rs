@@ -11,15 +11,18 @@ use std::sync::Arc;
 use burn::grad_clipping::GradientClipping;
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::module::{Module, ParamGroup, ParamId};
-use burn::optim::{GradientsParams, ModuleOptimizer, MultiGradientsParams, Optimizer};
+use burn::optim::{GradientsParams, ModuleOptimizer, MultiGradientsParams};
 use burn::tensor::Device;
 
 use crate::clip;
-use crate::optimizer::{Ledger, StateBytes, StateShapes};
+use crate::layers::Parameter;
+use crate::optimizer::{Ledger, LisaOptimizer, OptimizerConfig, StateBytes, StateShapes};
+use crate::policy::{SamplingPolicy, Scores};
 use crate::quantize::{self, ExactWeights};
+use crate::schedule::Schedule;
+use crate::usage::Usage;
 use crate::{
-    Description, ErrorKind, FreezeMask, FrozenWeights, LayerMap, LisaConfig, LisaError,
-    LisaOptimizer, Parameter, SamplingPolicy, Schedule, Scores,
+    Description, ErrorKind, FreezeMask, FrozenWeights, LayerMap, LisaConfig, LisaError, StepError,
 };
 
 mod draw;
@@ -67,7 +70,7 @@ use setup::{map_of, requiring, trainable, unobserved};
 /// let model = Model { layers: (0..6).map(|_| linear()).collect(), head: linear() };
 ///
 /// // let mut optimizer = AdamWConfig::new().init();
-/// let (mut optimizer, mut model) = LisaConfig::new().init(AdamWConfig::new().build(), model)?;
+/// let (mut optimizer, mut model) = LisaConfig::new().init(AdamWConfig::new(), model)?;
 ///
 /// let mut x = Tensor::<2>::ones([1, 4], &device);
 /// for layer in &model.layers {
@@ -78,7 +81,7 @@ use setup::{map_of, requiring, trainable, unobserved};
 ///
 /// assert_eq!(optimizer.active_layers().len(), 2);
 /// // AdamW holds two moments of 20 f32 values for each of two layers and the head.
-/// assert_eq!(optimizer.moments_bytes(), 2 * 20 * 4 * 3);
+/// assert_eq!(optimizer.memory().optimizer_state, 2 * 20 * 4 * 3);
 /// # Ok::<(), lisa::LisaError>(())
 /// ```
 #[derive(Clone)]
@@ -131,28 +134,35 @@ impl std::fmt::Debug for Lisa {
 }
 
 impl Lisa {
-    pub(crate) fn init<O: Optimizer, M: Module>(
+    fn init<C: OptimizerConfig, M: Module>(
         config: LisaConfig,
-        policy: Arc<dyn SamplingPolicy>,
-        optimizer: O,
+        optimizer: C,
         model: M,
         device: Option<&Device>,
     ) -> Result<(Self, M), LisaError> {
+        config.validate()?;
+        let policy = config.policy.build();
         let map = map_of(&config, &model)?;
         let may_train = trainable(&map, &config)?;
         if let Some(device) = device.or(model.devices().first()) {
             quantize::check(config.frozen_weights, device)?;
         }
-        let optimizer = LisaOptimizer::new(optimizer, config.on_freeze, config.master_weights);
+        let clipping = optimizer.grad_clipping();
+        let optimizer =
+            LisaOptimizer::new(optimizer.build(), config.on_freeze, config.master_weights);
         let groups = vec![Group {
             members: ParamGroup::all(),
             ledger: optimizer.ledger(),
-            shapes: LisaOptimizer::<O>::shapes(),
+            shapes: LisaOptimizer::<C::Optimizer>::shapes(),
         }];
+        let mut optimizer = ModuleOptimizer::from(optimizer);
+        if let Some(clipping) = clipping {
+            optimizer = optimizer.with_grad_clipping(clipping);
+        }
         let mut lisa = Self {
             schedule: Schedule::new(config.sampling_period),
             mask: FreezeMask::new(requiring(&map)),
-            optimizer: ModuleOptimizer::from(optimizer),
+            optimizer,
             active: Vec::new(),
             inclusion: Vec::new(),
             observed: Observed::new(policy.observes(), unobserved(&map, &may_train)),
@@ -175,51 +185,16 @@ impl Lisa {
     ///
     /// As Burn's `ModuleOptimizer::with_group`, with the same life of moments. A group by path
     /// matches parts of paths: `layers.1` is also in `layers.10`.
-    ///
-    /// # Example
-    ///
-    /// ```
-    /// # use burn::module::{Module, ParamGroup};
-    /// # use burn::nn::{Linear, LinearConfig};
-    /// # use burn::optim::{AdamWConfig, GradientsParams};
-    /// # use burn::tensor::{Device, Tensor};
-    /// # use lisa::LisaConfig;
-    /// # #[derive(Module, Debug)]
-    /// # struct Model { layers: Vec<Linear>, head: Linear }
-    /// # impl Model {
-    /// #     fn loss(&self) -> Tensor<1> {
-    /// #         let x = Tensor::<2>::ones([1, 4], &self.head.weight.val().device());
-    /// #         self.head.forward(self.layers.iter().fold(x, |x, l| l.forward(x))).mean()
-    /// #     }
-    /// # }
-    /// # let device = Device::flex().autodiff();
-    /// # let linear = || LinearConfig::new(4, 4).init(&device);
-    /// # let model = Model { layers: (0..6).map(|_| linear()).collect(), head: linear() };
-    /// # let (lisa, model) = LisaConfig::new().init(AdamWConfig::new().build(), model)?;
-    /// use burn::optim::SgdConfig;
-    ///
-    /// let head = ParamGroup::from_predicate("head");
-    /// let mut lisa = lisa.with_group(head, SgdConfig::new().build(), None);
-    /// let grads = GradientsParams::from_grads(model.loss().backward(), &model);
-    /// let model = lisa.step(1e-3, model, grads);
-    /// // AdamW holds two moments of 20 f32 values for each of two layers, plain SGD none.
-    /// assert_eq!(lisa.moments_bytes(), 2 * 20 * 4 * 2);
-    /// # let _ = model;
-    /// # Ok::<(), lisa::LisaError>(())
-    /// ```
     #[must_use]
-    pub fn with_group<O: Optimizer>(
-        mut self,
-        group: ParamGroup,
-        optimizer: O,
-        clipping: Option<GradientClipping>,
-    ) -> Self {
+    pub fn with_group<C: OptimizerConfig>(mut self, group: ParamGroup, optimizer: C) -> Self {
         let config = &self.config;
-        let optimizer = LisaOptimizer::new(optimizer, config.on_freeze, config.master_weights);
+        let clipping = optimizer.grad_clipping();
+        let optimizer =
+            LisaOptimizer::new(optimizer.build(), config.on_freeze, config.master_weights);
         self.groups.push(Group {
             members: group.clone(),
             ledger: optimizer.ledger(),
-            shapes: LisaOptimizer::<O>::shapes(),
+            shapes: LisaOptimizer::<C::Optimizer>::shapes(),
         });
         for parameter in self.map.parameters() {
             if group.matches(&parameter.id, Some(&parameter.path)) {
@@ -232,112 +207,96 @@ impl Lisa {
 
     /// Clips each gradient tensor by itself, as Burn does. For one norm over all of them see
     /// [`LisaConfig::max_grad_norm`].
-    ///
-    /// # Example
-    ///
-    /// ```
-    /// # use burn::module::{Module, ParamGroup};
-    /// # use burn::nn::{Linear, LinearConfig};
-    /// # use burn::optim::{AdamWConfig, GradientsParams};
-    /// # use burn::tensor::{Device, Tensor};
-    /// # use lisa::LisaConfig;
-    /// # #[derive(Module, Debug)]
-    /// # struct Model { layers: Vec<Linear>, head: Linear }
-    /// # impl Model {
-    /// #     fn loss(&self) -> Tensor<1> {
-    /// #         let x = Tensor::<2>::ones([1, 4], &self.head.weight.val().device());
-    /// #         self.head.forward(self.layers.iter().fold(x, |x, l| l.forward(x))).mean()
-    /// #     }
-    /// # }
-    /// # let device = Device::flex().autodiff();
-    /// # let linear = || LinearConfig::new(4, 4).init(&device);
-    /// # let model = Model { layers: (0..6).map(|_| linear()).collect(), head: linear() };
-    /// use burn::grad_clipping::GradientClipping;
-    /// use burn::optim::SgdConfig;
-    ///
-    /// let (lisa, model) = LisaConfig::new().init(SgdConfig::new().build(), model)?;
-    /// let mut lisa = lisa.with_grad_clipping(GradientClipping::Norm(0.1));
-    /// let before = model.head.weight.val();
-    /// let grads = GradientsParams::from_grads((model.loss() * 1e6).backward(), &model);
-    /// let model = lisa.step(1.0, model, grads);
-    /// let moved = (model.head.weight.val() - before).square().sum().sqrt();
-    /// assert!((moved.into_scalar::<f32>() - 0.1).abs() < 1e-3);
-    /// # Ok::<(), lisa::LisaError>(())
-    /// ```
     #[must_use]
     pub fn with_grad_clipping(mut self, clipping: GradientClipping) -> Self {
         self.optimizer = self.optimizer.with_grad_clipping(clipping);
         self
     }
 
-    /// Updates the parameters that train and, at the end of a period, draws the next layers.
+    /// Updates the trainable parameters and, at the end of a sampling period, samples the next
+    /// layers.
     ///
-    /// The shape of `ModuleOptimizer::step`; `lr` may be a number or Burn's learning rates by
-    /// group. Gradients of frozen parameters are ignored, so gradients may be accumulated over a
-    /// draw. Extract gradients before the step whose mask the forward pass had: those that are
-    /// extracted after it are missing. A model that was loaded anew and has other `ParamId`s is
-    /// followed by its paths; one of another structure is an error in the log, and nothing of it
-    /// is stepped. Cost: the inner optimizer's step, two walks of the module
-    /// tree, and two more at the end of a period. Nothing waits for the device, but for a policy that
-    /// [observes](SamplingPolicy::observes) gradients: that measures them in each step and reads a
-    /// number of each layer at the end of a period.
+    /// `lr` is a number or Burn's learning rates by group. Gradients of frozen parameters are
+    /// ignored, so gradients may be accumulated over several batches. Extract gradients from the
+    /// backward pass before the step: a step changes which parameters require gradients.
+    ///
+    /// A model whose parameters have other `ParamId`s, as one that was loaded anew has, is matched
+    /// by the paths of its parameters.
+    ///
+    /// Cost: the inner optimizer's step, two visits of the module, and two more at the end of a
+    /// period. It does not wait for the device, except for a policy that
+    /// [observes](SamplingPolicy::observes) gradients: that one reads a value for each layer at the
+    /// end of a period.
+    ///
+    /// # Errors
+    ///
+    /// - A model that is not the one of this run: another structure, or only some `ParamId`s that
+    ///   are known. It is found before anything changes.
+    /// - A policy that returns an invalid draw at the end of a period. The update was applied by
+    ///   then: the error holds the updated model, and the layers of the previous period stay active.
+    pub fn try_step<M: Module>(
+        &mut self,
+        lr: impl Into<ModuleLearningRate>,
+        model: M,
+        mut grads: GradientsParams,
+    ) -> Result<M, StepError<M>> {
+        let rebound = match self.follow(&model) {
+            Ok(rebound) => rebound,
+            Err(error) => return Err(StepError::new(model, error, false)),
+        };
+        let ready = self.prepare(&model, &mut grads);
+        let model = self.optimizer.step(lr, model, grads);
+        self.finish(model, ready, rebound)
+    }
+
+    /// [`try_step`](Self::try_step) in the shape of Burn's `ModuleOptimizer::step`.
+    ///
+    /// # Panics
+    ///
+    /// With the message of the error that `try_step` returns.
     #[must_use]
     pub fn step<M: Module>(
         &mut self,
         lr: impl Into<ModuleLearningRate>,
         model: M,
-        mut grads: GradientsParams,
+        grads: GradientsParams,
     ) -> M {
-        let ready = self.prepare(&model, &mut grads);
-        let model = self.optimizer.step(lr, model, grads);
-        self.finish(model, ready)
+        unwrap(self.try_step(lr, model, grads))
     }
 
-    /// Like [`step`](Self::step), with gradients from several devices.
+    /// [`try_step`](Self::try_step) with gradients from several devices.
     ///
-    /// # Example
+    /// # Errors
     ///
-    /// ```
-    /// # use burn::module::{Module, ParamGroup};
-    /// # use burn::nn::{Linear, LinearConfig};
-    /// # use burn::optim::{AdamWConfig, GradientsParams};
-    /// # use burn::tensor::{Device, Tensor};
-    /// # use lisa::LisaConfig;
-    /// # #[derive(Module, Debug)]
-    /// # struct Model { layers: Vec<Linear>, head: Linear }
-    /// # impl Model {
-    /// #     fn loss(&self) -> Tensor<1> {
-    /// #         let x = Tensor::<2>::ones([1, 4], &self.head.weight.val().device());
-    /// #         self.head.forward(self.layers.iter().fold(x, |x, l| l.forward(x))).mean()
-    /// #     }
-    /// # }
-    /// # let device = Device::flex().autodiff();
-    /// # let linear = || LinearConfig::new(4, 4).init(&device);
-    /// # let model = Model { layers: (0..6).map(|_| linear()).collect(), head: linear() };
-    /// # let (lisa, model) = LisaConfig::new().init(AdamWConfig::new().build(), model)?;
-    /// use burn::optim::MultiGradientsParams;
+    /// As [`try_step`](Self::try_step).
+    pub fn try_step_multi<M: Module>(
+        &mut self,
+        lr: impl Into<ModuleLearningRate>,
+        model: M,
+        mut grads: MultiGradientsParams,
+    ) -> Result<M, StepError<M>> {
+        let rebound = match self.follow(&model) {
+            Ok(rebound) => rebound,
+            Err(error) => return Err(StepError::new(model, error, false)),
+        };
+        let ready = self.prepare(&model, &mut grads);
+        let model = self.optimizer.step_multi(lr, model, grads);
+        self.finish(model, ready, rebound)
+    }
+
+    /// [`step`](Self::step) with gradients from several devices.
     ///
-    /// # let mut lisa = lisa;
-    /// // In place of the workers: the gradients of two batches, each with the device it is on.
-    /// let grads = [1.0, 3.0].map(|scale| {
-    ///     let grads = GradientsParams::from_grads((model.loss() * scale).backward(), &model);
-    ///     (grads, device.clone().inner())
-    /// });
-    /// let model = lisa.step_multi(1e-3, model, MultiGradientsParams { grads: grads.into() });
-    /// assert_eq!((lisa.steps(), lisa.moments_bytes()), (1, 2 * 20 * 4 * 3));
-    /// # let _ = model;
-    /// # Ok::<(), lisa::LisaError>(())
-    /// ```
+    /// # Panics
+    ///
+    /// With the message of the error that [`try_step_multi`](Self::try_step_multi) returns.
     #[must_use]
     pub fn step_multi<M: Module>(
         &mut self,
         lr: impl Into<ModuleLearningRate>,
         model: M,
-        mut grads: MultiGradientsParams,
+        grads: MultiGradientsParams,
     ) -> M {
-        let ready = self.prepare(&model, &mut grads);
-        let model = self.optimizer.step_multi(lr, model, grads);
-        self.finish(model, ready)
+        unwrap(self.try_step_multi(lr, model, grads))
     }
 
     /// Refuses gradients that hold a NaN or an infinity, and names the parameters and the step.
@@ -348,35 +307,6 @@ impl Lisa {
     /// # Errors
     ///
     /// The paths of the first few parameters with such gradients.
-    ///
-    /// # Example
-    ///
-    /// ```
-    /// # use burn::module::{Module, ParamGroup};
-    /// # use burn::nn::{Linear, LinearConfig};
-    /// # use burn::optim::{AdamWConfig, GradientsParams};
-    /// # use burn::tensor::{Device, Tensor};
-    /// # use lisa::LisaConfig;
-    /// # #[derive(Module, Debug)]
-    /// # struct Model { layers: Vec<Linear>, head: Linear }
-    /// # impl Model {
-    /// #     fn loss(&self) -> Tensor<1> {
-    /// #         let x = Tensor::<2>::ones([1, 4], &self.head.weight.val().device());
-    /// #         self.head.forward(self.layers.iter().fold(x, |x, l| l.forward(x))).mean()
-    /// #     }
-    /// # }
-    /// # let device = Device::flex().autodiff();
-    /// # let linear = || LinearConfig::new(4, 4).init(&device);
-    /// # let model = Model { layers: (0..6).map(|_| linear()).collect(), head: linear() };
-    /// # let (lisa, model) = LisaConfig::new().init(AdamWConfig::new().build(), model)?;
-    /// let of = |loss: Tensor<1>| GradientsParams::from_grads(loss.backward(), &model);
-    /// assert!(lisa.check_finite(&model, &of(model.loss())).is_ok());
-    /// let error = lisa.check_finite(&model, &of(model.loss() * f32::NAN)).unwrap_err();
-    /// // The weight and bias of two layers and of the head.
-    /// let found = "the gradient of step 1 is not finite in 6 parameters";
-    /// assert!(error.message().starts_with(found));
-    /// # Ok::<(), lisa::LisaError>(())
-    /// ```
     pub fn check_finite<M: Module>(
         &self,
         model: &M,
@@ -422,63 +352,21 @@ impl Lisa {
         self.schedule.step()
     }
 
-    /// Bytes of the optimizer's moments on the device. Master weights are not among them.
+    /// What this run holds now, beside the model.
     ///
-    /// Known without a copy: what a parameter's state weighs is measured when the first two of
-    /// its shape are stepped.
+    /// It does not copy the state: the size of a parameter's state is measured when the first two
+    /// parameters of its shape are stepped.
     #[must_use]
-    pub fn moments_bytes(&self) -> u64 {
-        self.sum(|held| (!held.on_host).then_some(held.bytes.moments))
-    }
-
-    /// Bytes of f32 master weights on the device.
-    ///
-    /// # Example
-    ///
-    /// ```
-    /// # use burn::module::Module;
-    /// # use burn::nn::Linear;
-    /// # use burn::optim::{AdamWConfig, GradientsParams};
-    /// # use burn::tensor::{DType, Device, Tensor};
-    /// # use lisa::LisaConfig;
-    /// # #[derive(Module, Debug)]
-    /// # struct Model { layers: Vec<Linear> }
-    /// use burn::module::Param;
-    ///
-    /// // Six layers of 16 numbers in bf16, of which two train.
-    /// let device = Device::flex().autodiff();
-    /// let weight = || Tensor::<2>::ones([4, 4], (&device, DType::BF16));
-    /// let linear = |_| Linear { weight: Param::from_tensor(weight()), bias: None };
-    /// let model = Model { layers: (0..6).map(linear).collect() };
-    /// let (mut lisa, model) = LisaConfig::new().init(AdamWConfig::new().build(), model)?;
-    /// let x = Tensor::<2>::ones([1, 4], (&device, DType::BF16));
-    /// let loss = model.layers.iter().fold(x, |x, layer| layer.forward(x)).mean();
-    /// let grads = GradientsParams::from_grads(loss.backward(), &model);
-    /// let model = lisa.step(1e-3, model, grads);
-    /// assert_eq!((lisa.master_bytes(), lisa.moments_bytes()), (2 * 16 * 4, 2 * 2 * 16 * 4));
-    /// # let _ = model;
-    /// # Ok::<(), lisa::LisaError>(())
-    /// ```
-    #[must_use]
-    pub fn master_bytes(&self) -> u64 {
-        self.sum(|held| (!held.on_host).then_some(held.bytes.master))
-    }
-
-    /// Bytes of moments and master weights that wait in the host's memory
-    /// ([`OnFreeze::Offload`](crate::OnFreeze::Offload)).
-    #[must_use]
-    pub fn offloaded_bytes(&self) -> u64 {
-        self.sum(|held| {
-            held.on_host
-                .then_some(held.bytes.moments + held.bytes.master)
-        })
-    }
-
-    /// Bytes of exact weights that wait in the host's memory for quantized ones on the device
-    /// ([`LisaConfig::frozen_weights`]).
-    #[must_use]
-    pub fn exact_bytes(&self) -> u64 {
-        self.exact.bytes()
+    pub fn memory(&self) -> Usage {
+        Usage {
+            optimizer_state: self.sum(|held| (!held.on_host).then_some(held.bytes.moments)),
+            master_weights: self.sum(|held| (!held.on_host).then_some(held.bytes.master)),
+            offloaded: self.sum(|held| {
+                held.on_host
+                    .then_some(held.bytes.moments + held.bytes.master)
+            }),
+            full_precision: self.exact.bytes(),
+        }
     }
 
     /// The model with the exact weights of all layers, on `device`: what to export or save where
@@ -504,36 +392,6 @@ impl Lisa {
     }
 
     /// Which parameters train now.
-    ///
-    /// # Example
-    ///
-    /// ```
-    /// # use burn::module::{Module, ParamGroup};
-    /// # use burn::nn::{Linear, LinearConfig};
-    /// # use burn::optim::{AdamWConfig, GradientsParams};
-    /// # use burn::tensor::{Device, Tensor};
-    /// # use lisa::LisaConfig;
-    /// # #[derive(Module, Debug)]
-    /// # struct Model { layers: Vec<Linear>, head: Linear }
-    /// # impl Model {
-    /// #     fn loss(&self) -> Tensor<1> {
-    /// #         let x = Tensor::<2>::ones([1, 4], &self.head.weight.val().device());
-    /// #         self.head.forward(self.layers.iter().fold(x, |x, l| l.forward(x))).mean()
-    /// #     }
-    /// # }
-    /// # let device = Device::flex().autodiff();
-    /// # let linear = || LinearConfig::new(4, 4).init(&device);
-    /// # let model = Model { layers: (0..6).map(|_| linear()).collect(), head: linear() };
-    /// # let (lisa, model) = LisaConfig::new().init(AdamWConfig::new().build(), model)?;
-    /// // Two layers and the head, each with a weight and a bias.
-    /// assert_eq!(lisa.mask().len(), 6);
-    /// for (index, layer) in model.layers.iter().enumerate() {
-    ///     let trains = lisa.active_layers().contains(&index);
-    ///     assert_eq!(lisa.mask().contains(layer.weight.id), trains);
-    ///     assert_eq!(layer.weight.is_require_grad(), trains);
-    /// }
-    /// # Ok::<(), lisa::LisaError>(())
-    /// ```
     #[must_use]
     pub fn mask(&self) -> &FreezeMask {
         &self.mask
@@ -552,20 +410,25 @@ impl Lisa {
     }
 
     /// After the optimizer's step: notes what holds state, advances, draws.
-    fn finish<M: Module>(&mut self, model: M, ready: Ready) -> M {
+    fn finish<M: Module>(
+        &mut self,
+        model: M,
+        ready: Ready,
+        rebound: bool,
+    ) -> Result<M, StepError<M>> {
         self.note(&ready.trained);
         self.observed.add(ready.squares);
         if self.schedule.advance() {
             self.redraw(model)
-        } else if ready.rebound {
+        } else if rebound {
             let model = self.apply(model);
-            self.settle(model, None)
+            Ok(self.settle(model, None))
         } else {
-            model
+            Ok(model)
         }
     }
 
-    fn note(&mut self, trained: &[usize]) {
+    pub(crate) fn note(&mut self, trained: &[usize]) {
         for &i in trained {
             let parameter = &self.map.parameters()[i];
             let bytes = (self.group(parameter))
@@ -642,5 +505,77 @@ impl Lisa {
 
     fn sum(&self, bytes: impl Fn(&Held) -> Option<u64>) -> u64 {
         self.held.values().filter_map(bytes).sum()
+    }
+}
+
+/// The model of a step, or a panic with the error's message.
+fn unwrap<M>(stepped: Result<M, StepError<M>>) -> M {
+    match stepped {
+        Ok(model) => model,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+impl LisaConfig {
+    /// Makes the optimizer of a run and freezes the layers of `model` that the first period does
+    /// not train.
+    ///
+    /// `optimizer` is one of Burn's optimizer configs, such as `AdamWConfig::new()`; gradient
+    /// clipping that is set on it is kept. An optimizer that is already built goes in as
+    /// [`Built`](crate::optimizer::Built). Lazy parameters are initialised here. Cost: one visit of
+    /// the module; no tensor is copied, except where frozen layers are
+    /// [quantized](Self::frozen_weights).
+    ///
+    /// # Errors
+    ///
+    /// A setting out of range; a stack of layers that is not found or ambiguous; tied parameters; a
+    /// group of frozen parameters that matches none; a model in which nothing can train; a policy
+    /// that [refuses](SamplingPolicy::validate) these layers. Each says what was found.
+    pub fn init<C: OptimizerConfig, M: Module>(
+        &self,
+        optimizer: C,
+        model: M,
+    ) -> Result<(Lisa, M), LisaError> {
+        Lisa::init(self.clone(), optimizer, model, None)
+    }
+
+    /// Like [`init`](Self::init), for a model that is on another device, such as the host
+    /// (`Device::flex().autodiff()`).
+    ///
+    /// The model moves to `device` one parameter at a time. Layers that are to be quantized are
+    /// never there in full precision.
+    ///
+    /// # Errors
+    ///
+    /// As [`init`](Self::init).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use burn::module::Module;
+    /// # use burn::nn::{Linear, LinearConfig};
+    /// # use burn::optim::AdamWConfig;
+    /// # use burn::tensor::Device;
+    /// # #[derive(Module, Debug)]
+    /// # struct Model { layers: Vec<Linear> }
+    /// use lisa::{FrozenWeights, LisaConfig};
+    ///
+    /// // Made in host memory. Six of its eight layers go to the device as int8.
+    /// let host = Device::flex().autodiff();
+    /// let linear = |_| LinearConfig::new(64, 64).with_bias(false).init(&host);
+    /// let model = Model { layers: (0..8).map(linear).collect() };
+    /// let config = LisaConfig::new().with_frozen_weights(FrozenWeights::Int8);
+    /// let device = Device::default().autodiff();
+    /// let (lisa, model) = config.init_on(AdamWConfig::new(), model, &device)?;
+    /// assert_eq!(lisa.memory().full_precision, 6 * 64 * 64 * 4);
+    /// # Ok::<(), lisa::LisaError>(())
+    /// ```
+    pub fn init_on<C: OptimizerConfig, M: Module>(
+        &self,
+        optimizer: C,
+        model: M,
+        device: &Device,
+    ) -> Result<(Lisa, M), LisaError> {
+        Lisa::init(self.clone(), optimizer, model, Some(device))
     }
 }

@@ -6,11 +6,13 @@
 
 use std::fmt;
 
-use burn::module::Module;
-use burn::tensor::{DType, Device, FloatDType};
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{DType, FloatDType, Tensor};
 
 use crate::optimizer::{SLICE, SLICE_ON_HOST};
-use crate::{FrozenWeights, LayerMap, Lisa, LisaConfig, LisaError, OnFreeze, Recompute};
+use crate::recompute::Recompute;
+pub use crate::usage::Usage;
+use crate::{FrozenWeights, LayerMap, LisaConfig, LisaError, OnFreeze};
 
 mod parts;
 
@@ -24,7 +26,8 @@ use parts::{Parts, draw, training_items};
 /// # use burn::module::Module;
 /// # use burn::nn::{Linear, LinearConfig};
 /// # use burn::tensor::{DType, Device, FloatDType};
-/// # use lisa::{Activations, Footprint, LisaConfig, plan};
+/// # use lisa::memory::{Activations, Footprint};
+/// # use lisa::{LisaConfig, plan};
 /// # #[derive(Module, Debug)]
 /// # struct Network { layers: Vec<Linear> }
 /// # let device = Device::flex().autodiff();
@@ -59,11 +62,11 @@ pub struct Activations {
     /// Whether the head's weight is the embedding's: its gradient then waits for the embedding's.
     pub tied_head: bool,
     /// Whether the head's backward pass is by hand with
-    /// [`Recompute`](crate::Recompute) ([`HeadPass::by_hand`](crate::HeadPass::by_hand)), and on flex
+    /// [`Recompute`](crate::recompute::Recompute) ([`HeadPass::by_hand`](crate::recompute::HeadPass::by_hand)), and on flex
     /// in blocks that are small.
     pub head_by_hand: bool,
-    /// The most that a [piece](crate::LayeredModel::pieces) of a layer that trains holds on its way
-    /// back: what it keeps, and the gradients between two [cuts](crate::Cuts). 0 where it is not known;
+    /// The most that a [piece](crate::recompute::LayeredModel::pieces) of a layer that trains holds on its way
+    /// back: what it keeps, and the gradients between two [cuts](crate::recompute::Cuts). 0 where it is not known;
     /// then the whole layer counts.
     pub piece: u64,
 }
@@ -76,7 +79,8 @@ pub struct Activations {
 /// use burn::module::Module;
 /// use burn::nn::{Linear, LinearConfig};
 /// use burn::tensor::{Device, FloatDType};
-/// use lisa::{Activations, Footprint, LisaConfig, plan};
+/// use lisa::memory::{Activations, Footprint};
+/// use lisa::{LisaConfig, plan};
 ///
 /// #[derive(Module, Debug)]
 /// struct Network {
@@ -121,7 +125,7 @@ pub trait Footprint: Module {
 /// # use burn::module::Module;
 /// # use burn::nn::{Linear, LinearConfig};
 /// # use burn::tensor::{Device, FloatDType};
-/// # use lisa::{Activations, Footprint};
+/// # use lisa::memory::{Activations, Footprint};
 /// # #[derive(Module, Debug)]
 /// # struct Network { layers: Vec<Linear> }
 /// # impl Footprint for Network {
@@ -165,119 +169,14 @@ pub struct MemoryPlan {
     pub host: u64,
     /// The most at a time, with a plain backward pass.
     pub peak: u64,
-    /// The most at a time with [`Recompute`](crate::Recompute) and
-    /// [`Lisa::step_layered`].
+    /// The most at a time with [`Recompute`](crate::recompute::Recompute) and
+    /// [`Lisa::step_layered`](crate::Lisa::step_layered).
     pub peak_recomputed: u64,
 }
 
-/// Plans a LISA run of a model in the type that it has (of a lazy one: f32).
-///
-/// With `active_layers` of the configuration as many as there are it is the plan of full training.
-/// Layers of different sizes count as the largest ones drawn; a budget counts as filled, and fixed
-/// layers as they are. With [`split`](LisaConfig::split) the parts are those that are drawn, each in
-/// another layer as far as there are layers. On a device that keeps no account of
-/// its memory, which is flex, the plan counts the second copy that flex makes of each result of a
-/// product. Nothing is allocated.
-///
-/// # Errors
-///
-/// What [`LisaConfig::init`] refuses of the model's structure and the settings: a stack of layers that is
-/// not found or ambiguous, more active layers than there are, a model in which nothing trains.
-///
-/// # Example
-///
-/// ```
-/// # use burn::module::Module;
-/// # use burn::nn::{Linear, LinearConfig};
-/// # use burn::tensor::{Device, FloatDType};
-/// # use lisa::{Activations, Footprint};
-/// # #[derive(Module, Debug)]
-/// # struct Network { layers: Vec<Linear> }
-/// # impl Footprint for Network {
-/// #     fn activations(&self, batch: usize, sequence: usize, _: FloatDType) -> Activations {
-/// #         let hidden = (4 * batch * sequence * 4096) as u64;
-/// #         let (frozen_layer, training_layer) = (hidden, 2 * hidden);
-/// #         let logits = hidden;
-/// #         Activations { frozen_layer, training_layer, hidden, logits, ..Activations::default() }
-/// #     }
-/// # }
-/// # let device = Device::flex().autodiff();
-/// use lisa::{LisaConfig, plan};
-///
-/// let linear = || LinearConfig::new(4096, 4096).with_bias(false).init(&device);
-/// let network = Network { layers: (0..32).map(|_| linear()).collect() };
-/// let plan = plan(&network, &LisaConfig::new(), 1, 1024)?;
-/// // Of 32 layers in f32 two train.
-/// assert_eq!(plan.weights, 32 * 4096 * 4096 * 4);
-/// assert_eq!(plan.moments, 2 * 2 * 4096 * 4096 * 4);
-/// assert!(plan.to_string().starts_with("  weights                2.15 GB\n"));
-/// // Nothing was allocated for it.
-/// assert!(!network.layers[0].weight.is_initialized());
-/// # Ok::<(), lisa::LisaError>(())
-/// ```
-pub fn plan<M: Footprint>(
-    model: &M,
-    config: &LisaConfig,
-    batch: usize,
-    sequence: usize,
-) -> Result<MemoryPlan, LisaError> {
-    let map = LayerMap::of_shapes(model, &config.layers)?;
-    let mut dtypes = map.parameters().iter().map(|p| p.dtype);
-    let dtype = match dtypes.find(DType::is_float) {
-        Some(DType::BF16) => FloatDType::BF16,
-        Some(DType::F16) => FloatDType::F16,
-        _ => FloatDType::F32,
-    };
-    let run = Planned {
-        batch,
-        sequence,
-        dtype,
-        flex: on_host(model),
-        lowest_active: 0,
-        recompute: Recompute::new(),
-    };
-    plan_for(model, config, run)
-}
-
-/// A run that is planned.
-///
-/// # Example
-///
-/// ```
-/// # use burn::module::Module;
-/// # use burn::nn::{Linear, LinearConfig};
-/// # use burn::tensor::{Device, FloatDType};
-/// # use lisa::{Activations, Footprint};
-/// # #[derive(Module, Debug)]
-/// # struct Network { layers: Vec<Linear> }
-/// # impl Footprint for Network {
-/// #     fn activations(&self, batch: usize, sequence: usize, _: FloatDType) -> Activations {
-/// #         let hidden = (4 * batch * sequence * 64) as u64;
-/// #         let (frozen_layer, training_layer) = (hidden, 2 * hidden);
-/// #         let logits = hidden / 8;
-/// #         Activations { frozen_layer, training_layer, hidden, logits, ..Activations::default() }
-/// #     }
-/// # }
-/// # let device = Device::flex().autodiff();
-/// # let linear = || LinearConfig::new(64, 64).with_bias(false).init(&device);
-/// # let network = Network { layers: (0..8).map(|_| linear()).collect() };
-/// use lisa::{LisaConfig, Planned, Recompute, plan_for};
-///
-/// let run = Planned {
-///     batch: 4,
-///     sequence: 256,
-///     dtype: FloatDType::F32,
-///     flex: false,
-///     lowest_active: 0,
-///     recompute: Recompute::new(),
-/// };
-/// let peak = |run| plan_for(&network, &LisaConfig::new(), run).map(|plan| plan.peak_recomputed);
-/// let fewer_states = Planned { recompute: Recompute::new().with_every(2), ..run };
-/// assert_eq!((peak(run)?, peak(fewer_states)?), (3_096_576, 2_310_144));
-/// # Ok::<(), lisa::LisaError>(())
-/// ```
+/// The work of one step: the batch, the dtype of the weights, the device, the recomputation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Planned {
+pub struct Workload {
     /// Rows in a batch.
     pub batch: usize,
     /// Tokens in a row.
@@ -289,165 +188,231 @@ pub struct Planned {
     /// The lowest layer that is ever drawn, where that is known; 0 for the most that can be. Where
     /// nothing below the layers trains, what lies below it keeps nothing.
     pub lowest_active: usize,
-    /// How `peak_recomputed` recomputes; [`Recompute::new`] for `plan`.
+    /// How `peak_recomputed` recomputes; [`Recompute::new`] keeps the input of every layer.
     pub recompute: Recompute,
 }
 
-/// Like [`plan`], for another device and type of the weights than the model has.
-///
-/// # Errors
-///
-/// As [`plan`].
-///
-/// # Example
-///
-/// ```
-/// # use burn::module::Module;
-/// # use burn::nn::{Linear, LinearConfig};
-/// # use burn::tensor::{DType, Device, FloatDType};
-/// # use lisa::{Activations, Footprint, LisaConfig, Planned, Recompute, plan_for};
-/// # #[derive(Module, Debug)]
-/// # struct Network { layers: Vec<Linear> }
-/// # impl Footprint for Network {
-/// #     fn activations(&self, batch: usize, sequence: usize, dtype: FloatDType) -> Activations {
-/// #         let hidden = (batch * sequence * 64 * DType::from(dtype).size()) as u64;
-/// #         let (frozen_layer, training_layer) = (hidden, 2 * hidden);
-/// #         let logits = hidden;
-/// #         Activations { frozen_layer, training_layer, hidden, logits, ..Activations::default() }
-/// #     }
-/// # }
-/// # let device = Device::flex().autodiff();
-/// # let linear = || LinearConfig::new(64, 64).with_bias(false).init(&device);
-/// # let network = Network { layers: (0..8).map(|_| linear()).collect() };
-/// // The model is in f32 on the host; the run is to be in bf16 on a GPU.
-/// let run = Planned {
-///     batch: 1,
-///     sequence: 128,
-///     dtype: FloatDType::BF16,
-///     flex: false,
-///     lowest_active: 0,
-///     recompute: Recompute::new(),
-/// };
-/// let plan = plan_for(&network, &LisaConfig::new(), run)?;
-/// assert_eq!(plan.weights, 8 * 4096 * 2);
-/// assert_eq!((plan.masters, plan.moments), (2 * 4096 * 4, 2 * 4096 * 8));
-/// # Ok::<(), lisa::LisaError>(())
-/// ```
-pub fn plan_for<M: Footprint>(
-    model: &M,
-    config: &LisaConfig,
-    run: Planned,
-) -> Result<MemoryPlan, LisaError> {
-    let Planned {
-        batch,
-        sequence,
-        dtype,
-        flex,
-        lowest_active,
-        recompute,
-    } = run;
-    let map = LayerMap::of_shapes(model, &config.layers)?.split(&config.split)?;
-    crate::lisa::check(&map, config)?;
-    let parts = Parts::of(&map, config, !flex);
-    let number = bytes_of(dtype);
-    let masters = number < 4 && config.master_weights;
-    let per_moment = if masters { 4 } else { number };
+impl Workload {
+    /// The work on batches of this shape, with the dtype and the device that the model has. A lazy
+    /// parameter counts as f32.
+    #[must_use]
+    pub fn new<M: Module>(model: &M, batch: usize, sequence: usize) -> Self {
+        let mut first = FirstDtype(None);
+        model.visit(&mut first);
+        Self {
+            batch,
+            sequence,
+            dtype: first.0.unwrap_or(FloatDType::F32),
+            flex: on_host(model),
+            lowest_active: 0,
+            recompute: Recompute::new(),
+        }
+    }
+}
 
-    // The largest layers are drawn, the smallest stay quantized.
-    let mut layers = parts.layers.clone();
-    layers.sort_by_key(|layer| std::cmp::Reverse(layer.trains));
-    let (drawn, asleep) = draw(&layers, config);
-    let layer_trains: u64 = drawn.iter().map(|layer| layer.trains).sum();
-    let trains = parts.outside_trains + layer_trains;
-    let asleep_matrices: u64 = asleep.iter().map(|layer| layer.matrices).sum();
-    let asleep_quantized: u64 = asleep.iter().map(|layer| layer.quantized).sum();
-    let host = asleep_matrices * number;
-    let weights = (parts.all - asleep_matrices) * number + asleep_quantized;
+/// Looks for the dtype of the first float parameter.
+struct FirstDtype(Option<FloatDType>);
 
-    let activations = model.activations(batch, sequence, dtype);
-    // Items of the stack, of which parts may be drawn.
-    let items = layers
-        .iter()
-        .map(|layer| layer.item)
-        .max()
-        .map_or(0, |last| last + 1);
-    let training = training_items(&drawn, &layers, config).min(items);
-    // Backward comes by here.
-    let passed = if parts.below_trains {
-        items
-    } else {
-        items - lowest_active.min(items)
-    };
-    let frozen = passed.saturating_sub(training);
-    let kept =
-        activations.training_layer * training as u64 + activations.frozen_layer * frozen as u64;
-    let copies = if flex { 2 } else { 1 };
-    let state = 2 * per_moment + if masters { 4 } else { 0 };
-    // In the end every layer has been drawn.
-    let ever: u64 = layers.iter().map(|layer| layer.trains).sum::<u64>() - layer_trains;
-    let (kept_state, host_state) = match config.on_freeze {
-        OnFreeze::Drop => (0, 0),
-        OnFreeze::Keep => (ever * state, 0),
-        OnFreeze::Offload => (0, ever * state),
-    };
-    let fixed = weights + trains * state + kept_state;
-    let gradients = trains * number;
-    let logits = activations.logits;
-    let outside = parts.largest_outside * number;
-    let (head, head_alone) = heads(&activations, outside, copies, parts.outside_trains > 0);
-    let hidden = activations.hidden;
-    // What AdamW computes on the way: four f32 tensors of a slice.
-    let slice = if flex { SLICE_ON_HOST } else { SLICE };
-    let largest = layers.iter().map(|layer| layer.largest).max().unwrap_or(0);
-    let update = 16 * (slice as u64).min(largest.max(parts.largest_outside));
-    let layer_step = on_the_way_back(&activations, recompute, items, |item| {
-        // All parts of an item may be among the drawn.
-        let parts = || {
-            layers
-                .iter()
-                .filter(|layer| layer.item == item)
-                .take(drawn.len())
+impl ModuleVisitor for FirstDtype {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if self.0.is_some() {
+            return;
+        }
+        let dtype = if param.is_initialized() {
+            param.val().dtype()
+        } else {
+            DType::F32
         };
-        let trains: u64 = parts().map(|layer| layer.trains).sum();
-        let largest = parts().map(|layer| layer.largest).max().unwrap_or(0);
-        trains * number + largest * number * (copies - 1)
-    });
-    // Of a tied head, while the embedding's is made.
-    let waits = if activations.tied_head { outside } else { 0 };
-    let peak = (kept + head).max(gradients + update + outside * (copies - 1) + waits);
-    let starts = hidden * recompute.states_kept(passed) as u64;
-    // Of quantized layers one at a time is dense.
-    let quantized = config.frozen_weights != FrozenWeights::Exact;
-    let dense_of = |item: usize| -> u64 {
-        let asleep = asleep.iter().filter(|layer| layer.item == item);
-        asleep.map(|layer| layer.matrices).sum()
-    };
-    let dense = (0..items).map(dense_of).max().unwrap_or(0);
-    let dense = activations.frozen_layer + if quantized { dense * number } else { 0 };
-    let above = head_alone.max(layer_step).max(dense).max(outside + update);
-    let embedding = if parts.below_trains {
-        outside * copies + waits + update
-    } else {
-        0
-    };
-    let recomputed = (starts + above).max(embedding);
-    Ok(MemoryPlan {
-        weights,
-        gradients,
-        moments: trains * 2 * per_moment,
-        masters: if masters { 4 * trains } else { 0 },
-        activations: kept + logits,
-        host: host + host_state,
-        // A plain backward pass keeps every weight dense.
-        peak: fixed
-            + peak
-            + if quantized {
-                asleep_matrices * number
-            } else {
-                0
-            },
-        peak_recomputed: fixed + recomputed,
-    })
+        if dtype.is_float() {
+            self.0 = Some(match dtype {
+                DType::BF16 => FloatDType::BF16,
+                DType::F16 => FloatDType::F16,
+                _ => FloatDType::F32,
+            });
+        }
+    }
+}
+
+impl MemoryPlan {
+    /// Plans a LISA run.
+    ///
+    /// With `active_layers` of the configuration equal to the number of layers it is the plan of
+    /// full training. Where layers have different sizes, the largest are taken as the active ones;
+    /// a budget is taken as filled, and fixed layers as they are. On flex the plan counts the second
+    /// copy that flex makes of each result of a matrix product. Nothing is allocated, so a model
+    /// with lazy parameters will do.
+    ///
+    /// # Errors
+    ///
+    /// What [`LisaConfig::init`] refuses of the model's structure and the settings: a stack of layers
+    /// that is not found or ambiguous, more active layers than there are, a model in which nothing
+    /// trains.
+    pub fn lisa<M: Footprint>(
+        model: &M,
+        config: &LisaConfig,
+        workload: &Workload,
+    ) -> Result<Self, LisaError> {
+        let Workload {
+            batch,
+            sequence,
+            dtype,
+            flex,
+            lowest_active,
+            recompute,
+        } = *workload;
+        let map = LayerMap::of_shapes(model, &config.layers)?.split(&config.split)?;
+        crate::lisa::check(&map, config)?;
+        let parts = Parts::of(&map, config, !flex);
+        let number = bytes_of(dtype);
+        let masters = number < 4 && config.master_weights;
+        let per_moment = if masters { 4 } else { number };
+
+        // The largest layers are drawn, the smallest stay quantized.
+        let mut layers = parts.layers.clone();
+        layers.sort_by_key(|layer| std::cmp::Reverse(layer.trains));
+        let (drawn, asleep) = draw(&layers, config);
+        let layer_trains: u64 = drawn.iter().map(|layer| layer.trains).sum();
+        let trains = parts.outside_trains + layer_trains;
+        let asleep_matrices: u64 = asleep.iter().map(|layer| layer.matrices).sum();
+        let asleep_quantized: u64 = asleep.iter().map(|layer| layer.quantized).sum();
+        let host = asleep_matrices * number;
+        let weights = (parts.all - asleep_matrices) * number + asleep_quantized;
+
+        let activations = model.activations(batch, sequence, dtype);
+        // Items of the stack, of which parts may be drawn.
+        let items = layers
+            .iter()
+            .map(|layer| layer.item)
+            .max()
+            .map_or(0, |last| last + 1);
+        let training = training_items(&drawn, &layers, config).min(items);
+        // Backward comes by here.
+        let passed = if parts.below_trains {
+            items
+        } else {
+            items - lowest_active.min(items)
+        };
+        let frozen = passed.saturating_sub(training);
+        let kept =
+            activations.training_layer * training as u64 + activations.frozen_layer * frozen as u64;
+        let copies = if flex { 2 } else { 1 };
+        let state = 2 * per_moment + if masters { 4 } else { 0 };
+        // In the end every layer has been drawn.
+        let ever: u64 = layers.iter().map(|layer| layer.trains).sum::<u64>() - layer_trains;
+        let (kept_state, host_state) = match config.on_freeze {
+            OnFreeze::Drop => (0, 0),
+            OnFreeze::Keep => (ever * state, 0),
+            OnFreeze::Offload => (0, ever * state),
+        };
+        let fixed = weights + trains * state + kept_state;
+        let gradients = trains * number;
+        let logits = activations.logits;
+        let outside = parts.largest_outside * number;
+        let (head, head_alone) = heads(&activations, outside, copies, parts.outside_trains > 0);
+        let hidden = activations.hidden;
+        // What AdamW computes on the way: four f32 tensors of a slice.
+        let slice = if flex { SLICE_ON_HOST } else { SLICE };
+        let largest = layers.iter().map(|layer| layer.largest).max().unwrap_or(0);
+        let update = 16 * (slice as u64).min(largest.max(parts.largest_outside));
+        let layer_step = on_the_way_back(&activations, recompute, items, |item| {
+            // All parts of an item may be among the drawn.
+            let parts = || {
+                layers
+                    .iter()
+                    .filter(|layer| layer.item == item)
+                    .take(drawn.len())
+            };
+            let trains: u64 = parts().map(|layer| layer.trains).sum();
+            let largest = parts().map(|layer| layer.largest).max().unwrap_or(0);
+            trains * number + largest * number * (copies - 1)
+        });
+        // Of a tied head, while the embedding's is made.
+        let waits = if activations.tied_head { outside } else { 0 };
+        let peak = (kept + head).max(gradients + update + outside * (copies - 1) + waits);
+        let starts = hidden * recompute.states_kept(passed) as u64;
+        // Of quantized layers one at a time is dense.
+        let quantized = config.frozen_weights != FrozenWeights::Exact;
+        let dense_of = |item: usize| -> u64 {
+            let asleep = asleep.iter().filter(|layer| layer.item == item);
+            asleep.map(|layer| layer.matrices).sum()
+        };
+        let dense = (0..items).map(dense_of).max().unwrap_or(0);
+        let dense = activations.frozen_layer + if quantized { dense * number } else { 0 };
+        let above = head_alone.max(layer_step).max(dense).max(outside + update);
+        let embedding = if parts.below_trains {
+            outside * copies + waits + update
+        } else {
+            0
+        };
+        let recomputed = (starts + above).max(embedding);
+        Ok(Self {
+            weights,
+            gradients,
+            moments: trains * 2 * per_moment,
+            masters: if masters { 4 * trains } else { 0 },
+            activations: kept + logits,
+            host: host + host_state,
+            // A plain backward pass keeps every weight dense.
+            peak: fixed
+                + peak
+                + if quantized {
+                    asleep_matrices * number
+                } else {
+                    0
+                },
+            peak_recomputed: fixed + recomputed,
+        })
+    }
+
+    /// Plans LoRA of this rank on all matrices of the layers, with adapters, gradients and optimizer
+    /// state in the dtype of the weights.
+    ///
+    /// `merged`: whether each product forms `W + A B` first, as Burn's own LoRA does, or runs a side
+    /// path. Nothing is recomputed, so both peaks are the same. Only batch, sequence and dtype of the
+    /// workload count.
+    ///
+    /// # Errors
+    ///
+    /// A stack of layers that is not found or ambiguous.
+    pub fn lora<M: Footprint>(
+        model: &M,
+        rank: usize,
+        merged: bool,
+        workload: &Workload,
+    ) -> Result<Self, LisaError> {
+        let Workload {
+            batch,
+            sequence,
+            dtype,
+            ..
+        } = *workload;
+        let map = LayerMap::of_shapes(model, &[])?;
+        let number = bytes_of(dtype);
+        let (mut adapters, mut matrices) = (0, 0);
+        for (i, parameter) in map.parameters().iter().enumerate() {
+            if let (Some(_), [input, output]) = (map.layer_of(i), &parameter.shape[..]) {
+                adapters += (rank * (input + output)) as u64;
+                matrices += (input * output) as u64;
+            }
+        }
+        let all: u64 = map.parameters().iter().map(|p| p.len() as u64).sum();
+        let activations = model.activations(batch, sequence, dtype);
+        // The inputs of all products are kept, the norms' are not.
+        let layers = map.layers().len() as u64;
+        let kept = layers * activations.training_layer.saturating_sub(activations.norms)
+            + if merged { matrices * number } else { 0 };
+        let fixed = (all + adapters) * number + 2 * adapters * number;
+        Ok(Self {
+            weights: (all + adapters) * number,
+            gradients: adapters * number,
+            moments: 2 * adapters * number,
+            masters: 0,
+            activations: kept + activations.logits,
+            host: 0,
+            peak: fixed + kept + 2 * activations.logits,
+            peak_recomputed: fixed + kept + 2 * activations.logits,
+        })
+    }
 }
 
 /// What is held of the layers that are on the tape together, with recomputation, given what the gradients
@@ -487,97 +452,6 @@ fn heads(activations: &Activations, outside: u64, copies: u64, trains: bool) -> 
 /// What is made twice on flex of a head's gradient in blocks.
 const HEAD_BLOCK: u64 = 2 << 20;
 
-/// Plans LoRA of this rank on all matrices of the layers, with adapters, gradients and moments in the type of
-/// the weights.
-///
-/// `merged`: whether each product forms `W + A B` first, as Burn's own does, or runs a side path. Nothing is
-/// recomputed, so both peaks are the same; of `run` its rows, tokens and type count.
-///
-/// # Errors
-///
-/// A stack of layers that is not found or ambiguous.
-///
-/// # Example
-///
-/// ```
-/// # use burn::module::Module;
-/// # use burn::nn::{Linear, LinearConfig};
-/// # use burn::tensor::{Device, FloatDType};
-/// # use lisa::{Activations, Footprint, Planned, Recompute};
-/// # #[derive(Module, Debug)]
-/// # struct Network { layers: Vec<Linear> }
-/// # impl Footprint for Network {
-/// #     fn activations(&self, batch: usize, sequence: usize, _: FloatDType) -> Activations {
-/// #         let hidden = (4 * batch * sequence * 64) as u64;
-/// #         let (frozen_layer, training_layer) = (hidden, 2 * hidden);
-/// #         let logits = hidden;
-/// #         Activations { frozen_layer, training_layer, hidden, logits, ..Activations::default() }
-/// #     }
-/// # }
-/// # let device = Device::flex().autodiff();
-/// # let linear = || LinearConfig::new(64, 64).with_bias(false).init(&device);
-/// # let network = Network { layers: (0..8).map(|_| linear()).collect() };
-/// # let run = Planned {
-/// #     batch: 1,
-/// #     sequence: 128,
-/// #     dtype: FloatDType::F32,
-/// #     flex: false,
-/// #     lowest_active: 0,
-/// #     recompute: Recompute::new(),
-/// # };
-/// use lisa::plan_lora;
-///
-/// // Rank 4 on eight matrices of 64 by 64 numbers in f32.
-/// let side_path = plan_lora(&network, 4, false, run)?;
-/// let adapters = 8 * 4 * (64 + 64) * 4;
-/// assert_eq!(side_path.gradients, adapters);
-/// assert_eq!(side_path.moments, 2 * adapters);
-/// assert_eq!(side_path.weights, 8 * 64 * 64 * 4 + adapters);
-/// // Where each product forms `W + A B` first, backward keeps that as well.
-/// let merged = plan_lora(&network, 4, true, run)?;
-/// assert_eq!(merged.activations, side_path.activations + 8 * 64 * 64 * 4);
-/// # Ok::<(), lisa::LisaError>(())
-/// ```
-pub fn plan_lora<M: Footprint>(
-    model: &M,
-    rank: usize,
-    merged: bool,
-    run: Planned,
-) -> Result<MemoryPlan, LisaError> {
-    let Planned {
-        batch,
-        sequence,
-        dtype,
-        ..
-    } = run;
-    let map = LayerMap::of_shapes(model, &[])?;
-    let number = bytes_of(dtype);
-    let (mut adapters, mut matrices) = (0, 0);
-    for (i, parameter) in map.parameters().iter().enumerate() {
-        if let (Some(_), [input, output]) = (map.layer_of(i), &parameter.shape[..]) {
-            adapters += (rank * (input + output)) as u64;
-            matrices += (input * output) as u64;
-        }
-    }
-    let all: u64 = map.parameters().iter().map(|p| p.len() as u64).sum();
-    let activations = model.activations(batch, sequence, dtype);
-    // The inputs of all products are kept, the norms' are not.
-    let layers = map.layers().len() as u64;
-    let kept = layers * activations.training_layer.saturating_sub(activations.norms)
-        + if merged { matrices * number } else { 0 };
-    let fixed = (all + adapters) * number + 2 * adapters * number;
-    Ok(MemoryPlan {
-        weights: (all + adapters) * number,
-        gradients: adapters * number,
-        moments: 2 * adapters * number,
-        masters: 0,
-        activations: kept + activations.logits,
-        host: 0,
-        peak: fixed + kept + 2 * activations.logits,
-        peak_recomputed: fixed + kept + 2 * activations.logits,
-    })
-}
-
 fn bytes_of(dtype: FloatDType) -> u64 {
     DType::from(dtype).size() as u64
 }
@@ -605,68 +479,6 @@ impl fmt::Display for MemoryPlan {
             writeln!(f, "  {name:<18}{:>9.2} GB", bytes as f64 / 1e9)?;
         }
         Ok(())
-    }
-}
-
-/// What a run holds now, in bytes.
-///
-/// # Example
-///
-/// ```
-/// # use burn::module::Module;
-/// # use burn::nn::{Linear, LinearConfig};
-/// # use burn::optim::{AdamWConfig, GradientsParams};
-/// # use burn::tensor::{Device, Tensor};
-/// # #[derive(Module, Debug)]
-/// # struct Model { layers: Vec<Linear> }
-/// # let device = Device::flex().autodiff();
-/// # let linear = || LinearConfig::new(64, 64).with_bias(false).init(&device);
-/// # let model = Model { layers: (0..4).map(|_| linear()).collect() };
-/// use lisa::{FrozenWeights, LisaConfig, Usage};
-///
-/// let config = LisaConfig::new().with_frozen_weights(FrozenWeights::Int8);
-/// let (mut lisa, mut model) = config.init(AdamWConfig::new().build(), model)?;
-/// # let x = Tensor::<2>::ones([1, 64], &device);
-/// # let loss = model.layers.iter().fold(x, |x, layer| layer.forward(x)).mean();
-/// # let grads = GradientsParams::from_grads(loss.backward(), &model);
-/// model = lisa.step(1e-3, model, grads);
-///
-/// // Two layers of 64 by 64 numbers train, two wait on the host. Flex keeps no account.
-/// let (moments, exact) = (2 * 2 * 4096 * 4, 2 * 4096 * 4);
-/// assert_eq!(lisa.usage(&device), Usage { moments, exact, ..Usage::default() });
-/// # let _ = model;
-/// # Ok::<(), lisa::LisaError>(())
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Moments on the device.
-    pub moments: u64,
-    /// Master weights on the device.
-    pub masters: u64,
-    /// Moments and master weights on the host.
-    pub offloaded: u64,
-    /// Exact weights on the host.
-    pub exact: u64,
-    /// All that is live on the device, where it can tell.
-    pub device_in_use: Option<u64>,
-    /// What the device has reserved for it, where it can tell.
-    pub device_reserved: Option<u64>,
-}
-
-impl Lisa {
-    /// What is held now. CubeCL's devices (wgpu, CUDA) keep an account; flex and LibTorch tell
-    /// nothing. Cost: it waits for the device.
-    #[must_use]
-    pub fn usage(&self, device: &Device) -> Usage {
-        let pool = device.memory_pool_usage();
-        Usage {
-            moments: self.moments_bytes(),
-            masters: self.master_bytes(),
-            offloaded: self.offloaded_bytes(),
-            exact: self.exact_bytes(),
-            device_in_use: pool.as_ref().map(|pool| pool.bytes_in_use),
-            device_reserved: pool.as_ref().map(|pool| pool.bytes_reserved),
-        }
     }
 }
 

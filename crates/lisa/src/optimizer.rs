@@ -14,6 +14,9 @@ use burn::optim::{LearningRate, Optimizer, RecordState, StateSink, StateSource};
 use burn::tensor::{DType, Device, FloatDType, Tensor};
 
 use crate::OnFreeze;
+pub use config::{Built, OptimizerConfig};
+
+mod config;
 
 /// The learning rate of the release pass: a NaN with a payload that no arithmetic yields.
 pub(crate) const RELEASE: u64 = 0x7ff8_6c69_7361_0001;
@@ -24,19 +27,8 @@ pub(crate) const RELEASE: u64 = 0x7ff8_6c69_7361_0001;
 /// [`Lisa`](crate::Lisa) makes one of every optimizer it is given; use it directly only to build
 /// a `ModuleOptimizer` by hand. A step costs what the inner optimizer's does; with master weights
 /// two casts more.
-///
-/// # Example
-///
-/// ```
-/// use burn::optim::{ModuleOptimizer, SgdConfig};
-/// use lisa::{LisaOptimizer, OnFreeze};
-///
-/// let inner = SgdConfig::new().build();
-/// let optimizer = ModuleOptimizer::from(LisaOptimizer::new(inner, OnFreeze::Drop, true));
-/// assert!(optimizer.to_record().is_empty());
-/// ```
 #[derive(Clone)]
-pub struct LisaOptimizer<O> {
+pub(crate) struct LisaOptimizer<O> {
     inner: O,
     on_freeze: OnFreeze,
     master_weights: bool,
@@ -55,23 +47,13 @@ impl<O> fmt::Debug for LisaOptimizer<O> {
 
 impl<O: Optimizer> LisaOptimizer<O> {
     /// Wraps `inner`, which a Burn optimizer's config makes with `build()`.
-    pub fn new(inner: O, on_freeze: OnFreeze, master_weights: bool) -> Self {
+    pub(crate) fn new(inner: O, on_freeze: OnFreeze, master_weights: bool) -> Self {
         Self {
             inner,
             on_freeze,
             master_weights,
             ledger: Ledger::default(),
         }
-    }
-
-    /// The wrapped optimizer.
-    pub fn get_ref(&self) -> &O {
-        &self.inner
-    }
-
-    /// The wrapped optimizer, by value.
-    pub fn into_inner(self) -> O {
-        self.inner
     }
 
     pub(crate) fn ledger(&self) -> Ledger {
@@ -362,32 +344,7 @@ impl<O: Optimizer, const D: usize> RecordState for Moments<O, D> {
 
 /// State of a [`LisaOptimizer`] for one parameter: the inner optimizer's moments and, for a
 /// half-precision parameter, its f32 master weights; on the device, or on the host while frozen.
-///
-/// # Example
-///
-/// ```
-/// # use burn::optim::momentum::MomentumConfig;
-/// # use burn::optim::{Optimizer, RecordState, SgdConfig, StateSink};
-/// # use burn::tensor::{DType, Device, Tensor};
-/// use lisa::{LisaOptimizer, LisaState, OnFreeze};
-///
-/// let sgd = SgdConfig::new().with_momentum(Some(MomentumConfig::new())).build();
-/// let optimizer = LisaOptimizer::new(sgd, OnFreeze::Drop, true);
-/// # let device = Device::flex();
-/// # let weight = Tensor::<1>::ones([2], (&device, DType::BF16));
-/// # let grad = weight.clone();
-/// let (weight, state) = optimizer.step(1e-3, weight, grad, None);
-/// let state: LisaState<_, 1> = state.ok_or("no state")?;
-/// let mut leaves = StateSink::default();
-/// state.state_flatten("id", &mut leaves);
-/// let names: Vec<&str> = leaves.tensors.iter().map(|(name, _)| name.as_str()).collect();
-/// assert_eq!(names, ["id.moments.momentum.velocity", "id.master"]);
-/// // The step is lost in bf16, and not in the master weight.
-/// assert_eq!(weight.into_data().iter::<f32>().next(), Some(1.0));
-/// assert_eq!(leaves.tensors[1].1.iter::<f32>().next(), Some(0.999));
-/// # Ok::<(), &str>(())
-/// ```
-pub struct LisaState<O: Optimizer, const D: usize> {
+pub(crate) struct LisaState<O: Optimizer, const D: usize> {
     place: Place<O, D>,
 }
 

@@ -12,7 +12,7 @@ use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::{Gradients, Tensor};
 
-use crate::{ErrorKind, LisaError};
+use crate::{ErrorKind, LisaError, StepError};
 pub use head::HeadPass;
 pub use pieces::Cuts;
 use pieces::go_back;
@@ -29,7 +29,7 @@ use pieces::go_back;
 /// use burn::module::{Module, ModuleVisitor};
 /// use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig};
 /// use burn::tensor::{Device, Int, Tensor};
-/// use lisa::{LayeredModel, Recompute};
+/// use lisa::recompute::{LayeredModel, Recompute};
 ///
 /// #[derive(Module, Debug)]
 /// struct Model {
@@ -146,7 +146,7 @@ pub trait LayeredModel: Module {
 /// # Example
 ///
 /// ```
-/// use lisa::Recompute;
+/// use lisa::recompute::Recompute;
 ///
 /// // Keep every fourth hidden state, and replay dropout with this seed.
 /// let plan = Recompute::new().with_every(4).with_dropout_seed(7);
@@ -304,7 +304,7 @@ impl Recompute {
 /// # use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig};
 /// # use burn::optim::{ModuleOptimizer, SgdConfig};
 /// # use burn::tensor::{Device, Int, Tensor};
-/// # use lisa::{LayeredModel, Recompute};
+/// # use lisa::recompute::{LayeredModel, Recompute};
 /// # #[derive(Module, Debug)]
 /// # struct Model { embed: Embedding, layers: Vec<Linear>, head: Linear }
 /// # impl LayeredModel for Model {
@@ -417,12 +417,13 @@ impl<M: LayeredModel> Pass<M> {
     /// # Errors
     ///
     /// A parameter that two parts use and [`LayeredModel::tied`] does not name: it would be stepped
-    /// twice. The model is then spent; this is a mistake in the implementation of the trait.
+    /// twice. It is a mistake in the implementation of the trait. Some parameters of the model that
+    /// the error gives back may have been updated.
     pub fn backward_with(
         self,
         model: M,
         mut update: impl FnMut(M, GradientsParams) -> M,
-    ) -> Result<M, LisaError> {
+    ) -> Result<M, StepError<M>> {
         let tied = model.tied();
         let mut held = GradientsParams::new();
         let mut seen = HashSet::new();
@@ -445,13 +446,15 @@ impl<M: LayeredModel> Pass<M> {
             }
         });
         if let Some(path) = twice {
-            return Err(LisaError::new(
+            let error = LisaError::new(
                 ErrorKind::Layers,
                 format!(
-                    "`{path}` got gradients from two parts of the model; name it in \
-                     LayeredModel::tied, or step after Pass::backward"
+                    "`{path}` got gradients from two parts of the model, so some parameters of it \
+                     may have been updated and others not"
                 ),
-            ));
+            )
+            .with_help("name it in LayeredModel::tied, or step after Pass::backward");
+            return Err(StepError::new(model, error, true));
         }
         Ok(if held.is_empty() {
             model

@@ -12,9 +12,11 @@ use burn::optim::OptimizerRecord;
 use burn_pack::{Reader, Tensor, Writer};
 use serde::{Deserialize, Serialize};
 
+use crate::layers::Parameter;
 use crate::lisa::{Held, SavedScores};
 use crate::optimizer::StateBytes;
-use crate::{ErrorKind, FrozenWeights, LayerMap, Lisa, LisaError, OnFreeze, Parameter, Schedule};
+use crate::schedule::Schedule;
+use crate::{ErrorKind, FrozenWeights, LayerMap, Lisa, LisaError, OnFreeze};
 use check::States;
 
 mod check;

@@ -181,10 +181,10 @@ fn start() -> Result<()> {
         .with_active_layers(arguments.active_layers)
         .with_sampling_period(arguments.period)
         .with_max_grad_norm(Some(1.0))
-        .init(AdamWConfig::new().with_epsilon(1e-8).build(), model)?;
+        .init(AdamWConfig::new().with_epsilon(1e-8), model)?;
     println!("{lisa}");
     let layers = lisa.layers().layers().len();
-    let (optimizer, model) = lisa.into_learner(model);
+    let (optimizer, model) = lisa.into_learner(model)?;
     let metrics = model.metrics();
 
     let steps = train

@@ -45,7 +45,7 @@ fn main() -> Result<(), LisaError> {
     // let mut optimizer = AdamWConfig::new().init();
     let (mut optimizer, mut model) = LisaConfig::new()
         .with_sampling_period(25)
-        .init(AdamWConfig::new().build(), model)?;
+        .init(AdamWConfig::new(), model)?;
     println!("{optimizer}");
 
     for step in 1..=500 {
@@ -55,7 +55,7 @@ fn main() -> Result<(), LisaError> {
         let loss = (model.forward(x) - target).square().mean();
         if step == 1 || step % 100 == 0 {
             let (loss, active) = (loss.clone().into_scalar::<f32>(), optimizer.active_layers());
-            let bytes = optimizer.moments_bytes();
+            let bytes = optimizer.memory().optimizer_state;
             println!("step {step:>3}: loss {loss:.5}, layers {active:?}, moments {bytes} bytes");
         }
         let grads = GradientsParams::from_grads(loss.backward(), &model);

@@ -49,5 +49,5 @@ impl Default for Small {
 
 /// LISA on a small model.
 pub fn start(config: &LisaConfig) -> Result<(Lisa, Small), LisaError> {
-    config.init(AdamWConfig::new().build(), Small::new())
+    config.init(AdamWConfig::new(), Small::new())
 }

@@ -139,8 +139,7 @@ fn pretrain(rows: Vec<Encoded>, tokenizer: &Tokenizer, arguments: &Arguments) ->
             AdamWConfig::new()
                 .with_beta_2(0.95)
                 .with_epsilon(1e-8)
-                .with_weight_decay(0.05)
-                .build(),
+                .with_weight_decay(0.05),
             net,
         )?;
     let options = BatchOptions {

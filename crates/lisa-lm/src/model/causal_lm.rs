@@ -6,7 +6,8 @@
 use burn::module::{Module, ModuleVisitor, ParamId};
 use burn::tensor::{DType, Device, FloatDType, Int, Tensor};
 
-use lisa::{Activations, Cuts, Footprint, HeadPass, LayeredModel};
+use lisa::memory::{Activations, Footprint};
+use lisa::recompute::{Cuts, HeadPass, LayeredModel};
 
 use crate::model::attention;
 use crate::model::cache::LayerCache;

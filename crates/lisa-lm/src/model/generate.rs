@@ -5,7 +5,8 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
-use lisa::{DrawRng, ErrorKind, LisaError};
+use lisa::policy::DrawRng;
+use lisa::{ErrorKind, LisaError};
 
 use crate::model::cache::KvCache;
 use crate::model::causal_lm::CausalLm;

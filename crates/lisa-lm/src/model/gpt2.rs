@@ -6,7 +6,7 @@ use burn::module::Module;
 use burn::nn::{Embedding, LayerNorm, Linear};
 use burn::tensor::activation::{gelu, gelu_approximate};
 use burn::tensor::{Device, Int, Tensor};
-use lisa::Cuts;
+use lisa::recompute::Cuts;
 
 use crate::model::attention::{attend, merge_heads, split_heads};
 use crate::model::cache::LayerCache;

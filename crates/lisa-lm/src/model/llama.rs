@@ -7,7 +7,7 @@ use burn::module::Module;
 use burn::nn::{Embedding, Linear, RmsNorm};
 use burn::tensor::activation::silu;
 use burn::tensor::{Device, Tensor};
-use lisa::Cuts;
+use lisa::recompute::Cuts;
 
 use crate::model::attention::LlamaAttention;
 use crate::model::cache::LayerCache;

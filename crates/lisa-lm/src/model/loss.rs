@@ -5,7 +5,7 @@
 
 use burn::optim::GradientsParams;
 use burn::tensor::{DType, FloatDType, IndexingUpdateOp, Int, Tensor, TensorData};
-use lisa::HeadPass;
+use lisa::recompute::HeadPass;
 
 use crate::model::fused;
 use crate::model::layers::Projection;

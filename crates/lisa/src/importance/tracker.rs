@@ -24,7 +24,7 @@ use crate::{ErrorKind, LayerMap, LisaError};
 /// use burn::module::{Module, Param};
 /// use burn::nn::{Linear, LinearConfig};
 /// use burn::tensor::{Device, Tensor};
-/// use lisa::NormTracker;
+/// use lisa::importance::NormTracker;
 ///
 /// #[derive(Module, Debug)]
 /// struct Model {

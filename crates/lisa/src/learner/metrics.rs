@@ -38,7 +38,7 @@ impl Board {
 
     pub(super) fn show(&self, lisa: &Lisa) {
         let trainable = lisa.training().map(|i| lisa.layers().parameters()[i].len());
-        let (trainable, moments) = (trainable.sum(), lisa.moments_bytes());
+        let (trainable, moments) = (trainable.sum(), lisa.memory().optimizer_state);
         self.with(|shown| {
             shown.active = lisa.active_layers().to_vec();
             shown.trainable = trainable;
@@ -117,7 +117,7 @@ impl ModuleVisitor for Squares<'_> {
 /// use burn::train::metric::{Metric, MetricMetadata, SerializedEntry};
 ///
 /// let config = LisaConfig::new().with_policy(PolicyConfig::Fixed(vec![1, 3]));
-/// let (lisa, model) = config.init(AdamWConfig::new().build(), model)?;
+/// let (lisa, model) = config.init(AdamWConfig::new(), model)?;
 /// let (_optimizer, model) = lisa.into_learner(model);
 /// let metrics = model.metrics();
 /// // `SupervisedTraining::metric_train_numeric` takes one; burn-train then calls `update`.
@@ -242,7 +242,7 @@ enum Kind {
 /// # }
 /// # let device = Device::flex().autodiff();
 /// # let model = Model { layers: (0..4).map(|_| LinearConfig::new(2, 2).init(&device)).collect() };
-/// # let (lisa, model) = LisaConfig::new().init(AdamWConfig::new().build(), model)?;
+/// # let (lisa, model) = LisaConfig::new().init(AdamWConfig::new(), model)?;
 /// # let (optimizer, model) = lisa.into_learner(model);
 /// # let mut learner = Learner::new(model, optimizer, ConstantLr::new(1e-3));
 /// # learner.lr_step();

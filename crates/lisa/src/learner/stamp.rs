@@ -154,7 +154,7 @@ impl Stamp {
             })
             .collect();
         lisa.observed.restore(&units, device);
-        lisa.schedule = crate::Schedule::at(step, lisa.config.sampling_period);
+        lisa.schedule = crate::schedule::Schedule::at(step, lisa.config.sampling_period);
         // A draw is a function of the step and the scores.
         lisa.draw().map_err(|message| {
             RecordError::Validation(format!("`{}` {message}", lisa.policy.name()))

@@ -4,7 +4,8 @@
 use burn::module::Module;
 
 use super::Lisa;
-use crate::{Draw, ErrorKind, LisaError};
+use crate::policy::Draw;
+use crate::{ErrorKind, LisaError, StepError};
 
 impl Lisa {
     /// The first draw.
@@ -18,21 +19,33 @@ impl Lisa {
         })
     }
 
-    /// Draws the layers of the period that begins, applies the mask, releases what left.
-    pub(super) fn redraw<M: Module>(&mut self, model: M) -> M {
+    /// Draws the layers of the period that begins, applies the mask, releases what left. Where the
+    /// draw is invalid, the layers of the previous period stay active.
+    pub(super) fn redraw<M: Module>(&mut self, model: M) -> Result<M, StepError<M>> {
         self.observed.close(self.period() - 1, &self.active);
-        if let Err(message) = self.draw() {
-            log::error!(
-                "policy `{}` {message} in period {}; the layers of the period before stay active",
-                self.policy.name(),
-                self.period()
-            );
-        }
+        let drawn = self.draw();
         let model = self.apply(model);
         let model = self.release(model);
         let model = self.settle(model, None);
-        self.log();
-        model
+        match drawn {
+            Ok(()) => {
+                self.log();
+                Ok(model)
+            }
+            Err(message) => {
+                let error = LisaError::new(
+                    ErrorKind::Policy,
+                    format!(
+                        "the update of step {} was applied, and the layers of the previous period \
+                         stay active: `{}` {message} in period {}",
+                        self.steps(),
+                        self.policy.name(),
+                        self.period()
+                    ),
+                );
+                Err(StepError::new(model, error, true))
+            }
+        }
     }
 
     /// Takes the draw of the period that begins; or says what is wrong with the policy's answer, and

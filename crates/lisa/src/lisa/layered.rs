@@ -1,12 +1,11 @@
 //! Steps of [`Lisa`] during the backward pass of a [`LayeredModel`]. Tests: `lisa/tests/layered.rs`.
 
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
-use burn::optim::GradientsParams;
 
-use super::Lisa;
 use super::prepare::Ready;
+use super::{Lisa, unwrap};
 use crate::recompute::{LayeredModel, Pass};
-use crate::{ErrorKind, LisaError};
+use crate::{ErrorKind, LisaError, StepError};
 
 impl Lisa {
     /// Updates each part of a model as soon as its gradients are there, so that the gradients of
@@ -19,70 +18,56 @@ impl Lisa {
     /// # Errors
     ///
     /// A configuration with [`max_grad_norm`](crate::LisaConfig::max_grad_norm), which needs all
-    /// gradients at once (take [`Pass::backward`] and [`step`](Self::step)), and those of
-    /// [`Pass::backward_with`].
+    /// gradients at once; a model that is not the one of this run. Both are found before anything
+    /// changes. Those of [`Pass::backward_with`]: some parameters may have been updated by then, as
+    /// the message says. An invalid draw, as in [`try_step`](Self::try_step).
+    pub fn try_step_layered<M: LayeredModel>(
+        &mut self,
+        lr: impl Into<ModuleLearningRate>,
+        model: M,
+        pass: Pass<M>,
+    ) -> Result<M, StepError<M>> {
+        if self.config.max_grad_norm.is_some() {
+            let error = LisaError::new(
+                ErrorKind::Config,
+                "max_grad_norm needs the gradients of all parameters at once, and a layered step \
+                 has those of one layer at a time",
+            )
+            .with_help("use Pass::backward and Lisa::step, or leave max_grad_norm out");
+            return Err(StepError::new(model, error, false));
+        }
+        let rebound = match self.follow(&model) {
+            Ok(rebound) => rebound,
+            Err(error) => return Err(StepError::new(model, error, false)),
+        };
+        let lr = lr.into();
+        let mut whole = Ready::default();
+        let stepped = pass.backward_with(model, |model, mut grads| {
+            let ready = self.prepare(&model, &mut grads);
+            whole.extend(ready);
+            self.optimizer.step(lr.clone(), model, grads)
+        });
+        match stepped {
+            Ok(model) => self.finish(model, whole, rebound),
+            Err(error) => {
+                self.note(&whole.trained);
+                Err(error)
+            }
+        }
+    }
+
+    /// [`try_step_layered`](Self::try_step_layered) in the shape of [`step`](Self::step).
     ///
-    /// # Example
+    /// # Panics
     ///
-    /// ```
-    /// # use burn::module::{Module, ModuleVisitor};
-    /// # use burn::nn::{Linear, LinearConfig};
-    /// # use burn::optim::AdamWConfig;
-    /// # use burn::tensor::{Device, Tensor};
-    /// use lisa::{LayeredModel, LisaConfig, LisaError, Recompute};
-    /// # #[derive(Module, Debug)]
-    /// # struct Model { layers: Vec<Linear>, head: Linear }
-    /// # impl LayeredModel for Model {
-    /// #     type Batch = Tensor<3>;
-    /// #     type Context = ();
-    /// #     fn context(&self, _: &Tensor<3>) {}
-    /// #     fn num_layers(&self) -> usize { self.layers.len() }
-    /// #     fn embed(&self, x: &Tensor<3>, (): &()) -> Tensor<3> { x.clone() }
-    /// #     fn layer(&self, i: usize, h: Tensor<3>, (): &()) -> Tensor<3> { self.layers[i].forward(h) }
-    /// #     fn visit_layer<V: ModuleVisitor>(&self, i: usize, visitor: &mut V) { self.layers[i].visit(visitor); }
-    /// #     fn head_loss(&self, h: Tensor<3>, _: &Tensor<3>, (): &()) -> Tensor<1> { self.head.forward(h).mean() }
-    /// # }
-    /// # let device = Device::flex().autodiff();
-    /// # let linear = || LinearConfig::new(4, 4).init(&device);
-    /// # let model = Model { layers: (0..6).map(|_| linear()).collect(), head: linear() };
-    /// # let batch = Tensor::<3>::ones([1, 2, 4], &device);
-    /// let (mut lisa, mut model) = LisaConfig::new().init(AdamWConfig::new().build(), model)?;
-    /// let pass = Recompute::new().forward(&model, &batch);
-    /// println!("loss {}", pass.loss());
-    /// model = lisa.step_layered(1e-3, model, pass)?;
-    /// # Ok::<(), LisaError>(())
-    /// ```
+    /// With the message of the error that `try_step_layered` returns.
+    #[must_use]
     pub fn step_layered<M: LayeredModel>(
         &mut self,
         lr: impl Into<ModuleLearningRate>,
         model: M,
         pass: Pass<M>,
-    ) -> Result<M, LisaError> {
-        if self.config.max_grad_norm.is_some() {
-            return Err(LisaError::new(
-                ErrorKind::Config,
-                "max_grad_norm needs the gradients of all parameters at once, and a step during \
-                 the backward pass has those of one layer; take Pass::backward and Lisa::step, or \
-                 leave max_grad_norm out",
-            ));
-        }
-        let lr = lr.into();
-        let mut whole = Ready::default();
-        let model = pass.backward_with(model, |model, grads| {
-            let (model, ready) = self.step_part(&lr, model, grads);
-            whole.extend(ready);
-            model
-        })?;
-        Ok(self.finish(model, whole))
-    }
-
-    fn step_part<M: LayeredModel>(
-        &mut self,
-        lr: &ModuleLearningRate,
-        model: M,
-        mut grads: GradientsParams,
-    ) -> (M, Ready) {
-        let ready = self.prepare(&model, &mut grads);
-        (self.optimizer.step(lr.clone(), model, grads), ready)
+    ) -> M {
+        unwrap(self.try_step_layered(lr, model, pass))
     }
 }

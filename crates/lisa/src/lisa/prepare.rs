@@ -19,8 +19,6 @@ pub(super) type Squares = BTreeMap<usize, Tensor<1>>;
 pub(super) struct Ready {
     /// Indices of the parameters that will be stepped.
     pub(super) trained: Vec<usize>,
-    /// Whether the model came with new ids, so that its mask must be applied anew.
-    pub(super) rebound: bool,
     /// Of the layers that train, where the policy observes gradients.
     pub(super) squares: Squares,
 }
@@ -28,7 +26,6 @@ pub(super) struct Ready {
 impl Ready {
     /// Takes in another part of the same step.
     pub(super) fn extend(&mut self, part: Self) {
-        self.rebound |= part.rebound;
         self.trained.extend(part.trained);
         for (layer, square) in part.squares {
             add(&mut self.squares, layer, square);
@@ -39,8 +36,7 @@ impl Ready {
 impl Lisa {
     /// Drops gradients of frozen parameters, measures, scales and clips the rest, and lists what
     /// will be stepped.
-    pub(super) fn prepare<M: Module, G: Gradients>(&mut self, model: &M, grads: &mut G) -> Ready {
-        let rebound = self.follow(model);
+    pub(super) fn prepare<M: Module, G: Gradients>(&self, model: &M, grads: &mut G) -> Ready {
         let mut filter = Filter {
             lisa: self,
             grads,
@@ -66,11 +62,7 @@ impl Lisa {
         if let Some(max_norm) = self.config.max_grad_norm {
             clip::clip(model, grads, max_norm);
         }
-        Ready {
-            trained,
-            rebound,
-            squares,
-        }
+        Ready { trained, squares }
     }
 }
 

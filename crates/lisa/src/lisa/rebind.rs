@@ -7,21 +7,38 @@ use burn::tensor::Tensor;
 
 use super::Lisa;
 use super::setup::{map_of, requiring};
-use crate::{ErrorKind, FreezeMask, LayerMap, LisaError, Parameter};
+use crate::layers::Parameter;
+use crate::{ErrorKind, FreezeMask, LayerMap, LisaError};
 
 impl Lisa {
-    /// Follows the model where it has parameters that the map does not; true where it had.
-    pub(super) fn follow<M: Module>(&mut self, model: &M) -> bool {
-        let mut unknown = Unknown {
+    /// Checks that the model is the one of this run. Where all its parameters have other ids it is
+    /// matched by paths; true where it was.
+    pub(super) fn follow<M: Module>(&mut self, model: &M) -> Result<bool, LisaError> {
+        let mut count = Count {
             map: &self.map,
-            any: false,
+            known: 0,
+            unknown: 0,
         };
-        model.visit(&mut unknown);
-        let rebound = unknown.any;
-        if rebound && let Err(error) = self.rebind(model) {
-            log::error!("step {}: {error}", self.steps() + 1);
+        model.visit(&mut count);
+        let (known, unknown) = (count.known, count.unknown);
+        let all = self.map.parameters().len();
+        if known == all && unknown == 0 {
+            return Ok(false);
         }
-        rebound
+        if known > 0 {
+            // Of another structure, which says more; or else of two models.
+            self.same_map(model)?;
+            return Err(LisaError::new(
+                ErrorKind::Layers,
+                format!(
+                    "the model of the step has {known} parameters of the model that the optimizer \
+                     was made for, and {unknown} others",
+                ),
+            )
+            .with_help("step the model that `init` returned, or one that was loaded as a whole"));
+        }
+        self.rebind(model)?;
+        Ok(true)
     }
 
     /// Follows a model whose parameters have new `ParamId`s, as one that was loaded from a file
@@ -54,11 +71,10 @@ impl Lisa {
         let map = map_of(&self.config, model)?;
         let (ours, theirs) = (self.map.parameters(), map.parameters());
         let refuse = |what: String| {
-            let message = format!(
-                "the model is not the one that the optimizer was made for: {what}; make the \
-                 optimizer of the model that it trains"
-            );
-            Err(LisaError::new(ErrorKind::Layers, message))
+            let message =
+                format!("the model is not the one that the optimizer was made for: {what}");
+            Err(LisaError::new(ErrorKind::Layers, message)
+                .with_help("make the optimizer with the model that it trains"))
         };
         if ours.len() != theirs.len() {
             return refuse(format!(
@@ -84,14 +100,18 @@ impl Lisa {
     }
 }
 
-/// Looks for a parameter that the map does not have.
-struct Unknown<'a> {
+/// Counts the parameters that the map has, and the others.
+struct Count<'a> {
     map: &'a LayerMap,
-    any: bool,
+    known: usize,
+    unknown: usize,
 }
 
-impl ModuleVisitor for Unknown<'_> {
+impl ModuleVisitor for Count<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.any |= self.map.index_of(param.id).is_none();
+        match self.map.index_of(param.id) {
+            Some(_) => self.known += 1,
+            None => self.unknown += 1,
+        }
     }
 }

@@ -114,7 +114,7 @@ impl Observed {
     pub(crate) fn saved(&self) -> Option<SavedScores> {
         self.observation?;
         let sums = self.read();
-        let saved = |(layer, score): (usize, crate::Score)| {
+        let saved = |(layer, score): (usize, crate::policy::Score)| {
             let (sum, steps) = sums.get(&layer).copied().unwrap_or_default();
             SavedUnit {
                 score: score.score.map(f32::to_bits),

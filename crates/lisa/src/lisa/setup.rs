@@ -3,7 +3,9 @@
 
 use burn::module::{Module, ParamId};
 
-use crate::{Draw, ErrorKind, LayerMap, LisaConfig, LisaError, Parameter, PolicyConfig, Scores};
+use crate::layers::Parameter;
+use crate::policy::{Draw, Scores};
+use crate::{ErrorKind, LayerMap, LisaConfig, LisaError, PolicyConfig};
 
 /// Refuses what a run would refuse at its start, as far as shapes tell.
 pub(crate) fn check(map: &LayerMap, config: &LisaConfig) -> Result<(), LisaError> {

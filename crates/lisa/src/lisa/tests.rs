@@ -2,16 +2,18 @@
 
 use std::collections::BTreeSet;
 
-use burn::grad_clipping::GradientClipping;
+use burn::grad_clipping::{GradientClipping, GradientClippingConfig};
 use burn::module::{Module, ModuleVisitor, Param, ParamGroup, ParamId};
 use burn::nn::{Linear, LinearConfig};
 use burn::optim::{
     AdafactorConfig, AdamWConfig, AdanConfig, GradientsAccumulator, GradientsParams, LionConfig,
-    ModuleOptimizer, MuonConfig, Optimizer, SgdConfig, momentum::MomentumConfig,
+    ModuleOptimizer, MuonConfig, SgdConfig, momentum::MomentumConfig,
 };
 use burn::tensor::{DType, Device, FloatDType, Tensor};
 
-use crate::{Bernoulli, Draw, Lisa, LisaConfig, LisaError, OnFreeze, PolicyConfig, SamplingPolicy};
+use crate::optimizer::OptimizerConfig;
+use crate::policy::{Bernoulli, Draw, SamplingPolicy};
+use crate::{Lisa, LisaConfig, LisaError, OnFreeze, PolicyConfig};
 
 mod hostile;
 mod layered;
@@ -118,19 +120,22 @@ fn changed(before: &Net, after: &Net) -> BTreeSet<String> {
     pairs.filter(|(a, b)| a != b).map(|(a, _)| a.0).collect()
 }
 
-fn train(lisa: &mut Lisa, mut model: Net, steps: std::ops::Range<usize>) -> Net {
+fn train(lisa: &mut Lisa, model: Net, steps: std::ops::Range<usize>) -> Net {
+    train_at(lisa, model, steps, 0.05)
+}
+
+fn train_at(lisa: &mut Lisa, mut model: Net, steps: std::ops::Range<usize>, lr: f64) -> Net {
     for step in steps {
         let grads = model.grads(step);
-        model = lisa.step(0.05, model, grads);
+        model = lisa.step(lr, model, grads);
     }
     model
 }
 
-fn adamw() -> impl Optimizer {
+fn adamw() -> AdamWConfig {
     AdamWConfig::new()
         .with_epsilon(1e-8)
         .with_weight_decay(0.01)
-        .build()
 }
 
 fn init(config: &LisaConfig) -> (Lisa, Net) {
@@ -185,11 +190,11 @@ fn moments_exist_for_what_trains_only_and_do_not_grow_in_200_steps() {
         model = lisa.step(0.01, model, grads);
         if lisa.steps() % 4 != 0 {
             assert_eq!(moments(&lisa), 2 * (2 + 2 * 2), "step {step}");
-            assert_eq!(lisa.moments_bytes(), (2 * both + 2 * layer) as u64);
+            assert_eq!(lisa.memory().optimizer_state, (2 * both + 2 * layer) as u64);
         } else {
             // A layer that is drawn again keeps its moments; the others lost theirs.
             assert!(moments(&lisa) <= 2 * (2 + 2 * 2));
-            assert!(lisa.moments_bytes() <= (2 * both + 2 * layer) as u64);
+            assert!(lisa.memory().optimizer_state <= (2 * both + 2 * layer) as u64);
         }
     }
 }
@@ -198,7 +203,11 @@ fn moments_exist_for_what_trains_only_and_do_not_grow_in_200_steps() {
 fn a_layer_that_left_has_no_moments_and_one_that_stays_keeps_them() {
     let config = LisaConfig::new().with_sampling_period(2);
     let policy = Fixed(&[&[0, 1], &[1, 2]]);
-    let (mut lisa, model) = config.init_with(policy, adamw(), net(&device())).unwrap();
+    let (mut lisa, model) = config
+        .clone()
+        .with_policy(PolicyConfig::custom(policy))
+        .init(adamw(), net(&device()))
+        .unwrap();
     let model = train(&mut lisa, model, 0..2);
     // embed, head and layer 1; layer 0 left, layer 2 was not stepped yet.
     assert_eq!(moments(&lisa), 2 * (2 + 2));
@@ -219,11 +228,17 @@ fn keep_grows_to_the_plain_optimizer_and_offload_keeps_the_device_flat() {
     };
     let all = 2 * 4 * (2 * WIDTH * WIDTH + LAYERS * (WIDTH * WIDTH + WIDTH)) as u64;
     let (keep, kept) = run(OnFreeze::Keep);
-    assert_eq!((keep.moments_bytes(), keep.offloaded_bytes()), (all, 0));
+    assert_eq!(
+        (keep.memory().optimizer_state, keep.memory().offloaded),
+        (all, 0)
+    );
     let (offload, offloaded) = run(OnFreeze::Offload);
-    assert_eq!(offload.moments_bytes() + offload.offloaded_bytes(), all);
+    assert_eq!(
+        offload.memory().optimizer_state + offload.memory().offloaded,
+        all
+    );
     let layer = 2 * 4 * (WIDTH * WIDTH + WIDTH) as u64;
-    assert!(offload.offloaded_bytes() >= 4 * layer);
+    assert!(offload.memory().offloaded >= 4 * layer);
     // The moments come back: the same numbers as if they had stayed.
     assert_eq!(kept.bits(), offloaded.bits());
     let (_, dropped) = run(OnFreeze::Drop);
@@ -232,12 +247,12 @@ fn keep_grows_to_the_plain_optimizer_and_offload_keeps_the_device_flat() {
 
 #[test]
 fn with_every_layer_active_it_is_the_plain_optimizer_bit_for_bit() {
-    fn check<O: Optimizer>(name: &str, optimizer: O) {
+    fn check<C: OptimizerConfig>(name: &str, optimizer: C) {
         let config = LisaConfig::new()
             .with_active_layers(LAYERS)
             .with_sampling_period(2);
         let model = net(&device());
-        let mut plain = ModuleOptimizer::from(optimizer.clone());
+        let mut plain = ModuleOptimizer::from(optimizer.build());
         let (mut lisa, mut ours) = config.init(optimizer, model.clone()).unwrap();
         let mut theirs = model;
         for step in 0..10 {
@@ -246,19 +261,19 @@ fn with_every_layer_active_it_is_the_plain_optimizer_bit_for_bit() {
             theirs = plain.step(0.01, theirs, b);
         }
         assert_eq!(ours.bits(), theirs.bits(), "{name}");
-        let bytes: usize = lisa.moments_bytes() as usize;
+        let bytes: usize = lisa.memory().optimizer_state as usize;
         assert_eq!(bytes, state_bytes(plain), "{name}");
     }
     let momentum = MomentumConfig::new();
     check("AdamW", adamw());
-    check("SGD", SgdConfig::new().build());
+    check("SGD", SgdConfig::new());
     check(
         "SGD with momentum",
-        SgdConfig::new().with_momentum(Some(momentum)).build(),
+        SgdConfig::new().with_momentum(Some(momentum)),
     );
-    check("Lion", LionConfig::new().build());
-    check("Adafactor", AdafactorConfig::new().build());
-    check("Adan", AdanConfig::new().build());
+    check("Lion", LionConfig::new());
+    check("Adafactor", AdafactorConfig::new());
+    check("Adan", AdanConfig::new());
 }
 
 /// What the optimizer's record weighs.
@@ -276,12 +291,13 @@ fn groups_have_their_own_optimizer_and_their_moments_are_dropped_as_well() {
         .with_sampling_period(2)
         .with_active_layers(LAYERS);
     let model = net(&device());
-    let mut plain =
-        ModuleOptimizer::from(MuonConfig::new().build()).with_group(bias.clone(), adamw(), None);
-    let (lisa, mut ours) = config
-        .init(MuonConfig::new().build(), model.clone())
-        .unwrap();
-    let mut lisa = lisa.with_group(bias.clone(), adamw(), None);
+    let mut plain = ModuleOptimizer::from(MuonConfig::new().build()).with_group(
+        bias.clone(),
+        adamw().build(),
+        None,
+    );
+    let (lisa, mut ours) = config.init(MuonConfig::new(), model.clone()).unwrap();
+    let mut lisa = lisa.with_group(bias.clone(), adamw());
     let mut theirs = model.clone();
     for step in 0..6 {
         let (a, b) = (ours.grads(step), theirs.grads(step));
@@ -291,11 +307,34 @@ fn groups_have_their_own_optimizer_and_their_moments_are_dropped_as_well() {
     assert_eq!(ours.bits(), theirs.bits());
 
     let config = config.with_active_layers(2);
-    let (lisa, model) = config.init(MuonConfig::new().build(), model).unwrap();
-    let mut lisa = lisa.with_group(bias, adamw(), None);
+    let (lisa, model) = config.init(MuonConfig::new(), model).unwrap();
+    let mut lisa = lisa.with_group(bias, adamw());
     let _ = train(&mut lisa, model, 0..41);
     // Muon: one tensor each for embed, head and two weights; AdamW: two for each of two biases.
     assert_eq!(moments(&lisa), 2 + 2 + 2 * 2);
+}
+
+#[test]
+fn clipping_that_is_set_on_burns_config_is_kept() {
+    let norm = GradientClippingConfig::Norm(0.01);
+    let clipped = || adamw().with_grad_clipping(Some(norm.clone()));
+    let config = LisaConfig::new().with_active_layers(LAYERS);
+    let model = net(&device());
+    let steps = |mut optimizer: ModuleOptimizer| {
+        (0..3).fold(model.clone(), |model, step| {
+            let grads = model.grads(step);
+            optimizer.step(0.1, model, grads)
+        })
+    };
+    let (mut lisa, ours) = config.init(clipped(), model.clone()).unwrap();
+    let ours = train_at(&mut lisa, ours, 0..3, 0.1);
+    assert_eq!(ours.bits(), steps(clipped().init()).bits());
+    assert_ne!(ours.bits(), steps(adamw().init()).bits());
+    // A group has the clipping of its own config.
+    let (lisa, ours) = config.init(adamw(), model.clone()).unwrap();
+    let mut lisa = lisa.with_group(ParamGroup::all(), clipped());
+    let ours = train_at(&mut lisa, ours, 0..3, 0.1);
+    assert_eq!(ours.bits(), steps(clipped().init()).bits());
 }
 
 #[test]
@@ -314,7 +353,7 @@ fn learning_rates_by_group_and_clipping_by_tensor_are_burns() {
     let clipping = GradientClipping::Norm(0.01);
     let config = LisaConfig::new().with_active_layers(LAYERS);
     let model = net(&device());
-    let mut plain = ModuleOptimizer::from(adamw()).with_grad_clipping(clipping.clone());
+    let mut plain = adamw().init().with_grad_clipping(clipping.clone());
     let (lisa, mut ours) = config.init(adamw(), model.clone()).unwrap();
     let mut lisa = lisa.with_grad_clipping(clipping);
     let mut theirs = model;
@@ -331,9 +370,13 @@ fn the_global_norm_is_taken_over_all_that_trains() {
     let config = LisaConfig::new()
         .with_max_grad_norm(Some(0.125))
         .with_active_layers(1);
-    let sgd = SgdConfig::new().build();
+    let sgd = SgdConfig::new();
     let policy = Fixed(&[&[3]]);
-    let (mut lisa, model) = config.init_with(policy, sgd, net(&device())).unwrap();
+    let (mut lisa, model) = config
+        .clone()
+        .with_policy(PolicyConfig::custom(policy))
+        .init(sgd, net(&device()))
+        .unwrap();
     let before = model.clone();
     let grads = model.grads(0);
     let squares = |t: Tensor<2>| t.square().sum().into_scalar::<f32>();
@@ -376,7 +419,11 @@ fn the_global_norm_is_taken_over_all_that_trains() {
 fn an_accumulator_that_crosses_a_draw_never_updates_a_frozen_layer() {
     let config = LisaConfig::new().with_sampling_period(1);
     let policy = Fixed(&[&[0, 1], &[4, 5]]);
-    let (mut lisa, model) = config.init_with(policy, adamw(), net(&device())).unwrap();
+    let (mut lisa, model) = config
+        .clone()
+        .with_policy(PolicyConfig::custom(policy))
+        .init(adamw(), net(&device()))
+        .unwrap();
     let mut accumulator = GradientsAccumulator::new();
     accumulator.accumulate(&model, model.grads(0));
     let grads = model.grads(1);
@@ -496,7 +543,8 @@ fn every_refusal_says_what_was_found() {
     assert!(plain.to_string().contains("autodiff"), "{plain}");
 
     let bad = config()
-        .init_with(Fixed(&[&[9]]), adamw(), net(&device()))
+        .with_policy(PolicyConfig::custom(Fixed(&[&[9]])))
+        .init(adamw(), net(&device()))
         .map(|_| ())
         .unwrap_err();
     assert!(bad.to_string().contains("drew layer 9 of 6"), "{bad}");
@@ -506,9 +554,31 @@ fn every_refusal_says_what_was_found() {
 fn a_policy_that_goes_wrong_later_keeps_the_layers_of_the_period_before() {
     let config = LisaConfig::new().with_sampling_period(1);
     let policy = Fixed(&[&[1], &[77]]);
-    let (mut lisa, model) = config.init_with(policy, adamw(), net(&device())).unwrap();
-    let _ = train(&mut lisa, model, 0..1);
+    let (mut lisa, model) = config
+        .clone()
+        .with_policy(PolicyConfig::custom(policy))
+        .init(adamw(), net(&device()))
+        .unwrap();
+    let before = model.clone();
+    let grads = model.grads(0);
+    let error = lisa.try_step(0.05, model, grads).unwrap_err();
+    let message = error.error().message();
+    assert!(
+        message.contains("the update of step 1 was applied"),
+        "{message}"
+    );
+    assert!(
+        message.contains("drew layer 77 of 6 in period 1"),
+        "{message}"
+    );
+    assert!(error.is_updated());
+    let model = error.into_model();
+    assert!(changed(&before, &model).contains("layers.1.weight"));
+    // The run goes on with the layers of the period before.
     assert_eq!(lisa.active_layers(), [1]);
+    assert!(model.layers[1].weight.is_require_grad());
+    assert!(!model.layers[2].weight.is_require_grad());
+    assert_eq!(lisa.steps(), 1);
 }
 
 fn to_half(device: &Device) -> Net {
@@ -535,13 +605,17 @@ fn resumes_in(steps: usize, config: &LisaConfig, make: fn(&Device) -> Net, at: u
     let fresh = second.load(&path, fresh).unwrap();
     assert_eq!(second.active_layers(), first.active_layers());
     // What waits on the host for a layer just drawn may be on the device already.
-    let held = |l: &Lisa| l.moments_bytes() + l.master_bytes() + l.offloaded_bytes();
+    let held =
+        |l: &Lisa| l.memory().optimizer_state + l.memory().master_weights + l.memory().offloaded;
     assert_eq!(held(&second), held(&first));
     let resumed = train(&mut second, fresh, at..steps);
     let policy = second.describe().policy;
     assert_eq!(resumed.bits(), straight.bits(), "{policy} resumed at {at}");
     assert_eq!(second.scores(), lisa.scores(), "{policy} resumed at {at}");
-    assert_eq!(second.moments_bytes(), lisa.moments_bytes());
+    assert_eq!(
+        second.memory().optimizer_state,
+        lisa.memory().optimizer_state
+    );
 }
 
 /// New ParamIds, the same weights: what loading a checkpoint gives.
@@ -600,7 +674,10 @@ fn a_model_that_was_loaded_anew_is_followed_by_its_paths() {
         let fresh = second.load(&record, fresh).unwrap();
         let resumed = train(&mut second, fresh, 6..12);
         assert_eq!(resumed.bits(), expected.bits());
-        assert_eq!(second.moments_bytes(), straight.moments_bytes());
+        assert_eq!(
+            second.memory().optimizer_state,
+            straight.memory().optimizer_state
+        );
 
         // In the middle of a run, with no word to the optimizer: a model that requires all
         // gradients has only the drawn layers' applied, and its mask from then on.
@@ -610,7 +687,10 @@ fn a_model_that_was_loaded_anew_is_followed_by_its_paths() {
         assert_eq!(model.layers.iter().filter(|l| requires(l)).count(), 2);
         let followed = train(&mut lisa, model, 7..12);
         assert_eq!(followed.bits(), expected.bits());
-        assert_eq!(lisa.moments_bytes(), straight.moments_bytes());
+        assert_eq!(
+            lisa.memory().optimizer_state,
+            straight.memory().optimizer_state
+        );
     }
 }
 
@@ -728,7 +808,7 @@ fn half_precision_trains_through_masters_and_without_them_does_not_move() {
             let grads = model.grads(0);
             model = lisa.step(1e-5, model, grads);
         }
-        assert_eq!(lisa.master_bytes() > 0, masters && half_precision);
+        assert_eq!(lisa.memory().master_weights > 0, masters && half_precision);
         first - model.loss(0).into_scalar::<f32>()
     };
     let exact = run(true, false);
@@ -751,8 +831,11 @@ fn half_precision_moments_are_f32_with_masters_only() {
         let (mut lisa, model) = config.init(adamw(), half(net(&device()))).unwrap();
         let model = train(&mut lisa, model, 0..2);
         let trained = (2 * WIDTH * WIDTH + WIDTH * WIDTH + WIDTH) as u64;
-        assert_eq!(lisa.moments_bytes(), 2 * bytes * trained);
-        assert_eq!(lisa.master_bytes(), if masters { 4 * trained } else { 0 });
+        assert_eq!(lisa.memory().optimizer_state, 2 * bytes * trained);
+        assert_eq!(
+            lisa.memory().master_weights,
+            if masters { 4 * trained } else { 0 }
+        );
         assert_eq!(model.head.weight.val().dtype(), DType::BF16);
     }
 }
@@ -762,11 +845,13 @@ fn dropped_masters_are_taken_anew_from_the_weights() {
     let config = LisaConfig::new().with_sampling_period(1);
     let policy = Fixed(&[&[0], &[1]]);
     let (mut lisa, model) = config
-        .init_with(policy, adamw(), half(net(&device())))
+        .clone()
+        .with_policy(PolicyConfig::custom(policy))
+        .init(adamw(), half(net(&device())))
         .unwrap();
     let _ = train(&mut lisa, model, 0..9);
     // Only what trains next and was stepped before holds a master: embed and head.
-    assert_eq!(lisa.master_bytes(), 4 * (2 * WIDTH * WIDTH) as u64);
+    assert_eq!(lisa.memory().master_weights, 4 * (2 * WIDTH * WIDTH) as u64);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use super::*;
 use crate::PolicyConfig;
 use burn::module::ParamGroup;
 use burn::nn::{Linear, LinearConfig};
+use burn::tensor::Device;
 
 #[derive(Module, Debug)]
 struct Net {
@@ -36,10 +37,15 @@ fn net() -> Net {
     }
 }
 
+/// A plan for one row of four tokens.
+fn lisa<M: Footprint>(model: &M, config: &LisaConfig) -> Result<MemoryPlan, LisaError> {
+    MemoryPlan::lisa(model, config, &Workload::new(model, 1, 4))
+}
+
 #[test]
 fn the_parts_are_those_of_the_parameters() {
     let net = net();
-    let plan = |config: &LisaConfig| plan(&net, config, 1, 4).unwrap();
+    let plan = |config: &LisaConfig| lisa(&net, config).unwrap();
     let found = plan(&LisaConfig::new());
     assert_eq!(found.weights, 10 * 1024 * 4);
     assert_eq!(found.gradients, 4 * 1024 * 4);
@@ -68,7 +74,7 @@ fn the_parts_are_those_of_the_parameters() {
 #[test]
 fn what_a_run_would_refuse_has_no_plan() {
     let net = net();
-    let refused = |config: LisaConfig| plan(&net, &config, 1, 4).unwrap_err().message().to_owned();
+    let refused = |config: LisaConfig| lisa(&net, &config).unwrap_err().message().to_owned();
     let none = LisaConfig::new().with_active_layers(0);
     assert!(refused(none).contains("active_layers is 0"));
     let many = LisaConfig::new().with_active_layers(9);
@@ -84,7 +90,7 @@ fn half_precision_has_masters_unless_they_are_turned_off() {
     let net = net();
     let plan = |masters| {
         let config = LisaConfig::new().with_master_weights(masters);
-        let run = Planned {
+        let run = Workload {
             batch: 1,
             sequence: 4,
             dtype: FloatDType::BF16,
@@ -92,7 +98,7 @@ fn half_precision_has_masters_unless_they_are_turned_off() {
             lowest_active: 0,
             recompute: Recompute::new(),
         };
-        plan_for(&net, &config, run).unwrap()
+        MemoryPlan::lisa(&net, &config, &run).unwrap()
     };
     let (with, without) = (plan(true), plan(false));
     assert_eq!(with.weights, 10 * 1024 * 2);
@@ -106,7 +112,7 @@ fn what_lies_below_the_lowest_layer_keeps_nothing_where_embeddings_are_frozen() 
     let kept = |frozen: &[&str], lowest_active| {
         let group = ParamGroup::from_any_predicates(frozen.to_vec());
         let config = LisaConfig::new().with_frozen((!frozen.is_empty()).then_some(group));
-        let run = Planned {
+        let run = Workload {
             batch: 1,
             sequence: 4,
             dtype: FloatDType::F32,
@@ -114,7 +120,7 @@ fn what_lies_below_the_lowest_layer_keeps_nothing_where_embeddings_are_frozen() 
             lowest_active,
             recompute: Recompute::new(),
         };
-        let plan = plan_for(&net, &config, run).unwrap();
+        let plan = MemoryPlan::lisa(&net, &config, &run).unwrap();
         (plan.activations, plan.peak_recomputed)
     };
     let hidden = 4 * 32 * 4;
@@ -151,15 +157,15 @@ impl Footprint for Tied {
 #[test]
 fn the_gradient_of_a_tied_head_waits_for_the_embeddings() {
     let config = LisaConfig::new();
-    let own = plan(&net(), &config, 1, 4).unwrap();
-    let tied = plan(&Tied { net: net() }, &config, 1, 4).unwrap();
+    let own = lisa(&net(), &config).unwrap();
+    let tied = lisa(&Tied { net: net() }, &config).unwrap();
     assert_eq!(tied.peak, own.peak + 1024 * 4);
     assert_eq!(tied.gradients, own.gradients);
 }
 
 #[test]
 fn lora_keeps_what_its_products_take_and_not_what_norms_do() {
-    let run = Planned {
+    let run = Workload {
         batch: 1,
         sequence: 4,
         dtype: FloatDType::F32,
@@ -168,10 +174,10 @@ fn lora_keeps_what_its_products_take_and_not_what_norms_do() {
         recompute: Recompute::new(),
     };
     let hidden = 4 * 32 * 4;
-    let side = plan_lora(&net(), 2, false, run).unwrap();
+    let side = MemoryPlan::lora(&net(), 2, false, &run).unwrap();
     assert_eq!(side.activations, 8 * (2 * hidden - hidden / 4) + hidden);
     assert_eq!(side.gradients, 8 * 2 * (32 + 32) * 4);
-    let merged = plan_lora(&net(), 2, true, run).unwrap();
+    let merged = MemoryPlan::lora(&net(), 2, true, &run).unwrap();
     assert_eq!(merged.activations, side.activations + 8 * 1024 * 4);
 }
 
@@ -197,7 +203,7 @@ impl Footprint for Blocks {
 
 #[test]
 fn parts_of_layers_a_budget_and_fixed_layers_are_planned_as_they_are_drawn() {
-    use crate::BudgetConfig;
+    use crate::policy::Budget;
     let device = Device::flex().autodiff();
     let linear = |n| LinearConfig::new(32, n).with_bias(false).init(&device);
     // Halves of 1024 and 2048 numbers, four times, and 1024 that always train.
@@ -212,7 +218,7 @@ fn parts_of_layers_a_budget_and_fixed_layers_are_planned_as_they_are_drawn() {
     };
     let split = LisaConfig::new().with_split(vec!["attn".into()]);
     let hidden = 4 * 32 * 4;
-    let plan = |config: &LisaConfig| plan(&net, config, 1, 4).unwrap();
+    let plan = |config: &LisaConfig| lisa(&net, config).unwrap();
     // Two halves: the larger ones, of two layers.
     let two = plan(&split);
     assert_eq!(two.gradients, (1024 + 2 * 2048) * 4);
@@ -237,7 +243,7 @@ fn parts_of_layers_a_budget_and_fixed_layers_are_planned_as_they_are_drawn() {
     assert_eq!(whole.host, 3 * 3072 * 4);
 
     // A quarter of 12288 numbers: one large and one small half, or three small ones.
-    let budget = PolicyConfig::Budget(BudgetConfig::new());
+    let budget = PolicyConfig::Budget(Budget::new());
     let budget = plan(&split.clone().with_policy(budget));
     assert_eq!(budget.gradients, (1024 + 3072) * 4);
     assert_eq!(budget.activations, (3 * 3 + 1 + 1) * hidden);
@@ -265,7 +271,7 @@ impl Footprint for InPieces {
 fn in_pieces_few_states_and_one_piece_are_held() {
     let frozen = Some(ParamGroup::from_any_predicates(vec!["embed", "head"]));
     let config = LisaConfig::new().with_frozen(frozen);
-    let run = |recompute| Planned {
+    let run = |recompute| Workload {
         batch: 1,
         sequence: 256,
         dtype: FloatDType::F32,
@@ -274,7 +280,7 @@ fn in_pieces_few_states_and_one_piece_are_held() {
         recompute,
     };
     let peak = |net: &InPieces, recompute| {
-        let plan = plan_for(net, &config, run(recompute)).unwrap();
+        let plan = MemoryPlan::lisa(net, &config, &run(recompute)).unwrap();
         plan.peak_recomputed
     };
     let net = InPieces { net: net() };

@@ -16,7 +16,7 @@ const REDRAWS: usize = 64;
 /// # Example
 ///
 /// ```
-/// use lisa::{Bernoulli, Draw, SamplingPolicy};
+/// use lisa::policy::{Bernoulli, Draw, SamplingPolicy};
 ///
 /// let policy = Bernoulli::new(vec![1.0, 0.5, 0.0]);
 /// let layers = policy.draw(&Draw::new(42, 0, 3, 1));

@@ -8,38 +8,6 @@ use crate::{ErrorKind, LisaError};
 /// No weight is more than e^5 times another's, as in MISA.
 const LARGEST_EXPONENT: f64 = 5.0;
 
-/// Settings of [`Budget`].
-///
-/// # Example
-///
-/// ```
-/// use lisa::{Budget, BudgetConfig, Draw, SamplingPolicy, Scores};
-///
-/// // Three small layers and a large one.
-/// let draw = Draw::new(42, 0, 4, 1).with_scores(Scores::new([10, 10, 10, 30]));
-/// let half = Budget::new(BudgetConfig::new().with_share(0.5));
-/// assert_eq!(half.name(), "budget(share 0.5, eta 1, decay 0.5)");
-/// half.validate(&draw)?;
-/// // The large one came first, and the half is full.
-/// assert_eq!(half.draw(&draw), [3]);
-///
-/// let third = Budget::new(BudgetConfig::new().with_share(1.0 / 3.0));
-/// assert!(third.validate(&draw).is_err_and(|e| e.message().contains("give at least 0.5000")));
-/// # Ok::<(), lisa::LisaError>(())
-/// ```
-#[derive(Config, Debug, PartialEq)]
-pub struct BudgetConfig {
-    /// The share of the parameters of all layers that may train together, in (0, 1].
-    #[config(default = 0.25)]
-    pub share: f64,
-    /// How much a large gradient counts; 0: not at all. Scores have a mean of 1.
-    #[config(default = 1.0)]
-    pub eta: f64,
-    /// How much of a layer's score a new period leaves, in [0, 1).
-    #[config(default = 0.5)]
-    pub decay: f64,
-}
-
 /// Draws layers until a share of the parameters is active, the likelier the larger their gradients
 /// were, as MISA (module-wise importance sampling) does.
 ///
@@ -59,35 +27,35 @@ pub struct BudgetConfig {
 /// # Example
 ///
 /// ```
-/// use lisa::{Budget, BudgetConfig, Draw, SamplingPolicy, Scores};
+/// use lisa::policy::{Budget, Draw, SamplingPolicy, Scores};
 ///
 /// // Attention and feed-forward halves of three layers.
 /// let scores = Scores::new([40, 80, 40, 80, 40, 80]);
-/// let policy = Budget::new(BudgetConfig::new().with_share(0.5));
+/// let policy = Budget::new().with_share(0.5);
 /// let layers = policy.draw(&Draw::new(42, 0, 6, 1).with_scores(scores.clone()));
 /// let active: u64 = layers.iter().map(|&layer| scores.get(layer).parameters).sum();
 /// assert!(active <= 180 && active >= 160);
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Config, Debug, PartialEq)]
 pub struct Budget {
-    config: BudgetConfig,
-}
-
-impl Budget {
-    /// A policy with these settings.
-    #[must_use]
-    pub fn new(config: BudgetConfig) -> Self {
-        Self { config }
-    }
+    /// The share of the parameters of all layers that may train together, in (0, 1].
+    #[config(default = 0.25)]
+    pub share: f64,
+    /// How much a large gradient counts; 0: not at all. Scores have a mean of 1.
+    #[config(default = 1.0)]
+    pub eta: f64,
+    /// How much of a layer's score a new period leaves, in [0, 1).
+    #[config(default = 0.5)]
+    pub decay: f64,
 }
 
 impl Default for Budget {
     fn default() -> Self {
-        Self::new(BudgetConfig::new())
+        Self::new()
     }
 }
 
-impl BudgetConfig {
+impl Budget {
     /// How many parameters may train together, of so many.
     pub(crate) fn room(&self, parameters: u64) -> u64 {
         // A share that means a whole number must not lose one to rounding.
@@ -97,13 +65,13 @@ impl BudgetConfig {
 
 impl SamplingPolicy for Budget {
     fn name(&self) -> String {
-        let BudgetConfig { share, eta, decay } = self.config;
+        let Self { share, eta, decay } = *self;
         format!("budget(share {share}, eta {eta}, decay {decay})")
     }
 
     fn draw(&self, draw: &Draw) -> Vec<usize> {
         let mut rng = draw.rng();
-        let mut room = self.config.room(draw.scores.parameters());
+        let mut room = self.room(draw.scores.parameters());
         let mut drawn = Vec::new();
         let mut take = |layer: usize| {
             let size = draw.scores.get(layer).parameters;
@@ -116,7 +84,7 @@ impl SamplingPolicy for Budget {
         for i in rng.shuffle(fresh.len()) {
             take(fresh[i]);
         }
-        let weight = |g: f64| libm::exp((self.config.eta * g).min(LARGEST_EXPONENT));
+        let weight = |g: f64| libm::exp((self.eta * g).min(LARGEST_EXPONENT));
         let mut left: Vec<(usize, f64)> = draw
             .scores
             .relative()
@@ -143,13 +111,13 @@ impl SamplingPolicy for Budget {
     fn observes(&self) -> Option<Observation> {
         Some(Observation {
             statistic: Statistic::MeanSquare,
-            decay: self.config.decay,
+            decay: self.decay,
         })
     }
 
     /// Refuses settings out of range, and a share that has no room for one of the layers.
     fn validate(&self, draw: &Draw) -> Result<(), LisaError> {
-        let BudgetConfig { share, eta, decay } = self.config;
+        let Self { share, eta, decay } = *self;
         let refuse = |message: String| Err(LisaError::new(ErrorKind::Policy, message));
         if !(share > 0.0 && share <= 1.0) {
             return refuse(format!(
@@ -169,7 +137,7 @@ impl SamplingPolicy for Budget {
         let all = draw.scores.parameters();
         let sizes = draw.scores.iter().map(|layer| layer.parameters);
         match sizes.enumerate().max_by_key(|(_, size)| *size) {
-            Some((layer, size)) if size > self.config.room(all) => refuse(format!(
+            Some((layer, size)) if size > self.room(all) => refuse(format!(
                 "layer {layer} has {size} of {all} parameters and a share of {share} has no room \
                  for it, so it would never train; give at least {:.4}, or split the layers",
                 (size as f64 / all as f64 * 1e4).ceil() / 1e4
@@ -182,7 +150,7 @@ impl SamplingPolicy for Budget {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Scores;
+    use crate::policy::Scores;
 
     /// Halves of 40 and 80 numbers that all trained once.
     fn halves(layers: usize) -> Scores {
@@ -211,7 +179,7 @@ mod tests {
     #[test]
     fn the_share_is_never_exceeded_and_has_no_room_left() {
         for share in [0.25, 0.3, 0.5, 0.99, 1.0] {
-            let policy = Budget::new(BudgetConfig::new().with_share(share));
+            let policy = Budget::new().with_share(share);
             let scores = halves(4);
             for period in 0..500 {
                 let draw = Draw::new(1, period, 8, 1).with_scores(scores.clone());
@@ -233,7 +201,7 @@ mod tests {
         for layer in 0..4 {
             scores.observe(layer, 9.0, 0.5);
         }
-        let policy = Budget::new(BudgetConfig::new().with_share(0.5));
+        let policy = Budget::new().with_share(0.5);
         for period in 1..50 {
             let layers = policy.draw(&Draw::new(1, period, 6, 1).with_scores(scores.clone()));
             assert!(layers.len() == 3 && layers.contains(&4) && layers.contains(&5));
@@ -248,7 +216,7 @@ mod tests {
             scores.close(0, &[layer]);
             scores.observe(layer, g, 0.5);
         }
-        let policy = Budget::new(BudgetConfig::new().with_eta(3.0));
+        let policy = Budget::new().with_eta(3.0);
         let e = [0.5, 1.0, 1.5, 5.0f64].map(f64::exp);
         let sum: f64 = e.iter().sum();
         let mut counts = [0usize; 4];
@@ -270,12 +238,12 @@ mod tests {
 
     #[test]
     fn settings_out_of_range_are_refused() {
-        let message = |config: BudgetConfig| {
+        let message = |policy: Budget| {
             let draw = Draw::new(0, 0, 4, 1).with_scores(Scores::new([10, 10, 10, 30]));
-            let refused = Budget::new(config).validate(&draw);
+            let refused = policy.validate(&draw);
             refused.unwrap_err().to_string()
         };
-        let config = BudgetConfig::new;
+        let config = Budget::new;
         assert!(message(config().with_share(0.0)).contains("share of budget is 0"));
         assert!(message(config().with_share(1.1)).contains("share of budget is 1.1"));
         assert!(message(config().with_eta(-1.0)).contains("eta of budget is -1"));

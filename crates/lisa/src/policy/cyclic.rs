@@ -9,7 +9,7 @@ use super::{Draw, DrawRng, SamplingPolicy};
 /// # Example
 ///
 /// ```
-/// use lisa::{Cyclic, CyclicOrder, Draw, SamplingPolicy};
+/// use lisa::policy::{Cyclic, CyclicOrder, Draw, SamplingPolicy};
 ///
 /// let sweep = |order| -> Vec<Vec<usize>> {
 ///     (0..3).map(|period| Cyclic::new(order).draw(&Draw::new(42, period, 5, 2))).collect()
@@ -40,7 +40,7 @@ pub enum CyclicOrder {
 /// # Example
 ///
 /// ```
-/// use lisa::{Cyclic, CyclicOrder, Draw, SamplingPolicy};
+/// use lisa::policy::{Cyclic, CyclicOrder, Draw, SamplingPolicy};
 ///
 /// let policy = Cyclic::new(CyclicOrder::Descending);
 /// let draws: Vec<_> = (0..4).map(|period| policy.draw(&Draw::new(0, period, 5, 2))).collect();

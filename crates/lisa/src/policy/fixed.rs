@@ -10,7 +10,7 @@ use crate::{ErrorKind, LisaError};
 /// # Example
 ///
 /// ```
-/// use lisa::{Draw, Fixed, SamplingPolicy};
+/// use lisa::policy::{Draw, Fixed, SamplingPolicy};
 ///
 /// let last_two = Fixed::new(vec![14, 15]);
 /// assert_eq!(last_two.draw(&Draw::new(0, 7, 16, 2)), [14, 15]);

@@ -5,44 +5,6 @@ use burn::config::Config;
 use super::{Draw, Observation, SamplingPolicy, Statistic, systematic};
 use crate::{ErrorKind, LisaError};
 
-/// Settings of [`Gradient`].
-///
-/// # Example
-///
-/// ```
-/// # use lisa::Scores;
-/// use lisa::{Draw, Gradient, GradientConfig, SamplingPolicy};
-///
-/// # let mut scores = Scores::new([100; 3]);
-/// # scores.close(0, &[0, 1, 2]);
-/// # for (layer, score) in [(0, 0.1), (1, 0.2), (2, 0.6)] {
-/// #     scores.observe(layer, score, 0.5);
-/// # }
-/// // Three layers with scores of 0.1, 0.2 and 0.6.
-/// let draws = (1..101).map(|period| Draw::new(42, period, 3, 1).with_scores(scores.clone()));
-/// let of_the_last = |config: GradientConfig| {
-///     let policy = Gradient::new(config);
-///     draws.clone().filter(|draw| policy.draw(draw) == [2]).count()
-/// };
-/// let config = GradientConfig::new().with_temperature(0.01).with_floor(0.0);
-/// assert_eq!(of_the_last(config.clone()), 100);
-/// assert_eq!(of_the_last(config.with_floor(1.0)), 34);
-/// ```
-#[derive(Config, Debug, PartialEq)]
-pub struct GradientConfig {
-    /// Divides the scores before the softmax: near 0 the layers with the largest gradients are
-    /// drawn almost always, at a large one all equally often. Scores have a mean of 1.
-    #[config(default = 1.0)]
-    pub temperature: f64,
-    /// The share of the weight that all layers get equally, in [0, 1]: with a share above 0 each
-    /// keeps a chance.
-    #[config(default = 0.1)]
-    pub floor: f64,
-    /// How much of a layer's score a new period leaves, in [0, 1).
-    #[config(default = 0.5)]
-    pub decay: f64,
-}
-
 /// Draws exactly `active_layers` layers by the size of their gradients, as GRASS does
 /// (arXiv 2604.07808).
 ///
@@ -61,9 +23,9 @@ pub struct GradientConfig {
 /// # Example
 ///
 /// ```
-/// use lisa::{Draw, Gradient, GradientConfig, SamplingPolicy, Scores};
+/// use lisa::policy::{Draw, Gradient, SamplingPolicy, Scores};
 ///
-/// let policy = Gradient::new(GradientConfig::new().with_temperature(0.1));
+/// let policy = Gradient::new().with_temperature(0.1);
 /// let mut scores = Scores::new([100; 4]);
 /// scores.close(0, &[0, 1, 2]);
 /// for (layer, score) in [(0, 0.1), (1, 0.1), (2, 0.4)] {
@@ -73,44 +35,48 @@ pub struct GradientConfig {
 /// // The one that never trained, and the one with the largest gradients.
 /// assert_eq!(policy.draw(&draw), [2, 3]);
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Config, Debug, PartialEq)]
 pub struct Gradient {
-    config: GradientConfig,
+    /// Divides the scores before the softmax: near 0 the layers with the largest gradients are
+    /// drawn almost always, at a large one all equally often. Scores have a mean of 1.
+    #[config(default = 1.0)]
+    pub temperature: f64,
+    /// The share of the weight that all layers get equally, in [0, 1]: with a share above 0 each
+    /// keeps a chance.
+    #[config(default = 0.1)]
+    pub floor: f64,
+    /// How much of a layer's score a new period leaves, in [0, 1).
+    #[config(default = 0.5)]
+    pub decay: f64,
 }
 
 impl Gradient {
-    /// A policy with these settings.
-    #[must_use]
-    pub fn new(config: GradientConfig) -> Self {
-        Self { config }
-    }
-
     /// The weight of each layer; they sum to 1.
     fn weights(&self, draw: &Draw) -> Vec<f64> {
         let scores = draw.scores.relative();
         let largest = scores.iter().copied().fold(f64::MIN, f64::max);
-        let exponent = |m: f64| (m - largest) / self.config.temperature;
+        let exponent = |m: f64| (m - largest) / self.temperature;
         let weights: Vec<f64> = scores.iter().map(|&m| libm::exp(exponent(m))).collect();
         let sum: f64 = weights.iter().sum();
-        let equal = self.config.floor / scores.len() as f64;
-        let of = |w: f64| (1.0 - self.config.floor) * w / sum + equal;
+        let equal = self.floor / scores.len() as f64;
+        let of = |w: f64| (1.0 - self.floor) * w / sum + equal;
         weights.into_iter().map(of).collect()
     }
 }
 
 impl Default for Gradient {
     fn default() -> Self {
-        Self::new(GradientConfig::new())
+        Self::new()
     }
 }
 
 impl SamplingPolicy for Gradient {
     fn name(&self) -> String {
-        let GradientConfig {
+        let Self {
             temperature,
             floor,
             decay,
-        } = self.config;
+        } = *self;
         format!("gradient(temperature {temperature}, floor {floor}, decay {decay})")
     }
 
@@ -134,17 +100,17 @@ impl SamplingPolicy for Gradient {
     fn observes(&self) -> Option<Observation> {
         Some(Observation {
             statistic: Statistic::RootMeanSquare,
-            decay: self.config.decay,
+            decay: self.decay,
         })
     }
 
     /// Refuses settings out of range.
     fn validate(&self, _draw: &Draw) -> Result<(), LisaError> {
-        let GradientConfig {
+        let Self {
             temperature,
             floor,
             decay,
-        } = self.config;
+        } = *self;
         let refuse = |message: String| Err(LisaError::new(ErrorKind::Policy, message));
         if !(temperature > 0.0 && temperature.is_finite()) {
             return refuse(format!(
@@ -168,7 +134,7 @@ impl SamplingPolicy for Gradient {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Scores;
+    use crate::policy::Scores;
 
     /// Scores of layers that all trained once.
     fn scored(scores: &[f32]) -> Scores {
@@ -218,7 +184,7 @@ mod tests {
 
     #[test]
     fn frequencies_are_those_of_the_softmax_and_the_floor() {
-        let policy = Gradient::new(GradientConfig::new().with_temperature(0.5).with_floor(0.2));
+        let policy = Gradient::new().with_temperature(0.5).with_floor(0.2);
         let scores = scored(&[1.0, 1.0, 2.0, 4.0]);
         let draw = |period| Draw::new(5, period, 4, 1).with_scores(scores.clone());
         // Relative scores 0.5, 0.5, 1, 2; exponents 1, 1, 2, 4.
@@ -242,11 +208,11 @@ mod tests {
 
     #[test]
     fn settings_out_of_range_are_refused() {
-        let message = |config: GradientConfig| {
-            let refused = Gradient::new(config).validate(&Draw::new(0, 0, 4, 1));
+        let message = |policy: Gradient| {
+            let refused = policy.validate(&Draw::new(0, 0, 4, 1));
             refused.unwrap_err().to_string()
         };
-        let config = GradientConfig::new;
+        let config = Gradient::new;
         assert!(message(config().with_temperature(0.0)).contains("temperature of gradient is 0"));
         assert!(message(config().with_floor(1.5)).contains("floor of gradient is 1.5"));
         assert!(message(config().with_decay(1.0)).contains("decay of gradient is 1"));

@@ -7,6 +7,7 @@
 
 mod bernoulli;
 mod budget;
+mod config;
 mod cyclic;
 mod fixed;
 mod gradient;
@@ -20,10 +21,11 @@ use std::fmt::Debug;
 
 use crate::LisaError;
 pub use bernoulli::Bernoulli;
-pub use budget::{Budget, BudgetConfig};
+pub use budget::Budget;
+pub use config::{Custom, PolicyConfig};
 pub use cyclic::{Cyclic, CyclicOrder};
 pub use fixed::Fixed;
-pub use gradient::{Gradient, GradientConfig};
+pub use gradient::Gradient;
 pub use rng::DrawRng;
 pub use scores::{Observation, Score, Scores, Statistic};
 pub use uniform::Uniform;
@@ -34,7 +36,7 @@ pub use weighted::Weighted;
 /// # Example
 ///
 /// ```
-/// use lisa::{Bernoulli, Draw, SamplingPolicy, Uniform};
+/// use lisa::policy::{Bernoulli, Draw, SamplingPolicy, Uniform};
 ///
 /// let draw = Draw::new(42, 0, 16, 2);
 /// assert_eq!(Uniform.draw(&draw), Uniform.draw(&draw));
@@ -106,7 +108,8 @@ impl Draw {
 /// # Example: a policy of your own
 ///
 /// ```
-/// use lisa::{Draw, LisaError, SamplingPolicy};
+/// use lisa::policy::{Draw, SamplingPolicy};
+/// use lisa::LisaError;
 ///
 /// /// The last layers of the stack, always.
 /// #[derive(Debug)]
@@ -125,7 +128,7 @@ impl Draw {
 /// assert_eq!(Last.draw(&Draw::new(0, 7, 16, 2)), [14, 15]);
 /// ```
 ///
-/// Hand it to [`LisaConfig::init_with`](crate::LisaConfig::init_with).
+/// Use it by [`PolicyConfig::custom`].
 pub trait SamplingPolicy: Debug + Send + Sync + 'static {
     /// A name that tells this policy, with its parameters, from any other. A record is refused by
     /// a run whose policy has another name.
@@ -133,8 +136,8 @@ pub trait SamplingPolicy: Debug + Send + Sync + 'static {
 
     /// The layers of a period, counted from 0, in any order, each once.
     ///
-    /// Layers that do not exist are left out of the draw with an error in the log, and an empty
-    /// draw that is not allowed keeps the layers of the period before it.
+    /// A layer that does not exist, and an empty draw that is not [allowed](Draw::allow_empty), are
+    /// errors of the step that asks for the draw.
     fn draw(&self, draw: &Draw) -> Vec<usize>;
 
     /// What the policy wants to know of the gradients: it then finds their average in

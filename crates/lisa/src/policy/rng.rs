@@ -12,7 +12,7 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 /// # Example
 ///
 /// ```
-/// use lisa::{Draw, DrawRng};
+/// use lisa::policy::{Draw, DrawRng};
 ///
 /// // What a policy of one's own draws with.
 /// let draw = Draw::new(42, 1, 32, 2);

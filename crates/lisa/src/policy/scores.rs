@@ -5,7 +5,7 @@
 /// # Example
 ///
 /// ```
-/// use lisa::{Score, Scores};
+/// use lisa::policy::{Score, Scores};
 ///
 /// let mut scores = Scores::new([100, 100, 300]);
 /// scores.close(0, &[2]);
@@ -36,7 +36,7 @@ pub struct Score {
 /// # Example
 ///
 /// ```
-/// use lisa::Scores;
+/// use lisa::policy::Scores;
 ///
 /// let mut scores = Scores::new([100, 100, 300]);
 /// scores.close(0, &[1]);
@@ -147,7 +147,8 @@ impl Scores {
 /// # use burn::nn::{Linear, LinearConfig};
 /// # use burn::optim::{GradientsParams, SgdConfig};
 /// # use burn::tensor::Device;
-/// # use lisa::{Draw, LisaConfig, LisaError, Observation, SamplingPolicy, Statistic};
+/// # use lisa::policy::{Draw, Observation, SamplingPolicy, Statistic};
+/// # use lisa::{LisaConfig, LisaError};
 /// # #[derive(Module, Debug)]
 /// # struct Model { layers: Vec<Linear> }
 /// # fn score_after_a_step(policy: All) -> Result<Option<f32>, LisaError> {
@@ -155,7 +156,7 @@ impl Scores {
 /// #     let linear = || LinearConfig::new(2, 2).with_bias(false).init(&device);
 /// #     let model = Model { layers: vec![linear(), linear()] };
 /// #     let config = LisaConfig::new().with_sampling_period(1);
-/// #     let (mut lisa, model) = config.init_with(policy, SgdConfig::new().build(), model)?;
+/// #     let (mut lisa, model) = config.clone().with_policy(PolicyConfig::custom(policy)).init(SgdConfig::new(), model)?;
 /// #     let loss = model.layers[0].weight.val().sum() * 3.0;
 /// #     let grads = GradientsParams::from_grads(loss.backward(), &model);
 /// #     let _model = lisa.step(1e-3, model, grads);
@@ -196,7 +197,8 @@ pub enum Statistic {
 /// # use burn::nn::{Linear, LinearConfig};
 /// # use burn::optim::{GradientsParams, SgdConfig};
 /// # use burn::tensor::Device;
-/// # use lisa::{Draw, LisaConfig, Observation, SamplingPolicy, Statistic};
+/// # use lisa::policy::{Draw, Observation, SamplingPolicy, Statistic};
+/// # use lisa::LisaConfig;
 /// # #[derive(Module, Debug)]
 /// # struct Model { layers: Vec<Linear> }
 /// # #[derive(Debug)]
@@ -212,7 +214,7 @@ pub enum Statistic {
 /// # let linear = || LinearConfig::new(2, 2).with_bias(false).init(&device);
 /// # let mut model = Model { layers: vec![linear(), linear()] };
 /// # let config = LisaConfig::new().with_sampling_period(2);
-/// # let (mut lisa, start) = config.init_with(First, SgdConfig::new().build(), model)?;
+/// # let (mut lisa, start) = config.clone().with_policy(PolicyConfig::custom(First)).init(SgdConfig::new(), model)?;
 /// # model = start;
 /// // Two periods of two steps; the size of the gradient in each.
 /// for size in [1.0, 3.0, 6.0, 6.0] {

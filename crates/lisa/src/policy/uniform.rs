@@ -10,7 +10,7 @@ use super::{Draw, SamplingPolicy};
 /// # Example
 ///
 /// ```
-/// use lisa::{Draw, SamplingPolicy, Uniform};
+/// use lisa::policy::{Draw, SamplingPolicy, Uniform};
 ///
 /// let layers = Uniform.draw(&Draw::new(42, 0, 16, 2));
 /// assert_eq!(layers.len(), 2);

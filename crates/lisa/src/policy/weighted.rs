@@ -9,12 +9,12 @@ use crate::{ErrorKind, LisaError};
 /// and the rest is shared by the others in proportion. The draw itself is systematic sampling over
 /// a random order (Madow), which keeps these probabilities exactly: drawing layer after layer
 /// with `numpy.random.choice(p=..)` would not. A weight of 0 is never drawn. Weights may come from
-/// [`Importance::probabilities`](crate::Importance::probabilities), or by hand. State kept: none.
+/// [`Importance::probabilities`](crate::importance::Importance::probabilities), or by hand. State kept: none.
 ///
 /// # Example
 ///
 /// ```
-/// use lisa::{Draw, SamplingPolicy, Weighted};
+/// use lisa::policy::{Draw, SamplingPolicy, Weighted};
 ///
 /// let policy = Weighted::new(vec![3.0, 0.0, 1.0, 1.0, 1.0]);
 /// let draw = Draw::new(42, 0, 5, 2);

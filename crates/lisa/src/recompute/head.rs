@@ -25,7 +25,7 @@ type Backward = dyn FnOnce(f64) -> (Option<Gradients>, GradientsParams);
 /// # use burn::nn::Linear;
 /// # use burn::optim::GradientsParams;
 /// # use burn::tensor::{Device, Tensor};
-/// # use lisa::{HeadPass, LayeredModel, Recompute};
+/// # use lisa::recompute::{HeadPass, LayeredModel, Recompute};
 /// # #[derive(Module, Debug)]
 /// # struct Model { layers: Vec<Linear> }
 /// # impl LayeredModel for Model {

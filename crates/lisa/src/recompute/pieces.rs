@@ -28,7 +28,7 @@ use super::{LayeredModel, Pass, hand_over, trains};
 /// use burn::nn::Linear;
 /// use burn::tensor::Tensor;
 /// use burn::tensor::activation::relu;
-/// use lisa::Cuts;
+/// use lisa::recompute::Cuts;
 ///
 /// #[derive(Module, Debug)]
 /// struct Mlp {

@@ -7,7 +7,8 @@ use burn::nn::{Linear, LinearConfig};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
 
-use crate::{Cuts, FreezeMask, LayerMap, LayeredModel, Recompute};
+use crate::recompute::{Cuts, LayeredModel, Recompute};
+use crate::{FreezeMask, LayerMap};
 
 const WIDTH: usize = 4;
 

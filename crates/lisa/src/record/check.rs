@@ -13,8 +13,9 @@ use burn::optim::{ModuleOptimizer, OptimizerRecord};
 use burn::tensor::DType;
 use burn_pack::{Reader, Scalar, Tensor, Writer};
 
+use crate::LayerMap;
+use crate::layers::Parameter;
 use crate::optimizer::StateShapes;
-use crate::{LayerMap, Parameter};
 
 /// The most bytes of a record's metadata (paths and shapes), 64 MiB: hundreds of thousands of tensors.
 pub(super) const METADATA_BYTES: u32 = 64 << 20;

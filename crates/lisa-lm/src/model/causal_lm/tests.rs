@@ -337,7 +337,8 @@ fn models_move_between_threads() {
 /// Layer by layer as on one tape, whatever is frozen.
 #[test]
 fn recomputed_gradients_are_those_of_plain_autodiff() {
-    use lisa::{FreezeMask, LayerMap, Recompute};
+    use lisa::recompute::Recompute;
+    use lisa::{FreezeMask, LayerMap};
     let device = Device::default().autodiff();
     for name in ["llama", "gpt2", "llama_tied", "qwen3"] {
         let model = load(name, &device);

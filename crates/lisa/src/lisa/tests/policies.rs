@@ -1,12 +1,13 @@
 //! Every policy in whole runs: resume, scores, parts of layers.
 
 use super::*;
+use crate::policy::{Budget, Gradient};
+use crate::policy::{CyclicOrder, Scores};
 use crate::policy::{Observation, Statistic};
-use crate::{BudgetConfig, CyclicOrder, GradientConfig, Scores};
 
 /// Every policy of the crate, with whole layers and with parts.
 pub(super) fn table() -> Vec<(String, LisaConfig)> {
-    let budget = BudgetConfig::new().with_share(0.4);
+    let budget = Budget::new().with_share(0.4);
     let policies = [
         PolicyConfig::Uniform,
         PolicyConfig::Bernoulli(vec![0.0, 1.0, 0.5, 0.5, 0.25, 0.75]),
@@ -14,7 +15,7 @@ pub(super) fn table() -> Vec<(String, LisaConfig)> {
         PolicyConfig::Cyclic(CyclicOrder::Ascending),
         PolicyConfig::Cyclic(CyclicOrder::Descending),
         PolicyConfig::Cyclic(CyclicOrder::Reshuffled),
-        PolicyConfig::Gradient(GradientConfig::new()),
+        PolicyConfig::Gradient(Gradient::new()),
         PolicyConfig::Budget(budget.clone()),
         PolicyConfig::Fixed(vec![1, 4]),
     ];
@@ -30,7 +31,7 @@ pub(super) fn table() -> Vec<(String, LisaConfig)> {
         .collect();
     for policy in [
         PolicyConfig::Uniform,
-        PolicyConfig::Gradient(GradientConfig::new()),
+        PolicyConfig::Gradient(Gradient::new()),
         PolicyConfig::Budget(budget),
     ] {
         let name = format!("{} of parts", policy.build().name());
@@ -118,7 +119,11 @@ fn scores_are_means_of_the_gradients_before_scaling_and_clipping() {
             .with_max_grad_norm(Some(1e-3))
             .with_unbiased(true);
         let policy = Watching(WINDOWS, statistic);
-        let (mut lisa, mut model) = config.init_with(policy, adamw(), net(&device())).unwrap();
+        let (mut lisa, mut model) = config
+            .clone()
+            .with_policy(PolicyConfig::custom(policy))
+            .init(adamw(), net(&device()))
+            .unwrap();
         let mut expected = [None; LAYERS];
         for (period, window) in WINDOWS.iter().enumerate() {
             let mut sums = [0.0f64; LAYERS];
@@ -163,7 +168,7 @@ fn several_devices_are_scored_by_the_sum_of_their_gradients() {
     use burn::optim::MultiGradientsParams;
     let config = LisaConfig::new()
         .with_sampling_period(2)
-        .with_policy(PolicyConfig::Gradient(GradientConfig::new()));
+        .with_policy(PolicyConfig::Gradient(Gradient::new()));
     let (mut one, mut a) = init(&config);
     let (mut many, mut b) = init(&config);
     for step in 0..14 {
@@ -191,7 +196,7 @@ fn nothing_is_held_for_a_policy_that_observes_nothing() {
     let _ = train(&mut lisa, model, 0..7);
     assert_eq!(lisa.scores(), &Scores::new([20; LAYERS]));
     assert!(lisa.observed.saved().is_none() && !lisa.observed.holds());
-    let config = LisaConfig::new().with_policy(PolicyConfig::Gradient(GradientConfig::new()));
+    let config = LisaConfig::new().with_policy(PolicyConfig::Gradient(Gradient::new()));
     let (mut lisa, model) = init(&config);
     let _ = train(&mut lisa, model, 0..7);
     assert!(lisa.observed.holds());
@@ -202,7 +207,9 @@ fn gradients_that_are_no_numbers_leave_the_score_as_it_was() {
     let config = LisaConfig::new().with_sampling_period(2);
     let policy = Watching(&[&[2]], Statistic::RootMeanSquare);
     let (mut lisa, model) = config
-        .init_with(policy, SgdConfig::new().build(), net(&device()))
+        .clone()
+        .with_policy(PolicyConfig::custom(policy))
+        .init(SgdConfig::new(), net(&device()))
         .unwrap();
     let mut model = train(&mut lisa, model, 0..2);
     let before = lisa.scores().get(2);
@@ -257,7 +264,7 @@ fn a_budget_counts_what_may_train() {
     let config = LisaConfig::new()
         .with_frozen(Some(ParamGroup::from_predicate("weight")))
         .with_sampling_period(1)
-        .with_policy(PolicyConfig::Budget(BudgetConfig::new().with_share(0.5)));
+        .with_policy(PolicyConfig::Budget(Budget::new().with_share(0.5)));
     let (mut lisa, mut model) = init(&config);
     for step in 0..8 {
         assert_eq!(lisa.active_layers().len(), 3);
@@ -273,7 +280,7 @@ fn a_record_without_scores_still_loads() {
     let path = dir.path().join("run.lisa");
     for policy in [
         PolicyConfig::Uniform,
-        PolicyConfig::Gradient(GradientConfig::new()),
+        PolicyConfig::Gradient(Gradient::new()),
     ] {
         let observes = policy.build().observes().is_some();
         let config = LisaConfig::new()

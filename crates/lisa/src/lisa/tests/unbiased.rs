@@ -1,7 +1,9 @@
 //! The mean over the draws of the scaled gradient is the gradient of full training.
 
 use super::*;
-use crate::{BudgetConfig, CyclicOrder, GradientConfig, Recompute, Uniform, Weighted};
+use crate::policy::{Budget, Gradient};
+use crate::policy::{CyclicOrder, Uniform, Weighted};
+use crate::recompute::Recompute;
 
 /// One given draw of another policy, whose probabilities it has.
 #[derive(Debug)]
@@ -29,8 +31,12 @@ fn values(net: &Net) -> Vec<(String, Vec<f64>)> {
 /// What a step of plain SGD with learning rate 1 takes off the weights, by path.
 fn taken<P: SamplingPolicy>(policy: P, how: &str) -> Vec<(String, Vec<f64>)> {
     let config = LisaConfig::new().with_unbiased(true);
-    let sgd = SgdConfig::new().build();
-    let (mut lisa, model) = config.init_with(policy, sgd, net(&device())).unwrap();
+    let sgd = SgdConfig::new();
+    let (mut lisa, model) = config
+        .clone()
+        .with_policy(PolicyConfig::custom(policy))
+        .init(sgd, net(&device()))
+        .unwrap();
     let before = values(&model);
     let model = match how {
         "step" => {
@@ -45,7 +51,7 @@ fn taken<P: SamplingPolicy>(policy: P, how: &str) -> Vec<(String, Vec<f64>)> {
         }
         _ => {
             let pass = Recompute::new().forward(&model, &0);
-            lisa.step_layered(1.0, model, pass).unwrap()
+            lisa.step_layered(1.0, model, pass)
         }
     };
     let pairs = before.into_iter().zip(values(&model));
@@ -58,7 +64,7 @@ fn taken<P: SamplingPolicy>(policy: P, how: &str) -> Vec<(String, Vec<f64>)> {
 fn full() -> Vec<(String, Vec<f64>)> {
     let all = One(
         (0..LAYERS).collect(),
-        crate::Fixed::new((0..LAYERS).collect()),
+        crate::policy::Fixed::new((0..LAYERS).collect()),
     );
     taken(all, "step")
 }
@@ -147,9 +153,7 @@ fn the_scaled_gradient_is_what_the_global_norm_is_taken_of() {
         let config = LisaConfig::new()
             .with_unbiased(true)
             .with_max_grad_norm(max_norm);
-        let (mut lisa, model) = config
-            .init(SgdConfig::new().build(), net(&device()))
-            .unwrap();
+        let (mut lisa, model) = config.init(SgdConfig::new(), net(&device())).unwrap();
         let before = values(&model);
         let grads = model.grads(0);
         let model = lisa.step(1.0, model, grads);
@@ -169,8 +173,8 @@ fn what_cannot_be_unbiased_is_refused_by_name() {
         refused.map(|_| ()).unwrap_err().to_string()
     };
     for (policy, name) in [
-        (PolicyConfig::Gradient(GradientConfig::new()), "`gradient("),
-        (PolicyConfig::Budget(BudgetConfig::new()), "`budget("),
+        (PolicyConfig::Gradient(Gradient::new()), "`gradient("),
+        (PolicyConfig::Budget(Budget::new()), "`budget("),
         (
             PolicyConfig::Cyclic(CyclicOrder::Reshuffled),
             "`cyclic(reshuffled)`",
