@@ -2,7 +2,6 @@
 //! Tests: `tests/run.rs`.
 
 use anyhow::{Result, bail};
-use lisa::LisaError;
 use lisa_lm::{
     BatchOptions, Batches, Checkpoint, EncodeOptions, Encoded, Example, LossOn, OnBadLine,
     Tokenizer, encode_examples_with, read_examples,
@@ -97,7 +96,7 @@ pub(crate) fn batches(
     settings: &Settings,
     tokenizer: &Tokenizer,
     examples: Vec<Encoded>,
-) -> Result<Batches, LisaError> {
+) -> Result<Batches, lisa_lm::Error> {
     let options = BatchOptions {
         batch_size: settings.batch_size,
         pack_to: settings.pack.then_some(settings.max_length),

@@ -8,9 +8,9 @@ use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::error::{Error, ErrorKind};
 use burn::store::{ApplyError, ApplyResult, ModuleAdapter, ModuleSnapshot};
 use burn::tensor::{DType, Device, FloatDType};
-use lisa::{ErrorKind, LisaError};
 
 use crate::files::{CONFIG_BYTES, read_text};
 use crate::model::causal_lm::CausalLm;
@@ -46,7 +46,7 @@ pub use save::{SaveOptions, save, save_with, write_atomically};
 /// let told = |done: u64, all: u64| assert!(done <= all);
 /// let half = checkpoint.load_with(&device, Some(FloatDType::BF16), told)?;
 /// assert_eq!((half.dtype(), half.device()), (DType::BF16, device));
-/// # Ok::<(), lisa::LisaError>(())
+/// # Ok::<(), lisa_lm::Error>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
@@ -68,7 +68,7 @@ impl Checkpoint {
     /// No folder, no or an unsupported `config.json`, no safetensors, an index that is not one or
     /// that names files which are not there or not in the folder, a file that is a pipe, a device or a
     /// link out of the folder.
-    pub fn open(dir: impl AsRef<Path>) -> Result<Self, LisaError> {
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self, Error> {
         let dir = dir.as_ref().to_path_buf();
         let path = dir.join("config.json");
         let text = read_text(&dir, "config.json", CONFIG_BYTES);
@@ -77,19 +77,15 @@ impl Checkpoint {
             text.ok_or_else(missing)
         });
         let text = text.map_err(|e| {
-            let message = format!(
-                "{} cannot be read ({e}); give a folder as Hugging Face has it, with config.json, \
-                 safetensors and a tokenizer",
-                path.display()
-            );
-            LisaError::new(ErrorKind::Checkpoint, message).with_source(e)
-        })?;
-        let config = ModelConfig::from_json(&text).map_err(|e| {
-            let message = format!("{}: {}", path.display(), e.message());
-            LisaError::new(e.kind(), message)
+            let message = format!("{} cannot be read ({e})", path.display());
+            Error::new(ErrorKind::Checkpoint, message)
+                .with_help(
+                    "give a folder in the Hugging Face format, with config.json, safetensors \
+                     and a tokenizer",
+                )
                 .with_source(e)
-                .with_place(&path, None)
         })?;
+        let config = ModelConfig::from_json(&text).map_err(|e| e.with_place(&path, None))?;
         shards::find(&dir)?;
         Ok(Self {
             dir,
@@ -123,7 +119,7 @@ impl Checkpoint {
     /// A missing tensor, one that the model does not have (buffers that old checkpoints carry are
     /// passed over), a wrong shape, a truncated file, a dtype that is not a float or that the
     /// device does not have: each by name. A shape of another rank, a tensor that is there twice.
-    pub fn load(&self, device: &Device, dtype: Option<FloatDType>) -> Result<CausalLm, LisaError> {
+    pub fn load(&self, device: &Device, dtype: Option<FloatDType>) -> Result<CausalLm, Error> {
         self.load_with(device, dtype, |_, _| {})
     }
 
@@ -138,15 +134,16 @@ impl Checkpoint {
         device: &Device,
         dtype: Option<FloatDType>,
         progress: impl Fn(u64, u64) + Send + Sync + 'static,
-    ) -> Result<CausalLm, LisaError> {
+    ) -> Result<CausalLm, Error> {
         if let Some(dtype) = dtype
             .map(DType::from)
             .filter(|dtype| !device.supports_dtype(*dtype))
         {
-            return Err(LisaError::new(
+            return Err(Error::new(
                 ErrorKind::Model,
-                format!("the device {device:?} has no {dtype:?}; choose another dtype"),
-            ));
+                format!("the device {device:?} has no {dtype:?}"),
+            )
+            .with_help("choose another dtype"));
         }
         let names = Names::of(&self.config);
         let mut tensors = Vec::new();
@@ -160,7 +157,7 @@ impl Checkpoint {
                 DType::F64 | DType::F32 | DType::F16 | DType::BF16
             ) {
                 return Err(self.refuse(format!(
-                    "tensor {} is {:?}; floats of 16, 32 or 64 bits are supported",
+                    "tensor {} is {:?}, but only floats of 16, 32 or 64 bits are supported",
                     tensor.name, tensor.dtype
                 )));
             }
@@ -186,7 +183,7 @@ impl Checkpoint {
         Ok(model)
     }
 
-    fn check(&self, names: Names, result: &ApplyResult) -> Result<(), LisaError> {
+    fn check(&self, names: Names, result: &ApplyResult) -> Result<(), Error> {
         if let Some(error) = result.errors.first() {
             return Err(self.refuse(match error {
                 ApplyError::ShapeMismatch {
@@ -216,16 +213,16 @@ impl Checkpoint {
         }
         if !result.unused.is_empty() {
             let (count, listed) = (result.unused.len(), some_of(&result.unused));
-            return Err(self.refuse(format!(
-                "{count} tensors are not of this model: {listed}; is it another model_type, or has \
-                 it more layers than config.json says?"
-            )));
+            let message = format!("{count} tensors are not of this model: {listed}");
+            return Err(self.refuse(message).with_help(
+                "check that config.json has the model_type and the number of layers of the weights",
+            ));
         }
         Ok(())
     }
 
-    fn refuse(&self, message: String) -> LisaError {
-        LisaError::new(
+    fn refuse(&self, message: String) -> Error {
+        Error::new(
             ErrorKind::Checkpoint,
             format!("{}: {message}", self.dir.display()),
         )

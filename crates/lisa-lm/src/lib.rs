@@ -15,12 +15,14 @@
 #![warn(clippy::missing_errors_doc, clippy::missing_panics_doc)]
 
 pub mod checkpoint;
+mod error;
 mod files;
 pub mod model;
 #[cfg(test)]
 mod test_support;
 pub mod text;
 
+pub use error::{Error, ErrorKind};
 pub use files::read_small_text;
 pub use text::batch::{Batch, Row};
 pub use text::batches::{BatchOptions, Batches, Position, pack};

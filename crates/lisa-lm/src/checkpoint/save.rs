@@ -9,10 +9,10 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
+use crate::error::{Error, ErrorKind};
 use burn::store::burn_pack::AtomicFile;
 use burn::store::{ModuleSnapshot, SafetensorsStore};
 use burn::tensor::{DType, FloatDType};
-use lisa::{ErrorKind, LisaError};
 
 use super::Checkpoint;
 use super::names::Names;
@@ -115,13 +115,13 @@ impl Default for SaveOptions<'_> {
 /// let again = checkpoint.load(&device, None)?;
 /// let input = Input::new(Tensor::<2, Int>::from_data([[1, 2, 3]], &device));
 /// assert_eq!(again.forward(&input).into_data(), model.forward(&input).into_data());
-/// # Ok::<(), lisa::LisaError>(())
+/// # Ok::<(), lisa_lm::Error>(())
 /// ```
 pub fn save(
     model: &CausalLm,
     dir: impl AsRef<Path>,
     options: &SaveOptions<'_>,
-) -> Result<(), LisaError> {
+) -> Result<(), Error> {
     save_with(model, dir, options, |_, _| {})
 }
 
@@ -152,14 +152,14 @@ pub fn save(
 /// let told = told.lock().unwrap();
 /// let bytes = 4 * model.num_parameters() as u64;
 /// assert_eq!((told.len(), told.last()), (21, Some(&(bytes, bytes))));
-/// # Ok::<(), lisa::LisaError>(())
+/// # Ok::<(), lisa_lm::Error>(())
 /// ```
 pub fn save_with(
     model: &CausalLm,
     dir: impl AsRef<Path>,
     options: &SaveOptions<'_>,
     progress: impl Fn(u64, u64) + Send + Sync + 'static,
-) -> Result<(), LisaError> {
+) -> Result<(), Error> {
     let dir = dir.as_ref();
     fs::create_dir_all(dir).map_err(|e| refuse("make", dir, e))?;
     let files = weights(model, dir, options.max_shard_bytes, progress)?;
@@ -185,7 +185,7 @@ fn weights(
     dir: &Path,
     limit: usize,
     progress: impl Fn(u64, u64) + Send + Sync + 'static,
-) -> Result<BTreeSet<String>, LisaError> {
+) -> Result<BTreeSet<String>, Error> {
     let names = Names::of(&model.config());
     let mut shards: Vec<Vec<String>> = Vec::new();
     let (mut total, mut filled) = (0, 0);
@@ -225,7 +225,7 @@ fn weights(
             .overwrite(true);
         model.save_into(&mut store).map_err(|e| {
             let message = format!("{} cannot be written: {e}", path.display());
-            LisaError::new(ErrorKind::Checkpoint, message).with_source(e)
+            Error::new(ErrorKind::Checkpoint, message).with_source(e)
         })?;
         readable(&path, dir).map_err(|e| refuse("make readable", &path, e))?;
         index
@@ -261,7 +261,7 @@ fn config_text(model: &CausalLm, source: Option<&Checkpoint>) -> String {
 }
 
 /// Removes weights of an earlier save into this folder that are not of this one.
-fn remove_stale(dir: &Path, files: &BTreeSet<String>) -> Result<(), LisaError> {
+fn remove_stale(dir: &Path, files: &BTreeSet<String>) -> Result<(), Error> {
     let entries = fs::read_dir(dir).map_err(|e| refuse("read", dir, e))?;
     for entry in entries {
         let entry = entry.map_err(|e| refuse("read", dir, e))?;
@@ -313,10 +313,10 @@ fn is_same(a: &Path, b: &Path) -> bool {
 /// assert_eq!(std::fs::read_dir(folder)?.count(), 1);
 ///
 /// let error = write_atomically(&folder.join("missing/state.json"), b"third").unwrap_err();
-/// assert_eq!(error.kind(), lisa::ErrorKind::Io);
+/// assert_eq!(error.kind(), lisa_lm::ErrorKind::Io);
 /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
 /// ```
-pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), LisaError> {
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let attempt = || -> io::Result<()> {
         let (scratch, mut file): (AtomicFile, File) =
             AtomicFile::create(path).map_err(io::Error::other)?;
@@ -341,7 +341,7 @@ fn readable(_path: &Path, _dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn refuse(verb: &str, path: &Path, error: io::Error) -> LisaError {
+fn refuse(verb: &str, path: &Path, error: io::Error) -> Error {
     let message = format!("cannot {verb} {}: {error}", path.display());
-    LisaError::new(ErrorKind::Io, message).with_source(error)
+    Error::new(ErrorKind::Io, message).with_source(error)
 }

@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsStr;
 use std::path::Path;
 
+use crate::error::{Error, ErrorKind};
 use burn::store::burn_pack::Tensor as PackTensor;
 use burn::store::{ModuleStore, SafetensorsStore};
-use lisa::{ErrorKind, LisaError};
 use serde::{Deserialize, Serialize};
 
 use crate::files::{self, INDEX_BYTES, read_text, shown};
@@ -35,7 +35,7 @@ pub(super) enum Layout {
 }
 
 /// Finds the files, and checks that they are there, in the folder.
-pub(super) fn find(dir: &Path) -> Result<Layout, LisaError> {
+pub(super) fn find(dir: &Path) -> Result<Layout, Error> {
     if regular(dir, SINGLE)? {
         return Ok(Layout::Single);
     }
@@ -43,15 +43,14 @@ pub(super) fn find(dir: &Path) -> Result<Layout, LisaError> {
     let text = read_text(dir, INDEX, INDEX_BYTES)
         .map_err(|e| refuse(format!("{} cannot be read ({e})", path.display())).with_source(e))?;
     let Some(text) = text else {
-        let hint = if dir.join("pytorch_model.bin").is_file() {
-            "; pytorch_model.bin is not read: save the model with transformers once more"
+        let error = refuse(format!("{} has no {SINGLE} and no {INDEX}", dir.display()));
+        return Err(if dir.join("pytorch_model.bin").is_file() {
+            error.with_help(
+                "pytorch_model.bin is not read: save the model again with transformers, as safetensors",
+            )
         } else {
-            ""
-        };
-        return Err(refuse(format!(
-            "{} has no {SINGLE} and no {INDEX}{hint}",
-            dir.display()
-        )));
+            error
+        });
     };
     let index: Index = serde_json::from_str(&text)
         .map_err(|e| refuse(format!("{} is not an index: {e}", path.display())).with_source(e))?;
@@ -82,7 +81,7 @@ pub(super) fn find(dir: &Path) -> Result<Layout, LisaError> {
 }
 
 /// Whether the folder has a file of this name.
-fn regular(dir: &Path, file: &str) -> Result<bool, LisaError> {
+fn regular(dir: &Path, file: &str) -> Result<bool, Error> {
     let found = files::find(dir, file).map_err(|e| {
         let path = dir.join(shown(&file));
         refuse(format!("{} cannot be read: {e}", path.display())).with_source(e)
@@ -91,7 +90,7 @@ fn regular(dir: &Path, file: &str) -> Result<bool, LisaError> {
 }
 
 /// All tensors of the folder; their data is read when it is asked for.
-pub(super) fn read(dir: &Path) -> Result<Vec<PackTensor>, LisaError> {
+pub(super) fn read(dir: &Path) -> Result<Vec<PackTensor>, Error> {
     let index = match find(dir)? {
         Layout::Single => return tensors(&dir.join(SINGLE)),
         Layout::Sharded(index) => index,
@@ -124,17 +123,18 @@ pub(super) fn read(dir: &Path) -> Result<Vec<PackTensor>, LisaError> {
     Ok(all)
 }
 
-fn tensors(path: &Path) -> Result<Vec<PackTensor>, LisaError> {
+fn tensors(path: &Path) -> Result<Vec<PackTensor>, Error> {
     let mut store = SafetensorsStore::from_file(path);
     match store.get_all_tensors() {
         Ok(tensors) => Ok(tensors.values().cloned().collect()),
         Err(e) => Err(refuse(format!(
-            "{} cannot be read as safetensors ({e}); it may be truncated: fetch it again",
+            "{} cannot be read as safetensors ({e})",
             path.display()
-        ))),
+        ))
+        .with_help("it may be truncated: fetch it again")),
     }
 }
 
-fn refuse(message: String) -> LisaError {
-    LisaError::new(ErrorKind::Checkpoint, message)
+fn refuse(message: String) -> Error {
+    Error::new(ErrorKind::Checkpoint, message)
 }

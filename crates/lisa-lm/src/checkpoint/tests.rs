@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 const FIXTURES: [&str; 6] = ["llama", "gpt2", "mistral", "qwen2", "qwen3", "llama_tied"];
 
-fn load(dir: impl AsRef<Path>) -> Result<CausalLm, LisaError> {
+fn load(dir: impl AsRef<Path>) -> Result<CausalLm, Error> {
     Checkpoint::open(dir)?.load(&Device::default(), None)
 }
 
@@ -61,7 +61,7 @@ fn altered(name: &str, change: impl FnOnce(&mut BTreeMap<String, TensorData>)) -
     dir
 }
 
-fn message(result: Result<CausalLm, LisaError>) -> String {
+fn message(result: Result<CausalLm, Error>) -> String {
     let error = result.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Checkpoint, "{error}");
     error.to_string()

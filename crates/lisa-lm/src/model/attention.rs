@@ -171,7 +171,7 @@ pub(crate) fn merge_heads(x: Tensor<4>) -> Tensor<3> {
 /// let (q, k) = (attention.q_proj.weight.dims(), attention.k_proj.weight.dims());
 /// assert_eq!((q, k), ([32, 4 * 16], [32, 2 * 16]));
 /// assert_eq!(attention.q_norm.as_ref().map(|norm| norm.gamma.dims()), Some([16]));
-/// # Ok::<(), lisa::LisaError>(())
+/// # Ok::<(), lisa_lm::Error>(())
 /// ```
 #[derive(Module, Debug)]
 pub struct LlamaAttention {

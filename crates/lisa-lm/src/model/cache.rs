@@ -28,7 +28,7 @@ use crate::model::input::Input;
 /// // As one pass over all four.
 /// let whole = model.forward(&Input::new(tokens)).slice_dim(1, 3..4);
 /// assert!(last.all_close(whole, Some(1e-4), Some(1e-5)));
-/// # Ok::<(), lisa::LisaError>(())
+/// # Ok::<(), lisa_lm::Error>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct KvCache {

@@ -51,7 +51,7 @@ use crate::text::encode::IGNORED;
 /// assert!(by_hand.all_close(loss.clone(), None, None));
 /// let gradients = loss.backward();
 /// # let _ = gradients;
-/// # Ok::<(), lisa::LisaError>(())
+/// # Ok::<(), lisa_lm::Error>(())
 /// ```
 #[derive(Module, Debug)]
 #[allow(clippy::large_enum_variant)] // There is one of them, and it is not moved about.

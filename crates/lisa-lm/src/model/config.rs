@@ -5,8 +5,8 @@
 //! built is one that computes what transformers would. Dropout is the exception: it is read by
 //! nobody, and a checkpoint that asks for it trains without. Tests: `config/tests.rs`.
 
+use crate::error::{Error, ErrorKind};
 use burn::tensor::{Device, FloatDType};
-use lisa::{ErrorKind, LisaError};
 
 use crate::model::causal_lm::CausalLm;
 use crate::model::gpt2::Gpt2ForCausalLm;
@@ -75,7 +75,7 @@ impl LlamaKind {
 /// config.num_key_value_heads = 3;
 /// let error = ModelConfig::Llama(config).validate().unwrap_err();
 /// assert!(error.message().contains("num_key_value_heads, 3, does not divide"));
-/// # Ok::<(), lisa::LisaError>(())
+/// # Ok::<(), lisa_lm::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct LlamaConfig {
@@ -135,7 +135,7 @@ pub struct LlamaConfig {
 /// config.n_head = 3;
 /// let error = ModelConfig::Gpt2(config).validate().unwrap_err();
 /// assert!(error.message().contains("n_head, 3, does not divide"));
-/// # Ok::<(), lisa::LisaError>(())
+/// # Ok::<(), lisa_lm::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gpt2Config {
@@ -180,7 +180,7 @@ pub struct Gpt2Config {
 /// assert_eq!(common.dtype, Some(FloatDType::BF16));
 /// config.common_mut().pad_token_id = Some(0);
 /// assert!(config.to_json().contains("\"pad_token_id\": 0"));
-/// # Ok::<(), lisa::LisaError>(())
+/// # Ok::<(), lisa_lm::Error>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CommonConfig {
@@ -210,7 +210,7 @@ pub struct CommonConfig {
 ///
 /// let error = ModelConfig::from_json(r#"{"model_type": "bert"}"#).unwrap_err();
 /// assert!(error.message().contains("bert"));
-/// # Ok::<(), lisa::LisaError>(())
+/// # Ok::<(), lisa_lm::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub enum ModelConfig {
@@ -269,7 +269,7 @@ impl LlamaConfig {
         self.kind == LlamaKind::Qwen3
     }
 
-    fn validate(&self) -> Result<(), LisaError> {
+    fn validate(&self) -> Result<(), Error> {
         let sizes = [
             ("vocab_size", self.vocab_size),
             ("hidden_size", self.hidden_size),
@@ -291,7 +291,7 @@ impl LlamaConfig {
         if !self.head_dim.is_multiple_of(2) {
             let head_dim = self.head_dim;
             return Err(refuse(format!(
-                "head_dim is {head_dim}; rotary positions need an even one"
+                "head_dim is {head_dim}, but rotary positions need an even one"
             )));
         }
         if self.sliding_layers.len() != self.num_hidden_layers {
@@ -306,9 +306,9 @@ impl LlamaConfig {
             None if slides => Err(refuse(
                 "layer_types names sliding_attention, but there is no sliding_window".into(),
             )),
-            Some(0) => Err(refuse(
-                "sliding_window is 0; give at least 1, or null".into(),
-            )),
+            Some(0) => {
+                Err(refuse("sliding_window is 0".into()).with_help("give at least 1, or null"))
+            }
             window => {
                 at_most("sliding_window", window.unwrap_or(1))?;
                 require_deviation(self.initializer_range)?;
@@ -337,7 +337,7 @@ impl Gpt2Config {
         }
     }
 
-    fn validate(&self) -> Result<(), LisaError> {
+    fn validate(&self) -> Result<(), Error> {
         let sizes = [
             ("vocab_size", self.vocab_size),
             ("n_positions", self.n_positions),
@@ -368,7 +368,7 @@ impl ModelConfig {
     /// supported; a size that no model has (more than 4096 layers or heads, 2^18 of width, 2^20 inside
     /// the MLP, 2^24 tokens): each by name, with what is. Costs some times the text's size in memory,
     /// whatever sizes it asks for.
-    pub fn from_json(text: &str) -> Result<Self, LisaError> {
+    pub fn from_json(text: &str) -> Result<Self, Error> {
         let config = read::model(text)?;
         config.validate()?;
         Ok(config)
@@ -385,7 +385,7 @@ impl ModelConfig {
     /// # Errors
     ///
     /// The first thing that does not fit, with what was found.
-    pub fn validate(&self) -> Result<(), LisaError> {
+    pub fn validate(&self) -> Result<(), Error> {
         match self {
             Self::Llama(config) => config.validate(),
             Self::Gpt2(config) => config.validate(),
@@ -398,7 +398,7 @@ impl ModelConfig {
     /// # Errors
     ///
     /// As [`validate`](Self::validate).
-    pub fn init(&self, device: &Device) -> Result<CausalLm, LisaError> {
+    pub fn init(&self, device: &Device) -> Result<CausalLm, Error> {
         use burn::module::Module;
         self.validate()?;
         Ok(self.skeleton(device).materialize())
@@ -494,10 +494,10 @@ const LARGEST: [(&str, usize); 14] = [
     ("sliding_window", 1 << 40),
 ];
 
-fn in_range(sizes: &[(&str, usize)]) -> Result<(), LisaError> {
+fn in_range(sizes: &[(&str, usize)]) -> Result<(), Error> {
     for &(name, size) in sizes {
         if size == 0 {
-            return Err(refuse(format!("{name} is 0; give at least 1")));
+            return Err(refuse(format!("{name} is 0")).with_help("give at least 1"));
         }
         at_most(name, size)?;
     }
@@ -505,34 +505,32 @@ fn in_range(sizes: &[(&str, usize)]) -> Result<(), LisaError> {
 }
 
 /// Refuses a size that no model has.
-fn at_most(name: &str, size: usize) -> Result<(), LisaError> {
+fn at_most(name: &str, size: usize) -> Result<(), Error> {
     match LARGEST.iter().find(|(other, _)| *other == name) {
         Some(&(_, largest)) if size > largest => Err(refuse(format!(
-            "{name} is {size}; at most {largest} is supported"
+            "{name} is {size}, but at most {largest} is supported"
         ))),
         _ => Ok(()),
     }
 }
 
-fn require_epsilon(name: &str, value: f64) -> Result<(), LisaError> {
+fn require_epsilon(name: &str, value: f64) -> Result<(), Error> {
     if value > 0.0 && value.is_finite() {
         return Ok(());
     }
-    Err(refuse(format!("{name} is {value}; give a positive number")))
+    Err(refuse(format!("{name} is {value}")).with_help("give a positive number"))
 }
 
-fn require_deviation(value: f64) -> Result<(), LisaError> {
+fn require_deviation(value: f64) -> Result<(), Error> {
     if (0.0..=1e3).contains(&value) {
         return Ok(());
     }
-    Err(refuse(format!(
-        "initializer_range is {value}; give a number from 0 to 1000"
-    )))
+    Err(refuse(format!("initializer_range is {value}")).with_help("give a number from 0 to 1000"))
 }
 
 /// A configuration that no model can be made of.
-pub(crate) fn refuse(message: String) -> LisaError {
-    LisaError::new(
+pub(crate) fn refuse(message: String) -> Error {
+    Error::new(
         ErrorKind::Model,
         format!("the model's configuration: {message}"),
     )

@@ -6,8 +6,8 @@
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 use lisa::policy::DrawRng;
-use lisa::{ErrorKind, LisaError};
 
+use crate::error::{Error, ErrorKind};
 use crate::model::cache::KvCache;
 use crate::model::causal_lm::CausalLm;
 
@@ -51,15 +51,17 @@ impl Default for GenerationConfig {
 }
 
 impl GenerationConfig {
-    fn validate(&self) -> Result<(), LisaError> {
-        let found = if !(self.temperature >= 0.0 && self.temperature.is_finite()) {
-            format!("the temperature is {}; give 0 or more", self.temperature)
+    fn validate(&self) -> Result<(), Error> {
+        let (found, help) = if !(self.temperature >= 0.0 && self.temperature.is_finite()) {
+            let found = format!("the temperature is {}", self.temperature);
+            (found, "give 0 or more")
         } else if !(self.top_p > 0.0 && self.top_p <= 1.0) {
-            format!("top_p is {}; give a number above 0, at most 1", self.top_p)
+            let found = format!("top_p is {}", self.top_p);
+            (found, "give a number above 0, at most 1")
         } else {
             return Ok(());
         };
-        Err(LisaError::new(ErrorKind::Config, found))
+        Err(Error::new(ErrorKind::Config, found).with_help(help))
     }
 }
 
@@ -84,13 +86,13 @@ impl GenerationConfig {
 /// let model = ModelConfig::Llama(LlamaConfig::new(64, 16, 2, 2)).init(&Device::default())?;
 /// let config = GenerationConfig { max_new_tokens: 5, ..Default::default() };
 /// assert_eq!(generate(&model, &[1, 2, 3], &config)?.len(), 5);
-/// # Ok::<(), lisa::LisaError>(())
+/// # Ok::<(), lisa_lm::Error>(())
 /// ```
 pub fn generate(
     model: &CausalLm,
     prompt: &[u32],
     config: &GenerationConfig,
-) -> Result<Vec<u32>, LisaError> {
+) -> Result<Vec<u32>, Error> {
     config.validate()?;
     check_prompt(model, prompt)?;
     let model = model.valid();
@@ -116,10 +118,10 @@ pub fn generate(
     Ok(generated)
 }
 
-fn check_prompt(model: &CausalLm, prompt: &[u32]) -> Result<(), LisaError> {
+fn check_prompt(model: &CausalLm, prompt: &[u32]) -> Result<(), Error> {
     let (vocab, limit) = (model.config().vocab_size(), model.config().max_positions());
     let found = if prompt.is_empty() {
-        "the prompt is empty; give at least one token".to_owned()
+        "the prompt is empty".to_owned()
     } else if prompt.len() > limit {
         format!(
             "the prompt has {} tokens, the model has {limit} positions",
@@ -130,7 +132,7 @@ fn check_prompt(model: &CausalLm, prompt: &[u32]) -> Result<(), LisaError> {
     } else {
         return Ok(());
     };
-    Err(LisaError::new(ErrorKind::Model, found))
+    Err(Error::new(ErrorKind::Model, found))
 }
 
 fn row(ids: &[u32], device: &Device) -> Tensor<2, Int> {
@@ -140,16 +142,13 @@ fn row(ids: &[u32], device: &Device) -> Tensor<2, Int> {
 }
 
 /// The most probable token (the first of equals), or one that is drawn.
-fn choose(
-    logits: &[f32],
-    config: &GenerationConfig,
-    random: &mut DrawRng,
-) -> Result<u32, LisaError> {
+fn choose(logits: &[f32], config: &GenerationConfig, random: &mut DrawRng) -> Result<u32, Error> {
     if logits.iter().any(|logit| logit.is_nan()) {
-        return Err(LisaError::new(
-            ErrorKind::Model,
-            "the model's logits are not numbers (NaN); its weights are broken, or training diverged",
-        ));
+        return Err(
+            Error::new(ErrorKind::Model, "the model's logits are NaN").with_help(
+                "check the weights; if the model was trained here, lower the learning rate",
+            ),
+        );
     }
     let mut order: Vec<usize> = (0..logits.len()).collect();
     if config.temperature == 0.0 {

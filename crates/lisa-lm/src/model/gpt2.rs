@@ -34,7 +34,7 @@ use crate::model::lora::{Gpt2Lora, project};
 /// let parts = all.chunk(3, 2);
 /// assert!(parts.len() == 3 && parts.iter().all(|part| part.dims() == [1, 4, 16]));
 /// assert_eq!(attention.c_proj.weight.dims(), [16, 16]);
-/// # Ok::<(), lisa::LisaError>(())
+/// # Ok::<(), lisa_lm::Error>(())
 /// ```
 #[derive(Module, Debug)]
 pub struct Gpt2Attention {
@@ -60,7 +60,7 @@ pub struct Gpt2Attention {
 /// let inner = gelu_approximate(mlp.c_fc.forward(Tensor::<3>::ones([1, 4, 16], &device)));
 /// assert_eq!(inner.dims(), [1, 4, gpt2.config().n_inner]);
 /// assert_eq!(mlp.c_proj.forward(inner).dims(), [1, 4, 16]);
-/// # Ok::<(), lisa::LisaError>(())
+/// # Ok::<(), lisa_lm::Error>(())
 /// ```
 #[derive(Module, Debug)]
 pub struct Gpt2Mlp {
@@ -89,7 +89,7 @@ pub struct Gpt2Mlp {
 /// let layer = &gpt2.transformer.h[0];
 /// assert_eq!(layer.num_params(), 3280);
 /// assert!(layer.lora.is_none());
-/// # Ok::<(), lisa::LisaError>(())
+/// # Ok::<(), lisa_lm::Error>(())
 /// ```
 #[derive(Module, Debug)]
 pub struct Gpt2Layer {
@@ -125,7 +125,7 @@ pub struct Gpt2Layer {
 /// let h = model.embed(&input, &model.context(&input));
 /// let by_hand = parts.wte.forward(ids([7, 8, 9])) + parts.wpe.forward(ids([0, 1, 2]));
 /// assert_eq!(h.into_data(), by_hand.into_data());
-/// # Ok::<(), lisa::LisaError>(())
+/// # Ok::<(), lisa_lm::Error>(())
 /// ```
 #[derive(Module, Debug)]
 pub struct Gpt2Model {
@@ -157,7 +157,7 @@ pub struct Gpt2Model {
 ///
 /// let tokens = Tensor::<2, Int>::from_data([[1, 2, 3]], &device);
 /// assert_eq!(model.forward(&Input::new(tokens)).dims(), [1, 3, 64]);
-/// # Ok::<(), lisa::LisaError>(())
+/// # Ok::<(), lisa_lm::Error>(())
 /// ```
 #[derive(Module, Debug)]
 pub struct Gpt2ForCausalLm {

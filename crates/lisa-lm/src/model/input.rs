@@ -29,7 +29,7 @@ use crate::model::rope::RopeTables;
 /// // What stands in the padding does not matter to the rest of the row.
 /// let [first, other] = [first, other].map(|input| model.forward(&input).slice([1..2, 0..2]));
 /// assert_eq!(first.into_data(), other.into_data());
-/// # Ok::<(), lisa::LisaError>(())
+/// # Ok::<(), lisa_lm::Error>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Input {
@@ -116,7 +116,7 @@ impl From<BatchTensors> for Input {
 /// }
 /// assert_eq!(h.dims(), [1, 3, 16]);
 /// assert_eq!(model.head(h).into_data(), model.forward(&input).into_data());
-/// # Ok::<(), lisa::LisaError>(())
+/// # Ok::<(), lisa_lm::Error>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Context {

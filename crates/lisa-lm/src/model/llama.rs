@@ -42,7 +42,7 @@ pub(crate) struct Shape<'a> {
 /// let inner = silu(mlp.gate_proj.forward(x.clone())) * mlp.up_proj.forward(x);
 /// assert_eq!(inner.dims(), [1, 4, llama.config().intermediate_size]);
 /// assert_eq!(mlp.down_proj.forward(inner).dims(), [1, 4, 16]);
-/// # Ok::<(), lisa::LisaError>(())
+/// # Ok::<(), lisa_lm::Error>(())
 /// ```
 #[derive(Module, Debug)]
 pub struct LlamaMlp {
@@ -73,7 +73,7 @@ pub struct LlamaMlp {
 /// let layer = &llama.model.layers[0];
 /// assert_eq!(layer.num_params(), 4128);
 /// assert!(layer.lora.is_none());
-/// # Ok::<(), lisa::LisaError>(())
+/// # Ok::<(), lisa_lm::Error>(())
 /// ```
 #[derive(Module, Debug)]
 pub struct LlamaLayer {
@@ -108,7 +108,7 @@ pub struct LlamaLayer {
 /// let input = Input::new(tokens.clone());
 /// let h = model.embed(&input, &model.context(&input));
 /// assert_eq!(h.into_data(), parts.embed_tokens.forward(tokens).into_data());
-/// # Ok::<(), lisa::LisaError>(())
+/// # Ok::<(), lisa_lm::Error>(())
 /// ```
 #[derive(Module, Debug)]
 pub struct LlamaModel {
@@ -140,7 +140,7 @@ pub struct LlamaModel {
 /// let h = Tensor::<3>::ones([1, 4, 16], &device);
 /// let by_hand = llama.model.norm.forward(h.clone()).matmul(weight.transpose().unsqueeze());
 /// assert!(model.head(h).all_close(by_hand, Some(1e-4), Some(1e-5)));
-/// # Ok::<(), lisa::LisaError>(())
+/// # Ok::<(), lisa_lm::Error>(())
 /// ```
 #[derive(Module, Debug)]
 pub struct LlamaForCausalLm {

@@ -3,10 +3,10 @@
 //! Burn's own LoRA puts the sum together in each forward pass, which costs a matrix for each
 //! projection on the tape. Tests: at the foot.
 
+use crate::error::{Error, ErrorKind};
 use burn::module::{Module, ModuleMapper, Param, ParamId};
 use burn::nn::Linear;
 use burn::tensor::{Device, Distribution, Tensor};
-use lisa::{ErrorKind, LisaError};
 
 use crate::model::causal_lm::CausalLm;
 use crate::model::layers::product;
@@ -29,7 +29,7 @@ use crate::model::layers::product;
 /// assert_eq!((lora.up.a.dims(), lora.up.b.dims()), ([16, 4], [4, 64]));
 /// assert!(lora.up.a.is_require_grad() && !layer.mlp.up_proj.weight.is_require_grad());
 /// assert_eq!(lora.up.b.val().abs().max().into_scalar::<f32>(), 0.0);
-/// # Ok::<(), lisa::LisaError>(())
+/// # Ok::<(), lisa_lm::Error>(())
 /// ```
 #[derive(Module, Debug)]
 pub struct SidePath {
@@ -98,7 +98,7 @@ pub(crate) fn project(linear: &Linear, side: Option<&SidePath>, x: Tensor<3>) ->
 /// assert_eq!((lora.q.a.dims(), lora.q.b.dims()), ([16, 4], [4, 16]));
 /// assert_eq!((lora.down.a.dims(), lora.down.b.dims()), ([64, 4], [4, 16]));
 /// assert_eq!(lora.num_params(), 1472);
-/// # Ok::<(), lisa::LisaError>(())
+/// # Ok::<(), lisa_lm::Error>(())
 /// ```
 #[derive(Module, Debug)]
 pub struct LlamaLora {
@@ -135,7 +135,7 @@ pub struct LlamaLora {
 /// assert_eq!((lora.c_attn.a.dims(), lora.c_attn.b.dims()), ([16, 4], [4, 48]));
 /// assert_eq!((lora.mlp_proj.a.dims(), lora.mlp_proj.b.dims()), ([64, 4], [4, 16]));
 /// assert_eq!(lora.num_params(), 1024);
-/// # Ok::<(), lisa::LisaError>(())
+/// # Ok::<(), lisa_lm::Error>(())
 /// ```
 #[derive(Module, Debug)]
 pub struct Gpt2Lora {
@@ -172,14 +172,14 @@ impl CausalLm {
     /// let model = model.with_lora(4, 8.0)?;
     /// assert!(model.num_parameters() > before);
     /// assert_eq!(model.merge_lora().num_parameters(), before);
-    /// # Ok::<(), lisa::LisaError>(())
+    /// # Ok::<(), lisa_lm::Error>(())
     /// ```
-    pub fn with_lora(self, rank: usize, alpha: f64) -> Result<Self, LisaError> {
+    pub fn with_lora(self, rank: usize, alpha: f64) -> Result<Self, Error> {
         if rank == 0 {
-            return Err(LisaError::new(
-                ErrorKind::Config,
-                "the rank of the LoRA side paths is 0; give at least 1",
-            ));
+            return Err(
+                Error::new(ErrorKind::Config, "the rank of the LoRA side paths is 0")
+                    .with_help("give at least 1"),
+            );
         }
         let device = self.device();
         let path = |beside: &Linear| SidePath::new(beside, rank, alpha / rank as f64, &device);

@@ -4,8 +4,8 @@
 //! Angles and their cosines are computed in f32 or better; only the products with q and k have the
 //! dtype of the activations. Tests: at the foot, against transformers.
 
+use crate::error::Error;
 use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
-use lisa::LisaError;
 
 use crate::model::config::refuse;
 use crate::model::fused;
@@ -85,7 +85,7 @@ impl RopeConfig {
         }
     }
 
-    pub(crate) fn validate(&self) -> Result<(), LisaError> {
+    pub(crate) fn validate(&self) -> Result<(), Error> {
         let is_positive = |value: f64| value > 0.0 && value.is_finite();
         let fits = match self.scaling {
             RopeScaling::Default => true,
@@ -105,10 +105,8 @@ impl RopeConfig {
         if fits && is_positive(self.theta) {
             return Ok(());
         }
-        Err(refuse(format!(
-            "rope_parameters are {self:?}; numbers must be positive, and high_freq_factor above \
-             low_freq_factor"
-        )))
+        Err(refuse(format!("rope_parameters are {self:?}"))
+            .with_help("give positive numbers, and a high_freq_factor above low_freq_factor"))
     }
 
     /// Radians per position, for each of the `head_dim / 2` pairs.

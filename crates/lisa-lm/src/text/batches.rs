@@ -4,7 +4,7 @@
 //! that is a pure function of the seed and the epoch, so a run that remembers its
 //! [`Position`] goes on with the very batches it would have seen. Tests: `batches/tests.rs`.
 
-use lisa::{ErrorKind, LisaError};
+use crate::error::{Error, ErrorKind};
 use serde::{Deserialize, Serialize};
 
 use crate::text::batch::{Batch, Row};
@@ -32,7 +32,7 @@ const OPEN_ROWS: usize = 512;
 /// let packed = BatchOptions { pack_to: Some(8), ..options };
 /// let first = Batches::new(examples, packed)?.next_batch();
 /// assert_eq!((first.lengths(), first.tokens()), ([8, 4].as_slice(), 12));
-/// # Ok::<(), lisa::LisaError>(())
+/// # Ok::<(), lisa_lm::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchOptions {
@@ -98,7 +98,7 @@ pub struct Position {
 /// let expected = batches.next_batch();
 /// batches.seek(saved);
 /// assert_eq!(batches.next_batch(), expected);
-/// # Ok::<(), lisa::LisaError>(())
+/// # Ok::<(), lisa_lm::Error>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Batches {
@@ -115,15 +115,14 @@ impl Batches {
     /// # Errors
     ///
     /// No examples, a batch size of 0, and an example that is longer than a packed row.
-    pub fn new(examples: Vec<Encoded>, options: BatchOptions) -> Result<Self, LisaError> {
+    pub fn new(examples: Vec<Encoded>, options: BatchOptions) -> Result<Self, Error> {
         if options.batch_size == 0 {
-            return Err(LisaError::new(
-                ErrorKind::Config,
-                "the batch size is 0; give at least 1",
-            ));
+            return Err(
+                Error::new(ErrorKind::Config, "the batch size is 0").with_help("give at least 1")
+            );
         }
         if examples.is_empty() {
-            return Err(LisaError::new(
+            return Err(Error::new(
                 ErrorKind::Data,
                 "there are no examples to make batches of",
             ));
@@ -227,23 +226,23 @@ impl Iterator for Batches {
 /// let rows = pack(&examples, 5)?;
 /// assert_eq!(rows.len(), 2); // 3 and 2, 4
 /// assert_eq!(rows[0].segments, [0, 0, 0, 1, 1]);
-/// # Ok::<(), lisa::LisaError>(())
+/// # Ok::<(), lisa_lm::Error>(())
 /// ```
-pub fn pack(examples: &[Encoded], length: usize) -> Result<Vec<Row>, LisaError> {
+pub fn pack(examples: &[Encoded], length: usize) -> Result<Vec<Row>, Error> {
     let shortest = examples.iter().map(|e| e.ids.len()).min().unwrap_or(0);
     let mut rows: Vec<(usize, Vec<&Encoded>)> = Vec::new();
     let mut open: Vec<usize> = Vec::new();
     for (index, example) in examples.iter().enumerate() {
         let needed = example.ids.len();
         if needed > length {
-            return Err(LisaError::new(
+            return Err(Error::new(
                 ErrorKind::Data,
                 format!(
-                    "example {} has {needed} tokens, but a packed row has {length}; encode with \
-                     this maximal length",
+                    "example {} has {needed} tokens, but a packed row has {length}",
                     index + 1
                 ),
-            ));
+            )
+            .with_help("encode with this maximal length"));
         }
         let place = open.iter().position(|row| rows[*row].0 + needed <= length);
         let place = place.unwrap_or_else(|| {

@@ -12,7 +12,7 @@ use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use lisa::{ErrorKind, LisaError};
+use crate::error::{Error, ErrorKind};
 use minijinja::value::{Kwargs, Value};
 use minijinja::{AutoEscape, Environment, ErrorKind as JinjaErrorKind, context};
 use serde::{Deserialize, Serialize};
@@ -109,7 +109,7 @@ impl Message {
 /// let template = ChatTemplate::new(own, &special)?;
 /// assert_eq!(template.render(&chat, false)?, "[Two and two?][four]</s>");
 /// assert_eq!(template.source(), own);
-/// # Ok::<(), lisa::LisaError>(())
+/// # Ok::<(), lisa_lm::Error>(())
 /// ```
 #[derive(Clone)]
 pub struct ChatTemplate {
@@ -125,11 +125,11 @@ impl ChatTemplate {
     ///
     /// A template that does not parse; the message has the line. One of more than 1 MiB, or with more
     /// than 256 bytes of raw text, or of spaces in a row, between two tags.
-    pub fn new(source: &str, special: &BTreeMap<String, String>) -> Result<Self, LisaError> {
+    pub fn new(source: &str, special: &BTreeMap<String, String>) -> Result<Self, Error> {
         let mut environment = environment();
         let guarded = source::guarded(source).map_err(|what| {
             let message = format!("the chat template is not used: {what}");
-            LisaError::new(ErrorKind::Tokenizer, message)
+            Error::new(ErrorKind::Template, message)
         })?;
         caught(|| environment.add_template_owned("chat_template", guarded))
             .map_err(|e| failed("does not parse", e))?;
@@ -171,7 +171,7 @@ impl ChatTemplate {
         &self,
         messages: &[Message],
         add_generation_prompt: bool,
-    ) -> Result<String, LisaError> {
+    ) -> Result<String, Error> {
         let arguments = context! {
             messages,
             add_generation_prompt,
@@ -226,15 +226,15 @@ fn caught<T>(run: impl FnOnce() -> Result<T, minijinja::Error>) -> Result<T, min
     })
 }
 
-fn failed(what: &str, error: minijinja::Error) -> LisaError {
+fn failed(what: &str, error: minijinja::Error) -> Error {
     let detail = error
         .detail()
         .map_or_else(String::new, |d| format!(": {}", shown_long(d)));
     let line = error
         .line()
         .map_or_else(String::new, |l| format!(" (line {l})"));
-    LisaError::new(
-        ErrorKind::Tokenizer,
+    Error::new(
+        ErrorKind::Template,
         format!("the chat template {what}: {}{detail}{line}", error.kind()),
     )
     .with_source(error)

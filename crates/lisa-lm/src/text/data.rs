@@ -16,7 +16,7 @@ use std::fs;
 use std::io::{self, BufRead, Read};
 use std::path::{Path, PathBuf};
 
-use lisa::{ErrorKind, LisaError};
+use crate::error::{Error, ErrorKind};
 
 use crate::files;
 
@@ -37,11 +37,12 @@ pub use example::{Content, Example};
 /// // Three lines, of which the second has a prompt without a completion.
 /// assert_eq!(OnBadLine::default(), OnBadLine::Stop);
 /// let error = read_examples(&path, OnBadLine::Stop).unwrap_err();
-/// assert!(error.message().contains("line 2: `completion` is missing"));
+/// assert_eq!(error.message(), "`completion` is missing");
+/// assert_eq!(error.place(), Some((path.as_path(), Some(2))));
 ///
 /// let read = read_examples(&path, OnBadLine::Skip)?;
 /// assert_eq!((read.examples.len(), read.skipped.len()), (2, 1));
-/// # Ok::<(), lisa::LisaError>(())
+/// # Ok::<(), lisa_lm::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnBadLine {
@@ -68,7 +69,7 @@ pub enum OnBadLine {
 /// assert_eq!((&bad.file, bad.line), (&path, 2));
 /// assert_eq!(bad.reason, "`completion` is missing");
 /// assert!(bad.to_string().ends_with("train.jsonl, line 2: `completion` is missing"));
-/// # Ok::<(), lisa::LisaError>(())
+/// # Ok::<(), lisa_lm::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadLine {
@@ -146,10 +147,10 @@ pub const LINE_BYTES: usize = 64 << 20;
 /// assert_eq!(read.skipped[0].line, 2);
 ///
 /// let error = read_examples(&path, OnBadLine::Stop).unwrap_err();
-/// assert_eq!(error.place().unwrap().line, Some(2));
-/// # Ok::<(), lisa::LisaError>(())
+/// assert_eq!(error.place(), Some((path.as_path(), Some(2))));
+/// # Ok::<(), lisa_lm::Error>(())
 /// ```
-pub fn read_examples(path: impl AsRef<Path>, on_bad: OnBadLine) -> Result<Examples, LisaError> {
+pub fn read_examples(path: impl AsRef<Path>, on_bad: OnBadLine) -> Result<Examples, Error> {
     let path = path.as_ref();
     let mut read = Examples::default();
     for file in files_of(path)? {
@@ -180,25 +181,24 @@ pub fn read_examples(path: impl AsRef<Path>, on_bad: OnBadLine) -> Result<Exampl
                 reason,
             };
             if on_bad == OnBadLine::Stop {
-                return Err(LisaError::new(
-                    ErrorKind::Data,
-                    format!("{bad}; correct the line, or skip bad lines"),
-                )
-                .with_place(&bad.file, Some(bad.line)));
+                return Err(Error::new(ErrorKind::Data, bad.reason)
+                    .with_help("correct the line, or skip bad lines")
+                    .with_place(bad.file, Some(bad.line)));
             }
             log::warn!("left out: {bad}");
             read.skipped.push(bad);
         }
     }
     if read.examples.is_empty() {
-        return Err(LisaError::new(
+        return Err(Error::new(
             ErrorKind::Data,
             format!(
-                "{} holds no example ({} bad lines left out); give JSON lines",
+                "{} has no example ({} bad lines were skipped)",
                 path.display(),
                 read.skipped.len()
             ),
-        ));
+        )
+        .with_help("give a file of JSON lines"));
     }
     Ok(read)
 }
@@ -245,7 +245,7 @@ fn example_in(line: &[u8], first: bool) -> Result<Option<Example>, String> {
     Example::from_json(text).map(Some)
 }
 
-fn files_of(path: &Path) -> Result<Vec<PathBuf>, LisaError> {
+fn files_of(path: &Path) -> Result<Vec<PathBuf>, Error> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
@@ -258,7 +258,7 @@ fn files_of(path: &Path) -> Result<Vec<PathBuf>, LisaError> {
     }
     files.sort();
     if files.is_empty() {
-        return Err(LisaError::new(
+        return Err(Error::new(
             ErrorKind::Data,
             format!("the folder {} has no .jsonl file", path.display()),
         ));
@@ -266,14 +266,12 @@ fn files_of(path: &Path) -> Result<Vec<PathBuf>, LisaError> {
     Ok(files)
 }
 
-fn unreadable(path: &Path, error: std::io::Error) -> LisaError {
-    LisaError::new(
+fn unreadable(path: &Path, error: std::io::Error) -> Error {
+    Error::new(
         ErrorKind::Io,
-        format!(
-            "the data {} cannot be read ({error}); give a JSONL file or a folder of them",
-            path.display()
-        ),
+        format!("the data {} cannot be read ({error})", path.display()),
     )
+    .with_help("give a JSONL file or a folder of them")
     .with_source(error)
 }
 

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use lisa::{ErrorKind, LisaError};
+use crate::error::{Error, ErrorKind};
 
 use crate::text::chat::Message;
 use crate::text::data::{Content, Example};
@@ -61,7 +61,7 @@ pub enum LossOn {
 ///
 /// let options = EncodeOptions { max_length: 5, ..options };
 /// let error = encode_examples(&[example], &tokenizer, options).unwrap_err();
-/// assert!(error.message().contains("raise the maximal length"));
+/// assert_eq!(error.help(), Some("raise the maximal length"));
 /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -188,7 +188,7 @@ pub fn encode_examples(
     examples: &[Example],
     tokenizer: &Tokenizer,
     options: EncodeOptions,
-) -> Result<EncodedSet, LisaError> {
+) -> Result<EncodedSet, Error> {
     encode_examples_with(examples, tokenizer, options, |_| {})
 }
 
@@ -218,22 +218,21 @@ pub fn encode_examples_with(
     tokenizer: &Tokenizer,
     options: EncodeOptions,
     mut progress: impl FnMut(usize),
-) -> Result<EncodedSet, LisaError> {
+) -> Result<EncodedSet, Error> {
     if options.max_length < 2 {
-        return Err(LisaError::new(
+        return Err(Error::new(
             ErrorKind::Config,
             format!(
-                "the maximal length is {}; predicting one token from another takes 2",
+                "the maximal length is {}, but predicting one token from another takes 2",
                 options.max_length
             ),
-        ));
+        )
+        .with_help("raise the maximal length"));
     }
     let mut set = EncodedSet::default();
     for (index, example) in examples.iter().enumerate() {
-        let mut encoded = encode_example(example, tokenizer, options.loss_on).map_err(|e| {
-            LisaError::new(e.kind(), format!("example {}: {}", index + 1, e.message()))
-                .with_source(e)
-        })?;
+        let mut encoded = encode_example(example, tokenizer, options.loss_on)
+            .map_err(|e| e.within(&format!("example {}", index + 1)))?;
         progress(index + 1);
         if encoded.ids.len() > options.max_length {
             encoded.ids.truncate(options.max_length);
@@ -256,15 +255,15 @@ pub fn encode_examples_with(
         );
     }
     if set.examples.is_empty() {
-        return Err(LisaError::new(
+        return Err(Error::new(
             ErrorKind::Data,
             format!(
-                "none of {} examples has anything to train on within {} tokens; raise the \
-                 maximal length",
+                "none of {} examples has anything to train on within {} tokens",
                 examples.len(),
                 options.max_length
             ),
-        ));
+        )
+        .with_help("raise the maximal length"));
     }
     Ok(set)
 }
@@ -305,7 +304,7 @@ pub fn encode_example(
     example: &Example,
     tokenizer: &Tokenizer,
     loss_on: LossOn,
-) -> Result<Encoded, LisaError> {
+) -> Result<Encoded, Error> {
     let (text, answers, is_chat) = match &example.content {
         Content::Chat(messages) => {
             let whole = tokenizer.chat_template().render(messages, false)?;
@@ -367,10 +366,7 @@ pub fn encode_example(
 /// assert_eq!(encode_prompt(&text, &tokenizer)?, None);
 /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
 /// ```
-pub fn encode_prompt(
-    example: &Example,
-    tokenizer: &Tokenizer,
-) -> Result<Option<Vec<u32>>, LisaError> {
+pub fn encode_prompt(example: &Example, tokenizer: &Tokenizer) -> Result<Option<Vec<u32>>, Error> {
     match (&example.content, &example.answer) {
         (Content::Chat(messages), Some(_)) => {
             let before = &messages[..messages.len().saturating_sub(1)];
@@ -397,7 +393,7 @@ fn answers_of(
     messages: &[Message],
     whole: &str,
     tokenizer: &Tokenizer,
-) -> Result<Vec<(usize, usize)>, LisaError> {
+) -> Result<Vec<(usize, usize)>, Error> {
     let template = tokenizer.chat_template();
     let mut answers = Vec::new();
     for (index, message) in messages.iter().enumerate() {
@@ -416,13 +412,16 @@ fn answers_of(
             }
         }
         let start = start.ok_or_else(|| {
-            LisaError::new(
-                ErrorKind::Tokenizer,
+            Error::new(
+                ErrorKind::Template,
                 format!(
                     "the chat template writes the first {index} messages differently when the \
-                     answer follows, so the answer's place is unknown; take the loss on all \
-                     tokens, or give a template that writes messages one after the other"
+                     answer follows, so where the answer begins is unknown"
                 ),
+            )
+            .with_help(
+                "take the loss on all tokens, or use a template that writes messages one after \
+                 the other",
             )
         })?;
         let end = if index + 1 == messages.len() {

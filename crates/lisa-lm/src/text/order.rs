@@ -3,7 +3,7 @@
 //! ChaCha with eight rounds, seeded with the bytes of the arguments, so that an order is the same
 //! on every platform and in every version. Tests: at the foot, with literals.
 
-use lisa::{ErrorKind, LisaError};
+use crate::error::{Error, ErrorKind};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
@@ -54,24 +54,26 @@ fn below(random: &mut ChaCha8Rng, bound: u64) -> u64 {
 /// ```
 /// let (train, held_out) = lisa_lm::split((0..10).collect(), 0.2, 42)?;
 /// assert_eq!((train.len(), held_out.len()), (8, 2));
-/// # Ok::<(), lisa::LisaError>(())
+/// # Ok::<(), lisa_lm::Error>(())
 /// ```
-pub fn split<T>(items: Vec<T>, fraction: f64, seed: u64) -> Result<(Vec<T>, Vec<T>), LisaError> {
+pub fn split<T>(items: Vec<T>, fraction: f64, seed: u64) -> Result<(Vec<T>, Vec<T>), Error> {
     if !(0.0..1.0).contains(&fraction) {
-        return Err(LisaError::new(
+        return Err(Error::new(
             ErrorKind::Config,
-            format!("the validation split is {fraction}; give a fraction from 0 to below 1"),
-        ));
+            format!("the validation split is {fraction}"),
+        )
+        .with_help("give a fraction of at least 0 and below 1"));
     }
     if fraction == 0.0 {
         return Ok((items, Vec::new()));
     }
     let count = items.len();
     if count < 2 {
-        return Err(LisaError::new(
+        return Err(Error::new(
             ErrorKind::Data,
-            format!("a validation split needs 2 examples, but there are {count}; set it to 0"),
-        ));
+            format!("a validation split needs 2 examples, but there are {count}"),
+        )
+        .with_help("set the validation split to 0"));
     }
     let held_out = ((count as f64 * fraction).round() as usize).clamp(1, count - 1);
     // An epoch that training never reaches, so that the split and the first epoch are independent.

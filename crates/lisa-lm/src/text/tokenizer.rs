@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use lisa::{ErrorKind, LisaError};
+use crate::error::{Error, ErrorKind};
 
 use crate::files::{TOKENIZER_BYTES, read};
 use crate::text::chat::ChatTemplate;
@@ -34,7 +34,7 @@ use files::{eos_of, read_json, special_tokens, template_source, unreadable};
 /// assert_eq!(tokens.offsets[3], (3, 5));
 /// assert_eq!(&text[3..5], "lo");
 /// assert_eq!(tokenizer.token_to_id("lo"), Some(350));
-/// # Ok::<(), lisa::LisaError>(())
+/// # Ok::<(), lisa_lm::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tokens {
@@ -114,27 +114,28 @@ impl Tokenizer {
     /// A missing `tokenizer.json`, a file that is not what its name says, is larger than that, is a
     /// pipe or device, or is a link out of the folder; a special token that is not in the vocabulary, a
     /// template that does not parse. Each names the file.
-    pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self, LisaError> {
+    pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self, Error> {
         let dir = dir.as_ref();
         let path = dir.join("tokenizer.json");
         let bytes = read(dir, "tokenizer.json", TOKENIZER_BYTES);
         let Some(bytes) = bytes.map_err(|e| unreadable(&path, e))? else {
-            return Err(LisaError::new(
+            return Err(Error::new(
                 ErrorKind::Tokenizer,
-                format!(
-                    "{} is not there; a folder with a checkpoint needs it (a folder with only \
-                     tokenizer.model can be converted with transformers' save_pretrained)",
-                    path.display()
-                ),
+                format!("{} is not there", path.display()),
+            )
+            .with_help(
+                "a checkpoint's folder needs it; transformers' save_pretrained makes it of a \
+                 tokenizer.model",
             ));
         };
         let inner = guarded(|| tokenizers::Tokenizer::from_bytes(bytes));
         let checked = inner.and_then(|inner| growth::check(&inner).map(|()| inner));
         let inner = checked.map_err(|e| {
-            LisaError::new(
+            Error::new(
                 ErrorKind::Tokenizer,
-                format!("{} is not a tokenizer: {e}; fetch it again", path.display()),
+                format!("{} is not a tokenizer: {e}", path.display()),
             )
+            .with_help("fetch it again")
         })?;
         let config = read_json(dir, "tokenizer_config.json")?;
         let mut special = special_tokens(&read_json(dir, "special_tokens_map.json")?);
@@ -164,24 +165,25 @@ impl Tokenizer {
         special: BTreeMap<String, String>,
         eos_ids: impl IntoIterator<Item = u32>,
         template: ChatTemplate,
-    ) -> Result<Self, LisaError> {
+    ) -> Result<Self, Error> {
         inner
             .with_truncation(None)
-            .map_err(|e| LisaError::new(ErrorKind::Tokenizer, e.to_string()))?
+            .map_err(|e| Error::new(ErrorKind::Tokenizer, e.to_string()))?
             .with_padding(None);
         for name in ["bos_token", "eos_token", "pad_token"] {
             let Some(token) = special.get(name) else {
                 continue;
             };
             if inner.token_to_id(token).is_none() {
-                return Err(LisaError::new(
+                return Err(Error::new(
                     ErrorKind::Tokenizer,
                     format!(
                         "the {name} is {token:?}, which is not among the {} tokens of \
-                         tokenizer.json; the files belong to different checkpoints",
+                         tokenizer.json",
                         inner.get_vocab_size(true)
                     ),
-                ));
+                )
+                .with_help("the files belong to different checkpoints: fetch them again"));
             }
         }
         let mut all = Vec::new();
@@ -205,7 +207,7 @@ impl Tokenizer {
     /// # Errors
     ///
     /// A text that the tokenizer cannot encode; byte-level tokenizers encode every text.
-    pub fn encode(&self, text: &str) -> Result<Vec<u32>, LisaError> {
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
         Ok(self.encode_with_offsets(text, true)?.ids)
     }
 
@@ -215,10 +217,10 @@ impl Tokenizer {
     /// # Errors
     ///
     /// As [`encode`](Self::encode).
-    pub fn encode_with_offsets(&self, text: &str, add_special: bool) -> Result<Tokens, LisaError> {
+    pub fn encode_with_offsets(&self, text: &str, add_special: bool) -> Result<Tokens, Error> {
         let encoding = guarded(|| self.inner.encode(text, add_special)).map_err(|e| {
             let start: String = text.chars().take(40).collect();
-            LisaError::new(
+            Error::new(
                 ErrorKind::Tokenizer,
                 format!("a text that begins {start:?} cannot be encoded: {e}"),
             )
@@ -235,7 +237,7 @@ impl Tokenizer {
     /// # Errors
     ///
     /// Ids that the tokenizer's decoder refuses.
-    pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, LisaError> {
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, Error> {
         let added = self.inner.get_added_vocabulary();
         let mut tokens = ids.iter().filter_map(|&id| self.inner.id_to_token(id));
         if tokens.all(|token| skip_special && added.is_special_token(&token)) {
@@ -243,7 +245,7 @@ impl Tokenizer {
             return Ok(String::new());
         }
         guarded(|| self.inner.decode(ids, skip_special)).map_err(|e| {
-            LisaError::new(
+            Error::new(
                 ErrorKind::Tokenizer,
                 format!("{} ids cannot be decoded: {e}", ids.len()),
             )

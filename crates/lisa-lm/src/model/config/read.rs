@@ -2,8 +2,8 @@
 //!
 //! Absent keys have the value that transformers gives them. Tests: beside this file.
 
+use crate::error::Error;
 use burn::tensor::FloatDType;
-use lisa::LisaError;
 use serde_json::{Map, Value};
 
 use super::{CommonConfig, Gpt2Config, LlamaConfig, LlamaKind, ModelConfig, at_most, refuse};
@@ -11,9 +11,9 @@ use crate::files::shown;
 use crate::model::rope::{RopeConfig, RopeScaling};
 
 /// The model types that are supported, for messages.
-const MODEL_TYPES: &str = "llama, mistral, qwen2, qwen3 and gpt2";
+const MODEL_TYPES: &str = "llama, mistral, qwen2, qwen3, gpt2";
 
-pub(super) fn model(text: &str) -> Result<ModelConfig, LisaError> {
+pub(super) fn model(text: &str) -> Result<ModelConfig, Error> {
     let value: Value = serde_json::from_str(text)
         .map_err(|e| refuse(format!("config.json is not JSON: {e}")).with_source(e))?;
     let Value::Object(map) = value else {
@@ -26,9 +26,10 @@ pub(super) fn model(text: &str) -> Result<ModelConfig, LisaError> {
             .and_then(Value::as_str)
             .unwrap_or("unknown");
         return Err(refuse(format!(
-            "quantization_config ({}) is not supported; use the unquantized checkpoint",
+            "quantization_config ({}) is not supported",
             shown(&method)
-        )));
+        ))
+        .with_help("use the unquantized checkpoint"));
     }
     let kind = match keys.string("model_type")? {
         Some("llama") => LlamaKind::Llama,
@@ -37,26 +38,25 @@ pub(super) fn model(text: &str) -> Result<ModelConfig, LisaError> {
         Some("qwen3") => LlamaKind::Qwen3,
         Some("gpt2") => return gpt2(&keys).map(ModelConfig::Gpt2),
         Some(other) => {
-            return Err(refuse(format!(
-                "model_type {:?} is not supported; {MODEL_TYPES} are",
-                shown(&other)
-            )));
+            return Err(
+                refuse(format!("model_type {:?} is not supported", shown(&other)))
+                    .with_help(format!("use one of {MODEL_TYPES}")),
+            );
         }
         None => {
-            return Err(refuse(format!(
-                "there is no model_type; {MODEL_TYPES} are supported"
-            )));
+            return Err(refuse("there is no model_type".into())
+                .with_help(format!("give one of {MODEL_TYPES}")));
         }
     };
     llama(&keys, kind).map(ModelConfig::Llama)
 }
 
-fn llama(keys: &Keys, kind: LlamaKind) -> Result<LlamaConfig, LisaError> {
+fn llama(keys: &Keys, kind: LlamaKind) -> Result<LlamaConfig, Error> {
     match keys.string("hidden_act")?.unwrap_or("silu") {
         "silu" | "swish" => {}
         other => {
             return Err(refuse(format!(
-                "hidden_act {:?} is not supported; \"silu\" is",
+                "hidden_act {:?} is not supported, only \"silu\" is",
                 shown(&other)
             )));
         }
@@ -112,7 +112,7 @@ fn sliding(
     keys: &Keys,
     kind: LlamaKind,
     layers: usize,
-) -> Result<(Option<usize>, Vec<bool>), LisaError> {
+) -> Result<(Option<usize>, Vec<bool>), Error> {
     let window = match kind {
         LlamaKind::Llama => None,
         LlamaKind::Mistral if keys.map.contains_key("sliding_window") => {
@@ -130,12 +130,12 @@ fn sliding(
         let types = types
             .as_array()
             .ok_or_else(|| refuse(format!("layer_types is {}, not a list", shown(types))))?;
-        let sliding: Result<Vec<bool>, LisaError> = (types.iter())
+        let sliding: Result<Vec<bool>, Error> = (types.iter())
             .map(|found| match found.as_str() {
                 Some("full_attention") => Ok(false),
                 Some("sliding_attention") => Ok(true),
                 _ => Err(refuse(format!(
-                    "layer type {} is not supported; full_attention and sliding_attention are",
+                    "layer type {} is not supported, only full_attention and sliding_attention are",
                     shown(found)
                 ))),
             })
@@ -152,7 +152,7 @@ fn sliding(
     Ok((window, sliding))
 }
 
-fn rope(keys: &Keys, max_positions: usize) -> Result<RopeConfig, LisaError> {
+fn rope(keys: &Keys, max_positions: usize) -> Result<RopeConfig, Error> {
     let found = keys
         .present("rope_parameters")
         .or(keys.present("rope_scaling"));
@@ -207,7 +207,7 @@ fn rope(keys: &Keys, max_positions: usize) -> Result<RopeConfig, LisaError> {
         },
         Some(other) => {
             return Err(refuse(format!(
-                "rope type {:?} is not supported; \"default\", \"linear\" and \"llama3\" are",
+                "rope type {:?} is not supported, only \"default\", \"linear\" and \"llama3\" are",
                 shown(&other)
             )));
         }
@@ -215,7 +215,7 @@ fn rope(keys: &Keys, max_positions: usize) -> Result<RopeConfig, LisaError> {
     Ok(RopeConfig { theta, scaling })
 }
 
-fn gpt2(keys: &Keys) -> Result<Gpt2Config, LisaError> {
+fn gpt2(keys: &Keys) -> Result<Gpt2Config, Error> {
     for (key, supported) in [
         ("add_cross_attention", false),
         ("scale_attn_by_inverse_layer_idx", false),
@@ -230,7 +230,7 @@ fn gpt2(keys: &Keys) -> Result<Gpt2Config, LisaError> {
         "gelu" => false,
         other => {
             return Err(refuse(format!(
-                "activation_function {:?} is not supported; \"gelu_new\" and \"gelu\" are",
+                "activation_function {:?} is not supported, only \"gelu_new\" and \"gelu\" are",
                 shown(&other)
             )));
         }
@@ -251,8 +251,8 @@ fn gpt2(keys: &Keys) -> Result<Gpt2Config, LisaError> {
     })
 }
 
-fn common(keys: &Keys) -> Result<CommonConfig, LisaError> {
-    let id = |key| Ok::<_, LisaError>(keys.size(key)?.and_then(|id| u32::try_from(id).ok()));
+fn common(keys: &Keys) -> Result<CommonConfig, Error> {
+    let id = |key| Ok::<_, Error>(keys.size(key)?.and_then(|id| u32::try_from(id).ok()));
     let eos_token_ids = match keys.present("eos_token_id") {
         None => Vec::new(),
         Some(Value::Array(ids)) => ids.iter().filter_map(token).collect(),
@@ -269,7 +269,7 @@ fn common(keys: &Keys) -> Result<CommonConfig, LisaError> {
         Some("float16") => Some(FloatDType::F16),
         Some(other) => {
             return Err(refuse(format!(
-                "dtype {:?} is not supported; \"float32\", \"bfloat16\" and \"float16\" are",
+                "dtype {:?} is not supported, only \"float32\", \"bfloat16\" and \"float16\" are",
                 shown(&other)
             )));
         }
@@ -305,7 +305,7 @@ impl<'a> Keys<'a> {
         key: &str,
         what: &str,
         read: impl Fn(&'a Value) -> Option<T>,
-    ) -> Result<Option<T>, LisaError> {
+    ) -> Result<Option<T>, Error> {
         let Some(value) = self.present(key) else {
             return Ok(None);
         };
@@ -315,24 +315,24 @@ impl<'a> Keys<'a> {
             .ok_or_else(|| refuse(format!("{key} is {}, not {what}", shown(value))))
     }
 
-    fn size(&self, key: &str) -> Result<Option<usize>, LisaError> {
+    fn size(&self, key: &str) -> Result<Option<usize>, Error> {
         self.typed(key, "a whole number", |v| usize::try_from(v.as_u64()?).ok())
     }
 
-    fn require(&self, key: &str) -> Result<usize, LisaError> {
+    fn require(&self, key: &str) -> Result<usize, Error> {
         self.size(key)?
             .ok_or_else(|| refuse(format!("there is no {key}")))
     }
 
-    fn number(&self, key: &str) -> Result<Option<f64>, LisaError> {
+    fn number(&self, key: &str) -> Result<Option<f64>, Error> {
         self.typed(key, "a number", Value::as_f64)
     }
 
-    fn flag(&self, key: &str) -> Result<Option<bool>, LisaError> {
+    fn flag(&self, key: &str) -> Result<Option<bool>, Error> {
         self.typed(key, "true or false", Value::as_bool)
     }
 
-    fn string(&self, key: &str) -> Result<Option<&'a str>, LisaError> {
+    fn string(&self, key: &str) -> Result<Option<&'a str>, Error> {
         self.typed(key, "a string", Value::as_str)
     }
 }

@@ -370,7 +370,7 @@ fn a_template_may_not_be_a_megabyte_or_mostly_spaces() {
 #[test]
 fn a_template_that_does_not_parse_names_the_line() {
     let error = ChatTemplate::new("a\n{% for %}", &special()).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Tokenizer);
+    assert_eq!(error.kind(), ErrorKind::Template);
     assert!(error.message().contains("(line 2)"), "{error}");
 }
 

@@ -113,8 +113,8 @@ impl Example {
         let keys: Vec<&str> = object.keys().map(String::as_str).take(20).collect();
         let keys = shown(&format!("{keys:?}"));
         Err(format!(
-            "the keys are {keys}; expected `messages`, `instruction` and `output`, `prompt` and \
-             `completion`, or `text`"
+            "the keys are {keys}, but `messages`, `instruction` and `output`, `prompt` and \
+             `completion`, or `text` are expected"
         ))
     }
 

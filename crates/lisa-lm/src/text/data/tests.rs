@@ -115,8 +115,8 @@ fn a_bad_line_stops_with_its_place_or_is_skipped_and_counted() {
     let file = dir.path().join("x.jsonl");
     let error = read_examples(&file, OnBadLine::Stop).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Data);
-    let expected = format!("{}, line 2: `text` is a number", file.display());
-    assert!(error.message().starts_with(&expected), "{error}");
+    assert_eq!(error.message(), "`text` is a number and not a string");
+    assert_eq!(error.place(), Some((file.as_path(), Some(2))));
 
     let read = read_examples(&file, OnBadLine::Skip).unwrap();
     assert_eq!(read.examples.len(), 1);
@@ -135,7 +135,10 @@ fn bytes_that_are_not_utf8_are_a_bad_line() {
     )
     .unwrap();
     let error = read_examples(dir.path(), OnBadLine::Stop).unwrap_err();
-    assert!(error.message().contains("line 2: not UTF-8"), "{error}");
+    assert!(
+        error.to_string().contains("x.jsonl:2: not UTF-8"),
+        "{error}"
+    );
 }
 
 #[test]

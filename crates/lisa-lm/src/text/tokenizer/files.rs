@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use lisa::{ErrorKind, LisaError};
+use crate::error::{Error, ErrorKind};
 use serde_json::Value;
 
 use crate::files::{CONFIG_BYTES, TEMPLATE_BYTES, read_text, shown};
@@ -19,8 +19,8 @@ const NAMES: [&str; 7] = [
     "mask_token",
 ];
 
-pub(super) fn unreadable(path: &Path, error: std::io::Error) -> LisaError {
-    LisaError::new(
+pub(super) fn unreadable(path: &Path, error: std::io::Error) -> Error {
+    Error::new(
         ErrorKind::Io,
         format!("{} cannot be read: {error}", path.display()),
     )
@@ -28,17 +28,18 @@ pub(super) fn unreadable(path: &Path, error: std::io::Error) -> LisaError {
 }
 
 /// The JSON in a file of the folder that may be missing (then null).
-pub(super) fn read_json(dir: &Path, name: &str) -> Result<Value, LisaError> {
+pub(super) fn read_json(dir: &Path, name: &str) -> Result<Value, Error> {
     let path = dir.join(name);
     let text = read_text(dir, name, CONFIG_BYTES).map_err(|e| unreadable(&path, e))?;
     let Some(text) = text else {
         return Ok(Value::Null);
     };
     serde_json::from_str(&text).map_err(|e| {
-        LisaError::new(
+        Error::new(
             ErrorKind::Tokenizer,
-            format!("{} is not JSON: {e}; fetch it again", path.display()),
+            format!("{} is not JSON: {e}", path.display()),
         )
+        .with_help("fetch it again")
         .with_source(e)
     })
 }
@@ -55,7 +56,7 @@ pub(super) fn special_tokens(config: &Value) -> BTreeMap<String, String> {
         .collect()
 }
 
-pub(super) fn eos_of(config: &Value, path: &Path) -> Result<Vec<u32>, LisaError> {
+pub(super) fn eos_of(config: &Value, path: &Path) -> Result<Vec<u32>, Error> {
     let value = &config["eos_token_id"];
     let ids: Option<Vec<u32>> = match value {
         Value::Null => Some(Vec::new()),
@@ -63,14 +64,11 @@ pub(super) fn eos_of(config: &Value, path: &Path) -> Result<Vec<u32>, LisaError>
         one => id(one).map(|one| vec![one]),
     };
     ids.ok_or_else(|| {
-        LisaError::new(
+        Error::new(
             ErrorKind::Tokenizer,
-            format!(
-                "eos_token_id in {} is {}; give an id or a list of ids",
-                path.display(),
-                shown(value)
-            ),
+            format!("eos_token_id in {} is {}", path.display(), shown(value)),
         )
+        .with_help("give an id or a list of ids")
     })
 }
 
@@ -78,7 +76,7 @@ fn id(value: &Value) -> Option<u32> {
     value.as_u64().and_then(|id| u32::try_from(id).ok())
 }
 
-pub(super) fn template_source(dir: &Path, config: &Value) -> Result<Option<String>, LisaError> {
+pub(super) fn template_source(dir: &Path, config: &Value) -> Result<Option<String>, Error> {
     let name = "chat_template.jinja";
     let text = read_text(dir, name, TEMPLATE_BYTES).map_err(|e| unreadable(&dir.join(name), e))?;
     if text.is_some() {
@@ -96,7 +94,7 @@ pub(super) fn template_source(dir: &Path, config: &Value) -> Result<Option<Strin
     };
     match found {
         Some(source) => Ok(Some(source.to_owned())),
-        None => Err(LisaError::new(
+        None => Err(Error::new(
             ErrorKind::Tokenizer,
             format!(
                 "chat_template in {} is neither a string nor a list of named templates",

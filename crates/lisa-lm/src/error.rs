@@ -1,0 +1,156 @@
+//! [`Error`]: what this crate returns when a file, a setting or a text cannot be used.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+type Source = Box<dyn std::error::Error + Send + Sync>;
+
+/// What an error is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// An option is out of range or contradicts another one.
+    Config,
+    /// Training data cannot be read or used.
+    Data,
+    /// A chat template does not parse, or refuses a chat.
+    Template,
+    /// A tokenizer cannot be read or used.
+    Tokenizer,
+    /// A model's configuration is invalid or not supported, or the model cannot run the input.
+    Model,
+    /// A checkpoint's weights cannot be read.
+    Checkpoint,
+    /// The operating system refused a file operation.
+    Io,
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Config => "configuration",
+            Self::Data => "data",
+            Self::Template => "chat template",
+            Self::Tokenizer => "tokenizer",
+            Self::Model => "model",
+            Self::Checkpoint => "checkpoint",
+            Self::Io => "file",
+        })
+    }
+}
+
+/// An error: what was asked and found, where, and what to do.
+///
+/// `Display` writes all of it on one line; a program that formats errors itself reads the fields.
+///
+/// # Example
+///
+/// ```
+/// use lisa_lm::{Error, ErrorKind};
+///
+/// let error = Error::new(ErrorKind::Data, "`completion` is missing")
+///     .with_place("train.jsonl", Some(7))
+///     .with_help("correct the line, or skip bad lines");
+/// assert_eq!(error.message(), "`completion` is missing");
+/// assert_eq!(error.help(), Some("correct the line, or skip bad lines"));
+/// assert_eq!(
+///     error.to_string(),
+///     "data: train.jsonl:7: `completion` is missing; correct the line, or skip bad lines"
+/// );
+/// ```
+#[derive(Debug)]
+pub struct Error {
+    kind: ErrorKind,
+    message: String,
+    help: Option<String>,
+    place: Option<(PathBuf, Option<usize>)>,
+    source: Option<Source>,
+}
+
+impl Error {
+    /// An error whose message says what was asked and what was found.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+            help: None,
+            place: None,
+            source: None,
+        }
+    }
+
+    /// Says what to do about it.
+    #[must_use]
+    pub fn with_help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// Names the file at fault and, where known, the line; the first line is 1.
+    #[must_use]
+    pub fn with_place(mut self, file: impl Into<PathBuf>, line: Option<usize>) -> Self {
+        self.place = Some((file.into(), line));
+        self
+    }
+
+    /// Keeps the error that caused this one, for [`source`](std::error::Error::source).
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Source>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// Puts a context before the message, such as the number of the example at fault.
+    #[must_use]
+    pub(crate) fn within(mut self, context: &str) -> Self {
+        self.message = format!("{context}: {}", self.message);
+        self
+    }
+
+    /// What the error is about.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// What was asked and what was found, without kind, place and help.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn help(&self) -> Option<&str> {
+        self.help.as_deref()
+    }
+
+    /// The file at fault, and the line where it is known.
+    #[must_use]
+    pub fn place(&self) -> Option<(&Path, Option<usize>)> {
+        let (file, line) = self.place.as_ref()?;
+        Some((file, *line))
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.kind)?;
+        match &self.place {
+            Some((file, Some(line))) => write!(f, "{}:{line}: ", file.display())?,
+            Some((file, None)) => write!(f, "{}: ", file.display())?,
+            None => {}
+        }
+        f.write_str(&self.message)?;
+        match &self.help {
+            Some(help) => write!(f, "; {help}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_ref().map(|source| &**source as _)
+    }
+}
