@@ -1,4 +1,4 @@
-//! What burn-train asks of a language model: a step, an output with a loss, a batcher.
+//! What burn-train needs of a language model: a training step, a validation step, and a batcher.
 
 use burn::data::dataloader::batcher::Batcher;
 use burn::module::Module;
@@ -10,39 +10,13 @@ use lisa_lm::{Batch, BatchTensors, CausalLm, Encoded, Input, Row};
 /// A language model that burn-train can train.
 #[derive(Module, Debug)]
 pub(crate) struct TextModel {
-    model: CausalLm,
+    pub(crate) model: CausalLm,
 }
 
 impl TextModel {
-    /// Wraps a model.
-    pub(crate) fn new(model: CausalLm) -> Self {
-        Self { model }
-    }
-
-    /// The model.
-    pub(crate) fn into_inner(self) -> CausalLm {
-        self.model
-    }
-
     fn loss(&self, batch: BatchTensors) -> Tensor<1> {
         let targets = batch.targets.clone();
         self.model.next_token_loss(&Input::from(batch), targets)
-    }
-}
-
-/// The mean loss of a batch's answers in nats.
-#[derive(Debug)]
-pub(crate) struct Loss(Tensor<1>);
-
-impl ItemLazy for Loss {
-    fn sync(self) -> Result<Self, ExecutionError> {
-        Ok(self)
-    }
-}
-
-impl Adaptor<LossInput> for Loss {
-    fn adapt(&self) -> LossInput {
-        LossInput::new(self.0.clone())
     }
 }
 
@@ -66,17 +40,26 @@ impl InferenceStep for TextModel {
     }
 }
 
-/// Pads encoded examples to a batch.
-#[derive(Clone, Debug)]
-pub(crate) struct TextBatcher {
-    pad_id: u32,
+/// The mean loss of a batch's answer tokens, in nats.
+#[derive(Debug)]
+pub(crate) struct Loss(Tensor<1>);
+
+impl ItemLazy for Loss {
+    fn sync(self) -> Result<Self, ExecutionError> {
+        Ok(self)
+    }
 }
 
-impl TextBatcher {
-    /// Pads with this token.
-    pub(crate) fn new(pad_id: u32) -> Self {
-        Self { pad_id }
+impl Adaptor<LossInput> for Loss {
+    fn adapt(&self) -> LossInput {
+        LossInput::new(self.0.clone())
     }
+}
+
+/// Pads encoded examples to one length.
+#[derive(Clone, Debug)]
+pub(crate) struct TextBatcher {
+    pub(crate) pad_id: u32,
 }
 
 impl Batcher<Encoded, BatchTensors> for TextBatcher {
