@@ -73,7 +73,7 @@ impl Method {
     pub(crate) fn recompute(self, layers: usize) -> Recompute {
         match self {
             Self::LisaRecomputeFrozenEmbeddings => {
-                Recompute::new().with_every(layers.isqrt()).with_pieces()
+                Recompute::new().with_every(layers.isqrt()).with_sublayers()
             }
             _ => Recompute::new(),
         }

@@ -39,8 +39,8 @@ pub fn of(
     for (name, bytes) in [
         ("weights", plan.weights),
         ("gradients", plan.gradients),
-        ("moments", plan.moments),
-        ("master weights", plan.masters),
+        ("moments", plan.optimizer_state),
+        ("master weights", plan.master_weights),
         ("activations", activations),
         ("on the host", plan.host),
     ] {
@@ -77,7 +77,7 @@ pub fn plan(settings: &Settings, budget: Option<f64>, device: &Device) -> Result
     let held = lisa.clone().with_frozen(frozen);
     let every = model.num_layers().isqrt().max(1);
     let pieces = Workload {
-        recompute: Recompute::new().with_every(every).with_pieces(),
+        recompute: Recompute::new().with_every(every).with_sublayers(),
         ..run
     };
     let in_pieces = format!("  the same, --recompute {every} --pieces");
@@ -135,8 +135,8 @@ pub fn plan(settings: &Settings, budget: Option<f64>, device: &Device) -> Result
         text.push_str(&format!(
             "{name:<52}{:>9.3}{:>9.3}{:>9.3}{:>12.3}{:>9.3}{:>9.3}{fits}\n",
             gb(plan.weights),
-            gb(plan.moments),
-            gb(plan.masters),
+            gb(plan.optimizer_state),
+            gb(plan.master_weights),
             gb(kept),
             gb(plan.host),
             gb(peak)

@@ -393,7 +393,7 @@ impl Settings {
     pub fn recomputation(&self) -> Recompute {
         let plan = Recompute::new().with_every(self.recompute);
         if self.pieces {
-            plan.with_pieces()
+            plan.with_sublayers()
         } else {
             plan
         }

@@ -50,7 +50,6 @@ pub mod recompute;
 mod record;
 mod schedule;
 mod step;
-mod usage;
 
 pub use config::{LisaConfig, OnFreeze};
 pub use describe::{Description, LayerDescription};

@@ -16,11 +16,11 @@ use burn::tensor::Device;
 
 use crate::clip;
 use crate::layers::Parameter;
+use crate::memory::Usage;
 use crate::optimizer::{Ledger, LisaOptimizer, OptimizerConfig, StateBytes, StateShapes};
 use crate::policy::{SamplingPolicy, Scores};
 use crate::quantize::{self, ExactWeights};
 use crate::schedule::Schedule;
-use crate::usage::Usage;
 use crate::{
     Description, ErrorKind, FreezeMask, FrozenWeights, LayerMap, LisaConfig, LisaError, StepError,
 };

@@ -287,19 +287,19 @@ impl LayeredModel for CausalLm {
         Self::layer(self, index, h, context)
     }
 
-    fn pieces(&self) -> usize {
+    fn sublayers(&self) -> usize {
         2
     }
 
-    fn piece(
+    fn sublayer(
         &self,
         index: usize,
-        piece: usize,
+        sublayer: usize,
         h: Tensor<3>,
         context: &Context,
         cuts: &mut Cuts,
     ) -> Tensor<3> {
-        match piece {
+        match sublayer {
             0 => self.attend(index, h, context, None),
             _ => self.feed(index, h, cuts),
         }
@@ -373,7 +373,7 @@ impl Footprint for CausalLm {
             ),
         };
         let per = |numbers: usize| (tokens * numbers * number) as u64;
-        let piece = |numbers: usize, scores: usize, weights: usize| {
+        let sublayer = |numbers: usize, scores: usize, weights: usize| {
             per(numbers) + (scores + weights * number) as u64
         };
         // Attention and all of its weights; the MLP, whose last product is cut off, and its weights.
@@ -384,28 +384,28 @@ impl Footprint for CausalLm {
                 let inner = config.intermediate_size;
                 let (norm, again) = if fused { (0, 0) } else { (width, 2 * inner) };
                 (
-                    piece(
+                    sublayer(
                         norm + 2 * width + 3 * q + 2 * kv,
                         scores,
                         2 * width * (q + kv),
                     ),
-                    piece(norm + again + 2 * width + 3 * inner, 0, 2 * width * inner),
+                    sublayer(norm + again + 2 * width + 3 * inner, 0, 2 * width * inner),
                 )
             }
             ModelConfig::Gpt2(config) => (
-                piece(9 * width, scores, 4 * width * width),
-                piece(5 * width + 7 * config.n_inner, 0, width * config.n_inner),
+                sublayer(9 * width, scores, 4 * width * width),
+                sublayer(5 * width + 7 * config.n_inner, 0, width * config.n_inner),
             ),
         };
         Activations {
-            piece: attend.max(feed),
+            sublayer: attend.max(feed),
             frozen_layer: per(frozen) + scores as u64,
-            training_layer: per(frozen + training) + scores as u64,
+            active_layer: per(frozen + training) + scores as u64,
             norms: per(norms),
             hidden: per(width),
             logits: per(config.vocab_size()),
             tied_head: matches!(self.projection(), Projection::Tied(_)),
-            head_by_hand: true,
+            custom_head: true,
         }
     }
 }

@@ -118,7 +118,7 @@ pub(crate) fn head_pass(
         return loss.into();
     };
     let id = param.id;
-    HeadPass::by_hand(loss, move |factor| {
+    HeadPass::custom(loss, move |factor| {
         let gradient = if factor == 1.0 {
             gradient
         } else {

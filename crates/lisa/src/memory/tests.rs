@@ -1,10 +1,17 @@
-//! Plans of small models, part by part.
+//! Plans of small models.
+
+use burn::module::{Module, ParamGroup};
+use burn::nn::{Linear, LinearConfig};
+use burn::tensor::{DType, Device, FloatDType};
 
 use super::*;
-use crate::PolicyConfig;
-use burn::module::ParamGroup;
-use burn::nn::{Linear, LinearConfig};
-use burn::tensor::Device;
+use crate::recompute::Recompute;
+use crate::{FrozenWeights, LisaConfig, PolicyConfig};
+
+/// Plans one row of four tokens with the dtype of the model.
+fn plan<M: Footprint>(model: &M, config: &LisaConfig) -> Result<MemoryPlan, crate::LisaError> {
+    MemoryPlan::lisa(model, config, &Workload::new(model, 1, 4))
+}
 
 #[derive(Module, Debug)]
 struct Net {
@@ -15,10 +22,10 @@ struct Net {
 
 impl Footprint for Net {
     fn activations(&self, batch: usize, sequence: usize, dtype: FloatDType) -> Activations {
-        let hidden = (batch * sequence * 32) as u64 * bytes_of(dtype);
+        let hidden = (batch * sequence * 32) as u64 * DType::from(dtype).size() as u64;
         Activations {
             frozen_layer: hidden,
-            training_layer: 2 * hidden,
+            active_layer: 2 * hidden,
             norms: hidden / 4,
             hidden,
             logits: hidden,
@@ -37,29 +44,24 @@ fn net() -> Net {
     }
 }
 
-/// A plan for one row of four tokens.
-fn lisa<M: Footprint>(model: &M, config: &LisaConfig) -> Result<MemoryPlan, LisaError> {
-    MemoryPlan::lisa(model, config, &Workload::new(model, 1, 4))
-}
-
 #[test]
-fn the_parts_are_those_of_the_parameters() {
+fn weights_gradients_and_state_are_counted_by_parameter() {
     let net = net();
-    let plan = |config: &LisaConfig| lisa(&net, config).unwrap();
+    let plan = |config: &LisaConfig| plan(&net, config).unwrap();
     let found = plan(&LisaConfig::new());
     assert_eq!(found.weights, 10 * 1024 * 4);
     assert_eq!(found.gradients, 4 * 1024 * 4);
-    assert_eq!(found.moments, 2 * found.gradients);
+    assert_eq!(found.optimizer_state, 2 * found.gradients);
     assert_eq!(found.activations, (6 + 2 * 2 + 1) * 4 * 32 * 4);
-    assert_eq!((found.masters, found.host), (0, 0));
+    assert_eq!((found.master_weights, found.host), (0, 0));
     // At the step's end: AdamW's four tensors of the largest parameter, and the embedding's gradient twice.
     let update = found.gradients + 4 * 4 * 1024 + 4 * 1024;
-    assert_eq!(found.peak, found.weights + found.moments + update);
+    assert_eq!(found.peak, found.weights + found.optimizer_state + update);
     // Nothing was allocated for it.
     assert!(!net.embed.weight.is_initialized());
 
     let full = plan(&LisaConfig::new().with_active_layers(8));
-    assert_eq!(full.moments, 2 * full.weights);
+    assert_eq!(full.optimizer_state, 2 * full.weights);
     assert!(full.peak > found.peak && found.peak_recomputed < found.peak);
 
     let outer = ParamGroup::from_any_predicates(vec!["embed", "head"]);
@@ -72,9 +74,9 @@ fn the_parts_are_those_of_the_parameters() {
 }
 
 #[test]
-fn what_a_run_would_refuse_has_no_plan() {
+fn a_configuration_that_init_refuses_has_no_plan() {
     let net = net();
-    let refused = |config: LisaConfig| lisa(&net, &config).unwrap_err().message().to_owned();
+    let refused = |config: LisaConfig| plan(&net, &config).unwrap_err().message().to_owned();
     let none = LisaConfig::new().with_active_layers(0);
     assert!(refused(none).contains("active_layers is 0"));
     let many = LisaConfig::new().with_active_layers(9);
@@ -90,37 +92,36 @@ fn half_precision_has_masters_unless_they_are_turned_off() {
     let net = net();
     let plan = |masters| {
         let config = LisaConfig::new().with_master_weights(masters);
-        let run = Workload {
-            batch: 1,
-            sequence: 4,
+        let workload = Workload {
             dtype: FloatDType::BF16,
             flex: false,
-            lowest_active: 0,
-            recompute: Recompute::new(),
+            ..Workload::new(&net, 1, 4)
         };
-        MemoryPlan::lisa(&net, &config, &run).unwrap()
+        MemoryPlan::lisa(&net, &config, &workload).unwrap()
     };
     let (with, without) = (plan(true), plan(false));
     assert_eq!(with.weights, 10 * 1024 * 2);
-    assert_eq!((with.moments, with.masters), (4 * 1024 * 8, 4 * 1024 * 4));
-    assert_eq!((without.moments, without.masters), (4 * 1024 * 4, 0));
+    assert_eq!(
+        (with.optimizer_state, with.master_weights),
+        (4 * 1024 * 8, 4 * 1024 * 4)
+    );
+    assert_eq!(
+        (without.optimizer_state, without.master_weights),
+        (4 * 1024 * 4, 0)
+    );
 }
 
 #[test]
-fn what_lies_below_the_lowest_layer_keeps_nothing_where_embeddings_are_frozen() {
+fn layers_below_the_lowest_active_one_store_nothing_with_frozen_embeddings() {
     let net = net();
     let kept = |frozen: &[&str], lowest_active| {
         let group = ParamGroup::from_any_predicates(frozen.to_vec());
         let config = LisaConfig::new().with_frozen((!frozen.is_empty()).then_some(group));
-        let run = Workload {
-            batch: 1,
-            sequence: 4,
-            dtype: FloatDType::F32,
-            flex: true,
+        let workload = Workload {
             lowest_active,
-            recompute: Recompute::new(),
+            ..Workload::new(&net, 1, 4)
         };
-        let plan = MemoryPlan::lisa(&net, &config, &run).unwrap();
+        let plan = MemoryPlan::lisa(&net, &config, &workload).unwrap();
         (plan.activations, plan.peak_recomputed)
     };
     let hidden = 4 * 32 * 4;
@@ -129,7 +130,7 @@ fn what_lies_below_the_lowest_layer_keeps_nothing_where_embeddings_are_frozen() 
         kept(&["embed", "head"], 0).0 - 5 * hidden
     );
     assert!(kept(&["embed", "head"], 5).1 < kept(&["embed", "head"], 0).1);
-    // The embedding trains: backward goes all the way.
+    // The embedding is trainable: the backward pass goes through all layers.
     assert_eq!(kept(&["head"], 5), kept(&["head"], 0));
     assert_eq!(kept(&[], 5), kept(&[], 0));
 }
@@ -155,29 +156,23 @@ impl Footprint for Tied {
 }
 
 #[test]
-fn the_gradient_of_a_tied_head_waits_for_the_embeddings() {
+fn the_gradient_of_a_tied_head_is_held_until_that_of_the_embedding() {
     let config = LisaConfig::new();
-    let own = lisa(&net(), &config).unwrap();
-    let tied = lisa(&Tied { net: net() }, &config).unwrap();
+    let own = plan(&net(), &config).unwrap();
+    let tied = plan(&Tied { net: net() }, &config).unwrap();
     assert_eq!(tied.peak, own.peak + 1024 * 4);
     assert_eq!(tied.gradients, own.gradients);
 }
 
 #[test]
-fn lora_keeps_what_its_products_take_and_not_what_norms_do() {
-    let run = Workload {
-        batch: 1,
-        sequence: 4,
-        dtype: FloatDType::F32,
-        flex: true,
-        lowest_active: 0,
-        recompute: Recompute::new(),
-    };
+fn lora_stores_the_inputs_of_its_products_and_not_those_of_norms() {
+    let net = net();
+    let workload = Workload::new(&net, 1, 4);
     let hidden = 4 * 32 * 4;
-    let side = MemoryPlan::lora(&net(), 2, false, &run).unwrap();
+    let side = MemoryPlan::lora(&net, 2, false, &workload).unwrap();
     assert_eq!(side.activations, 8 * (2 * hidden - hidden / 4) + hidden);
     assert_eq!(side.gradients, 8 * 2 * (32 + 32) * 4);
-    let merged = MemoryPlan::lora(&net(), 2, true, &run).unwrap();
+    let merged = MemoryPlan::lora(&net, 2, true, &workload).unwrap();
     assert_eq!(merged.activations, side.activations + 8 * 1024 * 4);
 }
 
@@ -192,7 +187,7 @@ impl Footprint for Blocks {
         let hidden = (batch * sequence * 32) as u64 * 4;
         Activations {
             frozen_layer: hidden,
-            training_layer: 3 * hidden,
+            active_layer: 3 * hidden,
             norms: 0,
             hidden,
             logits: hidden,
@@ -206,7 +201,7 @@ fn parts_of_layers_a_budget_and_fixed_layers_are_planned_as_they_are_drawn() {
     use crate::policy::Budget;
     let device = Device::flex().autodiff();
     let linear = |n| LinearConfig::new(32, n).with_bias(false).init(&device);
-    // Halves of 1024 and 2048 numbers, four times, and 1024 that always train.
+    // Four layers in halves of 1024 and 2048 elements, and 1024 always-on elements.
     let net = Blocks {
         layers: (0..4)
             .map(|_| Block {
@@ -218,7 +213,7 @@ fn parts_of_layers_a_budget_and_fixed_layers_are_planned_as_they_are_drawn() {
     };
     let split = LisaConfig::new().with_split(vec!["attn".into()]);
     let hidden = 4 * 32 * 4;
-    let plan = |config: &LisaConfig| lisa(&net, config).unwrap();
+    let plan = |config: &LisaConfig| plan(&net, config).unwrap();
     // Two halves: the larger ones, of two layers.
     let two = plan(&split);
     assert_eq!(two.gradients, (1024 + 2 * 2048) * 4);
@@ -242,7 +237,7 @@ fn parts_of_layers_a_budget_and_fixed_layers_are_planned_as_they_are_drawn() {
     assert_eq!(halves.host, (4 * 1024 + 2 * 2048) * 4);
     assert_eq!(whole.host, 3 * 3072 * 4);
 
-    // A quarter of 12288 numbers: one large and one small half, or three small ones.
+    // A quarter of 12288 elements: one large and one small half, or three small ones.
     let budget = PolicyConfig::Budget(Budget::new());
     let budget = plan(&split.clone().with_policy(budget));
     assert_eq!(budget.gradients, (1024 + 3072) * 4);
@@ -254,39 +249,36 @@ fn parts_of_layers_a_budget_and_fixed_layers_are_planned_as_they_are_drawn() {
 }
 
 #[derive(Module, Debug)]
-struct InPieces {
+struct InSublayers {
     net: Net,
 }
 
-impl Footprint for InPieces {
+impl Footprint for InSublayers {
     fn activations(&self, batch: usize, sequence: usize, dtype: FloatDType) -> Activations {
         Activations {
-            piece: 100,
+            sublayer: 100,
             ..self.net.activations(batch, sequence, dtype)
         }
     }
 }
 
 #[test]
-fn in_pieces_few_states_and_one_piece_are_held() {
+fn by_sublayer_few_hidden_states_and_one_sublayer_are_held() {
     let frozen = Some(ParamGroup::from_any_predicates(vec!["embed", "head"]));
     let config = LisaConfig::new().with_frozen(frozen);
-    let run = |recompute| Workload {
-        batch: 1,
-        sequence: 256,
-        dtype: FloatDType::F32,
-        flex: false,
-        lowest_active: 0,
-        recompute,
-    };
-    let peak = |net: &InPieces, recompute| {
-        let plan = MemoryPlan::lisa(net, &config, &run(recompute)).unwrap();
+    let peak = |net: &InSublayers, recompute| {
+        let workload = Workload {
+            flex: false,
+            recompute,
+            ..Workload::new(net, 1, 256)
+        };
+        let plan = MemoryPlan::lisa(net, &config, &workload).unwrap();
         plan.peak_recomputed
     };
-    let net = InPieces { net: net() };
+    let net = InSublayers { net: net() };
     let hidden = 256 * 32 * 4;
     let every = |n| Recompute::new().with_every(n);
-    // Two layers of 1024 numbers, with their moments; nine states; a layer with its gradient.
+    // Two layers of 1024 elements, with their moments; nine hidden states; a layer with its gradient.
     let fixed = (10 + 2 * 2) * 1024 * 4;
     let logits = 3 * hidden;
     assert_eq!(
@@ -298,9 +290,9 @@ fn in_pieces_few_states_and_one_piece_are_held() {
         peak(&net, every(2)),
         fixed + 5 * hidden + (3 * hidden + 1024 * 4).max(logits)
     );
-    // Of eight layers three segments, three layers and a gradient. The head is more than a piece.
+    // For eight layers three segments, three layers and a gradient. The head needs more than a sublayer.
     assert_eq!(
-        peak(&net, every(3).with_pieces()),
+        peak(&net, every(3).with_sublayers()),
         fixed + 7 * hidden + logits
     );
 }

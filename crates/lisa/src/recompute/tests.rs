@@ -1,7 +1,10 @@
-//! Gradients against plain autodiff's, where backward stops, what is handed over, dropout.
+//! Gradients against those of plain autodiff, where the backward pass stops, what is handed over,
+//! dropout.
 
+use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::nn::{Dropout, DropoutConfig, Embedding, EmbeddingConfig, Linear, LinearConfig};
-use burn::tensor::{Device, Int};
+use burn::optim::GradientsParams;
+use burn::tensor::{Device, Int, Tensor};
 
 use super::*;
 use crate::FreezeMask;
@@ -17,8 +20,8 @@ struct Net {
     embed: Embedding,
     layers: Vec<Layer>,
     head: Option<Linear>,
-    /// Whether the trait tells that the embedding is the head too.
-    confesses: bool,
+    /// Whether `LayeredModel::tied` names the embedding that is the head too.
+    names_tied: bool,
 }
 
 const WIDTH: usize = 6;
@@ -36,7 +39,7 @@ fn net(dropout: f64, tied: bool) -> Net {
             })
             .collect(),
         head: (!tied).then(linear),
-        confesses: true,
+        names_tied: true,
     };
     ids(&net);
     net
@@ -74,7 +77,7 @@ impl LayeredModel for Net {
     }
 
     fn tied(&self) -> Vec<ParamId> {
-        if self.head.is_none() && self.confesses {
+        if self.head.is_none() && self.names_tied {
             vec![self.embed.weight.id]
         } else {
             Vec::new()
@@ -83,7 +86,7 @@ impl LayeredModel for Net {
 }
 
 impl Net {
-    /// The whole forward pass on the tape.
+    /// The whole forward pass on one graph.
     fn plain(&self, batch: &Tensor<2, Int>) -> Tensor<1> {
         let start = self.embed(batch, &());
         let h = (0..self.layers.len()).fold(start, |h, i| self.layer(i, h, &()));
@@ -142,13 +145,13 @@ fn assert_equal(found: &[Option<Vec<f32>>], expected: &[Option<Vec<f32>>], case:
     }
 }
 
-/// Freezes all but the parameters with these places in the module tree.
+/// Freezes all but the parameters at these indices of the module tree.
 fn only(net: Net, places: &[usize]) -> Net {
     let all = ids(&net);
     FreezeMask::new(all.clone()).change(net, places.iter().map(|&i| all[i]))
 }
 
-/// Embedding, layers 1 and 3, head: what LISA trains.
+/// Embedding, layers 1 and 3, head: as in a LISA run.
 const LISA: [usize; 7] = [0, 3, 4, 7, 8, 11, 12];
 /// Layers 1 and 3 alone.
 const MIDDLE: [usize; 4] = [3, 4, 7, 8];
@@ -170,7 +173,7 @@ fn gradients_are_those_of_plain_autodiff() {
             let value = loss.to_data();
             let expected = GradientsParams::from_grads(loss.backward(), &net);
             let plan = Recompute::new().with_every(every);
-            for plan in [plan, plan.with_pieces()] {
+            for plan in [plan, plan.with_sublayers()] {
                 let case = format!("{case}, {plan:?}");
                 let pass = plan.forward(&net, &batch());
                 assert_eq!(pass.loss().into_data(), value, "{case}");
@@ -200,18 +203,18 @@ fn a_tied_embedding_gets_the_sum_and_is_handed_over_once() {
             net
         })
         .unwrap();
-    assert_equal(&handed, &expected, "part by part");
+    assert_equal(&handed, &expected, "as they come");
 
-    let mut silent = net;
-    silent.confesses = false;
-    let pass = Recompute::new().forward(&silent, &batch());
-    let error = pass.backward_with(silent, |net, _| net).unwrap_err();
+    let mut unnamed = net;
+    unnamed.names_tied = false;
+    let pass = Recompute::new().forward(&unnamed, &batch());
+    let error = pass.backward_with(unnamed, |net, _| net).unwrap_err();
     assert!(error.to_string().contains("embed.weight"), "{error}");
-    assert!(error.to_string().contains("tied"), "{error}");
+    assert!(error.help().is_some_and(|help| help.contains("tied")));
 }
 
 #[test]
-fn gradients_of_one_part_live_at_a_time_from_the_head_down() {
+fn gradients_of_one_segment_are_held_at_a_time_from_the_head_down() {
     let net = only(net(0.0, false), &LISA);
     let mut order: Vec<Vec<usize>> = Vec::new();
     let pass = Recompute::new().forward(&net, &batch());
@@ -263,11 +266,11 @@ impl LayeredModel for Counting {
 }
 
 #[test]
-fn backward_stops_at_the_lowest_layer_that_trains() {
+fn the_backward_pass_stops_at_the_lowest_trainable_layer() {
     let cases: [(&str, &[usize], usize, [usize; 5]); 5] = [
-        ("embedding trains", &LISA, 1, [2, 2, 2, 2, 2]),
-        ("layers 1 and 3 train", &MIDDLE, 1, [1, 2, 2, 2, 2]),
-        ("the head alone trains", &[11], 1, [1; 5]),
+        ("embedding trainable", &LISA, 1, [2, 2, 2, 2, 2]),
+        ("layers 1 and 3 trainable", &MIDDLE, 1, [1, 2, 2, 2, 2]),
+        ("only the head trainable", &[11], 1, [1; 5]),
         ("two at a time, the last stays", &MIDDLE, 2, [2, 2, 2, 2, 1]),
         ("all at once", &LISA, 5, [1; 5]),
     ];
@@ -289,16 +292,19 @@ fn dropout_is_replayed() {
     // The device's random numbers are one stream for the whole process: another test may draw from
     // it in between, but not every time.
     let plan = Recompute::new().with_dropout_seed(11);
-    for plan in [plan, plan.with_every(2).with_pieces()] {
+    for plan in [plan, plan.with_every(2).with_sublayers()] {
         let replayed = (0..50).any(|_| dropout_matches(plan));
-        assert!(replayed, "recomputed gradients are never those of one tape");
+        assert!(
+            replayed,
+            "recomputed gradients are never those of one graph"
+        );
     }
 }
 
 fn dropout_matches(plan: Recompute) -> bool {
     let net = net(0.5, false);
     let device = Device::flex().autodiff();
-    // The same draws by hand, on one tape.
+    // The same random numbers by hand, on one graph.
     let seed = |segment: u64| {
         device.seed(
             11u64
@@ -340,7 +346,7 @@ fn a_loss_that_is_scaled_scales_its_gradients() {
 }
 
 #[test]
-fn nothing_to_train_gives_no_gradients_and_no_panic() {
+fn without_trainable_parameters_there_are_no_gradients_and_no_panic() {
     let net = only(net(0.0, false), &[]);
     let pass = Recompute::new().forward(&net, &batch());
     assert!(pass.backward(&net).is_empty());

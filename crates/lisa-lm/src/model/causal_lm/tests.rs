@@ -373,7 +373,11 @@ fn recomputed_gradients_are_those_of_plain_autodiff() {
             let expected = GradientsParams::from_grads(loss.backward(), &model);
             assert_eq!(expected.len(), trains.len());
             let plan = Recompute::new();
-            for plan in [plan, plan.with_every(3), plan.with_every(2).with_pieces()] {
+            for plan in [
+                plan,
+                plan.with_every(3),
+                plan.with_every(2).with_sublayers(),
+            ] {
                 let pass = plan.forward(&model, &batch);
                 assert_eq!(scalar(&pass.loss()), scalar(&loss), "{name}");
                 let found = pass.backward(&model);

@@ -1,8 +1,10 @@
-//! Norms of small models, and models that do not fit.
+//! Norms of small models, and models of another structure.
 
-use super::*;
+use burn::module::Param;
 use burn::nn::Linear;
 use burn::tensor::Device;
+
+use super::*;
 
 #[derive(Module, Debug)]
 struct Net {
@@ -22,7 +24,7 @@ fn net(width: usize, values: &[f32], device: &Device) -> Net {
 }
 
 #[test]
-fn the_mean_is_of_norms_over_all_numbers_of_a_layer() {
+fn the_mean_is_of_norms_over_all_elements_of_a_layer() {
     let (plain, autodiff) = (Device::flex(), Device::flex().autodiff());
     let mut tracker = NormTracker::new(&net(2, &[1.0, 1.0], &plain), &[]).unwrap();
     assert!(tracker.norms().is_err());
@@ -50,7 +52,7 @@ fn the_mean_is_of_norms_over_all_numbers_of_a_layer() {
 }
 
 #[test]
-fn an_update_is_the_difference_to_the_base() {
+fn an_update_is_the_difference_from_the_base() {
     let device = Device::flex();
     let base = net(2, &[1.0, 4.0], &device);
     let mut tracker = NormTracker::new(&base, &[]).unwrap();
@@ -72,12 +74,14 @@ fn a_model_of_another_structure_is_refused_and_not_counted() {
     let before = tracker.norms().unwrap();
     let error = tracker.observe(&net(2, &[1.0], &device)).unwrap_err();
     assert!(
-        error.to_string().contains("4 parameters and that had 6"),
+        error.to_string().contains("4 parameters instead of 6"),
         "{error}"
     );
     let error = tracker.observe(&net(3, &[1.0, 4.0], &device)).unwrap_err();
     assert!(
-        error.to_string().contains("`embed.weight` of shape [3, 3]"),
+        error
+            .to_string()
+            .contains("`embed.weight` has shape [3, 3]"),
         "{error}"
     );
     let three = net(2, &[1.0; 3], &device);
@@ -85,7 +89,7 @@ fn a_model_of_another_structure_is_refused_and_not_counted() {
     assert!(
         error
             .to_string()
-            .contains("`layers.2.weight`, which that had not")
+            .contains("an unknown parameter `layers.2.weight`")
     );
     let error = tracker
         .observe_update(&base, &net(2, &[1.0], &device))
@@ -93,7 +97,7 @@ fn a_model_of_another_structure_is_refused_and_not_counted() {
     assert!(
         error
             .to_string()
-            .contains("the base has no `layers.1.weight`"),
+            .contains("the base model has no `layers.1.weight`"),
         "{error}"
     );
     assert_eq!(tracker.norms().unwrap(), before);

@@ -1,4 +1,4 @@
-//! Layers of two pieces, the second of which is cut: gradients, their order, and what runs how often.
+//! Layers of two sublayers, the second of which is cut: gradients, their order, and how often each runs.
 
 use std::sync::{Arc, Mutex};
 
@@ -24,7 +24,7 @@ struct Net {
     embed: Linear,
     layers: Vec<Layer>,
     head: Linear,
-    /// How often each piece runs.
+    /// How often each sublayer ran.
     #[module(skip)]
     runs: Arc<Mutex<Vec<[usize; 2]>>>,
 }
@@ -46,29 +46,29 @@ impl LayeredModel for Net {
     }
 
     fn layer(&self, index: usize, h: Tensor<3>, (): &()) -> Tensor<3> {
-        let h = self.piece(index, 0, h, &(), &mut Cuts::none());
-        self.piece(index, 1, h, &(), &mut Cuts::none())
+        let h = self.sublayer(index, 0, h, &(), &mut Cuts::none());
+        self.sublayer(index, 1, h, &(), &mut Cuts::none())
     }
 
-    fn pieces(&self) -> usize {
+    fn sublayers(&self) -> usize {
         2
     }
 
-    fn piece(
+    fn sublayer(
         &self,
         index: usize,
-        piece: usize,
+        sublayer: usize,
         h: Tensor<3>,
         (): &(),
         cuts: &mut Cuts,
     ) -> Tensor<3> {
-        self.runs.lock().unwrap()[index][piece] += 1;
+        self.runs.lock().unwrap()[index][sublayer] += 1;
         let layer = &self.layers[index];
-        if piece == 0 {
+        if sublayer == 0 {
             return h.clone() + layer.attend.forward(h).tanh();
         }
         let inner = layer.up.forward(h.clone()).tanh();
-        // Two cuts in a row, the second of something that is not used behind it.
+        // Two cuts in a row, the second with a tensor that is not used after it.
         let [inner, h] = cuts.cut([inner, h]);
         let [inner, h, _unused] = cuts.cut([inner.clone(), h, inner.tanh()]);
         h + layer.down.forward(inner)
@@ -131,7 +131,7 @@ fn named(net: &Net, names: &[&str]) -> Vec<ParamId> {
     of.map(|p| p.id).collect()
 }
 
-/// A net of which only these train.
+/// A net of which only these parameters are trainable.
 fn only(names: &[&str]) -> Net {
     let net = Net::new();
     let all = named(&net, &[""]);
@@ -139,16 +139,16 @@ fn only(names: &[&str]) -> Net {
     FreezeMask::new(all).change(net, trains)
 }
 
-fn numbers(grads: &GradientsParams, ids: &[ParamId]) -> Vec<Option<Vec<f32>>> {
-    let number = |id: &ParamId| {
+fn values(grads: &GradientsParams, ids: &[ParamId]) -> Vec<Option<Vec<f32>>> {
+    let value = |id: &ParamId| {
         let grad = grads.get::<2>(*id);
         grad.map(|grad| grad.into_data().iter::<f32>().collect())
     };
-    ids.iter().map(number).collect()
+    ids.iter().map(value).collect()
 }
 
 #[test]
-fn in_pieces_gradients_have_the_bits_of_one_tape_and_come_one_after_the_other() {
+fn by_sublayer_gradients_are_bit_identical_to_those_of_one_graph_and_handed_over_once() {
     let cases: [&[&str]; 5] = [
         &[""],
         &["embed", "layers.1", "layers.3", "head"],
@@ -161,15 +161,15 @@ fn in_pieces_gradients_have_the_bits_of_one_tape_and_come_one_after_the_other() 
         let all = named(&net, &[""]);
         let loss = net.plain(&batch());
         let expected = GradientsParams::from_grads(loss.backward(), &net);
-        let expected = numbers(&expected, &all);
-        let plan = Recompute::new().with_every(every).with_pieces();
+        let expected = values(&expected, &all);
+        let plan = Recompute::new().with_every(every).with_sublayers();
         let at_once = plan.forward(&net, &batch()).backward(&net);
-        assert_eq!(numbers(&at_once, &all), expected, "{names:?}, {every}");
+        assert_eq!(values(&at_once, &all), expected, "{names:?}, {every}");
 
         let mut handed: Vec<Option<Vec<f32>>> = vec![None; all.len()];
         let pass = plan.forward(&net, &batch());
         pass.backward_with(net, |net, grads| {
-            for (all, one) in handed.iter_mut().zip(numbers(&grads, &all)) {
+            for (all, one) in handed.iter_mut().zip(values(&grads, &all)) {
                 assert!(all.is_none() || one.is_none(), "handed over twice");
                 *all = all.take().or(one);
             }
@@ -181,11 +181,11 @@ fn in_pieces_gradients_have_the_bits_of_one_tape_and_come_one_after_the_other() 
 }
 
 #[test]
-fn gradients_of_one_piece_live_at_a_time() {
+fn gradients_of_one_sublayer_are_held_at_a_time() {
     let net = only(&["embed", "layers.1", "layers.3", "head"]);
     let map = LayerMap::find(&net).unwrap();
     let mut order: Vec<Vec<String>> = Vec::new();
-    let plan = Recompute::new().with_every(2).with_pieces();
+    let plan = Recompute::new().with_every(2).with_sublayers();
     let pass = plan.forward(&net, &batch());
     pass.backward_with(net, |net, grads| {
         let there = map.parameters().iter();
@@ -208,12 +208,12 @@ fn gradients_of_one_piece_live_at_a_time() {
 }
 
 #[test]
-fn only_what_has_to_run_runs_again() {
-    // Forward; for the inputs of layers, all but the last of each two; for those of pieces, the first of
-    // each layer that trains; and back. Below layer 1 nothing trains.
+fn only_what_is_needed_is_recomputed() {
+    // The forward pass; for the inputs of layers, all but the last of a segment; for those of sublayers,
+    // the first of each trainable layer; and the backward pass. Below layer 1 nothing is trainable.
     let net = only(&["layers.1", "layers.3"]);
     let _ = net.runs();
-    let plan = Recompute::new().with_every(2).with_pieces();
+    let plan = Recompute::new().with_every(2).with_sublayers();
     let _ = plan.forward(&net, &batch()).backward(&net);
     assert_eq!(net.runs(), [[2, 2], [3, 2], [3, 3], [3, 2], [2, 2]]);
 }

@@ -1,0 +1,219 @@
+//! [`Importance`]: the norms under LoRA relative to those under full fine-tuning.
+
+use std::io::Write;
+use std::path::Path;
+
+use burn_pack::AtomicFile;
+use serde::{Deserialize, Serialize};
+
+use super::norms::WeightNorms;
+use crate::policy::systematic;
+use crate::{ErrorKind, LisaError};
+
+/// The norms of a LoRA run and of a full fine-tuning run on the same data, and the probabilities that
+/// follow from them.
+///
+/// [`PolicyConfig::Weighted`](crate::PolicyConfig::Weighted) with
+/// [`probabilities`](Self::probabilities) draws exactly gamma layers.
+/// [`PolicyConfig::Bernoulli`](crate::PolicyConfig::Bernoulli) with [`scaled`](Self::scaled) draws
+/// gamma layers on average.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Importance {
+    /// Norms of the LoRA run: of the merged weights, or of the update alone.
+    pub lora: WeightNorms,
+    /// Norms of the full fine-tuning run.
+    pub full: WeightNorms,
+}
+
+impl Importance {
+    /// The norm under LoRA divided by that under full fine-tuning, at most 1, for each layer.
+    ///
+    /// # Errors
+    ///
+    /// Runs of models with different layers; norms that are negative or not finite; a layer whose norm is
+    /// 0 in the full run.
+    pub fn probabilities(&self) -> Result<Vec<f64>, LisaError> {
+        ratios(&self.lora.layers, &self.full.layers)
+    }
+
+    /// The same for each parameter outside the layers, with its path. In the paper these have the large
+    /// norms under LoRA, which is why they are always on.
+    ///
+    /// # Errors
+    ///
+    /// As [`probabilities`](Self::probabilities).
+    pub fn outside(&self) -> Result<Vec<(String, f64)>, LisaError> {
+        let p = ratios(&self.lora.outside, &self.full.outside)?;
+        let paths = self.full.outside.iter().map(|(path, _)| path.clone());
+        Ok(paths.zip(p).collect())
+    }
+
+    /// The probabilities multiplied by one factor so that their sum is `active_layers`. Probabilities
+    /// that would exceed 1 are 1, and the factor of the others is larger.
+    ///
+    /// # Errors
+    ///
+    /// As [`probabilities`](Self::probabilities); fewer layers with a probability above 0 than
+    /// `active_layers`.
+    pub fn scaled(&self, active_layers: usize) -> Result<Vec<f64>, LisaError> {
+        let p = self.probabilities()?;
+        let positive = p.iter().filter(|&&p| p > 0.0).count();
+        if positive < active_layers {
+            let layers = p.len();
+            return Err(refuse(format!(
+                "{active_layers} layers are to be active, but only {positive} of {layers} layers have \
+                 a probability above 0"
+            ))
+            .with_help(format!("set active_layers to {positive} or less")));
+        }
+        Ok(systematic::inclusion(&p, active_layers))
+    }
+
+    /// Saves the norms of both runs to one JSON file, atomically.
+    ///
+    /// # Errors
+    ///
+    /// A file that cannot be written, with its path.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), LisaError> {
+        let path = path.as_ref();
+        let failed = |what: String| {
+            let message = format!("cannot save the norms to `{}`: {what}", path.display());
+            LisaError::new(ErrorKind::Io, message)
+        };
+        let text = serde_json::to_string_pretty(self).map_err(|e| failed(e.to_string()))?;
+        let (scratch, mut file) = AtomicFile::create(path).map_err(|e| failed(e.to_string()))?;
+        file.write_all(text.as_bytes())
+            .and_then(|()| file.sync_all())
+            .map_err(|e| failed(e.to_string()))?;
+        drop(file);
+        scratch.commit().map_err(|e| failed(e.to_string()))
+    }
+
+    /// Loads a file that [`save`](Self::save) wrote.
+    ///
+    /// # Errors
+    ///
+    /// A file that cannot be read, or that has another content, with its path.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self, LisaError> {
+        let path = path.as_ref();
+        let failed = |kind, what: String| {
+            let message = format!("cannot read norms from `{}`: {what}", path.display());
+            LisaError::new(kind, message)
+        };
+        let text =
+            std::fs::read_to_string(path).map_err(|e| failed(ErrorKind::Io, e.to_string()))?;
+        serde_json::from_str(&text).map_err(|e| failed(ErrorKind::Record, e.to_string()))
+    }
+}
+
+fn refuse(message: String) -> LisaError {
+    LisaError::new(ErrorKind::Policy, message)
+}
+
+fn ratios(lora: &[(String, f64)], full: &[(String, f64)]) -> Result<Vec<f64>, LisaError> {
+    if lora.len() != full.len() {
+        return Err(refuse(format!(
+            "the norms are of different models: {} entries in the LoRA run, {} in the full run",
+            lora.len(),
+            full.len()
+        )));
+    }
+    let pairs = lora.iter().zip(full);
+    pairs
+        .map(|((path, lora), (other, full))| {
+            if path != other {
+                return Err(refuse(format!(
+                    "the norms are of different models: the LoRA run has `{path}` where the full \
+                     run has `{other}`"
+                )));
+            }
+            let bad = |norm: f64| !(norm >= 0.0 && norm.is_finite());
+            if bad(*lora) || bad(*full) {
+                return Err(refuse(format!(
+                    "the norm of `{path}` is {lora} in the LoRA run and {full} in the full run"
+                ))
+                .with_help("a run diverged; lower its learning rate and measure again"));
+            }
+            if *full == 0.0 {
+                return Err(refuse(format!(
+                    "the norm of `{path}` is 0 in the full run, so the ratio is undefined"
+                )));
+            }
+            Ok((lora / full).min(1.0))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn norms(layers: &[f64], outside: f64) -> WeightNorms {
+        let layers = layers.iter().enumerate();
+        WeightNorms {
+            observations: 3,
+            layers: layers.map(|(i, &w)| (format!("layers.{i}"), w)).collect(),
+            outside: vec![("embed.weight".into(), outside)],
+        }
+    }
+
+    fn importance(lora: &[f64], full: &[f64]) -> Importance {
+        Importance {
+            lora: norms(lora, 8.0),
+            full: norms(full, 4.0),
+        }
+    }
+
+    #[test]
+    fn ratios_are_at_most_one_and_scaled_to_the_wanted_sum() {
+        let found = importance(&[3.0, 1.0, 1.0, 0.5], &[2.0, 2.0, 2.0, 2.0]);
+        assert_eq!(found.probabilities().unwrap(), [1.0, 0.5, 0.5, 0.25]);
+        assert_eq!(found.outside().unwrap(), [("embed.weight".into(), 1.0)]);
+        for gamma in 1..=4 {
+            let scaled = found.scaled(gamma).unwrap();
+            let sum: f64 = scaled.iter().sum();
+            assert!((sum - gamma as f64).abs() < 1e-12, "{scaled:?}");
+            assert!(scaled.iter().all(|p| (0.0..=1.0).contains(p)));
+        }
+        // Two of 2.25 in proportion, of which the first would have 1 / 2.25 * 3 = 1.33.
+        let three = found.scaled(3).unwrap();
+        assert_eq!(three[0], 1.0);
+        assert!((three[1] - 0.8).abs() < 1e-12 && (three[3] - 0.4).abs() < 1e-12);
+    }
+
+    #[test]
+    fn norms_of_different_or_diverged_runs_are_refused() {
+        let message = |i: Importance| i.probabilities().unwrap_err().to_string();
+        assert!(message(importance(&[1.0], &[1.0, 2.0])).contains("1 entries in the LoRA run, 2"));
+        assert!(message(importance(&[1.0, 1.0], &[1.0, 0.0])).contains("`layers.1` is 0 in the"));
+        let diverged = importance(&[f64::NAN], &[1.0]).probabilities();
+        assert!(
+            diverged
+                .unwrap_err()
+                .help()
+                .is_some_and(|help| help.contains("diverged"))
+        );
+        let mut other = importance(&[1.0], &[1.0]);
+        other.lora.layers[0].0 = "blocks.0".into();
+        assert!(message(other).contains("has `blocks.0` where the full run has `layers.0`"));
+        let few = importance(&[1.0, 0.0], &[1.0, 1.0]).scaled(2).unwrap_err();
+        assert!(few.to_string().contains("1 of 2 layers"), "{few}");
+    }
+
+    #[test]
+    fn a_file_holds_every_digit() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("importance.json");
+        let saved = importance(&[0.1, 1.0 / 3.0], &[2.0f64.sqrt(), 1e-300]);
+        saved.save(&path).unwrap();
+        saved.save(&path).unwrap();
+        assert_eq!(Importance::load(&path).unwrap(), saved);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        std::fs::write(&path, "{}").unwrap();
+        let error = Importance::load(path.with_extension("none")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io);
+        let error = Importance::load(&path).unwrap_err().to_string();
+        assert!(error.contains("importance.json"), "{error}");
+        assert!(saved.save(dir.path().join("no/such/file")).is_err());
+    }
+}

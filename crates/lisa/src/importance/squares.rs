@@ -1,0 +1,163 @@
+//! Sums of squares of a model's weights, or of their differences from another copy.
+
+use std::collections::HashMap;
+
+use burn::module::{Module, ModuleVisitor, Param, ParamId};
+use burn::optim::GradientsParams;
+use burn::tensor::{FloatDType, Tensor};
+
+/// Where a parameter belongs.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    /// The index of its norm.
+    pub(super) norm: usize,
+    pub(super) shape: Vec<usize>,
+}
+
+/// The weights of a model by path, without copies.
+#[derive(Default)]
+pub(super) struct Weights {
+    path: Vec<String>,
+    ids: HashMap<String, ParamId>,
+    /// Burn's map of tensors of any rank, which elsewhere holds gradients.
+    tensors: GradientsParams,
+}
+
+impl Weights {
+    pub(super) fn of<M: Module>(model: &M) -> Self {
+        let mut weights = Self::default();
+        model.visit(&mut weights);
+        weights
+    }
+
+    /// Takes the tensor at a path out.
+    fn take<const D: usize>(&mut self, path: &str) -> Option<Tensor<D>> {
+        let id = *self.ids.get(path)?;
+        self.tensors.remove(id)
+    }
+}
+
+impl ModuleVisitor for Weights {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.push(name.into());
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.ids.insert(self.path.join("."), param.id);
+        self.tensors.register(param.id, param.val().inner());
+    }
+}
+
+/// Adds up squares by norm.
+pub(super) struct Squares<'a> {
+    places: &'a HashMap<String, Place>,
+    base: Option<Weights>,
+    path: Vec<String>,
+    sums: Vec<Option<Tensor<1>>>,
+    seen: usize,
+    /// The first difference to the expected structure.
+    difference: Option<String>,
+}
+
+impl<'a> Squares<'a> {
+    /// For parameters at these paths, which belong to `norms` norms. `base`: the weights that are
+    /// subtracted first.
+    pub(super) fn new(
+        places: &'a HashMap<String, Place>,
+        norms: usize,
+        base: Option<Weights>,
+    ) -> Self {
+        Self {
+            places,
+            base,
+            path: Vec::new(),
+            sums: vec![None; norms],
+            seen: 0,
+            difference: None,
+        }
+    }
+
+    /// The sums, on the devices of the model; none for a layer without parameters. The error says how
+    /// the model's structure differs.
+    pub(super) fn of<M: Module>(mut self, model: &M) -> Result<Vec<Option<Tensor<1>>>, String> {
+        model.visit(&mut self);
+        let (found, expected) = (self.seen, self.places.len());
+        match self.difference {
+            Some(difference) => Err(difference),
+            None if found == expected => Ok(self.sums),
+            None => Err(format!("it has {found} parameters instead of {expected}")),
+        }
+    }
+
+    /// The norm that a parameter belongs to, and its values.
+    fn values<const D: usize>(
+        &mut self,
+        path: &str,
+        tensor: Tensor<D>,
+    ) -> Result<(usize, Tensor<D>), String> {
+        let Some(place) = self.places.get(path) else {
+            return Err(format!("it has an unknown parameter `{path}`"));
+        };
+        let shape = tensor.dims();
+        if shape[..] != place.shape[..] {
+            return Err(format!(
+                "`{path}` has shape {shape:?} instead of {:?}",
+                place.shape
+            ));
+        }
+        let tensor = full_precision(tensor);
+        let Some(base) = &mut self.base else {
+            return Ok((place.norm, tensor));
+        };
+        match base.take::<D>(path) {
+            Some(base) if base.dims() == shape => {
+                let base = full_precision(base).to_device(&tensor.device());
+                Ok((place.norm, tensor - base))
+            }
+            Some(base) => Err(format!(
+                "`{path}` has shape {shape:?} and in the base model {:?}",
+                base.dims()
+            )),
+            None => Err(format!("the base model has no `{path}`")),
+        }
+    }
+}
+
+impl ModuleVisitor for Squares<'_> {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.push(name.into());
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if self.difference.is_some() {
+            return;
+        }
+        match self.values(&self.path.join("."), param.val().inner()) {
+            Ok((norm, values)) => {
+                self.seen += 1;
+                let square = values.square().sum();
+                self.sums[norm] = Some(match self.sums[norm].take() {
+                    Some(sum) => {
+                        let square = square.to_device(&sum.device());
+                        sum + square
+                    }
+                    None => square,
+                });
+            }
+            Err(difference) => self.difference = Some(difference),
+        }
+    }
+}
+
+/// The values of a tensor, dequantized, as f32.
+fn full_precision<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
+    tensor.dequantize().cast(FloatDType::F32)
+}

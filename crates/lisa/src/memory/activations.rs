@@ -1,0 +1,38 @@
+//! [`Footprint`]: what a model knows of the size of its activations.
+
+use burn::module::Module;
+use burn::tensor::FloatDType;
+
+/// The sizes of a model's activations for one batch, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Activations {
+    /// What the backward pass keeps of a layer whose weights are frozen.
+    pub frozen_layer: u64,
+    /// What the backward pass keeps of a layer whose weights are trainable.
+    pub active_layer: u64,
+    /// The part of [`active_layer`](Self::active_layer) that is kept for the weights of norms alone.
+    /// LoRA does not train them.
+    pub norms: u64,
+    /// The hidden state between two layers.
+    pub hidden: u64,
+    /// The logits, in the dtype of the model.
+    pub logits: u64,
+    /// Whether the weight of the head is that of the embedding. Its gradient is then held until that of
+    /// the embedding is computed.
+    pub tied_head: bool,
+    /// Whether the head has a [custom backward pass](crate::recompute::HeadPass::custom) when layers are
+    /// recomputed, which on flex works in small blocks.
+    pub custom_head: bool,
+    /// The most that a [sublayer](crate::recompute::LayeredModel::sublayers) of an active layer needs in
+    /// its backward pass: its activations and the gradients between two
+    /// [cuts](crate::recompute::Cuts). 0 if unknown; then the whole layer counts.
+    pub sublayer: u64,
+}
+
+/// A model that knows the size of its activations.
+///
+/// The [module page](super) shows an implementation.
+pub trait Footprint: Module {
+    /// The sizes for a batch of `batch` rows of `sequence` tokens, with weights of this dtype.
+    fn activations(&self, batch: usize, sequence: usize, dtype: FloatDType) -> Activations;
+}

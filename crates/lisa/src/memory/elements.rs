@@ -1,0 +1,154 @@
+//! [`Elements`]: how many elements a model has by what becomes of them, and the largest [`Draw`] of a
+//! policy. Knows no bytes but those of quantized weights.
+
+use std::cmp::Reverse;
+use std::collections::HashSet;
+
+use crate::{LayerMap, LisaConfig, PolicyConfig};
+
+/// The elements of a unit: of what the policy samples, a layer or a part of one.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Unit {
+    pub(super) index: usize,
+    /// The layer that it is, or is a part of.
+    pub(super) layer: usize,
+    pub(super) trainable: u64,
+    /// In the largest trainable parameter.
+    pub(super) largest: u64,
+    /// In matrices that are quantized while they are frozen.
+    pub(super) matrices: u64,
+    /// Bytes of these matrices, quantized.
+    pub(super) quantized: u64,
+}
+
+/// The elements of a model.
+pub(super) struct Elements {
+    pub(super) total: u64,
+    /// Trainable, outside the layers.
+    pub(super) outside: u64,
+    /// In the largest trainable parameter outside the layers.
+    pub(super) largest_outside: u64,
+    /// Whether a parameter before the layers, such as an embedding, is trainable.
+    pub(super) trainable_below: bool,
+    /// By trainable elements, descending.
+    pub(super) units: Vec<Unit>,
+}
+
+impl Elements {
+    /// `packed`: whether the device stores two int4 values in a byte.
+    pub(super) fn of(map: &LayerMap, config: &LisaConfig, packed: bool) -> Self {
+        let unit = |index| Unit {
+            index,
+            layer: map.item_of(index),
+            ..Unit::default()
+        };
+        let mut elements = Self {
+            total: 0,
+            outside: 0,
+            largest_outside: 0,
+            trainable_below: false,
+            units: (0..map.layers().len()).map(unit).collect(),
+        };
+        let in_layer = |i: &usize| map.layer_of(*i).is_some();
+        let first = (0..map.parameters().len()).find(in_layer).unwrap_or(0);
+        for (i, parameter) in map.parameters().iter().enumerate() {
+            let len = parameter.len() as u64;
+            elements.total += len;
+            let frozen = config.frozen.as_ref();
+            let frozen = frozen.is_some_and(|g| g.matches(&parameter.id, Some(&parameter.path)));
+            let trainable = parameter.trainable && !frozen;
+            if let Some(unit) = map.layer_of(i) {
+                let unit = &mut elements.units[unit];
+                if let Some(bytes) = config.frozen_weights.bytes(&parameter.shape, packed) {
+                    unit.matrices += len;
+                    unit.quantized += bytes;
+                }
+                if trainable {
+                    unit.trainable += len;
+                    unit.largest = unit.largest.max(len);
+                }
+            } else if trainable {
+                elements.outside += len;
+                elements.largest_outside = elements.largest_outside.max(len);
+                elements.trainable_below |= i < first;
+            }
+        }
+        elements.units.sort_by_key(|unit| Reverse(unit.trainable));
+        elements
+    }
+
+    /// The number of layers in the stack.
+    pub(super) fn layers(&self) -> usize {
+        let last = self.units.iter().map(|unit| unit.layer).max();
+        last.map_or(0, |last| last + 1)
+    }
+
+    /// Trainable elements of all units.
+    fn trainable_units(&self) -> u64 {
+        self.units.iter().map(|unit| unit.trainable).sum()
+    }
+}
+
+/// The units that need the most memory when they are active together.
+pub(super) struct Draw {
+    pub(super) active: Vec<Unit>,
+    pub(super) frozen: Vec<Unit>,
+    /// In how many layers something is active, at most.
+    pub(super) active_layers: usize,
+}
+
+impl Draw {
+    /// The largest units count as drawn; a budget as used up; fixed layers as they are.
+    pub(super) fn largest(elements: &Elements, config: &LisaConfig) -> Self {
+        let mut left = match &config.policy {
+            PolicyConfig::Budget(budget) => budget.room(elements.trainable_units()),
+            _ => 0,
+        };
+        let mut taken = 0;
+        let (active, frozen) = elements.units.iter().partition(|unit| {
+            let drawn = match &config.policy {
+                PolicyConfig::Fixed(fixed) => fixed.contains(&unit.index),
+                PolicyConfig::Budget(_) => unit.trainable <= left,
+                _ => taken < config.active_layers,
+            };
+            if drawn {
+                taken += 1;
+                left = left.saturating_sub(unit.trainable);
+            }
+            drawn
+        });
+        let active_layers = active_layers(elements, &active, config).min(elements.layers());
+        Self {
+            active,
+            frozen,
+            active_layers,
+        }
+    }
+
+    /// Trainable elements of the active units.
+    pub(super) fn trainable(&self) -> u64 {
+        self.active.iter().map(|unit| unit.trainable).sum()
+    }
+}
+
+/// In how many layers something is active at most; parts of layers are drawn from different layers as
+/// far as there are any.
+fn active_layers(elements: &Elements, active: &[Unit], config: &LisaConfig) -> usize {
+    match &config.policy {
+        PolicyConfig::Fixed(_) => {
+            let layers: HashSet<usize> = active.iter().map(|unit| unit.layer).collect();
+            layers.len()
+        }
+        // A budget buys more of the smallest units.
+        PolicyConfig::Budget(budget) => {
+            let mut left = budget.room(elements.trainable_units());
+            let smallest = elements.units.iter().rev().take_while(|unit| {
+                let fits = unit.trainable <= left;
+                left = left.saturating_sub(unit.trainable);
+                fits
+            });
+            smallest.count()
+        }
+        _ => active.len(),
+    }
+}

@@ -1,0 +1,259 @@
+//! [`MemoryPlan::lisa`]: the arithmetic of a run with layer sampling, or of full training.
+
+use super::activations::{Activations, Footprint};
+use super::elements::{Draw, Elements, Unit};
+use super::plan::MemoryPlan;
+use super::workload::Workload;
+use crate::optimizer::{SLICE, SLICE_ON_HOST};
+use crate::{LayerMap, LisaConfig, LisaError, OnFreeze};
+
+impl MemoryPlan {
+    /// Plans a LISA run. With as many `active_layers` as the model has it is the plan of full training.
+    ///
+    /// Where layers differ in size, the largest ones count as active; a budget counts as used up, and
+    /// fixed layers as they are. With [`split`](LisaConfig::split) the active parts count as parts of
+    /// different layers, as far as there are any. Nothing is allocated.
+    ///
+    /// # Errors
+    ///
+    /// As [`LisaConfig::init`], as far as the structure of the model and the settings tell: a stack of
+    /// layers that is not found or ambiguous, more active layers than there are, a model without
+    /// trainable parameters.
+    pub fn lisa<M: Footprint>(
+        model: &M,
+        config: &LisaConfig,
+        workload: &Workload,
+    ) -> Result<Self, LisaError> {
+        let map = LayerMap::of_shapes(model, &config.layers)?.split(&config.split)?;
+        crate::lisa::check(&map, config)?;
+        let elements = Elements::of(&map, config, !workload.flex);
+        let run = Run {
+            draw: Draw::largest(&elements, config),
+            elements,
+            activations: model.activations(workload.batch, workload.sequence, workload.dtype),
+            config,
+            workload,
+        };
+        let (idle_on_device, idle_on_host) = run.idle_state();
+        let fixed = run.weights() + run.trainable() * run.state_of_element() + idle_on_device;
+        Ok(Self {
+            weights: run.weights(),
+            gradients: run.gradients(),
+            optimizer_state: run.trainable() * 2 * run.moment(),
+            master_weights: run.trainable() * run.master(),
+            activations: run.stored() + run.activations.logits,
+            host: run.full_precision() + idle_on_host,
+            peak: fixed + run.full_precision() + run.step(),
+            peak_recomputed: fixed + run.recomputed_step(),
+        })
+    }
+}
+
+/// Bytes that a [custom head](Activations::custom_head) needs twice on flex: one block of a gradient.
+const HEAD_BLOCK: u64 = 2 << 20;
+
+/// A planned run. All methods return bytes, unless they say something else.
+struct Run<'a> {
+    config: &'a LisaConfig,
+    workload: &'a Workload,
+    activations: Activations,
+    elements: Elements,
+    draw: Draw,
+}
+
+/// What stays the same during a step.
+impl Run<'_> {
+    /// Trainable elements.
+    fn trainable(&self) -> u64 {
+        self.elements.outside + self.draw.trainable()
+    }
+
+    /// Of a master weight.
+    fn master(&self) -> u64 {
+        let half_precision = self.workload.element() < 4;
+        if half_precision && self.config.master_weights {
+            4
+        } else {
+            0
+        }
+    }
+
+    /// Of one moment of an element.
+    fn moment(&self) -> u64 {
+        self.master().max(self.workload.element())
+    }
+
+    fn state_of_element(&self) -> u64 {
+        2 * self.moment() + self.master()
+    }
+
+    /// On the device: the frozen layers are quantized, if the configuration says so.
+    fn weights(&self) -> u64 {
+        let quantized: u64 = self.draw.frozen.iter().map(|unit| unit.quantized).sum();
+        let element = self.workload.element();
+        self.elements.total * element - self.full_precision() + quantized
+    }
+
+    /// In host memory, of the quantized layers.
+    fn full_precision(&self) -> u64 {
+        let matrices: u64 = self.draw.frozen.iter().map(|unit| unit.matrices).sum();
+        matrices * self.workload.element()
+    }
+
+    /// The state of the layers that were active and are frozen, on the device and in host memory. At
+    /// the end of a run every layer was active.
+    fn idle_state(&self) -> (u64, u64) {
+        let idle: u64 = self.draw.frozen.iter().map(|unit| unit.trainable).sum();
+        let state = idle * self.state_of_element();
+        match self.config.on_freeze {
+            OnFreeze::Drop => (0, 0),
+            OnFreeze::Keep => (state, 0),
+            OnFreeze::Offload => (0, state),
+        }
+    }
+
+    fn gradients(&self) -> u64 {
+        self.trainable() * self.workload.element()
+    }
+}
+
+/// A step without recomputation.
+impl Run<'_> {
+    /// The most that is held at a time: at the end of the forward pass, or in the optimizer's step.
+    fn step(&self) -> u64 {
+        let extra_copies = self.workload.copies() - 1;
+        let update = self.gradients()
+            + self.update()
+            + self.largest_outside() * extra_copies
+            + self.tied_gradient();
+        (self.stored() + self.head()).max(update)
+    }
+
+    /// Activations that the layers store for the backward pass.
+    fn stored(&self) -> u64 {
+        let active = self.draw.active_layers;
+        let frozen = self.layers_backward().saturating_sub(active);
+        let activations = &self.activations;
+        activations.active_layer * active as u64 + activations.frozen_layer * frozen as u64
+    }
+
+    /// The number of layers that the backward pass goes through.
+    fn layers_backward(&self) -> usize {
+        let layers = self.elements.layers();
+        if self.elements.trainable_below {
+            layers
+        } else {
+            layers - self.workload.lowest_active.min(layers)
+        }
+    }
+
+    /// What the backward pass of the head needs.
+    fn head(&self) -> u64 {
+        let logits = self.activations.logits;
+        if self.elements.outside > 0 {
+            let gradient = self.largest_outside() * self.workload.copies();
+            logits + (2 * logits).max(logits + gradient)
+        } else {
+            3 * logits
+        }
+    }
+
+    /// A gradient of the largest parameter outside the layers.
+    fn largest_outside(&self) -> u64 {
+        self.elements.largest_outside * self.workload.element()
+    }
+
+    /// The gradient of a tied head, which is held until that of the embedding is computed.
+    fn tied_gradient(&self) -> u64 {
+        if self.activations.tied_head {
+            self.largest_outside()
+        } else {
+            0
+        }
+    }
+
+    /// What AdamW computes: four f32 tensors, of a slice of the largest parameter.
+    fn update(&self) -> u64 {
+        let slice = if self.workload.flex {
+            SLICE_ON_HOST
+        } else {
+            SLICE
+        };
+        let units = self.elements.units.iter();
+        let largest = units.map(|unit| unit.largest).max().unwrap_or(0);
+        16 * (slice as u64).min(largest.max(self.elements.largest_outside))
+    }
+}
+
+/// A step with recomputation and an update of each layer during the backward pass.
+impl Run<'_> {
+    /// The most that is held at a time: with the head, a layer, or the embedding.
+    fn recomputed_step(&self) -> u64 {
+        let states = self.workload.recompute.states_kept(self.layers_backward());
+        let states = self.activations.hidden * states as u64;
+        let above = (self.recomputed_head())
+            .max(self.recomputed_layer())
+            .max(self.dense_layer())
+            .max(self.largest_outside() + self.update());
+        (states + above).max(self.embedding())
+    }
+
+    /// What the backward pass of the head needs.
+    fn recomputed_head(&self) -> u64 {
+        if !self.activations.custom_head {
+            return self.head();
+        }
+        let logits = self.activations.logits;
+        let blocks = (self.workload.copies() - 1) * HEAD_BLOCK;
+        (3 * logits).max(logits + self.largest_outside() + blocks)
+    }
+
+    /// What the backward pass through the layers on one graph needs.
+    fn recomputed_layer(&self) -> u64 {
+        let layers = self.elements.layers();
+        let gradients = (0..layers).map(|layer| self.layer_gradients(layer)).max();
+        let layer = gradients.unwrap_or(0) + self.activations.active_layer;
+        let recompute = self.workload.recompute;
+        if recompute.by_sublayer() && self.activations.sublayer > 0 {
+            return layer.min(self.activations.sublayer);
+        }
+        let others = recompute.layers_recorded().min(layers).saturating_sub(1);
+        layer + others as u64 * self.activations.frozen_layer
+    }
+
+    /// Gradients of a layer, all of whose parts may be active.
+    fn layer_gradients(&self, layer: usize) -> u64 {
+        let parts = || {
+            let units = self.elements.units.iter();
+            units
+                .filter(|unit| unit.layer == layer)
+                .take(self.draw.active.len())
+        };
+        let trainable: u64 = parts().map(|unit| unit.trainable).sum();
+        let largest = parts().map(|unit| unit.largest).max().unwrap_or(0);
+        let extra_copies = self.workload.copies() - 1;
+        (trainable + largest * extra_copies) * self.workload.element()
+    }
+
+    /// A frozen layer with its activations; a quantized one is dense while it runs.
+    fn dense_layer(&self) -> u64 {
+        let matrices = |layer: usize| -> u64 {
+            let frozen = self.draw.frozen.iter();
+            let of_layer = frozen.filter(|unit: &&Unit| unit.layer == layer);
+            of_layer.map(|unit| unit.matrices).sum()
+        };
+        let layers = 0..self.elements.layers();
+        let dense = layers.map(matrices).max().unwrap_or(0);
+        self.activations.frozen_layer + dense * self.workload.element()
+    }
+
+    /// The gradient of the embedding and its update.
+    fn embedding(&self) -> u64 {
+        if self.elements.trainable_below {
+            let gradient = self.largest_outside() * self.workload.copies();
+            gradient + self.tied_gradient() + self.update()
+        } else {
+            0
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! [`MemoryPlan::lora`]: the arithmetic of a LoRA run.
+
+use super::activations::Footprint;
+use super::plan::MemoryPlan;
+use super::workload::Workload;
+use crate::{LayerMap, LisaError};
+
+impl MemoryPlan {
+    /// Plans LoRA of this rank on all matrices of the layers. Adapters, their gradients and their
+    /// moments have the dtype of the weights.
+    ///
+    /// `merged`: whether each product computes `W + A B` first, as Burn's own LoRA does, instead of
+    /// adding a second product. Nothing is recomputed, so both peaks are the same, and of the workload
+    /// only rows, tokens and dtype count.
+    ///
+    /// # Errors
+    ///
+    /// A stack of layers that is not found or ambiguous.
+    pub fn lora<M: Footprint>(
+        model: &M,
+        rank: usize,
+        merged: bool,
+        workload: &Workload,
+    ) -> Result<Self, LisaError> {
+        let map = LayerMap::of_shapes(model, &[])?;
+        let element = workload.element();
+        let (mut adapters, mut matrices) = (0, 0);
+        for (i, parameter) in map.parameters().iter().enumerate() {
+            if let (Some(_), [input, output]) = (map.layer_of(i), &parameter.shape[..]) {
+                adapters += (rank * (input + output)) as u64;
+                matrices += (input * output) as u64;
+            }
+        }
+        let base: u64 = map.parameters().iter().map(|p| p.len() as u64).sum();
+        let weights = (base + adapters) * element;
+        let optimizer_state = 2 * adapters * element;
+        let sizes = model.activations(workload.batch, workload.sequence, workload.dtype);
+        // The inputs of all products are kept, those of the norms are not.
+        let layer = sizes.active_layer.saturating_sub(sizes.norms);
+        let sums = if merged { matrices * element } else { 0 };
+        let stored = map.layers().len() as u64 * layer + sums;
+        let peak = weights + optimizer_state + stored + 2 * sizes.logits;
+        Ok(Self {
+            weights,
+            gradients: adapters * element,
+            optimizer_state,
+            master_weights: 0,
+            activations: stored + sizes.logits,
+            host: 0,
+            peak,
+            peak_recomputed: peak,
+        })
+    }
+}

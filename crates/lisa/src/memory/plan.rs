@@ -1,0 +1,48 @@
+//! [`MemoryPlan`]: the bytes of a planned run.
+
+use std::fmt;
+
+/// The memory that a run needs, in bytes. `Display` prints a table.
+///
+/// Made by [`MemoryPlan::lisa`] or [`MemoryPlan::lora`]. The parts are those of a run in which every
+/// active layer has its optimizer state; the peaks are the most that is in memory at one time of a
+/// step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryPlan {
+    /// Weights on the device.
+    pub weights: u64,
+    /// Gradients of all trainable parameters.
+    pub gradients: u64,
+    /// The optimizer state of all trainable parameters: two moments of each element, as AdamW has
+    /// them. With [`OnFreeze::Keep`](crate::OnFreeze::Keep) the peaks count the moments of all layers.
+    pub optimizer_state: u64,
+    /// f32 master weights of all trainable parameters.
+    pub master_weights: u64,
+    /// Activations that a backward pass without recomputation keeps, with the logits.
+    pub activations: u64,
+    /// In host memory: full-precision weights of quantized layers, and offloaded optimizer state.
+    pub host: u64,
+    /// The peak of device memory without recomputation.
+    pub peak: u64,
+    /// The peak of device memory with [recomputation](crate::recompute::Recompute) and
+    /// [`Lisa::step_layered`](crate::Lisa::step_layered).
+    pub peak_recomputed: u64,
+}
+
+impl fmt::Display for MemoryPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, bytes) in [
+            ("weights", self.weights),
+            ("gradients", self.gradients),
+            ("optimizer state", self.optimizer_state),
+            ("master weights", self.master_weights),
+            ("activations", self.activations),
+            ("in host memory", self.host),
+            ("peak", self.peak),
+            ("peak, recomputed", self.peak_recomputed),
+        ] {
+            writeln!(f, "  {name:<18}{:>9.2} GB", bytes as f64 / 1e9)?;
+        }
+        Ok(())
+    }
+}

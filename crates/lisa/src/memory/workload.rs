@@ -1,0 +1,99 @@
+//! [`Workload`]: the batches, the dtype and the device that a plan is made for.
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{DType, FloatDType, Tensor};
+
+use super::usage::DeviceUsage;
+use crate::recompute::Recompute;
+
+/// What a plan must know beside the model and the method.
+///
+/// # Example
+///
+/// The model is in f32 on the host, and the run is to be in bf16 on a GPU:
+///
+/// ```
+/// # use burn::nn::LinearConfig;
+/// # use burn::tensor::Device;
+/// # let model = LinearConfig::new(2, 2).init(&Device::flex());
+/// use burn::tensor::FloatDType;
+/// use lisa::memory::Workload;
+///
+/// let workload = Workload {
+///     dtype: FloatDType::BF16,
+///     flex: false,
+///     ..Workload::new(&model, 4, 1024)
+/// };
+/// # assert!(Workload::new(&model, 4, 1024).flex);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Workload {
+    /// Rows in a batch.
+    pub batch: usize,
+    /// Tokens in a row.
+    pub sequence: usize,
+    /// The dtype of the weights.
+    pub dtype: FloatDType,
+    /// Whether the run is on flex, Burn's CPU backend. It makes a second copy of each result of a
+    /// matrix product, and stores int4 as int8.
+    pub flex: bool,
+    /// The lowest layer that is ever active, or 0 if unknown. If nothing before the stack is trainable,
+    /// layers below it store no activations.
+    pub lowest_active: usize,
+    /// How layers are recomputed, for [`MemoryPlan::peak_recomputed`](super::MemoryPlan::peak_recomputed).
+    pub recompute: Recompute,
+}
+
+impl Workload {
+    /// Batches of `batch` rows of `sequence` tokens for this model, with its dtype and on its device.
+    ///
+    /// Lazy parameters count as f32. A device that does not report its memory counts as flex. Every
+    /// layer may be active, and each layer is a segment of recomputation.
+    #[must_use]
+    pub fn new<M: Module>(model: &M, batch: usize, sequence: usize) -> Self {
+        let devices = model.devices();
+        let reports = |device| DeviceUsage::of(device).is_some();
+        Self {
+            batch,
+            sequence,
+            dtype: dtype_of(model),
+            flex: !devices.first().is_some_and(reports),
+            lowest_active: 0,
+            recompute: Recompute::new(),
+        }
+    }
+
+    /// Bytes of an element of the weights.
+    pub(super) fn element(&self) -> u64 {
+        DType::from(self.dtype).size() as u64
+    }
+
+    /// How many copies there are of the result of a matrix product while it is computed.
+    pub(super) fn copies(&self) -> u64 {
+        if self.flex { 2 } else { 1 }
+    }
+}
+
+/// The dtype of the first parameter that is not quantized.
+fn dtype_of<M: Module>(model: &M) -> FloatDType {
+    struct First(Option<DType>);
+    impl ModuleVisitor for First {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if self.0.is_none() {
+                let dtype = if param.is_initialized() {
+                    param.val().dtype()
+                } else {
+                    DType::F32
+                };
+                self.0 = dtype.is_float().then_some(dtype);
+            }
+        }
+    }
+    let mut first = First(None);
+    model.visit(&mut first);
+    match first.0 {
+        Some(DType::BF16) => FloatDType::BF16,
+        Some(DType::F16) => FloatDType::F16,
+        _ => FloatDType::F32,
+    }
+}

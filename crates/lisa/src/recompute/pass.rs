@@ -1,0 +1,202 @@
+//! [`Recompute::forward`] and [`Pass`]: a forward pass that keeps the inputs of segments, and its
+//! backward pass.
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::optim::GradientsParams;
+use burn::tensor::Tensor;
+
+use super::backward::Input;
+use super::gradients::{add, hand_over};
+use super::head::HeadPass;
+use super::model::LayeredModel;
+use super::plan::Recompute;
+use super::stack::Stack;
+use super::tied::Tied;
+use crate::LisaError;
+
+impl Recompute {
+    /// Runs the model forward.
+    ///
+    /// The layers run without an autodiff graph. Where neither the embedding nor a lower layer is
+    /// trainable, the inputs of segments are not kept either. The returned [`Pass`] holds the state.
+    #[must_use]
+    pub fn forward<M: LayeredModel>(self, model: &M, batch: &M::Batch) -> Pass<M> {
+        let stack = Stack::new(self, model, batch);
+        let embedded = model.embed(batch, stack.context());
+        let trainable_before = stack.trainable_before(model, embedded.is_tracked());
+        let recomputed = stack.recomputed_segments();
+        // To freeze a lazy parameter would freeze its clones as well.
+        model.visit(&mut Initialize);
+        // Burn frees a graph that never runs backward only after a while, so none may be made here.
+        let frozen = model.clone().no_grad();
+        let mut h = embedded.clone().detach();
+        let mut inputs = Vec::with_capacity(recomputed);
+        for segment in 0..recomputed {
+            let input = h.clone();
+            h = stack.run_segment(&frozen, segment, h);
+            inputs.push(trainable_before[segment + 1].then_some(input));
+        }
+        drop(frozen);
+        let top = if trainable_before[recomputed] {
+            h.require_grad()
+        } else {
+            h
+        };
+        let mut h = top.clone();
+        if recomputed < stack.segments() {
+            h = stack.run_segment(model, recomputed, h);
+        }
+        let head = model.head_pass(h, batch, stack.context());
+        Pass {
+            stack,
+            trainable_before,
+            inputs,
+            top,
+            head,
+            embedded: embedded.is_tracked().then_some(embedded),
+        }
+    }
+}
+
+/// A forward pass that waits for its backward pass.
+///
+/// State kept: the inputs of the segments, the autodiff graphs of the embedding and the head, and the
+/// graph of the last segment where that is not recomputed.
+///
+/// # Example
+///
+/// ```no_run
+/// use burn::module::Module;
+/// use burn::optim::ModuleOptimizer;
+/// use lisa::LisaError;
+/// use lisa::recompute::{LayeredModel, Recompute};
+///
+/// /// Plain gradient checkpointing with an update of each layer during the backward pass.
+/// fn step<M: LayeredModel>(
+///     model: M,
+///     batch: &M::Batch,
+///     optimizer: &mut ModuleOptimizer,
+/// ) -> Result<M, LisaError> {
+///     let pass = Recompute::new().forward(&model, batch);
+///     println!("loss {}", pass.loss());
+///     pass.backward_with(model, |model, grads| optimizer.step(1e-4, model, grads))
+/// }
+/// ```
+pub struct Pass<M: LayeredModel> {
+    stack: Stack<M>,
+    /// By segment, and for the head: whether something before it is trainable.
+    trainable_before: Vec<bool>,
+    /// By segment that is recomputed: its input, where the backward pass needs it.
+    inputs: Vec<Option<Tensor<3>>>,
+    /// The input of what is still on a graph: of the last segment or of the head.
+    top: Tensor<3>,
+    head: HeadPass,
+    /// The output of the embedding, where that is trainable.
+    embedded: Option<Tensor<3>>,
+}
+
+impl<M: LayeredModel> std::fmt::Debug for Pass<M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pass")
+            .field("plan", &self.stack.plan())
+            .field("head", &self.head)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<M: LayeredModel> Pass<M> {
+    /// The loss, of shape `[1]`, on no graph.
+    #[must_use]
+    pub fn loss(&self) -> Tensor<1> {
+        self.head.loss()
+    }
+
+    /// Multiplies the loss and all gradients, as gradient accumulation over several batches needs.
+    #[must_use]
+    pub fn scale(mut self, factor: f64) -> Self {
+        self.head.scale(factor);
+        self
+    }
+
+    /// Computes the gradients of all trainable parameters, to be accumulated, clipped and stepped as
+    /// usual. Without trainable parameters there are none.
+    ///
+    /// `model` must be the model of the forward pass. Memory: all gradients are held at the end;
+    /// [`backward_with`](Self::backward_with) holds those of one segment at a time.
+    #[must_use]
+    pub fn backward(self, model: &M) -> GradientsParams {
+        let mut sum = GradientsParams::new();
+        let model = self.run(model.clone(), |model, mut grads| {
+            add(&model, &mut sum, &mut grads);
+            model
+        });
+        drop(model);
+        sum
+    }
+
+    /// Hands the gradients of the head, of each segment from the last to the first, and of the
+    /// embedding to `update` as soon as they are computed.
+    ///
+    /// `update` gets the model and these gradients, and returns the model, updated or not. It is not
+    /// called for frozen segments. Gradient accumulation and a norm over all gradients need
+    /// [`backward`](Self::backward).
+    ///
+    /// # Errors
+    ///
+    /// A parameter that gets gradients twice and that [`LayeredModel::tied`] does not name: it would be
+    /// updated twice. This is a mistake in the implementation of the trait. The model is lost, since
+    /// some layers were updated already.
+    pub fn backward_with(
+        self,
+        model: M,
+        mut update: impl FnMut(M, GradientsParams) -> M,
+    ) -> Result<M, LisaError> {
+        let mut tied = Tied::new(model.tied());
+        let model = self.run(model, |model, grads| match tied.hold_back(&model, grads) {
+            Some(grads) => update(model, grads),
+            None => model,
+        });
+        Ok(match tied.finish()? {
+            Some(grads) => update(model, grads),
+            None => model,
+        })
+    }
+
+    /// Runs backward from the head to the lowest trainable segment.
+    fn run(self, mut model: M, mut take: impl FnMut(M, GradientsParams) -> M) -> M {
+        let Some((mut upstream, found)) = self.head.backward(&self.top, &model) else {
+            return model;
+        };
+        drop(self.top);
+        if !found.is_empty() {
+            model = take(model, found);
+        }
+        let mut inputs = self.inputs;
+        while let Some(input) = inputs.pop() {
+            let segment = inputs.len();
+            // Without one of them nothing is trainable here or below.
+            let (Some(h), Some(gradient)) = (input, upstream) else {
+                return model;
+            };
+            let needs_gradient = self.trainable_before[segment];
+            let input = Input { h, needs_gradient };
+            (model, upstream) = self
+                .stack
+                .segment_backward(model, segment, input, gradient, &mut take);
+        }
+        if let (Some(embedded), Some(gradient)) = (self.embedded, upstream) {
+            let grads = (embedded * gradient).sum().backward();
+            model = hand_over(model, grads, &mut take);
+        }
+        model
+    }
+}
+
+/// Initializes lazy parameters.
+struct Initialize;
+
+impl ModuleVisitor for Initialize {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        drop(param.val());
+    }
+}

@@ -1,0 +1,91 @@
+//! [`Tied`]: keeps the gradients of tied parameters until the end of a backward pass.
+
+use std::collections::HashSet;
+
+use burn::module::{Module, ModuleVisitor, Param, ParamId};
+use burn::optim::GradientsParams;
+use burn::tensor::Tensor;
+
+use super::gradients::add_one;
+use crate::{ErrorKind, LisaError};
+
+/// What a backward pass that hands gradients over as they come must remember: the sum of the gradients
+/// of tied parameters, and which parameters already had theirs.
+pub(super) struct Tied {
+    tied: Vec<ParamId>,
+    sum: GradientsParams,
+    seen: HashSet<ParamId>,
+    /// The first parameter that got gradients twice and is not in `tied`.
+    twice: Option<String>,
+}
+
+impl Tied {
+    pub(super) fn new(tied: Vec<ParamId>) -> Self {
+        Self {
+            tied,
+            sum: GradientsParams::new(),
+            seen: HashSet::new(),
+            twice: None,
+        }
+    }
+
+    /// Takes the gradients of tied parameters out of `grads`, and returns the others; none where no
+    /// update may follow.
+    pub(super) fn hold_back<M: Module>(
+        &mut self,
+        model: &M,
+        grads: GradientsParams,
+    ) -> Option<GradientsParams> {
+        let mut sort = Sort {
+            tied: self,
+            grads,
+            names: Vec::new(),
+        };
+        model.visit(&mut sort);
+        let grads = sort.grads;
+        (!grads.is_empty() && self.twice.is_none()).then_some(grads)
+    }
+
+    /// The gradients that were held back; none where there are none.
+    pub(super) fn finish(self) -> Result<Option<GradientsParams>, LisaError> {
+        match self.twice {
+            Some(path) => Err(LisaError::new(
+                ErrorKind::Layers,
+                format!("`{path}` got gradients from two parts of the model in one backward pass"),
+            )
+            .with_help(
+                "name it in LayeredModel::tied, or call Pass::backward and step with the sum",
+            )),
+            None => Ok((!self.sum.is_empty()).then_some(self.sum)),
+        }
+    }
+}
+
+struct Sort<'a> {
+    tied: &'a mut Tied,
+    grads: GradientsParams,
+    names: Vec<String>,
+}
+
+impl ModuleVisitor for Sort<'_> {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.names.push(name.to_string());
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.names.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if self.grads.get::<D>(param.id).is_none() {
+            return;
+        }
+        if self.tied.tied.contains(&param.id) {
+            if let Some(grad) = self.grads.remove::<D>(param.id) {
+                add_one(&mut self.tied.sum, param.id, grad);
+            }
+        } else if !self.tied.seen.insert(param.id) {
+            self.tied.twice = Some(self.names.join("."));
+        }
+    }
+}
