@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::Lisa;
 use crate::layers::Parameter;
-use crate::usage::Usage;
+use crate::memory::Usage;
 
 /// A snapshot of a [`Lisa`]; `Display` prints it as a table.
 #[derive(Clone, Debug, PartialEq, Eq)]

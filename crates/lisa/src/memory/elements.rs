@@ -105,18 +105,19 @@ impl Draw {
             _ => 0,
         };
         let mut taken = 0;
-        let (active, frozen) = elements.units.iter().partition(|unit| {
-            let drawn = match &config.policy {
-                PolicyConfig::Fixed(fixed) => fixed.contains(&unit.index),
-                PolicyConfig::Budget(_) => unit.trainable <= left,
-                _ => taken < config.active_layers,
-            };
-            if drawn {
-                taken += 1;
-                left = left.saturating_sub(unit.trainable);
-            }
-            drawn
-        });
+        let (active, frozen): (Vec<Unit>, Vec<Unit>) =
+            elements.units.iter().copied().partition(|unit: &Unit| {
+                let drawn = match &config.policy {
+                    PolicyConfig::Fixed(fixed) => fixed.contains(&unit.index),
+                    PolicyConfig::Budget(_) => unit.trainable <= left,
+                    _ => taken < config.active_layers,
+                };
+                if drawn {
+                    taken += 1;
+                    left = left.saturating_sub(unit.trainable);
+                }
+                drawn
+            });
         let active_layers = active_layers(elements, &active, config).min(elements.layers());
         Self {
             active,

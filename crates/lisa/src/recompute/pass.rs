@@ -1,7 +1,7 @@
 //! [`Recompute::forward`] and [`Pass`]: a forward pass that keeps the inputs of segments, and its
 //! backward pass.
 
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::{ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 
@@ -12,7 +12,7 @@ use super::model::LayeredModel;
 use super::plan::Recompute;
 use super::stack::Stack;
 use super::tied::Tied;
-use crate::LisaError;
+use crate::StepError;
 
 impl Recompute {
     /// Runs the model forward.
@@ -68,15 +68,15 @@ impl Recompute {
 /// ```no_run
 /// use burn::module::Module;
 /// use burn::optim::ModuleOptimizer;
-/// use lisa::LisaError;
+/// use lisa::StepError;
 /// use lisa::recompute::{LayeredModel, Recompute};
 ///
-/// /// Plain gradient checkpointing with an update of each layer during the backward pass.
+/// /// Gradient checkpointing without LISA: updates each layer during the backward pass.
 /// fn step<M: LayeredModel>(
 ///     model: M,
 ///     batch: &M::Batch,
 ///     optimizer: &mut ModuleOptimizer,
-/// ) -> Result<M, LisaError> {
+/// ) -> Result<M, StepError<M>> {
 ///     let pass = Recompute::new().forward(&model, batch);
 ///     println!("loss {}", pass.loss());
 ///     pass.backward_with(model, |model, grads| optimizer.step(1e-4, model, grads))
@@ -144,22 +144,23 @@ impl<M: LayeredModel> Pass<M> {
     /// # Errors
     ///
     /// A parameter that gets gradients twice and that [`LayeredModel::tied`] does not name: it would be
-    /// updated twice. This is a mistake in the implementation of the trait. The model is lost, since
-    /// some layers were updated already.
+    /// updated twice. This is a mistake in the implementation of the trait. The model that the error
+    /// gives back may be updated in part.
     pub fn backward_with(
         self,
         model: M,
         mut update: impl FnMut(M, GradientsParams) -> M,
-    ) -> Result<M, LisaError> {
+    ) -> Result<M, StepError<M>> {
         let mut tied = Tied::new(model.tied());
         let model = self.run(model, |model, grads| match tied.hold_back(&model, grads) {
             Some(grads) => update(model, grads),
             None => model,
         });
-        Ok(match tied.finish()? {
-            Some(grads) => update(model, grads),
-            None => model,
-        })
+        match tied.finish() {
+            Ok(Some(grads)) => Ok(update(model, grads)),
+            Ok(None) => Ok(model),
+            Err(error) => Err(StepError::new(model, error, true)),
+        }
     }
 
     /// Runs backward from the head to the lowest trainable segment.

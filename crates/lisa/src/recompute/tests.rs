@@ -210,7 +210,12 @@ fn a_tied_embedding_gets_the_sum_and_is_handed_over_once() {
     let pass = Recompute::new().forward(&unnamed, &batch());
     let error = pass.backward_with(unnamed, |net, _| net).unwrap_err();
     assert!(error.to_string().contains("embed.weight"), "{error}");
-    assert!(error.help().is_some_and(|help| help.contains("tied")));
+    assert!(
+        error
+            .error()
+            .help()
+            .is_some_and(|help| help.contains("tied"))
+    );
 }
 
 #[test]

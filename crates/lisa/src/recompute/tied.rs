@@ -51,10 +51,13 @@ impl Tied {
         match self.twice {
             Some(path) => Err(LisaError::new(
                 ErrorKind::Layers,
-                format!("`{path}` got gradients from two parts of the model in one backward pass"),
+                format!(
+                    "`{path}` got gradients twice in one backward pass, so some parameters may have \
+                     been updated and others not"
+                ),
             )
             .with_help(
-                "name it in LayeredModel::tied, or call Pass::backward and step with the sum",
+                "name it in LayeredModel::tied, or use Pass::backward and step",
             )),
             None => Ok((!self.sum.is_empty()).then_some(self.sum)),
         }
