@@ -2,13 +2,17 @@
 
 mod bars;
 mod child;
+mod corpus;
+mod held_out;
 mod long;
+mod make_model;
 mod memory;
 mod method;
 mod overhead;
 mod peer;
 mod plan;
 mod plot;
+mod pool;
 mod preset;
 mod report;
 mod settings;
@@ -21,11 +25,11 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use lisa_cli::pool::in_pool;
 use peak_alloc::PeakAlloc;
 
 use crate::child::Event;
 use crate::method::Method;
+use crate::pool::in_pool;
 use crate::report::Row;
 use crate::settings::{Cli, Mode, Settings};
 
@@ -58,10 +62,11 @@ fn start() -> Result<()> {
         Some(Mode::Overhead) => overhead::run(&settings),
         Some(Mode::Draws { draws }) => long::run(&settings, draws),
         Some(Mode::Soak { draws, model }) => {
-            let model = model.unwrap_or_else(|| lisa_cli::settings::bundled("base"));
+            let model = model.unwrap_or_else(|| make_model::bundled().join("base"));
             soak::run(&settings, draws, &model)
         }
         Some(Mode::Study(options)) => study::run(&settings.out, &options),
+        Some(Mode::MakeModel(options)) => make_model::run(&options),
         Some(Mode::Theory) => theory::run(&settings.out),
         None if settings.plan => plan::run(&settings),
         None => compare(&settings),

@@ -37,7 +37,7 @@ pub(crate) enum Mode {
         /// How many draws
         #[arg(long, default_value_t = 10_000)]
         draws: usize,
-        /// Folder of the checkpoint [default: that of `finetune`]
+        /// Folder of the checkpoint [default: the bundled one]
         #[arg(long, value_name = "DIR")]
         model: Option<PathBuf>,
     },
@@ -45,6 +45,8 @@ pub(crate) enum Mode {
     Study(crate::study::Options),
     /// The convex case of the paper's theorem: average regret over steps
     Theory,
+    /// Make the bundled model, its tokenizer and its data anew
+    MakeModel(crate::make_model::Options),
 }
 
 /// Type of the weights.

@@ -8,10 +8,10 @@
 
 use std::path::Path;
 
+use crate::corpus::Choices;
 use anyhow::{Result, anyhow};
 use lisa::PolicyConfig;
 use lisa::policy::Draw;
-use lisa_cli::corpus::Choices;
 use plotters::prelude::*;
 
 use crate::study::stats::{Mean, slope};

@@ -4,9 +4,9 @@
 
 use std::collections::HashSet;
 
+use crate::corpus::Choices;
+use crate::corpus::words::{ANIMALS, COLOURS, OBJECTS, PEOPLE, PLACES, plural};
 use clap::ValueEnum;
-use lisa_cli::corpus::Choices;
-use lisa_cli::corpus::words::{ANIMALS, COLOURS, OBJECTS, PEOPLE, PLACES, plural};
 use serde::{Deserialize, Serialize};
 
 use super::scale::Scale;

@@ -1,8 +1,8 @@
 //! What the base model is pretrained on: all words of the study, none of its skills. Tests: at the
 //! foot.
 
-use lisa_cli::corpus::Choices;
-use lisa_cli::corpus::words::{COLOURS, OBJECTS, PEOPLE, PLACES, VERBS, plural};
+use crate::corpus::Choices;
+use crate::corpus::words::{COLOURS, OBJECTS, PEOPLE, PLACES, VERBS, plural};
 
 use super::words::{LARGEST, SIGNS, Vocabulary};
 

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::held_out::{held_out_loss, input_of};
 use anyhow::{Result, bail};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::{GradientsParams, ModuleOptimizer};
@@ -11,8 +12,6 @@ use lisa::importance::{Importance, NormTracker, WeightNorms};
 use lisa::policy::CyclicOrder;
 use lisa::policy::{Budget, Gradient};
 use lisa::{Lisa, LisaConfig, PolicyConfig};
-use lisa_cli::evaluate::held_out_loss;
-use lisa_cli::step::input_of;
 use lisa_lm::{BatchOptions, Batches, CausalLm, Encoded, IGNORED};
 
 use super::base::{self, rows};

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
+use crate::corpus::words::{ANIMALS, COLOURS, OBJECTS, PEOPLE, PLACES, VERBS, plural};
 use anyhow::{Context, Result};
-use lisa_cli::corpus::words::{ANIMALS, COLOURS, OBJECTS, PEOPLE, PLACES, VERBS, plural};
 
 /// The token that ends a text.
 pub(crate) const END: u32 = 0;

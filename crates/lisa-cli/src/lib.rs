@@ -1,22 +1,13 @@
-//! Fine-tuning of a Hugging Face checkpoint: what the example's programs share.
+//! The program `lisa`: fine-tunes language models with LISA.
 //!
-//! Reads from top to bottom: `settings` (what is asked), `run` (the job), `data` (examples to batches), `step`
-//! (a batch to gradients), `method` (LISA, full, LoRA), `importance`, `evaluate`, `checkpoints`, `metrics`,
-//! `plot`; `report` and `progress` are what a terminal shows; `corpus` makes the bundled data.
+//! From the bottom up: `user_error`, `bundled` and `model_folder` (where files are), `terminal` (what is
+//! printed), [`settings`] (flags and files), [`train`] (a run), [`commands`] (the command line).
 
-pub mod checkpoints;
-pub mod corpus;
-mod data;
-pub mod evaluate;
-pub mod hub;
-pub mod importance;
-pub mod method;
-pub mod metrics;
-pub mod plan;
-pub mod plot;
+pub mod bundled;
+pub mod commands;
+pub mod model_folder;
 pub mod pool;
-pub mod progress;
-pub mod report;
-pub mod run;
 pub mod settings;
-pub mod step;
+pub mod terminal;
+pub mod train;
+pub mod user_error;

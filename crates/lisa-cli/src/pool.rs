@@ -1,9 +1,9 @@
-//! [`in_pool`]: runs a program where its work on the CPU is done.
+//! [`in_pool`]: runs the program on a thread of rayon's pool.
 
-/// Runs on a thread of rayon's pool, which flex computes on.
+/// Runs the function on a thread of rayon's global pool, which the flex backend computes with.
 ///
-/// From any other thread each piece of work is handed over to the pool and waited for, which costs some
-/// per cent of a step. Call it once, in `main`; whatever has set up the pool before stays.
+/// From any other thread each operation waits for the pool, which costs a few per cent of a step. Call
+/// it once, in `main`. A pool that exists already is kept.
 pub fn in_pool<R: Send>(run: impl FnOnce() -> R + Send) -> R {
     // As much stack as a main thread has.
     let pool = rayon::ThreadPoolBuilder::new().stack_size(8 << 20);
@@ -16,7 +16,7 @@ pub fn in_pool<R: Send>(run: impl FnOnce() -> R + Send) -> R {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn what_runs_is_on_a_thread_of_the_pool() {
+    fn the_function_runs_on_a_thread_of_the_pool() {
         assert!(rayon::current_thread_index().is_none());
         assert!(super::in_pool(rayon::current_thread_index).is_some());
     }

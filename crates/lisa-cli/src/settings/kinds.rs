@@ -1,4 +1,6 @@
-//! What an option of `finetune` can be, where it is one of a few words. Tests: `settings/tests.rs`.
+//! Settings that are one of a few words. Tests: `settings/tests.rs`.
+
+use std::fmt;
 
 use burn::tensor::FloatDType;
 use clap::ValueEnum;
@@ -9,31 +11,41 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Method {
-    /// A few layers at a time, drawn anew each period; embeddings, final norm and head always.
+    /// A few layers, sampled anew each period, and always embeddings, final norm and head
     Lisa,
-    /// Everything.
+    /// All parameters
     Full,
-    /// Low-rank adapters on the layers' matrices, merged into the weights at the end.
+    /// Low-rank adapters of the layers' matrices, merged into the weights at the end
     Lora,
 }
 
-/// What draws the layers.
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Lisa => "lisa",
+            Self::Full => "full",
+            Self::Lora => "lora",
+        })
+    }
+}
+
+/// How layers are sampled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Policy {
-    /// Exactly the wanted number of layers
+    /// As many as --active-layers, each equally probable
     Uniform,
-    /// Each layer by its own coin
+    /// Each layer independently, with its own probability
     Bernoulli,
-    /// Exactly the wanted number, by --importance or --probabilities
+    /// As many as --active-layers, weighted by --importance or --probabilities
     Weighted,
     /// One after the other, in --order
     Cyclic,
-    /// Exactly the wanted number, by the size of their gradients
+    /// As many as --active-layers, weighted by the norm of their gradients
     Gradient,
-    /// As many as --share of the parameters allows, by the size of their gradients
+    /// As many as --share of the parameters allows, weighted by the norm of their gradients
     Budget,
-    /// The layers of --fixed-layers, always
+    /// Always the layers of --fixed-layers
     Fixed,
 }
 
@@ -41,52 +53,52 @@ pub enum Policy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Order {
-    /// From the first to the last
+    /// From the first layer to the last
     Ascending,
-    /// From the last to the first
+    /// From the last layer to the first
     Descending,
-    /// Anew each time all were drawn
+    /// Shuffled anew for each cycle
     Shuffled,
 }
 
-/// What happens to the moments of a layer that freezes.
+/// What happens to the optimizer state of a layer that freezes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Moments {
-    /// They are dropped.
+    /// It is dropped
     Drop,
-    /// They stay on the device.
+    /// It stays on the device
     Keep,
-    /// They wait in the host's memory.
+    /// It is offloaded to host memory
     Offload,
 }
 
-/// What the device holds of frozen layers.
+/// How the device stores frozen layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Quantize {
-    /// The weights themselves.
+    /// Not quantized
     None,
-    /// 8-bit integers; the exact weights wait in the host's memory.
+    /// As 8-bit integers; the full-precision weights are in host memory
     Int8,
-    /// 4-bit integers.
+    /// As 4-bit integers; the full-precision weights are in host memory
     Int4,
 }
 
-/// The type of the weights.
+/// The dtype of the weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Dtype {
-    /// 32 bits.
+    /// 32 bits
     F32,
-    /// 16 bits with the range of 32.
+    /// 16 bits with the range of f32
     Bf16,
-    /// 16 bits.
+    /// 16 bits
     F16,
 }
 
 impl Dtype {
-    /// What a checkpoint says it is stored in; anything but half precision trains in f32.
+    /// The dtype that a model is stored in; f32 for any other than half precision.
     #[must_use]
     pub fn stored(checkpoint: &Checkpoint) -> Option<Self> {
         match checkpoint.config().common().dtype? {
@@ -94,6 +106,16 @@ impl Dtype {
             FloatDType::F16 => Some(Self::F16),
             _ => Some(Self::F32),
         }
+    }
+}
+
+impl fmt::Display for Dtype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::F16 => "f16",
+        })
     }
 }
 

@@ -1,44 +1,108 @@
 use super::*;
+use clap::{CommandFactory, Parser};
+
+use crate::commands::{Command, Program};
+use crate::user_error::UserError;
+
+fn toml(text: &str) -> Result<Flags> {
+    Flags::from_toml(text, Path::new("run.toml"))
+}
+
+/// Line and help of the error that the file gives.
+fn mistake(text: &str) -> (Option<usize>, Option<String>, String) {
+    let error = toml(text).unwrap_err();
+    let text = format!("{error:#}");
+    let error = error.downcast_ref::<UserError>().unwrap();
+    let line = error.place().and_then(|(_, line)| line);
+    (line, error.help().map(str::to_owned), text)
+}
+
+/// What `lisa train` with these arguments is given.
+fn given(arguments: &[String]) -> Flags {
+    let line = ["lisa".to_owned(), "train".to_owned()];
+    match Program::try_parse_from(line.iter().chain(arguments))
+        .unwrap()
+        .command
+    {
+        Some(Command::Train(options)) => options.flags,
+        _ => unreachable!(),
+    }
+}
+
+/// Defaults of a run with a model and data.
+fn defaults() -> Settings {
+    let flags = Flags {
+        input: InputFlags {
+            model: Some("model".into()),
+            data: Some("data".into()),
+            ..InputFlags::default()
+        },
+        ..Flags::default()
+    };
+    flags.resolve(None).unwrap()
+}
 
 #[test]
 fn flags_win_over_the_file_and_the_file_over_defaults() {
-    let file: Flags =
-        toml::from_str("active-layers = 4\nlr = 0.5\npolicy = \"bernoulli\"").unwrap();
-    let flags = Flags {
-        lr: Some(0.25),
-        ..Flags::default()
-    };
+    let file = toml("active-layers = 4\nlr = 0.5\npolicy = \"bernoulli\"").unwrap();
+    let mut flags = Flags::default();
+    flags.training.lr = Some(0.25);
     let settings = flags.or(file).resolve(None).unwrap();
-    assert_eq!((settings.active_layers, settings.lr), (4, 0.25));
-    assert_eq!((settings.policy, settings.period), (Policy::Bernoulli, 10));
+    assert_eq!(
+        (settings.method.active_layers, settings.training.lr),
+        (4, 0.25)
+    );
+    assert_eq!(
+        (settings.method.policy, settings.method.period),
+        (Policy::Bernoulli, 10)
+    );
 }
 
 #[test]
-fn an_unknown_key_in_the_file_is_refused_by_name() {
-    let error = toml::from_str::<Flags>("active-layer = 4")
-        .unwrap_err()
-        .to_string();
-    assert!(error.contains("active-layer"), "{error}");
+fn a_file_may_set_every_setting() {
+    let text = toml::to_string(&defaults().to_flags()).unwrap();
+    assert_eq!(toml(&text).unwrap(), defaults().to_flags());
+    assert!(text.lines().count() > 40);
 }
 
 #[test]
-fn a_mistake_in_the_file_is_shown_where_it_stands() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("run.toml");
-    std::fs::write(&path, "lr = 0.1\n\nperiod = \"ten\"\n").unwrap();
-    let error = Flags::from_toml(&path).unwrap_err();
-    let place = error.downcast_ref::<LisaError>().unwrap().place().cloned();
-    assert_eq!(place.unwrap().to_string(), format!("{}:3", path.display()));
-    assert!(format!("{error:#}").contains("invalid type: string \"ten\""));
+fn a_mistake_in_a_file_is_reported_with_its_line() {
+    let (line, help, text) = mistake("lr = 0.1\n\nactive-layer = 4\n");
+    assert_eq!(line, Some(3));
+    assert_eq!(help.unwrap(), "did you mean `active-layers`?");
+    assert!(text.contains("`active-layer` is not a setting"), "{text}");
+    let (_, help, _) = mistake("something-else = 4");
+    assert!(help.unwrap().contains("lisa train --help"));
+
+    let (line, _, text) = mistake("lr = 0.1\n\nperiod = \"ten\"\n");
+    assert_eq!(line, Some(3));
+    assert!(text.contains("invalid type: string \"ten\""), "{text}");
+    let (line, _, _) = mistake("lr = 0.1\nperiod =\n");
+    assert_eq!(line, Some(2));
+    assert_eq!(mistake("lora_rank = 4").0, Some(1));
 }
 
 #[test]
-fn the_help_says_each_default_and_it_is_the_default() {
-    let wanted = Flags::default().resolve(None).unwrap();
-    let mut command = Command::command();
-    command.build();
+fn the_bundled_model_and_data_are_trained_with_the_settings_of_the_demo() {
+    let demo = toml(bundled::DEMO).unwrap();
+    let settings = Flags::default().resolve(Some(Dtype::Bf16)).unwrap();
+    assert_eq!(settings, demo.clone().resolve(None).unwrap());
+    assert_eq!(settings.memory.dtype, Dtype::F32);
+    // A flag wins, and a run that is resumed keeps its own.
+    let mut flags = Flags::default();
+    flags.training.epochs = Some(1.0);
+    let settings = flags.resolve(None).unwrap();
+    assert_eq!(settings.training.epochs, 1.0);
+    assert_eq!(settings.to_flags().resolve(None).unwrap(), settings);
+}
+
+#[test]
+fn the_help_names_each_default_and_it_is_the_default() {
+    let wanted = defaults();
+    let program = Program::command();
+    let train = program.find_subcommand("train").unwrap();
     let mut checked = 0;
-    for argument in command.get_arguments() {
+    for argument in train.get_arguments() {
         let name = argument.get_long().unwrap();
         let help = argument.get_help().unwrap().to_string();
         let in_words = ["model", "data", "dtype"].contains(&name);
@@ -47,7 +111,6 @@ fn the_help_says_each_default_and_it_is_the_default() {
             let takes = argument.get_num_args().is_some_and(|n| n.min_values() > 0);
             let none = [
                 "config",
-                "budget",
                 "validation",
                 "freeze",
                 "importance",
@@ -62,56 +125,46 @@ fn the_help_says_each_default_and_it_is_the_default() {
             continue;
         }
         let value = default.trim_end_matches(']');
-        let line = ["finetune".to_owned(), format!("--{name}={value}")];
-        let given = Command::try_parse_from(line).unwrap().flags;
-        assert_ne!(given, Flags::default(), "--{name}");
-        assert_eq!(given.resolve(None).unwrap(), wanted, "--{name}");
+        let flags = given(&[format!("--{name}={value}")]);
+        assert_ne!(flags, Flags::default(), "--{name}");
+        let with_files = flags.or(wanted.to_flags());
+        assert_eq!(with_files.resolve(None).unwrap(), wanted, "--{name}");
         checked += 1;
     }
     assert!(checked > 20);
 }
 
 #[test]
-fn every_option_stands_under_a_heading() {
-    for argument in Command::command().get_arguments() {
-        let name = argument.get_id();
-        assert!(argument.get_help_heading().is_some(), "{name}");
-    }
-}
-
-#[test]
-fn completions_know_the_flags_and_their_values() {
-    for shell in [Shell::Bash, Shell::Zsh, Shell::Fish, Shell::PowerShell] {
-        let script = String::from_utf8(Command::completions(shell)).unwrap();
-        for word in ["active-layers", "bernoulli", "dry-run"] {
-            assert!(script.contains(word), "{shell}: {word}");
-        }
-    }
-}
-
-#[test]
-fn settings_survive_their_file() {
+fn settings_survive_the_state_of_a_checkpoint() {
     let flags = Flags {
-        model: Some("somewhere".into()),
+        input: InputFlags {
+            model: Some("somewhere".into()),
+            ..InputFlags::default()
+        },
         ..Flags::default()
     };
     let settings = flags.resolve(Some(Dtype::Bf16)).unwrap();
-    assert_eq!(settings.dtype, Dtype::Bf16);
+    assert_eq!(settings.memory.dtype, Dtype::Bf16);
     let text = serde_json::to_string(&settings.to_flags()).unwrap();
     let back: Flags = serde_json::from_str(&text).unwrap();
     assert_eq!(back.resolve(None).unwrap(), settings);
+    let unknown = text.replace("\"lr\"", "\"learning-rate\"");
+    assert!(serde_json::from_str::<Flags>(&unknown).is_err());
     assert_eq!(settings.differs(&settings), None);
     let mut other = settings.clone();
-    other.period = 3;
+    other.method.period = 3;
     let message = settings.differs(&other).unwrap();
-    assert_eq!(message, "--period is 10 and the checkpoint was made with 3");
+    assert_eq!(
+        message,
+        "--period is 10, and the checkpoint was made with 3"
+    );
 }
 
 #[test]
 fn the_learning_rate_rises_and_falls() {
-    let mut settings = Flags::default().resolve(None).unwrap();
-    (settings.lr, settings.warmup, settings.min_lr) = (1.0, 0.1, 0.1);
-    let rate = |step| settings.learning_rate(step, 100);
+    let mut training = defaults().training;
+    (training.lr, training.warmup, training.min_lr) = (1.0, 0.1, 0.1);
+    let rate = |step| training.learning_rate(step, 100);
     assert!((rate(0) - 0.1).abs() < 1e-12 && (rate(9) - 1.0).abs() < 1e-12);
     assert!((rate(10) - 1.0).abs() < 1e-12 && (rate(55) - 0.55).abs() < 1e-9);
     assert!((rate(100) - 0.1).abs() < 1e-12);

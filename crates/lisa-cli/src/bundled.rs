@@ -1,0 +1,122 @@
+//! The bundled model and data, which are part of the program.
+//!
+//! The libraries read folders, so [`folder`] writes the files to the user's cache, once.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use lisa_lm::write_atomically;
+
+use crate::user_error::UserError;
+
+/// Settings of `lisa demo`, and of `lisa train` without a model and without data.
+pub const DEMO: &str = include_str!("../demo.toml");
+
+/// `config.json` of the bundled model.
+pub const CONFIG: &str = include_str!("../base/config.json");
+
+const FILES: [(&str, &[u8]); 7] = [
+    ("base/config.json", CONFIG.as_bytes()),
+    (
+        "base/generation_config.json",
+        include_bytes!("../base/generation_config.json"),
+    ),
+    (
+        "base/model.safetensors",
+        include_bytes!("../base/model.safetensors"),
+    ),
+    (
+        "base/tokenizer.json",
+        include_bytes!("../base/tokenizer.json"),
+    ),
+    (
+        "base/tokenizer_config.json",
+        include_bytes!("../base/tokenizer_config.json"),
+    ),
+    ("data/train.jsonl", include_bytes!("../data/train.jsonl")),
+    (
+        "data/heldout.jsonl",
+        include_bytes!("../data/heldout.jsonl"),
+    ),
+];
+
+/// The bundled model, as a Hugging Face folder.
+pub fn model() -> Result<PathBuf> {
+    Ok(folder()?.join("base"))
+}
+
+/// The bundled training data.
+pub fn data() -> Result<PathBuf> {
+    Ok(folder()?.join("data/train.jsonl"))
+}
+
+/// The bundled held-out data.
+pub fn held_out() -> Result<PathBuf> {
+    Ok(folder()?.join("data/heldout.jsonl"))
+}
+
+/// The folder with all files. A file that is missing or differs is written again.
+fn folder() -> Result<PathBuf> {
+    let mut last = None;
+    for cache in caches() {
+        let folder = cache.join(concat!("lisa-", env!("CARGO_PKG_VERSION")));
+        match fill(&folder) {
+            Ok(()) => return Ok(folder),
+            Err(error) => last = Some((folder, error)),
+        }
+    }
+    let (folder, error) = last.unwrap_or_else(|| (PathBuf::new(), anyhow::anyhow!("no folder")));
+    let message = format!("cannot write the bundled model to `{}`", folder.display());
+    Err(UserError::new(message)
+        .with_help("set XDG_CACHE_HOME to a folder that can be written")
+        .with_source(error)
+        .into())
+}
+
+/// Where a user's caches are, by preference.
+fn caches() -> Vec<PathBuf> {
+    let of = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let mut caches: Vec<PathBuf> = of("XDG_CACHE_HOME")
+        .into_iter()
+        .map(PathBuf::from)
+        .collect();
+    caches.extend(of("LOCALAPPDATA").map(PathBuf::from));
+    caches.extend(of("HOME").map(|home| Path::new(&home).join(".cache")));
+    caches.push(std::env::temp_dir());
+    caches
+}
+
+fn fill(folder: &Path) -> Result<()> {
+    for (name, bytes) in FILES {
+        let path = folder.join(name);
+        if fs::read(&path).is_ok_and(|found| found == bytes) {
+            continue;
+        }
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        write_atomically(&path, bytes)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_file_is_written_again_and_a_good_one_is_not_touched() {
+        let dir = tempfile::tempdir().unwrap();
+        fill(dir.path()).unwrap();
+        let (config, model) = (
+            dir.path().join("base/config.json"),
+            dir.path().join("base/model.safetensors"),
+        );
+        let written = fs::metadata(&model).unwrap().modified().unwrap();
+        fs::write(&config, "").unwrap();
+        fill(dir.path()).unwrap();
+        assert_eq!(fs::read_to_string(&config).unwrap(), CONFIG);
+        assert_eq!(fs::metadata(&model).unwrap().modified().unwrap(), written);
+    }
+}

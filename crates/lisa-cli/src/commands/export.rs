@@ -1,0 +1,127 @@
+//! `lisa export`: the model of a run, or of one of its checkpoints, as a Hugging Face folder.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::{Device, FloatDType, Tensor};
+use clap::Args;
+use lisa_lm::{CausalLm, Checkpoint, SaveOptions};
+
+use crate::model_folder::model_folder;
+use crate::settings::{Dtype, Method};
+use crate::terminal::progress::Slow;
+use crate::train::checkpoints;
+use crate::train::method::with_adapters;
+use crate::user_error::{UserError, require};
+
+/// Options of `lisa export`.
+#[derive(Args, Debug)]
+pub struct Options {
+    /// Output folder of a run
+    #[arg(value_name = "RUN")]
+    run: PathBuf,
+    /// Folder to write
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Step of a checkpoint [default: the newest state: the finished model or the last checkpoint]
+    #[arg(long, value_name = "STEP")]
+    step: Option<u64>,
+    /// Dtype of the weights [default: that of the run]
+    #[arg(long, value_enum)]
+    dtype: Option<Dtype>,
+    /// Replace the model in the output folder
+    #[arg(long)]
+    overwrite: bool,
+}
+
+/// Writes the folder. Adapters of LoRA are merged into the weights.
+pub fn export(options: &Options, device: &Device) -> Result<()> {
+    let out = &options.out;
+    require!(
+        options.overwrite || !out.join("config.json").exists(),
+        "give another folder, or add --overwrite",
+        "`{}` contains a model already",
+        out.display()
+    );
+    let (source, model, name) = load(&options.run, options.step, device)?;
+    let model = match options.dtype {
+        Some(dtype) => model.map(&mut Cast(dtype.into())),
+        None => model,
+    };
+    let save = SaveOptions {
+        source: Some(&source),
+        ..SaveOptions::default()
+    };
+    let slow = Slow::bytes("writing the model");
+    lisa_lm::save_with(&model, out, &save, move |done, all| slow.set(done, all))?;
+    println!(
+        "{name} of {} is in {}",
+        options.run.display(),
+        out.display()
+    );
+    Ok(())
+}
+
+/// The model, the folder with its tokenizer, and what it is in words.
+fn load(run: &Path, step: Option<u64>, device: &Device) -> Result<(Checkpoint, CausalLm, String)> {
+    let saved = checkpoints::list(run)?;
+    let newest = saved.last().map(|(step, _)| *step);
+    let finished = finished_step(run);
+    if finished.is_some() && (step == finished || step.is_none() && finished >= newest) {
+        let source = Checkpoint::open(run.join("model"))?;
+        let model = read(&source, None, device)?;
+        return Ok((source, model, "the finished model".to_owned()));
+    }
+    let found = saved
+        .iter()
+        .find(|(saved, _)| Some(*saved) == step.or(newest));
+    let Some((step, path)) = found else {
+        let steps: Vec<String> = saved.iter().map(|(step, _)| step.to_string()).collect();
+        let help = if steps.is_empty() {
+            "give the output folder of `lisa train`".to_owned()
+        } else {
+            format!("there are checkpoints of steps {}", steps.join(", "))
+        };
+        let message = match step {
+            Some(step) => format!("`{}` has no checkpoint of step {step}", run.display()),
+            None => format!(
+                "`{}` has no checkpoint and no finished model",
+                run.display()
+            ),
+        };
+        return Err(UserError::new(message).with_help(help).into());
+    };
+    let settings = checkpoints::state(path)?.settings.resolve(None)?;
+    let source = Checkpoint::open(model_folder(&settings.input.model)?)?;
+    let mut model = read(&source, Some(settings.memory.dtype.into()), device)?;
+    if settings.method.method == Method::Lora {
+        model = with_adapters(&settings.method, model)?;
+    }
+    model = checkpoints::weights(path, model)?;
+    if settings.method.method == Method::Lora {
+        model = model.materialize();
+    }
+    Ok((source, model, format!("step {step}")))
+}
+
+fn read(source: &Checkpoint, dtype: Option<FloatDType>, device: &Device) -> Result<CausalLm> {
+    let slow = Slow::bytes("reading the weights");
+    Ok(source.load_with(device, dtype, move |done, all| slow.set(done, all))?)
+}
+
+/// The last step of a finished run.
+fn finished_step(run: &Path) -> Option<u64> {
+    let text = lisa_lm::read_small_text(&run.join("summary.json")).ok()?;
+    let summary: serde_json::Value = serde_json::from_str(&text).ok()?;
+    summary["steps"].as_u64()
+}
+
+/// Casts every parameter.
+struct Cast(FloatDType);
+
+impl ModuleMapper for Cast {
+    fn map_float<const D: usize>(&mut self, parameter: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        parameter.map(|tensor| tensor.cast(self.0))
+    }
+}

@@ -1,0 +1,77 @@
+//! `lisa generate`: text from a model.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use burn::tensor::{Device, FloatDType};
+use clap::Args;
+use lisa_lm::{Checkpoint, GenerationConfig, Message, Tokenizer};
+
+use crate::model_folder::model_folder;
+use crate::settings::Dtype;
+use crate::terminal::progress::Slow;
+use crate::terminal::text::printable;
+
+/// Options of `lisa generate`.
+#[derive(Args, Debug)]
+pub struct Options {
+    /// Folder of a Hugging Face model, or a hub id (feature `hub`) [default: the bundled model]
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    /// Text that the model continues
+    #[arg(
+        long,
+        value_name = "TEXT",
+        conflicts_with = "chat",
+        required_unless_present = "chat"
+    )]
+    prompt: Option<String>,
+    /// Message of the user, written with the model's chat template
+    #[arg(long, value_name = "TEXT")]
+    chat: Option<String>,
+    /// Longest answer in tokens
+    #[arg(long, value_name = "TOKENS", default_value_t = 64)]
+    max_new_tokens: usize,
+    /// Temperature of sampling; 0 takes the most probable token
+    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    temperature: f64,
+    /// Sample from the fewest tokens whose probabilities sum to this
+    #[arg(long, value_name = "P", default_value_t = 1.0)]
+    top_p: f64,
+    /// Seed of sampling
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    seed: u64,
+    /// Dtype of the weights [default: that of the model's files; f32 for the bundled model]
+    #[arg(long, value_enum)]
+    dtype: Option<Dtype>,
+}
+
+/// Prints the generated text.
+pub fn generate(options: &Options, device: &Device) -> Result<()> {
+    let folder = model_folder(&options.model.clone().unwrap_or_default())?;
+    let checkpoint = Checkpoint::open(&folder)?;
+    let tokenizer = Tokenizer::from_dir(&folder)?;
+    let prompt = match (&options.prompt, &options.chat) {
+        (_, Some(chat)) => {
+            let messages = [Message::user(chat.as_str())];
+            let text = tokenizer.chat_template().render(&messages, true)?;
+            tokenizer.encode_with_offsets(&text, false)?.ids
+        }
+        (prompt, None) => tokenizer.encode(prompt.as_deref().unwrap_or_default())?,
+    };
+    // The bundled model is stored in half precision to be small, and a CPU is faster in f32.
+    let bundled = options.model.is_none().then_some(Dtype::F32);
+    let dtype = options.dtype.or(bundled).map(FloatDType::from);
+    let slow = Slow::bytes("reading the weights");
+    let model = checkpoint.load_with(device, dtype, move |done, all| slow.set(done, all))?;
+    let config = GenerationConfig {
+        max_new_tokens: options.max_new_tokens,
+        temperature: options.temperature,
+        top_p: options.top_p,
+        eos_ids: tokenizer.eos_ids().to_vec(),
+        seed: options.seed,
+    };
+    let tokens = lisa_lm::generate(&model, &prompt, &config)?;
+    println!("{}", printable(&tokenizer.decode(&tokens, true)?));
+    Ok(())
+}

@@ -1,0 +1,211 @@
+//! `lisa importance`: weight norms under LoRA and under full training, as in the paper's Figure 1.
+//!
+//! Two short runs with the same model, data and seed. `importance.json` then gives `--policy weighted`
+//! and `--policy bernoulli` the probability of each layer. Tests: at the end, and `tests/run.rs`.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use burn::module::Module;
+use burn::tensor::Device;
+use clap::{Args, ValueEnum};
+use lisa::importance::{Importance, NormTracker, WeightNorms};
+use lisa_lm::{Checkpoint, Tokenizer};
+
+use super::norms_plot;
+use crate::model_folder::model_folder;
+use crate::settings::{Dtype, Flags, Method, Settings};
+use crate::terminal::progress::bar;
+use crate::train::data;
+use crate::train::method::Trainer;
+use crate::train::step::{Work, accumulate};
+use crate::user_error::require;
+
+/// What the norms are computed of.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Of {
+    /// The weights, with merged adapters, as in the paper
+    Weights,
+    /// The difference to the weights before training
+    Update,
+}
+
+/// What LoRA is compared with.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Against {
+    /// Full training, as in the paper
+    Full,
+    /// LISA, for models whose full training needs too much memory
+    Lisa,
+}
+
+/// Options of `lisa importance`.
+#[derive(Args, Debug)]
+// These have no effect here: the methods are given, and nothing is evaluated or saved on the way.
+#[command(
+    mut_arg("method", |arg| arg.hide(true)),
+    mut_arg("checkpoint_every", |arg| arg.hide(true)),
+    mut_arg("eval_every", |arg| arg.hide(true)),
+    mut_arg("eval_examples", |arg| arg.hide(true)),
+    mut_arg("max_new_tokens", |arg| arg.hide(true)),
+    mut_arg("steps", |arg| arg.help("Optimizer steps of each run [default: 200]")),
+    mut_arg("out", |arg| arg.help("Folder of importance.json and norms.svg [default: runs/importance]"))
+)]
+pub struct Options {
+    /// What the norms are computed of
+    #[arg(long, value_enum, default_value = "weights")]
+    pub of: Of,
+    /// What LoRA is compared with
+    #[arg(long, value_enum, default_value = "full")]
+    pub against: Against,
+    /// Highest learning rate of the LoRA run [default: three times --lr]
+    #[arg(long, value_name = "RATE")]
+    pub lora_lr: Option<f64>,
+    /// Settings from a TOML file; its keys are the long names of the flags, and flags win
+    #[arg(long, value_name = "FILE.toml")]
+    pub config: Option<PathBuf>,
+    /// The settings of both runs.
+    #[command(flatten)]
+    pub flags: Flags,
+}
+
+/// Makes both runs, writes `importance.json` and `norms.svg`, and prints the norms.
+pub fn importance(options: &Options, device: &Device) -> Result<()> {
+    let mut flags = options.flags.clone();
+    if let Some(path) = &options.config {
+        flags = flags.or(Flags::from_file(path)?);
+    }
+    flags.training.steps = flags.training.steps.or(Some(200));
+    flags.output.out = flags.output.out.or_else(|| Some("runs/importance".into()));
+    let model = model_folder(&flags.clone().resolve(None)?.input.model)?;
+    let checkpoint = Checkpoint::open(&model)?;
+    let settings = flags.resolve(Dtype::stored(&checkpoint))?;
+    require!(
+        settings.training.steps > 0,
+        "give at least 1: the norms are means over the steps",
+        "--steps is 0"
+    );
+    let out = &settings.output.out;
+    std::fs::create_dir_all(out)
+        .with_context(|| format!("cannot make the folder `{}`", out.display()))?;
+    let mut lora = settings.clone();
+    lora.method.method = Method::Lora;
+    lora.training.lr = options.lora_lr.unwrap_or(3.0 * settings.training.lr);
+    let mut other = settings.clone();
+    other.method.method = match options.against {
+        Against::Full => Method::Full,
+        Against::Lisa => Method::Lisa,
+    };
+    let tokenizer = Tokenizer::from_dir(&model)?;
+    let probe = |settings: &Settings| {
+        probe(settings, &checkpoint, &tokenizer, options.of, device)
+            .with_context(|| format!("the run with --method {} failed", settings.method.method))
+    };
+    let importance = Importance {
+        lora: probe(&lora)?,
+        full: probe(&other)?,
+    };
+    let path = out.join("importance.json");
+    importance.save(&path)?;
+    norms_plot::norms(&importance, &out.join("norms.svg"))?;
+    print!("{}", describe(&importance)?);
+    println!(
+        "wrote {path} and norms.svg; use the norms with --policy weighted --importance {path}",
+        path = path.display()
+    );
+    Ok(())
+}
+
+/// One short run; the mean norms over its steps.
+fn probe(
+    settings: &Settings,
+    checkpoint: &Checkpoint,
+    tokenizer: &Tokenizer,
+    of: Of,
+    device: &Device,
+) -> Result<WeightNorms> {
+    let data = data::read(settings, tokenizer, checkpoint)?;
+    device.seed(settings.training.seed);
+    let training = device.clone().autodiff();
+    let base = checkpoint.load(&training, Some(settings.memory.dtype.into()))?;
+    let mut tracker = NormTracker::new(&base, &[])?;
+    let (mut trainer, mut model) = Trainer::new(settings, base.clone())?;
+    let mut batches = data::batches(settings, tokenizer, data.train)?;
+    let progress = bar(settings.training.steps as u64, 0);
+    for step in 0..settings.training.steps as u64 {
+        let lr = settings
+            .training
+            .learning_rate(step, settings.training.steps as u64);
+        let (work, loss, _) = accumulate(&model, &mut batches, settings, &training);
+        require!(
+            loss.is_finite(),
+            "give a lower --lr",
+            "the loss of step {} is {loss}",
+            step + 1
+        );
+        if let Work::Gradients(grads) = work {
+            model = trainer.step(lr, model, grads)?;
+        }
+        let merged = match settings.method.method {
+            Method::Lora => model.clone().materialize(),
+            _ => trainer.exact(&model),
+        };
+        match of {
+            Of::Weights => tracker.observe(&merged)?,
+            Of::Update => tracker.observe_update(&merged, &base)?,
+        }
+        progress.set_message(format!("loss {loss:.3}"));
+        progress.inc(1);
+    }
+    progress.finish_and_clear();
+    Ok(tracker.norms()?)
+}
+
+/// The norms of both runs and their ratios.
+fn describe(importance: &Importance) -> Result<String> {
+    let mut text = format!(
+        "mean L2 norms over {} steps\n  {:<44}{:>12}{:>12}{:>8}\n",
+        importance.full.observations, "", "LoRA", "other", "ratio"
+    );
+    let (lora, full) = (&importance.lora, &importance.full);
+    let rows = |norms: &WeightNorms| {
+        let all = norms.outside.iter().chain(&norms.layers);
+        all.cloned().collect::<Vec<_>>()
+    };
+    for ((path, lora), (_, full)) in rows(lora).iter().zip(&rows(full)) {
+        text.push_str(&format!(
+            "  {path:<44}{lora:>12.4}{full:>12.4}{:>8.3}\n",
+            lora / full
+        ));
+    }
+    let p = importance.probabilities()?;
+    let (least, most) = p
+        .iter()
+        .fold((f64::INFINITY, 0.0f64), |(a, b), &p| (a.min(p), b.max(p)));
+    text.push_str(&format!(
+        "probabilities of the layers, the ratio but at most 1: from {least:.4} to {most:.4}\n"
+    ));
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_has_every_norm_and_the_range_of_p() {
+        let norms = |scale: f64| WeightNorms {
+            observations: 7,
+            layers: vec![("layers.0".into(), 2.0), ("layers.1".into(), 4.0 * scale)],
+            outside: vec![("embed".into(), 9.0)],
+        };
+        let importance = Importance {
+            lora: norms(0.5),
+            full: norms(1.0),
+        };
+        let text = describe(&importance).unwrap();
+        assert!(text.contains("over 7 steps"), "{text}");
+        assert!(text.contains("embed"), "{text}");
+        assert!(text.contains("from 0.5000 to 1.0000"), "{text}");
+    }
+}

@@ -1,0 +1,123 @@
+//! The command line: one file per subcommand.
+
+use std::io::Write;
+
+use anyhow::Result;
+use burn::tensor::Device;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::train::run::Outcome;
+
+pub mod demo;
+pub mod export;
+pub mod generate;
+pub mod importance;
+mod norms_plot;
+pub mod plan;
+pub mod preview;
+pub mod show;
+pub mod train;
+
+/// Fine-tunes language models with LISA: all parameters of a few sampled layers at a time
+#[derive(Debug, Parser)]
+#[command(
+    name = "lisa",
+    version,
+    args_override_self = true,
+    after_help = "Without a command, `lisa demo` runs. `lisa COMMAND -h` prints the common flags of a \
+                  command, `lisa COMMAND --help` all of them."
+)]
+pub struct Program {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Fine-tune the bundled model on the bundled instructions
+    Demo(demo::Options),
+    /// Fine-tune a Hugging Face model on JSONL data
+    Train(Box<train::Options>),
+    /// Print the memory that each method needs, without loading the model
+    Plan(plan::Options),
+    /// Measure weight norms under LoRA and full training, for --policy weighted
+    Importance(Box<importance::Options>),
+    /// Print what a model is and what LISA would train
+    Show(show::Options),
+    /// Print a row of the data as tokens, and which of them are trained
+    Preview(preview::Options),
+    /// Generate text
+    Generate(generate::Options),
+    /// Write a run as a Hugging Face folder
+    Export(export::Options),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+impl Program {
+    /// Parses the arguments of the process. Wrong arguments end it with a message.
+    #[must_use]
+    pub fn from_args() -> Self {
+        let all = std::env::args_os().any(|arg| arg == "--help");
+        let matches = with_help(Self::command(), all).get_matches();
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+
+    /// Runs the command.
+    pub fn run(self) -> Result<Outcome> {
+        let device = Device::default();
+        match self
+            .command
+            .unwrap_or(Command::Demo(demo::Options::default()))
+        {
+            Command::Demo(options) => return demo::demo(options, &device),
+            Command::Train(options) => return train::train(*options, &device),
+            Command::Plan(options) => plan::plan(&options, &device)?,
+            Command::Importance(options) => importance::importance(&options, &device)?,
+            Command::Show(options) => show::show(&options, &device)?,
+            Command::Preview(options) => preview::preview(&options)?,
+            Command::Generate(options) => generate::generate(&options, &device)?,
+            Command::Export(options) => export::export(&options, &device)?,
+            Command::Completions { shell } => std::io::stdout().write_all(&completions(shell))?,
+        }
+        Ok(Outcome::Finished)
+    }
+}
+
+/// A completion script for a shell.
+#[must_use]
+pub fn completions(shell: Shell) -> Vec<u8> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Program::command(), "lisa", &mut script);
+    script
+}
+
+/// The command with one line of help per flag. `-h` prints the common flags, `--help` all of them.
+#[must_use]
+pub fn with_help(command: clap::Command, all: bool) -> clap::Command {
+    let short = |arg: clap::Arg| {
+        let values = arg.get_possible_values();
+        let arg = if all { arg.hide_short_help(false) } else { arg };
+        if values.is_empty() || arg.is_hide_possible_values_set() {
+            return arg;
+        }
+        // The values' own help would take a line each.
+        let names: Vec<&str> = values
+            .iter()
+            .map(clap::builder::PossibleValue::get_name)
+            .collect();
+        let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+        arg.help(format!("{help} [{}]", names.join(", ")))
+            .hide_possible_values(true)
+    };
+    command.mut_subcommands(|command| command.mut_args(short))
+}
+
+#[cfg(test)]
+mod tests;

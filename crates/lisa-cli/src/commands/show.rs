@@ -1,0 +1,110 @@
+//! `lisa show`: what a model is, from its files without the weights.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use burn::tensor::Device;
+use clap::Args;
+use lisa::LayerMap;
+use lisa_lm::{Checkpoint, Tokenizer};
+
+use crate::model_folder::model_folder;
+use crate::settings::Dtype;
+use crate::user_error::require;
+
+/// Options of `lisa show`.
+#[derive(Args, Debug)]
+pub struct Options {
+    /// Folder of a Hugging Face model, or a hub id (feature `hub`) [default: the bundled model]
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    /// Number of layers that LISA trains in a period [default: 2]
+    #[arg(long, value_name = "N", default_value_t = 2, hide_default_value = true)]
+    active_layers: usize,
+}
+
+/// Prints the model and what LISA trains of it.
+pub fn show(options: &Options, device: &Device) -> Result<()> {
+    let folder = model_folder(&options.model.clone().unwrap_or_default())?;
+    let checkpoint = Checkpoint::open(&folder)?;
+    let config = checkpoint.config();
+    // Parameters are initialized lazily: nothing is allocated.
+    let model = config.init(&device.clone().autodiff())?;
+    let map = LayerMap::find(&model)?;
+    let layers = map.layers();
+    let active = options.active_layers;
+    require!(
+        (1..=layers.len()).contains(&active),
+        format!("give 1 to {}", layers.len()),
+        "--active-layers is {active}, and the model has {} layers",
+        layers.len()
+    );
+    let in_layers: usize = layers.iter().map(|layer| layer.size).sum();
+    let all = model.num_parameters();
+    let largest: usize = {
+        let mut sizes: Vec<usize> = layers.iter().map(|layer| layer.size).collect();
+        sizes.sort_unstable();
+        sizes.iter().rev().take(active).sum()
+    };
+    let (outside, trainable) = (all - in_layers, all - in_layers + largest);
+    let tokenizer = Tokenizer::from_dir(&folder)?;
+    let dtype = Dtype::stored(&checkpoint).unwrap_or(Dtype::F32);
+    let share = |part: usize| 100.0 * part as f64 / all as f64;
+    let lines = [
+        ("folder", folder.display().to_string()),
+        ("architecture", config.model_type().to_owned()),
+        ("parameters", format!("{all} in {dtype}")),
+        (
+            "layers",
+            format!(
+                "{} of {} parameters, {} to {}",
+                layers.len(),
+                layers[0].size,
+                layers[0].path,
+                layers[layers.len() - 1].path
+            ),
+        ),
+        ("positions", config.max_positions().to_string()),
+        (
+            "head",
+            if config.is_tied() {
+                "tied: it uses the weights of the embedding"
+            } else {
+                "a matrix of its own"
+            }
+            .to_owned(),
+        ),
+        (
+            "tokenizer",
+            format!(
+                "{} tokens; the embedding has {} rows",
+                tokenizer.vocab_size(),
+                config.vocab_size()
+            ),
+        ),
+        ("chat template", template(&tokenizer)),
+        (
+            "LISA trains",
+            format!(
+                "{trainable} parameters ({:.1} %): {active} of {} layers, and {outside} outside the \
+                 layers ({:.1} %)",
+                share(trainable),
+                layers.len(),
+                share(outside)
+            ),
+        ),
+    ];
+    for (name, value) in lines {
+        println!("{name:<14} {value}");
+    }
+    Ok(())
+}
+
+/// Where the chat template comes from.
+pub(super) fn template(tokenizer: &Tokenizer) -> String {
+    if tokenizer.chat_template().source() == lisa_lm::text::chat::DEFAULT_TEMPLATE {
+        "the model has none; the default one is used".to_owned()
+    } else {
+        "the model's own".to_owned()
+    }
+}

@@ -1,0 +1,51 @@
+//! `lisa train`: fine-tunes a model.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use burn::tensor::Device;
+use clap::Args;
+
+use crate::settings::Flags;
+use crate::terminal::interrupt::stop_on_interrupt;
+use crate::train::run::{Outcome, Start, dry_run, run};
+
+/// Options of `lisa train`.
+#[derive(Args, Debug, Default)]
+pub struct Options {
+    /// Settings from a TOML file; its keys are the long names of the flags, and flags win
+    #[arg(long, value_name = "FILE.toml")]
+    pub config: Option<PathBuf>,
+    /// Continue from the newest checkpoint in the output folder, with its settings
+    #[arg(long)]
+    pub resume: bool,
+    /// Replace the run in the output folder
+    #[arg(long, conflicts_with = "resume")]
+    pub overwrite: bool,
+    /// Load everything, print what would be trained and the memory it needs, and write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// The settings of the run.
+    #[command(flatten)]
+    pub flags: Flags,
+}
+
+/// Trains, or with `--dry-run` prints what would be trained.
+pub fn train(options: Options, device: &Device) -> Result<Outcome> {
+    let file = match &options.config {
+        Some(path) => Flags::from_file(path)?,
+        None => Flags::default(),
+    };
+    let flags = options.flags.or(file);
+    let start = match (options.resume, options.overwrite) {
+        (true, _) => Start::Resume,
+        (_, true) => Start::Overwrite,
+        _ => Start::Fresh,
+    };
+    if options.dry_run {
+        dry_run(flags, start, device)?;
+        return Ok(Outcome::Finished);
+    }
+    let stop = stop_on_interrupt()?;
+    run(flags, start, device, &stop)
+}

@@ -1,0 +1,87 @@
+//! [`group`]: one list of settings as two structs: the flags, each of which may be absent, and the
+//! settings, each of which has a value.
+
+/// Defines `$flags` and `$settings` from one list of settings with their defaults.
+///
+/// `$flags` are clap's `Args`; all of them are optional, so that a file and defaults can fill the gaps.
+macro_rules! group {
+    ($heading:literal, $flags:ident, $settings:ident {
+        $($(#[doc = $doc:literal])* #[arg($($arg:tt)*)] $(#[serde($($serde:tt)*)])?
+        $name:ident: $type:ty = $default:expr;)*
+    }) => {
+        #[doc = concat!("Flags under \"", $heading, "\". An absent one is `None`.")]
+        #[derive(Clone, Debug, Default, PartialEq, clap::Args, serde::Serialize, serde::Deserialize)]
+        #[serde(rename_all = "kebab-case")]
+        #[command(next_help_heading = $heading)]
+        pub struct $flags {
+            $(
+                $(#[doc = $doc])*
+                #[arg($($arg)*)]
+                $(#[serde($($serde)*)])?
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub $name: Option<$type>,
+            )*
+        }
+
+        #[doc = concat!("Settings under \"", $heading, "\".")]
+        #[derive(Clone, Debug, PartialEq)]
+        pub struct $settings {
+            $($(#[doc = $doc])* pub $name: $type,)*
+        }
+
+        impl $flags {
+            /// The keys of a settings file: the long names of the flags.
+            pub(super) const KEYS: &[&str] = &[$(stringify!($name)),*];
+
+            /// These flags; where one is absent, that of `other`.
+            pub(super) fn or(self, other: Self) -> Self {
+                Self { $($name: self.$name.or(other.$name),)* }
+            }
+
+            /// Sets the flag with this field name; `false` where there is none.
+            pub(super) fn set<'de, D: serde::Deserializer<'de>>(
+                &mut self,
+                name: &str,
+                value: D,
+            ) -> Result<bool, D::Error> {
+                $(
+                    if name == stringify!($name) {
+                        self.$name = Some(<$type as serde::Deserialize>::deserialize(value)?);
+                        return Ok(true);
+                    }
+                )*
+                Ok(false)
+            }
+
+            /// These flags; where one is absent, its default.
+            pub(super) fn or_defaults(self) -> $settings {
+                $settings { $($name: self.$name.unwrap_or_else(|| $default),)* }
+            }
+        }
+
+        impl $settings {
+            /// Every setting as a flag.
+            pub(super) fn to_flags(&self) -> $flags {
+                $flags { $($name: Some(self.$name.clone()),)* }
+            }
+        }
+    };
+}
+
+/// Returns the first of the named settings that differ, as a sentence.
+macro_rules! differing {
+    ($new:expr, $saved:expr; $($name:ident),*) => {
+        $(
+            if $new.$name != $saved.$name {
+                return Some(format!(
+                    "--{} is {:?}, and the checkpoint was made with {:?}",
+                    stringify!($name).replace('_', "-"),
+                    $new.$name,
+                    $saved.$name
+                ));
+            }
+        )*
+    };
+}
+
+pub(super) use {differing, group};

@@ -1,0 +1,72 @@
+//! What decides how much memory a run needs.
+
+use anyhow::Result;
+use lisa::recompute::Recompute;
+
+use super::group::{differing, group};
+use super::kinds::{Dtype, Method, Quantize};
+use crate::user_error::require;
+
+group! { "Memory", MemoryFlags, MemorySettings {
+    /// Dtype of the weights [default: that of the model's files; f32 for the bundled model]
+    #[arg(long, value_enum)]
+    dtype: Dtype = Dtype::F32;
+    /// Recompute activations; keep the input of every N-th layer, 0 for all activations [default: 0]
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "1")]
+    recompute: usize = 0;
+    /// Keep frozen layers quantized on the device [default: none]
+    #[arg(long, value_enum)]
+    quantize: Quantize = Quantize::None;
+    /// With --recompute: recompute attention and feed-forward separately, for the least memory
+    #[arg(long, alias = "pieces", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, hide_short_help = true)]
+    #[serde(alias = "pieces")]
+    sublayers: bool = false;
+    /// With --recompute: update each layer during the backward pass (no accumulation, no clipping)
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, hide_short_help = true)]
+    update_in_backward: bool = false;
+    /// Train bf16 and f16 weights without f32 master weights (small updates are lost)
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, hide_short_help = true)]
+    no_master_weights: bool = false;
+}}
+
+impl MemorySettings {
+    /// How activations are recomputed.
+    #[must_use]
+    pub fn recomputation(&self) -> Recompute {
+        let plan = Recompute::new().with_every(self.recompute);
+        if self.sublayers {
+            plan.with_sublayers()
+        } else {
+            plan
+        }
+    }
+
+    pub(super) fn check(&self, method: Method) -> Result<()> {
+        require!(
+            !self.sublayers || self.recompute > 0,
+            "add --recompute",
+            "--sublayers has no effect without recomputation"
+        );
+        require!(
+            !self.update_in_backward || self.recompute > 0,
+            "add --recompute",
+            "--update-in-backward has no effect without recomputation"
+        );
+        require!(
+            self.quantize == Quantize::None || method == Method::Lisa,
+            "leave --quantize out, or use --method lisa",
+            "--quantize is for frozen layers of LISA, and the method is {method}"
+        );
+        require!(
+            self.recompute == 0 || method != Method::Lora,
+            "leave one of them out",
+            "--recompute is not supported with --method lora"
+        );
+        Ok(())
+    }
+
+    pub(super) fn differs(&self, saved: &Self) -> Option<String> {
+        differing!(self, saved; dtype, no_master_weights, quantize);
+        None
+    }
+}

@@ -1,0 +1,96 @@
+//! Which parameters train: LISA with its sampling policy, full training, or LoRA.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use super::group::{differing, group};
+use super::kinds::{Method, Moments, Order, Policy};
+use crate::user_error::require;
+
+group! { "Method", MethodFlags, MethodSettings {
+    /// Which parameters train [default: lisa]
+    #[arg(long, value_enum)]
+    method: Method = Method::Lisa;
+    /// Number of layers that train in a period (gamma) [default: 2]
+    #[arg(long, value_name = "N")]
+    active_layers: usize = 2;
+    /// Optimizer steps between two samples of layers (K) [default: 10]
+    #[arg(long, value_name = "STEPS")]
+    period: usize = 10;
+    /// How layers are sampled [default: uniform]
+    #[arg(long, value_enum)]
+    policy: Policy = Policy::Uniform;
+    /// Parts of parameter paths to freeze, separated by commas, such as embed_tokens,lm_head
+    #[arg(long, value_delimiter = ',', value_name = "PATH,..", hide_short_help = true)]
+    freeze: Vec<String> = Vec::new();
+    /// What happens to the optimizer state of a layer that freezes [default: drop]
+    #[arg(long, value_enum, hide_short_help = true)]
+    moments: Moments = Moments::Drop;
+    /// Rank of the adapters of --method lora [default: 8]
+    #[arg(long, value_name = "R", hide_short_help = true)]
+    lora_rank: usize = 8;
+    /// Adapters are scaled by this over the rank [default: 16]
+    #[arg(long, value_name = "ALPHA", hide_short_help = true)]
+    lora_alpha: f64 = 16.0;
+    /// File of `lisa importance`, for --policy weighted or bernoulli
+    #[arg(long, value_name = "FILE", help_heading = "Sampling policy", hide_short_help = true)]
+    importance: PathBuf = PathBuf::new();
+    /// One number per layer instead of --importance [default of bernoulli: active layers / layers]
+    #[arg(long, value_delimiter = ',', value_name = "P,..", help_heading = "Sampling policy", hide_short_help = true)]
+    probabilities: Vec<f64> = Vec::new();
+    /// Order of --policy cyclic [default: shuffled]
+    #[arg(long, value_enum, help_heading = "Sampling policy", hide_short_help = true)]
+    order: Order = Order::Shuffled;
+    /// Layers of --policy fixed, counted from 0, separated by commas
+    #[arg(long, value_delimiter = ',', value_name = "LAYER,..", help_heading = "Sampling policy", hide_short_help = true)]
+    fixed_layers: Vec<usize> = Vec::new();
+    /// Share of the layers' parameters that --policy budget trains at a time [default: 0.25]
+    #[arg(long, value_name = "SHARE", help_heading = "Sampling policy", hide_short_help = true)]
+    share: f64 = 0.25;
+    /// Sample parts of layers: the parameters with one of these in their path, and the rest
+    #[arg(long, value_delimiter = ',', value_name = "PATH,..", help_heading = "Sampling policy", hide_short_help = true)]
+    split: Vec<String> = Vec::new();
+    /// Divide the gradients of a layer by its probability
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, help_heading = "Sampling policy", hide_short_help = true)]
+    unbiased: bool = false;
+}}
+
+impl MethodSettings {
+    /// Refuses a policy without its options, and options of one policy that are given with another.
+    pub(super) fn check(&self) -> Result<()> {
+        use Policy::{Bernoulli, Fixed, Weighted};
+        require!(self.lora_rank > 0, "give at least 1", "--lora-rank is 0");
+        let by_layer = matches!(self.policy, Bernoulli | Weighted);
+        let file = !self.importance.as_os_str().is_empty();
+        let given = !self.probabilities.is_empty();
+        require!(
+            by_layer || !(file || given),
+            "add --policy weighted or --policy bernoulli",
+            "--importance and --probabilities have no effect with this policy"
+        );
+        require!(
+            !(file && given),
+            "leave one out",
+            "--importance and --probabilities are both given"
+        );
+        require!(
+            self.policy != Weighted || file || given,
+            "run `lisa importance` and give its file by --importance, or give --probabilities P,..",
+            "--policy weighted needs one weight per layer"
+        );
+        require!(
+            (self.policy == Fixed) != self.fixed_layers.is_empty(),
+            "give both or neither",
+            "--policy fixed and --fixed-layers LAYER,.. are used together, and only one is given"
+        );
+        Ok(())
+    }
+
+    pub(super) fn differs(&self, saved: &Self) -> Option<String> {
+        differing!(self, saved;
+            method, active_layers, period, policy, importance, probabilities, order, fixed_layers,
+            share, split, unbiased, moments, freeze, lora_rank, lora_alpha);
+        None
+    }
+}

@@ -1,0 +1,110 @@
+//! Batches, steps and the learning rate.
+
+use anyhow::Result;
+
+use super::group::{differing, group};
+use crate::user_error::require;
+
+group! { "Training", TrainingFlags, TrainingSettings {
+    /// Rows of a batch [default: 8]
+    #[arg(long, value_name = "ROWS")]
+    batch_size: usize = 8;
+    /// Batches of an optimizer step [default: 1]
+    #[arg(long, value_name = "BATCHES")]
+    accumulation: usize = 1;
+    /// Highest learning rate [default: 0.001]
+    #[arg(long, value_name = "RATE")]
+    lr: f64 = 1e-3;
+    /// Passes over the data [default: 12]
+    #[arg(long, value_name = "N")]
+    epochs: f64 = 12.0;
+    /// Optimizer steps, instead of --epochs; 0 for --epochs [default: 0]
+    #[arg(long, value_name = "STEPS")]
+    steps: usize = 0;
+    /// Seed of sampling, of the order of rows, and of adapters [default: 42]
+    #[arg(long, value_name = "SEED")]
+    seed: u64 = 42;
+    /// Share of the steps in which the learning rate rises from 0 [default: 0.03]
+    #[arg(long, value_name = "SHARE", hide_short_help = true)]
+    warmup: f64 = 0.03;
+    /// What it then falls to along a cosine, as a share of --lr [default: 0.1]
+    #[arg(long, value_name = "SHARE", hide_short_help = true)]
+    min_lr: f64 = 0.1;
+    /// Decoupled weight decay [default: 0.01]
+    #[arg(long, value_name = "DECAY", hide_short_help = true)]
+    weight_decay: f64 = 0.01;
+    /// Largest norm of the gradient; 0 for no clipping [default: 1]
+    #[arg(long, value_name = "NORM", hide_short_help = true)]
+    max_grad_norm: f64 = 1.0;
+    /// Skip batches whose loss or gradients are not finite, instead of stopping
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, hide_short_help = true)]
+    skip_bad_steps: bool = false;
+}}
+
+impl TrainingSettings {
+    /// The learning rate of a step out of `steps`: a linear rise, then half a cosine.
+    #[must_use]
+    pub fn learning_rate(&self, step: u64, steps: u64) -> f64 {
+        let warm = (self.warmup * steps as f64).round();
+        let step = step as f64;
+        if step < warm {
+            return self.lr * (step + 1.0) / warm;
+        }
+        let way = (step - warm) / (steps as f64 - warm).max(1.0);
+        let fall = 0.5 * (1.0 + (std::f64::consts::PI * way.min(1.0)).cos());
+        self.lr * (self.min_lr + (1.0 - self.min_lr) * fall)
+    }
+
+    pub(super) fn check(&self, update_in_backward: bool) -> Result<()> {
+        let at_least_one = "give at least 1";
+        require!(self.batch_size > 0, at_least_one, "--batch-size is 0");
+        require!(self.accumulation > 0, at_least_one, "--accumulation is 0");
+        require!(
+            self.lr > 0.0 && self.lr.is_finite(),
+            "give a learning rate above 0",
+            "--lr is {}",
+            self.lr
+        );
+        for (name, share) in [("warmup", self.warmup), ("min-lr", self.min_lr)] {
+            require!(
+                (0.0..=1.0).contains(&share),
+                "give a share from 0 to 1",
+                "--{name} is {share}"
+            );
+        }
+        for (name, value) in [
+            ("max-grad-norm", self.max_grad_norm),
+            ("weight-decay", self.weight_decay),
+        ] {
+            require!(value >= 0.0, "give 0 or more", "--{name} is {value}");
+        }
+        require!(
+            self.steps > 0 || (self.epochs > 0.0 && self.epochs.is_finite()),
+            "give one of them above 0",
+            "--steps is 0 and --epochs is {}, so there is nothing to train",
+            self.epochs
+        );
+        if update_in_backward {
+            require!(
+                self.accumulation == 1,
+                "leave one of them out",
+                "--update-in-backward has the gradients of one layer at a time, and --accumulation \
+                 {} needs those of all layers",
+                self.accumulation
+            );
+            require!(
+                self.max_grad_norm == 0.0,
+                "add --max-grad-norm 0",
+                "--update-in-backward has the gradients of one layer at a time, and --max-grad-norm \
+                 {} needs those of all layers",
+                self.max_grad_norm
+            );
+        }
+        Ok(())
+    }
+
+    pub(super) fn differs(&self, saved: &Self) -> Option<String> {
+        differing!(self, saved; batch_size, accumulation, seed);
+        None
+    }
+}

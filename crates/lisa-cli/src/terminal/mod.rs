@@ -1,0 +1,6 @@
+//! What the program shows in a terminal: errors, progress, and text from files or from a model.
+
+pub mod interrupt;
+pub mod progress;
+pub mod report;
+pub mod text;

@@ -1,0 +1,72 @@
+//! Progress bars, on standard error if it is a terminal.
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// A bar of `length` steps, of which `done` are done.
+#[must_use]
+pub fn bar(length: u64, done: u64) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
+    bar.set_style(style("{bar:24} {pos}/{len} {eta:>4}  {msg}"));
+    bar.set_position(done);
+    bar.reset_eta();
+    bar
+}
+
+/// A bar that appears after a second and disappears when it is dropped.
+#[derive(Debug)]
+pub struct Slow {
+    bar: ProgressBar,
+    since: Instant,
+    shown: Mutex<bool>,
+}
+
+impl Slow {
+    /// A bar that counts bytes.
+    #[must_use]
+    pub fn bytes(what: &str) -> Self {
+        Self::new(what, "{bar:24} {bytes}/{total_bytes} {eta:>4}  {msg}")
+    }
+
+    /// A bar that counts items.
+    #[must_use]
+    pub fn items(what: &str) -> Self {
+        Self::new(what, "{bar:24} {pos}/{len} {eta:>4}  {msg}")
+    }
+
+    fn new(what: &str, template: &str) -> Self {
+        let bar = ProgressBar::hidden();
+        bar.set_style(style(template));
+        bar.set_message(what.to_owned());
+        Self {
+            bar,
+            since: Instant::now(),
+            shown: Mutex::new(false),
+        }
+    }
+
+    /// Sets how much of the total is done.
+    pub fn set(&self, done: u64, total: u64) {
+        self.bar.set_length(total);
+        self.bar.set_position(done);
+        let Ok(mut shown) = self.shown.lock() else {
+            return;
+        };
+        if !*shown && self.since.elapsed() > Duration::from_secs(1) {
+            self.bar.set_draw_target(ProgressDrawTarget::stderr());
+            *shown = true;
+        }
+    }
+}
+
+impl Drop for Slow {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}

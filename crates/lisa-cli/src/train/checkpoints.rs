@@ -1,0 +1,174 @@
+//! Checkpoints of a run: everything that an exact resume needs.
+//!
+//! A checkpoint is written to `step-N.partial` and renamed to `step-N` when it is complete, so an
+//! interrupted save leaves no checkpoint. The two newest are kept.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use burn::module::Module;
+use lisa_lm::{CausalLm, Position, write_atomically};
+use serde::{Deserialize, Serialize};
+
+use super::evaluate::Evaluation;
+use super::method::Trainer;
+use crate::settings::Flags;
+use crate::user_error::UserError;
+
+const KEPT: usize = 2;
+const WEIGHTS: &str = "weights.bpk";
+const OPTIMIZER: &str = "optimizer.bpk";
+const STATE: &str = "state.json";
+
+/// What a checkpoint stores besides the weights and the optimizer state.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// Optimizer steps taken.
+    pub step: u64,
+    /// The next batch.
+    pub position: Position,
+    /// The settings of the run.
+    pub settings: Flags,
+    /// The evaluation before training.
+    pub before: Evaluation,
+    /// Seconds trained so far.
+    pub seconds: f64,
+    /// Tokens trained on so far.
+    pub tokens: u64,
+}
+
+/// The folder of a run's checkpoints.
+fn folder(out: &Path) -> PathBuf {
+    out.join("checkpoints")
+}
+
+/// Writes a checkpoint and removes all but the newest two.
+pub fn save(out: &Path, model: &CausalLm, trainer: &Trainer, state: &State) -> Result<PathBuf> {
+    let all = folder(out);
+    let name = format!("step-{:08}", state.step);
+    let (partial, whole) = (all.join(format!("{name}.partial")), all.join(&name));
+    let failed = || format!("cannot write the checkpoint `{}`", whole.display());
+    for old in [&partial, &whole] {
+        if old.is_dir() {
+            fs::remove_dir_all(old).with_context(failed)?;
+        }
+    }
+    fs::create_dir_all(&partial).with_context(failed)?;
+    model
+        .clone()
+        .save_file(partial.join(WEIGHTS))
+        .with_context(failed)?;
+    trainer
+        .save(&partial.join(OPTIMIZER))
+        .with_context(failed)?;
+    write_atomically(&partial.join(STATE), &serde_json::to_vec_pretty(state)?)?;
+    fs::rename(&partial, &whole).with_context(failed)?;
+    fs::File::open(&all)
+        .and_then(|dir| dir.sync_all())
+        .with_context(failed)?;
+    for (_, old) in list(out)?.into_iter().rev().skip(KEPT) {
+        fs::remove_dir_all(&old).with_context(|| format!("cannot remove `{}`", old.display()))?;
+    }
+    Ok(whole)
+}
+
+/// The complete checkpoints with their steps, the newest last.
+pub fn list(out: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    let all = folder(out);
+    let mut found = Vec::new();
+    if !all.is_dir() {
+        return Ok(found);
+    }
+    for entry in fs::read_dir(&all).with_context(|| format!("cannot read `{}`", all.display()))? {
+        let path = entry?.path();
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
+        if let Some(step) = name
+            .strip_prefix("step-")
+            .and_then(|step| step.parse().ok())
+        {
+            found.push((step, path));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Removes all checkpoints, for a run that is replaced.
+pub fn remove(out: &Path) -> Result<()> {
+    let all = folder(out);
+    if all.is_dir() {
+        fs::remove_dir_all(&all).with_context(|| format!("cannot remove `{}`", all.display()))?;
+    }
+    Ok(())
+}
+
+/// Removes incomplete checkpoints, which a run leaves when it is killed during a save.
+pub fn clean(out: &Path) -> Result<()> {
+    let all = folder(out);
+    if !all.is_dir() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(&all).with_context(|| format!("cannot read `{}`", all.display()))? {
+        let path = entry?.path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "partial")
+        {
+            fs::remove_dir_all(&path)
+                .with_context(|| format!("cannot remove `{}`", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// The folder and the state of the newest checkpoint.
+pub fn newest(out: &Path) -> Result<(PathBuf, State)> {
+    let Some((_, path)) = list(out)?.pop() else {
+        let message = format!("there is no checkpoint in `{}`", folder(out).display());
+        return Err(UserError::new(message)
+            .with_help("give the folder of a run with --out, or leave --resume out")
+            .into());
+    };
+    let state = state(&path)?;
+    Ok((path, state))
+}
+
+/// The state of a checkpoint.
+pub fn state(path: &Path) -> Result<State> {
+    let file = path.join(STATE);
+    let text = lisa_lm::read_small_text(&file)
+        .with_context(|| format!("cannot read the checkpoint's `{}`", file.display()))?;
+    serde_json::from_str(&text)
+        .with_context(|| format!("the checkpoint's `{}` is damaged", file.display()))
+}
+
+/// Loads the weights and the optimizer state of a checkpoint.
+pub fn load(path: &Path, model: CausalLm, trainer: Trainer) -> Result<(CausalLm, Trainer)> {
+    read(path, model, trainer).map_err(|error| {
+        UserError::new(format!(
+            "the checkpoint `{}` cannot be used",
+            path.display()
+        ))
+        .with_help("remove that folder; --resume then continues from the checkpoint before it")
+        .with_source(error)
+        .into()
+    })
+}
+
+fn read(path: &Path, model: CausalLm, trainer: Trainer) -> Result<(CausalLm, Trainer)> {
+    let model = weights(path, trainer.exact(&model))?;
+    let (trainer, model) = trainer.load(&path.join(OPTIMIZER), model)?;
+    Ok((model, trainer))
+}
+
+/// Loads the weights of a checkpoint alone. A model of LoRA must have its adapters.
+pub fn weights(path: &Path, model: CausalLm) -> Result<CausalLm> {
+    let file = path.join(WEIGHTS);
+    model
+        .try_load_file(&file)
+        .with_context(|| format!("cannot read the checkpoint's `{}`", file.display()))
+}

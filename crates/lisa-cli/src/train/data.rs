@@ -1,0 +1,128 @@
+//! The data of a run: examples are read, split and encoded, and put into batches.
+//! Tests: `tests/run.rs`.
+
+use std::path::Path;
+
+use anyhow::Result;
+use lisa_lm::{
+    BatchOptions, Batches, Checkpoint, EncodeOptions, Encoded, Example, LossOn, OnBadLine,
+    Tokenizer, encode_examples_with, read_examples,
+};
+
+use crate::bundled;
+use crate::settings::{InputSettings, Settings};
+use crate::terminal::progress::Slow;
+use crate::user_error::require;
+
+/// Training and held-out data.
+pub(crate) struct Data {
+    pub(crate) train: Vec<Encoded>,
+    pub(crate) held_out: Vec<Encoded>,
+    pub(crate) held_out_examples: Vec<Example>,
+    /// Rows, tokens, and what was cut or dropped.
+    summary: String,
+}
+
+impl Data {
+    /// Tokens of the longest row.
+    pub(crate) fn longest(&self, settings: &Settings) -> usize {
+        let longest = self.train.iter().map(|example| example.ids.len()).max();
+        if settings.input.pack {
+            settings.input.max_length
+        } else {
+            longest.unwrap_or(settings.input.max_length)
+        }
+    }
+
+    /// Prints the size of the data, and how often `number` batches pass over it.
+    pub(crate) fn describe(&self, batches: &Batches, number: u64) {
+        println!("{}", self.summary);
+        let tokens: usize = self.train.iter().map(|example| example.ids.len()).sum();
+        let epochs = number as f64 / batches.per_epoch().max(1) as f64;
+        println!(
+            "{} rows, {} batches per epoch; {number} batches are {epochs:.2} epochs, about {:.0} \
+             tokens",
+            batches.rows(),
+            batches.per_epoch(),
+            tokens as f64 * epochs
+        );
+    }
+}
+
+/// Reads the data of the settings and holds a part of it out.
+pub(crate) fn read(
+    settings: &Settings,
+    tokenizer: &Tokenizer,
+    checkpoint: &Checkpoint,
+) -> Result<Data> {
+    let longest = checkpoint.config().max_positions();
+    let options = EncodeOptions {
+        max_length: settings.input.max_length.min(longest),
+        loss_on: if settings.input.loss_on_all {
+            LossOn::All
+        } else {
+            LossOn::Answer
+        },
+    };
+    let (train, held_out) = examples(&settings.input, settings.training.seed)?;
+    require!(
+        !held_out.is_empty(),
+        "give --validation FILE, or --validation-split above 0",
+        "no example is held out"
+    );
+    let encode = |examples: &[Example]| {
+        let (bar, all) = (Slow::items("tokenizing"), examples.len() as u64);
+        encode_examples_with(examples, tokenizer, options, |done| {
+            bar.set(done as u64, all);
+        })
+    };
+    let train = encode(&train)?;
+    log::info!("training: {train}");
+    let held = encode(&held_out)?;
+    log::info!("held out: {held}");
+    Ok(Data {
+        summary: format!("training: {train}\nheld out: {held}"),
+        train: train.examples,
+        held_out_examples: held.sources.iter().map(|&i| held_out[i].clone()).collect(),
+        held_out: held.examples,
+    })
+}
+
+/// Training and held-out examples.
+fn examples(input: &InputSettings, seed: u64) -> Result<(Vec<Example>, Vec<Example>)> {
+    let on_bad = if input.skip_bad_lines {
+        OnBadLine::Skip
+    } else {
+        OnBadLine::Stop
+    };
+    let read = |path: &Path| read_examples(path, on_bad).map(|read| read.examples);
+    let bundled = input.data.as_os_str().is_empty();
+    let train = if bundled {
+        read(&bundled::data()?)?
+    } else {
+        read(&input.data)?
+    };
+    if !input.validation.as_os_str().is_empty() {
+        return Ok((train, read(&input.validation)?));
+    }
+    if bundled {
+        return Ok((train, read(&bundled::held_out()?)?));
+    }
+    Ok(lisa_lm::split(train, input.validation_split, seed)?)
+}
+
+/// The batches of a run, shuffled in each epoch by its seed.
+pub(crate) fn batches(
+    settings: &Settings,
+    tokenizer: &Tokenizer,
+    examples: Vec<Encoded>,
+) -> Result<Batches, lisa_lm::Error> {
+    let options = BatchOptions {
+        batch_size: settings.training.batch_size,
+        pack_to: settings.input.pack.then_some(settings.input.max_length),
+        shuffle: true,
+        seed: settings.training.seed,
+        pad_id: tokenizer.pad_id(),
+    };
+    Batches::new(examples, options)
+}

@@ -1,0 +1,151 @@
+//! Evaluation of a model: held-out loss, perplexity, exact match, and a few answers.
+
+use anyhow::Result;
+use burn::module::Module;
+use burn::tensor::Device;
+use lisa_lm::{
+    BatchOptions, Batches, CausalLm, Encoded, Example, GenerationConfig, Tokenizer, generate,
+};
+use serde::{Deserialize, Serialize};
+
+use super::step::input_of;
+use crate::terminal::text::{one_line, printable};
+
+/// The result of an evaluation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// Mean loss of a held-out token in nats.
+    pub loss: f64,
+    /// `exp(loss)`.
+    pub perplexity: f64,
+    /// Number of answers that were generated exactly, and number of prompts.
+    pub exact_match: Option<(usize, usize)>,
+    /// The first few answers.
+    pub samples: Vec<Sample>,
+}
+
+/// A generated answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// The prompt.
+    pub prompt: String,
+    /// The answer in the data.
+    pub wanted: String,
+    /// The generated answer.
+    pub got: String,
+}
+
+/// Mean loss over all trained tokens of the held-out examples.
+pub fn held_out_loss(
+    model: &CausalLm,
+    examples: &[Encoded],
+    batch_size: usize,
+    pad_id: u32,
+    device: &Device,
+) -> Result<f64> {
+    let model = model.valid();
+    let options = BatchOptions {
+        batch_size,
+        pack_to: None,
+        shuffle: false,
+        seed: 0,
+        pad_id,
+    };
+    let mut batches = Batches::new(examples.to_vec(), options)?;
+    let (mut sum, mut count) = (0.0, 0);
+    for _ in 0..batches.per_epoch() {
+        let batch = batches.next_batch();
+        let n = batch.trained();
+        let (input, targets) = input_of(&batch, device);
+        let loss = model.next_token_loss(&input, targets).into_scalar::<f32>();
+        sum += f64::from(loss) * n as f64;
+        count += n;
+    }
+    Ok(sum / count.max(1) as f64)
+}
+
+/// How a model is evaluated.
+#[derive(Clone, Copy, Debug)]
+pub struct Evaluate<'a> {
+    /// Encodes prompts and decodes answers.
+    pub tokenizer: &'a Tokenizer,
+    /// Held-out examples.
+    pub examples: &'a [Example],
+    /// The same as tokens.
+    pub encoded: &'a [Encoded],
+    /// Rows in a batch.
+    pub batch_size: usize,
+    /// Number of examples to generate answers for.
+    pub answers: usize,
+    /// Longest generated answer in tokens.
+    pub max_new_tokens: usize,
+}
+
+impl Evaluate<'_> {
+    /// Evaluates the model. `tick` is called after each answer.
+    pub fn run(
+        &self,
+        model: &CausalLm,
+        device: &Device,
+        mut tick: impl FnMut(),
+    ) -> Result<Evaluation> {
+        let pad = self.tokenizer.pad_id();
+        let loss = held_out_loss(model, self.encoded, self.batch_size, pad, device)?;
+        let model = model.valid();
+        let (mut hits, mut asked) = (0, 0);
+        let mut samples = Vec::new();
+        for example in self.examples.iter().take(self.answers) {
+            let Some(wanted) = &example.answer else {
+                continue;
+            };
+            let Some(prompt) = lisa_lm::encode_prompt(example, self.tokenizer)? else {
+                continue;
+            };
+            if prompt.len() >= model.config().max_positions() {
+                continue;
+            }
+            let config = GenerationConfig {
+                max_new_tokens: self.max_new_tokens,
+                eos_ids: self.tokenizer.eos_ids().to_vec(),
+                ..GenerationConfig::default()
+            };
+            let answer = generate(&model, &prompt, &config)?;
+            let got = self.tokenizer.decode(&answer, true)?.trim().to_string();
+            asked += 1;
+            hits += usize::from(got == wanted.trim());
+            if samples.len() < 3 {
+                samples.push(Sample {
+                    prompt: self.tokenizer.decode(&prompt, true)?.trim().to_string(),
+                    wanted: wanted.trim().to_string(),
+                    got,
+                });
+            }
+            tick();
+        }
+        Ok(Evaluation {
+            loss,
+            perplexity: loss.exp(),
+            exact_match: (asked > 0).then_some((hits, asked)),
+            samples,
+        })
+    }
+}
+
+impl std::fmt::Display for Evaluation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "held-out loss {:.4}, perplexity {:.3}",
+            self.loss, self.perplexity
+        )?;
+        if let Some((hits, asked)) = self.exact_match {
+            write!(f, ", exact match {hits} of {asked}")?;
+        }
+        for sample in &self.samples {
+            write!(f, "\n  prompt:    {}", one_line(&sample.prompt))?;
+            write!(f, "\n  expected:  {}", printable(&sample.wanted))?;
+            write!(f, "\n  generated: {}", printable(&sample.got))?;
+        }
+        Ok(())
+    }
+}

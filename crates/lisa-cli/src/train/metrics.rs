@@ -1,0 +1,147 @@
+//! `metrics.jsonl`: one line per step, and the memory in use.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use burn::tensor::Device;
+use lisa_lm::write_atomically;
+use serde::{Deserialize, Serialize};
+
+/// One line of the file.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Line {
+    /// The step, counted from 1.
+    pub step: u64,
+    /// Mean loss of the step's batches.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss: Option<f64>,
+    /// Held-out loss.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held_out_loss: Option<f64>,
+    /// The learning rate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lr: Option<f64>,
+    /// Tokens per second since the run began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens_per_second: Option<f64>,
+    /// The active layers of the step.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub active_layers: Vec<usize>,
+    /// Bytes of optimizer state on the device.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state_bytes: Option<u64>,
+    /// Bytes in use on the device, or by the process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+}
+
+impl Line {
+    /// A line with a held-out loss alone.
+    #[must_use]
+    pub fn held_out(step: u64, loss: f64) -> Self {
+        Self {
+            step,
+            held_out_loss: Some(loss),
+            ..Self::default()
+        }
+    }
+}
+
+/// The open file.
+#[derive(Debug)]
+pub struct Metrics {
+    path: PathBuf,
+    file: File,
+    /// Its lines.
+    pub lines: Vec<Line>,
+}
+
+impl Metrics {
+    /// Opens the file; a resumed run keeps the lines up to `step` and drops the rest.
+    pub fn open(path: PathBuf, step: u64) -> Result<Self> {
+        let failed = || format!("cannot write `{}`", path.display());
+        let mut lines = Vec::new();
+        if step > 0 && path.is_file() {
+            let text = std::fs::read_to_string(&path).with_context(failed)?;
+            lines = text
+                .lines()
+                .filter_map(|line| serde_json::from_str::<Line>(line).ok())
+                .filter(|line| line.step <= step)
+                .collect();
+        }
+        let mut text = Vec::new();
+        for line in &lines {
+            serde_json::to_writer(&mut text, line)?;
+            text.push(b'\n');
+        }
+        write_atomically(&path, &text)?;
+        let file = OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .with_context(failed)?;
+        Ok(Self { path, file, lines })
+    }
+
+    /// Appends a line.
+    pub fn push(&mut self, line: Line) -> Result<()> {
+        let mut text = serde_json::to_vec(&line)?;
+        text.push(b'\n');
+        self.file
+            .write_all(&text)
+            .with_context(|| format!("cannot write `{}`", self.path.display()))?;
+        self.lines.push(line);
+        Ok(())
+    }
+}
+
+/// Bytes in use on the device. On a device without this count, bytes of the process (Linux).
+#[must_use]
+pub fn memory_bytes(device: &Device) -> Option<u64> {
+    if let Some(usage) = device.memory_pool_usage() {
+        return Some(usage.bytes_in_use);
+    }
+    process_bytes("VmRSS:")
+}
+
+/// The peak resident memory of the process in bytes (Linux).
+#[must_use]
+pub fn peak_bytes() -> Option<u64> {
+    process_bytes("VmHWM:")
+}
+
+fn process_bytes(key: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(Path::new("/proc/self/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with(key))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(step: u64) -> Line {
+        Line {
+            step,
+            loss: Some(1.0),
+            active_layers: vec![1],
+            ..Line::default()
+        }
+    }
+
+    #[test]
+    fn a_resumed_run_removes_the_lines_that_it_writes_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("metrics.jsonl");
+        let mut metrics = Metrics::open(path.clone(), 0).unwrap();
+        (1..=5).for_each(|step| metrics.push(line(step)).unwrap());
+        let mut metrics = Metrics::open(path.clone(), 3).unwrap();
+        metrics.push(line(4)).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text.lines().count(), 4);
+        assert_eq!(metrics.lines[3], line(4));
+        assert_eq!(Metrics::open(path, 0).unwrap().lines, []);
+    }
+}

@@ -1,0 +1,23 @@
+//! A training run, from its data to the files it writes.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `run` | the run from start to end |
+//! | `prepare` | opens the model and the data, and makes the optimizer |
+//! | `steps` | the training loop |
+//! | `finish` | writes the model, the plots and the summary |
+//! | `data`, `step`, `method`, `evaluate` | the work of the loop |
+//! | `checkpoints`, `metrics`, `plot`, `planned` | what is written and printed |
+
+pub mod checkpoints;
+pub(crate) mod data;
+pub mod evaluate;
+mod finish;
+pub mod method;
+pub mod metrics;
+pub mod planned;
+pub mod plot;
+mod prepare;
+pub mod run;
+pub mod step;
+mod steps;

@@ -1,0 +1,58 @@
+//! [`run`]: a training run from start to end. Tests: `tests/run.rs`.
+
+use std::sync::atomic::AtomicBool;
+
+use anyhow::Result;
+use burn::tensor::Device;
+
+use super::checkpoints;
+use super::finish::finish;
+use super::method::Trainer;
+use super::planned::planned;
+use super::prepare::Job;
+use super::steps::{Training, train};
+use crate::settings::Flags;
+
+pub use super::prepare::Start;
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The model is written.
+    Finished,
+    /// `stop` was set; a checkpoint is written.
+    Stopped,
+}
+
+/// Runs the job. If `stop` is set, the run ends after the current step and writes a checkpoint.
+pub fn run(flags: Flags, start: Start, device: &Device, stop: &AtomicBool) -> Result<Outcome> {
+    let (job, batches) = Job::open(flags, start, device)?;
+    job.make_folder()?;
+    let (trainer, model) = Trainer::new(&job.settings, job.load()?)?;
+    job.announce(&model, &trainer);
+    let training = Training::begin(&job, model, trainer, batches)?;
+    match train(&job, training, stop)? {
+        Some(trained) => finish(&job, trained).map(|()| Outcome::Finished),
+        None => Ok(Outcome::Stopped),
+    }
+}
+
+/// Loads everything the run needs, prints what will train and how much memory it needs, and writes
+/// nothing.
+pub fn dry_run(flags: Flags, start: Start, device: &Device) -> Result<()> {
+    let (job, batches) = Job::open(flags, start, device)?;
+    let model = job.load()?;
+    let longest = job.data.longest(&job.settings);
+    let memory = planned(&job.settings, &model, device, longest)?;
+    let (trainer, model) = Trainer::new(&job.settings, model)?;
+    job.announce(&model, &trainer);
+    if let Some((path, _)) = &job.saved {
+        checkpoints::load(path, model, trainer)?;
+        println!("the checkpoint {} loads", path.display());
+    }
+    let batches_in_all = job.steps * job.settings.training.accumulation as u64;
+    job.data.describe(&batches, batches_in_all);
+    print!("{memory}");
+    println!("dry run: nothing was trained and nothing was written");
+    Ok(())
+}

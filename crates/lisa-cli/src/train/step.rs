@@ -1,0 +1,110 @@
+//! One step without its update: forward and backward pass of its batches. Tests: `tests/run.rs`.
+
+use anyhow::{Result, ensure};
+use burn::optim::{GradientsAccumulator, GradientsParams};
+use burn::tensor::{Device, Int, Tensor};
+use lisa::recompute::Pass;
+use lisa_lm::{Batch, Batches, CausalLm, Input, Position, Tokenizer};
+
+use super::method::Trainer;
+use crate::settings::Settings;
+use crate::terminal::text::one_line;
+
+/// Names the first batch of a step: its number, and the start of its first row.
+pub(crate) fn origin(batches: &mut Batches, at: Position, tokenizer: &Tokenizer) -> Result<String> {
+    let now = Batches::position(batches);
+    batches.seek(at);
+    let batch = batches.next_batch();
+    batches.seek(now);
+    let row = batch.rows().first().map_or(&[][..], |row| &row.tokens);
+    let text = tokenizer.decode(row, true)?;
+    let (index, epoch) = (at.index + 1, at.epoch + 1);
+    Ok(format!(
+        "batch {index} of epoch {epoch}, whose first row begins `{}`",
+        one_line(&text).chars().take(80).collect::<String>()
+    ))
+}
+
+/// Refuses a step whose loss or gradients are not finite.
+pub(crate) fn finite(
+    step: u64,
+    loss: f64,
+    trainer: &Trainer,
+    model: &CausalLm,
+    work: &Work,
+) -> Result<()> {
+    if let Work::Gradients(grads) = work {
+        trainer.check(model, grads)?;
+    }
+    ensure!(loss.is_finite(), "the loss of step {step} is {loss}");
+    Ok(())
+}
+
+/// A batch as the input and the targets of the model.
+#[must_use]
+pub(crate) fn input_of(batch: &Batch, device: &Device) -> (Input, Tensor<2, Int>) {
+    let tensors = batch.to_tensors(device);
+    let targets = tensors.targets.clone();
+    (Input::from(tensors), targets)
+}
+
+/// What remains of a step after its forward pass.
+pub(crate) enum Work {
+    /// The update.
+    Gradients(GradientsParams),
+    /// The backward pass, which updates each layer.
+    Pass(Box<Pass<CausalLm>>),
+}
+
+/// The forward pass of one batch, its loss, and its number of tokens.
+pub(crate) fn forward(
+    model: &CausalLm,
+    batches: &mut Batches,
+    settings: &Settings,
+    device: &Device,
+) -> (Work, f64, usize) {
+    let batch = batches.next_batch();
+    let pass = settings
+        .memory
+        .recomputation()
+        .forward(model, &batch.to_tensors(device));
+    let loss = f64::from(pass.loss().into_scalar::<f32>());
+    (Work::Pass(Box::new(pass)), loss, batch.tokens())
+}
+
+/// Gradients of one optimizer step, its mean loss, and its number of tokens. The mean is over all
+/// trained tokens of the step's batches.
+pub(crate) fn accumulate(
+    model: &CausalLm,
+    batches: &mut Batches,
+    settings: &Settings,
+    device: &Device,
+) -> (Work, f64, usize) {
+    let times = settings.training.accumulation;
+    let group: Vec<Batch> = (0..times).map(|_| batches.next_batch()).collect();
+    let targets: usize = group.iter().map(Batch::trained).sum();
+    let mut accumulator = GradientsAccumulator::new();
+    let (mut mean, mut tokens) = (0.0, 0);
+    for batch in &group {
+        let share = batch.trained() as f64 / targets.max(1) as f64;
+        let (grads, value) = if settings.memory.recompute > 0 {
+            let plan = settings.memory.recomputation();
+            let pass = plan.forward(model, &batch.to_tensors(device));
+            let value = pass.loss().into_scalar::<f32>();
+            (pass.scale(share).backward(model), value)
+        } else {
+            let (input, labels) = input_of(batch, device);
+            let loss = model.next_token_loss(&input, labels);
+            let value = loss.clone().into_scalar::<f32>();
+            let grads = (loss * share).backward();
+            (GradientsParams::from_grads(grads, model), value)
+        };
+        mean += f64::from(value) * share;
+        tokens += batch.tokens();
+        if times == 1 {
+            return (Work::Gradients(grads), mean, tokens);
+        }
+        accumulator.accumulate(model, grads);
+    }
+    (Work::Gradients(accumulator.grads()), mean, tokens)
+}

@@ -1,0 +1,190 @@
+//! The program as a process: its output, its errors and Ctrl-C.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+/// The program with these arguments, on flex, with a cache of its own.
+fn lisa(cache: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lisa"));
+    command
+        .args(arguments)
+        .env("BURN_DEVICE", "flex")
+        .env("XDG_CACHE_HOME", cache)
+        .current_dir(cache);
+    command
+}
+
+fn text(output: &Output) -> String {
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+#[test]
+fn errors_have_a_line_for_message_place_and_help_and_no_colours_in_a_pipe() {
+    let dir = tempfile::tempdir().unwrap();
+    let bad = dir.path().join("bad.jsonl");
+    fs::write(&bad, "{\"text\": \"fine\"}\n{\"txt\": 1}\n").unwrap();
+    let output = lisa(dir.path(), &["train", "--data", bad.to_str().unwrap()])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].starts_with("error: the keys are"), "{text}");
+    assert_eq!(lines[1], format!("  --> {}:2", bad.display()));
+    assert!(lines.last().unwrap().starts_with("  help: "), "{text}");
+    assert!(!text.contains('\u{1b}'));
+}
+
+#[test]
+fn a_demo_of_a_few_steps_is_exported_and_generates() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| text(&lisa(dir.path(), arguments).output().unwrap());
+    let demo = "train --steps 2 --eval-examples 0 --eval-every 0 --checkpoint-every 1";
+    let demo: Vec<&str> = demo.split(' ').collect();
+    let printed = run(&demo);
+    assert!(
+        printed.contains("the bundled model") && printed.contains("lisa demo"),
+        "{printed}"
+    );
+    let written = dir.path().join("runs/lisa/model/model.safetensors");
+
+    // The finished model as it is, and in half the bytes.
+    run(&["export", "runs/lisa", "--out", "copy"]);
+    let bytes = fs::read(dir.path().join("copy/model.safetensors")).unwrap();
+    assert!(bytes == fs::read(&written).unwrap());
+    assert!(dir.path().join("copy/tokenizer.json").is_file());
+    run(&["export", "runs/lisa", "--out", "half", "--dtype", "bf16"]);
+    let half = fs::metadata(dir.path().join("half/model.safetensors"))
+        .unwrap()
+        .len();
+    assert!(half < 6 * bytes.len() as u64 / 10);
+    // A folder with a model is not replaced, and a step without a checkpoint is named.
+    let refused = lisa(dir.path(), &["export", "runs/lisa", "--out", "copy"])
+        .output()
+        .unwrap();
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("--overwrite"));
+    run(&[
+        "export",
+        "runs/lisa",
+        "--out",
+        "copy",
+        "--overwrite",
+        "--step",
+        "1",
+    ]);
+    assert!(bytes != fs::read(dir.path().join("copy/model.safetensors")).unwrap());
+    let refused = lisa(
+        dir.path(),
+        &["export", "runs/lisa", "--out", "x", "--step", "7"],
+    )
+    .output();
+    assert!(String::from_utf8_lossy(&refused.unwrap().stderr).contains("checkpoints of steps 1"));
+
+    let answer = run(&[
+        "generate",
+        "--model",
+        "copy",
+        "--chat",
+        "Name the colour.",
+        "--max-new-tokens",
+        "3",
+    ]);
+    assert!(!answer.trim().is_empty());
+    assert!(run(&["show", "--model", "copy"]).contains("8 of"));
+}
+
+#[test]
+fn an_exported_lora_checkpoint_is_the_merged_model() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |line: &str| {
+        let arguments: Vec<&str> = line.split(' ').collect();
+        text(&lisa(dir.path(), &arguments).output().unwrap())
+    };
+    // A checkpoint after two steps of three.
+    run(
+        "train --method lora --steps 3 --eval-examples 0 --eval-every 0 --checkpoint-every 2 --out r",
+    );
+    let finished = fs::read(dir.path().join("r/model/model.safetensors")).unwrap();
+    run("export r --step 2 --out two");
+    let two = fs::read(dir.path().join("two/model.safetensors")).unwrap();
+    // The same tensors as in the finished model, with other values.
+    assert_eq!(two.len(), finished.len());
+    assert!(two != finished);
+}
+
+#[test]
+fn commands_print_what_they_are_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| text(&lisa(dir.path(), arguments).output().unwrap());
+    let plan = run(&["plan", "--budget", "0.001"]);
+    assert!(
+        plan.contains("--method lisa") && plan.contains("does not fit"),
+        "{plan}"
+    );
+    let show = run(&["show"]);
+    for part in [
+        "llama",
+        "1509504",
+        "8 of",
+        "tied",
+        "1024 tokens",
+        "2 of 8 layers",
+    ] {
+        assert!(show.contains(part), "`{part}` is not in: {show}");
+    }
+    let preview = run(&["preview", "--row", "2"]);
+    assert!(
+        preview.starts_with("row 2: ") && preview.contains('['),
+        "{preview}"
+    );
+    assert!(preview.contains("1200 examples"), "{preview}");
+    assert!(run(&["completions", "bash"]).contains("complete"));
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_saves_and_says_how_to_continue() {
+    use std::io::{BufRead, BufReader, Read};
+    use std::process::Stdio;
+
+    let dir = tempfile::tempdir().unwrap();
+    let arguments = "train --steps 100000 --eval-examples 1 --out out";
+    let arguments: Vec<&str> = arguments.split(' ').collect();
+    let mut child = lisa(dir.path(), &arguments)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    while !line.starts_with("before:") {
+        line.clear();
+        assert!(
+            output.read_line(&mut line).unwrap() > 0,
+            "it ended before it trained"
+        );
+    }
+    let id = child.id().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-INT", &id])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let mut rest = String::new();
+    output.read_to_string(&mut rest).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(
+        rest.contains("Continue with: lisa train --resume --out"),
+        "{rest}"
+    );
+    assert_eq!(
+        fs::read_dir(dir.path().join("out/checkpoints"))
+            .unwrap()
+            .count(),
+        1
+    );
+}

@@ -1,0 +1,99 @@
+//! Whole runs on the bundled model.
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use burn::tensor::Device;
+use clap::Parser;
+use lisa_cli::commands::{Command, Program};
+use lisa_cli::settings::{Flags, OutputFlags};
+use lisa_cli::terminal::report::report;
+use lisa_cli::train::metrics::Line;
+use lisa_cli::train::run::{Outcome, Start, run};
+
+mod commands;
+mod crashes;
+mod policies;
+mod refusals;
+mod runs;
+
+/// The flags of `lisa train` with these arguments.
+fn parsed(arguments: &[&str]) -> Flags {
+    let line = ["lisa", "train"].iter().chain(arguments);
+    match Program::try_parse_from(line).unwrap().command {
+        Some(Command::Train(options)) => options.flags,
+        _ => unreachable!(),
+    }
+}
+
+/// Flags for a run of seven short steps into `out`, as a user gives them.
+fn flags(out: &Path, more: &[&str]) -> Flags {
+    let mut line = vec!["--out", out.to_str().unwrap()];
+    line.extend(
+        "--steps 7 --period 3 --batch-size 2 --eval-examples 3 --max-new-tokens 3".split(' '),
+    );
+    line.extend("--eval-every 0 --checkpoint-every 0 --max-length 48".split(' '));
+    line.extend(more);
+    let mut flags = parsed(&line);
+    // The loss of the first ten held-out examples is enough here.
+    if flags.input.validation.is_none() && flags.input.data.is_none() {
+        let few: Vec<&str> = HELD_OUT.lines().take(10).collect();
+        let file = out.parent().unwrap().join("few.jsonl");
+        fs::write(&file, few.join("\n")).unwrap();
+        flags.input.validation = Some(file);
+    }
+    flags
+}
+
+const HELD_OUT: &str = include_str!("../../data/heldout.jsonl");
+
+/// The output folder alone, for a run that is resumed.
+fn only_out(out: &Path) -> Flags {
+    Flags {
+        output: OutputFlags {
+            out: Some(out.to_path_buf()),
+            ..OutputFlags::default()
+        },
+        ..Flags::default()
+    }
+}
+
+fn go(flags: Flags, start: Start, stop: bool) -> anyhow::Result<Outcome> {
+    run(flags, start, &Device::flex(), &AtomicBool::new(stop))
+}
+
+/// Runs one step at a time, each in a call of its own; the number of calls.
+fn go_in_parts(flags: Flags, out: &Path) -> usize {
+    let mut outcome = go(flags, Start::Overwrite, true).unwrap();
+    let mut calls = 1;
+    while outcome == Outcome::Stopped {
+        assert!(!out.join("summary.json").exists());
+        outcome = go(only_out(out), Start::Resume, true).unwrap();
+        calls += 1;
+    }
+    calls
+}
+
+fn weights_of(out: &Path) -> Vec<u8> {
+    fs::read(out.join("model/model.safetensors")).unwrap()
+}
+
+/// The lines of `metrics.jsonl` without what depends on the machine.
+fn lines(out: &Path) -> Vec<Line> {
+    let text = fs::read_to_string(out.join("metrics.jsonl")).unwrap();
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .map(|line: Line| Line {
+            tokens_per_second: None,
+            memory_bytes: None,
+            ..line
+        })
+        .collect()
+}
+
+/// The error of a run as the program prints it.
+fn message(flags: Flags, start: Start) -> String {
+    let report = report(&go(flags, start, false).unwrap_err());
+    anstream::adapter::strip_str(&report).to_string()
+}

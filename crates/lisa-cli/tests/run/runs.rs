@@ -1,0 +1,150 @@
+//! What a run writes, and that an interrupted run ends like an uninterrupted one.
+
+use std::fs;
+use std::path::Path;
+
+use burn::tensor::Device;
+use lisa_cli::train::run::{Outcome, Start, dry_run};
+use lisa_lm::Checkpoint;
+
+use super::{flags, go, go_in_parts, lines, parsed, weights_of};
+
+const IN_PIECES: [&str; 6] = [
+    "--recompute",
+    "3",
+    "--sublayers",
+    "--update-in-backward",
+    "--max-grad-norm",
+    "0",
+];
+
+#[test]
+fn a_run_stopped_after_every_step_writes_bit_identical_weights() {
+    let dir = tempfile::tempdir().unwrap();
+    for method in [
+        &["--accumulation", "2"][..],
+        &["--dtype", "bf16", "--moments", "offload"],
+        &["--method", "lora"],
+        &IN_PIECES,
+    ] {
+        let whole = dir.path().join("whole");
+        let outcome = go(flags(&whole, method), Start::Overwrite, false).unwrap();
+        assert_eq!(outcome, Outcome::Finished);
+        // Each call takes one step and stops, so that every step of a period is a resume.
+        let parts = dir.path().join("parts");
+        let calls = go_in_parts(flags(&parts, method), &parts);
+        assert_eq!(calls, 7, "{method:?}");
+        assert_eq!(weights_of(&whole), weights_of(&parts), "{method:?}");
+        assert_eq!(lines(&whole), lines(&parts), "{method:?}");
+        let kept = fs::read_dir(parts.join("checkpoints")).unwrap().count();
+        assert_eq!(kept, 2);
+        fs::remove_dir_all(&parts).unwrap();
+    }
+}
+
+#[test]
+fn the_written_files_can_be_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    go(
+        flags(&out, &["--freeze", "embed_tokens"]),
+        Start::Fresh,
+        false,
+    )
+    .unwrap();
+    let model = Checkpoint::open(out.join("model")).unwrap();
+    assert!(model.load(&Device::flex(), None).is_ok());
+    let lines = lines(&out);
+    assert_eq!(lines.len(), 7);
+    assert!(
+        lines
+            .iter()
+            .all(|line| line.active_layers.len() == 2 && line.loss.is_some())
+    );
+    assert_eq!(lines[0].active_layers, lines[2].active_layers);
+    let summary: serde_json::Value =
+        serde_json::from_slice(&fs::read(out.join("summary.json")).unwrap()).unwrap();
+    assert_eq!(summary["after"]["samples"].as_array().unwrap().len(), 3);
+    assert!(summary["after"]["loss"].as_f64() < summary["before"]["loss"].as_f64());
+    assert!(
+        fs::read_to_string(out.join("losses.svg"))
+            .unwrap()
+            .contains("</svg>")
+    );
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = |name: &str| {
+            fs::metadata(out.join("model").join(name))
+                .unwrap()
+                .permissions()
+                .mode()
+        };
+        assert_eq!(mode("model.safetensors"), mode("config.json"));
+    }
+    // The written model can be trained again, with its tokenizer.
+    let again = dir.path().join("again");
+    let model = out.join("model");
+    let more = [
+        "--model",
+        model.to_str().unwrap(),
+        "--method",
+        "full",
+        "--steps",
+        "1",
+    ];
+    let flags = parsed(&more).or(flags(&again, &[]));
+    go(flags, Start::Fresh, false).unwrap();
+}
+
+#[test]
+fn a_dry_run_loads_everything_and_writes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let dry = |more: &[&str], start| dry_run(flags(&out, more), start, &Device::flex());
+    for more in [
+        &["--quantize", "int8", "--recompute"][..],
+        &["--method", "full"],
+        &["--method", "lora"],
+    ] {
+        dry(more, Start::Fresh).unwrap();
+    }
+    assert!(!out.exists());
+    // It refuses what a run would refuse, including what is loaded last.
+    assert!(dry(&["--freeze", "nonsense"], Start::Fresh).is_err());
+    go(flags(&out, &[]), Start::Fresh, true).unwrap();
+    assert!(dry(&[], Start::Fresh).is_err());
+    dry(&[], Start::Resume).unwrap();
+    let files = || {
+        let mut files: Vec<_> = walk(&out).collect();
+        files.sort();
+        files
+    };
+    let before = files();
+    fs::write(
+        &before
+            .iter()
+            .find(|(path, _)| path.ends_with("weights.bpk"))
+            .unwrap()
+            .0,
+        "",
+    )
+    .unwrap();
+    let cut = files();
+    assert!(dry(&[], Start::Resume).is_err());
+    dry(&[], Start::Overwrite).unwrap();
+    assert_eq!(files(), cut);
+}
+
+/// The files below a folder, with their bytes.
+fn walk(folder: &Path) -> Box<dyn Iterator<Item = (std::path::PathBuf, Vec<u8>)>> {
+    Box::new(fs::read_dir(folder).unwrap().flat_map(|entry| {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            walk(&path)
+        } else {
+            let bytes = fs::read(&path).unwrap();
+            Box::new(std::iter::once((path, bytes)))
+        }
+    }))
+}
