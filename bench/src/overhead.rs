@@ -118,37 +118,21 @@ fn grads(model: &CausalLm, batch: &BatchTensors) -> GradientsParams {
 }
 
 /// What a user would write: no gradients for the layers that do not train.
-fn freeze_by_hand(model: CausalLm, active: &[usize]) -> CausalLm {
+fn freeze_by_hand(mut model: CausalLm, active: &[usize]) -> CausalLm {
     struct Freeze;
     impl ModuleMapper for Freeze {
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
             param.set_require_grad(false)
         }
     }
-    match model {
-        CausalLm::Llama(mut model) => {
-            let layers = std::mem::take(&mut model.model.layers);
-            let layers = layers.into_iter().enumerate().map(|(index, layer)| {
-                if active.contains(&index) {
-                    layer
-                } else {
-                    layer.map(&mut Freeze)
-                }
-            });
-            model.model.layers = layers.collect();
-            CausalLm::Llama(model)
+    let layers = std::mem::take(&mut model.model.layers);
+    let layers = layers.into_iter().enumerate().map(|(index, layer)| {
+        if active.contains(&index) {
+            layer
+        } else {
+            layer.map(&mut Freeze)
         }
-        CausalLm::Gpt2(mut model) => {
-            let layers = std::mem::take(&mut model.transformer.h);
-            let layers = layers.into_iter().enumerate().map(|(index, layer)| {
-                if active.contains(&index) {
-                    layer
-                } else {
-                    layer.map(&mut Freeze)
-                }
-            });
-            model.transformer.h = layers.collect();
-            CausalLm::Gpt2(model)
-        }
-    }
+    });
+    model.model.layers = layers.collect();
+    model
 }

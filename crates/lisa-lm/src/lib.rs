@@ -17,6 +17,7 @@
 pub mod checkpoint;
 mod error;
 mod files;
+mod labels;
 pub mod model;
 #[cfg(test)]
 mod test_support;
@@ -36,16 +37,10 @@ pub use text::order::{shuffled, split};
 pub use text::tokenizer::{Tokenizer, Tokens};
 
 pub use checkpoint::{Checkpoint, SaveOptions, save, save_with, write_atomically};
-pub use model::attention::LlamaAttention;
-pub use model::cache::KvCache;
-pub use model::causal_lm::CausalLm;
-pub use model::config::{CommonConfig, Gpt2Config, LlamaConfig, LlamaKind, ModelConfig};
-pub use model::generate::{GenerationConfig, generate};
-pub use model::gpt2::{Gpt2Attention, Gpt2ForCausalLm, Gpt2Layer, Gpt2Mlp, Gpt2Model};
-pub use model::input::{BatchTensors, Context, Input};
-pub use model::llama::{LlamaForCausalLm, LlamaLayer, LlamaMlp, LlamaModel};
-pub use model::lora::{Gpt2Lora, LlamaLora, SidePath};
-pub use model::rope::{RopeConfig, RopeScaling};
+pub use model::config::{
+    CommonConfig, Gpt2Config, LlamaConfig, LlamaKind, ModelConfig, RopeConfig, RopeScaling,
+};
+pub use model::{BatchTensors, CausalLm, Context, GenerationConfig, Input, KvCache, generate};
 
 /// The code of the readme, compiled.
 #[cfg(doctest)]

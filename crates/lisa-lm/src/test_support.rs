@@ -1,6 +1,7 @@
 //! What the tests of several files share: folders with given files, and the fixture's tokenizer.
 
 use std::fs;
+use std::path::PathBuf;
 
 use tempfile::TempDir;
 
@@ -9,6 +10,13 @@ use crate::Tokenizer;
 /// The small byte-level tokenizer of the fixtures: `<|endoftext|>` 0, `<|user|>` 1,
 /// `<|assistant|>` 2.
 pub(crate) const TOKENIZER: &str = include_str!("../../../tests/fixtures/tokenizer/tokenizer.json");
+
+/// A fixture of the workspace's tests, such as a small checkpoint.
+pub(crate) fn fixture(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("../../tests/fixtures")
+        .join(name)
+}
 
 /// A new folder with these files, removed when it is dropped.
 pub(crate) fn folder(files: &[(&str, &str)]) -> TempDir {

@@ -1,6 +1,4 @@
-//! Which files hold the weights, and the tensors in them.
-//!
-//! One file, `model.safetensors`, or several that an index names. Tests: beside this file.
+//! The files of the weights: one, `model.safetensors`, or several that an index lists.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsStr;
@@ -13,9 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::files::{self, INDEX_BYTES, read_text, shown};
 
-/// The file of a checkpoint that is not sharded.
+/// The weights of a checkpoint in one file.
 pub(super) const SINGLE: &str = "model.safetensors";
-/// The index of one that is.
+/// The index of a checkpoint in several files.
 pub(super) const INDEX: &str = "model.safetensors.index.json";
 
 /// `model.safetensors.index.json`.
@@ -23,21 +21,21 @@ pub(super) const INDEX: &str = "model.safetensors.index.json";
 pub(super) struct Index {
     #[serde(default)]
     pub(super) metadata: serde_json::Map<String, serde_json::Value>,
-    /// Which file each tensor is in.
+    /// The file of each tensor.
     pub(super) weight_map: BTreeMap<String, String>,
 }
 
-/// Where the weights are.
+/// The files of the weights.
 #[derive(Debug)]
-pub(super) enum Layout {
+pub(super) enum Files {
     Single,
     Sharded(Index),
 }
 
-/// Finds the files, and checks that they are there, in the folder.
-pub(super) fn find(dir: &Path) -> Result<Layout, Error> {
+/// Finds the files, and checks that each is a regular file of the folder.
+pub(super) fn find(dir: &Path) -> Result<Files, Error> {
     if regular(dir, SINGLE)? {
-        return Ok(Layout::Single);
+        return Ok(Files::Single);
     }
     let path = dir.join(INDEX);
     let text = read_text(dir, INDEX, INDEX_BYTES)
@@ -77,10 +75,10 @@ pub(super) fn find(dir: &Path) -> Result<Layout, Error> {
             return said(&format!("{}, which is not there", shown(file)));
         }
     }
-    Ok(Layout::Sharded(index))
+    Ok(Files::Sharded(index))
 }
 
-/// Whether the folder has a file of this name.
+/// Whether the folder has a regular file of this name.
 fn regular(dir: &Path, file: &str) -> Result<bool, Error> {
     let found = files::find(dir, file).map_err(|e| {
         let path = dir.join(shown(&file));
@@ -89,13 +87,13 @@ fn regular(dir: &Path, file: &str) -> Result<bool, Error> {
     Ok(found.is_some())
 }
 
-/// All tensors of the folder; their data is read when it is asked for.
+/// All tensors of the folder. Their data is read on demand.
 pub(super) fn read(dir: &Path) -> Result<Vec<PackTensor>, Error> {
     let index = match find(dir)? {
-        Layout::Single => return tensors(&dir.join(SINGLE)),
-        Layout::Sharded(index) => index,
+        Files::Single => return tensors(&dir.join(SINGLE)),
+        Files::Sharded(index) => index,
     };
-    // What each file is said to hold.
+    // The tensors of each file according to the index.
     let mut files: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for (tensor, file) in &index.weight_map {
         files.entry(file).or_default().insert(tensor);

@@ -1,7 +1,7 @@
 //! [`generate`]: text from a model, token by token, with a cache.
 //!
-//! Greedy, or drawn with a temperature from the most probable tokens (top-p). The same seed draws
-//! the same tokens on every platform, as far as the logits are the same. Tests: at the foot.
+//! Greedy, or sampled with a temperature from the most probable tokens (top-p). The same seed and the
+//! same logits give the same tokens on every platform.
 
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
@@ -19,26 +19,26 @@ use crate::model::causal_lm::CausalLm;
 /// use lisa_lm::GenerationConfig;
 ///
 /// let greedy = GenerationConfig::default();
-/// let drawn = GenerationConfig { temperature: 0.8, top_p: 0.95, seed: 1, ..greedy.clone() };
+/// let sampled = GenerationConfig { temperature: 0.8, top_p: 0.95, seed: 1, ..greedy.clone() };
 /// assert_eq!(greedy.temperature, 0.0);
-/// assert_eq!(drawn.max_new_tokens, greedy.max_new_tokens);
+/// assert_eq!(sampled.max_new_tokens, greedy.max_new_tokens);
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct GenerationConfig {
-    /// At most this many new tokens.
+    /// The most new tokens.
     pub max_new_tokens: usize,
-    /// What logits are divided by before a draw; 0: the most probable token, no draw.
+    /// The divisor of the logits before sampling. 0 takes the most probable token.
     pub temperature: f64,
-    /// Draw from the fewest tokens whose probabilities reach this sum; 1: from all.
+    /// Samples from the fewest tokens whose probabilities reach this sum. 1 samples from all.
     pub top_p: f64,
     /// The tokens that end the text.
     pub eos_ids: Vec<u32>,
-    /// What draws come from.
+    /// The seed of the samples.
     pub seed: u64,
 }
 
 impl Default for GenerationConfig {
-    /// Greedy, 64 tokens, no end.
+    /// Greedy, at most 64 tokens, no end-of-text token.
     fn default() -> Self {
         Self {
             max_new_tokens: 64,
@@ -65,23 +65,22 @@ impl GenerationConfig {
     }
 }
 
-/// The tokens that the model says after the prompt, without the prompt and without the end of
-/// sequence.
+/// The tokens that follow the prompt, without the prompt and without the end-of-text token.
 ///
-/// Stops at an end of sequence, at `max_new_tokens`, and where the model has no more positions.
-/// Runs without autodiff, whatever the model came with. The prompt is read in one pass; each
-/// further token costs one row through the layers, and a copy of the logits to the host.
+/// Stops at an end-of-text token, after `max_new_tokens`, and at the model's last position. Runs without
+/// autodiff. The prompt is read in one pass; each further token costs one row through the layers, and a
+/// copy of the logits to the host.
 ///
 /// # Errors
 ///
-/// An empty prompt, one longer than the model's positions, ids outside the vocabulary, a
-/// temperature below 0, a `top_p` outside (0, 1], and logits that are not numbers.
+/// An empty prompt, one longer than the model's positions, ids outside the vocabulary, a temperature
+/// below 0, a `top_p` outside (0, 1], and logits that are NaN.
 ///
 /// # Example
 ///
 /// ```
 /// use burn::tensor::Device;
-/// use lisa_lm::{GenerationConfig, LlamaConfig, ModelConfig, generate};
+/// use lisa_lm::{GenerationConfig, ModelConfig, generate, model::config::LlamaConfig};
 ///
 /// let model = ModelConfig::Llama(LlamaConfig::new(64, 16, 2, 2)).init(&Device::default())?;
 /// let config = GenerationConfig { max_new_tokens: 5, ..Default::default() };
@@ -99,7 +98,7 @@ pub fn generate(
     let device = model.device();
     let room = model.config().max_positions() - prompt.len();
     let mut random = DrawRng::new(config.seed, 0);
-    let mut cache = KvCache::new(&model);
+    let mut cache = KvCache::new(model.num_layers());
     let mut generated = Vec::new();
     let mut next = row(prompt, &device);
     while generated.len() < config.max_new_tokens {
@@ -141,7 +140,7 @@ fn row(ids: &[u32], device: &Device) -> Tensor<2, Int> {
     Tensor::<1, Int>::from_data(ids.as_slice(), device).reshape([1, count])
 }
 
-/// The most probable token (the first of equals), or one that is drawn.
+/// The most probable token (the first of equals), or a sampled one.
 fn choose(logits: &[f32], config: &GenerationConfig, random: &mut DrawRng) -> Result<u32, Error> {
     if logits.iter().any(|logit| logit.is_nan()) {
         return Err(
@@ -181,9 +180,8 @@ fn choose(logits: &[f32], config: &GenerationConfig, random: &mut DrawRng) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::config::{Gpt2Config, LlamaConfig, ModelConfig};
+    use crate::model::config::{Gpt2Config, LlamaConfig, LlamaKind, ModelConfig, RopeConfig};
     use crate::model::input::Input;
-    use crate::model::rope::RopeConfig;
 
     fn models() -> [CausalLm; 3] {
         let device = Device::default().autodiff();
@@ -195,7 +193,7 @@ mod tests {
             ..LlamaConfig::new(48, 32, 3, 4)
         };
         let sliding = LlamaConfig {
-            kind: crate::model::config::LlamaKind::Mistral,
+            kind: LlamaKind::Mistral,
             sliding_window: Some(3),
             sliding_layers: vec![true; 3],
             ..llama.clone()
@@ -237,16 +235,16 @@ mod tests {
     }
 
     #[test]
-    fn text_ends_at_the_end_of_sequence_and_at_the_last_position() {
+    fn generation_ends_at_an_end_of_text_and_at_the_last_position() {
         let [llama, _, gpt2] = models();
         let all = generate(&llama, &[1], &GenerationConfig::default()).unwrap();
-        let place = all.iter().position(|id| *id != all[0]).unwrap();
+        let end = all.iter().position(|id| *id != all[0]).unwrap();
         let config = GenerationConfig {
-            eos_ids: vec![47, all[place]],
+            eos_ids: vec![47, all[end]],
             ..GenerationConfig::default()
         };
-        assert_eq!(generate(&llama, &[1], &config).unwrap(), all[..place]);
-        // Positions 0 to 23 are read, and what follows the last is said.
+        assert_eq!(generate(&llama, &[1], &config).unwrap(), all[..end]);
+        // Positions 0 to 23 are read, and one token follows the last.
         let prompt = [2; 20];
         assert_eq!(
             generate(&gpt2, &prompt, &GenerationConfig::default())
@@ -257,9 +255,9 @@ mod tests {
     }
 
     #[test]
-    fn draws_are_those_of_the_seed_and_within_top_p() {
+    fn samples_depend_on_the_seed_and_stay_within_top_p() {
         let [llama, ..] = models();
-        let drawn = |temperature, top_p, seed| {
+        let sampled = |temperature, top_p, seed| {
             let config = GenerationConfig {
                 max_new_tokens: 20,
                 temperature,
@@ -269,13 +267,13 @@ mod tests {
             };
             generate(&llama, &[1, 2], &config).unwrap()
         };
-        assert_eq!(drawn(1.0, 0.9, 3), drawn(1.0, 0.9, 3));
-        assert_ne!(drawn(1.0, 1.0, 3), drawn(1.0, 1.0, 4));
-        assert_eq!(drawn(1.0, 1e-9, 3), drawn(0.0, 1.0, 0));
+        assert_eq!(sampled(1.0, 0.9, 3), sampled(1.0, 0.9, 3));
+        assert_ne!(sampled(1.0, 1.0, 3), sampled(1.0, 1.0, 4));
+        assert_eq!(sampled(1.0, 1e-9, 3), sampled(0.0, 1.0, 0));
     }
 
     #[test]
-    fn frequencies_of_draws_are_the_probabilities() {
+    fn frequencies_of_samples_are_the_probabilities() {
         let logits = [1.0f32, 3.0, 2.0, f32::NEG_INFINITY].map(f32::ln);
         let count = |top_p| {
             let config = GenerationConfig {
@@ -301,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_generated_is_refused() {
+    fn invalid_prompts_and_settings_are_errors() {
         let [_, _, gpt2] = models();
         let default = GenerationConfig::default;
         let error = |prompt: &[u32], config| generate(&gpt2, prompt, &config).unwrap_err();

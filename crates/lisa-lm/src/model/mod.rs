@@ -1,24 +1,32 @@
-//! The models: configuration, layers, families, cache, loss, adapters, generation.
+//! The models: configuration, layers, loss, adapters, generation.
 //!
-//! Does not use the text half: its input is tensors of token ids.
+//! A [`ModelConfig`](config::ModelConfig) says what a model is; [`CausalLm`] is the model. One decoder
+//! serves every family: a description, made from the configuration, tells its [blocks](block) their
+//! dimensions and options. The input is tensors of token ids.
 
-pub(crate) mod attention;
-pub(crate) mod cache;
-pub(crate) mod causal_lm;
-pub(crate) mod config;
-pub(crate) mod fused;
-pub(crate) mod generate;
-pub(crate) mod gpt2;
-pub(crate) mod input;
-pub(crate) mod layers;
-pub(crate) mod llama;
-pub(crate) mod lora;
-pub(crate) mod loss;
-pub(crate) mod rope;
+pub mod block;
+pub mod config;
+
+mod cache;
+mod causal_lm;
+mod context;
+mod decoder;
+mod families;
+mod footprint;
+mod generate;
+mod head;
+mod input;
+mod layered;
+mod lora;
+mod mask;
+mod ops;
+mod rope;
+mod spec;
 
 pub use cache::KvCache;
 pub use causal_lm::CausalLm;
-pub use config::{CommonConfig, Gpt2Config, LlamaConfig, LlamaKind, ModelConfig};
+pub use context::Context;
+pub use decoder::Decoder;
+pub(crate) use families::FileNames;
 pub use generate::{GenerationConfig, generate};
-pub use input::{BatchTensors, Context, Input};
-pub use rope::{RopeConfig, RopeScaling};
+pub use input::{BatchTensors, Input};

@@ -6,7 +6,7 @@
 
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 
-use crate::model::input::BatchTensors;
+use crate::model::BatchTensors;
 use crate::text::encode::{Encoded, IGNORED};
 
 /// One row of a batch before padding: one or more examples.

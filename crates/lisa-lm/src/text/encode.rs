@@ -12,8 +12,7 @@ use crate::text::chat::Message;
 use crate::text::data::{Content, Example};
 use crate::text::tokenizer::Tokenizer;
 
-/// The label of a token that is not trained on.
-pub const IGNORED: i64 = -100;
+pub use crate::labels::IGNORED;
 
 /// Which tokens the loss is taken over.
 ///

@@ -1,19 +1,37 @@
-//! From the text of a `config.json` to a [`ModelConfig`].
-//!
-//! Absent keys have the value that transformers gives them. Tests: beside this file.
+//! Reading a `config.json`. An absent key has the value that transformers gives it.
 
-use crate::error::Error;
 use burn::tensor::FloatDType;
 use serde_json::{Map, Value};
 
-use super::{CommonConfig, Gpt2Config, LlamaConfig, LlamaKind, ModelConfig, at_most, refuse};
+use super::common::CommonConfig;
+use super::family::ModelConfig;
+use super::gpt2::Gpt2Config;
+use super::keys::Keys;
+use super::limits::{at_most, refuse};
+use super::llama::{LlamaConfig, LlamaKind};
+use super::rope::{RopeConfig, RopeScaling};
+use crate::error::Error;
 use crate::files::shown;
-use crate::model::rope::{RopeConfig, RopeScaling};
 
-/// The model types that are supported, for messages.
+/// The supported model types, for messages.
 const MODEL_TYPES: &str = "llama, mistral, qwen2, qwen3, gpt2";
 
-pub(super) fn model(text: &str) -> Result<ModelConfig, Error> {
+impl ModelConfig {
+    /// Reads the text of a `config.json` of transformers 4 or 5.
+    ///
+    /// # Errors
+    ///
+    /// Text that is not JSON, a missing or mistyped key, a `model_type` or an option that is not
+    /// supported, or a size out of range (at most 4096 layers or heads, a width of 2^18, a feed-forward
+    /// width of 2^20, a vocabulary of 2^24). The message names the key and its value.
+    pub fn from_json(text: &str) -> Result<Self, Error> {
+        let config = model(text)?;
+        config.validate()?;
+        Ok(config)
+    }
+}
+
+fn model(text: &str) -> Result<ModelConfig, Error> {
     let value: Value = serde_json::from_str(text)
         .map_err(|e| refuse(format!("config.json is not JSON: {e}")).with_source(e))?;
     let Value::Object(map) = value else {
@@ -36,7 +54,7 @@ pub(super) fn model(text: &str) -> Result<ModelConfig, Error> {
         Some("mistral") => LlamaKind::Mistral,
         Some("qwen2") => LlamaKind::Qwen2,
         Some("qwen3") => LlamaKind::Qwen3,
-        Some("gpt2") => return gpt2(&keys).map(ModelConfig::Gpt2),
+        Some("gpt2") => return gpt2(keys).map(ModelConfig::Gpt2),
         Some(other) => {
             return Err(
                 refuse(format!("model_type {:?} is not supported", shown(&other)))
@@ -48,10 +66,10 @@ pub(super) fn model(text: &str) -> Result<ModelConfig, Error> {
                 .with_help(format!("give one of {MODEL_TYPES}")));
         }
     };
-    llama(&keys, kind).map(ModelConfig::Llama)
+    llama(keys, kind).map(ModelConfig::Llama)
 }
 
-fn llama(keys: &Keys, kind: LlamaKind) -> Result<LlamaConfig, Error> {
+fn llama(keys: Keys, kind: LlamaKind) -> Result<LlamaConfig, Error> {
     match keys.string("hidden_act")?.unwrap_or("silu") {
         "silu" | "swish" => {}
         other => {
@@ -62,7 +80,7 @@ fn llama(keys: &Keys, kind: LlamaKind) -> Result<LlamaConfig, Error> {
         }
     }
     let layers = keys.require("num_hidden_layers")?;
-    // As long as the list of layers that is made of it.
+    // Before the list of layers is allocated.
     at_most("num_hidden_layers", layers)?;
     let heads = keys.require("num_attention_heads")?;
     let hidden_size = keys.require("hidden_size")?;
@@ -107,9 +125,9 @@ fn llama(keys: &Keys, kind: LlamaKind) -> Result<LlamaConfig, Error> {
     })
 }
 
-/// The window, and which layers have it.
+/// The sliding window, and which layers have it.
 fn sliding(
-    keys: &Keys,
+    keys: Keys,
     kind: LlamaKind,
     layers: usize,
 ) -> Result<(Option<usize>, Vec<bool>), Error> {
@@ -152,7 +170,7 @@ fn sliding(
     Ok((window, sliding))
 }
 
-fn rope(keys: &Keys, max_positions: usize) -> Result<RopeConfig, Error> {
+fn rope(keys: Keys, max_positions: usize) -> Result<RopeConfig, Error> {
     let found = keys
         .present("rope_parameters")
         .or(keys.present("rope_scaling"));
@@ -215,7 +233,7 @@ fn rope(keys: &Keys, max_positions: usize) -> Result<RopeConfig, Error> {
     Ok(RopeConfig { theta, scaling })
 }
 
-fn gpt2(keys: &Keys) -> Result<Gpt2Config, Error> {
+fn gpt2(keys: Keys) -> Result<Gpt2Config, Error> {
     for (key, supported) in [
         ("add_cross_attention", false),
         ("scale_attn_by_inverse_layer_idx", false),
@@ -251,7 +269,7 @@ fn gpt2(keys: &Keys) -> Result<Gpt2Config, Error> {
     })
 }
 
-fn common(keys: &Keys) -> Result<CommonConfig, Error> {
+fn common(keys: Keys) -> Result<CommonConfig, Error> {
     let id = |key| Ok::<_, Error>(keys.size(key)?.and_then(|id| u32::try_from(id).ok()));
     let eos_token_ids = match keys.present("eos_token_id") {
         None => Vec::new(),
@@ -284,55 +302,4 @@ fn common(keys: &Keys) -> Result<CommonConfig, Error> {
 
 fn token(value: &Value) -> Option<u32> {
     value.as_u64().and_then(|id| u32::try_from(id).ok())
-}
-
-/// The keys of an object, each read as the type it must have; null is absent.
-struct Keys<'a> {
-    map: &'a Map<String, Value>,
-}
-
-impl<'a> Keys<'a> {
-    fn present(&self, key: &str) -> Option<&'a Value> {
-        self.map.get(key).filter(|value| !value.is_null())
-    }
-
-    fn is_null(&self, key: &str) -> bool {
-        self.map.get(key).is_some_and(Value::is_null)
-    }
-
-    fn typed<T>(
-        &self,
-        key: &str,
-        what: &str,
-        read: impl Fn(&'a Value) -> Option<T>,
-    ) -> Result<Option<T>, Error> {
-        let Some(value) = self.present(key) else {
-            return Ok(None);
-        };
-        let found = read(value);
-        found
-            .map(Some)
-            .ok_or_else(|| refuse(format!("{key} is {}, not {what}", shown(value))))
-    }
-
-    fn size(&self, key: &str) -> Result<Option<usize>, Error> {
-        self.typed(key, "a whole number", |v| usize::try_from(v.as_u64()?).ok())
-    }
-
-    fn require(&self, key: &str) -> Result<usize, Error> {
-        self.size(key)?
-            .ok_or_else(|| refuse(format!("there is no {key}")))
-    }
-
-    fn number(&self, key: &str) -> Result<Option<f64>, Error> {
-        self.typed(key, "a number", Value::as_f64)
-    }
-
-    fn flag(&self, key: &str) -> Result<Option<bool>, Error> {
-        self.typed(key, "true or false", Value::as_bool)
-    }
-
-    fn string(&self, key: &str) -> Result<Option<&'a str>, Error> {
-        self.typed(key, "a string", Value::as_str)
-    }
 }

@@ -1,7 +1,9 @@
-use super::*;
-use crate::model::causal_lm::tests::fixture;
-use crate::model::rope::RopeScaling;
+use burn::tensor::{Device, FloatDType};
 use serde_json::{Value, json};
+
+use super::*;
+use crate::error::{Error, ErrorKind};
+use crate::test_support::fixture;
 
 fn fixture_json(name: &str) -> String {
     std::fs::read_to_string(fixture(name).join("config.json")).unwrap()
@@ -264,6 +266,34 @@ fn the_dtype_is_changed_under_the_key_that_is_there() {
         (&half["torch_dtype"], half.get("dtype")),
         (&json!("bfloat16"), None)
     );
+}
+
+#[test]
+fn the_kinds_of_the_llama_family_differ_in_biases_and_norms() {
+    let of = |kind| LlamaConfig {
+        kind,
+        ..LlamaConfig::new(64, 16, 2, 2)
+    };
+    assert_eq!(LlamaKind::Qwen2.model_type(), "qwen2");
+    let qwen2 = of(LlamaKind::Qwen2);
+    assert!(qwen2.qkv_bias() && !qwen2.o_bias() && !qwen2.qk_norm());
+    let qwen3 = of(LlamaKind::Qwen3);
+    assert!(!qwen3.qkv_bias() && qwen3.qk_norm());
+}
+
+#[test]
+fn special_tokens_and_dtype_are_read_and_written() {
+    let config = json!({
+        "model_type": "gpt2", "vocab_size": 64, "n_embd": 16, "n_layer": 2, "n_head": 2,
+        "n_positions": 32, "bos_token_id": 1, "eos_token_id": [2, 3], "dtype": "bfloat16",
+    });
+    let mut config = ModelConfig::from_json(&config.to_string()).unwrap();
+    let common = config.common();
+    assert_eq!((common.bos_token_id, common.pad_token_id), (Some(1), None));
+    assert_eq!(common.eos_token_ids, [2, 3]);
+    assert_eq!(common.dtype, Some(FloatDType::BF16));
+    config.common_mut().pad_token_id = Some(0);
+    assert!(config.to_json().contains("\"pad_token_id\": 0"));
 }
 
 #[test]

@@ -1,26 +1,31 @@
-//! From a [`ModelConfig`] to the text of a `config.json` of transformers 5.
-//!
-//! Used for models that were not loaded; those that were keep their own text. Tests: beside this
-//! file.
+//! Writing a `config.json` of transformers 5, for models that were not loaded from a folder.
 
 use burn::tensor::FloatDType;
 use serde_json::{Map, Value, json};
 
-use super::{CommonConfig, Gpt2Config, LlamaConfig, LlamaKind, ModelConfig};
-use crate::model::rope::{RopeConfig, RopeScaling};
+use super::common::CommonConfig;
+use super::family::ModelConfig;
+use super::gpt2::Gpt2Config;
+use super::llama::{LlamaConfig, LlamaKind};
+use super::rope::{RopeConfig, RopeScaling};
 
-pub(super) fn model(config: &ModelConfig) -> String {
-    let (mut value, common) = match config {
-        ModelConfig::Llama(config) => (llama(config), &config.common),
-        ModelConfig::Gpt2(config) => (gpt2(config), &config.common),
-    };
-    if let Value::Object(map) = &mut value {
-        write_common(map, common);
+impl ModelConfig {
+    /// The text of a `config.json` of transformers 5 for this model.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let (mut value, common) = match self {
+            Self::Llama(config) => (llama(config), &config.common),
+            Self::Gpt2(config) => (gpt2(config), &config.common),
+        };
+        if let Value::Object(map) = &mut value {
+            write_common(map, common);
+        }
+        format!("{value:#}\n")
     }
-    format!("{value:#}\n")
 }
 
-/// The text with another dtype under the key that it uses; as it is where the dtype is right.
+/// The text of a `config.json` with this dtype, under the key that it already uses. Unchanged if it
+/// has this dtype.
 pub(crate) fn with_dtype(text: &str, dtype: FloatDType) -> String {
     let Ok(Value::Object(mut map)) = serde_json::from_str(text) else {
         return text.to_owned();

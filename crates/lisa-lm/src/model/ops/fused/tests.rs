@@ -6,9 +6,9 @@ use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-use super::kernels::SwiGlu;
-use super::product::PIECE;
+use super::linear::BLOCK;
 use super::rows::{Out, Rows, exp, run};
+use super::swiglu::SwiGlu;
 use super::{
     attention, cross_entropy, embed, loss_and_gradient, product, rms_norm, rotate, swiglu, takes,
 };
@@ -18,7 +18,7 @@ fn device() -> Device {
 }
 
 thread_local! {
-    /// Of numbers that are the same in every run: the device's are one stream for all tests.
+    /// The same values in every run. The device's generator is shared by all tests.
     static RANDOM: RefCell<ChaCha8Rng> = RefCell::new(ChaCha8Rng::seed_from_u64(1));
 }
 
@@ -36,7 +36,7 @@ fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
     uniform(shape).mul_scalar(2.5).detach().require_grad()
 }
 
-/// Values, and the gradients of the inputs for an output weighted by place, agree.
+/// Checks that the outputs agree, and the gradients of the inputs of a weighted sum of the output.
 fn agree<const D: usize, const I: usize, const N: usize>(
     inputs: [&Tensor<I>; N],
     found: impl Fn() -> Tensor<D>,
@@ -46,7 +46,7 @@ fn agree<const D: usize, const I: usize, const N: usize>(
     assert_eq!(a.dims(), b.dims());
     close(&a, &b);
     let weight = uniform(a.dims());
-    // A tape is good for one backward pass.
+    // A tape serves one backward pass.
     let a = (found() * weight.clone()).sum().backward();
     let b = (expected() * weight).sum().backward();
     for input in inputs {
@@ -78,7 +78,7 @@ fn the_exponential_is_right_to_two_units() {
 }
 
 #[test]
-fn only_f32_on_flex_without_recomputation_by_burn_is_taken() {
+fn only_f32_on_flex_without_gradient_checkpointing_is_fused() {
     assert!(takes(&Device::flex(), DType::F32));
     assert!(takes(&device(), DType::F32));
     assert!(!takes(&device(), DType::BF16));
@@ -89,7 +89,7 @@ fn only_f32_on_flex_without_recomputation_by_burn_is_taken() {
 
 #[test]
 fn swiglu_is_silu_times_up() {
-    // Rows that are no multiple of what is computed side by side; more than one thread's share.
+    // Widths that are no multiple of the vectors; more rows than one thread computes.
     for shape in [[1, 1, 1], [2, 3, 37], [3, 100, 111]] {
         let inputs = [random(shape), random(shape)];
         let [gate, up] = &inputs;
@@ -104,19 +104,19 @@ fn swiglu_is_silu_times_up() {
 
 #[test]
 fn a_product_with_a_weight_is_burns() {
-    // One piece of the weight's gradient; several, of which the last is short.
-    for (from, to) in [(5, 7), (2 * PIECE / 4096 + 3, 4096)] {
+    // One block of the weight's gradient; several, of which the last is short.
+    for (from, to) in [(5, 7), (2 * BLOCK / 4096 + 3, 4096)] {
         let (x, weight) = (random([2, 3, from]), random([from, to]));
         let found = || product(&x, &weight).unwrap();
         let expected = || linear(x.clone(), weight.clone(), None);
         agree([&x], found, expected);
         agree([&weight], found, expected);
-        // Numbers in another order, of which some are not looked at.
-        let turned = || weight.clone().transpose().slice_dim(1, 1..from);
-        let part = || product(&found(), &turned()).unwrap();
-        agree([&x], part, || linear(found(), turned(), None));
-        agree([&weight], part, || linear(found(), turned(), None));
-        // What has no gradient is given none.
+        // A transposed weight that is a slice.
+        let transposed = || weight.clone().transpose().slice_dim(1, 1..from);
+        let part = || product(&found(), &transposed()).unwrap();
+        agree([&x], part, || linear(found(), transposed(), None));
+        agree([&weight], part, || linear(found(), transposed(), None));
+        // Untracked inputs get no gradient.
         for (x, weight) in [
             (x.clone(), weight.clone().detach()),
             (x.clone().detach(), weight),
@@ -157,7 +157,7 @@ fn the_norm_is_that_of_its_steps() {
 }
 
 #[test]
-fn heads_turn_as_by_their_steps_in_any_order_in_memory() {
+fn heads_rotate_as_in_burns_operations_with_any_strides() {
     let (batch, seq, heads, dim) = (2, 5, 3, 8);
     for rows in [1, batch] {
         let table = || uniform([rows, 1, seq, dim]);
@@ -227,7 +227,7 @@ fn attention_is_that_of_its_steps() {
 }
 
 #[test]
-fn a_row_that_may_see_nothing_is_no_nan() {
+fn a_row_with_every_key_masked_is_no_nan() {
     let x = random([1, 1, 2, 4]);
     let mask = Tensor::<4, Bool>::full([1, 1, 2, 2], true, &device());
     let found = attention(&x, &x, &x, Some(&mask)).unwrap();
@@ -263,8 +263,8 @@ fn the_loss_and_its_gradient_are_those_of_the_steps() {
 }
 
 #[test]
-fn neither_vectors_nor_threads_change_a_bit() {
-    // More rows than one thread's share.
+fn results_depend_neither_on_vectors_nor_on_threads() {
+    // More rows than one thread computes.
     let (rows, width) = (300, 131);
     let numbers = |by: usize| -> Vec<f32> {
         let wave = |i: usize| ((i * by % 1009) as f32 - 504.0) / 60.0;

@@ -1,7 +1,10 @@
-//! Attention with its softmax, block by block along the queries.
+//! Attention with its softmax, forward and backward, block by block along the queries.
 //!
-//! Heads may lie in memory as the products before them left them, `[batch, seq, heads, dim]`: the
-//! products of each head take them as they are, and the result lies the same way. Tests: `tests.rs`.
+//! Heads may have the memory layout of the products before them, `[batch, seq, heads, head_dim]`: they are
+//! not copied, and the result has the same layout.
+
+// See `rows.rs`.
+#![allow(clippy::inline_always)]
 
 use burn::backend::Flex;
 use burn::backend::ops::FloatTensorOps;
@@ -11,10 +14,10 @@ use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops};
 use burn_flex::{FlexTensor, Layout};
 
-use super::BLOCK;
-use super::kernels::{Mask, Softmax, SoftmaxBackward, SumGroups};
-use super::ops::{Place, apply, mask_of, numbers, tensor_of, with_rows};
-use super::rows::{Out, run};
+use super::rows::{Out, Rows, row_of, run};
+use super::softmax::{Mask, Softmax, SoftmaxBackward};
+use super::tape::{Operand, apply, mask_of, tensor_of, values, with_rows};
+use crate::model::ops::extent::FUSED;
 
 /// Sizes of one call.
 #[derive(Clone, Copy, Debug)]
@@ -33,16 +36,15 @@ impl Sizes {
         (self.dim as f64).powf(-0.5) as f32
     }
 
-    /// First query of each block, how many there are, and how many keys they may see.
+    /// The first query of each block, the number of queries, and the number of keys up to its last query.
     fn blocks(self) -> impl Iterator<Item = (usize, usize, usize)> {
-        (0..self.seq).step_by(BLOCK).map(move |first| {
-            let end = (first + BLOCK).min(self.seq);
-            // Queries are the last of the keys.
-            (first, end - first, self.keys - self.seq + end)
-        })
+        let before = self.keys - self.seq;
+        FUSED
+            .ranges(self.seq)
+            .map(move |(first, end)| (first, end - first, before + end))
     }
 
-    /// `[batch, heads, seq, dim]` as `[batch, key heads, groups, seq, dim]`, in the same memory.
+    /// `[batch, heads, seq, dim]` as `[batch, key heads, groups, seq, dim]`, without a copy.
     fn grouped(&self, heads: FlexTensor) -> FlexTensor {
         let heads = with_rows(heads);
         let layout = heads.layout();
@@ -54,13 +56,13 @@ impl Sizes {
         heads.with_layout(Layout::new(shape, strides, start))
     }
 
-    /// Numbers that lie as `[batch, rows, heads, dim]`, as `[batch, heads, rows, dim]`.
-    fn heads_of(&self, numbers: Vec<f32>, heads: usize, rows: usize) -> FlexTensor {
-        tensor_of(numbers, Shape::new([self.batch, rows, heads, self.dim])).transpose(1, 2)
+    /// Values in the order `[batch, rows, heads, dim]`, as a tensor `[batch, heads, rows, dim]`.
+    fn heads_of(&self, values: Vec<f32>, heads: usize, rows: usize) -> FlexTensor {
+        tensor_of(values, Shape::new([self.batch, rows, heads, self.dim])).transpose(1, 2)
     }
 }
 
-/// What is kept for backward: the inputs, grouped, and the weights of each block.
+/// The state for the backward pass: the inputs, grouped, and the weights of each block.
 #[derive(Clone, Debug)]
 struct Kept {
     sizes: Sizes,
@@ -70,7 +72,7 @@ struct Kept {
     weights: Vec<FlexTensor>,
 }
 
-/// As [`attend`](crate::model::attention::attend).
+/// As [`attend`](crate::model::ops::attend).
 pub(crate) fn attention(
     q: &Tensor<4>,
     k: &Tensor<4>,
@@ -91,8 +93,10 @@ pub(crate) fn attention(
         keys,
         dim,
     };
-    let inputs = [Place::of(q)?, Place::of(k)?, Place::of(v)?];
-    let keeps = inputs.iter().any(|input| matches!(input, Place::Taped(_)));
+    let inputs = [Operand::of(q)?, Operand::of(k)?, Operand::of(v)?];
+    let keeps = inputs
+        .iter()
+        .any(|input| matches!(input, Operand::Taped(_)));
     apply(AttentionOp, inputs, |[q, k, v]| {
         let (q, k, v) = (sizes.grouped(q), sizes.grouped(k), sizes.grouped(v));
         let mut out = vec![0.0; batch * seq * heads * dim];
@@ -135,9 +139,9 @@ pub(crate) fn attention(
     })
 }
 
-/// Puts rows of `[batch, key heads, groups, block, dim]` into `[batch, seq, heads, dim]`.
+/// Adds rows of `[batch, key heads, groups, block, dim]` to those of `[batch, seq, heads, dim]`.
 fn place(sizes: &Sizes, part: &FlexTensor, whole: &mut [f32], first: usize) {
-    let (part, heads) = (numbers(part), sizes.kv_heads * sizes.groups);
+    let (part, heads) = (values(part), sizes.kv_heads * sizes.groups);
     let rows = part.len() / (sizes.batch * heads * sizes.dim);
     let kernel = SumGroups {
         part,
@@ -148,11 +152,11 @@ fn place(sizes: &Sizes, part: &FlexTensor, whole: &mut [f32], first: usize) {
     kernel.run(sizes, whole, (first, sizes.seq));
 }
 
-/// Adds rows of `[batch, key heads, groups, seen, dim]`, over the groups, to `[batch, keys, key heads,
-/// dim]`.
+/// Adds rows of `[batch, key heads, groups, seen, dim]`, summed over the groups, to `[batch, keys, key
+/// heads, dim]`.
 fn add(sizes: &Sizes, part: &FlexTensor, whole: &mut [f32], seen: usize) {
     let kernel = SumGroups {
-        part: numbers(part),
+        part: values(part),
         rows: seen,
         heads: sizes.kv_heads,
         groups: sizes.groups,
@@ -160,8 +164,31 @@ fn add(sizes: &Sizes, part: &FlexTensor, whole: &mut [f32], seen: usize) {
     kernel.run(sizes, whole, (0, sizes.keys));
 }
 
+/// Adds rows of `[heads, groups, rows, dim]`, summed over the groups, to those of `[rows, heads, dim]`.
+#[derive(Clone, Copy)]
+struct SumGroups<'a> {
+    part: &'a [f32],
+    heads: usize,
+    groups: usize,
+    rows: usize,
+}
+
+impl Rows for SumGroups<'_> {
+    #[inline(always)]
+    fn row(&self, index: usize, out: &mut [f32], _: &mut [f32]) {
+        let (row, head) = (index / self.heads, index % self.heads);
+        for group in 0..self.groups {
+            let part = (head * self.groups + group) * self.rows + row;
+            let part = row_of(self.part, part, out.len());
+            for (out, x) in out.iter_mut().zip(part) {
+                *out += x;
+            }
+        }
+    }
+}
+
 impl SumGroups<'_> {
-    /// `whole` is `[batch, all, heads, dim]`, of which the part begins at `first`.
+    /// `whole` is `[batch, all, heads, dim]`; the rows go to those from `first` on.
     fn run(self, sizes: &Sizes, whole: &mut [f32], (first, all): (usize, usize)) {
         let width = self.heads * sizes.dim;
         let each = self.part.len() / sizes.batch;
@@ -213,7 +240,7 @@ impl Backward<Flex, 3> for AttentionOp {
             }
             let mut scores = Flex::float_matmul(grad, v.transpose(3, 4));
             let kernel = SoftmaxBackward {
-                weights: numbers(&weights),
+                weights: values(&weights),
                 scale: sizes.scale(),
             };
             run(&kernel, Out::new(scores.storage_mut(), seen), Out::none());

@@ -1,36 +1,36 @@
-//! Rows of f32 numbers: how a kernel runs over them, and what kernels compute with.
+//! Running a kernel over rows of f32, and the arithmetic that kernels share.
 //!
-//! Plain loops, which the compiler turns into vector instructions; `pulp` picks those of the processor
-//! at run time. No step is contracted into another, and each row is added up in the same order, so
-//! that a row's bits depend neither on the vectors nor on the number of threads. Tests: `tests.rs`.
+//! The compiler vectorizes plain loops; `pulp` selects the processor's instruction set at run time. There
+//! are no fused multiply-adds, and sums have a fixed order, so the result of a row depends neither on the
+//! instruction set nor on the number of threads.
 
-// The vector instructions that `pulp` chose are those of its caller: what is not inlined has none.
+// Only functions inlined into the caller of `pulp` use the selected instruction set.
 #![allow(clippy::inline_always)]
 
 use std::slice::ChunksExact;
 
 use pulp::{Arch, Simd, WithSimd};
 
-/// Numbers below which rows are not shared out among threads.
+/// The most elements that one thread computes without dividing them.
 const GRAIN: usize = 1 << 14;
 
-/// Numbers that are added up side by side.
+/// Elements that are summed in parallel.
 const LANES: usize = 32;
 
-/// What becomes of one row of each output; the second may be of width 0.
+/// Computes one row of each output; the second may have width 0.
 pub(super) trait Rows: Sync {
     fn row(&self, index: usize, a: &mut [f32], b: &mut [f32]);
 }
 
-/// An output: rows of `width` numbers.
+/// An output: rows of `width` elements.
 pub(super) struct Out<'a> {
-    numbers: &'a mut [f32],
+    elements: &'a mut [f32],
     width: usize,
 }
 
 impl<'a> Out<'a> {
-    pub(super) fn new(numbers: &'a mut [f32], width: usize) -> Self {
-        Self { numbers, width }
+    pub(super) fn new(elements: &'a mut [f32], width: usize) -> Self {
+        Self { elements, width }
     }
 
     pub(super) fn none() -> Self {
@@ -38,7 +38,7 @@ impl<'a> Out<'a> {
     }
 
     fn split(self, rows: usize) -> (Self, Self) {
-        let (left, right) = self.numbers.split_at_mut(rows * self.width);
+        let (left, right) = self.elements.split_at_mut(rows * self.width);
         (Self::new(left, self.width), Self::new(right, self.width))
     }
 }
@@ -58,8 +58,8 @@ impl<K: Rows> WithSimd for Job<'_, K> {
     fn with_simd<S: Simd>(self, _: S) {
         let (a, b) = (self.a, self.b);
         for i in 0..self.rows {
-            let first = &mut a.numbers[i * a.width..(i + 1) * a.width];
-            let second = &mut b.numbers[i * b.width..(i + 1) * b.width];
+            let first = &mut a.elements[i * a.width..(i + 1) * a.width];
+            let second = &mut b.elements[i * b.width..(i + 1) * b.width];
             self.kernel.row(self.first + i, first, second);
         }
     }
@@ -67,7 +67,7 @@ impl<K: Rows> WithSimd for Job<'_, K> {
 
 impl<K: Rows> Job<'_, K> {
     fn run(self) {
-        if self.rows < 2 || self.a.numbers.len() <= GRAIN {
+        if self.rows < 2 || self.a.elements.len() <= GRAIN {
             Arch::new().dispatch(self);
             return;
         }
@@ -92,9 +92,9 @@ impl<K: Rows> Job<'_, K> {
     }
 }
 
-/// Runs a kernel over all rows of the outputs.
+/// Runs a kernel over all rows of the outputs, on several threads if there are many.
 pub(super) fn run<K: Rows>(kernel: &K, a: Out<'_>, b: Out<'_>) {
-    let rows = a.numbers.len() / a.width.max(1);
+    let rows = a.elements.len() / a.width.max(1);
     Job {
         kernel,
         first: 0,
@@ -105,16 +105,16 @@ pub(super) fn run<K: Rows>(kernel: &K, a: Out<'_>, b: Out<'_>) {
     .run();
 }
 
-/// e to the power of x to 2 units in the last place; 0 below the smallest normal number.
+/// e^x with an error of at most 2 units in the last place; 0 below the smallest normal number.
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
-    // Adding it leaves the nearest whole number in the lowest bits.
+    // Adding it rounds to an integer, which is then in the lowest bits.
     const ROUND: f32 = 12_582_912.0;
     const LOWEST: f32 = -87.336_54;
     let clamped = x.clamp(LOWEST, 88.376_26);
     let shifted = clamped * std::f32::consts::LOG2_E + ROUND;
     let whole = shifted - ROUND;
-    // ln 2 in two parts, the first of which is exact in few bits.
+    // ln 2 as a sum, whose first term has few bits.
     let r = (clamped - whole * (355.0 / 512.0)) - whole * -2.121_944_4e-4;
     let mut series = 1.987_569_1e-4;
     for factor in [
@@ -138,7 +138,7 @@ pub(super) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
-/// Folds a row, `LANES` numbers side by side.
+/// Folds a row, `LANES` elements in parallel.
 #[inline(always)]
 fn fold(row: &[f32], start: f32, of: impl Fn(f32, f32) -> f32) -> f32 {
     let mut lanes = [start; LANES];
@@ -155,13 +155,13 @@ fn fold(row: &[f32], start: f32, of: impl Fn(f32, f32) -> f32) -> f32 {
     lanes.into_iter().fold(start, of)
 }
 
-/// The largest of a row.
+/// The largest element of a row.
 #[inline(always)]
 pub(super) fn largest(row: &[f32]) -> f32 {
     fold(row, f32::NEG_INFINITY, |a, b| if b > a { b } else { a })
 }
 
-/// The exponentials of a row less its largest number, in its place, and their sum.
+/// Replaces a row by the exponentials of its elements minus `largest`; returns their sum.
 #[inline(always)]
 pub(super) fn exps(row: &mut [f32], largest: f32) -> f32 {
     for x in row.iter_mut() {
@@ -194,8 +194,8 @@ pub(super) fn dot3(first: &[f32], second: &[f32], third: &[f32]) -> f32 {
     let parts = [first, second, third].map(|row| row.chunks_exact(LANES));
     let [left, middle, right] = parts.each_ref().map(ChunksExact::remainder);
     let mut add = |left: &[f32], middle: &[f32], right: &[f32]| {
-        let numbers = left.iter().zip(middle).zip(right);
-        for (lane, ((left, middle), right)) in lanes.iter_mut().zip(numbers) {
+        let elements = left.iter().zip(middle).zip(right);
+        for (lane, ((left, middle), right)) in lanes.iter_mut().zip(elements) {
             *lane += left * middle * right;
         }
     };
@@ -207,8 +207,8 @@ pub(super) fn dot3(first: &[f32], second: &[f32], third: &[f32]) -> f32 {
     lanes.into_iter().sum()
 }
 
-/// Row `index` of `width` numbers.
+/// Row `index` of rows of `width` elements.
 #[inline(always)]
-pub(super) fn row_of<T>(numbers: &[T], index: usize, width: usize) -> &[T] {
-    &numbers[index * width..(index + 1) * width]
+pub(super) fn row_of<T>(elements: &[T], index: usize, width: usize) -> &[T] {
+    &elements[index * width..(index + 1) * width]
 }

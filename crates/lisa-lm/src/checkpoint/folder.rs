@@ -1,0 +1,96 @@
+//! [`Checkpoint`]: an opened folder.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::shards;
+use crate::error::{Error, ErrorKind};
+use crate::files::{CONFIG_BYTES, read_text};
+use crate::model::config::ModelConfig;
+
+/// A checkpoint in the Hugging Face format: a folder with `config.json` and safetensors.
+///
+/// # Example
+///
+/// ```
+/// use burn::tensor::{DType, Device, FloatDType};
+/// use lisa_lm::checkpoint::{SaveOptions, save};
+/// use lisa_lm::{Checkpoint, ModelConfig, model::config::LlamaConfig};
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// let device = Device::default();
+/// let model = ModelConfig::Llama(LlamaConfig::new(64, 16, 2, 2)).init(&device)?;
+/// save(&model, &folder, &SaveOptions::default())?;
+///
+/// let checkpoint = Checkpoint::open(&folder)?;
+/// assert_eq!(checkpoint.dir(), folder.path());
+/// let loaded = checkpoint.load(&device, None)?;
+/// assert_eq!(loaded.num_parameters(), model.num_parameters());
+/// // In half precision, with a report of the bytes read.
+/// let report = |done: u64, total: u64| assert!(done <= total);
+/// let half = checkpoint.load_with(&device, Some(FloatDType::BF16), report)?;
+/// assert_eq!((half.dtype(), half.device()), (DType::BF16, device));
+/// # Ok::<(), lisa_lm::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    dir: PathBuf,
+    config: ModelConfig,
+    config_text: String,
+}
+
+impl Checkpoint {
+    /// Opens a folder: reads `config.json` and finds the files of the weights, without reading them.
+    ///
+    /// Nothing outside the folder is read or written: an index may name files of the folder only, and
+    /// symbolic links must stay within it (those of the Hub's cache may lead to its blobs). Reads at most
+    /// 16 MiB of `config.json` and 64 MiB of an index.
+    ///
+    /// # Errors
+    ///
+    /// A missing folder; a missing or unsupported `config.json`; missing safetensors; an invalid index, or
+    /// one that names files that are missing or outside the folder; a file that is a pipe, a device or a
+    /// link out of the folder.
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self, Error> {
+        let dir = dir.as_ref().to_path_buf();
+        let path = dir.join("config.json");
+        let text = read_text(&dir, "config.json", CONFIG_BYTES);
+        let text = text.and_then(|text| {
+            let missing = || io::Error::new(io::ErrorKind::NotFound, "it is not there");
+            text.ok_or_else(missing)
+        });
+        let text = text.map_err(|e| {
+            let message = format!("{} cannot be read ({e})", path.display());
+            Error::new(ErrorKind::Checkpoint, message)
+                .with_help(
+                    "give a folder in the Hugging Face format, with config.json, safetensors \
+                     and a tokenizer",
+                )
+                .with_source(e)
+        })?;
+        let config = ModelConfig::from_json(&text).map_err(|e| e.with_place(&path, None))?;
+        shards::find(&dir)?;
+        Ok(Self {
+            dir,
+            config,
+            config_text: text,
+        })
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The model's configuration.
+    #[must_use]
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The text of `config.json`.
+    pub(super) fn config_text(&self) -> &str {
+        &self.config_text
+    }
+}

@@ -1,0 +1,71 @@
+//! [`Layout`]: the changes of a tensor between a checkpoint and a model.
+
+use burn::store::burn_pack::Tensor as PackTensor;
+use burn::store::{BurnToPyTorchAdapter, FloatCastAdapter, ModuleAdapter, ModuleContext};
+use burn::tensor::{DType, FloatDType};
+
+use super::names::Names;
+use super::progress::Progress;
+
+/// Reports progress, casts and transposes tensors, and names them as the checkpoint does when saving.
+#[derive(Clone, Debug)]
+pub(super) struct Layout {
+    names: Names,
+    saves: bool,
+    cast: Option<FloatCastAdapter>,
+    progress: Option<Progress>,
+}
+
+impl Layout {
+    /// For tensors that go from a checkpoint to a model, cast to this dtype.
+    pub(super) fn loading(names: Names, dtype: Option<FloatDType>) -> Self {
+        Self {
+            names,
+            saves: false,
+            cast: dtype.map(|dtype| FloatCastAdapter::to(DType::from(dtype))),
+            progress: None,
+        }
+    }
+
+    /// For tensors that go from a model to a checkpoint.
+    pub(super) fn saving(names: Names) -> Self {
+        Self {
+            names,
+            saves: true,
+            cast: None,
+            progress: None,
+        }
+    }
+
+    pub(super) fn with_progress(self, progress: Progress) -> Self {
+        Self {
+            progress: Some(progress),
+            ..self
+        }
+    }
+}
+
+impl ModuleAdapter for Layout {
+    fn adapt(&self, mut tensor: PackTensor, context: ModuleContext<'_>) -> PackTensor {
+        let is_transposed = self.names.is_transposed(&tensor.name);
+        if let Some(progress) = &self.progress {
+            tensor = progress.counted(tensor);
+        }
+        if let Some(cast) = &self.cast {
+            tensor = cast.adapt(tensor, context);
+        }
+        if is_transposed {
+            // Burn's adapter transposes, in both directions, the weight of what it takes for a linear layer.
+            let linear = ["Struct:Linear".to_owned()];
+            tensor = BurnToPyTorchAdapter.adapt(tensor, ModuleContext::new(&linear));
+        }
+        if self.saves {
+            tensor.name = self.names.stored(&tensor.name);
+        }
+        tensor
+    }
+
+    fn clone_box(&self) -> Box<dyn ModuleAdapter> {
+        Box::new(self.clone())
+    }
+}

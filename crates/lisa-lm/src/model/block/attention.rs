@@ -1,0 +1,131 @@
+//! [`Attention`]: projections, positions, masks and the cache around attention.
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+
+use super::norm::{Norm, normed};
+use super::projection::Projection;
+use crate::model::cache::LayerCache;
+use crate::model::context::Context;
+use crate::model::ops;
+use crate::model::spec::{AttentionSpec, InitSpec};
+
+/// The attention of a layer. Queries, keys and values come from three projections, or from one.
+///
+/// Several query heads may share a head of keys and values.
+#[derive(Module, Debug)]
+pub struct Attention {
+    /// Queries: `[hidden, heads * head_dim]`.
+    pub q_proj: Option<Projection>,
+    /// Keys: `[hidden, key heads * head_dim]`.
+    pub k_proj: Option<Projection>,
+    /// Values: `[hidden, key heads * head_dim]`.
+    pub v_proj: Option<Projection>,
+    /// Queries, keys and values, concatenated (GPT-2's `c_attn`).
+    pub qkv_proj: Option<Projection>,
+    /// The output: `[heads * head_dim, hidden]`.
+    pub o_proj: Projection,
+    /// The norm of each head of the queries (Qwen3).
+    pub q_norm: Option<Norm>,
+    /// The norm of each head of the keys (Qwen3).
+    pub k_norm: Option<Norm>,
+    #[module(skip)]
+    spec: AttentionSpec,
+    slides: bool,
+}
+
+impl Attention {
+    pub(crate) fn new(
+        spec: AttentionSpec,
+        hidden: usize,
+        slides: bool,
+        init: InitSpec,
+        device: &Device,
+    ) -> Self {
+        let (q, kv) = spec.widths();
+        let input = |width, wanted: bool| {
+            let new = || Projection::new([hidden, width], spec.qkv_bias, init.deviation, device);
+            wanted.then(new)
+        };
+        let norm = || {
+            spec.qk_norm
+                .map(|norm| Norm::new(norm, spec.head_dim, device))
+        };
+        Self {
+            q_proj: input(q, !spec.fused_qkv),
+            k_proj: input(kv, !spec.fused_qkv),
+            v_proj: input(kv, !spec.fused_qkv),
+            qkv_proj: input(q + 2 * kv, spec.fused_qkv),
+            o_proj: Projection::new([q, hidden], spec.output_bias, init.residual, device),
+            q_norm: norm(),
+            k_norm: norm(),
+            spec,
+            slides,
+        }
+    }
+
+    /// `[batch, seq, hidden]` to the same shape. Appends keys and values to the cache.
+    pub(crate) fn forward(
+        &self,
+        x: Tensor<3>,
+        context: &Context,
+        cache: Option<&mut LayerCache>,
+    ) -> Tensor<3> {
+        let [q, k, v] = self.heads(x, context);
+        let (k, v) = match cache {
+            Some(cache) => cache.append(k, v),
+            None => (k, v),
+        };
+        let mask = if self.slides {
+            &context.sliding
+        } else {
+            &context.full
+        };
+        self.o_proj
+            .forward(concatenated(ops::attend(q, k, v, mask.as_ref())))
+    }
+
+    /// Queries, keys and values, each `[batch, heads, seq, head_dim]`, with norms and positions.
+    fn heads(&self, x: Tensor<3>, context: &Context) -> [Tensor<4>; 3] {
+        let (heads, kv_heads, dim) = (self.spec.heads, self.spec.kv_heads, self.spec.head_dim);
+        let x = match &self.qkv_proj {
+            Some(projection) => projection.forward(x),
+            None => x,
+        };
+        let project = |own: &Option<Projection>, first: usize, count: usize| {
+            let x = match own {
+                Some(projection) => projection.forward(x.clone()),
+                None => x.clone().narrow(2, first * dim, count * dim),
+            };
+            let [batch, seq, _] = x.dims();
+            x.reshape([batch, seq, count, dim]).swap_dims(1, 2)
+        };
+        let positioned = |norm: &Option<Norm>, x: Tensor<4>| {
+            let x = normed(norm.as_ref(), x);
+            match &context.rope {
+                Some(rope) => rope.rotate(x),
+                None => x,
+            }
+        };
+        let q = positioned(&self.q_norm, project(&self.q_proj, 0, heads));
+        let k = positioned(&self.k_norm, project(&self.k_proj, heads, kv_heads));
+        let v = project(&self.v_proj, heads + kv_heads, kv_heads);
+        [q, k, v]
+    }
+
+    pub(crate) fn projections_mut(&mut self) -> impl Iterator<Item = &mut Projection> {
+        let inputs = [
+            &mut self.q_proj,
+            &mut self.k_proj,
+            &mut self.v_proj,
+            &mut self.qkv_proj,
+        ];
+        inputs.into_iter().flatten().chain([&mut self.o_proj])
+    }
+}
+
+/// `[batch, heads, seq, head_dim]` to `[batch, seq, heads * head_dim]`.
+fn concatenated(x: Tensor<4>) -> Tensor<3> {
+    let [batch, heads, seq, dim] = x.dims();
+    x.swap_dims(1, 2).reshape([batch, seq, heads * dim])
+}

@@ -1,0 +1,26 @@
+//! [`ModelConfig`]: what a `config.json` says about a model, with types.
+//!
+//! Reads the files of transformers 4 and 5 and writes those of transformers 5. Options that the
+//! models do not implement are errors here, each with its name, so that every model that was built
+//! computes what transformers computes. Dropout is the exception: its keys are ignored, and training
+//! runs without it.
+
+mod common;
+mod family;
+mod gpt2;
+mod keys;
+mod limits;
+mod llama;
+mod read;
+mod rope;
+mod write;
+
+pub use common::CommonConfig;
+pub use family::ModelConfig;
+pub use gpt2::Gpt2Config;
+pub use llama::{LlamaConfig, LlamaKind};
+pub use rope::{RopeConfig, RopeScaling};
+pub(crate) use write::with_dtype;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,23 @@
+//! [`Context`]: what every layer needs of a batch, computed once.
+
+use burn::tensor::{Bool, Int, Tensor};
+
+use crate::model::rope::RopeTables;
+
+/// The masks and positions of a batch. [`CausalLm::context`](crate::CausalLm::context) computes them
+/// for a model and its device. Use a context with that model only; the model without autodiff needs
+/// its own.
+///
+/// The masks take `batch * groups * seq * seq` bytes with padding or packing, and `groups * seq * seq`
+/// without, where `groups` is the number of query heads for each key head.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// The mask of layers without a sliding window; `None` if every token attends to every other.
+    pub(crate) full: Option<Tensor<4, Bool>>,
+    /// The mask of layers with one.
+    pub(crate) sliding: Option<Tensor<4, Bool>>,
+    /// The rotary positions, if the model has them.
+    pub(crate) rope: Option<RopeTables>,
+    /// The positions, `[batch or 1, seq]`, if the model has embeddings for them.
+    pub(crate) positions: Option<Tensor<2, Int>>,
+}

@@ -1,0 +1,104 @@
+//! [`Decoder`]: embeddings, a stack of layers and a final norm, built from a description.
+
+use burn::module::Module;
+use burn::nn::{Embedding, EmbeddingConfig, Initializer};
+use burn::tensor::{Device, Int, Tensor};
+
+use crate::model::block::{Block, Norm};
+use crate::model::context::Context;
+use crate::model::input::Input;
+use crate::model::mask::MaskShape;
+use crate::model::ops;
+use crate::model::rope::RopeTables;
+use crate::model::spec::DecoderSpec;
+
+/// A decoder without its head.
+#[derive(Module, Debug)]
+pub struct Decoder {
+    /// `[vocab, hidden]`.
+    pub embed_tokens: Embedding,
+    /// `[positions, hidden]`, if positions are learned (GPT-2's `wpe`).
+    pub embed_positions: Option<Embedding>,
+    /// The stack.
+    pub layers: Vec<Block>,
+    /// The norm after the stack.
+    pub norm: Norm,
+    #[module(skip)]
+    spec: DecoderSpec,
+}
+
+impl Decoder {
+    /// With lazily initialized parameters.
+    pub(crate) fn new(spec: DecoderSpec, device: &Device) -> Self {
+        let (hidden, init) = (spec.hidden_size, spec.init);
+        let normal = Initializer::Normal {
+            mean: 0.0,
+            std: init.deviation,
+        };
+        let embedding = |count| {
+            EmbeddingConfig::new(count, hidden)
+                .with_initializer(normal.clone())
+                .init(device)
+        };
+        let layers = spec.sliding_layers.iter();
+        Self {
+            embed_tokens: embedding(spec.vocab_size),
+            embed_positions: spec.learned_positions.map(embedding),
+            layers: layers
+                .map(|slides| Block::new(&spec.block, hidden, *slides, init, device))
+                .collect(),
+            norm: Norm::new(spec.block.norm, hidden, device),
+            spec,
+        }
+    }
+
+    pub(crate) fn spec(&self) -> &DecoderSpec {
+        &self.spec
+    }
+
+    /// The masks and positions of a batch, after `past` tokens that a cache holds.
+    pub(crate) fn context(&self, input: &Input, past: usize) -> Context {
+        let spec = &self.spec;
+        let weight = self.embed_tokens.weight.val();
+        let (device, dtype) = (weight.device(), weight.dtype());
+        let seq = input.tokens.dims()[1];
+        let rope = spec.rope.as_ref().map(|rope| {
+            let (width, options) = (spec.block.attention.head_dim, (&device, dtype));
+            match &input.positions {
+                Some(positions) => RopeTables::at(rope, width, positions.clone(), options),
+                None => RopeTables::range(rope, width, past, seq, options),
+            }
+        });
+        let positions = spec.learned_positions.map(|_| {
+            input.positions.clone().unwrap_or_else(|| {
+                let (first, end) = (past as i64, (past + seq) as i64);
+                Tensor::<1, Int>::arange(first..end, &device).reshape([1, seq])
+            })
+        });
+        let groups = spec.block.attention.groups();
+        let mask = |slides: bool, window| {
+            let shape = MaskShape { past, groups };
+            let is_used = spec.sliding_layers.contains(&slides);
+            is_used
+                .then(|| shape.mask(input, window, &device))
+                .flatten()
+        };
+        Context {
+            full: mask(false, None),
+            sliding: mask(true, spec.sliding_window),
+            rope,
+            positions,
+        }
+    }
+
+    /// The hidden state before the first layer: `[batch, seq, hidden]`.
+    pub(crate) fn embed(&self, input: &Input, context: &Context) -> Tensor<3> {
+        let tokens = ops::embed(self.embed_tokens.weight.val(), input.tokens.clone());
+        match (&self.embed_positions, &context.positions) {
+            (Some(embedding), Some(positions)) => {
+                tokens + ops::embed(embedding.weight.val(), positions.clone())
+            }
+            _ => tokens,
+        }
+    }
+}

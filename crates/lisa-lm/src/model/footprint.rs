@@ -1,0 +1,99 @@
+//! What the activations of a [`CausalLm`] take, for LISA's memory estimates.
+//!
+//! The counts are of the tensors that the operations keep on Burn's tape; `bench` prints them next to
+//! measured ones.
+
+use burn::tensor::{DType, FloatDType};
+use lisa::memory::{Activations, Footprint};
+
+use crate::model::causal_lm::CausalLm;
+use crate::model::ops::{self, FUSED, WRITTEN_OUT};
+use crate::model::spec::{DecoderSpec, NormKind};
+
+/// Elements for each token.
+struct PerToken {
+    /// What a frozen layer keeps.
+    frozen: usize,
+    /// What a trainable layer keeps in addition.
+    trainable: usize,
+    /// What of this is kept for the weights of norms alone.
+    norms: usize,
+    /// The most during the backward pass of attention, and of the feed-forward network up to its last
+    /// projection.
+    attention: usize,
+    feed_forward: usize,
+}
+
+fn per_token(spec: &DecoderSpec, fused: bool) -> PerToken {
+    let hidden = spec.hidden_size;
+    let (q, kv) = spec.block.attention.widths();
+    let inner = spec.block.feed_forward.width;
+    // For each of the two norms: kept while frozen, in addition while trainable, and during its backward
+    // pass. A fused norm keeps its input whether it is trainable or not.
+    let (norm, norm_weight, norm_backward) = match spec.block.norm.kind {
+        NormKind::Rms if fused => (hidden, 0, 0),
+        NormKind::Rms => (hidden, hidden, hidden),
+        NormKind::Layer => (5 * hidden, hidden, 3 * hidden),
+    };
+    // Rotary positions: kept, and during the backward pass.
+    let (rope, rope_backward) = match &spec.rope {
+        Some(_) if fused => (0, q),
+        Some(_) => (q, q),
+        None => (0, 0),
+    };
+    // Activation and gate: kept, and during the backward pass.
+    let (activation, activation_backward) = match spec.block.feed_forward.gated {
+        true if fused => (2 * inner, 3 * inner),
+        true => (4 * inner, 5 * inner),
+        false => (6 * inner, 7 * inner),
+    };
+    PerToken {
+        frozen: 2 * norm + q + 2 * kv + rope + activation,
+        trainable: 2 * norm_weight + 2 * hidden + q + inner,
+        norms: 2 * norm_weight,
+        attention: norm_backward + 2 * hidden + 2 * q + rope_backward + 2 * kv,
+        feed_forward: norm_backward + 2 * hidden + activation_backward,
+    }
+}
+
+impl Footprint for CausalLm {
+    fn activations(&self, batch: usize, sequence: usize, dtype: FloatDType) -> Activations {
+        let spec = self.model.spec();
+        let device = self.model.embed_tokens.weight.lazy_device();
+        let fused = ops::are_fused(&device, dtype.into());
+        let size = DType::from(dtype).size();
+        let bytes = |elements: usize| (batch * sequence * elements * size) as u64;
+        let tokens = per_token(spec, fused);
+
+        let (extent, per_score) = if fused {
+            (FUSED, 4)
+        } else {
+            // Exponentials in f32, a copy in half precision, and the mask.
+            let cast = if size < 4 { size } else { 0 };
+            (WRITTEN_OUT, 4 + 1 + cast)
+        };
+        let heads = spec.block.attention.heads;
+        let scores = (batch * heads * extent.scores(sequence) * per_score) as u64;
+
+        // The gradients of weights between two cuts of the tape: all of attention, and all of the
+        // feed-forward network but the last projection.
+        let (q, kv) = spec.block.attention.widths();
+        let (hidden, feed) = (spec.hidden_size, &spec.block.feed_forward);
+        let attention = 2 * hidden * (q + kv) * size;
+        let inward = if feed.gated { 2 } else { 1 };
+        let feed_forward = inward * hidden * feed.width * size;
+        let attention = bytes(tokens.attention) + scores + attention as u64;
+        let feed_forward = bytes(tokens.feed_forward) + feed_forward as u64;
+
+        Activations {
+            sublayer: attention.max(feed_forward),
+            frozen_layer: bytes(tokens.frozen) + scores,
+            active_layer: bytes(tokens.frozen + tokens.trainable) + scores,
+            norms: bytes(tokens.norms),
+            hidden: bytes(hidden),
+            logits: bytes(spec.vocab_size),
+            tied_head: spec.tied_head,
+            custom_head: true,
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! [`CausalLm`] layer by layer, for LISA's recomputation of activations.
+
+use burn::module::{Module, ModuleVisitor, ParamId};
+use burn::tensor::Tensor;
+use lisa::recompute::{Cuts, HeadPass, LayeredModel};
+
+use crate::model::causal_lm::CausalLm;
+use crate::model::context::Context;
+use crate::model::head::{Head, head_pass};
+use crate::model::input::{BatchTensors, Input};
+
+/// The loss is [`CausalLm::next_token_loss`]. A layer has two sublayers, attention and feed-forward.
+impl LayeredModel for CausalLm {
+    type Batch = BatchTensors;
+    type Context = Context;
+
+    fn context(&self, batch: &BatchTensors) -> Context {
+        Self::context(self, &Input::from(batch.clone()))
+    }
+
+    fn num_layers(&self) -> usize {
+        Self::num_layers(self)
+    }
+
+    fn embed(&self, batch: &BatchTensors, context: &Context) -> Tensor<3> {
+        Self::embed(self, &Input::from(batch.clone()), context)
+    }
+
+    fn layer(&self, index: usize, h: Tensor<3>, context: &Context) -> Tensor<3> {
+        Self::layer(self, index, h, context)
+    }
+
+    fn sublayers(&self) -> usize {
+        2
+    }
+
+    fn sublayer(
+        &self,
+        index: usize,
+        sublayer: usize,
+        h: Tensor<3>,
+        context: &Context,
+        cuts: &mut Cuts,
+    ) -> Tensor<3> {
+        let block = &self.model.layers[index];
+        match sublayer {
+            0 => block.attend(h, context, None),
+            _ => block.feed(h, cuts),
+        }
+    }
+
+    fn visit_layer<V: ModuleVisitor>(&self, index: usize, visitor: &mut V) {
+        self.model.layers[index].visit(visitor);
+    }
+
+    fn head_loss(&self, h: Tensor<3>, batch: &BatchTensors, _: &Context) -> Tensor<1> {
+        self.next_token_loss_of(h, batch.targets.clone())
+    }
+
+    fn head_pass(&self, h: Tensor<3>, batch: &BatchTensors, _: &Context) -> HeadPass {
+        let normed = self.model.norm.forward(h);
+        head_pass(normed, &self.logits(), batch.targets.clone())
+    }
+
+    fn tied(&self) -> Vec<ParamId> {
+        match self.logits() {
+            Head::Own(_) => Vec::new(),
+            Head::Tied(embedding) => vec![embedding.weight.id],
+        }
+    }
+}

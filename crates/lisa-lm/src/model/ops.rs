@@ -1,0 +1,135 @@
+//! The operations of the models, each fused where possible, else written in Burn's operations.
+//!
+//! A fused operation is one kernel forward and one backward (`ops/fused.rs`); it exists for f32 on
+//! flex, with the feature `flex`. Both forms compute the same values up to rounding. The rest of the
+//! model calls the functions here and does not know which form runs.
+
+#[cfg(not(feature = "flex"))]
+use burn::tensor::Device;
+use burn::tensor::activation::{gelu, gelu_approximate, silu};
+use burn::tensor::module;
+use burn::tensor::{DType, FloatDType, Int, Tensor};
+
+/// Returns the result of a fused operation from the function, if there is one for these tensors.
+macro_rules! fused {
+    ($operation:ident($($argument:expr),*)) => {
+        #[cfg(feature = "flex")]
+        {
+            if let Some(result) = crate::model::ops::fused::$operation($($argument),*) {
+                return result;
+            }
+        }
+    };
+}
+
+mod attention;
+mod cross_entropy;
+mod extent;
+#[cfg(feature = "flex")]
+mod fused;
+
+pub(crate) use attention::attend;
+pub(crate) use cross_entropy::{cross_entropy, loss_and_gradient};
+pub(crate) use extent::{FUSED, WRITTEN_OUT};
+#[cfg(feature = "flex")]
+pub(crate) use fused::takes as are_fused;
+
+/// Whether operations on tensors of this device and dtype are fused.
+#[cfg(not(feature = "flex"))]
+pub(crate) fn are_fused(_: &Device, _: DType) -> bool {
+    false
+}
+
+/// `x weight + bias`: `[batch, seq, from]` times `[from, to]`.
+pub(crate) fn linear(x: Tensor<3>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<3> {
+    match bias {
+        None => product(x, weight),
+        Some(bias) if are_fused(&x.device(), x.dtype()) => product(x, weight) + bias.unsqueeze(),
+        bias => module::linear(x, weight, bias),
+    }
+}
+
+fn product(x: Tensor<3>, weight: Tensor<2>) -> Tensor<3> {
+    fused!(product(&x, &weight));
+    module::linear(x, weight, None)
+}
+
+/// Rows of an embedding, `[vocab, width]`, for tokens, `[batch, seq]`: `[batch, seq, width]`.
+///
+/// # Panics
+///
+/// Panics if a token has no row.
+pub(crate) fn embed(weight: Tensor<2>, tokens: Tensor<2, Int>) -> Tensor<3> {
+    fused!(embed(&weight, &tokens));
+    module::embedding(weight, tokens)
+}
+
+/// `x / sqrt(mean(x^2) + epsilon) * gamma` along the last dimension, with the mean in f32.
+pub(crate) fn rms_norm<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, epsilon: f64) -> Tensor<D> {
+    fused!(rms_norm(&x, &gamma, epsilon));
+    let dtype = x.dtype();
+    let square = x.clone().cast(DType::F32).square().mean_dim(D - 1);
+    // Multiplying by the reciprocal takes half the backward operations of a division.
+    let scale = (square + epsilon).sqrt().recip().cast(dtype);
+    (x * scale) * gamma.unsqueeze()
+}
+
+/// `(x - mean(x)) / sqrt(variance(x) + epsilon) * gamma + beta` along the last dimension.
+pub(crate) fn layer_norm<const D: usize>(
+    x: Tensor<D>,
+    gamma: Tensor<1>,
+    beta: Option<Tensor<1>>,
+    epsilon: f64,
+) -> Tensor<D> {
+    let dtype = x.dtype();
+    if dtype != DType::F16 {
+        return module::layer_norm(x, gamma, beta, epsilon);
+    }
+    // The sum of squares overflows f16.
+    let wide = FloatDType::F32;
+    let beta = beta.map(|beta| beta.cast(wide));
+    module::layer_norm(x.cast(wide), gamma.cast(wide), beta, epsilon).cast(dtype)
+}
+
+/// Rotates heads, `[batch, heads, seq, head_dim]`, by tables of `[batch or 1, 1, seq, head_dim]`: the
+/// cosines, and the sines with the sign of the first half changed. `swap` is the matrix that
+/// exchanges the halves of a head, `[1, 1, head_dim, head_dim]`.
+pub(crate) fn rotate(
+    heads: Tensor<4>,
+    cos: &Tensor<4>,
+    sin: &Tensor<4>,
+    swap: &Tensor<4>,
+) -> Tensor<4> {
+    fused!(rotate(&heads, cos, sin));
+    let swapped = heads.clone().matmul(swap.clone());
+    heads * cos.clone() + swapped * sin.clone()
+}
+
+/// An activation function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Activation {
+    /// `x sigmoid(x)`.
+    Silu,
+    /// The exact GELU.
+    Gelu,
+    /// The tanh approximation of GELU.
+    GeluTanh,
+}
+
+impl Activation {
+    pub(crate) fn apply(self, x: Tensor<3>) -> Tensor<3> {
+        match self {
+            Self::Silu => silu(x),
+            Self::Gelu => gelu(x),
+            Self::GeluTanh => gelu_approximate(x),
+        }
+    }
+
+    /// The activation of `gate`, times `up`.
+    pub(crate) fn gated(self, gate: Tensor<3>, up: Tensor<3>) -> Tensor<3> {
+        if self == Self::Silu {
+            fused!(swiglu(&gate, &up));
+        }
+        self.apply(gate) * up
+    }
+}

@@ -1,0 +1,146 @@
+//! [`attend`]: attention of groups of query heads that share a key head.
+//!
+//! The query heads of a key head are concatenated along the sequence, `[batch, key heads, groups *
+//! seq, head_dim]`, so that keys and values are not copied for each query head. There are three forms:
+//! fused; in Burn's operations with the softmax in f32; and Burn's own attention, which may be a fused
+//! kernel of the backend, where there is neither a mask nor a tape. (Burn 0.22.1 inverts the mask on
+//! LibTorch, so masked attention does not use it.)
+
+use burn::tensor::module::attention;
+use burn::tensor::ops::AttentionModuleOptions;
+use burn::tensor::{Bool, DType, Tensor};
+
+use super::extent::{MASKED, WRITTEN_OUT};
+
+/// `softmax(q k^T / sqrt(head_dim)) v`.
+///
+/// `q` is `[batch, heads, seq, head_dim]`; `k` and `v` are `[batch, key heads, keys, head_dim]`; the
+/// mask is `[batch or 1, 1, groups * seq, keys]`, true where a query must not attend to a key. Without
+/// a mask every query attends to every key. The last query stands at the last key. Returns `[batch,
+/// heads, seq, head_dim]`.
+pub(crate) fn attend(
+    q: Tensor<4>,
+    k: Tensor<4>,
+    v: Tensor<4>,
+    mask: Option<&Tensor<4, Bool>>,
+) -> Tensor<4> {
+    fused!(attention(&q, &k, &v, mask));
+    let [batch, heads, seq, dim] = q.dims();
+    let kv_heads = k.dims()[1];
+    let groups = heads / kv_heads;
+    if mask.is_some() || q.device().is_autodiff() {
+        let shape = [batch, kv_heads, groups, seq, dim];
+        return attend_in_blocks(q.reshape(shape), &k, &v, mask).reshape([batch, heads, seq, dim]);
+    }
+    let q = q.reshape([batch, kv_heads, groups * seq, dim]);
+    let weighted = attention(q, k, v, None, None, AttentionModuleOptions::default());
+    weighted.reshape([batch, heads, seq, dim])
+}
+
+/// [`attend`] in Burn's operations, for `q` of `[batch, key heads, groups, seq, head_dim]`.
+///
+/// Keeps for the backward pass one tensor of the size of the scores, the exponentials. Of the scores,
+/// only those of keys up to the last query of a block are computed.
+fn attend_in_blocks(
+    q: Tensor<5>,
+    k: &Tensor<4>,
+    v: &Tensor<4>,
+    mask: Option<&Tensor<4, Bool>>,
+) -> Tensor<5> {
+    let [batch, kv_heads, groups, seq, dim] = q.dims();
+    let keys = k.dims()[2];
+    let dtype = q.dtype();
+    let q = q.mul_scalar((dim as f64).powf(-0.5));
+    let is_whole = WRITTEN_OUT.block(seq) >= seq;
+    // A slice of everything would add its own operations to the tape.
+    let up_to = |x: &Tensor<4>, seen: usize| {
+        if seen == keys {
+            x.clone()
+        } else {
+            x.clone().slice_dim(2, 0..seen)
+        }
+    };
+    let mut blocks = Vec::new();
+    for (first, end) in WRITTEN_OUT.ranges(seq) {
+        let seen = keys - seq + end;
+        let rows = groups * (end - first);
+        let shape = [batch, kv_heads, rows, dim];
+        let q = if is_whole {
+            q.clone().reshape(shape)
+        } else {
+            q.clone().slice_dim(3, first..end).reshape(shape)
+        };
+        let (k, v) = (up_to(k, seen), up_to(v, seen));
+        let scores = q.matmul(k.transpose()).cast(DType::F32);
+        let scores = match mask {
+            Some(mask) => {
+                let [rows_of, one, _, _] = mask.dims();
+                let mask: Tensor<5, Bool> = mask.clone().reshape([rows_of, one, groups, seq, keys]);
+                let mask = mask.slice_dim(3, first..end).slice_dim(4, 0..seen);
+                let mask: Tensor<4, Bool> = mask.reshape([rows_of, one, rows, seen]);
+                scores.mask_fill(mask.expand([batch, kv_heads, rows, seen]), MASKED)
+            }
+            None => scores,
+        };
+        // Burn's exponential would keep its result a second time. Here it runs on detached scores, and
+        // its gradient comes from a term of value 0 below.
+        let values = scores.clone().detach();
+        let exps = (values.clone() - values.clone().max_dim(3)).exp();
+        // Normalized after the product with the values, so that no normalized weights are kept.
+        let mut sums = exps.clone().sum_dim(3);
+        let mut weighted = exps.clone().cast(dtype).matmul(v.clone());
+        if scores.is_tracked() {
+            let zero = (scores - values) * exps;
+            sums = sums + zero.clone().sum_dim(3);
+            weighted = weighted + zero.cast(dtype).matmul(v.detach());
+        }
+        let weighted = weighted.cast(DType::F32) / sums;
+        let weighted = weighted.cast(dtype);
+        blocks.push(weighted.reshape([batch, kv_heads, groups, end - first, dim]));
+    }
+    if blocks.len() == 1 {
+        return blocks.remove(0);
+    }
+    Tensor::cat(blocks, 3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::{Device, Distribution, Int};
+
+    use crate::model::input::Input;
+    use crate::model::mask::MaskShape;
+
+    #[test]
+    fn written_out_and_fused_attention_agree() {
+        let plain = Device::default();
+        plain.seed(1);
+        // One block; several; several of which the last is short.
+        for seq in [5, 384, 391] {
+            agree(seq, &plain);
+        }
+    }
+
+    fn agree(seq: usize, plain: &Device) {
+        let random = |heads| Tensor::<4>::random([2, heads, seq, 8], Distribution::Default, plain);
+        let (q, k, v) = (random(4), random(2), random(2));
+        let starts = |at: usize| (0..seq).map(move |i| i64::from(i >= at) + i64::from(i > 70));
+        let segments: Vec<i64> = starts(3).chain(starts(2)).collect();
+        let segments = Tensor::<1, Int>::from_data(segments.as_slice(), plain).reshape([2, seq]);
+        let mut input = Input::new(segments.clone());
+        input.segments = Some(segments);
+        let shape = MaskShape { past: 0, groups: 2 };
+        let run = |device: &Device| {
+            let on = |x: &Tensor<4>| Tensor::<4>::from_data(x.to_data(), device);
+            let mask = shape.mask(&input, Some(90), plain);
+            attend(on(&q), on(&k), on(&v), mask.as_ref()).into_data()
+        };
+        // With Burn's gradient checkpointing, operations are not fused, whatever the features are.
+        let written_out = plain.clone().autodiff().gradient_checkpointing();
+        let (fused, steps) = (run(plain), run(&written_out));
+        for (a, b) in fused.iter::<f32>().zip(steps.iter::<f32>()) {
+            assert!((a - b).abs() < 1e-6, "{a} {b}");
+        }
+    }
+}

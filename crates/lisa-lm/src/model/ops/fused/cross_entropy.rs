@@ -1,0 +1,131 @@
+//! Cross entropy, forward and backward.
+
+// See `rows.rs`.
+#![allow(clippy::inline_always)]
+
+use burn::backend::Flex;
+use burn::tensor::{Int, Shape, Tensor};
+use burn_autodiff::checkpoint::base::Checkpointer;
+use burn_autodiff::grads::Gradients;
+use burn_autodiff::ops::{Backward, Ops};
+use burn_flex::FlexTensor;
+
+use super::rows::{Out, Rows, exps, largest, run};
+use super::tape::{Operand, on_tape, owned, tensor_of, values};
+
+/// The cross entropy of rows of logits; writes the gradient of the mean over the logits.
+struct CrossEntropy<'a> {
+    /// The index of the target; `None` if the row is ignored.
+    targets: &'a [Option<usize>],
+    /// The weight of a row in the mean.
+    share: f32,
+}
+
+impl Rows for CrossEntropy<'_> {
+    #[inline(always)]
+    fn row(&self, index: usize, logits: &mut [f32], loss: &mut [f32]) {
+        let Some(target) = self.targets[index] else {
+            logits.fill(0.0);
+            loss.fill(0.0);
+            return;
+        };
+        let largest = largest(logits);
+        let target_logit = logits[target] - largest;
+        let sum = exps(logits, largest);
+        loss.fill((sum.ln() - target_logit) * self.share);
+        let factor = self.share / sum;
+        for logit in logits.iter_mut() {
+            *logit *= factor;
+        }
+        logits[target] -= self.share;
+    }
+}
+
+/// The mean cross entropy of logits, `[rows, vocab]`, over the rows whose target is not negative. Keeps the
+/// gradient of the logits, in their memory. Returns the logits as the error if they are not fused.
+#[allow(clippy::result_large_err)] // The error is the input.
+pub(crate) fn cross_entropy(
+    logits: Tensor<2>,
+    targets: &Tensor<1, Int>,
+) -> Result<Tensor<1>, Tensor<2>> {
+    match Operand::of(&logits) {
+        None => Err(logits),
+        Some(place) => {
+            // So that their memory is not shared.
+            drop(logits);
+            Ok(match place {
+                Operand::Plain(logits) => {
+                    Tensor::from_primitive::<Flex>(entropy(logits, targets).0)
+                }
+                Operand::Taped(logits) => {
+                    on_tape(CrossEntropyOp, [logits], |[x]| entropy(x, targets))
+                }
+            })
+        }
+    }
+}
+
+/// The same for logits without autodiff, with their gradient.
+#[allow(clippy::result_large_err)] // The error is the input.
+pub(crate) fn loss_and_gradient(
+    logits: Tensor<2>,
+    targets: &Tensor<1, Int>,
+) -> Result<(Tensor<1>, Tensor<2>), Tensor<2>> {
+    match Operand::of(&logits) {
+        Some(Operand::Plain(values)) => {
+            drop(logits);
+            let (loss, gradient) = entropy(values, targets);
+            Ok((
+                Tensor::from_primitive::<Flex>(loss),
+                Tensor::from_primitive::<Flex>(gradient),
+            ))
+        }
+        _ => Err(logits),
+    }
+}
+
+/// The loss and the gradient of the logits.
+fn entropy(logits: FlexTensor, targets: &Tensor<1, Int>) -> (FlexTensor, FlexTensor) {
+    let targets = targets.to_data();
+    let targets: Vec<Option<usize>> = targets
+        .iter::<i64>()
+        .map(|target| usize::try_from(target).ok())
+        .collect();
+    let mut gradient = owned(logits);
+    let [rows, vocab] = gradient.layout().shape().dims();
+    let count = targets.iter().flatten().count().max(1);
+    let mut losses = vec![0.0; rows];
+    let kernel = CrossEntropy {
+        targets: &targets,
+        share: 1.0 / count as f32,
+    };
+    run(
+        &kernel,
+        Out::new(gradient.storage_mut(), vocab),
+        Out::new(&mut losses, 1),
+    );
+    let loss = losses.iter().sum();
+    (tensor_of(vec![loss], Shape::new([1])), gradient)
+}
+
+#[derive(Debug)]
+struct CrossEntropyOp;
+
+impl Backward<Flex, 1> for CrossEntropyOp {
+    type State = FlexTensor;
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let factor = values(&grads.consume::<Flex>(&ops.node).to_contiguous())[0];
+        let [parent] = ops.parents;
+        if let Some(parent) = parent {
+            let mut grad = owned(ops.state);
+            if factor != 1.0 {
+                let values: &mut [f32] = grad.storage_mut();
+                for value in values {
+                    *value *= factor;
+                }
+            }
+            grads.register::<Flex>(parent.id, grad);
+        }
+    }
+}

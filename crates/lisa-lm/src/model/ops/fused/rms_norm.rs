@@ -1,0 +1,126 @@
+//! The RMS norm, forward and backward.
+
+// See `rows.rs`.
+#![allow(clippy::inline_always)]
+
+use burn::backend::Flex;
+use burn::tensor::{Shape, Tensor};
+use burn_autodiff::checkpoint::base::Checkpointer;
+use burn_autodiff::grads::Gradients;
+use burn_autodiff::ops::{Backward, Ops};
+use burn_flex::FlexTensor;
+
+use super::rows::{Out, Rows, dot, dot3, row_of, run};
+use super::tape::{Operand, apply, made, owned, tensor_of, values, width_of};
+
+/// `x / sqrt(mean(x^2) + epsilon) * gamma`.
+struct RmsNorm<'a> {
+    x: &'a [f32],
+    gamma: &'a [f32],
+    epsilon: f32,
+}
+
+impl RmsNorm<'_> {
+    #[inline(always)]
+    fn scale(&self, x: &[f32]) -> f32 {
+        1.0 / (dot(x, x) / x.len() as f32 + self.epsilon).sqrt()
+    }
+}
+
+impl Rows for RmsNorm<'_> {
+    #[inline(always)]
+    fn row(&self, index: usize, out: &mut [f32], _: &mut [f32]) {
+        let x = row_of(self.x, index, out.len());
+        let scale = self.scale(x);
+        for ((out, x), gamma) in out.iter_mut().zip(x).zip(self.gamma) {
+            *out = x * scale * gamma;
+        }
+    }
+}
+
+/// The gradient of x, written over that of the output.
+struct RmsNormBackward<'a>(RmsNorm<'a>);
+
+impl Rows for RmsNormBackward<'_> {
+    #[inline(always)]
+    fn row(&self, index: usize, grad: &mut [f32], _: &mut [f32]) {
+        let norm = &self.0;
+        let x = row_of(norm.x, index, grad.len());
+        let scale = norm.scale(x);
+        let along = dot3(grad, norm.gamma, x) * scale * scale * scale / x.len() as f32;
+        for ((grad, x), gamma) in grad.iter_mut().zip(x).zip(norm.gamma) {
+            *grad = *grad * gamma * scale - x * along;
+        }
+    }
+}
+
+/// The gradient of gamma: one row, which must be zero at first.
+struct GammaGradient<'a> {
+    norm: RmsNorm<'a>,
+    grad: &'a [f32],
+}
+
+impl Rows for GammaGradient<'_> {
+    #[inline(always)]
+    fn row(&self, _: usize, sum: &mut [f32], _: &mut [f32]) {
+        let width = sum.len();
+        for (x, grad) in self.norm.x.chunks(width).zip(self.grad.chunks(width)) {
+            let scale = self.norm.scale(x);
+            for ((sum, x), grad) in sum.iter_mut().zip(x).zip(grad) {
+                *sum += x * scale * grad;
+            }
+        }
+    }
+}
+
+/// `x / sqrt(mean(x^2) + epsilon) * gamma` along the last dimension. Keeps x.
+pub(crate) fn rms_norm<const D: usize>(
+    x: &Tensor<D>,
+    gamma: &Tensor<1>,
+    epsilon: f64,
+) -> Option<Tensor<D>> {
+    let epsilon = epsilon as f32;
+    let inputs = [Operand::of(x)?, Operand::of(gamma)?];
+    apply(RmsNormOp, inputs, |[x, gamma]| {
+        let (x, gamma) = (x.to_contiguous(), gamma.to_contiguous());
+        let kernel = RmsNorm {
+            x: values(&x),
+            gamma: values(&gamma),
+            epsilon,
+        };
+        (made(&kernel, &x), (x, gamma, epsilon))
+    })
+}
+
+#[derive(Debug)]
+struct RmsNormOp;
+
+impl Backward<Flex, 2> for RmsNormOp {
+    type State = (FlexTensor, FlexTensor, f32);
+
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let mut grad = owned(grads.consume::<Flex>(&ops.node));
+        let (x, gamma, epsilon) = &ops.state;
+        let width = width_of(x);
+        let norm = || RmsNorm {
+            x: values(x),
+            gamma: values(gamma),
+            epsilon: *epsilon,
+        };
+        let [of_x, of_gamma] = ops.parents;
+        if let Some(parent) = of_gamma {
+            let mut sum = vec![0.0; width];
+            let kernel = GammaGradient {
+                norm: norm(),
+                grad: values(&grad),
+            };
+            run(&kernel, Out::new(&mut sum, width), Out::none());
+            grads.register::<Flex>(parent.id, tensor_of(sum, Shape::new([width])));
+        }
+        if let Some(parent) = of_x {
+            let out = Out::new(grad.storage_mut(), width);
+            run(&RmsNormBackward(norm()), out, Out::none());
+            grads.register::<Flex>(parent.id, grad);
+        }
+    }
+}

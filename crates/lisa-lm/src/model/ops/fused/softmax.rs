@@ -1,0 +1,80 @@
+//! The softmax of attention scores, forward and backward.
+
+// See `rows.rs`.
+#![allow(clippy::inline_always)]
+
+use super::rows::{Rows, dot, exps, largest, row_of};
+use crate::model::ops::extent::MASKED;
+
+/// The softmax of scaled and masked scores, written over them: rows of `[batch, key heads, groups, block,
+/// seen]`.
+pub(super) struct Softmax<'a> {
+    pub(super) scale: f32,
+    pub(super) mask: Option<Mask<'a>>,
+}
+
+/// The mask: bytes of `[batch or 1, groups, seq, keys]`, not 0 where a score is masked.
+pub(super) struct Mask<'a> {
+    pub(super) bytes: &'a [u8],
+    pub(super) kv_heads: usize,
+    pub(super) groups: usize,
+    pub(super) seq: usize,
+    pub(super) keys: usize,
+    /// The first query of the block, and the number of queries.
+    pub(super) first: usize,
+    pub(super) block: usize,
+}
+
+impl Mask<'_> {
+    #[inline(always)]
+    fn row(&self, index: usize, seen: usize) -> &[u8] {
+        let query = self.first + index % self.block;
+        let group = index / self.block % self.groups;
+        let batch = index / (self.block * self.groups * self.kv_heads);
+        let rows = self.bytes.len() / self.keys;
+        let row = ((batch * self.groups + group) * self.seq + query) % rows;
+        &self.bytes[row * self.keys..row * self.keys + seen]
+    }
+}
+
+impl Rows for Softmax<'_> {
+    #[inline(always)]
+    fn row(&self, index: usize, scores: &mut [f32], _: &mut [f32]) {
+        match &self.mask {
+            None => {
+                for score in scores.iter_mut() {
+                    *score *= self.scale;
+                }
+            }
+            Some(mask) => {
+                let mask = mask.row(index, scores.len());
+                for (score, masked) in scores.iter_mut().zip(mask) {
+                    let value = *score * self.scale;
+                    *score = if *masked == 0 { value } else { MASKED };
+                }
+            }
+        }
+        let largest = largest(scores);
+        let share = 1.0 / exps(scores, largest);
+        for score in scores.iter_mut() {
+            *score *= share;
+        }
+    }
+}
+
+/// The gradient of the scores, written over that of the weights.
+pub(super) struct SoftmaxBackward<'a> {
+    pub(super) weights: &'a [f32],
+    pub(super) scale: f32,
+}
+
+impl Rows for SoftmaxBackward<'_> {
+    #[inline(always)]
+    fn row(&self, index: usize, grad: &mut [f32], _: &mut [f32]) {
+        let weights = row_of(self.weights, index, grad.len());
+        let mean = dot(grad, weights);
+        for (grad, weight) in grad.iter_mut().zip(weights) {
+            *grad = (*grad - mean) * weight * self.scale;
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! The description of a decoder: dimensions and options, without weights.
+//!
+//! Everything that distinguishes one family from another is a value here, so a new family is a new
+//! description (`families.rs`) and not a new model.
+
+use crate::model::config::RopeConfig;
+use crate::model::ops::Activation;
+
+/// A decoder: embeddings, a stack of layers that differ in their sliding window only, a final norm, a
+/// head.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct DecoderSpec {
+    pub(crate) vocab_size: usize,
+    /// Width of the hidden state.
+    pub(crate) hidden_size: usize,
+    /// The number of learned position embeddings; `None` without them.
+    pub(crate) learned_positions: Option<usize>,
+    /// The rotary positions of queries and keys; `None` without them.
+    pub(crate) rope: Option<RopeConfig>,
+    /// The number of positions that a sliding layer attends to.
+    pub(crate) sliding_window: Option<usize>,
+    /// For each layer, whether it has the sliding window.
+    pub(crate) sliding_layers: Vec<bool>,
+    pub(crate) block: BlockSpec,
+    /// Whether the head's weight is that of the embedding.
+    pub(crate) tied_head: bool,
+    pub(crate) init: InitSpec,
+}
+
+/// A layer: attention and a feed-forward network, each added to the hidden state.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct BlockSpec {
+    pub(crate) attention: AttentionSpec,
+    pub(crate) feed_forward: FeedForwardSpec,
+    /// The norms of the layer, and the final norm.
+    pub(crate) norm: NormSpec,
+    pub(crate) placement: NormPlacement,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct AttentionSpec {
+    pub(crate) heads: usize,
+    /// Heads of keys and values; divides `heads`.
+    pub(crate) kv_heads: usize,
+    pub(crate) head_dim: usize,
+    /// Whether queries, keys and values come from one projection.
+    pub(crate) fused_qkv: bool,
+    /// Whether the projections of queries, keys and values have biases.
+    pub(crate) qkv_bias: bool,
+    /// Whether the output projection has a bias.
+    pub(crate) output_bias: bool,
+    /// The norm of each head of the queries and keys; `None` without them.
+    pub(crate) qk_norm: Option<NormSpec>,
+}
+
+impl AttentionSpec {
+    /// Query heads for each key head.
+    pub(crate) fn groups(&self) -> usize {
+        self.heads / self.kv_heads
+    }
+
+    /// The widths of queries and of keys.
+    pub(crate) fn widths(&self) -> (usize, usize) {
+        (self.heads * self.head_dim, self.kv_heads * self.head_dim)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct FeedForwardSpec {
+    /// Width between the projections.
+    pub(crate) width: usize,
+    /// Whether a second projection is multiplied by the activation of the first.
+    pub(crate) gated: bool,
+    pub(crate) activation: Activation,
+    pub(crate) bias: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct NormSpec {
+    pub(crate) kind: NormKind,
+    /// Added to the mean square, or to the variance.
+    pub(crate) epsilon: f64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NormKind {
+    /// Divides by the root of the mean square; has a scale.
+    Rms,
+    /// Subtracts the mean and divides by the standard deviation; has a scale and a bias.
+    Layer,
+}
+
+/// Where the norms of a layer are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(dead_code)] // The supported families have their norms before; the tests try all three.
+pub(crate) enum NormPlacement {
+    /// Before attention and feed-forward: `h + f(norm(h))`.
+    Before,
+    /// After them: `h + norm(f(h))`.
+    After,
+    /// Both: `h + norm(f(norm(h)))`.
+    Both,
+}
+
+impl NormPlacement {
+    pub(crate) fn before(self) -> bool {
+        self != Self::After
+    }
+
+    pub(crate) fn after(self) -> bool {
+        self != Self::Before
+    }
+}
+
+/// Standard deviations of the initial weights. Biases start at 0, norms at 1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct InitSpec {
+    pub(crate) deviation: f64,
+    /// That of the projections whose output is added to the hidden state.
+    pub(crate) residual: f64,
+}
