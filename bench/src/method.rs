@@ -116,7 +116,8 @@ pub(crate) fn adamw() -> AdamWConfig {
 
 /// The run that is asked for, as LISA's configuration.
 pub(crate) fn lisa_config(settings: &Settings, method: Method) -> LisaConfig {
-    let frozen = || ParamGroup::from_any_predicates(vec!["embed_tokens", "lm_head", "wte", "wpe"]);
+    let frozen =
+        || ParamGroup::from_any_predicates(vec!["embed_tokens", "embed_positions", "lm_head"]);
     LisaConfig::new()
         .with_active_layers(settings.active_layers)
         .with_sampling_period(settings.period)
@@ -147,10 +148,8 @@ impl Trainer {
         Ok(match method {
             Method::Full => (Self::Plain(adamw().init()), model),
             Method::LoraBurn => {
-                let matrices = ParamGroup::from_regex(
-                    r"\.(layers|h)\.\d+\..*proj.*weight$|c_(attn|fc)\.weight$",
-                )
-                .map_err(|e| anyhow::anyhow!("{e:?}"))?;
+                let matrices = ParamGroup::from_regex(r"\.layers\.\d+\..*proj.*weight$")
+                    .map_err(|e| anyhow::anyhow!("{e:?}"))?;
                 let lora = Lora::new(settings.lora_rank, alpha).set_param_group(matrices);
                 (Self::Plain(adamw().init()), model.apply_lora(lora))
             }

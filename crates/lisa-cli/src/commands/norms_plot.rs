@@ -22,8 +22,7 @@ fn in_order(norms: &WeightNorms) -> Vec<(String, f64)> {
         let found = norms.outside.iter().filter(move |(path, _)| of(path));
         found.cloned().collect::<Vec<_>>()
     };
-    let embedding =
-        |path: &str| path.contains("embed") || path.contains(".wte") || path.contains(".wpe");
+    let embedding = |path: &str| path.contains("embed");
     let mut all = outside(&embedding);
     all.extend(norms.layers.iter().cloned());
     all.extend(outside(&|path| path.contains("head")));

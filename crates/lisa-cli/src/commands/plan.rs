@@ -104,7 +104,7 @@ fn table(settings: &Settings, budget: Option<f64>, device: &Device) -> Result<St
     let lisa = LisaConfig::new()
         .with_active_layers(settings.method.active_layers.min(model.num_layers()))
         .with_master_weights(!settings.memory.no_master_weights);
-    let outer = vec!["embed_tokens", "lm_head", "wte", "wpe"];
+    let outer = vec!["embed_tokens", "embed_positions", "lm_head"];
     let frozen = lisa
         .clone()
         .with_frozen(Some(ParamGroup::from_any_predicates(outer)));

@@ -161,7 +161,7 @@ impl Trainer {
 
 /// The model with LoRA adapters on the matrices of its layers.
 pub(crate) fn with_adapters(settings: &MethodSettings, model: CausalLm) -> Result<CausalLm> {
-    let matrices = ParamGroup::from_regex(r"\.(layers|h)\.\d+\..*weight$")
+    let matrices = ParamGroup::from_regex(r"\.layers\.\d+\..*weight$")
         .map_err(|e| anyhow::anyhow!("{e:?}"))?;
     let lora = Lora::new(settings.lora_rank, settings.lora_alpha);
     Ok(model.apply_lora(lora.set_param_group(matrices)))
