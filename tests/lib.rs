@@ -14,7 +14,7 @@ mod pages {
         readme: "../README.md",
         own_loop: "../docs/own-loop.md",
         burn_train: "../docs/burn-train.md",
-        hugging_face: "../docs/hugging-face.md",
+        checkpoints_and_data: "../docs/checkpoints-and-data.md",
         memory: "../docs/memory.md",
         resume: "../docs/resume.md",
     );

@@ -11,14 +11,14 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsParams};
-use burn::tensor::{Device, FloatDType, Tensor};
+use burn::tensor::{Device, FloatDType};
 use lisa::LisaConfig;
 use lisa_lm::{
-    Batch, BatchOptions, Batches, CausalLm, Checkpoint, EncodeOptions, Encoded, Example, Input,
-    LossOn, OnBadLine, SaveOptions, Tokenizer, encode_examples, read_examples, save, split,
+    BatchOptions, Batches, CausalLm, Checkpoint, EncodeOptions, Example, LossOn, OnBadLine,
+    SaveOptions, Tokenizer, encode_examples, read_examples, save, split,
 };
 
 // LISA
@@ -45,7 +45,7 @@ const LOG_EVERY: usize = 20; // steps
 const EVAL_EVERY: usize = 100; // steps
 
 fn main() -> Result<()> {
-    let [folder, data, output] = paths()?;
+    let [folder, data, output] = paths();
     let device = Device::default().autodiff();
     device.seed(SEED);
 
@@ -63,16 +63,17 @@ fn main() -> Result<()> {
     let encode = |examples: &[Example]| encode_examples(examples, &tokenizer, options);
     let examples = read_examples(&data, OnBadLine::Stop)?.examples;
     let (train, held_out) = split(examples, HELD_OUT, SEED)?;
-    let (train, held_out) = (encode(&train)?, encode(&held_out)?.examples);
+    let (train, held_out) = (encode(&train)?, encode(&held_out)?);
     println!("training data: {train}");
-    let options = BatchOptions {
+    let options = |shuffle| BatchOptions {
         batch_size: BATCH_SIZE,
         pack_to: None,
-        shuffle: true,
+        shuffle,
         seed: SEED,
         pad_id: tokenizer.pad_id(),
     };
-    let batches = Batches::new(train.examples, options)?;
+    let batches = Batches::new(train.examples, options(true))?;
+    let held_out = Batches::new(held_out.examples, options(false))?;
 
     // 3. Let LISA wrap the optimizer and freeze the layers that do not train in the first period.
     let optimizer = AdamWConfig::new().with_weight_decay(WEIGHT_DECAY);
@@ -85,10 +86,10 @@ fn main() -> Result<()> {
     println!("{lisa}");
 
     // 4. Train. Every `SAMPLING_PERIOD` steps, `step` returns the model with other layers trainable.
-    let before = evaluate(&model, &held_out, options, &device)?;
-    println!("held-out loss before training: {before:.4}");
+    let loss = evaluate(&model, &held_out, &device);
+    println!("step    0: held-out loss {loss:.4}");
     for (step, batch) in (1..=STEPS).zip(batches) {
-        let loss = loss_of(&model, &batch, &device);
+        let loss = model.batch_loss(batch.to_tensors(&device));
         let value = loss.clone().into_scalar::<f32>();
         let grads = GradientsParams::from_grads(loss.backward(), &model);
         if step % LOG_EVERY == 0 {
@@ -97,7 +98,7 @@ fn main() -> Result<()> {
         }
         model = lisa.step(learning_rate(step), model, grads);
         if step % EVAL_EVERY == 0 || step == STEPS {
-            let loss = evaluate(&model, &held_out, options, &device)?;
+            let loss = evaluate(&model, &held_out, &device);
             println!("step {step:>4}: held-out loss {loss:.4}");
         }
     }
@@ -112,50 +113,25 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Model folder, data file and output folder: the arguments, or without arguments the bundled ones.
-fn paths() -> Result<[PathBuf; 3]> {
+/// Model folder, data file and output folder: the arguments, or the bundled ones.
+fn paths() -> [PathBuf; 3] {
     let bundled = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crates/lisa-cli");
-    let defaults = [
-        bundled.join("base"),
-        bundled.join("data/train.jsonl"),
-        "runs/finetune".into(),
-    ];
-    let arguments: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
-    match arguments.len() {
-        0 => Ok(defaults),
-        _ => <[PathBuf; 3]>::try_from(arguments)
-            .map_err(|_| anyhow!("expected no arguments, or three: MODEL DATA OUTPUT")),
-    }
-}
-
-/// The mean loss of the batch's answer tokens, in nats.
-fn loss_of(model: &CausalLm, batch: &Batch, device: &Device) -> Tensor<1> {
-    let tensors = batch.to_tensors(device);
-    let targets = tensors.targets.clone();
-    model.next_token_loss(&Input::from(tensors), targets)
+    let (folder, data) = (bundled.join("base"), bundled.join("data/train.jsonl"));
+    let mut arguments = std::env::args_os().skip(1);
+    [folder, data, "runs/finetune".into()]
+        .map(|default| arguments.next().map_or(default, PathBuf::from))
 }
 
 /// The mean loss of all held-out answer tokens, in nats, without gradients.
-fn evaluate(
-    model: &CausalLm,
-    held_out: &[Encoded],
-    options: BatchOptions,
-    device: &Device,
-) -> Result<f64> {
+fn evaluate(model: &CausalLm, held_out: &Batches, device: &Device) -> f64 {
     let model = model.valid();
-    let options = BatchOptions {
-        shuffle: false,
-        ..options
-    };
-    let batches = Batches::new(held_out.to_vec(), options)?;
-    let count = batches.per_epoch();
     let (mut sum, mut targets) = (0.0, 0);
-    for batch in batches.take(count) {
-        let mean = loss_of(&model, &batch, device).into_scalar::<f32>();
-        sum += f64::from(mean) * batch.trained() as f64;
+    for batch in held_out.clone().take(held_out.per_epoch()) {
+        let mean = model.batch_loss(batch.to_tensors(device));
+        sum += f64::from(mean.into_scalar::<f32>()) * batch.trained() as f64;
         targets += batch.trained();
     }
-    Ok(sum / targets as f64)
+    sum / targets as f64
 }
 
 /// A linear warm-up, then half a cosine.

@@ -5,7 +5,7 @@ use burn::module::Module;
 use burn::tensor::{Device, ExecutionError, Tensor};
 use burn::train::metric::{Adaptor, LossInput};
 use burn::train::{InferenceStep, ItemLazy, TrainOutput, TrainStep};
-use lisa_lm::{Batch, BatchTensors, CausalLm, Encoded, Input, Row};
+use lisa_lm::{Batch, BatchTensors, CausalLm, Encoded, Row};
 
 /// A language model that burn-train can train.
 #[derive(Module, Debug)]
@@ -13,19 +13,12 @@ pub(crate) struct TextModel {
     pub(crate) model: CausalLm,
 }
 
-impl TextModel {
-    fn loss(&self, batch: BatchTensors) -> Tensor<1> {
-        let targets = batch.targets.clone();
-        self.model.next_token_loss(&Input::from(batch), targets)
-    }
-}
-
 impl TrainStep for TextModel {
     type Input = BatchTensors;
     type Output = Loss;
 
     fn step(&self, batch: BatchTensors) -> TrainOutput<Loss> {
-        let loss = self.loss(batch);
+        let loss = self.model.batch_loss(batch);
         let shown = loss.clone().detach();
         TrainOutput::new(self, loss.backward(), Loss(shown))
     }
@@ -36,7 +29,7 @@ impl InferenceStep for TextModel {
     type Output = Loss;
 
     fn step(&self, batch: BatchTensors) -> Loss {
-        Loss(self.loss(batch))
+        Loss(self.model.batch_loss(batch))
     }
 }
 

@@ -12,7 +12,7 @@ use crate::model::config::ModelConfig;
 use crate::model::context::Context;
 use crate::model::decoder::Decoder;
 use crate::model::head::Head;
-use crate::model::input::Input;
+use crate::model::input::{BatchTensors, Input};
 use crate::model::ops;
 
 /// A causal language model. Load one with [`Checkpoint`](crate::Checkpoint), or create one with
@@ -133,7 +133,18 @@ impl CausalLm {
         self.next_token_loss_of(self.hidden(input), targets)
     }
 
-    /// The same for the hidden state after the last layer, `[batch, seq, hidden]`.
+    /// The [loss](Self::next_token_loss) of a batch over its own targets.
+    ///
+    /// # Panics
+    ///
+    /// As [`loss`](Self::loss).
+    #[must_use]
+    pub fn batch_loss(&self, batch: BatchTensors) -> Tensor<1> {
+        let targets = batch.targets.clone();
+        self.next_token_loss(&Input::from(batch), targets)
+    }
+
+    /// The same as [`next_token_loss`](Self::next_token_loss) for the hidden state after the last layer, `[batch, seq, hidden]`.
     ///
     /// # Panics
     ///
