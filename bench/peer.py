@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""PyTorch's side of the comparison: prints one JSON line a step, as the Rust side does.
+"""The methods of `bench compare` in PyTorch: prints a JSON line for each step, as the Rust methods do.
 
-Run by `compare --peer PYTHON`; needs torch, transformers, peft and safetensors.
+Run by `bench compare --peer PYTHON`; needs torch, transformers, peft and safetensors.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def options():
 
 
 def build(path, dtype, device):
-    """The model with the given weights, copied, so that no file stays mapped."""
+    """The model with the given weights, copied, so that no file stays memory-mapped."""
     config = AutoConfig.from_pretrained(path)
     config.use_cache = False
     model = AutoModelForCausalLM.from_config(
@@ -101,7 +101,7 @@ def main():
 
 
 def switch(layers, optimizer, before, drawn):
-    """Freezes all layers but the drawn ones and drops the moments of those that leave."""
+    """Freezes all layers but the active ones and drops the optimizer state of layers that freeze."""
     for index, layer in enumerate(layers):
         for parameter in layer.parameters():
             parameter.requires_grad_(index in drawn)
@@ -132,7 +132,7 @@ def reset_peak(device):
 
 
 def high_water_mark():
-    """Bytes of the resident set at the most; none where the system does not tell."""
+    """The peak of the resident set in bytes; none where the system does not report it."""
     try:
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):

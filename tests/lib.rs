@@ -1,4 +1,4 @@
-//! The tests are in `system.rs` and `docs.rs`; this library compiles the code in the pages.
+//! The tests are in `system.rs` and `house/`. This library compiles the code in the pages.
 
 /// The pages with Rust in them, one module each.
 #[cfg(doctest)]

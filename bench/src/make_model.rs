@@ -1,30 +1,27 @@
-//! Makes the bundled base model and the instruction set, from nothing but a seed.
+//! `bench make-model`: makes the bundled model and the instruction set from a seed.
 //!
-//! ```text
-//! cargo run --release -p bench -- make-model
-//! ```
-//!
-//! Generates the corpus, trains a tokenizer on it, pretrains a small Llama, and writes a folder
-//! that transformers opens, and the data beside it. `--data-only` writes the data alone.
+//! Generates the corpus, trains a tokenizer on it, pretrains a small Llama, and writes the instruction
+//! set and a Hugging Face folder that transformers opens.
 
-use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use crate::corpus::{Instruction, instructions, pretraining_text};
 use anyhow::{Context, Result, anyhow};
 use burn::module::{Module, ModuleMapper, Param};
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{Device, FloatDType, Tensor};
+use clap::Args;
 use lisa::LisaConfig;
 use lisa_lm::{
-    BatchOptions, Batches, Encoded, Input, LlamaConfig, ModelConfig, SaveOptions, Tokenizer, save,
+    BatchOptions, Batches, Encoded, Input, LlamaConfig, ModelConfig, SaveOptions, Tokenizer,
 };
 use tokenizers::AddedToken;
 use tokenizers::decoders::byte_level::ByteLevel;
 use tokenizers::models::TrainerWrapper;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
+
+use crate::corpus::{Example, instructions, pretraining_text};
+use crate::files::{self, bundled};
 
 /// Ends a document and an answer.
 const END: &str = "<|endoftext|>";
@@ -32,13 +29,13 @@ const END: &str = "<|endoftext|>";
 /// Layers of the model.
 const LAYERS: usize = 8;
 
-/// Positions that the model is said to have; pretraining reads shorter rows to take more steps.
+/// Positions of the model; pretraining reads shorter rows.
 const CONTEXT: usize = 256;
 
 /// Width of the model.
 const WIDTH: usize = 128;
 
-/// How the base model's chats are written down.
+/// The chat template.
 const TEMPLATE: &str = "{% for message in messages %}\
 {% if message['role'] == 'user' %}{{ '<|user|> ' + message['content'] + '\\n' }}\
 {% elif message['role'] == 'assistant' %}\
@@ -47,84 +44,78 @@ const TEMPLATE: &str = "{% for message in messages %}\
 {% endfor %}\
 {% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}";
 
-/// What the model is made of.
-#[derive(clap::Args, Clone, Debug)]
+/// Options of the model.
+#[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
-    /// Where the model goes.
-    #[arg(long = "model-dir", id = "model_dir", value_name = "DIR", default_value_os_t = bundled().join("base"))]
+    /// Folder of the model
+    #[arg(long, value_name = "DIR", default_value_os_t = bundled("base"))]
     out: PathBuf,
-    /// Where the instruction set goes.
-    #[arg(long = "data-dir", id = "data_dir", value_name = "DIR", default_value_os_t = bundled().join("data"))]
+    /// Folder of the instruction set
+    #[arg(long, value_name = "DIR", default_value_os_t = bundled("data"))]
     data: PathBuf,
-    /// Write the instruction set and stop.
+    /// Write the instruction set only
     #[arg(long)]
     data_only: bool,
-    /// What everything is drawn from.
-    #[arg(long = "model-seed", id = "model_seed", default_value_t = 1)]
+    /// Seed of the corpus and the weights
+    #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Optimizer steps of pretraining.
-    #[arg(long = "model-steps", id = "model_steps", default_value_t = 2000)]
+    /// Optimizer steps of pretraining
+    #[arg(long, default_value_t = 2000)]
     steps: usize,
-    /// Rows in a batch.
-    #[arg(long = "rows", id = "rows", default_value_t = 8)]
+    /// Rows in a batch
+    #[arg(long, default_value_t = 8)]
     batch: usize,
-    /// Tokens in a row.
+    /// Tokens in a row
     #[arg(long, default_value_t = 128)]
     context: usize,
-    /// The highest learning rate, after 5 % of the steps; it falls to a tenth along a cosine.
-    #[arg(long = "model-lr", id = "model_lr", default_value_t = 3e-3)]
+    /// The highest learning rate, after 5 % of the steps; it falls to a tenth along a cosine
+    #[arg(long, default_value_t = 3e-3)]
     lr: f64,
-    /// Tokens in the vocabulary, at most.
+    /// The most tokens of the vocabulary
     #[arg(long, default_value_t = 1024)]
     vocabulary: usize,
 }
 
-/// The program's folder, in which the bundled model and data are.
-pub(crate) fn bundled() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/lisa-cli")
-}
-
-/// Makes the data, and the model.
-pub(crate) fn run(arguments: &Options) -> Result<()> {
-    let (train, held_out) = instructions(arguments.seed, 1200, 150);
-    fs::create_dir_all(&arguments.data)?;
-    write_jsonl(&arguments.data.join("train.jsonl"), &train)?;
-    write_jsonl(&arguments.data.join("heldout.jsonl"), &held_out)?;
+/// Makes the instruction set and the model.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let (train, held_out) = instructions(options.seed, 1200, 150);
+    files::make_folder(&options.data)?;
+    write_jsonl(&options.data.join("train.jsonl"), &train)?;
+    write_jsonl(&options.data.join("heldout.jsonl"), &held_out)?;
     println!(
-        "{} instructions to train on and {} held out in {}",
+        "{} training and {} held-out instructions in {}",
         train.len(),
         held_out.len(),
-        arguments.data.display()
+        options.data.display()
     );
-    if arguments.data_only {
+    if options.data_only {
         return Ok(());
     }
 
-    // Three paragraphs make a document. More text than the steps read, so none is seen twice.
-    let tokens_needed = arguments.steps * arguments.batch * arguments.context;
-    let paragraphs = pretraining_text(arguments.seed, (tokens_needed / 24).max(3000));
+    // Three paragraphs make a document. The text is longer than the steps read, so none is seen twice.
+    let tokens = options.steps * options.batch * options.context;
+    let paragraphs = pretraining_text(options.seed, (tokens / 24).max(3000));
     let documents: Vec<String> = paragraphs
         .chunks(3)
         .map(|three| three.join("\n\n"))
         .collect();
-    fs::create_dir_all(&arguments.out)?;
-    let tokenizer = make_tokenizer(&documents, &train, arguments)?;
-    println!("a vocabulary of {} tokens", tokenizer.vocab_size());
-
-    let rows = rows(&documents, &tokenizer, arguments.context)?;
+    files::make_folder(&options.out)?;
+    let tokenizer = make_tokenizer(&documents, &train, options)?;
+    let rows = rows(&documents, &tokenizer, options.context)?;
     println!(
-        "{} documents, {} rows of {} tokens",
+        "{} documents, {} rows of {} tokens, a vocabulary of {}",
         documents.len(),
         rows.len(),
-        arguments.context
+        options.context,
+        tokenizer.vocab_size()
     );
-    pretrain(rows, &tokenizer, arguments)
+    pretrain(rows, &tokenizer, options)
 }
 
-/// Trains a small Llama on the rows and saves it in half precision, which keeps it under 4 MB.
-fn pretrain(rows: Vec<Encoded>, tokenizer: &Tokenizer, arguments: &Options) -> Result<()> {
+/// Trains a small Llama on the rows and saves it in bf16, in less than 4 MB.
+fn pretrain(rows: Vec<Encoded>, tokenizer: &Tokenizer, options: &Options) -> Result<()> {
     let device = Device::default().autodiff();
-    device.seed(arguments.seed);
+    device.seed(options.seed);
     let mut config = LlamaConfig::new(tokenizer.vocab_size(), WIDTH, LAYERS, 4);
     config.num_key_value_heads = 2;
     config.intermediate_size = 320;
@@ -147,21 +138,21 @@ fn pretrain(rows: Vec<Encoded>, tokenizer: &Tokenizer, arguments: &Options) -> R
                 .with_weight_decay(0.05),
             net,
         )?;
-    let options = BatchOptions {
-        batch_size: arguments.batch,
+    let batching = BatchOptions {
+        batch_size: options.batch,
         pack_to: None,
         shuffle: true,
-        seed: arguments.seed,
+        seed: options.seed,
         pad_id: tokenizer.pad_id(),
     };
-    let batches = Batches::new(rows, options)?;
+    let batches = Batches::new(rows, batching)?;
     let (start, mut recent) = (Instant::now(), 0.0);
-    for (step, batch) in batches.take(arguments.steps).enumerate() {
+    for (step, batch) in batches.take(options.steps).enumerate() {
         let tensors = batch.to_tensors(&device);
         let loss = net.next_token_loss(&Input::new(tensors.tokens), tensors.targets);
         recent += loss.clone().into_scalar::<f64>();
         let grads = GradientsParams::from_grads(loss.backward(), &net);
-        net = optimizer.step(learning_rate(step, arguments), net, grads);
+        net = optimizer.step(learning_rate(step, options), net, grads);
         if (step + 1) % 50 == 0 {
             println!(
                 "step {:5}  loss {:.4}  {:.0} s",
@@ -172,19 +163,14 @@ fn pretrain(rows: Vec<Encoded>, tokenizer: &Tokenizer, arguments: &Options) -> R
             recent = 0.0;
         }
     }
-    save(
-        &net.map(&mut ToHalf),
-        &arguments.out,
-        &SaveOptions::default(),
-    )?;
+    lisa_lm::save(&net.map(&mut ToHalf), &options.out, &SaveOptions::default())?;
     let generation = serde_json::json!({
         "do_sample": false,
         "eos_token_id": tokenizer.eos_id(),
         "pad_token_id": tokenizer.pad_id(),
     });
-    let path = arguments.out.join("generation_config.json");
-    fs::write(path, serde_json::to_string_pretty(&generation)? + "\n")?;
-    println!("written to {}", arguments.out.display());
+    write_json(&options.out.join("generation_config.json"), &generation)?;
+    println!("written to {}", options.out.display());
     Ok(())
 }
 
@@ -197,31 +183,31 @@ impl ModuleMapper for ToHalf {
     }
 }
 
-/// Rises along a line over the first 5 % of the steps, then falls to a tenth along a cosine.
-fn learning_rate(step: usize, arguments: &Options) -> f64 {
-    let warm_up = (arguments.steps / 20).max(1);
+/// Rises linearly over the first 5 % of the steps, then falls to a tenth along a cosine.
+fn learning_rate(step: usize, options: &Options) -> f64 {
+    let warm_up = (options.steps / 20).max(1);
     if step < warm_up {
-        return arguments.lr * (step + 1) as f64 / warm_up as f64;
+        return options.lr * (step + 1) as f64 / warm_up as f64;
     }
-    let done = (step - warm_up) as f64 / (arguments.steps - warm_up).max(1) as f64;
-    arguments.lr * (0.55 + 0.45 * (std::f64::consts::PI * done).cos())
+    let done = (step - warm_up) as f64 / (options.steps - warm_up).max(1) as f64;
+    options.lr * (0.55 + 0.45 * (std::f64::consts::PI * done).cos())
 }
 
-fn write_jsonl(path: &Path, lines: &[Instruction]) -> Result<()> {
-    let mut text = Vec::new();
+fn write_jsonl(path: &Path, lines: &[Example]) -> Result<()> {
+    let mut text = String::new();
     for line in lines {
-        serde_json::to_writer(&mut text, line)?;
-        text.write_all(b"\n")?;
+        text.push_str(&serde_json::to_string(line)?);
+        text.push('\n');
     }
-    fs::write(path, text).with_context(|| path.display().to_string())
+    files::write(path, &text)
 }
 
-/// Trains a byte-level BPE on the documents and the instructions' words, and writes its two files.
-fn make_tokenizer(
-    documents: &[String],
-    train: &[Instruction],
-    arguments: &Options,
-) -> Result<Tokenizer> {
+fn write_json(path: &Path, value: &serde_json::Value) -> Result<()> {
+    files::write(path, &(serde_json::to_string_pretty(value)? + "\n"))
+}
+
+/// Trains a byte-level BPE on the documents and the instructions, and writes its two files.
+fn make_tokenizer(documents: &[String], train: &[Example], options: &Options) -> Result<Tokenizer> {
     let special: Vec<AddedToken> = [END, "<|user|>", "<|assistant|>"]
         .map(|token| AddedToken::from(token, true))
         .into();
@@ -231,7 +217,7 @@ fn make_tokenizer(
         .with_decoder(Some(ByteLevel::default()));
     let mut trainer = TrainerWrapper::from(
         BpeTrainer::builder()
-            .vocab_size(arguments.vocabulary)
+            .vocab_size(options.vocabulary)
             .min_frequency(2)
             .show_progress(false)
             .special_tokens(special)
@@ -246,7 +232,7 @@ fn make_tokenizer(
         .train(&mut trainer, texts)
         .map_err(|e| anyhow!("training the tokenizer: {e}"))?;
     tokenizer
-        .save(arguments.out.join("tokenizer.json"), false)
+        .save(options.out.join("tokenizer.json"), false)
         .map_err(|e| anyhow!("saving the tokenizer: {e}"))?;
     let config = serde_json::json!({
         "add_prefix_space": false,
@@ -258,12 +244,11 @@ fn make_tokenizer(
         "pad_token": END,
         "tokenizer_class": "PreTrainedTokenizerFast",
     });
-    let path = arguments.out.join("tokenizer_config.json");
-    fs::write(path, serde_json::to_string_pretty(&config)? + "\n")?;
-    Ok(Tokenizer::from_dir(&arguments.out)?)
+    write_json(&options.out.join("tokenizer_config.json"), &config)?;
+    Ok(Tokenizer::from_dir(&options.out)?)
 }
 
-/// The documents one after the other, an end behind each, cut into rows.
+/// The documents in one stream, each followed by an end token, cut into rows.
 fn rows(documents: &[String], tokenizer: &Tokenizer, context: usize) -> Result<Vec<Encoded>> {
     let end = tokenizer.eos_id().context("the tokenizer has no end")?;
     let mut stream = Vec::new();

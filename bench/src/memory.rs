@@ -1,10 +1,13 @@
-//! What is held: by the device where it can tell, by the process's allocator where not.
+//! Memory in use: from the device where it reports it, else from the process's allocator.
 
 use burn::tensor::Device;
+use peak_alloc::PeakAlloc;
 
-use crate::HEAP;
+/// Counts the bytes in use, for backends that do not report them.
+#[global_allocator]
+static HEAP: PeakAlloc = PeakAlloc;
 
-/// Bytes live now.
+/// Bytes in use now.
 pub(crate) fn live(device: &Device) -> u64 {
     match device.memory_pool_usage() {
         Some(usage) => usage.bytes_in_use,
@@ -12,7 +15,7 @@ pub(crate) fn live(device: &Device) -> u64 {
     }
 }
 
-/// The most bytes that were live since [`reset`]; of a device, what it has reserved.
+/// The most bytes in use since [`reset`] or [`reset_heap`]; for a device, the bytes that it reserved.
 pub(crate) fn peak(device: &Device) -> u64 {
     match device.memory_pool_usage() {
         Some(usage) => usage.bytes_reserved,
@@ -20,20 +23,30 @@ pub(crate) fn peak(device: &Device) -> u64 {
     }
 }
 
-/// Begins a new measurement of the peak, of the allocator and of the resident set.
+/// Starts a new measurement of every peak.
 pub(crate) fn reset(device: &Device) {
     if device.memory_pool_usage().is_some() {
         device.memory_cleanup();
     }
-    HEAP.reset_peak_usage();
-    // Linux: the high-water mark begins anew. Elsewhere there is none to be read either.
+    reset_heap();
+    // On Linux this resets the high-water mark; other systems have none to read.
     let _ = std::fs::write("/proc/self/clear_refs", "5");
 }
 
-/// The high-water mark of the resident set, where the system tells.
+/// Starts a new measurement of the allocator's peak.
+pub(crate) fn reset_heap() {
+    HEAP.reset_peak_usage();
+}
+
+/// The high-water mark of the resident set, where the system reports it.
 pub(crate) fn resident_peak() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
     let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
     Some(kib * 1024)
+}
+
+/// Bytes as whole MiB.
+pub(crate) fn mib(bytes: u64) -> String {
+    format!("{:.0}", bytes as f64 / 1_048_576.0)
 }

@@ -1,66 +1,77 @@
-//! The convex case of the paper's theorem, run: logistic regression whose weights are parted into
-//! blocks, of which a policy draws some in each period, with steps that fall as 1 / sqrt(t).
+//! `bench theory`: the convex case of the paper's theorem. Logistic regression whose parameters form
+//! blocks; a policy draws the blocks of each period, and the step length falls as 1 / sqrt(t).
 //!
 //! The theorem (arXiv 2403.17919, its section on convergence) bounds the average regret
-//! `1/T sum_t f(w_t) - f(w*)` by O(1 / sqrt(T)): on a log-log plot a line of slope -1/2. Here the
-//! gradient of each step is that of one example, and `f` is the loss on all of them. Tests: at the
-//! foot.
+//! `1/T sum_t f(w_t) - f(w*)` by O(1 / sqrt(T)), a line of slope -1/2 on a log-log plot. Here each step
+//! uses the gradient of one example, and `f` is the mean loss of all examples.
 
-use std::path::Path;
+use std::path::PathBuf;
 
-use crate::corpus::Choices;
-use anyhow::{Result, anyhow};
+use anyhow::Result;
+use clap::Args;
 use lisa::PolicyConfig;
 use lisa::policy::Draw;
-use plotters::prelude::*;
 
-use crate::study::stats::{Mean, slope};
+use crate::chart::{self, Series};
+use crate::corpus::Choices;
+use crate::files;
+use crate::stats::{Mean, slope};
 
 const BLOCKS: usize = 8;
 const WIDTH: usize = 4;
 const SIZE: usize = BLOCKS * WIDTH;
 const EXAMPLES: usize = 200;
-/// Blocks that train in a period (gamma), and steps of it (K).
+/// Active blocks of a period (gamma), and its steps (K).
 const ACTIVE: usize = 2;
 const PERIOD: usize = 5;
 /// The step at t is this divided by sqrt(t).
 const FIRST_STEP: f64 = 2.0;
-/// Steps: 2 to the power of these.
+/// The regret is taken after 2 to the power of these steps.
 const FEWEST: u32 = 8;
 const MOST: u32 = 16;
 const SEEDS: u64 = 5;
 
-/// Examples, each with its label, 1 or -1.
+/// Options of the run.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Options {
+    /// Folder of the table and the plot
+    #[arg(long, default_value = "runs/theory", value_name = "DIR")]
+    out: PathBuf,
+}
+
+type Weights = [f64; SIZE];
+
+/// Examples with their labels, 1 or -1.
 struct Problem {
-    x: Vec<[f64; SIZE]>,
+    x: Vec<Weights>,
     y: Vec<f64>,
-    /// The least mean loss.
+    /// The minimum of the mean loss.
     least: f64,
 }
 
-fn dot(a: &[f64; SIZE], b: &[f64; SIZE]) -> f64 {
+fn dot(a: &Weights, b: &Weights) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-/// A number in (-1, 1).
-fn unit(choices: &mut Choices) -> f64 {
-    (choices.below(2_000_001) as f64 - 1_000_000.0) / 1_000_001.0
+/// Uniform values in (-1, 1).
+fn random(choices: &mut Choices) -> Weights {
+    let mut values = [0.0; SIZE];
+    values.fill_with(|| (choices.below(2_000_001) as f64 - 1_000_000.0) / 1_000_001.0);
+    values
 }
 
 impl Problem {
-    /// Labels follow a plane, but for one in five that is turned round, so that the least loss is
-    /// above 0 and its weights are finite.
+    /// A plane separates the labels, but one label in five is flipped, so that the minimum is above 0
+    /// and its parameters are finite.
     fn new(seed: u64) -> Self {
         let mut choices = Choices::new(seed, 400);
-        let mut plane = [0.0; SIZE];
-        plane.fill_with(|| unit(&mut choices));
+        let plane = random(&mut choices);
         let (mut x, mut y) = (Vec::new(), Vec::new());
         for _ in 0..EXAMPLES {
-            let mut one = [0.0; SIZE];
-            one.fill_with(|| unit(&mut choices));
-            let turned = if choices.below(5) == 0 { -1.0 } else { 1.0 };
-            y.push(dot(&one, &plane).signum() * turned);
-            x.push(one);
+            let example = random(&mut choices);
+            let flip = if choices.below(5) == 0 { -1.0 } else { 1.0 };
+            y.push(dot(&example, &plane).signum() * flip);
+            x.push(example);
         }
         let mut problem = Self { x, y, least: 0.0 };
         // Plain gradient descent; the loss is smooth with a constant below SIZE / 12.
@@ -78,12 +89,12 @@ impl Problem {
         problem
     }
 
-    fn loss(&self, w: &[f64; SIZE]) -> f64 {
-        let one = |(x, y): (&[f64; SIZE], &f64)| (-y * dot(x, w)).exp().ln_1p();
+    fn loss(&self, w: &Weights) -> f64 {
+        let one = |(x, y): (&Weights, &f64)| (-y * dot(x, w)).exp().ln_1p();
         self.x.iter().zip(&self.y).map(one).sum::<f64>() / EXAMPLES as f64
     }
 
-    fn add_gradient(&self, w: &[f64; SIZE], example: usize, gradient: &mut [f64; SIZE]) {
+    fn add_gradient(&self, w: &Weights, example: usize, gradient: &mut Weights) {
         let (x, y) = (&self.x[example], self.y[example]);
         let share = -y / (1.0 + (y * dot(x, w)).exp());
         for (g, x) in gradient.iter_mut().zip(x) {
@@ -120,7 +131,7 @@ impl Problem {
     }
 }
 
-/// The policies that are run. Block `b` has the weight `b + 1` under the second.
+/// The policies. Block `b` has the weight `b + 1` under the second.
 fn policies() -> [(&'static str, PolicyConfig); 2] {
     let weights = (1..=BLOCKS).map(|weight| weight as f64).collect();
     [
@@ -129,97 +140,52 @@ fn policies() -> [(&'static str, PolicyConfig); 2] {
     ]
 }
 
-/// The slope of the regret on the log-log plot.
-fn fitted(points: &[(f64, f64)]) -> f64 {
-    let logs: Vec<(f64, f64)> = points.iter().map(|(t, r)| (t.ln(), r.ln())).collect();
-    slope(&logs)
+/// The points on the log-log plot.
+fn logs(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    points.iter().map(|(t, r)| (t.log10(), r.log10())).collect()
 }
 
-/// Prints the table, and writes it and the plot to `out`.
-pub(crate) fn run(out: &Path) -> Result<()> {
-    std::fs::create_dir_all(out)?;
-    let mut text = format!(
-        "| steps | {} |\n|--:|--:|--:|\n",
-        policies().map(|(name, _)| name).join(" | ")
-    );
-    let mut curves = Vec::new();
-    let mut slopes = Vec::new();
+/// Prints the table, and writes it and the plot.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    files::make_folder(&options.out)?;
+    let mut lines = vec![vec!["steps".to_owned()]];
+    lines.extend((FEWEST..=MOST).map(|power| vec![(1u64 << power).to_string()]));
+    lines.push(vec!["fitted slope".to_owned()]);
+    let mut curves: Vec<Series> = Vec::new();
     for (name, policy) in policies() {
-        let runs: Vec<_> = (1..=SEEDS)
-            .map(|seed| Problem::new(seed).regrets(&policy, seed, MOST))
-            .collect();
-        let of: Vec<f64> = runs.iter().map(|points| fitted(points)).collect();
-        slopes.extend(Mean::of(&of));
+        let run = |seed| Problem::new(seed).regrets(&policy, seed, MOST);
+        let runs: Vec<_> = (1..=SEEDS).map(run).collect();
+        let slopes: Vec<f64> = runs.iter().map(|points| slope(&logs(points))).collect();
         let mut curve = Vec::new();
+        let mut cells = vec![name.to_owned()];
         for i in 0..runs[0].len() {
             let values: Vec<f64> = runs.iter().map(|points| points[i].1).collect();
-            curve.extend(Mean::of(&values).map(|mean| (runs[0][i].0, mean)));
+            let mean = Mean::of(&values);
+            curve.extend(mean.map(|mean| (runs[0][i].0, mean.mean)));
+            cells.extend(mean.map(|mean| mean.text(5)));
         }
-        curves.push((name, curve));
+        cells.extend(Mean::of(&slopes).map(|slope| slope.text(3)));
+        for (line, cell) in lines.iter_mut().zip(cells) {
+            line.push(cell);
+        }
+        let curve = logs(&curve);
+        curves.push((format!("{name}, slope {:.2}", slope(&curve)), curve));
     }
-    for i in 0..curves[0].1.len() {
-        let cells: Vec<String> = curves.iter().map(|(_, c)| c[i].1.text(1.0, 5)).collect();
-        text.push_str(&format!(
-            "| {} | {} |\n",
-            curves[0].1[i].0,
-            cells.join(" | ")
-        ));
-    }
-    let cells: Vec<String> = slopes.iter().map(|slope| slope.text(1.0, 3)).collect();
-    text.push_str(&format!("| fitted slope | {} |\n", cells.join(" | ")));
+    let rows: Vec<String> = lines
+        .iter()
+        .map(|line| format!("| {} |\n", line.join(" | ")))
+        .collect();
+    let text = format!("{}|--:|--:|--:|\n{}", rows[0], rows[1..].concat());
     print!("{text}");
-    crate::write(&out.join("theory.md"), &text)?;
-    let mut svg = String::new();
-    draw(&curves, &mut svg).map_err(|e| anyhow!("cannot draw the regret: {e}"))?;
-    crate::write(&out.join("theory.svg"), &svg)
-}
-
-type Curve = (&'static str, Vec<(f64, Mean)>);
-
-fn draw(curves: &[Curve], svg: &mut String) -> Result<(), Box<dyn std::error::Error>> {
-    let area = SVGBackend::with_string(svg, (640, 420)).into_drawing_area();
-    area.fill(&WHITE)?;
-    let all = || curves.iter().flat_map(|(_, points)| points);
-    let low = all().map(|p| p.1.mean).fold(f64::MAX, f64::min);
-    let high = all().map(|p| p.1.mean).fold(0.0, f64::max);
-    let (left, right) = (2f64.powi(FEWEST as i32), 2f64.powi(MOST as i32));
-    let mut chart = ChartBuilder::on(&area)
-        .margin(12)
-        .x_label_area_size(36)
-        .y_label_area_size(64)
-        .build_cartesian_2d(
-            (left..right).log_scale(),
-            (low * 0.7..high * 1.4).log_scale(),
-        )?;
-    chart
-        .configure_mesh()
-        .light_line_style(WHITE)
-        .x_desc("steps T")
-        .y_desc("average regret")
-        .draw()?;
-    for (i, (name, points)) in curves.iter().enumerate() {
-        let color = Palette99::pick(i).to_rgba();
-        let means: Vec<(f64, f64)> = points.iter().map(|(t, mean)| (*t, mean.mean)).collect();
-        let label = format!("{name}, slope {:.2}", fitted(&means));
-        chart
-            .draw_series(LineSeries::new(means, color.stroke_width(2)))?
-            .label(label)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2)));
-    }
-    // What the theorem's rate would be, from the first point of the first curve.
-    let start = curves[0].1[0].1.mean;
-    let line = [(left, start), (right, start * (left / right).sqrt())];
-    chart
-        .draw_series(LineSeries::new(line, BLACK.mix(0.5)))?
-        .label("slope -0.5")
-        .legend(|(x, y)| PathElement::new([(x, y), (x + 18, y)], BLACK.mix(0.5)));
-    chart
-        .configure_series_labels()
-        .border_style(BLACK.mix(0.3))
-        .background_style(WHITE.mix(0.8))
-        .draw()?;
-    area.present()?;
-    Ok(())
+    files::write(&options.out.join("theory.md"), &text)?;
+    // The theorem's rate, from the first point of the first curve.
+    let (left, start) = curves[0].1[0];
+    let right = f64::from(MOST) * 2f64.log10();
+    let rate = vec![(left, start), (right, start - 0.5 * (right - left))];
+    curves.push(("slope -0.5".to_owned(), rate));
+    let axes = ["log10 of the steps T", "log10 of the average regret"];
+    let path = options.out.join("theory.svg");
+    chart::write(&path, (640, 420), |area| chart::lines(area, axes, &curves))
 }
 
 #[cfg(test)]
@@ -231,11 +197,9 @@ mod tests {
         let problem = Problem::new(1);
         for (name, policy) in policies() {
             let points = problem.regrets(&policy, 1, MOST);
-            assert!(
-                points.windows(2).all(|pair| pair[1].1 < pair[0].1),
-                "{points:?}"
-            );
-            let slope = fitted(&points);
+            let falls = points.windows(2).all(|pair| pair[1].1 < pair[0].1);
+            assert!(falls, "{points:?}");
+            let slope = slope(&logs(&points));
             assert!((-0.75..-0.4).contains(&slope), "{name}: {slope}");
         }
     }
@@ -243,19 +207,12 @@ mod tests {
     #[test]
     fn the_least_loss_is_a_minimum() {
         let problem = Problem::new(2);
-        assert!(
-            problem.least > 0.1 && problem.least < 2f64.ln(),
-            "{}",
-            problem.least
-        );
-        // No run may be better than it.
+        let least = problem.least;
+        assert!(least > 0.1 && least < 2f64.ln(), "{least}");
+        // No run is better than it.
         for (_, policy) in policies() {
-            assert!(
-                problem
-                    .regrets(&policy, 3, 10)
-                    .iter()
-                    .all(|point| point.1 > 0.0)
-            );
+            let regrets = problem.regrets(&policy, 3, 10);
+            assert!(regrets.iter().all(|point| point.1 > 0.0));
         }
     }
 }

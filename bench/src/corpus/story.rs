@@ -1,13 +1,13 @@
 //! Paragraphs for pretraining: short stories and descriptions, arithmetic, comparisons, lists,
 //! opposites, and people who ask each other questions in prose.
 
+use super::choices::Choices;
 use super::words::{
-    ANIMALS, COLOURS, NUMBERS, OBJECTS, OPPOSITES, PEOPLE, PLACES, VERBS, article, count, list,
+    ANIMALS, COLOURS, NUMBERS, OBJECTS, OPPOSITES, PEOPLE, PLACES, VERBS, article, capital, count,
+    list,
 };
-use super::{Choices, capital};
 
-/// So many paragraphs. The same seed gives the same text, and more paragraphs begin with the same.
-#[must_use]
+/// Paragraphs of a seed. A larger number of paragraphs starts with the same text.
 pub(crate) fn pretraining_text(seed: u64, paragraphs: usize) -> Vec<String> {
     let mut choices = Choices::new(seed, 0);
     let kinds: [fn(&mut Choices) -> String; 18] = [
@@ -43,7 +43,7 @@ fn thing(choices: &mut Choices) -> &'static str {
     }
 }
 
-/// A person goes somewhere, finds something and meets somebody; the end recalls the beginning.
+/// A person finds something and meets somebody; the end refers to the beginning.
 fn story(choices: &mut Choices) -> String {
     let people = choices.some(&PEOPLE, 2);
     let (one, two) = (people[0], people[1]);
@@ -73,7 +73,7 @@ fn story(choices: &mut Choices) -> String {
     format!("{start} {middle} {end}")
 }
 
-/// What is where, and how it looks.
+/// Objects in a place, and their colours.
 fn description(choices: &mut Choices) -> String {
     let place = choices.of(&PLACES);
     let nouns = choices.some(&OBJECTS, 3);
@@ -134,7 +134,7 @@ fn comparison(choices: &mut Choices) -> String {
     )
 }
 
-/// A list that is said again, so that copying is worth learning.
+/// A list that is repeated, so that the model learns to copy.
 fn shopping(choices: &mut Choices) -> String {
     let person = choices.of(&PEOPLE);
     let number = 2 + choices.below(4);
@@ -176,7 +176,7 @@ fn opposites(choices: &mut Choices) -> String {
     )
 }
 
-/// Somebody tells of two people, somebody asks three times, somebody answers.
+/// A report about two people, then three questions and their answers.
 fn talk(choices: &mut Choices) -> String {
     let people = choices.some(&PEOPLE, 4);
     let nouns = choices.some(&OBJECTS, 2);
@@ -225,7 +225,7 @@ fn counting(choices: &mut Choices) -> String {
     )
 }
 
-/// A word in large letters, so that the tokens of both are learned.
+/// Words in capital letters, so that the model learns both forms.
 fn spelling(choices: &mut Choices) -> String {
     let words: Vec<&str> = vec![thing(choices), choices.of(&COLOURS), choices.of(&PLACES)];
     let signs: Vec<String> = words
@@ -239,7 +239,7 @@ fn spelling(choices: &mut Choices) -> String {
     )
 }
 
-/// Words in no order, said again and again: they can only be copied.
+/// Random words, said three times: they can only be copied.
 fn echo(choices: &mut Choices) -> String {
     let mut all: Vec<&str> = Vec::new();
     for list in [&OBJECTS[..], &ANIMALS, &COLOURS, &PLACES, &PEOPLE] {

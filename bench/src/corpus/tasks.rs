@@ -1,26 +1,26 @@
-//! The instruction set: questions with short exact answers, on the words of the corpus.
+//! The instruction set: questions with short exact answers, from the words of the corpus.
 
 use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::Choices;
+use super::choices::Choices;
 use super::words::{
     ANIMALS, COLOURS, NUMBERS, OBJECTS, OPPOSITES, PEOPLE, PLACES, VERBS, article, count, list,
 };
 
-/// One line of the set, in Alpaca's form.
+/// One line of the set, in Alpaca's format.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Instruction {
-    /// What to do.
+pub(crate) struct Example {
+    /// The task.
     pub(crate) instruction: String,
-    /// What to do it with.
+    /// Its input.
     pub(crate) input: String,
-    /// The one right answer.
+    /// The only right answer.
     pub(crate) output: String,
 }
 
-impl Instruction {
+impl Example {
     fn new(instruction: &str, input: impl Into<String>, output: impl Into<String>) -> Self {
         Self {
             instruction: instruction.to_owned(),
@@ -30,17 +30,15 @@ impl Instruction {
     }
 }
 
-/// So many instructions to train on and so many held out, all different, the tasks taken in turn.
+/// Instructions to train on and held-out ones, all different, from each task in turn.
 ///
-/// The words run out before long for the smallest tasks (there are 40 words with an opposite); such
-/// a task is passed over from then on.
-#[must_use]
+/// The smallest tasks run out of words (40 words have an opposite) and are skipped from then on.
 pub(crate) fn instructions(
     seed: u64,
     train: usize,
     held_out: usize,
-) -> (Vec<Instruction>, Vec<Instruction>) {
-    let tasks: [fn(&mut Choices) -> Instruction; 14] = [
+) -> (Vec<Example>, Vec<Example>) {
+    let tasks: [fn(&mut Choices) -> Example; 14] = [
         colour, place, person, object, opposite, sum, how_many, question, last_word, first_word,
         upper_case, sorted, past, reply,
     ];
@@ -68,7 +66,7 @@ pub(crate) fn instructions(
     (pick(&order), pick(&drawn))
 }
 
-/// A sentence with a person, a colour, a thing and a place.
+/// A sentence with a person, a colour, an object and a place.
 struct Scene {
     person: &'static str,
     colour: &'static str,
@@ -101,43 +99,43 @@ impl Scene {
     }
 }
 
-fn colour(choices: &mut Choices) -> Instruction {
+fn colour(choices: &mut Choices) -> Example {
     let scene = Scene::new(choices);
-    Instruction::new("Name the colour.", scene.sentence, scene.colour)
+    Example::new("Name the colour.", scene.sentence, scene.colour)
 }
 
-fn place(choices: &mut Choices) -> Instruction {
+fn place(choices: &mut Choices) -> Example {
     let scene = Scene::new(choices);
-    Instruction::new("Name the place.", scene.sentence, scene.place)
+    Example::new("Name the place.", scene.sentence, scene.place)
 }
 
-fn person(choices: &mut Choices) -> Instruction {
+fn person(choices: &mut Choices) -> Example {
     let scene = Scene::new(choices);
-    Instruction::new("Name the person.", scene.sentence, scene.person)
+    Example::new("Name the person.", scene.sentence, scene.person)
 }
 
-fn object(choices: &mut Choices) -> Instruction {
+fn object(choices: &mut Choices) -> Example {
     let scene = Scene::new(choices);
-    Instruction::new("Name the object.", scene.sentence, scene.noun)
+    Example::new("Name the object.", scene.sentence, scene.noun)
 }
 
-fn opposite(choices: &mut Choices) -> Instruction {
+fn opposite(choices: &mut Choices) -> Example {
     let pair = choices.of(&OPPOSITES);
     let (word, opposite) = if choices.below(2) == 0 {
         pair
     } else {
         (pair.1, pair.0)
     };
-    Instruction::new("Give the opposite.", word, opposite)
+    Example::new("Give the opposite.", word, opposite)
 }
 
-fn sum(choices: &mut Choices) -> Instruction {
+fn sum(choices: &mut Choices) -> Example {
     let (a, b) = (choices.below(11), choices.below(10));
     let input = format!("{} plus {}", NUMBERS[a], NUMBERS[b]);
-    Instruction::new("Add the numbers.", input, NUMBERS[a + b])
+    Example::new("Add the numbers.", input, NUMBERS[a + b])
 }
 
-fn how_many(choices: &mut Choices) -> Instruction {
+fn how_many(choices: &mut Choices) -> Example {
     let animals = choices.some(&ANIMALS, 2);
     let (a, b) = (1 + choices.below(9), 1 + choices.below(9));
     let place = choices.of(&PLACES);
@@ -152,14 +150,14 @@ fn how_many(choices: &mut Choices) -> Instruction {
         (animals[1], b)
     };
     let instruction = format!("How many of these animals are there: {animal}?");
-    Instruction::new(&instruction, input, NUMBERS[number])
+    Example::new(&instruction, input, NUMBERS[number])
 }
 
-fn question(choices: &mut Choices) -> Instruction {
+fn question(choices: &mut Choices) -> Example {
     let (person, noun) = (choices.of(&PEOPLE), choices.of(&OBJECTS));
     let input = format!("{person} has the {noun}.");
     let output = format!("Does {person} have the {noun}?");
-    Instruction::new("Turn the sentence into a question.", input, output)
+    Example::new("Turn the sentence into a question.", input, output)
 }
 
 fn some_words(choices: &mut Choices) -> Vec<&'static str> {
@@ -167,48 +165,48 @@ fn some_words(choices: &mut Choices) -> Vec<&'static str> {
     choices.some(&OBJECTS, number)
 }
 
-fn last_word(choices: &mut Choices) -> Instruction {
+fn last_word(choices: &mut Choices) -> Example {
     let words = some_words(choices);
-    Instruction::new(
+    Example::new(
         "Repeat the last word.",
         words.join(" "),
         words[words.len() - 1],
     )
 }
 
-fn first_word(choices: &mut Choices) -> Instruction {
+fn first_word(choices: &mut Choices) -> Example {
     let words = some_words(choices);
-    Instruction::new("Repeat the first word.", words.join(" "), words[0])
+    Example::new("Repeat the first word.", words.join(" "), words[0])
 }
 
-fn upper_case(choices: &mut Choices) -> Instruction {
+fn upper_case(choices: &mut Choices) -> Example {
     let lists: [&[&str]; 4] = [&OBJECTS, &ANIMALS, &COLOURS, &PLACES];
     let words = choices.of(&lists);
     let word = choices.of(words);
-    Instruction::new(
+    Example::new(
         "Write the word in large letters.",
         word,
         word.to_uppercase(),
     )
 }
 
-fn sorted(choices: &mut Choices) -> Instruction {
+fn sorted(choices: &mut Choices) -> Example {
     let mut words = choices.some(&OBJECTS, 3);
     let input = list(&words);
     words.sort_unstable();
-    Instruction::new("Sort the words as in a dictionary.", input, list(&words))
+    Example::new("Sort the words as in a dictionary.", input, list(&words))
 }
 
-fn past(choices: &mut Choices) -> Instruction {
+fn past(choices: &mut Choices) -> Example {
     let (now, then) = choices.of(&VERBS);
     let (noun, person) = (choices.of(&OBJECTS), choices.of(&PEOPLE));
     let input = format!("I {now} the {noun} of {person}.");
     let output = format!("I {then} the {noun} of {person}.");
-    Instruction::new("Put the sentence in the past.", input, output)
+    Example::new("Put the sentence in the past.", input, output)
 }
 
-/// Yes or no: whether a scene has this colour.
-fn reply(choices: &mut Choices) -> Instruction {
+/// Whether a scene has a colour: yes or no.
+fn reply(choices: &mut Choices) -> Example {
     let scene = Scene::new(choices);
     let asked = if choices.below(2) == 0 {
         scene.colour
@@ -217,5 +215,5 @@ fn reply(choices: &mut Choices) -> Instruction {
     };
     let answer = if asked == scene.colour { "yes" } else { "no" };
     let instruction = format!("Is the {} {asked}? Answer yes or no.", scene.noun);
-    Instruction::new(&instruction, scene.sentence, answer)
+    Example::new(&instruction, scene.sentence, answer)
 }

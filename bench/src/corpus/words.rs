@@ -1,4 +1,4 @@
-//! The vocabulary: every word that the corpus uses in an open place.
+//! The words that the grammar chooses from, and their forms.
 
 /// People.
 pub(crate) const PEOPLE: [&str; 24] = [
@@ -7,7 +7,7 @@ pub(crate) const PEOPLE: [&str; 24] = [
     "Nina", "Hugo",
 ];
 
-/// Objects, one of each.
+/// Objects.
 pub(crate) const OBJECTS: [&str; 24] = [
     "apple", "ball", "book", "bottle", "bowl", "box", "chair", "clock", "coat", "cup", "drum",
     "flower", "hat", "kite", "lamp", "letter", "pen", "plate", "ring", "rope", "shirt", "spoon",
@@ -24,13 +24,13 @@ pub(crate) const COLOURS: [&str; 10] = [
     "red", "blue", "green", "yellow", "black", "white", "brown", "pink", "grey", "purple",
 ];
 
-/// Places, each after "in the".
+/// Places, used after "in the".
 pub(crate) const PLACES: [&str; 16] = [
     "garden", "kitchen", "park", "school", "market", "forest", "house", "village", "barn",
     "library", "shop", "tower", "yard", "station", "hall", "tent",
 ];
 
-/// Opposites, both ways round.
+/// Opposites.
 pub(crate) const OPPOSITES: [(&str, &str); 20] = [
     ("big", "small"),
     ("hot", "cold"),
@@ -79,7 +79,7 @@ pub(crate) const NUMBERS: [&str; 21] = [
     "twenty",
 ];
 
-/// What people do with an object: now, and in the past.
+/// What people do with an object: present and past.
 pub(crate) const VERBS: [(&str, &str); 10] = [
     ("see", "saw"),
     ("find", "found"),
@@ -93,8 +93,7 @@ pub(crate) const VERBS: [(&str, &str); 10] = [
     ("sell", "sold"),
 ];
 
-/// More than one of an object or animal.
-#[must_use]
+/// The plural of an object or animal.
 pub(crate) fn plural(noun: &str) -> String {
     if noun.ends_with('x') {
         format!("{noun}es")
@@ -103,8 +102,15 @@ pub(crate) fn plural(noun: &str) -> String {
     }
 }
 
-/// "a" or "an", as the next word wants it.
-#[must_use]
+/// The sentence with a capital first letter.
+pub(crate) fn capital(sentence: &str) -> String {
+    let mut letters = sentence.chars();
+    letters.next().map_or_else(String::new, |first| {
+        first.to_uppercase().chain(letters).collect()
+    })
+}
+
+/// The article before a word: "a" or "an".
 pub(crate) fn article(next: &str) -> &'static str {
     if next.starts_with(['a', 'e', 'i', 'o', 'u']) {
         "an"
@@ -113,8 +119,7 @@ pub(crate) fn article(next: &str) -> &'static str {
     }
 }
 
-/// So many of a noun, in words.
-#[must_use]
+/// A number of a noun, in words.
 pub(crate) fn count(number: usize, noun: &str) -> String {
     if number == 1 {
         format!("one {noun}")
@@ -124,7 +129,6 @@ pub(crate) fn count(number: usize, noun: &str) -> String {
 }
 
 /// Words as a list in prose: "a, b and c".
-#[must_use]
 pub(crate) fn list<T: AsRef<str>>(words: &[T]) -> String {
     match words {
         [] => String::new(),

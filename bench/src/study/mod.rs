@@ -1,89 +1,80 @@
-//! The study: what LISA and its policies are worth, on three made tasks and a base model made for it.
+//! `bench study`: scores of the methods and policies, over several seeds, on tasks that are folders of
+//! JSONL files.
 //!
-//! Reads from top to bottom: `scale` (how large), `words`, `text`, `tasks` (the data), `base` (the
-//! model), `job` (a run and the log), `next` (what is still to be run), `train` (one run), `pool`
-//! (worker processes), `stats`, `table`, `picture`.
+//! A [`job`] is one run, by everything that determines it, and each finished run is a line of the
+//! [`log`], so that an interrupted study continues. The [`plan`] lists the runs that are missing, worker
+//! processes [`train`], and the report is made from the lines.
 
-mod base;
 mod job;
-mod next;
-mod picture;
+mod log;
+mod plan;
 mod pool;
+mod report;
 mod results;
-mod scale;
-pub(crate) mod stats;
-mod table;
-mod tasks;
-mod text;
-mod train;
-mod words;
+pub(crate) mod train;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::Args;
 
-use self::job::Log;
-use self::next::Plan;
-use self::pool::Order;
+use self::log::Log;
+use self::plan::Plan;
 use self::results::Results;
-use self::scale::Scale;
+use crate::files;
 
 /// Options of the study.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
+    /// Folder of the log, the tables and the plots
+    #[arg(long, default_value = "runs/study", value_name = "DIR")]
+    out: PathBuf,
     /// Runs at a time, each a process of one thread
     #[arg(long, default_value_t = 1, value_name = "N")]
     jobs: usize,
-    /// One task, two methods, two seeds and a few steps: whether everything works
+    /// Two methods, two seeds and a few steps, to test that everything works
     #[arg(long)]
     quick: bool,
-    /// Write tables and plots of what is done, and run nothing
+    /// Write the tables and plots of the finished runs, and run nothing
     #[arg(long)]
     report: bool,
-    /// Other sizes, as JSON: width, layers, steps and whatever else `scale.rs` has
-    #[arg(long, value_name = "FILE", conflicts_with = "quick")]
-    sizes: Option<PathBuf>,
-    #[arg(long, hide = true)]
-    order: Option<String>,
+    /// Folder of the checkpoint to fine-tune [default: the bundled model]
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    /// Folders with `train.jsonl` and `heldout.jsonl`, one for each task [default: the bundled data]
+    #[arg(long, value_name = "DIR,..", value_delimiter = ',')]
+    tasks: Vec<PathBuf>,
 }
 
-/// Runs what is missing and writes tables and plots to `out`.
-pub(crate) fn run(out: &Path, options: &Options) -> Result<()> {
-    if let Some(order) = &options.order {
-        let order: Order = serde_json::from_str(order).context("the order of a worker")?;
-        let outcome = train::run(out, &order.scale, &order.job, &order.probabilities)?;
-        println!("{}", serde_json::to_string(&outcome)?);
-        return Ok(());
-    }
+/// Runs what is missing, and writes tables and plots.
+pub(crate) fn run(options: &Options) -> Result<()> {
     ensure!(options.jobs > 0, "--jobs is 0; give at least 1");
-    std::fs::create_dir_all(out)
-        .with_context(|| format!("cannot make the folder `{}`", out.display()))?;
-    let mut plan = if options.quick {
-        Plan::quick()
-    } else {
-        Plan::full()
+    let out = &options.out;
+    files::make_folder(out)?;
+    let model = options
+        .model
+        .clone()
+        .unwrap_or_else(|| files::bundled("base"));
+    let tasks = match options.tasks.as_slice() {
+        [] => vec![files::bundled("data")],
+        tasks => tasks.to_vec(),
     };
-    if let Some(path) = &options.sizes {
-        plan.scale = Scale::read(path)?;
-    }
+    let plan = if options.quick {
+        Plan::quick(model, tasks)
+    } else {
+        Plan::full(model, tasks)
+    };
     let mut log = Log::open(&out.join("runs.jsonl"))?;
     if !options.report {
-        base::prepare(out, &plan.scale)?;
-        pool::run(&plan, &mut log, out, options.jobs)?;
+        pool::run(&plan, &mut log, options.jobs)?;
     }
     let results = Results {
         plan: &plan,
         log: &log,
     };
-    let text = table::markdown(&results);
-    crate::write(&out.join("study.md"), &text)?;
-    crate::write(
-        &out.join("study.csv"),
-        &table::csv(&log, &plan.scale.print()),
-    )?;
-    picture::write(out, &results)?;
-    println!("{text}");
-    println!("study.md, study.csv and plots are in {}", out.display());
+    let text = report::markdown(&results);
+    files::write(&out.join("study.md"), &text)?;
+    report::draw(&out.join("study.svg"), &results)?;
+    println!("{text}study.md and study.svg are in {}", out.display());
     Ok(())
 }

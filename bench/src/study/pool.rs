@@ -1,23 +1,13 @@
-//! Worker processes: each takes one run, of one thread, and prints what came of it as JSON.
+//! Worker processes: each runs one job on one thread.
 
-use std::path::Path;
-use std::process::{Command, Stdio};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use anyhow::{Context, Result, anyhow, bail};
-use serde::{Deserialize, Serialize};
+use anyhow::{Context, Result};
 
-use super::job::{Job, Log, Method, Outcome};
-use super::next::Plan;
-use super::scale::Scale;
-
-/// What a worker is told.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Order {
-    pub(crate) job: Job,
-    pub(crate) scale: Scale,
-    pub(crate) probabilities: Vec<f64>,
-}
+use super::job::{Job, Outcome};
+use super::log::Log;
+use super::plan::Plan;
+use crate::process;
 
 struct State<'a> {
     log: &'a mut Log,
@@ -25,8 +15,8 @@ struct State<'a> {
     failed: Option<anyhow::Error>,
 }
 
-/// Runs all that is missing, `jobs` runs at a time.
-pub(crate) fn run(plan: &Plan, log: &mut Log, out: &Path, jobs: usize) -> Result<()> {
+/// Runs every missing job, so many at a time.
+pub(crate) fn run(plan: &Plan, log: &mut Log, at_a_time: usize) -> Result<()> {
     let state = Mutex::new(State {
         log,
         running: Vec::new(),
@@ -34,52 +24,38 @@ pub(crate) fn run(plan: &Plan, log: &mut Log, out: &Path, jobs: usize) -> Result
     });
     let ended = Condvar::new();
     std::thread::scope(|scope| {
-        for _ in 0..jobs {
-            scope.spawn(|| work(plan, &state, &ended, out));
+        for _ in 0..at_a_time {
+            scope.spawn(|| work(plan, &state, &ended));
         }
     });
     let state = state.into_inner().unwrap_or_else(PoisonError::into_inner);
     state.failed.map_or(Ok(()), Err)
 }
 
-/// Takes runs until there are none.
-fn work(plan: &Plan, state: &Mutex<State>, ended: &Condvar, out: &Path) {
-    let mut locked = state.lock().unwrap_or_else(PoisonError::into_inner);
-    loop {
-        if locked.failed.is_some() {
-            return;
-        }
+/// Runs jobs until none is missing, or one failed.
+fn work(plan: &Plan, state: &Mutex<State>, ended: &Condvar) {
+    let lock = || -> MutexGuard<_> { state.lock().unwrap_or_else(PoisonError::into_inner) };
+    let mut locked = lock();
+    while locked.failed.is_none() {
         let missing = plan.next(locked.log);
         let count = missing.len();
-        let Some(job) = missing
-            .into_iter()
-            .find(|job| !locked.running.contains(job))
-        else {
+        let free = |job: &Job| !locked.running.contains(job);
+        let Some(job) = missing.into_iter().find(free) else {
             if locked.running.is_empty() {
                 return;
             }
-            // What runs now may make more runs possible.
+            // When a running job ends, more jobs may be known.
             locked = ended.wait(locked).unwrap_or_else(PoisonError::into_inner);
             continue;
         };
         locked.running.push(job.clone());
-        let probe = locked.log.get(&plan.probe(job.task));
-        let probabilities = match (job.method, probe) {
-            (Method::Weighted, Some(probe)) => probe.probabilities.clone(),
-            _ => Vec::new(),
-        };
         drop(locked);
-        let order = Order {
-            job: job.clone(),
-            scale: plan.scale.clone(),
-            probabilities,
-        };
-        let result = one(&order, out);
-        locked = state.lock().unwrap_or_else(PoisonError::into_inner);
+        let outcome = one(plan, &job);
+        locked = lock();
         locked.running.retain(|other| *other != job);
-        let added = result.and_then(|outcome| {
+        let added = outcome.and_then(|outcome| {
             eprintln!(
-                "{count} to go: {:?} {} {} at {} seed {}: {} of {} right, loss {:.4}, {:.1} s",
+                "{count} left: {:?} {} {} at {} seed {}: {} of {} right, loss {:.4}, {:.1} CPU-s",
                 job.purpose,
                 job.task,
                 job.method,
@@ -99,24 +75,7 @@ fn work(plan: &Plan, state: &Mutex<State>, ended: &Condvar, out: &Path) {
     }
 }
 
-/// One run in a process of its own.
-fn one(order: &Order, out: &Path) -> Result<Outcome> {
-    let text = serde_json::to_string(order)?;
-    let output = Command::new(std::env::current_exe()?)
-        .arg("study")
-        .arg("--out")
-        .arg(out)
-        .args(["--order", &text])
-        .env("RAYON_NUM_THREADS", "1")
-        .stdout(Stdio::piped())
-        .stderr(Stdio::inherit())
-        .output()
-        .context("cannot start a worker")?;
-    if !output.status.success() {
-        bail!("the worker of {text} ended with {}", output.status);
-    }
-    let said = String::from_utf8_lossy(&output.stdout);
-    let line = said.lines().rfind(|line| line.starts_with('{'));
-    let line = line.ok_or_else(|| anyhow!("the worker of {text} said nothing"))?;
-    serde_json::from_str(line).with_context(|| format!("the worker of {text} said `{line}`"))
+fn one(plan: &Plan, job: &Job) -> Result<Outcome> {
+    let mut lines = process::worker("study", &plan.order(job.clone()), 1)?;
+    lines.pop().context("the worker printed no result")
 }

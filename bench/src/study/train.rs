@@ -1,228 +1,161 @@
-//! One run: the base model, trained in one way on one task, and what came of it. Tests: at the foot.
+//! One run: fine-tunes the checkpoint and scores the result.
 
-use std::path::Path;
-
-use crate::held_out::{held_out_loss, input_of};
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::{GradientsParams, ModuleOptimizer};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, FloatDType, Tensor};
 use cpu_time::ProcessTime;
-use lisa::importance::{Importance, NormTracker, WeightNorms};
-use lisa::policy::CyclicOrder;
-use lisa::policy::{Budget, Gradient};
+use lisa::policy::{Budget, CyclicOrder, Gradient};
 use lisa::{Lisa, LisaConfig, PolicyConfig};
-use lisa_lm::{BatchOptions, Batches, CausalLm, Encoded, IGNORED};
+use lisa_lm::{
+    Batch, BatchOptions, BatchTensors, Batches, CausalLm, Checkpoint, EncodeOptions, Encoded,
+    IGNORED, Input, LossOn, OnBadLine, Tokenizer, encode_examples, read_examples,
+};
 
-use super::base::{self, rows};
-use super::job::{Job, Method, Outcome, Purpose};
-use super::scale::Scale;
-use super::tasks::{Question, domain_text};
-use super::words::{END, Vocabulary};
+use super::job::{Job, Method, Order, Outcome, Purpose};
 use crate::method::adamw;
+use crate::process;
 
-/// What a run is told.
-struct Run<'a> {
-    scale: &'a Scale,
-    job: &'a Job,
-    /// Of the layers, for the weighted policy.
-    probabilities: &'a [f64],
+/// Runs a job and prints its outcome.
+pub(crate) fn work(order: &Order) -> Result<()> {
+    process::print(&run(order)?)
 }
 
-/// Runs a job. `probabilities`: of the layers, for the weighted policy.
-pub(crate) fn run(out: &Path, scale: &Scale, job: &Job, probabilities: &[f64]) -> Result<Outcome> {
+fn run(order: &Order) -> Result<Outcome> {
+    let job = &order.job;
     let device = Device::default().autodiff();
-    let words = Vocabulary::new();
-    let model = base::load(out, scale, &device)?;
+    let tokenizer = Tokenizer::from_dir(&order.model)?;
+    let model = Checkpoint::open(&order.model)?.load(&device, Some(FloatDType::F32))?;
     device.seed(job.seed);
-    let questions = job.task.questions(base::SEED, scale);
-    let train = encode(&questions.train, &words)?;
-    if job.purpose == Purpose::Probe {
-        return probe(scale, job, model, train);
-    }
-    let run = Run {
-        scale,
-        job,
-        probabilities,
-    };
-    let mut outcome = Outcome::default();
-    let mut trained = model.clone();
-    if job.purpose == Purpose::Continual {
-        let steps = scale.domain_steps;
-        let text = domain_text(base::SEED, steps * scale.batch, scale.largest_term);
-        // Two lines make a row.
-        let rows = rows(&text, 48, &words)?;
-        trained = run.fit(trained, rows, steps, None, &mut outcome)?;
-        outcome = Outcome {
-            cpu: outcome.cpu,
-            ..Outcome::default()
+    let read = |file: &str| -> Result<Vec<Encoded>> {
+        let examples = read_examples(order.task.join(file), OnBadLine::Stop)?.examples;
+        let options = EncodeOptions {
+            max_length: job.sizes.max_length,
+            loss_on: LossOn::Answer,
         };
-    }
-    if job.method != Method::Base {
-        trained = run.fit(trained, train, scale.steps, None, &mut outcome)?;
-    }
+        Ok(encode_examples(&examples, &tokenizer, options)?.examples)
+    };
+    let mut train = read("train.jsonl")?;
+    let scored = job.sizes.scored;
+    ensure!(
+        train.len() > scored,
+        "`{}` has {} training examples; {scored} of them are for validation",
+        job.task,
+        train.len()
+    );
+    let validation = train.split_off(train.len() - scored);
     let held_out = match job.purpose {
-        Purpose::Choice => questions.validation,
-        _ => questions.test,
+        Purpose::Choice => validation,
+        Purpose::Test => {
+            let mut test = read("heldout.jsonl")?;
+            test.truncate(scored);
+            test
+        }
     };
-    let held_out = encode(&held_out, &words)?;
-    let plain = device.inner();
-    outcome.loss = held_out_loss(&trained, &held_out, 64, END, &plain)?;
-    outcome.asked = held_out.len();
-    outcome.hits = exact(&trained, held_out, &plain)?;
-    let mut norms = NormTracker::new(&model, &[])?;
-    let mut updates = norms.clone();
-    norms.observe(&trained)?;
-    updates.observe_update(&trained, &model)?;
-    let values = |tracker: NormTracker| -> Result<Vec<f64>> {
-        let layers = tracker.norms()?.layers.into_iter();
-        Ok(layers.map(|(_, norm)| norm).collect())
-    };
-    outcome.norms = values(norms)?;
-    outcome.updates = values(updates)?;
-    Ok(outcome)
-}
-
-/// A short LoRA run and a short full one, and the ratios of their mean weight norms.
-fn probe(scale: &Scale, job: &Job, model: CausalLm, train: Vec<Encoded>) -> Result<Outcome> {
     let mut outcome = Outcome::default();
-    let mut norms = |method, rate| -> Result<WeightNorms> {
-        let mut tracker = NormTracker::new(&model, &[])?;
-        let job = Job {
-            method,
-            rate,
-            active_layers: 0,
-            period: 0,
-            ..job.clone()
-        };
-        let run = Run {
-            scale,
-            job: &job,
-            probabilities: &[],
-        };
-        let (model, train, seen) = (model.clone(), train.clone(), Some(&mut tracker));
-        run.fit(model, train, scale.probe_steps, seen, &mut outcome)?;
-        Ok(tracker.norms()?)
+    let pad = tokenizer.pad_id();
+    let model = if job.method == Method::Base {
+        model
+    } else {
+        fit(job, model, train, pad, &mut outcome)?
     };
-    let importance = Importance {
-        lora: norms(Method::Lora8, job.rate + 1)?,
-        full: norms(Method::Full, job.rate)?,
-    };
-    outcome.probabilities = importance.probabilities()?;
+    score(&model, held_out, pad, &device.inner(), &mut outcome)?;
     Ok(outcome)
 }
 
-/// An optimizer, and which of the model trains.
+/// An optimizer, with the layers that it trains.
 enum Trainer {
     Lisa(Box<Lisa>),
     Plain(ModuleOptimizer),
 }
 
-impl Run<'_> {
-    fn trainer(&self, steps: usize, model: CausalLm) -> Result<(Trainer, CausalLm)> {
-        let (job, layers) = (self.job, self.scale.layers);
-        if let Some(rank) = job.method.rank() {
-            // Twice the rank, as is usual.
-            let model = model.with_lora(rank, 2.0 * rank as f64)?;
+fn trainer(job: &Job, model: CausalLm) -> Result<(Trainer, CausalLm)> {
+    let layers = model.num_layers();
+    let share = job.sizes.active_layers as f64 / layers as f64;
+    let config = LisaConfig::new()
+        .with_seed(job.seed)
+        .with_active_layers(job.sizes.active_layers)
+        .with_sampling_period(job.sizes.period);
+    let config = match job.method {
+        Method::Lora => {
+            let model = model.with_lora(8, 16.0)?;
             return Ok((Trainer::Plain(adamw().init()), model));
         }
-        let share = job.active_layers as f64 / layers as f64;
-        let config = LisaConfig::new()
-            .with_seed(job.seed)
-            .with_active_layers(job.active_layers)
-            .with_sampling_period(match job.period {
-                0 => steps + 1,
-                period => period,
-            });
-        let config = match job.method {
-            // Every layer in every period is AdamW.
-            Method::Full => config.with_active_layers(layers),
-            Method::Uniform => config,
-            Method::Bernoulli => config.with_policy(PolicyConfig::Bernoulli(Vec::new())),
-            Method::Weighted => {
-                config.with_policy(PolicyConfig::Weighted(self.probabilities.to_vec()))
-            }
-            Method::Cyclic => config.with_policy(PolicyConfig::Cyclic(CyclicOrder::Reshuffled)),
-            Method::Gradient => config.with_policy(PolicyConfig::Gradient(Gradient::new())),
-            Method::Budget => config
-                .with_policy(PolicyConfig::Budget(Budget::new().with_share(share)))
-                .with_split(vec!["attn".into(), "input_layernorm".into()]),
-            Method::Base | Method::Lora8 | Method::Lora64 => bail!("`{}` is not LISA", job.method),
-        };
-        let (lisa, model) = config.init(adamw(), model)?;
-        Ok((Trainer::Lisa(Box::new(lisa)), model))
-    }
+        // With every layer active in every period, LISA is AdamW.
+        Method::Full => config.with_active_layers(layers),
+        Method::Uniform => config,
+        Method::Bernoulli => config.with_policy(PolicyConfig::Bernoulli(Vec::new())),
+        Method::Cyclic => config.with_policy(PolicyConfig::Cyclic(CyclicOrder::Reshuffled)),
+        Method::Gradient => config.with_policy(PolicyConfig::Gradient(Gradient::new())),
+        Method::Budget => config
+            .with_policy(PolicyConfig::Budget(Budget::new().with_share(share)))
+            .with_split(vec!["attn".into(), "input_layernorm".into()]),
+        Method::Base => bail!("`base` is not trained"),
+    };
+    let (lisa, model) = config.init(adamw(), model)?;
+    Ok((Trainer::Lisa(Box::new(lisa)), model))
+}
 
-    /// Trains for so many steps; what it took goes to `outcome`. `norms` sees the weights of each
-    /// step.
-    fn fit(
-        &self,
-        model: CausalLm,
-        examples: Vec<Encoded>,
-        steps: usize,
-        mut norms: Option<&mut NormTracker>,
-        outcome: &mut Outcome,
-    ) -> Result<CausalLm> {
-        let (job, layers) = (self.job, self.scale.layers);
-        let device = model.device();
-        let (mut trainer, mut model) = self.trainer(steps, model)?;
-        let options = BatchOptions {
-            batch_size: self.scale.batch,
-            pack_to: None,
-            shuffle: true,
-            seed: job.seed,
-            pad_id: END,
-        };
-        let mut batches = Batches::new(examples, options)?;
-        let start = ProcessTime::now();
-        let mut drawn = vec![0.0; layers];
-        let last = steps - (steps / 10).max(1);
-        let mut sum = 0.0;
-        for step in 0..steps {
-            let (input, targets) = input_of(&batches.next_batch(), &device);
-            let loss = model.next_token_loss(&input, targets);
-            if step >= last {
-                sum += f64::from(loss.clone().into_scalar::<f32>());
-            }
-            let grads = GradientsParams::from_grads(loss.backward(), &model);
-            let rate = learning_rate(job.learning_rate(), step, steps);
-            match &mut trainer {
-                Trainer::Plain(optimizer) => model = optimizer.step(rate, model, grads),
-                Trainer::Lisa(lisa) => {
-                    let parts = lisa.layers().layers().len() / layers;
-                    for &part in lisa.active_layers() {
-                        drawn[part / parts] += 1.0 / (parts * steps) as f64;
-                    }
-                    outcome.trained = outcome.trained.max(training(&model));
-                    model = lisa.step(rate, model, grads);
-                    outcome.state_bytes = outcome.state_bytes.max(lisa.memory().optimizer_state);
+/// Trains; the costs are added to the outcome.
+fn fit(
+    job: &Job,
+    model: CausalLm,
+    examples: Vec<Encoded>,
+    pad_id: u32,
+    outcome: &mut Outcome,
+) -> Result<CausalLm> {
+    let (steps, layers, device) = (job.sizes.steps, model.num_layers(), model.device());
+    let (mut trainer, mut model) = trainer(job, model)?;
+    let options = BatchOptions {
+        batch_size: job.sizes.batch,
+        pack_to: None,
+        shuffle: true,
+        seed: job.seed,
+        pad_id,
+    };
+    let mut batches = Batches::new(examples, options)?;
+    let start = ProcessTime::now();
+    let mut active = vec![0.0; layers];
+    let mut losses = Vec::new();
+    for step in 0..steps {
+        let (input, targets) = input_of(&batches.next_batch(), &device);
+        let loss = model.next_token_loss(&input, targets);
+        losses.push(f64::from(loss.clone().into_scalar::<f32>()));
+        let grads = GradientsParams::from_grads(loss.backward(), &model);
+        let rate = learning_rate(job.learning_rate(), step, steps);
+        match &mut trainer {
+            Trainer::Plain(optimizer) => model = optimizer.step(rate, model, grads),
+            Trainer::Lisa(lisa) => {
+                // Layers may be split into units.
+                let units = lisa.layers().layers().len() / layers;
+                for &unit in lisa.active_layers() {
+                    active[unit / units] += 1.0 / (units * steps) as f64;
                 }
-            }
-            if let Some(tracker) = norms.as_deref_mut() {
-                tracker.observe(&model.clone().merge_lora())?;
+                outcome.trainable = outcome.trainable.max(trainable(&model));
+                model = lisa.try_step(rate, model, grads)?;
+                let state = lisa.memory().optimizer_state;
+                outcome.state_bytes = outcome.state_bytes.max(state);
             }
         }
-        outcome.cpu += start.elapsed().as_secs_f64();
-        outcome.training_loss = sum / (steps - last) as f64;
-        match trainer {
-            Trainer::Plain(_) => {
-                outcome.trained = training(&model);
-                // Two moments in f32.
-                outcome.state_bytes = 8 * outcome.trained;
-            }
-            Trainer::Lisa(_) => outcome.drawn = drawn,
-        }
-        Ok(unfrozen(model.merge_lora()))
     }
+    outcome.cpu = start.elapsed().as_secs_f64();
+    let tenths = losses.chunks(steps.div_ceil(10).max(1));
+    outcome.curve = tenths
+        .map(|tenth| tenth.iter().sum::<f64>() / tenth.len() as f64)
+        .collect();
+    match trainer {
+        Trainer::Plain(_) => {
+            outcome.trainable = trainable(&model);
+            // Two moments in f32.
+            outcome.state_bytes = 8 * outcome.trainable;
+        }
+        Trainer::Lisa(_) => outcome.active = active,
+    }
+    Ok(model.merge_lora())
 }
 
-/// The model with every weight free to train again, as a new run wants it.
-fn unfrozen(model: CausalLm) -> CausalLm {
-    model.set_require_grad(true)
-}
-
-/// How many numbers train.
-fn training(model: &CausalLm) -> u64 {
+/// The number of trainable parameters.
+fn trainable(model: &CausalLm) -> u64 {
     struct Count(usize);
     impl ModuleVisitor for Count {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
@@ -236,8 +169,8 @@ fn training(model: &CausalLm) -> u64 {
     count.0 as u64
 }
 
-/// Rises over the first twentieth of the steps, then falls to 0 along a line.
-pub(crate) fn learning_rate(highest: f64, step: usize, steps: usize) -> f64 {
+/// Rises over the first twentieth of the steps, then falls to 0 linearly.
+fn learning_rate(highest: f64, step: usize, steps: usize) -> f64 {
     let warm_up = (steps / 20).max(1);
     if step < warm_up {
         return highest * (step + 1) as f64 / warm_up as f64;
@@ -245,119 +178,101 @@ pub(crate) fn learning_rate(highest: f64, step: usize, steps: usize) -> f64 {
     highest * (steps - step) as f64 / (steps - warm_up) as f64
 }
 
-/// Questions as tokens; the loss is taken over the answer and the end.
-pub(crate) fn encode(questions: &[Question], words: &Vocabulary) -> Result<Vec<Encoded>> {
-    let one = |question: &Question| {
-        let mut ids = words.encode(&question.prompt)?;
-        let mut labels = vec![IGNORED; ids.len()];
-        let mut answer = words.encode(&question.answer)?;
-        answer.push(END);
-        labels.extend(answer.iter().map(|id| i64::from(*id)));
-        ids.extend(answer);
-        Ok(Encoded { ids, labels })
-    };
-    questions.iter().map(one).collect()
+fn input_of(batch: &Batch, device: &Device) -> (Input, burn::tensor::Tensor<2, burn::tensor::Int>) {
+    let tensors: BatchTensors = batch.to_tensors(device);
+    let targets = tensors.targets.clone();
+    (Input::from(tensors), targets)
 }
 
-/// How many answers greedy generation would give word for word, the end included.
+/// The mean loss of a target, and how many answers greedy generation would give exactly, with their end.
 ///
-/// Generation says the wanted answer where and only where each of its tokens is the most probable
-/// behind the tokens before it, so one pass over the wanted answers tells.
-pub(crate) fn exact(model: &CausalLm, examples: Vec<Encoded>, device: &Device) -> Result<usize> {
+/// Generation gives an answer if and only if each of its tokens is the most probable after the tokens
+/// before it, so one forward pass over the wanted answers is enough.
+fn score(
+    model: &CausalLm,
+    examples: Vec<Encoded>,
+    pad_id: u32,
+    device: &Device,
+    outcome: &mut Outcome,
+) -> Result<()> {
     let model = model.valid();
+    outcome.asked = examples.len();
     let options = BatchOptions {
-        batch_size: 64,
+        batch_size: 32,
         pack_to: None,
         shuffle: false,
         seed: 0,
-        pad_id: END,
+        pad_id,
     };
     let mut batches = Batches::new(examples, options)?;
-    let mut hits = 0;
+    let (mut sum, mut count) = (0.0, 0);
     for _ in 0..batches.per_epoch() {
         let batch = batches.next_batch();
-        let [_, width] = batch.shape();
-        let (input, _) = input_of(&batch, device);
-        let said = model.forward(&input).argmax(2).into_data();
-        let said: Vec<i64> = said.iter::<i64>().collect();
-        for (row, said) in batch.rows().iter().zip(said.chunks(width)) {
-            let mut pairs = row.targets.iter().zip(said);
-            hits += usize::from(pairs.all(|(wanted, said)| *wanted == IGNORED || wanted == said));
+        let (input, targets) = input_of(&batch, device);
+        let loss = model.next_token_loss(&input, targets).into_scalar::<f32>();
+        sum += f64::from(loss) * batch.trained() as f64;
+        count += batch.trained();
+        let most_probable = model.forward(&input).argmax(2).into_data();
+        let most_probable: Vec<i64> = most_probable.iter::<i64>().collect();
+        let rows = most_probable.chunks(batch.shape()[1]);
+        for (row, found) in batch.rows().iter().zip(rows) {
+            let mut pairs = row.targets.iter().zip(found);
+            let right = pairs.all(|(wanted, found)| *wanted == IGNORED || wanted == found);
+            outcome.hits += usize::from(right);
         }
     }
-    Ok(hits)
+    outcome.loss = sum / count.max(1) as f64;
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use lisa_lm::{GenerationConfig, generate};
 
-    use super::super::next::Plan;
-    use super::super::tasks::Task;
     use super::*;
+    use crate::files::bundled;
 
-    fn scale() -> Scale {
-        Scale {
-            pretraining: [2, 2, 16],
-            steps: 4,
-            ..Scale::quick()
+    fn order(method: Method) -> Order {
+        Order {
+            job: Job::sample(method, 3),
+            model: bundled("base"),
+            task: bundled("data"),
         }
-    }
-
-    fn jobs() -> Vec<Job> {
-        let plan = Plan {
-            scale: scale(),
-            ..Plan::full()
-        };
-        let methods = [
-            Method::Full,
-            Method::Lora8,
-            Method::Uniform,
-            Method::Bernoulli,
-            Method::Weighted,
-            Method::Cyclic,
-            Method::Gradient,
-            Method::Budget,
-        ];
-        methods
-            .map(|method| plan.run(Purpose::Test, Task::Facts, method, 1, 3))
-            .to_vec()
     }
 
     #[test]
     fn a_run_is_a_pure_function_of_its_job() {
-        let dir = tempfile::tempdir().unwrap();
-        base::prepare(dir.path(), &scale()).unwrap();
-        for job in jobs() {
+        use Method::{Bernoulli, Budget, Cyclic, Full, Gradient, Lora, Uniform};
+        for method in [Full, Lora, Uniform, Bernoulli, Cyclic, Gradient, Budget] {
             let again = || Outcome {
                 cpu: 0.0,
-                ..run(dir.path(), &scale(), &job, &[1.0, 2.0, 3.0, 4.0]).unwrap()
+                ..run(&order(method)).unwrap()
             };
             let first = again();
-            assert_eq!(first, again(), "{}", job.method);
+            assert_eq!(first, again(), "{method}");
             assert!(first.loss.is_finite() && first.state_bytes > 0);
-            // Two of four layers at a time, and whatever a coin says.
-            let drawn: f64 = first.drawn.iter().sum();
-            match job.method {
-                Method::Full => assert!((drawn - 4.0).abs() < 1e-9),
-                Method::Lora8 => assert!(first.drawn.is_empty()),
-                Method::Bernoulli => assert!((0.0..=4.0).contains(&drawn)),
-                _ => assert!((drawn - 2.0).abs() < 1e-9, "{} {drawn}", job.method),
+            // Two of eight layers at a time; under Bernoulli by chance.
+            let active: f64 = first.active.iter().sum();
+            match method {
+                Full => assert!((active - 8.0).abs() < 1e-9),
+                Lora => assert!(first.active.is_empty()),
+                Bernoulli => assert!((0.0..=8.0).contains(&active)),
+                _ => assert!((active - 2.0).abs() < 1e-9, "{method} {active}"),
             }
         }
     }
 
     #[test]
-    fn an_answer_is_right_where_greedy_generation_gives_it() {
-        let dir = tempfile::tempdir().unwrap();
-        base::prepare(dir.path(), &scale()).unwrap();
+    fn an_answer_is_right_if_greedy_generation_gives_it() {
         let device = Device::default();
-        let model = base::load(dir.path(), &scale(), &device).unwrap();
+        let checkpoint = Checkpoint::open(bundled("base")).unwrap();
+        let model = checkpoint.load(&device, Some(FloatDType::F32)).unwrap();
         let config = GenerationConfig {
             max_new_tokens: 3,
             ..GenerationConfig::default()
         };
-        let prompt = Vocabulary::new().encode("Anna has 3 hats").unwrap();
+        let tokenizer = Tokenizer::from_dir(bundled("base")).unwrap();
+        let prompt = tokenizer.encode("Anna has 3 hats").unwrap();
         let answer = generate(&model, &prompt, &config).unwrap();
         let example = |answer: &[u32]| {
             let mut labels = vec![IGNORED; prompt.len()];
@@ -367,36 +282,20 @@ mod tests {
         };
         let mut wrong = answer.clone();
         wrong[2] = (wrong[2] + 1) % 50;
-        let hits = |examples| exact(&model, examples, &device).unwrap();
+        let hits = |examples| {
+            let mut outcome = Outcome::default();
+            score(&model, examples, 0, &device, &mut outcome).unwrap();
+            outcome.hits
+        };
         assert_eq!(hits(vec![example(&answer)]), 1);
         assert_eq!(hits(vec![example(&wrong)]), 0);
         // Rows of different lengths in a batch.
-        assert_eq!(
-            hits(vec![
-                example(&answer),
-                example(&wrong),
-                example(&answer[..1])
-            ]),
-            2
-        );
+        let short = example(&answer[..1]);
+        assert_eq!(hits(vec![example(&answer), example(&wrong), short]), 2);
     }
 
     #[test]
-    fn a_probe_gives_a_probability_for_each_layer() {
-        let dir = tempfile::tempdir().unwrap();
-        base::prepare(dir.path(), &scale()).unwrap();
-        let plan = Plan {
-            scale: scale(),
-            ..Plan::full()
-        };
-        let job = plan.probe(Task::Facts);
-        let found = run(dir.path(), &scale(), &job, &[]).unwrap().probabilities;
-        assert_eq!(found.len(), 4);
-        assert!(found.iter().all(|p| (0.5..=1.0).contains(p)), "{found:?}");
-    }
-
-    #[test]
-    fn the_learning_rate_rises_and_falls_to_nothing() {
+    fn the_learning_rate_rises_and_falls_to_zero() {
         let rates: Vec<f64> = (0..40).map(|step| learning_rate(1.0, step, 40)).collect();
         assert_eq!(rates[..3], [0.5, 1.0, 1.0]);
         assert!(rates[2..].windows(2).all(|pair| pair[1] < pair[0]));

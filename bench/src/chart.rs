@@ -1,0 +1,113 @@
+//! Charts as SVG files: lines over an axis, and a row for each name.
+
+use std::path::Path;
+
+use anyhow::{Result, anyhow};
+use plotters::coord::Shift;
+use plotters::prelude::*;
+
+use crate::files;
+use crate::stats::Mean;
+
+/// A part of a picture.
+pub(crate) type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+/// What drawing returns.
+pub(crate) type Drawn = Result<(), Box<dyn std::error::Error>>;
+/// A curve with its name.
+pub(crate) type Series = (String, Vec<(f64, f64)>);
+
+/// Draws a picture and writes it.
+pub(crate) fn write(path: &Path, size: (u32, u32), draw: impl Fn(&Area) -> Drawn) -> Result<()> {
+    let mut svg = String::new();
+    {
+        let area = SVGBackend::with_string(&mut svg, size).into_drawing_area();
+        let drawn = || -> Drawn {
+            area.fill(&WHITE)?;
+            draw(&area)?;
+            Ok(area.present()?)
+        };
+        drawn().map_err(|e| anyhow!("cannot draw `{}`: {e}", path.display()))?;
+    }
+    files::write(path, &svg)
+}
+
+/// Curves with a legend. The value axis starts at 0 where the lowest value is below half the highest.
+pub(crate) fn lines(area: &Area, [x, y]: [&str; 2], series: &[Series]) -> Drawn {
+    let all = || series.iter().flat_map(|(_, points)| points.iter().copied());
+    let left = all().map(|p| p.0).fold(f64::MAX, f64::min).min(1.0);
+    let right = all().map(|p| p.0).fold(left + 1e-9, f64::max);
+    let low = all().map(|p| p.1).fold(f64::MAX, f64::min);
+    let high = all().map(|p| p.1).fold(low.min(0.0) + 1e-9, f64::max);
+    let low = if low > 0.0 && low < 0.5 * high {
+        0.0
+    } else {
+        low
+    };
+    let margin = 0.02 * (high - low).max(1e-9);
+    let mut chart = ChartBuilder::on(area)
+        .margin(12)
+        .x_label_area_size(36)
+        .y_label_area_size(64)
+        .build_cartesian_2d(left..right, low - margin..high + margin)?;
+    chart
+        .configure_mesh()
+        .light_line_style(WHITE)
+        .x_desc(x)
+        .y_desc(y)
+        .draw()?;
+    for (i, (name, points)) in series.iter().enumerate() {
+        let color = Palette99::pick(i).to_rgba();
+        chart
+            .draw_series(LineSeries::new(
+                points.iter().copied(),
+                color.stroke_width(2),
+            ))?
+            .label(name)
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2)));
+    }
+    chart
+        .configure_series_labels()
+        .border_style(BLACK.mix(0.3))
+        .background_style(WHITE.mix(0.8))
+        .draw()?;
+    Ok(())
+}
+
+/// A bar for each name, with its value and, where there is one, its interval.
+pub(crate) fn bars(area: &Area, title: &str, rows: &[(String, Mean)]) -> Drawn {
+    let end = |mean: &Mean| mean.mean + mean.half.unwrap_or(0.0);
+    let most = rows.iter().map(|(_, mean)| end(mean)).fold(1.0, f64::max);
+    let widest = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let mut chart = ChartBuilder::on(area)
+        .margin(12)
+        .x_label_area_size(28)
+        .y_label_area_size(16 + 7 * widest as u32)
+        .caption(title, ("sans-serif", 16))
+        .build_cartesian_2d(0.0..most * 1.15, 0.0..rows.len() as f64)?;
+    // The names are drawn at the middle of their bars instead of at an axis.
+    chart.configure_mesh().disable_y_mesh().y_labels(0).draw()?;
+    let (_, top) = area.get_base_pixel();
+    for (i, (name, mean)) in rows.iter().enumerate() {
+        let middle = (rows.len() - i) as f64 - 0.5;
+        let corners = [(0.0, middle - 0.35), (mean.mean, middle + 0.35)];
+        let bar = Rectangle::new(corners, Palette99::pick(i).mix(0.8).filled());
+        chart.draw_series([bar])?;
+        if let Some(half) = mean.half {
+            let ends = [
+                ((mean.mean - half).max(0.0), middle),
+                (mean.mean + half, middle),
+            ];
+            chart.draw_series([PathElement::new(ends, BLACK.stroke_width(2))])?;
+        }
+        let value = format!("{:.0}", mean.mean);
+        let at = (end(mean) + most * 0.01, middle + 0.15);
+        chart.draw_series([Text::new(value, at, ("sans-serif", 14))])?;
+        let (_, y) = chart.backend_coord(&(0.0, middle));
+        area.draw(&Text::new(
+            name.clone(),
+            (12, y - top - 6),
+            ("sans-serif", 14),
+        ))?;
+    }
+    Ok(())
+}

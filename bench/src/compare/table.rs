@@ -1,0 +1,89 @@
+//! `compare.md` and `compare.csv`.
+
+use super::row::Row;
+use crate::memory::mib;
+use crate::settings::Settings;
+
+const NOTE: &str = "\nPeak counts the bytes in use on the device (on flex: in the process) without those under \
+     host. Host counts what stays in host memory besides: offloaded optimizer state, and the \
+     full-precision weights of quantized layers.\n";
+
+fn tokens_per_second(settings: &Settings, row: &Row) -> f64 {
+    (settings.batch * settings.sequence) as f64 / row.wall()
+}
+
+/// The table with a line of its settings above it.
+pub(crate) fn markdown(settings: &Settings, rounds: usize, rows: &[Row]) -> String {
+    let shrunk = match settings.shrink {
+        1 => String::new(),
+        shrink => format!(" / {shrink}"),
+    };
+    let mut text = format!(
+        "`{}`{shrunk}, {}, batch {} x {} tokens, gamma {}, K {}, {} thread(s), {} steps x {rounds}\n\n\
+         | method | peak MiB | host MiB | planned | resident MiB | CPU-s a step | s a step | forward \
+         | backward | update | tokens/s | loss |\n|---|{}\n",
+        settings.preset,
+        settings.dtype,
+        settings.batch,
+        settings.sequence,
+        settings.active_layers,
+        settings.period,
+        settings.threads,
+        settings.steps,
+        "--:|".repeat(11),
+    );
+    for row in rows {
+        let bytes = |bytes: Option<u64>| bytes.map_or("-".into(), mib);
+        let [forward, backward, update] = row.phases();
+        text.push_str(&format!(
+            "| {} | {} | {} | {} | {} | {:.2} | {:.2} | {forward:.2} | {backward:.2} | {update:.2} \
+             | {:.0} | {:.4} |\n",
+            row.method,
+            mib(row.peak),
+            bytes(row.host),
+            bytes(row.planned),
+            bytes(row.resident),
+            row.cpu(),
+            row.wall(),
+            tokens_per_second(settings, row),
+            row.loss,
+        ));
+    }
+    if rows.iter().any(|row| row.host.is_some()) {
+        text.push_str(NOTE);
+    }
+    text
+}
+
+/// Every figure, a row for each method.
+pub(crate) fn csv(settings: &Settings, rows: &[Row]) -> String {
+    let mut text = String::from(
+        "method,peak_bytes,step_cpu_s,step_wall_s,tokens_per_s,loss,forward_s,backward_s,update_s,\
+         resident_bytes,setup_bytes,live_bytes,state_bytes,host_bytes,planned_bytes\n",
+    );
+    for row in rows {
+        let [forward, backward, update] = row.phases();
+        text.push_str(&format!(
+            "{},{},{:.4},{:.4},{:.1},{:.6},{forward:.4},{backward:.4},{update:.4}",
+            row.method,
+            row.peak,
+            row.cpu(),
+            row.wall(),
+            tokens_per_second(settings, row),
+            row.loss,
+        ));
+        for bytes in [
+            row.resident,
+            row.setup,
+            row.live,
+            row.state,
+            row.host,
+            row.planned,
+        ] {
+            let bytes = bytes.map_or(String::new(), |bytes| bytes.to_string());
+            text.push_str(&format!(",{bytes}"));
+        }
+        text.push('\n');
+    }
+    text
+}

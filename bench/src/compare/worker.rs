@@ -1,0 +1,134 @@
+//! One method in a process of its own: prints an [`Event`] as JSON for each step.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, ensure};
+use burn::tensor::{Device, FloatDType};
+use cpu_time::ProcessTime;
+use lisa_lm::SaveOptions;
+use serde::{Deserialize, Serialize};
+
+use crate::method::Method;
+use crate::settings::Settings;
+use crate::trainer::Trainer;
+use crate::{memory, process, workload};
+
+/// A method to run.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Order {
+    pub(crate) settings: Settings,
+    pub(crate) method: Method,
+}
+
+/// A folder for the weights that every method starts from.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Weights {
+    pub(crate) settings: Settings,
+    pub(crate) folder: PathBuf,
+}
+
+/// The measurements of one step; PyTorch's script prints the same.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Event {
+    /// Counted from 0; none for the event before the first step.
+    pub(crate) step: Option<usize>,
+    #[serde(default)]
+    pub(crate) loss: f64,
+    /// Seconds of the phases.
+    #[serde(default)]
+    pub(crate) forward: f64,
+    #[serde(default)]
+    pub(crate) backward: f64,
+    #[serde(default)]
+    pub(crate) update: f64,
+    /// CPU seconds of all threads.
+    #[serde(default)]
+    pub(crate) cpu: f64,
+    /// The most bytes in use during the step and the bytes in use after it, where they are counted,
+    /// without what `host` counts.
+    pub(crate) peak: Option<u64>,
+    pub(crate) live: Option<u64>,
+    /// Bytes of optimizer state and master weights on the device.
+    pub(crate) state: Option<u64>,
+    /// Bytes that are kept in host memory: offloaded optimizer state, and full-precision weights of
+    /// quantized layers.
+    pub(crate) host: Option<u64>,
+    /// The high-water mark of the resident set since the setup.
+    pub(crate) rss: Option<u64>,
+}
+
+/// Trains and prints.
+pub(crate) fn train(order: &Order) -> Result<()> {
+    let (settings, method) = (&order.settings, order.method);
+    let device = Device::default();
+    let training = device.clone().autodiff();
+    ensure!(
+        device.supports_dtype(FloatDType::from(settings.dtype)),
+        "{device:?} does not support {}; give another dtype by --dtype",
+        settings.dtype
+    );
+    let model = workload::model(settings, &origin(method, &training))?;
+    let (mut trainer, mut model) = Trainer::new(settings, method, model, &training)?;
+    let tokens = workload::tokens(settings);
+    let setup = memory::peak(&device);
+    memory::reset(&device);
+    process::print(&Event {
+        peak: Some(setup),
+        live: Some(memory::live(&device)),
+        ..Event::default()
+    })?;
+    for step in 0..settings.steps {
+        let batch = workload::batch(settings, &tokens, step, &training);
+        let host = |trainer: &Trainer| trainer.lisa().map(|lisa| lisa.memory().on_host());
+        let host_before = host(&trainer);
+        let cpu = ProcessTime::now();
+        let (stepped, loss, times) = trainer.step(settings.lr, model, &batch, &training)?;
+        let cpu = cpu.elapsed().as_secs_f64();
+        model = stepped;
+        // The allocator counts host memory too; a device with its own pool does not.
+        let on_heap = match device.memory_pool_usage() {
+            Some(_) => 0,
+            None => host_before.min(host(&trainer)).unwrap_or(0),
+        };
+        process::print(&Event {
+            step: Some(step),
+            loss,
+            forward: times.forward,
+            backward: times.backward,
+            update: times.update,
+            cpu,
+            peak: Some(memory::peak(&device).saturating_sub(on_heap)),
+            live: Some(memory::live(&device).saturating_sub(on_heap)),
+            state: trainer.lisa().map(|lisa| lisa.memory().on_device()),
+            host: host(&trainer),
+            rss: memory::resident_peak(),
+        })?;
+        memory::reset_heap();
+    }
+    Ok(())
+}
+
+/// Where the model is initialized: in host memory where the device might not hold its exact weights.
+#[cfg(feature = "flex")]
+fn origin(method: Method, device: &Device) -> Device {
+    if method.quantizes() {
+        Device::flex().autodiff()
+    } else {
+        device.clone()
+    }
+}
+
+#[cfg(not(feature = "flex"))]
+fn origin(_: Method, device: &Device) -> Device {
+    device.clone()
+}
+
+/// Writes the weights as a Hugging Face folder.
+pub(crate) fn save_weights(order: &Weights) -> Result<()> {
+    let model = workload::model(&order.settings, &Device::default())?;
+    Ok(lisa_lm::save(
+        &model,
+        &order.folder,
+        &SaveOptions::default(),
+    )?)
+}

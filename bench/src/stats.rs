@@ -1,0 +1,148 @@
+//! Medians, means with intervals, a slope, and the chi-square test.
+
+/// Two-sided 95 % quantiles of Student's t by degrees of freedom, from 1 (standard tables).
+const T: [f64; 30] = [
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160,
+    2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056,
+    2.052, 2.048, 2.045, 2.042,
+];
+
+/// The median; NaN for no values.
+pub(crate) fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    match sorted.len() {
+        0 => f64::NAN,
+        n if n.is_multiple_of(2) => f64::midpoint(sorted[middle - 1], sorted[middle]),
+        _ => sorted[middle],
+    }
+}
+
+/// A mean with half the width of its 95 % interval; no interval for fewer than two values.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Mean {
+    pub(crate) mean: f64,
+    pub(crate) half: Option<f64>,
+}
+
+impl Mean {
+    /// The mean of these values; none of no values.
+    pub(crate) fn of(values: &[f64]) -> Option<Self> {
+        let n = values.len();
+        if n == 0 {
+            return None;
+        }
+        let mean = values.iter().sum::<f64>() / n as f64;
+        let half = (n > 1).then(|| {
+            let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+            let deviation = (squares / (n - 1) as f64).sqrt();
+            let quantile = T.get(n - 2).copied().unwrap_or(1.96);
+            quantile * deviation / (n as f64).sqrt()
+        });
+        Some(Self { mean, half })
+    }
+
+    /// The mean of `a - b`, pair by pair.
+    pub(crate) fn of_differences(pairs: &[(f64, f64)]) -> Option<Self> {
+        let differences: Vec<f64> = pairs.iter().map(|(a, b)| a - b).collect();
+        Self::of(&differences)
+    }
+
+    /// Whether the interval excludes 0.
+    pub(crate) fn is_clear(self) -> bool {
+        self.half.is_some_and(|half| self.mean.abs() > half)
+    }
+
+    /// The text of a table cell.
+    pub(crate) fn text(self, digits: usize) -> String {
+        let mean = self.mean;
+        match self.half {
+            Some(half) => format!("{mean:.digits$} ± {half:.digits$}"),
+            None => format!("{mean:.digits$}"),
+        }
+    }
+}
+
+/// The slope of the least squares line through these points.
+pub(crate) fn slope(points: &[(f64, f64)]) -> f64 {
+    let n = points.len() as f64;
+    let x = points.iter().map(|p| p.0).sum::<f64>() / n;
+    let y = points.iter().map(|p| p.1).sum::<f64>() / n;
+    let cross: f64 = points.iter().map(|p| (p.0 - x) * (p.1 - y)).sum();
+    let square: f64 = points.iter().map(|p| (p.0 - x).powi(2)).sum();
+    cross / square
+}
+
+/// The probability of a chi-square at least as large, by Wilson and Hilferty's cube root.
+pub(crate) fn chi_square_tail(square: f64, degrees: f64) -> f64 {
+    if degrees < 1.0 {
+        return 1.0;
+    }
+    let spread = 2.0 / (9.0 * degrees);
+    let normal = ((square / degrees).cbrt() - 1.0 + spread) / spread.sqrt();
+    // The upper tail of the normal distribution, by Abramowitz and Stegun 26.2.17.
+    let t = 1.0 / (1.0 + 0.231_641_9 * normal.abs());
+    let powers = [
+        0.319_381_530,
+        -0.356_563_782,
+        1.781_477_937,
+        -1.821_255_978,
+        1.330_274_429,
+    ];
+    let sum = powers.iter().rev().fold(0.0, |sum, c| (sum + c) * t);
+    let tail = sum * (-0.5 * normal * normal).exp() / (2.0 * std::f64::consts::PI).sqrt();
+    if normal > 0.0 { tail } else { 1.0 - tail }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interval_is_that_of_student() {
+        // scipy.stats.t.interval(0.95, 4, loc=3, scale=scipy.stats.sem([1, 2, 3, 4, 5])):
+        // (1.0367568385224393, 4.9632431614775605)
+        let mean = Mean::of(&[1.0, 2.0, 3.0, 4.0, 5.0]).unwrap();
+        assert_eq!(mean.mean, 3.0);
+        assert!((mean.half.unwrap() - 1.96324).abs() < 5e-4, "{mean:?}");
+        assert_eq!(mean.text(2), "3.00 ± 1.96");
+        // Two values: 12.706 times half their distance.
+        let two = Mean::of(&[0.0, 2.0]).unwrap();
+        assert!((two.half.unwrap() - 12.706).abs() < 1e-9);
+        assert_eq!(Mean::of(&[4.0]).unwrap().text(0), "4");
+        assert_eq!(Mean::of(&[]), None);
+    }
+
+    #[test]
+    fn differences_are_taken_pair_by_pair() {
+        let mean = Mean::of_differences(&[(1.0, 0.0), (5.0, 4.0), (9.0, 8.1)]).unwrap();
+        assert!((mean.mean - 2.9 / 3.0).abs() < 1e-9 && mean.is_clear());
+        let mean = Mean::of_differences(&[(1.0, 0.0), (5.0, 6.0), (9.0, 8.0)]).unwrap();
+        assert!(!mean.is_clear());
+        assert!(!Mean::of_differences(&[(1.0, 0.0)]).unwrap().is_clear());
+    }
+
+    #[test]
+    fn a_median_of_an_even_count_is_between_the_two_middle_values() {
+        assert_eq!(median(&[4.0, 1.0, 3.0]), 3.0);
+        assert_eq!(median(&[4.0, 1.0, 3.0, 2.0]), 2.5);
+        assert!(median(&[]).is_nan());
+    }
+
+    #[test]
+    fn a_slope_is_that_of_least_squares() {
+        assert_eq!(slope(&[(0.0, 1.0), (1.0, 3.0), (2.0, 5.0)]), 2.0);
+        assert_eq!(slope(&[(0.0, 0.0), (1.0, 1.0), (2.0, 0.0)]), 0.0);
+    }
+
+    #[test]
+    fn chi_square_tails_are_those_of_tables() {
+        // scipy.stats.chi2.sf: 0.05, 0.01, 0.5 at these.
+        for (square, degrees, p) in [(14.067, 7.0, 0.05), (48.278, 28.0, 0.01), (6.346, 7.0, 0.5)] {
+            let found = chi_square_tail(square, degrees);
+            assert!((found - p).abs() < 0.003, "{found} {p}");
+        }
+        assert_eq!(chi_square_tail(0.0, 0.0), 1.0);
+    }
+}

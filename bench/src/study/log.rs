@@ -1,0 +1,119 @@
+//! [`Log`]: the finished runs, a JSON line each.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use super::job::{Job, Outcome};
+
+#[derive(Serialize, Deserialize)]
+struct Line {
+    job: Job,
+    outcome: Outcome,
+}
+
+/// The finished runs, on disk and in memory.
+#[derive(Debug)]
+pub(crate) struct Log {
+    path: PathBuf,
+    file: File,
+    done: HashMap<Job, Outcome>,
+}
+
+impl Log {
+    /// Reads the log, or starts one. An incomplete last line is removed: its run is repeated.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let failed = || format!("cannot read `{}`", path.display());
+        let text = if path.exists() {
+            std::fs::read_to_string(path).with_context(failed)?
+        } else {
+            String::new()
+        };
+        let whole = text.rfind('\n').map_or(0, |end| end + 1);
+        let mut done = HashMap::new();
+        for (number, line) in text[..whole].lines().enumerate() {
+            let line: Line = serde_json::from_str(line)
+                .with_context(|| format!("line {} of `{}`", number + 1, path.display()))?;
+            done.insert(line.job, line.outcome);
+        }
+        let mut options = OpenOptions::new();
+        let file = options
+            .create(true)
+            .append(true)
+            .open(path)
+            .with_context(failed)?;
+        if whole < text.len() {
+            file.set_len(whole as u64).with_context(failed)?;
+        }
+        Ok(Self {
+            path: path.to_path_buf(),
+            file,
+            done,
+        })
+    }
+
+    /// Adds a run: one write of one line, which is on the disk when this returns.
+    pub(crate) fn add(&mut self, job: Job, outcome: Outcome) -> Result<()> {
+        let line = Line { job, outcome };
+        let text = serde_json::to_string(&line)? + "\n";
+        self.file
+            .write_all(text.as_bytes())
+            .and_then(|()| self.file.sync_data())
+            .with_context(|| format!("cannot write `{}`", self.path.display()))?;
+        self.done.insert(line.job, line.outcome);
+        Ok(())
+    }
+
+    /// The outcome of a run; none where it is missing.
+    pub(crate) fn get(&self, job: &Job) -> Option<&Outcome> {
+        self.done.get(job)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::job::Method;
+    use super::*;
+
+    #[test]
+    fn an_interrupted_log_continues() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("runs.jsonl");
+        let mut log = Log::open(&path).unwrap();
+        let (one, two) = (
+            Job::sample(Method::Uniform, 1),
+            Job::sample(Method::Uniform, 2),
+        );
+        log.add(one.clone(), Outcome::sample(1, 0.1)).unwrap();
+        log.add(two.clone(), Outcome::sample(2, 0.2)).unwrap();
+        drop(log);
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, &text[..text.len() - 9]).unwrap();
+
+        let mut log = Log::open(&path).unwrap();
+        assert_eq!(log.get(&one), Some(&Outcome::sample(1, 0.1)));
+        assert_eq!(log.get(&two), None);
+        log.add(two.clone(), Outcome::sample(2, 0.2)).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+        assert_eq!(
+            Log::open(&path).unwrap().get(&two),
+            Some(&Outcome::sample(2, 0.2))
+        );
+    }
+
+    #[test]
+    fn an_invalid_line_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("runs.jsonl");
+        std::fs::write(&path, "{}\n").unwrap();
+        let error = format!("{:#}", Log::open(&path).unwrap_err());
+        assert!(
+            error.contains("line 1") && error.contains("runs.jsonl"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,141 @@
+//! [`Trainer`]: the optimizer of a method, and one step with the times of its phases.
+
+use std::time::Instant;
+
+use anyhow::{Result, anyhow, bail};
+use burn::module::{Lora, Module, ParamGroup};
+use burn::optim::{GradientsParams, ModuleOptimizer};
+use burn::tensor::Device;
+use lisa::Lisa;
+use lisa::recompute::Recompute;
+use lisa_lm::{BatchTensors, CausalLm, Input};
+
+use crate::method::{Method, adamw};
+use crate::settings::Settings;
+
+/// Seconds of the phases of a step.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Times {
+    pub(crate) forward: f64,
+    pub(crate) backward: f64,
+    pub(crate) update: f64,
+}
+
+/// An optimizer, and how it is used.
+pub(crate) enum Trainer {
+    Plain(ModuleOptimizer),
+    Lisa(Box<Lisa>),
+    Layered(Box<Lisa>, Recompute),
+}
+
+impl Trainer {
+    /// Prepares the model for a method and makes its optimizer.
+    pub(crate) fn new(
+        settings: &Settings,
+        method: Method,
+        model: CausalLm,
+        device: &Device,
+    ) -> Result<(Self, CausalLm)> {
+        // Twice the rank, as is usual.
+        let alpha = 2.0 * settings.lora_rank as f64;
+        let plain = || Self::Plain(adamw().init());
+        Ok(match method {
+            Method::Full => (plain(), model),
+            Method::LoraBurn => {
+                let names = r"\.layers\.\d+\..*proj.*weight$";
+                let matrices = ParamGroup::from_regex(names).map_err(|e| anyhow!("{e:?}"))?;
+                let lora = Lora::new(settings.lora_rank, alpha).set_param_group(matrices);
+                (plain(), model.apply_lora(lora))
+            }
+            Method::Lora => (plain(), model.with_lora(settings.lora_rank, alpha)?),
+            _ if method.is_torch() => bail!("`{method}` runs in PyTorch"),
+            _ => {
+                let config = method.lisa_config(settings);
+                let (lisa, model) = if method.quantizes() {
+                    config.init_on(adamw(), model, device)?
+                } else {
+                    config.init(adamw(), model)?
+                };
+                let lisa = Box::new(lisa);
+                if method.recomputes() {
+                    let recompute = method.recompute(model.num_layers());
+                    (Self::Layered(lisa, recompute), model)
+                } else {
+                    (Self::Lisa(lisa), model)
+                }
+            }
+        })
+    }
+
+    /// One step: returns the model, the loss and the times. A layered step updates during the backward
+    /// pass and reports 0 for the update.
+    pub(crate) fn step(
+        &mut self,
+        lr: f64,
+        model: CausalLm,
+        batch: &BatchTensors,
+        device: &Device,
+    ) -> Result<(CausalLm, f64, Times)> {
+        let mut clock = Clock::start(device);
+        if let Self::Layered(lisa, recompute) = self {
+            let pass = recompute.forward(&model, batch);
+            let loss = pass.loss();
+            let forward = clock.lap()?;
+            let model = lisa.try_step_layered(lr, model, pass)?;
+            let times = Times {
+                forward,
+                backward: clock.lap()?,
+                update: 0.0,
+            };
+            return Ok((model, f64::from(loss.into_scalar::<f32>()), times));
+        }
+        let loss = model.next_token_loss(&Input::from(batch.clone()), batch.targets.clone());
+        let forward = clock.lap()?;
+        let grads = GradientsParams::from_grads(loss.backward(), &model);
+        let loss = loss.detach();
+        let backward = clock.lap()?;
+        let model = match self {
+            Self::Plain(optimizer) => optimizer.step(lr, model, grads),
+            Self::Lisa(lisa) | Self::Layered(lisa, _) => lisa.try_step(lr, model, grads)?,
+        };
+        let times = Times {
+            forward,
+            backward,
+            update: clock.lap()?,
+        };
+        Ok((model, f64::from(loss.into_scalar::<f32>()), times))
+    }
+
+    pub(crate) fn lisa(&self) -> Option<&Lisa> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Lisa(lisa) | Self::Layered(lisa, _) => Some(lisa),
+        }
+    }
+
+    /// The active layers; none without LISA.
+    pub(crate) fn active_layers(&self) -> &[usize] {
+        self.lisa().map_or(&[], Lisa::active_layers)
+    }
+}
+
+/// Time between two points at which the device has finished.
+struct Clock<'a> {
+    device: &'a Device,
+    last: Instant,
+}
+
+impl<'a> Clock<'a> {
+    fn start(device: &'a Device) -> Self {
+        let last = Instant::now();
+        Self { device, last }
+    }
+
+    fn lap(&mut self) -> Result<f64> {
+        let synced = self.device.sync();
+        synced.map_err(|e| anyhow!("the device failed: {e:?}"))?;
+        let seconds = self.last.elapsed().as_secs_f64();
+        self.last = Instant::now();
+        Ok(seconds)
+    }
+}

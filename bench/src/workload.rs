@@ -1,0 +1,140 @@
+//! The model and the tokens that every method starts from.
+
+use anyhow::Result;
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
+use lisa::policy::{Draw, SamplingPolicy, Uniform};
+use lisa_lm::{BatchTensors, CausalLm, IGNORED};
+
+use crate::settings::Settings;
+
+/// The model.
+pub(crate) fn model(settings: &Settings, device: &Device) -> Result<CausalLm> {
+    device.seed(settings.seed);
+    let model = settings.preset.config(settings.shrink).init(device)?;
+    // Parameter by parameter: each is initialized and cast before the next one exists.
+    Ok(model.map(&mut Cast(settings.dtype.into())))
+}
+
+struct Cast(FloatDType);
+
+impl ModuleMapper for Cast {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let (id, tensor, mapper) = param.consume();
+        // Detached after the cast: a cast of a detached tensor would not be a leaf.
+        let tensor = tensor.cast(self.0).detach();
+        let trains = tensor.device().is_autodiff();
+        let tensor = if trains {
+            tensor.require_grad()
+        } else {
+            tensor
+        };
+        Param::from_mapped_value(id, tensor, mapper)
+    }
+}
+
+/// The tokens of all steps, in a chain that can be learned: 15 of 16 tokens follow from the one
+/// before, the others are random.
+pub(crate) fn tokens(settings: &Settings) -> Vec<u32> {
+    let vocabulary = settings.preset.config(settings.shrink).vocab_size();
+    let vocabulary = vocabulary.min(512) as u64;
+    let mut state = settings.seed;
+    // SplitMix64.
+    let mut next = || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    };
+    let mut token = next() % vocabulary;
+    (0..settings.steps * settings.batch * settings.sequence)
+        .map(|_| {
+            let draw = next();
+            token = if draw.is_multiple_of(16) {
+                (draw >> 32) % vocabulary
+            } else {
+                (31 * token + 7) % vocabulary
+            };
+            token as u32
+        })
+        .collect()
+}
+
+/// The batch of a step; the last token of a row has no target.
+pub(crate) fn batch(
+    settings: &Settings,
+    tokens: &[u32],
+    step: usize,
+    device: &Device,
+) -> BatchTensors {
+    let shape = [settings.batch, settings.sequence];
+    let size = settings.batch * settings.sequence;
+    let rows = &tokens[step * size..(step + 1) * size];
+    let ints =
+        |values: Vec<i64>| Tensor::<2, Int>::from_data(TensorData::new(values, shape), device);
+    let targets = rows
+        .chunks(settings.sequence)
+        .flat_map(|row| row[1..].iter().map(|t| i64::from(*t)).chain([IGNORED]));
+    BatchTensors {
+        targets: ints(targets.collect()),
+        tokens: ints(rows.iter().map(|t| i64::from(*t)).collect()),
+        padding: None,
+        segments: None,
+        positions: None,
+    }
+}
+
+/// The active layers of each period of a run: known before it starts.
+pub(crate) fn draws(settings: &Settings, layers: usize) -> Vec<Vec<usize>> {
+    let periods = settings.steps.div_ceil(settings.period) as u64;
+    let draw = |period| Draw::new(settings.seed, period, layers, settings.active_layers);
+    (0..periods)
+        .map(|period| Uniform.draw(&draw(period)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::DType;
+
+    use super::*;
+    use crate::preset::{Dtype, Preset};
+
+    #[test]
+    fn a_model_in_half_precision_is_made_of_leaves_that_train() {
+        let settings = Settings {
+            preset: Preset::Tiny,
+            dtype: Dtype::Bf16,
+            ..Settings::default()
+        };
+        let model = model(&settings, &Device::flex().autodiff()).unwrap();
+        let map = lisa::LayerMap::find(&model).unwrap();
+        let bf16 = |p: &lisa::layers::Parameter| p.trainable && p.dtype == DType::BF16;
+        assert!(map.parameters().iter().all(bf16));
+    }
+
+    #[test]
+    fn batches_follow_each_other_in_the_tokens() {
+        let settings = Settings {
+            sequence: 4,
+            batch: 2,
+            ..Settings::default()
+        };
+        let (tokens, device) = (tokens(&settings), Device::flex());
+        assert_eq!(tokens.len(), 12 * 8);
+        let batch = batch(&settings, &tokens, 1, &device);
+        let found: Vec<i64> = batch.tokens.into_data().iter().collect();
+        assert!(
+            found
+                .iter()
+                .zip(&tokens[8..])
+                .all(|(a, b)| *a == i64::from(*b))
+        );
+        let targets: Vec<i64> = batch.targets.into_data().iter().collect();
+        assert_eq!(
+            (targets[0], targets[3], targets[7]),
+            (found[1], IGNORED, IGNORED)
+        );
+    }
+}
