@@ -18,9 +18,8 @@ use burn::train::{
     TrainOutput, TrainStep, TrainingStrategy,
 };
 use lisa::learner::LisaModule;
-use lisa::policy::CyclicOrder;
-use lisa::policy::{Budget, Gradient};
-use lisa::{Lisa, LisaConfig, ModuleStep, OnFreeze, PolicyConfig};
+use lisa::policy::{Budget, CyclicOrder, Draw, Gradient, SamplingPolicy};
+use lisa::{FrozenWeights, Lisa, LisaConfig, ModuleStep, OnFreeze, PolicyConfig};
 
 const LAYERS: usize = 6;
 const WIDTH: usize = 4;
@@ -142,6 +141,44 @@ fn adamw() -> AdamWConfig {
 fn wrapped(config: &LisaConfig) -> (ModuleOptimizer, LisaModule<Net>) {
     let (lisa, model) = config.init(adamw(), net(&device())).unwrap();
     lisa.into_learner(model).unwrap()
+}
+
+#[test]
+fn quantized_frozen_layers_are_refused() {
+    let config = config().with_frozen_weights(FrozenWeights::Int8);
+    let (lisa, model) = config.init(adamw(), net(&device())).unwrap();
+    let error = lisa.into_learner(model).map(|_| ()).unwrap_err();
+    assert!(
+        error.message().contains("frozen_weights is Int8"),
+        "{error}"
+    );
+    assert!(error.help().unwrap().contains("FrozenWeights::Exact"));
+}
+
+/// A policy of which the second draw is invalid.
+#[derive(Debug)]
+struct Wrong;
+
+impl SamplingPolicy for Wrong {
+    fn name(&self) -> String {
+        "wrong".into()
+    }
+
+    fn draw(&self, draw: &Draw) -> Vec<usize> {
+        vec![if draw.period == 0 { 0 } else { 77 }]
+    }
+}
+
+#[test]
+#[should_panic(expected = "the update of step 3 was applied")]
+fn an_invalid_draw_panics_in_optimize_with_the_message_of_the_step() {
+    let (optimizer, model) = wrapped(&config().with_policy(PolicyConfig::custom(Wrong)));
+    let mut learner = Learner::new(model, optimizer, ConstantLr::new(0.05));
+    for step in 0..3 {
+        learner.lr_step();
+        let output = learner.train_step(rows(&[step], &device()));
+        learner.optimizer_step(output.grads);
+    }
 }
 
 /// Bits of all weights, in the order of the module tree.

@@ -1,64 +1,26 @@
-//! Clipping by the global norm of all gradients that train, which Burn does not have.
+//! Clipping by the global norm of all gradients that train, which Burn does not have, and the search
+//! for gradients that are NaN or infinite.
 //!
-//! Burn clips each tensor by itself. This is PyTorch's `clip_grad_norm_`: one norm over all of
-//! them, and one factor `max_norm / (norm + 1e-6)`, at most 1. Nothing waits for the device.
-//! Tests: `lisa.rs` (against PyTorch: the workspace's `tests`).
+//! Burn clips each tensor by itself. This is PyTorch's `clip_grad_norm_`: one norm over all tensors,
+//! and one factor `max_norm / (norm + 1e-6)`, at most 1. Clipping does not wait for the device.
+//! Tests: `lisa/tests.rs`, and against PyTorch in the workspace's `tests`.
 
-use burn::module::{Module, ModuleVisitor, Param, ParamId};
-use burn::optim::{GradientsParams, MultiGradientsParams};
-use burn::tensor::{DType, Device, FloatDType, Tensor};
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::optim::GradientsParams;
+use burn::tensor::{FloatDType, Tensor};
 
-/// Gradients by parameter, from one device or from several.
-pub(crate) trait Gradients {
-    fn take<const D: usize>(&mut self, id: ParamId) -> Option<(Tensor<D>, Device)>;
-    fn put<const D: usize>(&mut self, id: ParamId, grad: Tensor<D>, device: &Device);
-    fn has<const D: usize>(&self, id: ParamId) -> bool;
-}
-
-impl Gradients for GradientsParams {
-    fn take<const D: usize>(&mut self, id: ParamId) -> Option<(Tensor<D>, Device)> {
-        let grad = self.remove::<D>(id)?;
-        let device = grad.device();
-        Some((grad, device))
-    }
-
-    fn put<const D: usize>(&mut self, id: ParamId, grad: Tensor<D>, _device: &Device) {
-        self.register(id, grad);
-    }
-
-    fn has<const D: usize>(&self, id: ParamId) -> bool {
-        self.get::<D>(id).is_some()
-    }
-}
-
-impl Gradients for MultiGradientsParams {
-    /// The sum of what all devices have, on the device that Burn updates the parameter on.
-    fn take<const D: usize>(&mut self, id: ParamId) -> Option<(Tensor<D>, Device)> {
-        self.remove::<D>(id)
-    }
-
-    fn put<const D: usize>(&mut self, id: ParamId, grad: Tensor<D>, device: &Device) {
-        if let Some((grads, _)) = self.grads.iter_mut().find(|(_, d)| d == device) {
-            grads.register(id, grad);
-        } else {
-            let mut grads = GradientsParams::new();
-            grads.register(id, grad);
-            self.grads.push((grads, device.clone()));
-        }
-    }
-
-    fn has<const D: usize>(&self, id: ParamId) -> bool {
-        self.grads
-            .iter()
-            .any(|(grads, _)| grads.get::<D>(id).is_some())
-    }
-}
+use crate::gradients::Gradients;
+use crate::squares::{Sum, sum_of_squares, wide};
+use crate::visit::{FloatVisitor, ModulePath, visit_floats};
 
 /// Scales all gradients of `module` so that their common L2 norm is at most `max_norm`.
 pub(crate) fn clip<M: Module, G: Gradients>(module: &M, grads: &mut G, max_norm: f64) {
-    let mut squares = Squares { grads, sum: None };
+    let mut squares = Squares {
+        grads,
+        sum: Sum::default(),
+    };
     module.visit(&mut squares);
-    if let Some(sum) = squares.sum {
+    if let Some(sum) = squares.sum.total() {
         let factor = sum.sqrt().add_scalar(1e-6).recip().mul_scalar(max_norm);
         let factor = factor.clamp_max(1.0);
         module.visit(&mut Scale { grads, factor });
@@ -67,23 +29,14 @@ pub(crate) fn clip<M: Module, G: Gradients>(module: &M, grads: &mut G, max_norm:
 
 struct Squares<'a, G> {
     grads: &'a mut G,
-    sum: Option<Tensor<1>>,
+    sum: Sum,
 }
 
 impl<G: Gradients> ModuleVisitor for Squares<'_, G> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let Some((grad, device)) = self.grads.take::<D>(param.id) else {
-            return;
-        };
-        self.grads.put(param.id, grad.clone(), &device);
-        let square = wide(grad).square().sum();
-        self.sum = Some(match self.sum.take() {
-            Some(sum) => {
-                let square = square.to_device(&sum.device());
-                sum + square
-            }
-            None => square,
-        });
+        if let Some(grad) = self.grads.get::<D>(param.id) {
+            self.sum.add(sum_of_squares(grad));
+        }
     }
 }
 
@@ -109,57 +62,39 @@ impl<G: Gradients> ModuleVisitor for Scale<'_, G> {
     }
 }
 
-/// Half precision as f32: a sum of squares overflows f16 and is too coarse in bf16.
-pub(crate) fn wide<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
-    match tensor.dtype() {
-        DType::F16 | DType::BF16 => tensor.cast(FloatDType::F32),
-        _ => tensor,
-    }
-}
-
-/// The paths of parameters whose gradient holds a NaN or an infinity.
+/// The paths of parameters whose gradient holds a NaN or an infinity. Waits for the device: once where
+/// all are finite.
 pub(crate) fn not_finite<M: Module>(module: &M, grads: &GradientsParams) -> Vec<String> {
-    struct Sum<'a>(&'a GradientsParams, Option<Tensor<1>>);
-    impl ModuleVisitor for Sum<'_> {
+    struct All<'a>(&'a GradientsParams, Sum);
+    impl ModuleVisitor for All<'_> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             if let Some(grad) = self.0.get::<D>(param.id) {
-                // Finite times zero is zero; what is not finite stays NaN.
-                let zero = grad.cast(FloatDType::F32).mul_scalar(0.0).sum();
-                self.1 = Some(match self.1.take() {
-                    Some(sum) => {
-                        let device = sum.device();
-                        sum + zero.to_device(&device)
-                    }
-                    None => zero,
-                });
+                self.1.add(zero(grad));
             }
         }
     }
-    struct Find<'a>(&'a GradientsParams, Vec<String>, Vec<String>);
-    impl ModuleVisitor for Find<'_> {
-        fn enter_module(&mut self, name: &str, _: &str) {
-            self.1.push(name.into());
-        }
-        fn exit_module(&mut self, _: &str, _: &str) {
-            self.1.pop();
-        }
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let Some(grad) = self.0.get::<D>(param.id) else {
-                return;
-            };
-            let zero = grad.cast(FloatDType::F32).mul_scalar(0.0).sum();
-            if zero.into_scalar::<f32>().is_nan() {
-                self.2.push(self.1.join("."));
+    struct Each<'a>(&'a GradientsParams, Vec<String>);
+    impl FloatVisitor for Each<'_> {
+        fn visit_float<const D: usize>(&mut self, path: &ModulePath, param: &Param<Tensor<D>>) {
+            if let Some(grad) = self.0.get::<D>(param.id)
+                && zero(grad).into_scalar::<f32>().is_nan()
+            {
+                self.1.push(path.to_string());
             }
         }
     }
-    let mut sum = Sum(grads, None);
-    module.visit(&mut sum);
-    let finite = sum.1.is_none_or(|sum| !sum.into_scalar::<f32>().is_nan());
-    if finite {
+    let mut all = All(grads, Sum::default());
+    module.visit(&mut all);
+    let sum = all.1.total();
+    if sum.is_none_or(|sum| !sum.into_scalar::<f32>().is_nan()) {
         return Vec::new();
     }
-    let mut find = Find(grads, Vec::new(), Vec::new());
-    module.visit(&mut find);
-    find.2
+    let mut each = Each(grads, Vec::new());
+    visit_floats(module, &mut each);
+    each.1
+}
+
+/// 0 where all elements are finite, else NaN: a finite number times zero is zero.
+fn zero<const D: usize>(grad: Tensor<D>) -> Tensor<1> {
+    grad.cast(FloatDType::F32).mul_scalar(0.0).sum()
 }

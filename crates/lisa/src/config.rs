@@ -1,26 +1,15 @@
-//! [`LisaConfig`]: what a run is asked to do, validated once and then trusted.
+//! [`LisaConfig`]: the configuration of a run.
 
 use burn::config::Config;
 use burn::module::ParamGroup;
 
+use crate::optimizer::OnFreeze;
 use crate::{ErrorKind, FrozenWeights, LisaError, PolicyConfig};
 
-/// What happens to the moments of a layer that freezes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub enum OnFreeze {
-    /// They are dropped: memory stays flat. A layer that returns starts with fresh moments, as in
-    /// what the paper's authors ran.
-    Drop,
-    /// They stay where they are: memory grows to that of the plain optimizer, as with LMFlow.
-    Keep,
-    /// They move to the host's memory and come back with the layer.
-    Offload,
-}
-
-/// Configuration of [`Lisa`].
+/// The configuration of a run.
 ///
-/// Burn's `Config`: `with_*` builders, JSON through
-/// [`save`](burn::config::Config::save) and [`load`](burn::config::Config::load).
+/// A Burn `Config`: builders `with_*`, and JSON by [`save`](burn::config::Config::save) and
+/// [`load`](burn::config::Config::load). [`init`](Self::init) makes the optimizer.
 ///
 /// # Example
 ///
@@ -38,81 +27,81 @@ pub enum OnFreeze {
 /// ```
 #[derive(Config, Debug)]
 pub struct LisaConfig {
-    /// How many layers train in a period (gamma; the paper's 7B runs: 2 to 4).
+    /// How many layers are active in a sampling period (gamma). The paper's 7B runs: 2 to 4.
     #[config(default = 2)]
     pub active_layers: usize,
-    /// Optimizer steps between two draws (K; the paper's 7B runs: 5 to 50).
+    /// Optimizer steps between two draws (K). The paper's 7B runs: 5 to 50.
     #[config(default = 20)]
     pub sampling_period: usize,
     /// Seed of the draws. The same seed gives the same draws on every platform.
     #[config(default = 42)]
     pub seed: u64,
-    /// What draws the layers.
+    /// How layers are sampled.
     #[config(default = "PolicyConfig::Uniform")]
     pub policy: PolicyConfig,
-    /// What happens to the moments of a layer that freezes.
+    /// What happens to the optimizer state of a layer that is frozen.
     #[config(default = "OnFreeze::Drop")]
     pub on_freeze: OnFreeze,
-    /// Whether bf16 and f16 parameters train through f32 master weights. Four more bytes, and
-    /// f32 moments, for each parameter that trains; without them small updates round away.
+    /// Whether bf16 and f16 parameters are updated through f32 master weights. They cost four more
+    /// bytes, and f32 optimizer state, for each trainable parameter. Without them small updates are
+    /// rounded away.
     #[config(default = true)]
     pub master_weights: bool,
-    /// Parameters that stay frozen throughout, such as embeddings or the head.
+    /// Parameters that stay frozen for the whole run, such as embeddings or the head.
     pub frozen: Option<ParamGroup>,
-    /// What the device holds of layers that do not train. The exact weights of quantized ones wait on
-    /// the host; export a model by [`Lisa::exact`]. Worth it with layer-wise recomputation
-    /// ([`Recompute`](crate::recompute::Recompute)) alone: a plain backward pass keeps every weight dense.
+    /// In which form the device holds the weights of frozen layers. Export a model with quantized
+    /// layers by [`Lisa::exact`](crate::Lisa::exact).
     #[config(default = "FrozenWeights::Exact")]
     pub frozen_weights: FrozenWeights,
-    /// Largest L2 norm of the gradient of all parameters that train together; a larger gradient
-    /// is scaled down to it.
+    /// The largest L2 norm of the gradients of all trainable parameters together. A larger gradient is
+    /// scaled down to it. Burn's own clipping, on the optimizer's config, is by tensor.
     pub max_grad_norm: Option<f64>,
     /// Paths of the stacks of layers, such as `model.layers`. Empty: the stack is found.
     #[config(default = "Vec::new()")]
     pub layers: Vec<String>,
-    /// Draws parts of layers instead of whole ones: the parameters of a layer whose path within it
-    /// contains one of these strings are one part, all others of it another
-    /// ([`LayerMap::split`](crate::LayerMap::split)). `["attn"]` gives the attention and the
-    /// feed-forward half of a Llama's and a GPT-2's layers; the norms, which have few parameters,
-    /// are then in the second, and `["attn", "input_layernorm", "ln_1"]` has the one before
-    /// attention in the first. Each part counts as a layer wherever layers are counted,
-    /// [`active_layers`](Self::active_layers) and policies included. Empty: whole layers.
+    /// Splits each layer in two ([`LayerMap::split`](crate::LayerMap::split)), which then count as
+    /// layers in [`active_layers`](Self::active_layers) and in policies: the parameters whose path
+    /// within the layer contains one of these strings, and the others. Empty: layers stay whole.
+    ///
+    /// `["attn"]` gives the attention and the feed-forward half of a Llama's or a GPT-2's blocks. The
+    /// norms, which are small, are then in the second half;
+    /// `["attn", "input_layernorm", "ln_1"]` has the norm before attention in the first.
     #[config(default = "Vec::new()")]
     pub split: Vec<String>,
-    /// Divides the gradients of a drawn layer by the probability with which it was to be drawn,
-    /// before clipping; always-on parameters have theirs as they are. The mean over the draws is
-    /// then the gradient of full training, so that plain SGD takes its steps in expectation.
+    /// Divides the gradients of an active layer by the probability with which it was sampled, before
+    /// clipping. The mean over the draws is then the gradient of full training.
     ///
-    /// With AdamW it does less than it seems: a constant factor on all gradients of a parameter
-    /// cancels in the update (but for epsilon). With [`OnFreeze::Drop`] a layer's moments come from
-    /// one stretch of periods alone; where its probability stays the same nothing but epsilon
-    /// notices the factor. With moments kept, only a policy whose probabilities change mixes
-    /// scales in them. Global-norm clipping, on the other hand, sees the scaled gradients, and so do
-    /// SGD and all optimizers without normalisation, whose steps get larger and noisier.
+    /// It matters for SGD and for other optimizers without normalization, whose steps get larger and
+    /// noisier. With AdamW it does little: a constant factor on all gradients of a parameter cancels in
+    /// the update, except in epsilon. Clipping by the global norm sees the divided gradients.
     ///
-    /// Refused where the policy has no [inclusion
-    /// probabilities](crate::policy::SamplingPolicy::inclusion), or one of 0 for a layer that could train:
-    /// that layer's gradient would be in no mean.
+    /// Refused for a policy without [inclusion
+    /// probabilities](crate::policy::SamplingPolicy::inclusion), and where one is 0 for a layer that
+    /// could train.
     #[config(default = false)]
     pub unbiased: bool,
 }
 
 impl LisaConfig {
-    /// What can be refused without a model.
+    /// Refuses settings that are out of range for any model.
     pub(crate) fn validate(&self) -> Result<(), LisaError> {
-        let refuse = |message: String| Err(LisaError::new(ErrorKind::Config, message));
+        let refuse = |message: String, help: &str| {
+            Err(LisaError::new(ErrorKind::Config, message).with_help(help))
+        };
         if self.active_layers == 0 {
             return refuse(
-                "active_layers is 0, so no layer would ever train; give at least 1".into(),
+                "active_layers is 0, so no layer would ever train".into(),
+                "set it to at least 1",
             );
         }
         if self.sampling_period == 0 {
-            return refuse("sampling_period is 0 steps; give at least 1".into());
+            return refuse("sampling_period is 0 steps".into(), "set it to at least 1");
         }
         match self.max_grad_norm {
-            Some(norm) if !(norm > 0.0 && norm.is_finite()) => refuse(format!(
-                "max_grad_norm is {norm}; give a positive number, or none for no clipping"
-            )),
+            Some(norm) if !(norm > 0.0 && norm.is_finite()) => refuse(
+                format!("max_grad_norm is {norm}"),
+                "set it to a positive number, or to none for no clipping",
+            ),
             _ => Ok(()),
         }
     }
@@ -149,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_out_of_range_are_refused() {
+    fn settings_out_of_range_are_refused() {
         let message = |config: LisaConfig| config.validate().unwrap_err().to_string();
         assert!(message(LisaConfig::new().with_active_layers(0)).contains("active_layers is 0"));
         assert!(message(LisaConfig::new().with_sampling_period(0)).contains("0 steps"));

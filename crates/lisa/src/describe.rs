@@ -1,4 +1,4 @@
-//! [`Description`]: what trains, what does not, and what the moments weigh.
+//! [`Description`]: which layers are active, how many parameters train, and what the run holds.
 
 use std::fmt;
 
@@ -6,24 +6,24 @@ use crate::Lisa;
 use crate::layers::Parameter;
 use crate::memory::Usage;
 
-/// A snapshot of a [`Lisa`]; `Display` prints it as a table.
+/// A snapshot of a run; `Display` prints it as a table. Made by [`Lisa::describe`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Description {
     /// Every layer, in order.
     pub layers: Vec<LayerDescription>,
-    /// How many numbers train throughout.
+    /// Elements of the trainable parameters outside the layers.
     pub always_on: usize,
-    /// How many numbers train in this period because their layer was drawn.
+    /// Elements that train in this period because their layer is active.
     pub active: usize,
-    /// How many numbers do not train in this period.
+    /// Elements that are frozen in this period.
     pub frozen: usize,
     /// The name of the sampling policy.
     pub policy: String,
     /// Optimizer steps taken.
     pub step: u64,
-    /// The period of the next step, from 0.
+    /// The period of the next step, counted from 0.
     pub period: u64,
-    /// What the run holds beside the model.
+    /// What the run holds besides the model.
     pub memory: Usage,
 }
 
@@ -32,37 +32,41 @@ pub struct Description {
 pub struct LayerDescription {
     /// Its path.
     pub path: String,
-    /// How many numbers its parameters hold.
+    /// How many elements its parameters have.
     pub parameters: usize,
-    /// Whether it trains in this period.
+    /// Whether it is active in this period.
     pub active: bool,
 }
 
-impl Description {
-    pub(crate) fn new(lisa: &Lisa) -> Self {
-        let parameters = lisa.map.parameters();
-        let layers = lisa.map.layers().iter().enumerate();
-        let training: usize = lisa.training().map(|i| parameters[i].len()).sum();
-        let always_on = lisa.always_on().map(|i| parameters[i].len()).sum();
-        Self {
+impl Lisa {
+    /// Which layers are active, how many parameters train, and what the run holds. `Display` of `Lisa`
+    /// prints the same table.
+    #[must_use]
+    pub fn describe(&self) -> Description {
+        let all = self.layers().parameters().iter().map(Parameter::len);
+        let layers = self.layers().layers().iter().enumerate();
+        let (always_on, active) = self.trainable_elements();
+        Description {
             layers: layers
                 .map(|(i, layer)| LayerDescription {
                     path: layer.path.clone(),
                     parameters: layer.size,
-                    active: lisa.active.binary_search(&i).is_ok(),
+                    active: self.active_layers().contains(&i),
                 })
                 .collect(),
             always_on,
-            active: training - always_on,
-            frozen: parameters.iter().map(Parameter::len).sum::<usize>() - training,
-            policy: lisa.policy.name(),
-            step: lisa.steps(),
-            period: lisa.period(),
-            memory: lisa.memory(),
+            active,
+            frozen: all.sum::<usize>() - always_on - active,
+            policy: self.policy_name(),
+            step: self.steps(),
+            period: self.period(),
+            memory: self.memory(),
         }
     }
+}
 
-    /// How many numbers the model has: what is always on, active and frozen.
+impl Description {
+    /// How many elements the parameters of the model have.
     #[must_use]
     pub fn total(&self) -> usize {
         self.always_on + self.active + self.frozen
@@ -83,19 +87,26 @@ impl fmt::Display for Description {
             ("active", self.active),
             ("frozen", self.frozen),
         ] {
-            writeln!(f, "  {name:<10} {n:>14} parameters  {:>5.1} %", share(n))?;
+            writeln!(f, "  {name:<15} {n:>14} parameters  {:>5.1} %", share(n))?;
         }
         for layer in &self.layers {
             let mark = if layer.active { "active" } else { "frozen" };
-            writeln!(f, "  {mark:<10} {:>14} {}", layer.parameters, layer.path)?;
+            writeln!(f, "  {mark:<15} {:>14} {}", layer.parameters, layer.path)?;
         }
         let memory = &self.memory;
-        write!(f, "  moments    {:>14} bytes", memory.optimizer_state)?;
-        if memory.master_weights > 0 {
-            write!(f, "\n  masters    {:>14} bytes", memory.master_weights)?;
-        }
-        if memory.offloaded > 0 {
-            write!(f, "\n  on host    {:>14} bytes", memory.offloaded)?;
+        write!(
+            f,
+            "  {:<15} {:>14} bytes",
+            "optimizer state", memory.optimizer_state
+        )?;
+        for (name, bytes) in [
+            ("master weights", memory.master_weights),
+            ("offloaded", memory.offloaded),
+            ("full precision", memory.full_precision),
+        ] {
+            if bytes > 0 {
+                write!(f, "\n  {name:<15} {bytes:>14} bytes")?;
+            }
         }
         Ok(())
     }

@@ -135,6 +135,12 @@ impl LisaError {
     pub fn place(&self) -> Option<&Place> {
         self.place.as_ref()
     }
+
+    /// Puts `context` and a colon before the message.
+    pub(crate) fn within(mut self, context: &str) -> Self {
+        self.message = format!("{context}: {}", self.message);
+        self
+    }
 }
 
 impl fmt::Display for LisaError {

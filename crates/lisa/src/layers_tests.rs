@@ -1,6 +1,7 @@
 //! Discovery on module trees of several shapes, and what is refused.
 
 use super::*;
+use burn::module::Module;
 use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig};
 use burn::tensor::Device;
 

@@ -9,7 +9,6 @@
 mod metrics;
 mod stamp;
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
@@ -21,8 +20,7 @@ use burn::train::{InferenceStep, TrainOutput, TrainStep};
 
 pub use metrics::{LisaMetric, LisaMetrics};
 
-use crate::lisa::Held;
-use crate::{Lisa, LisaError, OnFreeze};
+use crate::{Lisa, LisaError};
 use metrics::Board;
 use stamp::STAMP;
 
@@ -107,7 +105,7 @@ impl Lisa {
         mut self,
         model: M,
     ) -> Result<(ModuleOptimizer, LisaModule<M>), LisaError> {
-        let kind = self.config.frozen_weights;
+        let kind = self.config().frozen_weights;
         if kind != crate::FrozenWeights::Exact {
             return Err(LisaError::new(
                 crate::ErrorKind::Config,
@@ -121,8 +119,8 @@ impl Lisa {
                  own",
             ));
         }
-        let empty = ModuleOptimizer::from(burn::optim::SgdConfig::new().build());
-        let optimizer = std::mem::replace(&mut self.optimizer, empty);
+        let mut optimizer = ModuleOptimizer::from(burn::optim::SgdConfig::new().build());
+        self.exchange_optimizer(&mut optimizer);
         let module = LisaModule {
             board: Board::default(),
             inner: model,
@@ -164,18 +162,12 @@ impl<M: Module> LisaModule<M> {
         optimizer: &mut ModuleOptimizer,
         step: impl FnOnce(&mut Lisa, M) -> M,
     ) -> Self {
-        std::mem::swap(&mut self.lisa.optimizer, optimizer);
+        self.lisa.exchange_optimizer(optimizer);
         if std::mem::take(&mut self.loaded) {
-            match self.lisa.count_held() {
-                Ok(held) => self.lisa.held = held,
-                Err(error) => log::error!("{error}"),
-            }
-            if self.lisa.config().on_freeze == OnFreeze::Offload {
-                self.inner = self.lisa.release(self.inner);
-            }
+            self.inner = self.lisa.recount(self.inner);
         }
         self.inner = step(&mut self.lisa, self.inner);
-        std::mem::swap(&mut self.lisa.optimizer, optimizer);
+        self.lisa.exchange_optimizer(optimizer);
         self.board.show(&self.lisa);
         self
     }
@@ -183,22 +175,6 @@ impl<M: Module> LisaModule<M> {
     fn device(&self) -> Device {
         let device = self.inner.devices().into_iter().next();
         device.unwrap_or_default().inner()
-    }
-}
-
-impl Lisa {
-    /// What the optimizer holds, read from its record. Cost: a copy of it in the host's memory.
-    fn count_held(&self) -> Result<BTreeMap<ParamId, Held>, LisaError> {
-        let ids = self.map.parameters().iter().map(|p| (p.id, p.id)).collect();
-        let (_, held) = self.renamed(&ids, &self.map)?;
-        let on_device = |bytes| Held {
-            bytes,
-            on_host: false,
-        };
-        Ok(held
-            .into_iter()
-            .map(|(id, bytes)| (id, on_device(bytes)))
-            .collect())
     }
 }
 
@@ -261,10 +237,8 @@ impl<M: Module> Module for LisaModule<M> {
             stamp.resume(&mut self.lisa, &device)?;
             self.loaded = true;
         }
-        let map = self.lisa.same_map(&self.inner);
-        let map = map.map_err(|e| RecordError::Validation(e.to_string()))?;
-        self.lisa.bind(map);
-        self.inner = self.lisa.apply(self.inner);
+        let adopted = self.lisa.adopt(self.inner);
+        self.inner = adopted.map_err(|e| RecordError::Validation(e.to_string()))?;
         self.board.show(&self.lisa);
         Ok(self)
     }

@@ -31,34 +31,43 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(clippy::missing_errors_doc, clippy::missing_panics_doc)]
 
-mod clip;
-mod config;
-mod describe;
+// From the bottom up: a module uses only those above it.
 mod error;
 mod explain;
-pub mod importance;
+mod visit;
+mod squares;
+pub mod policy;
+mod schedule;
+mod sampler;
 pub mod layers;
+mod mask;
+mod frozen;
+mod quantize;
+mod gradients;
+mod clip;
+mod period;
+mod saved;
+pub mod optimizer;
+mod config;
+mod trainable;
+pub mod recompute;
+mod lisa;
+mod describe;
+mod step;
+pub mod memory;
+pub mod importance;
 #[cfg(feature = "train")]
 pub mod learner;
-mod lisa;
-mod mask;
-pub mod memory;
-pub mod optimizer;
-pub mod policy;
-mod quantize;
-pub mod recompute;
-mod record;
-mod schedule;
-mod step;
 
-pub use config::{LisaConfig, OnFreeze};
+pub use config::LisaConfig;
 pub use describe::{Description, LayerDescription};
 pub use error::{ErrorKind, LisaError, StepError};
 #[doc(hidden)]
 pub use explain::{Explained, Place};
+pub use frozen::FrozenWeights;
 pub use layers::LayerMap;
 pub use lisa::Lisa;
 pub use mask::FreezeMask;
+pub use optimizer::OnFreeze;
 pub use policy::PolicyConfig;
-pub use quantize::FrozenWeights;
 pub use step::ModuleStep;

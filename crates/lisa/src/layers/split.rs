@@ -1,19 +1,19 @@
 //! Parts of layers: [`LayerMap::split`]. Tests: `layers_tests.rs`.
 
-use super::{Layer, LayerMap};
+use super::map::{Layer, LayerMap};
 use crate::{ErrorKind, LisaError};
 
 impl LayerMap {
-    /// Makes two parts of each layer, which then count as layers: the parameters whose path within
-    /// the layer contains one of `parts`, and the others.
+    /// Splits each layer in two, which then count as layers: the parameters whose path within the
+    /// layer contains one of `parts`, and the others.
     ///
-    /// Their paths are that of the layer with the parts' names behind it, joined by `+`, or
-    /// `[other]`. A layer of which all parameters or none are named stays whole. With no parts at
-    /// all nothing changes.
+    /// The new paths are `layers.0[attn]` and `layers.0[other]`; several names are joined by `+`. A
+    /// layer stays whole where the names match all of its parameters or none. Without names nothing
+    /// changes.
     ///
     /// # Errors
     ///
-    /// A name that is in no path of any layer, and names that split none.
+    /// A name that is in no path of any layer, and names that split no layer.
     ///
     /// # Example
     ///
@@ -39,17 +39,17 @@ impl LayerMap {
     /// assert_eq!(parts[..2], [("layers.0[attn]", 20), ("layers.0[other]", 40)]);
     /// # Ok::<(), lisa::LisaError>(())
     /// ```
-    pub fn split(mut self, parts: &[String]) -> Result<Self, LisaError> {
+    pub fn split(self, parts: &[String]) -> Result<Self, LisaError> {
         if parts.is_empty() {
             return Ok(self);
         }
         let within = |layer: &Layer, parameter: usize| -> &str {
-            let path = self.parameters[parameter].path.as_str();
+            let path = self.parameters()[parameter].path.as_str();
             path.strip_prefix(&layer.path).unwrap_or(path)
         };
         let refuse = |what: String| {
             let mut names: Vec<&str> = Vec::new();
-            if let Some(layer) = self.layers.first() {
+            if let Some(layer) = self.layers().first() {
                 names.extend(layer.parameters.iter().map(|&i| within(layer, i)));
             }
             let message = format!(
@@ -59,7 +59,7 @@ impl LayerMap {
             Err(LisaError::new(ErrorKind::Layers, message))
         };
         let all = || {
-            let layers = self.layers.iter();
+            let layers = self.layers().iter();
             layers.flat_map(|layer| layer.parameters.iter().map(move |&i| (layer, i)))
         };
         if let Some(part) = parts
@@ -71,9 +71,9 @@ impl LayerMap {
             ));
         }
         let name = parts.join("+");
-        let mut layers = Vec::with_capacity(2 * self.layers.len());
+        let mut layers = Vec::with_capacity(2 * self.layers().len());
         let mut item_of = Vec::with_capacity(layers.capacity());
-        for (layer, &item) in self.layers.iter().zip(&self.item_of) {
+        for (index, layer) in self.layers().iter().enumerate() {
             let named = |&&i: &&usize| {
                 let path = within(layer, i);
                 parts.iter().any(|part| path.contains(part.as_str()))
@@ -82,35 +82,24 @@ impl LayerMap {
                 layer.parameters.iter().partition(named);
             if first.is_empty() || second.is_empty() {
                 layers.push(layer.clone());
-                item_of.push(item);
+                item_of.push(self.item_of(index));
                 continue;
             }
             for (name, parameters) in [(name.as_str(), first), ("other", second)] {
                 layers.push(Layer {
                     path: format!("{}[{name}]", layer.path),
-                    size: parameters.iter().map(|&i| self.parameters[i].len()).sum(),
+                    size: parameters.iter().map(|&i| self.parameters()[i].len()).sum(),
                     parameters,
                 });
-                item_of.push(item);
+                item_of.push(self.item_of(index));
             }
         }
-        if layers.len() == self.layers.len() {
+        if layers.len() == self.layers().len() {
             return refuse(format!(
                 "the layers cannot be split by `{name}`: of each layer all parameters are named, \
                  or none"
             ));
         }
-        for (index, layer) in layers.iter().enumerate() {
-            for &parameter in &layer.parameters {
-                self.layer_of[parameter] = Some(index);
-            }
-        }
-        (self.layers, self.item_of) = (layers, item_of);
-        Ok(self)
-    }
-
-    /// The item of the stacks that this layer is, or is a part of.
-    pub(crate) fn item_of(&self, layer: usize) -> usize {
-        self.item_of[layer]
+        Ok(self.with_layers(layers, item_of))
     }
 }

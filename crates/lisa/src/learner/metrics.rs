@@ -37,8 +37,9 @@ impl Board {
     }
 
     pub(super) fn show(&self, lisa: &Lisa) {
-        let trainable = lisa.training().map(|i| lisa.layers().parameters()[i].len());
-        let (trainable, moments) = (trainable.sum(), lisa.memory().optimizer_state);
+        let (always_on, active) = lisa.trainable_elements();
+        let trainable = always_on + active;
+        let moments = lisa.memory().optimizer_state;
         self.with(|shown| {
             shown.active = lisa.active_layers().to_vec();
             shown.trainable = trainable;

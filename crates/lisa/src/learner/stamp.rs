@@ -11,7 +11,7 @@ use burn::store::{ModuleRecord, RecordError};
 use burn::tensor::{Device, Int, Shape, Tensor, TensorData};
 
 use crate::Lisa;
-use crate::lisa::SavedUnit;
+use crate::saved::SavedUnit;
 
 /// The path of the tensor in a record.
 pub(super) const STAMP: &str = "lisa";
@@ -36,10 +36,10 @@ pub(super) fn write(id: ParamId, lisa: &Lisa, device: &Device) -> Param<Tensor<1
         config.active_layers as u64,
         scored(lisa) as u64,
     ];
-    let observed = lisa.observed.clone();
+    let scores = lisa.score_state();
     let make = move |device: &Device, _| {
         let mut words = header;
-        for unit in observed.saved().unwrap_or_default() {
+        for unit in scores.iter().flat_map(|scores| scores.read()) {
             words.extend([
                 unit.score.map_or(0, |bits| SOME | u64::from(bits)),
                 unit.last_drawn.map_or(0, |period| period + 1),
@@ -59,11 +59,7 @@ fn limbs(word: u64) -> [i32; LIMBS] {
 
 /// How many layers have scores.
 fn scored(lisa: &Lisa) -> usize {
-    if lisa.observed.wants() {
-        lisa.observed.len()
-    } else {
-        0
-    }
+    lisa.score_state().map_or(0, |scores| scores.len())
 }
 
 /// How many numbers this run's tensor has.
@@ -153,11 +149,7 @@ impl Stamp {
                 steps: (words[2] >> 32) as u32,
             })
             .collect();
-        lisa.observed.restore(&units, device);
-        lisa.schedule = crate::schedule::Schedule::at(step, lisa.config.sampling_period);
-        // A draw is a function of the step and the scores.
-        lisa.draw().map_err(|message| {
-            RecordError::Validation(format!("`{}` {message}", lisa.policy.name()))
-        })
+        lisa.resume(step, &units, device)
+            .map_err(|error| RecordError::Validation(error.to_string()))
     }
 }

@@ -2,25 +2,40 @@
 
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 
-use super::prepare::Ready;
-use super::{Lisa, unwrap};
+use super::{Lisa, model_of};
+use crate::gradients::LayerSquares;
 use crate::recompute::{LayeredModel, Pass};
 use crate::{ErrorKind, LisaError, StepError};
 
 impl Lisa {
-    /// Updates each part of a model as soon as its gradients are there, so that the gradients of
-    /// one part live at a time; at the end of a period, draws the next layers.
+    /// Updates each layer as soon as its gradients are there, so that the gradients of one layer are
+    /// held at a time; at the end of a period, samples the next layers.
     ///
-    /// What it does to the weights is bit for bit what [`step`](Self::step) does with the gradients
-    /// of [`Pass::backward`]. `pass` must come from this model. Cost: as `step`, with one walk more
-    /// of the module tree for each part that trains.
+    /// The weights are bit-identical to those of [`step`](Self::step) with the gradients of
+    /// [`Pass::backward`]. `pass` must come from this model. Cost: as `step`, with one more visit of the
+    /// module for each layer that trains.
     ///
     /// # Errors
     ///
-    /// A configuration with [`max_grad_norm`](crate::LisaConfig::max_grad_norm), which needs all
-    /// gradients at once; a model that is not the one of this run. Both are found before anything
-    /// changes. Those of [`Pass::backward_with`]: some parameters may have been updated by then, as
-    /// the message says. An invalid draw, as in [`try_step`](Self::try_step).
+    /// - A configuration with [`max_grad_norm`](crate::LisaConfig::max_grad_norm), which needs all
+    ///   gradients at once; a model that is not the one of this run. Both are found before anything
+    ///   changes.
+    /// - Those of [`Pass::backward_with`]. Some parameters may have been updated by then, as the message
+    ///   says; the step does not count.
+    /// - An invalid draw, as in [`try_step`](Self::try_step).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use lisa::recompute::{LayeredModel, Recompute};
+    /// use lisa::{Lisa, LisaError};
+    ///
+    /// fn train<M: LayeredModel>(lisa: &mut Lisa, model: M, batch: &M::Batch) -> Result<M, LisaError> {
+    ///     let pass = Recompute::new().forward(&model, batch);
+    ///     println!("loss {}", pass.loss());
+    ///     Ok(lisa.try_step_layered(1e-3, model, pass)?)
+    /// }
+    /// ```
     pub fn try_step_layered<M: LayeredModel>(
         &mut self,
         lr: impl Into<ModuleLearningRate>,
@@ -30,30 +45,26 @@ impl Lisa {
         if self.config.max_grad_norm.is_some() {
             let error = LisaError::new(
                 ErrorKind::Config,
-                "max_grad_norm needs the gradients of all parameters at once, and a layered step \
-                 has those of one layer at a time",
+                "max_grad_norm needs the gradients of all parameters at once, and a layered step has \
+                 those of one layer at a time",
             )
             .with_help("use Pass::backward and Lisa::step, or leave max_grad_norm out");
             return Err(StepError::new(model, error, false));
         }
-        let rebound = match self.follow(&model) {
-            Ok(rebound) => rebound,
+        let renamed = match self.follow(&model) {
+            Ok(renamed) => renamed,
             Err(error) => return Err(StepError::new(model, error, false)),
         };
         let lr = lr.into();
-        let mut whole = Ready::default();
+        let mut squares = LayerSquares::default();
         let stepped = pass.backward_with(model, |model, mut grads| {
-            let ready = self.prepare(&model, &mut grads);
-            whole.extend(ready);
-            self.optimizer.step(lr.clone(), model, grads)
+            let mut stepped = self.prepare(&model, &mut grads);
+            squares.merge(std::mem::take(&mut stepped.squares));
+            self.update(lr.clone(), model, grads, stepped)
         });
-        match stepped {
-            Ok(model) => self.finish(model, whole, rebound),
-            Err(error) => {
-                self.note(&whole.trained);
-                Err(error)
-            }
-        }
+        let model = stepped?;
+        self.note(squares);
+        self.end_step(model, renamed)
     }
 
     /// [`try_step_layered`](Self::try_step_layered) in the shape of [`step`](Self::step).
@@ -68,6 +79,6 @@ impl Lisa {
         model: M,
         pass: Pass<M>,
     ) -> M {
-        unwrap(self.try_step_layered(lr, model, pass))
+        model_of(self.try_step_layered(lr, model, pass))
     }
 }

@@ -19,6 +19,7 @@ mod hostile;
 mod layered;
 mod policies;
 mod quantized;
+mod refused;
 mod trees;
 mod unbiased;
 
@@ -550,37 +551,6 @@ fn every_refusal_says_what_was_found() {
     assert!(bad.to_string().contains("drew layer 9 of 6"), "{bad}");
 }
 
-#[test]
-fn a_policy_that_goes_wrong_later_keeps_the_layers_of_the_period_before() {
-    let config = LisaConfig::new().with_sampling_period(1);
-    let policy = Fixed(&[&[1], &[77]]);
-    let (mut lisa, model) = config
-        .clone()
-        .with_policy(PolicyConfig::custom(policy))
-        .init(adamw(), net(&device()))
-        .unwrap();
-    let before = model.clone();
-    let grads = model.grads(0);
-    let error = lisa.try_step(0.05, model, grads).unwrap_err();
-    let message = error.error().message();
-    assert!(
-        message.contains("the update of step 1 was applied"),
-        "{message}"
-    );
-    assert!(
-        message.contains("drew layer 77 of 6 in period 1"),
-        "{message}"
-    );
-    assert!(error.is_updated());
-    let model = error.into_model();
-    assert!(changed(&before, &model).contains("layers.1.weight"));
-    // The run goes on with the layers of the period before.
-    assert_eq!(lisa.active_layers(), [1]);
-    assert!(model.layers[1].weight.is_require_grad());
-    assert!(!model.layers[2].weight.is_require_grad());
-    assert_eq!(lisa.steps(), 1);
-}
-
 fn to_half(device: &Device) -> Net {
     half(net(device))
 }
@@ -712,25 +682,6 @@ fn gradients_that_are_no_numbers_are_named() {
             "{error}"
         );
     }
-}
-
-#[test]
-fn a_model_of_another_structure_is_not_stepped() {
-    let (mut lisa, _) = init(&LisaConfig::new());
-    let mut other = net(&device());
-    other.layers.pop();
-    let before = other.bits();
-    let other = train(&mut lisa, other, 0..1);
-    assert_eq!(other.bits(), before);
-    let dir = tempfile::tempdir().unwrap();
-    lisa.save(dir.path().join("run.lisa")).unwrap();
-    let error = lisa.load(dir.path().join("run.lisa"), other).unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .contains("it has 12 parameters and that had 14"),
-        "{error}"
-    );
 }
 
 #[test]

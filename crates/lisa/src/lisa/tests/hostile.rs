@@ -130,28 +130,6 @@ fn the_state_of_every_optimizer_fits() {
 }
 
 #[test]
-fn slices_of_a_large_parameter_fit_as_they_are_cut() {
-    use crate::optimizer::StateShapes::{Factored, Sliced, Whole};
-    let name = |slice: usize| format!("1.moments.slice{slice}.momentum.moment_1");
-    let fits = |sizes: &[usize]| {
-        let names: Vec<String> = (0..sizes.len()).map(name).collect();
-        let shapes: Vec<[usize; 2]> = sizes.iter().map(|rows| [*rows, 3]).collect();
-        let leaves: Vec<(&str, &[usize])> = (names.iter().zip(&shapes))
-            .map(|(name, shape)| (name.as_str(), &shape[..]))
-            .collect();
-        let mut names = names.iter();
-        names.all(|name| Sliced.fit(&leaves, name, &[10, 3]))
-    };
-    assert!(fits(&[5, 5]) && fits(&[4, 4, 2]) && fits(&[10]) && fits(&[1; 10]));
-    assert!(!fits(&[6, 4]) && !fits(&[5, 4]) && !fits(&[1; 11]) && !fits(&[5, 5, 5]));
-    let one = |shapes: crate::optimizer::StateShapes, found: &[usize]| {
-        shapes.fit(&[("1.moments.x", found)], "1.moments.x", &[10, 3])
-    };
-    assert!(one(Factored, &[10, 1]) && one(Factored, &[1, 3]) && one(Factored, &[10, 3]));
-    assert!(!one(Factored, &[1, 1]) && !one(Whole, &[10, 1]) && !one(Sliced, &[5, 3]));
-}
-
-#[test]
 fn moments_of_another_shape_or_type_are_refused() {
     let shapes: [&[usize]; 6] = [&[], &[4], &[4, 5], &[1, 4], &[4, 4, 1], &[0, 4]];
     for shape in shapes {
@@ -228,8 +206,8 @@ fn tensors_that_lie_over_one_another_are_refused() {
     let reader = Reader::from_bytes(Bytes::from_bytes_vec(std::fs::read(&path).unwrap())).unwrap();
     let tensors = reader.into_tensors().unwrap();
     let total: usize = tensors.iter().map(burn_pack::Tensor::byte_len).sum();
-    assert!(crate::record::check_sizes(&tensors, total as u64).is_ok());
-    assert!(crate::record::check_sizes(&tensors, total as u64 - 1).is_err());
+    assert!(crate::lisa::record::check_sizes(&tensors, total as u64).is_ok());
+    assert!(crate::lisa::record::check_sizes(&tensors, total as u64 - 1).is_err());
 }
 
 #[cfg(unix)]

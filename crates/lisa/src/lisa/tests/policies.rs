@@ -195,11 +195,11 @@ fn nothing_is_held_for_a_policy_that_observes_nothing() {
     let (mut lisa, model) = init(&LisaConfig::new().with_sampling_period(2));
     let _ = train(&mut lisa, model, 0..7);
     assert_eq!(lisa.scores(), &Scores::new([20; LAYERS]));
-    assert!(lisa.observed.saved().is_none() && !lisa.observed.holds());
+    assert!(lisa.score_state().is_none() && lisa.sums.is_empty());
     let config = LisaConfig::new().with_policy(PolicyConfig::Gradient(Gradient::new()));
     let (mut lisa, model) = init(&config);
     let _ = train(&mut lisa, model, 0..7);
-    assert!(lisa.observed.holds());
+    assert!(!lisa.sums.is_empty());
 }
 
 #[test]

@@ -8,15 +8,15 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use burn::module::{Module, ParamId};
-use burn::optim::OptimizerRecord;
-use burn_pack::{Reader, Tensor, Writer};
+use burn_pack::{Reader, Writer};
 use serde::{Deserialize, Serialize};
 
+use super::Lisa;
 use crate::layers::Parameter;
-use crate::lisa::{Held, SavedScores};
-use crate::optimizer::StateBytes;
-use crate::schedule::Schedule;
-use crate::{ErrorKind, FrozenWeights, LayerMap, Lisa, LisaError, OnFreeze};
+use crate::optimizer::{Leaves, OnFreeze};
+use crate::period::PeriodSums;
+use crate::saved::{self, SavedUnit, ScoreState};
+use crate::{ErrorKind, FrozenWeights, LisaError};
 use check::States;
 
 mod check;
@@ -47,7 +47,7 @@ struct Run {
     unbiased: bool,
     /// Of a policy that observes gradients.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    scores: Option<SavedScores>,
+    scores: Option<Vec<SavedUnit>>,
     layers: Vec<String>,
     parameters: Vec<(String, Vec<usize>, bool)>,
 }
@@ -123,113 +123,82 @@ impl Lisa {
         let run: Run = serde_json::from_str(run).map_err(|e| failed(e.to_string()))?;
         self.compare(&run, path)?;
 
-        let mut next = self.clone();
-        next.bind(self.same_map(&model)?);
-        let ids: HashMap<&str, ParamId> = next
-            .map
+        let map = self.trainable.same(&self.config, &model)?;
+        let ids: HashMap<&str, ParamId> = map
             .parameters()
             .iter()
             .map(|p| (p.path.as_str(), p.id))
             .collect();
         // From the record's ids to those of this model, by path.
-        let new_id: HashMap<&str, ParamId> = metadata
+        let new_id = metadata
             .iter()
-            .filter_map(|(id, path)| Some((id.as_str(), *ids.get(path.as_str())?)))
+            .filter_map(|(id, path)| Some((id.clone(), *ids.get(path.as_str())?)))
             .collect();
-        let active = next.checked(run.active).map_err(failed)?;
         if run.step > check::LARGEST_COUNT {
             return Err(failed(format!("its step is {}", run.step)));
         }
-        let mut states = States::default();
-        let (record, held) = rename(reader, &new_id, &next.map, Some((length, &mut states)))
-            .and_then(|(record, held)| {
-                let shapes = |parameter: &Parameter| next.shapes(parameter);
-                states.fit(&next.map, shapes, &next.optimizer)?;
-                Ok((record, held))
+        let units = run.scores.as_deref().unwrap_or_default();
+        let sampler = self
+            .sampler
+            .at(run.step, run.active, &saved::scores(units))
+            .map_err(|error| failed(error.message().to_owned()))?;
+        let scalars = reader.scalars().clone().into_iter().collect();
+        let tensors = reader.into_tensors().map_err(|e| failed(e.to_string()))?;
+        check::sizes(&tensors, length).map_err(failed)?;
+        let optimizer = Leaves::read(tensors, scalars, &new_id)
+            .and_then(|leaves| {
+                let states = States::of(&leaves, &map)?;
+                let shapes = |parameter: &Parameter| self.optimizer.shapes(parameter);
+                states.fit(&map, shapes, self.optimizer.get_ref())?;
+                self.optimizer.with_state(leaves, &map)
             })
             .map_err(failed)?;
-        next.optimizer = next.optimizer.load_record(record);
-        next.schedule = Schedule::at(run.step, self.config.sampling_period);
         let device = model.devices().into_iter().next();
         let device = device.unwrap_or_default().inner();
-        next.observed
-            .restore(run.scores.as_deref().unwrap_or_default(), &device);
-        next.inclusion = next
-            .inclusion_in(&next.next_draw())
-            .map_err(|message| failed(format!("`{}` {message}", next.policy.name())))?;
-        next.active = active;
-        next.held = held
-            .into_iter()
-            .map(|(id, bytes)| {
-                (
-                    id,
-                    Held {
-                        bytes,
-                        on_host: false,
-                    },
-                )
-            })
-            .collect();
-        let mut model = next.apply(model);
-        model = next.settle(model, None);
-        // What Offload had on the host was just read onto the device.
-        if next.config.on_freeze == OnFreeze::Offload {
-            model = next.release(model);
-        }
+        let sums = if sampler.observation().is_some() {
+            saved::sums(units, sampler.scores().len(), &device)
+        } else {
+            PeriodSums::default()
+        };
+        let mut next = Self {
+            sampler,
+            sums,
+            optimizer,
+            ..self.clone()
+        };
+        next.bind(map);
+        let model = next.apply(model);
         *self = next;
         Ok(model)
     }
 
-    /// The optimizer's state under new ids, and what each parameter's weighs. Cost: a copy of the
-    /// state in the host's memory.
-    pub(crate) fn renamed(
-        &self,
-        new_id: &HashMap<ParamId, ParamId>,
-        map: &LayerMap,
-    ) -> Result<(OptimizerRecord, HashMap<ParamId, StateBytes>), LisaError> {
-        let failed = |source: String| {
-            let message = format!("cannot read the optimizer's state: {source}");
-            LisaError::new(ErrorKind::Record, message)
-        };
-        let bytes = self.optimizer.to_record().into_bytes();
-        let bytes = bytes.map_err(|e| failed(e.to_string()))?;
-        let reader = Reader::from_bytes(bytes).map_err(|e| failed(e.to_string()))?;
-        let names: Vec<(String, ParamId)> = new_id
-            .iter()
-            .map(|(old, new)| (old.val().to_string(), *new))
-            .collect();
-        let new_id = names
-            .iter()
-            .map(|(old, new)| (old.as_str(), *new))
-            .collect();
-        rename(reader, &new_id, map, None).map_err(failed)
-    }
-
     fn run(&self) -> Run {
-        let parameters = self.map.parameters().iter().zip(&self.may_train);
+        let (map, config) = (self.trainable.map(), &self.config);
+        let parameters = map.parameters().iter().zip(self.trainable.may_train());
+        let layers = map.layers().iter();
         Run {
             format: FORMAT,
             step: self.steps(),
-            active: self.active.clone(),
-            seed: self.config.seed,
-            policy: self.policy.name(),
-            active_layers: self.config.active_layers,
-            sampling_period: self.config.sampling_period,
-            on_freeze: self.config.on_freeze,
-            master_weights: self.config.master_weights,
-            frozen_weights: self.config.frozen_weights,
-            unbiased: self.config.unbiased,
-            scores: self.observed.saved(),
-            layers: self
-                .map
-                .layers()
-                .iter()
-                .map(|layer| layer.path.clone())
-                .collect(),
+            active: self.active_layers().to_vec(),
+            seed: config.seed,
+            policy: self.policy_name(),
+            active_layers: config.active_layers,
+            sampling_period: config.sampling_period,
+            on_freeze: config.on_freeze,
+            master_weights: config.master_weights,
+            frozen_weights: config.frozen_weights,
+            unbiased: config.unbiased,
+            scores: self.score_state().map(|state| state.read()),
+            layers: layers.map(|layer| layer.path.clone()).collect(),
             parameters: parameters
                 .map(|(p, &may_train)| (p.path.clone(), p.shape.clone(), may_train))
                 .collect(),
         }
+    }
+
+    /// The scores to be saved; none where the policy observes nothing.
+    pub(crate) fn score_state(&self) -> Option<ScoreState> {
+        ScoreState::of(&self.sampler, &self.sums)
     }
 
     /// Refuses a record of another run and names the first difference.
@@ -306,59 +275,4 @@ impl Lisa {
         }
         Ok(())
     }
-}
-
-/// An optimizer's record with the parameters' ids changed, and what each one's state weighs. What a
-/// file of some length holds is put into `states` to be looked at.
-fn rename(
-    reader: Reader,
-    new_id: &HashMap<&str, ParamId>,
-    map: &LayerMap,
-    mut file: Option<(u64, &mut States)>,
-) -> Result<(OptimizerRecord, HashMap<ParamId, StateBytes>), String> {
-    let rename = |name: &str| -> Result<(ParamId, String), String> {
-        name.split_once('.')
-            .and_then(|(id, rest)| {
-                let id = *new_id.get(id)?;
-                Some((id, format!("{}.{rest}", id.val())))
-            })
-            .ok_or_else(|| format!("`{name}` belongs to no parameter of the model"))
-    };
-    let scalars = reader.scalars().clone();
-    let mut held: HashMap<ParamId, StateBytes> = HashMap::new();
-    let mut tensors = Vec::new();
-    let all = reader.into_tensors().map_err(|e| e.to_string())?;
-    if let Some((length, _)) = &file {
-        check::sizes(&all, *length)?;
-    }
-    for tensor in all {
-        let (name, dtype, shape, _, bytes) = tensor.into_parts().map_err(|e| e.to_string())?;
-        let (id, name) = rename(&name)?;
-        let size = held.entry(id).or_default();
-        if name.ends_with(".master") {
-            size.master += bytes.len() as u64;
-        } else {
-            size.moments += bytes.len() as u64;
-        }
-        let tensor = Tensor::new(name, dtype, shape, Some(id.val()), bytes);
-        if let Some((_, states)) = &mut file {
-            states.add_tensor(check::place(map, id)?, &tensor);
-        }
-        tensors.push(tensor);
-    }
-    let mut writer = Writer::new(tensors);
-    for (name, value) in scalars {
-        let (id, name) = rename(&name)?;
-        held.entry(id).or_default();
-        if let Some((_, states)) = &mut file {
-            states.add_scalar(check::place(map, id)?, &name, value);
-        }
-        writer = writer.with_scalar(&name, value);
-    }
-    for parameter in map.parameters() {
-        writer = writer.with_metadata(&parameter.id.val().to_string(), &parameter.path);
-    }
-    let bytes = writer.into_bytes().map_err(|e| e.to_string())?;
-    let record = OptimizerRecord::from_bytes(bytes).map_err(|e| e.to_string())?;
-    Ok((record, held))
 }

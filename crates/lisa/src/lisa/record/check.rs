@@ -15,7 +15,7 @@ use burn_pack::{Reader, Scalar, Tensor, Writer};
 
 use crate::LayerMap;
 use crate::layers::Parameter;
-use crate::optimizer::StateShapes;
+use crate::optimizer::{Leaves, StateShapes};
 
 /// The most bytes of a record's metadata (paths and shapes), 64 MiB: hundreds of thousands of tensors.
 pub(super) const METADATA_BYTES: u32 = 64 << 20;
@@ -73,14 +73,22 @@ struct State {
 }
 
 impl States {
-    pub(super) fn add_tensor(&mut self, parameter: usize, tensor: &Tensor) {
-        let state = self.0.entry(parameter).or_default();
-        state.tensors.push(tensor.clone());
-    }
-
-    pub(super) fn add_scalar(&mut self, parameter: usize, name: &str, value: Scalar) {
-        let state = self.0.entry(parameter).or_default();
-        state.scalars.push((name.to_owned(), value));
+    /// The state that was read from a record.
+    pub(super) fn of(leaves: &Leaves, map: &LayerMap) -> Result<Self, String> {
+        let mut states = Self::default();
+        let index = |id: ParamId| {
+            map.index_of(id)
+                .ok_or_else(|| "a parameter of the record is not in the model".to_owned())
+        };
+        for (id, tensor) in leaves.tensors() {
+            let state = states.0.entry(index(id)?).or_default();
+            state.tensors.push(tensor.clone());
+        }
+        for (id, name, value) in leaves.scalars() {
+            let state = states.0.entry(index(id)?).or_default();
+            state.scalars.push((name.to_owned(), value));
+        }
+        Ok(states)
     }
 
     /// Refuses state that does not fit its parameter, and state that the optimizer does not know.
@@ -208,10 +216,4 @@ impl State {
         let bytes = writer.into_bytes().map_err(|e| e.to_string())?;
         OptimizerRecord::from_bytes(bytes).map_err(|e| e.to_string())
     }
-}
-
-/// The parameter's place in the map, from its id in a record.
-pub(super) fn place(map: &LayerMap, id: ParamId) -> Result<usize, String> {
-    map.index_of(id)
-        .ok_or_else(|| "a parameter of the record is not in the model".to_owned())
 }

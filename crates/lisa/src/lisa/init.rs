@@ -1,0 +1,126 @@
+//! [`LisaConfig::init`]: reads the model, samples the first layers and freezes the others. Tests:
+//! `lisa/tests.rs`.
+
+use burn::module::Module;
+use burn::tensor::Device;
+
+use super::Lisa;
+use crate::optimizer::{LayerOptimizer, OptimizerConfig};
+use crate::period::PeriodSums;
+use crate::quantize::FullWeights;
+use crate::sampler::{self, Sampler, Sampling};
+use crate::trainable::Trainable;
+use crate::{FreezeMask, LayerMap, LisaConfig, LisaError};
+
+impl LisaConfig {
+    /// Makes the optimizer of a run, and freezes the layers of `model` that the first period does not
+    /// train.
+    ///
+    /// `optimizer` is one of Burn's optimizer configs, such as `AdamWConfig::new()`; gradient clipping
+    /// that is set on it is kept. An optimizer that is already built is given as
+    /// [`Built`](crate::optimizer::Built). Lazy parameters are initialised. Cost: one visit of the
+    /// module; no tensor is copied, unless frozen layers are [quantized](Self::frozen_weights).
+    ///
+    /// # Errors
+    ///
+    /// A setting out of range; a stack of layers that is not found or ambiguous; tied parameters; a
+    /// group of frozen parameters that matches none; a model in which nothing can train; layers that
+    /// the policy [refuses](crate::policy::SamplingPolicy::validate).
+    pub fn init<C: OptimizerConfig, M: Module>(
+        &self,
+        optimizer: C,
+        model: M,
+    ) -> Result<(Lisa, M), LisaError> {
+        Lisa::init(self, &optimizer, model, None)
+    }
+
+    /// Like [`init`](Self::init), for a model that is on another device, such as the host
+    /// (`Device::flex().autodiff()`).
+    ///
+    /// The model moves to `device` one parameter at a time. Layers that are quantized are never there
+    /// in full precision.
+    ///
+    /// # Errors
+    ///
+    /// As [`init`](Self::init).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use burn::module::Module;
+    /// # use burn::nn::{Linear, LinearConfig};
+    /// # use burn::optim::AdamWConfig;
+    /// # use burn::tensor::Device;
+    /// # #[derive(Module, Debug)]
+    /// # struct Model { layers: Vec<Linear> }
+    /// use lisa::{FrozenWeights, LisaConfig};
+    ///
+    /// // Made in host memory. Six of its eight layers go to the device as int8.
+    /// let host = Device::flex().autodiff();
+    /// let linear = |_| LinearConfig::new(64, 64).with_bias(false).init(&host);
+    /// let model = Model { layers: (0..8).map(linear).collect() };
+    /// let config = LisaConfig::new().with_frozen_weights(FrozenWeights::Int8);
+    /// let device = Device::default().autodiff();
+    /// let (lisa, model) = config.init_on(AdamWConfig::new(), model, &device)?;
+    /// assert_eq!(lisa.memory().full_precision, 6 * 64 * 64 * 4);
+    /// # Ok::<(), lisa::LisaError>(())
+    /// ```
+    pub fn init_on<C: OptimizerConfig, M: Module>(
+        &self,
+        optimizer: C,
+        model: M,
+        device: &Device,
+    ) -> Result<(Lisa, M), LisaError> {
+        Lisa::init(self, &optimizer, model, Some(device))
+    }
+}
+
+impl Lisa {
+    fn init<C: OptimizerConfig, M: Module>(
+        config: &LisaConfig,
+        optimizer: &C,
+        model: M,
+        device: Option<&Device>,
+    ) -> Result<(Self, M), LisaError> {
+        config.validate()?;
+        let trainable = Trainable::new(config, &model)?;
+        if let Some(device) = device.or(model.devices().first()) {
+            config.frozen_weights.check(device)?;
+        }
+        let mut lisa = Self {
+            sampler: Sampler::new(sampling(config, &trainable))?,
+            sums: PeriodSums::default(),
+            mask: FreezeMask::new(Trainable::requiring(trainable.map())),
+            optimizer: LayerOptimizer::new(optimizer, config.on_freeze, config.master_weights),
+            full: FullWeights::default(),
+            config: config.clone(),
+            trainable,
+        };
+        let active = lisa.trainable.ids(|layer| lisa.sampler.is_active(layer));
+        let map = lisa.trainable.map();
+        let kind = config.frozen_weights;
+        let model = lisa.full.quantize(model, kind, (map, &active), device);
+        let model = lisa.apply(model);
+        lisa.log();
+        Ok((lisa, model))
+    }
+}
+
+fn sampling(config: &LisaConfig, trainable: &Trainable) -> Sampling {
+    Sampling {
+        policy: config.policy.build(),
+        seed: config.seed,
+        active_layers: config.active_layers,
+        sampling_period: config.sampling_period,
+        unbiased: config.unbiased,
+        allow_empty: trainable.always_on().next().is_some(),
+        layers: trainable.layers(),
+    }
+}
+
+/// Refuses what [`LisaConfig::init`] would refuse, as far as shapes tell.
+pub(crate) fn check(map: &LayerMap, config: &LisaConfig) -> Result<(), LisaError> {
+    config.validate()?;
+    let trainable = Trainable::of(map.clone(), config)?;
+    sampler::check(sampling(config, &trainable))
+}

@@ -1,0 +1,45 @@
+//! What the learner's module needs of a run: its optimizer is the learner's, and its step and scores come
+//! from the model's record.
+
+use burn::module::Module;
+use burn::optim::ModuleOptimizer;
+use burn::tensor::Device;
+
+use super::Lisa;
+use crate::LisaError;
+use crate::saved::{self, SavedUnit};
+
+impl Lisa {
+    /// Puts another `ModuleOptimizer` in the place of this run's, and this run's in its place.
+    pub(crate) fn exchange_optimizer(&mut self, optimizer: &mut ModuleOptimizer) {
+        self.optimizer.exchange(optimizer);
+    }
+
+    /// Reads from the optimizer's record which parameters have state, and releases that of frozen ones.
+    /// Cost: a copy of the state in host memory.
+    pub(crate) fn recount<M: Module>(&mut self, model: M) -> M {
+        if let Err(error) = self.optimizer.recount(self.trainable.map()) {
+            log::error!("{error}");
+        }
+        self.optimizer.release(model, &self.mask)
+    }
+
+    /// Takes this run to another step, with the scores of that moment. The layers are sampled again.
+    pub(crate) fn resume(
+        &mut self,
+        step: u64,
+        units: &[SavedUnit],
+        device: &Device,
+    ) -> Result<(), LisaError> {
+        self.sampler = self.sampler.drawn_at(step, &saved::scores(units))?;
+        self.sums = saved::sums(units, self.sampler.scores().len(), device);
+        Ok(())
+    }
+
+    /// Takes a model of this run whose parameters may have other ids, and applies the mask to it.
+    pub(crate) fn adopt<M: Module>(&mut self, model: M) -> Result<M, LisaError> {
+        let map = self.trainable.same(&self.config, &model)?;
+        self.bind(map);
+        Ok(self.apply(model))
+    }
+}

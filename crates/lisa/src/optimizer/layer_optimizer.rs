@@ -1,0 +1,281 @@
+//! [`LayerOptimizer`]: Burn's `ModuleOptimizer` with the wrappers of this module, and an account of the
+//! parameters that it holds state of.
+
+use std::collections::{BTreeMap, HashMap};
+
+use burn::grad_clipping::GradientClipping;
+use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
+use burn::module::{Module, ModuleVisitor, Param, ParamGroup, ParamId};
+use burn::optim::{GradientsParams, ModuleOptimizer, OptimizerRecord};
+use burn::tensor::Tensor;
+
+use super::bytes::StateBytes;
+use super::config::OptimizerConfig;
+use super::leaves::Leaves;
+use super::ledger::{Ledger, ledgered};
+use super::master::master_weights;
+use super::release::{OnFreeze, RELEASE, Release, release};
+use super::shapes::StateShapes;
+use super::slices::slices;
+use crate::gradients::Gradients;
+use crate::layers::Parameter;
+use crate::memory::Usage;
+use crate::{ErrorKind, FreezeMask, LayerMap, LisaError};
+
+/// An optimizer that drops or offloads the state of frozen parameters.
+#[derive(Clone)]
+pub(crate) struct LayerOptimizer {
+    optimizer: ModuleOptimizer,
+    on_freeze: OnFreeze,
+    master_weights: bool,
+    /// Each with its own optimizer; the last one that matches wins.
+    groups: Vec<Group>,
+    /// The parameters that have state.
+    held: BTreeMap<ParamId, Held>,
+}
+
+/// The optimizer of a parameter group.
+#[derive(Clone)]
+struct Group {
+    members: ParamGroup,
+    ledger: Ledger,
+    shapes: StateShapes,
+}
+
+/// The state that is held of one parameter.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    bytes: StateBytes,
+    on_host: bool,
+}
+
+/// The wrappers in their order, and the ledger that they write.
+fn wrap<C: OptimizerConfig>(
+    config: &C,
+    on_freeze: OnFreeze,
+    masters: bool,
+) -> (Release<impl burn::optim::Optimizer + use<C>>, Ledger) {
+    let (inner, ledger) = ledgered(master_weights(slices(config.build()), masters));
+    (release(inner, on_freeze), ledger)
+}
+
+impl LayerOptimizer {
+    /// Wraps the optimizer of this configuration; its gradient clipping is kept.
+    pub(crate) fn new<C: OptimizerConfig>(
+        config: &C,
+        on_freeze: OnFreeze,
+        master_weights: bool,
+    ) -> Self {
+        let (wrapped, ledger) = wrap(config, on_freeze, master_weights);
+        let mut optimizer = ModuleOptimizer::from(wrapped);
+        if let Some(clipping) = config.grad_clipping() {
+            optimizer = optimizer.with_grad_clipping(clipping);
+        }
+        Self {
+            optimizer,
+            on_freeze,
+            master_weights,
+            groups: vec![Group {
+                members: ParamGroup::all(),
+                ledger,
+                shapes: StateShapes::of::<C::Optimizer>(),
+            }],
+            held: BTreeMap::new(),
+        }
+    }
+
+    /// Uses another optimizer for the parameters of a group. Their state is dropped, as Burn does.
+    pub(crate) fn with_group<C: OptimizerConfig>(
+        mut self,
+        members: ParamGroup,
+        config: &C,
+        map: &LayerMap,
+    ) -> Self {
+        let (wrapped, ledger) = wrap(config, self.on_freeze, self.master_weights);
+        for parameter in map.parameters() {
+            if members.matches(&parameter.id, Some(&parameter.path)) {
+                self.held.remove(&parameter.id);
+            }
+        }
+        self.groups.push(Group {
+            members: members.clone(),
+            ledger,
+            shapes: StateShapes::of::<C::Optimizer>(),
+        });
+        let clipping = config.grad_clipping();
+        self.optimizer = self.optimizer.with_group(members, wrapped, clipping);
+        self
+    }
+
+    /// Clips each gradient tensor by itself, but for those of a group.
+    pub(crate) fn with_grad_clipping(mut self, clipping: GradientClipping) -> Self {
+        self.optimizer = self.optimizer.with_grad_clipping(clipping);
+        self
+    }
+
+    /// Burn's optimizer.
+    pub(crate) fn get_ref(&self) -> &ModuleOptimizer {
+        &self.optimizer
+    }
+
+    /// Steps the parameters that have a gradient, which are `stepped`, and notes their state.
+    pub(crate) fn step<'a, M: Module, G: Gradients>(
+        &mut self,
+        lr: ModuleLearningRate,
+        model: M,
+        grads: G,
+        stepped: impl IntoIterator<Item = &'a Parameter>,
+    ) -> M {
+        let model = grads.step(&mut self.optimizer, lr, model);
+        for parameter in stepped {
+            let group = self.group(parameter);
+            let bytes = group.map(|group| group.ledger.bytes(&parameter.shape, parameter.dtype));
+            let held = Held {
+                bytes: bytes.unwrap_or_default(),
+                on_host: false,
+            };
+            self.held.insert(parameter.id, held);
+        }
+        model
+    }
+
+    /// Drops or offloads the state of the frozen parameters, by [`OnFreeze`].
+    ///
+    /// A release pass steps those that still have state on the device, with one-element gradients and
+    /// the learning rate [`RELEASE`], so that the wrapper lets the state go.
+    pub(crate) fn release<M: Module>(&mut self, model: M, mask: &FreezeMask) -> M {
+        if self.on_freeze == OnFreeze::Keep || self.held.is_empty() {
+            return model;
+        }
+        let mut frozen = Frozen {
+            mask,
+            held: &self.held,
+            grads: GradientsParams::new(),
+            ids: Vec::new(),
+        };
+        model.visit(&mut frozen);
+        let (grads, ids) = (frozen.grads, frozen.ids);
+        if ids.is_empty() {
+            return model;
+        }
+        for id in ids {
+            if self.on_freeze == OnFreeze::Offload {
+                if let Some(held) = self.held.get_mut(&id) {
+                    held.on_host = true;
+                }
+            } else {
+                self.held.remove(&id);
+            }
+        }
+        self.optimizer.step(f64::from_bits(RELEASE), model, grads)
+    }
+
+    /// What is held, without the full-precision weights, which are not the optimizer's.
+    pub(crate) fn usage(&self) -> Usage {
+        let sum = |bytes: fn(&Held) -> u64| self.held.values().map(bytes).sum();
+        Usage {
+            optimizer_state: sum(|held| if held.on_host { 0 } else { held.bytes.state }),
+            master_weights: sum(|held| if held.on_host { 0 } else { held.bytes.master }),
+            offloaded: sum(|held| if held.on_host { held.bytes.total() } else { 0 }),
+            full_precision: 0,
+        }
+    }
+
+    /// Which shapes the state of a parameter has.
+    pub(crate) fn shapes(&self, parameter: &Parameter) -> StateShapes {
+        let group = self.group(parameter);
+        group.map_or(StateShapes::Free, |group| group.shapes)
+    }
+
+    /// The state as Burn records it.
+    pub(crate) fn to_record(&self) -> OptimizerRecord {
+        self.optimizer.to_record()
+    }
+
+    /// The same optimizer with the state of a record, all on the device.
+    pub(crate) fn with_state(&self, leaves: Leaves, map: &LayerMap) -> Result<Self, String> {
+        let mut optimizer = self.clone();
+        optimizer.hold(leaves.bytes());
+        let record = leaves.into_record(map)?;
+        optimizer.optimizer = optimizer.optimizer.load_record(record);
+        Ok(optimizer)
+    }
+
+    /// Follows a model whose parameters have new ids; all state is then on the device. Where it fails
+    /// nothing changes. Cost: a copy of the state in host memory, where there is any.
+    pub(crate) fn rename(
+        &mut self,
+        new_id: &HashMap<ParamId, ParamId>,
+        map: &LayerMap,
+    ) -> Result<(), LisaError> {
+        if self.held.is_empty() {
+            return Ok(());
+        }
+        let record = Leaves::of(self.to_record(), new_id).and_then(|l| l.into_record(map));
+        let record = record.map_err(unreadable)?;
+        self.optimizer = self.optimizer.clone().load_record(record);
+        let held = std::mem::take(&mut self.held).into_iter();
+        let held = held.filter_map(|(id, held)| Some((*new_id.get(&id)?, held.bytes)));
+        self.hold(held.collect());
+        Ok(())
+    }
+
+    /// Puts another `ModuleOptimizer` in the place of this one's, and this one's in its place.
+    #[cfg(feature = "train")]
+    pub(crate) fn exchange(&mut self, optimizer: &mut ModuleOptimizer) {
+        std::mem::swap(&mut self.optimizer, optimizer);
+    }
+
+    /// Reads from the optimizer's record what it holds. Cost: a copy of the state in host memory.
+    #[cfg(feature = "train")]
+    pub(crate) fn recount(&mut self, map: &LayerMap) -> Result<(), LisaError> {
+        let ids = map.parameters().iter().map(|p| (p.id, p.id)).collect();
+        let leaves = Leaves::of(self.to_record(), &ids).map_err(unreadable)?;
+        self.hold(leaves.bytes());
+        Ok(())
+    }
+
+    fn hold(&mut self, bytes: BTreeMap<ParamId, StateBytes>) {
+        let on_device = |(id, bytes)| {
+            let held = Held {
+                bytes,
+                on_host: false,
+            };
+            (id, held)
+        };
+        self.held = bytes.into_iter().map(on_device).collect();
+    }
+
+    /// The group whose optimizer steps a parameter.
+    fn group(&self, parameter: &Parameter) -> Option<&Group> {
+        let (id, path) = (&parameter.id, Some(parameter.path.as_str()));
+        let mut groups = self.groups.iter();
+        groups.rfind(|group| group.members.matches(id, path))
+    }
+}
+
+fn unreadable(source: String) -> LisaError {
+    let message = format!("cannot read the optimizer's state: {source}");
+    LisaError::new(ErrorKind::Record, message)
+}
+
+/// The frozen parameters that have state on the device, with one-element gradients.
+struct Frozen<'a> {
+    mask: &'a FreezeMask,
+    held: &'a BTreeMap<ParamId, Held>,
+    grads: GradientsParams,
+    ids: Vec<ParamId>,
+}
+
+impl ModuleVisitor for Frozen<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let held = self.held.get(&param.id).is_some_and(|held| !held.on_host);
+        if held && !self.mask.contains(param.id) {
+            let tensor = param.val();
+            let options = (&tensor.device().inner(), tensor.dtype());
+            let one = Tensor::<D>::ones([1; D], options);
+            self.grads.register(param.id, one);
+            self.ids.push(param.id);
+        }
+    }
+}

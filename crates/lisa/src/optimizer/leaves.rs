@@ -1,0 +1,108 @@
+//! [`Leaves`]: the state in an optimizer's record, parameter by parameter, so that it can be checked and
+//! given to parameters with other ids.
+
+use std::collections::{BTreeMap, HashMap};
+
+use burn::module::ParamId;
+use burn::optim::OptimizerRecord;
+use burn_pack::{Reader, Scalar, Tensor, Writer};
+
+use super::bytes::StateBytes;
+use super::shapes::is_master;
+use crate::LayerMap;
+
+/// The tensors and scalars of a record, named `ID.leaf` and so on by the parameter's id.
+pub(crate) struct Leaves {
+    tensors: Vec<(ParamId, Tensor)>,
+    scalars: Vec<(ParamId, String, Scalar)>,
+}
+
+impl Leaves {
+    /// Reads a record and gives its state to other parameters: `new_id` has their ids by the ids in
+    /// the record. Cost: a copy of the state in host memory.
+    pub(crate) fn read(
+        tensors: Vec<Tensor>,
+        scalars: BTreeMap<String, Scalar>,
+        new_id: &HashMap<String, ParamId>,
+    ) -> Result<Self, String> {
+        let rename = |name: &str| -> Result<(ParamId, String), String> {
+            name.split_once('.')
+                .and_then(|(id, rest)| {
+                    let id = *new_id.get(id)?;
+                    Some((id, format!("{}.{rest}", id.val())))
+                })
+                .ok_or_else(|| format!("`{name}` belongs to no parameter of the model"))
+        };
+        let mut renamed = Vec::with_capacity(tensors.len());
+        for tensor in tensors {
+            let (name, dtype, shape, _, bytes) = tensor.into_parts().map_err(|e| e.to_string())?;
+            let (id, name) = rename(&name)?;
+            renamed.push((id, Tensor::new(name, dtype, shape, Some(id.val()), bytes)));
+        }
+        let scalars = scalars.into_iter().map(|(name, value)| {
+            let (id, name) = rename(&name)?;
+            Ok((id, name, value))
+        });
+        Ok(Self {
+            tensors: renamed,
+            scalars: scalars.collect::<Result<_, String>>()?,
+        })
+    }
+
+    /// Reads the record of a run's own optimizer.
+    pub(super) fn of(
+        record: OptimizerRecord,
+        new_id: &HashMap<ParamId, ParamId>,
+    ) -> Result<Self, String> {
+        let bytes = record.into_bytes().map_err(|e| e.to_string())?;
+        let reader = Reader::from_bytes(bytes).map_err(|e| e.to_string())?;
+        let scalars = reader.scalars().clone();
+        let tensors = reader.into_tensors().map_err(|e| e.to_string())?;
+        let names = new_id.iter();
+        let names = names.map(|(old, new)| (old.val().to_string(), *new));
+        Self::read(tensors, scalars.into_iter().collect(), &names.collect())
+    }
+
+    /// The tensors, with the parameters that they belong to.
+    pub(crate) fn tensors(&self) -> impl Iterator<Item = (ParamId, &Tensor)> {
+        self.tensors.iter().map(|(id, tensor)| (*id, tensor))
+    }
+
+    /// The scalars, with the parameters that they belong to, and their names.
+    pub(crate) fn scalars(&self) -> impl Iterator<Item = (ParamId, &str, Scalar)> {
+        self.scalars
+            .iter()
+            .map(|(id, name, value)| (*id, &name[..], *value))
+    }
+
+    /// What the state of each parameter weighs.
+    pub(crate) fn bytes(&self) -> BTreeMap<ParamId, StateBytes> {
+        let mut bytes: BTreeMap<ParamId, StateBytes> = BTreeMap::new();
+        for (id, tensor) in &self.tensors {
+            let size = bytes.entry(*id).or_default();
+            if is_master(&tensor.name) {
+                size.master += tensor.byte_len() as u64;
+            } else {
+                size.state += tensor.byte_len() as u64;
+            }
+        }
+        for (id, ..) in &self.scalars {
+            bytes.entry(*id).or_default();
+        }
+        bytes
+    }
+
+    /// The record of these leaves. Cost: a copy of the state in host memory.
+    pub(crate) fn into_record(self, map: &LayerMap) -> Result<OptimizerRecord, String> {
+        let tensors = self.tensors.into_iter().map(|(_, tensor)| tensor);
+        let mut writer = Writer::new(tensors.collect());
+        for (_, name, value) in self.scalars {
+            writer = writer.with_scalar(&name, value);
+        }
+        for parameter in map.parameters() {
+            writer = writer.with_metadata(&parameter.id.val().to_string(), &parameter.path);
+        }
+        let bytes = writer.into_bytes().map_err(|e| e.to_string())?;
+        OptimizerRecord::from_bytes(bytes).map_err(|e| e.to_string())
+    }
+}

@@ -1,0 +1,80 @@
+//! [`Ledger`]: what the state of a parameter weighs, without a copy of the state at each step.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use burn::optim::{LearningRate, Optimizer};
+use burn::tensor::{DType, Device, Tensor};
+
+use super::bytes::{StateBytes, Weighed};
+
+/// By shape and dtype of a parameter: the bytes of its state.
+///
+/// They are measured when the first two parameters of a shape are stepped, or one parameter twice: an
+/// optimizer such as Adan adds to its state in the second step.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ledger(Arc<Mutex<Sizes>>);
+
+/// The bytes, and whether they were measured after a second step.
+type Sizes = HashMap<(Vec<usize>, DType), (StateBytes, bool)>;
+
+impl Ledger {
+    /// What was measured for this shape and dtype.
+    pub(crate) fn bytes(&self, shape: &[usize], dtype: DType) -> StateBytes {
+        let sizes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = sizes.get(&(shape.to_vec(), dtype));
+        found.map(|(bytes, _)| *bytes).unwrap_or_default()
+    }
+
+    fn note(
+        &self,
+        shape: &[usize],
+        dtype: DType,
+        first_step: bool,
+        measure: impl FnOnce() -> StateBytes,
+    ) {
+        let mut sizes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (shape.to_vec(), dtype);
+        match sizes.get(&key) {
+            Some((_, settled)) if *settled || first_step => {}
+            _ => drop(sizes.insert(key, (measure(), !first_step))),
+        }
+    }
+}
+
+/// Notes what the inner optimizer's state weighs. State kept: the inner optimizer's.
+#[derive(Clone)]
+pub(crate) struct Ledgered<O> {
+    inner: O,
+    ledger: Ledger,
+}
+
+/// Wraps an optimizer, with the ledger that it writes.
+pub(crate) fn ledgered<O: Weighed>(inner: O) -> (Ledgered<O>, Ledger) {
+    let ledger = Ledger::default();
+    let written = ledger.clone();
+    (Ledgered { inner, ledger }, written)
+}
+
+impl<O: Weighed> Optimizer for Ledgered<O> {
+    type State<const D: usize> = O::State<D>;
+
+    fn step<const D: usize>(
+        &self,
+        lr: LearningRate,
+        tensor: Tensor<D>,
+        grad: Tensor<D>,
+        state: Option<O::State<D>>,
+    ) -> (Tensor<D>, Option<O::State<D>>) {
+        let (shape, dtype, first_step) = (tensor.dims(), tensor.dtype(), state.is_none());
+        let (tensor, state) = self.inner.step(lr, tensor, grad, state);
+        self.ledger.note(&shape, dtype, first_step, || {
+            state.as_ref().map(O::weigh).unwrap_or_default()
+        });
+        (tensor, state)
+    }
+
+    fn to_device<const D: usize>(state: O::State<D>, device: &Device) -> O::State<D> {
+        O::to_device(state, device)
+    }
+}

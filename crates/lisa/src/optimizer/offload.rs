@@ -1,0 +1,82 @@
+//! [`Placed`]: an optimizer's state, on the device or offloaded to host memory.
+
+use std::sync::Arc;
+
+use burn::optim::{Optimizer, RecordState, StateSink, StateSource};
+use burn::tensor::Device;
+
+/// The state of a parameter, where it is now. Its leaves in a record are those of the inner state.
+// There is one for each parameter, in a map of Burn's that boxes it: a second box would gain nothing.
+#[allow(clippy::large_enum_variant)]
+pub(crate) enum Placed<O: Optimizer, const D: usize> {
+    /// On the device of the parameter.
+    Device(O::State<D>),
+    /// In host memory.
+    Host(Arc<StateSink>),
+}
+
+impl<O: Optimizer, const D: usize> Clone for Placed<O, D> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Device(state) => Self::Device(state.clone()),
+            Self::Host(sink) => Self::Host(sink.clone()),
+        }
+    }
+}
+
+impl<O: Optimizer, const D: usize> Placed<O, D> {
+    /// The state in host memory.
+    pub(super) fn offload(self) -> Self {
+        match self {
+            Self::Device(state) => {
+                let mut sink = StateSink::default();
+                state.state_flatten("", &mut sink);
+                Self::Host(Arc::new(sink))
+            }
+            Self::Host(_) => self,
+        }
+    }
+
+    /// The state on this device.
+    pub(super) fn load(self, device: &Device) -> Option<O::State<D>> {
+        match self {
+            Self::Device(state) => Some(state),
+            Self::Host(sink) => {
+                let mut source = StateSource::new(sink.scalars.iter().cloned().collect());
+                for (name, data) in &sink.tensors {
+                    source.insert_tensor(name.clone(), data.clone());
+                }
+                <O::State<D> as RecordState>::state_unflatten("", &mut source, device)
+            }
+        }
+    }
+
+    /// The state moved with its parameter. An offloaded one stays on the host: it is loaded to the
+    /// parameter's device when that is stepped.
+    pub(super) fn to_device(self, device: &Device) -> Self {
+        match self {
+            Self::Device(state) => Self::Device(O::to_device(state, device)),
+            Self::Host(_) => self,
+        }
+    }
+}
+
+impl<O: Optimizer, const D: usize> RecordState for Placed<O, D> {
+    fn state_flatten(&self, prefix: &str, out: &mut StateSink) {
+        match self {
+            Self::Device(state) => state.state_flatten(prefix, out),
+            Self::Host(sink) => {
+                for (name, data) in &sink.tensors {
+                    out.push_tensor(prefix, name, data.clone());
+                }
+                for (name, value) in &sink.scalars {
+                    out.push_scalar(prefix, name, *value);
+                }
+            }
+        }
+    }
+
+    fn state_unflatten(prefix: &str, src: &mut StateSource, device: &Device) -> Option<Self> {
+        <O::State<D> as RecordState>::state_unflatten(prefix, src, device).map(Self::Device)
+    }
+}

@@ -1,0 +1,104 @@
+//! [`Release`]: drops or offloads the state of a parameter that is frozen.
+//!
+//! Burn keeps the state of every parameter that was ever stepped, and removes one only where a step
+//! returns none. So frozen parameters are stepped once more with the learning rate [`RELEASE`]. This
+//! wrapper then leaves the parameter as it is and answers by [`OnFreeze`]. It is the outermost one: an
+//! inner wrapper could not tell a release from an optimizer without state.
+
+use burn::optim::{LearningRate, Optimizer};
+use burn::tensor::{Device, Tensor};
+
+use super::offload::Placed;
+
+/// The learning rate of a release pass: a NaN with a payload that no arithmetic yields.
+pub(crate) const RELEASE: u64 = 0x7ff8_6c69_7361_0001;
+
+/// What happens to the optimizer state of a layer that is frozen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum OnFreeze {
+    /// It is dropped, so memory stays flat. A layer that is active again starts with a new state, as
+    /// in the paper's experiments.
+    Drop,
+    /// It stays on the device, as in LMFlow: memory grows to that of the plain optimizer.
+    Keep,
+    /// It is offloaded to host memory, and comes back with the layer.
+    Offload,
+}
+
+/// Releases state on the learning rate [`RELEASE`]. State kept: the inner optimizer's, on the device
+/// or offloaded.
+#[derive(Clone)]
+pub(crate) struct Release<O> {
+    inner: O,
+    on_freeze: OnFreeze,
+}
+
+/// Wraps an optimizer.
+pub(crate) fn release<O: Optimizer>(inner: O, on_freeze: OnFreeze) -> Release<O> {
+    Release { inner, on_freeze }
+}
+
+impl<O: Optimizer> Optimizer for Release<O> {
+    type State<const D: usize> = Placed<O, D>;
+
+    fn step<const D: usize>(
+        &self,
+        lr: LearningRate,
+        tensor: Tensor<D>,
+        grad: Tensor<D>,
+        state: Option<Placed<O, D>>,
+    ) -> (Tensor<D>, Option<Placed<O, D>>) {
+        if lr.to_bits() == RELEASE {
+            let state = state.and_then(|state| match self.on_freeze {
+                OnFreeze::Drop => None,
+                OnFreeze::Keep => Some(state),
+                OnFreeze::Offload => Some(state.offload()),
+            });
+            return (tensor, state);
+        }
+        let state = state.and_then(|state| state.load(&tensor.device()));
+        let (tensor, state) = self.inner.step(lr, tensor, grad, state);
+        (tensor, state.map(Placed::Device))
+    }
+
+    fn to_device<const D: usize>(state: Placed<O, D>, device: &Device) -> Placed<O, D> {
+        state.to_device(device)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::optim::{AdamWConfig, RecordState, StateSink};
+
+    #[test]
+    fn a_release_drops_keeps_or_offloads_and_changes_no_weight() {
+        let device = Device::flex();
+        let ones = || Tensor::<1>::ones([3], &device);
+        let release_rate = f64::from_bits(RELEASE);
+        for on_freeze in [OnFreeze::Drop, OnFreeze::Keep, OnFreeze::Offload] {
+            let optimizer = release(AdamWConfig::new().build(), on_freeze);
+            let (weight, state) = optimizer.step(0.1, ones(), ones(), None);
+            let (frozen, released) =
+                optimizer.step(release_rate, weight.clone(), ones(), state.clone());
+            assert_eq!(frozen.to_data(), weight.to_data());
+            let leaves = |state: &Placed<_, 1>| {
+                let mut sink = StateSink::default();
+                state.state_flatten("id", &mut sink);
+                sink.tensors
+            };
+            match (on_freeze, &released) {
+                (OnFreeze::Drop, None) => continue,
+                (OnFreeze::Keep, Some(Placed::Device(_)))
+                | (OnFreeze::Offload, Some(Placed::Host(_))) => {}
+                _ => panic!("{on_freeze:?}"),
+            }
+            let (state, released) = (state.unwrap(), released.unwrap());
+            assert_eq!(leaves(&state), leaves(&released));
+            // The next step is the same as if nothing had been released.
+            let (straight, _) = optimizer.step(0.1, weight.clone(), ones(), Some(state));
+            let (again, _) = optimizer.step(0.1, weight, ones(), Some(released));
+            assert_eq!(straight.into_data(), again.into_data());
+        }
+    }
+}

@@ -1,0 +1,377 @@
+//! [`Sampler`]: which layers train in which period. It has no module and no tensor in it: everything
+//! that a draw depends on is a plain value.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::policy::{Draw, Observation, SamplingPolicy, Scores};
+use crate::schedule::Schedule;
+use crate::{ErrorKind, LisaError};
+
+/// What a run samples from, and how.
+#[derive(Clone, Debug)]
+pub(crate) struct Sampling {
+    pub(crate) policy: Arc<dyn SamplingPolicy>,
+    pub(crate) seed: u64,
+    /// How many layers a policy is asked for (gamma).
+    pub(crate) active_layers: usize,
+    /// Optimizer steps in a period (K).
+    pub(crate) sampling_period: usize,
+    /// Whether gradients are divided by the probability of their layer.
+    pub(crate) unbiased: bool,
+    /// Whether a draw without a layer can train anything.
+    pub(crate) allow_empty: bool,
+    /// By layer: its path, and how many of its elements may train.
+    pub(crate) layers: Vec<(String, u64)>,
+}
+
+/// Samples the layers of each period.
+///
+/// State: the step, the layers of this period, their probabilities, and the scores.
+#[derive(Clone, Debug)]
+pub(crate) struct Sampler {
+    sampling: Sampling,
+    schedule: Schedule,
+    scores: Scores,
+    /// The layers of this period, ascending.
+    active: Vec<usize>,
+    /// By layer: the probability that it was drawn with. Empty unless gradients are divided by it.
+    inclusion: Vec<f64>,
+}
+
+impl Sampler {
+    /// Samples the layers of the first period, or says why the policy cannot.
+    pub(crate) fn new(sampling: Sampling) -> Result<Self, LisaError> {
+        let mut sampler = Self {
+            schedule: Schedule::new(sampling.sampling_period),
+            scores: Scores::new(sampling.layers.iter().map(|(_, size)| *size)),
+            active: Vec::new(),
+            inclusion: Vec::new(),
+            sampling,
+        };
+        sampler.check()?;
+        sampler.draw()?;
+        Ok(sampler)
+    }
+
+    /// The same run at another step, with these layers and these scores.
+    pub(crate) fn at(
+        &self,
+        step: u64,
+        active: Vec<usize>,
+        scores: &[(Option<f32>, Option<u64>)],
+    ) -> Result<Self, LisaError> {
+        let mut sampler = self.moved(step, scores);
+        let active = sampler.valid(active)?;
+        sampler.inclusion = sampler.inclusion_in(&sampler.next_draw())?;
+        sampler.active = active;
+        Ok(sampler)
+    }
+
+    /// The same run at another step, with these scores and the layers that they lead to: a draw is a
+    /// function of the step and the scores.
+    #[cfg(feature = "train")]
+    pub(crate) fn drawn_at(
+        &self,
+        step: u64,
+        scores: &[(Option<f32>, Option<u64>)],
+    ) -> Result<Self, LisaError> {
+        let mut sampler = self.moved(step, scores);
+        sampler.draw()?;
+        Ok(sampler)
+    }
+
+    fn moved(&self, step: u64, scores: &[(Option<f32>, Option<u64>)]) -> Self {
+        let mut sampler = self.clone();
+        sampler.schedule = Schedule::at(step, self.sampling.sampling_period);
+        if self.observation().is_some() {
+            for layer in 0..sampler.scores.len() {
+                let (score, last_drawn) = scores.get(layer).copied().unwrap_or_default();
+                sampler.scores.set(layer, score, last_drawn);
+            }
+        }
+        sampler
+    }
+
+    /// Counts one optimizer step; true where it was the last of its period.
+    pub(crate) fn advance(&mut self) -> bool {
+        self.schedule.advance()
+    }
+
+    /// Samples the layers of the period that begins. `observed` has the mean of what the policy
+    /// observes, for each layer that trained in the period that is over.
+    ///
+    /// Where the policy's answer is invalid the layers stay those of the period before.
+    pub(crate) fn next(&mut self, observed: &BTreeMap<usize, f32>) -> Result<(), LisaError> {
+        if let Some(observation) = self.observation() {
+            let over = self.period() - 1;
+            self.scores.close(over, &self.active);
+            for (&layer, &mean) in observed {
+                if mean.is_finite() {
+                    self.scores.observe(layer, mean, observation.decay);
+                } else {
+                    log::warn!(
+                        "period {over}: the gradient of layer {layer} was not finite; its score is \
+                         unchanged"
+                    );
+                }
+            }
+        }
+        self.draw()
+    }
+
+    /// The layers of this period, ascending.
+    pub(crate) fn active(&self) -> &[usize] {
+        &self.active
+    }
+
+    /// Whether this layer trains in this period.
+    pub(crate) fn is_active(&self, layer: usize) -> bool {
+        self.active.binary_search(&layer).is_ok()
+    }
+
+    /// By layer: the probability that its gradient is divided by; none where none is.
+    pub(crate) fn inclusion(&self) -> Option<&[f64]> {
+        (!self.inclusion.is_empty()).then_some(&self.inclusion)
+    }
+
+    /// Optimizer steps taken.
+    pub(crate) fn steps(&self) -> u64 {
+        self.schedule.step()
+    }
+
+    /// The period of the next step, counted from 0.
+    pub(crate) fn period(&self) -> u64 {
+        self.schedule.period()
+    }
+
+    /// What is known of each layer.
+    pub(crate) fn scores(&self) -> &Scores {
+        &self.scores
+    }
+
+    /// What the policy wants to know of the gradients.
+    pub(crate) fn observation(&self) -> Option<Observation> {
+        self.sampling.policy.observes()
+    }
+
+    /// The policy.
+    pub(crate) fn policy(&self) -> &dyn SamplingPolicy {
+        &*self.sampling.policy
+    }
+
+    /// The paths of the layers of this period.
+    pub(crate) fn active_paths(&self) -> String {
+        let path = |&layer: &usize| self.sampling.layers[layer].0.as_str();
+        let paths: Vec<&str> = self.active.iter().map(path).collect();
+        paths.join(", ")
+    }
+
+    /// What the policy refuses of this run.
+    fn check(&self) -> Result<(), LisaError> {
+        self.policy().validate(&self.next_draw())
+    }
+
+    /// Takes the draw of this period; or says what is wrong with it, and nothing changes.
+    fn draw(&mut self) -> Result<(), LisaError> {
+        let draw = self.next_draw();
+        let active = self.valid(self.policy().draw(&draw))?;
+        self.inclusion = self.inclusion_in(&draw)?;
+        self.active = active;
+        Ok(())
+    }
+
+    /// What the policy is given for this period.
+    fn next_draw(&self) -> Draw {
+        let sampling = &self.sampling;
+        Draw::new(
+            sampling.seed,
+            self.period(),
+            sampling.layers.len(),
+            sampling.active_layers,
+        )
+        .with_allow_empty(sampling.allow_empty)
+        .with_scores(self.scores.clone())
+    }
+
+    /// The layers of a draw in order, each once; or what is wrong with them.
+    fn valid(&self, mut layers: Vec<usize>) -> Result<Vec<usize>, LisaError> {
+        let all = self.sampling.layers.len();
+        if let Some(layer) = layers.iter().find(|&&layer| layer >= all) {
+            let what = format!("drew layer {layer} of {all}, counted from 0,");
+            return Err(self.invalid(&what).with_help("correct the policy"));
+        }
+        layers.sort_unstable();
+        layers.dedup();
+        if layers.is_empty() && !self.sampling.allow_empty {
+            return Err(self
+                .invalid("drew no layer, and nothing outside the layers trains,")
+                .with_help("draw a layer where Draw::allow_empty is false"));
+        }
+        Ok(layers)
+    }
+
+    /// By layer: the probability of being in this draw, where gradients are divided by it.
+    fn inclusion_in(&self, draw: &Draw) -> Result<Vec<f64>, LisaError> {
+        if !self.sampling.unbiased {
+            return Ok(Vec::new());
+        }
+        let instead = "use uniform, bernoulli or weighted, or set unbiased to false";
+        let Some(p) = self.policy().inclusion(draw) else {
+            let what = "does not know how probable each layer was, and unbiased gradients are \
+                        divided by that,";
+            return Err(self.invalid(what).with_help(instead));
+        };
+        if p.len() != draw.layers {
+            let (given, layers) = (p.len(), draw.layers);
+            let what = format!("gave {given} inclusion probabilities for {layers} layers");
+            return Err(self.invalid(&what).with_help("correct the policy"));
+        }
+        let layers = p.iter().zip(&self.sampling.layers);
+        // A layer in which nothing may train is left out of no mean.
+        let impossible =
+            |(&p, (_, size)): (&f64, &(String, u64))| *size > 0 && !(p > 0.0 && p <= 1.0);
+        if let Some(layer) = layers.into_iter().position(impossible) {
+            let (path, p) = (&self.sampling.layers[layer].0, p[layer]);
+            let what = format!(
+                "draws `{path}` with probability {p}, so unbiased gradients have no mean for it,"
+            );
+            let help = format!("{instead}; every layer needs a probability above 0");
+            return Err(self.invalid(&what).with_help(help));
+        }
+        Ok(p)
+    }
+
+    fn invalid(&self, what: &str) -> LisaError {
+        let (name, period) = (self.policy().name(), self.period());
+        LisaError::new(
+            ErrorKind::Policy,
+            format!("the policy `{name}` {what} in period {period}"),
+        )
+    }
+}
+
+/// What the policy of this configuration refuses, without a run.
+pub(crate) fn check(sampling: Sampling) -> Result<(), LisaError> {
+    let sampler = Sampler {
+        schedule: Schedule::new(sampling.sampling_period),
+        scores: Scores::new(sampling.layers.iter().map(|(_, size)| *size)),
+        active: Vec::new(),
+        inclusion: Vec::new(),
+        sampling,
+    };
+    sampler.check()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{Gradient, Statistic, Uniform};
+
+    /// Draws the layers that it is told to, period by period.
+    #[derive(Debug)]
+    struct Told(&'static [&'static [usize]]);
+
+    impl SamplingPolicy for Told {
+        fn name(&self) -> String {
+            "told".into()
+        }
+
+        fn draw(&self, draw: &Draw) -> Vec<usize> {
+            self.0[draw.period as usize % self.0.len()].to_vec()
+        }
+
+        fn observes(&self) -> Option<Observation> {
+            Some(Observation {
+                statistic: Statistic::MeanSquare,
+                decay: 0.5,
+            })
+        }
+    }
+
+    fn sampling(policy: impl SamplingPolicy) -> Sampling {
+        Sampling {
+            policy: Arc::new(policy),
+            seed: 42,
+            active_layers: 2,
+            sampling_period: 2,
+            unbiased: false,
+            allow_empty: true,
+            layers: (0..4).map(|i| (format!("layers.{i}"), 10)).collect(),
+        }
+    }
+
+    #[test]
+    fn a_period_has_its_layers_and_the_next_one_others() {
+        let mut sampler = Sampler::new(sampling(Told(&[&[2, 0, 2], &[3]]))).unwrap();
+        assert_eq!(sampler.active(), [0, 2]);
+        assert_eq!(sampler.active_paths(), "layers.0, layers.2");
+        assert!(!sampler.advance() && sampler.advance());
+        sampler
+            .next(&BTreeMap::from([(0, 4.0), (2, f32::NAN)]))
+            .unwrap();
+        assert_eq!((sampler.active(), sampler.period()), (&[3][..], 1));
+        assert!(sampler.is_active(3) && !sampler.is_active(0));
+        let of = |layer| sampler.scores().get(layer);
+        assert_eq!((of(0).score, of(0).last_drawn), (Some(4.0), Some(0)));
+        assert_eq!((of(2).score, of(2).last_drawn), (None, Some(0)));
+        assert_eq!(of(3).last_drawn, None);
+    }
+
+    #[test]
+    fn an_invalid_draw_is_an_error_and_changes_no_layer() {
+        let cases: [(&'static [&'static [usize]], &str); 2] = [
+            (&[&[1], &[4]], "drew layer 4 of 4"),
+            (&[&[1], &[]], "drew no layer"),
+        ];
+        for (draws, message) in cases {
+            let mut asked = sampling(Told(draws));
+            asked.allow_empty = false;
+            let mut sampler = Sampler::new(asked).unwrap();
+            sampler.advance();
+            sampler.advance();
+            let error = sampler.next(&BTreeMap::new()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Policy);
+            assert!(error.message().contains(message), "{error}");
+            assert!(error.message().contains("`told`") && error.help().is_some());
+            assert_eq!(sampler.active(), [1]);
+        }
+    }
+
+    #[test]
+    fn a_run_goes_on_at_another_step() {
+        let start = Sampler::new(sampling(Gradient::new())).unwrap();
+        let mut run = start.clone();
+        for period in 0..5u8 {
+            run.advance();
+            run.advance();
+            let observed = run.active().iter().map(|&l| (l, f32::from(period) + 0.5));
+            let observed = observed.collect();
+            run.next(&observed).unwrap();
+        }
+        let scores: Vec<_> = run
+            .scores()
+            .iter()
+            .map(|s| (s.score, s.last_drawn))
+            .collect();
+        let again = start.at(10, run.active().to_vec(), &scores).unwrap();
+        assert_eq!(again.active(), run.active());
+        assert_eq!((again.steps(), again.scores()), (10, run.scores()));
+    }
+
+    #[test]
+    fn probabilities_are_known_where_gradients_are_divided_by_them() {
+        let mut asked = sampling(Uniform);
+        assert!(Sampler::new(asked.clone()).unwrap().inclusion().is_none());
+        asked.unbiased = true;
+        let sampler = Sampler::new(asked).unwrap();
+        assert_eq!(sampler.inclusion(), Some(&[0.5; 4][..]));
+        let mut unknown = sampling(Gradient::new());
+        unknown.unbiased = true;
+        let error = Sampler::new(unknown).unwrap_err();
+        assert!(
+            error.message().contains("does not know how probable"),
+            "{error}"
+        );
+    }
+}

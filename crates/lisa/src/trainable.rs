@@ -1,0 +1,330 @@
+//! [`Trainable`]: which parameters of a model may train, and whether a model is the one of a run.
+
+use std::collections::{HashMap, HashSet};
+
+use burn::module::{Module, ModuleVisitor, Param, ParamId};
+use burn::tensor::Tensor;
+
+use crate::layers::Parameter;
+use crate::{ErrorKind, LayerMap, LisaConfig, LisaError, PolicyConfig};
+
+/// The layers of a model, and which of its parameters may ever train.
+#[derive(Clone, Debug)]
+pub(crate) struct Trainable {
+    map: LayerMap,
+    /// By parameter of the map.
+    may_train: Vec<bool>,
+}
+
+/// A model that has the parameters of the run under other ids.
+pub(crate) struct Renamed {
+    map: LayerMap,
+    ids: HashMap<ParamId, ParamId>,
+}
+
+impl Renamed {
+    /// The layers of this model.
+    pub(crate) fn map(&self) -> &LayerMap {
+        &self.map
+    }
+
+    /// The ids of this model, by those that the run knows.
+    pub(crate) fn ids(&self) -> &HashMap<ParamId, ParamId> {
+        &self.ids
+    }
+}
+
+impl Trainable {
+    /// Reads the model by the configuration, and refuses what cannot work.
+    pub(crate) fn new<M: Module>(config: &LisaConfig, model: &M) -> Result<Self, LisaError> {
+        let map = map_of(config, model)?;
+        Self::of(map, config)
+    }
+
+    /// The same with a map that is there already.
+    pub(crate) fn of(map: LayerMap, config: &LisaConfig) -> Result<Self, LisaError> {
+        let may_train = may_train(&map, config)?;
+        Ok(Self { map, may_train })
+    }
+
+    /// The layers and their parameters.
+    pub(crate) fn map(&self) -> &LayerMap {
+        &self.map
+    }
+
+    /// By parameter: whether it may ever train.
+    pub(crate) fn may_train(&self) -> &[bool] {
+        &self.may_train
+    }
+
+    /// By layer: its path, and how many of its elements may train.
+    pub(crate) fn layers(&self) -> Vec<(String, u64)> {
+        let size = |&i: &usize| {
+            if self.may_train[i] {
+                self.len(i) as u64
+            } else {
+                0
+            }
+        };
+        let layers = self.map.layers().iter();
+        layers
+            .map(|layer| (layer.path.clone(), layer.parameters.iter().map(size).sum()))
+            .collect()
+    }
+
+    /// Indices of the parameters outside the layers that train: the always-on parameters.
+    pub(crate) fn always_on(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.may_train.len()).filter(|&i| self.may_train[i] && self.map.layer_of(i).is_none())
+    }
+
+    /// Indices of the parameters that train with these layers.
+    pub(crate) fn with<'a>(
+        &'a self,
+        is_active: impl Fn(usize) -> bool + 'a,
+    ) -> impl Iterator<Item = usize> + 'a {
+        (0..self.may_train.len()).filter(move |&i| self.trains(i, &is_active))
+    }
+
+    /// The ids of the parameters that train with these layers.
+    pub(crate) fn ids(&self, is_active: impl Fn(usize) -> bool) -> HashSet<ParamId> {
+        let parameters = self.map.parameters();
+        self.with(is_active).map(|i| parameters[i].id).collect()
+    }
+
+    /// Whether a parameter trains with these layers.
+    pub(crate) fn trains(&self, i: usize, is_active: impl Fn(usize) -> bool) -> bool {
+        self.may_train[i] && self.map.layer_of(i).is_none_or(is_active)
+    }
+
+    /// How many elements these parameters have.
+    pub(crate) fn elements(&self, indices: impl Iterator<Item = usize>) -> usize {
+        indices.map(|i| self.len(i)).sum()
+    }
+
+    fn len(&self, i: usize) -> usize {
+        self.map.parameters()[i].len()
+    }
+
+    /// The parameters that require gradients in the model as it was read.
+    pub(crate) fn requiring(map: &LayerMap) -> impl Iterator<Item = ParamId> + '_ {
+        let requiring = map.parameters().iter().filter(|p| p.trainable);
+        requiring.map(|p| p.id)
+    }
+
+    /// Checks that a model is the one of this run. A model in which all parameters have other ids is
+    /// matched by the paths of its parameters: what became of them. Cost: one visit of the module.
+    pub(crate) fn follow<M: Module>(
+        &self,
+        config: &LisaConfig,
+        model: &M,
+    ) -> Result<Option<Renamed>, LisaError> {
+        let mut count = Count {
+            map: &self.map,
+            known: 0,
+            unknown: 0,
+        };
+        model.visit(&mut count);
+        let (known, unknown) = (count.known, count.unknown);
+        if known == self.map.parameters().len() && unknown == 0 {
+            return Ok(None);
+        }
+        let map = self.same(config, model)?;
+        if known > 0 {
+            return Err(LisaError::new(
+                ErrorKind::Layers,
+                format!(
+                    "of the model of this step, {known} parameters are those that the optimizer was \
+                     made for, and {unknown} have other ids"
+                ),
+            )
+            .with_help("step the model that `init` returned, or one that was loaded as a whole"));
+        }
+        let pairs = self.map.parameters().iter().zip(map.parameters());
+        let ids = pairs.map(|(old, new)| (old.id, new.id)).collect();
+        Ok(Some(Renamed { map, ids }))
+    }
+
+    /// The map of a model, which must have the parameters of this run.
+    pub(crate) fn same<M: Module>(
+        &self,
+        config: &LisaConfig,
+        model: &M,
+    ) -> Result<LayerMap, LisaError> {
+        let map = map_of(config, model)?;
+        let (ours, theirs) = (self.map.parameters(), map.parameters());
+        let refuse = |what: String| {
+            let message =
+                format!("the model is not the one that the optimizer was made for: {what}");
+            Err(LisaError::new(ErrorKind::Layers, message)
+                .with_help("make the optimizer with the model that it trains"))
+        };
+        if ours.len() != theirs.len() {
+            let (there, here) = (theirs.len(), ours.len());
+            return refuse(format!("it has {there} parameters and that had {here}"));
+        }
+        let differ = |(a, b): &(&Parameter, &Parameter)| a.path != b.path || a.shape != b.shape;
+        match ours.iter().zip(theirs).find(differ) {
+            Some((a, b)) => refuse(format!(
+                "it has `{}` of shape {:?} where that had `{}` of shape {:?}",
+                b.path, b.shape, a.path, a.shape
+            )),
+            None => Ok(map),
+        }
+    }
+
+    /// Takes the ids of another map of the same parameters.
+    pub(crate) fn rebind(&mut self, map: LayerMap) {
+        self.map = map;
+    }
+}
+
+/// Counts the parameters that a map has, and the others.
+struct Count<'a> {
+    map: &'a LayerMap,
+    known: usize,
+    unknown: usize,
+}
+
+impl ModuleVisitor for Count<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        match self.map.index_of(param.id) {
+            Some(_) => self.known += 1,
+            None => self.unknown += 1,
+        }
+    }
+}
+
+fn map_of<M: Module>(config: &LisaConfig, model: &M) -> Result<LayerMap, LisaError> {
+    let map = if config.layers.is_empty() {
+        LayerMap::find(model)
+    } else {
+        LayerMap::at(model, &config.layers)
+    };
+    map?.split(&config.split)
+}
+
+/// By parameter: whether it may ever train. Refuses what cannot work.
+fn may_train(map: &LayerMap, config: &LisaConfig) -> Result<Vec<bool>, LisaError> {
+    let refuse = |message: String, help: String| {
+        Err(LisaError::new(ErrorKind::Config, message).with_help(help))
+    };
+    let layers = map.layers().len();
+    // These two do not ask for it.
+    let counted = !matches!(
+        config.policy,
+        PolicyConfig::Budget(_) | PolicyConfig::Fixed(_)
+    );
+    if counted && config.active_layers > layers {
+        let what = if config.split.is_empty() {
+            "layers"
+        } else {
+            "parts of layers"
+        };
+        let active = config.active_layers;
+        return refuse(
+            format!("active_layers is {active} and the model has {layers} {what}"),
+            format!("set it to at most {layers}"),
+        );
+    }
+    let parameters = map.parameters();
+    if !parameters.iter().any(|p| p.trainable) {
+        return refuse(
+            "no parameter of the model requires gradients".into(),
+            "make the model on `device.autodiff()`, or call `train()` on it".into(),
+        );
+    }
+    let is_frozen = |p: &Parameter| {
+        let group = config.frozen.as_ref();
+        group.is_some_and(|group| group.matches(&p.id, Some(&p.path)))
+    };
+    if config.frozen.is_some() && !parameters.iter().any(is_frozen) {
+        let outside: Vec<&str> = map.outside().map(|p| p.path.as_str()).collect();
+        return refuse(
+            format!(
+                "the group of frozen parameters matches none of {}",
+                parameters.len()
+            ),
+            format!(
+                "name some; outside the layers there are: {}",
+                outside.join(", ")
+            ),
+        );
+    }
+    let may_train: Vec<bool> = parameters
+        .iter()
+        .map(|p| p.trainable && !is_frozen(p))
+        .collect();
+    let outside = (0..may_train.len()).any(|i| may_train[i] && map.layer_of(i).is_none());
+    let mut all = map.layers().iter();
+    let dead = all.find(|l| !l.parameters.iter().any(|&i| may_train[i]));
+    match dead {
+        Some(layer) if !outside => refuse(
+            format!(
+                "nothing outside the layers trains and `{}` is frozen altogether, so a period with \
+                 that layer alone would train nothing",
+                layer.path
+            ),
+            "unfreeze one of them".into(),
+        ),
+        _ => Ok(may_train),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::nn::{Linear, LinearConfig};
+    use burn::tensor::Device;
+
+    #[derive(Module, Debug)]
+    struct Model {
+        layers: Vec<Linear>,
+        head: Linear,
+    }
+
+    fn model(layers: usize) -> Model {
+        let device = Device::flex().autodiff();
+        let linear = || LinearConfig::new(2, 2).with_bias(false).init(&device);
+        Model {
+            layers: (0..layers).map(|_| linear()).collect(),
+            head: linear(),
+        }
+    }
+
+    #[test]
+    fn parameters_train_with_their_layer_and_outside_of_layers_always() {
+        let trainable = Trainable::new(&LisaConfig::new(), &model(3)).unwrap();
+        let with: Vec<usize> = trainable.with(|layer| layer == 1).collect();
+        assert_eq!(with, [1, 3]);
+        assert_eq!(trainable.always_on().collect::<Vec<_>>(), [3]);
+        assert_eq!(trainable.layers()[2], ("layers.2".into(), 4));
+        assert_eq!(trainable.elements(trainable.with(|_| true)), 16);
+    }
+
+    #[test]
+    fn a_model_is_known_by_its_ids_or_by_all_of_its_paths() {
+        let config = LisaConfig::new();
+        let own = model(3);
+        let trainable = Trainable::new(&config, &own).unwrap();
+        assert!(trainable.follow(&config, &own).unwrap().is_none());
+        let loaded = model(3);
+        let renamed = trainable.follow(&config, &loaded).unwrap().unwrap();
+        assert_eq!(renamed.ids()[&own.head.weight.id], loaded.head.weight.id);
+
+        let message = |model: &Model| match trainable.follow(&config, model) {
+            Ok(_) => String::new(),
+            Err(error) => error.message().to_owned(),
+        };
+        assert!(message(&model(4)).contains("it has 5 parameters and that had 4"));
+        let mut mixed = own.clone();
+        mixed.layers[1] = loaded.layers[1].clone();
+        assert!(
+            message(&mixed).contains("3 parameters are those"),
+            "{}",
+            message(&mixed)
+        );
+        let mut fewer = own.clone();
+        fewer.layers.pop();
+        assert!(message(&fewer).contains("it has 3 parameters and that had 4"));
+    }
+}
