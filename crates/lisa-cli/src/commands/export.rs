@@ -24,7 +24,7 @@ pub struct Options {
     /// Folder to write
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Step of a checkpoint [default: the newest state: the finished model or the last checkpoint]
+    /// Step of a checkpoint [default: the newest of checkpoints and finished model]
     #[arg(long, value_name = "STEP")]
     step: Option<u64>,
     /// Dtype of the weights [default: that of the run]

@@ -15,7 +15,7 @@ use crate::terminal::text::printable;
 /// Options of `lisa generate`.
 #[derive(Args, Debug)]
 pub struct Options {
-    /// Folder of a Hugging Face model, or a hub id (feature `hub`) [default: the bundled model]
+    /// Folder of a Hugging Face model, or a hub id [default: the bundled model]
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
     /// Text that the model continues
@@ -41,7 +41,7 @@ pub struct Options {
     /// Seed of sampling
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     seed: u64,
-    /// Dtype of the weights [default: that of the model's files; f32 for the bundled model]
+    /// Dtype of the weights [default: as stored; f32 for the bundled model]
     #[arg(long, value_enum)]
     dtype: Option<Dtype>,
 }

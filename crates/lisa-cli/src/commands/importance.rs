@@ -1,7 +1,7 @@
 //! `lisa importance`: weight norms under LoRA and under full training, as in the paper's Figure 1.
 //!
 //! Two short runs with the same model, data and seed. `importance.json` then gives `--policy weighted`
-//! and `--policy bernoulli` the probability of each layer. Tests: at the end, and `tests/run.rs`.
+//! and `--policy bernoulli` the probability of each layer. Tests: at the end, and `tests/run/`.
 
 use std::path::PathBuf;
 
@@ -61,7 +61,7 @@ pub struct Options {
     /// Highest learning rate of the LoRA run [default: three times --lr]
     #[arg(long, value_name = "RATE")]
     pub lora_lr: Option<f64>,
-    /// Settings from a TOML file; its keys are the long names of the flags, and flags win
+    /// TOML file of settings; its keys are the long flags, and flags win
     #[arg(long, value_name = "FILE.toml")]
     pub config: Option<PathBuf>,
     /// The settings of both runs.

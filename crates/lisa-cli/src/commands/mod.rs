@@ -4,7 +4,8 @@ use std::io::Write;
 
 use anyhow::Result;
 use burn::tensor::Device;
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::builder::PossibleValue;
+use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::train::run::Outcome;
@@ -25,8 +26,8 @@ pub mod train;
     name = "lisa",
     version,
     args_override_self = true,
-    after_help = "Without a command, `lisa demo` runs. `lisa COMMAND -h` prints the common flags of a \
-                  command, `lisa COMMAND --help` all of them."
+    after_help = "Without a command, `lisa demo` runs.\n\
+                  `lisa COMMAND -h` prints the common flags of a command, `--help` all of them."
 )]
 pub struct Program {
     /// What to do.
@@ -101,19 +102,23 @@ pub fn completions(shell: Shell) -> Vec<u8> {
 /// The command with one line of help per flag. `-h` prints the common flags, `--help` all of them.
 #[must_use]
 pub fn with_help(command: clap::Command, all: bool) -> clap::Command {
-    let short = |arg: clap::Arg| {
-        let values = arg.get_possible_values();
+    let short = |arg: Arg| {
         let arg = if all { arg.hide_short_help(false) } else { arg };
-        if values.is_empty() || arg.is_hide_possible_values_set() {
+        let values = arg.get_possible_values();
+        let is_switch = matches!(arg.get_action(), ArgAction::SetTrue);
+        if values.is_empty() || is_switch || arg.is_hide_possible_values_set() {
             return arg;
         }
-        // The values' own help would take a line each.
-        let names: Vec<&str> = values
-            .iter()
-            .map(clap::builder::PossibleValue::get_name)
-            .collect();
+        // The help of the values would take a line each.
+        let names: Vec<&str> = values.iter().map(PossibleValue::get_name).collect();
+        let names = format!("[{}]", names.join(", "));
         let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
-        arg.help(format!("{help} [{}]", names.join(", ")))
+        let space = if help.len() + names.len() > 70 {
+            '\n'
+        } else {
+            ' '
+        };
+        arg.help(format!("{help}{space}{names}"))
             .hide_possible_values(true)
     };
     command.mut_subcommands(|command| command.mut_args(short))

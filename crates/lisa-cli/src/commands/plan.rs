@@ -24,7 +24,7 @@ pub struct Options {
     /// Memory of the device in GB; the table then says which methods fit
     #[arg(long, value_name = "GB")]
     budget: Option<f64>,
-    /// Folder of a Hugging Face model; `config.json` is enough [default: the bundled model]
+    /// Folder of a model, of which config.json is read [default: the bundled model]
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
     /// Dtype of the weights [default: f32]
@@ -45,7 +45,7 @@ pub struct Options {
     /// Without f32 master weights for bf16 and f16
     #[arg(long)]
     no_master_weights: bool,
-    /// Settings from a TOML file, such as that of a run
+    /// TOML file of settings, such as that of a run
     #[arg(long, value_name = "FILE.toml")]
     config: Option<PathBuf>,
 }
@@ -155,7 +155,7 @@ fn table(settings: &Settings, budget: Option<f64>, device: &Device) -> Result<St
         run.sequence,
         "",
         "weights",
-        "moments",
+        "state",
         "masters",
         "activations",
         "host",

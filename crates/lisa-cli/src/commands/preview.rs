@@ -26,7 +26,7 @@ pub struct Options {
     /// JSONL file, or a folder of them [default: the bundled instructions]
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
-    /// Folder of a Hugging Face model, for its tokenizer [default: the bundled model]
+    /// Folder of a model, of which the tokenizer is read [default: the bundled model]
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
     /// The row, counted from 1

@@ -13,16 +13,16 @@ use crate::train::run::{Outcome, Start, dry_run, run};
 /// Options of `lisa train`.
 #[derive(Args, Debug, Default)]
 pub struct Options {
-    /// Settings from a TOML file; its keys are the long names of the flags, and flags win
+    /// TOML file of settings; its keys are the long flags, and flags win
     #[arg(long, value_name = "FILE.toml")]
     pub config: Option<PathBuf>,
-    /// Continue from the newest checkpoint in the output folder, with its settings
+    /// Continue from the newest checkpoint in the output folder
     #[arg(long)]
     pub resume: bool,
     /// Replace the run in the output folder
     #[arg(long, conflicts_with = "resume")]
     pub overwrite: bool,
-    /// Load everything, print what would be trained and the memory it needs, and write nothing
+    /// Print what would be trained and the memory it needs; write nothing
     #[arg(long)]
     pub dry_run: bool,
     /// The settings of the run.

@@ -8,7 +8,7 @@ use super::group::{differing, group};
 use crate::user_error::require;
 
 group! { "Model and data", InputFlags, InputSettings {
-    /// Folder of a Hugging Face model, or a hub id (feature `hub`) [default: the bundled model]
+    /// Folder of a Hugging Face model, or a hub id [default: the bundled model]
     #[arg(long, value_name = "DIR")]
     model: PathBuf = PathBuf::new();
     /// JSONL file, or a folder of them [default: the bundled instructions]

@@ -8,23 +8,23 @@ use super::kinds::{Dtype, Method, Quantize};
 use crate::user_error::require;
 
 group! { "Memory", MemoryFlags, MemorySettings {
-    /// Dtype of the weights [default: that of the model's files; f32 for the bundled model]
+    /// Dtype of the weights [default: as stored; f32 for the bundled model]
     #[arg(long, value_enum)]
     dtype: Dtype = Dtype::F32;
-    /// Recompute activations; keep the input of every N-th layer, 0 for all activations [default: 0]
+    /// Recompute activations from every N-th layer's input; 0: keep all [default: 0]
     #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "1")]
     recompute: usize = 0;
     /// Keep frozen layers quantized on the device [default: none]
     #[arg(long, value_enum)]
     quantize: Quantize = Quantize::None;
-    /// With --recompute: recompute attention and feed-forward separately, for the least memory
+    /// With --recompute: recompute attention and MLP separately, for less memory
     #[arg(long, alias = "pieces", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, hide_short_help = true)]
     #[serde(alias = "pieces")]
     sublayers: bool = false;
-    /// With --recompute: update each layer during the backward pass (no accumulation, no clipping)
+    /// With --recompute: update in the backward pass; no accumulation or clipping
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, hide_short_help = true)]
     update_in_backward: bool = false;
-    /// Train bf16 and f16 weights without f32 master weights (small updates are lost)
+    /// Train half precision without f32 master weights; small updates are lost
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, hide_short_help = true)]
     no_master_weights: bool = false;
 }}

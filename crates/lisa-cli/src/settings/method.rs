@@ -9,7 +9,7 @@ use super::kinds::{Method, Moments, Order, Policy};
 use crate::user_error::require;
 
 group! { "Method", MethodFlags, MethodSettings {
-    /// Which parameters train [default: lisa]
+    /// Which parameters are trained [default: lisa]
     #[arg(long, value_enum)]
     method: Method = Method::Lisa;
     /// Number of layers that train in a period (gamma) [default: 2]
@@ -21,10 +21,10 @@ group! { "Method", MethodFlags, MethodSettings {
     /// How layers are sampled [default: uniform]
     #[arg(long, value_enum)]
     policy: Policy = Policy::Uniform;
-    /// Parts of parameter paths to freeze, separated by commas, such as embed_tokens,lm_head
+    /// Freeze parameters with one of these in their path, such as embed_tokens,lm_head
     #[arg(long, value_delimiter = ',', value_name = "PATH,..", hide_short_help = true)]
     freeze: Vec<String> = Vec::new();
-    /// What happens to the optimizer state of a layer that freezes [default: drop]
+    /// Optimizer state of a layer that freezes [default: drop]
     #[arg(long, value_enum, hide_short_help = true)]
     moments: Moments = Moments::Drop;
     /// Rank of the adapters of --method lora [default: 8]
@@ -36,7 +36,7 @@ group! { "Method", MethodFlags, MethodSettings {
     /// File of `lisa importance`, for --policy weighted or bernoulli
     #[arg(long, value_name = "FILE", help_heading = "Sampling policy", hide_short_help = true)]
     importance: PathBuf = PathBuf::new();
-    /// One number per layer instead of --importance [default of bernoulli: active layers / layers]
+    /// A number per layer instead [default of bernoulli: active layers / layers]
     #[arg(long, value_delimiter = ',', value_name = "P,..", help_heading = "Sampling policy", hide_short_help = true)]
     probabilities: Vec<f64> = Vec::new();
     /// Order of --policy cyclic [default: shuffled]
@@ -45,10 +45,10 @@ group! { "Method", MethodFlags, MethodSettings {
     /// Layers of --policy fixed, counted from 0, separated by commas
     #[arg(long, value_delimiter = ',', value_name = "LAYER,..", help_heading = "Sampling policy", hide_short_help = true)]
     fixed_layers: Vec<usize> = Vec::new();
-    /// Share of the layers' parameters that --policy budget trains at a time [default: 0.25]
+    /// Share of the layers' parameters of --policy budget [default: 0.25]
     #[arg(long, value_name = "SHARE", help_heading = "Sampling policy", hide_short_help = true)]
     share: f64 = 0.25;
-    /// Sample parts of layers: the parameters with one of these in their path, and the rest
+    /// Sample parts of layers: parameters with one of these in their path, and the rest
     #[arg(long, value_delimiter = ',', value_name = "PATH,..", help_heading = "Sampling policy", hide_short_help = true)]
     split: Vec<String> = Vec::new();
     /// Divide the gradients of a layer by its probability

@@ -8,13 +8,13 @@ group! { "Output and evaluation", OutputFlags, OutputSettings {
     /// Folder of everything the run writes [default: runs/lisa]
     #[arg(long, value_name = "DIR")]
     out: PathBuf = PathBuf::from("runs/lisa");
-    /// Steps between two checkpoints; 0: on Ctrl-C alone [default: 200]
+    /// Steps between checkpoints; 0: on Ctrl-C alone [default: 200]
     #[arg(long, value_name = "STEPS")]
     checkpoint_every: usize = 200;
-    /// Steps between two held-out losses; 0: before and after training alone [default: 200]
+    /// Steps between held-out losses; 0: first and last alone [default: 200]
     #[arg(long, value_name = "STEPS")]
     eval_every: usize = 200;
-    /// Number of held-out examples to generate answers for [default: 150]
+    /// Held-out examples to generate answers for [default: 150]
     #[arg(long, value_name = "N")]
     eval_examples: usize = 150;
     /// Longest generated answer in tokens [default: 32]

@@ -1,5 +1,5 @@
 //! The data of a run: examples are read, split and encoded, and put into batches.
-//! Tests: `tests/run.rs`.
+//! Tests: `tests/run/`.
 
 use std::path::Path;
 

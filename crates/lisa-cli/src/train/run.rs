@@ -1,4 +1,4 @@
-//! [`run`]: a training run from start to end. Tests: `tests/run.rs`.
+//! [`run`]: a training run from start to end. Tests: `tests/run/`.
 
 use std::sync::atomic::AtomicBool;
 

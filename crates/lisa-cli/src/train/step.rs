@@ -1,4 +1,4 @@
-//! One step without its update: forward and backward pass of its batches. Tests: `tests/run.rs`.
+//! One step without its update: forward and backward pass of its batches. Tests: `tests/run/`.
 
 use anyhow::{Result, ensure};
 use burn::optim::{GradientsAccumulator, GradientsParams};

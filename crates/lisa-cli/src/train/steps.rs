@@ -1,4 +1,4 @@
-//! [`train`]: the training loop. Tests: `tests/run.rs`.
+//! [`train`]: the training loop. Tests: `tests/run/`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
