@@ -552,7 +552,7 @@ fn metrics_show_what_trains() -> Result<(), TensorReadError> {
     let mut all = [
         metrics.active_layers(),
         metrics.trainable_parameters(),
-        metrics.moments_bytes(),
+        metrics.optimizer_state(),
     ];
     let mut norms: Vec<_> = (0..LAYERS)
         .map(|l| metrics.gradient_norm(l).unwrap())

@@ -132,7 +132,7 @@ fn main() -> Result<()> {
         .metric_valid_numeric(LossMetric::new())
         .metric_train_numeric(metrics.active_layers())
         .metric_train_numeric(metrics.trainable_parameters())
-        .metric_train_numeric(metrics.moments_bytes())
+        .metric_train_numeric(metrics.optimizer_state())
         .metric_train_numeric(metrics.device_memory())
         .early_stopping(early_stopping)
         .with_default_checkpointers()

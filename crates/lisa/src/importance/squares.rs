@@ -2,9 +2,12 @@
 
 use std::collections::HashMap;
 
-use burn::module::{Module, ModuleVisitor, Param, ParamId};
+use burn::module::{Module, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::{FloatDType, Tensor};
+
+use crate::squares::{Sum, sum_of_squares};
+use crate::visit::{FloatVisitor, ModulePath, visit_floats};
 
 /// Where a parameter belongs.
 #[derive(Clone, Debug)]
@@ -17,7 +20,6 @@ pub(super) struct Place {
 /// The weights of a model by path, without copies.
 #[derive(Default)]
 pub(super) struct Weights {
-    path: Vec<String>,
     ids: HashMap<String, ParamId>,
     /// Burn's map of tensors of any rank, which elsewhere holds gradients.
     tensors: GradientsParams,
@@ -26,7 +28,7 @@ pub(super) struct Weights {
 impl Weights {
     pub(super) fn of<M: Module>(model: &M) -> Self {
         let mut weights = Self::default();
-        model.visit(&mut weights);
+        visit_floats(model, &mut weights);
         weights
     }
 
@@ -37,17 +39,9 @@ impl Weights {
     }
 }
 
-impl ModuleVisitor for Weights {
-    fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.push(name.into());
-    }
-
-    fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.ids.insert(self.path.join("."), param.id);
+impl FloatVisitor for Weights {
+    fn visit_float<const D: usize>(&mut self, path: &ModulePath, param: &Param<Tensor<D>>) {
+        self.ids.insert(path.to_string(), param.id);
         self.tensors.register(param.id, param.val().inner());
     }
 }
@@ -56,10 +50,9 @@ impl ModuleVisitor for Weights {
 pub(super) struct Squares<'a> {
     places: &'a HashMap<String, Place>,
     base: Option<Weights>,
-    path: Vec<String>,
-    sums: Vec<Option<Tensor<1>>>,
+    sums: Vec<Sum>,
     seen: usize,
-    /// The first difference to the expected structure.
+    /// The first difference from the expected structure.
     difference: Option<String>,
 }
 
@@ -74,21 +67,20 @@ impl<'a> Squares<'a> {
         Self {
             places,
             base,
-            path: Vec::new(),
-            sums: vec![None; norms],
+            sums: vec![Sum::default(); norms],
             seen: 0,
             difference: None,
         }
     }
 
     /// The sums, on the devices of the model; none for a layer without parameters. The error says how
-    /// the model's structure differs.
+    /// the structure of the model differs.
     pub(super) fn of<M: Module>(mut self, model: &M) -> Result<Vec<Option<Tensor<1>>>, String> {
-        model.visit(&mut self);
+        visit_floats(model, &mut self);
         let (found, expected) = (self.seen, self.places.len());
         match self.difference {
             Some(difference) => Err(difference),
-            None if found == expected => Ok(self.sums),
+            None if found == expected => Ok(self.sums.into_iter().map(Sum::total).collect()),
             None => Err(format!("it has {found} parameters instead of {expected}")),
         }
     }
@@ -104,9 +96,9 @@ impl<'a> Squares<'a> {
         };
         let shape = tensor.dims();
         if shape[..] != place.shape[..] {
+            let expected = &place.shape;
             return Err(format!(
-                "`{path}` has shape {shape:?} instead of {:?}",
-                place.shape
+                "`{path}` has shape {shape:?} instead of {expected:?}"
             ));
         }
         let tensor = full_precision(tensor);
@@ -118,39 +110,26 @@ impl<'a> Squares<'a> {
                 let base = full_precision(base).to_device(&tensor.device());
                 Ok((place.norm, tensor - base))
             }
-            Some(base) => Err(format!(
-                "`{path}` has shape {shape:?} and in the base model {:?}",
-                base.dims()
-            )),
+            Some(base) => {
+                let found = base.dims();
+                Err(format!(
+                    "`{path}` has shape {shape:?} and in the base model {found:?}"
+                ))
+            }
             None => Err(format!("the base model has no `{path}`")),
         }
     }
 }
 
-impl ModuleVisitor for Squares<'_> {
-    fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.push(name.into());
-    }
-
-    fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+impl FloatVisitor for Squares<'_> {
+    fn visit_float<const D: usize>(&mut self, path: &ModulePath, param: &Param<Tensor<D>>) {
         if self.difference.is_some() {
             return;
         }
-        match self.values(&self.path.join("."), param.val().inner()) {
+        match self.values(&path.to_string(), param.val().inner()) {
             Ok((norm, values)) => {
                 self.seen += 1;
-                let square = values.square().sum();
-                self.sums[norm] = Some(match self.sums[norm].take() {
-                    Some(sum) => {
-                        let square = square.to_device(&sum.device());
-                        sum + square
-                    }
-                    None => square,
-                });
+                self.sums[norm].add(sum_of_squares(values));
             }
             Err(difference) => self.difference = Some(difference),
         }

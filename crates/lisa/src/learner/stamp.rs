@@ -1,10 +1,10 @@
-//! The wrapper's own tensor in a module's record: all that burn-train saves of a run beside weights
-//! and moments.
+//! The stamp: a tensor in a module's record that holds the state of a run, since burn-train saves
+//! nothing else beside weights and optimizer state.
 //!
-//! Words of 64 bits: format, step, seed, sampling period, active layers, and how many layers have
-//! scores; then three words for each of these: its score, the period that it was last drawn in, and
-//! what the period that runs has shown so far. Numbers are kept as their bits. The first format had
-//! the first five words alone and still loads. Tests: `tests/learner.rs` of the workspace.
+//! It is a sequence of 64-bit words: format, step, seed, sampling period, active layers, and the number
+//! of layers with scores; then three words for each of these layers: its score, the period in which it
+//! was last drawn, and what this period has observed of it so far. Floats are saved as their bits. The
+//! first format had only the first five words, and it still loads.
 
 use burn::module::{Module, Param, ParamId};
 use burn::store::{ModuleRecord, RecordError};
@@ -15,18 +15,18 @@ use crate::saved::SavedUnit;
 
 /// The path of the tensor in a record.
 pub(super) const STAMP: &str = "lisa";
-/// Version of the tensor's layout.
+/// The version of the layout.
 const FORMAT: u64 = 2;
 /// Words of the first version.
 const FIRST: usize = 5;
-/// Numbers of 16 bits in a word: an integer tensor may have no more than 32.
+/// Integers in a word. Each holds 16 bits, because a backend's integers may have no more than 32.
 const LIMBS: usize = 4;
-/// Marks a score that is there, above its 32 bits.
+/// Marks that a score is present, above its 32 bits.
 const SOME: u64 = 1 << 32;
 
-/// The tensor of this run. It is made when somebody reads it: every walk of the module meets it,
-/// and only a record may wait for the device.
-pub(super) fn write(id: ParamId, lisa: &Lisa, device: &Device) -> Param<Tensor<1, Int>> {
+/// The stamp of a run. Its values are computed when they are read: every visit of the module meets this
+/// tensor, and only a record should wait for the device.
+pub(super) fn tensor(id: ParamId, lisa: &Lisa, device: &Device) -> Param<Tensor<1, Int>> {
     let config = lisa.config();
     let header = vec![
         FORMAT,
@@ -34,7 +34,7 @@ pub(super) fn write(id: ParamId, lisa: &Lisa, device: &Device) -> Param<Tensor<1
         config.seed,
         config.sampling_period as u64,
         config.active_layers as u64,
-        scored(lisa) as u64,
+        layers_scored(lisa) as u64,
     ];
     let scores = lisa.score_state();
     let make = move |device: &Device, _| {
@@ -57,52 +57,32 @@ fn limbs(word: u64) -> [i32; LIMBS] {
     [0, 16, 32, 48].map(|shift| ((word >> shift) & 0xffff) as i32)
 }
 
-/// How many layers have scores.
-fn scored(lisa: &Lisa) -> usize {
+fn word(limbs: &[u64]) -> u64 {
+    limbs.iter().rev().fold(0, |word, limb| word << 16 | limb)
+}
+
+/// The number of layers with scores.
+fn layers_scored(lisa: &Lisa) -> usize {
     lisa.score_state().map_or(0, |scores| scores.len())
 }
 
-/// How many numbers this run's tensor has.
+/// The number of integers in the stamp of this run.
 fn length(lisa: &Lisa) -> usize {
-    LIMBS * (FIRST + 1 + 3 * scored(lisa))
+    LIMBS * (FIRST + 1 + 3 * layers_scored(lisa))
 }
 
-/// The words of a record's stamp.
+/// The words of a stamp that was read from a record.
 pub(super) struct Stamp(Vec<u64>);
 
-#[derive(Module, Debug)]
-struct Probe {
-    lisa: Param<Tensor<1, Int>>,
-}
-
-/// The stamp of a record; none where it is one of the bare module.
+/// The stamp of a record; none in a record of the model itself.
 pub(super) fn find(
     lisa: &Lisa,
     record: &ModuleRecord,
     device: &Device,
 ) -> Result<Option<Stamp>, RecordError> {
-    // A record tells the shape of what is in it by refusing another one.
-    let probe = |length: usize| -> Result<Option<Stamp>, RecordError> {
-        let zeros = Tensor::zeros([length], device);
-        let probe = Probe {
-            lisa: Param::initialized(ParamId::new(), zeros),
-        };
-        let fresh = probe.lisa.id;
-        let record = record.clone().allow_partial(true).allow_unused(true);
-        let found = probe.try_load_record(record)?;
-        if found.lisa.id == fresh {
-            return Ok(None);
-        }
-        let data = found.lisa.val().into_data();
-        let limbs: Vec<u64> = data
-            .iter::<i64>()
-            .map(|limb| limb as u64 & 0xffff)
-            .collect();
-        let word = |limbs: &[u64]| limbs.iter().rev().fold(0, |word, limb| word << 16 | limb);
-        Ok(Some(Stamp(limbs.chunks(LIMBS).map(word).collect())))
-    };
-    probe(length(lisa))
-        .or_else(|error| probe(LIMBS * FIRST).map_err(|_| error))
+    // Burn tells the shape of a tensor in a record only by refusing another shape.
+    read(record, length(lisa), device)
+        .or_else(|error| read(record, LIMBS * FIRST, device).map_err(|_| error))
         .map_err(|error| {
             RecordError::Validation(format!(
                 "the record is of another LISA run: its `{STAMP}` has the scores of another number \
@@ -111,19 +91,46 @@ pub(super) fn find(
         })
 }
 
+/// Reads a stamp of so many integers.
+fn read(
+    record: &ModuleRecord,
+    length: usize,
+    device: &Device,
+) -> Result<Option<Stamp>, RecordError> {
+    #[derive(Module, Debug)]
+    struct Probe {
+        lisa: Param<Tensor<1, Int>>,
+    }
+    let probe = Probe {
+        lisa: Param::initialized(ParamId::new(), Tensor::zeros([length], device)),
+    };
+    let unread = probe.lisa.id;
+    let record = record.clone().allow_partial(true).allow_unused(true);
+    let found = probe.try_load_record(record)?;
+    if found.lisa.id == unread {
+        return Ok(None);
+    }
+    let data = found.lisa.val().into_data();
+    let limbs: Vec<u64> = data
+        .iter::<i64>()
+        .map(|limb| limb as u64 & 0xffff)
+        .collect();
+    Ok(Some(Stamp(limbs.chunks(LIMBS).map(word).collect())))
+}
+
 impl Stamp {
-    /// Takes a run to the step of the stamp. Its scores go to `device`.
+    /// Takes a run to the step of the stamp. Sums of this period go to `device`.
     pub(super) fn resume(&self, lisa: &mut Lisa, device: &Device) -> Result<(), RecordError> {
         let refuse = |message: String| Err(RecordError::Validation(message));
         let config = lisa.config();
         let &[format, step, seed, period, active, ..] = self.0.as_slice() else {
             return refuse(format!(
-                "the record's `{STAMP}` has {} words, not {FIRST} or more",
+                "the record's `{STAMP}` has {} words instead of {FIRST} or more",
                 self.0.len()
             ));
         };
         let format = if format == 1 { FORMAT } else { format };
-        for (what, there, here) in [
+        for (what, found, expected) in [
             ("format version", format, FORMAT),
             ("seed", seed, config.seed),
             ("sampling period", period, config.sampling_period as u64),
@@ -133,10 +140,10 @@ impl Stamp {
                 config.active_layers as u64,
             ),
         ] {
-            if there != here {
+            if found != expected {
                 return refuse(format!(
-                    "the record is of another LISA run: its {what} is {there}, this run's is \
-                     {here}; resume with the same settings"
+                    "the record is of another LISA run: its {what} is {found}, this run's is \
+                     {expected}; resume with the same settings"
                 ));
             }
         }

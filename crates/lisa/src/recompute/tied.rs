@@ -2,11 +2,12 @@
 
 use std::collections::HashSet;
 
-use burn::module::{Module, ModuleVisitor, Param, ParamId};
+use burn::module::{Module, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 
 use super::gradients::add_one;
+use crate::visit::{FloatVisitor, ModulePath, visit_floats};
 use crate::{ErrorKind, LisaError};
 
 /// What a backward pass that hands gradients over as they come must remember: the sum of the gradients
@@ -36,12 +37,8 @@ impl Tied {
         model: &M,
         grads: GradientsParams,
     ) -> Option<GradientsParams> {
-        let mut sort = Sort {
-            tied: self,
-            grads,
-            names: Vec::new(),
-        };
-        model.visit(&mut sort);
+        let mut sort = Sort { tied: self, grads };
+        visit_floats(model, &mut sort);
         let grads = sort.grads;
         (!grads.is_empty() && self.twice.is_none()).then_some(grads)
     }
@@ -67,19 +64,10 @@ impl Tied {
 struct Sort<'a> {
     tied: &'a mut Tied,
     grads: GradientsParams,
-    names: Vec<String>,
 }
 
-impl ModuleVisitor for Sort<'_> {
-    fn enter_module(&mut self, name: &str, _: &str) {
-        self.names.push(name.to_string());
-    }
-
-    fn exit_module(&mut self, _: &str, _: &str) {
-        self.names.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+impl FloatVisitor for Sort<'_> {
+    fn visit_float<const D: usize>(&mut self, path: &ModulePath, param: &Param<Tensor<D>>) {
         if self.grads.get::<D>(param.id).is_none() {
             return;
         }
@@ -88,7 +76,7 @@ impl ModuleVisitor for Sort<'_> {
                 add_one(&mut self.tied.sum, param.id, grad);
             }
         } else if !self.tied.seen.insert(param.id) {
-            self.tied.twice = Some(self.names.join("."));
+            self.tied.twice = Some(path.to_string());
         }
     }
 }

@@ -1,0 +1,229 @@
+//! [`LisaModule`]: wraps a model, so that burn-train's `Learner` trains it by LISA.
+//!
+//! burn-train calls `TrainStep::optimize` once for each optimizer step, on one device and on several,
+//! and saves the module and the optimizer by their records. So the wrapper steps through [`Lisa`], and
+//! adds a small tensor to the module's record (`stamp`), from which a resumed run knows its step and
+//! its scores. Tests: `learner.rs` of the system tests.
+
+use std::fmt;
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
+use burn::optim::{ModuleOptimizer, SgdConfig};
+use burn::store::{ModuleRecord, RecordError};
+use burn::tensor::{Bool, Device, Int, Tensor};
+
+use super::board::Board;
+use super::metrics::LisaMetrics;
+use super::stamp::{self, STAMP};
+use crate::{ErrorKind, FrozenWeights, Lisa, LisaError};
+
+/// A module that burn-train's `Learner` trains by LISA.
+///
+/// Made with its optimizer by [`Lisa::into_learner`]. Layers are sampled in `optimize`, from the step
+/// and the scores, so workers that step with the same gradients sample the same layers. State kept:
+/// that of [`Lisa`], by value; the optimizer state is in the learner's `ModuleOptimizer`.
+///
+/// # Records
+///
+/// The paths of `M` do not change. One tensor of integers, `lisa`, is added: step, seed, sampling
+/// period, active layers, and the scores of a policy that observes gradients.
+///
+/// - A record of `M` itself loads, and the step stays what it was.
+/// - A record of the wrapper loads into `M` by `ModuleRecord::load(path)?.allow_unused(true)`.
+/// - A record with another seed, sampling period or number of active layers is an error that names it.
+///
+/// # Panics
+///
+/// burn-train's `TrainStep::optimize` returns no `Result`. It panics with the message of the error that
+/// [`Lisa::try_step`] returns.
+#[derive(Clone, Debug)]
+pub struct LisaModule<M> {
+    inner: M,
+    /// Its optimizer is empty outside of a step; during a step it is the learner's.
+    lisa: Lisa,
+    stamp: ParamId,
+    /// Whether a record was loaded since the last step: the learner's optimizer may have another state.
+    loaded: bool,
+    board: Board,
+}
+
+impl Lisa {
+    /// Splits into an optimizer and a module for burn-train's `Learner` (feature `train`).
+    ///
+    /// `model` is the model of this run. Nothing is copied.
+    ///
+    /// # Errors
+    ///
+    /// A configuration that [quantizes](crate::LisaConfig::frozen_weights) frozen layers: burn-train
+    /// saves the model as it is on the device, so a checkpoint would have quantized weights.
+    pub fn into_learner<M: Module>(
+        mut self,
+        model: M,
+    ) -> Result<(ModuleOptimizer, LisaModule<M>), LisaError> {
+        let kind = self.config().frozen_weights;
+        if kind != FrozenWeights::Exact {
+            return Err(LisaError::new(
+                ErrorKind::Config,
+                format!(
+                    "frozen_weights is {kind:?}, and burn-train would save the quantized weights in \
+                     its checkpoints"
+                ),
+            )
+            .with_help(
+                "set frozen_weights to FrozenWeights::Exact, or train quantized in a loop of your \
+                 own",
+            ));
+        }
+        let mut optimizer = ModuleOptimizer::from(SgdConfig::new().build());
+        self.exchange_optimizer(&mut optimizer);
+        let module = LisaModule {
+            inner: model,
+            lisa: self,
+            stamp: ParamId::new(),
+            loaded: false,
+            board: Board::default(),
+        };
+        module.board.show(&module.lisa);
+        Ok((optimizer, module))
+    }
+}
+
+impl<M: Module> LisaModule<M> {
+    /// The model.
+    pub fn get_ref(&self) -> &M {
+        &self.inner
+    }
+
+    /// The trained model.
+    pub fn into_inner(self) -> M {
+        self.inner
+    }
+
+    /// The state of the run: step, period, active layers. Its `ModuleOptimizer` is empty, since the
+    /// learner has it.
+    pub fn lisa(&self) -> &Lisa {
+        &self.lisa
+    }
+
+    /// The metrics of this run.
+    pub fn metrics(&self) -> LisaMetrics {
+        let device = self.inner.devices().into_iter().next();
+        LisaMetrics::new(self.board.clone(), device, self.lisa.layers())
+    }
+
+    pub(super) fn board(&self) -> &Board {
+        &self.board
+    }
+
+    /// Steps with the learner's optimizer in the place of the empty one.
+    pub(super) fn stepped(
+        mut self,
+        optimizer: &mut ModuleOptimizer,
+        step: impl FnOnce(&mut Lisa, M) -> M,
+    ) -> Self {
+        self.lisa.exchange_optimizer(optimizer);
+        if std::mem::take(&mut self.loaded) {
+            self.inner = self.lisa.recount(self.inner);
+        }
+        self.inner = step(&mut self.lisa, self.inner);
+        self.lisa.exchange_optimizer(optimizer);
+        self.board.show(&self.lisa);
+        self
+    }
+
+    fn device(&self) -> Device {
+        let device = self.inner.devices().into_iter().next();
+        device.unwrap_or_default().inner()
+    }
+}
+
+impl<M: Module> Module for LisaModule<M> {
+    fn collect_devices(&self, devices: Vec<Device>) -> Vec<Device> {
+        self.inner.collect_devices(devices)
+    }
+
+    fn fork(mut self, device: &Device) -> Self {
+        self.inner = self.inner.fork(device);
+        self
+    }
+
+    fn to_device(mut self, device: &Device) -> Self {
+        self.inner = self.inner.to_device(device);
+        self
+    }
+
+    fn train(mut self) -> Self {
+        self.inner = self.inner.train();
+        self
+    }
+
+    fn valid(&self) -> Self {
+        Self {
+            inner: self.inner.valid(),
+            ..self.clone()
+        }
+    }
+
+    fn materialize(mut self) -> Self {
+        self.inner = self.inner.materialize();
+        self
+    }
+
+    fn visit<Visitor: ModuleVisitor>(&self, visitor: &mut Visitor) {
+        self.inner.visit(visitor);
+        visitor.enter_module(STAMP, "Param");
+        visitor.visit_int(&stamp::tensor(self.stamp, &self.lisa, &self.device()));
+        visitor.exit_module(STAMP, "Param");
+    }
+
+    fn map<Mapper: ModuleMapper>(mut self, mapper: &mut Mapper) -> Self {
+        self.inner = self.inner.map(mapper);
+        self
+    }
+
+    /// Loads a record of the wrapper or of the model itself.
+    fn try_load_record(mut self, record: ModuleRecord) -> Result<Self, RecordError> {
+        let device = self.device();
+        let stamp = stamp::find(&self.lisa, &record, &device)?;
+        // Unused tensors stay an error, but for the stamp, which the model does not know.
+        let record = if stamp.is_some() && record.len() == tensors(&self.inner) + 1 {
+            record.allow_unused(true)
+        } else {
+            record
+        };
+        self.inner = self.inner.try_load_record(record)?;
+        if let Some(stamp) = stamp {
+            stamp.resume(&mut self.lisa, &device)?;
+            self.loaded = true;
+        }
+        let adopted = self.lisa.adopt(self.inner);
+        self.inner = adopted.map_err(|error| RecordError::Validation(error.to_string()))?;
+        self.board.show(&self.lisa);
+        Ok(self)
+    }
+}
+
+/// The number of tensors in a module's record.
+fn tensors<M: Module>(module: &M) -> usize {
+    struct Count(usize);
+    impl ModuleVisitor for Count {
+        fn visit_float<const D: usize>(&mut self, _: &Param<Tensor<D>>) {
+            self.0 += 1;
+        }
+        fn visit_int<const D: usize>(&mut self, _: &Param<Tensor<D, Int>>) {
+            self.0 += 1;
+        }
+        fn visit_bool<const D: usize>(&mut self, _: &Param<Tensor<D, Bool>>) {
+            self.0 += 1;
+        }
+    }
+    let mut count = Count(0);
+    module.visit(&mut count);
+    count.0
+}
+
+impl<M: fmt::Display> fmt::Display for LisaModule<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
