@@ -75,8 +75,6 @@ mod pass;
 mod plan;
 mod stack;
 #[cfg(test)]
-mod sublayer_tests;
-#[cfg(test)]
 mod tests;
 mod tied;
 

@@ -1,4 +1,4 @@
-//! The backward pass through one segment. Tests: `tests.rs`, and for sublayers `sublayer_tests.rs`.
+//! The backward pass through one segment. Tests: `tests`.
 
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;

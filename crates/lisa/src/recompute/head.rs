@@ -1,6 +1,6 @@
 //! [`HeadPass`]: the loss of a model's head, and its backward pass.
 //!
-//! Tests: `tests.rs`, and the models of `lisa-lm`, whose heads have custom backward passes.
+//! Tests: `tests`, and the models of `lisa-lm`, whose heads have custom backward passes.
 
 use std::fmt;
 

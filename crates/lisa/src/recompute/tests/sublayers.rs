@@ -2,13 +2,13 @@
 
 use std::sync::{Arc, Mutex};
 
-use burn::module::{Module, ModuleVisitor, ParamId};
+use burn::module::{Module, ModuleVisitor};
 use burn::nn::{Linear, LinearConfig};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
 
+use super::{handed_over, only, values};
 use crate::recompute::{Cuts, LayeredModel, Recompute};
-use crate::{FreezeMask, LayerMap};
 
 const WIDTH: usize = 4;
 
@@ -123,30 +123,6 @@ fn batch() -> Tensor<3> {
         .reshape([1, 2, WIDTH])
 }
 
-/// Paths and ids, of those that are named.
-fn named(net: &Net, names: &[&str]) -> Vec<ParamId> {
-    let map = LayerMap::find(net).unwrap();
-    let wanted = |path: &str| names.iter().any(|name| path.starts_with(name));
-    let of = map.parameters().iter().filter(|p| wanted(&p.path));
-    of.map(|p| p.id).collect()
-}
-
-/// A net of which only these parameters are trainable.
-fn only(names: &[&str]) -> Net {
-    let net = Net::new();
-    let all = named(&net, &[""]);
-    let trains = named(&net, names);
-    FreezeMask::new(all).change(net, trains)
-}
-
-fn values(grads: &GradientsParams, ids: &[ParamId]) -> Vec<Option<Vec<f32>>> {
-    let value = |id: &ParamId| {
-        let grad = grads.get::<2>(*id);
-        grad.map(|grad| grad.into_data().iter::<f32>().collect())
-    };
-    ids.iter().map(value).collect()
-}
-
 #[test]
 fn by_sublayer_gradients_are_bit_identical_to_those_of_one_graph_and_handed_over_once() {
     let cases: [&[&str]; 5] = [
@@ -157,43 +133,24 @@ fn by_sublayer_gradients_are_bit_identical_to_those_of_one_graph_and_handed_over
         &["layers.2.attend", "layers.4.up"],
     ];
     for (names, every) in cases.into_iter().flat_map(|c| [1, 2, 5, 9].map(|n| (c, n))) {
-        let net = only(names);
-        let all = named(&net, &[""]);
+        let net = only(Net::new(), names);
         let loss = net.plain(&batch());
         let expected = GradientsParams::from_grads(loss.backward(), &net);
-        let expected = values(&expected, &all);
+        let expected = values(&net, &expected);
         let plan = Recompute::new().with_every(every).with_sublayers();
         let at_once = plan.forward(&net, &batch()).backward(&net);
-        assert_eq!(values(&at_once, &all), expected, "{names:?}, {every}");
+        assert_eq!(values(&net, &at_once), expected, "{names:?}, {every}");
 
-        let mut handed: Vec<Option<Vec<f32>>> = vec![None; all.len()];
-        let pass = plan.forward(&net, &batch());
-        pass.backward_with(net, |net, grads| {
-            for (all, one) in handed.iter_mut().zip(values(&grads, &all)) {
-                assert!(all.is_none() || one.is_none(), "handed over twice");
-                *all = all.take().or(one);
-            }
-            net
-        })
-        .unwrap();
+        let (handed, _) = handed_over(plan.forward(&net, &batch()), net);
         assert_eq!(handed, expected, "{names:?}, {every}, as they come");
     }
 }
 
 #[test]
 fn gradients_of_one_sublayer_are_held_at_a_time() {
-    let net = only(&["embed", "layers.1", "layers.3", "head"]);
-    let map = LayerMap::find(&net).unwrap();
-    let mut order: Vec<Vec<String>> = Vec::new();
+    let net = only(Net::new(), &["embed", "layers.1", "layers.3", "head"]);
     let plan = Recompute::new().with_every(2).with_sublayers();
-    let pass = plan.forward(&net, &batch());
-    pass.backward_with(net, |net, grads| {
-        let there = map.parameters().iter();
-        let there = there.filter(|p| grads.get::<2>(p.id).is_some());
-        order.push(there.map(|p| p.path.clone()).collect());
-        net
-    })
-    .unwrap();
+    let (_, order) = handed_over(plan.forward(&net, &batch()), net);
     let expected = [
         "head.weight",
         "layers.3.down.weight",
@@ -211,7 +168,7 @@ fn gradients_of_one_sublayer_are_held_at_a_time() {
 fn only_what_is_needed_is_recomputed() {
     // The forward pass; for the inputs of layers, all but the last of a segment; for those of sublayers,
     // the first of each trainable layer; and the backward pass. Below layer 1 nothing is trainable.
-    let net = only(&["layers.1", "layers.3"]);
+    let net = only(Net::new(), &["layers.1", "layers.3"]);
     let _ = net.runs();
     let plan = Recompute::new().with_every(2).with_sublayers();
     let _ = plan.forward(&net, &batch()).backward(&net);
