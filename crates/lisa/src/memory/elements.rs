@@ -1,36 +1,35 @@
-//! [`Elements`]: how many elements a model has by what becomes of them, and the largest [`Draw`] of a
-//! policy. Knows no bytes but those of quantized weights.
+//! Element counts of a model ([`Elements`]), and the [`Draw`] that needs the most memory.
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
 
 use crate::{LayerMap, LisaConfig, PolicyConfig};
 
-/// The elements of a unit: of what the policy samples, a layer or a part of one.
+/// Element counts of a unit. A unit is what a policy samples: a layer, or a part of one.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Unit {
     pub(super) index: usize,
     /// The layer that it is, or is a part of.
     pub(super) layer: usize,
     pub(super) trainable: u64,
-    /// In the largest trainable parameter.
+    /// Those of the largest trainable parameter.
     pub(super) largest: u64,
-    /// In matrices that are quantized while they are frozen.
+    /// Those of matrices that are quantized while they are frozen.
     pub(super) matrices: u64,
     /// Bytes of these matrices, quantized.
     pub(super) quantized: u64,
 }
 
-/// The elements of a model.
+/// Element counts of a model.
 pub(super) struct Elements {
     pub(super) total: u64,
-    /// Trainable, outside the layers.
+    /// Trainable elements outside the layers.
     pub(super) outside: u64,
-    /// In the largest trainable parameter outside the layers.
+    /// Those of the largest trainable parameter outside the layers.
     pub(super) largest_outside: u64,
     /// Whether a parameter before the layers, such as an embedding, is trainable.
     pub(super) trainable_below: bool,
-    /// By trainable elements, descending.
+    /// In descending order of trainable elements.
     pub(super) units: Vec<Unit>,
 }
 
@@ -89,16 +88,16 @@ impl Elements {
     }
 }
 
-/// The units that need the most memory when they are active together.
+/// The draw of a policy that needs the most memory.
 pub(super) struct Draw {
     pub(super) active: Vec<Unit>,
     pub(super) frozen: Vec<Unit>,
-    /// In how many layers something is active, at most.
+    /// The largest number of layers that can have an active unit.
     pub(super) active_layers: usize,
 }
 
 impl Draw {
-    /// The largest units count as drawn; a budget as used up; fixed layers as they are.
+    /// Takes the largest units that the policy can draw together, or those that it always draws.
     pub(super) fn largest(elements: &Elements, config: &LisaConfig) -> Self {
         let mut left = match &config.policy {
             PolicyConfig::Budget(budget) => budget.room(elements.trainable_units()),
@@ -132,8 +131,8 @@ impl Draw {
     }
 }
 
-/// In how many layers something is active at most; parts of layers are drawn from different layers as
-/// far as there are any.
+/// The largest number of layers that can have an active unit: parts of layers count as parts of
+/// different layers.
 fn active_layers(elements: &Elements, active: &[Unit], config: &LisaConfig) -> usize {
     match &config.policy {
         PolicyConfig::Fixed(_) => {

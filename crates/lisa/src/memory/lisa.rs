@@ -61,14 +61,14 @@ struct Run<'a> {
     draw: Draw,
 }
 
-/// What stays the same during a step.
+/// What does not change during a step.
 impl Run<'_> {
     /// Trainable elements.
     fn trainable(&self) -> u64 {
         self.elements.outside + self.draw.trainable()
     }
 
-    /// Of a master weight.
+    /// For each trainable element: its master weight.
     fn master(&self) -> u64 {
         let half_precision = self.workload.element() < 4;
         if half_precision && self.config.master_weights {
@@ -78,7 +78,7 @@ impl Run<'_> {
         }
     }
 
-    /// Of one moment of an element.
+    /// For each trainable element: one moment.
     fn moment(&self) -> u64 {
         self.master().max(self.workload.element())
     }
@@ -87,21 +87,21 @@ impl Run<'_> {
         2 * self.moment() + self.master()
     }
 
-    /// On the device: the frozen layers are quantized, if the configuration says so.
+    /// Weights on the device, with quantized frozen layers if the configuration says so.
     fn weights(&self) -> u64 {
         let quantized: u64 = self.draw.frozen.iter().map(|unit| unit.quantized).sum();
         let element = self.workload.element();
         self.elements.total * element - self.full_precision() + quantized
     }
 
-    /// In host memory, of the quantized layers.
+    /// Full-precision weights of the quantized layers, in host memory.
     fn full_precision(&self) -> u64 {
         let matrices: u64 = self.draw.frozen.iter().map(|unit| unit.matrices).sum();
         matrices * self.workload.element()
     }
 
-    /// The state of the layers that were active and are frozen, on the device and in host memory. At
-    /// the end of a run every layer was active.
+    /// Optimizer state of frozen layers, on the device and in host memory. In a long run every layer was
+    /// active once.
     fn idle_state(&self) -> (u64, u64) {
         let idle: u64 = self.draw.frozen.iter().map(|unit| unit.trainable).sum();
         let state = idle * self.state_of_element();
@@ -119,7 +119,7 @@ impl Run<'_> {
 
 /// A step without recomputation.
 impl Run<'_> {
-    /// The most that is held at a time: at the end of the forward pass, or in the optimizer's step.
+    /// The peak within a step: in the backward pass of the head, or in the optimizer's step.
     fn step(&self) -> u64 {
         let extra_copies = self.workload.copies() - 1;
         let update = self.gradients()
@@ -172,7 +172,7 @@ impl Run<'_> {
         }
     }
 
-    /// What AdamW computes: four f32 tensors, of a slice of the largest parameter.
+    /// Temporary tensors of AdamW: four in f32, for a slice of the largest parameter.
     fn update(&self) -> u64 {
         let slice = if self.workload.flex {
             SLICE_ON_HOST
@@ -187,7 +187,7 @@ impl Run<'_> {
 
 /// A step with recomputation and an update of each layer during the backward pass.
 impl Run<'_> {
-    /// The most that is held at a time: with the head, a layer, or the embedding.
+    /// The peak within a step: at the head, at a layer, in an update, or at the embedding.
     fn recomputed_step(&self) -> u64 {
         let states = self.workload.recompute.states_kept(self.layers_backward());
         let states = self.activations.hidden * states as u64;
@@ -208,7 +208,7 @@ impl Run<'_> {
         (3 * logits).max(logits + self.largest_outside() + blocks)
     }
 
-    /// What the backward pass through the layers on one graph needs.
+    /// What the backward pass needs for the layers that are on a graph at a time.
     fn recomputed_layer(&self) -> u64 {
         let layers = self.elements.layers();
         let gradients = (0..layers).map(|layer| self.layer_gradients(layer)).max();
@@ -235,7 +235,7 @@ impl Run<'_> {
         (trainable + largest * extra_copies) * self.workload.element()
     }
 
-    /// A frozen layer with its activations; a quantized one is dense while it runs.
+    /// A frozen layer with its activations. A quantized layer is dense while it runs.
     fn dense_layer(&self) -> u64 {
         let matrices = |layer: usize| -> u64 {
             let frozen = self.draw.frozen.iter();
