@@ -42,10 +42,12 @@ fn per_token(spec: &DecoderSpec, fused: bool) -> PerToken {
         None => (0, 0),
     };
     // Activation and gate: kept, and during the backward pass.
-    let (activation, activation_backward) = match spec.block.feed_forward.gated {
-        true if fused => (2 * inner, 3 * inner),
-        true => (4 * inner, 5 * inner),
-        false => (6 * inner, 7 * inner),
+    let (activation, activation_backward) = if !spec.block.feed_forward.gated {
+        (6 * inner, 7 * inner)
+    } else if fused {
+        (2 * inner, 3 * inner)
+    } else {
+        (4 * inner, 5 * inner)
     };
     PerToken {
         frozen: 2 * norm + q + 2 * kv + rope + activation,
@@ -80,7 +82,7 @@ impl Footprint for CausalLm {
         let (q, kv) = spec.block.attention.widths();
         let (hidden, feed) = (spec.hidden_size, &spec.block.feed_forward);
         let attention = 2 * hidden * (q + kv) * size;
-        let inward = if feed.gated { 2 } else { 1 };
+        let inward = 1 + usize::from(feed.gated);
         let feed_forward = inward * hidden * feed.width * size;
         let attention = bytes(tokens.attention) + scores + attention as u64;
         let feed_forward = bytes(tokens.feed_forward) + feed_forward as u64;

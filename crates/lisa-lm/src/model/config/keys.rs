@@ -13,16 +13,16 @@ pub(super) struct Keys<'a> {
 }
 
 impl<'a> Keys<'a> {
-    pub(super) fn present(&self, key: &str) -> Option<&'a Value> {
+    pub(super) fn present(self, key: &str) -> Option<&'a Value> {
         self.map.get(key).filter(|value| !value.is_null())
     }
 
-    pub(super) fn is_null(&self, key: &str) -> bool {
+    pub(super) fn is_null(self, key: &str) -> bool {
         self.map.get(key).is_some_and(Value::is_null)
     }
 
     fn typed<T>(
-        &self,
+        self,
         key: &str,
         what: &str,
         read: impl Fn(&'a Value) -> Option<T>,
@@ -36,24 +36,24 @@ impl<'a> Keys<'a> {
             .ok_or_else(|| refuse(format!("{key} is {}, not {what}", shown(value))))
     }
 
-    pub(super) fn size(&self, key: &str) -> Result<Option<usize>, Error> {
+    pub(super) fn size(self, key: &str) -> Result<Option<usize>, Error> {
         self.typed(key, "a whole number", |v| usize::try_from(v.as_u64()?).ok())
     }
 
-    pub(super) fn require(&self, key: &str) -> Result<usize, Error> {
+    pub(super) fn require(self, key: &str) -> Result<usize, Error> {
         self.size(key)?
             .ok_or_else(|| refuse(format!("there is no {key}")))
     }
 
-    pub(super) fn number(&self, key: &str) -> Result<Option<f64>, Error> {
+    pub(super) fn number(self, key: &str) -> Result<Option<f64>, Error> {
         self.typed(key, "a number", Value::as_f64)
     }
 
-    pub(super) fn flag(&self, key: &str) -> Result<Option<bool>, Error> {
+    pub(super) fn flag(self, key: &str) -> Result<Option<bool>, Error> {
         self.typed(key, "true or false", Value::as_bool)
     }
 
-    pub(super) fn string(&self, key: &str) -> Result<Option<&'a str>, Error> {
+    pub(super) fn string(self, key: &str) -> Result<Option<&'a str>, Error> {
         self.typed(key, "a string", Value::as_str)
     }
 }
