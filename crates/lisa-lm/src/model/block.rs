@@ -71,7 +71,8 @@ impl Block {
         h + normed(self.attention_output_norm.as_ref(), out)
     }
 
-    /// The second half, the feed-forward network. The tape may be cut before its last projection.
+    /// The second half, the feed-forward network. The autodiff graph may be cut before its last
+    /// projection.
     pub(crate) fn feed(&self, h: Tensor<3>, cuts: &mut Cuts) -> Tensor<3> {
         let x = normed(self.post_attention_layernorm.as_ref(), h.clone());
         let inner = self.mlp.inner(x);

@@ -162,8 +162,8 @@ impl CausalLm {
     /// The logits after reading more tokens, `[batch, seq]`: those of the last position, `[batch, 1,
     /// vocab]`.
     ///
-    /// Rows have no padding. Use a model without autodiff (`model.valid()`); otherwise the tape grows
-    /// with every token.
+    /// Rows have no padding. Use a model without autodiff (`model.valid()`); otherwise the autodiff
+    /// graph grows with every token.
     ///
     /// # Panics
     ///

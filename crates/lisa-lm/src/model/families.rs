@@ -10,7 +10,7 @@ use crate::model::spec::{
 /// How the files of a family differ from the parameters of a [`CausalLm`](crate::CausalLm).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FileNames {
-    /// Parts of names in a file, and the parts of parameter paths that they stand for.
+    /// Parts of names in a file, each with the part of a parameter path that replaces it.
     pub(crate) renamed: &'static [(&'static str, &'static str)],
     /// A prefix that some files leave out, and the starts of the names that then lack it.
     pub(crate) optional_prefix: Option<(&'static str, &'static [&'static str])>,
@@ -138,7 +138,7 @@ fn gpt2(config: &Gpt2Config) -> DecoderSpec {
             placement: NormPlacement::Before,
         },
         tied_head: config.tie_word_embeddings,
-        // Divided by the root of the number of additions to the hidden state.
+        // The residual projections start smaller, by the root of the number of additions to the hidden state.
         init: InitSpec {
             deviation: config.initializer_range,
             residual: config.initializer_range / (2.0 * config.n_layer as f64).sqrt(),

@@ -1,7 +1,7 @@
 //! What the activations of a [`CausalLm`] take, for LISA's memory estimates.
 //!
-//! The counts are of the tensors that the operations keep on Burn's tape; `bench` prints them next to
-//! measured ones.
+//! Counts the tensors that the operations keep for the backward pass. `bench` prints the estimates next to
+//! measured sizes.
 
 use burn::tensor::{DType, FloatDType};
 use lisa::memory::{Activations, Footprint};
@@ -16,7 +16,7 @@ struct PerToken {
     frozen: usize,
     /// What a trainable layer keeps in addition.
     trainable: usize,
-    /// What of this is kept for the weights of norms alone.
+    /// The part of `trainable` that is kept for the weights of norms.
     norms: usize,
     /// The most during the backward pass of attention, and of the feed-forward network up to its last
     /// projection.
@@ -77,7 +77,7 @@ impl Footprint for CausalLm {
         let heads = spec.block.attention.heads;
         let scores = (batch * heads * extent.scores(sequence) * per_score) as u64;
 
-        // The gradients of weights between two cuts of the tape: all of attention, and all of the
+        // The gradients of weights between two cuts of the autodiff graph: all of attention, and all of the
         // feed-forward network but the last projection.
         let (q, kv) = spec.block.attention.widths();
         let (hidden, feed) = (spec.hidden_size, &spec.block.feed_forward);

@@ -1,4 +1,4 @@
-//! [`Head`]: the logits, and a loss whose backward pass keeps less than the tape would.
+//! [`Head`]: the logits, and a loss with a custom backward pass that needs less memory.
 
 use burn::module::Param;
 use burn::nn::Embedding;
@@ -46,8 +46,8 @@ impl Head<'_> {
 }
 
 /// The mean cross entropy of targets, `[batch, seq]`, for normed hidden states, `[batch, seq, hidden]`,
-/// with a custom backward pass: the head is not on the tape, and of the logits only their gradient is
-/// kept.
+/// with a custom backward pass: the head is not in the autodiff graph, and of the logits only
+/// their gradient is kept.
 pub(crate) fn head_pass(h: Tensor<3>, head: &Head<'_>, targets: Tensor<2, Int>) -> HeadPass {
     let param = head.weight();
     let trains = param.is_require_grad();

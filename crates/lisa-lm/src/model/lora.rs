@@ -1,7 +1,7 @@
 //! LoRA adapters on the projections of a [`CausalLm`].
 //!
-//! Burn's own LoRA computes `W + s A B` in each forward pass, which keeps a matrix for each projection on
-//! the tape. Here the adapter is a second product.
+//! Burn's own LoRA computes `W + s A B` in each forward pass, which keeps a matrix for each projection for
+//! the backward pass. Here the adapter is a second product.
 
 use burn::module::Module;
 
@@ -10,10 +10,11 @@ use crate::model::causal_lm::CausalLm;
 
 impl CausalLm {
     /// Freezes the model and adds a LoRA adapter of this rank, scaled by `alpha / rank`, to every
-    /// projection of every layer. The random numbers are the device's; seed it for reproducible ones.
+    /// projection of every layer. Seed the device before for
+    /// reproducible adapters.
     ///
-    /// The outputs do not change. [Save](crate::checkpoint::save) the model after
-    /// [`merge_lora`](Self::merge_lora) only: a checkpoint holds no adapters.
+    /// The outputs do not change. [Save](crate::checkpoint::save) the model only after
+    /// [`merge_lora`](Self::merge_lora): a checkpoint has no place for adapters.
     ///
     /// # Errors
     ///

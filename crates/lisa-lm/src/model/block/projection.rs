@@ -59,7 +59,7 @@ impl Projection {
         ops::linear(x, weight, bias) + ops::linear(low, lora.b.val(), None)
     }
 
-    /// Adds an adapter of this rank in the weight's dtype, with random numbers of its device.
+    /// Adds an adapter of this rank, in the weight's dtype and on its device.
     pub(crate) fn add_lora(&mut self, rank: usize, scale: f64) {
         let weight = self.weight.val();
         let ([from, to], options) = (weight.dims(), (&weight.device(), weight.dtype()));

@@ -47,13 +47,13 @@ fn scalar(loss: &Tensor<1>) -> f64 {
 
 /// With autodiff twice: with Burn's gradient checkpointing, operations are not fused (`ops.rs`), as on a
 /// GPU.
-fn taped() -> [Device; 2] {
+fn with_autodiff() -> [Device; 2] {
     let device = Device::default().autodiff();
     [device.clone(), device.gradient_checkpointing()]
 }
 
 fn devices() -> [Device; 3] {
-    let [fused, written_out] = taped();
+    let [fused, written_out] = with_autodiff();
     [Device::default(), fused, written_out]
 }
 
@@ -132,7 +132,7 @@ impl ModuleVisitor for Norms<'_> {
 
 #[test]
 fn gradient_norms_are_those_of_transformers() {
-    let cases = ["llama", "gpt2"].map(|name| taped().map(|device| (name, device)));
+    let cases = ["llama", "gpt2"].map(|name| with_autodiff().map(|device| (name, device)));
     for (name, device) in cases.into_iter().flatten() {
         let model = load(name, &device);
         let tokens = reference_ints(name, "input_ids", &device);
@@ -315,7 +315,7 @@ fn models_move_between_threads() {
     check::<CausalLm>();
 }
 
-/// Layer by layer as on one tape, whatever is frozen.
+/// For all parameters, some layers, and one layer.
 #[test]
 fn recomputed_gradients_are_those_of_plain_autodiff() {
     use lisa::recompute::Recompute;

@@ -3,7 +3,7 @@
 //! The query heads of a key head are concatenated along the sequence, `[batch, key heads, groups *
 //! seq, head_dim]`, so that keys and values are not copied for each query head. There are three forms:
 //! fused; in Burn's operations with the softmax in f32; and Burn's own attention, which may be a fused
-//! kernel of the backend, where there is neither a mask nor a tape. (Burn 0.22.1 inverts the mask on
+//! kernel of the backend, for tensors without autodiff and without a mask. (Burn 0.22.1 inverts the mask on
 //! LibTorch, so masked attention does not use it.)
 
 use burn::tensor::module::attention;
@@ -16,7 +16,7 @@ use super::extent::{MASKED, WRITTEN_OUT};
 ///
 /// `q` is `[batch, heads, seq, head_dim]`; `k` and `v` are `[batch, key heads, keys, head_dim]`; the
 /// mask is `[batch or 1, 1, groups * seq, keys]`, true where a query must not attend to a key. Without
-/// a mask every query attends to every key. The last query stands at the last key. Returns `[batch,
+/// a mask every query attends to every key. The last query has the position of the last key. Returns `[batch,
 /// heads, seq, head_dim]`.
 pub(crate) fn attend(
     q: Tensor<4>,
@@ -52,7 +52,7 @@ fn attend_in_blocks(
     let dtype = q.dtype();
     let q = q.mul_scalar((dim as f64).powf(-0.5));
     let is_whole = WRITTEN_OUT.block(seq) >= seq;
-    // A slice of everything would add its own operations to the tape.
+    // A slice of everything would add its own operations to the autodiff graph.
     let up_to = |x: &Tensor<4>, seen: usize| {
         if seen == keys {
             x.clone()

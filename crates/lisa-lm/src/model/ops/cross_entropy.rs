@@ -29,7 +29,7 @@ pub(crate) fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tenso
     loss + (carrier.clone() - carrier.detach())
 }
 
-/// The same for logits that are not on the tape, with the gradient of the logits.
+/// The same for logits without autodiff, with their gradient.
 pub(crate) fn loss_and_gradient(
     logits: Tensor<2>,
     targets: Tensor<1, Int>,
@@ -50,7 +50,7 @@ fn joined(mut chunks: Vec<Tensor<2>>) -> Tensor<2> {
     Tensor::cat(chunks, 0)
 }
 
-/// The loss of logits that are not on the tape, and, if wanted, the gradient of each chunk of rows.
+/// The loss of untracked logits, and, if wanted, the gradient of each chunk of rows.
 fn in_chunks(
     logits: Tensor<2>,
     targets: Tensor<1, Int>,

@@ -1,12 +1,13 @@
 //! Operations of one forward and one backward kernel, for f32 on flex.
 //!
 //! Burn 0.22 does not fuse operations on the CPU, and its exponential is not vectorized. The kernels here
-//! are connected to Burn's tape by its backend extensions. Each function returns `None` (or gives its
+//! are added to Burn's autodiff graph by its backend extensions. Each function returns `None` (or gives its
 //! input back as an error) for tensors of other devices or dtypes. `rows.rs` runs a kernel over rows,
-//! `tape.rs` puts an operation on the tape; the other files have one operation each, with what it keeps
+//! `autodiff.rs` adds an operation to the autodiff graph; the other files have one operation each, with what it keeps
 //! for its backward pass.
 
 mod attention;
+mod autodiff;
 mod cross_entropy;
 mod embed;
 mod linear;
@@ -15,15 +16,14 @@ mod rotate;
 mod rows;
 mod softmax;
 mod swiglu;
-mod tape;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use attention::attention;
+pub(crate) use autodiff::takes;
 pub(crate) use cross_entropy::{cross_entropy, loss_and_gradient};
 pub(crate) use embed::embed;
 pub(crate) use linear::product;
 pub(crate) use rms_norm::rms_norm;
 pub(crate) use rotate::rotate;
 pub(crate) use swiglu::swiglu;
-pub(crate) use tape::takes;

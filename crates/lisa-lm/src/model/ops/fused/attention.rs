@@ -14,9 +14,9 @@ use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops};
 use burn_flex::{FlexTensor, Layout};
 
+use super::autodiff::{Operand, apply, mask_of, tensor_of, values, with_rows};
 use super::rows::{Out, Rows, row_of, run};
 use super::softmax::{Mask, Softmax, SoftmaxBackward};
-use super::tape::{Operand, apply, mask_of, tensor_of, values, with_rows};
 use crate::model::ops::extent::FUSED;
 
 /// Sizes of one call.
@@ -96,7 +96,7 @@ pub(crate) fn attention(
     let inputs = [Operand::of(q)?, Operand::of(k)?, Operand::of(v)?];
     let keeps = inputs
         .iter()
-        .any(|input| matches!(input, Operand::Taped(_)));
+        .any(|input| matches!(input, Operand::Autodiff(_)));
     apply(AttentionOp, inputs, |[q, k, v]| {
         let (q, k, v) = (sizes.grouped(q), sizes.grouped(k), sizes.grouped(v));
         let mut out = vec![0.0; batch * seq * heads * dim];

@@ -10,8 +10,8 @@ use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops};
 use burn_flex::FlexTensor;
 
+use super::autodiff::{Operand, owned, tensor_of, values, with_autodiff};
 use super::rows::{Out, Rows, exps, largest, run};
-use super::tape::{Operand, on_tape, owned, tensor_of, values};
 
 /// The cross entropy of rows of logits; writes the gradient of the mean over the logits.
 struct CrossEntropy<'a> {
@@ -57,8 +57,8 @@ pub(crate) fn cross_entropy(
                 Operand::Plain(logits) => {
                     Tensor::from_primitive::<Flex>(entropy(logits, targets).0)
                 }
-                Operand::Taped(logits) => {
-                    on_tape(CrossEntropyOp, [logits], |[x]| entropy(x, targets))
+                Operand::Autodiff(logits) => {
+                    with_autodiff(CrossEntropyOp, [logits], |[x]| entropy(x, targets))
                 }
             })
         }

@@ -6,8 +6,8 @@ use burn_autodiff::checkpoint::base::Checkpointer;
 use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops};
 
+use super::autodiff::{Operand, apply, flat, tensor_of, values};
 use super::rows::row_of;
-use super::tape::{Operand, apply, flat, tensor_of, values};
 
 /// Rows of an embedding, `[vocab, width]`, for tokens, `[batch, seq]`. Keeps the tokens.
 ///

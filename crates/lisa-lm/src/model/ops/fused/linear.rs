@@ -11,7 +11,7 @@ use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops};
 use burn_flex::FlexTensor;
 
-use super::tape::{Operand, apply, flat, tensor_of, values};
+use super::autodiff::{Operand, apply, flat, tensor_of, values};
 
 /// The most elements of a weight's gradient that are computed at a time: 1 MiB.
 pub(super) const BLOCK: usize = 1 << 18;

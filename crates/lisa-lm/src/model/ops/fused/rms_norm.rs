@@ -10,8 +10,8 @@ use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops};
 use burn_flex::FlexTensor;
 
+use super::autodiff::{Operand, apply, made, owned, tensor_of, values, width_of};
 use super::rows::{Out, Rows, dot, dot3, row_of, run};
-use super::tape::{Operand, apply, made, owned, tensor_of, values, width_of};
 
 /// `x / sqrt(mean(x^2) + epsilon) * gamma`.
 struct RmsNorm<'a> {

@@ -10,8 +10,8 @@ use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops};
 use burn_flex::FlexTensor;
 
+use super::autodiff::{Operand, apply, tensor_of, values, with_rows};
 use super::rows::{Out, Rows, row_of, run};
-use super::tape::{Operand, apply, tensor_of, values, with_rows};
 
 /// Rotates heads, `[batch, heads, seq, dim]` of any strides, into `[batch, seq, heads, dim]`.
 struct Rotate<'a> {
@@ -60,7 +60,7 @@ pub(crate) fn rotate(x: &Tensor<4>, cos: &Tensor<4>, sin: &Tensor<4>) -> Option<
     let table = |table: &Tensor<4>| {
         Some(match Operand::of(table)? {
             Operand::Plain(table) => table.to_contiguous(),
-            Operand::Taped(table) => table.into_primitive().to_contiguous(),
+            Operand::Autodiff(table) => table.into_primitive().to_contiguous(),
         })
     };
     let (x, tables) = (Operand::of(x)?, [table(cos)?, table(sin)?]);

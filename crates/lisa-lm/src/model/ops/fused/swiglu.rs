@@ -10,8 +10,8 @@ use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops};
 use burn_flex::FlexTensor;
 
+use super::autodiff::{Operand, apply, made, owned, values, width_of};
 use super::rows::{Out, Rows, row_of, run, sigmoid};
-use super::tape::{Operand, apply, made, owned, values, width_of};
 
 /// `silu(gate) * up`.
 pub(super) struct SwiGlu<'a> {

@@ -46,7 +46,7 @@ fn agree<const D: usize, const I: usize, const N: usize>(
     assert_eq!(a.dims(), b.dims());
     close(&a, &b);
     let weight = uniform(a.dims());
-    // A tape serves one backward pass.
+    // An autodiff graph serves one backward pass.
     let a = (found() * weight.clone()).sum().backward();
     let b = (expected() * weight).sum().backward();
     for input in inputs {

@@ -1,4 +1,4 @@
-//! How an operation is put on Burn's tape, and access to the values of flex tensors.
+//! Adding an operation to Burn's autodiff graph, and access to the values of flex tensors.
 
 use burn::backend::{Autodiff, Flex};
 use burn::tensor::{Bool, DType, Device, GradientCheckpointingStrategy, Shape, Tensor, TensorData};
@@ -8,7 +8,8 @@ use burn_flex::{FlexTensor, Layout};
 
 use super::rows::{Out, Rows, run};
 
-pub(super) type OnTape = <Autodiff<Flex> as burn::backend::BackendTypes>::FloatTensorPrimitive;
+pub(super) type WithAutodiff =
+    <Autodiff<Flex> as burn::backend::BackendTypes>::FloatTensorPrimitive;
 
 /// Whether operations on tensors of this device and dtype are fused: f32 on flex, without Burn's
 /// gradient checkpointing.
@@ -25,7 +26,7 @@ pub(super) enum Operand {
     /// Without autodiff.
     Plain(FlexTensor),
     /// With autodiff.
-    Taped(OnTape),
+    Autodiff(WithAutodiff),
 }
 
 impl Operand {
@@ -38,7 +39,7 @@ impl Operand {
         if device.is_autodiff() {
             x.try_into_primitive::<Autodiff<Flex>>()
                 .ok()
-                .map(Self::Taped)
+                .map(Self::Autodiff)
         } else {
             x.try_into_primitive::<Flex>().ok().map(Self::Plain)
         }
@@ -46,7 +47,7 @@ impl Operand {
 
     /// Whether the tensor has a gradient in backward.
     pub(super) fn is_tracked(&self) -> bool {
-        matches!(self, Self::Taped(x) if x.is_tracked())
+        matches!(self, Self::Autodiff(x) if x.is_tracked())
     }
 }
 
@@ -61,36 +62,36 @@ pub(super) fn mask_of(mask: &Tensor<4, Bool>) -> Option<FlexTensor> {
     mask.map(|mask| mask.to_contiguous())
 }
 
-/// Runs an operation forward, and puts it on the tape if its inputs are tracked. `None` if some inputs
+/// Runs an operation forward, and adds it to the autodiff graph if its inputs are tracked. `None` if some inputs
 /// have autodiff and others do not. `forward` returns the result and the state for the backward pass.
 pub(super) fn apply<const D: usize, const N: usize, O: Backward<Flex, N>>(
     op: O,
     inputs: [Operand; N],
     forward: impl FnOnce([FlexTensor; N]) -> (FlexTensor, O::State),
 ) -> Option<Tensor<D>> {
-    let (mut plain, mut taped) = (Vec::with_capacity(N), Vec::with_capacity(N));
+    let (mut plain, mut tracked) = (Vec::with_capacity(N), Vec::with_capacity(N));
     for input in inputs {
         match input {
             Operand::Plain(x) => plain.push(x),
-            Operand::Taped(x) => taped.push(x),
+            Operand::Autodiff(x) => tracked.push(x),
         }
     }
-    if taped.is_empty() {
+    if tracked.is_empty() {
         let plain = plain.try_into().ok()?;
         return Some(Tensor::from_primitive::<Flex>(forward(plain).0));
     }
-    Some(on_tape(op, taped.try_into().ok()?, forward))
+    Some(with_autodiff(op, tracked.try_into().ok()?, forward))
 }
 
 /// The same for inputs with autodiff.
-pub(super) fn on_tape<const D: usize, const N: usize, O: Backward<Flex, N>>(
+pub(super) fn with_autodiff<const D: usize, const N: usize, O: Backward<Flex, N>>(
     op: O,
-    inputs: [OnTape; N],
+    inputs: [WithAutodiff; N],
     forward: impl FnOnce([FlexTensor; N]) -> (FlexTensor, O::State),
 ) -> Tensor<D> {
-    let nodes = inputs.each_ref().map(OnTape::node);
+    let nodes = inputs.each_ref().map(WithAutodiff::node);
     let prepared = op.prepare::<NoCheckpointing>(nodes).compute_bound();
-    let (out, state) = forward(inputs.map(OnTape::into_primitive));
+    let (out, state) = forward(inputs.map(WithAutodiff::into_primitive));
     let out = match prepared.stateful() {
         OpsKind::Tracked(prepared) => prepared.finish(state, out),
         OpsKind::UnTracked(prepared) => prepared.finish(out),
