@@ -384,7 +384,7 @@ fn folders_that_are_no_checkpoint_are_refused() {
     assert_eq!(error.kind(), ErrorKind::Model);
     assert!(
         error
-            .message()
+            .to_string()
             .contains("config.json: the model's configuration: model_type \"bert\"")
     );
 }
