@@ -2,9 +2,6 @@
 
 use std::error::Error;
 use std::fmt;
-use std::path::PathBuf;
-
-use crate::explain::Place;
 
 /// What an error is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -18,14 +15,6 @@ pub enum ErrorKind {
     Policy,
     /// A record cannot be read or written, or belongs to another run.
     Record,
-    /// A model checkpoint cannot be read or written.
-    Checkpoint,
-    /// A model's configuration asks for something that is not supported.
-    Model,
-    /// A tokenizer or chat template cannot be read or used.
-    Tokenizer,
-    /// Training data cannot be read or used.
-    Data,
     /// A gradient is NaN or infinite.
     Gradient,
     /// The operating system refused a file operation.
@@ -39,10 +28,6 @@ impl fmt::Display for ErrorKind {
             Self::Layers => "layers",
             Self::Policy => "sampling policy",
             Self::Record => "record",
-            Self::Checkpoint => "checkpoint",
-            Self::Model => "model",
-            Self::Tokenizer => "tokenizer",
-            Self::Data => "data",
             Self::Gradient => "gradient",
             Self::Io => "file",
         })
@@ -74,7 +59,6 @@ pub struct LisaError {
     kind: ErrorKind,
     message: String,
     help: Option<String>,
-    place: Option<Place>,
     source: Option<Box<dyn Error + Send + Sync>>,
 }
 
@@ -85,7 +69,6 @@ impl LisaError {
             kind,
             message: message.into(),
             help: None,
-            place: None,
             source: None,
         }
     }
@@ -94,14 +77,6 @@ impl LisaError {
     #[must_use]
     pub fn with_help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
-        self
-    }
-
-    /// Says which line of which file is at fault.
-    #[must_use]
-    pub fn with_place(mut self, file: impl Into<PathBuf>, line: Option<usize>) -> Self {
-        let file = file.into();
-        self.place = Some(Place { file, line });
         self
     }
 
@@ -128,12 +103,6 @@ impl LisaError {
     #[must_use]
     pub fn help(&self) -> Option<&str> {
         self.help.as_deref()
-    }
-
-    /// Which line of which file is at fault, where that is known.
-    #[must_use]
-    pub fn place(&self) -> Option<&Place> {
-        self.place.as_ref()
     }
 
     /// Puts `context` and a colon before the message.

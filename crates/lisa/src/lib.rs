@@ -1,9 +1,10 @@
-//! Layer-sampling fine-tuning (LISA) for [Burn](burn): all the weights, a few layers at a time.
+//! Layer-sampling fine-tuning (LISA) for [Burn](burn): train all layers of a model with the optimizer
+//! memory of a few.
 //!
-//! Every `K` steps a few layers are drawn to train, the rest is frozen, and the optimizer runs on
-//! the drawn ones; embeddings, final norm and head train throughout
-//! ([arXiv 2403.17919](https://arxiv.org/abs/2403.17919)). Gradients and moments exist for what
-//! trains only, so their memory is that of a few layers. In a training loop one line changes:
+//! Every `K` steps LISA samples a few layers. These are active: they train, with the parameters outside
+//! the layers (embeddings, final norm, head), until the next draw; the other layers are frozen
+//! ([arXiv 2403.17919](https://arxiv.org/abs/2403.17919)). Gradients and optimizer state exist for
+//! trainable parameters only. In a training loop one line changes:
 //!
 //! ```text
 //! -let mut optimizer = AdamWConfig::new().init();
@@ -15,10 +16,10 @@
 //! | module | for |
 //! |---|---|
 //! | [`policy`] | how layers are sampled, and a policy of your own |
-//! | [`optimizer`] | which optimizers can be wrapped |
-//! | [`layers`] | which parameters belong to which layer of a model |
+//! | [`optimizer`] | which optimizers LISA can wrap |
+//! | [`layers`] | the layers of a model and their parameters |
 //! | [`recompute`] | gradient checkpointing by layer, and updates during the backward pass |
-//! | [`memory`] | what a run will need, and what it holds |
+//! | [`memory`] | the memory that a run will need, and that it uses |
 //! | [`importance`] | probabilities of layers from the weight norms of two runs |
 //! | `learner` | burn-train's `Learner` (feature `train`) |
 //!
@@ -26,14 +27,13 @@
 //!
 //! - `train`: `LisaModule` and metrics for burn-train's `Learner`.
 //!
-//! The crate brings no backend: choose one by a feature of `burn`.
+//! The crate has no backend: select one by a feature of `burn`.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(clippy::missing_errors_doc, clippy::missing_panics_doc)]
 
 // From the bottom up: a module uses only those above it.
 mod error;
-mod explain;
 mod visit;
 mod squares;
 pub mod policy;
@@ -62,8 +62,6 @@ pub mod learner;
 pub use config::LisaConfig;
 pub use describe::{Description, LayerDescription};
 pub use error::{ErrorKind, LisaError, StepError};
-#[doc(hidden)]
-pub use explain::{Explained, Place};
 pub use frozen::FrozenWeights;
 pub use layers::LayerMap;
 pub use lisa::Lisa;

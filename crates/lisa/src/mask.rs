@@ -1,7 +1,7 @@
-//! [`FreezeMask`]: which parameters train now, applied to a module.
+//! [`FreezeMask`]: which parameters of a module require gradients.
 //!
-//! Only gradient requirements change: unlike Burn's `freeze_group` it leaves dropout and running
-//! statistics alone. Knows nothing of policies and optimizers.
+//! Only gradient requirements change. Burn's `freeze_group` also turns off dropout and the update of
+//! running statistics.
 
 use std::collections::HashSet;
 
@@ -38,13 +38,14 @@ impl FreezeMask {
         }
     }
 
-    /// Makes `trainable` require gradients and freezes what did before and is not among them.
+    /// Makes `trainable` require gradients, and freezes the parameters that did before and are not among
+    /// them.
     ///
-    /// Parameters that this mask never held are left as they are. A parameter whose requirement
-    /// stays is not touched: toggling makes a new autodiff leaf, which would lose gradients that
-    /// were computed and not yet extracted. Call it between a step and the next forward pass.
-    /// Where distributed training has marked parameters, those that begin to train are marked too.
-    /// Cost: two walks of the module tree; no tensor is copied.
+    /// Parameters that were never in this mask are unchanged. So is a parameter whose requirement stays
+    /// the same: a change makes a new autodiff leaf, which loses gradients that are not yet extracted.
+    /// Call it between a step and the next forward pass. Where distributed training has marked
+    /// parameters, those that become trainable are marked too. Cost: two visits of the module; no tensor
+    /// is copied.
     #[must_use]
     pub fn change<M: Module>(
         &mut self,
@@ -63,13 +64,13 @@ impl FreezeMask {
         module
     }
 
-    /// Whether this parameter trains.
+    /// Whether this parameter requires gradients.
     #[must_use]
     pub fn contains(&self, id: ParamId) -> bool {
         self.trainable.contains(&id)
     }
 
-    /// How many parameters train.
+    /// How many parameters require gradients.
     #[must_use]
     pub fn len(&self) -> usize {
         self.trainable.len()
@@ -104,7 +105,7 @@ impl ModuleMapper for Toggle {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         if self.on.contains(&param.id) {
             let (id, param) = (param.id, param.set_require_grad(true));
-            // Freezing took Burn's mark away: without it the workers would not sum its gradient.
+            // Freezing removed Burn's mark, without which the workers do not sum its gradient.
             if self.distributed {
                 param.map(|tensor| tensor.set_distributed(id))
             } else {

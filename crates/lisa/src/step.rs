@@ -1,4 +1,4 @@
-//! [`ModuleStep`]: what a trainer needs to know of an optimizer, and no more.
+//! [`ModuleStep`]: one step of any optimizer of a module.
 
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::module::Module;
@@ -8,7 +8,7 @@ use crate::Lisa;
 
 /// Updates a module from its gradients: a plain `ModuleOptimizer`, or [`Lisa`].
 ///
-/// A trainer that is generic over it runs with either and names neither.
+/// A trainer that is generic over it runs with both.
 ///
 /// # Example
 ///
@@ -17,13 +17,13 @@ use crate::Lisa;
 /// use burn::optim::GradientsParams;
 /// use lisa::ModuleStep;
 ///
-/// /// One step of a trainer that knows nothing of LISA.
+/// /// One step of a trainer that does not depend on LISA.
 /// fn update<M: Module, S: ModuleStep>(optimizer: &mut S, model: M, grads: GradientsParams) -> M {
 ///     optimizer.step_module(1e-3.into(), model, grads)
 /// }
 /// ```
 pub trait ModuleStep {
-    /// One optimizer step.
+    /// One optimizer step. Panics where [`Lisa::step`] does.
     #[must_use]
     fn step_module<M: Module>(
         &mut self,

@@ -1,8 +1,8 @@
-//! Records: everything a run needs to go on exactly, in one file.
+//! Records: everything that a run needs to resume exactly, in one file.
 //!
-//! A burnpack file: the optimizer's state (moments, master weights) as Burn records it, and one
-//! metadata entry with the step, the draw, the scores and what the run was. Parameters are matched by path,
-//! so the model may have been loaded anew and have other `ParamId`s. Tests: `lisa/tests.rs`.
+//! A burnpack file with the optimizer's state as Burn records it, and one metadata entry with the step,
+//! the active layers, the scores and the settings of the run. Parameters are matched by path, so the model
+//! may have other `ParamId`s. Tests: `lisa/tests.rs`.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -24,12 +24,12 @@ mod check;
 #[cfg(test)]
 pub(crate) use check::sizes as check_sizes;
 
-/// The metadata entry of the run, beside the optimizer's entries (`ID` to path).
+/// The metadata entry of the run. Those of the optimizer map a parameter's id to its path.
 const KEY: &str = "lisa";
 /// Version of the entry's layout.
 const FORMAT: u32 = 1;
 
-/// What the run was and how far it came.
+/// The settings of a run, and how far it is.
 #[derive(Debug, Serialize, Deserialize)]
 struct Run {
     format: u32,
@@ -53,11 +53,11 @@ struct Run {
 }
 
 impl Lisa {
-    /// Saves step, draw, scores, moments and master weights to one file, atomically: a temporary file in
-    /// the same folder is written, synced and renamed. The model's weights are not in it; save
-    /// them beside it.
+    /// Saves the step, the active layers, the scores and the optimizer state, with master weights, to one
+    /// file. The weights of the model are not in it.
     ///
-    /// Cost: a copy of the moments in the host's memory, and one of them on the disk.
+    /// The write is atomic: a temporary file in the same folder is written, synced and renamed. Cost: a
+    /// copy of the optimizer state in host memory, and one on the disk.
     ///
     /// # Errors
     ///

@@ -1,17 +1,18 @@
-//! [`Bernoulli`]: each layer by its own coin, as in the paper's Algorithm 1.
+//! [`Bernoulli`]: each layer independently, as in the paper's Algorithm 1.
 
+use super::sampling::refuse;
 use super::{Draw, SamplingPolicy};
-use crate::{ErrorKind, LisaError};
+use crate::LisaError;
 
-/// After so many empty draws in a row one layer is taken in proportion to its probability.
+/// After so many empty draws in a row one layer is sampled in proportion to its probability.
 const REDRAWS: usize = 64;
 
-/// Freezes layer l when a random number in [0, 1) is not below p_l, independently of the others,
-/// so the number of active layers varies: Algorithm 1 of arXiv 2403.17919.
+/// Each layer is active with its own probability, independently of the others, so the number of active
+/// layers varies: Algorithm 1 of arXiv 2403.17919.
 ///
-/// Without probabilities of its own every layer has gamma / N, and gamma layers are active on
-/// average. An empty draw trains the always-on parameters alone; where those are frozen too it is
-/// drawn again. State kept: none.
+/// Without given probabilities every layer has gamma / N, so gamma layers are active on average. In a
+/// period with an empty draw only the parameters outside the layers train; where those are frozen the
+/// draw is repeated. State kept: none.
 ///
 /// # Example
 ///
@@ -78,8 +79,8 @@ impl SamplingPolicy for Bernoulli {
         taken
     }
 
-    /// The probabilities themselves where an empty draw is allowed; otherwise those of a draw that
-    /// is repeated while it is empty.
+    /// The probabilities themselves where a draw may be empty; otherwise those of a draw that is
+    /// repeated while it is empty.
     fn inclusion(&self, draw: &Draw) -> Option<Vec<f64>> {
         let p: Vec<f64> = (0..draw.layers)
             .map(|layer| self.probability(draw, layer))
@@ -94,18 +95,15 @@ impl SamplingPolicy for Bernoulli {
         Some(p.iter().map(|p| p * (tried + last)).collect())
     }
 
-    /// Refuses a probability outside [0, 1], a wrong number of them, and all of them 0 where
-    /// nothing else trains.
+    /// Refuses a wrong number of probabilities, one outside [0, 1], and only zeros where nothing else
+    /// trains.
     fn validate(&self, draw: &Draw) -> Result<(), LisaError> {
         let (given, layers) = (self.probabilities.len(), draw.layers);
         if given != 0 && given != layers {
-            return Err(LisaError::new(
-                ErrorKind::Policy,
-                format!(
-                    "bernoulli has {given} probabilities and the model {layers} layers; give one \
-                     for each layer, or none for gamma / N each"
-                ),
-            ));
+            return refuse(
+                format!("bernoulli has {given} probabilities and the model {layers} layers"),
+                "give one probability for each layer, or none for gamma / N each",
+            );
         }
         if let Some((layer, p)) = self
             .probabilities
@@ -113,17 +111,16 @@ impl SamplingPolicy for Bernoulli {
             .enumerate()
             .find(|(_, p)| !(0.0..=1.0).contains(*p))
         {
-            return Err(LisaError::new(
-                ErrorKind::Policy,
-                format!("the probability of layer {layer} is {p}; it must lie in [0, 1]"),
-            ));
+            return refuse(
+                format!("the probability of layer {layer} is {p}"),
+                "give a number in [0, 1]",
+            );
         }
         if !draw.allow_empty && given != 0 && self.probabilities.iter().all(|&p| p == 0.0) {
-            return Err(LisaError::new(
-                ErrorKind::Policy,
-                "every layer has probability 0 and no parameter outside the layers trains, so \
-                 nothing ever would; raise a probability or leave the embeddings trainable",
-            ));
+            return refuse(
+                "every layer has probability 0 and no parameter outside the layers trains".into(),
+                "raise a probability, or leave the embeddings trainable",
+            );
         }
         Ok(())
     }

@@ -2,27 +2,27 @@
 
 use burn::config::Config;
 
+use super::sampling::refuse;
 use super::{Draw, Observation, SamplingPolicy, Statistic};
-use crate::{ErrorKind, LisaError};
+use crate::LisaError;
 
 /// No weight is more than e^5 times another's, as in MISA.
 const LARGEST_EXPONENT: f64 = 5.0;
 
-/// Draws layers until a share of the parameters is active, the likelier the larger their gradients
-/// were, as MISA (module-wise importance sampling) does.
+/// Samples layers until a share of the parameters is active, with probabilities by the size of their
+/// gradients, as MISA (module-wise importance sampling) does.
 ///
-/// `active_layers` does not matter. Layers that never trained come first, in random order. The others
-/// follow one by one, each with a probability proportional to `exp(min(5, eta G^2))` among those
-/// that are left. G^2 is the moving average, over the periods in which a layer trained, of the
-/// mean of |g|^2 / n over a period, for a gradient g of n numbers, divided by its mean over the
-/// layers: so a layer is judged by what one of its parameters is worth, as the budget counts
-/// parameters, and eta has a scale of its own. Both are this crate's choices, as are the defaults.
-/// A layer that the budget has no room for is passed over.
+/// It ignores `active_layers`. Layers that were never active are sampled first, in random order. The
+/// others follow one by one, each with a probability proportional to `exp(min(5, eta G^2))` among those
+/// that are left. A layer that exceeds the rest of the budget is skipped. G^2 is the mean over a period
+/// of |g|^2 / n for a gradient g of n elements, as a moving average over the periods in which the layer
+/// was active, divided by its mean over the layers. The division by n rates a layer by its average
+/// parameter, as the budget counts parameters; the division by the mean makes eta independent of the
+/// model and the loss. Both are choices of this crate, as are the defaults.
 ///
-/// It is meant for parts of layers ([`LisaConfig::split`](crate::LisaConfig::split)), and works on
-/// whole ones. How probable each part is to be in a draw is not known in closed form, so the
-/// [unbiased](crate::LisaConfig::unbiased) option refuses this policy. State kept, in the run: a
-/// score of each layer.
+/// It is meant for split layers ([`LisaConfig::split`](crate::LisaConfig::split)), and works on whole
+/// ones. Refused by [`LisaConfig::unbiased`](crate::LisaConfig::unbiased): the probability of a layer
+/// has no closed form. State kept, in the run: a score for each layer.
 ///
 /// # Example
 ///
@@ -41,10 +41,10 @@ pub struct Budget {
     /// The share of the parameters of all layers that may train together, in (0, 1].
     #[config(default = 0.25)]
     pub share: f64,
-    /// How much a large gradient counts; 0: not at all. Scores have a mean of 1.
+    /// The weight of the scores, which have a mean of 1. At 0 all layers are equally probable.
     #[config(default = 1.0)]
     pub eta: f64,
-    /// How much of a layer's score a new period leaves, in [0, 1).
+    /// The decay of the moving average from one period to the next, in [0, 1).
     #[config(default = 0.5)]
     pub decay: f64,
 }
@@ -56,7 +56,7 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// How many parameters may train together, of so many.
+    /// How many of so many parameters may train together.
     pub(crate) fn room(&self, parameters: u64) -> u64 {
         // A share that means a whole number must not lose one to rounding.
         (self.share * parameters as f64 + 1e-6).floor() as u64
@@ -100,7 +100,7 @@ impl SamplingPolicy for Budget {
                 point -= weight;
                 point < 0.0
             });
-            // Rounding may leave the point behind the last.
+            // Rounding may leave the point after the last layer.
             let (layer, _) = left.remove(hit.unwrap_or(left.len() - 1));
             take(layer);
         }
@@ -118,30 +118,37 @@ impl SamplingPolicy for Budget {
     /// Refuses settings out of range, and a share that has no room for one of the layers.
     fn validate(&self, draw: &Draw) -> Result<(), LisaError> {
         let Self { share, eta, decay } = *self;
-        let refuse = |message: String| Err(LisaError::new(ErrorKind::Policy, message));
         if !(share > 0.0 && share <= 1.0) {
-            return refuse(format!(
-                "the share of budget is {share}; it must lie in (0, 1]"
-            ));
+            return refuse(
+                format!("the share of budget is {share}"),
+                "give a number in (0, 1]",
+            );
         }
         if !(eta >= 0.0 && eta.is_finite()) {
-            return refuse(format!(
-                "the eta of budget is {eta}; give a finite number of at least 0"
-            ));
+            return refuse(
+                format!("the eta of budget is {eta}"),
+                "give a finite number of at least 0",
+            );
         }
         if !(0.0..1.0).contains(&decay) {
-            return refuse(format!(
-                "the decay of budget is {decay}; it must lie in [0, 1)"
-            ));
+            return refuse(
+                format!("the decay of budget is {decay}"),
+                "give a number in [0, 1)",
+            );
         }
         let all = draw.scores.parameters();
         let sizes = draw.scores.iter().map(|layer| layer.parameters);
         match sizes.enumerate().max_by_key(|(_, size)| *size) {
-            Some((layer, size)) if size > self.room(all) => refuse(format!(
-                "layer {layer} has {size} of {all} parameters and a share of {share} has no room \
-                 for it, so it would never train; give at least {:.4}, or split the layers",
-                (size as f64 / all as f64 * 1e4).ceil() / 1e4
-            )),
+            Some((layer, size)) if size > self.room(all) => refuse(
+                format!(
+                    "layer {layer} has {size} of {all} parameters, more than a share of {share}, so \
+                     it would never train"
+                ),
+                &format!(
+                    "give a share of at least {:.4}, or split the layers",
+                    (size as f64 / all as f64 * 1e4).ceil() / 1e4
+                ),
+            ),
             _ => Ok(()),
         }
     }

@@ -1,41 +1,27 @@
-//! [`Cyclic`]: gamma layers after gamma layers, until all had their turn.
+//! [`Cyclic`]: all layers in turn, gamma a period.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Draw, DrawRng, SamplingPolicy};
 
-/// In which order [`Cyclic`] goes through the layers.
-///
-/// # Example
-///
-/// ```
-/// use lisa::policy::{Cyclic, CyclicOrder, Draw, SamplingPolicy};
-///
-/// let sweep = |order| -> Vec<Vec<usize>> {
-///     (0..3).map(|period| Cyclic::new(order).draw(&Draw::new(42, period, 5, 2))).collect()
-/// };
-/// assert_eq!(sweep(CyclicOrder::Ascending), [vec![0, 1], vec![2, 3], vec![4]]);
-/// assert_eq!(sweep(CyclicOrder::Descending), [vec![3, 4], vec![1, 2], vec![0]]);
-/// // The next sweep has another order.
-/// assert_eq!(sweep(CyclicOrder::Reshuffled), [vec![0, 4], vec![1, 3], vec![2]]);
-/// ```
+/// The order in which [`Cyclic`] takes the layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CyclicOrder {
     /// From the first layer to the last.
     Ascending,
     /// From the last layer to the first.
     Descending,
-    /// In an order that is drawn anew for each sweep.
+    /// In a new random order for each sweep.
     Reshuffled,
 }
 
-/// Goes through all layers, `active_layers` a period: block coordinate descent, as in BAdam
+/// All layers in turn, `active_layers` a period: block coordinate descent, as in BAdam
 /// (arXiv 2404.02827, with one layer a period).
 ///
-/// Each sweep has every layer exactly once; the last period of a sweep has fewer where
-/// `active_layers` does not divide their number. Given the periods before it a draw is no longer
-/// random enough for the [unbiased](crate::LisaConfig::unbiased) option, so that refuses this
-/// policy. State kept: none.
+/// Each sweep has every layer exactly once. The last period of a sweep has fewer layers where
+/// `active_layers` does not divide their number. Refused by
+/// [`LisaConfig::unbiased`](crate::LisaConfig::unbiased): earlier draws determine a draw. State kept:
+/// none.
 ///
 /// # Example
 ///
@@ -52,7 +38,7 @@ pub struct Cyclic {
 }
 
 impl Cyclic {
-    /// Goes through the layers in this order.
+    /// The layers in this order.
     #[must_use]
     pub fn new(order: CyclicOrder) -> Self {
         Self { order }

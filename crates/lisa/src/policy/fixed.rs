@@ -1,11 +1,12 @@
 //! [`Fixed`]: the same layers in every period.
 
+use super::sampling::refuse;
 use super::{Draw, SamplingPolicy};
-use crate::{ErrorKind, LisaError};
+use crate::LisaError;
 
-/// Trains the layers that it is given, in every period; `active_layers` does not matter.
+/// The given layers in every period: partial fine-tuning, a baseline for sampling.
 ///
-/// What partial fine-tuning is, and the measure of what drawing is worth. State kept: none.
+/// It ignores `active_layers`. State kept: none.
 ///
 /// # Example
 ///
@@ -44,20 +45,21 @@ impl SamplingPolicy for Fixed {
         Some((0..draw.layers).map(here).collect())
     }
 
-    /// Refuses layers that do not exist, and none at all where nothing else trains.
+    /// Refuses layers that do not exist, and an empty list where nothing else trains.
     fn validate(&self, draw: &Draw) -> Result<(), LisaError> {
-        let refuse = |message: String| Err(LisaError::new(ErrorKind::Policy, message));
         if let Some(layer) = self.layers.iter().find(|&&layer| layer >= draw.layers) {
-            return refuse(format!(
-                "fixed asks for layer {layer} and the model has {}, counted from 0",
-                draw.layers
-            ));
+            return refuse(
+                format!(
+                    "fixed asks for layer {layer} and the model has {}",
+                    draw.layers
+                ),
+                "name layers of the model, counted from 0",
+            );
         }
         if self.layers.is_empty() && !draw.allow_empty {
             return refuse(
-                "fixed has no layer and no parameter outside the layers trains, so nothing ever \
-                 would; name a layer or leave the embeddings trainable"
-                    .into(),
+                "fixed has no layer and no parameter outside the layers trains".into(),
+                "name a layer, or leave the embeddings trainable",
             );
         }
         Ok(())

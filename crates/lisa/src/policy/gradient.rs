@@ -1,24 +1,24 @@
-//! [`Gradient`]: exactly gamma layers, the likelier the larger their gradients were.
+//! [`Gradient`]: exactly gamma layers, with probabilities by the size of their gradients.
 
 use burn::config::Config;
 
+use super::sampling::refuse;
 use super::{Draw, Observation, SamplingPolicy, Statistic, systematic};
-use crate::{ErrorKind, LisaError};
+use crate::LisaError;
 
-/// Draws exactly `active_layers` layers by the size of their gradients, as GRASS does
+/// Samples exactly `active_layers` layers by the size of their gradients, as GRASS does
 /// (arXiv 2604.07808).
 ///
-/// The measure m of a layer is the mean, over the steps of a period, of sqrt(|g|^2 / n) of its
-/// gradient g of n numbers; its score is the moving average over the periods in which it
-/// trained. Layers that never trained come first, in random order. The others have the weight
-/// `(1 - floor) softmax(m / (mean(m) temperature)) + floor / N`: dividing by the mean gives the
-/// temperature a scale that does not depend on the model or the loss, which is this crate's choice,
-/// as are the defaults. They are drawn by systematic sampling, like [`Weighted`](super::Weighted).
+/// The score m of a layer is the mean, over the steps of a period, of sqrt(|g|^2 / n) for its gradient
+/// g of n elements, as a moving average over the periods in which the layer was active. Layers that
+/// were never active are sampled first, in random order. The others have the weight
+/// `(1 - floor) softmax(m / (mean(m) temperature)) + floor / N` and are sampled as by
+/// [`Weighted`](super::Weighted). The division by the mean makes the temperature independent of the
+/// model and the loss; it is a choice of this crate, as are the defaults.
 ///
 /// The softmax is computed by `libm`, so the same scores give the same draw on every platform.
-/// Layers that never trained leave the others a probability of 0, so the
-/// [unbiased](crate::LisaConfig::unbiased) option refuses this policy. State kept, in the run: a
-/// score of each layer.
+/// Refused by [`LisaConfig::unbiased`](crate::LisaConfig::unbiased): while some layers were never
+/// active, the others have probability 0. State kept, in the run: a score for each layer.
 ///
 /// # Example
 ///
@@ -32,20 +32,20 @@ use crate::{ErrorKind, LisaError};
 ///     scores.observe(layer, score, 0.5);
 /// }
 /// let draw = Draw::new(42, 1, 4, 2).with_scores(scores);
-/// // The one that never trained, and the one with the largest gradients.
+/// // The layer that was never active, and the one with the largest gradients.
 /// assert_eq!(policy.draw(&draw), [2, 3]);
 /// ```
 #[derive(Config, Debug, PartialEq)]
 pub struct Gradient {
-    /// Divides the scores before the softmax: near 0 the layers with the largest gradients are
-    /// drawn almost always, at a large one all equally often. Scores have a mean of 1.
+    /// Divides the scores, which have a mean of 1, before the softmax. Near 0 the layers with the
+    /// largest gradients are sampled nearly always; at a large temperature all equally often.
     #[config(default = 1.0)]
     pub temperature: f64,
-    /// The share of the weight that all layers get equally, in [0, 1]: with a share above 0 each
-    /// keeps a chance.
+    /// The share of the weight that is divided equally among all layers, in [0, 1]. Above 0 every
+    /// layer can be sampled.
     #[config(default = 0.1)]
     pub floor: f64,
-    /// How much of a layer's score a new period leaves, in [0, 1).
+    /// The decay of the moving average from one period to the next, in [0, 1).
     #[config(default = 0.5)]
     pub decay: f64,
 }
@@ -111,21 +111,23 @@ impl SamplingPolicy for Gradient {
             floor,
             decay,
         } = *self;
-        let refuse = |message: String| Err(LisaError::new(ErrorKind::Policy, message));
         if !(temperature > 0.0 && temperature.is_finite()) {
-            return refuse(format!(
-                "the temperature of gradient is {temperature}; give a finite number above 0"
-            ));
+            return refuse(
+                format!("the temperature of gradient is {temperature}"),
+                "give a finite number above 0",
+            );
         }
         if !(0.0..=1.0).contains(&floor) {
-            return refuse(format!(
-                "the floor of gradient is {floor}; it must lie in [0, 1]"
-            ));
+            return refuse(
+                format!("the floor of gradient is {floor}"),
+                "give a number in [0, 1]",
+            );
         }
         if !(0.0..1.0).contains(&decay) {
-            return refuse(format!(
-                "the decay of gradient is {decay}; it must lie in [0, 1)"
-            ));
+            return refuse(
+                format!("the decay of gradient is {decay}"),
+                "give a number in [0, 1)",
+            );
         }
         Ok(())
     }

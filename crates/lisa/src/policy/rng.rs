@@ -1,8 +1,8 @@
 //! [`DrawRng`]: the random numbers of a draw, the same on every platform and in every version.
 //!
 //! ChaCha with 8 rounds, the seed as key and the period as stream. The steps from random words to
-//! layers are written out here rather than taken from a distribution of `rand`, whose algorithms
-//! may change between versions: a record must resume the same run years later.
+//! layers are written out here and not taken from `rand`, whose algorithms may change between
+//! versions: a record must resume the same run years later.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -14,13 +14,13 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 /// ```
 /// use lisa::policy::{Draw, DrawRng};
 ///
-/// // What a policy of one's own draws with.
+/// // In a policy of your own:
 /// let draw = Draw::new(42, 1, 32, 2);
 /// let mut rng = draw.rng();
 /// assert_eq!(rng.choose(draw.layers, draw.active_layers), [12, 30]);
 /// assert_eq!(rng.shuffle(5), [4, 1, 2, 3, 0]);
 /// assert_eq!((rng.below(6), rng.unit()), (2, 0.15988328415153863));
-/// // The seed and the period are all that the numbers depend on.
+/// // The numbers depend on the seed and the period only.
 /// assert_eq!(DrawRng::new(42, 1).choose(32, 2), [12, 30]);
 /// assert_eq!(DrawRng::new(42, 7).next_u64(), 3_425_180_178_688_264_041);
 /// ```
@@ -28,7 +28,7 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 pub struct DrawRng(ChaCha8Rng);
 
 impl DrawRng {
-    /// The numbers of this seed and period.
+    /// The random numbers of this seed and period.
     #[must_use]
     pub fn new(seed: u64, period: u64) -> Self {
         let mut key = [0; 32];
@@ -72,7 +72,7 @@ impl DrawRng {
         chosen
     }
 
-    /// The numbers below `n` in an order of which each has the same probability.
+    /// The numbers below `n` in random order, every order with the same probability.
     pub fn shuffle(&mut self, n: usize) -> Vec<usize> {
         self.first_of(n, n)
     }

@@ -1,37 +1,21 @@
-//! [`Scores`]: what a draw may know of each layer beside its number. Tests: at the foot.
+//! [`Scores`]: what a draw may know of each layer.
 
 /// What is known of one layer.
-///
-/// # Example
-///
-/// ```
-/// use lisa::policy::{Score, Scores};
-///
-/// let mut scores = Scores::new([100, 100, 300]);
-/// scores.close(0, &[2]);
-/// scores.observe(2, 0.5, 0.9);
-/// scores.close(1, &[0]);
-/// let third = Score { score: Some(0.5), last_drawn: Some(0), parameters: 300 };
-/// assert_eq!(scores.get(2), third);
-/// // For a policy of one's own: the layer that has waited the longest.
-/// let waiting = scores.iter().enumerate().min_by_key(|(_, layer)| layer.last_drawn);
-/// assert_eq!(waiting.map(|(layer, _)| layer), Some(1));
-/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Score {
-    /// The moving average of what the policy [observes](super::SamplingPolicy::observes) of its
-    /// gradients; none before it was first observed.
+    /// The moving average of what the policy [observes](super::SamplingPolicy::observes) of the layer's
+    /// gradients; none before the first observation.
     pub score: Option<f32>,
-    /// The last period that is over and in which it trained; none where there was none.
+    /// The last complete period in which it was active; none where it never was.
     pub last_drawn: Option<u64>,
-    /// How many of its numbers may train.
+    /// How many of its elements may train.
     pub parameters: u64,
 }
 
 /// What is known of all layers at a draw, in the order of the stack.
 ///
-/// A run changes it once a period, before the draw, and only for a policy that observes gradients;
-/// for any other there are the numbers of parameters alone. State kept: three numbers a layer.
+/// A run updates the scores at the end of each period, before the draw, for a policy that observes
+/// gradients. For any other policy only the sizes of the layers are known.
 ///
 /// # Example
 ///
@@ -44,14 +28,15 @@ pub struct Score {
 /// scores.observe(1, 1.0, 0.9);
 /// assert_eq!(scores.get(1).last_drawn, Some(0));
 /// assert!((scores.get(1).score.unwrap() - 0.55).abs() < 1e-6);
-/// assert!(scores.get(0).score.is_none());
-/// assert_eq!(scores.parameters(), 500);
+/// // For a policy of your own: a layer that was never active, or the longest ago.
+/// let oldest = scores.iter().enumerate().min_by_key(|(_, layer)| layer.last_drawn);
+/// assert_eq!(oldest.map(|(layer, _)| layer), Some(0));
 /// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Scores(Vec<Score>);
 
 impl Scores {
-    /// Nothing observed yet of layers with these numbers of parameters.
+    /// Layers of these sizes, of which nothing was observed yet.
     pub fn new(parameters: impl IntoIterator<Item = u64>) -> Self {
         let score = |parameters| Score {
             parameters,
@@ -60,7 +45,7 @@ impl Scores {
         Self(parameters.into_iter().map(score).collect())
     }
 
-    /// What is known of a layer; nothing of one that does not exist.
+    /// What is known of a layer; the default for a layer that does not exist.
     #[must_use]
     pub fn get(&self, layer: usize) -> Score {
         self.0.get(layer).copied().unwrap_or_default()
@@ -84,13 +69,13 @@ impl Scores {
         self.0.is_empty()
     }
 
-    /// The numbers that may train in all layers together.
+    /// The elements that may train in all layers together.
     #[must_use]
     pub fn parameters(&self) -> u64 {
         self.0.iter().map(|layer| layer.parameters).sum()
     }
 
-    /// Notes that a period in which these layers trained is over.
+    /// Ends a period in which these layers were active.
     pub fn close(&mut self, period: u64, layers: &[usize]) {
         for &layer in layers {
             if let Some(layer) = self.0.get_mut(layer) {
@@ -99,8 +84,8 @@ impl Scores {
         }
     }
 
-    /// Takes what a period showed of a layer into its average: `decay * score + (1 - decay) *
-    /// value`, and the value itself where there is no score yet.
+    /// Updates the average of a layer with the value of a period: `decay * score + (1 - decay) *
+    /// value`, or the value itself where there is no score yet.
     pub fn observe(&mut self, layer: usize, value: f32, decay: f64) {
         if let Some(layer) = self.0.get_mut(layer) {
             layer.score = Some(match layer.score {
@@ -116,8 +101,7 @@ impl Scores {
         }
     }
 
-    /// Scores divided by their mean, so that they have a scale of their own: 1 for a layer
-    /// without a score, and for all where the mean is 0.
+    /// The scores divided by their mean; 1 for a layer without a score, and for all where the mean is 0.
     pub(super) fn relative(&self) -> Vec<f64> {
         let scores = || self.0.iter().filter_map(|layer| layer.score.map(f64::from));
         let mean = scores().sum::<f64>() / scores().count().max(1) as f64;
@@ -128,7 +112,7 @@ impl Scores {
         self.0.iter().map(of).collect()
     }
 
-    /// The layers that never trained in a period that is over.
+    /// The layers that were active in no complete period.
     pub(super) fn never_drawn(&self) -> Vec<usize> {
         let layers = self.0.iter().enumerate();
         layers
@@ -138,45 +122,7 @@ impl Scores {
     }
 }
 
-/// Which number a layer's gradient g of n parameters gives in a step.
-///
-/// # Example
-///
-/// ```
-/// # use burn::module::Module;
-/// # use burn::nn::{Linear, LinearConfig};
-/// # use burn::optim::{GradientsParams, SgdConfig};
-/// # use burn::tensor::Device;
-/// # use lisa::policy::{Draw, Observation, SamplingPolicy, Statistic};
-/// # use lisa::{LisaConfig, LisaError};
-/// # #[derive(Module, Debug)]
-/// # struct Model { layers: Vec<Linear> }
-/// # fn score_after_a_step(policy: All) -> Result<Option<f32>, LisaError> {
-/// #     let device = Device::flex().autodiff();
-/// #     let linear = || LinearConfig::new(2, 2).with_bias(false).init(&device);
-/// #     let model = Model { layers: vec![linear(), linear()] };
-/// #     let config = LisaConfig::new().with_sampling_period(1);
-/// #     let (mut lisa, model) = config.clone().with_policy(PolicyConfig::custom(policy)).init(SgdConfig::new(), model)?;
-/// #     let loss = model.layers[0].weight.val().sum() * 3.0;
-/// #     let grads = GradientsParams::from_grads(loss.backward(), &model);
-/// #     let _model = lisa.step(1e-3, model, grads);
-/// #     Ok(lisa.scores().get(0).score)
-/// # }
-/// #[derive(Debug)]
-/// struct All(Statistic);
-///
-/// impl SamplingPolicy for All {
-/// #   fn name(&self) -> String { "all".into() }
-/// #   fn draw(&self, draw: &Draw) -> Vec<usize> { (0..draw.layers).collect() }
-///     fn observes(&self) -> Option<Observation> {
-///         Some(Observation { statistic: self.0, decay: 0.5 })
-///     }
-/// }
-/// // One step, with a gradient of 3 for each number of the first layer.
-/// assert_eq!(score_after_a_step(All(Statistic::RootMeanSquare))?, Some(3.0));
-/// assert_eq!(score_after_a_step(All(Statistic::MeanSquare))?, Some(9.0));
-/// # Ok::<(), LisaError>(())
-/// ```
+/// What is computed in each step of the gradient g, of n elements, of an active layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Statistic {
     /// sqrt(|g|^2 / n).
@@ -187,50 +133,13 @@ pub enum Statistic {
 
 /// What a policy wants to know of the gradients.
 ///
-/// Its statistic is taken in each step in which a layer trains, averaged over the period, and
-/// then over the periods in which the layer trained, as a moving average.
-///
-/// # Example
-///
-/// ```
-/// # use burn::module::Module;
-/// # use burn::nn::{Linear, LinearConfig};
-/// # use burn::optim::{GradientsParams, SgdConfig};
-/// # use burn::tensor::Device;
-/// # use lisa::policy::{Draw, Observation, SamplingPolicy, Statistic};
-/// # use lisa::LisaConfig;
-/// # #[derive(Module, Debug)]
-/// # struct Model { layers: Vec<Linear> }
-/// # #[derive(Debug)]
-/// # struct First;
-/// impl SamplingPolicy for First {
-/// #   fn name(&self) -> String { "first".into() }
-/// #   fn draw(&self, _: &Draw) -> Vec<usize> { vec![0] }
-///     fn observes(&self) -> Option<Observation> {
-///         Some(Observation { statistic: Statistic::RootMeanSquare, decay: 0.75 })
-///     }
-/// }
-/// # let device = Device::flex().autodiff();
-/// # let linear = || LinearConfig::new(2, 2).with_bias(false).init(&device);
-/// # let mut model = Model { layers: vec![linear(), linear()] };
-/// # let config = LisaConfig::new().with_sampling_period(2);
-/// # let (mut lisa, start) = config.clone().with_policy(PolicyConfig::custom(First)).init(SgdConfig::new(), model)?;
-/// # model = start;
-/// // Two periods of two steps; the size of the gradient in each.
-/// for size in [1.0, 3.0, 6.0, 6.0] {
-/// #   let loss = model.layers[0].weight.val().sum() * size;
-/// #   let grads = GradientsParams::from_grads(loss.backward(), &model);
-///     model = lisa.step(1e-3, model, grads);
-/// }
-/// assert_eq!(lisa.scores().get(0).score, Some(0.75 * 2.0 + 0.25 * 6.0));
-/// assert_eq!(lisa.scores().get(1).score, None);
-/// # Ok::<(), lisa::LisaError>(())
-/// ```
+/// The statistic is averaged over the steps of a period, and then, as a moving average, over the periods
+/// in which the layer was active.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Observation {
-    /// What is taken of a step.
+    /// What is computed in each step.
     pub statistic: Statistic,
-    /// How much of the average a new period leaves, in [0, 1).
+    /// The decay of the moving average from one period to the next, in [0, 1).
     pub decay: f64,
 }
 

@@ -1,11 +1,11 @@
 //! Systematic sampling of exactly n layers with given inclusion probabilities, which
 //! [`Weighted`](super::Weighted) and [`Gradient`](super::Gradient) share.
 //!
-//! Madow's scheme: the layers stand in random order, each as wide as its probability, on a line of
-//! length n; one random number u in [0, 1) is drawn, and the layers under u, u + 1, .. are taken.
-//! Whatever the order, a layer of width p lies under one of these points with probability p: first
-//! order inclusion is exact, which drawing one after the other with renewed weights is not. The
-//! random order lets nearly every pair of layers occur together. Tests: at the foot.
+//! Madow's scheme: the layers lie in random order on a line of length n, each as wide as its
+//! probability. With one random number u in [0, 1), the layers at u, u + 1, .. are taken. In any order a
+//! layer of width p lies at one of these points with probability p, so the inclusion probabilities are
+//! exact; those of sampling one layer after the other are not. The random order lets nearly every pair of
+//! layers occur together.
 
 use super::DrawRng;
 

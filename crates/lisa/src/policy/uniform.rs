@@ -1,11 +1,11 @@
-//! [`Uniform`]: exactly gamma layers, each set with the same probability.
+//! [`Uniform`]: exactly gamma layers, every set of them with the same probability.
 
 use super::{Draw, SamplingPolicy};
 
-/// Draws exactly `active_layers` layers, uniformly, without replacement.
+/// Samples exactly `active_layers` layers, uniformly, without replacement.
 ///
-/// The rule of every implementation of LISA and of the later versions of the paper
-/// (arXiv 2403.17919). State kept: none.
+/// As the later versions of the paper (arXiv 2403.17919) and all implementations of LISA do. State
+/// kept: none.
 ///
 /// # Example
 ///

@@ -1,15 +1,16 @@
-//! [`Weighted`]: exactly gamma layers, the likelier the larger their weight.
+//! [`Weighted`]: exactly gamma layers, with probabilities in proportion to given weights.
 
+use super::sampling::refuse;
 use super::{Draw, SamplingPolicy, systematic};
-use crate::{ErrorKind, LisaError};
+use crate::LisaError;
 
-/// Draws exactly `active_layers` layers without replacement, by given weights.
+/// Samples exactly `active_layers` layers without replacement, by given weights.
 ///
-/// Scheme: layer l is in a draw with probability gamma w_l / sum(w); where that exceeds 1 it is 1
-/// and the rest is shared by the others in proportion. The draw itself is systematic sampling over
-/// a random order (Madow), which keeps these probabilities exactly: drawing layer after layer
-/// with `numpy.random.choice(p=..)` would not. A weight of 0 is never drawn. Weights may come from
-/// [`Importance::probabilities`](crate::importance::Importance::probabilities), or by hand. State kept: none.
+/// Layer l is in a draw with probability gamma w_l / sum(w). Where that exceeds 1 it is 1, and the
+/// others share the rest in proportion. The draw is systematic sampling in random order (Madow), which
+/// has exactly these probabilities; sampling one layer after the other, as `numpy.random.choice(p=..)`
+/// does, has not. A layer of weight 0 is never sampled. Weights may come from
+/// [`Importance::probabilities`](crate::importance::Importance::probabilities). State kept: none.
 ///
 /// # Example
 ///
@@ -49,31 +50,30 @@ impl SamplingPolicy for Weighted {
         Some(systematic::inclusion(&self.weights, draw.active_layers))
     }
 
-    /// Refuses a wrong number of weights, a negative or infinite one, and fewer positive ones than
-    /// layers are to be drawn.
+    /// Refuses a wrong number of weights, a weight that is negative or not finite, and fewer positive
+    /// weights than `active_layers`.
     fn validate(&self, draw: &Draw) -> Result<(), LisaError> {
-        let refuse = |message: String| Err(LisaError::new(ErrorKind::Policy, message));
         let (given, layers) = (self.weights.len(), draw.layers);
         if given != layers {
-            return refuse(format!(
-                "weighted has {given} weights and the model {layers} layers; give one for each \
-                 layer"
-            ));
+            return refuse(
+                format!("weighted has {given} weights and the model {layers} layers"),
+                "give one weight for each layer",
+            );
         }
         let bad = |w: &f64| !(*w >= 0.0 && w.is_finite());
         if let Some(layer) = self.weights.iter().position(bad) {
-            return refuse(format!(
-                "the weight of layer {layer} is {}; give a finite number of at least 0",
-                self.weights[layer]
-            ));
+            return refuse(
+                format!("the weight of layer {layer} is {}", self.weights[layer]),
+                "give a finite number of at least 0",
+            );
         }
         let positive = self.weights.iter().filter(|&&w| w > 0.0).count();
         if positive < draw.active_layers {
-            return refuse(format!(
-                "{positive} of {given} weights are positive and active_layers is {}; lower it, or \
-                 give more layers a weight above 0",
-                draw.active_layers
-            ));
+            let active = draw.active_layers;
+            return refuse(
+                format!("{positive} of {given} weights are positive and active_layers is {active}"),
+                "lower active_layers, or give more layers a weight above 0",
+            );
         }
         Ok(())
     }
