@@ -1,8 +1,8 @@
-"""Event files for TensorBoard from the metrics of a run.
+"""Writes TensorBoard event files from the metrics of a run.
 
-    python docs/tensorboard.py runs/finetune/metrics.jsonl runs/finetune/events
+    python docs/tensorboard.py runs/lisa/metrics.jsonl runs/lisa/events
 
-Needs tensorboardX, or torch with tensorboard.
+Needs tensorboardX, or torch and tensorboard.
 """
 
 import json

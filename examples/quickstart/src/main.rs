@@ -1,7 +1,7 @@
 //! LISA in a training loop of your own: a small residual network learns a function.
 //!
-//! `cargo run --release -p quickstart`. The line of plain AdamW stands as a comment above the
-//! lines that replace it; the rest of the loop is as it was.
+//! `cargo run --release -p quickstart`. The comment in `main` is the line of plain AdamW that LISA
+//! replaces. The rest of the loop does not change.
 
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
@@ -10,7 +10,7 @@ use burn::tensor::activation::gelu;
 use burn::tensor::{Device, Distribution, Tensor};
 use lisa::{LisaConfig, LisaError};
 
-/// Input, a stack of layers, output: what LISA looks for is the `Vec`.
+/// A residual network. LISA samples from the `Vec`; `input` and `output` always train.
 #[derive(Module, Debug)]
 struct Network {
     input: Linear,
@@ -56,7 +56,9 @@ fn main() -> Result<(), LisaError> {
         if step == 1 || step % 100 == 0 {
             let (loss, active) = (loss.clone().into_scalar::<f32>(), optimizer.active_layers());
             let bytes = optimizer.memory().optimizer_state;
-            println!("step {step:>3}: loss {loss:.5}, layers {active:?}, moments {bytes} bytes");
+            println!(
+                "step {step:>3}: loss {loss:.5}, layers {active:?}, optimizer state {bytes} B"
+            );
         }
         let grads = GradientsParams::from_grads(loss.backward(), &model);
         model = optimizer.step(1e-3, model, grads);
