@@ -59,6 +59,23 @@ impl Crate {
         self.files.insert(module, File::parse(&tokens(source)));
     }
 
+    /// The names that the root file makes public: modules, items and re-exports.
+    pub(crate) fn public_names(source: &str) -> BTreeSet<String> {
+        let tokens = tokens(source);
+        let file = File::parse(&tokens);
+        let public = file.uses.into_iter().filter(|(public, ..)| *public);
+        let mut names: BTreeSet<String> = public.map(|(.., name)| name).collect();
+        for words in tokens.windows(3) {
+            let [visibility, kind, name] = words else {
+                continue;
+            };
+            if visibility == "pub" && KINDS.contains(&kind.as_str()) {
+                names.insert(name.clone());
+            }
+        }
+        names
+    }
+
     /// Which file imports which.
     pub(crate) fn graph(&self) -> Graph {
         let mut graph = Graph::new();
