@@ -15,6 +15,7 @@ fn the_root_of_lisa_has_these_names() {
         "ErrorKind",
         "FreezeMask",
         "FrozenWeights",
+        "LayerDescription",
         "LayerMap",
         "Lisa",
         "LisaConfig",
@@ -48,6 +49,6 @@ fn the_root_of_lisa_lm_has_these_names() {
         "ModelConfig",
         "Tokenizer",
     ];
-    let others = ["checkpoint", "generate", "model", "text"];
+    let others = ["checkpoint", "files", "generate", "model", "text"];
     assert_eq!(root_names("lisa-lm"), [&items[..], &others].concat());
 }
