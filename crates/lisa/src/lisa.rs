@@ -3,13 +3,11 @@
 use std::fmt;
 
 use burn::grad_clipping::GradientClipping;
-use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::module::{Module, ParamGroup};
-use burn::optim::{GradientsParams, ModuleOptimizer, MultiGradientsParams};
+use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::Device;
 
 use crate::clip;
-use crate::gradients::{self, Gradients, LayerSquares};
 use crate::memory::Usage;
 use crate::optimizer::{LayerOptimizer, OptimizerConfig};
 use crate::period::PeriodSums;
@@ -17,13 +15,14 @@ use crate::policy::Scores;
 use crate::quantize::FullWeights;
 use crate::sampler::Sampler;
 use crate::trainable::Trainable;
-use crate::{ErrorKind, FreezeMask, LayerMap, LisaConfig, LisaError, StepError};
+use crate::{ErrorKind, FreezeMask, LayerMap, LisaConfig, LisaError};
 
-mod init;
+mod step;
 mod layered;
+mod init;
+mod record;
 #[cfg(feature = "train")]
 mod learner;
-mod record;
 #[cfg(test)]
 mod tests;
 
@@ -95,197 +94,6 @@ impl fmt::Debug for Lisa {
 }
 
 impl Lisa {
-    /// Updates the trainable parameters and, at the end of a sampling period, samples the next layers.
-    ///
-    /// `lr` is a number or Burn's learning rates by group. Gradients of frozen parameters are ignored,
-    /// so gradients may be accumulated over several batches. Extract gradients from a backward pass
-    /// before the step: a step changes which parameters require gradients. A model whose parameters
-    /// have other `ParamId`s, as one that was loaded anew, is matched by the paths of its parameters.
-    ///
-    /// Cost: the inner optimizer's step, two visits of the module, and two more at the end of a
-    /// period. It does not wait for the device, except for a policy that
-    /// [observes](crate::policy::SamplingPolicy::observes) gradients: at the end of a period one value
-    /// for each active layer is read.
-    ///
-    /// # Errors
-    ///
-    /// - A model that is not the one of this run: another structure, or only some of its `ParamId`s
-    ///   are known. It is found before anything changes.
-    /// - An invalid draw of the policy at the end of a period. The update was applied by then: the
-    ///   error has the updated model, and the layers of the previous period stay active.
-    pub fn try_step<M: Module>(
-        &mut self,
-        lr: impl Into<ModuleLearningRate>,
-        model: M,
-        grads: GradientsParams,
-    ) -> Result<M, StepError<M>> {
-        self.step_with(lr.into(), model, grads)
-    }
-
-    /// [`try_step`](Self::try_step) in the shape of Burn's `ModuleOptimizer::step`.
-    ///
-    /// # Panics
-    ///
-    /// With the message of the error that `try_step` returns.
-    #[must_use]
-    pub fn step<M: Module>(
-        &mut self,
-        lr: impl Into<ModuleLearningRate>,
-        model: M,
-        grads: GradientsParams,
-    ) -> M {
-        model_of(self.try_step(lr, model, grads))
-    }
-
-    /// [`try_step`](Self::try_step) with gradients from several devices.
-    ///
-    /// # Errors
-    ///
-    /// As [`try_step`](Self::try_step).
-    pub fn try_step_multi<M: Module>(
-        &mut self,
-        lr: impl Into<ModuleLearningRate>,
-        model: M,
-        grads: MultiGradientsParams,
-    ) -> Result<M, StepError<M>> {
-        self.step_with(lr.into(), model, grads)
-    }
-
-    /// [`step`](Self::step) with gradients from several devices.
-    ///
-    /// # Panics
-    ///
-    /// With the message of the error that [`try_step_multi`](Self::try_step_multi) returns.
-    #[must_use]
-    pub fn step_multi<M: Module>(
-        &mut self,
-        lr: impl Into<ModuleLearningRate>,
-        model: M,
-        grads: MultiGradientsParams,
-    ) -> M {
-        model_of(self.try_step_multi(lr, model, grads))
-    }
-
-    fn step_with<M: Module, G: Gradients>(
-        &mut self,
-        lr: ModuleLearningRate,
-        model: M,
-        mut grads: G,
-    ) -> Result<M, StepError<M>> {
-        let renamed = match self.follow(&model) {
-            Ok(renamed) => renamed,
-            Err(error) => return Err(StepError::new(model, error, false)),
-        };
-        let stepped = self.prepare(&model, &mut grads);
-        let model = self.update(lr, model, grads, stepped);
-        self.end_step(model, renamed)
-    }
-
-    /// Checks that the model is the one of this run, before anything changes. True where its
-    /// parameters have other ids, which are then known.
-    fn follow<M: Module>(&mut self, model: &M) -> Result<bool, LisaError> {
-        let Some(renamed) = self.trainable.follow(&self.config, model)? else {
-            return Ok(false);
-        };
-        let (ids, map) = (renamed.ids(), renamed.map());
-        self.optimizer.rename(ids, map)?;
-        self.full.rename(ids);
-        self.bind(map.clone());
-        log::info!("step {}: the model has new parameter ids", self.steps() + 1);
-        Ok(true)
-    }
-
-    /// Keeps the gradients of trainable parameters, measures them for the policy, scales and clips
-    /// them.
-    fn prepare<M: Module, G: Gradients>(&self, model: &M, grads: &mut G) -> Stepped {
-        let (map, sampler) = (self.trainable.map(), &self.sampler);
-        let parameters = gradients::retain(model, grads, |id| {
-            let index = map.index_of(id)?;
-            let trains = self
-                .trainable
-                .trains(index, |layer| sampler.is_active(layer));
-            trains.then_some(index)
-        });
-        let squares = match sampler.observation() {
-            Some(_) => gradients::measure(model, grads, map),
-            None => LayerSquares::default(),
-        };
-        if let Some(inclusion) = sampler.inclusion() {
-            gradients::divide(model, grads, map, inclusion);
-        }
-        if let Some(max_norm) = self.config.max_grad_norm {
-            clip::clip(model, grads, max_norm);
-        }
-        Stepped {
-            parameters,
-            squares,
-        }
-    }
-
-    /// Steps the optimizer, and notes what was stepped and measured.
-    fn update<M: Module, G: Gradients>(
-        &mut self,
-        lr: ModuleLearningRate,
-        model: M,
-        grads: G,
-        stepped: Stepped,
-    ) -> M {
-        let parameters = self.trainable.map().parameters();
-        let stepped_parameters = stepped.parameters.into_iter().map(|i| &parameters[i]);
-        let model = self.optimizer.step(lr, model, grads, stepped_parameters);
-        self.note(stepped.squares);
-        model
-    }
-
-    /// Notes what was measured of the gradients of a step.
-    fn note(&mut self, squares: LayerSquares) {
-        if let Some(observation) = self.sampler.observation() {
-            let scores = self.sampler.scores();
-            self.sums.add(squares, observation.statistic, scores);
-        }
-    }
-
-    /// Counts the step; at the end of a period samples the layers of the next.
-    fn end_step<M: Module>(&mut self, model: M, renamed: bool) -> Result<M, StepError<M>> {
-        if !self.sampler.advance() {
-            return Ok(if renamed { self.apply(model) } else { model });
-        }
-        let observed = self.sums.take_means();
-        let drawn = self.sampler.next(&observed);
-        let model = self.apply(model);
-        match drawn {
-            Ok(()) => {
-                self.log();
-                Ok(model)
-            }
-            Err(error) => {
-                let context = format!(
-                    "the update of step {} was applied, and the layers of the previous period stay \
-                     active",
-                    self.steps()
-                );
-                Err(StepError::new(model, error.within(&context), true))
-            }
-        }
-    }
-
-    /// Makes the module, the optimizer and the device hold what the active layers need: mask, release,
-    /// quantize.
-    fn apply<M: Module>(&mut self, model: M) -> M {
-        let trainable = self.trainable.ids(|layer| self.sampler.is_active(layer));
-        let model = self.full.restore(model, &trainable);
-        let model = self.mask.change(model, trainable.iter().copied());
-        let model = self.optimizer.release(model, &self.mask);
-        let (kind, map) = (self.config.frozen_weights, self.trainable.map());
-        self.full.quantize(model, kind, (map, &trainable), None)
-    }
-
-    /// Takes the ids and the gradient requirements of this map's parameters.
-    fn bind(&mut self, map: LayerMap) {
-        self.mask = FreezeMask::new(Trainable::requiring(&map));
-        self.trainable.rebind(map);
-    }
-
     /// Uses another optimizer for the parameters of `group`; the last group that matches wins.
     ///
     /// As Burn's `ModuleOptimizer::with_group`, with the gradient clipping of the config and the same
@@ -426,22 +234,5 @@ impl Lisa {
             self.period(),
             self.sampler.active_paths()
         );
-    }
-}
-
-/// What a step steps, and what it measured before.
-#[derive(Default)]
-struct Stepped {
-    /// Indices of the parameters that have a gradient.
-    parameters: Vec<usize>,
-    /// Of the active layers, where the policy observes gradients.
-    squares: LayerSquares,
-}
-
-/// The model of a step, or a panic with the error's message.
-fn model_of<M>(stepped: Result<M, StepError<M>>) -> M {
-    match stepped {
-        Ok(model) => model,
-        Err(error) => panic!("{error}"),
     }
 }

@@ -3,7 +3,7 @@
 //! [`LisaConfig::init`](crate::LisaConfig::init) takes any [`OptimizerConfig`]: all configs of Burn's
 //! optimizers, and with [`Built`] any `burn::optim::Optimizer`. LISA wraps the optimizer: large
 //! parameters are stepped in slices, half-precision ones through f32 master weights, and the state of
-//! frozen layers is dropped, kept or offloaded ([`OnFreeze`](crate::OnFreeze)).
+//! frozen layers is dropped, kept or offloaded ([`OnFreeze`]).
 //!
 //! # Example
 //!

@@ -123,7 +123,10 @@ impl<M: Module> LisaModule<M> {
     ) -> Self {
         self.lisa.exchange_optimizer(optimizer);
         if std::mem::take(&mut self.loaded) {
-            self.inner = self.lisa.recount(self.inner);
+            self.inner = match self.lisa.recount(self.inner) {
+                Ok(model) => model,
+                Err(error) => panic!("{error}"),
+            };
         }
         self.inner = step(&mut self.lisa, self.inner);
         self.lisa.exchange_optimizer(optimizer);

@@ -2,7 +2,8 @@
 
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 
-use super::{Lisa, model_of};
+use super::Lisa;
+use super::step::model_of;
 use crate::gradients::LayerSquares;
 use crate::recompute::{LayeredModel, Pass};
 use crate::{ErrorKind, LisaError, StepError};

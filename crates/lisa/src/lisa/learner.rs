@@ -17,11 +17,9 @@ impl Lisa {
 
     /// Reads from the optimizer's record which parameters have state, and releases that of frozen ones.
     /// Cost: a copy of the state in host memory.
-    pub(crate) fn recount<M: Module>(&mut self, model: M) -> M {
-        if let Err(error) = self.optimizer.recount(self.trainable.map()) {
-            log::error!("{error}");
-        }
-        self.optimizer.release(model, &self.mask)
+    pub(crate) fn recount<M: Module>(&mut self, model: M) -> Result<M, LisaError> {
+        self.optimizer.recount(self.trainable.map())?;
+        Ok(self.optimizer.release(model, &self.mask))
     }
 
     /// Takes this run to another step, with the scores of that moment. The layers are sampled again.

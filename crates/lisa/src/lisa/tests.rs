@@ -15,10 +15,13 @@ use crate::optimizer::OptimizerConfig;
 use crate::policy::{Bernoulli, Draw, SamplingPolicy};
 use crate::{Lisa, LisaConfig, LisaError, OnFreeze, PolicyConfig};
 
+mod half;
 mod hostile;
 mod layered;
+mod plain;
 mod policies;
 mod quantized;
+mod records;
 mod refused;
 mod trees;
 mod unbiased;
@@ -246,174 +249,11 @@ fn keep_grows_to_the_plain_optimizer_and_offload_keeps_the_device_flat() {
     assert_ne!(kept.bits(), dropped.bits());
 }
 
-#[test]
-fn with_every_layer_active_it_is_the_plain_optimizer_bit_for_bit() {
-    fn check<C: OptimizerConfig>(name: &str, optimizer: C) {
-        let config = LisaConfig::new()
-            .with_active_layers(LAYERS)
-            .with_sampling_period(2);
-        let model = net(&device());
-        let mut plain = ModuleOptimizer::from(optimizer.build());
-        let (mut lisa, mut ours) = config.init(optimizer, model.clone()).unwrap();
-        let mut theirs = model;
-        for step in 0..10 {
-            let (a, b) = (ours.grads(step), theirs.grads(step));
-            ours = lisa.step(0.01, ours, a);
-            theirs = plain.step(0.01, theirs, b);
-        }
-        assert_eq!(ours.bits(), theirs.bits(), "{name}");
-        let bytes: usize = lisa.memory().optimizer_state as usize;
-        assert_eq!(bytes, state_bytes(plain), "{name}");
-    }
-    let momentum = MomentumConfig::new();
-    check("AdamW", adamw());
-    check("SGD", SgdConfig::new());
-    check(
-        "SGD with momentum",
-        SgdConfig::new().with_momentum(Some(momentum)),
-    );
-    check("Lion", LionConfig::new());
-    check("Adafactor", AdafactorConfig::new());
-    check("Adan", AdanConfig::new());
-}
-
 /// What the optimizer's record weighs.
 fn state_bytes(optimizer: ModuleOptimizer) -> usize {
     let reader = burn_pack::Reader::from_bytes(optimizer.into_bytes().unwrap()).unwrap();
     let tensors = reader.into_tensors().unwrap();
     tensors.iter().map(burn_pack::Tensor::byte_len).sum()
-}
-
-/// Muon takes matrices only, so biases have AdamW, by a parameter group.
-#[test]
-fn groups_have_their_own_optimizer_and_their_moments_are_dropped_as_well() {
-    let bias = ParamGroup::from_predicate("bias");
-    let config = LisaConfig::new()
-        .with_sampling_period(2)
-        .with_active_layers(LAYERS);
-    let model = net(&device());
-    let mut plain = ModuleOptimizer::from(MuonConfig::new().build()).with_group(
-        bias.clone(),
-        adamw().build(),
-        None,
-    );
-    let (lisa, mut ours) = config.init(MuonConfig::new(), model.clone()).unwrap();
-    let mut lisa = lisa.with_group(bias.clone(), adamw());
-    let mut theirs = model.clone();
-    for step in 0..6 {
-        let (a, b) = (ours.grads(step), theirs.grads(step));
-        ours = lisa.step(0.01, ours, a);
-        theirs = plain.step(0.01, theirs, b);
-    }
-    assert_eq!(ours.bits(), theirs.bits());
-
-    let config = config.with_active_layers(2);
-    let (lisa, model) = config.init(MuonConfig::new(), model).unwrap();
-    let mut lisa = lisa.with_group(bias, adamw());
-    let _ = train(&mut lisa, model, 0..41);
-    // Muon: one tensor each for embed, head and two weights; AdamW: two for each of two biases.
-    assert_eq!(moments(&lisa), 2 + 2 + 2 * 2);
-}
-
-#[test]
-fn clipping_that_is_set_on_burns_config_is_kept() {
-    let norm = GradientClippingConfig::Norm(0.01);
-    let clipped = || adamw().with_grad_clipping(Some(norm.clone()));
-    let config = LisaConfig::new().with_active_layers(LAYERS);
-    let model = net(&device());
-    let steps = |mut optimizer: ModuleOptimizer| {
-        (0..3).fold(model.clone(), |model, step| {
-            let grads = model.grads(step);
-            optimizer.step(0.1, model, grads)
-        })
-    };
-    let (mut lisa, ours) = config.init(clipped(), model.clone()).unwrap();
-    let ours = train_at(&mut lisa, ours, 0..3, 0.1);
-    assert_eq!(ours.bits(), steps(clipped().init()).bits());
-    assert_ne!(ours.bits(), steps(adamw().init()).bits());
-    // A group has the clipping of its own config.
-    let (lisa, ours) = config.init(adamw(), model.clone()).unwrap();
-    let mut lisa = lisa.with_group(ParamGroup::all(), clipped());
-    let ours = train_at(&mut lisa, ours, 0..3, 0.1);
-    assert_eq!(ours.bits(), steps(clipped().init()).bits());
-}
-
-#[test]
-fn learning_rates_by_group_and_clipping_by_tensor_are_burns() {
-    let lr = || {
-        use burn::lr_scheduler::module_lr_scheduler::ModuleLrSchedulerConfig;
-        let base = burn::lr_scheduler::linear::LinearLrSchedulerConfig::new(0.1, 0.1, 9);
-        let head = burn::lr_scheduler::linear::LinearLrSchedulerConfig::new(0.9, 0.9, 9);
-        let config = ModuleLrSchedulerConfig::new(base.into());
-        config
-            .with_group(ParamGroup::from_predicate("head"), head)
-            .init()
-            .unwrap()
-            .step()
-    };
-    let clipping = GradientClipping::Norm(0.01);
-    let config = LisaConfig::new().with_active_layers(LAYERS);
-    let model = net(&device());
-    let mut plain = adamw().init().with_grad_clipping(clipping.clone());
-    let (lisa, mut ours) = config.init(adamw(), model.clone()).unwrap();
-    let mut lisa = lisa.with_grad_clipping(clipping);
-    let mut theirs = model;
-    for step in 0..4 {
-        let (a, b) = (ours.grads(step), theirs.grads(step));
-        ours = lisa.step(lr(), ours, a);
-        theirs = plain.step(lr(), theirs, b);
-    }
-    assert_eq!(ours.bits(), theirs.bits());
-}
-
-#[test]
-fn the_global_norm_is_taken_over_all_that_trains() {
-    let config = LisaConfig::new()
-        .with_max_grad_norm(Some(0.125))
-        .with_active_layers(1);
-    let sgd = SgdConfig::new();
-    let policy = Fixed(&[&[3]]);
-    let (mut lisa, model) = config
-        .clone()
-        .with_policy(PolicyConfig::custom(policy))
-        .init(sgd, net(&device()))
-        .unwrap();
-    let before = model.clone();
-    let grads = model.grads(0);
-    let squares = |t: Tensor<2>| t.square().sum().into_scalar::<f32>();
-    let weight =
-        |net: &Net| [&net.embed.weight, &net.head.weight, &net.layers[3].weight].map(Param::val);
-    let ids = [
-        before.embed.weight.id,
-        before.head.weight.id,
-        before.layers[3].weight.id,
-    ];
-    let bias = before.layers[3].bias.as_ref().unwrap().id;
-    let norm = (ids
-        .iter()
-        .map(|&id| squares(grads.get::<2>(id).unwrap()))
-        .sum::<f32>()
-        + grads
-            .get::<1>(bias)
-            .unwrap()
-            .square()
-            .sum()
-            .into_scalar::<f32>())
-    .sqrt();
-    assert!(norm > 0.2, "{norm}");
-    let model = lisa.step(1.0, model, grads);
-    let moved: f32 = weight(&before)
-        .into_iter()
-        .zip(weight(&model))
-        .map(|(a, b)| squares((a - b).inner()))
-        .sum::<f32>()
-        + (before.layers[3].bias.as_ref().unwrap().val()
-            - model.layers[3].bias.as_ref().unwrap().val())
-        .inner()
-        .square()
-        .sum()
-        .into_scalar::<f32>();
-    assert!((moved.sqrt() - 0.125).abs() < 1e-5, "{}", moved.sqrt());
 }
 
 #[test]
@@ -440,39 +280,6 @@ fn an_accumulator_that_crosses_a_draw_never_updates_a_frozen_layer() {
         "{changed:?}"
     );
     assert_eq!(lisa.active_layers(), [0, 1]);
-}
-
-#[test]
-fn several_devices_step_as_one_with_the_sum_of_their_gradients() {
-    use burn::optim::MultiGradientsParams;
-    let config = LisaConfig::new()
-        .with_sampling_period(2)
-        .with_max_grad_norm(Some(0.5));
-    let (mut one, mut a) = init(&config);
-    let (mut many, mut b) = init(&config);
-    for step in 0..6 {
-        let sum = {
-            let mut accumulator = GradientsAccumulator::new();
-            accumulator.accumulate(&a, a.grads(step));
-            accumulator.accumulate(&a, a.grads(step + 100));
-            accumulator.grads()
-        };
-        a = one.step(0.05, a, sum);
-        let device = b.head.weight.val().device().inner();
-        let grads = vec![
-            (b.grads(step), device.clone()),
-            (b.grads(step + 100), device),
-        ];
-        b = many.step_multi(0.05, b, MultiGradientsParams { grads });
-    }
-    let (a, b) = (a.bits(), b.bits());
-    for ((path, x), (_, y)) in a.iter().zip(&b) {
-        for (x, y) in x.iter().zip(y) {
-            let (x, y) = (f32::from_bits(*x), f32::from_bits(*y));
-            assert!((x - y).abs() < 1e-6, "{path}: {x} {y}");
-        }
-    }
-    assert_eq!(one.active_layers(), many.active_layers());
 }
 
 #[test]
@@ -606,65 +413,6 @@ fn anew<const D: usize>(param: &Param<Tensor<D>>) -> Param<Tensor<D>> {
 }
 
 #[test]
-fn a_resumed_run_is_the_uninterrupted_one_bit_for_bit() {
-    for on_freeze in [OnFreeze::Drop, OnFreeze::Keep, OnFreeze::Offload] {
-        let config = LisaConfig::new()
-            .with_sampling_period(4)
-            .with_on_freeze(on_freeze);
-        // The boundary, one before, one after, the middle, and before anything was stepped.
-        for at in [8, 7, 9, 6, 0] {
-            resumes(&config, net, at);
-            resumes(&config, to_half, at);
-        }
-    }
-    let config = LisaConfig::new()
-        .with_sampling_period(4)
-        .with_policy(PolicyConfig::Bernoulli(Vec::new()));
-    resumes(&config, net, 6);
-}
-
-#[test]
-fn a_model_that_was_loaded_anew_is_followed_by_its_paths() {
-    let dir = tempfile::tempdir().unwrap();
-    let (weights, record) = (dir.path().join("weights.bpk"), dir.path().join("run.lisa"));
-    for on_freeze in [OnFreeze::Drop, OnFreeze::Offload] {
-        let config = LisaConfig::new()
-            .with_sampling_period(4)
-            .with_on_freeze(on_freeze);
-        let (mut lisa, model) = init(&config);
-        let model = train(&mut lisa, model, 0..6);
-        model.clone().save_file(&weights).unwrap();
-        lisa.save(&record).unwrap();
-        let mut straight = lisa.clone();
-        let expected = train(&mut straight, model, 6..12);
-
-        // Burn's records bring the ids of the model that was saved: after `init`, before `load`.
-        let (mut second, fresh) = init(&config);
-        let fresh = fresh.try_load_file(&weights).unwrap();
-        let fresh = second.load(&record, fresh).unwrap();
-        let resumed = train(&mut second, fresh, 6..12);
-        assert_eq!(resumed.bits(), expected.bits());
-        assert_eq!(
-            second.memory().optimizer_state,
-            straight.memory().optimizer_state
-        );
-
-        // In the middle of a run, with no word to the optimizer: a model that requires all
-        // gradients has only the drawn layers' applied, and its mask from then on.
-        let other = net(&device()).try_load_file(&weights).unwrap();
-        let model = train(&mut lisa, reloaded(&other, net), 6..7);
-        let requires = |layer: &Linear| layer.weight.is_require_grad();
-        assert_eq!(model.layers.iter().filter(|l| requires(l)).count(), 2);
-        let followed = train(&mut lisa, model, 7..12);
-        assert_eq!(followed.bits(), expected.bits());
-        assert_eq!(
-            lisa.memory().optimizer_state,
-            straight.memory().optimizer_state
-        );
-    }
-}
-
-#[test]
 fn gradients_that_are_no_numbers_are_named() {
     let (lisa, model) = init(&LisaConfig::new());
     let active = lisa.active_layers()[0];
@@ -682,127 +430,6 @@ fn gradients_that_are_no_numbers_are_named() {
             "{error}"
         );
     }
-}
-
-#[test]
-fn a_record_of_another_run_is_refused_by_its_difference() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("run.lisa");
-    let config = LisaConfig::new().with_sampling_period(2);
-    let (mut lisa, model) = init(&config);
-    let _ = train(&mut lisa, model, 0..3);
-    lisa.save(&path).unwrap();
-
-    let refusal = |config: &LisaConfig, model: Net| -> String {
-        let (mut lisa, model) = config.init(adamw(), model).unwrap();
-        let error: LisaError = lisa.load(&path, model).map(|_| ()).unwrap_err();
-        assert_eq!(lisa.steps(), 0);
-        error.to_string()
-    };
-    let fresh = || net(&device());
-    let message = refusal(&config.clone().with_seed(1), fresh());
-    assert!(
-        message.contains("its seed is 42, this run's is 1"),
-        "{message}"
-    );
-    let bernoulli = PolicyConfig::Bernoulli(Vec::new());
-    let message = refusal(&config.clone().with_policy(bernoulli), fresh());
-    assert!(message.contains("its policy is \"uniform\", this run's is \"bernoulli\""));
-    let mut short = fresh();
-    short.layers.pop();
-    let message = refusal(&config, short);
-    assert!(
-        message.contains("its number of layers is 6, this run's is 5"),
-        "{message}"
-    );
-    let mut other = fresh();
-    other.head = LinearConfig::new(WIDTH, 3).with_bias(false).init(&device());
-    let message = refusal(&config, other);
-    assert!(
-        message.contains("`head.weight` of shape [4, 4]"),
-        "{message}"
-    );
-
-    let bytes = std::fs::read(&path).unwrap();
-    for (name, bytes) in [
-        ("half", &bytes[..bytes.len() / 2]),
-        ("empty", &[][..]),
-        ("text", b"hi"),
-    ] {
-        std::fs::write(&path, bytes).unwrap();
-        let message = refusal(&config, fresh());
-        assert!(
-            message.contains("cannot read the record"),
-            "{name}: {message}"
-        );
-    }
-    std::fs::remove_file(&path).unwrap();
-    assert!(refusal(&config, fresh()).contains("run.lisa"));
-    assert!(
-        lisa.save(dir.path().join("no/such/folder/run.lisa"))
-            .is_err()
-    );
-}
-
-#[test]
-fn half_precision_trains_through_masters_and_without_them_does_not_move() {
-    // Weights near 0.06 are 2.4e-4 apart in bf16: a step of 1e-5 is lost, the sum of 150 is not.
-    let run = |masters: bool, half_precision: bool| {
-        let config = LisaConfig::new()
-            .with_active_layers(LAYERS)
-            .with_master_weights(masters);
-        let model = net_of(&device(), 0.06);
-        let model = if half_precision { half(model) } else { model };
-        let (mut lisa, mut model) = config.init(adamw(), model).unwrap();
-        let first = model.loss(0).into_scalar::<f32>();
-        for _ in 0..150 {
-            let grads = model.grads(0);
-            model = lisa.step(1e-5, model, grads);
-        }
-        assert_eq!(lisa.memory().master_weights > 0, masters && half_precision);
-        first - model.loss(0).into_scalar::<f32>()
-    };
-    let exact = run(true, false);
-    let masters = run(true, true);
-    let plain = run(false, true);
-    assert!(exact > 0.0);
-    assert!(
-        (masters / exact - 1.0).abs() < 0.25,
-        "masters {masters}, f32 {exact}"
-    );
-    assert!(plain.abs() < 0.25 * exact, "plain {plain}, f32 {exact}");
-}
-
-#[test]
-fn half_precision_moments_are_f32_with_masters_only() {
-    for (masters, bytes) in [(true, 4), (false, 2)] {
-        let config = LisaConfig::new()
-            .with_master_weights(masters)
-            .with_active_layers(1);
-        let (mut lisa, model) = config.init(adamw(), half(net(&device()))).unwrap();
-        let model = train(&mut lisa, model, 0..2);
-        let trained = (2 * WIDTH * WIDTH + WIDTH * WIDTH + WIDTH) as u64;
-        assert_eq!(lisa.memory().optimizer_state, 2 * bytes * trained);
-        assert_eq!(
-            lisa.memory().master_weights,
-            if masters { 4 * trained } else { 0 }
-        );
-        assert_eq!(model.head.weight.val().dtype(), DType::BF16);
-    }
-}
-
-#[test]
-fn dropped_masters_are_taken_anew_from_the_weights() {
-    let config = LisaConfig::new().with_sampling_period(1);
-    let policy = Fixed(&[&[0], &[1]]);
-    let (mut lisa, model) = config
-        .clone()
-        .with_policy(PolicyConfig::custom(policy))
-        .init(adamw(), half(net(&device())))
-        .unwrap();
-    let _ = train(&mut lisa, model, 0..9);
-    // Only what trains next and was stepped before holds a master: embed and head.
-    assert_eq!(lisa.memory().master_weights, 4 * (2 * WIDTH * WIDTH) as u64);
 }
 
 #[test]

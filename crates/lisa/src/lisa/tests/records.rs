@@ -1,0 +1,122 @@
+//! Runs that are saved and resumed.
+
+use super::*;
+
+#[test]
+fn a_resumed_run_is_the_uninterrupted_one_bit_for_bit() {
+    for on_freeze in [OnFreeze::Drop, OnFreeze::Keep, OnFreeze::Offload] {
+        let config = LisaConfig::new()
+            .with_sampling_period(4)
+            .with_on_freeze(on_freeze);
+        // The boundary, one before, one after, the middle, and before anything was stepped.
+        for at in [8, 7, 9, 6, 0] {
+            resumes(&config, net, at);
+            resumes(&config, to_half, at);
+        }
+    }
+    let config = LisaConfig::new()
+        .with_sampling_period(4)
+        .with_policy(PolicyConfig::Bernoulli(Vec::new()));
+    resumes(&config, net, 6);
+}
+
+#[test]
+fn a_model_that_was_loaded_anew_is_followed_by_its_paths() {
+    let dir = tempfile::tempdir().unwrap();
+    let (weights, record) = (dir.path().join("weights.bpk"), dir.path().join("run.lisa"));
+    for on_freeze in [OnFreeze::Drop, OnFreeze::Offload] {
+        let config = LisaConfig::new()
+            .with_sampling_period(4)
+            .with_on_freeze(on_freeze);
+        let (mut lisa, model) = init(&config);
+        let model = train(&mut lisa, model, 0..6);
+        model.clone().save_file(&weights).unwrap();
+        lisa.save(&record).unwrap();
+        let mut straight = lisa.clone();
+        let expected = train(&mut straight, model, 6..12);
+
+        // Burn's records bring the ids of the model that was saved: after `init`, before `load`.
+        let (mut second, fresh) = init(&config);
+        let fresh = fresh.try_load_file(&weights).unwrap();
+        let fresh = second.load(&record, fresh).unwrap();
+        let resumed = train(&mut second, fresh, 6..12);
+        assert_eq!(resumed.bits(), expected.bits());
+        assert_eq!(
+            second.memory().optimizer_state,
+            straight.memory().optimizer_state
+        );
+
+        // In the middle of a run, with no word to the optimizer: a model that requires all
+        // gradients has only the drawn layers' applied, and its mask from then on.
+        let other = net(&device()).try_load_file(&weights).unwrap();
+        let model = train(&mut lisa, reloaded(&other, net), 6..7);
+        let requires = |layer: &Linear| layer.weight.is_require_grad();
+        assert_eq!(model.layers.iter().filter(|l| requires(l)).count(), 2);
+        let followed = train(&mut lisa, model, 7..12);
+        assert_eq!(followed.bits(), expected.bits());
+        assert_eq!(
+            lisa.memory().optimizer_state,
+            straight.memory().optimizer_state
+        );
+    }
+}
+
+#[test]
+fn a_record_of_another_run_is_refused_by_its_difference() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run.lisa");
+    let config = LisaConfig::new().with_sampling_period(2);
+    let (mut lisa, model) = init(&config);
+    let _ = train(&mut lisa, model, 0..3);
+    lisa.save(&path).unwrap();
+
+    let refusal = |config: &LisaConfig, model: Net| -> String {
+        let (mut lisa, model) = config.init(adamw(), model).unwrap();
+        let error: LisaError = lisa.load(&path, model).map(|_| ()).unwrap_err();
+        assert_eq!(lisa.steps(), 0);
+        error.to_string()
+    };
+    let fresh = || net(&device());
+    let message = refusal(&config.clone().with_seed(1), fresh());
+    assert!(
+        message.contains("its seed is 42, this run's is 1"),
+        "{message}"
+    );
+    let bernoulli = PolicyConfig::Bernoulli(Vec::new());
+    let message = refusal(&config.clone().with_policy(bernoulli), fresh());
+    assert!(message.contains("its policy is \"uniform\", this run's is \"bernoulli\""));
+    let mut short = fresh();
+    short.layers.pop();
+    let message = refusal(&config, short);
+    assert!(
+        message.contains("its number of layers is 6, this run's is 5"),
+        "{message}"
+    );
+    let mut other = fresh();
+    other.head = LinearConfig::new(WIDTH, 3).with_bias(false).init(&device());
+    let message = refusal(&config, other);
+    assert!(
+        message.contains("`head.weight` of shape [4, 4]"),
+        "{message}"
+    );
+
+    let bytes = std::fs::read(&path).unwrap();
+    for (name, bytes) in [
+        ("half", &bytes[..bytes.len() / 2]),
+        ("empty", &[][..]),
+        ("text", b"hi"),
+    ] {
+        std::fs::write(&path, bytes).unwrap();
+        let message = refusal(&config, fresh());
+        assert!(
+            message.contains("cannot read the record"),
+            "{name}: {message}"
+        );
+    }
+    std::fs::remove_file(&path).unwrap();
+    assert!(refusal(&config, fresh()).contains("run.lisa"));
+    assert!(
+        lisa.save(dir.path().join("no/such/folder/run.lisa"))
+            .is_err()
+    );
+}
