@@ -156,7 +156,10 @@ impl Error for LisaError {
 /// assert_eq!(error.into_model().layers.len(), 5);
 /// # Ok::<(), lisa::LisaError>(())
 /// ```
-pub struct StepError<M> {
+pub struct StepError<M>(Box<Failed<M>>);
+
+// In a box, so that the `Result` of a step is no larger than the model.
+struct Failed<M> {
     model: M,
     error: LisaError,
     updated: bool,
@@ -164,58 +167,62 @@ pub struct StepError<M> {
 
 impl<M> StepError<M> {
     pub(crate) fn new(model: M, error: LisaError, updated: bool) -> Self {
-        Self {
+        Self(Box::new(Failed {
             model,
             error,
             updated,
-        }
+        }))
     }
 
     /// What went wrong.
+    #[must_use]
     pub fn error(&self) -> &LisaError {
-        &self.error
+        &self.0.error
     }
 
     /// Whether the step changed parameters before it failed. The message says which.
+    #[must_use]
     pub fn is_updated(&self) -> bool {
-        self.updated
+        self.0.updated
     }
 
     /// The model: as it was given, or stepped where [`is_updated`](Self::is_updated) says so.
+    #[must_use]
     pub fn into_model(self) -> M {
-        self.model
+        self.0.model
     }
 
     /// The model and the error.
+    #[must_use]
     pub fn into_parts(self) -> (M, LisaError) {
-        (self.model, self.error)
+        (self.0.model, self.0.error)
     }
 }
 
 impl<M> From<StepError<M>> for LisaError {
     fn from(error: StepError<M>) -> Self {
-        error.error
+        error.0.error
     }
 }
 
 impl<M> fmt::Debug for StepError<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StepError")
-            .field("error", &self.error)
-            .field("updated", &self.updated)
+            .field("error", &self.0.error)
+            .field("updated", &self.0.updated)
             .finish_non_exhaustive()
     }
 }
 
 impl<M> fmt::Display for StepError<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.error.fmt(f)
+        self.0.error.fmt(f)
     }
 }
 
 impl<M> Error for StepError<M> {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.error.source()
+        self.0.error.source()
     }
 }
 

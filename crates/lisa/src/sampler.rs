@@ -16,7 +16,7 @@ pub(crate) struct Sampling {
     /// How many layers a policy is asked for (gamma).
     pub(crate) active_layers: usize,
     /// Optimizer steps in a period (K).
-    pub(crate) sampling_period: usize,
+    pub(crate) period: usize,
     /// Whether gradients are divided by the probability of their layer.
     pub(crate) unbiased: bool,
     /// Whether a draw without a layer can train anything.
@@ -43,7 +43,7 @@ impl Sampler {
     /// Samples the layers of the first period, or says why the policy cannot.
     pub(crate) fn new(sampling: Sampling) -> Result<Self, LisaError> {
         let mut sampler = Self {
-            schedule: Schedule::new(sampling.sampling_period),
+            schedule: Schedule::new(sampling.period),
             scores: Scores::new(sampling.layers.iter().map(|(_, size)| *size)),
             active: Vec::new(),
             inclusion: Vec::new(),
@@ -83,7 +83,7 @@ impl Sampler {
 
     fn moved(&self, step: u64, scores: &[(Option<f32>, Option<u64>)]) -> Self {
         let mut sampler = self.clone();
-        sampler.schedule = Schedule::at(step, self.sampling.sampling_period);
+        sampler.schedule = Schedule::at(step, self.sampling.period);
         if self.observation().is_some() {
             for layer in 0..sampler.scores.len() {
                 let (score, last_drawn) = scores.get(layer).copied().unwrap_or_default();
@@ -254,7 +254,7 @@ impl Sampler {
 /// What the policy of this configuration refuses, without a run.
 pub(crate) fn check(sampling: Sampling) -> Result<(), LisaError> {
     let sampler = Sampler {
-        schedule: Schedule::new(sampling.sampling_period),
+        schedule: Schedule::new(sampling.period),
         scores: Scores::new(sampling.layers.iter().map(|(_, size)| *size)),
         active: Vec::new(),
         inclusion: Vec::new(),
@@ -294,7 +294,7 @@ mod tests {
             policy: Arc::new(policy),
             seed: 42,
             active_layers: 2,
-            sampling_period: 2,
+            period: 2,
             unbiased: false,
             allow_empty: true,
             layers: (0..4).map(|i| (format!("layers.{i}"), 10)).collect(),

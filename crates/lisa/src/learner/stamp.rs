@@ -11,7 +11,7 @@ use burn::store::{ModuleRecord, RecordError};
 use burn::tensor::{Device, Int, Shape, Tensor, TensorData};
 
 use crate::Lisa;
-use crate::saved::SavedUnit;
+use crate::saved::{SavedUnit, ScoreState};
 
 /// The path of the tensor in a record.
 pub(super) const STAMP: &str = "lisa";
@@ -39,7 +39,7 @@ pub(super) fn tensor(id: ParamId, lisa: &Lisa, device: &Device) -> Param<Tensor<
     let scores = lisa.score_state();
     let make = move |device: &Device, _| {
         let mut words = header;
-        for unit in scores.iter().flat_map(|scores| scores.read()) {
+        for unit in scores.iter().flat_map(ScoreState::read) {
             words.extend([
                 unit.score.map_or(0, |bits| SOME | u64::from(bits)),
                 unit.last_drawn.map_or(0, |period| period + 1),

@@ -111,7 +111,7 @@ fn sampling(config: &LisaConfig, trainable: &Trainable) -> Sampling {
         policy: config.policy.build(),
         seed: config.seed,
         active_layers: config.active_layers,
-        sampling_period: config.sampling_period,
+        period: config.sampling_period,
         unbiased: config.unbiased,
         allow_empty: trainable.always_on().next().is_some(),
         layers: trainable.layers(),

@@ -53,7 +53,7 @@ impl<O: Optimizer, const D: usize> Placed<O, D> {
 
     /// The state moved with its parameter. An offloaded one stays on the host: it is loaded to the
     /// parameter's device when that is stepped.
-    pub(super) fn to_device(self, device: &Device) -> Self {
+    pub(super) fn moved(self, device: &Device) -> Self {
         match self {
             Self::Device(state) => Self::Device(O::to_device(state, device)),
             Self::Host(_) => self,

@@ -62,7 +62,7 @@ impl<O: Optimizer> Optimizer for Release<O> {
     }
 
     fn to_device<const D: usize>(state: Placed<O, D>, device: &Device) -> Placed<O, D> {
-        state.to_device(device)
+        state.moved(device)
     }
 }
 
