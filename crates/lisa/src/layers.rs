@@ -30,5 +30,4 @@ mod split;
 pub use map::{Layer, LayerMap, Parameter};
 
 #[cfg(test)]
-#[path = "layers_tests.rs"]
 mod tests;

@@ -1,4 +1,4 @@
-//! Parts of layers: [`LayerMap::split`]. Tests: `layers_tests.rs`.
+//! Parts of layers: [`LayerMap::split`]. Tests: `layers/tests.rs`.
 
 use super::map::{Layer, LayerMap};
 use crate::{ErrorKind, LisaError};

@@ -9,49 +9,24 @@ use std::path::Path;
 
 use burn::module::{Module, ParamId};
 use burn_pack::{Reader, Writer};
-use serde::{Deserialize, Serialize};
 
 use super::Lisa;
 use crate::layers::Parameter;
-use crate::optimizer::{Leaves, OnFreeze};
+use crate::optimizer::Leaves;
 use crate::period::PeriodSums;
-use crate::saved::{self, SavedUnit, ScoreState};
-use crate::{ErrorKind, FrozenWeights, LisaError};
+use crate::saved::{self, ScoreState};
+use crate::{ErrorKind, LisaError};
 use check::States;
+use run::{FORMAT, Run};
 
 mod check;
+mod run;
 
 #[cfg(test)]
 pub(crate) use check::sizes as check_sizes;
 
 /// The metadata entry of the run. Those of the optimizer map a parameter's id to its path.
 const KEY: &str = "lisa";
-/// Version of the entry's layout.
-const FORMAT: u32 = 1;
-
-/// The settings of a run, and how far it is.
-#[derive(Debug, Serialize, Deserialize)]
-struct Run {
-    format: u32,
-    step: u64,
-    active: Vec<usize>,
-    seed: u64,
-    policy: String,
-    active_layers: usize,
-    sampling_period: usize,
-    on_freeze: OnFreeze,
-    master_weights: bool,
-    #[serde(default)]
-    frozen_weights: FrozenWeights,
-    #[serde(default)]
-    unbiased: bool,
-    /// Of a policy that observes gradients.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    scores: Option<Vec<SavedUnit>>,
-    layers: Vec<String>,
-    parameters: Vec<(String, Vec<usize>, bool)>,
-}
-
 impl Lisa {
     /// Saves the step, the active layers, the scores and the optimizer state, with master weights, to one
     /// file. The weights of the model are not in it.
@@ -61,8 +36,7 @@ impl Lisa {
     ///
     /// # Errors
     ///
-    /// What the operating system refused, with the path. A file that was there before is then
-    /// still there.
+    /// What the operating system refused, with the path. A file that existed before is unchanged.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), LisaError> {
         let path = path.as_ref();
         let failed = |source: String| {
@@ -94,18 +68,17 @@ impl Lisa {
             .map_err(|e| failed(e.to_string()))
     }
 
-    /// Goes on where [`save`](Self::save) was called: restores step, draw, moments and master
-    /// weights, and applies the mask to `model`, which must hold the weights of that moment.
+    /// Resumes from a record: restores the step, the active layers, the scores and the optimizer state,
+    /// and applies the mask to `model`, which must have the weights of that step.
     ///
-    /// Cost: the state in the host's memory, and for a moment that of one parameter once more. A file
-    /// from anywhere may be given: what it claims costs no more than some times its size, of which at
-    /// most 64 MiB are metadata, and what does not fit the model is refused before it is used.
+    /// The file may come from an untrusted source: state that does not fit the model is refused before
+    /// it is used, and the memory used is bounded by the size of the file, with at most 64 MiB of
+    /// metadata. Cost: a copy of the optimizer state in host memory.
     ///
     /// # Errors
     ///
-    /// A file that cannot be read, or is not a regular one; a record of another model, policy, seed,
-    /// number of layers, setting or optimizer: the message names the first difference. The run is then
-    /// as it was before.
+    /// A file that cannot be read or is not a regular file; a record of another model, policy, seed,
+    /// setting or optimizer, with the first difference. The run is then unchanged.
     pub fn load<M: Module>(&mut self, path: impl AsRef<Path>, model: M) -> Result<M, LisaError> {
         let path = path.as_ref();
         let failed = |source: String| {
@@ -113,16 +86,25 @@ impl Lisa {
                 ErrorKind::Record,
                 format!("cannot read the record `{}`: {source}", path.display()),
             )
+            .with_help(
+                "resume from a record that a run with this model, optimizer and settings saved",
+            )
         };
         let reader = check::open(path).map_err(failed)?;
         let length = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
         let metadata = reader.metadata().clone();
         let run = metadata
             .get(KEY)
-            .ok_or_else(|| failed("it is no record of a LISA run".into()))?;
+            .ok_or_else(|| failed("it is not the record of a LISA run".into()))?;
         let run: Run = serde_json::from_str(run).map_err(|e| failed(e.to_string()))?;
-        self.compare(&run, path)?;
-
+        if let Some(difference) = run.difference(&self.run()) {
+            let message = format!(
+                "the record `{}` is of another run: {difference}",
+                path.display()
+            );
+            return Err(LisaError::new(ErrorKind::Record, message)
+                .with_help("resume with the same model and settings"));
+        }
         let map = self.trainable.same(&self.config, &model)?;
         let ids: HashMap<&str, ParamId> = map
             .parameters()
@@ -199,80 +181,5 @@ impl Lisa {
     /// The scores to be saved; none where the policy observes nothing.
     pub(crate) fn score_state(&self) -> Option<ScoreState> {
         ScoreState::of(&self.sampler, &self.sums)
-    }
-
-    /// Refuses a record of another run and names the first difference.
-    fn compare(&self, record: &Run, path: &Path) -> Result<(), LisaError> {
-        let ours = self.run();
-        let differ = |what: &str, there: String, here: String| {
-            Err(LisaError::new(
-                ErrorKind::Record,
-                format!(
-                    "the record `{}` is of another run: its {what} is {there}, this run's is \
-                     {here}; resume with the same model and settings",
-                    path.display()
-                ),
-            ))
-        };
-        macro_rules! same {
-            ($($field:ident: $what:literal),* $(,)?) => {$(
-                if record.$field != ours.$field {
-                    return differ(
-                        $what,
-                        format!("{:?}", record.$field),
-                        format!("{:?}", ours.$field),
-                    );
-                }
-            )*};
-        }
-        same!(format: "format version");
-        if record.layers.len() != ours.layers.len() {
-            let (there, here) = (record.layers.len(), ours.layers.len());
-            return differ("number of layers", there.to_string(), here.to_string());
-        }
-        let pairs = record.layers.iter().zip(&ours.layers);
-        if let Some((there, here)) = pairs.into_iter().find(|(a, b)| a != b) {
-            return differ("layer", format!("`{there}`"), format!("`{here}`"));
-        }
-        if record.parameters.len() != ours.parameters.len() {
-            let (there, here) = (record.parameters.len(), ours.parameters.len());
-            return differ("number of parameters", there.to_string(), here.to_string());
-        }
-        let pairs = record.parameters.iter().zip(&ours.parameters);
-        if let Some((there, here)) = pairs.into_iter().find(|(a, b)| a != b) {
-            let show = |p: &(String, Vec<usize>, bool)| {
-                let trains = if p.2 { "trainable" } else { "frozen" };
-                format!("`{}` of shape {:?}, {trains}", p.0, p.1)
-            };
-            return differ("parameter", show(there), show(here));
-        }
-        same!(
-            policy: "policy",
-            seed: "seed",
-            active_layers: "number of active layers",
-            sampling_period: "sampling period",
-            on_freeze: "treatment of moments on freezing",
-            master_weights: "use of master weights",
-            frozen_weights: "treatment of frozen weights",
-            unbiased: "use of unbiased gradients",
-        );
-        if let Some(scores) = &record.scores
-            && scores.len() != ours.layers.len()
-        {
-            let (there, here) = (scores.len(), ours.layers.len());
-            return differ("number of scores", there.to_string(), here.to_string());
-        }
-        if let Some(layer) = record
-            .active
-            .iter()
-            .find(|&&layer| layer >= ours.layers.len())
-        {
-            return differ(
-                "active layer",
-                layer.to_string(),
-                "below the number of layers".into(),
-            );
-        }
-        Ok(())
     }
 }

@@ -1,6 +1,6 @@
-//! What a record's file may hold before anything of it is used: sizes that the file itself has, and
-//! state that fits the parameters. Burn's optimizers panic on a moment of another shape, and leave
-//! out what they do not know. Tests: `lisa/tests/hostile.rs`.
+//! Checks of a record before anything of it is used: its sizes are those of the file, and its state fits
+//! the parameters. Burn's optimizers panic on state of another shape, and ignore state that they do not
+//! know. Tests: `lisa/tests/hostile.rs`.
 
 use std::collections::BTreeMap;
 use std::collections::hash_map::{Entry, HashMap};
@@ -17,16 +17,16 @@ use crate::LayerMap;
 use crate::layers::Parameter;
 use crate::optimizer::{Leaves, StateShapes};
 
-/// The most bytes of a record's metadata (paths and shapes), 64 MiB: hundreds of thousands of tensors.
+/// The most bytes of a record's metadata (paths and shapes): enough for hundreds of thousands of tensors.
 pub(super) const METADATA_BYTES: u32 = 64 << 20;
-/// Where a burnpack file says how long its metadata is.
+/// Where a burnpack file has the length of its metadata.
 const METADATA_SIZE_AT: usize = 6;
-/// The largest whole number in an optimizer's state: it counts steps.
+/// The largest integer in an optimizer's state, which counts steps.
 pub(super) const LARGEST_COUNT: u64 = 1 << 48;
 /// Under this name Burn keeps a parameter's rank.
 const RANK: &str = "__rank";
 
-/// Opens a record's file: a regular one, whose tensors do not claim more bytes than it has.
+/// Opens a record: a regular file that is as large as its metadata says.
 pub(super) fn open(path: &Path) -> Result<Reader, String> {
     // Opening a pipe would wait for a writer.
     if !fs::metadata(path).map_err(|e| e.to_string())?.is_file() {
@@ -48,7 +48,7 @@ pub(super) fn open(path: &Path) -> Result<Reader, String> {
     Reader::from_file_exact(path).map_err(|e| e.to_string())
 }
 
-/// Refuses tensors that lie over one another: together they may have the file's size.
+/// Refuses tensors that overlap in the file: together they may have its size.
 pub(crate) fn sizes(tensors: &[Tensor], length: u64) -> Result<(), String> {
     let total = tensors
         .iter()
@@ -93,21 +93,21 @@ impl States {
 
     /// Refuses state that does not fit its parameter, and state that the optimizer does not know.
     ///
-    /// `shapes` says what the optimizer of a parameter holds. `optimizer` is the one that will load the
-    /// record: it is shown one parameter's state of each kind, which costs that parameter's state.
+    /// `shapes` are those of a parameter's state. `optimizer`, which will load the record, loads the
+    /// state of one parameter of each kind first. Cost: a copy of the state of these parameters.
     pub(super) fn fit(
         self,
         map: &LayerMap,
         shapes: impl Fn(&Parameter) -> StateShapes,
         optimizer: &ModuleOptimizer,
     ) -> Result<(), String> {
-        // Of each kind of state the smallest parameter.
+        // The smallest parameter of each kind of state.
         let mut kinds: HashMap<(StateShapes, Vec<String>), (usize, State)> = HashMap::new();
         for (index, state) in self.0 {
             let parameter = &map.parameters()[index];
             let shapes = shapes(parameter);
             state.fits(parameter, shapes)?;
-            // Of an optimizer without state Burn notes the rank alone, and makes it anew.
+            // For an optimizer without state Burn records only the rank.
             if state.is_bare() {
                 continue;
             }
@@ -129,8 +129,7 @@ impl States {
             let again = Reader::from_bytes(bytes).map_err(|e| e.to_string())?;
             if (again.tensor_names().len(), again.scalars().len()) != (tensors, scalars) {
                 return Err(format!(
-                    "the state around `{first}` is not that of this run's optimizer; resume with \
-                     the optimizer that wrote it"
+                    "the state around `{first}` is not that of this run's optimizer"
                 ));
             }
         }
@@ -139,7 +138,7 @@ impl States {
 }
 
 impl State {
-    /// What the state is made of: names without the parameter's id, and kinds of scalars.
+    /// The structure of the state: names without the parameter's id, and kinds of scalars.
     fn kind(&self) -> Vec<String> {
         let leaf = |name: &str| name.split_once('.').map_or("", |(_, leaf)| leaf).to_owned();
         let kind = |value: &Scalar| match value {
@@ -206,7 +205,7 @@ impl State {
         Ok(())
     }
 
-    /// A record of this parameter alone; its path says which group's optimizer it has.
+    /// A record of this parameter only; its path determines the group.
     fn record(self, parameter: &Parameter) -> Result<OptimizerRecord, String> {
         let id = parameter.id.val().to_string();
         let mut writer = Writer::new(self.tensors).with_metadata(&id, &parameter.path);

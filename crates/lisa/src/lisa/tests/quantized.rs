@@ -150,7 +150,7 @@ fn a_quantized_run_resumes_bit_for_bit() {
     exact.frozen_weights = FrozenWeights::Exact;
     let (mut lisa, net) = exact.init(adamw(), wide(&device)).unwrap();
     let error = lisa.load(&path, net).unwrap_err().to_string();
-    assert!(error.contains("treatment of frozen weights"), "{error}");
+    assert!(error.contains("its frozen_weights is"), "{error}");
 }
 
 #[test]

@@ -1,0 +1,103 @@
+//! [`Run`]: what a record says of its run, and how two runs differ.
+
+use serde::{Deserialize, Serialize};
+
+use crate::FrozenWeights;
+use crate::optimizer::OnFreeze;
+use crate::saved::SavedUnit;
+
+/// Version of the layout.
+pub(super) const FORMAT: u32 = 1;
+
+/// The settings of a run, and how far it is.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Run {
+    pub(super) format: u32,
+    pub(super) step: u64,
+    pub(super) active: Vec<usize>,
+    pub(super) seed: u64,
+    pub(super) policy: String,
+    pub(super) active_layers: usize,
+    pub(super) sampling_period: usize,
+    pub(super) on_freeze: OnFreeze,
+    pub(super) master_weights: bool,
+    #[serde(default)]
+    pub(super) frozen_weights: FrozenWeights,
+    #[serde(default)]
+    pub(super) unbiased: bool,
+    /// Of a policy that observes gradients.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) scores: Option<Vec<SavedUnit>>,
+    /// The paths.
+    pub(super) layers: Vec<String>,
+    /// The paths and shapes, and whether they may train.
+    pub(super) parameters: Vec<(String, Vec<usize>, bool)>,
+}
+
+impl Run {
+    /// How this record differs first from `run`, in words; none where that can resume from it.
+    pub(super) fn difference(&self, run: &Self) -> Option<String> {
+        let differ = |what: &str, there: String, here: String| {
+            Some(format!(
+                "is of another run: its {what} is {there}, this run's is {here}"
+            ))
+        };
+        macro_rules! same {
+            ($($field:ident: $what:literal),* $(,)?) => {$(
+                if self.$field != run.$field {
+                    return differ(
+                        $what,
+                        format!("{:?}", self.$field),
+                        format!("{:?}", run.$field),
+                    );
+                }
+            )*};
+        }
+        same!(format: "format version");
+        if self.layers.len() != run.layers.len() {
+            let (there, here) = (self.layers.len(), run.layers.len());
+            return differ("number of layers", there.to_string(), here.to_string());
+        }
+        let pairs = self.layers.iter().zip(&run.layers);
+        if let Some((there, here)) = pairs.into_iter().find(|(a, b)| a != b) {
+            return differ("layer", format!("`{there}`"), format!("`{here}`"));
+        }
+        if self.parameters.len() != run.parameters.len() {
+            let (there, here) = (self.parameters.len(), run.parameters.len());
+            return differ("number of parameters", there.to_string(), here.to_string());
+        }
+        let pairs = self.parameters.iter().zip(&run.parameters);
+        if let Some((there, here)) = pairs.into_iter().find(|(a, b)| a != b) {
+            let show = |p: &(String, Vec<usize>, bool)| {
+                let trains = if p.2 { "trainable" } else { "frozen" };
+                format!("`{}` of shape {:?}, {trains}", p.0, p.1)
+            };
+            return differ("parameter", show(there), show(here));
+        }
+        same!(
+            policy: "policy",
+            seed: "seed",
+            active_layers: "number of active layers",
+            sampling_period: "sampling period",
+            on_freeze: "on_freeze",
+            master_weights: "master_weights",
+            frozen_weights: "frozen_weights",
+            unbiased: "unbiased",
+        );
+        if let Some(scores) = &self.scores
+            && scores.len() != run.layers.len()
+        {
+            let (there, here) = (scores.len(), run.layers.len());
+            return differ("number of scores", there.to_string(), here.to_string());
+        }
+        let mut active = self.active.iter();
+        if let Some(layer) = active.find(|&&layer| layer >= run.layers.len()) {
+            return differ(
+                "active layer",
+                layer.to_string(),
+                "below the number of layers".into(),
+            );
+        }
+        None
+    }
+}
