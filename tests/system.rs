@@ -25,7 +25,9 @@ use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{DType, Device, FloatDType, Int, Tensor};
 use lisa::policy::{Draw, SamplingPolicy};
 use lisa::{Lisa, LisaConfig, OnFreeze, PolicyConfig};
-use lisa_lm::{CausalLm, Checkpoint, Input, SaveOptions, save};
+use lisa_lm::checkpoint::{SaveOptions, save};
+use lisa_lm::model::Input;
+use lisa_lm::{CausalLm, Checkpoint};
 use serde_json::Value;
 
 const FAMILIES: [&str; 2] = ["llama", "gpt2"];

@@ -12,9 +12,11 @@ use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{Device, FloatDType, Tensor};
 use clap::Args;
 use lisa::LisaConfig;
-use lisa_lm::{
-    BatchOptions, Batches, Encoded, Input, LlamaConfig, ModelConfig, SaveOptions, Tokenizer,
-};
+use lisa_lm::checkpoint::SaveOptions;
+use lisa_lm::model::Input;
+use lisa_lm::model::config::LlamaConfig;
+use lisa_lm::text::{BatchOptions, Batches, Encoded};
+use lisa_lm::{ModelConfig, Tokenizer};
 use tokenizers::AddedToken;
 use tokenizers::decoders::byte_level::ByteLevel;
 use tokenizers::models::TrainerWrapper;
@@ -163,7 +165,7 @@ fn pretrain(rows: Vec<Encoded>, tokenizer: &Tokenizer, options: &Options) -> Res
             recent = 0.0;
         }
     }
-    lisa_lm::save(&net.map(&mut ToHalf), &options.out, &SaveOptions::default())?;
+    lisa_lm::checkpoint::save(&net.map(&mut ToHalf), &options.out, &SaveOptions::default())?;
     let generation = serde_json::json!({
         "do_sample": false,
         "eos_token_id": tokenizer.eos_id(),

@@ -5,7 +5,9 @@ use burn::module::{Module, ModuleMapper, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
 use cpu_time::ProcessTime;
-use lisa_lm::{CausalLm, Input, LlamaConfig, ModelConfig};
+use lisa_lm::model::Input;
+use lisa_lm::model::config::LlamaConfig;
+use lisa_lm::{CausalLm, ModelConfig};
 
 use crate::method::{Method, adamw};
 use crate::settings::Settings;

@@ -2,7 +2,8 @@
 
 use burn::tensor::FloatDType;
 use clap::ValueEnum;
-use lisa_lm::{Gpt2Config, LlamaConfig, ModelConfig};
+use lisa_lm::ModelConfig;
+use lisa_lm::model::config::{Gpt2Config, LlamaConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::values::display_as_value;

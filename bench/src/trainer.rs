@@ -8,7 +8,8 @@ use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::Device;
 use lisa::Lisa;
 use lisa::recompute::Recompute;
-use lisa_lm::{BatchTensors, CausalLm, Input};
+use lisa_lm::CausalLm;
+use lisa_lm::model::{BatchTensors, Input};
 
 use crate::method::{Method, adamw};
 use crate::settings::Settings;

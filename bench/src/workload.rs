@@ -4,7 +4,9 @@ use anyhow::Result;
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 use lisa::policy::{Draw, SamplingPolicy, Uniform};
-use lisa_lm::{BatchTensors, CausalLm, IGNORED};
+use lisa_lm::CausalLm;
+use lisa_lm::model::BatchTensors;
+use lisa_lm::text::IGNORED;
 
 use crate::settings::Settings;
 

@@ -11,7 +11,8 @@ use burn::optim::GradientsParams;
 use burn::tensor::{DType, Device, FloatDType, Int, Tensor};
 use lisa::recompute::Recompute;
 use lisa::{FrozenWeights, Lisa, LisaConfig, OnFreeze, PolicyConfig};
-use lisa_lm::{BatchTensors, CausalLm, Input};
+use lisa_lm::CausalLm;
+use lisa_lm::model::{BatchTensors, Input};
 
 use super::{FAMILIES, Windows, adamw, device, ints, load};
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, ensure};
 use burn::tensor::{Device, FloatDType};
 use cpu_time::ProcessTime;
-use lisa_lm::SaveOptions;
+use lisa_lm::checkpoint::SaveOptions;
 use serde::{Deserialize, Serialize};
 
 use crate::method::Method;
@@ -126,7 +126,7 @@ fn origin(_: Method, device: &Device) -> Device {
 /// Writes the weights as a Hugging Face folder.
 pub(crate) fn save_weights(order: &Weights) -> Result<()> {
     let model = workload::model(&order.settings, &Device::default())?;
-    Ok(lisa_lm::save(
+    Ok(lisa_lm::checkpoint::save(
         &model,
         &order.folder,
         &SaveOptions::default(),

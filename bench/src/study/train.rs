@@ -7,10 +7,12 @@ use burn::tensor::{Device, FloatDType, Tensor};
 use cpu_time::ProcessTime;
 use lisa::policy::{Budget, CyclicOrder, Gradient};
 use lisa::{Lisa, LisaConfig, PolicyConfig};
-use lisa_lm::{
-    Batch, BatchOptions, BatchTensors, Batches, CausalLm, Checkpoint, EncodeOptions, Encoded,
-    IGNORED, Input, LossOn, OnBadLine, Tokenizer, encode_examples, read_examples,
+use lisa_lm::model::{BatchTensors, Input};
+use lisa_lm::text::{
+    Batch, BatchOptions, Batches, EncodeOptions, Encoded, IGNORED, LossOn, OnBadLine,
+    encode_examples, read_examples,
 };
+use lisa_lm::{CausalLm, Checkpoint, Tokenizer};
 
 use super::job::{Job, Method, Order, Outcome, Purpose};
 use crate::method::adamw;

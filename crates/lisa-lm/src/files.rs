@@ -81,7 +81,7 @@ pub(crate) fn read_text(dir: &Path, name: &str, limit: u64) -> io::Result<Option
 /// # Example
 ///
 /// ```
-/// let error = lisa_lm::read_small_text("/dev/zero".as_ref()).unwrap_err();
+/// let error = lisa_lm::files::read_small_text("/dev/zero".as_ref()).unwrap_err();
 /// # #[cfg(unix)]
 /// assert!(error.to_string().contains("device"));
 /// ```

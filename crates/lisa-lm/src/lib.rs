@@ -1,46 +1,34 @@
 //! Causal language models for Burn, with Hugging Face checkpoints in and out.
 //!
-//! | what | for |
+//! | module | what is in it |
 //! |---|---|
-//! | [`Checkpoint`], [`save`] | a folder in, a folder out |
-//! | [`ModelConfig`], [`CausalLm`], [`Input`] | the models: the Llama family and GPT-2 |
-//! | [`CausalLm::with_lora`] | LoRA as a side path, to compare with |
-//! | [`generate`], [`GenerationConfig`] | generation with a key-value cache |
-//! | [`Tokenizer`], [`ChatTemplate`] | text to tokens, chats to text |
-//! | [`read_examples`], [`encode_examples`], [`Batches`] | instruction data to batches |
+//! | [`text`] | tokenizer, chat template, JSONL data, batches |
+//! | [`model`] | the Llama family and GPT-2: configuration, forward pass, loss, LoRA, generation |
+//! | [`checkpoint`] | a folder of safetensors in, a folder out that transformers opens |
 //!
-//! The feature `flex` takes several steps of a model in one pass each where it runs on flex in f32.
+//! With the feature `flex`, models in f32 on Burn's flex backend run several steps in one pass each.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(clippy::missing_errors_doc, clippy::missing_panics_doc)]
 
-pub mod checkpoint;
 mod error;
-mod files;
+pub mod files;
 mod labels;
+
 pub mod model;
-#[cfg(test)]
-mod test_support;
 pub mod text;
 
-pub use error::{Error, ErrorKind};
-pub use files::read_small_text;
-pub use text::batch::{Batch, Row};
-pub use text::batches::{BatchOptions, Batches, Position, pack};
-pub use text::chat::{ChatTemplate, Message};
-pub use text::data::{BadLine, Content, Example, Examples, OnBadLine, read_examples};
-pub use text::encode::{
-    EncodeOptions, Encoded, EncodedSet, IGNORED, LossOn, encode_example, encode_examples,
-    encode_examples_with, encode_prompt,
-};
-pub use text::order::{shuffled, split};
-pub use text::tokenizer::{Tokenizer, Tokens};
+pub mod checkpoint;
+mod collate;
 
-pub use checkpoint::{Checkpoint, SaveOptions, save, save_with, write_atomically};
-pub use model::config::{
-    CommonConfig, Gpt2Config, LlamaConfig, LlamaKind, ModelConfig, RopeConfig, RopeScaling,
-};
-pub use model::{BatchTensors, CausalLm, Context, GenerationConfig, Input, KvCache, generate};
+#[cfg(test)]
+mod test_support;
+
+pub use checkpoint::Checkpoint;
+pub use error::{Error, ErrorKind};
+pub use model::config::ModelConfig;
+pub use model::{CausalLm, GenerationConfig, generate};
+pub use text::{ChatTemplate, Tokenizer};
 
 /// The code of the readme, compiled.
 #[cfg(doctest)]

@@ -16,10 +16,12 @@ use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{Device, FloatDType};
 use lisa::LisaConfig;
-use lisa_lm::{
-    BatchOptions, Batches, CausalLm, Checkpoint, EncodeOptions, Example, LossOn, OnBadLine,
-    SaveOptions, Tokenizer, encode_examples, read_examples, save, split,
+use lisa_lm::checkpoint::{SaveOptions, save};
+use lisa_lm::text::{
+    BatchOptions, Batches, EncodeOptions, Example, LossOn, OnBadLine, encode_examples,
+    read_examples, split,
 };
+use lisa_lm::{CausalLm, Checkpoint, Tokenizer};
 
 // LISA
 const ACTIVE_LAYERS: usize = 2; // gamma: layers that train at a time; more learn faster, cost memory

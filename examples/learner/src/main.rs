@@ -26,10 +26,9 @@ use burn::train::{
 use clap::Parser;
 use devices::Devices;
 use lisa::LisaConfig;
-use lisa_lm::{
-    Checkpoint, EncodeOptions, Encoded, LossOn, OnBadLine, SaveOptions, Tokenizer, encode_examples,
-    read_examples, save,
-};
+use lisa_lm::checkpoint::{SaveOptions, save};
+use lisa_lm::text::{EncodeOptions, Encoded, LossOn, OnBadLine, encode_examples, read_examples};
+use lisa_lm::{Checkpoint, Tokenizer};
 use model::{TextBatcher, TextModel};
 
 const ACTIVE_LAYERS: usize = 2; // gamma

@@ -5,7 +5,9 @@ use burn::module::Module;
 use burn::tensor::{Device, ExecutionError, Tensor};
 use burn::train::metric::{Adaptor, LossInput};
 use burn::train::{InferenceStep, ItemLazy, TrainOutput, TrainStep};
-use lisa_lm::{Batch, BatchTensors, CausalLm, Encoded, Row};
+use lisa_lm::CausalLm;
+use lisa_lm::model::BatchTensors;
+use lisa_lm::text::{Batch, Encoded, Row};
 
 /// A language model that burn-train can train.
 #[derive(Module, Debug)]

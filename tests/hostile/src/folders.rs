@@ -3,10 +3,11 @@
 use std::fs;
 use std::path::Path;
 
-use lisa_lm::{
-    Checkpoint, EncodeOptions, LossOn, Message, ModelConfig, OnBadLine, SaveOptions, Tokenizer,
-    encode_examples, read_examples, save,
+use lisa_lm::checkpoint::{SaveOptions, save};
+use lisa_lm::text::{
+    Chat, EncodeOptions, LossOn, Message, OnBadLine, encode_examples, read_examples,
 };
+use lisa_lm::{Checkpoint, ModelConfig, Tokenizer};
 use tempfile::TempDir;
 
 use burn::tensor::Device;
@@ -167,7 +168,7 @@ fn use_tokenizer(dir: &Path) {
         }
     }
     let _ = tokenizer.decode(&[0, 1, u32::MAX], false);
-    let chat = [Message::user("a"), Message::assistant("b")];
+    let chat = Chat::from([Message::user("a"), Message::assistant("b")]);
     let _ = tokenizer.chat_template().render(&chat, true);
     let _ = (tokenizer.pad_id(), tokenizer.vocab_size());
 }

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use lisa_lm::{ChatTemplate, Message};
+use lisa_lm::ChatTemplate;
+use lisa_lm::text::{Chat, Message};
 
 use crate::rng::{Rng, mutate_bytes};
 
@@ -15,13 +16,13 @@ pub fn template(bytes: &[u8]) {
     let Ok(template) = ChatTemplate::new(source, &special) else {
         return;
     };
-    let chat = [
+    let chat = Chat::from([
         Message::new("system", "Be brief."),
         Message::user("Two and two?"),
         Message::assistant("four"),
-    ];
+    ]);
     let _ = template.render(&chat, false);
-    let _ = template.render(&chat[..2], true);
+    let _ = template.render(&chat.before(2), true);
 }
 
 /// Expressions to put into templates; `@` is where another one goes.

@@ -6,7 +6,8 @@ use anyhow::Result;
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, FloatDType, Tensor};
 use clap::Args;
-use lisa_lm::{CausalLm, Checkpoint, SaveOptions};
+use lisa_lm::checkpoint::SaveOptions;
+use lisa_lm::{CausalLm, Checkpoint};
 
 use crate::model_folder::model_folder;
 use crate::settings::{Dtype, Method};
@@ -54,7 +55,7 @@ pub fn export(options: &Options, device: &Device) -> Result<()> {
         ..SaveOptions::default()
     };
     let slow = Slow::bytes("writing the model");
-    lisa_lm::save_with(&model, out, &save, move |done, all| slow.set(done, all))?;
+    lisa_lm::checkpoint::save_with(&model, out, &save, move |done, all| slow.set(done, all))?;
     println!(
         "{name} of {} is in {}",
         options.run.display(),
@@ -112,7 +113,7 @@ fn read(source: &Checkpoint, dtype: Option<FloatDType>, device: &Device) -> Resu
 
 /// The last step of a finished run.
 fn finished_step(run: &Path) -> Option<u64> {
-    let text = lisa_lm::read_small_text(&run.join("summary.json")).ok()?;
+    let text = lisa_lm::files::read_small_text(&run.join("summary.json")).ok()?;
     let summary: serde_json::Value = serde_json::from_str(&text).ok()?;
     summary["steps"].as_u64()
 }

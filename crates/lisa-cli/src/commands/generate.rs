@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use anyhow::Result;
 use burn::tensor::{Device, FloatDType};
 use clap::Args;
-use lisa_lm::{Checkpoint, GenerationConfig, Message, Tokenizer};
+use lisa_lm::text::{Chat, Message};
+use lisa_lm::{Checkpoint, GenerationConfig, Tokenizer};
 
 use crate::model_folder::model_folder;
 use crate::settings::Dtype;
@@ -54,7 +55,10 @@ pub fn generate(options: &Options, device: &Device) -> Result<()> {
     let prompt = match (&options.prompt, &options.chat) {
         (_, Some(chat)) => {
             let messages = [Message::user(chat.as_str())];
-            let text = tokenizer.chat_template().render(&messages, true)?;
+            let text = tokenizer
+                .chat_template()
+                .render(&Chat::from(messages), true)?
+                .text;
             tokenizer.encode_with_offsets(&text, false)?.ids
         }
         (prompt, None) => tokenizer.encode(prompt.as_deref().unwrap_or_default())?,

@@ -95,7 +95,7 @@ fn table(settings: &Settings, budget: Option<f64>, device: &Device) -> Result<St
         bundled::CONFIG.to_owned()
     } else {
         let path = model_folder(&settings.input.model)?.join("config.json");
-        lisa_lm::read_small_text(&path)
+        lisa_lm::files::read_small_text(&path)
             .with_context(|| format!("cannot read `{}`", path.display()))?
     };
     // Parameters are initialized lazily: nothing is allocated.

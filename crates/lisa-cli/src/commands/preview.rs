@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use anstyle::{AnsiColor, Style};
 use anyhow::Result;
 use clap::Args;
-use lisa_lm::{
-    Checkpoint, EncodeOptions, Encoded, IGNORED, LossOn, OnBadLine, Tokenizer, encode_examples,
-    read_examples,
+use lisa_lm::text::{
+    EncodeOptions, Encoded, IGNORED, LossOn, OnBadLine, encode_examples, read_examples,
 };
+use lisa_lm::{Checkpoint, Tokenizer};
 
 use super::show::template;
 use crate::bundled;

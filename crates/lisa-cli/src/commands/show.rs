@@ -102,7 +102,7 @@ pub fn show(options: &Options, device: &Device) -> Result<()> {
 
 /// Where the chat template comes from.
 pub(super) fn template(tokenizer: &Tokenizer) -> String {
-    if tokenizer.chat_template().source() == lisa_lm::text::chat::DEFAULT_TEMPLATE {
+    if tokenizer.chat_template().source() == lisa_lm::text::DEFAULT_TEMPLATE {
         "the model has none; the default one is used".to_owned()
     } else {
         "the model's own".to_owned()

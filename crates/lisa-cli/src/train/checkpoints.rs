@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use burn::module::Module;
-use lisa_lm::{CausalLm, Position, write_atomically};
+use lisa_lm::CausalLm;
+use lisa_lm::checkpoint::write_atomically;
+use lisa_lm::text::Position;
 use serde::{Deserialize, Serialize};
 
 use super::evaluate::Evaluation;
@@ -140,7 +142,7 @@ pub fn newest(out: &Path) -> Result<(PathBuf, State)> {
 /// The state of a checkpoint.
 pub fn state(path: &Path) -> Result<State> {
     let file = path.join(STATE);
-    let text = lisa_lm::read_small_text(&file)
+    let text = lisa_lm::files::read_small_text(&file)
         .with_context(|| format!("cannot read the checkpoint's `{}`", file.display()))?;
     serde_json::from_str(&text)
         .with_context(|| format!("the checkpoint's `{}` is damaged", file.display()))

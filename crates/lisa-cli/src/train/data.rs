@@ -4,10 +4,11 @@
 use std::path::Path;
 
 use anyhow::Result;
-use lisa_lm::{
-    BatchOptions, Batches, Checkpoint, EncodeOptions, Encoded, Example, LossOn, OnBadLine,
-    Tokenizer, encode_examples_with, read_examples,
+use lisa_lm::text::{
+    BatchOptions, Batches, EncodeOptions, Encoded, Example, LossOn, OnBadLine,
+    encode_examples_with, read_examples,
 };
+use lisa_lm::{Checkpoint, Tokenizer};
 
 use crate::bundled;
 use crate::settings::{InputSettings, Settings};
@@ -108,7 +109,7 @@ fn examples(input: &InputSettings, seed: u64) -> Result<(Vec<Example>, Vec<Examp
     if bundled {
         return Ok((train, read(&bundled::held_out()?)?));
     }
-    Ok(lisa_lm::split(train, input.validation_split, seed)?)
+    Ok(lisa_lm::text::split(train, input.validation_split, seed)?)
 }
 
 /// The batches of a run, shuffled in each epoch by its seed.

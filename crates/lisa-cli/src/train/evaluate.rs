@@ -3,9 +3,8 @@
 use anyhow::Result;
 use burn::module::Module;
 use burn::tensor::Device;
-use lisa_lm::{
-    BatchOptions, Batches, CausalLm, Encoded, Example, GenerationConfig, Tokenizer, generate,
-};
+use lisa_lm::text::{BatchOptions, Batches, Encoded, Example};
+use lisa_lm::{CausalLm, GenerationConfig, Tokenizer, generate};
 use serde::{Deserialize, Serialize};
 
 use super::step::input_of;
@@ -98,7 +97,7 @@ impl Evaluate<'_> {
             let Some(wanted) = &example.answer else {
                 continue;
             };
-            let Some(prompt) = lisa_lm::encode_prompt(example, self.tokenizer)? else {
+            let Some(prompt) = lisa_lm::text::encode_prompt(example, self.tokenizer)? else {
                 continue;
             };
             if prompt.len() >= model.config().max_positions() {

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use burn::module::Module;
-use lisa_lm::{SaveOptions, write_atomically};
+use lisa_lm::checkpoint::{SaveOptions, write_atomically};
 use serde_json::json;
 
 use super::metrics::{Line, peak_bytes};
@@ -32,7 +32,7 @@ pub(crate) fn finish(job: &Job<'_>, trained: Training) -> Result<()> {
         ..SaveOptions::default()
     };
     let slow = Slow::bytes("writing the model");
-    lisa_lm::save_with(&model, &folder, &options, move |done, all| {
+    lisa_lm::checkpoint::save_with(&model, &folder, &options, move |done, all| {
         slow.set(done, all);
     })?;
     let after = evaluation("after", job, &model)?;

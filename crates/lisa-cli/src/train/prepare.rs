@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use burn::tensor::{Device, FloatDType};
-use lisa_lm::{Batches, CausalLm, Checkpoint, Tokenizer};
+use lisa_lm::text::Batches;
+use lisa_lm::{CausalLm, Checkpoint, Tokenizer};
 
 use super::checkpoints::{self, State};
 use super::data::{self, Data};

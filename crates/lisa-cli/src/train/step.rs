@@ -4,7 +4,9 @@ use anyhow::{Result, ensure};
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, Int, Tensor};
 use lisa::recompute::Pass;
-use lisa_lm::{Batch, Batches, CausalLm, Input, Position, Tokenizer};
+use lisa_lm::model::Input;
+use lisa_lm::text::{Batch, Batches, Position};
+use lisa_lm::{CausalLm, Tokenizer};
 
 use super::method::Trainer;
 use crate::settings::Settings;

@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::Result;
-use lisa_lm::{Batches, CausalLm};
+use lisa_lm::CausalLm;
+use lisa_lm::text::Batches;
 
 use super::checkpoints::{self, State};
 use super::evaluate::{Evaluate, Evaluation, held_out_loss};

@@ -1,15 +1,6 @@
 //! [`read_examples`]: training data, one JSON object a line.
 //!
-//! Four formats are told apart by their keys, so one file may mix them:
-//!
-//! | keys | what it is |
-//! |---|---|
-//! | `messages` | a chat: a list of `{"role": .., "content": ..}` |
-//! | `instruction`, `input` (may be missing or empty), `output` | Alpaca: a question and its answer; `system` may be there too |
-//! | `prompt`, `completion` | two texts that follow each other as they stand, with no chat template |
-//! | `text` | plain text, all of it trained on |
-//!
-//! Other keys are ignored. Empty lines are skipped. Tests: `data/tests.rs`.
+//! The keys of a line say which of four forms it has ([`Example::from_json`]), so a file may mix them.
 
 use std::fmt;
 use std::fs;
@@ -17,7 +8,6 @@ use std::io::{self, BufRead, Read};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind};
-
 use crate::files;
 
 mod example;
@@ -25,186 +15,122 @@ mod example;
 pub use example::{Content, Example};
 
 /// What to do with a line that cannot be used.
-///
-/// # Example
-///
-/// ```
-/// use lisa_lm::{OnBadLine, read_examples};
-///
-/// # let folder = tempfile::tempdir().unwrap();
-/// # let path = folder.path().join("train.jsonl");
-/// # std::fs::write(&path, "{\"text\": \"a\"}\n{\"prompt\": \"b\"}\n{\"text\": \"c\"}\n").unwrap();
-/// // Three lines, of which the second has a prompt without a completion.
-/// assert_eq!(OnBadLine::default(), OnBadLine::Stop);
-/// let error = read_examples(&path, OnBadLine::Stop).unwrap_err();
-/// assert_eq!(error.message(), "`completion` is missing");
-/// assert_eq!(error.place(), Some((path.as_path(), Some(2))));
-///
-/// let read = read_examples(&path, OnBadLine::Skip)?;
-/// assert_eq!((read.examples.len(), read.skipped.len()), (2, 1));
-/// # Ok::<(), lisa_lm::Error>(())
-/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnBadLine {
-    /// Stop with an error that names it.
+    /// Return an error that names it.
     #[default]
     Stop,
-    /// Leave it out, warn, and list it in [`Examples::skipped`].
+    /// Log it and list it in [`Examples::skipped`].
     Skip,
 }
 
 /// A line that cannot be used.
-///
-/// # Example
-///
-/// ```
-/// use lisa_lm::{OnBadLine, read_examples};
-///
-/// # let folder = tempfile::tempdir().unwrap();
-/// # let path = folder.path().join("train.jsonl");
-/// # std::fs::write(&path, "{\"text\": \"a\"}\n{\"prompt\": \"b\"}\n{\"text\": \"c\"}\n").unwrap();
-/// // Three lines, of which the second has a prompt without a completion.
-/// let read = read_examples(&path, OnBadLine::Skip)?;
-/// let bad = &read.skipped[0];
-/// assert_eq!((&bad.file, bad.line), (&path, 2));
-/// assert_eq!(bad.reason, "`completion` is missing");
-/// assert!(bad.to_string().ends_with("train.jsonl, line 2: `completion` is missing"));
-/// # Ok::<(), lisa_lm::Error>(())
-/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadLine {
-    /// The file it is in.
+    /// The file.
     pub file: PathBuf,
-    /// Its number, the first line being 1.
+    /// The line; the first is 1.
     pub line: usize,
-    /// Why.
+    /// Why it cannot be used.
     pub reason: String,
 }
 
 impl fmt::Display for BadLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}, line {}: {}",
-            self.file.display(),
-            self.line,
-            self.reason
-        )
+        write!(f, "{}:{}: {}", self.file.display(), self.line, self.reason)
     }
 }
 
-/// What was read.
-///
-/// # Example
-///
-/// ```
-/// use lisa_lm::{Content, Examples, OnBadLine, read_examples};
-///
-/// # let folder = tempfile::tempdir()?;
-/// # std::fs::write(folder.path().join("b.jsonl"), "{\"text\": \"three\"}\n")?;
-/// # let two = "{\"text\": \"one\"}\n\n{\"text\": \"two\"}\n";
-/// # std::fs::write(folder.path().join("a.jsonl"), two)?;
-/// // Two lines in `a.jsonl`, one in `b.jsonl`.
-/// let Examples { examples, skipped } = read_examples(&folder, OnBadLine::Stop)?;
-/// let expected = ["one", "two", "three"].map(|text| Content::Text(text.into()));
-/// assert!(examples.iter().map(|example| &example.content).eq(&expected));
-/// assert!(skipped.is_empty());
-/// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
-/// ```
+/// The examples of a file or a folder.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Examples {
     /// The examples, in the order of the files and their lines.
     pub examples: Vec<Example>,
-    /// The lines left out; empty unless told to [skip](OnBadLine::Skip).
+    /// The skipped lines; empty with [`OnBadLine::Stop`].
     pub skipped: Vec<BadLine>,
 }
 
-/// The most bytes of a line, 64 MiB: a longer one is bad.
+/// The most bytes of a line, 64 MiB. A longer one cannot be used.
 pub const LINE_BYTES: usize = 64 << 20;
 
 /// Reads a file, or every `.jsonl` file of a folder in the order of their names.
 ///
-/// Files are read line by line; the examples are held in memory, and beside them one line of at most
-/// [`LINE_BYTES`] and its JSON.
+/// Empty lines are skipped and unknown keys ignored. All examples are kept in memory, and while reading one
+/// line with its JSON.
 ///
 /// # Errors
 ///
-/// A path that is not there, is not a regular file (a pipe would wait, a device would not end) or
-/// cannot be read, a folder without `.jsonl` files, no example at all, and, with [`OnBadLine::Stop`],
-/// the first bad line, by file, line and reason.
+/// A path that is missing, cannot be read, or is a pipe or device; a folder without `.jsonl` files; no
+/// example at all; with [`OnBadLine::Stop`] the first line that cannot be used, with its place.
 ///
 /// # Example
 ///
 /// ```
-/// use lisa_lm::{OnBadLine, read_examples};
+/// use lisa_lm::text::{OnBadLine, read_examples};
 ///
 /// # let folder = tempfile::tempdir().unwrap();
-/// # let path = folder.path().join("train.jsonl");
-/// # std::fs::write(&path, "{\"text\": \"a\"}\n{\"txt\": \"b\"}\n").unwrap();
-/// // One good line and one bad.
-/// let read = read_examples(&path, OnBadLine::Skip)?;
-/// assert_eq!(read.examples.len(), 1);
-/// assert_eq!(read.skipped[0].line, 2);
-///
+/// let path = folder.path().join("train.jsonl");
+/// std::fs::write(&path, "{\"text\": \"a\"}\n{\"prompt\": \"b\"}\n").unwrap();
 /// let error = read_examples(&path, OnBadLine::Stop).unwrap_err();
+/// assert_eq!(error.message(), "`completion` is missing");
 /// assert_eq!(error.place(), Some((path.as_path(), Some(2))));
+///
+/// let read = read_examples(&path, OnBadLine::Skip)?;
+/// assert_eq!((read.examples.len(), read.skipped[0].line), (1, 2));
 /// # Ok::<(), lisa_lm::Error>(())
 /// ```
 pub fn read_examples(path: impl AsRef<Path>, on_bad: OnBadLine) -> Result<Examples, Error> {
     let path = path.as_ref();
     let mut read = Examples::default();
     for file in files_of(path)? {
-        let mut reader = files::open(&file).map_err(|e| unreadable(&file, e))?;
-        let mut line = Vec::new();
-        for index in 0.. {
-            let whole = match next_line(&mut reader, &mut line, LINE_BYTES) {
-                Ok(None) => break,
-                Ok(Some(whole)) => whole,
-                Err(e) => return Err(unreadable(&file, e)),
-            };
-            let found = if whole {
-                example_in(&line, index == 0)
-            } else {
-                Err(format!("longer than {LINE_BYTES} bytes"))
-            };
-            let reason = match found {
-                Ok(None) => continue,
-                Ok(Some(example)) => {
-                    read.examples.push(example);
-                    continue;
-                }
-                Err(reason) => reason,
-            };
-            let bad = BadLine {
-                file: file.clone(),
-                line: index + 1,
-                reason,
-            };
-            if on_bad == OnBadLine::Stop {
-                return Err(Error::new(ErrorKind::Data, bad.reason)
-                    .with_help("correct the line, or skip bad lines")
-                    .with_place(bad.file, Some(bad.line)));
-            }
-            log::warn!("left out: {bad}");
-            read.skipped.push(bad);
-        }
+        read_file(&file, on_bad, &mut read)?;
     }
     if read.examples.is_empty() {
-        return Err(Error::new(
-            ErrorKind::Data,
-            format!(
-                "{} has no example ({} bad lines were skipped)",
-                path.display(),
-                read.skipped.len()
+        let message = match read.skipped.len() {
+            0 => format!("{} has no example", path.display()),
+            bad => format!(
+                "{} has no example, only {bad} skipped lines",
+                path.display()
             ),
-        )
-        .with_help("give a file of JSON lines"));
+        };
+        return Err(Error::new(ErrorKind::Data, message).with_help("give a file of JSON lines"));
     }
     Ok(read)
 }
 
-/// Puts the next line into `line`, without its end; none at the end of the file. False where it is
-/// longer than `limit`: the rest of it is passed over.
+fn read_file(file: &Path, on_bad: OnBadLine, read: &mut Examples) -> Result<(), Error> {
+    let mut reader = files::open(file).map_err(|e| unreadable(file, e))?;
+    let mut line = Vec::new();
+    for number in 1.. {
+        let whole = next_line(&mut reader, &mut line, LINE_BYTES);
+        let found = match whole.map_err(|e| unreadable(file, e))? {
+            None => break,
+            Some(true) => example_in(&line, number == 1),
+            Some(false) => Err(format!("longer than {LINE_BYTES} bytes")),
+        };
+        match (found, on_bad) {
+            (Ok(example), _) => read.examples.extend(example),
+            (Err(reason), OnBadLine::Stop) => {
+                return Err(Error::new(ErrorKind::Data, reason)
+                    .with_place(file, Some(number))
+                    .with_help("correct the line, or skip bad lines"));
+            }
+            (Err(reason), OnBadLine::Skip) => {
+                let bad = BadLine {
+                    file: file.to_owned(),
+                    line: number,
+                    reason,
+                };
+                log::warn!("skipped {bad}");
+                read.skipped.push(bad);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Reads the next line into `line`, without its end; none at the end of the file. False where it is longer
+/// than `limit`: then the rest of it is skipped.
 fn next_line(
     reader: &mut impl BufRead,
     line: &mut Vec<u8>,
@@ -266,13 +192,11 @@ fn files_of(path: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(files)
 }
 
-fn unreadable(path: &Path, error: std::io::Error) -> Error {
-    Error::new(
-        ErrorKind::Io,
-        format!("the data {} cannot be read ({error})", path.display()),
-    )
-    .with_help("give a JSONL file or a folder of them")
-    .with_source(error)
+fn unreadable(path: &Path, error: io::Error) -> Error {
+    let message = format!("the data {} cannot be read ({error})", path.display());
+    Error::new(ErrorKind::Io, message)
+        .with_help("give a JSONL file or a folder of them")
+        .with_source(error)
 }
 
 #[cfg(test)]

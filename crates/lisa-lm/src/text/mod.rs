@@ -1,11 +1,51 @@
-//! Text to batches: tokenizer, chat templates, data files, encoding, order, batches.
+//! Text to batches: tokenizer, chat template, data files, encoding, batches.
 //!
-//! Knows nothing of models: it ends at rows of token ids.
+//! This half knows no model. It ends at [`Batch`], whose `to_tensors` makes a model's input.
+//!
+//! ```
+//! use lisa_lm::Tokenizer;
+//! use lisa_lm::text::*;
+//!
+//! # let folder = tempfile::tempdir()?;
+//! # let data = folder.path().join("train.jsonl");
+//! # std::fs::write(&data, r#"{"prompt": "hello", "completion": "world!"}"#)?;
+//! let tokenizer = Tokenizer::from_dir("../../tests/fixtures/tokenizer")?;
+//! let examples = read_examples(&data, OnBadLine::Stop)?.examples;
+//! let options = EncodeOptions { max_length: 512, loss_on: LossOn::Answer };
+//! let encoded = encode_examples(&examples, &tokenizer, options)?.examples;
+//! let options = BatchOptions {
+//!     batch_size: 8, pack_to: None, shuffle: true, seed: 0, pad_id: tokenizer.pad_id(),
+//! };
+//! let batch = Batches::new(encoded, options)?.next_batch();
+//! assert!(batch.trained() > 0);
+//! # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+//! ```
 
-pub mod batch;
-pub mod batches;
-pub mod chat;
-pub mod data;
-pub mod encode;
-pub mod order;
-pub mod tokenizer;
+mod chat;
+mod data;
+mod encoded;
+mod order;
+mod row;
+mod template;
+
+mod batch;
+mod pack;
+mod tokenizer;
+
+mod answers;
+mod batches;
+mod encode;
+
+pub use batch::Batch;
+pub use batches::{BatchOptions, Batches, Position};
+pub use chat::{Chat, Message};
+pub use data::{BadLine, Content, Example, Examples, LINE_BYTES, OnBadLine, read_examples};
+pub use encode::{
+    EncodeOptions, LossOn, encode_example, encode_examples, encode_examples_with, encode_prompt,
+};
+pub use encoded::{Encoded, EncodedSet, IGNORED};
+pub use order::{shuffled, split};
+pub use pack::pack;
+pub use row::Row;
+pub use template::{ChatTemplate, DEFAULT_TEMPLATE, Rendered};
+pub use tokenizer::{Tokenizer, Tokens};

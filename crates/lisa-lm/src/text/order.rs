@@ -1,20 +1,21 @@
 //! [`shuffled`] and [`split`]: orders that depend on a seed and nothing else.
 //!
-//! ChaCha with eight rounds, seeded with the bytes of the arguments, so that an order is the same
-//! on every platform and in every version. Tests: at the foot, with literals.
+//! The generator is ChaCha8, seeded with the bytes of the arguments, so that an order is the same on every
+//! platform and in every version.
 
-use crate::error::{Error, ErrorKind};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-/// The numbers below `count` in an order that is a pure function of the seed and the epoch.
+use crate::error::{Error, ErrorKind};
+
+/// The indices below `count`, in an order that is a pure function of the seed and the epoch.
 ///
 /// # Example
 ///
 /// ```
-/// let order = lisa_lm::shuffled(5, 42, 0);
-/// assert_eq!(order, lisa_lm::shuffled(5, 42, 0));
-/// assert_ne!(order, lisa_lm::shuffled(5, 42, 1));
+/// let order = lisa_lm::text::shuffled(5, 42, 0);
+/// assert_eq!(order, lisa_lm::text::shuffled(5, 42, 0));
+/// assert_ne!(order, lisa_lm::text::shuffled(5, 42, 1));
 /// ```
 #[must_use]
 pub fn shuffled(count: usize, seed: u64, epoch: u64) -> Vec<usize> {
@@ -29,7 +30,7 @@ pub fn shuffled(count: usize, seed: u64, epoch: u64) -> Vec<usize> {
     order
 }
 
-/// A number below `bound`, each as likely: draws beyond the last multiple of it are thrown away.
+/// A uniform integer below `bound`: samples beyond its last multiple are rejected.
 fn below(random: &mut ChaCha8Rng, bound: u64) -> u64 {
     let usable = u64::MAX - u64::MAX % bound;
     loop {
@@ -40,10 +41,10 @@ fn below(random: &mut ChaCha8Rng, bound: u64) -> u64 {
     }
 }
 
-/// Parts the items into those to train on and those to validate on, each in their old order.
+/// Splits items into a training and a held-out set, both in the given order.
 ///
-/// Which are held out is a pure function of the seed and the count. A fraction above 0 holds out at
-/// least one item, and at least one is always left to train on.
+/// Which items are held out is a pure function of the seed and the count. A fraction above 0 holds out at
+/// least one item and leaves at least one.
 ///
 /// # Errors
 ///
@@ -52,7 +53,7 @@ fn below(random: &mut ChaCha8Rng, bound: u64) -> u64 {
 /// # Example
 ///
 /// ```
-/// let (train, held_out) = lisa_lm::split((0..10).collect(), 0.2, 42)?;
+/// let (train, held_out) = lisa_lm::text::split((0..10).collect(), 0.2, 42)?;
 /// assert_eq!((train.len(), held_out.len()), (8, 2));
 /// # Ok::<(), lisa_lm::Error>(())
 /// ```
@@ -76,7 +77,7 @@ pub fn split<T>(items: Vec<T>, fraction: f64, seed: u64) -> Result<(Vec<T>, Vec<
         .with_help("set the validation split to 0"));
     }
     let held_out = ((count as f64 * fraction).round() as usize).clamp(1, count - 1);
-    // An epoch that training never reaches, so that the split and the first epoch are independent.
+    // An epoch that training never reaches: the split is independent of the order of epoch 0.
     let mut is_held_out = vec![false; count];
     for index in &shuffled(count, seed, u64::MAX)[..held_out] {
         is_held_out[*index] = true;

@@ -1,4 +1,5 @@
 use super::*;
+use crate::error::ErrorKind;
 
 fn example(id: u32, length: usize) -> Encoded {
     Encoded::all_trained(vec![id; length])

@@ -1,9 +1,10 @@
 use super::*;
 use crate::test_support::folder;
-use crate::text::chat::Message;
+use crate::text::chat::{Chat, Message};
 
 fn chat(messages: &[(&str, &str)]) -> Content {
-    Content::Chat(messages.iter().map(|(r, c)| Message::new(*r, *c)).collect())
+    let messages = messages.iter().map(|(r, c)| Message::new(*r, *c));
+    Content::Chat(Chat::from_iter(messages))
 }
 
 #[test]
@@ -81,7 +82,15 @@ fn a_line_that_cannot_be_used_says_why() {
         ),
         (
             r#"{"messages": [{"role": "user"}]}"#,
-            "the `content` of message 0 is null",
+            "message 0 has no `content`",
+        ),
+        (
+            r#"{"messages": [{"role": "user", "content": 3}]}"#,
+            "message 0 has a `content` that is not a string",
+        ),
+        (
+            r#"{"messages": [{"role": "user", "content": [{"type": "image"}]}]}"#,
+            "message 0 has parts that are not text",
         ),
         (
             r#"{"messages": [{"role": "user", "content": "a"}]}"#,
@@ -92,6 +101,27 @@ fn a_line_that_cannot_be_used_says_why() {
         let reason = Example::from_json(line).unwrap_err();
         assert!(reason.contains(expected), "{line}: {reason}");
     }
+}
+
+#[test]
+fn a_chat_keeps_every_field_and_its_tools() {
+    let line = r#"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": null,
+        "tool_calls": [{"name": "f", "arguments": {"z": 1, "a": 2.5}}]}], "tools": [{"name": "f"}]}"#;
+    let example = Example::from_json(line).unwrap();
+    assert_eq!(example.answer, None);
+    let Content::Chat(chat) = example.content else {
+        panic!("messages are a chat");
+    };
+    let call = serde_json::to_string(&chat.messages[1]).unwrap();
+    let wanted = r#"{"role":"assistant","content":null,"tool_calls":[{"name":"f","arguments":{"z":1,"a":2.5}}]}"#;
+    assert_eq!(call, wanted);
+    let special = std::collections::BTreeMap::new();
+    let source = "{{ tools | length }}{{ messages[1].tool_calls[0].arguments | tojson }}";
+    let template = crate::text::template::ChatTemplate::new(source, &special).unwrap();
+    assert_eq!(
+        template.render(&chat, false).unwrap().text,
+        "1{\"z\": 1, \"a\": 2.5}"
+    );
 }
 
 #[test]

@@ -1,5 +1,6 @@
 use super::*;
 use crate::test_support::tokenizer;
+use crate::text::chat::{Chat, Message};
 
 /// `<|user|>..<|assistant|>..<|endoftext|>`: ids 1, 2 and 0 of the fixture's tokenizer.
 const TURNS: &str = "{% for m in messages %}{% if m.role == 'user' %}<|user|>{{ m.content }}\
@@ -11,9 +12,9 @@ fn chat(turns: &[(&str, &str)]) -> Example {
     Example {
         answer: messages
             .last()
-            .filter(|m| m.role == "assistant")
-            .map(|m| m.content.clone()),
-        content: Content::Chat(messages),
+            .filter(|m| m.role() == "assistant")
+            .and_then(|m| m.content().map(str::to_owned)),
+        content: Content::Chat(Chat::from(messages)),
     }
 }
 
@@ -125,7 +126,7 @@ fn a_text_is_trained_whole_and_ends_once() {
 
 #[test]
 fn the_default_template_hands_over_before_the_space() {
-    let tokenizer = tokenizer(crate::text::chat::DEFAULT_TEMPLATE);
+    let tokenizer = tokenizer(crate::text::template::DEFAULT_TEMPLATE);
     let example = chat(&[("user", "Hello"), ("assistant", "world")]);
     let encoded = encode_example(&example, &tokenizer, LossOn::Answer).unwrap();
     let prompt = encode_prompt(&example, &tokenizer).unwrap().unwrap();

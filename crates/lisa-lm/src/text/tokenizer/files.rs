@@ -1,14 +1,16 @@
-//! The small files beside `tokenizer.json`: special tokens, ends of sequence, chat template.
+//! The small files next to `tokenizer.json`: special tokens, ends of sequence, chat template. Versions 4
+//! and 5 of transformers write them in different forms.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
 
-use crate::error::{Error, ErrorKind};
 use serde_json::Value;
 
+use crate::error::{Error, ErrorKind};
 use crate::files::{CONFIG_BYTES, TEMPLATE_BYTES, read_text, shown};
 
-/// The names under which special tokens are stored, and passed to chat templates.
+/// The names of special tokens in these files and in chat templates.
 const NAMES: [&str; 7] = [
     "bos_token",
     "eos_token",
@@ -19,15 +21,13 @@ const NAMES: [&str; 7] = [
     "mask_token",
 ];
 
-pub(super) fn unreadable(path: &Path, error: std::io::Error) -> Error {
-    Error::new(
-        ErrorKind::Io,
-        format!("{} cannot be read: {error}", path.display()),
-    )
-    .with_source(error)
+pub(super) fn unreadable(path: &Path, error: io::Error) -> Error {
+    Error::new(ErrorKind::Io, format!("this file cannot be read: {error}"))
+        .with_place(path, None)
+        .with_source(error)
 }
 
-/// The JSON in a file of the folder that may be missing (then null).
+/// The JSON in a file of the folder; null where there is no such file.
 pub(super) fn read_json(dir: &Path, name: &str) -> Result<Value, Error> {
     let path = dir.join(name);
     let text = read_text(dir, name, CONFIG_BYTES).map_err(|e| unreadable(&path, e))?;
@@ -35,16 +35,14 @@ pub(super) fn read_json(dir: &Path, name: &str) -> Result<Value, Error> {
         return Ok(Value::Null);
     };
     serde_json::from_str(&text).map_err(|e| {
-        Error::new(
-            ErrorKind::Tokenizer,
-            format!("{} is not JSON: {e}", path.display()),
-        )
-        .with_help("fetch it again")
-        .with_source(e)
+        Error::new(ErrorKind::Tokenizer, format!("this is not JSON: {e}"))
+            .with_place(path, Some(e.line()))
+            .with_help("fetch the file again")
+            .with_source(e)
     })
 }
 
-/// A token is a string, or an object with its string under `content`.
+/// The special tokens: strings, or objects with the string under `content`.
 pub(super) fn special_tokens(config: &Value) -> BTreeMap<String, String> {
     NAMES
         .iter()
@@ -56,26 +54,26 @@ pub(super) fn special_tokens(config: &Value) -> BTreeMap<String, String> {
         .collect()
 }
 
+/// The ends of sequence: an id, or a list of ids.
 pub(super) fn eos_of(config: &Value, path: &Path) -> Result<Vec<u32>, Error> {
     let value = &config["eos_token_id"];
+    let id = |value: &Value| u32::try_from(value.as_u64()?).ok();
     let ids: Option<Vec<u32>> = match value {
         Value::Null => Some(Vec::new()),
         Value::Array(list) => list.iter().map(id).collect(),
-        one => id(one).map(|one| vec![one]),
+        one => id(one).map(|id| vec![id]),
     };
     ids.ok_or_else(|| {
         Error::new(
             ErrorKind::Tokenizer,
-            format!("eos_token_id in {} is {}", path.display(), shown(value)),
+            format!("eos_token_id is {}", shown(value)),
         )
+        .with_place(path, None)
         .with_help("give an id or a list of ids")
     })
 }
 
-fn id(value: &Value) -> Option<u32> {
-    value.as_u64().and_then(|id| u32::try_from(id).ok())
-}
-
+/// The source of the chat template, where the folder has one.
 pub(super) fn template_source(dir: &Path, config: &Value) -> Result<Option<String>, Error> {
     let name = "chat_template.jinja";
     let text = read_text(dir, name, TEMPLATE_BYTES).map_err(|e| unreadable(&dir.join(name), e))?;
@@ -85,21 +83,17 @@ pub(super) fn template_source(dir: &Path, config: &Value) -> Result<Option<Strin
     let found = match &config["chat_template"] {
         Value::Null => return Ok(None),
         Value::String(source) => Some(source.as_str()),
-        Value::Array(named) => named
-            .iter()
-            .find(|t| t["name"] == "default")
-            .or(named.first())
-            .and_then(|t| t["template"].as_str()),
+        Value::Array(named) => {
+            let default = named.iter().find(|entry| entry["name"] == "default");
+            default
+                .or(named.first())
+                .and_then(|entry| entry["template"].as_str())
+        }
         _ => None,
     };
-    match found {
-        Some(source) => Ok(Some(source.to_owned())),
-        None => Err(Error::new(
-            ErrorKind::Tokenizer,
-            format!(
-                "chat_template in {} is neither a string nor a list of named templates",
-                dir.join("tokenizer_config.json").display()
-            ),
-        )),
-    }
+    found.map(|source| Some(source.to_owned())).ok_or_else(|| {
+        let message = "chat_template is neither a string nor a list of named templates";
+        Error::new(ErrorKind::Tokenizer, message)
+            .with_place(dir.join("tokenizer_config.json"), None)
+    })
 }

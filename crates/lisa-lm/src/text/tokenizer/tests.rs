@@ -64,7 +64,7 @@ fn a_tokenizer_alone_has_no_ends_and_the_default_template() {
     );
     assert_eq!(
         tokenizer.chat_template().source(),
-        crate::text::chat::DEFAULT_TEMPLATE
+        crate::text::DEFAULT_TEMPLATE
     );
     assert_eq!(tokenizer.token_to_id("<|assistant|>"), Some(2));
 }
@@ -117,16 +117,16 @@ fn what_is_wrong_with_a_folder_is_named() {
     #[allow(clippy::items_after_statements)]
     type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
     let cases: [Case<'_>; 7] = [
-        ("none", &[], "tokenizer.json is not there"),
+        ("none", &[], "tokenizer.json: this file is missing"),
         (
             "cut",
             &[("tokenizer.json", "{\"version\": ")],
-            "tokenizer.json is not a tokenizer",
+            "tokenizer.json: this is not a tokenizer",
         ),
         (
             "json",
             &[good, ("tokenizer_config.json", "{")],
-            "tokenizer_config.json is not JSON",
+            "tokenizer_config.json:1: this is not JSON",
         ),
         (
             "token",
@@ -136,7 +136,7 @@ fn what_is_wrong_with_a_folder_is_named() {
         (
             "eos",
             &[good, ("config.json", r#"{"eos_token_id": "x"}"#)],
-            "eos_token_id in",
+            "config.json: eos_token_id is",
         ),
         (
             "parse",
@@ -146,13 +146,17 @@ fn what_is_wrong_with_a_folder_is_named() {
         (
             "kind",
             &[good, ("tokenizer_config.json", r#"{"chat_template": 3}"#)],
-            "chat_template in",
+            "tokenizer_config.json: chat_template is",
         ),
     ];
     for (name, files, expected) in cases {
         let error = Tokenizer::from_dir(folder(files).path()).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Tokenizer, "{error}");
-        assert!(error.message().contains(expected), "{name}: {error}");
+        let kind = match name {
+            "parse" => ErrorKind::Template,
+            _ => ErrorKind::Tokenizer,
+        };
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(error.to_string().contains(expected), "{name}: {error}");
     }
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::text::{Encoded, IGNORED};
 
 const X: i64 = IGNORED;
 

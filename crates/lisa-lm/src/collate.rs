@@ -1,0 +1,44 @@
+//! A batch of rows as the tensors that a model takes: the one file between the two halves.
+
+use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
+
+use crate::model::BatchTensors;
+use crate::text::{Batch, Row};
+
+impl Batch {
+    /// The batch on a device. `padding` is none where no row is padded, `segments` and `positions` where
+    /// every row is one example.
+    #[must_use]
+    pub fn to_tensors(&self, device: &Device) -> BatchTensors {
+        let ints = |of: fn(&Row) -> Vec<i64>| {
+            let flat: Vec<i64> = self.rows().iter().flat_map(of).collect();
+            Tensor::<2, Int>::from_data(TensorData::new(flat, self.shape()), device)
+        };
+        let [_, width] = self.shape();
+        let is_packed = self.rows().iter().any(|row| row.segments.last() > Some(&0));
+        let is_padded = self.lengths().iter().any(|length| *length < width);
+        BatchTensors {
+            tokens: ints(|row| widen(&row.tokens)),
+            targets: ints(|row| row.targets.clone()),
+            padding: is_padded.then(|| padding(self, device)),
+            segments: is_packed.then(|| ints(|row| widen(&row.segments))),
+            positions: is_packed.then(|| ints(|row| widen(&row.positions))),
+        }
+    }
+}
+
+fn padding(batch: &Batch, device: &Device) -> Tensor<2, Bool> {
+    let [rows, width] = batch.shape();
+    let lengths = batch.lengths().iter();
+    let flat: Vec<bool> = lengths
+        .flat_map(|length| (0..width).map(move |at| at >= *length))
+        .collect();
+    Tensor::from_data(TensorData::new(flat, [rows, width]), device)
+}
+
+fn widen(values: &[u32]) -> Vec<i64> {
+    values.iter().map(|value| i64::from(*value)).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,89 @@
+//! The template engine, set up as transformers sets up Jinja, and what bounds a rendering.
+//!
+//! A template is a program that came with a model. It sees nothing but its arguments, but it may loop
+//! for ever or hit a fault of the engine, so its instructions and its output are limited and a panic
+//! becomes an error.
+
+use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use minijinja::value::{Value, ValueKind};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, Output, State};
+
+use super::{functions, generation, json, python};
+
+/// The name of the one template in an environment.
+const NAME: &str = "chat_template";
+/// The most instructions of a rendering; real templates run a few for each message.
+const FUEL: u64 = 1_000_000;
+/// The most bytes that a rendering writes: 64 MiB.
+const OUTPUT_BYTES: usize = 64 << 20;
+
+/// An environment with this template, parsed.
+pub(super) fn environment(source: String) -> Result<Environment<'static>, Error> {
+    let mut environment = Environment::new();
+    environment.set_fuel(Some(FUEL));
+    environment.set_trim_blocks(true);
+    environment.set_lstrip_blocks(true);
+    environment.set_auto_escape_callback(|_| AutoEscape::None);
+    environment.set_formatter(write);
+    environment.set_unknown_method_callback(python::method);
+    environment.remove_global("debug");
+    environment.add_function("raise_exception", functions::raise_exception);
+    environment.add_function("strftime_now", functions::strftime_now);
+    environment.add_function(generation::FUNCTION, generation::mark);
+    environment.add_filter("tojson", json::to_json);
+    environment.add_filter("string", python::to_string);
+    environment.add_test("sequence", python::is_sequence);
+    caught(|| environment.add_template_owned(NAME, source))?;
+    Ok(environment)
+}
+
+/// What the template writes with these arguments.
+pub(super) fn render(environment: &Environment<'_>, arguments: Value) -> Result<String, Error> {
+    let mut out = Bounded(Vec::new());
+    caught(|| {
+        let template = environment.get_template(NAME)?;
+        template.render_captured_to(arguments, &mut out).map(|_| ())
+    })?;
+    let wrong = |e: std::string::FromUtf8Error| refuse(e.to_string());
+    String::from_utf8(out.0).map_err(wrong)
+}
+
+/// An error with these words.
+pub(super) fn refuse(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+    Error::new(ErrorKind::InvalidOperation, message)
+}
+
+/// Runs the engine and turns a panic into an error: minijinja 2.24 panics on `''[::-1]`.
+fn caught(run: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Err(refuse("the engine panicked")))
+}
+
+/// Prints a value as Python prints it.
+fn write(out: &mut Output<'_>, _state: &State<'_, '_>, value: &Value) -> Result<(), Error> {
+    match value.kind() {
+        ValueKind::Undefined => Ok(()),
+        ValueKind::String => out.write_str(value.as_str().unwrap_or_default()),
+        _ => out.write_str(&python::text_of(value)?),
+    }
+    .map_err(Error::from)
+}
+
+/// Bytes, up to a limit.
+struct Bounded(Vec<u8>);
+
+impl Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() + bytes.len() > OUTPUT_BYTES {
+            let message = format!("the text is longer than {OUTPUT_BYTES} bytes");
+            return Err(io::Error::other(message));
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

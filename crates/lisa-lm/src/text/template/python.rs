@@ -1,0 +1,217 @@
+//! What Python has and the engine lacks: methods of strings and lists, and how values are printed.
+
+use minijinja::value::{Value, ValueKind, from_args};
+use minijinja::{Error, State};
+use minijinja_contrib::pycompat::unknown_method_callback;
+
+use super::engine::refuse;
+
+/// How deep lists and maps may be nested where they are printed.
+pub(super) const DEPTH: usize = 100;
+
+/// `sequence` as a test: in Jinja strings and maps pass it too.
+pub(super) fn is_sequence(value: &Value) -> bool {
+    matches!(
+        value.kind(),
+        ValueKind::Seq | ValueKind::String | ValueKind::Map
+    )
+}
+
+/// The methods that `pycompat` lacks or gets wrong; the others are its own.
+pub(super) fn method(
+    state: &State,
+    value: &Value,
+    name: &str,
+    args: &[Value],
+) -> Result<Value, Error> {
+    if let Some(text) = value.as_str() {
+        if let Some(result) = text_method(text, name, args)? {
+            return Ok(result);
+        }
+    } else if value.kind() == ValueKind::Seq && name == "index" {
+        let (wanted,): (&Value,) = from_args(args)?;
+        let place = value.try_iter()?.position(|element| element == *wanted);
+        return place
+            .map(Value::from)
+            .ok_or_else(|| refuse(format!("{wanted} is not in the list")));
+    }
+    unknown_method_callback(state, value, name, args)
+}
+
+fn text_method(text: &str, name: &str, args: &[Value]) -> Result<Option<Value>, Error> {
+    // Python counts characters, not bytes.
+    let place = |at: usize| text[..at].chars().count() as i64;
+    Ok(Some(match name {
+        "removeprefix" => {
+            let (prefix,): (&str,) = from_args(args)?;
+            Value::from(text.strip_prefix(prefix).unwrap_or(text))
+        }
+        "removesuffix" => {
+            let (suffix,): (&str,) = from_args(args)?;
+            Value::from(text.strip_suffix(suffix).unwrap_or(text))
+        }
+        "partition" | "rpartition" => {
+            let (separator,): (&str,) = from_args(args)?;
+            let parts = match name {
+                "partition" => text.split_once(separator),
+                _ => text.rsplit_once(separator),
+            };
+            let parts = match (parts, name) {
+                (Some((before, after)), _) => [before, separator, after],
+                (None, "partition") => [text, "", ""],
+                (None, _) => ["", "", text],
+            };
+            parts.map(Value::from).into_iter().collect()
+        }
+        "rsplit" => {
+            let (separator, most): (Option<&str>, Option<i64>) = from_args(args)?;
+            let most = most.and_then(|most| usize::try_from(most).ok());
+            Value::from(rsplit(text, separator, most.unwrap_or(usize::MAX)))
+        }
+        "find" | "index" => {
+            let (wanted,): (&str,) = from_args(args)?;
+            found(text.find(wanted).map(place), name == "index")?
+        }
+        "rfind" | "rindex" => {
+            let (wanted,): (&str,) = from_args(args)?;
+            found(text.rfind(wanted).map(place), name == "rindex")?
+        }
+        // `pycompat` does not return from this one.
+        "count" if args.first().and_then(Value::as_str) == Some("") => {
+            Value::from(text.chars().count() + 1)
+        }
+        // `pycompat` says yes to all of these.
+        _ if text.is_empty() && name.starts_with("is") && name != "isascii" => {
+            let () = from_args(args)?;
+            Value::from(false)
+        }
+        _ => return Ok(None),
+    }))
+}
+
+fn found(place: Option<i64>, must_be: bool) -> Result<Value, Error> {
+    match place {
+        None if must_be => Err(refuse("substring not found")),
+        place => Ok(Value::from(place.unwrap_or(-1))),
+    }
+}
+
+/// At most `most` cuts, from the right.
+fn rsplit(text: &str, separator: Option<&str>, most: usize) -> Vec<String> {
+    let mut parts = Vec::new();
+    let mut rest = if separator.is_none() {
+        text.trim_end()
+    } else {
+        text
+    };
+    while parts.len() < most {
+        let cut = match separator {
+            Some(separator) => rest.rsplit_once(separator),
+            None => rest.rsplit_once(char::is_whitespace),
+        };
+        let Some((before, after)) = cut else {
+            break;
+        };
+        parts.push(after.to_owned());
+        rest = if separator.is_none() {
+            before.trim_end()
+        } else {
+            before
+        };
+    }
+    if separator.is_some() || !rest.is_empty() {
+        parts.push(rest.to_owned());
+    }
+    parts.reverse();
+    parts
+}
+
+/// `string` as a filter: Python's `str`.
+pub(super) fn to_string(value: &Value) -> Result<String, Error> {
+    text_of(value)
+}
+
+/// A value as Python's `str` writes it.
+pub(super) fn text_of(value: &Value) -> Result<String, Error> {
+    if let Some(text) = value.as_str() {
+        return Ok(text.to_owned());
+    }
+    let mut out = String::new();
+    write_repr(value, 0, &mut out)?;
+    Ok(out)
+}
+
+/// A number as Python writes it: a float's exponent has a sign and two digits at least.
+pub(super) fn number(value: &Value) -> String {
+    if value.is_integer() {
+        return value.to_string();
+    }
+    let Ok(float) = f64::try_from(value.clone()) else {
+        return value.to_string();
+    };
+    let text = format!("{float:?}").to_lowercase();
+    let Some((digits, exponent)) = text.split_once('e') else {
+        return text;
+    };
+    match exponent.strip_prefix('-') {
+        Some(exponent) => format!("{digits}e-{exponent:0>2}"),
+        None => format!("{digits}e+{exponent:0>2}"),
+    }
+}
+
+fn write_repr(value: &Value, depth: usize, out: &mut String) -> Result<(), Error> {
+    if depth > DEPTH {
+        return Err(refuse(format!("values are nested more than {DEPTH} deep")));
+    }
+    match value.kind() {
+        ValueKind::Undefined => {}
+        ValueKind::None => out.push_str("None"),
+        ValueKind::Bool => out.push_str(if value.is_true() { "True" } else { "False" }),
+        ValueKind::Number => out.push_str(&number(value)),
+        ValueKind::String => write_quoted(value.as_str().unwrap_or_default(), out),
+        ValueKind::Seq | ValueKind::Iterable => {
+            out.push('[');
+            for (at, element) in value.try_iter()?.enumerate() {
+                out.push_str(if at > 0 { ", " } else { "" });
+                write_repr(&element, depth + 1, out)?;
+            }
+            out.push(']');
+        }
+        ValueKind::Map => {
+            out.push('{');
+            for (at, key) in value.try_iter()?.enumerate() {
+                out.push_str(if at > 0 { ", " } else { "" });
+                write_repr(&key, depth + 1, out)?;
+                out.push_str(": ");
+                write_repr(&value.get_item(&key)?, depth + 1, out)?;
+            }
+            out.push('}');
+        }
+        _ => out.push_str(&value.to_string()),
+    }
+    Ok(())
+}
+
+/// In single quotes, or in double ones where that needs no escapes.
+fn write_quoted(text: &str, out: &mut String) {
+    let quote = if text.contains('\'') && !text.contains('"') {
+        '"'
+    } else {
+        '\''
+    };
+    out.push(quote);
+    for character in text.chars() {
+        match character {
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\\' => out.push_str("\\\\"),
+            _ if character == quote => out.extend(['\\', quote]),
+            _ if character < ' ' || character == '\x7f' => {
+                out.push_str(&format!("\\x{:02x}", u32::from(character)));
+            }
+            _ => out.push(character),
+        }
+    }
+    out.push(quote);
+}
