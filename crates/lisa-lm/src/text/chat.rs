@@ -133,9 +133,21 @@ fn text_of_parts(parts: &Value) -> Option<String> {
     Some(all)
 }
 
+/// The names of what the assistant thinks before it answers. Most templates read the first.
+const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
+
 impl From<&Message> for Value {
+    /// What a template sees. Reasoning has the names of all templates, as in transformers.
     fn from(message: &Message) -> Self {
-        message.fields.iter().cloned().collect()
+        let mut message = message.clone();
+        let mut given = REASONING.iter().filter_map(|name| message.get(name));
+        if let Some(reasoning) = given.find(|value| !value.is_none()).cloned() {
+            if message.get("thinking").is_none() {
+                message.set("thinking", reasoning.clone());
+            }
+            message.set("reasoning_content", reasoning);
+        }
+        message.fields.into_iter().collect()
     }
 }
 

@@ -99,7 +99,7 @@ impl ChatTemplate {
                 format!("the chat template has {found} bytes, more than {TEMPLATE_BYTES}");
             return Err(Error::new(ErrorKind::Template, message));
         }
-        let (compiled, marks) = generation::to_call_blocks(source);
+        let (compiled, marks) = generation::to_filter_blocks(source);
         let environment = engine::environment(compiled).map_err(|e| failed("does not parse", e))?;
         Ok(Self {
             environment,

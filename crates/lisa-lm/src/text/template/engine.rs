@@ -31,10 +31,11 @@ pub(super) fn environment(source: String) -> Result<Environment<'static>, Error>
     environment.remove_global("debug");
     environment.add_function("raise_exception", functions::raise_exception);
     environment.add_function("strftime_now", functions::strftime_now);
-    environment.add_function(generation::FUNCTION, generation::mark);
+    environment.add_filter(generation::FILTER, generation::mark);
     environment.add_filter("tojson", json::to_json);
     environment.add_filter("string", python::to_string);
     environment.add_test("sequence", python::is_sequence);
+    environment.add_test("iterable", python::is_iterable);
     caught(|| environment.add_template_owned(NAME, source))?;
     Ok(environment)
 }

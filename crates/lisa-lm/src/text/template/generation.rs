@@ -1,21 +1,18 @@
 //! `{% generation %}` blocks, which say what text the assistant generates.
 //!
-//! minijinja has no statements of one's own, so a block becomes a `{% call %}` block of a function that
-//! puts a mark before and after the text. transformers makes a call block of it too, so that scopes are
-//! the same. The marks are taken out of the rendered text, and where they were is known then.
+//! minijinja has no custom statements, so a block becomes a `{% filter %}` block, whose filter puts a mark
+//! before and after the text; a `{% with %}` block inside gives it a scope of its own, as in transformers.
+//! The marks are removed from the rendered text, and their places become spans.
 
 use std::ops::Range;
 
-use minijinja::value::Kwargs;
-use minijinja::{Error, State, Value};
-
-/// The function that is called.
-pub(super) const FUNCTION: &str = "_generation";
+/// The name of the filter.
+pub(super) const FILTER: &str = "_generation";
 /// The marks: Unicode reserves these characters for use inside a program.
 const MARKS: [char; 2] = ['\u{FDD0}', '\u{FDD1}'];
 
-/// The template with call blocks in place of generation blocks, and whether it has any.
-pub(super) fn to_call_blocks(source: &str) -> (String, bool) {
+/// The template with filter blocks in place of generation blocks, and whether it has any.
+pub(super) fn to_filter_blocks(source: &str) -> (String, bool) {
     let mut out = String::with_capacity(source.len());
     let (mut rest, mut raw, mut found) = (source, false, false);
     while let Some(start) = rest.find("{%") {
@@ -30,8 +27,8 @@ pub(super) fn to_call_blocks(source: &str) -> (String, bool) {
             _ => raw,
         };
         let statement = match word {
-            "generation" => format!("call {FUNCTION}()"),
-            "endgeneration" => "endcall".to_owned(),
+            "generation" => format!("filter {FILTER} %}}{{% with"),
+            "endgeneration" => "endwith %}{% endfilter".to_owned(),
             _ => word.to_owned(),
         };
         let is_ours = statement != word && !raw && ends.starts_with("%}");
@@ -45,11 +42,10 @@ pub(super) fn to_call_blocks(source: &str) -> (String, bool) {
     (out, found)
 }
 
-/// Writes a generation block between marks.
-pub(super) fn mark(state: &State, block: Kwargs) -> Result<String, Error> {
-    let text = block.get::<Value>("caller")?.call(state, &[])?;
+/// The text of a generation block between marks.
+pub(super) fn mark(text: &str) -> String {
     let [start, end] = MARKS;
-    Ok(format!("{start}{text}{end}"))
+    format!("{start}{text}{end}")
 }
 
 /// The text without its marks, and what was between each pair of them; a block inside another counts as
@@ -65,7 +61,7 @@ pub(super) fn take_marks(marked: &str) -> Option<(String, Vec<Range<usize>>)> {
             Some(mark) if mark == MARKS[0] => open.push(text.len()),
             Some(_) => {
                 let start = open.pop()?;
-                if open.is_empty() && start < text.len() {
+                if open.is_empty() {
                     spans.push(start..text.len());
                 }
             }
@@ -82,14 +78,14 @@ mod tests {
     #[test]
     fn blocks_keep_their_whitespace_control() {
         let (out, found) =
-            to_call_blocks("a{%- generation -%} b {%+endgeneration%}{% if generation %}");
-        let wanted = "a{%- call _generation() -%} b {%+endcall%}{% if generation %}";
+            to_filter_blocks("a{%- generation -%} b {%+endgeneration%}{% if generation %}");
+        let wanted = "a{%- filter _generation %}{% with -%} b {%+endwith %}{% endfilter%}{% if generation %}";
         assert_eq!((out.as_str(), found), (wanted, true));
         for unchanged in [
             "{% raw %}{% generation %}{% endraw %}",
             "{% set generation = 1 %}{% generations %}{{ generation }}{%",
         ] {
-            assert_eq!(to_call_blocks(unchanged), (unchanged.to_owned(), false));
+            assert_eq!(to_filter_blocks(unchanged), (unchanged.to_owned(), false));
         }
     }
 
@@ -97,7 +93,7 @@ mod tests {
     fn marks_become_spans_of_bytes() {
         let [a, z] = MARKS;
         let (text, spans) = take_marks(&format!("é{a}b{z}{a}{z}c{a}d{a}e{z}{z}")).unwrap();
-        assert_eq!((text.as_str(), spans), ("ébcde", vec![2..3, 4..6]));
+        assert_eq!((text.as_str(), spans), ("ébcde", vec![2..3, 3..3, 4..6]));
         for odd in [format!("{a}"), format!("{z}"), format!("{z}{a}")] {
             assert_eq!(take_marks(&odd), None);
         }

@@ -17,6 +17,11 @@ pub(super) fn is_sequence(value: &Value) -> bool {
     )
 }
 
+/// `iterable` as a test: in the engine `none` passes it too.
+pub(super) fn is_iterable(value: &Value) -> bool {
+    is_sequence(value) || matches!(value.kind(), ValueKind::Iterable | ValueKind::Undefined)
+}
+
 /// The methods that `pycompat` lacks or gets wrong; the others are its own.
 pub(super) fn method(
     state: &State,

@@ -186,7 +186,7 @@ fn expressions_are_what_they_are_in_python() {
             "1-121",
         ),
         (
-            "{{ 'a' is sequence }}{{ {} is sequence }}{{ 1 is sequence }}",
+            "{{ 'a' is sequence }}{{ {} is sequence }}{{ none is iterable }}",
             "TrueTrueFalse",
         ),
         (
@@ -194,7 +194,7 @@ fn expressions_are_what_they_are_in_python() {
             "bXy",
         ),
         (
-            "{{ messages[1].reasoning_content }}{{ messages[0].content[4:7] ~ '!' }}",
+            "{{ messages[1].thinking }}{{ messages[0].content[4:7] ~ '!' }}",
             "2 + 2and!",
         ),
         (
@@ -269,6 +269,14 @@ fn generation_blocks_mark_what_the_assistant_says() {
     let found = rendered(source).unwrap();
     assert_eq!(found.text, "user:assistant:four</s>!");
     assert_eq!(found.generated, Some(vec![15..24]));
+    // A block is a scope, but it can assign to a namespace outside.
+    let source = "{% set x = 1 %}{% set ns = namespace(x=1) %}\
+        {% generation %}{% set x = 2 %}{% set ns.x = 2 %}{{ x }}{% endgeneration %}{{ x }}{{ ns.x }}";
+    let found = rendered(source).unwrap();
+    assert_eq!(
+        (found.text.as_str(), found.generated),
+        ("212", Some(vec![0..1]))
+    );
     let source = "{% for m in messages %}{{ m.content }}{% endfor %}";
     assert_eq!(rendered(source).unwrap().generated, None);
     let source = "{% generation %}a{% endgeneration %}\u{FDD0}";
