@@ -59,7 +59,7 @@ pub fn mutate(rng: &mut Rng, input: &[u8], _corpus: &[Vec<u8>]) -> Vec<u8> {
     for _ in 0..=rng.below(3) {
         let places: Vec<usize> = text.match_indices('{').map(|(at, _)| at).collect();
         let at = places.get(rng.below(places.len())).copied().unwrap_or(0);
-        text.insert_str(at, rng.pick(&FRAGMENTS));
+        text.insert_str(at, rng.pick::<&str>(&FRAGMENTS));
     }
     text.into_bytes()
 }
