@@ -34,7 +34,7 @@ pub(crate) fn write(path: &Path, size: (u32, u32), draw: impl Fn(&Area) -> Drawn
 /// Curves with a legend. The value axis starts at 0 where the lowest value is below half the highest.
 pub(crate) fn lines(area: &Area, [x, y]: [&str; 2], series: &[Series]) -> Drawn {
     let all = || series.iter().flat_map(|(_, points)| points.iter().copied());
-    let left = all().map(|p| p.0).fold(f64::MAX, f64::min).min(1.0);
+    let left = all().map(|p| p.0).fold(f64::MAX, f64::min);
     let right = all().map(|p| p.0).fold(left + 1e-9, f64::max);
     let low = all().map(|p| p.1).fold(f64::MAX, f64::min);
     let high = all().map(|p| p.1).fold(low.min(0.0) + 1e-9, f64::max);
