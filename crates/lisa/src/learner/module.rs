@@ -35,7 +35,7 @@ use crate::{ErrorKind, FrozenWeights, Lisa, LisaError};
 /// # Panics
 ///
 /// burn-train's `TrainStep::optimize` returns no `Result`. It panics with the message of the error that
-/// [`Lisa::try_step`] returns.
+/// [`Lisa::try_step`] returns, and after a resume if the state of the optimizer cannot be read.
 #[derive(Clone, Debug)]
 pub struct LisaModule<M> {
     inner: M,
