@@ -1,5 +1,5 @@
-//! The stamp: a tensor in a module's record that holds the state of a run, since burn-train saves
-//! nothing else beside weights and optimizer state.
+//! The stamp: a tensor in a module's record that holds the state of a run. burn-train saves only
+//! weights and optimizer state otherwise.
 //!
 //! It is a sequence of 64-bit words: format, step, seed, sampling period, active layers, and the number
 //! of layers with scores; then three words for each of these layers: its score, the period in which it

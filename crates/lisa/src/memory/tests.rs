@@ -197,7 +197,7 @@ impl Footprint for Blocks {
 }
 
 #[test]
-fn parts_of_layers_a_budget_and_fixed_layers_are_planned_as_they_are_drawn() {
+fn parts_of_layers_budgets_and_fixed_layers_have_plans() {
     use crate::policy::Budget;
     let device = Device::flex().autodiff();
     let linear = |n| LinearConfig::new(32, n).with_bias(false).init(&device);

@@ -6,7 +6,7 @@ use burn::tensor::{DType, FloatDType, Tensor};
 use super::usage::DeviceUsage;
 use crate::recompute::Recompute;
 
-/// What a plan must know beside the model and the method.
+/// The batches, the dtype and the device of a planned run.
 ///
 /// # Example
 ///

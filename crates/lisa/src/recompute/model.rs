@@ -1,4 +1,5 @@
-//! [`LayeredModel`]: what a model must offer to be recomputed layer by layer.
+//! [`LayeredModel`]: what a model must offer to be recomputed layer by layer. The division is that of
+//! `module::parallel` in Burn 0.23: an input layer, hidden layers in order, an output layer.
 
 use burn::module::{Module, ModuleVisitor, ParamId};
 use burn::tensor::Tensor;
