@@ -19,6 +19,7 @@ mod functions;
 mod generation;
 mod json;
 mod python;
+mod refusal;
 
 /// The template of a checkpoint that has none, for a base model that was not trained on chats.
 ///

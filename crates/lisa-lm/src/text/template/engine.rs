@@ -8,8 +8,9 @@ use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use minijinja::value::{Value, ValueKind};
-use minijinja::{AutoEscape, Environment, Error, ErrorKind, Output, State};
+use minijinja::{AutoEscape, Environment, Error, Output, State};
 
+use super::refusal::refuse;
 use super::{functions, generation, json, python};
 
 /// The name of the one template in an environment.
@@ -49,11 +50,6 @@ pub(super) fn render(environment: &Environment<'_>, arguments: Value) -> Result<
     })?;
     let wrong = |e: std::string::FromUtf8Error| refuse(e.to_string());
     String::from_utf8(out.0).map_err(wrong)
-}
-
-/// An error with these words.
-pub(super) fn refuse(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
-    Error::new(ErrorKind::InvalidOperation, message)
 }
 
 /// Runs the engine and turns a panic into an error: minijinja 2.24 panics on `''[::-1]`.

@@ -2,7 +2,7 @@
 
 use minijinja::Error;
 
-use super::engine::refuse;
+use super::refusal::refuse;
 
 /// `raise_exception(message)`: the template refuses the chat.
 pub(super) fn raise_exception(message: String) -> Result<String, Error> {

@@ -3,8 +3,8 @@
 use minijinja::Error;
 use minijinja::value::{Kwargs, Rest, Value, ValueKind, from_args};
 
-use super::engine::refuse;
 use super::python;
+use super::refusal::refuse;
 
 /// The arguments of `json.dumps`, with the defaults of transformers.
 struct Options {

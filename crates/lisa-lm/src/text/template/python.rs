@@ -4,7 +4,7 @@ use minijinja::value::{Value, ValueKind, from_args};
 use minijinja::{Error, State};
 use minijinja_contrib::pycompat::unknown_method_callback;
 
-use super::engine::refuse;
+use super::refusal::refuse;
 
 /// How deep lists and maps may be nested where they are printed.
 pub(super) const DEPTH: usize = 100;
