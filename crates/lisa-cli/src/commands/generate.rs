@@ -16,7 +16,7 @@ use crate::terminal::text::printable;
 /// Options of `lisa generate`.
 #[derive(Args, Debug)]
 pub struct Options {
-    /// Folder of a Hugging Face model, or a hub id [default: the bundled model]
+    /// Folder of a Hugging Face model, or a hub id [default: bundled model]
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
     /// Text that the model continues
@@ -33,16 +33,16 @@ pub struct Options {
     /// Longest answer in tokens
     #[arg(long, value_name = "TOKENS", default_value_t = 64)]
     max_new_tokens: usize,
-    /// Temperature of sampling; 0 takes the most probable token
+    /// Temperature; 0 takes the most probable token
     #[arg(long, value_name = "T", default_value_t = 0.0)]
     temperature: f64,
-    /// Sample from the fewest tokens whose probabilities sum to this
+    /// Sample from the fewest tokens with this total probability
     #[arg(long, value_name = "P", default_value_t = 1.0)]
     top_p: f64,
     /// Seed of sampling
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     seed: u64,
-    /// Dtype of the weights [default: as stored; f32 for the bundled model]
+    /// Dtype of the weights [default: as stored; bundled model: f32]
     #[arg(long, value_enum)]
     dtype: Option<Dtype>,
 }

@@ -24,7 +24,7 @@ pub struct Options {
     /// Memory of the device in GB; the table then says which methods fit
     #[arg(long, value_name = "GB")]
     budget: Option<f64>,
-    /// Folder of a model, of which config.json is read [default: the bundled model]
+    /// Folder of a model, read for config.json [default: bundled model]
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
     /// Dtype of the weights [default: f32]

@@ -23,10 +23,10 @@ const WIDTH: usize = 78;
 /// Options of `lisa preview`.
 #[derive(Args, Debug)]
 pub struct Options {
-    /// JSONL file, or a folder of them [default: the bundled instructions]
+    /// JSONL file, or a folder of them [default: bundled instructions]
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
-    /// Folder of a model, of which the tokenizer is read [default: the bundled model]
+    /// Folder of a model, read for its tokenizer [default: bundled model]
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
     /// The row, counted from 1

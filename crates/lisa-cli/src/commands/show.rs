@@ -15,7 +15,7 @@ use crate::user_error::require;
 /// Options of `lisa show`.
 #[derive(Args, Debug)]
 pub struct Options {
-    /// Folder of a Hugging Face model, or a hub id [default: the bundled model]
+    /// Folder of a Hugging Face model, or a hub id [default: bundled model]
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
     /// Number of layers that LISA trains in a period [default: 2]

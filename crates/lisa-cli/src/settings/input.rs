@@ -8,10 +8,10 @@ use super::group::{differing, group};
 use crate::user_error::require;
 
 group! { "Model and data", InputFlags, InputSettings {
-    /// Folder of a Hugging Face model, or a hub id [default: the bundled model]
+    /// Folder of a Hugging Face model, or a hub id [default: bundled model]
     #[arg(long, value_name = "DIR")]
     model: PathBuf = PathBuf::new();
-    /// JSONL file, or a folder of them [default: the bundled instructions]
+    /// JSONL file, or a folder of them [default: bundled instructions]
     #[arg(long, value_name = "FILE")]
     data: PathBuf = PathBuf::new();
     /// Held-out JSONL file; without one, a share of the data is held out

@@ -11,7 +11,7 @@ group! { "Output and evaluation", OutputFlags, OutputSettings {
     /// Steps between checkpoints; 0: on Ctrl-C alone [default: 200]
     #[arg(long, value_name = "STEPS")]
     checkpoint_every: usize = 200;
-    /// Steps between held-out losses; 0: first and last alone [default: 200]
+    /// Steps between held-out losses; 0: first and last [default: 200]
     #[arg(long, value_name = "STEPS")]
     eval_every: usize = 200;
     /// Held-out examples to generate answers for [default: 150]

@@ -21,7 +21,7 @@ group! { "Training", TrainingFlags, TrainingSettings {
     /// Optimizer steps, instead of --epochs; 0 for --epochs [default: 0]
     #[arg(long, value_name = "STEPS")]
     steps: usize = 0;
-    /// Seed of sampling, of the order of rows, and of adapters [default: 42]
+    /// Seed of sampling, row order and adapters [default: 42]
     #[arg(long, value_name = "SEED")]
     seed: u64 = 42;
     /// Share of the steps in which the learning rate rises from 0 [default: 0.03]
