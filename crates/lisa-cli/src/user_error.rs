@@ -75,7 +75,8 @@ impl Error for UserError {
 /// Returns a [`UserError`] unless the condition holds: the condition, the help, the message.
 macro_rules! require {
     ($condition:expr, $help:expr, $($message:tt)+) => {
-        if !$condition {
+        let holds: bool = $condition;
+        if !holds {
             return Err(crate::user_error::UserError::new(format!($($message)+))
                 .with_help($help)
                 .into());

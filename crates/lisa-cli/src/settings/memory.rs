@@ -11,7 +11,7 @@ group! { "Memory", MemoryFlags, MemorySettings {
     /// Dtype of the weights [default: as stored; bundled model: f32]
     #[arg(long, value_enum)]
     dtype: Dtype = Dtype::F32;
-    /// Recompute from every N-th layer's input; 0: keep activations [default: 0]
+    /// Recompute activations from every N-th layer; 0: off [default: 0]
     #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "1")]
     recompute: usize = 0;
     /// Keep frozen layers quantized on the device [default: none]

@@ -8,7 +8,7 @@ use lisa_lm::{CausalLm, GenerationConfig, Tokenizer, generate};
 use serde::{Deserialize, Serialize};
 
 use super::step::input_of;
-use crate::terminal::text::{one_line, printable};
+use crate::terminal::text::one_line;
 
 /// The result of an evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -142,8 +142,8 @@ impl std::fmt::Display for Evaluation {
         }
         for sample in &self.samples {
             write!(f, "\n  prompt:    {}", one_line(&sample.prompt))?;
-            write!(f, "\n  expected:  {}", printable(&sample.wanted))?;
-            write!(f, "\n  generated: {}", printable(&sample.got))?;
+            write!(f, "\n  expected:  {}", one_line(&sample.wanted))?;
+            write!(f, "\n  generated: {}", one_line(&sample.got))?;
         }
         Ok(())
     }

@@ -32,7 +32,7 @@ pub fn run(flags: Flags, start: Start, device: &Device, stop: &AtomicBool) -> Re
     job.announce(&model, &trainer);
     let training = Training::begin(&job, model, trainer, batches)?;
     match train(&job, training, stop)? {
-        Some(trained) => finish(&job, trained).map(|()| Outcome::Finished),
+        Some(last) => finish(&job, last).map(|()| Outcome::Finished),
         None => Ok(Outcome::Stopped),
     }
 }
