@@ -496,6 +496,29 @@ fn a_record_of_the_first_format_still_loads() {
     }
 }
 
+#[test]
+fn a_record_that_is_loaded_during_a_run_changes_no_weight_of_it() {
+    for on_freeze in [OnFreeze::Drop, OnFreeze::Keep, OnFreeze::Offload] {
+        let (optimizer, model) = wrapped(&config().with_on_freeze(on_freeze));
+        let mut learner = Learner::new(model, optimizer, ConstantLr::new(0.05));
+        let train = |learner: &mut Learner<LisaModule<Net>>, steps: std::ops::Range<usize>| {
+            for step in steps {
+                learner.lr_step();
+                let output = learner.train_step(rows(&[step], &device()));
+                learner.optimizer_step(output.grads);
+            }
+        };
+        train(&mut learner, 0..2);
+        let saved = learner.model();
+        // Other layers have state by now.
+        train(&mut learner, 2..5);
+        let record = saved.clone().into_record();
+        let loaded = learner.model().try_load_record(record).unwrap();
+        assert_eq!(bits(&loaded), bits(&saved), "{on_freeze:?}");
+        assert_eq!(loaded.lisa().steps(), 2);
+    }
+}
+
 /// A walk of the module must not wait for the device: the tensor is made when a record reads it.
 #[test]
 fn a_walk_of_the_module_reads_no_scores() {

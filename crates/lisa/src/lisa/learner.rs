@@ -34,10 +34,12 @@ impl Lisa {
         Ok(())
     }
 
-    /// Takes a model of this run whose parameters may have other ids, and applies the mask to it.
+    /// Takes a model of this run whose parameters may have other ids, and applies the mask to it. The
+    /// optimizer's state stays as it is: the learner has the optimizer.
     pub(crate) fn adopt<M: Module>(&mut self, model: M) -> Result<M, LisaError> {
         let map = self.trainable.same(&self.config, &model)?;
         self.bind(map);
-        Ok(self.apply(model))
+        let trainable = self.trainable.ids(|layer| self.sampler.is_active(layer));
+        Ok(self.mask.change(model, trainable))
     }
 }
