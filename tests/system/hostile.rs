@@ -1,11 +1,11 @@
-//! Hostile input in short: the corpus of each kind of file and a few hundred mutations of it. The
-//! binary `hostile` runs as many as one likes.
+//! Hostile input in short: for each kind of file the corpus and a few hundred mutations of it. The binary
+//! `hostile` runs more.
 
 use hostile_input::{TARGETS, Target};
 
 fn run(name: &str, runs: u64) {
     let target = Target::find(name).unwrap();
-    if let Err(failure) = target.run(runs, 1, || (), |_| Ok(())) {
+    if let Err(failure) = target.run(runs, 1, |body| Ok(body())) {
         let input = String::from_utf8_lossy(&failure.input);
         panic!("{name}, run {}: {}\n{input}", failure.run, failure.what);
     }

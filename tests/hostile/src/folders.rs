@@ -19,8 +19,8 @@ pub const CONFIG: &str = r#"{"model_type": "llama", "vocab_size": 8, "hidden_siz
 
 thread_local! {
     static SINGLE: TempDir = folder(&[("config.json", CONFIG)]);
-    static SHARDED: TempDir = sharded();
-    static CONFIGURED: TempDir = configured();
+    static SHARDED: TempDir = checkpoint(500);
+    static CONFIGURED: TempDir = checkpoint(usize::MAX);
     static DATA: TempDir = folder(&[("tokenizer.json", TOKENIZER)]);
     static TOKENIZERS: TempDir = folder(&[]);
 }
@@ -45,7 +45,7 @@ fn write(dir: &Path, name: &str, bytes: &[u8]) {
 ///
 /// # Panics
 ///
-/// Where it cannot be written.
+/// If it cannot be written.
 pub fn small_checkpoint(dir: &Path, max_shard_bytes: usize) {
     let model = ModelConfig::from_json(CONFIG).and_then(|config| config.init(&Device::flex()));
     let options = SaveOptions {
@@ -55,15 +55,9 @@ pub fn small_checkpoint(dir: &Path, max_shard_bytes: usize) {
     model.and_then(|model| save(&model, dir, &options)).unwrap();
 }
 
-fn sharded() -> TempDir {
+fn checkpoint(max_shard_bytes: usize) -> TempDir {
     let dir = folder(&[]);
-    small_checkpoint(dir.path(), 500);
-    dir
-}
-
-fn configured() -> TempDir {
-    let dir = folder(&[]);
-    small_checkpoint(dir.path(), usize::MAX);
+    small_checkpoint(dir.path(), max_shard_bytes);
     dir
 }
 
@@ -73,7 +67,7 @@ fn load(dir: &Path) {
     }
 }
 
-/// `model.safetensors`, beside a configuration.
+/// `model.safetensors`, next to a configuration.
 pub fn safetensors(bytes: &[u8]) {
     SINGLE.with(|dir| {
         write(dir.path(), "model.safetensors", bytes);
@@ -81,7 +75,7 @@ pub fn safetensors(bytes: &[u8]) {
     });
 }
 
-/// `model.safetensors.index.json`, beside shards.
+/// `model.safetensors.index.json`, next to shards.
 pub fn index(bytes: &[u8]) {
     SHARDED.with(|dir| {
         write(dir.path(), "model.safetensors.index.json", bytes);
@@ -89,11 +83,11 @@ pub fn index(bytes: &[u8]) {
     });
 }
 
-/// `config.json`, beside weights.
+/// `config.json`, next to weights.
 ///
 /// # Panics
 ///
-/// Where what was read, written, and read again is not the same.
+/// If a configuration that was read is written and then refused.
 pub fn model_config(bytes: &[u8]) {
     if let Ok(text) = std::str::from_utf8(bytes)
         && let Ok(config) = ModelConfig::from_json(text)
@@ -135,7 +129,7 @@ pub fn tokenizer(bytes: &[u8]) {
     });
 }
 
-/// `tokenizer_config.json`, and the other small files with the same text.
+/// `tokenizer_config.json`, alone and with the other small files of the same text.
 pub fn tokenizer_config(bytes: &[u8]) {
     DATA.with(|dir| {
         for name in [

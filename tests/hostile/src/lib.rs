@@ -1,9 +1,8 @@
-//! Hostile input: a function for each kind of file that may come from anywhere, and a driver.
+//! Hostile input: for each kind of file that may come from anywhere a function that reads it, a corpus, and
+//! mutations that know the format.
 //!
-//! A [`Target`] takes any bytes and hands them to the library as that kind of file. It must not
-//! panic, hang or take more memory than [`Target::memory`] allows. The same functions run under
-//! cargo-fuzz (`fuzz/`), as plain tests on a corpus and mutations that know the format
-//! (`tests/system/hostile.rs`), and by the million in the binary `hostile`.
+//! No input may panic, run for long or take more memory than its target allows. cargo-fuzz (`fuzz/`), the
+//! system tests and the binary `hostile` run the same functions.
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -27,76 +26,47 @@ pub type Mutate = fn(&mut Rng, &[u8], &[Vec<u8>]) -> Vec<u8>;
 /// One kind of file.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
-    /// Its name: that of its folder in `corpus` and of its fuzz target.
+    /// The name of its folder in `corpus` and of its fuzz target.
     pub name: &'static str,
-    /// Hands bytes to the library.
+    /// Reads the bytes as that kind of file.
     pub body: fn(&[u8]),
-    /// Another input made of one from the corpus; `corpus` is all of it.
+    /// Makes another input of one from the corpus.
     pub mutate: Mutate,
-    /// The most bytes that one input may take at once.
+    /// The most bytes that an input may allocate at once.
     pub memory: usize,
 }
 
-/// The most CPU time that one input may take.
+impl Target {
+    const fn new(name: &'static str, body: fn(&[u8]), mutate: Mutate) -> Self {
+        Self {
+            name,
+            body,
+            mutate,
+            memory: 64 << 20,
+        }
+    }
+}
+
+/// The most CPU time of an input.
 pub const TIME: Duration = Duration::from_secs(30);
 
-const MIB: usize = 1 << 20;
-
-/// All of them.
+/// All targets.
 pub const TARGETS: [Target; 9] = [
+    Target::new("record", records::record, records::mutate),
+    Target::new("lisa_config", records::lisa_config, json::mutate),
+    Target::new("jsonl", folders::jsonl, json::mutate_lines),
+    Target::new("model_config", folders::model_config, json::mutate),
+    Target::new(
+        "safetensors",
+        folders::safetensors,
+        json::mutate_safetensors,
+    ),
+    Target::new("index", folders::index, json::mutate),
+    Target::new("tokenizer", folders::tokenizer, json::mutate),
+    Target::new("tokenizer_config", folders::tokenizer_config, json::mutate),
     Target {
-        name: "record",
-        body: records::record,
-        mutate: records::mutate,
-        memory: 64 * MIB,
-    },
-    Target {
-        name: "lisa_config",
-        body: records::lisa_config,
-        mutate: json::mutate,
-        memory: 64 * MIB,
-    },
-    Target {
-        name: "jsonl",
-        body: folders::jsonl,
-        mutate: json::mutate_lines,
-        memory: 64 * MIB,
-    },
-    Target {
-        name: "model_config",
-        body: folders::model_config,
-        mutate: json::mutate,
-        memory: 64 * MIB,
-    },
-    Target {
-        name: "safetensors",
-        body: folders::safetensors,
-        mutate: json::mutate_safetensors,
-        memory: 64 * MIB,
-    },
-    Target {
-        name: "index",
-        body: folders::index,
-        mutate: json::mutate,
-        memory: 64 * MIB,
-    },
-    Target {
-        name: "tokenizer",
-        body: folders::tokenizer,
-        mutate: json::mutate,
-        memory: 64 * MIB,
-    },
-    Target {
-        name: "tokenizer_config",
-        body: folders::tokenizer_config,
-        mutate: json::mutate,
-        memory: 64 * MIB,
-    },
-    Target {
-        name: "template",
-        body: templates::template,
-        mutate: templates::mutate,
-        memory: 256 * MIB,
+        memory: 256 << 20,
+        ..Target::new("template", templates::template, templates::mutate)
     },
 ];
 
@@ -114,11 +84,11 @@ impl Target {
         root.join("corpus").join(self.name)
     }
 
-    /// The corpus, in the order of its names.
+    /// The corpus, in the order of the names.
     ///
     /// # Panics
     ///
-    /// Where the corpus cannot be read or is empty.
+    /// If it cannot be read or is empty.
     #[must_use]
     pub fn corpus(&self) -> Vec<Vec<u8>> {
         let folder = self.folder();
@@ -129,58 +99,41 @@ impl Target {
         files.iter().map(|file| fs::read(file).unwrap()).collect()
     }
 
-    /// Runs the corpus and then mutations of it, `runs` inputs in all. The same seed gives the same
-    /// inputs. `before` and `after` are called around each input.
+    /// Runs the corpus and then mutations of it, `runs` inputs in all, and returns the longest CPU time of
+    /// one. The same seed gives the same inputs. `around` is given each run, to measure it.
     ///
     /// # Errors
     ///
-    /// The first input that panicked or took longer than [`TIME`], with what happened.
+    /// The first input that panicked, took longer than [`TIME`], or that `around` refused.
     pub fn run(
         &self,
         runs: u64,
         seed: u64,
-        mut before: impl FnMut(),
-        mut after: impl FnMut(&[u8]) -> Result<(), String>,
-    ) -> Result<Report, Failure> {
+        mut around: impl FnMut(&dyn Fn() -> bool) -> Result<bool, String>,
+    ) -> Result<Duration, Failure> {
         let corpus = self.corpus();
-        let mut report = Report::default();
+        let mut slowest = Duration::ZERO;
         for run in 0..runs {
             let mut rng = Rng::new(seed, run);
-            let input = match corpus.get(run as usize) {
-                Some(input) => input.clone(),
-                None => {
-                    let from = &corpus[rng.below(corpus.len())];
-                    (self.mutate)(&mut rng, from, &corpus)
-                }
-            };
-            let fail = |input: Vec<u8>, what: String| Failure { run, input, what };
-            before();
+            let input = corpus.get(run as usize).cloned().unwrap_or_else(|| {
+                let from = rng.pick(&corpus).clone();
+                (self.mutate)(&mut rng, &from, &corpus)
+            });
             let start = ThreadTime::now();
-            let outcome = catch_unwind(AssertUnwindSafe(|| (self.body)(&input)));
+            let body = || catch_unwind(AssertUnwindSafe(|| (self.body)(&input))).is_ok();
+            let outcome = around(&body);
             let took = start.elapsed();
-            if outcome.is_err() {
-                return Err(fail(input, "panicked".into()));
-            }
-            if took > TIME {
-                return Err(fail(input, format!("took {took:?}")));
-            }
-            if let Err(what) = after(&input) {
-                return Err(fail(input, what));
-            }
-            report.runs += 1;
-            report.slowest = report.slowest.max(took);
+            slowest = slowest.max(took);
+            let what = match outcome {
+                Ok(true) if took <= TIME => continue,
+                Ok(true) => format!("took {took:?}"),
+                Ok(false) => "panicked".to_owned(),
+                Err(what) => what,
+            };
+            return Err(Failure { run, input, what });
         }
-        Ok(report)
+        Ok(slowest)
     }
-}
-
-/// What a run came to.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Report {
-    /// Inputs that were run.
-    pub runs: u64,
-    /// The longest that one took.
-    pub slowest: Duration,
 }
 
 /// An input that did what it must not.

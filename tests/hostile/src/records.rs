@@ -30,7 +30,7 @@ pub fn config() -> LisaConfig {
 ///
 /// # Panics
 ///
-/// Where it cannot be made.
+/// If it cannot be made.
 #[must_use]
 pub fn fresh_record() -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
@@ -43,11 +43,11 @@ pub fn fresh_record() -> Vec<u8> {
     fs::read(path).unwrap()
 }
 
-/// A record: loads it and, where that went well, takes a step and saves.
+/// Loads a record and, if it is accepted, takes steps and saves.
 ///
 /// # Panics
 ///
-/// Where no folder can be made.
+/// If no folder can be made.
 pub fn record(bytes: &[u8]) {
     let (path, mut lisa, model) = RUN.with_borrow_mut(|run| {
         let (dir, lisa, model) = run.get_or_insert_with(|| {
@@ -65,7 +65,7 @@ pub fn record(bytes: &[u8]) {
     }
 }
 
-/// A configuration: reads it, starts a run with it, and takes a step.
+/// Reads a configuration, starts a run with it, and takes a step.
 pub fn lisa_config(bytes: &[u8]) {
     let Ok(config) = LisaConfig::load_binary(bytes) else {
         return;
@@ -77,76 +77,48 @@ pub fn lisa_config(bytes: &[u8]) {
     }
 }
 
-/// Mutates a record: its run, names, shapes, types and scalars, or its bytes.
+/// Mutates a record: its run, names, shapes, dtypes and scalars, or its bytes.
 #[must_use]
 pub fn mutate(rng: &mut Rng, input: &[u8], _corpus: &[Vec<u8>]) -> Vec<u8> {
-    if rng.once_in(4) {
-        return mutate_bytes(rng, input);
-    }
-    let Ok(reader) = Reader::from_bytes(Bytes::from_bytes_vec(input.to_vec())) else {
-        return mutate_bytes(rng, input);
-    };
+    let reader = Reader::from_bytes(Bytes::from_bytes_vec(input.to_vec()));
+    let changed = reader.ok().filter(|_| !rng.once_in(4));
+    let changed = changed.and_then(|reader| changed_record(rng, reader));
+    changed.unwrap_or_else(|| mutate_bytes(rng, input))
+}
+
+fn changed_record(rng: &mut Rng, reader: Reader) -> Option<Vec<u8>> {
     let mut metadata = reader.metadata().clone();
     let mut scalars = reader.scalars().clone();
-    let Ok(mut tensors) = reader.into_tensors() else {
-        return mutate_bytes(rng, input);
-    };
+    let mut tensors = reader.into_tensors().ok()?;
     for _ in 0..=rng.below(2) {
+        let at = rng.below(tensors.len());
         match rng.below(6) {
             0 => {
-                let run = metadata
-                    .get("lisa")
-                    .and_then(|run| serde_json::from_str(run).ok());
-                if let Some(mut run) = run {
-                    mutate_run(rng, &mut run);
-                    metadata.insert("lisa".into(), run.to_string());
-                }
+                let mut run: Value = serde_json::from_str(metadata.get("lisa")?).ok()?;
+                mutate_value(rng, &mut run, &[]);
+                metadata.insert("lisa".into(), run.to_string());
             }
-            1 if !tensors.is_empty() => {
-                let at = rng.below(tensors.len());
-                tensors[at] = reshaped(rng, &tensors[at]);
-            }
+            1 if !tensors.is_empty() => tensors[at] = reshaped(rng, &tensors[at]),
             2 if !tensors.is_empty() => {
-                let (from, to) = (rng.below(tensors.len()), rng.below(tensors.len()));
-                let name = tensors[from].name.clone();
-                tensors[to].name = name;
-                if rng.once_in(2) {
-                    tensors[to].name.push_str(rng.pick::<&str>(&[
-                        ".master",
-                        ".",
-                        "x",
-                        ".slice1.x",
-                        "",
-                    ]));
-                }
+                let end = *rng.pick::<&str>(&[".master", ".", "x", ".slice1.x", ""]);
+                tensors[at].name = format!("{}{end}", rng.pick(&tensors).name);
             }
-            3 if !tensors.is_empty() => drop(tensors.remove(rng.below(tensors.len()))),
+            3 if !tensors.is_empty() => drop(tensors.remove(at)),
             4 => {
                 let names: Vec<String> = scalars.keys().cloned().collect();
-                if !names.is_empty() {
-                    let name = rng.pick(&names).clone();
-                    let value = match rng.below(7) {
-                        0 => Scalar::UInt(u64::MAX),
-                        1 => Scalar::Int(i64::MIN),
-                        2 => Scalar::Float(f64::NAN),
-                        3 => Scalar::Bool(true),
-                        4 => Scalar::UInt(rng.below(20) as u64),
-                        5 => Scalar::UInt(0),
-                        _ => {
-                            scalars.remove(&name);
-                            continue;
-                        }
-                    };
-                    scalars.insert(name, value);
-                }
+                let value = *rng.pick(&[
+                    Scalar::UInt(u64::MAX),
+                    Scalar::UInt(0),
+                    Scalar::UInt(7),
+                    Scalar::Int(i64::MIN),
+                    Scalar::Float(f64::NAN),
+                    Scalar::Bool(true),
+                ]);
+                scalars.insert(names.get(rng.below(names.len()))?.clone(), value);
             }
             _ => {
                 let names: Vec<String> = metadata.keys().cloned().collect();
-                if !names.is_empty() {
-                    let name = rng.pick(&names).clone();
-                    let value = metadata.remove(&name).unwrap_or_default();
-                    metadata.insert(rng.pick(&names).clone(), value);
-                }
+                metadata.remove(names.get(rng.below(names.len()))?);
             }
         }
     }
@@ -157,36 +129,15 @@ pub fn mutate(rng: &mut Rng, input: &[u8], _corpus: &[Vec<u8>]) -> Vec<u8> {
     for (key, value) in &scalars {
         writer = writer.with_scalar(key, *value);
     }
-    match writer.into_bytes() {
-        Ok(bytes) => bytes.to_vec(),
-        Err(_) => mutate_bytes(rng, input),
-    }
+    Some(writer.into_bytes().ok()?.to_vec())
 }
 
-fn mutate_run(rng: &mut Rng, run: &mut Value) {
-    mutate_value(rng, run, &[]);
-}
-
-/// The tensor with another shape or type.
+/// The tensor with another shape and dtype.
 fn reshaped(rng: &mut Rng, tensor: &Tensor) -> Tensor {
-    let dtype = *rng.pick(&[
-        DType::F32,
-        DType::F32,
-        DType::F64,
-        DType::BF16,
-        DType::I64,
-        DType::U8,
-    ]);
-    let shape: Vec<usize> = match rng.below(8) {
-        0 => vec![],
-        1 => vec![0],
-        2 => vec![4],
-        3 => vec![4, 4],
-        4 => vec![1, 4],
-        5 => vec![4, 5],
-        6 => vec![1; 1 + rng.below(9)],
-        _ => vec![2, 2, 4],
-    };
+    let dtypes = [DType::F32, DType::F32, DType::F64, DType::BF16, DType::I64];
+    let dtype = *rng.pick(&dtypes);
+    let shapes: [&[usize]; 7] = [&[], &[0], &[4], &[4, 4], &[1, 4], &[4, 5], &[1; 9]];
+    let shape = rng.pick::<&[usize]>(&shapes).to_vec();
     let bytes = shape.iter().product::<usize>() * dtype.size();
     let data = Bytes::from_bytes_vec(vec![1; bytes]);
     Tensor::new(tensor.name.clone(), dtype, shape, tensor.param_id, data)
