@@ -31,7 +31,7 @@ pub struct Options {
     #[arg(long, value_name = "TEXT")]
     chat: Option<String>,
     /// Longest answer in tokens
-    #[arg(long, value_name = "TOKENS", default_value_t = 64)]
+    #[arg(long, value_name = "N", default_value_t = 64)]
     max_new_tokens: usize,
     /// Temperature; 0 takes the most probable token
     #[arg(long, value_name = "T", default_value_t = 0.0)]
