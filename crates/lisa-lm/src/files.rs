@@ -1,10 +1,8 @@
-//! Files that somebody else wrote: regular ones, inside their folder, up to a size.
+//! Files of unknown origin: regular files only, inside their folder, up to a size.
 //!
-//! A checkpoint's folder or a data set may come from anywhere. A pipe in it would block for ever, a
-//! device would never end, and a symbolic link could make a fine-tuned checkpoint carry a private
-//! file of its owner's. So the type of a file is looked at before it is opened, and again once it is
-//! open; where it really is, is compared with where it seems to be; and no more is read than a limit.
-//! Tests: `files/tests.rs`.
+//! A checkpoint's folder may come from anywhere. Reading a pipe in it would block, a device would not end, and a
+//! symbolic link could copy a private file into the fine-tuned checkpoint. So the type of a file is checked
+//! before and after it is opened, a link must stay inside the folder, and no more than a limit is read.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, ErrorKind, Read};
@@ -14,17 +12,17 @@ use std::path::{Path, PathBuf};
 pub(crate) const CONFIG_BYTES: u64 = 16 << 20;
 /// The most bytes of an index of weights: 64 MiB, about half a million tensors.
 pub(crate) const INDEX_BYTES: u64 = 64 << 20;
-/// The most bytes of `tokenizer.json`, and of any file that is carried over: 256 MiB.
+/// The most bytes of `tokenizer.json`, and of any file that is copied to a saved checkpoint: 256 MiB.
 pub(crate) const TOKENIZER_BYTES: u64 = 256 << 20;
 /// The most bytes of a chat template: 1 MiB.
 pub(crate) const TEMPLATE_BYTES: u64 = 1 << 20;
 
-/// The path of a regular file of a folder; none where nothing has this name.
+/// The path of a regular file in a folder; none if there is no such file.
 ///
 /// # Errors
 ///
-/// A directory, pipe or device; a link that leads nowhere, or out of the folder. A folder of the Hub's
-/// cache, `snapshots/REVISION`, may link to the `blobs` beside `snapshots`.
+/// A directory, pipe or device; a broken link, or one to a file outside the folder. A folder of the Hub's cache,
+/// `snapshots/REVISION`, may link to the `blobs` next to `snapshots`.
 pub(crate) fn find(dir: &Path, name: &str) -> io::Result<Option<PathBuf>> {
     let path = dir.join(name);
     let link = match fs::symlink_metadata(&path) {
@@ -39,12 +37,11 @@ pub(crate) fn find(dir: &Path, name: &str) -> io::Result<Option<PathBuf>> {
     Ok(Some(path))
 }
 
-/// The bytes of a file of a folder, at most `limit`; none where nothing has this name. Costs the file's
-/// size in memory.
+/// The bytes of a file in a folder, at most `limit`; none if there is no such file.
 ///
 /// # Errors
 ///
-/// As [`find`], and a file that is larger.
+/// As [`find`], and a larger file.
 pub(crate) fn read(dir: &Path, name: &str, limit: u64) -> io::Result<Option<Vec<u8>>> {
     let Some(path) = find(dir, name)? else {
         return Ok(None);
@@ -57,13 +54,13 @@ fn bytes_of(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let mut file = open(path)?.take(limit + 1);
     file.read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit {
-        let message = format!("it has more than {limit} bytes, the most that are read");
+        let message = format!("it has more than {limit} bytes, the limit");
         return Err(io::Error::new(ErrorKind::InvalidData, message));
     }
     Ok(bytes)
 }
 
-/// As [`read`], of a file that must be UTF-8.
+/// [`read`] of a file that must be UTF-8.
 pub(crate) fn read_text(dir: &Path, name: &str, limit: u64) -> io::Result<Option<String>> {
     let Some(bytes) = read(dir, name, limit)? else {
         return Ok(None);
@@ -71,12 +68,11 @@ pub(crate) fn read_text(dir: &Path, name: &str, limit: u64) -> io::Result<Option
     text_of(bytes).map(Some)
 }
 
-/// Reads a small text, such as settings: at most 16 MiB of a regular file, wherever it is.
+/// Reads a small text file, such as settings: at most 16 MiB of a regular file in any folder.
 ///
 /// # Errors
 ///
-/// A directory, pipe or device; a file that is larger or is not UTF-8; what the operating system
-/// refuses.
+/// A directory, pipe or device; a file that is larger or not UTF-8; what the operating system refuses.
 ///
 /// # Example
 ///
@@ -93,7 +89,7 @@ fn text_of(bytes: Vec<u8>) -> io::Result<String> {
     String::from_utf8(bytes).map_err(|e| io::Error::new(ErrorKind::InvalidData, e.utf8_error()))
 }
 
-/// Opens a regular file, to be read bit by bit.
+/// Opens a regular file, buffered.
 ///
 /// # Errors
 ///
@@ -102,7 +98,7 @@ pub(crate) fn open(path: &Path) -> io::Result<BufReader<File>> {
     // Opening a pipe waits for a writer, so the type comes first.
     require_regular(&fs::metadata(path)?)?;
     let file = File::open(path)?;
-    // It may have been exchanged in between.
+    // It may have been replaced in between.
     require_regular(&file.metadata()?)?;
     Ok(BufReader::new(file))
 }
@@ -134,7 +130,7 @@ fn require_inside(dir: &Path, path: &Path) -> io::Result<()> {
     Err(io::Error::new(ErrorKind::InvalidInput, message))
 }
 
-/// A value that was found where it should not be, for a message: its first 80 characters.
+/// The first 80 characters of a value, for an error message.
 pub(crate) fn shown(value: &impl ToString) -> String {
     let text = value.to_string();
     match text.char_indices().nth(80) {

@@ -89,10 +89,7 @@ impl Message {
             let field = value.get_item(&key).unwrap_or_default();
             message.fields.push((key.to_string(), field));
         }
-        if !message
-            .get("role")
-            .is_some_and(|role| role.as_str().is_some())
-        {
+        if message.get("role").and_then(Value::as_str).is_none() {
             return Err("has no `role`");
         }
         match message.get("content") {

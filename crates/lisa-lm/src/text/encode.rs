@@ -156,7 +156,10 @@ pub fn encode_example(
             let answer = prompt.len()..text.len();
             (text, vec![answer], false)
         }
-        Content::Text(text) => (text.clone(), vec![0..text.len()], false),
+        Content::Text(text) => {
+            let all = 0..text.len();
+            (text.clone(), vec![all], false)
+        }
     };
     let tokens = tokenizer.encode_with_offsets(&text, !is_chat)?;
     let mut ids = tokens.ids;

@@ -12,7 +12,7 @@ use minijinja::{Environment, context};
 
 use crate::error::{Error, ErrorKind};
 use crate::files::{TEMPLATE_BYTES, shown};
-use crate::text::chat::Chat;
+use crate::text::chat::{Chat, Message};
 
 mod engine;
 mod functions;
@@ -137,7 +137,7 @@ impl ChatTemplate {
         let special = Value::from_serialize(&self.special);
         let arguments = merge_maps([context! { add_generation_prompt }, chat.context(), special]);
         let text = engine::render(&self.environment, arguments).map_err(|e| {
-            let roles: Vec<&str> = chat.messages.iter().map(|m| m.role()).take(20).collect();
+            let roles: Vec<&str> = chat.messages.iter().map(Message::role).take(20).collect();
             let roles = shown(&roles.join(", "));
             failed(&format!("refuses a chat of {roles}"), e)
         })?;

@@ -1,10 +1,10 @@
 use super::*;
 use crate::test_support::folder;
-use crate::text::chat::{Chat, Message};
+use crate::text::chat::Message;
 
 fn chat(messages: &[(&str, &str)]) -> Content {
     let messages = messages.iter().map(|(r, c)| Message::new(*r, *c));
-    Content::Chat(Chat::from_iter(messages))
+    Content::Chat(messages.collect())
 }
 
 #[test]
