@@ -8,8 +8,8 @@ use crate::{ErrorKind, FrozenWeights, LisaError, PolicyConfig};
 
 /// The configuration of a run.
 ///
-/// A Burn `Config`: builders `with_*`, and JSON by [`save`](burn::config::Config::save) and
-/// [`load`](burn::config::Config::load). [`init`](Self::init) makes the optimizer.
+/// It is a Burn `Config`: it has builders `with_*`, and [`save`](burn::config::Config::save) and
+/// [`load`](burn::config::Config::load) for JSON. [`init`](Self::init) makes the optimizer.
 ///
 /// # Example
 ///
@@ -30,54 +30,57 @@ pub struct LisaConfig {
     /// How many layers are active in a sampling period (gamma). The paper's 7B runs: 2 to 4.
     #[config(default = 2)]
     pub active_layers: usize,
-    /// Optimizer steps between two draws (K). The paper's 7B runs: 5 to 50.
+    /// Optimizer steps in a sampling period (K). The paper's 7B runs: 5 to 50.
     #[config(default = 20)]
     pub sampling_period: usize,
-    /// Seed of the draws. The same seed gives the same draws on every platform.
+    /// Seed of the sampling. The same seed samples the same layers on every platform.
     #[config(default = 42)]
     pub seed: u64,
     /// How layers are sampled.
     #[config(default = "PolicyConfig::Uniform")]
     pub policy: PolicyConfig,
-    /// What happens to the optimizer state of a layer that is frozen.
+    /// What happens to the optimizer state of a layer that freezes.
     #[config(default = "OnFreeze::Drop")]
     pub on_freeze: OnFreeze,
-    /// Whether bf16 and f16 parameters are updated through f32 master weights. They cost four more
-    /// bytes, and f32 optimizer state, for each trainable parameter. Without them small updates are
+    /// Whether bf16 and f16 parameters are updated through f32 master weights. They need four more
+    /// bytes, and f32 optimizer state, for each trainable element. Without them, small updates are
     /// rounded away.
     #[config(default = true)]
     pub master_weights: bool,
     /// Parameters that stay frozen for the whole run, such as embeddings or the head.
     pub frozen: Option<ParamGroup>,
-    /// In which form the device holds the weights of frozen layers. Export a model with quantized
-    /// layers by [`Lisa::exact`](crate::Lisa::exact).
+    /// In which form the device stores the weights of frozen layers. To export a model with
+    /// quantized layers, use [`Lisa::exact`](crate::Lisa::exact).
     #[config(default = "FrozenWeights::Exact")]
     pub frozen_weights: FrozenWeights,
-    /// The largest L2 norm of the gradients of all trainable parameters together. A larger gradient is
-    /// scaled down to it. Burn's own clipping, on the optimizer's config, is by tensor.
+    /// The largest L2 norm of the gradients of all trainable parameters together. A larger gradient
+    /// is scaled down to it. Burn's own clipping, which is set on the optimizer's config, clips
+    /// each tensor separately.
     pub max_grad_norm: Option<f64>,
-    /// Paths of the stacks of layers, such as `model.layers`. Empty: the stack is found.
+    /// Paths of the stacks of layers, such as `model.layers`. If it is empty, LISA finds the stack.
     #[config(default = "Vec::new()")]
     pub layers: Vec<String>,
     /// Splits each layer in two ([`LayerMap::split`](crate::LayerMap::split)), which then count as
     /// layers in [`active_layers`](Self::active_layers) and in policies: the parameters whose path
-    /// within the layer contains one of these strings, and the others. Empty: layers stay whole.
+    /// within the layer contains one of these strings, and the others. If it is empty, layers are
+    /// not split.
     ///
-    /// `["attn"]` gives the attention and the feed-forward half of a Llama's or a GPT-2's blocks. The
-    /// norms, which are small, are then in the second half;
-    /// `["attn", "input_layernorm", "ln_1"]` has the norm before attention in the first.
+    /// `["attn"]` splits the blocks of a Llama or a GPT-2 into attention and feed-forward. The
+    /// norms, which are small, are then in the second part. With
+    /// `["attn", "input_layernorm", "ln_1"]`, the norm before attention is in the first part.
     #[config(default = "Vec::new()")]
     pub split: Vec<String>,
-    /// Divides the gradients of an active layer by the probability with which it was sampled, before
-    /// clipping. The mean over the draws is then the gradient of full training.
+    /// Divides the gradients of an active layer by the probability with which it was sampled,
+    /// before clipping. The mean over all possible samples is then the gradient of full training.
     ///
-    /// It matters for SGD and for other optimizers without normalization, whose steps get larger and
-    /// noisier. With AdamW it does little: a constant factor on all gradients of a parameter cancels in
-    /// the update, except in epsilon. Clipping by the global norm sees the divided gradients.
+    /// It matters for SGD and for other optimizers without normalization, whose steps become larger
+    /// and noisier. With AdamW it has little effect: a constant factor on all gradients of a
+    /// parameter cancels in the update, except for epsilon. Clipping by the global norm is applied
+    /// to the divided gradients.
     ///
-    /// Refused for a policy without [inclusion
-    /// probabilities](crate::policy::SamplingPolicy::inclusion), and where one is 0 for a layer that
-    /// could train.
+    /// It is refused if the policy has no [inclusion
+    /// probabilities](crate::policy::SamplingPolicy::inclusion), or if the probability of a layer
+    /// that could train is 0.
     #[config(default = false)]
     pub unbiased: bool,
 }

@@ -36,7 +36,7 @@ impl fmt::Display for ErrorKind {
 
 /// An error that a user can cause.
 ///
-/// It is opaque: read it through [`kind`](Self::kind), [`message`](Self::message) and
+/// The type is opaque: read it through [`kind`](Self::kind), [`message`](Self::message) and
 /// [`help`](Self::help). `Display` prints the three on one line.
 ///
 /// # Example
@@ -99,7 +99,7 @@ impl LisaError {
         &self.message
     }
 
-    /// What the user can do about it, where there is something to do.
+    /// What the user can do about it, if the error has such help.
     #[must_use]
     pub fn help(&self) -> Option<&str> {
         self.help.as_deref()
@@ -131,7 +131,7 @@ impl Error for LisaError {
 /// The error of a step, with the model.
 ///
 /// A step takes the model by value, so its error gives the model back. `?` turns it into a
-/// [`LisaError`] where the model is not needed.
+/// [`LisaError`] if the model is not needed.
 ///
 /// # Example
 ///
@@ -186,7 +186,8 @@ impl<M> StepError<M> {
         self.0.updated
     }
 
-    /// The model: as it was given, or stepped where [`is_updated`](Self::is_updated) says so.
+    /// The model. It is updated if [`is_updated`](Self::is_updated) is true, and otherwise as it
+    /// was given.
     #[must_use]
     pub fn into_model(self) -> M {
         self.0.model

@@ -1,17 +1,18 @@
-//! Layer-sampling fine-tuning (LISA) for [Burn](burn): train all layers of a model with the optimizer
-//! memory of a few.
+//! Layer-sampling fine-tuning (LISA) for [Burn](burn): trains all layers of a model with the
+//! optimizer memory of a few layers.
 //!
-//! Every `K` steps LISA samples a few layers. These are active: they train, with the parameters outside
-//! the layers (embeddings, final norm, head), until the next draw; the other layers are frozen
-//! ([arXiv 2403.17919](https://arxiv.org/abs/2403.17919)). Gradients and optimizer state exist for
-//! trainable parameters only. In a training loop one line changes:
+//! Every `K` steps LISA samples a few layers ([arXiv
+//! 2403.17919](https://arxiv.org/abs/2403.17919)). These layers are active: they train until layers
+//! are sampled again, and the other layers are frozen. The parameters outside the layers
+//! (embeddings, final norm, head) always train. Gradients and optimizer state exist for trainable
+//! parameters only. One line of a training loop changes:
 //!
 //! ```text
 //! -let mut optimizer = AdamWConfig::new().init();
 //! +let (mut optimizer, mut model) = LisaConfig::new().init(AdamWConfig::new(), model)?;
 //! ```
 //!
-//! The root has what every run needs. The rest is in modules by subject:
+//! The root has the names that every run needs. The others are in modules by subject:
 //!
 //! | module | for |
 //! |---|---|
@@ -20,7 +21,7 @@
 //! | [`layers`] | the layers of a model and their parameters |
 //! | [`recompute`] | gradient checkpointing by layer, and updates during the backward pass |
 //! | [`memory`] | the memory that a run will need, and that it uses |
-//! | [`importance`] | probabilities of layers from the weight norms of two runs |
+//! | [`importance`] | sampling probabilities of layers from the weight norms of two runs |
 //! | `learner` | burn-train's `Learner` (feature `train`) |
 //!
 //! # Features

@@ -1,4 +1,4 @@
-//! [`Lisa`]: sampler, mask and optimizer of a run, put together. Tests: `lisa/tests.rs`.
+//! [`Lisa`]: sampler, mask and optimizer of a run in one type. Tests: `lisa/tests.rs`.
 
 use std::fmt;
 
@@ -28,13 +28,13 @@ mod tests;
 
 pub(crate) use init::check;
 
-/// Layer-sampling fine-tuning: an optimizer for a module that trains a few layers at a time.
+/// Layer-sampling fine-tuning: a module optimizer that trains a few layers at a time.
 ///
-/// Made by [`LisaConfig::init`]. It has the shape of Burn's `ModuleOptimizer`: `step(lr, model, grads)`
+/// It is made by [`LisaConfig::init`]. As in Burn's `ModuleOptimizer`, `step(lr, model, grads)`
 /// returns the updated model. State kept: the step, the active layers, the scores of a policy that
 /// observes gradients, and the optimizer state of trainable parameters. With
-/// [`OnFreeze::Keep`](crate::OnFreeze::Keep) and [`OnFreeze::Offload`](crate::OnFreeze::Offload) also
-/// that of every parameter that was ever active.
+/// [`OnFreeze::Keep`](crate::OnFreeze::Keep) and [`OnFreeze::Offload`](crate::OnFreeze::Offload),
+/// it also keeps the optimizer state of every parameter that was ever active.
 ///
 /// # Example
 ///
@@ -74,12 +74,12 @@ pub(crate) use init::check;
 pub struct Lisa {
     config: LisaConfig,
     sampler: Sampler,
-    /// What the gradients of this period have shown, where the policy observes them.
+    /// The gradient statistics of this period, if the policy observes gradients.
     sums: PeriodSums,
     trainable: Trainable,
     mask: FreezeMask,
     optimizer: LayerOptimizer,
-    /// Of the layers that are quantized.
+    /// The full-precision weights of the layers that are quantized.
     full: FullWeights,
 }
 
@@ -96,9 +96,9 @@ impl fmt::Debug for Lisa {
 impl Lisa {
     /// Uses another optimizer for the parameters of `group`; the last group that matches wins.
     ///
-    /// As Burn's `ModuleOptimizer::with_group`, with the gradient clipping of the config and the same
-    /// treatment of frozen parameters. A group by path matches parts of paths: `layers.1` also matches
-    /// `layers.10`.
+    /// It works as Burn's `ModuleOptimizer::with_group`, and also applies the gradient clipping of
+    /// the config and drops or offloads the state of frozen parameters. A group by path matches
+    /// parts of paths: `layers.1` also matches `layers.10`.
     #[must_use]
     pub fn with_group<C: OptimizerConfig>(mut self, group: ParamGroup, optimizer: C) -> Self {
         let map = self.trainable.map();
@@ -106,7 +106,7 @@ impl Lisa {
         self
     }
 
-    /// Clips each gradient tensor by itself, as Burn does. For one norm over all of them see
+    /// Clips each gradient tensor separately, as Burn does. To clip by the global norm, use
     /// [`LisaConfig::max_grad_norm`].
     #[must_use]
     pub fn with_grad_clipping(mut self, clipping: GradientClipping) -> Self {
@@ -116,12 +116,12 @@ impl Lisa {
 
     /// Refuses gradients with a NaN or an infinity, and names the parameters and the step.
     ///
-    /// Call it before [`step`](Self::step) where a bad batch must not spoil the run. Cost: one pass over
-    /// the gradients, and it waits for the device.
+    /// Call it before [`step`](Self::step) if a bad batch must not change the model. Cost: one pass
+    /// over the gradients, and a wait for the device.
     ///
     /// # Errors
     ///
-    /// The paths of the first few parameters with such gradients.
+    /// An error if there are such gradients, with the paths of the first few parameters.
     pub fn check_finite<M: Module>(
         &self,
         model: &M,
@@ -149,8 +149,9 @@ impl Lisa {
         self.sampler.active()
     }
 
-    /// What is known of each layer. Scores are there only for a policy that
-    /// [observes](crate::policy::SamplingPolicy::observes) gradients; they change with the draws.
+    /// What is known of each layer. It has scores only for a policy that
+    /// [observes](crate::policy::SamplingPolicy::observes) gradients; they are updated at the end
+    /// of each period.
     #[must_use]
     pub fn scores(&self) -> &Scores {
         self.sampler.scores()
@@ -174,10 +175,10 @@ impl Lisa {
         self.sampler.steps()
     }
 
-    /// What this run holds now besides the model.
+    /// The memory that this run uses now in addition to the model, in bytes.
     ///
-    /// It does not copy the state: the size of a parameter's state is measured when the first two
-    /// parameters of its shape are stepped.
+    /// The call does not copy the state. The size of a parameter's state is measured when the first
+    /// two parameters of its shape are stepped.
     #[must_use]
     pub fn memory(&self) -> Usage {
         Usage {
@@ -186,11 +187,11 @@ impl Lisa {
         }
     }
 
-    /// The model with the full-precision weights of all layers, on `device`: what to save or export
-    /// where frozen layers are quantized. Otherwise a copy of the model on that device.
+    /// The model with the full-precision weights of all layers, on `device`. If frozen layers are
+    /// quantized, save or export this model. Otherwise, it is a copy of the model on that device.
     ///
-    /// `model` may go on training. Cost: the memory of the whole model on `device`. Give the host,
-    /// `Device::flex()`, where the model's own device has too little.
+    /// `model` can continue to train. Cost: the memory of the whole model on `device`. If the
+    /// model's own device has too little memory, give the host, `Device::flex()`.
     #[must_use]
     pub fn exact<M: Module>(&self, model: &M, device: &Device) -> M {
         self.full.whole(model.clone(), device)
@@ -214,7 +215,7 @@ impl Lisa {
         &self.mask
     }
 
-    /// Burn's optimizer, which this one wraps.
+    /// Burn's optimizer, which `Lisa` wraps.
     #[must_use]
     pub fn get_ref(&self) -> &ModuleOptimizer {
         self.optimizer.get_ref()

@@ -38,14 +38,14 @@ impl FreezeMask {
         }
     }
 
-    /// Makes `trainable` require gradients, and freezes the parameters that did before and are not among
-    /// them.
+    /// Makes the parameters in `trainable` require gradients, and freezes the parameters of the
+    /// mask that are not in `trainable`.
     ///
-    /// Parameters that were never in this mask are unchanged. So is a parameter whose requirement stays
-    /// the same: a change makes a new autodiff leaf, which loses gradients that are not yet extracted.
-    /// Call it between a step and the next forward pass. Where distributed training has marked
-    /// parameters, those that become trainable are marked too. Cost: two visits of the module; no tensor
-    /// is copied.
+    /// Parameters that were never in this mask are unchanged. A parameter that was trainable and
+    /// stays trainable is also unchanged: a change would make a new autodiff leaf, and gradients
+    /// that are not yet extracted would be lost. Call it after a step and before the next forward
+    /// pass. If distributed training has marked parameters, those that become trainable are marked
+    /// too. Cost: it visits every module twice; no tensor is copied.
     #[must_use]
     pub fn change<M: Module>(
         &mut self,
@@ -76,7 +76,7 @@ impl FreezeMask {
         self.trainable.len()
     }
 
-    /// Whether none does.
+    /// Whether no parameter requires gradients.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.trainable.is_empty()

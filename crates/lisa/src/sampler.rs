@@ -1,5 +1,5 @@
-//! [`Sampler`]: which layers train in which period. It has no module and no tensor in it: everything
-//! that a draw depends on is a plain value.
+//! [`Sampler`]: which layers train in which period. It has no module and no tensor: everything that
+//! a sample depends on is a plain value.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use crate::policy::{Draw, Observation, SamplingPolicy, Scores};
 use crate::schedule::Schedule;
 use crate::{ErrorKind, LisaError};
 
-/// What a run samples from, and how.
+/// The layers that a run samples from, and the settings of the sampling.
 #[derive(Clone, Debug)]
 pub(crate) struct Sampling {
     pub(crate) policy: Arc<dyn SamplingPolicy>,
@@ -19,7 +19,7 @@ pub(crate) struct Sampling {
     pub(crate) period: usize,
     /// Whether gradients are divided by the probability of their layer.
     pub(crate) unbiased: bool,
-    /// Whether a draw without a layer can train anything.
+    /// Whether a period without active layers still trains something.
     pub(crate) allow_empty: bool,
     /// By layer: its path, and how many of its elements may train.
     pub(crate) layers: Vec<(String, u64)>,
@@ -35,7 +35,8 @@ pub(crate) struct Sampler {
     scores: Scores,
     /// The layers of this period, ascending.
     active: Vec<usize>,
-    /// By layer: the probability that it was drawn with. Empty unless gradients are divided by it.
+    /// By layer: the probability with which it was sampled. Empty unless gradients are divided by
+    /// it.
     inclusion: Vec<f64>,
 }
 
@@ -68,7 +69,7 @@ impl Sampler {
         Ok(sampler)
     }
 
-    /// The same run at another step, with these scores and the layers that they lead to: a draw is a
+    /// The same run at another step, with these scores. The layers are sampled again: they are a
     /// function of the step and the scores.
     #[cfg(feature = "train")]
     pub(crate) fn drawn_at(
@@ -93,15 +94,15 @@ impl Sampler {
         sampler
     }
 
-    /// Counts one optimizer step; true where it was the last of its period.
+    /// Counts one optimizer step; true if it was the last of its period.
     pub(crate) fn advance(&mut self) -> bool {
         self.schedule.advance()
     }
 
     /// Samples the layers of the period that begins. `observed` has the mean of what the policy
-    /// observes, for each layer that trained in the period that is over.
+    /// observes, for each layer that trained in the previous period.
     ///
-    /// Where the policy's answer is invalid the layers stay those of the period before.
+    /// If the policy returns invalid layers, those of the previous period stay active.
     pub(crate) fn next(&mut self, observed: &BTreeMap<usize, f32>) -> Result<(), LisaError> {
         if let Some(observation) = self.observation() {
             let over = self.period() - 1;
@@ -130,7 +131,8 @@ impl Sampler {
         self.active.binary_search(&layer).is_ok()
     }
 
-    /// By layer: the probability that its gradient is divided by; none where none is.
+    /// By layer: the probability that its gradient is divided by; none if gradients are not
+    /// divided.
     pub(crate) fn inclusion(&self) -> Option<&[f64]> {
         (!self.inclusion.is_empty()).then_some(&self.inclusion)
     }
@@ -172,7 +174,8 @@ impl Sampler {
         self.policy().validate(&self.next_draw())
     }
 
-    /// Takes the draw of this period; or says what is wrong with it, and nothing changes.
+    /// Samples the layers of this period. If they are invalid, it returns the reason and changes
+    /// nothing.
     fn draw(&mut self) -> Result<(), LisaError> {
         let draw = self.next_draw();
         let active = self.valid(self.policy().draw(&draw))?;
@@ -181,7 +184,7 @@ impl Sampler {
         Ok(())
     }
 
-    /// What the policy is given for this period.
+    /// The input of the policy for this period.
     fn next_draw(&self) -> Draw {
         let sampling = &self.sampling;
         Draw::new(
@@ -194,7 +197,7 @@ impl Sampler {
         .with_scores(self.scores.clone())
     }
 
-    /// The layers of a draw in order, each once; or what is wrong with them.
+    /// The sampled layers in order, without duplicates; or the reason why they are invalid.
     fn valid(&self, mut layers: Vec<usize>) -> Result<Vec<usize>, LisaError> {
         let all = self.sampling.layers.len();
         if let Some(layer) = layers.iter().find(|&&layer| layer >= all) {
@@ -211,7 +214,7 @@ impl Sampler {
         Ok(layers)
     }
 
-    /// By layer: the probability of being in this draw, where gradients are divided by it.
+    /// By layer: the probability of being sampled, if gradients are divided by it.
     fn inclusion_in(&self, draw: &Draw) -> Result<Vec<f64>, LisaError> {
         if !self.sampling.unbiased {
             return Ok(Vec::new());
@@ -251,7 +254,7 @@ impl Sampler {
     }
 }
 
-/// What the policy of this configuration refuses, without a run.
+/// What the policy of this configuration refuses, for a configuration without a run.
 pub(crate) fn check(sampling: Sampling) -> Result<(), LisaError> {
     let sampler = Sampler {
         schedule: Schedule::new(sampling.period),
@@ -268,7 +271,7 @@ mod tests {
     use super::*;
     use crate::policy::{Gradient, Statistic, Uniform};
 
-    /// Draws the layers that it is told to, period by period.
+    /// Returns given layers, period by period.
     #[derive(Debug)]
     struct Told(&'static [&'static [usize]]);
 

@@ -1,4 +1,4 @@
-//! [`Trainable`]: which parameters of a model may train, and whether a model is the one of a run.
+//! [`Trainable`]: which parameters of a model may train, and whether a model belongs to a run.
 
 use std::collections::{HashMap, HashSet};
 
@@ -16,7 +16,7 @@ pub(crate) struct Trainable {
     may_train: Vec<bool>,
 }
 
-/// A model that has the parameters of the run under other ids.
+/// A model whose parameters are those of the run but have other ids.
 pub(crate) struct Renamed {
     map: LayerMap,
     ids: HashMap<ParamId, ParamId>,
@@ -28,20 +28,21 @@ impl Renamed {
         &self.map
     }
 
-    /// The ids of this model, by those that the run knows.
+    /// The ids in this model, by the ids in the run.
     pub(crate) fn ids(&self) -> &HashMap<ParamId, ParamId> {
         &self.ids
     }
 }
 
 impl Trainable {
-    /// Reads the model by the configuration, and refuses what cannot work.
+    /// Finds the layers of the model as configured, and refuses a model or settings that cannot
+    /// work.
     pub(crate) fn new<M: Module>(config: &LisaConfig, model: &M) -> Result<Self, LisaError> {
         let map = map_of(config, model)?;
         Self::of(map, config)
     }
 
-    /// The same with a map that is there already.
+    /// The same with a map that already exists.
     pub(crate) fn of(map: LayerMap, config: &LisaConfig) -> Result<Self, LisaError> {
         let may_train = may_train(&map, config)?;
         Ok(Self { map, may_train })
@@ -111,8 +112,8 @@ impl Trainable {
         requiring.map(|p| p.id)
     }
 
-    /// Checks that a model is the one of this run. A model in which all parameters have other ids is
-    /// matched by the paths of its parameters: what became of them. Cost: one visit of the module.
+    /// Checks that a model belongs to this run. If all parameters of the model have other ids, they
+    /// are matched by path, and the result has their new ids. Cost: one visit of the module.
     pub(crate) fn follow<M: Module>(
         &self,
         config: &LisaConfig,
@@ -178,7 +179,7 @@ impl Trainable {
     }
 }
 
-/// Counts the parameters that a map has, and the others.
+/// Counts the parameters that are in a map, and those that are not.
 struct Count<'a> {
     map: &'a LayerMap,
     known: usize,
@@ -203,7 +204,7 @@ fn map_of<M: Module>(config: &LisaConfig, model: &M) -> Result<LayerMap, LisaErr
     map?.split(&config.split)
 }
 
-/// By parameter: whether it may ever train. Refuses what cannot work.
+/// By parameter: whether it may ever train. Refuses a model or settings that cannot work.
 fn may_train(map: &LayerMap, config: &LisaConfig) -> Result<Vec<bool>, LisaError> {
     let refuse = |message: String, help: String| {
         Err(LisaError::new(ErrorKind::Config, message).with_help(help))

@@ -10,17 +10,17 @@ use crate::visit::{FloatVisitor, ModulePath, visit_floats};
 use crate::{ErrorKind, LisaError};
 
 impl LayerMap {
-    /// Finds the stack: of all stacks with at least two items, the one with the most parameters.
+    /// Finds the stack: the one with the most parameters of all stacks with at least two items.
     ///
-    /// Lazy parameters are initialised. Cost: one visit of the module.
+    /// Lazy parameters are initialized. Cost: one visit of the module.
     ///
     /// # Errors
     ///
-    /// - No stack, or a second one with at least half as many parameters that is not inside the
-    ///   first, as in an encoder-decoder. Name the one or both by [`at`](Self::at). The message lists
-    ///   the candidates with their paths and sizes.
-    /// - Tied parameters: one `ParamId` at two paths. Burn would give both one gradient and let the
-    ///   copies drift apart. Use one parameter twice in `forward` instead.
+    /// - There is no stack, or a second one that has at least half as many parameters and is not
+    ///   inside the first, as in an encoder-decoder model. Name one or both with [`at`](Self::at).
+    ///   The message lists the candidates with their paths and sizes.
+    /// - There are tied parameters: one `ParamId` at two paths. Burn would give both the same
+    ///   gradient, and the copies would then diverge. Use one parameter twice in `forward` instead.
     pub fn find<M: Module>(module: &M) -> Result<Self, LisaError> {
         Self::best(Tree::read(module)?)
     }
@@ -51,14 +51,14 @@ impl LayerMap {
         tree.map(&stacks)
     }
 
-    /// Takes the stacks at these paths, in this order: `model.layers`, or `encoder.layers` and
-    /// `decoder.layers`. Items need not have the same shapes. The first names of a path may be left
-    /// out where the rest names one stack only.
+    /// Takes the stacks at these paths, in this order, for example `model.layers`, or
+    /// `encoder.layers` and `decoder.layers`. Items need not have the same shapes. The first names
+    /// of a path may be left out if the rest still identifies one stack.
     ///
     /// # Errors
     ///
-    /// A path that names no `Vec` of modules, or several; the message lists the candidates. Tied
-    /// parameters, as in [`find`](Self::find).
+    /// A path names no `Vec` of modules, or several; the message lists the candidates. There are
+    /// tied parameters, as in [`find`](Self::find).
     pub fn at<M: Module>(module: &M, paths: &[String]) -> Result<Self, LisaError> {
         Self::named(Tree::read(module)?, paths)
     }
@@ -84,7 +84,7 @@ impl LayerMap {
         tree.map(&found)
     }
 
-    /// Like [`find`](Self::find) or [`at`](Self::at), but initialises nothing: a lazy parameter
+    /// Like [`find`](Self::find) or [`at`](Self::at), but initializes nothing: a lazy parameter
     /// counts as f32 and trainable.
     pub(crate) fn of_shapes<M: Module>(module: &M, paths: &[String]) -> Result<Self, LisaError> {
         let mut reader = Reader {
@@ -233,10 +233,10 @@ impl Tree {
     }
 }
 
-/// Notes every float parameter of a module and every list of modules around it.
+/// Records every float parameter of a module and every list of modules that contains it.
 #[derive(Default)]
 struct Reader {
-    /// Leave lazy parameters lazy.
+    /// Whether lazy parameters are left uninitialized.
     lazy: bool,
     parameters: Vec<Parameter>,
     /// By path of a list: its items by index, and their parameters.

@@ -1,4 +1,4 @@
-//! [`LayerMap`]: the parameters of a module, and which layer each belongs to.
+//! [`LayerMap`]: the parameters of a module, and the layer that each belongs to.
 
 use std::collections::HashMap;
 
@@ -27,7 +27,7 @@ impl Parameter {
         self.shape.iter().product()
     }
 
-    /// Whether it has none.
+    /// Whether it has no elements.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -45,7 +45,7 @@ pub struct Layer {
     pub size: usize,
 }
 
-/// Which parameters of a module belong to which layer, and which to none of them.
+/// Which parameters of a module belong to which layer, and which belong to no layer.
 ///
 /// # Example
 ///
@@ -84,7 +84,8 @@ pub struct LayerMap {
 }
 
 impl LayerMap {
-    /// The map of these layers. `item_of`: by layer, the item of the stacks that it is or belongs to.
+    /// The map of these layers. `item_of` has, by layer, the item of the stacks that it is, or is a
+    /// part of.
     pub(super) fn new(parameters: Vec<Parameter>, layers: Vec<Layer>, item_of: Vec<usize>) -> Self {
         let mut layer_of = vec![None; parameters.len()];
         for (index, layer) in layers.iter().enumerate() {

@@ -8,12 +8,12 @@ impl LayerMap {
     /// layer contains one of `parts`, and the others.
     ///
     /// The new paths are `layers.0[attn]` and `layers.0[other]`; several names are joined by `+`. A
-    /// layer stays whole where the names match all of its parameters or none. Without names nothing
+    /// layer is not split if the names match all of its parameters or none. Without names, nothing
     /// changes.
     ///
     /// # Errors
     ///
-    /// A name that is in no path of any layer, and names that split no layer.
+    /// A name occurs in no path of any layer, or the names split no layer.
     ///
     /// # Example
     ///

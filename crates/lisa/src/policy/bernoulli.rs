@@ -4,15 +4,15 @@ use super::sampling::refuse;
 use super::{Draw, SamplingPolicy};
 use crate::LisaError;
 
-/// After so many empty draws in a row one layer is sampled in proportion to its probability.
+/// After this many empty samples in a row, one layer is sampled in proportion to its probability.
 const REDRAWS: usize = 64;
 
-/// Each layer is active with its own probability, independently of the others, so the number of active
-/// layers varies: Algorithm 1 of arXiv 2403.17919.
+/// Each layer is active with its own probability, independently of the others, so the number of
+/// active layers varies. This is Algorithm 1 of arXiv 2403.17919.
 ///
-/// Without given probabilities every layer has gamma / N, so gamma layers are active on average. In a
-/// period with an empty draw only the parameters outside the layers train; where those are frozen the
-/// draw is repeated. State kept: none.
+/// If no probabilities are given, each layer has probability gamma / N, so gamma layers are active
+/// on average. In a period without active layers, only the parameters outside the layers train. If
+/// those are frozen, an empty sample is rejected and layers are sampled again. State kept: none.
 ///
 /// # Example
 ///
@@ -29,7 +29,8 @@ pub struct Bernoulli {
 }
 
 impl Bernoulli {
-    /// One probability for each layer, in the order of the stack; none at all for gamma / N each.
+    /// One probability for each layer, in the order of the stack. If the list is empty, each is
+    /// gamma / N.
     #[must_use]
     pub fn new(probabilities: Vec<f64>) -> Self {
         Self { probabilities }
@@ -79,8 +80,8 @@ impl SamplingPolicy for Bernoulli {
         taken
     }
 
-    /// The probabilities themselves where a draw may be empty; otherwise those of a draw that is
-    /// repeated while it is empty.
+    /// The given probabilities if a sample may be empty. Otherwise, the probabilities given that
+    /// the sample is not empty.
     fn inclusion(&self, draw: &Draw) -> Option<Vec<f64>> {
         let p: Vec<f64> = (0..draw.layers)
             .map(|layer| self.probability(draw, layer))
@@ -95,7 +96,7 @@ impl SamplingPolicy for Bernoulli {
         Some(p.iter().map(|p| p * (tried + last)).collect())
     }
 
-    /// Refuses a wrong number of probabilities, one outside [0, 1], and only zeros where nothing else
+    /// Refuses a wrong number of probabilities, one outside [0, 1], and only zeros if nothing else
     /// trains.
     fn validate(&self, draw: &Draw) -> Result<(), LisaError> {
         let (given, layers) = (self.probabilities.len(), draw.layers);

@@ -6,23 +6,24 @@ use super::sampling::refuse;
 use super::{Draw, Observation, SamplingPolicy, Statistic};
 use crate::LisaError;
 
-/// No weight is more than e^5 times another's, as in MISA.
+/// The exponent is at most 5, so no weight is more than e^5 times another, as in MISA.
 const LARGEST_EXPONENT: f64 = 5.0;
 
-/// Samples layers until a share of the parameters is active, with probabilities by the size of their
-/// gradients, as MISA (module-wise importance sampling) does.
+/// Samples layers until a share of the parameters is active, weighted by the size of their
+/// gradients, as in MISA (module-wise importance sampling).
 ///
-/// It ignores `active_layers`. Layers that were never active are sampled first, in random order. The
-/// others follow one by one, each with a probability proportional to `exp(min(5, eta G^2))` among those
-/// that are left. A layer that exceeds the rest of the budget is skipped. G^2 is the mean over a period
-/// of |g|^2 / n for a gradient g of n elements, as a moving average over the periods in which the layer
-/// was active, divided by its mean over the layers. The division by n rates a layer by its average
-/// parameter, as the budget counts parameters; the division by the mean makes eta independent of the
-/// model and the loss. Both are choices of this crate, as are the defaults.
+/// It ignores `active_layers`. Layers that were never active are sampled first, in random order.
+/// The others are then sampled one by one, with probability proportional to `exp(min(5, eta G^2))`
+/// among the remaining layers. A layer that is larger than the remaining budget is skipped. For a
+/// gradient g of n elements, |g|^2 / n is averaged over the steps of a period, and then, as a
+/// moving average, over the periods in which the layer was active. G^2 is this average divided by
+/// its mean over the layers. The division by n is needed because the budget counts parameters: a
+/// layer is rated by the average of its elements. The division by the mean makes eta independent of
+/// the model and the loss. Both divisions and the defaults are choices of this crate.
 ///
-/// It is meant for split layers ([`LisaConfig::split`](crate::LisaConfig::split)), and works on whole
-/// ones. Refused by [`LisaConfig::unbiased`](crate::LisaConfig::unbiased): the probability of a layer
-/// has no closed form. State kept, in the run: a score for each layer.
+/// It is meant for split layers ([`LisaConfig::split`](crate::LisaConfig::split)), but also works
+/// on whole layers. [`LisaConfig::unbiased`](crate::LisaConfig::unbiased) refuses it: the
+/// probability of a layer has no closed form. State kept, in the run: a score for each layer.
 ///
 /// # Example
 ///
@@ -56,7 +57,7 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// How many of so many parameters may train together.
+    /// How many of this many parameters may train together.
     pub(crate) fn room(&self, parameters: u64) -> u64 {
         // A share that means a whole number must not lose one to rounding.
         (self.share * parameters as f64 + 1e-6).floor() as u64
@@ -115,7 +116,7 @@ impl SamplingPolicy for Budget {
         })
     }
 
-    /// Refuses settings out of range, and a share that has no room for one of the layers.
+    /// Refuses settings out of range, and a share that is smaller than one of the layers.
     fn validate(&self, draw: &Draw) -> Result<(), LisaError> {
         let Self { share, eta, decay } = *self;
         if !(share > 0.0 && share <= 1.0) {
@@ -159,7 +160,7 @@ mod tests {
     use super::*;
     use crate::policy::Scores;
 
-    /// Halves of 40 and 80 numbers that all trained once.
+    /// Layers of 40 and 80 elements that were all active once.
     fn halves(layers: usize) -> Scores {
         let mut scores = Scores::new((0..2 * layers as u64).map(|i| 40 + 40 * (i % 2)));
         for layer in 0..2 * layers {

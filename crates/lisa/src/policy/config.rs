@@ -29,16 +29,16 @@ use crate::{ErrorKind, LisaError};
 pub enum PolicyConfig {
     /// [`Uniform`]: exactly gamma layers, without replacement.
     Uniform,
-    /// [`Bernoulli`]: one probability for each layer. Empty: gamma / N for each.
+    /// [`Bernoulli`]: one probability for each layer. If the list is empty, each is gamma / N.
     Bernoulli(Vec<f64>),
     /// [`Weighted`]: exactly gamma layers, one weight for each.
     Weighted(Vec<f64>),
-    /// [`Cyclic`]: all layers in turn, gamma a period, in this order.
+    /// [`Cyclic`]: all layers in turn, gamma layers per period, in this order.
     Cyclic(CyclicOrder),
-    /// [`Gradient`]: exactly gamma layers, by the size of their gradients.
+    /// [`Gradient`]: exactly gamma layers, weighted by the size of their gradients.
     Gradient(Gradient),
-    /// [`Budget`]: as many layers as a share of the parameters allows, by the size of their
-    /// gradients.
+    /// [`Budget`]: as many layers as a share of the parameters allows, weighted by the size of
+    /// their gradients.
     Budget(Budget),
     /// [`Fixed`]: these layers in every period.
     Fixed(Vec<usize>),
@@ -49,9 +49,9 @@ pub enum PolicyConfig {
 impl PolicyConfig {
     /// A policy of your own.
     ///
-    /// A policy is code, so a file keeps only its [name](SamplingPolicy::name). A configuration that
-    /// is loaded from such a file is refused by [`LisaConfig::init`](crate::LisaConfig::init)
-    /// until the policy is set again.
+    /// A policy is code, so a configuration file has only its [name](SamplingPolicy::name). After
+    /// loading such a file, set the policy again; otherwise
+    /// [`LisaConfig::init`](crate::LisaConfig::init) refuses the configuration.
     #[must_use]
     pub fn custom(policy: impl SamplingPolicy) -> Self {
         Self::Custom(Custom(Arc::new(policy)))
@@ -73,7 +73,8 @@ impl PolicyConfig {
     }
 }
 
-/// A policy of the user's in a [`PolicyConfig`]. Two are equal when their names are.
+/// A policy of the user in a [`PolicyConfig`]. Two such policies are equal if their names are
+/// equal.
 #[derive(Clone)]
 pub struct Custom(Arc<dyn SamplingPolicy>);
 
@@ -102,7 +103,7 @@ impl<'de> Deserialize<'de> for Custom {
     }
 }
 
-/// Stands for a custom policy of which a file has only the name.
+/// A placeholder for a custom policy of which a file has only the name.
 #[derive(Debug)]
 struct Absent {
     name: String,

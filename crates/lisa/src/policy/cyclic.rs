@@ -1,10 +1,10 @@
-//! [`Cyclic`]: all layers in turn, gamma a period.
+//! [`Cyclic`]: all layers in turn, gamma layers per period.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Draw, DrawRng, SamplingPolicy};
 
-/// The order in which [`Cyclic`] takes the layers.
+/// The order in which [`Cyclic`] activates the layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CyclicOrder {
     /// From the first layer to the last.
@@ -15,13 +15,13 @@ pub enum CyclicOrder {
     Reshuffled,
 }
 
-/// All layers in turn, `active_layers` a period: block coordinate descent, as in BAdam
-/// (arXiv 2404.02827, with one layer a period).
+/// All layers in turn, `active_layers` per period. This is block coordinate descent, as in BAdam
+/// (arXiv 2404.02827, with one layer per period).
 ///
-/// Each sweep has every layer exactly once. The last period of a sweep has fewer layers where
-/// `active_layers` does not divide their number. Refused by
-/// [`LisaConfig::unbiased`](crate::LisaConfig::unbiased): earlier draws determine a draw. State kept:
-/// none.
+/// In each sweep, every layer is active in exactly one period. The last period of a sweep has fewer
+/// layers if `active_layers` does not divide their number.
+/// [`LisaConfig::unbiased`](crate::LisaConfig::unbiased) refuses this policy: the layers of a
+/// period depend on earlier periods. State kept: none.
 ///
 /// # Example
 ///

@@ -1,9 +1,9 @@
-//! [`Draw`]: what a policy is asked.
+//! [`Draw`]: the input of a policy.
 
 use super::rng::DrawRng;
 use super::scores::Scores;
 
-/// Everything that a draw may depend on.
+/// Everything that the sampled layers of a period may depend on.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Draw {
@@ -13,17 +13,17 @@ pub struct Draw {
     pub period: u64,
     /// How many layers there are, after [`LisaConfig::split`](crate::LisaConfig::split).
     pub layers: usize,
-    /// How many of them the run asks for (gamma).
+    /// How many of them the policy should return (gamma).
     pub active_layers: usize,
-    /// Whether a draw may be empty: true where parameters outside the layers train.
+    /// Whether the policy may return no layer: true if parameters outside the layers train.
     pub allow_empty: bool,
     /// What is known of each layer.
     pub scores: Scores,
 }
 
 impl Draw {
-    /// The draw of `active_layers` out of `layers` layers in this period. It may be empty, nothing was
-    /// observed of the layers, and they have the same size.
+    /// The input for sampling `active_layers` of `layers` layers in this period. The sample may be
+    /// empty, the layers have no scores, and all layers have the same size.
     #[must_use]
     pub fn new(seed: u64, period: u64, layers: usize, active_layers: usize) -> Self {
         Self {
@@ -43,14 +43,14 @@ impl Draw {
         self
     }
 
-    /// Sets whether the draw may be empty.
+    /// Sets whether the policy may return no layer.
     #[must_use]
     pub fn with_allow_empty(mut self, allow_empty: bool) -> Self {
         self.allow_empty = allow_empty;
         self
     }
 
-    /// Random numbers for this draw: the same on every platform for the same seed and period.
+    /// Random numbers for this period: the same on every platform for the same seed and period.
     #[must_use]
     pub fn rng(&self) -> DrawRng {
         DrawRng::new(self.seed, self.period)

@@ -4,7 +4,7 @@ use super::sampling::refuse;
 use super::{Draw, SamplingPolicy};
 use crate::LisaError;
 
-/// The given layers in every period: partial fine-tuning, a baseline for sampling.
+/// The given layers in every period. This is partial fine-tuning, a baseline for sampling.
 ///
 /// It ignores `active_layers`. State kept: none.
 ///
@@ -45,7 +45,7 @@ impl SamplingPolicy for Fixed {
         Some((0..draw.layers).map(here).collect())
     }
 
-    /// Refuses layers that do not exist, and an empty list where nothing else trains.
+    /// Refuses layers that do not exist, and an empty list if nothing else trains.
     fn validate(&self, draw: &Draw) -> Result<(), LisaError> {
         if let Some(layer) = self.layers.iter().find(|&&layer| layer >= draw.layers) {
             return refuse(

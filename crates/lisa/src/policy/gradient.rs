@@ -1,4 +1,4 @@
-//! [`Gradient`]: exactly gamma layers, with probabilities by the size of their gradients.
+//! [`Gradient`]: exactly gamma layers, weighted by the size of their gradients.
 
 use burn::config::Config;
 
@@ -6,19 +6,20 @@ use super::sampling::refuse;
 use super::{Draw, Observation, SamplingPolicy, Statistic, systematic};
 use crate::LisaError;
 
-/// Samples exactly `active_layers` layers by the size of their gradients, as GRASS does
+/// Samples exactly `active_layers` layers, weighted by the size of their gradients, as in GRASS
 /// (arXiv 2604.07808).
 ///
-/// The score m of a layer is the mean, over the steps of a period, of sqrt(|g|^2 / n) for its gradient
-/// g of n elements, as a moving average over the periods in which the layer was active. Layers that
-/// were never active are sampled first, in random order. The others have the weight
-/// `(1 - floor) softmax(m / (mean(m) temperature)) + floor / N` and are sampled as by
-/// [`Weighted`](super::Weighted). The division by the mean makes the temperature independent of the
-/// model and the loss; it is a choice of this crate, as are the defaults.
+/// For a gradient g of n elements, sqrt(|g|^2 / n) is averaged over the steps of a period. The
+/// score m of a layer is the moving average of these values over the periods in which the layer was
+/// active. Layers that were never active are sampled first, in random order. The others have the
+/// sampling weight `(1 - floor) softmax(m / (mean(m) temperature)) + floor / N` and are sampled as
+/// in [`Weighted`](super::Weighted). The division by the mean makes the temperature independent of
+/// the model and the loss; it and the defaults are choices of this crate.
 ///
-/// The softmax is computed by `libm`, so the same scores give the same draw on every platform.
-/// Refused by [`LisaConfig::unbiased`](crate::LisaConfig::unbiased): while some layers were never
-/// active, the others have probability 0. State kept, in the run: a score for each layer.
+/// The softmax is computed by `libm`, so the same scores give the same layers on every platform.
+/// [`LisaConfig::unbiased`](crate::LisaConfig::unbiased) refuses this policy: as long as some
+/// layers were never active, the others have probability 0. State kept, in the run: a score for
+/// each layer.
 ///
 /// # Example
 ///
@@ -37,12 +38,13 @@ use crate::LisaError;
 /// ```
 #[derive(Config, Debug, PartialEq)]
 pub struct Gradient {
-    /// Divides the scores, which have a mean of 1, before the softmax. Near 0 the layers with the
-    /// largest gradients are sampled nearly always; at a large temperature all equally often.
+    /// Divides the scores, which have a mean of 1, before the softmax. If it is near 0, the layers
+    /// with the largest gradients are sampled nearly always; if it is large, all layers are sampled
+    /// equally often.
     #[config(default = 1.0)]
     pub temperature: f64,
-    /// The share of the weight that is divided equally among all layers, in [0, 1]. Above 0 every
-    /// layer can be sampled.
+    /// The share of the sampling weight that is divided equally among all layers, in [0, 1]. If it
+    /// is above 0, every layer can be sampled.
     #[config(default = 0.1)]
     pub floor: f64,
     /// The decay of the moving average from one period to the next, in [0, 1).
@@ -138,7 +140,7 @@ mod tests {
     use super::*;
     use crate::policy::Scores;
 
-    /// Scores of layers that all trained once.
+    /// Scores of layers that were all active once.
     fn scored(scores: &[f32]) -> Scores {
         let mut all = Scores::new(vec![10; scores.len()]);
         for (layer, &score) in scores.iter().enumerate() {

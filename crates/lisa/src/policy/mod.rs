@@ -1,9 +1,9 @@
 //! How the layers of a period are sampled.
 //!
-//! A [`SamplingPolicy`] gets a [`Draw`] and returns layers. It knows how many layers there are and
-//! nothing of modules. A draw is a pure function of the seed, the period and, for a policy that asks
-//! for them, the [`Scores`] of the layers. [`PolicyConfig`] selects a policy: one of this module, or
-//! one of your own by [`PolicyConfig::custom`].
+//! A [`SamplingPolicy`] gets a [`Draw`] and returns layers. It gets the number of layers, but no
+//! modules. Its result is a pure function of the seed, the period and, for a policy that observes
+//! gradients, the [`Scores`] of the layers. [`PolicyConfig`] selects a policy: one of this module,
+//! or one of your own by [`PolicyConfig::custom`].
 //!
 //! # Example
 //!

@@ -1,8 +1,8 @@
-//! [`DrawRng`]: the random numbers of a draw, the same on every platform and in every version.
+//! [`DrawRng`]: the random numbers of a period, the same on every platform and in every version.
 //!
-//! ChaCha with 8 rounds, the seed as key and the period as stream. The steps from random words to
-//! layers are written out here and not taken from `rand`, whose algorithms may change between
-//! versions: a record must resume the same run years later.
+//! The generator is ChaCha with 8 rounds; the seed is its key and the period its stream. The
+//! algorithms from random words to layers are implemented here and not taken from `rand`, where
+//! they may change between versions: a record must resume the same run years later.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -48,7 +48,7 @@ impl DrawRng {
         (self.next_u64() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// A number below `n`, each with the same probability; 0 where `n` is 0.
+    /// A number below `n`, each with the same probability; 0 if `n` is 0.
     pub fn below(&mut self, n: usize) -> usize {
         let n = n as u64;
         if n == 0 {
@@ -64,8 +64,8 @@ impl DrawRng {
         }
     }
 
-    /// `k` different numbers below `n`, in ascending order: every subset with the same
-    /// probability (the first `k` steps of a Fisher-Yates shuffle). All of them where `k >= n`.
+    /// `k` different numbers below `n`, in ascending order: every subset with the same probability
+    /// (the first `k` steps of a Fisher-Yates shuffle). If `k >= n`, all of them.
     pub fn choose(&mut self, n: usize, k: usize) -> Vec<usize> {
         let mut chosen = self.first_of(n, k);
         chosen.sort_unstable();

@@ -8,9 +8,9 @@ use crate::LisaError;
 
 /// Samples the layers of a period.
 ///
-/// The methods may depend only on `self` and the [`Draw`], not on a clock, a counter or another source
-/// of random numbers. So a run resumes from its step and its scores, and several workers draw the same
-/// layers without communication.
+/// The methods may depend only on `self` and the [`Draw`], not on a clock, a counter or another
+/// source of random numbers. So a run can resume from its step and its scores, and several workers
+/// sample the same layers without communication.
 ///
 /// # Example
 ///
@@ -42,12 +42,12 @@ pub trait SamplingPolicy: Debug + Send + Sync + 'static {
 
     /// The layers of a period, counted from 0, in any order.
     ///
-    /// A layer that does not exist, and an empty draw where [`Draw::allow_empty`] is false, are errors
-    /// of the step that asks for the draw.
+    /// The step that samples returns an error if a layer does not exist, or if there is no layer
+    /// and [`Draw::allow_empty`] is false.
     fn draw(&self, draw: &Draw) -> Vec<usize>;
 
-    /// What the policy wants to know of the gradients; [`Draw::scores`] then has the average of it.
-    /// By default nothing, and nothing is computed.
+    /// The statistic of the gradients that the policy needs; [`Draw::scores`] then has its average.
+    /// By default there is none, and nothing is computed.
     ///
     /// Cost: a sum of squares of each gradient in a layer, on the device, and one wait for the device
     /// at the end of a period.
@@ -55,8 +55,8 @@ pub trait SamplingPolicy: Debug + Send + Sync + 'static {
         None
     }
 
-    /// The probability of each layer to be in this draw, given everything except the random numbers.
-    /// None where it is not known, or where earlier draws determine this one.
+    /// The probability that each layer is sampled in this period, given everything except the
+    /// random numbers. None if it is not known, or if the layers depend on earlier periods.
     ///
     /// [`LisaConfig::unbiased`](crate::LisaConfig::unbiased) divides gradients by it.
     fn inclusion(&self, draw: &Draw) -> Option<Vec<f64>> {
@@ -64,12 +64,12 @@ pub trait SamplingPolicy: Debug + Send + Sync + 'static {
         None
     }
 
-    /// Checks, before the run, that the policy can sample these layers. `draw` is that of the first
-    /// period.
+    /// Checks, before the run, that the policy can sample these layers. `draw` is the input of the
+    /// first period.
     ///
     /// # Errors
     ///
-    /// What the policy refuses; by default nothing.
+    /// Layers or settings that the policy refuses. By default there are none.
     fn validate(&self, draw: &Draw) -> Result<(), LisaError> {
         let _ = draw;
         Ok(())

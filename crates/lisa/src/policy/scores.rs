@@ -1,21 +1,21 @@
-//! [`Scores`]: what a draw may know of each layer.
+//! [`Scores`]: what a policy may know of each layer.
 
 /// What is known of one layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Score {
-    /// The moving average of what the policy [observes](super::SamplingPolicy::observes) of the layer's
-    /// gradients; none before the first observation.
+    /// The moving average of the gradient statistic that the policy
+    /// [observes](super::SamplingPolicy::observes); none before the first observation.
     pub score: Option<f32>,
-    /// The last complete period in which it was active; none where it never was.
+    /// The last complete period in which it was active; none if it was never active.
     pub last_drawn: Option<u64>,
     /// How many of its elements may train.
     pub parameters: u64,
 }
 
-/// What is known of all layers at a draw, in the order of the stack.
+/// What is known of all layers when layers are sampled, in the order of the stack.
 ///
-/// A run updates the scores at the end of each period, before the draw, for a policy that observes
-/// gradients. For any other policy only the sizes of the layers are known.
+/// If the policy observes gradients, a run updates the scores at the end of each period, before it
+/// samples. For any other policy, only the sizes of the layers are known.
 ///
 /// # Example
 ///
@@ -36,7 +36,7 @@ pub struct Score {
 pub struct Scores(Vec<Score>);
 
 impl Scores {
-    /// Layers of these sizes, of which nothing was observed yet.
+    /// Layers of these sizes, without scores.
     pub fn new(parameters: impl IntoIterator<Item = u64>) -> Self {
         let score = |parameters| Score {
             parameters,
@@ -45,7 +45,7 @@ impl Scores {
         Self(parameters.into_iter().map(score).collect())
     }
 
-    /// What is known of a layer; the default for a layer that does not exist.
+    /// What is known of a layer. For a layer that does not exist, it is the default value.
     #[must_use]
     pub fn get(&self, layer: usize) -> Score {
         self.0.get(layer).copied().unwrap_or_default()
@@ -63,7 +63,7 @@ impl Scores {
         self.0.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no layers.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -84,8 +84,8 @@ impl Scores {
         }
     }
 
-    /// Updates the average of a layer with the value of a period: `decay * score + (1 - decay) *
-    /// value`, or the value itself where there is no score yet.
+    /// Updates the average of a layer with the value of a period:
+    /// `decay * score + (1 - decay) * value`, or the value itself if there is no score yet.
     pub fn observe(&mut self, layer: usize, value: f32, decay: f64) {
         if let Some(layer) = self.0.get_mut(layer) {
             layer.score = Some(match layer.score {
@@ -101,7 +101,8 @@ impl Scores {
         }
     }
 
-    /// The scores divided by their mean; 1 for a layer without a score, and for all where the mean is 0.
+    /// The scores divided by their mean. They are 1 for a layer without a score, and for all layers
+    /// if the mean is 0.
     pub(super) fn relative(&self) -> Vec<f64> {
         let scores = || self.0.iter().filter_map(|layer| layer.score.map(f64::from));
         let mean = scores().sum::<f64>() / scores().count().max(1) as f64;
@@ -112,7 +113,7 @@ impl Scores {
         self.0.iter().map(of).collect()
     }
 
-    /// The layers that were active in no complete period.
+    /// The layers that were not active in any complete period.
     pub(super) fn never_drawn(&self) -> Vec<usize> {
         let layers = self.0.iter().enumerate();
         layers
@@ -122,7 +123,7 @@ impl Scores {
     }
 }
 
-/// What is computed in each step of the gradient g, of n elements, of an active layer.
+/// What is computed in each step from the gradient g, of n elements, of an active layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Statistic {
     /// sqrt(|g|^2 / n).
@@ -131,7 +132,7 @@ pub enum Statistic {
     MeanSquare,
 }
 
-/// What a policy wants to know of the gradients.
+/// The statistic of the gradients that a policy needs.
 ///
 /// The statistic is averaged over the steps of a period, and then, as a moving average, over the periods
 /// in which the layer was active.

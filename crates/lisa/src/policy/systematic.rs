@@ -1,18 +1,19 @@
-//! Systematic sampling of exactly n layers with given inclusion probabilities, which
-//! [`Weighted`](super::Weighted) and [`Gradient`](super::Gradient) share.
+//! Systematic sampling of exactly n layers with given inclusion probabilities.
+//! [`Weighted`](super::Weighted) and [`Gradient`](super::Gradient) use it.
 //!
-//! Madow's scheme: the layers lie in random order on a line of length n, each as wide as its
-//! probability. With one random number u in [0, 1), the layers at u, u + 1, .. are taken. In any order a
-//! layer of width p lies at one of these points with probability p, so the inclusion probabilities are
-//! exact; those of sampling one layer after the other are not. The random order lets nearly every pair of
-//! layers occur together.
+//! This is Madow's scheme. The layers are placed in random order on a line of length n, each as
+//! wide as its probability. With one random number u in [0, 1), the layers at the points u, u + 1,
+//! .. are sampled. In any order, a layer of width p contains one of these points with probability
+//! p, so the inclusion probabilities are exact. Sampling one layer after the other does not have
+//! exact probabilities. Because of the random order, nearly every pair of layers can occur
+//! together.
 
 use super::DrawRng;
 
-/// The probabilities of being among `n` that are proportional to the weights, with each at most 1:
-/// what exceeds it is shared by the others, again in proportion.
+/// The probabilities of being among `n` sampled layers. They are proportional to the weights, but
+/// at most 1; the excess is divided among the others, again in proportion.
 ///
-/// All with a positive weight where these are no more than `n`.
+/// If at most `n` weights are positive, the probabilities of these layers are 1.
 pub(crate) fn inclusion(weights: &[f64], n: usize) -> Vec<f64> {
     let largest = weights.iter().copied().fold(0.0, f64::max);
     let mut p = vec![0.0; weights.len()];
@@ -42,7 +43,8 @@ pub(crate) fn inclusion(weights: &[f64], n: usize) -> Vec<f64> {
     }
 }
 
-/// Draws layers with these inclusion probabilities, ascending: exactly as many as they sum to.
+/// Samples layers with these inclusion probabilities, in ascending order. Their number is the sum
+/// of the probabilities.
 pub(super) fn draw(p: &[f64], rng: &mut DrawRng) -> Vec<usize> {
     let mut taken: Vec<usize> = (0..p.len()).filter(|&i| p[i] >= 1.0).collect();
     let unsure: Vec<usize> = (0..p.len()).filter(|&i| p[i] > 0.0 && p[i] < 1.0).collect();

@@ -4,8 +4,8 @@ use super::{Draw, SamplingPolicy};
 
 /// Samples exactly `active_layers` layers, uniformly, without replacement.
 ///
-/// As the later versions of the paper (arXiv 2403.17919) and all implementations of LISA do. State
-/// kept: none.
+/// The later versions of the paper (arXiv 2403.17919) and all implementations of LISA sample this
+/// way. State kept: none.
 ///
 /// # Example
 ///

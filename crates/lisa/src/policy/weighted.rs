@@ -4,13 +4,14 @@ use super::sampling::refuse;
 use super::{Draw, SamplingPolicy, systematic};
 use crate::LisaError;
 
-/// Samples exactly `active_layers` layers without replacement, by given weights.
+/// Samples exactly `active_layers` layers without replacement, with given sampling weights.
 ///
-/// Layer l is in a draw with probability gamma w_l / sum(w). Where that exceeds 1 it is 1, and the
-/// others share the rest in proportion. The draw is systematic sampling in random order (Madow), which
-/// has exactly these probabilities; sampling one layer after the other, as `numpy.random.choice(p=..)`
-/// does, has not. A layer of weight 0 is never sampled. Weights may come from
-/// [`Importance::probabilities`](crate::importance::Importance::probabilities). State kept: none.
+/// Layer l is sampled with probability gamma w_l / sum(w). If that exceeds 1, the probability is 1,
+/// and the excess is divided among the other layers in proportion. Systematic sampling in random
+/// order (Madow) has exactly these probabilities. Sampling one layer after the other, as in
+/// `numpy.random.choice(p=..)`, does not. A layer of weight 0 is never sampled. Weights may come
+/// from [`Importance::probabilities`](crate::importance::Importance::probabilities). State kept:
+/// none.
 ///
 /// # Example
 ///
