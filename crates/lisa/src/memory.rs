@@ -1,9 +1,10 @@
-//! Memory: what a run will need, and what it holds.
+//! Memory: what a run will need, and what it uses.
 //!
-//! [`MemoryPlan::lisa`] and [`MemoryPlan::lora`] add up the bytes of a run before it starts: those of
-//! the parameters, which the module tells, and those of the activations, which the model tells by
-//! [`Footprint`]. Nothing is allocated, so a model with lazy parameters will do. [`Usage`], from
-//! [`Lisa::memory`](crate::Lisa::memory), and [`DeviceUsage`] say what a running program holds.
+//! [`MemoryPlan::lisa`] and [`MemoryPlan::lora`] add up the bytes of a run before it starts: those
+//! of the parameters, which the module has, and those of the activations, which the model gives
+//! through [`Footprint`]. Nothing is allocated, so the model may have lazy parameters. [`Usage`],
+//! from [`Lisa::memory`](crate::Lisa::memory), and [`DeviceUsage`] say how much memory a running
+//! program uses.
 //!
 //! # Example
 //!

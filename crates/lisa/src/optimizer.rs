@@ -1,9 +1,9 @@
 //! Which optimizers LISA can wrap.
 //!
-//! [`LisaConfig::init`](crate::LisaConfig::init) takes any [`OptimizerConfig`]: all configs of Burn's
-//! optimizers, and with [`Built`] any `burn::optim::Optimizer`. LISA wraps the optimizer: large
-//! parameters are stepped in slices, half-precision ones through f32 master weights, and the state of
-//! frozen layers is dropped, kept or offloaded ([`OnFreeze`]).
+//! [`LisaConfig::init`](crate::LisaConfig::init) takes any [`OptimizerConfig`]: all configs of
+//! Burn's optimizers, and with [`Built`] any `burn::optim::Optimizer`. LISA wraps the optimizer: it
+//! steps large parameters in slices, half-precision parameters are updated through f32 master
+//! weights, and the state of frozen layers is dropped, kept or offloaded ([`OnFreeze`]).
 //!
 //! # Example
 //!

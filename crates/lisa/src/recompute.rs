@@ -1,12 +1,14 @@
 //! Gradient checkpointing for models that run layer by layer.
 //!
-//! [`Recompute`] runs a [`LayeredModel`] forward and keeps the inputs of its segments only. The
-//! backward pass goes from the head to the first layer: it runs one segment again, this time on an
-//! autodiff graph, takes the gradients, and frees the graph. So the activations of one segment are
-//! in memory at a time. The backward pass ends at the lowest trainable segment.
+//! [`Recompute`] runs a [`LayeredModel`] forward and keeps only the inputs of its segments. The
+//! backward pass goes from the head to the first layer. It runs one segment at a time again, now on
+//! an autodiff graph, takes the gradients, and frees the graph. So only the activations of one
+//! segment are in memory at a time. The backward pass ends at the lowest trainable segment.
 //!
-//! - A *segment* is a run of consecutive layers that is recomputed as a whole; by default one layer.
-//! - A *sublayer* is a step of one layer that can be recomputed alone, such as attention or the MLP.
+//! - A *segment* is a run of consecutive layers that is recomputed as a whole. By default, it is
+//!   one layer.
+//! - A *sublayer* is a step of one layer that can be recomputed separately, such as attention or
+//!   the MLP.
 //! - A *cut* is a place inside a sublayer where its autodiff graph is divided in two, so that the
 //!   later graph is freed before the earlier one runs backward.
 //!

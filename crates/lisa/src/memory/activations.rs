@@ -1,4 +1,4 @@
-//! [`Footprint`]: what a model knows of the size of its activations.
+//! [`Footprint`]: the size of a model's activations.
 
 use burn::module::Module;
 use burn::tensor::FloatDType;
@@ -10,22 +10,22 @@ pub struct Activations {
     pub frozen_layer: u64,
     /// What the backward pass keeps of a layer whose weights are trainable.
     pub active_layer: u64,
-    /// The part of [`active_layer`](Self::active_layer) that is kept for the weights of norms alone.
+    /// The part of [`active_layer`](Self::active_layer) that is kept only for the weights of norms.
     /// LoRA does not train them.
     pub norms: u64,
     /// The hidden state between two layers.
     pub hidden: u64,
     /// The logits, in the dtype of the model.
     pub logits: u64,
-    /// Whether the weight of the head is that of the embedding. Its gradient is then held until that of
-    /// the embedding is computed.
+    /// Whether the head uses the weight of the embedding. The gradient of the head is then kept
+    /// until the gradient of the embedding is computed.
     pub tied_head: bool,
-    /// Whether the head has a [custom backward pass](crate::recompute::HeadPass::custom) when layers are
-    /// recomputed, which on flex works in small blocks.
+    /// Whether the head has a [custom backward pass](crate::recompute::HeadPass::custom) when
+    /// layers are recomputed. On flex, this backward pass works in small blocks.
     pub custom_head: bool,
-    /// The most that a [sublayer](crate::recompute::LayeredModel::sublayers) of an active layer needs in
-    /// its backward pass: its activations and the gradients between two
-    /// [cuts](crate::recompute::Cuts). 0 if unknown; then the whole layer counts.
+    /// The largest memory that a [sublayer](crate::recompute::LayeredModel::sublayers) of an active
+    /// layer needs in its backward pass: its activations and the gradients between two
+    /// [cuts](crate::recompute::Cuts). If it is unknown, it is 0, and the whole layer counts.
     pub sublayer: u64,
 }
 

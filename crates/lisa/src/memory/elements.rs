@@ -1,4 +1,4 @@
-//! Element counts of a model ([`Elements`]), and the [`Draw`] that needs the most memory.
+//! Element counts of a model ([`Elements`]), and the [`Draw`] of layers that needs the most memory.
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
@@ -9,12 +9,12 @@ use crate::{LayerMap, LisaConfig, PolicyConfig};
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Unit {
     pub(super) index: usize,
-    /// The layer that it is, or is a part of.
+    /// The layer that the unit is, or is a part of.
     pub(super) layer: usize,
     pub(super) trainable: u64,
-    /// Those of the largest trainable parameter.
+    /// Elements of the largest trainable parameter.
     pub(super) largest: u64,
-    /// Those of matrices that are quantized while they are frozen.
+    /// Elements of the matrices that are quantized while they are frozen.
     pub(super) matrices: u64,
     /// Bytes of these matrices, quantized.
     pub(super) quantized: u64,
@@ -25,11 +25,11 @@ pub(super) struct Elements {
     pub(super) total: u64,
     /// Trainable elements outside the layers.
     pub(super) outside: u64,
-    /// Those of the largest trainable parameter outside the layers.
+    /// Elements of the largest trainable parameter outside the layers.
     pub(super) largest_outside: u64,
     /// Whether a parameter before the layers, such as an embedding, is trainable.
     pub(super) trainable_below: bool,
-    /// In descending order of trainable elements.
+    /// The units, in descending order of trainable elements.
     pub(super) units: Vec<Unit>,
 }
 
@@ -88,7 +88,7 @@ impl Elements {
     }
 }
 
-/// The draw of a policy that needs the most memory.
+/// The active units that need the most memory, of all that a policy can sample.
 pub(super) struct Draw {
     pub(super) active: Vec<Unit>,
     pub(super) frozen: Vec<Unit>,
@@ -97,7 +97,8 @@ pub(super) struct Draw {
 }
 
 impl Draw {
-    /// Takes the largest units that the policy can draw together, or those that it always draws.
+    /// Takes the largest units that the policy can sample together, or those that it always
+    /// samples.
     pub(super) fn largest(elements: &Elements, config: &LisaConfig) -> Self {
         let mut left = match &config.policy {
             PolicyConfig::Budget(budget) => budget.room(elements.trainable_units()),
@@ -131,7 +132,7 @@ impl Draw {
     }
 }
 
-/// The largest number of layers that can have an active unit: parts of layers count as parts of
+/// The largest number of layers that can have an active unit. Parts of layers count as parts of
 /// different layers.
 fn active_layers(elements: &Elements, active: &[Unit], config: &LisaConfig) -> usize {
     match &config.policy {

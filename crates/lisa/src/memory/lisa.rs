@@ -8,17 +8,17 @@ use crate::optimizer::{SLICE, SLICE_ON_HOST};
 use crate::{LayerMap, LisaConfig, LisaError, OnFreeze};
 
 impl MemoryPlan {
-    /// Plans a LISA run. With as many `active_layers` as the model has it is the plan of full training.
+    /// Plans a LISA run. If all layers of the model are active, it is the plan of full training.
     ///
-    /// Where layers differ in size, the largest ones count as active; a budget counts as used up, and
-    /// fixed layers as they are. With [`split`](LisaConfig::split) the active parts count as parts of
-    /// different layers, as far as there are any. Nothing is allocated.
+    /// If layers differ in size, the largest ones count as active. The policy `Budget` counts with
+    /// its full budget, and `Fixed` with its own layers. With [`split`](LisaConfig::split), the
+    /// active parts count as parts of different layers, as far as possible. Nothing is allocated.
     ///
     /// # Errors
     ///
-    /// As [`LisaConfig::init`], as far as the structure of the model and the settings tell: a stack of
-    /// layers that is not found or ambiguous, more active layers than there are, a model without
-    /// trainable parameters.
+    /// The errors of [`LisaConfig::init`] that follow from the structure of the model and the
+    /// settings: the stack of layers is not found or is ambiguous, there are fewer layers than
+    /// active layers, or the model has no trainable parameters.
     pub fn lisa<M: Footprint>(
         model: &M,
         config: &LisaConfig,
@@ -52,7 +52,7 @@ impl MemoryPlan {
 /// Bytes that a [custom head](Activations::custom_head) needs twice on flex: one block of a gradient.
 const HEAD_BLOCK: u64 = 2 << 20;
 
-/// A planned run. All methods return bytes, unless they say something else.
+/// A planned run. All methods return bytes, unless their documentation says otherwise.
 struct Run<'a> {
     config: &'a LisaConfig,
     workload: &'a Workload,
@@ -61,14 +61,14 @@ struct Run<'a> {
     draw: Draw,
 }
 
-/// What does not change during a step.
+/// Memory that does not change during a step.
 impl Run<'_> {
     /// Trainable elements.
     fn trainable(&self) -> u64 {
         self.elements.outside + self.draw.trainable()
     }
 
-    /// For each trainable element: its master weight.
+    /// Bytes of the master weight of one trainable element.
     fn master(&self) -> u64 {
         let half_precision = self.workload.element() < 4;
         if half_precision && self.config.master_weights {
@@ -78,7 +78,7 @@ impl Run<'_> {
         }
     }
 
-    /// For each trainable element: one moment.
+    /// Bytes of one moment of one trainable element.
     fn moment(&self) -> u64 {
         self.master().max(self.workload.element())
     }
@@ -100,8 +100,8 @@ impl Run<'_> {
         matrices * self.workload.element()
     }
 
-    /// Optimizer state of frozen layers, on the device and in host memory. In a long run every layer was
-    /// active once.
+    /// Optimizer state of frozen layers, on the device and in host memory. The plan assumes that
+    /// every layer has been active.
     fn idle_state(&self) -> (u64, u64) {
         let idle: u64 = self.draw.frozen.iter().map(|unit| unit.trainable).sum();
         let state = idle * self.state_of_element();
@@ -147,7 +147,7 @@ impl Run<'_> {
         }
     }
 
-    /// What the backward pass of the head needs.
+    /// Memory that the backward pass of the head needs.
     fn head(&self) -> u64 {
         let logits = self.activations.logits;
         if self.elements.outside > 0 {
@@ -163,7 +163,7 @@ impl Run<'_> {
         self.elements.largest_outside * self.workload.element()
     }
 
-    /// The gradient of a tied head, which is held until that of the embedding is computed.
+    /// The gradient of a tied head, which is kept until the gradient of the embedding is computed.
     fn tied_gradient(&self) -> u64 {
         if self.activations.tied_head {
             self.largest_outside()
@@ -198,7 +198,7 @@ impl Run<'_> {
         (states + above).max(self.embedding())
     }
 
-    /// What the backward pass of the head needs.
+    /// Memory that the backward pass of the head needs.
     fn recomputed_head(&self) -> u64 {
         if !self.activations.custom_head {
             return self.head();
@@ -235,7 +235,7 @@ impl Run<'_> {
         (trainable + largest * extra_copies) * self.workload.element()
     }
 
-    /// A frozen layer with its activations. A quantized layer is dense while it runs.
+    /// A frozen layer with its activations. A quantized layer is dequantized while it runs.
     fn dense_layer(&self) -> u64 {
         let matrices = |layer: usize| -> u64 {
             let frozen = self.draw.frozen.iter();

@@ -9,13 +9,13 @@ impl MemoryPlan {
     /// Plans LoRA of this rank on all matrices of the layers. Adapters, their gradients and their
     /// moments have the dtype of the weights.
     ///
-    /// `merged`: whether each product computes `W + A B` first, as Burn's own LoRA does, instead of
-    /// adding a second product. Nothing is recomputed, so both peaks are the same, and of the workload
-    /// only rows, tokens and dtype count.
+    /// `merged`: whether each projection computes `W + A B` before its matmul, as Burn's own LoRA
+    /// does, instead of adding the result of a second matmul. Nothing is recomputed, so both peaks
+    /// are equal, and only rows, tokens and dtype of the workload matter.
     ///
     /// # Errors
     ///
-    /// A stack of layers that is not found or ambiguous.
+    /// The stack of layers is not found or is ambiguous.
     pub fn lora<M: Footprint>(
         model: &M,
         rank: usize,

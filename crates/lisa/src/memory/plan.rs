@@ -4,17 +4,17 @@ use std::fmt;
 
 /// The memory that a run needs, in bytes. `Display` prints a table.
 ///
-/// Made by [`MemoryPlan::lisa`] or [`MemoryPlan::lora`]. The parts are those of a run in which every
-/// active layer has its optimizer state; the peaks are the most that is in memory at one time of a
-/// step.
+/// [`MemoryPlan::lisa`] and [`MemoryPlan::lora`] make it. The sizes are those of a run in which
+/// every active layer has its optimizer state. A peak is the largest number of bytes in memory at
+/// one time of a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryPlan {
     /// Weights on the device.
     pub weights: u64,
     /// Gradients of all trainable parameters.
     pub gradients: u64,
-    /// The optimizer state of all trainable parameters: two moments of each element, as AdamW has
-    /// them. With [`OnFreeze::Keep`](crate::OnFreeze::Keep) the peaks count the moments of all layers.
+    /// The optimizer state of all trainable parameters: two moments per element, as in AdamW. With
+    /// [`OnFreeze::Keep`](crate::OnFreeze::Keep) the peaks count the moments of all layers.
     pub optimizer_state: u64,
     /// f32 master weights of all trainable parameters.
     pub master_weights: u64,

@@ -2,8 +2,8 @@
 
 use burn::tensor::Device;
 
-/// What a [`Lisa`](crate::Lisa) holds, in bytes. Made by
-/// [`Lisa::memory`](crate::Lisa::memory).
+/// The memory that a [`Lisa`](crate::Lisa) uses, in bytes. [`Lisa::memory`](crate::Lisa::memory)
+/// returns it.
 ///
 /// It does not include the weights of the model, which the caller owns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,7 +33,7 @@ impl Usage {
     }
 }
 
-/// The memory pool of a device, in bytes: of everything that the program has on it.
+/// The memory pool of a device, in bytes. It has all tensors of the program on that device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DeviceUsage {
     /// Bytes of live tensors.
@@ -43,8 +43,8 @@ pub struct DeviceUsage {
 }
 
 impl DeviceUsage {
-    /// The memory pool of a device; none where the backend does not report it. CubeCL's backends
-    /// (wgpu, CUDA) do, flex and LibTorch do not. Waits for the device.
+    /// The memory pool of a device; none if the backend does not report it. CubeCL's backends
+    /// (wgpu, CUDA) report it; flex and LibTorch do not. Waits for the device.
     #[must_use]
     pub fn of(device: &Device) -> Option<Self> {
         let pool = device.memory_pool_usage()?;

@@ -10,7 +10,7 @@ use crate::recompute::Recompute;
 ///
 /// # Example
 ///
-/// The model is in f32 on the host, and the run is to be in bf16 on a GPU:
+/// In this example, the model is in f32 on the host, and the planned run is in bf16 on a GPU:
 ///
 /// ```
 /// # use burn::nn::LinearConfig;
@@ -34,11 +34,11 @@ pub struct Workload {
     pub sequence: usize,
     /// The dtype of the weights.
     pub dtype: FloatDType,
-    /// Whether the run is on flex, Burn's CPU backend. It makes a second copy of each result of a
-    /// matrix product, and stores int4 as int8.
+    /// Whether the run is on flex, Burn's CPU backend. It makes a second copy of the result of each
+    /// matmul, and stores int4 as int8.
     pub flex: bool,
-    /// The lowest layer that is ever active, or 0 if unknown. If nothing before the stack is trainable,
-    /// layers below it store no activations.
+    /// The lowest layer that is ever active, or 0 if unknown. If nothing before the stack is
+    /// trainable, layers below `lowest_active` store no activations.
     pub lowest_active: usize,
     /// How layers are recomputed, for [`MemoryPlan::peak_recomputed`](super::MemoryPlan::peak_recomputed).
     pub recompute: Recompute,
@@ -47,8 +47,9 @@ pub struct Workload {
 impl Workload {
     /// Batches of `batch` rows of `sequence` tokens for this model, with its dtype and on its device.
     ///
-    /// Lazy parameters count as f32. A device that does not report its memory counts as flex. Every
-    /// layer may be active, and each layer is a segment of recomputation.
+    /// Lazy parameters count as f32. A device that does not report its memory counts as flex. The
+    /// workload assumes that every layer may be active, and that each layer is a segment of
+    /// recomputation.
     #[must_use]
     pub fn new<M: Module>(model: &M, batch: usize, sequence: usize) -> Self {
         let devices = model.devices();
@@ -68,7 +69,7 @@ impl Workload {
         DType::from(self.dtype).size() as u64
     }
 
-    /// How many copies there are of the result of a matrix product while it is computed.
+    /// How many copies of the result of a matmul exist while it is computed.
     pub(super) fn copies(&self) -> u64 {
         if self.flex { 2 } else { 1 }
     }

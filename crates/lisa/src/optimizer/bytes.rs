@@ -1,4 +1,5 @@
-//! [`StateBytes`]: what the optimizer's state of a parameter weighs, and how a wrapper says it.
+//! [`StateBytes`]: the bytes of a parameter's optimizer state, and the trait by which a wrapper
+//! returns them.
 
 use burn::optim::{Optimizer, RecordState, StateSink};
 
@@ -18,13 +19,13 @@ impl StateBytes {
     }
 }
 
-/// An optimizer that knows what its state weighs.
+/// An optimizer that can count the bytes of its state.
 pub(crate) trait Weighed: Optimizer {
     /// Bytes of this state.
     fn weigh<const D: usize>(state: &Self::State<D>) -> StateBytes;
 }
 
-/// Bytes of all tensors of a state. It copies the state to the host to find out.
+/// Bytes of all tensors of a state. To count them, it copies the state to the host.
 pub(super) fn tensor_bytes<S: RecordState>(state: &S) -> u64 {
     let mut sink = StateSink::default();
     state.state_flatten("", &mut sink);

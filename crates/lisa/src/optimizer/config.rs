@@ -9,8 +9,8 @@ use burn::optim::{
 /// The configuration of an optimizer, with its gradient clipping.
 ///
 /// Burn's optimizer configs implement it. Burn's `build()` leaves out the gradient clipping that is
-/// set on a config, so LISA takes the config itself: the clipping is then applied, tensor by
-/// tensor, as Burn's `init()` does. For an optimizer without a config see [`Built`].
+/// set on a config, so LISA takes the config itself. It then applies the clipping to each tensor
+/// separately, as Burn's `init()` does. For an optimizer without a config see [`Built`].
 pub trait OptimizerConfig {
     /// The optimizer that this configuration makes.
     type Optimizer: Optimizer;
@@ -18,7 +18,7 @@ pub trait OptimizerConfig {
     /// Makes the optimizer.
     fn build(&self) -> Self::Optimizer;
 
-    /// The gradient clipping that is set, applied to each gradient tensor by itself.
+    /// The gradient clipping that is set. It is applied to each gradient tensor separately.
     fn grad_clipping(&self) -> Option<GradientClipping>;
 }
 

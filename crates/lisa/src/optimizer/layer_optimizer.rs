@@ -1,5 +1,5 @@
-//! [`LayerOptimizer`]: Burn's `ModuleOptimizer` with the wrappers of this module, and an account of the
-//! parameters that it holds state of.
+//! [`LayerOptimizer`]: Burn's `ModuleOptimizer` with the wrappers of this module, and a record of
+//! which parameters have state.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -28,7 +28,7 @@ pub(crate) struct LayerOptimizer {
     optimizer: ModuleOptimizer,
     on_freeze: OnFreeze,
     master_weights: bool,
-    /// Each with its own optimizer; the last one that matches wins.
+    /// The parameter groups, each with its own optimizer; the last one that matches wins.
     groups: Vec<Group>,
     /// The parameters that have state.
     held: BTreeMap<ParamId, Held>,
@@ -42,7 +42,7 @@ struct Group {
     shapes: StateShapes,
 }
 
-/// The state that is held of one parameter.
+/// The state of one parameter.
 #[derive(Clone, Copy, Debug)]
 struct Held {
     bytes: StateBytes,
@@ -107,7 +107,7 @@ impl LayerOptimizer {
         self
     }
 
-    /// Clips each gradient tensor by itself, but for those of a group.
+    /// Clips each gradient tensor separately, except those of a group.
     pub(crate) fn with_grad_clipping(mut self, clipping: GradientClipping) -> Self {
         self.optimizer = self.optimizer.with_grad_clipping(clipping);
         self
@@ -118,7 +118,7 @@ impl LayerOptimizer {
         &self.optimizer
     }
 
-    /// Steps the parameters that have a gradient, which are `stepped`, and notes their state.
+    /// Steps the parameters that have a gradient, which are `stepped`, and records their state.
     pub(crate) fn step<'a, M: Module, G: Gradients>(
         &mut self,
         lr: ModuleLearningRate,
@@ -139,10 +139,10 @@ impl LayerOptimizer {
         model
     }
 
-    /// Drops or offloads the state of the frozen parameters, by [`OnFreeze`].
+    /// Drops or offloads the state of the frozen parameters, depending on [`OnFreeze`].
     ///
-    /// A release pass steps those that still have state on the device, with one-element gradients and
-    /// the learning rate [`RELEASE`], so that the wrapper lets the state go.
+    /// A release pass steps those that still have state on the device, with one-element gradients
+    /// and the learning rate [`RELEASE`], so that the wrapper frees the state on the device.
     pub(crate) fn release<M: Module>(&mut self, model: M, mask: &FreezeMask) -> M {
         if self.on_freeze == OnFreeze::Keep || self.held.is_empty() {
             return model;
@@ -170,7 +170,8 @@ impl LayerOptimizer {
         self.optimizer.step(f64::from_bits(RELEASE), model, grads)
     }
 
-    /// What is held, without the full-precision weights, which are not the optimizer's.
+    /// The memory of all state. It does not include the full-precision weights, which do not belong
+    /// to the optimizer.
     pub(crate) fn usage(&self) -> Usage {
         let sum = |bytes: fn(&Held) -> u64| self.held.values().map(bytes).sum();
         Usage {
@@ -181,7 +182,7 @@ impl LayerOptimizer {
         }
     }
 
-    /// Which shapes the state of a parameter has.
+    /// The shapes that the state of a parameter has.
     pub(crate) fn shapes(&self, parameter: &Parameter) -> StateShapes {
         let group = self.group(parameter);
         group.map_or(StateShapes::Free, |group| group.shapes)
@@ -201,8 +202,9 @@ impl LayerOptimizer {
         Ok(optimizer)
     }
 
-    /// Follows a model whose parameters have new ids; all state is then on the device. Where it fails
-    /// nothing changes. Cost: a copy of the state in host memory, where there is any.
+    /// Assigns the state to the parameters of a model with new ids; all state is then on the
+    /// device. If it fails, nothing changes. Cost: a copy of the state in host memory, if there is
+    /// any state.
     pub(crate) fn rename(
         &mut self,
         new_id: &HashMap<ParamId, ParamId>,
@@ -220,13 +222,14 @@ impl LayerOptimizer {
         Ok(())
     }
 
-    /// Puts another `ModuleOptimizer` in the place of this one's, and this one's in its place.
+    /// Swaps the inner `ModuleOptimizer` with another one.
     #[cfg(feature = "train")]
     pub(crate) fn exchange(&mut self, optimizer: &mut ModuleOptimizer) {
         std::mem::swap(&mut self.optimizer, optimizer);
     }
 
-    /// Reads from the optimizer's record what it holds. Cost: a copy of the state in host memory.
+    /// Reads from the optimizer's record which parameters have state. Cost: a copy of the state in
+    /// host memory.
     #[cfg(feature = "train")]
     pub(crate) fn recount(&mut self, map: &LayerMap) -> Result<(), LisaError> {
         let ids = map.parameters().iter().map(|p| (p.id, p.id)).collect();

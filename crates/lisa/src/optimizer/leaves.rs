@@ -1,5 +1,5 @@
-//! [`Leaves`]: the state in an optimizer's record, parameter by parameter, so that it can be checked and
-//! given to parameters with other ids.
+//! [`Leaves`]: the state in an optimizer's record, by parameter, so that it can be checked and
+//! assigned to parameters with other ids.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -18,8 +18,8 @@ pub(crate) struct Leaves {
 }
 
 impl Leaves {
-    /// Reads a record and gives its state to other parameters: `new_id` has their ids by the ids in
-    /// the record. Cost: a copy of the state in host memory.
+    /// Reads a record and assigns its state to other parameters: `new_id` has their ids by the ids
+    /// in the record. Cost: a copy of the state in host memory.
     pub(crate) fn read(
         tensors: Vec<Tensor>,
         scalars: BTreeMap<String, Scalar>,
@@ -75,7 +75,7 @@ impl Leaves {
             .map(|(id, name, value)| (*id, &name[..], *value))
     }
 
-    /// What the state of each parameter weighs.
+    /// The bytes of the state of each parameter.
     pub(crate) fn bytes(&self) -> BTreeMap<ParamId, StateBytes> {
         let mut bytes: BTreeMap<ParamId, StateBytes> = BTreeMap::new();
         for (id, tensor) in &self.tensors {

@@ -1,4 +1,4 @@
-//! [`Ledger`]: what the state of a parameter weighs, without a copy of the state at each step.
+//! [`Ledger`]: the bytes of a parameter's state, without a copy of the state at each step.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,8 +10,8 @@ use super::bytes::{StateBytes, Weighed};
 
 /// By shape and dtype of a parameter: the bytes of its state.
 ///
-/// They are measured when the first two parameters of a shape are stepped, or one parameter twice: an
-/// optimizer such as Adan adds to its state in the second step.
+/// They are measured when the first two parameters of a shape are stepped, or when one parameter is
+/// stepped twice: an optimizer such as Adan adds tensors to its state in the second step.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ledger(Arc<Mutex<Sizes>>);
 
@@ -42,7 +42,7 @@ impl Ledger {
     }
 }
 
-/// Notes what the inner optimizer's state weighs. State kept: the inner optimizer's.
+/// Records the bytes of the inner optimizer's state. State kept: that of the inner optimizer.
 #[derive(Clone)]
 pub(crate) struct Ledgered<O> {
     inner: O,

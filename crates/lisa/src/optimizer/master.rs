@@ -11,15 +11,15 @@ const MOMENTS: &str = "moments";
 /// The leaf of the master weights in a record.
 pub(super) const MASTER: &str = "master";
 
-/// Keeps f32 master weights for bf16 and f16 parameters, where `enabled`. State kept: the inner
-/// optimizer's, of the f32 copy, and the copy.
+/// Keeps f32 master weights for bf16 and f16 parameters, if `enabled`. State kept: the f32 copy,
+/// and the inner optimizer's state of that copy.
 #[derive(Clone)]
 pub(crate) struct MasterWeights<O> {
     inner: O,
     enabled: bool,
 }
 
-/// Wraps an optimizer. Where not `enabled` it only names the state in records.
+/// Wraps an optimizer. If it is not `enabled`, it only names the state in records.
 pub(crate) fn master_weights<O: Optimizer>(inner: O, enabled: bool) -> MasterWeights<O> {
     MasterWeights { inner, enabled }
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use burn::optim::{Optimizer, RecordState, StateSink, StateSource};
 use burn::tensor::Device;
 
-/// The state of a parameter, where it is now. Its leaves in a record are those of the inner state.
+/// The state of a parameter, on the device or in host memory. Its leaves in a record are those of
+/// the inner state.
 // There is one for each parameter, in a map of Burn's that boxes it: a second box would gain nothing.
 #[allow(clippy::large_enum_variant)]
 pub(crate) enum Placed<O: Optimizer, const D: usize> {
@@ -51,8 +52,8 @@ impl<O: Optimizer, const D: usize> Placed<O, D> {
         }
     }
 
-    /// The state moved with its parameter. An offloaded one stays on the host: it is loaded to the
-    /// parameter's device when that is stepped.
+    /// The state after its parameter moved to another device. Offloaded state stays in host memory:
+    /// it is copied to the parameter's device when the parameter is stepped.
     pub(super) fn moved(self, device: &Device) -> Self {
         match self {
             Self::Device(state) => Self::Device(O::to_device(state, device)),

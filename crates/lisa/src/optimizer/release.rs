@@ -1,32 +1,33 @@
 //! [`Release`]: drops or offloads the state of a parameter that is frozen.
 //!
-//! Burn keeps the state of every parameter that was ever stepped, and removes one only where a step
-//! returns none. So frozen parameters are stepped once more with the learning rate [`RELEASE`]. This
-//! wrapper then leaves the parameter as it is and answers by [`OnFreeze`]. It is the outermost one: an
-//! inner wrapper could not tell a release from an optimizer without state.
+//! Burn keeps the state of every parameter that was ever stepped, and removes the state only if a
+//! step returns none. So frozen parameters are stepped once more with the learning rate
+//! [`RELEASE`]. In that step, this wrapper leaves the parameter unchanged and returns the state
+//! that [`OnFreeze`] asks for. It is the outermost wrapper: an inner wrapper could not distinguish
+//! a release from an optimizer without state.
 
 use burn::optim::{LearningRate, Optimizer};
 use burn::tensor::{Device, Tensor};
 
 use super::offload::Placed;
 
-/// The learning rate of a release pass: a NaN with a payload that no arithmetic yields.
+/// The learning rate of a release pass: a NaN with a payload that no arithmetic operation returns.
 pub(crate) const RELEASE: u64 = 0x7ff8_6c69_7361_0001;
 
-/// What happens to the optimizer state of a layer that is frozen.
+/// What happens to the optimizer state of a layer that freezes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum OnFreeze {
-    /// It is dropped, so memory stays flat. A layer that is active again starts with a new state, as
-    /// in the paper's experiments.
+    /// It is dropped, so memory does not grow. A layer that becomes active again starts with new
+    /// state, as in the paper's experiments.
     Drop,
-    /// It stays on the device, as in LMFlow: memory grows to that of the plain optimizer.
+    /// It stays on the device, as in LMFlow. Memory grows to that of the plain optimizer.
     Keep,
-    /// It is offloaded to host memory, and comes back with the layer.
+    /// It is offloaded to host memory, and copied back when the layer becomes active again.
     Offload,
 }
 
-/// Releases state on the learning rate [`RELEASE`]. State kept: the inner optimizer's, on the device
-/// or offloaded.
+/// Releases state in a step with the learning rate [`RELEASE`]. State kept: that of the inner
+/// optimizer, on the device or offloaded.
 #[derive(Clone)]
 pub(crate) struct Release<O> {
     inner: O,

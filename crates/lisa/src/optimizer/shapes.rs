@@ -1,4 +1,4 @@
-//! [`StateShapes`]: which shapes the state of a parameter may have in a record that is loaded.
+//! [`StateShapes`]: the shapes that the state of a parameter may have in a record that is loaded.
 
 use std::any::TypeId;
 use std::collections::BTreeSet;
@@ -6,21 +6,21 @@ use std::collections::BTreeSet;
 use super::master::MASTER;
 use super::slices::{is_elementwise, rows_of, slice_of};
 
-/// Which shapes the tensors of a parameter's state have.
+/// The shapes that the tensors of a parameter's state have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum StateShapes {
-    /// The parameter's, or those of its slices.
+    /// The shape of the parameter, or those of its slices.
     Sliced,
-    /// The parameter's.
+    /// The shape of the parameter.
     Whole,
-    /// The parameter's, or that with one of the last two dimensions reduced to 1.
+    /// The shape of the parameter, or that shape with one of the last two dimensions reduced to 1.
     Factored,
-    /// Those of an optimizer that is not Burn's.
+    /// The shapes of an optimizer that is not Burn's.
     Free,
 }
 
 impl StateShapes {
-    /// Those of this optimizer.
+    /// The shapes of this optimizer.
     pub(crate) fn of<O: 'static>() -> Self {
         use burn::optim::{Adafactor, Adan, Lamb, Muon};
         let this = TypeId::of::<O>();
@@ -40,7 +40,7 @@ impl StateShapes {
         }
     }
 
-    /// Whether any shape and dtype will do.
+    /// Whether any shape and dtype is accepted.
     pub(crate) fn is_free(self) -> bool {
         self == Self::Free
     }

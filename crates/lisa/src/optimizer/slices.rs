@@ -14,11 +14,11 @@ pub(crate) const SLICE_ON_HOST: usize = 1 << 16;
 /// Elements in a slice on a GPU, which prefers fewer and larger kernels.
 pub(crate) const SLICE: usize = 1 << 22;
 
-/// What a slice's leaves in a record are under: `slice0`, `slice1` and so on.
+/// The prefix of a slice's leaves in a record: `slice0`, `slice1` and so on.
 const SLICED: &str = "slice";
 
-/// Steps parameters in slices where the optimizer treats each element by itself. State kept: the inner
-/// optimizer's, of each slice.
+/// Steps parameters in slices if the optimizer is elementwise. State kept: that of the inner
+/// optimizer, for each slice.
 #[derive(Clone)]
 pub(crate) struct Slices<O>(O);
 
@@ -76,7 +76,7 @@ impl<O: Optimizer> Optimizer for Slices<O> {
 }
 
 impl<O: Optimizer> Weighed for Slices<O> {
-    /// Slice by slice: only one of them is on the host at a time.
+    /// Slice by slice, so that only one slice is on the host at a time.
     fn weigh<const D: usize>(state: &Sliced<O, D>) -> StateBytes {
         StateBytes {
             state: state.0.iter().map(tensor_bytes).sum(),
@@ -126,20 +126,21 @@ fn path(prefix: &str, slice: usize) -> String {
     join_path(prefix, &format!("{SLICED}{slice}"))
 }
 
-/// The slice that a leaf of a record, `ID.moments.slice0...`, is of.
+/// The slice that a leaf of a record, such as `ID.moments.slice0...`, belongs to.
 pub(super) fn slice_of(leaf: &str) -> Option<usize> {
     let mut names = leaf.split('.').skip(1);
     let name = names.find(|name| name.starts_with(SLICED))?;
     name.strip_prefix(SLICED)?.parse().ok()
 }
 
-/// The rows of a slice, of a parameter with so many in so many slices; empty where there is none.
+/// The rows of a slice, given the number of rows and of slices of the parameter. Empty if there is
+/// no such slice.
 pub(super) fn rows_of(slice: usize, slices: usize, rows: usize) -> Range<usize> {
     let each = rows.div_ceil(slices);
     (slice * each).min(rows)..((slice + 1) * each).min(rows)
 }
 
-/// Elements in a slice on this device. A device that does not report its memory is a CPU.
+/// Elements in a slice on this device. A device that does not report its memory counts as a CPU.
 fn elements(device: &Device) -> usize {
     if device.memory_pool_usage().is_none() {
         SLICE_ON_HOST
@@ -148,7 +149,7 @@ fn elements(device: &Device) -> usize {
     }
 }
 
-/// How many slices of at most so many elements a parameter is stepped in.
+/// The number of slices, of at most this many elements, in which a parameter is stepped.
 fn count(shape: &[usize], elements: usize) -> usize {
     let rows = shape.first().copied().unwrap_or(1).max(1);
     let wanted = shape
@@ -160,7 +161,7 @@ fn count(shape: &[usize], elements: usize) -> usize {
     rows.div_ceil(rows.div_ceil(wanted))
 }
 
-/// Whether an optimizer treats each element by itself, so that slices may be stepped one by one.
+/// Whether an optimizer is elementwise, so that slices may be stepped one by one.
 pub(super) fn is_elementwise<O: 'static>() -> bool {
     use burn::optim::{AdaGrad, Adam, AdamW, Lion, RmsProp, Sgd};
     let this = TypeId::of::<O>();

@@ -15,8 +15,8 @@ pub(super) struct Input {
     pub(super) needs_gradient: bool,
 }
 
-/// The model after the gradients were handed over, and the gradient of the input; none where it is
-/// not needed.
+/// The model after the gradients were handed over, and the gradient of the input; none if it is not
+/// needed.
 type Back<M> = (M, Option<Tensor<3>>);
 
 impl<M: LayeredModel> Stack<M> {
@@ -37,7 +37,7 @@ impl<M: LayeredModel> Stack<M> {
         graph_backward(model, input, gradient, run, take)
     }
 
-    /// Layer by layer.
+    /// Runs layer by layer.
     fn layers_backward(
         &self,
         mut model: M,
@@ -70,7 +70,7 @@ impl<M: LayeredModel> Stack<M> {
         (model, Some(gradient))
     }
 
-    /// Sublayer by sublayer, from cut to cut.
+    /// Runs sublayer by sublayer, from cut to cut.
     fn sublayers_backward(
         &self,
         mut model: M,
@@ -98,7 +98,8 @@ impl<M: LayeredModel> Stack<M> {
     }
 }
 
-/// The inputs of `steps` steps, given that of the first. All but the last step are run, on no graph.
+/// The inputs of `steps` steps, given the input of the first. Runs all but the last step, without a
+/// graph.
 fn inputs<M: LayeredModel>(
     model: &M,
     first: Tensor<3>,

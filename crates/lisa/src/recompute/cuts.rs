@@ -4,10 +4,10 @@ use burn::tensor::{Gradients, Tensor};
 
 /// The cuts in the autodiff graph of a sublayer.
 ///
-/// Burn returns the gradients of a graph when the whole graph has run backward. A cut makes two
-/// graphs of one. The gradients of the later graph can then be used and freed before the earlier
+/// Burn returns the gradients of a graph after the whole graph has run backward. A cut divides one
+/// graph into two. The gradients of the later graph can then be used and freed before the earlier
 /// graph runs backward. Values and gradients do not change. Without
-/// [`Recompute::with_sublayers`](super::Recompute::with_sublayers) nothing is cut.
+/// [`Recompute::with_sublayers`](super::Recompute::with_sublayers), no graph is cut.
 ///
 /// # Example
 ///
@@ -36,7 +36,7 @@ use burn::tensor::{Gradients, Tensor};
 /// ```
 #[derive(Debug, Default)]
 pub struct Cuts {
-    /// One entry for each cut; `None` where the graph stays whole.
+    /// One entry for each cut; `None` if the graph is not cut.
     made: Option<Vec<Vec<Crossing>>>,
 }
 
@@ -50,13 +50,13 @@ struct Crossing {
 }
 
 impl Cuts {
-    /// The graph stays whole: [`cut`](Self::cut) returns its input.
+    /// Does not cut the graph: [`cut`](Self::cut) returns its input.
     #[must_use]
     pub fn none() -> Self {
         Self { made: None }
     }
 
-    /// The graph is divided at each [`cut`](Self::cut).
+    /// Divides the graph at each [`cut`](Self::cut).
     pub(super) fn enabled() -> Self {
         Self {
             made: Some(Vec::new()),
@@ -66,9 +66,9 @@ impl Cuts {
     /// Divides the graph, and returns the same tensors as leaves of a new graph. Tensors that are on
     /// no graph are returned unchanged.
     ///
-    /// `x` must hold every tensor that is used after the cut and depends on something before it, the
-    /// input of the sublayer included. Otherwise the earlier graph would have to run backward twice,
-    /// which Burn refuses with a panic.
+    /// `x` must contain every tensor that is used after the cut and depends on something before it,
+    /// including the input of the sublayer. Otherwise the earlier graph would have to run backward
+    /// twice, which Burn refuses with a panic.
     #[must_use]
     pub fn cut<const D: usize, const N: usize>(&mut self, x: [Tensor<D>; N]) -> [Tensor<D>; N] {
         let Some(made) = &mut self.made else {
@@ -90,8 +90,8 @@ impl Cuts {
         x
     }
 
-    /// Removes the last cut. Given the gradients of the graph after it, returns the scalar from which
-    /// the graph before it runs backward; none where there is no such graph.
+    /// Removes the last cut. Given the gradients of the graph after it, returns the scalar from
+    /// which the graph before it runs backward; none if there is no such graph.
     pub(super) fn pop(&mut self, grads: &mut Gradients) -> Option<Tensor<1>> {
         let made = self.made.as_mut()?;
         while let Some(crossings) = made.pop() {

@@ -4,8 +4,8 @@ use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::{Gradients, Tensor};
 
-/// Frees a graph's gradients but for those of the model's parameters, and hands these over, if there
-/// are any.
+/// Takes the gradients of the model's parameters from a graph, frees all other gradients, and hands
+/// those of the parameters over, if there are any.
 pub(super) fn hand_over<M: Module>(
     model: M,
     mut grads: Gradients,

@@ -10,17 +10,17 @@ use burn::tensor::{Gradients, Tensor};
 
 use super::gradients::add_graph;
 
-/// Returns Burn's gradients of a graph, and further gradients of parameters.
+/// Returns Burn's gradients of a graph, and additional gradients of parameters.
 type Backward = dyn FnOnce(f64) -> (Option<Gradients>, GradientsParams);
 
-/// The loss of a model's head, which waits for its backward pass.
+/// The loss of a model's head, whose backward pass has not run yet.
 ///
-/// `From` makes one of a loss on an autodiff graph. A head that can compute its gradients with less
-/// memory than Burn's graph needs makes a [`custom`](Self::custom) one.
+/// `From` converts a loss on an autodiff graph. If a head can compute its gradients with less
+/// memory than Burn's graph needs, use [`custom`](Self::custom).
 ///
 /// # Example
 ///
-/// The head of a model without head: the loss is the sum of `h²`, so its gradient is `2 h`.
+/// This model has no head parameters: the loss is the sum of `h²`, so its gradient is `2 h`.
 ///
 /// ```
 /// use burn::optim::GradientsParams;
@@ -64,10 +64,11 @@ impl From<Tensor<1>> for HeadPass {
 impl HeadPass {
     /// A loss, of shape `[1]`, with a custom backward pass.
     ///
-    /// `backward` is called at most once, with the factor that the loss is multiplied by. It returns
-    /// two kinds of gradients. The first are those of a graph that ends at the hidden state which
-    /// [`head_pass`](super::LayeredModel::head_pass) was given; none where that is on no graph. The
-    /// second are gradients of parameters that this graph does not contain.
+    /// `backward` is called at most once, with the factor that the loss is multiplied by. It
+    /// returns two kinds of gradients. The first are those of a graph that starts at the hidden
+    /// state which was given to [`head_pass`](super::LayeredModel::head_pass); none if that hidden
+    /// state is on no graph. The second are gradients of parameters that this graph does not
+    /// contain.
     #[must_use]
     pub fn custom(
         loss: Tensor<1>,
@@ -93,7 +94,7 @@ impl HeadPass {
         self.factor *= factor;
     }
 
-    /// The gradient of `top`, and those of the head's parameters; none where nothing is trainable.
+    /// The gradient of `top`, and those of the head's parameters; none if nothing is trainable.
     pub(super) fn backward<M: Module>(
         self,
         top: &Tensor<3>,

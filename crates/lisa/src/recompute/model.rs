@@ -1,5 +1,5 @@
-//! [`LayeredModel`]: what a model must offer to be recomputed layer by layer. The division is that of
-//! `module::parallel` in Burn 0.23: an input layer, hidden layers in order, an output layer.
+//! [`LayeredModel`]: what a model must offer to be recomputed layer by layer. The model is divided
+//! as in `module::parallel` of Burn 0.23: an input layer, hidden layers in order, an output layer.
 
 use burn::module::{Module, ModuleVisitor, ParamId};
 use burn::tensor::Tensor;
@@ -9,10 +9,10 @@ use super::head::HeadPass;
 
 /// A model that runs layer by layer: an embedding, a stack of layers, a head with a loss.
 ///
-/// [`embed`](Self::embed), every [`layer`](Self::layer) in order and
-/// [`head_loss`](Self::head_loss) together must be the whole forward pass. Only the hidden state, of
-/// shape `[batch, sequence, width]`, may pass from one to the next. What all layers share, such as
-/// attention masks and rotary tables, belongs into the context.
+/// [`embed`](Self::embed), every [`layer`](Self::layer) in order and [`head_loss`](Self::head_loss)
+/// together must be the whole forward pass. Only the hidden state, of shape
+/// `[batch, sequence, width]`, may pass from one to the next. Values that all layers share, such as
+/// attention masks and rotary tables, belong in the context.
 ///
 /// The [module page](super) shows an implementation.
 pub trait LayeredModel: Module {
@@ -42,7 +42,7 @@ pub trait LayeredModel: Module {
 
     /// Computes the output of one sublayer of layer `index` from its input.
     ///
-    /// All sublayers in order must be the same function as [`layer`](Self::layer), and each
+    /// All sublayers, in order, must compute the same function as [`layer`](Self::layer), and each
     /// parameter must belong to one sublayer. The implementation may [cut](Cuts::cut) the autodiff
     /// graph, so that gradients are handed over before the whole sublayer has run backward.
     fn sublayer(
@@ -59,7 +59,7 @@ pub trait LayeredModel: Module {
 
     /// Visits the parameters of layer `index`, usually by `self.layers[index].visit(visitor)`.
     ///
-    /// The forward pass needs it to find out which layers are trainable before it runs them.
+    /// The forward pass uses it to find out which layers are trainable before it runs them.
     fn visit_layer<V: ModuleVisitor>(&self, index: usize, visitor: &mut V);
 
     /// Computes the loss, of shape `[1]`, from the output of the last layer.

@@ -17,8 +17,9 @@ use crate::StepError;
 impl Recompute {
     /// Runs the model forward.
     ///
-    /// The layers run without an autodiff graph. Where neither the embedding nor a lower layer is
-    /// trainable, the inputs of segments are not kept either. The returned [`Pass`] holds the state.
+    /// The layers run without an autodiff graph. The input of a segment is not kept if neither the
+    /// segment, nor the embedding, nor a lower layer is trainable. The returned [`Pass`] contains
+    /// the state.
     #[must_use]
     pub fn forward<M: LayeredModel>(self, model: &M, batch: &M::Batch) -> Pass<M> {
         let stack = Stack::new(self, model, batch);
@@ -58,10 +59,10 @@ impl Recompute {
     }
 }
 
-/// A forward pass that waits for its backward pass.
+/// A forward pass whose backward pass has not run yet.
 ///
-/// State kept: the inputs of the segments, the autodiff graphs of the embedding and the head, and the
-/// graph of the last segment where that is not recomputed.
+/// State kept: the inputs of the segments, the autodiff graphs of the embedding and the head, and
+/// the graph of the last segment if that is not recomputed.
 ///
 /// # Example
 ///
@@ -86,12 +87,12 @@ pub struct Pass<M: LayeredModel> {
     stack: Stack<M>,
     /// By segment, and for the head: whether something before it is trainable.
     trainable_before: Vec<bool>,
-    /// By segment that is recomputed: its input, where the backward pass needs it.
+    /// By segment that is recomputed: its input, if the backward pass needs it.
     inputs: Vec<Option<Tensor<3>>>,
-    /// The input of what is still on a graph: of the last segment or of the head.
+    /// The input of the part that is still on a graph: the last segment or the head.
     top: Tensor<3>,
     head: HeadPass,
-    /// The output of the embedding, where that is trainable.
+    /// The output of the embedding, if that is trainable.
     embedded: Option<Tensor<3>>,
 }
 
@@ -111,18 +112,19 @@ impl<M: LayeredModel> Pass<M> {
         self.head.loss()
     }
 
-    /// Multiplies the loss and all gradients, as gradient accumulation over several batches needs.
+    /// Multiplies the loss and all gradients by a factor. Use it for gradient accumulation over
+    /// several batches.
     #[must_use]
     pub fn scale(mut self, factor: f64) -> Self {
         self.head.scale(factor);
         self
     }
 
-    /// Computes the gradients of all trainable parameters, to be accumulated, clipped and stepped as
-    /// usual. Without trainable parameters there are none.
+    /// Computes the gradients of all trainable parameters. They can be accumulated, clipped and
+    /// stepped as usual. Without trainable parameters, there are no gradients.
     ///
-    /// `model` must be the model of the forward pass. Memory: all gradients are held at the end;
-    /// [`backward_with`](Self::backward_with) holds those of one segment at a time.
+    /// `model` must be the model of the forward pass. Memory: all gradients are in memory at the
+    /// end; with [`backward_with`](Self::backward_with), those of one segment at a time.
     #[must_use]
     pub fn backward(self, model: &M) -> GradientsParams {
         let mut sum = GradientsParams::new();
@@ -135,7 +137,7 @@ impl<M: LayeredModel> Pass<M> {
     }
 
     /// Hands the gradients of the head, of each segment from the last to the first, and of the
-    /// embedding to `update` as soon as they are computed.
+    /// embedding to `update`, each as soon as they are computed.
     ///
     /// `update` gets the model and these gradients, and returns the model, updated or not. It is not
     /// called for frozen segments. Gradient accumulation and a norm over all gradients need
@@ -143,9 +145,9 @@ impl<M: LayeredModel> Pass<M> {
     ///
     /// # Errors
     ///
-    /// A parameter that gets gradients twice and that [`LayeredModel::tied`] does not name: it would be
-    /// updated twice. This is a mistake in the implementation of the trait. The model that the error
-    /// gives back may be updated in part.
+    /// A parameter gets gradients twice and [`LayeredModel::tied`] does not name it, so it would be
+    /// updated twice. This is a mistake in the implementation of the trait. The model that the
+    /// error gives back may be partly updated.
     pub fn backward_with(
         self,
         model: M,

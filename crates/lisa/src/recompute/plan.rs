@@ -7,9 +7,9 @@ use burn::tensor::Device;
 /// How a [`LayeredModel`](super::LayeredModel) is recomputed.
 ///
 /// Memory: one hidden state for each segment, and the activations of one segment at a time. Time:
-/// one more forward pass over the layers above the lowest trainable one; with segments of more than
-/// one layer the last segment is not recomputed. The gradients are those of plain autodiff up to the
-/// order of sums.
+/// one more forward pass over the layers from the lowest trainable one to the last; with segments
+/// of more than one layer, the last segment is not recomputed. The gradients equal those of plain
+/// autodiff, except that sums may have another order.
 ///
 /// # Example
 ///
@@ -37,7 +37,7 @@ impl Default for Recompute {
 }
 
 impl Recompute {
-    /// Segments of one layer: the input of every layer is kept.
+    /// Uses segments of one layer: the input of every layer is kept.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -47,10 +47,10 @@ impl Recompute {
         }
     }
 
-    /// Segments of `n` layers: the input of every `n`-th layer is kept.
+    /// Uses segments of `n` layers: the input of every `n`-th layer is kept.
     ///
     /// The activations of `n` layers are in memory at a time, and the last `n` layers are not
-    /// recomputed. With `n` equal to the number of layers this is plain autodiff. Zero counts as 1.
+    /// recomputed. If `n` is the number of layers, this is plain autodiff. Zero counts as 1.
     #[must_use]
     pub fn with_every(mut self, n: usize) -> Self {
         self.every = n.max(1);
@@ -58,22 +58,22 @@ impl Recompute {
     }
 
     /// Recomputes one layer at a time, and a trainable layer one
-    /// [sublayer](super::LayeredModel::sublayers) at a time: the least memory.
+    /// [sublayer](super::LayeredModel::sublayers) at a time. This needs the least memory.
     ///
-    /// Memory: for `n` layers `n / every + every` hidden states, which is least for `every` near the
-    /// square root of `n`; the activations of one sublayer; and with
-    /// [`Pass::backward_with`](super::Pass::backward_with) the gradients of one sublayer. Time: the
-    /// layers of a segment run once more, to find their inputs.
+    /// Memory: for `n` layers, `n / every + every` hidden states, which is smallest if `every` is
+    /// near the square root of `n`; the activations of one sublayer; and with
+    /// [`Pass::backward_with`](super::Pass::backward_with), the gradients of one sublayer. Time:
+    /// the layers of a segment run once more, to compute their inputs.
     #[must_use]
     pub fn with_sublayers(mut self) -> Self {
         self.sublayers = true;
         self
     }
 
-    /// Replays dropout: seeds the random numbers of the device before each segment, in the forward
+    /// Repeats dropout: seeds the random numbers of the device before each segment, in the forward
     /// pass and again when the segment is recomputed.
     ///
-    /// Needed only for layers that use random numbers. Give each step another seed.
+    /// It is needed only for layers that use random numbers. Give each step a different seed.
     #[must_use]
     pub fn with_dropout_seed(mut self, seed: u64) -> Self {
         self.dropout_seed = Some(seed);
@@ -85,7 +85,8 @@ impl Recompute {
         self.sublayers
     }
 
-    /// The hidden states in memory at a time during the backward pass through so many layers.
+    /// The number of hidden states in memory at a time during the backward pass through this many
+    /// layers.
     pub(crate) fn states_kept(self, layers: usize) -> usize {
         let segments = self.segments(layers);
         if self.sublayers {
@@ -105,8 +106,8 @@ impl Recompute {
         layers.div_ceil(self.every)
     }
 
-    /// How many segments are recomputed. The last one is not where its graph may as well be kept from
-    /// the forward pass.
+    /// How many segments are recomputed. The last one is not recomputed if its graph can be kept
+    /// from the forward pass at no extra cost.
     pub(super) fn recomputed_segments(self, layers: usize) -> usize {
         let segments = self.segments(layers);
         if self.every > 1 && !self.sublayers {

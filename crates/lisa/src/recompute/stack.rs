@@ -72,7 +72,7 @@ impl<M: LayeredModel> Stack<M> {
         })
     }
 
-    /// The output of a sublayer, which is named with its layer.
+    /// The output of a sublayer, which is given by its layer and its index.
     pub(super) fn run_sublayer(
         &self,
         model: &M,

@@ -40,7 +40,8 @@ fn only<M: Module>(model: M, names: &[&str]) -> M {
     FreezeMask::new(all.map(|p| p.id)).change(model, trainable.iter().map(|p| p.id))
 }
 
-/// The gradients that a backward pass hands over, and whose they are in the order in which they come.
+/// The gradients that a backward pass hands over, and the paths of their parameters in the order in
+/// which they are handed over.
 fn handed_over<M: LayeredModel>(pass: Pass<M>, model: M) -> (Values, Vec<Vec<String>>) {
     let (mut all, mut order) = (Values::new(), Vec::new());
     let handed = pass.backward_with(model, |model, grads| {

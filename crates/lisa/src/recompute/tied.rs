@@ -10,8 +10,8 @@ use super::gradients::add_one;
 use crate::visit::{FloatVisitor, ModulePath, visit_floats};
 use crate::{ErrorKind, LisaError};
 
-/// What a backward pass that hands gradients over as they come must remember: the sum of the gradients
-/// of tied parameters, and which parameters already had theirs.
+/// State of a backward pass that hands gradients over as soon as they are computed: the sum of the
+/// gradients of tied parameters, and which parameters already had gradients.
 pub(super) struct Tied {
     tied: Vec<ParamId>,
     sum: GradientsParams,
@@ -30,7 +30,7 @@ impl Tied {
         }
     }
 
-    /// Takes the gradients of tied parameters out of `grads`, and returns the others; none where no
+    /// Takes the gradients of tied parameters out of `grads`, and returns the others; none if no
     /// update may follow.
     pub(super) fn hold_back<M: Module>(
         &mut self,
@@ -43,7 +43,7 @@ impl Tied {
         (!grads.is_empty() && self.twice.is_none()).then_some(grads)
     }
 
-    /// The gradients that were held back; none where there are none.
+    /// The gradients of tied parameters that were kept; none if there are none.
     pub(super) fn finish(self) -> Result<Option<GradientsParams>, LisaError> {
         match self.twice {
             Some(path) => Err(LisaError::new(
