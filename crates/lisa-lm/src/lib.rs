@@ -1,12 +1,12 @@
-//! Causal language models for Burn, with Hugging Face checkpoints in and out.
+//! Causal language models for Burn. The crate reads and writes Hugging Face checkpoints.
 //!
-//! | module | what is in it |
+//! | module | content |
 //! |---|---|
 //! | [`text`] | tokenizer, chat template, JSONL data, batches |
 //! | [`model`] | the Llama family and GPT-2: configuration, forward pass, loss, LoRA, generation |
-//! | [`checkpoint`] | a folder of safetensors in, a folder out that transformers opens |
+//! | [`checkpoint`] | reads a folder of safetensors, and writes a folder that transformers can load |
 //!
-//! With the feature `flex`, models in f32 on Burn's flex backend run several steps in one pass each.
+//! With the feature `flex`, f32 models on Burn's flex backend use fused operations.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(clippy::missing_errors_doc, clippy::missing_panics_doc)]

@@ -1,7 +1,7 @@
-//! [`Block`]: one layer of the stack, and the modules it is made of.
+//! [`Block`]: one layer of the stack, and its modules.
 //!
-//! The fields have the names of Llama's tensors on Hugging Face, so that a parameter's path is its name
-//! in the checkpoint of most families. `families.rs` maps the names of the others.
+//! The fields have the names of Llama's tensors on Hugging Face, so that a parameter's path is its
+//! name in the checkpoint of most families. `families.rs` maps the names of the other families.
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};

@@ -2,11 +2,11 @@
 
 use burn::tensor::Tensor;
 
-/// The keys and values of all layers for the tokens that a model has read, so that a further token costs
-/// one row through the layers.
+/// The keys and values of all layers for the tokens that a model has read. With the cache, only new
+/// tokens run through the layers.
 ///
-/// Holds `2 * layers * key heads * head_dim` elements for each token. Each call of
-/// [`read`](crate::CausalLm::read) copies them once, to append the new ones.
+/// Its size is `2 * layers * key heads * head_dim` elements for each token. Each call of
+/// [`read`](crate::CausalLm::read) copies these elements once, to append the new ones.
 ///
 /// # Example
 ///
@@ -78,7 +78,7 @@ impl KvCache {
         self.tokens == 0
     }
 
-    /// Each layer in turn.
+    /// The caches of all layers, in order.
     pub(crate) fn layers_mut(&mut self) -> impl Iterator<Item = &mut LayerCache> {
         self.layers.iter_mut()
     }

@@ -18,11 +18,12 @@ use crate::model::ops;
 /// A causal language model. Load one with [`Checkpoint`](crate::Checkpoint), or create one with
 /// [`ModelConfig::init`].
 ///
-/// [`forward`](Self::forward) is [`embed`](Self::embed), every [`layer`](Self::layer) in turn and
-/// [`head`](Self::head), which are public to run the layers one by one. A parameter's path is the name
-/// of its tensor in a Llama checkpoint, for every family: `model.layers.0.mlp.up_proj.weight`. The
-/// parameters of norms are `gamma` and `beta`, as in Burn. Models in half precision need no
-/// configuration of the device: every tensor is created with its dtype.
+/// [`forward`](Self::forward) calls [`embed`](Self::embed), every [`layer`](Self::layer) in order,
+/// and [`head`](Self::head). These are public, so that you can run the layers one by one. A
+/// parameter's path is the name of its tensor in a Llama checkpoint, for every family:
+/// `model.layers.0.mlp.up_proj.weight`. The parameters of norms are `gamma` and `beta`, as in Burn.
+/// Models in half precision need no configuration of the device: every tensor is created with its
+/// dtype.
 ///
 /// # Example
 ///
@@ -53,7 +54,7 @@ use crate::model::ops;
 /// ```
 #[derive(Module, Debug)]
 pub struct CausalLm {
-    /// All but the head.
+    /// All parameters except the head.
     pub model: Decoder,
     /// The weight of the head, `[hidden, vocab]`. `None` if the head is tied: it uses the weight of the
     /// embedding.
@@ -63,8 +64,8 @@ pub struct CausalLm {
 }
 
 impl ModelConfig {
-    /// A new model with random weights, in the device's default dtype. Seed the device before for
-    /// reproducible weights.
+    /// A new model with random weights, in the device's default dtype. For reproducible weights,
+    /// seed the device first.
     ///
     /// # Errors
     ///
@@ -90,7 +91,7 @@ impl CausalLm {
 
     /// The logits of the next token at each position: `[batch, seq, vocab]`, in the model's dtype.
     ///
-    /// The logits take `batch * seq * vocab` elements.
+    /// The logits have `batch * seq * vocab` elements.
     ///
     /// # Panics
     ///
@@ -121,9 +122,9 @@ impl CausalLm {
         self.next_token_loss_of(h, labels.slice([0..batch, 1..seq]))
     }
 
-    /// The mean cross entropy of targets, `[batch, seq]`, which are shifted already: the target of a
-    /// position is the token to predict there, as in [`BatchTensors`](crate::model::BatchTensors). The
-    /// rest is as in [`loss`](Self::loss).
+    /// The mean cross entropy of targets, `[batch, seq]`, which are already shifted: the target of
+    /// a position is the token to predict there, as in
+    /// [`BatchTensors`](crate::model::BatchTensors). Everything else is as in [`loss`](Self::loss).
     ///
     /// # Panics
     ///
@@ -159,8 +160,8 @@ impl CausalLm {
         )
     }
 
-    /// The logits after reading more tokens, `[batch, seq]`: those of the last position, `[batch, 1,
-    /// vocab]`.
+    /// Reads more tokens, `[batch, seq]`, and returns the logits of the last position,
+    /// `[batch, 1, vocab]`.
     ///
     /// Rows have no padding. Use a model without autodiff (`model.valid()`); otherwise the autodiff
     /// graph grows with every token.
@@ -183,7 +184,7 @@ impl CausalLm {
         self.head(h.slice([0..batch, seq - 1..seq, 0..width]))
     }
 
-    /// The masks and positions of a batch. Costs little compared with a layer.
+    /// The masks and positions of a batch. The cost is small compared with a layer.
     #[must_use]
     pub fn context(&self, input: &Input) -> Context {
         self.model.context(input, 0)
@@ -195,7 +196,7 @@ impl CausalLm {
         self.model.embed(input, context)
     }
 
-    /// The hidden state after layer `index`, given that before it.
+    /// The hidden state after layer `index`, given the hidden state before it.
     ///
     /// # Panics
     ///

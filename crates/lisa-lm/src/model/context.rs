@@ -1,12 +1,12 @@
-//! [`Context`]: what every layer needs of a batch, computed once.
+//! [`Context`]: values of a batch that every layer needs, computed once.
 
 use burn::tensor::{Bool, Int, Tensor};
 
 use crate::model::rope::RopeTables;
 
-/// The masks and positions of a batch. [`CausalLm::context`](crate::CausalLm::context) computes them
-/// for a model and its device. Use a context with that model only; the model without autodiff needs
-/// its own.
+/// The masks and positions of a batch. [`CausalLm::context`](crate::CausalLm::context) computes
+/// them for a model and its device. Use a context only with the model it was computed for; the
+/// model without autodiff needs a separate one.
 ///
 /// The masks take `batch * groups * seq * seq` bytes with padding or packing, and `groups * seq * seq`
 /// without, where `groups` is the number of query heads for each key head.
@@ -14,7 +14,7 @@ use crate::model::rope::RopeTables;
 pub struct Context {
     /// The mask of layers without a sliding window; `None` if every token attends to every other.
     pub(crate) full: Option<Tensor<4, Bool>>,
-    /// The mask of layers with one.
+    /// The mask of layers with a sliding window.
     pub(crate) sliding: Option<Tensor<4, Bool>>,
     /// The rotary positions, if the model has them.
     pub(crate) rope: Option<RopeTables>,

@@ -28,7 +28,7 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// With lazily initialized parameters.
+    /// A decoder with lazily initialized parameters.
     pub(crate) fn new(spec: DecoderSpec, device: &Device) -> Self {
         let (hidden, init) = (spec.hidden_size, spec.init);
         let normal = Initializer::Normal {
@@ -56,7 +56,7 @@ impl Decoder {
         &self.spec
     }
 
-    /// The masks and positions of a batch, after `past` tokens that a cache holds.
+    /// The masks and positions of a batch, after `past` tokens that are in a cache.
     pub(crate) fn context(&self, input: &Input, past: usize) -> Context {
         let spec = &self.spec;
         let weight = self.embed_tokens.weight.val();

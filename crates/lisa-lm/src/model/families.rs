@@ -12,9 +12,10 @@ use crate::model::spec::{
 pub(crate) struct FileNames {
     /// Parts of names in a file, each with the part of a parameter path that replaces it.
     pub(crate) renamed: &'static [(&'static str, &'static str)],
-    /// A prefix that some files leave out, and the starts of the names that then lack it.
+    /// A prefix that some files leave out, and the beginnings of the names from which they leave it
+    /// out.
     pub(crate) optional_prefix: Option<(&'static str, &'static [&'static str])>,
-    /// Ends of the names of stored buffers, which are computed here.
+    /// Suffixes of the names of stored buffers. These buffers are computed here and not read.
     pub(crate) buffers: &'static [&'static str],
     /// Whether projections are stored as `[out, in]`; here they are `[in, out]`.
     pub(crate) transposed: bool,
@@ -47,7 +48,7 @@ const GPT2: FileNames = FileNames {
 };
 
 impl ModelConfig {
-    /// How the files of this model's family name its parameters.
+    /// The names of the parameters in the files of this model's family.
     pub(crate) fn file_names(&self) -> &'static FileNames {
         match self {
             Self::Llama(_) => &LLAMA,

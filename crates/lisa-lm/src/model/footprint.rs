@@ -1,7 +1,7 @@
-//! What the activations of a [`CausalLm`] take, for LISA's memory estimates.
+//! The size of the activations of a [`CausalLm`], for LISA's memory estimates.
 //!
-//! Counts the tensors that the operations keep for the backward pass. `bench` prints the estimates next to
-//! measured sizes.
+//! It counts the tensors that the operations keep for the backward pass. `bench` prints the
+//! estimates next to measured sizes.
 
 use burn::tensor::{DType, FloatDType};
 use lisa::memory::{Activations, Footprint};
@@ -12,14 +12,14 @@ use crate::model::spec::{DecoderSpec, NormKind};
 
 /// Elements for each token.
 struct PerToken {
-    /// What a frozen layer keeps.
+    /// Elements that a frozen layer keeps.
     frozen: usize,
-    /// What a trainable layer keeps in addition.
+    /// Elements that a trainable layer keeps in addition.
     trainable: usize,
     /// The part of `trainable` that is kept for the weights of norms.
     norms: usize,
-    /// The most during the backward pass of attention, and of the feed-forward network up to its last
-    /// projection.
+    /// The largest number of elements during the backward pass of attention, and during that of the
+    /// feed-forward network up to its last projection.
     attention: usize,
     feed_forward: usize,
 }

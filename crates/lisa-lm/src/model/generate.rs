@@ -1,7 +1,7 @@
-//! [`generate`]: text from a model, token by token, with a cache.
+//! [`generate`]: generates text with a model, token by token, with a cache.
 //!
-//! Greedy, or sampled with a temperature from the most probable tokens (top-p). The same seed and the
-//! same logits give the same tokens on every platform.
+//! Generation is greedy, or samples with a temperature from the most probable tokens (top-p). The
+//! same seed and the same logits give the same tokens on every platform.
 
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind};
 use crate::model::cache::KvCache;
 use crate::model::causal_lm::CausalLm;
 
-/// How to generate.
+/// The settings of generation.
 ///
 /// # Example
 ///
@@ -25,20 +25,21 @@ use crate::model::causal_lm::CausalLm;
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct GenerationConfig {
-    /// The most new tokens.
+    /// The largest number of new tokens.
     pub max_new_tokens: usize,
     /// The divisor of the logits before sampling. 0 takes the most probable token.
     pub temperature: f64,
-    /// Samples from the fewest tokens whose probabilities reach this sum. 1 samples from all.
+    /// Samples from the smallest set of tokens whose probabilities reach this sum. With 1, it
+    /// samples from all tokens.
     pub top_p: f64,
     /// The tokens that end the text.
     pub eos_ids: Vec<u32>,
-    /// The seed of the samples.
+    /// The seed of sampling.
     pub seed: u64,
 }
 
 impl Default for GenerationConfig {
-    /// Greedy, at most 64 tokens, no end-of-text token.
+    /// Greedy generation of at most 64 tokens, without an end-of-text token.
     fn default() -> Self {
         Self {
             max_new_tokens: 64,
@@ -67,14 +68,14 @@ impl GenerationConfig {
 
 /// The tokens that follow the prompt, without the prompt and without the end-of-text token.
 ///
-/// Stops at an end-of-text token, after `max_new_tokens`, and at the model's last position. Runs without
-/// autodiff. The prompt is read in one pass; each further token costs one row through the layers, and a
-/// copy of the logits to the host.
+/// It stops at an end-of-text token, after `max_new_tokens`, or at the model's last position. It
+/// runs without autodiff. The prompt is read in one pass. Each new token costs a forward pass of
+/// one token and a copy of the logits to the host.
 ///
 /// # Errors
 ///
-/// An empty prompt, one longer than the model's positions, ids outside the vocabulary, a temperature
-/// below 0, a `top_p` outside (0, 1], and logits that are NaN.
+/// The prompt is empty or longer than the model's positions, an id is outside the vocabulary, the
+/// temperature is below 0, `top_p` is outside (0, 1], or logits are NaN.
 ///
 /// # Example
 ///
@@ -140,7 +141,7 @@ fn row(ids: &[u32], device: &Device) -> Tensor<2, Int> {
     Tensor::<1, Int>::from_data(ids.as_slice(), device).reshape([1, count])
 }
 
-/// The most probable token (the first of equals), or a sampled one.
+/// The most probable token (the first of several with the same probability), or a sampled token.
 fn choose(logits: &[f32], config: &GenerationConfig, random: &mut DrawRng) -> Result<u32, Error> {
     if logits.iter().any(|logit| logit.is_nan()) {
         return Err(

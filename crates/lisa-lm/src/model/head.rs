@@ -9,12 +9,12 @@ use lisa::recompute::HeadPass;
 use crate::model::block::Projection;
 use crate::model::ops;
 
-/// The most elements of the weight's gradient that are computed at a time on flex.
+/// The largest number of elements of the weight's gradient that are computed at a time on flex.
 const BLOCK: usize = 1 << 18;
 
 /// The projection from hidden states to logits.
 pub(crate) enum Head<'a> {
-    /// A weight of its own, `[hidden, vocab]`.
+    /// A separate weight, `[hidden, vocab]`.
     Own(&'a Projection),
     /// The weight of the embedding, `[vocab, hidden]`, transposed.
     Tied(&'a Embedding),
@@ -29,7 +29,7 @@ impl Head<'_> {
         }
     }
 
-    /// Whether the logits are a product with the weight and nothing else.
+    /// Whether the logits are the result of a matmul with the weight, without bias or adapter.
     fn is_product(&self) -> bool {
         match self {
             Self::Own(head) => head.bias.is_none() && head.lora.is_none(),
@@ -45,9 +45,9 @@ impl Head<'_> {
     }
 }
 
-/// The mean cross entropy of targets, `[batch, seq]`, for normed hidden states, `[batch, seq, hidden]`,
-/// with a custom backward pass: the head is not in the autodiff graph, and of the logits only
-/// their gradient is kept.
+/// The mean cross entropy of targets, `[batch, seq]`, for normed hidden states,
+/// `[batch, seq, hidden]`, with a custom backward pass: the head is not in the autodiff graph, and
+/// only the gradient of the logits is kept.
 pub(crate) fn head_pass(h: Tensor<3>, head: &Head<'_>, targets: Tensor<2, Int>) -> HeadPass {
     let param = head.weight();
     let trains = param.is_require_grad();
@@ -88,8 +88,9 @@ pub(crate) fn head_pass(h: Tensor<3>, head: &Head<'_>, targets: Tensor<2, Int>) 
 
 /// `rows^T gradient`, `[hidden, vocab]`; transposed, `[vocab, hidden]`, for a tied head.
 ///
-/// Burn's matmul on flex allocates its result twice for a moment, so there the gradient is computed in
-/// blocks along the vocabulary. Other devices, recognized by their memory pools, compute it at once.
+/// For a short time, Burn's matmul on flex allocates its result twice, so on flex the gradient is
+/// computed in blocks along the vocabulary. Other devices, recognized by their memory pools,
+/// compute it in one matmul.
 fn weight_gradient(rows: Tensor<2>, gradient: Tensor<2>, is_tied: bool) -> Tensor<2> {
     let (device, dtype) = (rows.device(), rows.dtype());
     let product = |gradient: Tensor<2>| {

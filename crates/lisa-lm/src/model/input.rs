@@ -1,10 +1,10 @@
-//! [`Input`] and [`BatchTensors`]: what a model is given.
+//! [`Input`] and [`BatchTensors`]: the input of a model.
 
 use burn::tensor::{Bool, Int, Tensor};
 
 /// A batch of token ids, with padding and packing. Every tensor is `[batch, seq]`.
 ///
-/// Without the optional tensors, every row is one text without padding.
+/// If there are no optional tensors, every row is one text without padding.
 ///
 /// # Example
 ///
@@ -31,15 +31,15 @@ pub struct Input {
     pub tokens: Tensor<2, Int>,
     /// True at padding, which no token attends to. `None`: no row is padded.
     pub padding: Option<Tensor<2, Bool>>,
-    /// The index of the text, within its row, that each token belongs to; tokens attend within their
-    /// text only. `None`: every row is one text.
+    /// The index of the text, within its row, that each token belongs to; tokens attend only within
+    /// their text. `None`: every row is one text.
     pub segments: Option<Tensor<2, Int>>,
     /// The position of each token in its text. `None`: its position in the row.
     pub positions: Option<Tensor<2, Int>>,
 }
 
 impl Input {
-    /// Rows of one text each, without padding.
+    /// Rows with one text each, without padding.
     #[must_use]
     pub fn new(tokens: Tensor<2, Int>) -> Self {
         Self {
@@ -50,7 +50,7 @@ impl Input {
         }
     }
 
-    /// The same with padding: true at each padded position.
+    /// Adds padding: the mask is true at each padded position.
     #[must_use]
     pub fn with_padding(mut self, padding: Tensor<2, Bool>) -> Self {
         self.padding = Some(padding);
@@ -60,7 +60,7 @@ impl Input {
 
 /// A batch of token ids with the targets of a training step. Every tensor is `[batch, seq]`.
 ///
-/// [`Input::from`] takes all of it but the targets.
+/// [`Input::from`] takes everything except the targets.
 #[derive(Clone, Debug)]
 pub struct BatchTensors {
     /// The token ids, each below the vocabulary size.

@@ -1,7 +1,7 @@
 //! LoRA adapters on the projections of a [`CausalLm`].
 //!
-//! Burn's own LoRA computes `W + s A B` in each forward pass, which keeps a matrix for each projection for
-//! the backward pass. Here the adapter is a second product.
+//! Burn's own LoRA computes `W + s A B` in each forward pass, which keeps a matrix of each
+//! projection for the backward pass. Here, the adapter is applied in a second matmul.
 
 use burn::module::Module;
 
@@ -10,15 +10,14 @@ use crate::model::causal_lm::CausalLm;
 
 impl CausalLm {
     /// Freezes the model and adds a LoRA adapter of this rank, scaled by `alpha / rank`, to every
-    /// projection of every layer. Seed the device before for
-    /// reproducible adapters.
+    /// projection of every layer. For reproducible adapters, seed the device first.
     ///
     /// The outputs do not change. [Save](crate::checkpoint::save) the model only after
-    /// [`merge_lora`](Self::merge_lora): a checkpoint has no place for adapters.
+    /// [`merge_lora`](Self::merge_lora): a checkpoint cannot contain adapters.
     ///
     /// # Errors
     ///
-    /// A rank of 0.
+    /// The rank is 0.
     ///
     /// # Example
     ///

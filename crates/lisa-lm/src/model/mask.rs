@@ -8,7 +8,7 @@ use crate::model::input::Input;
 /// heads that share a key head.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct MaskShape {
-    /// The number of keys before the first query, which a cache holds.
+    /// The number of keys before the first query; they are in a cache.
     pub(crate) past: usize,
     /// Query heads for each key head.
     pub(crate) groups: usize,

@@ -1,8 +1,8 @@
 //! The models: configuration, layers, loss, adapters, generation.
 //!
-//! A [`ModelConfig`](config::ModelConfig) says what a model is; [`CausalLm`] is the model. One decoder
-//! serves every family: a description, made from the configuration, tells its [blocks](block) their
-//! dimensions and options. The input is tensors of token ids.
+//! A [`ModelConfig`](config::ModelConfig) describes a model; [`CausalLm`] is the model. All
+//! families use one decoder: a description, made from the configuration, has the dimensions and
+//! options of its [blocks](block). The input is tensors of token ids.
 
 pub mod block;
 pub mod config;

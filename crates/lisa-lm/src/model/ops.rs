@@ -1,8 +1,9 @@
-//! The operations of the models, each fused where possible, else written in Burn's operations.
+//! The operations of the models. Each is fused if possible, and otherwise uses Burn's operations.
 //!
-//! A fused operation is one kernel forward and one backward (`ops/fused.rs`); it exists for f32 on
-//! flex, with the feature `flex`. Both forms compute the same values up to rounding. The rest of the
-//! model calls the functions here and does not know which form runs.
+//! A fused operation is one kernel in the forward pass and one in the backward pass
+//! (`ops/fused.rs`). Operations are fused for f32 on flex, with the feature `flex`. Both versions
+//! compute the same values up to rounding. The rest of the model calls the functions in this file
+//! and does not depend on the version.
 
 #[cfg(not(feature = "flex"))]
 use burn::tensor::Device;

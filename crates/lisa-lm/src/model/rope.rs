@@ -16,8 +16,8 @@ pub(crate) struct RopeTables {
     cos: Tensor<4>,
     /// The same shape, with the sign of the first half of the head changed.
     sin: Tensor<4>,
-    /// The matrix that exchanges the halves of a head, `[1, 1, head_dim, head_dim]`. On flex a product is
-    /// faster than slices, forward and backward.
+    /// The matrix that exchanges the halves of a head, `[1, 1, head_dim, head_dim]`. On flex, a
+    /// matmul is faster than slices, forward and backward.
     swap: Tensor<4>,
 }
 

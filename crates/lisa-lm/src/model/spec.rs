@@ -6,23 +6,23 @@
 use crate::model::config::RopeConfig;
 use crate::model::ops::Activation;
 
-/// A decoder: embeddings, a stack of layers that differ in their sliding window only, a final norm, a
-/// head.
+/// A decoder: embeddings, a stack of layers that differ only in their sliding window, a final norm,
+/// a head.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct DecoderSpec {
     pub(crate) vocab_size: usize,
     /// Width of the hidden state.
     pub(crate) hidden_size: usize,
-    /// The number of learned position embeddings; `None` without them.
+    /// The number of learned position embeddings; `None` if there are none.
     pub(crate) learned_positions: Option<usize>,
-    /// The rotary positions of queries and keys; `None` without them.
+    /// The rotary positions of queries and keys; `None` if there are none.
     pub(crate) rope: Option<RopeConfig>,
     /// The number of positions that a sliding layer attends to.
     pub(crate) sliding_window: Option<usize>,
     /// For each layer, whether it has the sliding window.
     pub(crate) sliding_layers: Vec<bool>,
     pub(crate) block: BlockSpec,
-    /// Whether the head's weight is that of the embedding.
+    /// Whether the head uses the weight of the embedding.
     pub(crate) tied_head: bool,
     pub(crate) init: InitSpec,
 }
@@ -40,7 +40,7 @@ pub(crate) struct BlockSpec {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct AttentionSpec {
     pub(crate) heads: usize,
-    /// Heads of keys and values; divides `heads`.
+    /// The number of key and value heads; it divides `heads`.
     pub(crate) kv_heads: usize,
     pub(crate) head_dim: usize,
     /// Whether queries, keys and values come from one projection.
@@ -49,7 +49,7 @@ pub(crate) struct AttentionSpec {
     pub(crate) qkv_bias: bool,
     /// Whether the output projection has a bias.
     pub(crate) output_bias: bool,
-    /// The norm of each head of the queries and keys; `None` without them.
+    /// The norm of each head of the queries and keys; `None` if there is none.
     pub(crate) qk_norm: Option<NormSpec>,
 }
 
@@ -67,7 +67,7 @@ impl AttentionSpec {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct FeedForwardSpec {
-    /// Width between the projections.
+    /// The width between the projections.
     pub(crate) width: usize,
     /// Whether a second projection is multiplied by the activation of the first.
     pub(crate) gated: bool,
@@ -96,9 +96,9 @@ pub(crate) enum NormKind {
 pub(crate) enum NormPlacement {
     /// Before attention and feed-forward: `h + f(norm(h))`.
     Before,
-    /// After them: `h + norm(f(h))`.
+    /// After attention and feed-forward: `h + norm(f(h))`.
     After,
-    /// Both: `h + norm(f(norm(h)))`.
+    /// Before and after attention and feed-forward: `h + norm(f(norm(h)))`.
     Both,
 }
 
@@ -116,6 +116,6 @@ impl NormPlacement {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct InitSpec {
     pub(crate) deviation: f64,
-    /// That of the projections whose output is added to the hidden state.
+    /// The standard deviation for the projections whose output is added to the hidden state.
     pub(crate) residual: f64,
 }

@@ -6,7 +6,8 @@ use crate::error::{Error, ErrorKind};
 use crate::text::chat::Chat;
 use crate::text::template::ChatTemplate;
 
-/// The bytes of each answer in `whole`, the rendering of all of the chat. An answer ends with its turn.
+/// The bytes of each answer in `whole`, the rendering of the complete chat. An answer includes the
+/// end of its turn.
 pub(super) fn answers(
     chat: &Chat,
     whole: &str,
@@ -31,7 +32,8 @@ pub(super) fn answers(
     Ok(answers)
 }
 
-/// Where the template, asked for the messages before this one, hands over to the model.
+/// The place where this message begins: the end of the messages before it, rendered with a
+/// generation prompt.
 fn start_of(
     index: usize,
     chat: &Chat,

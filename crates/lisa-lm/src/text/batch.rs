@@ -28,8 +28,8 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Pads the rows with `pad_id`. Padding has no target and the segment of the row's last example, so
-    /// that every position has something to attend to.
+    /// Pads the rows with `pad_id`. A padded position has no target. It has the segment of the
+    /// row's last example, so that every position can attend to at least one position.
     #[must_use]
     pub fn collate(mut rows: Vec<Row>, pad_id: u32) -> Self {
         let lengths: Vec<usize> = rows.iter().map(|row| row.tokens.len()).collect();

@@ -1,7 +1,7 @@
 //! [`Batches`]: the endless, resumable sequence of batches that a run trains on.
 //!
-//! The order of an epoch is a pure function of the seed and the epoch. A run that saves its [`Position`]
-//! continues with the batches that it would have had.
+//! The order of an epoch is a pure function of the seed and the epoch. A run that saves its
+//! [`Position`] continues with the same batches as a run without interruption.
 
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +17,7 @@ use crate::text::row::Row;
 pub struct BatchOptions {
     /// Rows in a batch; the last batch of an epoch may have fewer.
     pub batch_size: usize,
-    /// Pack examples into rows of at most this many tokens; none: one example a row.
+    /// Packs examples into rows of at most this many tokens. With `None`, each row has one example.
     pub pack_to: Option<usize>,
     /// Whether each epoch is shuffled; false keeps the given order, for evaluation.
     pub shuffle: bool,
@@ -71,7 +71,7 @@ impl Batches {
     ///
     /// # Errors
     ///
-    /// No examples, a batch size of 0, and an example that is longer than a packed row.
+    /// There are no examples, the batch size is 0, or an example is longer than a packed row.
     pub fn new(examples: Vec<Encoded>, options: BatchOptions) -> Result<Self, Error> {
         if options.batch_size == 0 {
             let error = Error::new(ErrorKind::Config, "the batch size is 0");
@@ -123,7 +123,7 @@ impl Batches {
         };
     }
 
-    /// The next batch. The first of an epoch follows the last of the one before.
+    /// The next batch. After the last batch of an epoch comes the first of the next epoch.
     pub fn next_batch(&mut self) -> Batch {
         let Position { epoch, index } = self.position;
         if self.epoch_of_order != epoch {

@@ -1,14 +1,14 @@
-//! [`Message`] and [`Chat`]: what a chat template writes.
+//! [`Message`] and [`Chat`]: the input of a chat template.
 //!
-//! A message keeps its whole JSON object, in the order of its keys, so that a template sees every field:
-//! `tool_calls`, `reasoning_content`, and those that this crate knows nothing of.
+//! A message keeps its whole JSON object, in the order of its keys, so that a template sees every
+//! field: `tool_calls`, `reasoning_content`, and fields that this crate does not know.
 
 use minijinja::value::{Value, ValueKind};
 use serde::de::Error as _;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// One message of a chat: a JSON object with a `role` and, as a rule, a `content`.
+/// One message of a chat: a JSON object with a `role` and usually a `content`.
 ///
 /// # Example
 ///
@@ -30,7 +30,8 @@ pub struct Message {
 }
 
 impl Message {
-    /// A message of a role: `system`, `user`, `assistant`, or what the template knows.
+    /// A message with a role: `system`, `user`, `assistant`, or another one that the template
+    /// knows.
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
         let field = |name: &str, text: String| (name.to_owned(), Value::from(text));
         Self {
@@ -55,19 +56,20 @@ impl Message {
         self
     }
 
-    /// Who speaks.
+    /// The role of the speaker.
     #[must_use]
     pub fn role(&self) -> &str {
         self.get("role").and_then(Value::as_str).unwrap_or_default()
     }
 
-    /// What is said; none where the field is absent or null, as in a message of tool calls.
+    /// The text of the message; none if the field is absent or null, as in a message with tool
+    /// calls.
     #[must_use]
     pub fn content(&self) -> Option<&str> {
         self.get("content").and_then(Value::as_str)
     }
 
-    /// Whether this is an assistant's message that says or calls something.
+    /// Whether this is a message of the assistant that has a text or a tool call.
     pub(super) fn is_answer(&self) -> bool {
         let says = self.content().is_some_and(|text| !text.trim().is_empty());
         self.role() == "assistant" && (says || self.calls())
@@ -77,8 +79,8 @@ impl Message {
         self.get("tool_calls").is_some_and(Value::is_true)
     }
 
-    /// The message in a value that was read from JSON. A list of text parts becomes one text; only a
-    /// message with tool calls may be without content. The error is the rest of a sentence about the
+    /// Converts a JSON value to a message. A list of text parts becomes one text; only a message
+    /// with tool calls may be without content. The error is the second part of a sentence about the
     /// message.
     pub(super) fn from_value(value: &Value) -> Result<Self, &'static str> {
         if value.kind() != ValueKind::Map {
@@ -121,7 +123,7 @@ impl Message {
     }
 }
 
-/// `[{"type": "text", "text": "a"}, ..]` as one text.
+/// Joins `[{"type": "text", "text": "a"}, ..]` into one text.
 fn text_of_parts(parts: &Value) -> Option<String> {
     let mut all = String::new();
     for part in parts.try_iter().ok()? {
@@ -130,11 +132,12 @@ fn text_of_parts(parts: &Value) -> Option<String> {
     Some(all)
 }
 
-/// The names of what the assistant thinks before it answers. Most templates read the first.
+/// The names of the field with the assistant's reasoning. Most templates read the first.
 const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
 
 impl From<&Message> for Value {
-    /// What a template sees. Reasoning has the names of all templates, as in transformers.
+    /// The fields that a template sees. Reasoning is given under the names of all templates, as in
+    /// transformers.
     fn from(message: &Message) -> Self {
         let mut message = message.clone();
         let mut given = REASONING.iter().filter_map(|name| message.get(name));
@@ -165,7 +168,7 @@ impl<'de> Deserialize<'de> for Message {
     }
 }
 
-/// Messages, with the tools and documents that the template is told of.
+/// Messages, with the tools and documents that are given to the template.
 ///
 /// # Example
 ///
@@ -212,7 +215,7 @@ impl Chat {
         }
     }
 
-    /// What a template is given: `messages`, `tools` and `documents`.
+    /// The variables of a template: `messages`, `tools` and `documents`.
     pub(super) fn context(&self) -> Value {
         let messages: Vec<Value> = self.messages.iter().map(Value::from).collect();
         minijinja::context! { messages, tools => &self.tools, documents => &self.documents }

@@ -1,6 +1,7 @@
-//! [`read_examples`]: training data, one JSON object a line.
+//! [`read_examples`]: training data with one JSON object per line.
 //!
-//! The keys of a line say which of four forms it has ([`Example::from_json`]), so a file may mix them.
+//! The keys of a line determine which of four formats it has ([`Example::from_json`]), so a file
+//! may mix formats.
 
 use std::fmt;
 use std::fs;
@@ -29,7 +30,7 @@ pub enum OnBadLine {
 pub struct BadLine {
     /// The file.
     pub file: PathBuf,
-    /// The line; the first is 1.
+    /// The line, counted from 1.
     pub line: usize,
     /// Why it cannot be used.
     pub reason: String,
@@ -50,18 +51,19 @@ pub struct Examples {
     pub skipped: Vec<BadLine>,
 }
 
-/// The most bytes of a line, 64 MiB. A longer one cannot be used.
+/// The largest size of a line, 64 MiB. A longer line cannot be used.
 pub const LINE_BYTES: usize = 64 << 20;
 
-/// Reads a file, or every `.jsonl` file of a folder in the order of their names.
+/// Reads a file, or all `.jsonl` files of a folder in the order of their names.
 ///
-/// Empty lines are skipped and unknown keys ignored. All examples are kept in memory, and while reading one
-/// line with its JSON.
+/// Empty lines are skipped, and unknown keys are ignored. All examples are kept in memory, and
+/// during reading also one line with its JSON.
 ///
 /// # Errors
 ///
-/// A path that is missing, cannot be read, or is a pipe or device; a folder without `.jsonl` files; no
-/// example at all; with [`OnBadLine::Stop`] the first line that cannot be used, with its place.
+/// The path is missing, cannot be read, or is a pipe or device; a folder has no `.jsonl` file;
+/// there is no example; or, with [`OnBadLine::Stop`], a line cannot be used. The error then has the
+/// place of that line.
 ///
 /// # Example
 ///
@@ -129,8 +131,8 @@ fn read_file(file: &Path, on_bad: OnBadLine, read: &mut Examples) -> Result<(), 
     Ok(())
 }
 
-/// Reads the next line into `line`, without its end; none at the end of the file. False where it is longer
-/// than `limit`: then the rest of it is skipped.
+/// Reads the next line into `line`, without its line break; none at the end of the file. It is
+/// false if the line is longer than `limit`; the rest of the line is then skipped.
 fn next_line(
     reader: &mut impl BufRead,
     line: &mut Vec<u8>,

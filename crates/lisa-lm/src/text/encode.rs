@@ -1,8 +1,8 @@
-//! [`encode_examples`]: from examples to token ids and labels.
+//! [`encode_examples`]: converts examples to token ids and labels.
 //!
-//! An example is tokenized as a whole, so that no token depends on where the answer begins. The tokens of
-//! the answer are found by their places in the text: an answer begins where the chat template, asked for
-//! the prompt alone, hands over to the model.
+//! An example is tokenized as a whole, so that no token depends on where the answer begins. The
+//! tokens of the answer are found by their places in the text. An answer begins where the prompt
+//! ends, when the chat template renders only the prompt with a generation prompt.
 
 use crate::error::{Error, ErrorKind};
 use crate::text::answers::answers;
@@ -13,29 +13,29 @@ use crate::text::tokenizer::Tokenizer;
 /// Which tokens are in the loss.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LossOn {
-    /// The answers: in a chat all that the assistant says with the end of its turn, the completion of a
-    /// pair, all of a plain text.
+    /// The answers: in a chat, each message of the assistant and the end of its turn; in a pair,
+    /// the completion; in a plain text, every token.
     #[default]
     Answer,
     /// Every token.
     All,
 }
 
-/// How examples become tokens.
+/// How examples are converted to tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EncodeOptions {
-    /// The most tokens of an example; the rest is truncated.
+    /// The largest number of tokens of an example; longer examples are truncated.
     pub max_length: usize,
     /// Which tokens are in the loss.
     pub loss_on: LossOn,
 }
 
-/// Encodes examples. Those whose answer is truncated entirely are dropped, counted and logged.
+/// Encodes examples. Examples whose answer is truncated entirely are dropped, counted and logged.
 ///
 /// # Errors
 ///
-/// An example that the chat template or the tokenizer refuses (by its number, from 1), a maximal length
-/// below 2, and no example left.
+/// The chat template or the tokenizer refuses an example (the error has its number, from 1), the
+/// maximal length is below 2, or no example is left.
 ///
 /// # Example
 ///
@@ -64,7 +64,8 @@ pub fn encode_examples(
     encode_examples_with(examples, tokenizer, options, |_| {})
 }
 
-/// [`encode_examples`] that calls `progress` after each example with how many are done.
+/// As [`encode_examples`], and calls `progress` after each example with the number of encoded
+/// examples.
 ///
 /// # Errors
 ///
@@ -117,13 +118,13 @@ pub fn encode_examples_with(
 
 /// Encodes one example without truncation.
 ///
-/// A chat is rendered with the chat template. A pair and a text get the special tokens that the tokenizer
-/// adds and an end of sequence, which is in the loss.
+/// A chat is rendered with the chat template. A pair and a text get the special tokens that the
+/// tokenizer adds, and an end-of-sequence token, which is in the loss.
 ///
 /// # Errors
 ///
-/// What the chat template or the tokenizer refuses, and a template whose text before an answer changes
-/// when the answer follows.
+/// The chat template or the tokenizer refuses the example, or the text before an answer changes
+/// when the template renders the answer too.
 ///
 /// # Example
 ///
@@ -183,8 +184,8 @@ pub fn encode_example(
     Ok(Encoded { ids, labels })
 }
 
-/// The ids to generate an answer from: the chat without its last message and with a generation prompt, or
-/// the prompt of a pair. None where an example has no [answer](Example::answer).
+/// The ids to generate an answer from: the chat without its last message and with a generation
+/// prompt, or the prompt of a pair. None if the example has no [answer](Example::answer).
 ///
 /// # Errors
 ///

@@ -4,8 +4,8 @@ use std::fmt;
 
 pub use crate::labels::IGNORED;
 
-/// An example as tokens. `labels[i]` is `ids[i]` where the token is in the loss and [`IGNORED`] elsewhere.
-/// The two have the same length; labels are not shifted yet.
+/// An example as tokens. `labels[i]` is `ids[i]` if the token is in the loss, and [`IGNORED`]
+/// otherwise. `ids` and `labels` have the same length; labels are not shifted yet.
 ///
 /// # Example
 ///
@@ -26,7 +26,8 @@ pub struct Encoded {
 }
 
 impl Encoded {
-    /// Tokens that are all in the loss, for text that was split into sequences elsewhere.
+    /// An example whose tokens are all in the loss. Use it for text that is already split into
+    /// sequences.
     #[must_use]
     pub fn all_trained(ids: Vec<u32>) -> Self {
         let labels = ids.iter().map(|id| i64::from(*id)).collect();
@@ -41,14 +42,14 @@ impl Encoded {
     }
 }
 
-/// Encoded examples, and how many of the given ones were truncated or dropped.
+/// Encoded examples, and how many of the given examples were truncated or dropped.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EncodedSet {
     /// The examples that have tokens in the loss, in order.
     pub examples: Vec<Encoded>,
     /// For each of them, its index among the examples given.
     pub sources: Vec<usize>,
-    /// How many were truncated to the maximal length, dropped ones included.
+    /// How many were truncated to the maximal length, including the dropped ones.
     pub truncated: usize,
     /// How many were dropped, because truncation left no token in the loss.
     pub dropped: usize,

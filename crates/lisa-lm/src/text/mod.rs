@@ -1,6 +1,7 @@
-//! Text to batches: tokenizer, chat template, data files, encoding, batches.
+//! From text to batches: tokenizer, chat template, data files, encoding, batches.
 //!
-//! This half knows no model. It ends at [`Batch`], whose `to_tensors` makes a model's input.
+//! This module does not depend on a model. Its result is a [`Batch`], whose `to_tensors` makes the
+//! input of a model.
 //!
 //! ```
 //! use lisa_lm::Tokenizer;

@@ -1,7 +1,7 @@
-//! [`shuffled`] and [`split`]: orders that depend on a seed and nothing else.
+//! [`shuffled`] and [`split`]: random orders that depend only on their arguments.
 //!
-//! The generator is ChaCha8, seeded with the bytes of the arguments, so that an order is the same on every
-//! platform and in every version.
+//! The generator is ChaCha8, seeded with the bytes of the arguments, so an order is the same on
+//! every platform and in every version.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -48,7 +48,7 @@ fn below(random: &mut ChaCha8Rng, bound: u64) -> u64 {
 ///
 /// # Errors
 ///
-/// A fraction outside `0.0..1.0`, and one above 0 with fewer than two items.
+/// The fraction is outside `0.0..1.0`, or it is above 0 and there are fewer than two items.
 ///
 /// # Example
 ///

@@ -4,15 +4,17 @@ use crate::error::{Error, ErrorKind};
 use crate::text::encoded::Encoded;
 use crate::text::row::Row;
 
-/// The most rows that packing keeps open, so that its cost is linear in the number of examples.
+/// The largest number of rows that packing keeps open. It makes the cost linear in the number of
+/// examples.
 const OPEN_ROWS: usize = 512;
 
-/// Packs examples into rows of at most `length` tokens: each goes, in order, into the first open row with
-/// room. Rows are in the order in which they were opened; at most 512 are open, and the oldest is closed.
+/// Packs examples into rows of at most `length` tokens. In order, each example is put into the
+/// first open row with enough room. Rows are returned in the order in which they were opened. At
+/// most 512 rows are open; if there are more, the oldest is closed.
 ///
 /// # Errors
 ///
-/// An example that is longer than a row.
+/// An example is longer than a row.
 ///
 /// # Example
 ///

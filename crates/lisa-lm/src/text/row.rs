@@ -1,6 +1,6 @@
-//! [`Row`]: one row of a batch, of one example or of several that are packed.
+//! [`Row`]: one row of a batch, with one example or several packed ones.
 //!
-//! Targets are shifted here and nowhere else: `targets[i]` is the label of the token after `tokens[i]`.
+//! Only this file shifts targets: `targets[i]` is the label of the token after `tokens[i]`.
 
 use crate::text::encoded::{Encoded, IGNORED};
 
@@ -24,7 +24,7 @@ use crate::text::encoded::{Encoded, IGNORED};
 pub struct Row {
     /// The token ids.
     pub tokens: Vec<u32>,
-    /// For each token the next one, or [`IGNORED`].
+    /// For each token, the next token or [`IGNORED`].
     pub targets: Vec<i64>,
     /// The index of the example that each token belongs to, from 0.
     pub segments: Vec<u32>,

@@ -12,7 +12,7 @@ mod files;
 
 use files::{eos_of, read_json, special_tokens, template_source, unreadable};
 
-/// A text as tokens, with the place of each in the text.
+/// A text as tokens, with the place of each token in the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tokens {
     /// The ids, in order.
@@ -56,17 +56,18 @@ impl Tokenizer {
     /// |---|---|
     /// | `tokenizer.json` | the tokenizer; required |
     /// | `tokenizer_config.json`, else `special_tokens_map.json` | special tokens |
-    /// | `generation_config.json`, `config.json` | more ends of sequence, an id or a list |
-    /// | `chat_template.jinja`, else `chat_template` in `tokenizer_config.json` | the chat template: a string, or a list of named ones, of which `default` or the first is used |
+    /// | `generation_config.json`, `config.json` | more end-of-sequence tokens, as an id or a list |
+    /// | `chat_template.jinja`, else `chat_template` in `tokenizer_config.json` | the chat template: a string, or a list of named templates, of which `default` or the first is used |
     ///
-    /// Without a chat template the [default one](crate::text::DEFAULT_TEMPLATE) is used. Reads at most
-    /// 256 MiB of `tokenizer.json`, 1 MiB of a template and 16 MiB of each other file.
+    /// If there is no chat template, the [default one](crate::text::DEFAULT_TEMPLATE) is used.
+    /// Reads at most 256 MiB of `tokenizer.json`, 1 MiB of a template and 16 MiB of each other
+    /// file.
     ///
     /// # Errors
     ///
-    /// A missing `tokenizer.json`; a file that is not what its name says, is larger than that, is a pipe or
-    /// device, or is a link out of the folder; a special token that is not in the vocabulary; a template
-    /// that does not parse.
+    /// `tokenizer.json` is missing; a file has another format than its name says, is larger than
+    /// these limits, is a pipe or device, or is a link out of the folder; a special token is not in
+    /// the vocabulary; the template does not parse.
     pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self, Error> {
         let dir = dir.as_ref();
         let path = dir.join("tokenizer.json");
@@ -103,12 +104,13 @@ impl Tokenizer {
 
     /// Assembles a tokenizer.
     ///
-    /// `special` maps names such as `eos_token` to tokens; `eos_ids` are ends of sequence besides the
-    /// `eos_token`. Truncation and padding stored in `tokenizer.json` are turned off, as in transformers.
+    /// `special` maps names such as `eos_token` to tokens; `eos_ids` are end-of-sequence ids in
+    /// addition to the `eos_token`. Truncation and padding stored in `tokenizer.json` are turned
+    /// off, as in transformers.
     ///
     /// # Errors
     ///
-    /// A `bos_token`, `eos_token` or `pad_token` that is not in the vocabulary.
+    /// The `bos_token`, `eos_token` or `pad_token` is not in the vocabulary.
     ///
     /// # Example
     ///
@@ -161,17 +163,18 @@ impl Tokenizer {
         })
     }
 
-    /// The ids of a text, with the special tokens that the tokenizer adds, such as a beginning of sequence.
+    /// The ids of a text, with the special tokens that the tokenizer adds, such as a
+    /// beginning-of-sequence token.
     ///
     /// # Errors
     ///
-    /// A text that the tokenizer cannot encode; a byte-level tokenizer encodes every text.
+    /// The tokenizer cannot encode the text. A byte-level tokenizer can encode every text.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
         Ok(self.encode_with_offsets(text, true)?.ids)
     }
 
-    /// The ids of a text and their places in it. A rendered chat has its special tokens already: encode it
-    /// with `add_special` false.
+    /// The ids of a text and their places in it. A rendered chat already has its special tokens:
+    /// encode it with `add_special` set to false.
     ///
     /// # Errors
     ///
@@ -193,7 +196,7 @@ impl Tokenizer {
     ///
     /// # Errors
     ///
-    /// Ids that the tokenizer's decoder refuses.
+    /// The tokenizer's decoder refuses the ids.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, Error> {
         let added = self.inner.get_added_vocabulary();
         let mut tokens = ids.iter().filter_map(|&id| self.inner.id_to_token(id));
@@ -219,7 +222,8 @@ impl Tokenizer {
         self.id_of("bos_token")
     }
 
-    /// The id that ends a sequence: the `eos_token`'s, else the first of the configuration's.
+    /// The id that ends a sequence: the id of the `eos_token`, else the first one in the
+    /// configuration.
     #[must_use]
     pub fn eos_id(&self) -> Option<u32> {
         self.eos_ids.first().copied()
@@ -237,14 +241,14 @@ impl Tokenizer {
         self.eos_ids.contains(&id)
     }
 
-    /// The id to pad with: the `pad_token`'s, else the end of sequence, else 0. Padding is masked in the
-    /// loss and in attention, so any id will do.
+    /// The id to pad with: the id of the `pad_token`, else the id that ends a sequence, else 0.
+    /// Padding is masked in the loss and in attention, so any id can be used.
     #[must_use]
     pub fn pad_id(&self) -> u32 {
         self.id_of("pad_token").or(self.eos_id()).unwrap_or(0)
     }
 
-    /// The number of tokens, added ones included. A model's embedding may have more rows.
+    /// The number of tokens, including added tokens. A model's embedding may have more rows.
     #[must_use]
     pub fn vocab_size(&self) -> usize {
         self.inner.get_vocab_size(true)
@@ -262,7 +266,7 @@ impl Tokenizer {
         &self.template
     }
 
-    /// The inner tokenizer, of the `tokenizers` crate.
+    /// The inner tokenizer from the `tokenizers` crate.
     #[must_use]
     pub fn get_ref(&self) -> &tokenizers::Tokenizer {
         &self.inner
@@ -275,7 +279,8 @@ impl Tokenizer {
     }
 }
 
-/// Runs the tokenizer, whose crate panics on some files and on some texts: a panic becomes an error.
+/// Runs the tokenizer and converts a panic to an error. Its crate panics on some files and some
+/// texts.
 fn caught<T>(run: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(result) => result.map_err(|e| e.to_string()),
