@@ -13,7 +13,7 @@ use crate::train::run::Outcome;
 /// Options of `lisa demo`.
 #[derive(Args, Debug, Default)]
 pub struct Options {
-    /// Folder of everything the run writes [default: runs/lisa]
+    /// Folder for all files of the run [default: runs/lisa]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Optimizer steps [default: 12 epochs, 1800 steps]

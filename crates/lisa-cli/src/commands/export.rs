@@ -64,7 +64,7 @@ pub fn export(options: &Options, device: &Device) -> Result<()> {
     Ok(())
 }
 
-/// The model, the folder with its tokenizer, and what it is in words.
+/// The model, the folder with its tokenizer, and its name for the user.
 fn load(run: &Path, step: Option<u64>, device: &Device) -> Result<(Checkpoint, CausalLm, String)> {
     let saved = checkpoints::list(run)?;
     let newest = saved.last().map(|(step, _)| *step);

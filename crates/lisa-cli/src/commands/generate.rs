@@ -1,4 +1,4 @@
-//! `lisa generate`: text from a model.
+//! `lisa generate`: generates text with a model.
 
 use std::path::PathBuf;
 
@@ -27,7 +27,7 @@ pub struct Options {
         required_unless_present = "chat"
     )]
     prompt: Option<String>,
-    /// Message of the user, written with the model's chat template
+    /// Message of the user, rendered with the model's chat template
     #[arg(long, value_name = "TEXT")]
     chat: Option<String>,
     /// Longest answer in tokens

@@ -1,7 +1,8 @@
 //! `lisa importance`: weight norms under LoRA and under full training, as in the paper's Figure 1.
 //!
-//! Two short runs with the same model, data and seed. `importance.json` then gives `--policy weighted`
-//! and `--policy bernoulli` the probability of each layer. Tests: at the end, and `tests/run/`.
+//! The command makes two short runs with the same model, data and seed. `importance.json` then
+//! gives `--policy weighted` and `--policy bernoulli` the probability of each layer. Tests: at the
+//! end, and `tests/run/`.
 
 use std::path::PathBuf;
 
@@ -21,12 +22,12 @@ use crate::train::method::Trainer;
 use crate::train::step::{Work, accumulate};
 use crate::user_error::require;
 
-/// What the norms are computed of.
+/// Which norms are measured.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Of {
     /// The weights, with merged adapters, as in the paper
     Weights,
-    /// The difference to the weights before training
+    /// The change of the weights since the start of training
     Update,
 }
 
@@ -52,7 +53,7 @@ pub enum Against {
     mut_arg("out", |arg| arg.help("Folder of importance.json and norms.svg [default: runs/importance]"))
 )]
 pub struct Options {
-    /// What the norms are computed of
+    /// Which norms are measured
     #[arg(long, value_enum, default_value = "weights")]
     pub of: Of,
     /// What LoRA is compared with
@@ -61,7 +62,7 @@ pub struct Options {
     /// Highest learning rate of the LoRA run [default: three times --lr]
     #[arg(long, value_name = "RATE")]
     pub lora_lr: Option<f64>,
-    /// TOML file of settings; its keys are the long flags, and flags win
+    /// TOML file of settings (keys: long flag names); flags override it
     #[arg(long, value_name = "FILE.toml")]
     pub config: Option<PathBuf>,
     /// The settings of both runs.
@@ -116,7 +117,7 @@ pub fn importance(options: &Options, device: &Device) -> Result<()> {
     Ok(())
 }
 
-/// One short run; the mean norms over its steps.
+/// Makes one short run, and returns the mean norms over its steps.
 fn probe(
     settings: &Settings,
     checkpoint: &Checkpoint,

@@ -46,13 +46,13 @@ pub enum Command {
     Plan(plan::Options),
     /// Measure weight norms under LoRA and full training, for --policy weighted
     Importance(Box<importance::Options>),
-    /// Print what a model is and what LISA would train
+    /// Print the architecture of a model and what LISA would train
     Show(show::Options),
-    /// Print a row of the data as tokens, and which of them are trained
+    /// Print the tokens of a row of the data, and which of them the loss covers
     Preview(preview::Options),
-    /// Generate text
+    /// Generate text with a model
     Generate(generate::Options),
-    /// Write a run as a Hugging Face folder
+    /// Write the model of a run as a Hugging Face folder
     Export(export::Options),
     /// Print a completion script for a shell
     Completions {

@@ -1,4 +1,4 @@
-//! `lisa plan`: the memory that each method needs, from `config.json` alone.
+//! `lisa plan`: the memory that each method needs, from `config.json` only.
 
 use std::path::PathBuf;
 
@@ -89,7 +89,7 @@ pub fn plan(options: &Options, device: &Device) -> Result<()> {
     Ok(())
 }
 
-/// One line per method with its memory in GB. `budget`, in GB, says which fit.
+/// One line per method with its memory in GB. With `budget`, in GB, it says which methods fit.
 fn table(settings: &Settings, budget: Option<f64>, device: &Device) -> Result<String> {
     let config = if settings.input.model.as_os_str().is_empty() {
         bundled::CONFIG.to_owned()

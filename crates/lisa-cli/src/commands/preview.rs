@@ -1,4 +1,4 @@
-//! `lisa preview`: a row of the data as tokens, and which of them are trained.
+//! `lisa preview`: the tokens of a row of the data, and which of them the loss covers.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -32,10 +32,10 @@ pub struct Options {
     /// The row, counted from 1
     #[arg(long, value_name = "N", default_value_t = 1)]
     row: usize,
-    /// Longest row in tokens; longer rows are cut
+    /// Longest row in tokens; longer rows are truncated
     #[arg(long, value_name = "TOKENS", default_value_t = 256)]
     max_length: usize,
-    /// Train on all tokens, not on the answers alone
+    /// Train on all tokens, not only on the answers
     #[arg(long)]
     loss_on_all: bool,
     /// Skip lines that cannot be read instead of stopping
@@ -98,7 +98,8 @@ pub fn preview(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// The tokens with their ids. Trained ones are green and bold, or in brackets without `colours`.
+/// The tokens with their ids. Tokens in the loss are green and bold, or in brackets without
+/// `colours`.
 fn tokens(row: &Encoded, tokenizer: &Tokenizer, colours: bool) -> Result<String> {
     let trained = AnsiColor::Green.on_default().bold();
     let id = Style::new().dimmed();

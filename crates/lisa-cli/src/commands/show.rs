@@ -1,4 +1,4 @@
-//! `lisa show`: what a model is, from its files without the weights.
+//! `lisa show`: the architecture of a model, from its files except the weights.
 
 use std::path::PathBuf;
 
@@ -23,7 +23,7 @@ pub struct Options {
     active_layers: usize,
 }
 
-/// Prints the model and what LISA trains of it.
+/// Prints the model and which of its parameters LISA trains.
 pub fn show(options: &Options, device: &Device) -> Result<()> {
     let folder = model_folder(&options.model.clone().unwrap_or_default())?;
     let checkpoint = Checkpoint::open(&folder)?;

@@ -13,7 +13,7 @@ use crate::train::run::{Outcome, Start, dry_run, run};
 /// Options of `lisa train`.
 #[derive(Args, Debug, Default)]
 pub struct Options {
-    /// TOML file of settings; its keys are the long flags, and flags win
+    /// TOML file of settings (keys: long flag names); flags override it
     #[arg(long, value_name = "FILE.toml")]
     pub config: Option<PathBuf>,
     /// Continue from the newest checkpoint in the output folder
@@ -22,7 +22,7 @@ pub struct Options {
     /// Replace the run in the output folder
     #[arg(long, conflicts_with = "resume")]
     pub overwrite: bool,
-    /// Print what would be trained and the memory it needs; write nothing
+    /// Print trainable parameters and estimated memory; write nothing
     #[arg(long)]
     pub dry_run: bool,
     /// The settings of the run.

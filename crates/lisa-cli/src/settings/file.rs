@@ -1,4 +1,4 @@
-//! Settings from a TOML file: flat, its keys are the long names of the flags.
+//! Settings from a TOML file. It has no tables, and its keys are the long names of the flags.
 
 use std::path::Path;
 
@@ -63,7 +63,7 @@ impl Flags {
     }
 }
 
-/// The known key that takes the fewest changes of a letter, at most three.
+/// The known key with the smallest edit distance, which must be at most three.
 fn nearest(key: &str) -> Option<String> {
     let keys = [
         InputFlags::KEYS,

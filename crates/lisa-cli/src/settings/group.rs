@@ -1,9 +1,10 @@
-//! [`group`]: one list of settings as two structs: the flags, each of which may be absent, and the
-//! settings, each of which has a value.
+//! [`group`]: defines two structs from one list of settings: the flags, each of which may be
+//! absent, and the settings, each of which has a value.
 
 /// Defines `$flags` and `$settings` from one list of settings with their defaults.
 ///
-/// `$flags` are clap's `Args`; all of them are optional, so that a file and defaults can fill the gaps.
+/// `$flags` are clap's `Args`; all of them are optional, so that a file or the defaults can set the
+/// absent ones.
 macro_rules! group {
     ($heading:literal, $flags:ident, $settings:ident {
         $($(#[doc = $doc:literal])* #[arg($($arg:tt)*)] $(#[serde($($serde:tt)*)])?
@@ -33,12 +34,12 @@ macro_rules! group {
             /// The keys of a settings file: the long names of the flags.
             pub(super) const KEYS: &[&str] = &[$(stringify!($name)),*];
 
-            /// These flags; where one is absent, that of `other`.
+            /// These flags; if one is absent, that of `other`.
             pub(super) fn or(self, other: Self) -> Self {
                 Self { $($name: self.$name.or(other.$name),)* }
             }
 
-            /// Sets the flag with this field name; `false` where there is none.
+            /// Sets the flag with this field name; `false` if there is no such flag.
             pub(super) fn set<'de, D: serde::Deserializer<'de>>(
                 &mut self,
                 name: &str,
@@ -53,7 +54,7 @@ macro_rules! group {
                 Ok(false)
             }
 
-            /// These flags; where one is absent, its default.
+            /// These flags; if one is absent, its default.
             pub(super) fn or_defaults(self) -> $settings {
                 $settings { $($name: self.$name.unwrap_or_else(|| $default),)* }
             }

@@ -20,13 +20,13 @@ group! { "Model and data", InputFlags, InputSettings {
     /// Share of the data that is held out [default: 0.1]
     #[arg(long, value_name = "SHARE", hide_short_help = true)]
     validation_split: f64 = 0.1;
-    /// Longest row in tokens; longer rows are cut [default: 256]
+    /// Longest row in tokens; longer rows are truncated [default: 256]
     #[arg(long, value_name = "TOKENS")]
     max_length: usize = 256;
     /// Pack several examples into one row
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
     pack: bool = false;
-    /// Train on all tokens, not on the answers alone
+    /// Train on all tokens, not only on the answers
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, hide_short_help = true)]
     loss_on_all: bool = false;
     /// Skip lines that cannot be read instead of stopping

@@ -1,4 +1,4 @@
-//! Settings that are one of a few words. Tests: `settings/tests.rs`.
+//! Settings whose value is one of a few words. Tests: `settings/tests.rs`.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Method {
-    /// A few layers, sampled anew each period, and always embeddings, final norm and head
+    /// A few layers, sampled in each period; embeddings, final norm and head always train
     Lisa,
     /// All parameters
     Full,
@@ -33,17 +33,17 @@ impl fmt::Display for Method {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Policy {
-    /// As many as --active-layers, each equally probable
+    /// Exactly --active-layers layers, all equally probable
     Uniform,
     /// Each layer independently, with its own probability
     Bernoulli,
-    /// As many as --active-layers, weighted by --importance or --probabilities
+    /// Exactly --active-layers layers, weighted by --importance or --probabilities
     Weighted,
-    /// One after the other, in --order
+    /// The next --active-layers layers in --order
     Cyclic,
-    /// As many as --active-layers, weighted by the norm of their gradients
+    /// Exactly --active-layers layers, weighted by the norm of their gradients
     Gradient,
-    /// As many as --share of the parameters allows, weighted by the norm of their gradients
+    /// As many layers as --share of the parameters allows, weighted by the norm of their gradients
     Budget,
     /// Always the layers of --fixed-layers
     Fixed,
@@ -57,7 +57,7 @@ pub enum Order {
     Ascending,
     /// From the last layer to the first
     Descending,
-    /// Shuffled anew for each cycle
+    /// In a new random order for each cycle
     Shuffled,
 }
 
@@ -98,7 +98,7 @@ pub enum Dtype {
 }
 
 impl Dtype {
-    /// The dtype that a model is stored in; f32 for any other than half precision.
+    /// The dtype in which a model is stored; f32 if that is not half precision.
     #[must_use]
     pub fn stored(checkpoint: &Checkpoint) -> Option<Self> {
         match checkpoint.config().common().dtype? {

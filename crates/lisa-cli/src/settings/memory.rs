@@ -1,4 +1,4 @@
-//! What decides how much memory a run needs.
+//! Settings that determine how much memory a run needs.
 
 use anyhow::Result;
 use lisa::recompute::Recompute;
@@ -24,7 +24,7 @@ group! { "Memory", MemoryFlags, MemorySettings {
     /// With --recompute: update in the backward pass; no accumulation or clipping
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, hide_short_help = true)]
     update_in_backward: bool = false;
-    /// Train half precision without f32 master weights; small updates are lost
+    /// Train half-precision weights without f32 master weights; small updates are lost
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, hide_short_help = true)]
     no_master_weights: bool = false;
 }}

@@ -30,13 +30,13 @@ group! { "Method", MethodFlags, MethodSettings {
     /// Rank of the adapters of --method lora [default: 8]
     #[arg(long, value_name = "R", hide_short_help = true)]
     lora_rank: usize = 8;
-    /// Adapters are scaled by this over the rank [default: 16]
+    /// Adapters are scaled by this value divided by the rank [default: 16]
     #[arg(long, value_name = "ALPHA", hide_short_help = true)]
     lora_alpha: f64 = 16.0;
     /// File of `lisa importance`, for --policy weighted or bernoulli
     #[arg(long, value_name = "FILE", help_heading = "Sampling policy", hide_short_help = true)]
     importance: PathBuf = PathBuf::new();
-    /// A number per layer instead [default of bernoulli: active layers / layers]
+    /// One weight or probability per layer [default of bernoulli: gamma / layers]
     #[arg(long, value_delimiter = ',', value_name = "P,..", help_heading = "Sampling policy", hide_short_help = true)]
     probabilities: Vec<f64> = Vec::new();
     /// Order of --policy cyclic [default: shuffled]
@@ -45,13 +45,13 @@ group! { "Method", MethodFlags, MethodSettings {
     /// Layers of --policy fixed, counted from 0, separated by commas
     #[arg(long, value_delimiter = ',', value_name = "LAYER,..", help_heading = "Sampling policy", hide_short_help = true)]
     fixed_layers: Vec<usize> = Vec::new();
-    /// Share of the layers' parameters of --policy budget [default: 0.25]
+    /// Share of the layers' parameters that --policy budget activates [default: 0.25]
     #[arg(long, value_name = "SHARE", help_heading = "Sampling policy", hide_short_help = true)]
     share: f64 = 0.25;
     /// Sample parts of layers: parameters with one of these in their path, and the rest
     #[arg(long, value_delimiter = ',', value_name = "PATH,..", help_heading = "Sampling policy", hide_short_help = true)]
     split: Vec<String> = Vec::new();
-    /// Divide the gradients of a layer by its probability
+    /// Divide the gradients of a layer by its sampling probability
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, help_heading = "Sampling policy", hide_short_help = true)]
     unbiased: bool = false;
 }}

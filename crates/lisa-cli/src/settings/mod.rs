@@ -1,7 +1,8 @@
-//! The settings of a run: flags, then the file of `--config`, then defaults.
+//! The settings of a run. Flags override the file of `--config`, and the file overrides the
+//! defaults.
 //!
-//! Each group of settings has a file. [`Flags`] holds those that were given, [`Settings`] all of them.
-//! Tests: `settings/tests.rs`.
+//! Each group of settings has a file. [`Flags`] has the settings that were given, [`Settings`] has
+//! all settings. Tests: `settings/tests.rs`.
 
 use std::path::{Path, PathBuf};
 
@@ -69,7 +70,7 @@ pub struct Settings {
 }
 
 impl Flags {
-    /// These flags; where one is absent, that of `other`.
+    /// These flags; if one is absent, that of `other`.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         Self {
@@ -118,7 +119,7 @@ impl Settings {
         }
     }
 
-    /// The first setting in which a resumed run must agree with its checkpoint and does not.
+    /// The first setting that must be the same in a resumed run and its checkpoint, but is not.
     #[must_use]
     pub fn differs(&self, saved: &Self) -> Option<String> {
         self.method

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use super::group::group;
 
 group! { "Output and evaluation", OutputFlags, OutputSettings {
-    /// Folder of everything the run writes [default: runs/lisa]
+    /// Folder for all files of the run [default: runs/lisa]
     #[arg(long, value_name = "DIR")]
     out: PathBuf = PathBuf::from("runs/lisa");
-    /// Steps between checkpoints; 0: on Ctrl-C alone [default: 200]
+    /// Steps between checkpoints; 0: only on Ctrl-C [default: 200]
     #[arg(long, value_name = "STEPS")]
     checkpoint_every: usize = 200;
     /// Steps between held-out losses; 0: first and last [default: 200]

@@ -18,7 +18,7 @@ group! { "Training", TrainingFlags, TrainingSettings {
     /// Passes over the data [default: 12]
     #[arg(long, value_name = "N")]
     epochs: f64 = 12.0;
-    /// Optimizer steps, instead of --epochs; 0 for --epochs [default: 0]
+    /// Optimizer steps instead of --epochs; 0: use --epochs [default: 0]
     #[arg(long, value_name = "STEPS")]
     steps: usize = 0;
     /// Seed of sampling, row order and adapters [default: 42]
@@ -27,13 +27,13 @@ group! { "Training", TrainingFlags, TrainingSettings {
     /// Share of the steps in which the learning rate rises from 0 [default: 0.03]
     #[arg(long, value_name = "SHARE", hide_short_help = true)]
     warmup: f64 = 0.03;
-    /// What it then falls to along a cosine, as a share of --lr [default: 0.1]
+    /// Final learning rate after cosine decay, as a share of --lr [default: 0.1]
     #[arg(long, value_name = "SHARE", hide_short_help = true)]
     min_lr: f64 = 0.1;
     /// Decoupled weight decay [default: 0.01]
     #[arg(long, value_name = "DECAY", hide_short_help = true)]
     weight_decay: f64 = 0.01;
-    /// Largest norm of the gradient; 0 for no clipping [default: 1]
+    /// Largest global norm of the gradients; 0: no clipping [default: 1]
     #[arg(long, value_name = "NORM", hide_short_help = true)]
     max_grad_norm: f64 = 1.0;
     /// Skip batches whose loss or gradients are not finite, instead of stopping
@@ -42,7 +42,7 @@ group! { "Training", TrainingFlags, TrainingSettings {
 }}
 
 impl TrainingSettings {
-    /// The learning rate of a step out of `steps`: a linear rise, then half a cosine.
+    /// The learning rate of a step, given the number of `steps`: linear warm-up, then cosine decay.
     #[must_use]
     pub fn learning_rate(&self, step: u64, steps: u64) -> f64 {
         let warm = (self.warmup * steps as f64).round();
