@@ -11,7 +11,7 @@ pub enum ErrorKind {
     Config,
     /// The stack of layers was not found, is ambiguous, or is not the one of this run.
     Layers,
-    /// A sampling policy cannot sample these layers, or returned an invalid draw.
+    /// A sampling policy cannot sample these layers, or returned invalid layers.
     Policy,
     /// A record cannot be read or written, or belongs to another run.
     Record,

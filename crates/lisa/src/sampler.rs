@@ -152,7 +152,7 @@ impl Sampler {
         &self.scores
     }
 
-    /// What the policy wants to know of the gradients.
+    /// The statistic of the gradients that the policy needs.
     pub(crate) fn observation(&self) -> Option<Observation> {
         self.sampling.policy.observes()
     }

@@ -41,9 +41,9 @@ pub enum Policy {
     Weighted,
     /// The next --active-layers layers in --order
     Cyclic,
-    /// Exactly --active-layers layers, weighted by the norm of their gradients
+    /// Exactly --active-layers layers, weighted by the size of their gradients
     Gradient,
-    /// As many layers as --share of the parameters allows, weighted by the norm of their gradients
+    /// As many layers as --share of the parameters allows, weighted by the size of their gradients
     Budget,
     /// Always the layers of --fixed-layers
     Fixed,

@@ -29,7 +29,7 @@ pub struct Activations {
     pub sublayer: u64,
 }
 
-/// A model that knows the size of its activations.
+/// A model that can report the size of its activations.
 ///
 /// The [module page](super) shows an implementation.
 pub trait Footprint: Module {
