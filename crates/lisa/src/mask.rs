@@ -1,7 +1,7 @@
 //! [`FreezeMask`]: which parameters of a module require gradients.
 //!
-//! Only gradient requirements change. Burn's `freeze_group` also turns off dropout and the update of
-//! running statistics.
+//! Only gradient requirements change. Burn's `freeze_group` also turns off dropout and the update
+//! of running statistics.
 
 use std::collections::HashSet;
 

@@ -65,8 +65,8 @@
 //! assert_eq!(gradients.len(), 1 + 4 * 2);
 //! ```
 //!
-//! [`Lisa::step_layered`](crate::Lisa::step_layered) updates each layer as soon as its gradients are
-//! computed.
+//! [`Lisa::step_layered`](crate::Lisa::step_layered) updates each layer as soon as its gradients
+//! are computed.
 
 mod backward;
 mod cuts;

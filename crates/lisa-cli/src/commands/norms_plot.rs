@@ -7,8 +7,8 @@ use lisa::importance::{Importance, WeightNorms};
 use lisa_lm::checkpoint::write_atomically;
 use plotters::prelude::*;
 
-/// Plots the mean norms of embeddings, layers and head in both runs, as in Figure 1 of the paper. The
-/// axis of the norms is logarithmic.
+/// Plots the mean norms of embeddings, layers and head in both runs, as in Figure 1 of the paper.
+/// The axis of the norms is logarithmic.
 pub(super) fn norms(importance: &Importance, path: &Path) -> Result<()> {
     let mut svg = String::new();
     draw_norms(importance, &mut svg).map_err(|e| anyhow!("cannot plot the norms: {e}"))?;
@@ -16,7 +16,8 @@ pub(super) fn norms(importance: &Importance, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Embeddings, layers and head, in the order of the forward pass. Normalization layers are left out.
+/// Embeddings, layers and head, in the order of the forward pass. Normalization layers are left
+/// out.
 fn in_order(norms: &WeightNorms) -> Vec<(String, f64)> {
     let outside = |of: &dyn Fn(&str) -> bool| {
         let found = norms.outside.iter().filter(move |(path, _)| of(path));

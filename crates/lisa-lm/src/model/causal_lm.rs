@@ -56,8 +56,8 @@ use crate::model::ops;
 pub struct CausalLm {
     /// All parameters except the head.
     pub model: Decoder,
-    /// The weight of the head, `[hidden, vocab]`. `None` if the head is tied: it uses the weight of the
-    /// embedding.
+    /// The weight of the head, `[hidden, vocab]`. `None` if the head is tied: it uses the weight of
+    /// the embedding.
     pub lm_head: Option<Projection>,
     #[module(skip)]
     config: ModelConfig,
@@ -95,16 +95,16 @@ impl CausalLm {
     ///
     /// # Panics
     ///
-    /// Panics on ids outside the vocabulary, and with GPT-2 on positions without an embedding. Check
-    /// against [`ModelConfig::vocab_size`] and [`ModelConfig::max_positions`].
+    /// Panics on ids outside the vocabulary, and with GPT-2 on positions without an embedding.
+    /// Check against [`ModelConfig::vocab_size`] and [`ModelConfig::max_positions`].
     #[must_use]
     pub fn forward(&self, input: &Input) -> Tensor<3> {
         self.head(self.hidden(input))
     }
 
-    /// The mean cross entropy of labels, `[batch, seq]`, as in transformers: the label of a position is
-    /// predicted from the position before, the first label of each row is not used, and labels of -100
-    /// are ignored. In packed rows the first label of each text must be -100.
+    /// The mean cross entropy of labels, `[batch, seq]`, as in transformers: the label of a
+    /// position is predicted from the position before, the first label of each row is not used, and
+    /// labels of -100 are ignored. In packed rows the first label of each text must be -100.
     ///
     /// The softmax is in f32. If all labels are ignored the loss is 0, with gradients of 0.
     ///
@@ -145,7 +145,8 @@ impl CausalLm {
         self.next_token_loss(&Input::from(batch), targets)
     }
 
-    /// The same as [`next_token_loss`](Self::next_token_loss) for the hidden state after the last layer, `[batch, seq, hidden]`.
+    /// The same as [`next_token_loss`](Self::next_token_loss) for the hidden state after the last
+    /// layer, `[batch, seq, hidden]`.
     ///
     /// # Panics
     ///
@@ -168,8 +169,8 @@ impl CausalLm {
     ///
     /// # Panics
     ///
-    /// Panics on ids outside the vocabulary, a cache of another model or batch size, and with GPT-2 on
-    /// more tokens than positions.
+    /// Panics on ids outside the vocabulary, a cache of another model or batch size, and with GPT-2
+    /// on more tokens than positions.
     #[must_use]
     pub fn read(&self, tokens: Tensor<2, Int>, cache: &mut KvCache) -> Tensor<3> {
         let [batch, seq] = tokens.dims();

@@ -9,7 +9,8 @@ use crate::model::context::Context;
 use crate::model::head::{Head, head_pass};
 use crate::model::input::{BatchTensors, Input};
 
-/// The loss is [`CausalLm::next_token_loss`]. A layer has two sublayers, attention and feed-forward.
+/// The loss is [`CausalLm::next_token_loss`]. A layer has two sublayers, attention and
+/// feed-forward.
 impl LayeredModel for CausalLm {
     type Batch = BatchTensors;
     type Context = Context;

@@ -4,8 +4,8 @@ use burn::tensor::{Bool, Device, Int, Tensor};
 
 use crate::model::input::Input;
 
-/// The shape of a mask, `[batch or 1, 1, groups * seq, past + seq]`: a row for each query of the query
-/// heads that share a key head.
+/// The shape of a mask, `[batch or 1, 1, groups * seq, past + seq]`: a row for each query of the
+/// query heads that share a key head.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct MaskShape {
     /// The number of keys before the first query; they are in a cache.
@@ -15,8 +15,8 @@ pub(crate) struct MaskShape {
 }
 
 impl MaskShape {
-    /// The mask of a layer with this sliding window: true where a query must not attend to a key. `None`
-    /// if every query attends to every key.
+    /// The mask of a layer with this sliding window: true where a query must not attend to a key.
+    /// `None` if every query attends to every key.
     pub(crate) fn mask(
         self,
         input: &Input,

@@ -92,8 +92,8 @@ pub(crate) fn layer_norm<const D: usize>(
     module::layer_norm(x.cast(wide), gamma.cast(wide), beta, epsilon).cast(dtype)
 }
 
-/// Rotates heads, `[batch, heads, seq, head_dim]`, by tables of `[batch or 1, 1, seq, head_dim]`: the
-/// cosines, and the sines with the sign of the first half changed. `swap` is the matrix that
+/// Rotates heads, `[batch, heads, seq, head_dim]`, by tables of `[batch or 1, 1, seq, head_dim]`:
+/// the cosines, and the sines with the sign of the first half changed. `swap` is the matrix that
 /// exchanges the halves of a head, `[1, 1, head_dim, head_dim]`.
 pub(crate) fn rotate(
     heads: Tensor<4>,

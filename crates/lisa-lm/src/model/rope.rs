@@ -1,8 +1,8 @@
-//! [`RopeTables`]: rotary positions in the layout of Hugging Face, which rotates the first half of a head
-//! against the second.
+//! [`RopeTables`]: rotary positions in the layout of Hugging Face, which rotates the first half of
+//! a head against the second.
 //!
-//! Angles, cosines and sines are computed in f32 or f64; only the products with queries and keys are in
-//! the dtype of the activations.
+//! Angles, cosines and sines are computed in f32 or f64; only the products with queries and keys
+//! are in the dtype of the activations.
 
 use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
 

@@ -34,7 +34,8 @@ impl Encoded {
         Self { ids, labels }
     }
 
-    /// How many tokens are in the loss. The first token is never one of them, since nothing precedes it.
+    /// How many tokens are in the loss. The first token is never one of them, since nothing
+    /// precedes it.
     #[must_use]
     pub fn trained(&self) -> usize {
         let labels = self.labels.iter().skip(1);

@@ -43,8 +43,8 @@ fn below(random: &mut ChaCha8Rng, bound: u64) -> u64 {
 
 /// Splits items into a training and a held-out set, both in the given order.
 ///
-/// Which items are held out is a pure function of the seed and the count. A fraction above 0 holds out at
-/// least one item and leaves at least one.
+/// Which items are held out is a pure function of the seed and the count. A fraction above 0 holds
+/// out at least one item and leaves at least one.
 ///
 /// # Errors
 ///

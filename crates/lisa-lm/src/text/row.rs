@@ -33,8 +33,8 @@ pub struct Row {
 }
 
 impl Row {
-    /// A row of these examples, in order. The last token of an example has no target, since the next
-    /// example does not continue it.
+    /// A row of these examples, in order. The last token of an example has no target, since the
+    /// next example does not continue it.
     pub fn new<'a>(examples: impl IntoIterator<Item = &'a Encoded>) -> Self {
         let mut row = Self::default();
         for (segment, example) in examples.into_iter().enumerate() {

@@ -125,8 +125,8 @@ impl ChatTemplate {
         }
     }
 
-    /// Renders a chat. With `add_generation_prompt` the text ends where the assistant's next message
-    /// begins.
+    /// Renders a chat. With `add_generation_prompt` the text ends where the assistant's next
+    /// message begins.
     ///
     /// Rendering stops after a million instructions of the engine, which is about a second, or
     /// after 64 MiB of text. The memory of other values of the template is not limited.

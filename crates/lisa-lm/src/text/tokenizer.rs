@@ -17,8 +17,8 @@ use files::{eos_of, read_json, special_tokens, template_source, unreadable};
 pub struct Tokens {
     /// The ids, in order.
     pub ids: Vec<u32>,
-    /// The bytes `start..end` of the text that each id came from; `(0, 0)` for an id that the tokenizer
-    /// added.
+    /// The bytes `start..end` of the text that each id came from; `(0, 0)` for an id that the
+    /// tokenizer added.
     pub offsets: Vec<(usize, usize)>,
 }
 
@@ -191,8 +191,8 @@ impl Tokenizer {
         })
     }
 
-    /// The text of these ids, without special tokens if `skip_special`. Unknown ids are skipped; bytes that
-    /// are not UTF-8 become U+FFFD.
+    /// The text of these ids, without special tokens if `skip_special`. Unknown ids are skipped;
+    /// bytes that are not UTF-8 become U+FFFD.
     ///
     /// # Errors
     ///

@@ -49,7 +49,8 @@ impl MemoryPlan {
     }
 }
 
-/// Bytes that a [custom head](Activations::custom_head) needs twice on flex: one block of a gradient.
+/// Bytes that a [custom head](Activations::custom_head) needs twice on flex: one block of a
+/// gradient.
 const HEAD_BLOCK: u64 = 2 << 20;
 
 /// A planned run. All methods return bytes, unless their documentation says otherwise.

@@ -14,7 +14,7 @@ pub struct MemoryPlan {
     /// Gradients of all trainable parameters.
     pub gradients: u64,
     /// The optimizer state of all trainable parameters: two moments per element, as in AdamW. With
-    /// [`OnFreeze::Keep`](crate::OnFreeze::Keep) the peaks count the moments of all layers.
+    /// [`OnFreeze::Keep`](crate::OnFreeze::Keep), the peaks include the moments of all layers.
     pub optimizer_state: u64,
     /// f32 master weights of all trainable parameters.
     pub master_weights: u64,

@@ -40,12 +40,14 @@ pub struct Workload {
     /// The lowest layer that is ever active, or 0 if unknown. If nothing before the stack is
     /// trainable, layers below `lowest_active` store no activations.
     pub lowest_active: usize,
-    /// How layers are recomputed, for [`MemoryPlan::peak_recomputed`](super::MemoryPlan::peak_recomputed).
+    /// How layers are recomputed, for
+    /// [`MemoryPlan::peak_recomputed`](super::MemoryPlan::peak_recomputed).
     pub recompute: Recompute,
 }
 
 impl Workload {
-    /// Batches of `batch` rows of `sequence` tokens for this model, with its dtype and on its device.
+    /// Batches of `batch` rows of `sequence` tokens for this model, with its dtype and on its
+    /// device.
     ///
     /// Lazy parameters count as f32. A device that does not report its memory counts as flex. The
     /// workload assumes that every layer may be active, and that each layer is a segment of

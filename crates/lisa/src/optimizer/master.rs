@@ -1,5 +1,5 @@
-//! [`MasterWeights`]: half-precision parameters are updated through an f32 copy, so that small updates
-//! are not rounded away. Tests: here, and `lisa/tests.rs`.
+//! [`MasterWeights`]: half-precision parameters are updated through an f32 copy, so that small
+//! updates are not rounded away. Tests: here, and `lisa/tests.rs`.
 
 use burn::optim::{LearningRate, Optimizer, RecordState, StateSink, StateSource, join_path};
 use burn::tensor::{DType, Device, FloatDType, Tensor};

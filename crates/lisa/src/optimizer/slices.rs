@@ -1,5 +1,5 @@
-//! [`Slices`]: steps a large parameter slice by slice, so that the temporary tensors of a step have the
-//! size of a slice. The result is bit-identical. Tests: here, and `lisa/tests.rs`.
+//! [`Slices`]: steps a large parameter slice by slice, so that the temporary tensors of a step have
+//! the size of a slice. The result is bit-identical. Tests: here, and `lisa/tests.rs`.
 
 use std::any::TypeId;
 use std::ops::Range;

@@ -42,7 +42,8 @@ pub struct Budget {
     /// The share of the parameters of all layers that may train together, in (0, 1].
     #[config(default = 0.25)]
     pub share: f64,
-    /// The weight of the scores, which have a mean of 1. At 0 all layers are equally probable.
+    /// The factor eta of the scores, which have a mean of 1. If it is 0, all layers are equally
+    /// probable.
     #[config(default = 1.0)]
     pub eta: f64,
     /// The decay of the moving average from one period to the next, in [0, 1).

@@ -1,8 +1,8 @@
 //! [`DrawRng`]: the random numbers of a period, the same on every platform and in every version.
 //!
 //! The generator is ChaCha with 8 rounds; the seed is its key and the period its stream. The
-//! algorithms from random words to layers are implemented here and not taken from `rand`, where
-//! they may change between versions: a record must resume the same run years later.
+//! algorithms from random words to layers are implemented here and not taken from `rand`, whose
+//! algorithms may change between versions: a record must resume the same run years later.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};

@@ -36,8 +36,8 @@ use crate::LisaError;
 /// let config = LisaConfig::new().with_policy(PolicyConfig::custom(Last));
 /// ```
 pub trait SamplingPolicy: Debug + Send + Sync + 'static {
-    /// A name that distinguishes this policy, with its settings, from any other. A run refuses a record
-    /// of a run whose policy has another name.
+    /// A name that distinguishes this policy, with its settings, from any other. A run refuses a
+    /// record of a run whose policy has another name.
     fn name(&self) -> String;
 
     /// The layers of a period, counted from 0, in any order.
@@ -49,8 +49,8 @@ pub trait SamplingPolicy: Debug + Send + Sync + 'static {
     /// The statistic of the gradients that the policy needs; [`Draw::scores`] then has its average.
     /// By default there is none, and nothing is computed.
     ///
-    /// Cost: a sum of squares of each gradient in a layer, on the device, and one wait for the device
-    /// at the end of a period.
+    /// Cost: a sum of squares of each gradient in a layer, on the device, and one wait for the
+    /// device at the end of a period.
     fn observes(&self) -> Option<Observation> {
         None
     }
@@ -69,14 +69,14 @@ pub trait SamplingPolicy: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// Layers or settings that the policy refuses. By default there are none.
+    /// An error if the policy refuses the layers or its settings. By default, it refuses nothing.
     fn validate(&self, draw: &Draw) -> Result<(), LisaError> {
         let _ = draw;
         Ok(())
     }
 }
 
-/// A refusal of a policy.
+/// The error of a policy that refuses a run.
 pub(super) fn refuse(message: String, help: &str) -> Result<(), LisaError> {
     Err(LisaError::new(crate::ErrorKind::Policy, message).with_help(help))
 }

@@ -134,8 +134,8 @@ pub enum Statistic {
 
 /// The statistic of the gradients that a policy needs.
 ///
-/// The statistic is averaged over the steps of a period, and then, as a moving average, over the periods
-/// in which the layer was active.
+/// The statistic is averaged over the steps of a period, and then, as a moving average, over the
+/// periods in which the layer was active.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Observation {
     /// What is computed in each step.

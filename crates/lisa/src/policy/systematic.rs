@@ -3,9 +3,9 @@
 //!
 //! This is Madow's scheme. The layers are placed in random order on a line of length n, each as
 //! wide as its probability. With one random number u in [0, 1), the layers at the points u, u + 1,
-//! .. are sampled. In any order, a layer of width p contains one of these points with probability
-//! p, so the inclusion probabilities are exact. Sampling one layer after the other does not have
-//! exact probabilities. Because of the random order, nearly every pair of layers can occur
+//! u + 2 and so on are sampled. In any order, a layer of width p contains one of these points with
+//! probability p, so the inclusion probabilities are exact. Sampling one layer after the other does
+//! not have exact probabilities. Because of the random order, nearly every pair of layers can occur
 //! together.
 
 use super::DrawRng;

@@ -51,8 +51,8 @@ impl SamplingPolicy for Weighted {
         Some(systematic::inclusion(&self.weights, draw.active_layers))
     }
 
-    /// Refuses a wrong number of weights, a weight that is negative or not finite, and fewer positive
-    /// weights than `active_layers`.
+    /// Refuses a wrong number of weights, a weight that is negative or not finite, and fewer
+    /// positive weights than `active_layers`.
     fn validate(&self, draw: &Draw) -> Result<(), LisaError> {
         let (given, layers) = (self.weights.len(), draw.layers);
         if given != layers {

@@ -63,8 +63,8 @@ impl Cuts {
         }
     }
 
-    /// Divides the graph, and returns the same tensors as leaves of a new graph. Tensors that are on
-    /// no graph are returned unchanged.
+    /// Divides the graph, and returns the same tensors as leaves of a new graph. Tensors that are
+    /// on no graph are returned unchanged.
     ///
     /// `x` must contain every tensor that is used after the cut and depends on something before it,
     /// including the input of the sublayer. Otherwise the earlier graph would have to run backward

@@ -139,8 +139,8 @@ impl<M: LayeredModel> Pass<M> {
     /// Hands the gradients of the head, of each segment from the last to the first, and of the
     /// embedding to `update`, each as soon as they are computed.
     ///
-    /// `update` gets the model and these gradients, and returns the model, updated or not. It is not
-    /// called for frozen segments. Gradient accumulation and a norm over all gradients need
+    /// `update` gets the model and these gradients, and returns the model, updated or not. It is
+    /// not called for frozen segments. Gradient accumulation and a norm over all gradients need
     /// [`backward`](Self::backward).
     ///
     /// # Errors
