@@ -34,9 +34,9 @@ fn values<M: Module>(model: &M, grads: &GradientsParams) -> Values {
 /// Freezes all parameters whose paths begin with none of these names.
 fn only<M: Module>(model: M, names: &[&str]) -> M {
     let map = LayerMap::find(&model).unwrap();
-    let named = |path: &str| names.iter().any(|name| path.starts_with(name));
+    let listed = |path: &str| names.iter().any(|name| path.starts_with(name));
     let all = map.parameters().iter();
-    let trainable: Vec<_> = all.clone().filter(|p| named(&p.path)).collect();
+    let trainable: Vec<_> = all.clone().filter(|p| listed(&p.path)).collect();
     FreezeMask::new(all.map(|p| p.id)).change(model, trainable.iter().map(|p| p.id))
 }
 

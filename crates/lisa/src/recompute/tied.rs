@@ -13,17 +13,17 @@ use crate::{ErrorKind, LisaError};
 /// State of a backward pass that hands gradients over as soon as they are computed: the sum of the
 /// gradients of tied parameters, and which parameters already had gradients.
 pub(super) struct Tied {
-    tied: Vec<ParamId>,
+    ids: Vec<ParamId>,
     sum: GradientsParams,
     seen: HashSet<ParamId>,
-    /// The first parameter that got gradients twice and is not in `tied`.
+    /// The first parameter that got gradients twice and is not in `ids`.
     twice: Option<String>,
 }
 
 impl Tied {
     pub(super) fn new(tied: Vec<ParamId>) -> Self {
         Self {
-            tied,
+            ids: tied,
             sum: GradientsParams::new(),
             seen: HashSet::new(),
             twice: None,
@@ -71,7 +71,7 @@ impl FloatVisitor for Sort<'_> {
         if self.grads.get::<D>(param.id).is_none() {
             return;
         }
-        if self.tied.tied.contains(&param.id) {
+        if self.tied.ids.contains(&param.id) {
             if let Some(grad) = self.grads.remove::<D>(param.id) {
                 add_one(&mut self.tied.sum, param.id, grad);
             }
