@@ -1,6 +1,6 @@
 //! The bundled model and data, which are part of the program.
 //!
-//! The libraries read folders, so [`folder`] writes the files to the user's cache, once.
+//! The libraries read folders, so the files are written to the cache folder of the user, once.
 
 use std::fs;
 use std::path::{Path, PathBuf};

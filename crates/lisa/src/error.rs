@@ -54,7 +54,8 @@ impl fmt::Display for ErrorKind {
 ///     "configuration: sampling_period is 0 steps; set it to at least 1"
 /// );
 /// ```
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{kind}: {message}{}", help.as_ref().map(|help| format!("; {help}")).unwrap_or_default())]
 pub struct LisaError {
     kind: ErrorKind,
     message: String,
@@ -109,22 +110,6 @@ impl LisaError {
     pub(crate) fn within(mut self, context: &str) -> Self {
         self.message = format!("{context}: {}", self.message);
         self
-    }
-}
-
-impl fmt::Display for LisaError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.kind, self.message)?;
-        match &self.help {
-            Some(help) => write!(f, "; {help}"),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Error for LisaError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.source.as_ref().map(|source| &**source as _)
     }
 }
 
