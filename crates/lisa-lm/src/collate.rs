@@ -1,4 +1,4 @@
-//! A batch of rows as the tensors that a model takes: the one file between the two halves.
+//! Converts a batch of rows to the tensors of a model. Only this file connects text and models.
 
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 
@@ -6,8 +6,8 @@ use crate::model::BatchTensors;
 use crate::text::{Batch, Row};
 
 impl Batch {
-    /// The batch on a device. `padding` is none where no row is padded, `segments` and `positions` where
-    /// every row is one example.
+    /// The batch on a device. `padding` is `None` if no row is padded. `segments` and `positions`
+    /// are `None` if every row is one example.
     #[must_use]
     pub fn to_tensors(&self, device: &Device) -> BatchTensors {
         let ints = |of: fn(&Row) -> Vec<i64>| {

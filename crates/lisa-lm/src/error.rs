@@ -39,9 +39,9 @@ impl fmt::Display for ErrorKind {
     }
 }
 
-/// An error: what was asked and found, where, and what to do.
+/// An error: what was expected and found, in which file, and how to correct it.
 ///
-/// `Display` writes all of it on one line; a program that formats errors itself reads the fields.
+/// `Display` writes everything on one line; a program that formats errors itself reads the fields.
 ///
 /// # Example
 ///
@@ -68,7 +68,7 @@ pub struct Error {
 }
 
 impl Error {
-    /// An error whose message says what was asked and what was found.
+    /// An error whose message says what was expected and what was found.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self {
             kind,
@@ -79,28 +79,28 @@ impl Error {
         }
     }
 
-    /// Says what to do about it.
+    /// Adds how to correct the error.
     #[must_use]
     pub fn with_help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
     }
 
-    /// Names the file at fault and, where known, the line; the first line is 1.
+    /// Adds the file that caused the error and, if known, the line; the first line is 1.
     #[must_use]
     pub fn with_place(mut self, file: impl Into<PathBuf>, line: Option<usize>) -> Self {
         self.place = Some((file.into(), line));
         self
     }
 
-    /// Keeps the error that caused this one, for [`source`](std::error::Error::source).
+    /// Stores the error that caused this one, for [`source`](std::error::Error::source).
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Source>) -> Self {
         self.source = Some(source.into());
         self
     }
 
-    /// Puts a context before the message, such as the number of the example at fault.
+    /// Puts a context before the message, such as the number of the example.
     #[must_use]
     pub(crate) fn within(mut self, context: &str) -> Self {
         self.message = format!("{context}: {}", self.message);
@@ -113,19 +113,19 @@ impl Error {
         self.kind
     }
 
-    /// What was asked and what was found, without kind, place and help.
+    /// What was expected and what was found, without kind, place and help.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// What to do about it.
+    /// How to correct the error.
     #[must_use]
     pub fn help(&self) -> Option<&str> {
         self.help.as_deref()
     }
 
-    /// The file at fault, and the line where it is known.
+    /// The file that caused the error, and the line if it is known.
     #[must_use]
     pub fn place(&self) -> Option<(&Path, Option<usize>)> {
         let (file, line) = self.place.as_ref()?;

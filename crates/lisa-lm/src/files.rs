@@ -1,28 +1,31 @@
-//! Files of unknown origin: regular files only, inside their folder, up to a size.
+//! Files of unknown origin: only regular files, inside their folder, up to a maximum size.
 //!
-//! A checkpoint's folder may come from anywhere. Reading a pipe in it would block, a device would not end, and a
-//! symbolic link could copy a private file into the fine-tuned checkpoint. So the type of a file is checked
-//! before and after it is opened, a link must stay inside the folder, and no more than a limit is read.
+//! A checkpoint's folder may come from an untrusted source. Reading a pipe in it would block,
+//! reading a device would not end, and a symbolic link could copy a private file into the
+//! fine-tuned checkpoint. So the type of a file is checked before and after it is opened, a link
+//! must stay inside the folder, and the number of bytes read is limited.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-/// The most bytes of a configuration, such as `config.json`: 16 MiB.
+/// The maximum size of a configuration, such as `config.json`: 16 MiB.
 pub(crate) const CONFIG_BYTES: u64 = 16 << 20;
-/// The most bytes of an index of weights: 64 MiB, about half a million tensors.
+/// The maximum size of an index of weights: 64 MiB, about half a million tensors.
 pub(crate) const INDEX_BYTES: u64 = 64 << 20;
-/// The most bytes of `tokenizer.json`, and of any file that is copied to a saved checkpoint: 256 MiB.
+/// The maximum size of `tokenizer.json`, and of any file that is copied to a saved checkpoint: 256
+/// MiB.
 pub(crate) const TOKENIZER_BYTES: u64 = 256 << 20;
-/// The most bytes of a chat template: 1 MiB.
+/// The maximum size of a chat template: 1 MiB.
 pub(crate) const TEMPLATE_BYTES: u64 = 1 << 20;
 
-/// The path of a regular file in a folder; none if there is no such file.
+/// The path of a regular file in a folder; `None` if the file does not exist.
 ///
 /// # Errors
 ///
-/// A directory, pipe or device; a broken link, or one to a file outside the folder. A folder of the Hub's cache,
-/// `snapshots/REVISION`, may link to the `blobs` next to `snapshots`.
+/// The file is a directory, pipe or device; a link is broken, or leads to a file outside the
+/// folder. A folder of the Hub's cache, `snapshots/REVISION`, may link to the `blobs` next to
+/// `snapshots`.
 pub(crate) fn find(dir: &Path, name: &str) -> io::Result<Option<PathBuf>> {
     let path = dir.join(name);
     let link = match fs::symlink_metadata(&path) {
@@ -37,11 +40,11 @@ pub(crate) fn find(dir: &Path, name: &str) -> io::Result<Option<PathBuf>> {
     Ok(Some(path))
 }
 
-/// The bytes of a file in a folder, at most `limit`; none if there is no such file.
+/// The bytes of a file in a folder, at most `limit`; `None` if the file does not exist.
 ///
 /// # Errors
 ///
-/// As [`find`], and a larger file.
+/// As [`find`]; or the file is larger than `limit`.
 pub(crate) fn read(dir: &Path, name: &str, limit: u64) -> io::Result<Option<Vec<u8>>> {
     let Some(path) = find(dir, name)? else {
         return Ok(None);
@@ -68,11 +71,12 @@ pub(crate) fn read_text(dir: &Path, name: &str, limit: u64) -> io::Result<Option
     text_of(bytes).map(Some)
 }
 
-/// Reads a small text file, such as settings: at most 16 MiB of a regular file in any folder.
+/// Reads a small text file, such as settings: a regular file of at most 16 MiB, in any folder.
 ///
 /// # Errors
 ///
-/// A directory, pipe or device; a file that is larger or not UTF-8; what the operating system refuses.
+/// The file is a directory, pipe or device, is larger, or is not UTF-8; or the operating system
+/// refuses a file operation.
 ///
 /// # Example
 ///
@@ -93,12 +97,12 @@ fn text_of(bytes: Vec<u8>) -> io::Result<String> {
 ///
 /// # Errors
 ///
-/// A directory, pipe or device, and what the operating system refuses.
+/// The file is a directory, pipe or device, or the operating system refuses a file operation.
 pub(crate) fn open(path: &Path) -> io::Result<BufReader<File>> {
-    // Opening a pipe waits for a writer, so the type comes first.
+    // Opening a pipe waits for a writer, so the type is checked first.
     require_regular(&fs::metadata(path)?)?;
     let file = File::open(path)?;
-    // It may have been replaced in between.
+    // The file may have been replaced since the first check.
     require_regular(&file.metadata()?)?;
     Ok(BufReader::new(file))
 }

@@ -1,9 +1,9 @@
-//! Clipping by the global norm of all gradients that train, which Burn does not have, and the search
-//! for gradients that are NaN or infinite.
+//! Clipping by the global norm of all gradients, which Burn does not have, and the search for
+//! gradients that are NaN or infinite.
 //!
-//! Burn clips each tensor by itself. This is PyTorch's `clip_grad_norm_`: one norm over all tensors,
-//! and one factor `max_norm / (norm + 1e-6)`, at most 1. Clipping does not wait for the device.
-//! Tests: `lisa/tests.rs`, and against PyTorch in the workspace's `tests`.
+//! Burn clips each tensor separately. Here, as in PyTorch's `clip_grad_norm_`, there is one norm
+//! over all tensors and one factor `max_norm / (norm + 1e-6)`, at most 1. Clipping does not wait
+//! for the device. Tests: `lisa/tests.rs`, and against PyTorch in the workspace's `tests`.
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
@@ -62,8 +62,8 @@ impl<G: Gradients> ModuleVisitor for Scale<'_, G> {
     }
 }
 
-/// The paths of parameters whose gradient holds a NaN or an infinity. Waits for the device: once where
-/// all are finite.
+/// The paths of the parameters whose gradient has a NaN or an infinite element. Waits for the
+/// device, only once if all gradients are finite.
 pub(crate) fn not_finite<M: Module>(module: &M, grads: &GradientsParams) -> Vec<String> {
     struct All<'a>(&'a GradientsParams, Sum);
     impl ModuleVisitor for All<'_> {
@@ -94,7 +94,7 @@ pub(crate) fn not_finite<M: Module>(module: &M, grads: &GradientsParams) -> Vec<
     each.1
 }
 
-/// 0 where all elements are finite, else NaN: a finite number times zero is zero.
+/// 0 if all elements are finite, else NaN: zero times NaN or infinity is NaN.
 fn zero<const D: usize>(grad: Tensor<D>) -> Tensor<1> {
     grad.cast(FloatDType::F32).mul_scalar(0.0).sum()
 }

@@ -1,4 +1,4 @@
-//! [`Description`]: which layers are active, how many parameters train, and what the run holds.
+//! [`Description`]: the active layers, the number of trainable parameters, and the memory of a run.
 
 use std::fmt;
 
@@ -6,10 +6,10 @@ use crate::Lisa;
 use crate::layers::Parameter;
 use crate::memory::Usage;
 
-/// A snapshot of a run; `Display` prints it as a table. Made by [`Lisa::describe`].
+/// A snapshot of a run, made by [`Lisa::describe`]. `Display` prints it as a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Description {
-    /// Every layer, in order.
+    /// All layers, in order.
     pub layers: Vec<LayerDescription>,
     /// Elements of the trainable parameters outside the layers.
     pub always_on: usize,
@@ -23,7 +23,7 @@ pub struct Description {
     pub step: u64,
     /// The period of the next step, counted from 0.
     pub period: u64,
-    /// What the run holds besides the model.
+    /// The memory of the run, without the model.
     pub memory: Usage,
 }
 
@@ -32,15 +32,15 @@ pub struct Description {
 pub struct LayerDescription {
     /// Its path.
     pub path: String,
-    /// How many elements its parameters have.
+    /// The number of elements of its parameters.
     pub parameters: usize,
     /// Whether it is active in this period.
     pub active: bool,
 }
 
 impl Lisa {
-    /// Which layers are active, how many parameters train, and what the run holds. `Display` of `Lisa`
-    /// prints the same table.
+    /// The active layers, the number of trainable parameters, and the memory of the run. `Display`
+    /// of `Lisa` prints the same table.
     #[must_use]
     pub fn describe(&self) -> Description {
         let all = self.layers().parameters().iter().map(Parameter::len);
@@ -66,7 +66,7 @@ impl Lisa {
 }
 
 impl Description {
-    /// How many elements the parameters of the model have.
+    /// The number of elements of all parameters of the model.
     #[must_use]
     pub fn total(&self) -> usize {
         self.always_on + self.active + self.frozen

@@ -1,4 +1,4 @@
-//! [`FrozenWeights`]: in which form the device holds the weights of frozen layers.
+//! [`FrozenWeights`]: the form in which the device stores the weights of frozen layers.
 
 use burn::tensor::Device;
 use burn::tensor::quantization::{QuantScheme, QuantValue, ScaleDtype};
@@ -6,11 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{ErrorKind, LisaError};
 
-/// What the device holds of the weights of frozen layers.
+/// How the device stores the weights of frozen layers.
 ///
-/// Full-precision weights of quantized layers are kept in host memory, so nothing that was trained is
-/// rounded. Worth it only with layer-wise recomputation ([`Recompute`](crate::recompute::Recompute)):
-/// a plain backward pass keeps every weight dense.
+/// The full-precision weights of quantized layers are kept in host memory, so trained weights are
+/// never rounded. Use quantization only with layer-wise recomputation
+/// ([`Recompute`](crate::recompute::Recompute)): a plain backward pass keeps the dequantized
+/// weights of every layer.
 ///
 /// # Example
 ///
@@ -25,19 +26,19 @@ use crate::{ErrorKind, LisaError};
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FrozenWeights {
-    /// The weights themselves.
+    /// Full-precision weights.
     #[default]
     Exact,
-    /// Matrices as 8-bit integers with an f32 scale for each block of 64: 8.5 bits an element. Rows
-    /// that are no multiple of 64 have blocks of 32.
+    /// Matrices as 8-bit integers with an f32 scale for each block of 64 elements: 8.5 bits per
+    /// element. If the length of a row is not a multiple of 64, a block has 32 elements.
     Int8,
-    /// The same with 4 bits: 4.5 bits an element. Flex stores them as int8.
+    /// The same with 4-bit integers: 4.5 bits per element. Flex stores them as int8.
     Int4,
 }
 
 impl FrozenWeights {
-    /// Burn's scheme for a parameter of this shape; none where it is not quantized. Only matrices whose
-    /// rows are whole blocks of 64 or 32 are.
+    /// Burn's scheme for a parameter of this shape; `None` if it is not quantized. Only matrices
+    /// whose rows have a multiple of 32 elements are quantized.
     #[must_use]
     pub fn scheme(self, shape: &[usize]) -> Option<QuantScheme> {
         let value = match self {
@@ -50,8 +51,8 @@ impl FrozenWeights {
         Some(scheme.per_block([block], ScaleDtype::F32))
     }
 
-    /// Bytes of a quantized parameter of this shape; none where it is not quantized. `packed`: whether
-    /// the device stores two 4-bit elements in a byte, as all but flex do.
+    /// Bytes of a quantized parameter of this shape; `None` if it is not quantized. `packed` says
+    /// whether the device stores two 4-bit elements in a byte; all backends except flex do.
     #[must_use]
     pub fn bytes(self, shape: &[usize], packed: bool) -> Option<u64> {
         let bits = match self {
@@ -63,8 +64,8 @@ impl FrozenWeights {
         Some(elements * bits / 8 + elements / u64::from(block_of(shape)?) * 4)
     }
 
-    /// Refuses what a device cannot hold. Burn 0.22 has no quantized tensors on LibTorch and panics;
-    /// only its name tells the device.
+    /// Returns an error if the device has no quantized tensors. Burn 0.22 panics on LibTorch, which
+    /// only the name of the device shows.
     pub(crate) fn check(self, device: &Device) -> Result<(), LisaError> {
         if self == Self::Exact || !format!("{device:?}").contains("LibTorch") {
             return Ok(());
@@ -80,7 +81,7 @@ impl FrozenWeights {
     }
 }
 
-/// Elements that share a scale.
+/// The number of elements that share a scale; `None` if the shape is not quantized.
 fn block_of(shape: &[usize]) -> Option<u8> {
     let &[_, width] = shape else {
         return None;

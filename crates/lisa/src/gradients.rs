@@ -1,5 +1,6 @@
-//! Gradients before the optimizer's step, from one device or from several: those of frozen parameters
-//! are dropped, the rest is measured and scaled layer by layer. Nothing here waits for the device.
+//! Gradients before the optimizer's step, from one device or from several: gradients of frozen
+//! parameters are dropped, the others are measured and scaled layer by layer. Nothing here waits
+//! for the device.
 
 use std::collections::BTreeMap;
 
@@ -13,13 +14,13 @@ use crate::squares::{Sum, sum_of_squares};
 
 /// Gradients by parameter.
 pub(crate) trait Gradients: Sized {
-    /// Takes a gradient out, with the device that the parameter is updated on.
+    /// Removes a gradient, and returns it with the device that the parameter is updated on.
     fn take<const D: usize>(&mut self, id: ParamId) -> Option<(Tensor<D>, Device)>;
 
     /// Puts a gradient back.
     fn put<const D: usize>(&mut self, id: ParamId, grad: Tensor<D>, device: &Device);
 
-    /// Whether there is a gradient of this parameter.
+    /// Whether this parameter has a gradient.
     fn has<const D: usize>(&self, id: ParamId) -> bool;
 
     /// Burn's step for gradients of this kind.
@@ -95,8 +96,8 @@ impl Gradients for MultiGradientsParams {
     }
 }
 
-/// Drops the gradients of all parameters of which `index` gives none. The indices of the parameters
-/// that have one left, in the order of the module.
+/// Drops the gradients of all parameters for which `index` returns `None`. Returns the indices of
+/// the parameters that still have a gradient, in the order of the module.
 pub(crate) fn retain<M: Module, G: Gradients>(
     model: &M,
     grads: &mut G,
@@ -125,7 +126,7 @@ pub(crate) fn retain<M: Module, G: Gradients>(
     retain.left
 }
 
-/// By layer, the sum of the squares of its gradient, in f32.
+/// For each layer, the sum of the squares of its gradient, in f32.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LayerSquares(BTreeMap<usize, Sum>);
 
@@ -196,7 +197,7 @@ pub(crate) fn divide<M: Module, G: Gradients>(
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             let layer = self.map.layer_of_id(param.id);
             let p = layer.map_or(1.0, |layer| self.inclusion[layer]);
-            // Unchanged where the layer is always sampled.
+            // The gradient does not change if the layer is always sampled.
             if p >= 1.0 {
                 return;
             }

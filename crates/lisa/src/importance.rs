@@ -1,9 +1,11 @@
-//! Importance of layers, measured before a run, for policies with weights.
+//! The importance of each layer, measured before a run. It gives probabilities for the sampling
+//! policies.
 //!
 //! Section 3 of the paper ([arXiv 2403.17919](https://arxiv.org/abs/2403.17919)) compares the mean
-//! norm of each layer's weights over a LoRA run with that over a full fine-tuning run. A layer whose
-//! norm stays small under LoRA gets a small probability. A [`NormTracker`] measures the norms of one
-//! run, [`WeightNorms`] holds them, and [`Importance`] computes the probabilities from both runs.
+//! norm of each layer's weights over a LoRA run with the mean norm over a full fine-tuning run. A
+//! layer whose norm stays small under LoRA gets a small probability. A [`NormTracker`] measures the
+//! norms of one run, [`WeightNorms`] stores them, and [`Importance`] computes the probabilities
+//! from both runs.
 //!
 //! # Example
 //!

@@ -1,9 +1,9 @@
 //! LISA in burn-train's `Learner` (feature `train`).
 //!
-//! [`Lisa::into_learner`](crate::Lisa::into_learner) makes a `ModuleOptimizer` and a [`LisaModule`],
-//! which wraps the model. Everything else stays as it was: checkpointers, gradient accumulation, early
-//! stopping, several devices. [`LisaMetrics`] shows the active layers and the memory of a run in the
-//! dashboard and the logs.
+//! [`Lisa::into_learner`](crate::Lisa::into_learner) makes a `ModuleOptimizer` and a
+//! [`LisaModule`], which wraps the model. Everything else is unchanged: checkpointers, gradient
+//! accumulation, early stopping, several devices. [`LisaMetrics`] shows the active layers and the
+//! memory of a run in the dashboard and the logs.
 //!
 //! # Example
 //!

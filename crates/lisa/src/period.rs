@@ -1,4 +1,4 @@
-//! [`PeriodSums`]: what the gradients of this period have shown so far, gathered on the device.
+//! [`PeriodSums`]: sums of gradient statistics over a period, on the device.
 
 use std::collections::BTreeMap;
 
@@ -7,13 +7,13 @@ use burn::tensor::{Device, Tensor, TensorData};
 use crate::gradients::LayerSquares;
 use crate::policy::{Scores, Statistic};
 
-/// By layer: the sum of a statistic of its gradient over the steps of this period, and how many steps
-/// these were. The sums stay on the device until they are read.
+/// For each layer: the sum of a statistic of its gradient over the steps of this period, and the
+/// number of these steps. The sums stay on the device until they are read.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PeriodSums(BTreeMap<usize, (Tensor<1>, u32)>);
 
 impl PeriodSums {
-    /// Takes in one step. Does not wait for the device. `scores` has the sizes of the layers.
+    /// Adds one step. Does not wait for the device. `scores` has the sizes of the layers.
     pub(crate) fn add(&mut self, squares: LayerSquares, statistic: Statistic, scores: &Scores) {
         for (layer, square) in squares.into_sums() {
             let n = scores.get(layer).parameters.max(1);
@@ -33,8 +33,8 @@ impl PeriodSums {
         }
     }
 
-    /// By layer: the mean over the steps of this period, which is then over. Waits for the device,
-    /// once, where anything was measured.
+    /// For each layer: the mean over the steps of this period. Removes the sums. Waits for the
+    /// device once, if anything was measured.
     pub(crate) fn take_means(&mut self) -> BTreeMap<usize, f32> {
         let sums = self.read().into_iter();
         let means = sums.map(|(layer, (sum, steps))| (layer, sum / steps as f32));
@@ -43,7 +43,7 @@ impl PeriodSums {
         means
     }
 
-    /// By layer: the sum and its number of steps. One transfer for all layers.
+    /// For each layer: the sum and its number of steps. Makes one transfer for all layers.
     pub(crate) fn read(&self) -> BTreeMap<usize, (f32, u32)> {
         let Some((first, _)) = self.0.values().next() else {
             return BTreeMap::new();
@@ -59,7 +59,7 @@ impl PeriodSums {
             .collect()
     }
 
-    /// The sums that were [read](Self::read), on `device` again.
+    /// Puts sums that were [read](Self::read) back on `device`.
     pub(crate) fn of(sums: impl IntoIterator<Item = (usize, (f32, u32))>, device: &Device) -> Self {
         let sum = |(layer, (sum, steps)): (usize, (f32, u32))| {
             (

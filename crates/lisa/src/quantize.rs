@@ -1,8 +1,9 @@
-//! [`FullWeights`]: quantizes frozen layers on the device, and keeps their full-precision weights in host
-//! memory.
+//! [`FullWeights`]: quantizes frozen layers on the device, and keeps their full-precision weights
+//! in host memory.
 //!
-//! Nothing that was trained is rounded: an active layer gets its weights back, and a layer that is frozen
-//! leaves them on the host before its quantized copy is made. Tests: `lisa/tests/quantized.rs`.
+//! Trained weights are never rounded: the weights of a layer are copied to the host before the
+//! layer is quantized, and they are restored when the layer becomes active. Tests:
+//! `lisa/tests/quantized.rs`.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -24,7 +25,7 @@ impl FullWeights {
         sizes.sum::<usize>() as u64
     }
 
-    /// Follows parameters that have new ids.
+    /// Replaces the ids of parameters that have new ids.
     pub(crate) fn rename(&mut self, new_id: &HashMap<ParamId, ParamId>) {
         let old = std::mem::take(&mut self.weights);
         let renamed = old.into_iter();
@@ -33,7 +34,8 @@ impl FullWeights {
             .collect();
     }
 
-    /// Gives the trainable parameters their weights back, on the device of the quantized ones.
+    /// Restores the full-precision weights of the trainable parameters, on the device of the
+    /// quantized weights.
     pub(crate) fn restore<M: Module>(&mut self, model: M, trainable: &HashSet<ParamId>) -> M {
         if self.weights.is_empty() {
             return model;
@@ -54,8 +56,8 @@ impl FullWeights {
         })
     }
 
-    /// Quantizes the parameters of layers that are not `trainable` and not quantized yet. With a
-    /// `device` the whole model moves there, one parameter at a time.
+    /// Quantizes the parameters of layers that are not `trainable` and not quantized yet. If
+    /// `device` is given, the whole model moves there, one parameter at a time.
     pub(crate) fn quantize<M: Module>(
         &mut self,
         model: M,
@@ -78,7 +80,7 @@ impl FullWeights {
             device,
         });
         if let Some(device) = device {
-            // Gives back what the weights passed through on their way.
+            // Frees the memory that the transfer used.
             device.memory_cleanup();
         }
         model
@@ -87,7 +89,7 @@ impl FullWeights {
 
 struct Restore<'a> {
     full: &'a mut FullWeights,
-    /// None: all.
+    /// `None`: all parameters.
     trainable: Option<&'a HashSet<ParamId>>,
     device: Option<&'a Device>,
 }
@@ -103,7 +105,7 @@ impl ModuleMapper for Restore<'_> {
         let here = tensor.device();
         let device = self.device.unwrap_or(&here);
         let tensor = match found {
-            // One in full precision was loaded anew: it is newer.
+            // If the tensor is in full precision, it was loaded later and is newer.
             Some(data) if !tensor.dtype().is_float() => {
                 let dtype = data.dtype();
                 Tensor::from_data((*data).clone(), (device, dtype))
@@ -131,7 +133,7 @@ impl ModuleMapper for Quantize<'_> {
                 let (here, dtype) = (tensor.device(), tensor.dtype());
                 let data = tensor.clone().detach().into_data();
                 let tensor = match self.device {
-                    // The data is in host memory already: it goes to the device from there.
+                    // The data is already in host memory, and is copied to the device from there.
                     Some(device) if *device != here => {
                         Tensor::from_data(data.clone(), (device, dtype))
                     }
@@ -149,7 +151,7 @@ impl ModuleMapper for Quantize<'_> {
     }
 }
 
-/// A parameter's value on another device, with its requirement of gradients.
+/// Moves a parameter's value to another device. Whether it requires gradients does not change.
 fn moved<const D: usize>(tensor: Tensor<D>, device: &Device) -> Tensor<D> {
     if !tensor.dtype().is_float() {
         return tensor.to_device(device);

@@ -1,5 +1,5 @@
-//! [`SavedUnit`]: what is saved of a layer's score, so that a run with a policy that observes gradients
-//! resumes exactly.
+//! [`SavedUnit`]: the saved score of a layer. A run with a policy that observes gradients needs it
+//! for an exact resume.
 
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
@@ -8,7 +8,7 @@ use crate::period::PeriodSums;
 use crate::policy::Scores;
 use crate::sampler::Sampler;
 
-/// What is saved of one layer. Floats are saved as their bits, which text cannot round.
+/// The saved values of one layer. Floats are saved as their bits, so that text does not round them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SavedUnit {
     pub(crate) score: Option<u32>,
@@ -18,7 +18,7 @@ pub(crate) struct SavedUnit {
     pub(crate) steps: u32,
 }
 
-/// The scores of a run, and what this period has shown so far. It may be read later.
+/// The scores of a run, and the sums of this period so far. The sums may be read later.
 #[derive(Clone, Debug)]
 pub(crate) struct ScoreState {
     scores: Scores,
@@ -26,7 +26,8 @@ pub(crate) struct ScoreState {
 }
 
 impl ScoreState {
-    /// Those of a run; none where its policy observes nothing. Does not wait for the device.
+    /// The scores of a run; `None` if its policy does not observe gradients. Does not wait for the
+    /// device.
     pub(crate) fn of(sampler: &Sampler, sums: &PeriodSums) -> Option<Self> {
         sampler.observation()?;
         Some(Self {
@@ -35,13 +36,13 @@ impl ScoreState {
         })
     }
 
-    /// How many layers there are.
+    /// The number of layers.
     #[cfg(feature = "train")]
     pub(crate) fn len(&self) -> usize {
         self.scores.len()
     }
 
-    /// What is to be saved, in the order of the layers. Waits for the device.
+    /// The values to save, in the order of the layers. Waits for the device.
     pub(crate) fn read(&self) -> Vec<SavedUnit> {
         let sums = self.sums.read();
         let layers = self.scores.iter().enumerate();
@@ -59,8 +60,8 @@ impl ScoreState {
     }
 }
 
-/// The scores that were saved, for [`Sampler::at`]. A record may hold anything: a score that is not
-/// finite counts as none.
+/// The saved scores, for [`Sampler::at`]. The record may be damaged or hostile: a score that is not
+/// finite is ignored.
 pub(crate) fn scores(saved: &[SavedUnit]) -> Vec<(Option<f32>, Option<u64>)> {
     let score = |unit: &SavedUnit| {
         let score = unit.score.map(f32::from_bits).filter(|s| s.is_finite());
@@ -69,7 +70,7 @@ pub(crate) fn scores(saved: &[SavedUnit]) -> Vec<(Option<f32>, Option<u64>)> {
     saved.iter().map(score).collect()
 }
 
-/// The sums that were saved, on `device` again, for as many layers as there are.
+/// The saved sums on `device`, of the first `layers` layers.
 pub(crate) fn sums(saved: &[SavedUnit], layers: usize, device: &Device) -> PeriodSums {
     let units = saved.iter().take(layers).enumerate();
     let sums = units.filter_map(|(layer, unit)| {

@@ -1,4 +1,4 @@
-//! [`Schedule`]: the step and the period, and nothing else.
+//! [`Schedule`]: counts steps and periods.
 
 /// Counts optimizer steps and says when a new period begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ impl Schedule {
         }
     }
 
-    /// Counts one optimizer step; true where the next step begins a new period.
+    /// Counts one optimizer step. Returns true if the next step begins a new period.
     pub(crate) fn advance(&mut self) -> bool {
         self.step += 1;
         self.step.is_multiple_of(self.sampling_period)

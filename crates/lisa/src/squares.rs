@@ -1,14 +1,14 @@
-//! Sums of squares, of which norms are made. Nothing here waits for the device.
+//! Sums of squares, from which norms are computed. Nothing here waits for the device.
 
 use burn::tensor::{DType, FloatDType, Tensor};
 
-/// The sum of the squares of all elements, in f32 or wider: it overflows f16 and is too coarse in
-/// bf16.
+/// The sum of the squares of all elements, in f32 or wider: the sum can overflow in f16 and is too
+/// imprecise in bf16.
 pub(crate) fn sum_of_squares<const D: usize>(tensor: Tensor<D>) -> Tensor<1> {
     wide(tensor).square().sum()
 }
 
-/// Half precision as f32, and any other dtype as it is.
+/// Converts half precision to f32; other dtypes do not change.
 pub(crate) fn wide<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
     match tensor.dtype() {
         DType::F16 | DType::BF16 => tensor.cast(FloatDType::F32),
@@ -16,7 +16,7 @@ pub(crate) fn wide<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
     }
 }
 
-/// A sum of tensors of one element, on the device of the first.
+/// A sum of one-element tensors, on the device of the first term.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sum(Option<Tensor<1>>);
 
@@ -32,7 +32,7 @@ impl Sum {
         });
     }
 
-    /// The sum; none where nothing was added.
+    /// The sum; `None` if nothing was added.
     pub(crate) fn total(self) -> Option<Tensor<1>> {
         self.0
     }

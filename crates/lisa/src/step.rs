@@ -8,7 +8,7 @@ use crate::Lisa;
 
 /// Updates a module from its gradients: a plain `ModuleOptimizer`, or [`Lisa`].
 ///
-/// A trainer that is generic over it runs with both.
+/// A trainer that is generic over this trait works with both.
 ///
 /// # Example
 ///

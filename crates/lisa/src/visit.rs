@@ -1,26 +1,26 @@
 //! Visiting the float parameters of a module together with their paths.
 //!
-//! Burn tells a visitor the name of each module that it enters and leaves; the path of a parameter is
-//! put together here, for all visitors of the crate.
+//! Burn gives a visitor the name of each module that it enters and leaves. The path of a parameter
+//! is built from these names here, for all visitors of the crate.
 
 use std::fmt;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 
-/// Visits float parameters with their paths: see [`visit_floats`].
+/// A visitor of float parameters with their paths: see [`visit_floats`].
 pub(crate) trait FloatVisitor {
     /// Visits one parameter. `path` prints as `model.layers.3.weight`.
     fn visit_float<const D: usize>(&mut self, path: &ModulePath, param: &Param<Tensor<D>>);
 }
 
-/// Shows a visitor every float parameter of a module, in the order of the module tree.
+/// Calls a visitor for every float parameter of a module, in the order of the module tree.
 pub(crate) fn visit_floats<M: Module, V: FloatVisitor>(module: &M, visitor: &mut V) {
     let path = ModulePath::default();
     module.visit(&mut WithPath { path, visitor });
 }
 
-/// The path of a parameter: the names of the modules around it, and its own.
+/// The path of a parameter: the names of the modules that contain it, and its own name.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ModulePath(Vec<Name>);
 
@@ -32,8 +32,8 @@ struct Name {
 }
 
 impl ModulePath {
-    /// The lists of modules that the parameter is in, from the outermost: the path of the list, and
-    /// the index of the item.
+    /// The lists of modules that contain the parameter, the outermost first: the path of the list,
+    /// and the index of the item.
     pub(crate) fn lists(&self) -> impl Iterator<Item = (String, usize)> {
         self.0.iter().enumerate().filter_map(|(depth, name)| {
             let index = name.name.parse().ok().filter(|_| name.item)?;

@@ -1,13 +1,13 @@
-//! Fine-tunes a Hugging Face checkpoint on JSONL data with LISA, in one file that you can copy into
-//! your own trainer.
+//! Fine-tunes a Hugging Face checkpoint on JSONL data with LISA. Everything is in one file that you
+//! can copy into your own trainer.
 //!
 //! ```text
 //! cargo run --release -p finetune                        # the bundled model and data
 //! cargo run --release -p finetune -- MODEL DATA OUTPUT   # a model folder, a JSONL file, a new folder
 //! ```
 //!
-//! It trains on `Device::default()`: the CPU with flex, or a GPU with `--features wgpu`, `vulkan` or
-//! `cuda`, or LibTorch with `--features tch` (see `docs/gpu.md`).
+//! It trains on `Device::default()`: the CPU with flex, or a GPU with `--features wgpu`, `vulkan`
+//! or `cuda`, or LibTorch with `--features tch` (see `docs/gpu.md`).
 
 use std::path::{Path, PathBuf};
 
@@ -56,8 +56,8 @@ fn main() -> Result<()> {
     let tokenizer = Tokenizer::from_dir(&folder)?;
     let model = checkpoint.load(&device, Some(DTYPE))?;
 
-    // 2. Read the data. A line is a JSON object: `messages`, `instruction` and `output`, `prompt` and
-    //    `completion`, or `text`. The loss covers the answers only.
+    // 2. Read the data. A line is a JSON object: `messages`, `instruction` and `output`, `prompt`
+    // and `completion`, or `text`. The loss covers the answers only.
     let options = EncodeOptions {
         max_length: MAX_LENGTH,
         loss_on: LossOn::Answer,
@@ -87,7 +87,8 @@ fn main() -> Result<()> {
         .init(optimizer, model)?;
     println!("{lisa}");
 
-    // 4. Train. Every `SAMPLING_PERIOD` steps, `step` returns the model with other layers trainable.
+    // 4. Train. Every `SAMPLING_PERIOD` steps, `step` returns the model with other layers
+    // trainable.
     let loss = evaluate(&model, &held_out, &device);
     println!("step    0: held-out loss {loss:.4}");
     for (step, batch) in (1..=STEPS).zip(batches) {

@@ -1,4 +1,4 @@
-//! Which devices train the model, and how they divide the work.
+//! The devices that train the model, and how they divide the work.
 
 use anyhow::{Result, ensure};
 use burn::tensor::Device;
@@ -64,8 +64,8 @@ impl Devices {
     }
 }
 
-/// Devices of other machines, over Burn's remote backend. There is no encryption and no password: use it
-/// in a network that you trust.
+/// Devices of other machines, over Burn's remote backend. The connection has no encryption and no
+/// password: use it only in a network that you trust.
 #[cfg(feature = "remote")]
 pub(crate) mod remote {
     use anyhow::{Context, Result};

@@ -1,5 +1,5 @@
-//! Fine-tunes a language model with LISA through burn-train's `Learner`: its metrics, checkpoints, early
-//! stopping and multi-device strategies.
+//! Fine-tunes a language model with LISA through burn-train's `Learner`: its metrics, checkpoints,
+//! early stopping and multi-device strategies.
 //!
 //! ```text
 //! cargo run --release -p learner                           # the bundled model and data
@@ -142,7 +142,7 @@ fn main() -> Result<()> {
         training = training.with_training_strategy(TrainingStrategy::Default(strategy));
     }
     if let Some(epoch) = arguments.resume {
-        // burn-train writes a checkpoint as three files. A run that was killed may lack some of them.
+        // burn-train writes a checkpoint as three files. If a run was killed, some may be missing.
         for name in ["model", "optim", "scheduler"] {
             let file = format!("checkpoint/{name}-{epoch}.bpk");
             let file = arguments.out.join(file);
@@ -159,7 +159,7 @@ fn main() -> Result<()> {
         anyhow::bail!("training stopped: {error}");
     }
 
-    // A Hugging Face folder again.
+    // Save the trained model as a Hugging Face folder.
     let folder = arguments.out.join("model");
     let options = SaveOptions {
         source: Some(&checkpoint),

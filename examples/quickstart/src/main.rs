@@ -1,4 +1,4 @@
-//! LISA in a training loop of your own: a small residual network learns a function.
+//! LISA in your own training loop: a small residual network learns a function.
 //!
 //! `cargo run --release -p quickstart`. The comment in `main` is the line of plain AdamW that LISA
 //! replaces. The rest of the loop does not change.

@@ -1,4 +1,4 @@
-//! What the program shows in a terminal: errors, progress, and text from files or from a model.
+//! Terminal output: errors, progress, and text from files or from a model.
 
 pub mod interrupt;
 pub mod progress;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// A bar of `length` steps, of which `done` are done.
+/// A progress bar of `length` steps, with `done` steps complete.
 #[must_use]
 pub fn bar(length: u64, done: u64) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
@@ -47,7 +47,7 @@ impl Slow {
         }
     }
 
-    /// Sets how much of the total is done.
+    /// Sets the number of completed items and the total.
     pub fn set(&self, done: u64, total: u64) {
         self.bar.set_length(total);
         self.bar.set_position(done);

@@ -1,4 +1,4 @@
-//! [`report`]: an error in a terminal: what, where, why, and what to do.
+//! [`report`]: formats an error for a terminal: what, where, why, and what to do.
 
 use std::error::Error;
 use std::path::Path;
@@ -17,8 +17,8 @@ use crate::user_error::UserError;
 ///   help: give at most 8
 /// ```
 ///
-/// A source whose text a message repeats is left out. Print the text with `anstream`, which removes
-/// the colours where they are not wanted: in a file, in a pipe, and with `NO_COLOR`.
+/// A source is omitted if a message already contains its text. Print the text with `anstream`,
+/// which removes the colours in a file, in a pipe, and with `NO_COLOR`.
 #[must_use]
 pub fn report(error: &anyhow::Error) -> String {
     let bold = Style::new().bold();
@@ -93,7 +93,7 @@ impl Fields {
     }
 }
 
-/// `file:line`, which terminals and editors open.
+/// `file:line`, which terminals and editors can open.
 fn shown(file: &Path, line: Option<usize>) -> String {
     match line {
         Some(line) => format!("{}:{line}", file.display()),

@@ -1,7 +1,7 @@
-//! Text and sizes in a form that is safe and short to print.
+//! Converts text and sizes to a form that is safe and short to print.
 
-/// The text without control characters other than a new line and a tab, so that a file or a model
-/// cannot send commands to the terminal.
+/// The text without control characters, except a new line and a tab. So a file or a model cannot
+/// send commands to the terminal.
 #[must_use]
 pub fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
@@ -21,7 +21,7 @@ pub fn one_line(text: &str) -> String {
     printable(text.trim()).replace('\n', " / ")
 }
 
-/// A size in MiB, and from 1024 MiB on in GiB.
+/// A size in MiB, or in GiB from 1024 MiB on.
 #[must_use]
 pub fn size(bytes: u64) -> String {
     let mib = bytes as f64 / f64::from(1 << 20);

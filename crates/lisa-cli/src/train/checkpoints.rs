@@ -23,12 +23,12 @@ const WEIGHTS: &str = "weights.bpk";
 const OPTIMIZER: &str = "optimizer.bpk";
 const STATE: &str = "state.json";
 
-/// What a checkpoint stores besides the weights and the optimizer state.
+/// The state that a checkpoint stores in addition to the weights and the optimizer state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct State {
     /// Optimizer steps taken.
     pub step: u64,
-    /// The next batch.
+    /// The position of the next batch.
     pub position: Position,
     /// The settings of the run.
     pub settings: Flags,
@@ -45,7 +45,7 @@ fn folder(out: &Path) -> PathBuf {
     out.join("checkpoints")
 }
 
-/// Writes a checkpoint and removes all but the newest two.
+/// Writes a checkpoint, and removes all checkpoints except the newest two.
 pub fn save(out: &Path, model: &CausalLm, trainer: &Trainer, state: &State) -> Result<PathBuf> {
     let all = folder(out);
     let name = format!("step-{:08}", state.step);
@@ -75,7 +75,7 @@ pub fn save(out: &Path, model: &CausalLm, trainer: &Trainer, state: &State) -> R
     Ok(whole)
 }
 
-/// The complete checkpoints with their steps, the newest last.
+/// The complete checkpoints with their steps; the newest is the last.
 pub fn list(out: &Path) -> Result<Vec<(u64, PathBuf)>> {
     let all = folder(out);
     let mut found = Vec::new();
@@ -99,7 +99,7 @@ pub fn list(out: &Path) -> Result<Vec<(u64, PathBuf)>> {
     Ok(found)
 }
 
-/// Removes all checkpoints, for a run that is replaced.
+/// Removes all checkpoints of a run that is replaced.
 pub fn remove(out: &Path) -> Result<()> {
     let all = folder(out);
     if all.is_dir() {
@@ -108,7 +108,7 @@ pub fn remove(out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes incomplete checkpoints, which a run leaves when it is killed during a save.
+/// Removes incomplete checkpoints. A run leaves one if it is killed during a save.
 pub fn clean(out: &Path) -> Result<()> {
     let all = folder(out);
     if !all.is_dir() {
@@ -167,7 +167,7 @@ fn read(path: &Path, model: CausalLm, trainer: Trainer) -> Result<(CausalLm, Tra
     Ok((model, trainer))
 }
 
-/// Loads the weights of a checkpoint alone. A model of LoRA must have its adapters.
+/// Loads only the weights of a checkpoint. A LoRA model must already have its adapters.
 pub fn weights(path: &Path, model: CausalLm) -> Result<CausalLm> {
     let file = path.join(WEIGHTS);
     model

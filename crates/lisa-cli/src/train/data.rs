@@ -1,5 +1,4 @@
-//! The data of a run: examples are read, split and encoded, and put into batches.
-//! Tests: `tests/run/`.
+//! The data of a run: reads, splits and encodes examples, and makes batches. Tests: `tests/run/`.
 
 use std::path::Path;
 
@@ -20,12 +19,12 @@ pub(crate) struct Data {
     pub(crate) train: Vec<Encoded>,
     pub(crate) held_out: Vec<Encoded>,
     pub(crate) held_out_examples: Vec<Example>,
-    /// Rows, tokens, and what was cut or dropped.
+    /// The numbers of rows and tokens, and what was truncated or dropped.
     summary: String,
 }
 
 impl Data {
-    /// Tokens of the longest row.
+    /// The number of tokens in the longest row.
     pub(crate) fn longest(&self, settings: &Settings) -> usize {
         let longest = self.train.iter().map(|example| example.ids.len()).max();
         if settings.input.pack {
@@ -35,7 +34,7 @@ impl Data {
         }
     }
 
-    /// Prints the size of the data, and how often `number` batches pass over it.
+    /// Prints the size of the data, and the number of epochs in `number` batches.
     pub(crate) fn describe(&self, batches: &Batches, number: u64) {
         println!("{}", self.summary);
         let tokens: usize = self.train.iter().map(|example| example.ids.len()).sum();
@@ -50,7 +49,7 @@ impl Data {
     }
 }
 
-/// Reads the data of the settings and holds a part of it out.
+/// Reads the data of the settings, and splits it into training and held-out data.
 pub(crate) fn read(
     settings: &Settings,
     tokenizer: &Tokenizer,

@@ -1,4 +1,4 @@
-//! Evaluation of a model: held-out loss, perplexity, exact match, and a few answers.
+//! Evaluates a model: held-out loss, perplexity, exact match, and a few answers.
 
 use anyhow::Result;
 use burn::module::Module;
@@ -13,11 +13,11 @@ use crate::terminal::text::one_line;
 /// The result of an evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
-    /// Mean loss of a held-out token in nats.
+    /// Mean held-out loss per token, in nats.
     pub loss: f64,
     /// `exp(loss)`.
     pub perplexity: f64,
-    /// Number of answers that were generated exactly, and number of prompts.
+    /// The number of answers that match exactly, and the number of prompts.
     pub exact_match: Option<(usize, usize)>,
     /// The first few answers.
     pub samples: Vec<Sample>,
@@ -70,7 +70,7 @@ pub struct Evaluate<'a> {
     pub tokenizer: &'a Tokenizer,
     /// Held-out examples.
     pub examples: &'a [Example],
-    /// The same as tokens.
+    /// The same examples as tokens.
     pub encoded: &'a [Encoded],
     /// Rows in a batch.
     pub batch_size: usize,

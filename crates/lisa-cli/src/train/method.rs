@@ -1,4 +1,4 @@
-//! [`Trainer`]: LISA, full training and LoRA with the same methods.
+//! [`Trainer`]: one interface for LISA, full training and LoRA.
 
 use std::path::Path;
 
@@ -18,7 +18,7 @@ use crate::settings::{
 
 /// The optimizer of a method.
 pub enum Trainer {
-    /// LISA. With all layers active it is full training.
+    /// LISA. Full training is LISA with all layers active.
     Lisa(Box<Lisa>),
     /// LoRA: only adapters are trainable.
     Lora(ModuleOptimizer),
@@ -40,7 +40,7 @@ impl Trainer {
             let model = with_adapters(&settings.method, model)?;
             let mut adamw = adamw(&settings.training);
             if settings.training.max_grad_norm > 0.0 {
-                // Burn clips each tensor on its own.
+                // Burn clips each tensor separately.
                 let norm = settings.training.max_grad_norm as f32;
                 adamw = adamw.with_grad_clipping(Some(
                     burn::grad_clipping::GradientClippingConfig::Norm(norm),
@@ -78,7 +78,8 @@ impl Trainer {
         })
     }
 
-    /// The model with full-precision weights: the model itself, unless layers are quantized.
+    /// The model with full-precision weights: if layers are quantized, a copy with restored
+    /// weights.
     #[must_use]
     pub fn exact(&self, model: &CausalLm) -> CausalLm {
         match self {
@@ -89,7 +90,8 @@ impl Trainer {
         }
     }
 
-    /// Refuses gradients that are not finite and names their parameters. LoRA is not checked.
+    /// Returns an error if gradients are not finite, and names their parameters. LoRA is not
+    /// checked.
     pub fn check(&self, model: &CausalLm, grads: &GradientsParams) -> Result<()> {
         if let Self::Lisa(lisa) = self {
             lisa.check_finite(model, grads)?;
@@ -106,7 +108,7 @@ impl Trainer {
         }
     }
 
-    /// Bytes of optimizer state and master weights on the device; not known for LoRA.
+    /// Bytes of optimizer state and master weights on the device; `None` for LoRA.
     #[must_use]
     pub fn state_bytes(&self) -> Option<u64> {
         match self {
@@ -115,7 +117,7 @@ impl Trainer {
         }
     }
 
-    /// Numbers of trainable and frozen parameters, as text.
+    /// The numbers of trainable and frozen parameters, as text.
     #[must_use]
     pub fn describe(&self, model: &CausalLm) -> String {
         match self {
@@ -159,7 +161,7 @@ impl Trainer {
     }
 }
 
-/// The model with LoRA adapters on the matrices of its layers.
+/// The model with LoRA adapters on the weight matrices of its layers.
 pub(crate) fn with_adapters(settings: &MethodSettings, model: CausalLm) -> Result<CausalLm> {
     let matrices = ParamGroup::from_regex(r"\.layers\.\d+\..*weight$")
         .map_err(|e| anyhow::anyhow!("{e:?}"))?;

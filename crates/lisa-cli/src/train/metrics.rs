@@ -26,19 +26,19 @@ pub struct Line {
     /// Tokens per second since the run began.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens_per_second: Option<f64>,
-    /// The active layers of the step.
+    /// The layers that were active in the step.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub active_layers: Vec<usize>,
     /// Bytes of optimizer state on the device.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state_bytes: Option<u64>,
-    /// Bytes in use on the device, or by the process.
+    /// Bytes in use, on the device or by the process.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_bytes: Option<u64>,
 }
 
 impl Line {
-    /// A line with a held-out loss alone.
+    /// A line with only a held-out loss.
     #[must_use]
     pub fn held_out(step: u64, loss: f64) -> Self {
         Self {
@@ -59,7 +59,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Opens the file; a resumed run keeps the lines up to `step` and drops the rest.
+    /// Opens the file. A resumed run keeps the lines up to `step` and removes the others.
     pub fn open(path: PathBuf, step: u64) -> Result<Self> {
         let failed = || format!("cannot write `{}`", path.display());
         let mut lines = Vec::new();
@@ -96,7 +96,7 @@ impl Metrics {
     }
 }
 
-/// Bytes in use on the device. On a device without this count, bytes of the process (Linux).
+/// Bytes in use on the device. If the device does not report them, bytes of the process (Linux).
 #[must_use]
 pub fn memory_bytes(device: &Device) -> Option<u64> {
     if let Some(usage) = device.memory_pool_usage() {

@@ -1,4 +1,4 @@
-//! A training run, from its data to the files it writes.
+//! A training run, from the data to the output files.
 //!
 //! | file | what it does |
 //! |---|---|

@@ -1,4 +1,4 @@
-//! [`planned`]: the memory that a run needs, computed before it starts.
+//! [`planned`]: estimates the memory of a run before it starts.
 
 use anyhow::Result;
 use burn::tensor::Device;
@@ -9,7 +9,7 @@ use super::method::lisa_config;
 use crate::settings::{Method, Settings};
 use crate::terminal::text::size;
 
-/// The memory that a run needs, as text. `longest` is the number of tokens of its longest row.
+/// The estimated memory of a run, as text. `longest` is the number of tokens in its longest row.
 pub fn planned(
     settings: &Settings,
     model: &CausalLm,
@@ -53,7 +53,7 @@ pub fn planned(
     Ok(text)
 }
 
-/// The batch, sequence and recomputation that a plan is for.
+/// The batch, sequence length and recomputation of the memory estimate.
 pub(crate) fn workload(settings: &Settings, device: &Device) -> Workload {
     Workload {
         batch: settings.training.batch_size,

@@ -1,4 +1,4 @@
-//! [`Job`]: a run that is ready to start: its settings, model, data and optimizer.
+//! [`Job`]: a run that is ready to start, with its settings, model, data and optimizer.
 
 use std::path::{Path, PathBuf};
 
@@ -30,7 +30,7 @@ pub enum Start {
 pub(crate) struct Job<'a> {
     pub(crate) settings: Settings,
     pub(crate) start: Start,
-    /// The checkpoint that a resumed run continues.
+    /// The checkpoint that a resumed run continues from.
     pub(crate) saved: Option<(PathBuf, State)>,
     pub(crate) checkpoint: Checkpoint,
     pub(crate) tokenizer: Tokenizer,
@@ -43,7 +43,7 @@ pub(crate) struct Job<'a> {
 }
 
 impl<'a> Job<'a> {
-    /// Resolves the settings and reads the data. Everything but the weights is checked here.
+    /// Resolves the settings and reads the data. Checks everything except the weights.
     pub(crate) fn open(flags: Flags, start: Start, device: &'a Device) -> Result<(Self, Batches)> {
         let (flags, saved) = if start == Start::Resume {
             let out = flags.clone().resolve(None)?.output.out;
@@ -103,7 +103,7 @@ impl<'a> Job<'a> {
             .with_context(|| format!("cannot make the folder `{}`", out.display()))
     }
 
-    /// Loads the weights, and seeds the device for what the method initializes.
+    /// Loads the weights, and seeds the device for the parameters that the method initializes.
     pub(crate) fn load(&self) -> Result<CausalLm> {
         self.device.seed(self.settings.training.seed);
         let slow = Slow::bytes("reading the weights");
@@ -114,7 +114,7 @@ impl<'a> Job<'a> {
             .load_with(&self.training_device, dtype, progress)?)
     }
 
-    /// Prints what will be trained, on what, for how long.
+    /// Prints the model, the device, the data and the number of steps.
     pub(crate) fn announce(&self, model: &CausalLm, trainer: &Trainer) {
         let (input, training) = (&self.settings.input, &self.settings.training);
         let name = if input.model.as_os_str().is_empty() {
@@ -147,7 +147,7 @@ impl<'a> Job<'a> {
     }
 }
 
-/// Refuses a dtype that the device cannot compute in.
+/// Returns an error if the device does not support the dtype.
 pub(crate) fn supports(device: &Device, dtype: Dtype) -> Result<()> {
     require!(
         device.supports_dtype(FloatDType::from(dtype)),

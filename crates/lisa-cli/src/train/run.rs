@@ -18,9 +18,9 @@ pub use super::prepare::Start;
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The model is written.
+    /// The run is complete, and the model is written.
     Finished,
-    /// `stop` was set; a checkpoint is written.
+    /// `stop` was set, and a checkpoint is written.
     Stopped,
 }
 
@@ -37,8 +37,8 @@ pub fn run(flags: Flags, start: Start, device: &Device, stop: &AtomicBool) -> Re
     }
 }
 
-/// Loads everything the run needs, prints what will train and how much memory it needs, and writes
-/// nothing.
+/// Loads everything that the run needs, prints what will be trained and how much memory the run
+/// needs. Writes nothing.
 pub fn dry_run(flags: Flags, start: Start, device: &Device) -> Result<()> {
     let (job, batches) = Job::open(flags, start, device)?;
     let model = job.load()?;

@@ -1,4 +1,4 @@
-//! One step without its update: forward and backward pass of its batches. Tests: `tests/run/`.
+//! One step before its update: the forward and backward passes of its batches. Tests: `tests/run/`.
 
 use anyhow::{Result, ensure};
 use burn::optim::{GradientsAccumulator, GradientsParams};
@@ -12,7 +12,7 @@ use super::method::Trainer;
 use crate::settings::Settings;
 use crate::terminal::text::one_line;
 
-/// Names the first batch of a step: its number, and the start of its first row.
+/// A name for the first batch of a step: its number, and the start of its first row.
 pub(crate) fn origin(batches: &mut Batches, at: Position, tokenizer: &Tokenizer) -> Result<String> {
     let now = Batches::position(batches);
     batches.seek(at);
@@ -27,7 +27,7 @@ pub(crate) fn origin(batches: &mut Batches, at: Position, tokenizer: &Tokenizer)
     ))
 }
 
-/// Refuses a step whose loss or gradients are not finite.
+/// Returns an error if the loss or a gradient of a step is not finite.
 pub(crate) fn finite(
     step: u64,
     loss: f64,
@@ -50,11 +50,11 @@ pub(crate) fn input_of(batch: &Batch, device: &Device) -> (Input, Tensor<2, Int>
     (Input::from(tensors), targets)
 }
 
-/// What remains of a step after its forward pass.
+/// The remaining work of a step after its forward pass.
 pub(crate) enum Work {
-    /// The update.
+    /// Only the update remains.
     Gradients(GradientsParams),
-    /// The backward pass, which updates each layer.
+    /// The backward pass remains; it also updates each layer.
     Pass(Box<Pass<CausalLm>>),
 }
 

@@ -17,10 +17,10 @@ use crate::terminal::progress::bar;
 use crate::terminal::text::size;
 use crate::user_error::UserError;
 
-/// A run stops after this many bad batches in a row, also with `--skip-bad-steps`.
+/// After this many bad batches in a row the run stops, even with `--skip-bad-steps`.
 const MOST_SKIPPED: usize = 10;
 
-/// A run between two steps.
+/// The state of a run between two steps.
 pub(crate) struct Training {
     pub(crate) model: CausalLm,
     pub(crate) trainer: Trainer,
@@ -69,7 +69,7 @@ impl Training {
     }
 }
 
-/// Trains until the last step; `None` if it was stopped before, with a checkpoint.
+/// Trains until the last step. Returns `None` if the run was stopped earlier, with a checkpoint.
 pub(crate) fn train(
     job: &Job<'_>,
     training: Training,

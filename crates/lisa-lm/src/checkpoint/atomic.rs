@@ -1,4 +1,4 @@
-//! [`write_atomically`], and the error of a failed file operation.
+//! [`write_atomically`], and the error for a failed file operation.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -8,7 +8,7 @@ use burn::store::burn_pack::AtomicFile;
 
 use crate::error::{Error, ErrorKind};
 
-/// Writes a file atomically: to a temporary file in the same folder, which is synced and renamed.
+/// Writes a file atomically: writes a temporary file in the same folder, syncs it, and renames it.
 ///
 /// # Errors
 ///

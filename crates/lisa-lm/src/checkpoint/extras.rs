@@ -1,4 +1,5 @@
-//! The other files of a saved folder: copies of the source's, and weights of an earlier save.
+//! The other files of a saved folder: copies of the source's files, and the weights of an earlier
+//! save.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -30,7 +31,7 @@ const COPIED: [&str; 17] = [
     "USE_POLICY.md",
 ];
 
-/// Copies tokenizer, licence and the like from one folder to another.
+/// Copies the tokenizer, the licence and similar files from one folder to another.
 pub(super) fn copy(from: &Path, to: &Path) -> Result<(), Error> {
     if is_same(from, to) {
         return Ok(());
@@ -45,7 +46,7 @@ pub(super) fn copy(from: &Path, to: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Removes the weights of an earlier save into this folder, all but these files.
+/// Removes the weights of an earlier save from this folder, except these files.
 pub(super) fn remove_stale(dir: &Path, files: &BTreeSet<String>) -> Result<(), Error> {
     let entries = fs::read_dir(dir).map_err(|e| failed("read", dir, e))?;
     for entry in entries {

@@ -40,17 +40,18 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens a folder: reads `config.json` and finds the files of the weights, without reading them.
+    /// Opens a folder: reads `config.json` and finds the files of the weights, without reading
+    /// them.
     ///
-    /// Nothing outside the folder is read or written: an index may name files of the folder only, and
-    /// symbolic links must stay within it (those of the Hub's cache may lead to its blobs). Reads at most
-    /// 16 MiB of `config.json` and 64 MiB of an index.
+    /// Nothing outside the folder is read or written: an index may name only files of the folder,
+    /// and symbolic links must stay inside it. Links of the Hub's cache may point to its blobs.
+    /// Reads at most 16 MiB of `config.json` and 64 MiB of an index.
     ///
     /// # Errors
     ///
-    /// A missing folder; a missing or unsupported `config.json`; missing safetensors; an invalid index, or
-    /// one that names files that are missing or outside the folder; a file that is a pipe, a device or a
-    /// link out of the folder.
+    /// The folder is missing; `config.json` is missing or not supported; the safetensors are
+    /// missing; an index is invalid, or names files that are missing or outside the folder; a file
+    /// is a pipe, a device or a link out of the folder.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self, Error> {
         let dir = dir.as_ref().to_path_buf();
         let path = dir.join("config.json");

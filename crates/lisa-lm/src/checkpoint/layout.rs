@@ -1,4 +1,4 @@
-//! [`Layout`]: the changes of a tensor between a checkpoint and a model.
+//! [`Layout`]: how a tensor changes between a checkpoint and a model.
 
 use burn::store::burn_pack::Tensor as PackTensor;
 use burn::store::{BurnToPyTorchAdapter, FloatCastAdapter, ModuleAdapter, ModuleContext};
@@ -7,7 +7,8 @@ use burn::tensor::{DType, FloatDType};
 use super::names::Names;
 use super::progress::Progress;
 
-/// Reports progress, casts and transposes tensors, and names them as the checkpoint does when saving.
+/// Reports progress, casts and transposes tensors, and, when saving, renames them for the
+/// checkpoint.
 #[derive(Clone, Debug)]
 pub(super) struct Layout {
     names: Names,
@@ -17,7 +18,7 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// For tensors that go from a checkpoint to a model, cast to this dtype.
+    /// For tensors that are loaded from a checkpoint and cast to this dtype.
     pub(super) fn loading(names: Names, dtype: Option<FloatDType>) -> Self {
         Self {
             names,
@@ -27,7 +28,7 @@ impl Layout {
         }
     }
 
-    /// For tensors that go from a model to a checkpoint.
+    /// For tensors that are saved to a checkpoint.
     pub(super) fn saving(names: Names) -> Self {
         Self {
             names,
@@ -55,7 +56,8 @@ impl ModuleAdapter for Layout {
             tensor = cast.adapt(tensor, context);
         }
         if is_transposed {
-            // Burn's adapter transposes, in both directions, the weight of what it takes for a linear layer.
+            // In both directions, Burn's adapter transposes the weight of every module that it
+            // considers linear.
             let linear = ["Struct:Linear".to_owned()];
             tensor = BurnToPyTorchAdapter.adapt(tensor, ModuleContext::new(&linear));
         }

@@ -17,21 +17,23 @@ use crate::model::CausalLm;
 impl Checkpoint {
     /// Loads the model onto a device. All parameters are trainable if the device has autodiff.
     ///
-    /// Without a dtype, each tensor keeps that of the file. The device needs no configuration for half
-    /// precision. Takes the memory of the model, and twice that of its largest tensor while it runs. Sizes
-    /// that `config.json` or a header claims allocate nothing if the files do not hold as much. Files are
-    /// mapped into memory, so they must not be truncated meanwhile.
+    /// Without a dtype, each tensor keeps the dtype of the file. The device needs no configuration
+    /// for half precision. Needs the memory of the model, plus twice the memory of its largest
+    /// tensor while loading. No memory is allocated for sizes in `config.json` or in a header until
+    /// the files are known to be as large. Files are mapped into memory, so they must not be
+    /// truncated during loading.
     ///
     /// # Errors
     ///
-    /// A missing, duplicate or unknown tensor (buffers of old checkpoints are ignored), a wrong shape, a
-    /// truncated file, a dtype that is not a float or that the device does not support. The message names
-    /// the tensor or file.
+    /// A tensor is missing, duplicate or unknown (buffers of old checkpoints are ignored) or has a
+    /// wrong shape; a file is truncated; a dtype is not a float or is not supported by the device.
+    /// The message names the tensor or the file.
     pub fn load(&self, device: &Device, dtype: Option<FloatDType>) -> Result<CausalLm, Error> {
         self.load_with(device, dtype, |_, _| {})
     }
 
-    /// Like [`load`](Self::load); after each tensor, calls `progress` with the bytes read and the total.
+    /// Like [`load`](Self::load); after each tensor, calls `progress` with the bytes read and the
+    /// total.
     ///
     /// # Errors
     ///
@@ -99,7 +101,7 @@ impl Checkpoint {
     }
 }
 
-/// An error if a tensor did not fit, is missing, or belongs to no parameter.
+/// Returns an error if a tensor did not fit, is missing, or belongs to no parameter.
 fn check(dir: &Path, names: Names, result: &ApplyResult) -> Result<(), Error> {
     if let Some(error) = result.errors.first() {
         return Err(refuse(
@@ -156,7 +158,7 @@ fn refuse(dir: &Path, message: String) -> Error {
     )
 }
 
-/// The first few names of a list.
+/// The first names of a list.
 fn some_of(names: &[String]) -> String {
     let shown = names.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
     if names.len() > 5 {

@@ -5,7 +5,7 @@ use crate::model::config::ModelConfig;
 
 const HEAD: &str = "lm_head.weight";
 
-/// The last parts of a norm's parameters in a checkpoint, and here.
+/// The ends of the names of a norm's parameters, in a checkpoint and in the model.
 const NORMS: [(&str, &str); 2] = [("norm.weight", "norm.gamma"), ("norm.bias", "norm.beta")];
 
 /// How the tensors of one model are named and laid out in its files.
@@ -23,8 +23,8 @@ impl Names {
         }
     }
 
-    /// The path of the parameter that a stored tensor holds. `None` if the model has no use for it: a
-    /// buffer that is computed, or the copy of a tied weight.
+    /// The path of the parameter that a stored tensor belongs to. `None` if the model does not use
+    /// the tensor: a buffer that is computed, or the copy of a tied weight.
     pub(super) fn path(self, stored: &str) -> Option<String> {
         let is_buffer = |end: &&str| stored.ends_with(end);
         if self.family.buffers.iter().any(is_buffer) || (self.is_tied && stored == HEAD) {
@@ -61,7 +61,7 @@ impl Names {
         stored
     }
 
-    /// The shape in a checkpoint of the parameter at this path, which has this shape here.
+    /// The shape in a checkpoint of the parameter at this path. `shape` is its shape in the model.
     pub(super) fn stored_shape(self, path: &str, shape: &[usize]) -> Vec<usize> {
         let mut shape = shape.to_vec();
         if self.is_transposed(path) {
@@ -70,8 +70,8 @@ impl Names {
         shape
     }
 
-    /// Whether the parameter at this path is stored transposed. GPT-2 stores its projections as `[in,
-    /// out]`; every head is stored as `[vocab, hidden]`.
+    /// Whether the parameter at this path is stored transposed. GPT-2 stores its projections as
+    /// `[in, out]`; every head is stored as `[vocab, hidden]`.
     pub(super) fn is_transposed(self, path: &str) -> bool {
         path == HEAD || (self.family.transposed && path.ends_with("_proj.weight"))
     }

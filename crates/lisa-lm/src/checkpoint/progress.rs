@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use burn::store::burn_pack::Tensor as PackTensor;
 
-/// Counts the bytes of tensors when they are read, and reports them with the total.
+/// Counts the bytes of tensors when they are read, and reports the count and the total.
 #[derive(Clone)]
 pub(super) struct Progress {
     done: Arc<AtomicU64>,
@@ -23,7 +23,7 @@ impl Progress {
         }
     }
 
-    /// The tensor, counted when its bytes are read.
+    /// Returns the tensor; its bytes are counted when they are read.
     pub(super) fn counted(&self, tensor: PackTensor) -> PackTensor {
         let (progress, bytes) = (self.clone(), tensor.byte_len());
         PackTensor::deferred(

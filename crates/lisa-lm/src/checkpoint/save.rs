@@ -1,7 +1,7 @@
-//! [`save`]: a model written as a checkpoint in the Hugging Face format.
+//! [`save`]: writes a model as a checkpoint in the Hugging Face format.
 //!
-//! Every file is written to a temporary file, synced and renamed. The weights come first, then their
-//! index, the configuration and the other files; weights of an earlier save are removed last.
+//! Every file is written to a temporary file, synced and renamed. The weights come first, then
+//! their index, the configuration and the other files; weights of an earlier save are removed last.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -48,10 +48,10 @@ use crate::model::config::with_dtype;
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct SaveOptions<'a> {
-    /// The checkpoint that the model was loaded from. Its tokenizer, its licence and, if the configuration
-    /// is the same, the text of its `config.json` are copied.
+    /// The checkpoint that the model was loaded from. Its tokenizer, its licence and, if the
+    /// configuration is the same, the text of its `config.json` are copied.
     pub source: Option<&'a Checkpoint>,
-    /// The most bytes of weights in one file. A larger tensor has a file of its own.
+    /// The maximum number of bytes of weights in one file. A larger tensor has its own file.
     pub max_shard_bytes: usize,
 }
 
@@ -67,14 +67,15 @@ impl Default for SaveOptions<'_> {
 
 /// Saves a model as a folder that `transformers` loads.
 ///
-/// Weights keep the model's dtype, which is written to `config.json`. A tied head is left out. Takes the
-/// memory of the largest tensor, and the disk space of old and new files while it runs. Copied files may
-/// have 256 MiB each. A symbolic link with the name of a written file is replaced, not followed.
+/// Weights keep the model's dtype, which is written to `config.json`. A tied head is not saved.
+/// Needs the memory of the largest tensor. During the save, the disk must have space for the old
+/// and the new files. Each copied file may have at most 256 MiB. A symbolic link with the name of a
+/// written file is replaced, not followed.
 ///
 /// # Errors
 ///
-/// A folder that cannot be created or written; a file to copy that is too large, is a pipe or device, or
-/// is a link out of the source's folder.
+/// The folder cannot be created or written; a file to copy is too large, is a pipe or device, or is
+/// a link out of the source's folder.
 ///
 /// # Example
 ///
@@ -195,8 +196,8 @@ fn shards(model: &CausalLm, layout: &Layout, limit: usize) -> (Vec<Vec<String>>,
     (shards, total)
 }
 
-/// The text of the source's `config.json` if it describes this model, with the saved dtype. Otherwise a
-/// new text.
+/// The text of the source's `config.json` with the saved dtype, if it describes this model.
+/// Otherwise a new text.
 fn config_text(model: &CausalLm, source: Option<&Checkpoint>) -> String {
     let dtype = match model.dtype() {
         DType::F16 => FloatDType::F16,
@@ -213,7 +214,8 @@ fn config_text(model: &CausalLm, source: Option<&Checkpoint>) -> String {
     config.to_json()
 }
 
-/// Gives the file the folder's permissions; the safetensors crate gives them to the owner only.
+/// Gives the file the folder's permissions. The safetensors crate gives permissions to the owner
+/// only.
 #[cfg(unix)]
 fn readable(path: &Path, dir: &Path) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;

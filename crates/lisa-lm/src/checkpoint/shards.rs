@@ -1,4 +1,4 @@
-//! The files of the weights: one, `model.safetensors`, or several that an index lists.
+//! The files of the weights: one file, `model.safetensors`, or several files that an index lists.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsStr;
@@ -11,12 +11,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::files::{self, INDEX_BYTES, read_text, shown};
 
-/// The weights of a checkpoint in one file.
+/// The file of the weights if there is only one.
 pub(super) const SINGLE: &str = "model.safetensors";
-/// The index of a checkpoint in several files.
+/// The index if the weights are in several files.
 pub(super) const INDEX: &str = "model.safetensors.index.json";
 
-/// `model.safetensors.index.json`.
+/// The content of `model.safetensors.index.json`.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Index {
     #[serde(default)]
@@ -32,7 +32,7 @@ pub(super) enum Files {
     Sharded(Index),
 }
 
-/// Finds the files, and checks that each is a regular file of the folder.
+/// Finds the files of the weights, and checks that each is a regular file of the folder.
 pub(super) fn find(dir: &Path) -> Result<Files, Error> {
     if regular(dir, SINGLE)? {
         return Ok(Files::Single);

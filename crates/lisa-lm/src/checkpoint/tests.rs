@@ -524,8 +524,8 @@ fn tensors_that_are_there_twice_or_of_another_rank_are_named() {
 }
 
 /// Writes folders, with the logits computed here, for `tests/check_transformers.py`: new models and
-/// fixtures saved again, and the logits of the folder `LISA_CHECK_MODEL` where that is set. Run with
-/// `LISA_CHECK_DIR` set to an empty folder.
+/// fixtures saved again, and the logits of the folder `LISA_CHECK_MODEL` where that is set. Run
+/// with `LISA_CHECK_DIR` set to an empty folder.
 #[test]
 #[ignore = "writes folders for a script in Python"]
 fn write_folders_for_transformers() {

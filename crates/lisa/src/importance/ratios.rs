@@ -10,34 +10,34 @@ use super::norms::WeightNorms;
 use crate::policy::systematic;
 use crate::{ErrorKind, LisaError};
 
-/// The norms of a LoRA run and of a full fine-tuning run on the same data, and the probabilities that
-/// follow from them.
+/// The norms of a LoRA run and of a full fine-tuning run on the same data. The sampling
+/// probabilities are computed from them.
 ///
 /// [`PolicyConfig::Weighted`](crate::PolicyConfig::Weighted) with
-/// [`probabilities`](Self::probabilities) draws exactly gamma layers.
-/// [`PolicyConfig::Bernoulli`](crate::PolicyConfig::Bernoulli) with [`scaled`](Self::scaled) draws
-/// gamma layers on average.
+/// [`probabilities`](Self::probabilities) samples exactly gamma layers.
+/// [`PolicyConfig::Bernoulli`](crate::PolicyConfig::Bernoulli) with [`scaled`](Self::scaled)
+/// samples gamma layers on average.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Importance {
-    /// Norms of the LoRA run: of the merged weights, or of the update alone.
+    /// Norms of the LoRA run: of the merged weights, or of the update only.
     pub lora: WeightNorms,
     /// Norms of the full fine-tuning run.
     pub full: WeightNorms,
 }
 
 impl Importance {
-    /// The norm under LoRA divided by that under full fine-tuning, at most 1, for each layer.
+    /// For each layer, the norm under LoRA divided by the norm under full fine-tuning, at most 1.
     ///
     /// # Errors
     ///
-    /// Runs of models with different layers; norms that are negative or not finite; a layer whose norm is
-    /// 0 in the full run.
+    /// The two models have different layers; a norm is negative or not finite; the norm of a layer
+    /// is 0 in the full run.
     pub fn probabilities(&self) -> Result<Vec<f64>, LisaError> {
         ratios(&self.lora.layers, &self.full.layers)
     }
 
-    /// The same for each parameter outside the layers, with its path. In the paper these have the large
-    /// norms under LoRA, which is why they are always on.
+    /// The same ratio for each parameter outside the layers, with its path. In the paper these
+    /// parameters have large norms under LoRA, so LISA always trains them.
     ///
     /// # Errors
     ///
@@ -48,13 +48,13 @@ impl Importance {
         Ok(paths.zip(p).collect())
     }
 
-    /// The probabilities multiplied by one factor so that their sum is `active_layers`. Probabilities
-    /// that would exceed 1 are 1, and the factor of the others is larger.
+    /// The probabilities multiplied by one factor so that their sum is `active_layers`. A
+    /// probability that would exceed 1 becomes 1, and the factor of the others increases.
     ///
     /// # Errors
     ///
-    /// As [`probabilities`](Self::probabilities); fewer layers with a probability above 0 than
-    /// `active_layers`.
+    /// As [`probabilities`](Self::probabilities). Also if fewer than `active_layers` layers have a
+    /// probability above 0.
     pub fn scaled(&self, active_layers: usize) -> Result<Vec<f64>, LisaError> {
         let p = self.probabilities()?;
         let positive = p.iter().filter(|&&p| p > 0.0).count();
@@ -73,7 +73,7 @@ impl Importance {
     ///
     /// # Errors
     ///
-    /// A file that cannot be written, with its path.
+    /// The file cannot be written; the message has its path.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), LisaError> {
         let path = path.as_ref();
         let failed = |what: String| {
@@ -93,7 +93,7 @@ impl Importance {
     ///
     /// # Errors
     ///
-    /// A file that cannot be read, or that has another content, with its path.
+    /// The file cannot be read or has other content; the message has its path.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, LisaError> {
         let path = path.as_ref();
         let failed = |kind, what: String| {

@@ -1,4 +1,4 @@
-//! Sums of squares of a model's weights, or of their differences from another copy.
+//! Sums of squares of a model's weights, or of the differences between two copies of the weights.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use burn::tensor::{FloatDType, Tensor};
 use crate::squares::{Sum, sum_of_squares};
 use crate::visit::{FloatVisitor, ModulePath, visit_floats};
 
-/// Where a parameter belongs.
+/// The norm that a parameter belongs to, and the shape of the parameter.
 #[derive(Clone, Debug)]
 pub(super) struct Place {
     /// The index of its norm.
@@ -17,11 +17,11 @@ pub(super) struct Place {
     pub(super) shape: Vec<usize>,
 }
 
-/// The weights of a model by path, without copies.
+/// The weights of a model by path. They share their data with the model.
 #[derive(Default)]
 pub(super) struct Weights {
     ids: HashMap<String, ParamId>,
-    /// Burn's map of tensors of any rank, which elsewhere holds gradients.
+    /// Burn's type for gradients. Here it maps ids to weights of any rank.
     tensors: GradientsParams,
 }
 
@@ -32,7 +32,7 @@ impl Weights {
         weights
     }
 
-    /// Takes the tensor at a path out.
+    /// Removes the tensor at a path, and returns it.
     fn take<const D: usize>(&mut self, path: &str) -> Option<Tensor<D>> {
         let id = *self.ids.get(path)?;
         self.tensors.remove(id)
@@ -46,7 +46,7 @@ impl FloatVisitor for Weights {
     }
 }
 
-/// Adds up squares by norm.
+/// Adds the squares of the elements of each norm.
 pub(super) struct Squares<'a> {
     places: &'a HashMap<String, Place>,
     base: Option<Weights>,
@@ -57,7 +57,7 @@ pub(super) struct Squares<'a> {
 }
 
 impl<'a> Squares<'a> {
-    /// For parameters at these paths, which belong to `norms` norms. `base`: the weights that are
+    /// For parameters at these paths, which belong to `norms` norms. The weights of `base` are
     /// subtracted first.
     pub(super) fn new(
         places: &'a HashMap<String, Place>,
@@ -73,8 +73,8 @@ impl<'a> Squares<'a> {
         }
     }
 
-    /// The sums, on the devices of the model; none for a layer without parameters. The error says how
-    /// the structure of the model differs.
+    /// The sums, on the devices of the model; `None` for a layer without parameters. The error says
+    /// how the structure of the model differs.
     pub(super) fn of<M: Module>(mut self, model: &M) -> Result<Vec<Option<Tensor<1>>>, String> {
         visit_floats(model, &mut self);
         let (found, expected) = (self.seen, self.places.len());
@@ -85,7 +85,7 @@ impl<'a> Squares<'a> {
         }
     }
 
-    /// The norm that a parameter belongs to, and its values.
+    /// The index of the norm that a parameter belongs to, and the values of the parameter.
     fn values<const D: usize>(
         &mut self,
         path: &str,

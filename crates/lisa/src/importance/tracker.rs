@@ -11,13 +11,13 @@ use crate::{ErrorKind, LayerMap, LisaError};
 
 /// Measures the L2 norm of each layer, and of each parameter outside the layers, over a run.
 ///
-/// The norm of a layer is that of all its elements together. Parameters are identified by their paths,
-/// so every observation may be of another copy of the model. Merge a LoRA model before it is observed:
-/// [`observe`](Self::observe) takes the norms of the merged weights, and
-/// [`observe_update`](Self::observe_update) those of the update alone.
+/// The norm of a layer is the norm of all its elements together. Parameters are identified by their
+/// paths, so each observation may use another copy of the model. Merge a LoRA model before you
+/// observe it: [`observe`](Self::observe) takes the norms of the merged weights, and
+/// [`observe_update`](Self::observe_update) takes the norms of the update only.
 ///
-/// Cost of an observation: a sum of squares over all weights. The norms stay on the device, and nothing
-/// waits for it before [`norms`](Self::norms). State kept: one f32 for each norm.
+/// Cost of an observation: a sum of squares over all weights. The norms stay on the device; only
+/// [`norms`](Self::norms) waits for the device. State kept: one f32 for each norm.
 ///
 /// # Example
 ///
@@ -53,7 +53,8 @@ use crate::{ErrorKind, LayerMap, LisaError};
 pub struct NormTracker {
     layers: Vec<String>,
     outside: Vec<String>,
-    /// By path of a parameter: which norm it belongs to, layers first, and its shape.
+    /// For the path of each parameter: the index of its norm, and its shape. Norms of layers come
+    /// first.
     places: HashMap<String, Place>,
     sum: Option<Tensor<1>>,
     observations: u64,
@@ -61,7 +62,8 @@ pub struct NormTracker {
 
 impl NormTracker {
     /// A tracker for models of this structure. `stacks` are the paths of the stacks of layers as in
-    /// [`LisaConfig::layers`](crate::LisaConfig::layers); if empty, the stack is found.
+    /// [`LisaConfig::layers`](crate::LisaConfig::layers). If `stacks` is empty, the stack is found
+    /// automatically.
     ///
     /// # Errors
     ///
@@ -96,13 +98,14 @@ impl NormTracker {
     ///
     /// # Errors
     ///
-    /// A model with other parameters. The means do not change.
+    /// The model has other parameters. The means do not change.
     pub fn observe<M: Module>(&mut self, model: &M) -> Result<(), LisaError> {
         self.take(model, None)
     }
 
-    /// Adds the norms of the differences between a model's weights and those of `base`, the same model
-    /// before training. Cost: that of [`observe`](Self::observe), and a copy of the largest parameter.
+    /// Adds the norms of the differences between a model's weights and the weights of `base`, the
+    /// same model before training. Cost: that of [`observe`](Self::observe), and a copy of the
+    /// largest parameter.
     ///
     /// # Errors
     ///

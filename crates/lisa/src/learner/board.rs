@@ -1,5 +1,5 @@
-//! [`Board`]: values of the last step, for the metrics. burn-train computes metrics in a thread of its
-//! own, so the steps write values here and the metrics read them.
+//! [`Board`]: values of the last step, for the metrics. burn-train computes metrics in a thread of
+//! its own, so the steps write values here and the metrics read them.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,7 +10,7 @@ use burn::tensor::Tensor;
 use crate::Lisa;
 use crate::gradients::{LayerSquares, measure};
 
-/// Values of the last step. They are for display only: no draw depends on them.
+/// Values of the last step. They are for display only: the sampling does not depend on them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Board(Arc<Mutex<Values>>);
 
@@ -21,7 +21,7 @@ struct Values {
     optimizer_state: u64,
     /// Whether a metric shows gradient norms.
     wants_norms: bool,
-    /// Of the gradients of one step, over all devices.
+    /// The squares of the gradients of one step, over all devices.
     squares: LayerSquares,
     /// The step that `squares` belongs to.
     squares_step: u64,
@@ -32,7 +32,7 @@ impl Board {
         f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Takes the values of a run.
+    /// Copies the current values of a run.
     pub(super) fn show(&self, lisa: &Lisa) {
         let (always_on, active) = lisa.trainable_elements();
         let optimizer_state = lisa.memory().optimizer_state;
@@ -75,7 +75,7 @@ impl Board {
         self.with(|values| values.optimizer_state)
     }
 
-    /// The sum of squares of a layer's gradient; none where it had none.
+    /// The sum of squares of a layer's gradient; `None` if the layer had no gradient.
     pub(super) fn squares(&self, layer: usize) -> Option<Tensor<1>> {
         let mut sums = self.with(|values| values.squares.clone()).into_sums();
         sums.find_map(|(of, sum)| (of == layer).then_some(sum))

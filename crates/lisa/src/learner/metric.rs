@@ -13,8 +13,8 @@ use crate::memory::DeviceUsage;
 
 /// One value of a run as a metric of burn-train, made by [`LisaMetrics`](super::LisaMetrics).
 ///
-/// Register it like any other metric, by `metric_train_numeric` or `metrics`. The value of an epoch is
-/// the mean of its steps.
+/// Register it like any other metric, by `metric_train_numeric` or `metrics`. The value of an epoch
+/// is the mean of its steps.
 #[derive(Clone, Debug)]
 pub struct LisaMetric {
     name: Arc<String>,
@@ -49,7 +49,7 @@ impl LisaMetric {
         }
     }
 
-    /// The value and its text; none where it is not available.
+    /// The value and its text; `None` if it is not available.
     fn read(&self) -> Result<Option<(f64, String)>, TensorReadError> {
         let value = match &self.source {
             Source::ActiveLayers => {

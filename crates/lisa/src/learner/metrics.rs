@@ -43,8 +43,8 @@ impl LisaMetrics {
         self.metric("Optimizer state", "bytes", Source::OptimizerState)
     }
 
-    /// Bytes of live tensors on the device. Not available where the backend does not report it, as on
-    /// flex.
+    /// Bytes of live tensors on the device. Not available where the backend does not report it, as
+    /// on flex.
     #[must_use]
     pub fn device_memory(&self) -> LisaMetric {
         let source = Source::DeviceMemory(self.device.clone());
@@ -52,10 +52,10 @@ impl LisaMetrics {
     }
 
     /// The L2 norm of a layer's gradient in the last step, before clipping. Not available while the
-    /// layer is frozen; none if there is no such layer.
+    /// layer is frozen. Returns `None` if there is no layer with this index.
     ///
-    /// With the sharded optimizer the gradients of several devices are not summed yet. The value is
-    /// then the square root of the sum of their squared norms.
+    /// With the sharded optimizer, the gradients of several devices are not summed yet at this
+    /// point. The value is then the square root of the sum of their squared norms.
     #[must_use]
     pub fn gradient_norm(&self, layer: usize) -> Option<LisaMetric> {
         let path = self.layers.get(layer)?;

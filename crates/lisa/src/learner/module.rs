@@ -1,9 +1,9 @@
 //! [`LisaModule`]: wraps a model, so that burn-train's `Learner` trains it by LISA.
 //!
-//! burn-train calls `TrainStep::optimize` once for each optimizer step, on one device and on several,
-//! and saves the module and the optimizer by their records. So the wrapper steps through [`Lisa`], and
-//! adds a small tensor to the module's record (`stamp`), from which a resumed run knows its step and
-//! its scores. Tests: `learner.rs` of the system tests.
+//! burn-train calls `TrainStep::optimize` once for each optimizer step, on one device or on
+//! several. It saves the module and the optimizer as records. So the wrapper calls [`Lisa`] in
+//! `optimize`, and adds a small tensor to the module's record (`stamp`). A resumed run reads its
+//! step and its scores from this tensor. Tests: `learner.rs` of the system tests.
 
 use std::fmt;
 
@@ -19,43 +19,48 @@ use crate::{ErrorKind, FrozenWeights, Lisa, LisaError};
 
 /// A module that burn-train's `Learner` trains by LISA.
 ///
-/// Made with its optimizer by [`Lisa::into_learner`]. Layers are sampled in `optimize`, from the step
-/// and the scores, so workers that step with the same gradients sample the same layers. State kept:
-/// that of [`Lisa`], by value; the optimizer state is in the learner's `ModuleOptimizer`.
+/// [`Lisa::into_learner`] makes it together with its optimizer. Layers are sampled in `optimize`,
+/// from the step and the scores, so workers that step with the same gradients sample the same
+/// layers. State kept: the state of [`Lisa`]. The optimizer state is in the learner's
+/// `ModuleOptimizer`.
 ///
 /// # Records
 ///
-/// The paths of `M` do not change. One tensor of integers, `lisa`, is added: step, seed, sampling
-/// period, active layers, and the scores of a policy that observes gradients.
+/// The parameter paths of `M` do not change. The wrapper adds one integer tensor, `lisa`: step,
+/// seed, sampling period, active layers, and the scores of a policy that observes gradients.
 ///
-/// - A record of `M` itself loads, and the step stays what it was.
-/// - A record of the wrapper loads into `M` by `ModuleRecord::load(path)?.allow_unused(true)`.
-/// - A record with another seed, sampling period or number of active layers is an error that names it.
+/// - A record of `M` can be loaded; the step of the run does not change.
+/// - A record of the wrapper can be loaded into `M` with
+///   `ModuleRecord::load(path)?.allow_unused(true)`.
+/// - A record with another seed, sampling period or number of active layers is an error. The
+///   message names the setting.
 ///
 /// # Panics
 ///
-/// burn-train's `TrainStep::optimize` returns no `Result`. It panics with the message of the error that
-/// [`Lisa::try_step`] returns, and after a resume if the state of the optimizer cannot be read.
+/// burn-train's `TrainStep::optimize` returns no `Result`. It panics if [`Lisa::try_step`] returns
+/// an error, with the message of that error. After a resume it also panics if the optimizer state
+/// cannot be read.
 #[derive(Clone, Debug)]
 pub struct LisaModule<M> {
     inner: M,
-    /// Its optimizer is empty outside of a step; during a step it is the learner's.
+    /// Between two steps its optimizer is empty. During a step it has the learner's optimizer.
     lisa: Lisa,
     stamp: ParamId,
-    /// Whether a record was loaded since the last step: the learner's optimizer may have another state.
+    /// Whether a record was loaded since the last step. If so, the learner's optimizer may have
+    /// other state.
     loaded: bool,
     board: Board,
 }
 
 impl Lisa {
-    /// Splits into an optimizer and a module for burn-train's `Learner` (feature `train`).
+    /// Splits the run into an optimizer and a module for burn-train's `Learner` (feature `train`).
     ///
-    /// `model` is the model of this run. Nothing is copied.
+    /// `model` is the model of this run. No tensor is copied.
     ///
     /// # Errors
     ///
-    /// A configuration that [quantizes](crate::LisaConfig::frozen_weights) frozen layers: burn-train
-    /// saves the model as it is on the device, so a checkpoint would have quantized weights.
+    /// The configuration [quantizes](crate::LisaConfig::frozen_weights) frozen layers. burn-train
+    /// saves the weights that are on the device, so a checkpoint would have quantized weights.
     pub fn into_learner<M: Module>(
         mut self,
         model: M,
@@ -99,8 +104,8 @@ impl<M: Module> LisaModule<M> {
         self.inner
     }
 
-    /// The state of the run: step, period, active layers. Its `ModuleOptimizer` is empty, since the
-    /// learner has it.
+    /// The state of the run: step, period, active layers. Its `ModuleOptimizer` is empty, because
+    /// the learner has the optimizer.
     pub fn lisa(&self) -> &Lisa {
         &self.lisa
     }
@@ -115,7 +120,7 @@ impl<M: Module> LisaModule<M> {
         &self.board
     }
 
-    /// Steps with the learner's optimizer in the place of the empty one.
+    /// Runs one step with the learner's optimizer instead of the empty one.
     pub(super) fn stepped(
         mut self,
         optimizer: &mut ModuleOptimizer,
@@ -184,11 +189,11 @@ impl<M: Module> Module for LisaModule<M> {
         self
     }
 
-    /// Loads a record of the wrapper or of the model itself.
+    /// Loads a record of the wrapper or of the wrapped model.
     fn try_load_record(mut self, record: ModuleRecord) -> Result<Self, RecordError> {
         let device = self.device();
         let stamp = stamp::find(&self.lisa, &record, &device)?;
-        // Unused tensors stay an error, but for the stamp, which the model does not know.
+        // Unused tensors are still an error, except for the stamp, which the model does not have.
         let record = if stamp.is_some() && record.len() == tensors(&self.inner) + 1 {
             record.allow_unused(true)
         } else {

@@ -1,10 +1,10 @@
-//! The stamp: a tensor in a module's record that holds the state of a run. burn-train saves only
-//! weights and optimizer state otherwise.
+//! The stamp: a tensor in a module's record that stores the state of a run. Without it, burn-train
+//! saves only weights and optimizer state.
 //!
-//! It is a sequence of 64-bit words: format, step, seed, sampling period, active layers, and the number
-//! of layers with scores; then three words for each of these layers: its score, the period in which it
-//! was last drawn, and what this period has observed of it so far. Floats are saved as their bits. The
-//! first format had only the first five words, and it still loads.
+//! It is a sequence of 64-bit words: format, step, seed, sampling period, active layers, and the
+//! number of layers with scores. Three words follow for each of these layers: its score, the last
+//! period in which it was active, and the sum and count of its observations in this period. Floats
+//! are saved as their bits. Format 1 had only the first five words; it can still be loaded.
 
 use burn::module::{Module, Param, ParamId};
 use burn::store::{ModuleRecord, RecordError};
@@ -19,13 +19,13 @@ pub(super) const STAMP: &str = "lisa";
 const FORMAT: u64 = 2;
 /// Words of the first version.
 const FIRST: usize = 5;
-/// Integers in a word. Each holds 16 bits, because a backend's integers may have no more than 32.
+/// Integers in a word. Each stores 16 bits, because a backend's integers may have only 32 bits.
 const LIMBS: usize = 4;
-/// Marks that a score is present, above its 32 bits.
+/// The bit above the 32 bits of a score. It is set if the layer has a score.
 const SOME: u64 = 1 << 32;
 
-/// The stamp of a run. Its values are computed when they are read: every visit of the module meets this
-/// tensor, and only a record should wait for the device.
+/// The stamp of a run. Its values are computed when they are read: every visit of the module visits
+/// this tensor, but only a record should wait for the device.
 pub(super) fn tensor(id: ParamId, lisa: &Lisa, device: &Device) -> Param<Tensor<1, Int>> {
     let config = lisa.config();
     let header = vec![
@@ -74,13 +74,13 @@ fn length(lisa: &Lisa) -> usize {
 /// The words of a stamp that was read from a record.
 pub(super) struct Stamp(Vec<u64>);
 
-/// The stamp of a record; none in a record of the model itself.
+/// The stamp of a record; `None` if the record is of the wrapped model, without a stamp.
 pub(super) fn find(
     lisa: &Lisa,
     record: &ModuleRecord,
     device: &Device,
 ) -> Result<Option<Stamp>, RecordError> {
-    // Burn tells the shape of a tensor in a record only by refusing another shape.
+    // Burn does not return the shape of a tensor in a record. It only refuses another shape.
     read(record, length(lisa), device)
         .or_else(|error| read(record, LIMBS * FIRST, device).map_err(|_| error))
         .map_err(|error| {
@@ -91,7 +91,7 @@ pub(super) fn find(
         })
 }
 
-/// Reads a stamp of so many integers.
+/// Reads a stamp of `length` integers.
 fn read(
     record: &ModuleRecord,
     length: usize,
@@ -119,7 +119,7 @@ fn read(
 }
 
 impl Stamp {
-    /// Takes a run to the step of the stamp. Sums of this period go to `device`.
+    /// Sets a run to the step of the stamp. The sums of this period are put on `device`.
     pub(super) fn resume(&self, lisa: &mut Lisa, device: &Device) -> Result<(), RecordError> {
         let refuse = |message: String| Err(RecordError::Validation(message));
         let config = lisa.config();

@@ -13,19 +13,19 @@ use crate::trainable::Trainable;
 use crate::{FreezeMask, LayerMap, LisaConfig, LisaError};
 
 impl LisaConfig {
-    /// Makes the optimizer of a run, and freezes the layers of `model` that the first period does not
-    /// train.
+    /// Makes the optimizer of a run, and freezes the layers of `model` that are not active in the
+    /// first period.
     ///
-    /// `optimizer` is one of Burn's optimizer configs, such as `AdamWConfig::new()`; gradient clipping
-    /// that is set on it is kept. An optimizer that is already built is given as
-    /// [`Built`](crate::optimizer::Built). Lazy parameters are initialised. Cost: one visit of the
+    /// `optimizer` is one of Burn's optimizer configs, such as `AdamWConfig::new()`; gradient
+    /// clipping that is set on it is applied. Wrap an optimizer that is already built in
+    /// [`Built`](crate::optimizer::Built). Lazy parameters are initialized. Cost: one visit of the
     /// module; no tensor is copied, unless frozen layers are [quantized](Self::frozen_weights).
     ///
     /// # Errors
     ///
-    /// A setting out of range; a stack of layers that is not found or ambiguous; tied parameters; a
-    /// group of frozen parameters that matches none; a model in which nothing can train; layers that
-    /// the policy [refuses](crate::policy::SamplingPolicy::validate).
+    /// A setting is out of range; the stack of layers is not found or is ambiguous; parameters are
+    /// tied; a group of frozen parameters matches no parameter; the model has no trainable
+    /// parameters; the policy [refuses](crate::policy::SamplingPolicy::validate) the layers.
     pub fn init<C: OptimizerConfig, M: Module>(
         &self,
         optimizer: C,
@@ -37,8 +37,8 @@ impl LisaConfig {
     /// Like [`init`](Self::init), for a model that is on another device, such as the host
     /// (`Device::flex().autodiff()`).
     ///
-    /// The model moves to `device` one parameter at a time. Layers that are quantized are never there
-    /// in full precision.
+    /// The model moves to `device` one parameter at a time. Layers that are quantized are never on
+    /// `device` in full precision.
     ///
     /// # Errors
     ///
@@ -118,7 +118,7 @@ fn sampling(config: &LisaConfig, trainable: &Trainable) -> Sampling {
     }
 }
 
-/// Refuses what [`LisaConfig::init`] would refuse, as far as shapes tell.
+/// Returns the errors of [`LisaConfig::init`] that depend only on shapes and settings.
 pub(crate) fn check(map: &LayerMap, config: &LisaConfig) -> Result<(), LisaError> {
     config.validate()?;
     let trainable = Trainable::of(map.clone(), config)?;

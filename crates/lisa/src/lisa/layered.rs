@@ -1,4 +1,5 @@
-//! Steps of [`Lisa`] during the backward pass of a [`LayeredModel`]. Tests: `lisa/tests/layered.rs`.
+//! Steps of [`Lisa`] during the backward pass of a [`LayeredModel`]. Tests:
+//! `lisa/tests/layered.rs`.
 
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 
@@ -9,21 +10,21 @@ use crate::recompute::{LayeredModel, Pass};
 use crate::{ErrorKind, LisaError, StepError};
 
 impl Lisa {
-    /// Updates each layer as soon as its gradients are there, so that the gradients of one layer are
-    /// held at a time; at the end of a period, samples the next layers.
+    /// Updates each layer as soon as its gradients are computed, so that only the gradients of one
+    /// layer are in memory at a time. At the end of a period, samples the next layers.
     ///
     /// The weights are bit-identical to those of [`step`](Self::step) with the gradients of
-    /// [`Pass::backward`]. `pass` must come from this model. Cost: as `step`, with one more visit of the
-    /// module for each layer that trains.
+    /// [`Pass::backward`]. `pass` must come from this model. Cost: that of `step`, and one more
+    /// visit of the module for each active layer.
     ///
     /// # Errors
     ///
-    /// - A configuration with [`max_grad_norm`](crate::LisaConfig::max_grad_norm), which needs all
-    ///   gradients at once; a model that is not the one of this run. Both are found before anything
-    ///   changes.
-    /// - Those of [`Pass::backward_with`]. Some parameters may have been updated by then, as the message
-    ///   says; the step does not count.
-    /// - An invalid draw, as in [`try_step`](Self::try_step).
+    /// - The configuration has [`max_grad_norm`](crate::LisaConfig::max_grad_norm), which needs all
+    ///   gradients at once; or the model is not the model of this run. Both are checked before
+    ///   anything changes.
+    /// - The errors of [`Pass::backward_with`]. Some parameters may already be updated, as the
+    ///   message says; the step is not counted.
+    /// - The policy makes an invalid draw, as in [`try_step`](Self::try_step).
     ///
     /// # Example
     ///
@@ -68,7 +69,7 @@ impl Lisa {
         self.end_step(model, renamed)
     }
 
-    /// [`try_step_layered`](Self::try_step_layered) in the shape of [`step`](Self::step).
+    /// [`try_step_layered`](Self::try_step_layered) with the return type of [`step`](Self::step).
     ///
     /// # Panics
     ///

@@ -1,5 +1,5 @@
-//! What the learner's module needs of a run: its optimizer is the learner's, and its step and scores come
-//! from the model's record.
+//! What the learner's module needs from a run. The learner has the optimizer, and the step and the
+//! scores come from the model's record.
 
 use burn::module::Module;
 use burn::optim::ModuleOptimizer;
@@ -10,19 +10,19 @@ use crate::LisaError;
 use crate::saved::{self, SavedUnit};
 
 impl Lisa {
-    /// Puts another `ModuleOptimizer` in the place of this run's, and this run's in its place.
+    /// Exchanges this run's `ModuleOptimizer` with another one.
     pub(crate) fn exchange_optimizer(&mut self, optimizer: &mut ModuleOptimizer) {
         self.optimizer.exchange(optimizer);
     }
 
-    /// Reads from the optimizer's record which parameters have state, and releases that of frozen ones.
-    /// Cost: a copy of the state in host memory.
+    /// Reads from the optimizer's record which parameters have state, and releases the state of
+    /// frozen parameters. Cost: a copy of the state in host memory.
     pub(crate) fn recount<M: Module>(&mut self, model: M) -> Result<M, LisaError> {
         self.optimizer.recount(self.trainable.map())?;
         Ok(self.optimizer.release(model, &self.mask))
     }
 
-    /// Takes this run to another step, with the scores of that moment. The layers are sampled again.
+    /// Sets this run to another step, with the scores of that step. The layers are sampled again.
     pub(crate) fn resume(
         &mut self,
         step: u64,
@@ -34,8 +34,8 @@ impl Lisa {
         Ok(())
     }
 
-    /// Takes a model of this run whose parameters may have other ids, and applies the mask to it. The
-    /// optimizer's state stays as it is: the learner has the optimizer.
+    /// Accepts a model of this run whose parameters may have other ids, and applies the freeze mask
+    /// to it. The optimizer state does not change, because the learner has the optimizer.
     pub(crate) fn adopt<M: Module>(&mut self, model: M) -> Result<M, LisaError> {
         let map = self.trainable.same(&self.config, &model)?;
         self.bind(map);

@@ -1,8 +1,8 @@
 //! Records: everything that a run needs to resume exactly, in one file.
 //!
-//! A burnpack file with the optimizer's state as Burn records it, and one metadata entry with the step,
-//! the active layers, the scores and the settings of the run. Parameters are matched by path, so the model
-//! may have other `ParamId`s. Tests: `lisa/tests.rs`.
+//! A record is a burnpack file. It has the optimizer's state as Burn records it, and one metadata
+//! entry with the step, the active layers, the scores and the settings of the run. Parameters are
+//! matched by path, so the model may have other `ParamId`s. Tests: `lisa/tests.rs`.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -25,18 +25,19 @@ mod run;
 #[cfg(test)]
 pub(crate) use check::sizes as check_sizes;
 
-/// The metadata entry of the run. Those of the optimizer map a parameter's id to its path.
+/// The metadata entry of the run. The entries of the optimizer map a parameter's id to its path.
 const KEY: &str = "lisa";
 impl Lisa {
-    /// Saves the step, the active layers, the scores and the optimizer state, with master weights, to one
-    /// file. The weights of the model are not in it.
+    /// Saves the step, the active layers, the scores and the optimizer state, with master weights,
+    /// to one file. The weights of the model are not in it.
     ///
-    /// The write is atomic: a temporary file in the same folder is written, synced and renamed. Cost: a
-    /// copy of the optimizer state in host memory, and one on the disk.
+    /// The write is atomic: a temporary file in the same folder is written, synced and renamed.
+    /// Cost: a copy of the optimizer state in host memory, and one on the disk.
     ///
     /// # Errors
     ///
-    /// What the operating system refused, with the path. A file that existed before is unchanged.
+    /// The operating system refuses a file operation; the message has the path. An existing file is
+    /// then unchanged.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), LisaError> {
         let path = path.as_ref();
         let failed = |source: String| {
@@ -68,17 +69,17 @@ impl Lisa {
             .map_err(|e| failed(e.to_string()))
     }
 
-    /// Resumes from a record: restores the step, the active layers, the scores and the optimizer state,
-    /// and applies the mask to `model`, which must have the weights of that step.
+    /// Resumes from a record: restores the step, the active layers, the scores and the optimizer
+    /// state, and applies the mask to `model`, which must have the weights of that step.
     ///
-    /// The file may come from an untrusted source: state that does not fit the model is refused before
-    /// it is used, and the memory used is bounded by the size of the file, with at most 64 MiB of
-    /// metadata. Cost: a copy of the optimizer state in host memory.
+    /// The file may come from an untrusted source: state that does not fit the model is refused
+    /// before it is used, and the memory used is bounded by the size of the file, with at most 64
+    /// MiB of metadata. Cost: a copy of the optimizer state in host memory.
     ///
     /// # Errors
     ///
-    /// A file that cannot be read or is not a regular file; a record of another model, policy, seed,
-    /// setting or optimizer, with the first difference. The run is then unchanged.
+    /// The file cannot be read or is not a regular file. Or the record is of another model, policy,
+    /// seed, setting or optimizer; the message has the first difference. The run is then unchanged.
     pub fn load<M: Module>(&mut self, path: impl AsRef<Path>, model: M) -> Result<M, LisaError> {
         let path = path.as_ref();
         let failed = |source: String| {
@@ -178,7 +179,7 @@ impl Lisa {
         }
     }
 
-    /// The scores to be saved; none where the policy observes nothing.
+    /// The scores to save; `None` if the policy does not observe gradients.
     pub(crate) fn score_state(&self) -> Option<ScoreState> {
         ScoreState::of(&self.sampler, &self.sums)
     }

@@ -1,5 +1,6 @@
-//! The steps of [`Lisa`]: check the model, prepare the gradients, update, and at the end of a period
-//! sample, freeze and release. Tests: `lisa/tests.rs`, and for errors `lisa/tests/refused.rs`.
+//! The steps of [`Lisa`]: check the model, prepare the gradients, update, and at the end of a
+//! period sample, freeze and release. Tests: `lisa/tests.rs`, and for errors
+//! `lisa/tests/refused.rs`.
 
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::module::Module;
@@ -12,24 +13,26 @@ use crate::trainable::Trainable;
 use crate::{FreezeMask, LayerMap, LisaError, StepError};
 
 impl Lisa {
-    /// Updates the trainable parameters and, at the end of a sampling period, samples the next layers.
+    /// Updates the trainable parameters and, at the end of a sampling period, samples the next
+    /// layers.
     ///
-    /// `lr` is a number or Burn's learning rates by group. Gradients of frozen parameters are ignored,
-    /// so gradients may be accumulated over several batches. Extract gradients from a backward pass
-    /// before the step: a step changes which parameters require gradients. A model whose parameters
-    /// have other `ParamId`s, as one that was loaded anew, is matched by the paths of its parameters.
+    /// `lr` is a number or Burn's learning rates by group. Gradients of frozen parameters are
+    /// ignored, so gradients may be accumulated over several batches. Extract gradients from a
+    /// backward pass before the step: a step changes which parameters require gradients. If the
+    /// parameters of the model have other `ParamId`s, for example after loading, they are matched
+    /// by their paths.
     ///
     /// Cost: the inner optimizer's step, two visits of the module, and two more at the end of a
     /// period. It does not wait for the device, except for a policy that
-    /// [observes](crate::policy::SamplingPolicy::observes) gradients: at the end of a period one value
-    /// for each active layer is read.
+    /// [observes](crate::policy::SamplingPolicy::observes) gradients: at the end of a period, it
+    /// reads one value for each active layer.
     ///
     /// # Errors
     ///
-    /// - A model that is not the one of this run: another structure, or only some of its `ParamId`s
-    ///   are known. It is found before anything changes.
-    /// - An invalid draw of the policy at the end of a period. The update was applied by then: the
-    ///   error has the updated model, and the layers of the previous period stay active.
+    /// - The model is not the model of this run: it has another structure, or only some of its
+    ///   `ParamId`s are known. This is checked before anything changes.
+    /// - The policy makes an invalid draw at the end of a period. The update is already applied:
+    ///   the error contains the updated model, and the layers of the previous period stay active.
     pub fn try_step<M: Module>(
         &mut self,
         lr: impl Into<ModuleLearningRate>,
@@ -39,7 +42,7 @@ impl Lisa {
         self.step_with(lr.into(), model, grads)
     }
 
-    /// [`try_step`](Self::try_step) in the shape of Burn's `ModuleOptimizer::step`.
+    /// [`try_step`](Self::try_step) with the signature of Burn's `ModuleOptimizer::step`.
     ///
     /// # Panics
     ///
@@ -98,8 +101,8 @@ impl Lisa {
         self.end_step(model, renamed)
     }
 
-    /// Checks that the model is the one of this run, before anything changes. True where its
-    /// parameters have other ids, which are then known.
+    /// Checks that the model is the model of this run, before anything changes. Returns true if its
+    /// parameters have new ids; the run then uses these ids.
     pub(super) fn follow<M: Module>(&mut self, model: &M) -> Result<bool, LisaError> {
         let Some(renamed) = self.trainable.follow(&self.config, model)? else {
             return Ok(false);
@@ -139,7 +142,7 @@ impl Lisa {
         }
     }
 
-    /// Steps the optimizer, and notes what was stepped and measured.
+    /// Runs the optimizer's step, and stores which parameters were updated and what was measured.
     pub(super) fn update<M: Module, G: Gradients>(
         &mut self,
         lr: ModuleLearningRate,
@@ -154,7 +157,7 @@ impl Lisa {
         model
     }
 
-    /// Notes what was measured of the gradients of a step.
+    /// Adds what was measured of the gradients of a step to the sums of the period.
     pub(super) fn note(&mut self, squares: LayerSquares) {
         if let Some(observation) = self.sampler.observation() {
             let scores = self.sampler.scores();
@@ -162,7 +165,7 @@ impl Lisa {
         }
     }
 
-    /// Counts the step; at the end of a period samples the layers of the next.
+    /// Counts the step; at the end of a period, samples the layers of the next period.
     pub(super) fn end_step<M: Module>(
         &mut self,
         model: M,
@@ -190,8 +193,8 @@ impl Lisa {
         }
     }
 
-    /// Makes the module, the optimizer and the device hold what the active layers need: mask, release,
-    /// quantize.
+    /// Applies the active layers to the module, the optimizer and the device: sets the freeze mask,
+    /// releases optimizer state, and quantizes.
     pub(super) fn apply<M: Module>(&mut self, model: M) -> M {
         let trainable = self.trainable.ids(|layer| self.sampler.is_active(layer));
         let model = self.full.restore(model, &trainable);
@@ -201,22 +204,22 @@ impl Lisa {
         self.full.quantize(model, kind, (map, &trainable), None)
     }
 
-    /// Takes the ids and the gradient requirements of this map's parameters.
+    /// Uses the ids and the gradient requirements of this map's parameters from now on.
     pub(super) fn bind(&mut self, map: LayerMap) {
         self.mask = FreezeMask::new(Trainable::requiring(&map));
         self.trainable.rebind(map);
     }
 }
 
-/// What a step steps, and what it measured before.
+/// The parameters that a step updates, and what was measured of their gradients.
 pub(super) struct Stepped {
     /// Indices of the parameters that have a gradient.
     parameters: Vec<usize>,
-    /// Of the active layers, where the policy observes gradients.
+    /// The squares of the active layers' gradients, if the policy observes gradients.
     pub(super) squares: LayerSquares,
 }
 
-/// The model of a step, or a panic with the error's message.
+/// Returns the model of a step, or panics with the error's message.
 pub(super) fn model_of<M>(stepped: Result<M, StepError<M>>) -> M {
     match stepped {
         Ok(model) => model,

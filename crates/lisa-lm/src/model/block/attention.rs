@@ -1,4 +1,4 @@
-//! [`Attention`]: projections, positions, masks and the cache around attention.
+//! [`Attention`]: the attention of a layer, with projections, positions, masks and cache.
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
@@ -10,7 +10,8 @@ use crate::model::context::Context;
 use crate::model::ops;
 use crate::model::spec::{AttentionSpec, InitSpec};
 
-/// The attention of a layer. Queries, keys and values come from three projections, or from one.
+/// The attention of a layer. Queries, keys and values come from three projections or from one
+/// projection.
 ///
 /// Several query heads may share a head of keys and values.
 #[derive(Module, Debug)]

@@ -40,7 +40,7 @@ impl Norm {
     }
 }
 
-/// The norm of `x`; `x` itself if there is no norm.
+/// The normalized `x`; `x` unchanged if `norm` is `None`.
 pub(crate) fn normed<const D: usize>(norm: Option<&Norm>, x: Tensor<D>) -> Tensor<D> {
     match norm {
         Some(norm) => norm.forward(x),

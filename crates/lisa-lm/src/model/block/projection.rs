@@ -1,4 +1,4 @@
-//! [`Projection`]: a linear map, with a LoRA adapter where one was added.
+//! [`Projection`]: a linear map, with an optional LoRA adapter.
 
 use burn::module::{Module, Param, ParamId};
 use burn::nn::Initializer;
@@ -6,9 +6,9 @@ use burn::tensor::{Device, Distribution, Tensor};
 
 use crate::model::ops;
 
-/// `x W + b`, and with a LoRA adapter `x W + b + s (x A) B`, without computing `W + s A B`.
+/// `x W + b`. With a LoRA adapter: `x W + b + s (x A) B`, without computing `W + s A B`.
 ///
-/// A quantized weight is dequantized for each product.
+/// A quantized weight is dequantized for each matmul.
 #[derive(Module, Debug)]
 pub struct Projection {
     /// `[in, out]`.
@@ -22,9 +22,9 @@ pub struct Projection {
 /// The two matrices of a LoRA adapter, for a projection of `[in, out]`.
 #[derive(Module, Debug)]
 pub struct LoraAdapter {
-    /// `[in, rank]`; starts uniform within `1 / sqrt(in)`.
+    /// `[in, rank]`; initialized from a uniform distribution within `1 / sqrt(in)`.
     pub a: Param<Tensor<2>>,
-    /// `[rank, out]`; starts at 0, so that a new adapter changes nothing.
+    /// `[rank, out]`; initialized to 0, so that a new adapter does not change the output.
     pub b: Param<Tensor<2>>,
     scale: f64,
 }
@@ -47,8 +47,8 @@ impl Projection {
     pub(crate) fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         let (weight, bias) = (self.weight.val(), self.bias.as_ref().map(Param::val));
         if !weight.dtype().is_float() {
-            // Burn's product with a quantized weight is slower. The dequantized weight has the device's
-            // default dtype, which need not be the model's.
+            // Burn's matmul with a quantized weight is slower. The dequantized weight has the
+            // device's default dtype, which may differ from the model's dtype.
             let weight = weight.dequantize().cast(x.dtype());
             return ops::linear(x, weight, bias);
         }
@@ -74,7 +74,7 @@ impl Projection {
         });
     }
 
-    /// Adds the product of the adapter to the weight, and removes the adapter.
+    /// Adds the product `s A B` of the adapter to the weight, and removes the adapter.
     pub(crate) fn merge_lora(&mut self) {
         if let Some(lora) = self.lora.take() {
             let product = (lora.a.val().matmul(lora.b.val()) * lora.scale).detach();

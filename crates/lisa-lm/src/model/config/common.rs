@@ -9,7 +9,7 @@ pub struct CommonConfig {
     pub bos_token_id: Option<u32>,
     /// The tokens that end a text.
     pub eos_token_ids: Vec<u32>,
-    /// The token that rows are padded with.
+    /// The token that pads rows.
     pub pad_token_id: Option<u32>,
     /// The dtype of the stored weights.
     pub dtype: Option<FloatDType>,

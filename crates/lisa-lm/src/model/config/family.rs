@@ -32,11 +32,11 @@ pub enum ModelConfig {
 }
 
 impl ModelConfig {
-    /// Checks that the values are in range and fit together.
+    /// Checks that the values are in range and consistent.
     ///
     /// # Errors
     ///
-    /// The first value that does not fit, with its name.
+    /// The first invalid value; the message names it.
     pub fn validate(&self) -> Result<(), Error> {
         match self {
             Self::Llama(config) => config.validate(),
@@ -62,7 +62,7 @@ impl ModelConfig {
         }
     }
 
-    /// The longest sequence that the model was trained for. GPT-2 cannot run longer ones.
+    /// The longest sequence that the model was trained for. GPT-2 cannot run longer sequences.
     #[must_use]
     pub fn max_positions(&self) -> usize {
         match self {
@@ -80,7 +80,7 @@ impl ModelConfig {
         }
     }
 
-    /// Whether the head's weight is that of the embedding.
+    /// Whether the head and the embedding share one weight.
     #[must_use]
     pub fn is_tied(&self) -> bool {
         match self {
@@ -98,7 +98,7 @@ impl ModelConfig {
         }
     }
 
-    /// Special tokens and dtype, to be changed.
+    /// Special tokens and dtype, mutable.
     pub fn common_mut(&mut self) -> &mut CommonConfig {
         match self {
             Self::Llama(config) => &mut config.common,

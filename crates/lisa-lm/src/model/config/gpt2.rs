@@ -39,11 +39,12 @@ pub struct Gpt2Config {
     pub n_head: usize,
     /// Width inside the feed-forward network.
     pub n_inner: usize,
-    /// Whether the activation is the tanh approximation of GELU (`gelu_new`) or the exact one (`gelu`).
+    /// Whether the activation is the tanh approximation of GELU (`gelu_new`) or the exact one
+    /// (`gelu`).
     pub gelu_tanh: bool,
     /// Added to the variance in every layer norm.
     pub layer_norm_epsilon: f64,
-    /// Whether the head's weight is that of the embedding.
+    /// Whether the head and the embedding share one weight.
     pub tie_word_embeddings: bool,
     /// Standard deviation of the initial weights.
     pub initializer_range: f64,
@@ -52,7 +53,8 @@ pub struct Gpt2Config {
 }
 
 impl Gpt2Config {
-    /// A GPT-2 of these sizes, with a tied head, the tanh GELU and a feed-forward width of `4 * width`.
+    /// A GPT-2 of these sizes, with a tied head, the tanh GELU and a feed-forward width of `4 *
+    /// width`.
     #[must_use]
     pub fn new(vocab_size: usize, width: usize, layers: usize, heads: usize) -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! [`Keys`]: the keys of a JSON object, each read with the type that it must have.
+//! [`Keys`]: the keys of a JSON object; each is read with its expected type.
 
 use serde_json::{Map, Value};
 

@@ -1,4 +1,4 @@
-//! Range checks for the values of a model's configuration, and the error they return.
+//! Range checks for the values of a model's configuration, and the error that they return.
 
 use crate::error::{Error, ErrorKind};
 
@@ -21,7 +21,7 @@ const LARGEST: [(&str, usize); 14] = [
     ("sliding_window", 1 << 40),
 ];
 
-/// An error if a size is 0 or above its limit.
+/// Returns an error if a size is 0 or above its limit.
 pub(super) fn in_range(sizes: &[(&str, usize)]) -> Result<(), Error> {
     for &(name, size) in sizes {
         if size == 0 {
@@ -32,7 +32,7 @@ pub(super) fn in_range(sizes: &[(&str, usize)]) -> Result<(), Error> {
     Ok(())
 }
 
-/// An error if the size is above its limit in [`LARGEST`].
+/// Returns an error if the size is above its limit in [`LARGEST`].
 pub(super) fn at_most(name: &str, size: usize) -> Result<(), Error> {
     match LARGEST.iter().find(|(other, _)| *other == name) {
         Some(&(_, largest)) if size > largest => Err(refuse(format!(

@@ -77,14 +77,14 @@ pub struct LlamaConfig {
     pub rms_norm_eps: f64,
     /// The rotary positions.
     pub rope: RopeConfig,
-    /// Biases on all four attention projections (Llama and Qwen3). Qwen2 always has those on queries,
-    /// keys and values.
+    /// Biases on all four attention projections (Llama and Qwen3). Qwen2 always has biases on
+    /// queries, keys and values.
     pub attention_bias: bool,
     /// Biases in the feed-forward network (Llama).
     pub mlp_bias: bool,
-    /// Whether the head's weight is that of the embedding.
+    /// Whether the head and the embedding share one weight.
     pub tie_word_embeddings: bool,
-    /// The number of tokens that a position of a sliding layer attends to, itself included.
+    /// The number of tokens that a position of a sliding-window layer attends to, including itself.
     pub sliding_window: Option<usize>,
     /// For each layer, whether it has the sliding window.
     pub sliding_layers: Vec<bool>,
@@ -95,8 +95,8 @@ pub struct LlamaConfig {
 }
 
 impl LlamaConfig {
-    /// A Llama of these sizes, with an untied head, no biases, a rotary base of 10000, as many key heads
-    /// as query heads, and a feed-forward width of `4 * hidden_size`.
+    /// A Llama of these sizes, with an untied head, no biases, a rotary base of 10000, as many key
+    /// heads as query heads, and a feed-forward width of `4 * hidden_size`.
     #[must_use]
     pub fn new(vocab_size: usize, hidden_size: usize, layers: usize, heads: usize) -> Self {
         Self {

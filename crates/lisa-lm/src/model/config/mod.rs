@@ -1,9 +1,9 @@
-//! [`ModelConfig`]: what a `config.json` says about a model, with types.
+//! [`ModelConfig`]: the typed content of a `config.json`.
 //!
-//! Reads the files of transformers 4 and 5 and writes those of transformers 5. Options that the
-//! models do not implement are errors here, each with its name, so that every model that was built
-//! computes what transformers computes. Dropout is the exception: its keys are ignored, and training
-//! runs without it.
+//! Reads the files of transformers 4 and 5, and writes those of transformers 5. An option that the
+//! models do not implement is an error that names the option. So every model that is built computes
+//! what transformers computes. Dropout is the exception: its keys are ignored, and training runs
+//! without dropout.
 
 mod common;
 mod family;

@@ -1,4 +1,4 @@
-//! Reading a `config.json`. An absent key has the value that transformers gives it.
+//! Reads a `config.json`. An absent key has the default value of transformers.
 
 use burn::tensor::FloatDType;
 use serde_json::{Map, Value};
@@ -21,9 +21,9 @@ impl ModelConfig {
     ///
     /// # Errors
     ///
-    /// Text that is not JSON, a missing or mistyped key, a `model_type` or an option that is not
-    /// supported, or a size out of range (at most 4096 layers or heads, a width of 2^18, a feed-forward
-    /// width of 2^20, a vocabulary of 2^24). The message names the key and its value.
+    /// The text is not JSON; a key is missing or has a wrong type; a `model_type` or an option is
+    /// not supported; a size is out of range (at most 4096 layers or heads, a width of 2^18, a
+    /// feed-forward width of 2^20, a vocabulary of 2^24). The message names the key and its value.
     pub fn from_json(text: &str) -> Result<Self, Error> {
         let config = model(text)?;
         config.validate()?;
@@ -80,7 +80,7 @@ fn llama(keys: Keys, kind: LlamaKind) -> Result<LlamaConfig, Error> {
         }
     }
     let layers = keys.require("num_hidden_layers")?;
-    // Before the list of layers is allocated.
+    // Checked before the list of layers is allocated.
     at_most("num_hidden_layers", layers)?;
     let heads = keys.require("num_attention_heads")?;
     let hidden_size = keys.require("hidden_size")?;

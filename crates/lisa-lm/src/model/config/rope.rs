@@ -23,22 +23,24 @@ pub enum RopeScaling {
         /// The factor.
         factor: f64,
     },
-    /// Divides the low frequencies by the factor, keeps the high ones, and interpolates between
-    /// (Llama 3.1 and later).
+    /// Divides the low frequencies by the factor, keeps the high frequencies, and interpolates
+    /// between them (Llama 3.1 and later).
     Llama3 {
         /// The factor of the low frequencies.
         factor: f64,
-        /// A frequency is low if its wavelength is above `original_max_positions / low_freq_factor`.
+        /// A frequency is low if its wavelength is above `original_max_positions /
+        /// low_freq_factor`.
         low_freq_factor: f64,
-        /// A frequency is high if its wavelength is below `original_max_positions / high_freq_factor`.
+        /// A frequency is high if its wavelength is below `original_max_positions /
+        /// high_freq_factor`.
         high_freq_factor: f64,
-        /// The longest sequence of the first training.
+        /// The longest sequence of the training before the scaling.
         original_max_positions: usize,
     },
 }
 
 impl RopeConfig {
-    /// This base, without scaling.
+    /// A configuration with this base, without scaling.
     #[must_use]
     pub fn new(theta: f64) -> Self {
         Self {
@@ -93,7 +95,7 @@ impl RopeScaling {
                 high_freq_factor: high,
                 original_max_positions,
             } => {
-                // Turns within the original length.
+                // The number of rotations within the original length.
                 let turns = original_max_positions as f64 * frequency / std::f64::consts::TAU;
                 if turns > high {
                     frequency

@@ -1,4 +1,4 @@
-//! Writing a `config.json` of transformers 5, for models that were not loaded from a folder.
+//! Writes a `config.json` of transformers 5, for models that were not loaded from a folder.
 
 use burn::tensor::FloatDType;
 use serde_json::{Map, Value, json};
@@ -24,8 +24,8 @@ impl ModelConfig {
     }
 }
 
-/// The text of a `config.json` with this dtype, under the key that it already uses. Unchanged if it
-/// has this dtype.
+/// The text of a `config.json` with this dtype, under the key that the text already uses. The text
+/// is unchanged if it has this dtype.
 pub(crate) fn with_dtype(text: &str, dtype: FloatDType) -> String {
     let Ok(Value::Object(mut map)) = serde_json::from_str(text) else {
         return text.to_owned();

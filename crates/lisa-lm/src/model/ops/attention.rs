@@ -1,10 +1,10 @@
 //! [`attend`]: attention of groups of query heads that share a key head.
 //!
 //! The query heads of a key head are concatenated along the sequence, `[batch, key heads, groups *
-//! seq, head_dim]`, so that keys and values are not copied for each query head. There are three forms:
-//! fused; in Burn's operations with the softmax in f32; and Burn's own attention, which may be a fused
-//! kernel of the backend, for tensors without autodiff and without a mask. (Burn 0.22.1 inverts the mask on
-//! LibTorch, so masked attention does not use it.)
+//! seq, head_dim]`, so that keys and values are not copied for each query head. There are three
+//! forms: fused; in Burn's operations with the softmax in f32; and Burn's own attention, which may
+//! be a fused kernel of the backend, for tensors without autodiff and without a mask. (Burn 0.22.1
+//! inverts the mask on LibTorch, so masked attention does not use it.)
 
 use burn::tensor::module::attention;
 use burn::tensor::ops::AttentionModuleOptions;
@@ -14,10 +14,10 @@ use super::extent::{MASKED, WRITTEN_OUT};
 
 /// `softmax(q k^T / sqrt(head_dim)) v`.
 ///
-/// `q` is `[batch, heads, seq, head_dim]`; `k` and `v` are `[batch, key heads, keys, head_dim]`; the
-/// mask is `[batch or 1, 1, groups * seq, keys]`, true where a query must not attend to a key. Without
-/// a mask every query attends to every key. The last query has the position of the last key. Returns `[batch,
-/// heads, seq, head_dim]`.
+/// `q` is `[batch, heads, seq, head_dim]`; `k` and `v` are `[batch, key heads, keys, head_dim]`;
+/// the mask is `[batch or 1, 1, groups * seq, keys]`, true where a query must not attend to a key.
+/// Without a mask every query attends to every key. The last query has the position of the last
+/// key. Returns `[batch, heads, seq, head_dim]`.
 pub(crate) fn attend(
     q: Tensor<4>,
     k: Tensor<4>,
@@ -39,8 +39,8 @@ pub(crate) fn attend(
 
 /// [`attend`] in Burn's operations, for `q` of `[batch, key heads, groups, seq, head_dim]`.
 ///
-/// Keeps for the backward pass one tensor of the size of the scores, the exponentials. Of the scores,
-/// only those of keys up to the last query of a block are computed.
+/// Keeps one tensor of the size of the scores for the backward pass: the exponentials. Computes
+/// only the scores of keys up to the last query of a block.
 fn attend_in_blocks(
     q: Tensor<5>,
     k: &Tensor<4>,
@@ -52,7 +52,7 @@ fn attend_in_blocks(
     let dtype = q.dtype();
     let q = q.mul_scalar((dim as f64).powf(-0.5));
     let is_whole = WRITTEN_OUT.block(seq) >= seq;
-    // A slice of everything would add its own operations to the autodiff graph.
+    // Slicing the whole tensor would add operations to the autodiff graph.
     let up_to = |x: &Tensor<4>, seen: usize| {
         if seen == keys {
             x.clone()
@@ -82,11 +82,11 @@ fn attend_in_blocks(
             }
             None => scores,
         };
-        // Burn's exponential would keep its result a second time. Here it runs on detached scores, and
-        // its gradient comes from a term of value 0 below.
+        // Burn's exponential would keep its result a second time. So it runs on detached scores,
+        // and its gradient comes from a term of value 0 below.
         let values = scores.clone().detach();
         let exps = (values.clone() - values.clone().max_dim(3)).exp();
-        // Normalized after the product with the values, so that no normalized weights are kept.
+        // Normalized after the matmul with the values, so that no normalized weights are kept.
         let mut sums = exps.clone().sum_dim(3);
         let mut weighted = exps.clone().cast(dtype).matmul(v.clone());
         if scores.is_tracked() {

@@ -1,7 +1,7 @@
 //! Cross entropy of logits over a large vocabulary.
 //!
-//! The gradient of the logits is computed together with the loss, chunk by chunk. So one tensor of the
-//! size and dtype of the logits is kept for the backward pass, and none in f32.
+//! The gradient of the logits is computed together with the loss, chunk by chunk. So one tensor of
+//! the size and dtype of the logits is kept for the backward pass, and none in f32.
 
 use burn::tensor::{DType, FloatDType, IndexingUpdateOp, Int, Tensor};
 
@@ -9,11 +9,11 @@ use burn::tensor::{DType, FloatDType, IndexingUpdateOp, Int, Tensor};
 use super::fused;
 use crate::labels::IGNORED;
 
-/// The most elements of the logits that are converted to f32 at a time.
+/// The maximum number of elements of the logits that are converted to f32 at a time.
 const CHUNK: usize = 1 << 22;
 
 /// The mean cross entropy of logits, `[rows, vocab]`, over the targets, `[rows]`, that are not
-/// [`IGNORED`]. 0, with gradients of 0, if all are.
+/// [`IGNORED`]. If all targets are ignored, the loss and its gradients are 0.
 pub(crate) fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
     #[cfg(feature = "flex")]
     let logits = match fused::cross_entropy(logits, &targets) {
@@ -24,12 +24,12 @@ pub(crate) fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tenso
         return in_chunks(logits, targets, false).0;
     }
     let (loss, gradients) = in_chunks(logits.clone().detach(), targets, true);
-    // A term of value 0 that has this gradient.
+    // A term of value 0 whose gradient is `gradients`.
     let carrier = (logits * joined(gradients)).sum().cast(FloatDType::F32);
     loss + (carrier.clone() - carrier.detach())
 }
 
-/// The same for logits without autodiff, with their gradient.
+/// Like [`cross_entropy`], for logits without autodiff. Also returns their gradient.
 pub(crate) fn loss_and_gradient(
     logits: Tensor<2>,
     targets: Tensor<1, Int>,
@@ -50,7 +50,7 @@ fn joined(mut chunks: Vec<Tensor<2>>) -> Tensor<2> {
     Tensor::cat(chunks, 0)
 }
 
-/// The loss of untracked logits, and, if wanted, the gradient of each chunk of rows.
+/// The loss of untracked logits, and, if requested, the gradient of each chunk of rows.
 fn in_chunks(
     logits: Tensor<2>,
     targets: Tensor<1, Int>,

@@ -1,21 +1,21 @@
-//! Which scores of attention are computed: block by block along the queries, up to the last key that
-//! a query of the block attends to.
+//! The attention scores that are computed: block by block along the queries, up to the last key
+//! that a query of the block attends to.
 
-/// The value of a masked score. Its exponential is 0 next to that of any other score, and it is
+/// The value of a masked score. Its exponential is 0 relative to that of any other score. It is
 /// finite, so that a row in which every score is masked gives no NaN.
 pub(crate) const MASKED: f32 = -1e30;
 
 /// How the queries are divided into blocks.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Extent {
-    /// The fewest queries of a block, but for the last one.
+    /// The minimum number of queries in a block; the last block may have fewer.
     queries: usize,
-    /// The most blocks.
+    /// The maximum number of blocks.
     blocks: usize,
 }
 
-/// For attention in Burn's operations. The backward pass of a slice costs as much as that of the whole
-/// tensor, so there are few blocks.
+/// For attention in Burn's operations. The backward pass of a slice costs as much as the backward
+/// pass of the whole tensor, so there are few blocks.
 pub(crate) const WRITTEN_OUT: Extent = Extent {
     queries: 128,
     blocks: 4,
@@ -37,7 +37,7 @@ impl Extent {
         seq.div_ceil(blocks).max(1)
     }
 
-    /// The first query of each block and the query after its last.
+    /// The first query of each block, and the end of the block (exclusive).
     pub(crate) fn ranges(self, seq: usize) -> impl Iterator<Item = (usize, usize)> {
         let block = self.block(seq);
         (0..seq)
@@ -45,7 +45,8 @@ impl Extent {
             .map(move |first| (first, (first + block).min(seq)))
     }
 
-    /// How many scores of one head are computed, and kept for the backward pass, for `seq` tokens.
+    /// The number of scores of one head that are computed, and kept for the backward pass, for
+    /// `seq` tokens.
     pub(crate) fn scores(self, seq: usize) -> usize {
         self.ranges(seq)
             .map(|(first, end)| (end - first) * end)

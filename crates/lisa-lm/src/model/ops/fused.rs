@@ -1,10 +1,10 @@
-//! Operations of one forward and one backward kernel, for f32 on flex.
+//! Operations with one kernel for the forward pass and one for the backward pass, for f32 on flex.
 //!
-//! Burn 0.22 does not fuse operations on the CPU, and its exponential is not vectorized. The kernels here
-//! are added to Burn's autodiff graph by its backend extensions. Each function returns `None` (or gives its
-//! input back as an error) for tensors of other devices or dtypes. `rows.rs` runs a kernel over rows,
-//! `autodiff.rs` adds an operation to the autodiff graph; the other files have one operation each, with what it keeps
-//! for its backward pass.
+//! Burn 0.22 does not fuse operations on the CPU, and its exponential is not vectorized. The
+//! kernels here are added to Burn's autodiff graph by its backend extensions. For tensors of other
+//! devices or dtypes, each function returns `None`, or returns its input as an error. `rows.rs`
+//! runs a kernel over rows, `autodiff.rs` adds an operation to the autodiff graph. Each other file
+//! has one operation, with the state that it keeps for its backward pass.
 
 mod attention;
 mod autodiff;

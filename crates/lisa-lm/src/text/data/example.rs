@@ -1,16 +1,16 @@
-//! [`Example`]: one line of training data. Its keys say which form it has.
+//! [`Example`]: one line of training data. The keys of the line determine its form.
 
 use minijinja::value::{Value, ValueKind};
 
 use crate::files::shown;
 use crate::text::chat::{Chat, Message};
 
-/// What an example holds.
+/// The content of an example.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
-    /// A chat, which the chat template writes.
+    /// A chat, which is rendered with the chat template.
     Chat(Chat),
-    /// A prompt and its completion, joined as they are.
+    /// A prompt and its completion, concatenated unchanged.
     Pair {
         /// The text before the completion.
         prompt: String,
@@ -21,7 +21,7 @@ pub enum Content {
     Text(String),
 }
 
-/// One example, and the answer to compare a generation with, where there is one.
+/// One example, and, if it has one, the answer to compare a generated answer with.
 ///
 /// # Example
 ///
@@ -38,8 +38,8 @@ pub enum Content {
 pub struct Example {
     /// What to train on.
     pub content: Content,
-    /// The last message of a chat if it is the assistant's, the `output` or the `completion`, without
-    /// the whitespace around it; none for plain text.
+    /// The last message of a chat if it is the assistant's, the `output` or the `completion`,
+    /// without leading and trailing whitespace; `None` for plain text.
     pub answer: Option<String>,
 }
 
@@ -55,8 +55,8 @@ impl Example {
     ///
     /// # Errors
     ///
-    /// The reason, in words: not an object, no known keys, a missing key, a value of the wrong type, an
-    /// empty answer or text, a chat in which the assistant says nothing.
+    /// The reason, in words: not an object, no known keys, a missing key, a value of the wrong
+    /// type, an empty answer or text, a chat without a message of the assistant.
     pub fn from_json(line: &str) -> Result<Self, String> {
         let value: Value = serde_json::from_str(line).map_err(|e| format!("not JSON: {e}"))?;
         if value.kind() != ValueKind::Map {

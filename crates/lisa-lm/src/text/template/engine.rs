@@ -1,8 +1,8 @@
-//! The template engine, set up as transformers sets up Jinja, and what bounds a rendering.
+//! The template engine, set up as transformers sets up Jinja, and the limits of a rendering.
 //!
-//! A template is a program that came with a model. It sees nothing but its arguments, but it may loop
-//! for ever or hit a fault of the engine, so its instructions and its output are limited and a panic
-//! becomes an error.
+//! A template is a program that came with a model. It can read only its arguments, but it may loop
+//! without end or cause a panic of the engine. So its instructions and its output are limited, and
+//! a panic becomes an error.
 
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,14 +13,14 @@ use minijinja::{AutoEscape, Environment, Error, Output, State};
 use super::refusal::refuse;
 use super::{functions, generation, json, python};
 
-/// The name of the one template in an environment.
+/// The name of the only template in an environment.
 const NAME: &str = "chat_template";
-/// The most instructions of a rendering; real templates run a few for each message.
+/// The maximum number of instructions of a rendering; real templates run a few for each message.
 const FUEL: u64 = 1_000_000;
-/// The most bytes that a rendering writes: 64 MiB.
+/// The maximum number of bytes that a rendering writes: 64 MiB.
 const OUTPUT_BYTES: usize = 64 << 20;
 
-/// An environment with this template, parsed.
+/// Parses the template, and returns an environment that contains it.
 pub(super) fn environment(source: String) -> Result<Environment<'static>, Error> {
     let mut environment = Environment::new();
     environment.set_fuel(Some(FUEL));
@@ -41,7 +41,7 @@ pub(super) fn environment(source: String) -> Result<Environment<'static>, Error>
     Ok(environment)
 }
 
-/// What the template writes with these arguments.
+/// The text that the template writes with these arguments.
 pub(super) fn render(environment: &Environment<'_>, arguments: Value) -> Result<String, Error> {
     let mut out = Bounded(Vec::new());
     caught(|| {
@@ -57,7 +57,7 @@ fn caught(run: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Err(refuse("the engine panicked")))
 }
 
-/// Prints a value as Python prints it.
+/// Writes a value as Python prints it.
 fn write(out: &mut Output<'_>, _state: &State<'_, '_>, value: &Value) -> Result<(), Error> {
     match value.kind() {
         ValueKind::Undefined => Ok(()),

@@ -1,17 +1,18 @@
-//! `{% generation %}` blocks, which say what text the assistant generates.
+//! `{% generation %}` blocks, which enclose the text that the assistant generates.
 //!
-//! minijinja has no custom statements, so a block becomes a `{% filter %}` block, whose filter puts a mark
-//! before and after the text; a `{% with %}` block inside gives it a scope of its own, as in transformers.
-//! The marks are removed from the rendered text, and their places become spans.
+//! minijinja has no custom statements, so a block becomes a `{% filter %}` block. The filter puts a
+//! mark before and after the text. A `{% with %}` block inside it has its own scope, as in
+//! transformers. The marks are removed from the rendered text, and their positions become spans.
 
 use std::ops::Range;
 
 /// The name of the filter.
 pub(super) const FILTER: &str = "_generation";
-/// The marks: Unicode reserves these characters for use inside a program.
+/// The marks. Unicode reserves these characters for use inside a program.
 const MARKS: [char; 2] = ['\u{FDD0}', '\u{FDD1}'];
 
-/// The template with filter blocks in place of generation blocks, and whether it has any.
+/// Replaces generation blocks by filter blocks. Also returns whether the template has generation
+/// blocks.
 pub(super) fn to_filter_blocks(source: &str) -> (String, bool) {
     let mut out = String::with_capacity(source.len());
     let (mut rest, mut raw, mut found) = (source, false, false);
@@ -42,14 +43,15 @@ pub(super) fn to_filter_blocks(source: &str) -> (String, bool) {
     (out, found)
 }
 
-/// The text of a generation block between marks.
+/// The text of a generation block, between marks.
 pub(super) fn mark(text: &str) -> String {
     let [start, end] = MARKS;
     format!("{start}{text}{end}")
 }
 
-/// The text without its marks, and what was between each pair of them; a block inside another counts as
-/// part of the outer one. None where the marks do not match, as the chat has one of them.
+/// Removes the marks. Returns the text and the span of each generation block; a block inside
+/// another block belongs to the outer one. `None` if the marks do not match, which happens if the
+/// chat contains a mark.
 pub(super) fn take_marks(marked: &str) -> Option<(String, Vec<Range<usize>>)> {
     let mut text = String::with_capacity(marked.len());
     let mut spans = Vec::new();

@@ -9,15 +9,15 @@ use super::refusal::refuse;
 /// The arguments of `json.dumps`, with the defaults of transformers.
 struct Options {
     ensure_ascii: bool,
-    /// What a level is indented by; none: all on one line.
+    /// The indentation of one level; `None`: everything is on one line.
     indent: Option<String>,
-    /// Between elements, and between a key and its value.
+    /// The separators between elements, and between a key and its value.
     separators: (String, String),
     sort_keys: bool,
 }
 
-/// `tojson(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False)`. Nothing is escaped
-/// for HTML.
+/// `tojson(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False)`. HTML is not
+/// escaped.
 pub(super) fn to_json(value: &Value, arguments: Rest<Value>) -> Result<String, Error> {
     let (given, named): (&[Value], Kwargs) = from_args(&arguments)?;
     let argument = |at: usize, name| match given.get(at) {
@@ -125,7 +125,7 @@ impl Options {
     }
 
     fn write_text(&self, text: &str, out: &mut String) {
-        // What serde_json writes is what Python writes, but for text outside ASCII.
+        // serde_json writes what Python writes, except for text outside ASCII.
         let quoted = serde_json::Value::from(text).to_string();
         if !self.ensure_ascii {
             out.push_str(&quoted);

@@ -1,4 +1,5 @@
-//! What Python has and the engine lacks: methods of strings and lists, and how values are printed.
+//! Features of Python that the engine lacks: methods of strings and lists, and the printed form of
+//! values.
 
 use minijinja::value::{Value, ValueKind, from_args};
 use minijinja::{Error, State};
@@ -6,10 +7,10 @@ use minijinja_contrib::pycompat::unknown_method_callback;
 
 use super::refusal::refuse;
 
-/// How deep lists and maps may be nested where they are printed.
+/// The maximum depth of nested lists and maps that are printed.
 pub(super) const DEPTH: usize = 100;
 
-/// `sequence` as a test: in Jinja strings and maps pass it too.
+/// The test `sequence`: in Jinja, strings and maps pass it too.
 pub(super) fn is_sequence(value: &Value) -> bool {
     matches!(
         value.kind(),
@@ -17,12 +18,13 @@ pub(super) fn is_sequence(value: &Value) -> bool {
     )
 }
 
-/// `iterable` as a test: in the engine `none` passes it too.
+/// The test `iterable`: in the engine, `none` passes it too.
 pub(super) fn is_iterable(value: &Value) -> bool {
     is_sequence(value) || matches!(value.kind(), ValueKind::Iterable | ValueKind::Undefined)
 }
 
-/// The methods that `pycompat` lacks or gets wrong; the others are its own.
+/// The methods that `pycompat` does not have or implements incorrectly. Other methods come from
+/// `pycompat`.
 pub(super) fn method(
     state: &State,
     value: &Value,
@@ -81,11 +83,11 @@ fn text_method(text: &str, name: &str, args: &[Value]) -> Result<Option<Value>, 
             let (wanted,): (&str,) = from_args(args)?;
             found(text.rfind(wanted).map(place), name == "rindex")?
         }
-        // `pycompat` does not return from this one.
+        // `pycompat` does not terminate on this input.
         "count" if args.first().and_then(Value::as_str) == Some("") => {
             Value::from(text.chars().count() + 1)
         }
-        // `pycompat` says yes to all of these.
+        // `pycompat` returns true for all of these.
         _ if text.is_empty() && name.starts_with("is") && name != "isascii" => {
             let () = from_args(args)?;
             Value::from(false)
@@ -101,7 +103,7 @@ fn found(place: Option<i64>, must_be: bool) -> Result<Value, Error> {
     }
 }
 
-/// At most `most` cuts, from the right.
+/// Splits from the right, at most `most` times.
 fn rsplit(text: &str, separator: Option<&str>, most: usize) -> Vec<String> {
     let mut parts = Vec::new();
     let mut rest = if separator.is_none() {
@@ -131,7 +133,7 @@ fn rsplit(text: &str, separator: Option<&str>, most: usize) -> Vec<String> {
     parts
 }
 
-/// `string` as a filter: Python's `str`.
+/// The filter `string`: Python's `str`.
 pub(super) fn to_string(value: &Value) -> Result<String, Error> {
     text_of(value)
 }
@@ -146,7 +148,7 @@ pub(super) fn text_of(value: &Value) -> Result<String, Error> {
     Ok(out)
 }
 
-/// A number as Python writes it: a float's exponent has a sign and two digits at least.
+/// A number as Python writes it: the exponent of a float has a sign and at least two digits.
 pub(super) fn number(value: &Value) -> String {
     if value.is_integer() {
         return value.to_string();
@@ -197,7 +199,7 @@ fn write_repr(value: &Value, depth: usize, out: &mut String) -> Result<(), Error
     Ok(())
 }
 
-/// In single quotes, or in double ones where that needs no escapes.
+/// Writes text in single quotes, or in double quotes if these need no escapes.
 fn write_quoted(text: &str, out: &mut String) {
     let quote = if text.contains('\'') && !text.contains('"') {
         '"'

@@ -1,5 +1,5 @@
-//! The small files next to `tokenizer.json`: special tokens, ends of sequence, chat template. Versions 4
-//! and 5 of transformers write them in different forms.
+//! The small files next to `tokenizer.json`: special tokens, end-of-sequence ids, chat template.
+//! Versions 4 and 5 of transformers write them in different forms.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -27,7 +27,7 @@ pub(super) fn unreadable(path: &Path, error: io::Error) -> Error {
         .with_source(error)
 }
 
-/// The JSON in a file of the folder; null where there is no such file.
+/// The JSON in a file of the folder; null if the file does not exist.
 pub(super) fn read_json(dir: &Path, name: &str) -> Result<Value, Error> {
     let path = dir.join(name);
     let text = read_text(dir, name, CONFIG_BYTES).map_err(|e| unreadable(&path, e))?;
@@ -54,7 +54,7 @@ pub(super) fn special_tokens(config: &Value) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// The ends of sequence: an id, or a list of ids.
+/// The end-of-sequence ids: one id, or a list of ids.
 pub(super) fn eos_of(config: &Value, path: &Path) -> Result<Vec<u32>, Error> {
     let value = &config["eos_token_id"];
     let id = |value: &Value| u32::try_from(value.as_u64()?).ok();
@@ -73,7 +73,7 @@ pub(super) fn eos_of(config: &Value, path: &Path) -> Result<Vec<u32>, Error> {
     })
 }
 
-/// The source of the chat template, where the folder has one.
+/// The source of the chat template; `None` if the folder has no template.
 pub(super) fn template_source(dir: &Path, config: &Value) -> Result<Option<String>, Error> {
     let name = "chat_template.jinja";
     let text = read_text(dir, name, TEMPLATE_BYTES).map_err(|e| unreadable(&dir.join(name), e))?;

@@ -30,8 +30,8 @@ fn texts_encode_and_decode_as_in_python() {
     }
 }
 
-/// Without the library's care one of these decoders overflows; that shows where overflow is checked, as in a debug
-/// build and under cargo-fuzz.
+/// Without the library's care one of these decoders overflows; that shows where overflow is
+/// checked, as in a debug build and under cargo-fuzz.
 #[test]
 fn no_tokens_are_no_text_whatever_the_decoder() {
     for decoder in ["BPEDecoder", "ByteLevel", "WordPiece", "Metaspace", "CTC"] {

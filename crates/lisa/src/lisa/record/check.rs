@@ -1,6 +1,6 @@
-//! Checks of a record before anything of it is used: its sizes are those of the file, and its state fits
-//! the parameters. Burn's optimizers panic on state of another shape, and ignore state that they do not
-//! know. Tests: `lisa/tests/hostile.rs`.
+//! Checks of a record before any of it is used: its sizes must match the file, and its state must
+//! fit the parameters. Burn's optimizers panic on state of another shape, and ignore unknown state.
+//! Tests: `lisa/tests/hostile.rs`.
 
 use std::collections::BTreeMap;
 use std::collections::hash_map::{Entry, HashMap};
@@ -17,13 +17,14 @@ use crate::LayerMap;
 use crate::layers::Parameter;
 use crate::optimizer::{Leaves, StateShapes};
 
-/// The most bytes of a record's metadata (paths and shapes): enough for hundreds of thousands of tensors.
+/// The most bytes of a record's metadata (paths and shapes): enough for hundreds of thousands of
+/// tensors.
 pub(super) const METADATA_BYTES: u32 = 64 << 20;
-/// Where a burnpack file has the length of its metadata.
+/// The offset of the metadata's length in a burnpack file.
 const METADATA_SIZE_AT: usize = 6;
 /// The largest integer in an optimizer's state, which counts steps.
 pub(super) const LARGEST_COUNT: u64 = 1 << 48;
-/// Under this name Burn keeps a parameter's rank.
+/// The name under which Burn stores a parameter's rank.
 const RANK: &str = "__rank";
 
 /// Opens a record: a regular file that is as large as its metadata says.
@@ -48,7 +49,8 @@ pub(super) fn open(path: &Path) -> Result<Reader, String> {
     Reader::from_file_exact(path).map_err(|e| e.to_string())
 }
 
-/// Refuses tensors that overlap in the file: together they may have its size.
+/// Refuses tensors that overlap in the file: the sum of their sizes is at most the size of the
+/// file.
 pub(crate) fn sizes(tensors: &[Tensor], length: u64) -> Result<(), String> {
     let total = tensors
         .iter()
@@ -62,7 +64,7 @@ pub(crate) fn sizes(tensors: &[Tensor], length: u64) -> Result<(), String> {
     Ok(())
 }
 
-/// The state of each parameter in a record, by the parameter's place in the map.
+/// The state of each parameter in a record, by the parameter's index in the map.
 #[derive(Default)]
 pub(super) struct States(BTreeMap<usize, State>);
 
@@ -93,8 +95,9 @@ impl States {
 
     /// Refuses state that does not fit its parameter, and state that the optimizer does not know.
     ///
-    /// `shapes` are those of a parameter's state. `optimizer`, which will load the record, loads the
-    /// state of one parameter of each kind first. Cost: a copy of the state of these parameters.
+    /// `shapes` returns the shapes of a parameter's state. `optimizer`, which will load the record,
+    /// first loads the state of one parameter of each kind as a test. Cost: a copy of the state of
+    /// these parameters.
     pub(super) fn fit(
         self,
         map: &LayerMap,

@@ -1,4 +1,5 @@
-//! [`Run`]: what a record says of its run, and how two runs differ.
+//! [`Run`]: the settings and the progress of a run in a record, and the difference between two
+//! runs.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +10,7 @@ use crate::saved::SavedUnit;
 /// Version of the layout.
 pub(super) const FORMAT: u32 = 1;
 
-/// The settings of a run, and how far it is.
+/// The settings of a run, and its progress.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Run {
     pub(super) format: u32,
@@ -25,7 +26,7 @@ pub(super) struct Run {
     pub(super) frozen_weights: FrozenWeights,
     #[serde(default)]
     pub(super) unbiased: bool,
-    /// Of a policy that observes gradients.
+    /// The scores of a policy that observes gradients.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) scores: Option<Vec<SavedUnit>>,
     /// The paths.
@@ -35,7 +36,7 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// How this record differs first from `run`, in words; none where that can resume from it.
+    /// The first difference from `run`, in words; `None` if `run` can resume from this record.
     pub(super) fn difference(&self, run: &Self) -> Option<String> {
         let differ = |what: &str, there: String, here: String| {
             Some(format!(

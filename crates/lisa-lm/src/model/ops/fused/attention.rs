@@ -1,7 +1,7 @@
 //! Attention with its softmax, forward and backward, block by block along the queries.
 //!
-//! Heads may have the memory layout of the products before them, `[batch, seq, heads, head_dim]`: they are
-//! not copied, and the result has the same layout.
+//! The heads may have the memory layout of the projections' outputs, `[batch, seq, heads,
+//! head_dim]`: they are not copied, and the result has the same layout.
 
 // See `rows.rs`.
 #![allow(clippy::inline_always)]
@@ -36,7 +36,8 @@ impl Sizes {
         (self.dim as f64).powf(-0.5) as f32
     }
 
-    /// The first query of each block, the number of queries, and the number of keys up to its last query.
+    /// The first query of each block, the number of queries, and the number of keys up to its last
+    /// query.
     fn blocks(self) -> impl Iterator<Item = (usize, usize, usize)> {
         let before = self.keys - self.seq;
         FUSED
@@ -62,7 +63,7 @@ impl Sizes {
     }
 }
 
-/// The state for the backward pass: the inputs, grouped, and the weights of each block.
+/// The state for the backward pass: the inputs, grouped, and the attention weights of each block.
 #[derive(Clone, Debug)]
 struct Kept {
     sizes: Sizes,
@@ -152,8 +153,8 @@ fn place(sizes: &Sizes, part: &FlexTensor, whole: &mut [f32], first: usize) {
     kernel.run(sizes, whole, (first, sizes.seq));
 }
 
-/// Adds rows of `[batch, key heads, groups, seen, dim]`, summed over the groups, to `[batch, keys, key
-/// heads, dim]`.
+/// Adds rows of `[batch, key heads, groups, seen, dim]`, summed over the groups, to `[batch, keys,
+/// key heads, dim]`.
 fn add(sizes: &Sizes, part: &FlexTensor, whole: &mut [f32], seen: usize) {
     let kernel = SumGroups {
         part: values(part),
@@ -164,7 +165,8 @@ fn add(sizes: &Sizes, part: &FlexTensor, whole: &mut [f32], seen: usize) {
     kernel.run(sizes, whole, (0, sizes.keys));
 }
 
-/// Adds rows of `[heads, groups, rows, dim]`, summed over the groups, to those of `[rows, heads, dim]`.
+/// Adds rows of `[heads, groups, rows, dim]`, summed over the groups, to those of `[rows, heads,
+/// dim]`.
 #[derive(Clone, Copy)]
 struct SumGroups<'a> {
     part: &'a [f32],
@@ -188,7 +190,7 @@ impl Rows for SumGroups<'_> {
 }
 
 impl SumGroups<'_> {
-    /// `whole` is `[batch, all, heads, dim]`; the rows go to those from `first` on.
+    /// `whole` is `[batch, all, heads, dim]`; the rows are added to its rows from `first` on.
     fn run(self, sizes: &Sizes, whole: &mut [f32], (first, all): (usize, usize)) {
         let width = self.heads * sizes.dim;
         let each = self.part.len() / sizes.batch;

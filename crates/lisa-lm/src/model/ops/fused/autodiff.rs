@@ -45,7 +45,7 @@ impl Operand {
         }
     }
 
-    /// Whether the tensor has a gradient in backward.
+    /// Whether the backward pass computes a gradient of the tensor.
     pub(super) fn is_tracked(&self) -> bool {
         matches!(self, Self::Autodiff(x) if x.is_tracked())
     }
@@ -62,8 +62,9 @@ pub(super) fn mask_of(mask: &Tensor<4, Bool>) -> Option<FlexTensor> {
     mask.map(|mask| mask.to_contiguous())
 }
 
-/// Runs an operation forward, and adds it to the autodiff graph if its inputs are tracked. `None` if some inputs
-/// have autodiff and others do not. `forward` returns the result and the state for the backward pass.
+/// Runs an operation forward, and adds it to the autodiff graph if its inputs are tracked. `None`
+/// if some inputs have autodiff and others do not. `forward` returns the result and the state for
+/// the backward pass.
 pub(super) fn apply<const D: usize, const N: usize, O: Backward<Flex, N>>(
     op: O,
     inputs: [Operand; N],
@@ -83,7 +84,7 @@ pub(super) fn apply<const D: usize, const N: usize, O: Backward<Flex, N>>(
     Some(with_autodiff(op, tracked.try_into().ok()?, forward))
 }
 
-/// The same for inputs with autodiff.
+/// Like [`apply`], for inputs with autodiff.
 pub(super) fn with_autodiff<const D: usize, const N: usize, O: Backward<Flex, N>>(
     op: O,
     inputs: [WithAutodiff; N],
@@ -105,7 +106,7 @@ pub(super) fn values(x: &FlexTensor) -> &[f32] {
     &x.storage()[start..start + x.layout().num_elements()]
 }
 
-/// The tensor for writing: copied if its storage is shared.
+/// The tensor, to be written to. It is copied if its storage is shared.
 pub(super) fn owned(x: FlexTensor) -> FlexTensor {
     FlexTensor::from_data(x.into_data())
 }
@@ -128,7 +129,7 @@ pub(super) fn made(kernel: &impl Rows, like: &FlexTensor) -> FlexTensor {
     tensor_of(out, like.layout().shape().clone())
 }
 
-/// The tensor with contiguous rows and no negative strides; copied if it is not so.
+/// The tensor with contiguous rows and no negative strides; it is copied if necessary.
 pub(super) fn with_rows(x: FlexTensor) -> FlexTensor {
     let layout: &Layout = x.layout();
     if layout.has_contiguous_inner() && layout.has_positive_strides() {

@@ -13,7 +13,7 @@ use burn_flex::FlexTensor;
 use super::autodiff::{Operand, owned, tensor_of, values, with_autodiff};
 use super::rows::{Out, Rows, exps, largest, run};
 
-/// The cross entropy of rows of logits; writes the gradient of the mean over the logits.
+/// The cross entropy of rows of logits. Writes the gradient of the mean in place of the logits.
 struct CrossEntropy<'a> {
     /// The index of the target; `None` if the row is ignored.
     targets: &'a [Option<usize>],
@@ -41,8 +41,9 @@ impl Rows for CrossEntropy<'_> {
     }
 }
 
-/// The mean cross entropy of logits, `[rows, vocab]`, over the rows whose target is not negative. Keeps the
-/// gradient of the logits, in their memory. Returns the logits as the error if they are not fused.
+/// The mean cross entropy of logits, `[rows, vocab]`, over the rows whose target is not negative.
+/// Keeps the gradient of the logits, in the memory of the logits. If the logits are not fused,
+/// returns them as the error.
 #[allow(clippy::result_large_err)] // The error is the input.
 pub(crate) fn cross_entropy(
     logits: Tensor<2>,
@@ -51,7 +52,7 @@ pub(crate) fn cross_entropy(
     match Operand::of(&logits) {
         None => Err(logits),
         Some(place) => {
-            // So that their memory is not shared.
+            // Dropped here, so that the memory of the logits is not shared.
             drop(logits);
             Ok(match place {
                 Operand::Plain(logits) => {
@@ -65,7 +66,7 @@ pub(crate) fn cross_entropy(
     }
 }
 
-/// The same for logits without autodiff, with their gradient.
+/// Like [`cross_entropy`], for logits without autodiff. Also returns their gradient.
 #[allow(clippy::result_large_err)] // The error is the input.
 pub(crate) fn loss_and_gradient(
     logits: Tensor<2>,

@@ -9,7 +9,8 @@ use burn_autodiff::ops::{Backward, Ops};
 use super::autodiff::{Operand, apply, flat, tensor_of, values};
 use super::rows::row_of;
 
-/// Rows of an embedding, `[vocab, width]`, for tokens, `[batch, seq]`. Keeps the tokens.
+/// Rows of an embedding, `[vocab, width]`, for tokens, `[batch, seq]`. Keeps the tokens for the
+/// backward pass.
 ///
 /// # Panics
 ///

@@ -1,7 +1,8 @@
-//! Products with weights, forward and backward.
+//! Matmuls with weights, forward and backward.
 //!
-//! Burn's matmul on flex allocates its result twice for a moment, once as zeros. A weight's gradient is the
-//! largest tensor of a step, so it is computed in blocks of rows that fit into the cache.
+//! On flex, Burn's matmul briefly allocates its result twice; one copy is filled with zeros. A
+//! weight's gradient is the largest tensor of a step, so it is computed in blocks of rows that fit
+//! into the cache.
 
 use burn::backend::Flex;
 use burn::backend::ops::FloatTensorOps;
@@ -13,10 +14,11 @@ use burn_flex::FlexTensor;
 
 use super::autodiff::{Operand, apply, flat, tensor_of, values};
 
-/// The most elements of a weight's gradient that are computed at a time: 1 MiB.
+/// The maximum number of elements of a weight's gradient that are computed at a time: 1 MiB.
 pub(super) const BLOCK: usize = 1 << 18;
 
-/// `[.., from]` times a weight, `[from, to]`. Keeps x if the weight is tracked, and the weight if x is.
+/// `[.., from]` times a weight, `[from, to]`. Keeps x if the weight is tracked, and the weight if x
+/// is tracked.
 pub(crate) fn product<const D: usize>(x: &Tensor<D>, weight: &Tensor<2>) -> Option<Tensor<D>> {
     let inputs = [Operand::of(x)?, Operand::of(weight)?];
     let [keeps_weight, keeps_x] = inputs.each_ref().map(Operand::is_tracked);

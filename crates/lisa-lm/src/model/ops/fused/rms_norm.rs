@@ -38,7 +38,7 @@ impl Rows for RmsNorm<'_> {
     }
 }
 
-/// The gradient of x, written over that of the output.
+/// Computes the gradient of x, in place of the gradient of the output.
 struct RmsNormBackward<'a>(RmsNorm<'a>);
 
 impl Rows for RmsNormBackward<'_> {
@@ -54,7 +54,7 @@ impl Rows for RmsNormBackward<'_> {
     }
 }
 
-/// The gradient of gamma: one row, which must be zero at first.
+/// The gradient of gamma: one row, which must be initialized to zero.
 struct GammaGradient<'a> {
     norm: RmsNorm<'a>,
     grad: &'a [f32],
@@ -73,7 +73,7 @@ impl Rows for GammaGradient<'_> {
     }
 }
 
-/// `x / sqrt(mean(x^2) + epsilon) * gamma` along the last dimension. Keeps x.
+/// `x / sqrt(mean(x^2) + epsilon) * gamma` along the last dimension. Keeps x for the backward pass.
 pub(crate) fn rms_norm<const D: usize>(
     x: &Tensor<D>,
     gamma: &Tensor<1>,

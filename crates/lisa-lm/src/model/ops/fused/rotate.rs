@@ -54,8 +54,9 @@ impl Rows for Rotate<'_> {
     }
 }
 
-/// Rotates heads, `[batch, heads, seq, dim]`, by tables of `[batch or 1, 1, seq, dim]`: the cosines, and
-/// the sines with the sign of the first half changed. Keeps the tables.
+/// Rotates heads, `[batch, heads, seq, dim]`, by tables of `[batch or 1, 1, seq, dim]`: the
+/// cosines, and the sines with the sign of the first half changed. Keeps the tables for the
+/// backward pass.
 pub(crate) fn rotate(x: &Tensor<4>, cos: &Tensor<4>, sin: &Tensor<4>) -> Option<Tensor<4>> {
     let table = |table: &Tensor<4>| {
         Some(match Operand::of(table)? {
@@ -82,8 +83,8 @@ impl Backward<Flex, 1> for RotateOp {
     }
 }
 
-/// The rotated heads, `[batch, heads, seq, dim]`, with the memory layout `[batch, seq, heads, dim]` of the
-/// products before and after them.
+/// The rotated heads, `[batch, heads, seq, dim]`, with the memory layout `[batch, seq, heads, dim]`
+/// of the matmuls before and after them.
 fn rotated(x: FlexTensor, [cos, sin]: &[FlexTensor; 2], direction: f32) -> FlexTensor {
     let x = with_rows(x);
     let [batch, heads, seq, dim] = x.layout().shape().dims();

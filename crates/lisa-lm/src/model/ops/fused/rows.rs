@@ -1,8 +1,8 @@
 //! Running a kernel over rows of f32, and the arithmetic that kernels share.
 //!
-//! The compiler vectorizes plain loops; `pulp` selects the processor's instruction set at run time. There
-//! are no fused multiply-adds, and sums have a fixed order, so the result of a row depends neither on the
-//! instruction set nor on the number of threads.
+//! The compiler vectorizes plain loops; `pulp` selects the processor's instruction set at run time.
+//! There are no fused multiply-adds, and sums have a fixed order, so the result of a row depends
+//! neither on the instruction set nor on the number of threads.
 
 // Only functions inlined into the caller of `pulp` use the selected instruction set.
 #![allow(clippy::inline_always)]
@@ -11,7 +11,8 @@ use std::slice::ChunksExact;
 
 use pulp::{Arch, Simd, WithSimd};
 
-/// The most elements that one thread computes without dividing them.
+/// The maximum number of elements that one thread computes. More elements are divided between
+/// threads.
 const GRAIN: usize = 1 << 14;
 
 /// Elements that are summed in parallel.
@@ -92,7 +93,7 @@ impl<K: Rows> Job<'_, K> {
     }
 }
 
-/// Runs a kernel over all rows of the outputs, on several threads if there are many.
+/// Runs a kernel over all rows of the outputs, on several threads if there are many rows.
 pub(super) fn run<K: Rows>(kernel: &K, a: Out<'_>, b: Out<'_>) {
     let rows = a.elements.len() / a.width.max(1);
     Job {
@@ -108,13 +109,13 @@ pub(super) fn run<K: Rows>(kernel: &K, a: Out<'_>, b: Out<'_>) {
 /// e^x with an error of at most 2 units in the last place; 0 below the smallest normal number.
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
-    // Adding it rounds to an integer, which is then in the lowest bits.
+    // Adding this constant rounds to an integer, which is then in the lowest bits.
     const ROUND: f32 = 12_582_912.0;
     const LOWEST: f32 = -87.336_54;
     let clamped = x.clamp(LOWEST, 88.376_26);
     let shifted = clamped * std::f32::consts::LOG2_E + ROUND;
     let whole = shifted - ROUND;
-    // ln 2 as a sum, whose first term has few bits.
+    // ln 2 as a sum of two terms; the first term has few bits.
     let r = (clamped - whole * (355.0 / 512.0)) - whole * -2.121_944_4e-4;
     let mut series = 1.987_569_1e-4;
     for factor in [
@@ -187,7 +188,7 @@ pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
     lanes.into_iter().sum()
 }
 
-/// The sum of products of three.
+/// The sum of products of three elements.
 #[inline(always)]
 pub(super) fn dot3(first: &[f32], second: &[f32], third: &[f32]) -> f32 {
     let mut lanes = [0.0; LANES];

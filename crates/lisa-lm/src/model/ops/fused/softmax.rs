@@ -6,14 +6,14 @@
 use super::rows::{Rows, dot, exps, largest, row_of};
 use crate::model::ops::extent::MASKED;
 
-/// The softmax of scaled and masked scores, written over them: rows of `[batch, key heads, groups, block,
-/// seen]`.
+/// Computes the softmax of scaled and masked scores in place: rows of `[batch, key
+/// heads, groups, block, seen]`.
 pub(super) struct Softmax<'a> {
     pub(super) scale: f32,
     pub(super) mask: Option<Mask<'a>>,
 }
 
-/// The mask: bytes of `[batch or 1, groups, seq, keys]`, not 0 where a score is masked.
+/// The mask: bytes of `[batch or 1, groups, seq, keys]`; a score is masked if its byte is not 0.
 pub(super) struct Mask<'a> {
     pub(super) bytes: &'a [u8],
     pub(super) kv_heads: usize,
@@ -62,7 +62,7 @@ impl Rows for Softmax<'_> {
     }
 }
 
-/// The gradient of the scores, written over that of the weights.
+/// Computes the gradient of the scores, in place of the gradient of the weights.
 pub(super) struct SoftmaxBackward<'a> {
     pub(super) weights: &'a [f32],
     pub(super) scale: f32,

@@ -30,7 +30,7 @@ impl Rows for SwiGlu<'_> {
     }
 }
 
-/// The gradients of gate and up, written over them.
+/// Computes the gradients of gate and up, in place of gate and up.
 pub(super) struct SwiGluBackward<'a> {
     pub(super) grad: &'a [f32],
 }
@@ -48,7 +48,7 @@ impl Rows for SwiGluBackward<'_> {
     }
 }
 
-/// `silu(gate) * up`. Keeps gate and up.
+/// `silu(gate) * up`. Keeps gate and up for the backward pass.
 pub(crate) fn swiglu(gate: &Tensor<3>, up: &Tensor<3>) -> Option<Tensor<3>> {
     let inputs = [Operand::of(gate)?, Operand::of(up)?];
     apply(SwiGluOp, inputs, |[gate, up]| {
