@@ -57,7 +57,7 @@ fn bytes_of(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let mut file = open(path)?.take(limit + 1);
     file.read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit {
-        let message = format!("it has more than {limit} bytes, the limit");
+        let message = format!("it has more than {limit} bytes, which is the limit");
         return Err(io::Error::new(ErrorKind::InvalidData, message));
     }
     Ok(bytes)

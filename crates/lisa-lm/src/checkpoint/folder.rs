@@ -57,7 +57,7 @@ impl Checkpoint {
         let path = dir.join("config.json");
         let text = read_text(&dir, "config.json", CONFIG_BYTES);
         let text = text.and_then(|text| {
-            let missing = || io::Error::new(io::ErrorKind::NotFound, "it is not there");
+            let missing = || io::Error::new(io::ErrorKind::NotFound, "it does not exist");
             text.ok_or_else(missing)
         });
         let text = text.map_err(|e| {

@@ -76,7 +76,7 @@ impl Checkpoint {
             if !seen.insert(name.clone()) {
                 return Err(refuse(
                     self.dir(),
-                    format!("tensor {} is there twice", tensor.name),
+                    format!("tensor {} is stored twice", tensor.name),
                 ));
             }
             tensor.name = name;
@@ -87,7 +87,7 @@ impl Checkpoint {
             return Err(refuse(
                 self.dir(),
                 format!(
-                    "config.json asks for {layers} layers, but the files hold {} tensors of the model",
+                    "config.json asks for {layers} layers, but the files have {} tensors of the model",
                     tensors.len()
                 ),
             ));

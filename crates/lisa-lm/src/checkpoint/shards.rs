@@ -44,7 +44,7 @@ pub(super) fn find(dir: &Path) -> Result<Files, Error> {
         let error = refuse(format!("{} has no {SINGLE} and no {INDEX}", dir.display()));
         return Err(if dir.join("pytorch_model.bin").is_file() {
             error.with_help(
-                "pytorch_model.bin is not read: save the model again with transformers, as safetensors",
+                "pytorch_model.bin is not supported: save the model again as safetensors",
             )
         } else {
             error
@@ -63,16 +63,14 @@ pub(super) fn find(dir: &Path) -> Result<Files, Error> {
         let is_plain = Path::new(file).file_name() == Some(OsStr::new(file)) && file != "..";
         let said = |what: &str| {
             let (tensor, path) = (shown(tensor), path.display());
-            Err(refuse(format!(
-                "{path}: tensor {tensor} is said to be in {what}"
-            )))
+            Err(refuse(format!("{path} lists tensor {tensor} in {what}")))
         };
         if !is_plain {
             let file = shown(&format!("{file:?}"));
             return said(&format!("{file}, which is not a file of the folder"));
         }
         if !regular(dir, file)? {
-            return said(&format!("{}, which is not there", shown(file)));
+            return said(&format!("{}, which does not exist", shown(file)));
         }
     }
     Ok(Files::Sharded(index))
@@ -103,7 +101,7 @@ pub(super) fn read(dir: &Path) -> Result<Vec<PackTensor>, Error> {
         for tensor in tensors(&dir.join(file))? {
             if !expected.remove(tensor.name.as_str()) {
                 return Err(refuse(format!(
-                    "tensor {} is in {}, but {INDEX} does not say so",
+                    "tensor {} is in {}, but {INDEX} does not list it there",
                     shown(&tensor.name),
                     dir.join(file).display()
                 )));
@@ -112,7 +110,7 @@ pub(super) fn read(dir: &Path) -> Result<Vec<PackTensor>, Error> {
         }
         if let Some(tensor) = expected.first() {
             return Err(refuse(format!(
-                "tensor {} is not in {}, where {INDEX} says it is",
+                "tensor {} is not in {}, where {INDEX} lists it",
                 shown(tensor),
                 dir.join(file).display()
             )));

@@ -363,7 +363,7 @@ fn files_that_are_broken_are_named() {
         );
     }
     fs::remove_file(&shard).unwrap();
-    assert!(message(load(dir.path())).contains("which is not there"));
+    assert!(message(load(dir.path())).contains("which does not exist"));
 }
 
 #[test]
@@ -378,7 +378,7 @@ fn folders_that_are_no_checkpoint_are_refused() {
     .unwrap();
     assert!(refused().contains("has no model.safetensors and no"));
     fs::write(dir.path().join("pytorch_model.bin"), "").unwrap();
-    assert!(refused().contains("pytorch_model.bin is not read"));
+    assert!(refused().contains("pytorch_model.bin is not supported"));
     fs::write(dir.path().join("config.json"), r#"{"model_type": "bert"}"#).unwrap();
     let error = load(dir.path()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Model);
@@ -507,7 +507,7 @@ fn tensors_that_are_there_twice_or_of_another_rank_are_named() {
         let tensor = tensors["transformer.ln_f.weight"].clone();
         tensors.insert("ln_f.weight".into(), tensor);
     });
-    assert!(message(load(twice.path())).contains("is there twice"));
+    assert!(message(load(twice.path())).contains("is stored twice"));
     let up = "model.layers.1.mlp.up_proj.weight";
     let norm = "model.norm.weight";
     let shapes: [&[usize]; 5] = [&[], &[1], &[1, 1, 1], &[0, 0], &[1; 12]];

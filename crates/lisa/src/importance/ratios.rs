@@ -61,8 +61,8 @@ impl Importance {
         if positive < active_layers {
             let layers = p.len();
             return Err(refuse(format!(
-                "{active_layers} layers are to be active, but only {positive} of {layers} layers have \
-                 a probability above 0"
+                "active_layers is {active_layers}, but only {positive} of {layers} layers have a \
+                 probability above 0"
             ))
             .with_help(format!("set active_layers to {positive} or less")));
         }

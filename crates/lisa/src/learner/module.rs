@@ -75,8 +75,8 @@ impl Lisa {
                 ),
             )
             .with_help(
-                "set frozen_weights to FrozenWeights::Exact, or train quantized in a loop of your \
-                 own",
+                "set frozen_weights to FrozenWeights::Exact, or train quantized layers in your \
+                 own training loop",
             ));
         }
         let mut optimizer = ModuleOptimizer::from(SgdConfig::new().build());

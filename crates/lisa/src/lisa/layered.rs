@@ -47,10 +47,10 @@ impl Lisa {
         if self.config.max_grad_norm.is_some() {
             let error = LisaError::new(
                 ErrorKind::Config,
-                "max_grad_norm needs the gradients of all parameters at once, and a layered step has \
-                 those of one layer at a time",
+                "max_grad_norm needs the gradients of all parameters at once, but a layered step has \
+                 the gradients of only one layer at a time",
             )
-            .with_help("use Pass::backward and Lisa::step, or leave max_grad_norm out");
+            .with_help("use Pass::backward and Lisa::step, or do not set max_grad_norm");
             return Err(StepError::new(model, error, false));
         }
         let renamed = match self.follow(&model) {

@@ -22,7 +22,7 @@ use crate::error::Error;
 ///
 /// config.n_head = 3;
 /// let error = ModelConfig::Gpt2(config).validate().unwrap_err();
-/// assert!(error.message().contains("n_head, 3, does not divide"));
+/// assert!(error.message().contains("not a multiple of n_head, 3"));
 /// # Ok::<(), lisa_lm::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
@@ -89,7 +89,7 @@ impl Gpt2Config {
         }
         let (n_embd, n_head) = (self.n_embd, self.n_head);
         Err(refuse(format!(
-            "n_embd is {n_embd}, which n_head, {n_head}, does not divide"
+            "n_embd is {n_embd}, not a multiple of n_head, {n_head}"
         )))
     }
 }

@@ -50,7 +50,7 @@ impl LlamaKind {
 /// // 4 query heads cannot share 3 key heads.
 /// config.num_key_value_heads = 3;
 /// let error = ModelConfig::Llama(config).validate().unwrap_err();
-/// assert!(error.message().contains("num_key_value_heads, 3, does not divide"));
+/// assert!(error.message().contains("not a multiple of num_key_value_heads, 3"));
 /// # Ok::<(), lisa_lm::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
@@ -159,13 +159,13 @@ impl LlamaConfig {
         let (heads, kv) = (self.num_attention_heads, self.num_key_value_heads);
         if !heads.is_multiple_of(kv) {
             return Err(refuse(format!(
-                "num_attention_heads is {heads}, which num_key_value_heads, {kv}, does not divide"
+                "num_attention_heads is {heads}, not a multiple of num_key_value_heads, {kv}"
             )));
         }
         if !self.head_dim.is_multiple_of(2) {
             let head_dim = self.head_dim;
             return Err(refuse(format!(
-                "head_dim is {head_dim}, but rotary positions need an even one"
+                "head_dim is {head_dim}, but rotary positions need an even size"
             )));
         }
         if self.sliding_layers.len() != self.num_hidden_layers {

@@ -195,7 +195,7 @@ fn rope(keys: Keys, max_positions: usize) -> Result<RopeConfig, Error> {
         .is_some_and(|factor| factor != 1.0)
     {
         return Err(refuse(
-            "partial_rotary_factor is not supported but as 1".into(),
+            "partial_rotary_factor is supported only as 1".into(),
         ));
     }
     let name = match inner.string("rope_type")? {
@@ -203,11 +203,7 @@ fn rope(keys: Keys, max_positions: usize) -> Result<RopeConfig, Error> {
         None => inner.string("type")?,
     };
     let factor = |key| {
-        let missing = || {
-            refuse(format!(
-                "rope type {name:?} needs {key}, which is not there"
-            ))
-        };
+        let missing = || refuse(format!("rope type {name:?} needs {key}, which is missing"));
         inner.number(key)?.ok_or_else(missing)
     };
     let scaling = match name {
@@ -240,7 +236,7 @@ fn gpt2(keys: Keys) -> Result<Gpt2Config, Error> {
         ("scale_attn_weights", true),
     ] {
         if keys.flag(key)?.is_some_and(|found| found != supported) {
-            return Err(refuse(format!("{key} is not supported but as {supported}")));
+            return Err(refuse(format!("{key} is supported only as {supported}")));
         }
     }
     let gelu_tanh = match keys.string("activation_function")?.unwrap_or("gelu_new") {

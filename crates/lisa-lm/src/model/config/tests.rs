@@ -200,7 +200,7 @@ fn what_is_not_supported_is_named_with_what_is() {
         (
             "llama",
             json!({"num_key_value_heads": 3}),
-            "does not divide",
+            "not a multiple of",
         ),
         ("llama", json!({"head_dim": 15}), "head_dim is 15"),
         ("llama", json!({"rms_norm_eps": 0.0}), "rms_norm_eps is 0"),
@@ -236,7 +236,7 @@ fn what_is_not_supported_is_named_with_what_is() {
             json!({"add_cross_attention": true}),
             "add_cross_attention",
         ),
-        ("gpt2", json!({"n_head": 5}), "does not divide"),
+        ("gpt2", json!({"n_head": 5}), "not a multiple of"),
     ];
     for (name, changes, expected) in cases {
         let error = changed(name, changes.clone()).unwrap_err();

@@ -118,7 +118,7 @@ impl Example {
 
     fn chat(chat: Chat) -> Result<Self, String> {
         if !chat.messages.iter().any(Message::is_answer) {
-            return Err("the assistant says nothing, so there is no answer to learn".to_owned());
+            return Err("the chat has no answer of the assistant to train on".to_owned());
         }
         let last = chat.messages.last().filter(|message| message.is_answer());
         let answer = last.and_then(Message::content);

@@ -64,7 +64,7 @@ fn a_line_that_cannot_be_used_says_why() {
         ),
         (
             r#"{"instruction": "a", "output": " "}"#,
-            "the assistant says nothing",
+            "no answer of the assistant",
         ),
         (r#"{"prompt": "a"}"#, "`completion` is missing"),
         (
@@ -94,7 +94,7 @@ fn a_line_that_cannot_be_used_says_why() {
         ),
         (
             r#"{"messages": [{"role": "user", "content": "a"}]}"#,
-            "the assistant says nothing",
+            "no answer of the assistant",
         ),
     ];
     for (line, expected) in cases {

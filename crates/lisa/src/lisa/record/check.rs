@@ -41,8 +41,8 @@ pub(super) fn open(path: &Path) -> Result<Reader, String> {
     let metadata = u32::from_le_bytes([a, b, c, d]);
     if metadata > METADATA_BYTES || u64::from(metadata) > length {
         return Err(format!(
-            "its metadata is said to have {metadata} bytes, of {length} of the file and at most \
-             {METADATA_BYTES} that are read"
+            "its header claims {metadata} bytes of metadata, but the file has {length} bytes and \
+             the limit is {METADATA_BYTES}"
         ));
     }
     drop(file);
@@ -58,7 +58,7 @@ pub(crate) fn sizes(tensors: &[Tensor], length: u64) -> Result<(), String> {
         .fold(0, u64::saturating_add);
     if total > length {
         return Err(format!(
-            "its tensors are said to have {total} bytes, and the file has {length}"
+            "its tensors have {total} bytes, but the file has only {length}"
         ));
     }
     Ok(())
@@ -132,7 +132,7 @@ impl States {
             let again = Reader::from_bytes(bytes).map_err(|e| e.to_string())?;
             if (again.tensor_names().len(), again.scalars().len()) != (tensors, scalars) {
                 return Err(format!(
-                    "the state around `{first}` is not that of this run's optimizer"
+                    "the state with `{first}` does not belong to this run's optimizer"
                 ));
             }
         }
@@ -178,14 +178,14 @@ impl State {
         for tensor in &self.tensors {
             let name = tensor.name.as_str();
             if matches!(tensor.dtype, DType::QFloat(_)) {
-                return refuse(name, "is quantized, which no optimizer's state is".into());
+                return refuse(name, "is quantized, but optimizer state never is".into());
             }
             let float = tensor.dtype.is_float();
             if !shapes.fit(&leaves, name, &parameter.shape) || !(float || shapes.is_free()) {
                 return refuse(
                     name,
                     format!(
-                        "has shape {:?} of {:?} and the parameter {:?}",
+                        "has shape {:?} and dtype {:?}, but the parameter has shape {:?}",
                         &tensor.shape[..],
                         tensor.dtype,
                         parameter.shape

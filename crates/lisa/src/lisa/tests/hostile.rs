@@ -140,7 +140,7 @@ fn moments_of_another_shape_or_type_are_refused() {
         );
     }
     let message = refusal(|parts| parts.replace(0, DType::I64, &[4, 4]));
-    assert!(message.contains("of I64"), "{message}");
+    assert!(message.contains("dtype I64"), "{message}");
     let message = refusal(|parts| {
         for tensor in &mut parts.tensors {
             tensor.name = tensor.name.replace("moments.", "moments.slice7.");
@@ -182,13 +182,13 @@ fn state_of_another_optimizer_is_refused_and_not_left_out() {
     let (mut lisa, model) = init(&config);
     let message = lisa.load(&path, model).unwrap_err().to_string();
     assert!(
-        message.contains("not that of this run's optimizer"),
+        message.contains("does not belong to this run's optimizer"),
         "{message}"
     );
     // A leaf that is gone.
     let message = refusal(|parts| drop(parts.tensors.remove(0)));
     assert!(
-        message.contains("not that of this run's optimizer"),
+        message.contains("does not belong to this run's optimizer"),
         "{message}"
     );
 }
@@ -247,7 +247,7 @@ fn metadata_that_the_file_does_not_have_is_not_waited_for() {
         let (mut lisa, model) = init(&LisaConfig::new());
         let message = lisa.load(&path, model).unwrap_err().to_string();
         assert!(
-            message.contains(&format!("said to have {claimed} bytes")),
+            message.contains(&format!("claims {claimed} bytes")),
             "{message}"
         );
     }
