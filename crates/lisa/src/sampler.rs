@@ -131,7 +131,7 @@ impl Sampler {
         self.active.binary_search(&layer).is_ok()
     }
 
-    /// By layer: the probability that its gradient is divided by; none if gradients are not
+    /// By layer: the probability that its gradient is divided by; `None` if gradients are not
     /// divided.
     pub(crate) fn inclusion(&self) -> Option<&[f64]> {
         (!self.inclusion.is_empty()).then_some(&self.inclusion)

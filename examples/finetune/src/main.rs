@@ -57,7 +57,7 @@ fn main() -> Result<()> {
     let model = checkpoint.load(&device, Some(DTYPE))?;
 
     // 2. Read the data. A line is a JSON object: `messages`, `instruction` and `output`, `prompt`
-    // and `completion`, or `text`. The loss covers the answers only.
+    //    and `completion`, or `text`. The loss covers the answers only.
     let options = EncodeOptions {
         max_length: MAX_LENGTH,
         loss_on: LossOn::Answer,
@@ -87,8 +87,7 @@ fn main() -> Result<()> {
         .init(optimizer, model)?;
     println!("{lisa}");
 
-    // 4. Train. Every `SAMPLING_PERIOD` steps, `step` returns the model with other layers
-    // trainable.
+    // 4. Train. Every `SAMPLING_PERIOD` steps, `step` returns the model with other active layers.
     let loss = evaluate(&model, &held_out, &device);
     println!("step    0: held-out loss {loss:.4}");
     for (step, batch) in (1..=STEPS).zip(batches) {

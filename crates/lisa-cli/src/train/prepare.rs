@@ -129,7 +129,7 @@ impl<'a> Job<'a> {
         );
         if input.is_demo() {
             println!(
-                "no --model and --data: this is `lisa demo`, the bundled model on the bundled \
+                "no --model and --data: `lisa demo` trains the bundled model on the bundled \
                  instructions"
             );
         }

@@ -172,7 +172,7 @@ pub(crate) fn train(
 fn bad_batch(batch: &str, lr: f64, error: anyhow::Error) -> anyhow::Error {
     UserError::new(format!("training stopped at {batch}, at --lr {lr:.1e}"))
         .with_help(
-            "give a lower --lr, or skip such batches with --skip-bad-steps; files saved before are \
+            "give a lower --lr, or skip such batches with --skip-bad-steps; saved files are \
              unchanged",
         )
         .with_source(error)

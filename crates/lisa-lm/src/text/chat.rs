@@ -62,7 +62,7 @@ impl Message {
         self.get("role").and_then(Value::as_str).unwrap_or_default()
     }
 
-    /// The text of the message; none if the field is absent or null, as in a message with tool
+    /// The text of the message; `None` if the field is absent or null, as in a message with tool
     /// calls.
     #[must_use]
     pub fn content(&self) -> Option<&str> {

@@ -117,7 +117,7 @@ impl NormTracker {
     fn take<M: Module>(&mut self, model: &M, base: Option<Weights>) -> Result<(), LisaError> {
         let squares = Squares::new(&self.places, self.layers.len() + self.outside.len(), base);
         let squares = squares.of(model).map_err(|difference| {
-            let message = format!("the model is not the one whose norms are tracked: {difference}");
+            let message = format!("the model differs from the tracked model: {difference}");
             LisaError::new(ErrorKind::Layers, message)
                 .with_help("merge a LoRA model first, and make a tracker for each kind of model")
         })?;

@@ -13,8 +13,8 @@ use crate::memory::DeviceUsage;
 
 /// One value of a run as a metric of burn-train, made by [`LisaMetrics`](super::LisaMetrics).
 ///
-/// Register it like any other metric, by `metric_train_numeric` or `metrics`. The value of an epoch
-/// is the mean of its steps.
+/// Register it like any other metric, with `metric_train_numeric` or `metrics`. The value of an
+/// epoch is the mean of its steps.
 #[derive(Clone, Debug)]
 pub struct LisaMetric {
     name: Arc<String>,

@@ -43,7 +43,7 @@ impl LisaMetrics {
         self.metric("Optimizer state", "bytes", Source::OptimizerState)
     }
 
-    /// Bytes of live tensors on the device. Not available where the backend does not report it, as
+    /// Bytes of live tensors on the device. Not available if the backend does not report it, as
     /// on flex.
     #[must_use]
     pub fn device_memory(&self) -> LisaMetric {

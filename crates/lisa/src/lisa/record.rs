@@ -32,7 +32,7 @@ impl Lisa {
     /// to one file. The weights of the model are not in it.
     ///
     /// The write is atomic: a temporary file in the same folder is written, synced and renamed.
-    /// Cost: a copy of the optimizer state in host memory, and one on the disk.
+    /// Cost: a copy of the optimizer state in host memory, and the file on the disk.
     ///
     /// # Errors
     ///
@@ -118,7 +118,7 @@ impl Lisa {
             .filter_map(|(id, path)| Some((id.clone(), *ids.get(path.as_str())?)))
             .collect();
         if run.step > check::LARGEST_COUNT {
-            return Err(failed(format!("its step is {}", run.step)));
+            return Err(failed(format!("its step is too large: {}", run.step)));
         }
         let units = run.scores.as_deref().unwrap_or_default();
         let sampler = self

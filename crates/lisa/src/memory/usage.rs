@@ -43,7 +43,7 @@ pub struct DeviceUsage {
 }
 
 impl DeviceUsage {
-    /// The memory pool of a device; none if the backend does not report it. CubeCL's backends
+    /// The memory pool of a device; `None` if the backend does not report it. CubeCL's backends
     /// (wgpu, CUDA) report it; flex and LibTorch do not. Waits for the device.
     #[must_use]
     pub fn of(device: &Device) -> Option<Self> {

@@ -6,7 +6,7 @@ pub struct Score {
     /// The moving average of the gradient statistic that the policy
     /// [observes](super::SamplingPolicy::observes); none before the first observation.
     pub score: Option<f32>,
-    /// The last complete period in which it was active; none if it was never active.
+    /// The last complete period in which it was active; `None` if it was never active.
     pub last_drawn: Option<u64>,
     /// How many of its elements may train.
     pub parameters: u64,

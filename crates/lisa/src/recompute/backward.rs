@@ -15,8 +15,8 @@ pub(super) struct Input {
     pub(super) needs_gradient: bool,
 }
 
-/// The model after the gradients were handed over, and the gradient of the input; none if it is not
-/// needed.
+/// The model after the gradients were handed over, and the gradient of the input; `None` if it is
+/// not needed.
 type Back<M> = (M, Option<Tensor<3>>);
 
 impl<M: LayeredModel> Stack<M> {

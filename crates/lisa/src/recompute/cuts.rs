@@ -91,7 +91,7 @@ impl Cuts {
     }
 
     /// Removes the last cut. Given the gradients of the graph after it, returns the scalar from
-    /// which the graph before it runs backward; none if there is no such graph.
+    /// which the graph before it runs backward; `None` if there is no such graph.
     pub(super) fn pop(&mut self, grads: &mut Gradients) -> Option<Tensor<1>> {
         let made = self.made.as_mut()?;
         while let Some(crossings) = made.pop() {

@@ -66,8 +66,8 @@ impl HeadPass {
     ///
     /// `backward` is called at most once, with the factor that the loss is multiplied by. It
     /// returns two kinds of gradients. The first are those of a graph that starts at the hidden
-    /// state which was given to [`head_pass`](super::LayeredModel::head_pass); none if that hidden
-    /// state is on no graph. The second are gradients of parameters that this graph does not
+    /// state which was given to [`head_pass`](super::LayeredModel::head_pass); `None` if that
+    /// hidden state is on no graph. The second are gradients of parameters that this graph does not
     /// contain.
     #[must_use]
     pub fn custom(
@@ -94,7 +94,7 @@ impl HeadPass {
         self.factor *= factor;
     }
 
-    /// The gradient of `top`, and those of the head's parameters; none if nothing is trainable.
+    /// The gradient of `top`, and those of the head's parameters; `None` if nothing is trainable.
     pub(super) fn backward<M: Module>(
         self,
         top: &Tensor<3>,

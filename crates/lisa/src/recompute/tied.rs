@@ -30,7 +30,7 @@ impl Tied {
         }
     }
 
-    /// Takes the gradients of tied parameters out of `grads`, and returns the others; none if no
+    /// Takes the gradients of tied parameters out of `grads`, and returns the others; `None` if no
     /// update may follow.
     pub(super) fn hold_back<M: Module>(
         &mut self,
@@ -43,7 +43,7 @@ impl Tied {
         (!grads.is_empty() && self.twice.is_none()).then_some(grads)
     }
 
-    /// The gradients of tied parameters that were kept; none if there are none.
+    /// The gradients of tied parameters that were kept; `None` if there are none.
     pub(super) fn finish(self) -> Result<Option<GradientsParams>, LisaError> {
         match self.twice {
             Some(path) => Err(LisaError::new(

@@ -30,7 +30,7 @@ pub struct LoraAdapter {
 }
 
 impl Projection {
-    /// With normal weights of this standard deviation and a bias of 0, both lazily initialized.
+    /// A projection with normally distributed weights and a bias of 0, both lazily initialized.
     pub(crate) fn new([from, to]: [usize; 2], bias: bool, deviation: f64, device: &Device) -> Self {
         let normal = Initializer::Normal {
             mean: 0.0,

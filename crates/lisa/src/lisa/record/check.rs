@@ -17,8 +17,8 @@ use crate::LayerMap;
 use crate::layers::Parameter;
 use crate::optimizer::{Leaves, StateShapes};
 
-/// The most bytes of a record's metadata (paths and shapes): enough for hundreds of thousands of
-/// tensors.
+/// The maximum size of a record's metadata (paths and shapes). It is enough for hundreds of
+/// thousands of tensors.
 pub(super) const METADATA_BYTES: u32 = 64 << 20;
 /// The offset of the metadata's length in a burnpack file.
 const METADATA_SIZE_AT: usize = 6;
