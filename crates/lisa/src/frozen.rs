@@ -64,8 +64,8 @@ impl FrozenWeights {
         Some(elements * bits / 8 + elements / u64::from(block_of(shape)?) * 4)
     }
 
-    /// Returns an error if the device has no quantized tensors. Burn 0.22 panics on LibTorch, which
-    /// only the name of the device shows.
+    /// Returns an error if the device has no quantized tensors. Burn 0.22 panics on LibTorch. Only
+    /// the name of the device shows that it is LibTorch.
     pub(crate) fn check(self, device: &Device) -> Result<(), LisaError> {
         if self == Self::Exact || !format!("{device:?}").contains("LibTorch") {
             return Ok(());

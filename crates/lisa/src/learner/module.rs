@@ -1,4 +1,4 @@
-//! [`LisaModule`]: wraps a model, so that burn-train's `Learner` trains it by LISA.
+//! [`LisaModule`]: wraps a model, so that burn-train's `Learner` trains it with LISA.
 //!
 //! burn-train calls `TrainStep::optimize` once for each optimizer step, on one device or on
 //! several. It saves the module and the optimizer as records. So the wrapper calls [`Lisa`] in
@@ -17,7 +17,7 @@ use super::metrics::LisaMetrics;
 use super::stamp::{self, STAMP};
 use crate::{ErrorKind, FrozenWeights, Lisa, LisaError};
 
-/// A module that burn-train's `Learner` trains by LISA.
+/// A module that burn-train's `Learner` trains with LISA.
 ///
 /// [`Lisa::into_learner`] makes it together with its optimizer. Layers are sampled in `optimize`,
 /// from the step and the scores, so workers that step with the same gradients sample the same

@@ -112,7 +112,7 @@ impl Lisa {
             .iter()
             .map(|p| (p.path.as_str(), p.id))
             .collect();
-        // From the record's ids to those of this model, by path.
+        // Maps the record's ids to the ids of this model, by path.
         let new_id = metadata
             .iter()
             .filter_map(|(id, path)| Some((id.clone(), *ids.get(path.as_str())?)))
