@@ -27,10 +27,12 @@ use crate::{ErrorKind, FrozenWeights, LisaError, PolicyConfig};
 /// ```
 #[derive(Config, Debug)]
 pub struct LisaConfig {
-    /// How many layers are active in a sampling period (gamma). The paper's 7B runs: 2 to 4.
+    /// How many layers are active in a sampling period (gamma). The paper uses 2 to 8 for 7B
+    /// models. `Fixed` and `Budget` ignore it. `Bernoulli` takes it as the mean, unless it has
+    /// probabilities.
     #[config(default = 2)]
     pub active_layers: usize,
-    /// Optimizer steps in a sampling period (K). The paper's 7B runs: 5 to 50.
+    /// Optimizer steps in a sampling period (K). The paper uses 5 to 50 for 7B models.
     #[config(default = 20)]
     pub sampling_period: usize,
     /// Seed of the sampling. The same seed samples the same layers on every platform.
@@ -60,10 +62,10 @@ pub struct LisaConfig {
     /// Paths of the stacks of layers, such as `model.layers`. If it is empty, LISA finds the stack.
     #[config(default = "Vec::new()")]
     pub layers: Vec<String>,
-    /// Splits each layer in two ([`LayerMap::split`](crate::LayerMap::split)), which then count as
-    /// layers in [`active_layers`](Self::active_layers) and in policies: the parameters whose path
-    /// within the layer contains one of these strings, and the others. If it is empty, layers are
-    /// not split.
+    /// Splits each layer in two parts ([`LayerMap::split`](crate::LayerMap::split)). The first has
+    /// the parameters whose path within the layer contains one of these strings; the second has the
+    /// others. Each part counts as a layer in [`active_layers`](Self::active_layers) and in
+    /// policies. If it is empty, layers are not split.
     ///
     /// `["attn"]` splits the blocks of a Llama or a GPT-2 into attention and feed-forward. The
     /// norms, which are small, are then in the second part. With

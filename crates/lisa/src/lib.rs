@@ -1,11 +1,11 @@
-//! Layer-sampling fine-tuning (LISA) for [Burn](burn): trains all layers of a model with the
-//! optimizer memory of a few layers.
+//! Layer-sampling fine-tuning (LISA) for [Burn](burn): trains all layers of a model with optimizer
+//! state for a few layers, embeddings and head.
 //!
 //! Every `K` steps LISA samples a few layers ([arXiv
 //! 2403.17919](https://arxiv.org/abs/2403.17919)). These layers are active: they train until layers
-//! are sampled again, and the other layers are frozen. The parameters outside the layers
-//! (embeddings, final norm, head) always train. Gradients and optimizer state exist for trainable
-//! parameters only. One line of a training loop changes:
+//! are sampled again, and the other layers are frozen. By default, the parameters outside the
+//! layers (embeddings, final norm, head) train in every step. Gradients and optimizer state exist
+//! for trainable parameters only. In a training loop, the line that makes the optimizer changes:
 //!
 //! ```text
 //! -let mut optimizer = AdamWConfig::new().init();
@@ -28,7 +28,7 @@
 //!
 //! - `train`: `LisaModule` and metrics for burn-train's `Learner`.
 //!
-//! The crate has no backend: select one by a feature of `burn`.
+//! The crate enables no backend: select one with a feature of `burn`.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(clippy::missing_errors_doc, clippy::missing_panics_doc)]

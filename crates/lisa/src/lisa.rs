@@ -31,10 +31,11 @@ pub(crate) use init::check;
 /// Layer-sampling fine-tuning: a module optimizer that trains a few layers at a time.
 ///
 /// It is made by [`LisaConfig::init`]. As in Burn's `ModuleOptimizer`, `step(lr, model, grads)`
-/// returns the updated model. State kept: the step, the active layers, the scores of a policy that
-/// observes gradients, and the optimizer state of trainable parameters. With
-/// [`OnFreeze::Keep`](crate::OnFreeze::Keep) and [`OnFreeze::Offload`](crate::OnFreeze::Offload),
-/// it also keeps the optimizer state of every parameter that was ever active.
+/// returns the updated model. It keeps the step, the active layers, the scores of a policy that
+/// observes gradients, the optimizer state of trainable parameters and, with quantized frozen
+/// layers, their full-precision weights. With [`OnFreeze::Keep`](crate::OnFreeze::Keep) and
+/// [`OnFreeze::Offload`](crate::OnFreeze::Offload), it also keeps the optimizer state of every
+/// parameter that was ever active.
 ///
 /// # Example
 ///
@@ -96,8 +97,8 @@ impl fmt::Debug for Lisa {
 impl Lisa {
     /// Uses another optimizer for the parameters of `group`; the last group that matches wins.
     ///
-    /// It works as Burn's `ModuleOptimizer::with_group`, and also applies the gradient clipping of
-    /// the config and drops or offloads the state of frozen parameters. A group by path matches
+    /// It works like Burn's `ModuleOptimizer::with_group`, and also applies the gradient clipping
+    /// of the config and drops or offloads the state of frozen parameters. A group by path matches
     /// parts of paths: `layers.1` also matches `layers.10`.
     #[must_use]
     pub fn with_group<C: OptimizerConfig>(mut self, group: ParamGroup, optimizer: C) -> Self {
@@ -149,7 +150,7 @@ impl Lisa {
         self.sampler.active()
     }
 
-    /// What is known of each layer. It has scores only for a policy that
+    /// The scores of the layers, and their sizes. There are scores only for a policy that
     /// [observes](crate::policy::SamplingPolicy::observes) gradients; they are updated at the end
     /// of each period.
     #[must_use]

@@ -41,11 +41,12 @@ impl FreezeMask {
     /// Makes the parameters in `trainable` require gradients, and freezes the parameters of the
     /// mask that are not in `trainable`.
     ///
-    /// Parameters that were never in this mask are unchanged. A parameter that was trainable and
-    /// stays trainable is also unchanged: a change would make a new autodiff leaf, and gradients
-    /// that are not yet extracted would be lost. Call it after a step and before the next forward
-    /// pass. If distributed training has marked parameters, those that become trainable are marked
-    /// too. Cost: it visits every module twice; no tensor is copied.
+    /// A parameter that is neither in this mask nor in `trainable` is unchanged. A parameter that
+    /// was trainable and stays trainable is also unchanged: a change would make a new autodiff
+    /// leaf, and gradients that are not yet extracted would be lost. Call it after a step and
+    /// before the next forward pass. In distributed training, Burn marks the parameters whose
+    /// gradients the workers sum. Parameters that become trainable get this mark. Cost: it visits
+    /// every module twice; no tensor is copied.
     #[must_use]
     pub fn change<M: Module>(
         &mut self,

@@ -34,7 +34,7 @@ impl Parameter {
     }
 }
 
-/// One layer: an item of a stack, or a part of an item after [`LayerMap::split`].
+/// One layer: an element of a stack, or a part of one after [`LayerMap::split`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layer {
     /// Its path, such as `model.layers.3`, or `model.layers.3[attn]` for a part.
@@ -78,14 +78,14 @@ pub struct LayerMap {
     parameters: Vec<Parameter>,
     layers: Vec<Layer>,
     layer_of: Vec<Option<usize>>,
-    /// By layer: the item of the stacks that it is, or is a part of.
+    /// For each layer, the index of its element in the stacks; the parts of a split layer have the
+    /// same index.
     item_of: Vec<usize>,
     index: HashMap<ParamId, usize>,
 }
 
 impl LayerMap {
-    /// The map of these layers. `item_of` has, by layer, the item of the stacks that it is, or is a
-    /// part of.
+    /// The map of these layers. `item_of[layer]` is the index of its element in the stacks.
     pub(super) fn new(parameters: Vec<Parameter>, layers: Vec<Layer>, item_of: Vec<usize>) -> Self {
         let mut layer_of = vec![None; parameters.len()];
         for (index, layer) in layers.iter().enumerate() {
@@ -108,7 +108,7 @@ impl LayerMap {
         Self::new(self.parameters, layers, item_of)
     }
 
-    /// The item of the stacks that this layer is, or is a part of.
+    /// The index of the stack element of this layer.
     pub(crate) fn item_of(&self, layer: usize) -> usize {
         self.item_of[layer]
     }
@@ -136,7 +136,7 @@ impl LayerMap {
         &self.layers
     }
 
-    /// The layer that the parameter with this index belongs to.
+    /// The layer that the parameter with this index belongs to. None outside the layers.
     #[must_use]
     pub fn layer_of(&self, parameter: usize) -> Option<usize> {
         self.layer_of.get(parameter).copied().flatten()

@@ -4,8 +4,8 @@ use super::map::{Layer, LayerMap};
 use crate::{ErrorKind, LisaError};
 
 impl LayerMap {
-    /// Splits each layer in two, which then count as layers: the parameters whose path within the
-    /// layer contains one of `parts`, and the others.
+    /// Splits each layer in two parts, and each part then counts as a layer. The first has the
+    /// parameters whose path within the layer contains one of `parts`; the second has the others.
     ///
     /// The new paths are `layers.0[attn]` and `layers.0[other]`; several names are joined by `+`. A
     /// layer is not split if the names match all of its parameters or none. Without names, nothing

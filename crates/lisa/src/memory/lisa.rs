@@ -1,4 +1,4 @@
-//! [`MemoryPlan::lisa`]: the arithmetic of a run with layer sampling, or of full training.
+//! [`MemoryPlan::lisa`]: the memory estimate of a run with layer sampling, or of full training.
 
 use super::activations::{Activations, Footprint};
 use super::elements::{Draw, Elements, Unit};
@@ -10,9 +10,10 @@ use crate::{LayerMap, LisaConfig, LisaError, OnFreeze};
 impl MemoryPlan {
     /// Plans a LISA run. If all layers of the model are active, it is the plan of full training.
     ///
-    /// If layers differ in size, the largest ones count as active. The policy `Budget` counts with
-    /// its full budget, and `Fixed` with its own layers. With [`split`](LisaConfig::split), the
-    /// active parts count as parts of different layers, as far as possible. Nothing is allocated.
+    /// If layers differ in size, the largest ones count as active. For `Budget`, the plan assumes
+    /// that the whole budget is used; for `Fixed`, it uses the layers given. With
+    /// [`split`](LisaConfig::split), the plan assumes that the active parts belong to as many
+    /// different layers as possible. Nothing is allocated.
     ///
     /// # Errors
     ///
@@ -49,8 +50,7 @@ impl MemoryPlan {
     }
 }
 
-/// Bytes that a [custom head](Activations::custom_head) needs twice on flex: one block of a
-/// gradient.
+/// Bytes of one gradient block of a [custom head](Activations::custom_head); flex holds two copies.
 const HEAD_BLOCK: u64 = 2 << 20;
 
 /// A planned run. All methods return bytes, unless their documentation says otherwise.
@@ -209,7 +209,7 @@ impl Run<'_> {
         (3 * logits).max(logits + self.largest_outside() + blocks)
     }
 
-    /// What the backward pass needs for the layers that are on a graph at a time.
+    /// Memory of the layers whose autodiff graph exists at the same time.
     fn recomputed_layer(&self) -> u64 {
         let layers = self.elements.layers();
         let gradients = (0..layers).map(|layer| self.layer_gradients(layer)).max();
@@ -222,7 +222,7 @@ impl Run<'_> {
         layer + others as u64 * self.activations.frozen_layer
     }
 
-    /// Gradients of a layer, all of whose parts may be active.
+    /// Gradients of a layer, if as many of its parts as possible are active.
     fn layer_gradients(&self, layer: usize) -> u64 {
         let parts = || {
             let units = self.elements.units.iter();

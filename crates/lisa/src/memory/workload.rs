@@ -34,8 +34,8 @@ pub struct Workload {
     pub sequence: usize,
     /// The dtype of the weights.
     pub dtype: FloatDType,
-    /// Whether the run is on flex, Burn's CPU backend. It makes a second copy of the result of each
-    /// matmul, and stores int4 as int8.
+    /// Whether the run is on flex, Burn's CPU backend. flex makes a second copy of the result of
+    /// each matmul, and stores int4 as int8.
     pub flex: bool,
     /// The lowest layer that is ever active, or 0 if unknown. If nothing before the stack is
     /// trainable, layers below `lowest_active` store no activations.
@@ -49,9 +49,9 @@ impl Workload {
     /// Batches of `batch` rows of `sequence` tokens for this model, with its dtype and on its
     /// device.
     ///
-    /// Lazy parameters count as f32. A device that does not report its memory counts as flex. The
-    /// workload assumes that every layer may be active, and that each layer is a segment of
-    /// recomputation.
+    /// Lazy parameters count as f32. A device that does not report its memory counts as flex.
+    /// LibTorch does not report it, so set `flex = false` there. The workload assumes that every
+    /// layer may be active, and that each layer is a segment of recomputation.
     #[must_use]
     pub fn new<M: Module>(model: &M, batch: usize, sequence: usize) -> Self {
         let devices = model.devices();

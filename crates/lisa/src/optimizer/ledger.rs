@@ -10,8 +10,8 @@ use super::bytes::{StateBytes, Weighed};
 
 /// By shape and dtype of a parameter: the bytes of its state.
 ///
-/// They are measured when the first two parameters of a shape are stepped, or when one parameter is
-/// stepped twice: an optimizer such as Adan adds tensors to its state in the second step.
+/// They are measured when a parameter of the shape is first stepped, and again when one is first
+/// stepped a second time: an optimizer such as Adan adds tensors to its state in the second step.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ledger(Arc<Mutex<Sizes>>);
 
