@@ -1,9 +1,9 @@
 //! Which parameters of a model belong to which layer.
 //!
-//! [`LayerMap::find`] reads the module tree: a `Vec` (or an array) of modules whose items have the same
-//! parameter paths and shapes is a stack of layers. It works on any Burn module, without a list of
-//! known architectures. [`LayerMap::split`] makes smaller layers, such as the attention and the
-//! feed-forward half of each block.
+//! [`LayerMap::find`] reads the module tree: a `Vec` (or an array) of modules whose elements have
+//! the same parameter paths and shapes is a stack of layers. It works on any Burn module, without a
+//! list of known architectures. [`LayerMap::split`] makes smaller layers, such as the attention and
+//! the feed-forward half of each block.
 //!
 //! # Example
 //!

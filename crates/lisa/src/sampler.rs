@@ -147,7 +147,7 @@ impl Sampler {
         self.schedule.period()
     }
 
-    /// What is known of each layer.
+    /// The scores and the sizes of the layers.
     pub(crate) fn scores(&self) -> &Scores {
         &self.scores
     }

@@ -10,7 +10,7 @@ use crate::visit::{FloatVisitor, ModulePath, visit_floats};
 use crate::{ErrorKind, LisaError};
 
 impl LayerMap {
-    /// Finds the stack: the one with the most parameters of all stacks with at least two items.
+    /// Finds the stack: the one with the most parameters of all stacks with at least two layers.
     ///
     /// Lazy parameters are initialized. Cost: one visit of the module.
     ///
@@ -101,7 +101,7 @@ impl LayerMap {
     }
 }
 
-/// A candidate: the path of a `Vec` and its items' parameters.
+/// A candidate: the path of a `Vec` and the parameters of its elements.
 struct Stack {
     path: String,
     items: BTreeMap<usize, Vec<usize>>,
@@ -118,7 +118,7 @@ impl Stack {
     }
 }
 
-/// The path of an item of the list at `path`.
+/// The path of an element of the `Vec` at `path`.
 fn item_path(path: &str, item: usize) -> String {
     if path.is_empty() {
         item.to_string()

@@ -113,7 +113,7 @@ impl LayerMap {
         self.item_of[layer]
     }
 
-    /// The layer that this parameter belongs to.
+    /// The layer that this parameter belongs to; `None` if it is outside the layers.
     pub(crate) fn layer_of_id(&self, id: ParamId) -> Option<usize> {
         self.index_of(id).and_then(|index| self.layer_of(index))
     }
@@ -136,7 +136,7 @@ impl LayerMap {
         &self.layers
     }
 
-    /// The layer that the parameter with this index belongs to. None outside the layers.
+    /// The layer that the parameter with this index belongs to; `None` if it is outside the layers.
     #[must_use]
     pub fn layer_of(&self, parameter: usize) -> Option<usize> {
         self.layer_of.get(parameter).copied().flatten()

@@ -17,7 +17,7 @@ pub struct Draw {
     pub active_layers: usize,
     /// Whether the policy may return no layer: true if parameters outside the layers train.
     pub allow_empty: bool,
-    /// What is known of each layer.
+    /// The scores and the sizes of the layers.
     pub scores: Scores,
 }
 
@@ -36,7 +36,7 @@ impl Draw {
         }
     }
 
-    /// Sets what is known of the layers.
+    /// Sets the scores and the sizes of the layers.
     #[must_use]
     pub fn with_scores(mut self, scores: Scores) -> Self {
         self.scores = scores;
