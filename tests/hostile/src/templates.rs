@@ -26,9 +26,10 @@ pub fn template(bytes: &[u8]) {
 }
 
 /// Fragments to insert. What fills memory is not among them: a rendering's memory is not limited.
-const FRAGMENTS: [&str; 20] = [
+const FRAGMENTS: [&str; 21] = [
     "{{ ''[::-1] }}",
     "{{ 'a'.count('') ~ ''.rsplit() }}",
+    "{{ 'x'.rsplit('') }}{{ 'x'.split('') }}{{ 'x'.replace('', '') }}",
     "{{ 'é'.find('x') }}{{ [].index(1) }}",
     "{{ messages | tojson(indent=9, separators=(1, 2)) }}",
     "{{ messages[99].content.x }}",

@@ -11,6 +11,7 @@ use lisa_lm::{CausalLm, Checkpoint};
 
 use crate::model_folder::model_folder;
 use crate::settings::{Dtype, Method};
+use crate::terminal::output::say;
 use crate::terminal::progress::Slow;
 use crate::train::checkpoints;
 use crate::train::method::with_adapters;
@@ -56,11 +57,11 @@ pub fn export(options: &Options, device: &Device) -> Result<()> {
     };
     let slow = Slow::bytes("writing the model");
     lisa_lm::checkpoint::save_with(&model, out, &save, move |done, all| slow.set(done, all))?;
-    println!(
+    say(format_args!(
         "{name} of {} is in {}",
         options.run.display(),
         out.display()
-    );
+    ))?;
     Ok(())
 }
 

@@ -10,6 +10,7 @@ use lisa_lm::{Checkpoint, GenerationConfig, Tokenizer};
 
 use crate::model_folder::model_folder;
 use crate::settings::Dtype;
+use crate::terminal::output::say;
 use crate::terminal::progress::Slow;
 use crate::terminal::text::printable;
 
@@ -61,7 +62,7 @@ pub fn generate(options: &Options, device: &Device) -> Result<()> {
                 .text;
             tokenizer.encode_with_offsets(&text, false)?.ids
         }
-        (prompt, None) => tokenizer.encode(prompt.as_deref().unwrap_or_default())?,
+        (prompt, None) => tokenizer.encode_prompt(prompt.as_deref().unwrap_or_default())?,
     };
     // The bundled model is stored in half precision to be small, and a CPU is faster in f32.
     let bundled = options.model.is_none().then_some(Dtype::F32);
@@ -76,6 +77,6 @@ pub fn generate(options: &Options, device: &Device) -> Result<()> {
         seed: options.seed,
     };
     let tokens = lisa_lm::generate(&model, &prompt, &config)?;
-    println!("{}", printable(&tokenizer.decode(&tokens, true)?));
+    say(printable(&tokenizer.decode(&tokens, true)?))?;
     Ok(())
 }

@@ -16,6 +16,7 @@ use lisa_lm::{Checkpoint, Tokenizer};
 use super::norms_plot;
 use crate::model_folder::model_folder;
 use crate::settings::{Dtype, Flags, Method, Settings};
+use crate::terminal::output::say;
 use crate::terminal::progress::bar;
 use crate::train::data;
 use crate::train::method::Trainer;
@@ -109,11 +110,11 @@ pub fn importance(options: &Options, device: &Device) -> Result<()> {
     let path = out.join("importance.json");
     importance.save(&path)?;
     norms_plot::norms(&importance, &out.join("norms.svg"))?;
-    print!("{}", describe(&importance)?);
-    println!(
+    say(describe(&importance)?.trim_end())?;
+    say(format_args!(
         "wrote {path} and norms.svg; use the norms with --policy weighted --importance {path}",
         path = path.display()
-    );
+    ))?;
     Ok(())
 }
 

@@ -1,13 +1,12 @@
 //! The command line: one file per subcommand.
 
-use std::io::Write;
-
 use anyhow::Result;
 use burn::tensor::Device;
 use clap::builder::PossibleValue;
 use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::terminal::output::say;
 use crate::train::run::Outcome;
 
 pub mod demo;
@@ -72,20 +71,23 @@ impl Program {
 
     /// Runs the command.
     pub fn run(self) -> Result<Outcome> {
-        let device = Device::default();
+        // Only where it is needed: an unknown name in BURN_DEVICE panics.
+        let device = Device::default;
         match self
             .command
             .unwrap_or(Command::Demo(demo::Options::default()))
         {
-            Command::Demo(options) => return demo::demo(options, &device),
-            Command::Train(options) => return train::train(*options, &device),
-            Command::Plan(options) => plan::plan(&options, &device)?,
-            Command::Importance(options) => importance::importance(&options, &device)?,
-            Command::Show(options) => show::show(&options, &device)?,
+            Command::Demo(options) => return demo::demo(options, &device()),
+            Command::Train(options) => return train::train(*options, &device()),
+            Command::Plan(options) => plan::plan(&options, &device())?,
+            Command::Importance(options) => importance::importance(&options, &device())?,
+            Command::Show(options) => show::show(&options, &device())?,
             Command::Preview(options) => preview::preview(&options)?,
-            Command::Generate(options) => generate::generate(&options, &device)?,
-            Command::Export(options) => export::export(&options, &device)?,
-            Command::Completions { shell } => std::io::stdout().write_all(&completions(shell))?,
+            Command::Generate(options) => generate::generate(&options, &device())?,
+            Command::Export(options) => export::export(&options, &device())?,
+            Command::Completions { shell } => {
+                say(String::from_utf8_lossy(&completions(shell)).trim_end())?;
+            }
         }
         Ok(Outcome::Finished)
     }

@@ -16,6 +16,7 @@ use crate::model_folder::model_folder;
 use crate::settings::{
     Dtype, Flags, InputFlags, MemoryFlags, MethodFlags, Settings, TrainingFlags,
 };
+use crate::terminal::output::say;
 use crate::train::planned::workload;
 
 /// Options of `lisa plan`.
@@ -85,8 +86,8 @@ impl Options {
 
 /// Prints the table.
 pub fn plan(options: &Options, device: &Device) -> Result<()> {
-    print!("{}", table(&options.settings()?, options.budget, device)?);
-    Ok(())
+    let table = table(&options.settings()?, options.budget, device)?;
+    Ok(say(table.trim_end())?)
 }
 
 /// One line per method with its memory in GB. With `budget`, in GB, it says which methods fit.

@@ -14,6 +14,7 @@ use lisa_lm::{Checkpoint, Tokenizer};
 use super::show::template;
 use crate::bundled;
 use crate::model_folder::model_folder;
+use crate::terminal::output::say;
 use crate::terminal::text::printable;
 use crate::user_error::require;
 
@@ -74,26 +75,26 @@ pub fn preview(options: &Options) -> Result<()> {
         "--row is {row}, and there are {rows} rows"
     );
     let shown = &set.examples[row - 1];
-    anstream::println!(
+    say(format_args!(
         "row {row}: {} tokens, {} trained; each token is followed by its id\n",
         shown.ids.len(),
         shown.trained()
-    );
+    ))?;
     let colours = anstream::AutoStream::choice(&std::io::stdout()) != anstream::ColorChoice::Never;
-    anstream::println!("{}", tokens(shown, &tokenizer, colours)?);
+    say(tokens(shown, &tokenizer, colours)?)?;
     let longest = set
         .examples
         .iter()
         .map(|row| row.ids.len())
         .max()
         .unwrap_or(0);
-    anstream::println!("chat template: {}", template(&tokenizer));
-    anstream::println!(
+    say(format_args!("chat template: {}", template(&tokenizer)))?;
+    say(format_args!(
         "{set}; longest row {longest} of at most {}",
         encode.max_length
-    );
+    ))?;
     if !read.skipped.is_empty() {
-        anstream::println!("{} lines were skipped", read.skipped.len());
+        say(format_args!("{} lines were skipped", read.skipped.len()))?;
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use lisa_lm::{Checkpoint, Tokenizer};
 
 use crate::model_folder::model_folder;
 use crate::settings::Dtype;
+use crate::terminal::output::say;
 use crate::user_error::require;
 
 /// Options of `lisa show`.
@@ -95,7 +96,7 @@ pub fn show(options: &Options, device: &Device) -> Result<()> {
         ),
     ];
     for (name, value) in lines {
-        println!("{name:<14} {value}");
+        say(format_args!("{name:<14} {value}"))?;
     }
     Ok(())
 }

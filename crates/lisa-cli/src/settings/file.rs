@@ -51,7 +51,12 @@ impl Flags {
     fn set<'de, D: Deserializer<'de>>(&mut self, key: &str, value: D) -> Result<bool, D::Error> {
         // Keys are written with hyphens alone.
         let name = key.replace('-', "_");
-        let name = name.as_str();
+        // `pieces` is the name in files of 0.1.0.
+        let name = if name == "pieces" {
+            "sublayers"
+        } else {
+            name.as_str()
+        };
         match name {
             _ if key.contains('_') => Ok(false),
             _ if InputFlags::KEYS.contains(&name) => self.input.set(name, value),

@@ -63,6 +63,9 @@ fn a_file_may_set_every_setting() {
     let text = toml::to_string(&defaults().to_flags()).unwrap();
     assert_eq!(toml(&text).unwrap(), defaults().to_flags());
     assert!(text.lines().count() > 40);
+    let renamed = toml("pieces = true").unwrap();
+    assert_eq!(renamed, toml("sublayers = true").unwrap());
+    assert_ne!(renamed, Flags::default());
 }
 
 #[test]

@@ -11,6 +11,7 @@ use lisa_lm::{Checkpoint, Tokenizer};
 
 use crate::bundled;
 use crate::settings::{InputSettings, Settings};
+use crate::terminal::output::say;
 use crate::terminal::progress::Slow;
 use crate::user_error::require;
 
@@ -35,17 +36,18 @@ impl Data {
     }
 
     /// Prints the size of the data, and the number of epochs in `number` batches.
-    pub(crate) fn describe(&self, batches: &Batches, number: u64) {
-        println!("{}", self.summary);
+    pub(crate) fn describe(&self, batches: &Batches, number: u64) -> Result<()> {
+        say(&self.summary)?;
         let tokens: usize = self.train.iter().map(|example| example.ids.len()).sum();
         let epochs = number as f64 / batches.per_epoch().max(1) as f64;
-        println!(
+        say(format_args!(
             "{} rows, {} batches per epoch; {number} batches are {epochs:.2} epochs, about {:.0} \
              tokens",
             batches.rows(),
             batches.per_epoch(),
             tokens as f64 * epochs
-        );
+        ))?;
+        Ok(())
     }
 }
 

@@ -10,6 +10,7 @@ use super::plot;
 use super::prepare::Job;
 use super::steps::{Training, evaluation};
 use crate::settings::Method;
+use crate::terminal::output::say;
 use crate::terminal::progress::Slow;
 
 /// Writes `model/`, `losses.svg`, `memory.svg` and `summary.json`.
@@ -57,13 +58,13 @@ pub(crate) fn finish(job: &Job<'_>, trained: Training) -> Result<()> {
     });
     let text = format!("{summary:#}\n");
     write_atomically(&out.join("summary.json"), text.as_bytes())?;
-    println!(
+    say(format_args!(
         "held-out loss {:.4} -> {:.4} in {} steps, {:.0} s; the model is in {}",
         state.before.loss,
         after.loss,
         job.steps,
         state.seconds,
         folder.display()
-    );
+    ))?;
     Ok(())
 }

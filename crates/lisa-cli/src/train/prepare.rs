@@ -12,6 +12,7 @@ use super::data::{self, Data};
 use super::method::Trainer;
 use crate::model_folder::model_folder;
 use crate::settings::{Dtype, Flags, Settings};
+use crate::terminal::output::say;
 use crate::terminal::progress::Slow;
 use crate::user_error::{UserError, require};
 
@@ -115,35 +116,36 @@ impl<'a> Job<'a> {
     }
 
     /// Prints the model, the device, the data and the number of steps.
-    pub(crate) fn announce(&self, model: &CausalLm, trainer: &Trainer) {
+    pub(crate) fn announce(&self, model: &CausalLm, trainer: &Trainer) -> Result<()> {
         let (input, training) = (&self.settings.input, &self.settings.training);
         let name = if input.model.as_os_str().is_empty() {
             "the bundled model".to_owned()
         } else {
             input.model.display().to_string()
         };
-        println!(
+        say(format_args!(
             "{name} on {}, {}",
             device_name(self.device),
             self.settings.memory.dtype
-        );
+        ))?;
         if input.is_demo() {
-            println!(
+            say(
                 "no --model and --data: `lisa demo` trains the bundled model on the bundled \
-                 instructions"
-            );
+                 instructions",
+            )?;
         }
-        println!("{}", trainer.describe(model));
+        say(trainer.describe(model))?;
         let rows = match (training.accumulation, training.batch_size) {
             (1, rows) => format!("{rows} rows"),
             (batches, rows) => format!("{batches} batches of {rows} rows"),
         };
-        println!(
+        say(format_args!(
             "{} training and {} held-out examples; {} optimizer steps of {rows}",
             self.data.train.len(),
             self.data.held_out.len(),
             self.steps
-        );
+        ))?;
+        Ok(())
     }
 }
 

@@ -12,6 +12,7 @@ use super::planned::planned;
 use super::prepare::Job;
 use super::steps::{Training, train};
 use crate::settings::Flags;
+use crate::terminal::output::say;
 
 pub use super::prepare::Start;
 
@@ -29,7 +30,7 @@ pub fn run(flags: Flags, start: Start, device: &Device, stop: &AtomicBool) -> Re
     let (job, batches) = Job::open(flags, start, device)?;
     job.make_folder()?;
     let (trainer, model) = Trainer::new(&job.settings, job.load()?)?;
-    job.announce(&model, &trainer);
+    job.announce(&model, &trainer)?;
     let training = Training::begin(&job, model, trainer, batches)?;
     match train(&job, training, stop)? {
         Some(last) => finish(&job, last).map(|()| Outcome::Finished),
@@ -45,14 +46,14 @@ pub fn dry_run(flags: Flags, start: Start, device: &Device) -> Result<()> {
     let longest = job.data.longest(&job.settings);
     let memory = planned(&job.settings, &model, device, longest)?;
     let (trainer, model) = Trainer::new(&job.settings, model)?;
-    job.announce(&model, &trainer);
+    job.announce(&model, &trainer)?;
     if let Some((path, _)) = &job.saved {
         checkpoints::load(path, model, trainer)?;
-        println!("the checkpoint {} loads", path.display());
+        say(format_args!("the checkpoint {} loads", path.display()))?;
     }
     let batches_in_all = job.steps * job.settings.training.accumulation as u64;
-    job.data.describe(&batches, batches_in_all);
-    print!("{memory}");
-    println!("dry run: nothing was trained and nothing was written");
+    job.data.describe(&batches, batches_in_all)?;
+    say(memory.trim_end())?;
+    say("dry run: nothing was trained and nothing was written")?;
     Ok(())
 }

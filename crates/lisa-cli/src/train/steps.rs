@@ -1,9 +1,10 @@
 //! [`train`]: the training loop. Tests: `tests/run/`.
 
+use std::io::ErrorKind;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use lisa_lm::CausalLm;
 use lisa_lm::text::Batches;
 
@@ -13,6 +14,7 @@ use super::method::Trainer;
 use super::metrics::{Line, Metrics, memory_bytes};
 use super::prepare::{Job, Start};
 use super::step::{Work, accumulate, finite, forward, origin};
+use crate::terminal::output::say;
 use crate::terminal::progress::bar;
 use crate::terminal::text::size;
 use crate::user_error::UserError;
@@ -41,7 +43,11 @@ impl Training {
         let (model, trainer, state) = if let Some((path, state)) = &job.saved {
             let (model, trainer) = checkpoints::load(path, model, trainer)?;
             batches.seek(state.position);
-            println!("resumed at step {} from {}", state.step, path.display());
+            say(format_args!(
+                "resumed at step {} from {}",
+                state.step,
+                path.display()
+            ))?;
             (model, trainer, state.clone())
         } else {
             let state = State {
@@ -55,6 +61,15 @@ impl Training {
             (model, trainer, state)
         };
         if job.start == Start::Overwrite {
+            // First, since it says that the folder has a finished model.
+            let summary = out.join("summary.json");
+            match std::fs::remove_file(&summary) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    let failed = format!("cannot remove `{}`", summary.display());
+                    return Err(error).context(failed);
+                }
+                _ => {}
+            }
             checkpoints::remove(out)?;
         }
         checkpoints::clean(out)?;
@@ -101,7 +116,7 @@ pub(crate) fn train(
             if !settings.training.skip_bad_steps || skipped > MOST_SKIPPED {
                 return Err(bad_batch(&batch, lr, error));
             }
-            bar.suspend(|| println!("skipped {batch}: {error:#}"));
+            bar.suspend(|| say(format_args!("skipped {batch}: {error:#}")))?;
             continue;
         }
         skipped = 0;
@@ -119,7 +134,8 @@ pub(crate) fn train(
         let held_out = if every(settings.output.eval_every) {
             let (rows, pad) = (settings.training.batch_size, job.tokenizer.pad_id());
             let loss = held_out_loss(&model, &job.data.held_out, rows, pad, job.device)?;
-            bar.suspend(|| println!("step {:>6}: held-out loss {loss:.4}", state.step));
+            let text = format!("step {:>6}: held-out loss {loss:.4}", state.step);
+            bar.suspend(|| say(text))?;
             Some(loss)
         } else {
             None
@@ -149,12 +165,12 @@ pub(crate) fn train(
             let path = checkpoints::save(out, &trainer.exact(&model), &trainer, &state)?;
             if stopping {
                 bar.abandon();
-                println!(
+                say(format_args!(
                     "stopped after step {}; saved {}.\nContinue with: lisa train --resume --out {}",
                     state.step,
                     path.display(),
                     out.display()
-                );
+                ))?;
                 return Ok(None);
             }
         }
@@ -195,6 +211,6 @@ pub(crate) fn evaluation(when: &str, job: &Job<'_>, model: &CausalLm) -> Result<
     bar.set_message(format!("evaluating {when} training"));
     let result = evaluate.run(model, job.device, || bar.inc(1))?;
     bar.finish_and_clear();
-    println!("{when}: {result}");
+    say(format_args!("{when}: {result}"))?;
     Ok(result)
 }

@@ -188,3 +188,34 @@ fn ctrl_c_saves_and_says_how_to_continue() {
         1
     );
 }
+
+#[test]
+fn commands_without_a_device_ignore_an_unknown_one() {
+    let dir = tempfile::tempdir().unwrap();
+    for arguments in [&["completions", "bash"][..], &["preview"]] {
+        let mut command = lisa(dir.path(), arguments);
+        let output = command.env("BURN_DEVICE", "nonsense").output().unwrap();
+        assert!(!text(&output).is_empty());
+    }
+}
+
+#[test]
+fn a_closed_pipe_is_no_error() {
+    let dir = tempfile::tempdir().unwrap();
+    for line in [
+        "show",
+        "preview",
+        "plan",
+        "completions bash",
+        "train --dry-run",
+        "generate --prompt red --max-new-tokens 1",
+    ] {
+        let arguments: Vec<&str> = line.split(' ').collect();
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = lisa(dir.path(), &arguments);
+        let output = command.stdout(writer).output().unwrap();
+        assert!(output.status.success(), "{line}: {output:?}");
+        assert!(output.stderr.is_empty(), "{line}: {output:?}");
+    }
+}

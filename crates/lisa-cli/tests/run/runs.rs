@@ -4,6 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use burn::tensor::Device;
+use clap::Parser;
+use lisa_cli::commands::Program;
 use lisa_cli::train::run::{Outcome, Start, dry_run};
 use lisa_lm::Checkpoint;
 
@@ -95,6 +97,30 @@ fn the_written_files_can_be_read() {
     ];
     let flags = parsed(&more).or(flags(&again, &[]));
     go(flags, Start::Fresh, false).unwrap();
+}
+
+#[test]
+fn what_is_exported_of_a_replaced_run_is_not_the_model_of_the_earlier_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    go(flags(&out, &[]), Start::Fresh, false).unwrap();
+    let earlier = weights_of(&out);
+    // It stops after a step, with a checkpoint.
+    let outcome = go(flags(&out, &[]), Start::Overwrite, true).unwrap();
+    assert_eq!(outcome, Outcome::Stopped);
+    assert!(!out.join("summary.json").exists());
+    let copy = dir.path().join("copy");
+    let line = [
+        Path::new("lisa"),
+        Path::new("export"),
+        &out,
+        Path::new("--out"),
+        &copy,
+    ];
+    Program::try_parse_from(line).unwrap().run().unwrap();
+    let exported = fs::read(copy.join("model.safetensors")).unwrap();
+    assert_eq!(exported.len(), earlier.len());
+    assert!(exported != earlier);
 }
 
 #[test]

@@ -149,7 +149,10 @@ pub fn encode_example(
         Content::Chat(chat) => {
             let template = tokenizer.chat_template();
             let whole = template.render(chat, false)?.text;
-            let answers = answers(chat, &whole, template)?;
+            let answers = match loss_on {
+                LossOn::Answer => answers(chat, &whole, template)?,
+                LossOn::All => Vec::new(),
+            };
             (whole, answers, true)
         }
         Content::Pair { prompt, completion } => {
@@ -210,13 +213,7 @@ pub fn encode_prompt(example: &Example, tokenizer: &Tokenizer) -> Result<Option<
             let text = tokenizer.chat_template().render(&before, true)?.text;
             Ok(Some(tokenizer.encode_with_offsets(&text, false)?.ids))
         }
-        (Content::Pair { prompt, .. }, Some(_)) => {
-            let mut ids = tokenizer.encode(prompt)?;
-            while ids.len() > 1 && ids.last().is_some_and(|id| tokenizer.is_eos(*id)) {
-                ids.pop();
-            }
-            Ok(Some(ids))
-        }
+        (Content::Pair { prompt, .. }, Some(_)) => Ok(Some(tokenizer.encode_prompt(prompt)?)),
         _ => Ok(None),
     }
 }

@@ -103,7 +103,8 @@ impl ChatTemplate {
             return Err(Error::new(ErrorKind::Template, message));
         }
         let (compiled, marks) = generation::to_filter_blocks(source);
-        let environment = engine::environment(compiled).map_err(|e| failed("does not parse", e))?;
+        let environment =
+            engine::environment(compiled).map_err(|e| failed("does not parse", &e))?;
         Ok(Self {
             environment,
             source: source.to_owned(),
@@ -141,7 +142,7 @@ impl ChatTemplate {
         let text = engine::render(&self.environment, arguments).map_err(|e| {
             let roles: Vec<&str> = chat.messages.iter().map(Message::role).take(20).collect();
             let roles = shown(&roles.join(", "));
-            failed(&format!("refuses a chat of {roles}"), e)
+            failed(&format!("refuses a chat of {roles}"), &e)
         })?;
         if !self.marks {
             let generated = None;
@@ -174,7 +175,7 @@ impl fmt::Debug for ChatTemplate {
     }
 }
 
-fn failed(what: &str, error: minijinja::Error) -> Error {
+fn failed(what: &str, error: &minijinja::Error) -> Error {
     let detail = error.detail().unwrap_or_default();
     // A template's own message is a sentence or two; a value that it prints may be anything.
     let detail = match detail.char_indices().nth(500) {
@@ -185,7 +186,7 @@ fn failed(what: &str, error: minijinja::Error) -> Error {
     let line = error.line();
     let line = line.map_or_else(String::new, |line| format!(" (line {line})"));
     let message = format!("the chat template {what}: {}{detail}{line}", error.kind());
-    Error::new(ErrorKind::Template, message).with_source(error)
+    Error::new(ErrorKind::Template, message)
 }
 
 #[cfg(test)]

@@ -173,6 +173,20 @@ impl Tokenizer {
         Ok(self.encode_with_offsets(text, true)?.ids)
     }
 
+    /// The ids of a text that a model continues: as [`encode`](Self::encode), without the
+    /// end-of-sequence tokens that some tokenizers append. At least one id is kept.
+    ///
+    /// # Errors
+    ///
+    /// As [`encode`](Self::encode).
+    pub fn encode_prompt(&self, text: &str) -> Result<Vec<u32>, Error> {
+        let mut ids = self.encode(text)?;
+        while ids.len() > 1 && ids.last().is_some_and(|id| self.is_eos(*id)) {
+            ids.pop();
+        }
+        Ok(ids)
+    }
+
     /// The ids of a text and their places in it. A rendered chat already has its special tokens:
     /// encode it with `add_special` set to false.
     ///

@@ -158,13 +158,17 @@ fn a_template_that_rewrites_the_past_is_refused() {
         max_length: 8,
         loss_on: LossOn::Answer,
     };
-    let error = encode_examples(&[example], &tokenizer, options).unwrap_err();
+    let error = encode_examples(&[example.clone()], &tokenizer, options).unwrap_err();
     assert!(
         error
             .message()
             .starts_with("example 1: the chat template writes"),
         "{error}"
     );
+    // If every token is in the loss, it does not matter where the answers are.
+    let encoded = encode_example(&example, &tokenizer, LossOn::All).unwrap();
+    let ids = tokenizer.encode("2hihello").unwrap();
+    assert_eq!(encoded, Encoded::all_trained(ids));
 }
 
 #[test]

@@ -48,6 +48,10 @@ pub(super) fn method(
 fn text_method(text: &str, name: &str, args: &[Value]) -> Result<Option<Value>, Error> {
     // Python counts characters, not bytes.
     let place = |at: usize| text[..at].chars().count() as i64;
+    let separates = ["split", "rsplit", "partition", "rpartition"].contains(&name);
+    if separates && args.first().and_then(Value::as_str) == Some("") {
+        return Err(refuse("empty separator"));
+    }
     Ok(Some(match name {
         "removeprefix" => {
             let (prefix,): (&str,) = from_args(args)?;

@@ -140,6 +140,11 @@ fn a_template_that_runs_away_is_stopped() {
             "failed to write",
         ),
         ("{{ ''[::-1] }}", "the engine panicked"),
+        ("{{ 'x'.rsplit('') }}", "empty separator"),
+        ("{{ 'x'.rsplit('', 1) }}", "empty separator"),
+        ("{{ 'x'.split('') }}", "empty separator"),
+        ("{{ 'x'.partition('') }}", "empty separator"),
+        ("{{ 'x'.rpartition('') }}", "empty separator"),
     ];
     for (source, expected) in cases {
         let error = rendered(source).unwrap_err();
@@ -216,6 +221,26 @@ fn expressions_are_what_they_are_in_python() {
         (
             "{% macro f(a, b='-' ~ '-') %}{{ a ~ b }}{% endmacro %}{{ f('x') }}",
             "x--",
+        ),
+        (
+            "{{ 'abc'.replace('', '-') }}|{{ 'abc'.replace('', '-', 2) }}|{{ 'é'.count('') }}",
+            "-a-b-c-|-a-bc|2",
+        ),
+        ("{{ 1 + 2 * 3 - 4 / 2 }}", "5.0"),
+        ("{{ -2 * -3 }}{{ 7 // 2 * 2 }}", "66"),
+        (
+            "{{ 'a' ~ 1 + 2 ~ 'b' }}{{ 'a' ~ (1 + 2) ~ 'b' }}",
+            "a12ba3b",
+        ),
+        ("{{ 'ab' * 3 }}|{{ 3 * 'x' }}", "ababab|xxx"),
+        ("{{ 'x' not in ['a'] }}{{ 1 < 2 < 3 }}", "TrueTrue"),
+        ("{{ 'abc'[::-1] }}", "cba"),
+        ("{{ 12|replace(1, 3) }}{{ [1, [2]]|join(0) }}", "3210[2]"),
+        ("{{ '%s %d'|format([1], 2) }}", "[1] 2"),
+        ("{{ 'a' if 1 == 1 else 'b' ~ 'c' }}", "a"),
+        (
+            "{% for m in messages + [] %}{{ loop.index0 + 1 }}{% endfor %}",
+            "12",
         ),
         (
             "{{ '%s-%02d' | format('a', 3) }}{{ '{}'.format('z') }}",
@@ -315,6 +340,8 @@ fn a_template_that_does_not_parse_names_the_line() {
     let error = ChatTemplate::new("a\n{% for %}", &special()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Template);
     assert!(error.message().contains("(line 2)"), "{error}");
+    // The message has all of it, so that a report does not say it twice.
+    assert!(std::error::Error::source(&error).is_none());
 }
 
 #[test]

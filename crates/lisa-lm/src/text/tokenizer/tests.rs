@@ -170,3 +170,31 @@ fn stored_padding_and_truncation_are_turned_off() {
     let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
     assert_eq!(tokenizer.encode("Hello, world!").unwrap().len(), 9);
 }
+
+#[test]
+fn a_prompt_has_no_end_that_the_tokenizer_appends() {
+    let mut json: Value = serde_json::from_str(TOKENIZER).unwrap();
+    json["post_processor"] = serde_json::json!({
+        "type": "TemplateProcessing",
+        "single": [
+            {"Sequence": {"id": "A", "type_id": 0}},
+            {"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}}
+        ],
+        "pair": [
+            {"Sequence": {"id": "A", "type_id": 0}},
+            {"Sequence": {"id": "B", "type_id": 1}}
+        ],
+        "special_tokens": {
+            "<|endoftext|>": {"id": "<|endoftext|>", "ids": [0], "tokens": ["<|endoftext|>"]}
+        }
+    });
+    let config = r#"{"eos_token": "<|endoftext|>"}"#;
+    let files = [
+        ("tokenizer.json", json.to_string()),
+        ("tokenizer_config.json", config.to_owned()),
+    ];
+    let dir = folder(&files.each_ref().map(|(name, text)| (*name, text.as_str())));
+    let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
+    assert_eq!(tokenizer.encode("hello").unwrap(), [273, 78, 350, 0]);
+    assert_eq!(tokenizer.encode_prompt("hello").unwrap(), [273, 78, 350]);
+}
