@@ -158,7 +158,7 @@ fn a_template_that_rewrites_the_past_is_refused() {
         max_length: 8,
         loss_on: LossOn::Answer,
     };
-    let error = encode_examples(&[example.clone()], &tokenizer, options).unwrap_err();
+    let error = encode_examples(std::slice::from_ref(&example), &tokenizer, options).unwrap_err();
     assert!(
         error
             .message()
