@@ -181,6 +181,16 @@ fn an_invalid_draw_panics_in_optimize_with_the_message_of_the_step() {
     }
 }
 
+#[test]
+#[should_panic(expected = "is not the one that `Lisa::into_learner` returned")]
+fn another_optimizer_panics_in_its_first_step() {
+    let (_, model) = wrapped(&config());
+    let mut learner = Learner::new(model, adamw().init(), ConstantLr::new(0.05));
+    learner.lr_step();
+    let output = learner.train_step(rows(&[0], &device()));
+    learner.optimizer_step(output.grads);
+}
+
 /// Bits of all weights, in the order of the module tree.
 fn bits<M: Module>(module: &M) -> Vec<u32> {
     values(module).into_iter().map(f32::to_bits).collect()

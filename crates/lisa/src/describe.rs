@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::Lisa;
 use crate::layers::Parameter;
-use crate::memory::Usage;
+use crate::optimizer::usage::Usage;
 
 /// A snapshot of a run, made by [`Lisa::describe`]. `Display` prints it as a table.
 #[derive(Clone, Debug, PartialEq, Eq)]

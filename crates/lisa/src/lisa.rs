@@ -8,7 +8,7 @@ use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::Device;
 
 use crate::clip;
-use crate::memory::Usage;
+use crate::optimizer::usage::Usage;
 use crate::optimizer::{LayerOptimizer, OptimizerConfig};
 use crate::period::PeriodSums;
 use crate::policy::Scores;

@@ -49,16 +49,17 @@
 //! ```
 
 mod activations;
+mod device;
 mod elements;
 mod lisa;
 mod lora;
 mod plan;
 #[cfg(test)]
 mod tests;
-mod usage;
 mod workload;
 
+pub use crate::optimizer::usage::Usage;
 pub use activations::{Activations, Footprint};
+pub use device::DeviceUsage;
 pub use plan::MemoryPlan;
-pub use usage::{DeviceUsage, Usage};
 pub use workload::Workload;

@@ -23,6 +23,7 @@
 
 // From the bottom up. A step passes `release(ledgered(master_weights(slices(inner))))`.
 mod bytes;
+pub(crate) mod usage;
 mod config;
 mod ledger;
 mod master;

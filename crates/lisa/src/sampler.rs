@@ -43,16 +43,21 @@ pub(crate) struct Sampler {
 impl Sampler {
     /// Samples the layers of the first period, or says why the policy cannot.
     pub(crate) fn new(sampling: Sampling) -> Result<Self, LisaError> {
-        let mut sampler = Self {
+        let mut sampler = Self::undrawn(sampling);
+        sampler.check()?;
+        sampler.draw()?;
+        Ok(sampler)
+    }
+
+    /// Before the first draw.
+    fn undrawn(sampling: Sampling) -> Self {
+        Self {
             schedule: Schedule::new(sampling.period),
             scores: Scores::new(sampling.layers.iter().map(|(_, size)| *size)),
             active: Vec::new(),
             inclusion: Vec::new(),
             sampling,
-        };
-        sampler.check()?;
-        sampler.draw()?;
-        Ok(sampler)
+        }
     }
 
     /// The same run at another step, with these layers and these scores.
@@ -256,14 +261,7 @@ impl Sampler {
 
 /// What the policy of this configuration refuses, for a configuration without a run.
 pub(crate) fn check(sampling: Sampling) -> Result<(), LisaError> {
-    let sampler = Sampler {
-        schedule: Schedule::new(sampling.period),
-        scores: Scores::new(sampling.layers.iter().map(|(_, size)| *size)),
-        active: Vec::new(),
-        inclusion: Vec::new(),
-        sampling,
-    };
-    sampler.check()
+    Sampler::undrawn(sampling).check()
 }
 
 #[cfg(test)]

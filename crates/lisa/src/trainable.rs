@@ -179,7 +179,7 @@ impl Trainable {
     }
 }
 
-/// Counts the parameters that are in a map, and those that are not.
+/// Counts the parameters that are in a map with the same shape, and the others.
 struct Count<'a> {
     map: &'a LayerMap,
     known: usize,
@@ -188,7 +188,9 @@ struct Count<'a> {
 
 impl ModuleVisitor for Count<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        match self.map.index_of(param.id) {
+        let known = self.map.index_of(param.id);
+        let shape = |i: usize| &self.map.parameters()[i].shape[..];
+        match known.filter(|&i| *shape(i) == param.lazy_shape()[..]) {
             Some(_) => self.known += 1,
             None => self.unknown += 1,
         }

@@ -38,7 +38,8 @@ use crate::{ErrorKind, FrozenWeights, Lisa, LisaError};
 /// # Panics
 ///
 /// burn-train's `TrainStep::optimize` returns no `Result`. It panics if [`Lisa::try_step`] returns
-/// an error, with the message of that error. After a resume it also panics if the optimizer state
+/// an error, with the message of that error. It also panics in the first step with another optimizer
+/// than the one that [`Lisa::into_learner`] returned, and after a resume if the optimizer state
 /// cannot be read.
 #[derive(Clone, Debug)]
 pub struct LisaModule<M> {

@@ -64,7 +64,14 @@ impl Lisa {
             squares.merge(std::mem::take(&mut stepped.squares));
             self.update(lr.clone(), model, grads, stepped)
         });
-        let model = stepped?;
+        let model = match stepped {
+            Ok(model) => model,
+            Err(error) => {
+                let (model, error) = error.into_parts();
+                let model = if renamed { self.apply(model) } else { model };
+                return Err(StepError::new(model, error, true));
+            }
+        };
         self.note(squares);
         self.end_step(model, renamed)
     }

@@ -5,6 +5,7 @@
 //! matched by path, so the model may have other `ParamId`s. Tests: `lisa/tests.rs`.
 
 use std::collections::HashMap;
+use std::error::Error;
 use std::path::Path;
 
 use burn::module::{Module, ParamId};
@@ -27,6 +28,7 @@ pub(crate) use check::sizes as check_sizes;
 
 /// The metadata entry of the run. The entries of the optimizer map a parameter's id to its path.
 const KEY: &str = "lisa";
+
 impl Lisa {
     /// Saves the step, the active layers, the scores and the optimizer state, with master weights,
     /// to one file. The weights of the model are not in it.
@@ -40,21 +42,24 @@ impl Lisa {
     /// then unchanged.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), LisaError> {
         let path = path.as_ref();
-        let failed = |source: String| {
-            LisaError::new(
-                ErrorKind::Record,
-                format!("cannot save the record to `{}`: {source}", path.display()),
-            )
-        };
-        let run = serde_json::to_string(&self.run()).map_err(|e| failed(e.to_string()))?;
+        fn failed<E>(path: &Path) -> impl Fn(E) -> LisaError
+        where
+            E: Error + Send + Sync + 'static,
+        {
+            let message = format!("cannot save the record to `{}`", path.display());
+            move |error| {
+                LisaError::new(ErrorKind::Record, format!("{message}: {error}")).with_source(error)
+            }
+        }
+        let run = serde_json::to_string(&self.run()).map_err(failed(path))?;
         let bytes = self
             .optimizer
             .to_record()
             .into_bytes()
-            .map_err(|e| failed(e.to_string()))?;
-        let reader = Reader::from_bytes(bytes).map_err(|e| failed(e.to_string()))?;
+            .map_err(failed(path))?;
+        let reader = Reader::from_bytes(bytes).map_err(failed(path))?;
         let (scalars, metadata) = (reader.scalars().clone(), reader.metadata().clone());
-        let tensors = reader.into_tensors().map_err(|e| failed(e.to_string()))?;
+        let tensors = reader.into_tensors().map_err(failed(path))?;
         let mut writer = Writer::new(tensors)
             .auto_extension(false)
             .with_metadata(KEY, &run);
@@ -64,9 +69,7 @@ impl Lisa {
         for (key, value) in scalars {
             writer = writer.with_scalar(&key, value);
         }
-        writer
-            .write_to_file(path)
-            .map_err(|e| failed(e.to_string()))
+        writer.write_to_file(path).map_err(failed(path))
     }
 
     /// Resumes from a record: restores the step, the active layers, the scores and the optimizer
@@ -124,7 +127,7 @@ impl Lisa {
         let sampler = self
             .sampler
             .at(run.step, run.active, &saved::scores(units))
-            .map_err(|error| failed(error.message().to_owned()))?;
+            .map_err(|error| failed(format!("its active layers: {}", error.message())))?;
         let scalars = reader.scalars().clone().into_iter().collect();
         let tensors = reader.into_tensors().map_err(|e| failed(e.to_string()))?;
         check::sizes(&tensors, length).map_err(failed)?;
@@ -149,6 +152,14 @@ impl Lisa {
             optimizer,
             ..self.clone()
         };
+        let pairs = self
+            .trainable
+            .map()
+            .parameters()
+            .iter()
+            .zip(map.parameters());
+        let renamed = pairs.map(|(old, new)| (old.id, new.id)).collect();
+        next.full.rename(&renamed);
         next.bind(map);
         let model = next.apply(model);
         *self = next;

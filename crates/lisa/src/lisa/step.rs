@@ -197,7 +197,10 @@ impl Lisa {
     /// releases optimizer state, and quantizes.
     pub(super) fn apply<M: Module>(&mut self, model: M) -> M {
         let trainable = self.trainable.ids(|layer| self.sampler.is_active(layer));
-        let model = self.full.restore(model, &trainable);
+        // A release pass steps parameters, which quantized ones cannot be.
+        let mut needed = trainable.clone();
+        needed.extend(self.optimizer.to_release(&trainable));
+        let model = self.full.restore(model, &needed);
         let model = self.mask.change(model, trainable.iter().copied());
         let model = self.optimizer.release(model, &self.mask);
         let (kind, map) = (self.config.frozen_weights, self.trainable.map());

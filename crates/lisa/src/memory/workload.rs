@@ -3,7 +3,7 @@
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{DType, FloatDType, Tensor};
 
-use super::usage::DeviceUsage;
+use super::device::DeviceUsage;
 use crate::recompute::Recompute;
 
 /// The batches, the dtype and the device of a planned run.

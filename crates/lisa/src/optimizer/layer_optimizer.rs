@@ -1,7 +1,7 @@
 //! [`LayerOptimizer`]: Burn's `ModuleOptimizer` with the wrappers of this module, and a record of
 //! which parameters have state.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use burn::grad_clipping::GradientClipping;
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
@@ -17,9 +17,9 @@ use super::master::master_weights;
 use super::release::{OnFreeze, RELEASE, Release, release};
 use super::shapes::StateShapes;
 use super::slices::slices;
+use super::usage::Usage;
 use crate::gradients::Gradients;
 use crate::layers::Parameter;
-use crate::memory::Usage;
 use crate::{ErrorKind, FreezeMask, LayerMap, LisaError};
 
 /// An optimizer that drops or offloads the state of frozen parameters.
@@ -107,9 +107,18 @@ impl LayerOptimizer {
         self
     }
 
-    /// Clips each gradient tensor separately, except those of a group.
+    /// Clips each gradient tensor separately, except those of a group. Cost: a copy of the state in
+    /// host memory, if there is any state.
     pub(crate) fn with_grad_clipping(mut self, clipping: GradientClipping) -> Self {
         self.optimizer = self.optimizer.with_grad_clipping(clipping);
+        if !self.held.is_empty() {
+            // Burn stores the clipping with the state of each parameter. Loading it takes the new one.
+            let record = self.optimizer.to_record();
+            self.optimizer = self.optimizer.load_record(record);
+            for held in self.held.values_mut() {
+                held.on_host = false;
+            }
+        }
         self
     }
 
@@ -129,6 +138,13 @@ impl LayerOptimizer {
         let model = grads.step(&mut self.optimizer, lr, model);
         for parameter in stepped {
             let group = self.group(parameter);
+            // burn-train steps with the optimizer that the user gave it. Another one would not know
+            // the learning rate of a release pass.
+            assert!(
+                group.is_none_or(|group| !group.ledger.is_empty()),
+                "the learner's optimizer is not the one that `Lisa::into_learner` returned; give \
+                 that one to the learner"
+            );
             let bytes = group.map(|group| group.ledger.bytes(&parameter.shape, parameter.dtype));
             let held = Held {
                 bytes: bytes.unwrap_or_default(),
@@ -137,6 +153,14 @@ impl LayerOptimizer {
             self.held.insert(parameter.id, held);
         }
         model
+    }
+
+    /// The parameters whose state a [`release`](Self::release) pass would free on the device.
+    pub(crate) fn to_release(&self, trainable: &HashSet<ParamId>) -> impl Iterator<Item = ParamId> {
+        let keep = self.on_freeze == OnFreeze::Keep;
+        let held = self.held.iter();
+        held.filter(move |(id, held)| !(keep || held.on_host || trainable.contains(id)))
+            .map(|(id, _)| *id)
     }
 
     /// Drops or offloads the state of the frozen parameters, depending on [`OnFreeze`].

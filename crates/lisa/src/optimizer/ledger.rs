@@ -26,6 +26,12 @@ impl Ledger {
         found.map(|(bytes, _)| *bytes).unwrap_or_default()
     }
 
+    /// Whether no optimizer has written to it.
+    pub(crate) fn is_empty(&self) -> bool {
+        let sizes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        sizes.is_empty()
+    }
+
     fn note(
         &self,
         shape: &[usize],

@@ -34,7 +34,7 @@ use burn::tensor::{Gradients, Tensor};
 ///     }
 /// }
 /// ```
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Cuts {
     /// One entry for each cut; `None` if the graph is not cut.
     made: Option<Vec<Vec<Crossing>>>,

@@ -39,9 +39,7 @@ impl Run {
     /// The first difference from `run`, in words; `None` if `run` can resume from this record.
     pub(super) fn difference(&self, run: &Self) -> Option<String> {
         let differ = |what: &str, there: String, here: String| {
-            Some(format!(
-                "is of another run: its {what} is {there}, this run's is {here}"
-            ))
+            Some(format!("its {what} is {there}, this run's is {here}"))
         };
         macro_rules! same {
             ($($field:ident: $what:literal),* $(,)?) => {$(

@@ -116,6 +116,23 @@ fn learning_rates_by_group_and_clipping_by_tensor_are_burns() {
 }
 
 #[test]
+fn clipping_that_is_set_during_a_run_is_kept() {
+    let config = LisaConfig::new()
+        .with_sampling_period(2)
+        .with_on_freeze(OnFreeze::Offload);
+    let run = |clipping: f32| {
+        let (mut lisa, model) = init(&config);
+        let model = train_at(&mut lisa, model, 0..3, 0.1);
+        let before = lisa.memory();
+        let mut lisa = lisa.with_grad_clipping(GradientClipping::Norm(clipping));
+        let model = train_at(&mut lisa, model, 3..4, 0.1);
+        assert_eq!(lisa.memory().on_host() > 0, before.on_host() > 0);
+        model.bits()
+    };
+    assert_ne!(run(1e-4), run(1e4));
+}
+
+#[test]
 fn the_global_norm_is_taken_over_all_that_trains() {
     let config = LisaConfig::new()
         .with_max_grad_norm(Some(0.125))

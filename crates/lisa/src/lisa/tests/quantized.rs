@@ -143,6 +143,8 @@ fn a_quantized_run_resumes_bit_for_bit() {
 
     let (mut lisa, _) = config.init(adamw(), wide(&device)).unwrap();
     let net = lisa.load(&path, saved).unwrap();
+    let frozen = (LAYERS - 2) as u64;
+    assert_eq!(lisa.memory().full_precision, frozen * 32 * 32 * 4);
     let (lisa, net) = train(lisa, net, 7..16);
     assert_eq!(weights(&lisa.exact(&net, &device)), expected);
 
@@ -151,6 +153,27 @@ fn a_quantized_run_resumes_bit_for_bit() {
     let (mut lisa, net) = exact.init(adamw(), wide(&device)).unwrap();
     let error = lisa.load(&path, net).unwrap_err().to_string();
     assert!(error.contains("its frozen_weights is"), "{error}");
+}
+
+#[test]
+fn a_record_loads_into_a_model_whose_frozen_layers_are_quantized() {
+    let device = device();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run.lisa");
+    let config = config(FrozenWeights::Int8).with_on_freeze(OnFreeze::Offload);
+    let (lisa, net) = config.init(adamw(), wide(&device)).unwrap();
+    let (lisa, net) = train(lisa, net, 0..7);
+    lisa.save(&path).unwrap();
+    let saved = lisa.exact(&net, &device);
+    let (lisa, net) = train(lisa, net, 7..16);
+    let expected = weights(&lisa.exact(&net, &device));
+
+    // The order that Burn users know: weights, optimizer, optimizer state.
+    let (mut lisa, net) = config.init(adamw(), reloaded(&saved, wide)).unwrap();
+    let net = lisa.load(&path, net).unwrap();
+    assert!(lisa.memory().offloaded > 0);
+    let (lisa, net) = train(lisa, net, 7..16);
+    assert_eq!(weights(&lisa.exact(&net, &device)), expected);
 }
 
 #[test]

@@ -79,7 +79,7 @@ fn a_record_of_another_run_is_refused_by_its_difference() {
     let fresh = || net(&device());
     let message = refusal(&config.clone().with_seed(1), fresh());
     assert!(
-        message.contains("its seed is 42, this run's is 1"),
+        message.contains("run.lisa` is of another run: its seed is 42, this run's is 1"),
         "{message}"
     );
     let bernoulli = PolicyConfig::Bernoulli(Vec::new());

@@ -42,6 +42,9 @@ fn another_model_is_refused_before_anything_changes() {
         mixed.layers[1] = net(&device()).layers[1].clone();
         let mut missing = own.clone();
         missing.layers.pop();
+        let mut resized = own.clone();
+        let head = Tensor::ones([WIDTH, 2], &device()).require_grad();
+        resized.head.weight = Param::initialized(own.head.weight.id, head);
         for (what, model, message) in [
             (
                 "fewer layers",
@@ -49,6 +52,11 @@ fn another_model_is_refused_before_anything_changes() {
                 "it has 12 parameters and that had 14",
             ),
             ("another shape", wider(), "`head.weight` of shape [4, 2]"),
+            (
+                "own, with another shape",
+                resized,
+                "`head.weight` of shape [4, 2]",
+            ),
             (
                 "some ids",
                 mixed,
