@@ -42,24 +42,15 @@ impl Lisa {
     /// then unchanged.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), LisaError> {
         let path = path.as_ref();
-        fn failed<E>(path: &Path) -> impl Fn(E) -> LisaError
-        where
-            E: Error + Send + Sync + 'static,
-        {
-            let message = format!("cannot save the record to `{}`", path.display());
-            move |error| {
-                LisaError::new(ErrorKind::Record, format!("{message}: {error}")).with_source(error)
-            }
-        }
-        let run = serde_json::to_string(&self.run()).map_err(failed(path))?;
+        let run = serde_json::to_string(&self.run()).map_err(not_saved(path))?;
         let bytes = self
             .optimizer
             .to_record()
             .into_bytes()
-            .map_err(failed(path))?;
-        let reader = Reader::from_bytes(bytes).map_err(failed(path))?;
+            .map_err(not_saved(path))?;
+        let reader = Reader::from_bytes(bytes).map_err(not_saved(path))?;
         let (scalars, metadata) = (reader.scalars().clone(), reader.metadata().clone());
-        let tensors = reader.into_tensors().map_err(failed(path))?;
+        let tensors = reader.into_tensors().map_err(not_saved(path))?;
         let mut writer = Writer::new(tensors)
             .auto_extension(false)
             .with_metadata(KEY, &run);
@@ -69,7 +60,7 @@ impl Lisa {
         for (key, value) in scalars {
             writer = writer.with_scalar(&key, value);
         }
-        writer.write_to_file(path).map_err(failed(path))
+        writer.write_to_file(path).map_err(not_saved(path))
     }
 
     /// Resumes from a record: restores the step, the active layers, the scores and the optimizer
@@ -194,4 +185,10 @@ impl Lisa {
     pub(crate) fn score_state(&self) -> Option<ScoreState> {
         ScoreState::of(&self.sampler, &self.sums)
     }
+}
+
+/// The error of a record that cannot be saved to this path.
+fn not_saved<E: Error + Send + Sync + 'static>(path: &Path) -> impl Fn(E) -> LisaError {
+    let message = format!("cannot save the record to `{}`", path.display());
+    move |error| LisaError::new(ErrorKind::Record, format!("{message}: {error}")).with_source(error)
 }
