@@ -178,8 +178,8 @@ impl Lisa {
 
     /// The memory that this run uses now in addition to the model, in bytes.
     ///
-    /// The call does not copy the state. The size of a parameter's state is measured when the first
-    /// two parameters of its shape are stepped.
+    /// The call does not copy the state. The size of the state is measured once for each shape: at the
+    /// first update of a parameter of that shape, and again at the first second update of one.
     #[must_use]
     pub fn memory(&self) -> Usage {
         Usage {
