@@ -59,6 +59,7 @@ fn dropped_masters_are_taken_anew_from_the_weights() {
         .init(adamw(), half(net(&device())))
         .unwrap();
     let _ = train(&mut lisa, model, 0..9);
-    // Only what trains next and was stepped before holds a master: embed and head.
+    // Only embed and head are trainable in the next period and were updated before, so only they
+    // have master weights.
     assert_eq!(lisa.memory().master_weights, 4 * (2 * WIDTH * WIDTH) as u64);
 }
