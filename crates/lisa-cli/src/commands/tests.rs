@@ -47,7 +47,10 @@ fn every_setting_is_in_a_group() {
         .get_arguments()
         .filter(|arg| arg.get_help_heading().is_none());
     let names: Vec<_> = ungrouped.filter_map(clap::Arg::get_long).collect();
-    assert_eq!(names, ["config", "resume", "overwrite", "dry-run"]);
+    assert_eq!(
+        names,
+        ["config", "resume", "allow-changed", "overwrite", "dry-run"]
+    );
 }
 
 #[test]

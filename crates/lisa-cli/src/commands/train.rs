@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use burn::tensor::Device;
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::settings::Flags;
 use crate::terminal::interrupt::stop_on_interrupt;
-use crate::train::run::{Outcome, Start, dry_run, run};
+use crate::train::run::{Allowed, Outcome, Start, dry_run, run};
 
 /// Options of `lisa train`.
 #[derive(Args, Debug, Default)]
@@ -19,6 +19,15 @@ pub struct Options {
     /// Continue from the newest checkpoint in the output folder
     #[arg(long)]
     pub resume: bool,
+    /// Resume although the base model, or the data, is not that of the run
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHAT",
+        value_delimiter = ',',
+        requires = "resume"
+    )]
+    pub allow_changed: Vec<Changed>,
     /// Replace the run in the output folder
     #[arg(long, conflicts_with = "resume")]
     pub overwrite: bool,
@@ -30,6 +39,15 @@ pub struct Options {
     pub flags: Flags,
 }
 
+/// What a resumed run may have changed.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Changed {
+    /// The base model, its tokenizer or its chat template
+    Model,
+    /// The training data or the held-out data
+    Data,
+}
+
 /// Trains, or with `--dry-run` prints what would be trained.
 pub fn train(options: Options, device: &Device) -> Result<Outcome> {
     let file = match &options.config {
@@ -38,7 +56,10 @@ pub fn train(options: Options, device: &Device) -> Result<Outcome> {
     };
     let flags = options.flags.or(file);
     let start = match (options.resume, options.overwrite) {
-        (true, _) => Start::Resume,
+        (true, _) => Start::ResumeChanged(Allowed {
+            model: options.allow_changed.contains(&Changed::Model),
+            data: options.allow_changed.contains(&Changed::Data),
+        }),
         (_, true) => Start::Overwrite,
         _ => Start::Fresh,
     };

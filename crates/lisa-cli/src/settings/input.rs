@@ -48,7 +48,7 @@ impl InputSettings {
 
     pub(super) fn differs(&self, saved: &Self) -> Option<String> {
         differing!(self, saved;
-            max_length, pack, loss_on_all, data, validation, validation_split);
+            max_length, pack, loss_on_all, validation_split);
         None
     }
 }

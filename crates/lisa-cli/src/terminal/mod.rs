@@ -1,6 +1,7 @@
 //! Terminal output: errors, progress, and text from files or from a model.
 
 pub mod interrupt;
+pub mod log;
 pub mod output;
 pub mod progress;
 pub mod report;

@@ -1,8 +1,10 @@
-//! [`say`]: prints to standard output.
+//! [`say`]: prints to standard output, without the control characters of files and models.
 
 use std::fmt::Display;
 use std::io::{ErrorKind, Result, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::text::printable;
 
 static DIRECT: AtomicBool = AtomicBool::new(false);
 
@@ -12,7 +14,7 @@ pub fn write_directly() {
     DIRECT.store(true, Ordering::Relaxed);
 }
 
-/// Prints text and a line break, without colours where they are not wanted.
+/// Prints text and a line break. Control characters are [escaped](printable).
 ///
 /// After [`write_directly`] a closed pipe is no error: `lisa show | head -1` ends quietly, and a
 /// training run continues when nobody reads its output.
@@ -21,6 +23,16 @@ pub fn write_directly() {
 ///
 /// Standard output cannot be written, such as to a file on a full disk.
 pub fn say(text: impl Display) -> Result<()> {
+    say_styled(printable(&text.to_string()))
+}
+
+/// As [`say`], for text with the styles of this program, which are left out where colours are not
+/// wanted. Text of files and of models in it must be [`printable`] already.
+///
+/// # Errors
+///
+/// As [`say`].
+pub fn say_styled(text: impl Display) -> Result<()> {
     if !DIRECT.load(Ordering::Relaxed) {
         println!("{text}");
         return Ok(());

@@ -6,6 +6,7 @@ use std::path::Path;
 use anstyle::{AnsiColor, Style};
 use lisa::LisaError;
 
+use super::text::printable;
 use crate::user_error::UserError;
 
 /// The error and its sources as text with colours.
@@ -17,15 +18,16 @@ use crate::user_error::UserError;
 ///   help: give at most 8
 /// ```
 ///
-/// A source is omitted if a message already contains its text. Print the text with `anstream`,
-/// which removes the colours in a file, in a pipe, and with `NO_COLOR`.
+/// A source is omitted if a message already contains its text. Control characters of the messages
+/// and of the names of files are escaped. Print the text with `anstream`, which removes the colours
+/// in a file, in a pipe, and with `NO_COLOR`.
 #[must_use]
 pub fn report(error: &anyhow::Error) -> String {
     let bold = Style::new().bold();
     let red = AnsiColor::BrightRed.on_default().bold();
     let blue = AnsiColor::BrightBlue.on_default().bold();
     let cyan = AnsiColor::BrightCyan.on_default().bold();
-    let indented = |text: &str| text.replace('\n', "\n    ");
+    let indented = |text: &str| printable(text).replace('\n', "\n    ");
 
     let (mut reasons, mut help, mut place) = (Vec::new(), Vec::new(), None);
     let mut said = String::new();
@@ -44,7 +46,7 @@ pub fn report(error: &anyhow::Error) -> String {
     let what = indented(&reasons.next().unwrap_or_default());
     let mut text = format!("{red}error{red:#}{bold}: {what}{bold:#}\n");
     if let Some(place) = place {
-        text += &format!("  {blue}-->{blue:#} {place}\n");
+        text += &format!("  {blue}-->{blue:#} {}\n", indented(&place));
     }
     for reason in reasons {
         text += &format!("  {bold}because{bold:#}: {}\n", indented(&reason));
@@ -147,6 +149,22 @@ mod tests {
             plain(outer.into()),
             "error: cannot resume\n  --> x.bpk\n  because: it is cut off\n  help: start again\n  \
              help: download it again\n"
+        );
+    }
+
+    #[test]
+    fn control_characters_of_files_do_not_reach_the_terminal() {
+        let error = UserError::new("role \u{1b}[2J is unknown")
+            .with_help("rename \u{7}")
+            .with_place("a\u{1b}]0;x\u{7}.jsonl", Some(2))
+            .with_source(std::io::Error::other("\u{9b}31m"));
+        let text = report(&error.into());
+        // The styles are those of the program.
+        let plain = anstream::adapter::strip_str(&text).to_string();
+        assert_eq!(
+            plain,
+            "error: role \\u{1b}[2J is unknown\n  --> a\\u{1b}]0;x\\u{7}.jsonl:2\n  because: \
+             \\u{9b}31m\n  help: rename \\u{7}\n"
         );
     }
 

@@ -1,12 +1,13 @@
 //! Converts text and sizes to a form that is safe and short to print.
 
-/// The text without control characters, except a new line and a tab. So a file or a model cannot
-/// send commands to the terminal.
+/// The text with control characters escaped, except a new line and a tab. So a file or a model
+/// cannot send commands to the terminal. Characters that change the direction of text are escaped
+/// too: they can show a line in another order than it has.
 #[must_use]
 pub fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() && !matches!(c, '\n' | '\t') {
+        if commands(c) {
             shown.extend(c.escape_debug());
         } else {
             shown.push(c);
@@ -15,10 +16,23 @@ pub fn printable(text: &str) -> String {
     shown
 }
 
-/// The text on one line: a new line becomes ` / `.
+fn commands(c: char) -> bool {
+    let is_direction = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    is_direction || c.is_control() && !matches!(c, '\n' | '\t')
+}
+
+/// The text on one line: a new line becomes ` / `, a tab becomes a space.
 #[must_use]
 pub fn one_line(text: &str) -> String {
-    printable(text.trim()).replace('\n', " / ")
+    let text = printable(text.trim()).replace('\t', " ");
+    text.replace(['\n', '\u{2028}', '\u{2029}'], " / ")
+}
+
+/// A number and a noun, which gets an `s` unless the number is 1.
+#[must_use]
+pub fn counted(number: usize, noun: &str) -> String {
+    let end = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{end}")
 }
 
 /// A size in MiB, or in GiB from 1024 MiB on.
@@ -39,6 +53,10 @@ mod tests {
     #[test]
     fn control_characters_do_not_reach_the_terminal() {
         assert_eq!(printable("a\u{1b}[2Jb\nc\td"), "a\\u{1b}[2Jb\nc\td");
-        assert_eq!(one_line(" a\nb\r\n"), "a / b");
+        assert_eq!(printable("a\r\u{9b}2J"), "a\\r\\u{9b}2J");
+        assert_eq!(printable("a\u{202e}b"), "a\\u{202e}b");
+        // Letters, and joiners that scripts need, are unchanged.
+        assert_eq!(printable("\u{627}\u{200c}\u{e9}"), "\u{627}\u{200c}\u{e9}");
+        assert_eq!(one_line(" a\nb\tc\r\n"), "a / b c");
     }
 }

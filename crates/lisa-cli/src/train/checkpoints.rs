@@ -14,6 +14,7 @@ use lisa_lm::text::Position;
 use serde::{Deserialize, Serialize};
 
 use super::evaluate::Evaluation;
+use super::fingerprint::Fingerprint;
 use super::method::Trainer;
 use crate::settings::Flags;
 use crate::user_error::UserError;
@@ -32,8 +33,10 @@ pub struct State {
     pub position: Position,
     /// The settings of the run.
     pub settings: Flags,
-    /// The evaluation before training.
-    pub before: Evaluation,
+    /// The model and the data that the run was started with.
+    pub fingerprint: Fingerprint,
+    /// The evaluation before training; `None` without held-out examples.
+    pub before: Option<Evaluation>,
     /// Seconds trained so far.
     pub seconds: f64,
     /// Tokens trained on so far.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use lisa_lm::text::{
-    BatchOptions, Batches, EncodeOptions, Encoded, Example, LossOn, OnBadLine,
+    BatchOptions, Batches, EncodeOptions, Encoded, EncodedSet, Example, LossOn, OnBadLine,
     encode_examples_with, read_examples,
 };
 use lisa_lm::{Checkpoint, Tokenizer};
@@ -67,11 +67,6 @@ pub(crate) fn read(
         },
     };
     let (train, held_out) = examples(&settings.input, settings.training.seed)?;
-    require!(
-        !held_out.is_empty(),
-        "give --validation FILE, or --validation-split above 0",
-        "no example is held out"
-    );
     let encode = |examples: &[Example]| {
         let (bar, all) = (Slow::items("tokenizing"), examples.len() as u64);
         encode_examples_with(examples, tokenizer, options, |done| {
@@ -80,7 +75,11 @@ pub(crate) fn read(
     };
     let train = encode(&train)?;
     log::info!("training: {train}");
-    let held = encode(&held_out)?;
+    let held = if held_out.is_empty() {
+        EncodedSet::default()
+    } else {
+        encode(&held_out)?
+    };
     log::info!("held out: {held}");
     Ok(Data {
         summary: format!("training: {train}\nheld out: {held}"),
@@ -110,6 +109,12 @@ fn examples(input: &InputSettings, seed: u64) -> Result<(Vec<Example>, Vec<Examp
     if bundled {
         return Ok((train, read(&bundled::held_out()?)?));
     }
+    require!(
+        train.len() > 1 || input.validation_split == 0.0,
+        "train without held-out examples with --validation-split 0, or give --validation FILE",
+        "`{}` has one example, so none can be held out",
+        input.data.display()
+    );
     Ok(lisa_lm::text::split(train, input.validation_split, seed)?)
 }
 

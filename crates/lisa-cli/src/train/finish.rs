@@ -38,10 +38,14 @@ pub(crate) fn finish(job: &Job<'_>, trained: Training) -> Result<()> {
     })?;
     let after = evaluation("after", job, &model)?;
 
-    metrics.lines.extend([
-        Line::held_out(0, state.before.loss),
-        Line::held_out(job.steps, after.loss),
-    ]);
+    let losses = [(0, &state.before), (job.steps, &after)]
+        .map(|(step, evaluation)| Some((step, evaluation.as_ref()?.loss)));
+    let losses: Vec<(u64, f64)> = losses.into_iter().flatten().collect();
+    metrics.lines.extend(
+        losses
+            .iter()
+            .map(|(step, loss)| Line::held_out(*step, *loss)),
+    );
     metrics.lines.sort_by_key(|line| line.step);
     plot::losses(&metrics.lines, model.num_layers(), &out.join("losses.svg"))?;
     plot::memory(&metrics.lines, &out.join("memory.svg"))?;
@@ -58,10 +62,12 @@ pub(crate) fn finish(job: &Job<'_>, trained: Training) -> Result<()> {
     });
     let text = format!("{summary:#}\n");
     write_atomically(&out.join("summary.json"), text.as_bytes())?;
+    let changed = match losses[..] {
+        [(_, before), (_, after)] => format!("held-out loss {before:.4} -> {after:.4} in "),
+        _ => String::new(),
+    };
     say(format_args!(
-        "held-out loss {:.4} -> {:.4} in {} steps, {:.0} s; the model is in {}",
-        state.before.loss,
-        after.loss,
+        "{changed}{} steps, {:.0} s; the model is in {}",
         job.steps,
         state.seconds,
         folder.display()

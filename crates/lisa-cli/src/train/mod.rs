@@ -7,11 +7,13 @@
 //! | `steps` | the training loop |
 //! | `finish` | writes the model, the plots and the summary |
 //! | `data`, `step`, `method`, `evaluate` | the work of the loop |
+//! | `fingerprint` | what a resumed run must have in common with its checkpoint |
 //! | `checkpoints`, `metrics`, `plot`, `planned` | what is written and printed |
 
 pub mod checkpoints;
 pub(crate) mod data;
 pub mod evaluate;
+pub mod fingerprint;
 mod finish;
 pub mod method;
 pub mod metrics;

@@ -101,13 +101,15 @@ fn draw(lines: &[Line], layers: usize, svg: &mut String) -> Result<(), Box<dyn s
         .draw_series(LineSeries::new(train, grey))?
         .label("training")
         .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], grey));
-    chart
-        .draw_series(LineSeries::new(
-            held_out.iter().copied(),
-            BLUE.stroke_width(2),
-        ))?
-        .label("held out")
-        .legend(|(x, y)| PathElement::new([(x, y), (x + 18, y)], BLUE.stroke_width(2)));
+    if !held_out.is_empty() {
+        chart
+            .draw_series(LineSeries::new(
+                held_out.iter().copied(),
+                BLUE.stroke_width(2),
+            ))?
+            .label("held out")
+            .legend(|(x, y)| PathElement::new([(x, y), (x + 18, y)], BLUE.stroke_width(2)));
+    }
     chart.draw_series(
         held_out
             .iter()

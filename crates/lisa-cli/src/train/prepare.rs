@@ -9,6 +9,7 @@ use lisa_lm::{CausalLm, Checkpoint, Tokenizer};
 
 use super::checkpoints::{self, State};
 use super::data::{self, Data};
+use super::fingerprint::{Allowed, Fingerprint};
 use super::method::Trainer;
 use crate::model_folder::model_folder;
 use crate::settings::{Dtype, Flags, Settings};
@@ -23,8 +24,21 @@ pub enum Start {
     Fresh,
     /// At the first step; the earlier run in the folder is replaced.
     Overwrite,
-    /// At the newest checkpoint in the folder.
+    /// At the newest checkpoint in the folder, with the model and the data that the run began with.
     Resume,
+    /// As `Resume`, with another model or other data.
+    ResumeChanged(Allowed),
+}
+
+impl Start {
+    /// What a resumed run may have changed; `None` if the run begins at the first step.
+    fn resumed(self) -> Option<Allowed> {
+        match self {
+            Self::Fresh | Self::Overwrite => None,
+            Self::Resume => Some(Allowed::default()),
+            Self::ResumeChanged(allowed) => Some(allowed),
+        }
+    }
 }
 
 /// A run that is ready to start.
@@ -33,6 +47,7 @@ pub(crate) struct Job<'a> {
     pub(crate) start: Start,
     /// The checkpoint that a resumed run continues from.
     pub(crate) saved: Option<(PathBuf, State)>,
+    pub(crate) fingerprint: Fingerprint,
     pub(crate) checkpoint: Checkpoint,
     pub(crate) tokenizer: Tokenizer,
     pub(crate) data: Data,
@@ -46,7 +61,7 @@ pub(crate) struct Job<'a> {
 impl<'a> Job<'a> {
     /// Resolves the settings and reads the data. Checks everything except the weights.
     pub(crate) fn open(flags: Flags, start: Start, device: &'a Device) -> Result<(Self, Batches)> {
-        let (flags, saved) = if start == Start::Resume {
+        let (flags, saved) = if start.resumed().is_some() {
             let out = flags.clone().resolve(None)?.output.out;
             let (path, state) = checkpoints::newest(&out)?;
             (flags.or(state.settings.clone()), Some((path, state)))
@@ -75,6 +90,12 @@ impl<'a> Job<'a> {
         );
         let tokenizer = Tokenizer::from_dir(&model)?;
         let data = data::read(&settings, &tokenizer, &checkpoint)?;
+        let fingerprint = Fingerprint::of(&checkpoint, &tokenizer, &data)?;
+        if let (Some((_, state)), Some(allowed)) = (&saved, start.resumed()) {
+            for changed in fingerprint.check(&state.fingerprint, allowed)? {
+                say(format_args!("changed since the run began: {changed}"))?;
+            }
+        }
         let batches = data::batches(&settings, &tokenizer, data.train.clone())?;
         let steps = match settings.training.steps {
             0 => {
@@ -87,6 +108,7 @@ impl<'a> Job<'a> {
             settings,
             start,
             saved,
+            fingerprint,
             checkpoint,
             tokenizer,
             data,

@@ -14,6 +14,7 @@ use super::steps::{Training, train};
 use crate::settings::Flags;
 use crate::terminal::output::say;
 
+pub use super::fingerprint::Allowed;
 pub use super::prepare::Start;
 
 /// How a run ended.

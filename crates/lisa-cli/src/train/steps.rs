@@ -48,12 +48,17 @@ impl Training {
                 state.step,
                 path.display()
             ))?;
-            (model, trainer, state.clone())
+            let state = State {
+                fingerprint: job.fingerprint.clone(),
+                ..state.clone()
+            };
+            (model, trainer, state)
         } else {
             let state = State {
                 step: 0,
                 position: batches.position(),
                 settings: job.settings.to_flags(),
+                fingerprint: job.fingerprint.clone(),
                 before: evaluation("before", job, &model)?,
                 seconds: 0.0,
                 tokens: 0,
@@ -131,7 +136,8 @@ pub(crate) fn train(
 
         let unfinished = state.step < job.steps;
         let every = |n: usize| n > 0 && state.step.is_multiple_of(n as u64) && unfinished;
-        let held_out = if every(settings.output.eval_every) {
+        let is_held_out = !job.data.held_out.is_empty();
+        let held_out = if is_held_out && every(settings.output.eval_every) {
             let (rows, pad) = (settings.training.batch_size, job.tokenizer.pad_id());
             let loss = held_out_loss(&model, &job.data.held_out, rows, pad, job.device)?;
             let text = format!("step {:>6}: held-out loss {loss:.4}", state.step);
@@ -195,8 +201,15 @@ fn bad_batch(batch: &str, lr: f64, error: anyhow::Error) -> anyhow::Error {
         .into()
 }
 
-/// Evaluates the model with a progress bar and prints the result.
-pub(crate) fn evaluation(when: &str, job: &Job<'_>, model: &CausalLm) -> Result<Evaluation> {
+/// Evaluates the model with a progress bar and prints the result. `None` without held-out examples.
+pub(crate) fn evaluation(
+    when: &str,
+    job: &Job<'_>,
+    model: &CausalLm,
+) -> Result<Option<Evaluation>> {
+    if job.data.held_out.is_empty() {
+        return Ok(None);
+    }
     let output = &job.settings.output;
     let evaluate = Evaluate {
         tokenizer: &job.tokenizer,
@@ -212,5 +225,5 @@ pub(crate) fn evaluation(when: &str, job: &Job<'_>, model: &CausalLm) -> Result<
     let result = evaluate.run(model, job.device, || bar.inc(1))?;
     bar.finish_and_clear();
     say(format_args!("{when}: {result}"))?;
-    Ok(result)
+    Ok(Some(result))
 }

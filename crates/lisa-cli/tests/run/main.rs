@@ -16,6 +16,7 @@ mod commands;
 mod crashes;
 mod policies;
 mod refusals;
+mod resumed;
 mod runs;
 
 /// The flags of `lisa train` with these arguments.

@@ -52,12 +52,17 @@ fn errors_say_what_was_asked_and_what_was_found() {
         (&["--model", empty], &[empty, "config.json"]),
         (&["--model", "some/model"], &["--features hub"]),
         (
-            &["--validation-split", "0", "--data", "DATA"],
-            &["--validation"],
+            &["--data", "DATA"],
+            &[
+                "one example",
+                "data.jsonl",
+                "--validation-split 0",
+                "--validation FILE",
+            ],
         ),
     ];
     let data = dir.path().join("data.jsonl");
-    fs::write(&data, HELD_OUT).unwrap();
+    fs::write(&data, HELD_OUT.lines().next().unwrap()).unwrap();
     for (arguments, parts) in cases {
         let line: Vec<&str> = arguments
             .iter()

@@ -9,7 +9,7 @@ use lisa_cli::commands::Program;
 use lisa_cli::train::run::{Outcome, Start, dry_run};
 use lisa_lm::Checkpoint;
 
-use super::{flags, go, go_in_parts, lines, parsed, weights_of};
+use super::{HELD_OUT, flags, go, go_in_parts, lines, parsed, weights_of};
 
 const IN_PIECES: [&str; 6] = [
     "--recompute",
@@ -97,6 +97,35 @@ fn the_written_files_can_be_read() {
     ];
     let flags = parsed(&more).or(flags(&again, &[]));
     go(flags, Start::Fresh, false).unwrap();
+}
+
+#[test]
+fn a_run_without_held_out_rows_trains_on_every_row_and_resumes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (out, data) = (dir.path().join("out"), dir.path().join("one.jsonl"));
+    fs::write(&data, HELD_OUT.lines().next().unwrap()).unwrap();
+    let data = data.to_str().unwrap();
+    let none = [
+        "--validation-split",
+        "0",
+        "--data",
+        data,
+        "--eval-every",
+        "1",
+    ];
+    let calls = go_in_parts(flags(&out, &none), &out);
+    assert_eq!(calls, 7);
+    let lines = lines(&out);
+    assert!(
+        lines
+            .iter()
+            .all(|line| line.held_out_loss.is_none() && line.loss.is_some())
+    );
+    let summary: serde_json::Value =
+        serde_json::from_slice(&fs::read(out.join("summary.json")).unwrap()).unwrap();
+    assert!(summary["before"].is_null() && summary["after"].is_null());
+    let plot = fs::read_to_string(out.join("losses.svg")).unwrap();
+    assert!(plot.contains("training") && !plot.contains("held out"));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! [`Checkpoint`]: an opened folder.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -82,6 +83,22 @@ impl Checkpoint {
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// The files of the weights, in the order of their names. They are not read.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open), if the folder was changed since.
+    pub fn weight_files(&self) -> Result<Vec<PathBuf>, Error> {
+        let names = match shards::find(&self.dir)? {
+            shards::Files::Single => vec![shards::SINGLE.to_owned()],
+            shards::Files::Sharded(index) => {
+                let names: BTreeSet<String> = index.weight_map.into_values().collect();
+                names.into_iter().collect()
+            }
+        };
+        Ok(names.into_iter().map(|name| self.dir.join(name)).collect())
     }
 
     /// The model's configuration.

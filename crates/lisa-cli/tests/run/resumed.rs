@@ -1,0 +1,159 @@
+//! A run is resumed only with the model and the data that it began with.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use lisa_cli::bundled;
+use lisa_cli::settings::Flags;
+use lisa_cli::train::run::{Allowed, Outcome, Start};
+
+use super::{HELD_OUT, flags, go, message, only_out, parsed};
+
+const MODEL: Start = Start::ResumeChanged(Allowed {
+    model: true,
+    data: false,
+});
+const DATA: Start = Start::ResumeChanged(Allowed {
+    model: false,
+    data: true,
+});
+
+/// A run that stopped after its first step, on copies of a model and of data.
+struct Stopped {
+    dir: tempfile::TempDir,
+    out: PathBuf,
+}
+
+impl Stopped {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let model = dir.path().join("base");
+        fs::create_dir(&model).unwrap();
+        for entry in fs::read_dir(bundled::model().unwrap()).unwrap() {
+            let path = entry.unwrap().path();
+            fs::copy(&path, model.join(path.file_name().unwrap())).unwrap();
+        }
+        let rows = |from: usize| HELD_OUT.lines().skip(from).take(8).collect::<Vec<_>>();
+        fs::write(dir.path().join("train.jsonl"), rows(0).join("\n")).unwrap();
+        fs::write(dir.path().join("other.jsonl"), rows(8).join("\n")).unwrap();
+        let out = dir.path().join("out");
+        let run = Self { dir, out };
+        assert_eq!(
+            go(run.flags(), Start::Fresh, true).unwrap(),
+            Outcome::Stopped
+        );
+        run
+    }
+
+    fn flags(&self) -> Flags {
+        let path = |name: &str| self.path(name).to_str().unwrap().to_owned();
+        let (model, data, other) = (path("base"), path("train.jsonl"), path("other.jsonl"));
+        let more = ["--model", &model, "--data", &data, "--validation", &other];
+        flags(&self.out, &[&more[..], &["--dtype", "f32"]].concat())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The error of a resumed run.
+    fn refused(&self, start: Start) -> String {
+        message(only_out(&self.out), start)
+    }
+
+    /// One more step.
+    fn goes_on(&self, start: Start) {
+        let outcome = go(only_out(&self.out), start, true).unwrap();
+        assert_eq!(outcome, Outcome::Stopped);
+    }
+}
+
+fn changed(path: &Path, change: impl Fn(&str) -> String) {
+    let text = fs::read_to_string(path).unwrap();
+    let new = change(&text);
+    assert_ne!(text, new);
+    fs::write(path, new).unwrap();
+}
+
+#[test]
+fn other_data_is_refused_and_goes_on_with_a_flag() {
+    let run = Stopped::new();
+    run.goes_on(Start::Resume);
+    // The order of the rows counts, since a run continues at a place in them.
+    changed(&run.path("train.jsonl"), |text| {
+        text.lines().rev().collect::<Vec<_>>().join("\n")
+    });
+    let error = run.refused(Start::Resume);
+    assert!(error.contains("the training data (8 rows of "), "{error}");
+    assert!(error.contains("in another order"), "{error}");
+    assert!(error.contains("--allow-changed data\n"), "{error}");
+    assert!(
+        !error.contains("held-out") && !error.contains("model"),
+        "{error}"
+    );
+    assert!(run.refused(MODEL).contains("the training data"));
+    run.goes_on(DATA);
+    // The run has the new data now.
+    run.goes_on(Start::Resume);
+
+    changed(&run.path("other.jsonl"), |text| {
+        text.lines().take(5).collect::<Vec<_>>().join("\n")
+    });
+    let error = run.refused(Start::Resume);
+    assert!(error.contains("the held-out data (5 rows of "), "{error}");
+    assert!(error.contains(" now, 8 rows of "), "{error}");
+    assert!(!error.contains("training data"), "{error}");
+}
+
+#[test]
+fn another_model_is_refused_and_goes_on_with_a_flag() {
+    let run = Stopped::new();
+    let weights = run.path("base/model.safetensors");
+    let mut bytes = fs::read(&weights).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(&weights, bytes).unwrap();
+    let error = run.refused(Start::Resume);
+    assert!(
+        error.contains("changed: the weights of the model\n"),
+        "{error}"
+    );
+    assert!(error.contains("--allow-changed model\n"), "{error}");
+    assert!(run.refused(DATA).contains("the weights of the model"));
+    run.goes_on(MODEL);
+    run.goes_on(Start::Resume);
+}
+
+#[test]
+fn the_error_names_tokenizer_template_and_configuration() {
+    let run = Stopped::new();
+    changed(&run.path("base/config.json"), |text| {
+        text.replacen('{', "{ ", 1)
+    });
+    let error = run.refused(Start::Resume);
+    assert!(
+        error.contains("changed: the configuration of the model\n"),
+        "{error}"
+    );
+    let template = "{% for m in messages %}{{ m.role + m.content + eos_token }}{% endfor %}";
+    fs::write(run.path("base/chat_template.jinja"), template).unwrap();
+    let error = run.refused(Start::Resume);
+    for part in [
+        "the chat template of the model",
+        "the training data",
+        "model,data",
+    ] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+}
+
+#[test]
+fn files_may_move() {
+    let run = Stopped::new();
+    let moved = run.path("moved.jsonl");
+    fs::rename(run.path("train.jsonl"), &moved).unwrap();
+    assert!(run.refused(Start::Resume).contains("train.jsonl"));
+    let flags = parsed(&["--data", moved.to_str().unwrap()]).or(only_out(&run.out));
+    assert_eq!(go(flags, Start::Resume, true).unwrap(), Outcome::Stopped);
+    run.goes_on(Start::Resume);
+}
