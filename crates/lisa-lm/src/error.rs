@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::place::Place;
+
 type Source = Box<dyn std::error::Error + Send + Sync>;
 
 /// What an error is about.
@@ -91,6 +93,15 @@ impl Error {
     pub fn with_place(mut self, file: impl Into<PathBuf>, line: Option<usize>) -> Self {
         self.place = Some((file.into(), line));
         self
+    }
+
+    /// Adds the place of an example. The message names the row if the file has no lines.
+    #[must_use]
+    pub fn at(mut self, place: &Place) -> Self {
+        if let Some(row) = place.row() {
+            self.message = format!("row {row}: {}", self.message);
+        }
+        self.with_place(place.file(), place.line())
     }
 
     /// Stores the error that caused this one, for [`source`](std::error::Error::source).

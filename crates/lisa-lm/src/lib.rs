@@ -14,6 +14,7 @@
 mod error;
 pub mod files;
 mod labels;
+mod place;
 
 pub mod model;
 pub mod text;

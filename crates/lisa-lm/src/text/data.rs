@@ -7,9 +7,11 @@ use std::fmt;
 use std::fs;
 use std::io::{self, BufRead, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind};
 use crate::files;
+use crate::place::Place;
 
 mod example;
 
@@ -102,6 +104,7 @@ pub fn read_examples(path: impl AsRef<Path>, on_bad: OnBadLine) -> Result<Exampl
 
 fn read_file(file: &Path, on_bad: OnBadLine, read: &mut Examples) -> Result<(), Error> {
     let mut reader = files::open(file).map_err(|e| unreadable(file, e))?;
+    let shared: Arc<Path> = Arc::from(file);
     let mut line = Vec::new();
     for number in 1.. {
         let whole = next_line(&mut reader, &mut line, LINE_BYTES);
@@ -111,7 +114,10 @@ fn read_file(file: &Path, on_bad: OnBadLine, read: &mut Examples) -> Result<(), 
             Some(false) => Err(format!("longer than {LINE_BYTES} bytes")),
         };
         match (found, on_bad) {
-            (Ok(example), _) => read.examples.extend(example),
+            (Ok(example), _) => read.examples.extend(example.map(|mut example| {
+                example.place = Some(Place::at_line(Arc::clone(&shared), number));
+                example
+            })),
             (Err(reason), OnBadLine::Stop) => {
                 return Err(Error::new(ErrorKind::Data, reason)
                     .with_place(file, Some(number))

@@ -37,6 +37,7 @@ mod answers;
 mod batches;
 mod encode;
 
+pub use crate::place::Place;
 pub use batch::Batch;
 pub use batches::{BatchOptions, Batches, Position};
 pub use chat::{Chat, Message};

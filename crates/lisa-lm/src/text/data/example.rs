@@ -3,6 +3,7 @@
 use minijinja::value::{Value, ValueKind};
 
 use crate::files::shown;
+use crate::place::Place;
 use crate::text::chat::{Chat, Message};
 
 /// The content of an example.
@@ -41,6 +42,8 @@ pub struct Example {
     /// The last message of a chat if it is the assistant's, the `output` or the `completion`,
     /// without leading and trailing whitespace; `None` for plain text.
     pub answer: Option<String>,
+    /// Where it was read; `None` if it is not from a file.
+    pub place: Option<Place>,
 }
 
 impl Example {
@@ -95,6 +98,7 @@ impl Example {
             return Ok(Self {
                 content: Content::Pair { prompt, completion },
                 answer,
+                place: None,
             });
         }
         if line.has("text") {
@@ -105,6 +109,7 @@ impl Example {
             return Ok(Self {
                 content: Content::Text(text),
                 answer: None,
+                place: None,
             });
         }
         let keys = line.0.try_iter().into_iter().flatten();
@@ -125,6 +130,7 @@ impl Example {
         Ok(Self {
             answer: answer.map(|text| text.trim().to_owned()),
             content: Content::Chat(chat),
+            place: None,
         })
     }
 }

@@ -135,6 +135,11 @@ fn a_folder_is_read_in_the_order_of_its_names() {
         ("notes.txt", "not data"),
     ]);
     let read = read_examples(dir.path(), OnBadLine::Stop).unwrap();
+    let places = read.examples.iter().map(|e| e.place.clone().unwrap());
+    let lines: Vec<_> = places.map(|p| (p.file().to_owned(), p.line())).collect();
+    let line = |file, line| (dir.path().join(file), Some(line));
+    let wanted = [("a.jsonl", 1), ("a.jsonl", 3), ("b.jsonl", 1)];
+    assert_eq!(lines, wanted.map(|(file, number)| line(file, number)));
     let texts: Vec<_> = read.examples.into_iter().map(|e| e.content).collect();
     assert_eq!(texts, ["1", "2", "3"].map(|t| Content::Text(t.to_owned())));
 }

@@ -15,6 +15,7 @@ fn chat(turns: &[(&str, &str)]) -> Example {
             .filter(|m| m.role() == "assistant")
             .and_then(|m| m.content().map(str::to_owned)),
         content: Content::Chat(Chat::from(messages)),
+        place: None,
     }
 }
 
@@ -74,6 +75,7 @@ fn a_pair_is_joined_as_it_stands_and_ends() {
             completion: " world!".to_owned(),
         },
         answer: Some("world!".to_owned()),
+        place: None,
     };
     let encoded = encode_example(&example, &tokenizer, LossOn::Answer).unwrap();
     assert_eq!(encoded.ids, [42, 71, 78, 350, 14, 309, 275, 401, 3, 0]);
@@ -92,6 +94,7 @@ fn a_token_across_the_border_belongs_to_the_answer() {
             completion: "lo".to_owned(),
         },
         answer: Some("lo".to_owned()),
+        place: None,
     };
     let encoded = encode_example(&example, &tokenizer, LossOn::Answer).unwrap();
     assert_eq!(encoded.ids, [42, 71, 78, 350, 0]);
@@ -117,6 +120,7 @@ fn a_text_is_trained_whole_and_ends_once() {
         let example = Example {
             content: Content::Text(text.to_owned()),
             answer: None,
+            place: None,
         };
         let encoded = encode_example(&example, &tokenizer, LossOn::Answer).unwrap();
         assert_eq!(encoded, Encoded::all_trained(vec![273, 78, 350, 0]));
