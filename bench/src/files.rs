@@ -12,10 +12,7 @@ pub(crate) fn make_folder(path: &Path) -> Result<()> {
 
 /// Writes a file completely or not at all.
 pub(crate) fn write(path: &Path, text: &str) -> Result<()> {
-    Ok(lisa_lm::checkpoint::write_atomically(
-        path,
-        text.as_bytes(),
-    )?)
+    Ok(lisa_lm::files::write_atomically(path, text.as_bytes())?)
 }
 
 /// A folder of the program's package: `base` is the bundled model, `data` the instruction set.

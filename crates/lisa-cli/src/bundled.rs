@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use lisa_lm::checkpoint::write_atomically;
+use lisa_lm::files::write_atomically;
 
 use crate::user_error::UserError;
 

@@ -19,7 +19,6 @@
 //! # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
 //! ```
 
-mod atomic;
 mod extras;
 mod folder;
 mod layout;
@@ -29,7 +28,6 @@ mod progress;
 mod save;
 mod shards;
 
-pub use atomic::write_atomically;
 pub use folder::Checkpoint;
 #[cfg(test)]
 pub(crate) use names::Names;

@@ -1,5 +1,6 @@
-//! Files of unknown origin: only regular files, inside their folder, up to a maximum size.
+//! Reading files of unknown origin, and writing files atomically.
 //!
+//! Only regular files are read, inside their folder, up to a maximum size.
 //! A checkpoint's folder may come from an untrusted source. Reading a pipe in it would block,
 //! reading a device would not end, and a symbolic link could copy a private file into the
 //! fine-tuned checkpoint. So the type of a file is checked before and after it is opened, a link
@@ -8,6 +9,11 @@
 use std::fs::{self, File};
 use std::io::{self, BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
+
+mod write;
+
+pub(crate) use write::failed;
+pub use write::write_atomically;
 
 /// The maximum size of a configuration, such as `config.json`: 16 MiB.
 pub(crate) const CONFIG_BYTES: u64 = 16 << 20;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Result, anyhow};
 use lisa::importance::{Importance, WeightNorms};
-use lisa_lm::checkpoint::write_atomically;
+use lisa_lm::files::write_atomically;
 use plotters::prelude::*;
 
 /// Plots the mean norms of embeddings, layers and head in both runs, as in Figure 1 of the paper.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use burn::module::Module;
 use lisa_lm::CausalLm;
-use lisa_lm::checkpoint::write_atomically;
+use lisa_lm::files::write_atomically;
 use lisa_lm::text::Position;
 use serde::{Deserialize, Serialize};
 

@@ -2,7 +2,8 @@
 
 use anyhow::Result;
 use burn::module::Module;
-use lisa_lm::checkpoint::{SaveOptions, write_atomically};
+use lisa_lm::checkpoint::SaveOptions;
+use lisa_lm::files::write_atomically;
 use serde_json::json;
 
 use super::metrics::{Line, peak_bytes};

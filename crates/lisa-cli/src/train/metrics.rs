@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use burn::tensor::Device;
-use lisa_lm::checkpoint::write_atomically;
+use lisa_lm::files::write_atomically;
 use serde::{Deserialize, Serialize};
 
 /// One line of the file.

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use anyhow::{Result, anyhow};
-use lisa_lm::checkpoint::write_atomically;
+use lisa_lm::files::write_atomically;
 use plotters::prelude::*;
 
 use super::metrics::Line;

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use super::atomic::{failed, write_atomically};
 use super::shards::{INDEX, SINGLE};
 use crate::error::Error;
 use crate::files::{TOKENIZER_BYTES, read};
+use crate::files::{failed, write_atomically};
 
 /// The files that a checkpoint has besides its weights and its configuration.
 const COPIED: [&str; 17] = [

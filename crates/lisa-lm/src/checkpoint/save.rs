@@ -10,7 +10,6 @@ use std::{fs, io};
 use burn::store::{ModuleSnapshot, SafetensorsStore};
 use burn::tensor::{DType, FloatDType};
 
-use super::atomic::{failed, write_atomically};
 use super::extras;
 use super::folder::Checkpoint;
 use super::layout::Layout;
@@ -18,6 +17,7 @@ use super::names::Names;
 use super::progress::Progress;
 use super::shards::{INDEX, Index, SINGLE};
 use crate::error::{Error, ErrorKind};
+use crate::files::{failed, write_atomically};
 use crate::model::CausalLm;
 use crate::model::config::with_dtype;
 

@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind};
 /// # Example
 ///
 /// ```
-/// use lisa_lm::checkpoint::write_atomically;
+/// use lisa_lm::files::write_atomically;
 ///
 /// # let folder = tempfile::tempdir()?;
 /// # let folder = folder.path();
@@ -45,7 +45,7 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), Error> {
 }
 
 /// The error of a file operation.
-pub(super) fn failed(verb: &str, path: &Path, error: io::Error) -> Error {
+pub(crate) fn failed(verb: &str, path: &Path, error: io::Error) -> Error {
     let message = format!("cannot {verb} {}: {error}", path.display());
     Error::new(ErrorKind::Io, message).with_source(error)
 }
