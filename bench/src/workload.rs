@@ -81,6 +81,7 @@ pub(crate) fn batch(
     BatchTensors {
         targets: ints(targets.collect()),
         tokens: ints(rows.iter().map(|t| i64::from(*t)).collect()),
+        weights: None,
         padding: None,
         segments: None,
         positions: None,

@@ -25,6 +25,7 @@ fn batch(family: &str, device: &Device) -> BatchTensors {
     BatchTensors {
         tokens,
         targets,
+        weights: None,
         padding: None,
         segments: None,
         positions: None,

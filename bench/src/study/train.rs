@@ -9,8 +9,8 @@ use lisa::policy::{Budget, CyclicOrder, Gradient};
 use lisa::{Lisa, LisaConfig, PolicyConfig};
 use lisa_lm::model::{BatchTensors, Input};
 use lisa_lm::text::{
-    Batch, BatchOptions, Batches, EncodeOptions, Encoded, IGNORED, LossOn, OnBadLine,
-    encode_examples, read_examples,
+    Batch, BatchOptions, Batches, EncodeOptions, Encoded, IGNORED, OnBadLine, encode_examples,
+    read_examples,
 };
 use lisa_lm::{CausalLm, Checkpoint, Tokenizer};
 
@@ -33,7 +33,7 @@ fn run(order: &Order) -> Result<Outcome> {
         let examples = read_examples(order.task.join(file), OnBadLine::Stop)?.examples;
         let options = EncodeOptions {
             max_length: job.sizes.max_length,
-            loss_on: LossOn::Answer,
+            ..EncodeOptions::default()
         };
         Ok(encode_examples(&examples, &tokenizer, options)?.examples)
     };
@@ -280,7 +280,7 @@ mod tests {
             let mut labels = vec![IGNORED; prompt.len()];
             labels.extend(answer.iter().map(|id| i64::from(*id)));
             let ids = [prompt.as_slice(), answer].concat();
-            Encoded { ids, labels }
+            Encoded::new(ids, labels)
         };
         let mut wrong = answer.clone();
         wrong[2] = (wrong[2] + 1) % 50;

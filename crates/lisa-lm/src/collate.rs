@@ -1,12 +1,12 @@
 //! Converts a batch of rows to the tensors of a model. Only this file connects text and models.
 
-use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
+use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData};
 
 use crate::model::BatchTensors;
 use crate::text::{Batch, Row};
 
 impl Batch {
-    /// The batch on a device. `padding` is `None` if no row is padded. `segments` and `positions`
+    /// The batch on a device. `weights` is `None` if no row has weights. `padding` is `None` if no row is padded. `segments` and `positions`
     /// are `None` if every row is one example.
     #[must_use]
     pub fn to_tensors(&self, device: &Device) -> BatchTensors {
@@ -20,11 +20,24 @@ impl Batch {
         BatchTensors {
             tokens: ints(|row| widen(&row.tokens)),
             targets: ints(|row| row.targets.clone()),
+            weights: self.is_weighted().then(|| weights(self, device)),
             padding: is_padded.then(|| padding(self, device)),
             segments: is_packed.then(|| ints(|row| widen(&row.segments))),
             positions: is_packed.then(|| ints(|row| widen(&row.positions))),
         }
     }
+}
+
+fn weights(batch: &Batch, device: &Device) -> Tensor<2> {
+    let [rows, width] = batch.shape();
+    let mut flat = Vec::with_capacity(rows * width);
+    for row in batch.rows() {
+        match &row.weights {
+            Some(weights) => flat.extend(weights),
+            None => flat.resize(flat.len() + width, 1.0),
+        }
+    }
+    Tensor::from_data(TensorData::new(flat, [rows, width]), (device, DType::F32))
 }
 
 fn padding(batch: &Batch, device: &Device) -> Tensor<2, Bool> {

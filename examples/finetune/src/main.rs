@@ -18,8 +18,7 @@ use burn::tensor::{Device, FloatDType};
 use lisa::LisaConfig;
 use lisa_lm::checkpoint::{SaveOptions, save};
 use lisa_lm::text::{
-    BatchOptions, Batches, EncodeOptions, Example, LossOn, OnBadLine, encode_examples,
-    read_examples, split,
+    BatchOptions, Batches, EncodeOptions, Example, OnBadLine, encode_examples, read_examples, split,
 };
 use lisa_lm::{CausalLm, Checkpoint, Tokenizer};
 
@@ -60,7 +59,7 @@ fn main() -> Result<()> {
     //    and `completion`, or `text`. The loss covers the answers only.
     let options = EncodeOptions {
         max_length: MAX_LENGTH,
-        loss_on: LossOn::Answer,
+        ..EncodeOptions::default()
     };
     let encode = |examples: &[Example]| encode_examples(examples, &tokenizer, options);
     let examples = read_examples(&data, OnBadLine::Stop)?.examples;
@@ -127,13 +126,13 @@ fn paths() -> [PathBuf; 3] {
 /// The mean loss of all held-out answer tokens, in nats, without gradients.
 fn evaluate(model: &CausalLm, held_out: &Batches, device: &Device) -> f64 {
     let model = model.valid();
-    let (mut sum, mut targets) = (0.0, 0);
+    let (mut sum, mut weights) = (0.0, 0.0);
     for batch in held_out.clone().take(held_out.per_epoch()) {
         let mean = model.batch_loss(batch.to_tensors(device));
-        sum += f64::from(mean.into_scalar::<f32>()) * batch.trained() as f64;
-        targets += batch.trained();
+        sum += f64::from(mean.into_scalar::<f32>()) * batch.weight();
+        weights += batch.weight();
     }
-    sum / targets as f64
+    sum / weights
 }
 
 /// A linear warm-up, then half a cosine.

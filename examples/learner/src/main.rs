@@ -27,7 +27,7 @@ use clap::Parser;
 use devices::Devices;
 use lisa::LisaConfig;
 use lisa_lm::checkpoint::{SaveOptions, save};
-use lisa_lm::text::{EncodeOptions, Encoded, LossOn, OnBadLine, encode_examples, read_examples};
+use lisa_lm::text::{EncodeOptions, Encoded, OnBadLine, encode_examples, read_examples};
 use lisa_lm::{Checkpoint, Tokenizer};
 use model::{TextBatcher, TextModel};
 
@@ -174,7 +174,7 @@ fn main() -> Result<()> {
 fn read(path: &Path, tokenizer: &Tokenizer) -> Result<Vec<Encoded>> {
     let options = EncodeOptions {
         max_length: MAX_LENGTH,
-        loss_on: LossOn::Answer,
+        ..EncodeOptions::default()
     };
     let examples = read_examples(path, OnBadLine::Stop)?.examples;
     let encoded = encode_examples(&examples, tokenizer, options);

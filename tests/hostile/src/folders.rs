@@ -4,9 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use lisa_lm::checkpoint::{SaveOptions, save};
-use lisa_lm::text::{
-    Chat, EncodeOptions, LossOn, Message, OnBadLine, encode_examples, read_examples,
-};
+use lisa_lm::text::{Chat, EncodeOptions, Message, OnBadLine, encode_examples, read_examples};
 use lisa_lm::{Checkpoint, ModelConfig, Tokenizer};
 use tempfile::TempDir;
 
@@ -115,7 +113,7 @@ pub fn jsonl(bytes: &[u8]) {
         };
         let options = EncodeOptions {
             max_length: 64,
-            loss_on: LossOn::Answer,
+            ..EncodeOptions::default()
         };
         let _ = encode_examples(&read.examples, &tokenizer, options);
     });

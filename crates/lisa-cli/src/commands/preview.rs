@@ -66,6 +66,7 @@ pub fn preview(options: &Options) -> Result<()> {
         } else {
             LossOn::Answer
         },
+        ..EncodeOptions::default()
     };
     let set = encode_examples(&read.examples, &tokenizer, encode)?;
     let (row, rows) = (options.row, set.examples.len());

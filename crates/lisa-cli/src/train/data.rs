@@ -65,6 +65,7 @@ pub(crate) fn read(
         } else {
             LossOn::Answer
         },
+        ..EncodeOptions::default()
     };
     let (train, held_out) = examples(&settings.input, settings.training.seed)?;
     let encode = |examples: &[Example]| {

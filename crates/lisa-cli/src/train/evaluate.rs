@@ -7,7 +7,6 @@ use lisa_lm::text::{BatchOptions, Batches, Encoded, Example};
 use lisa_lm::{CausalLm, GenerationConfig, Tokenizer, generate};
 use serde::{Deserialize, Serialize};
 
-use super::step::input_of;
 use crate::terminal::text::one_line;
 
 /// The result of an evaluation.
@@ -34,7 +33,7 @@ pub struct Sample {
     pub got: String,
 }
 
-/// Mean loss over all trained tokens of the held-out examples.
+/// Mean loss over all trained tokens of the held-out examples, by their weights.
 pub fn held_out_loss(
     model: &CausalLm,
     examples: &[Encoded],
@@ -51,16 +50,17 @@ pub fn held_out_loss(
         pad_id,
     };
     let mut batches = Batches::new(examples.to_vec(), options)?;
-    let (mut sum, mut count) = (0.0, 0);
+    let (mut sum, mut weights) = (0.0, 0.0);
     for _ in 0..batches.per_epoch() {
         let batch = batches.next_batch();
-        let n = batch.trained();
-        let (input, targets) = input_of(&batch, device);
-        let loss = model.next_token_loss(&input, targets).into_scalar::<f32>();
-        sum += f64::from(loss) * n as f64;
-        count += n;
+        let weight = batch.weight();
+        let loss = model
+            .batch_loss(batch.to_tensors(device))
+            .into_scalar::<f32>();
+        sum += f64::from(loss) * weight;
+        weights += weight;
     }
-    Ok(sum / count.max(1) as f64)
+    Ok(if weights > 0.0 { sum / weights } else { 0.0 })
 }
 
 /// How a model is evaluated.

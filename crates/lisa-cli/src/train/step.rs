@@ -2,9 +2,8 @@
 
 use anyhow::{Result, ensure};
 use burn::optim::{GradientsAccumulator, GradientsParams};
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::Device;
 use lisa::recompute::Pass;
-use lisa_lm::model::Input;
 use lisa_lm::text::{Batch, Batches, Position};
 use lisa_lm::{CausalLm, Tokenizer};
 
@@ -42,14 +41,6 @@ pub(crate) fn finite(
     Ok(())
 }
 
-/// A batch as the input and the targets of the model.
-#[must_use]
-pub(crate) fn input_of(batch: &Batch, device: &Device) -> (Input, Tensor<2, Int>) {
-    let tensors = batch.to_tensors(device);
-    let targets = tensors.targets.clone();
-    (Input::from(tensors), targets)
-}
-
 /// The remaining work of a step after its forward pass.
 pub(crate) enum Work {
     /// Only the update remains.
@@ -75,7 +66,7 @@ pub(crate) fn forward(
 }
 
 /// Gradients of one optimizer step, its mean loss, and its number of tokens. The mean is over all
-/// trained tokens of the step's batches.
+/// trained tokens of the step's batches, by their weights.
 pub(crate) fn accumulate(
     model: &CausalLm,
     batches: &mut Batches,
@@ -84,19 +75,22 @@ pub(crate) fn accumulate(
 ) -> (Work, f64, usize) {
     let times = settings.training.accumulation;
     let group: Vec<Batch> = (0..times).map(|_| batches.next_batch()).collect();
-    let targets: usize = group.iter().map(Batch::trained).sum();
+    let weight: f64 = group.iter().map(Batch::weight).sum();
     let mut accumulator = GradientsAccumulator::new();
     let (mut mean, mut tokens) = (0.0, 0);
     for batch in &group {
-        let share = batch.trained() as f64 / targets.max(1) as f64;
+        let share = if weight > 0.0 {
+            batch.weight() / weight
+        } else {
+            0.0
+        };
         let (grads, value) = if settings.memory.recompute > 0 {
             let plan = settings.memory.recomputation();
             let pass = plan.forward(model, &batch.to_tensors(device));
             let value = pass.loss().into_scalar::<f32>();
             (pass.scale(share).backward(model), value)
         } else {
-            let (input, labels) = input_of(batch, device);
-            let loss = model.next_token_loss(&input, labels);
+            let loss = model.batch_loss(batch.to_tensors(device));
             let value = loss.clone().into_scalar::<f32>();
             let grads = (loss * share).backward();
             (GradientsParams::from_grads(grads, model), value)

@@ -4,10 +4,7 @@ use crate::text::{Encoded, IGNORED};
 const X: i64 = IGNORED;
 
 fn encoded(ids: &[u32], labels: &[i64]) -> Encoded {
-    Encoded {
-        ids: ids.to_vec(),
-        labels: labels.to_vec(),
-    }
+    Encoded::new(ids.to_vec(), labels.to_vec())
 }
 
 fn ints(tensor: Tensor<2, Int>) -> Vec<i64> {

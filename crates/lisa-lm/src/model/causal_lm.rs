@@ -134,15 +134,18 @@ impl CausalLm {
         self.next_token_loss_of(self.hidden(input), targets)
     }
 
-    /// The [loss](Self::next_token_loss) of a batch over its own targets.
+    /// The [loss](Self::next_token_loss) of a batch over its own targets. If the batch has weights,
+    /// it is the mean weighted by them: the sum of `weight * loss` divided by the sum of the weights,
+    /// over the targets that are not -100, as `CrossEntropyLoss` of PyTorch weighs its classes. If
+    /// that sum is 0, the loss is 0.
     ///
     /// # Panics
     ///
     /// As [`loss`](Self::loss).
     #[must_use]
     pub fn batch_loss(&self, batch: BatchTensors) -> Tensor<1> {
-        let targets = batch.targets.clone();
-        self.next_token_loss(&Input::from(batch), targets)
+        let (targets, weights) = (batch.targets.clone(), batch.weights.clone());
+        self.loss_of(self.hidden(&Input::from(batch)), targets, weights)
     }
 
     /// The same as [`next_token_loss`](Self::next_token_loss) for the hidden state after the last
@@ -153,12 +156,7 @@ impl CausalLm {
     /// Panics on targets outside the vocabulary.
     #[must_use]
     pub fn next_token_loss_of(&self, h: Tensor<3>, targets: Tensor<2, Int>) -> Tensor<1> {
-        let logits = self.head(h);
-        let [batch, seq, vocab] = logits.dims();
-        ops::cross_entropy(
-            logits.reshape([batch * seq, vocab]),
-            targets.reshape([batch * seq]),
-        )
+        self.loss_of(h, targets, None)
     }
 
     /// Reads more tokens, `[batch, seq]`, and returns the logits of the last position,
@@ -241,6 +239,17 @@ impl CausalLm {
     #[must_use]
     pub fn device(&self) -> Device {
         self.model.embed_tokens.weight.val().device()
+    }
+
+    /// The mean cross entropy for the hidden state after the last layer, weighted if there are
+    /// weights.
+    pub(crate) fn loss_of(
+        &self,
+        h: Tensor<3>,
+        targets: Tensor<2, Int>,
+        weights: Option<Tensor<2>>,
+    ) -> Tensor<1> {
+        ops::batch_cross_entropy(self.head(h), targets, weights)
     }
 
     /// The part of the head after the norm.

@@ -45,17 +45,19 @@ impl Head<'_> {
     }
 }
 
-/// The mean cross entropy of targets, `[batch, seq]`, for normed hidden states,
-/// `[batch, seq, hidden]`, with a custom backward pass: the head is not in the autodiff graph, and
+/// The mean cross entropy of targets, `[batch, seq]`, weighted if there are weights, for normed
+/// hidden states, `[batch, seq, hidden]`, with a custom backward pass: the head is not in the autodiff graph, and
 /// only the gradient of the logits is kept.
-pub(crate) fn head_pass(h: Tensor<3>, head: &Head<'_>, targets: Tensor<2, Int>) -> HeadPass {
+pub(crate) fn head_pass(
+    h: Tensor<3>,
+    head: &Head<'_>,
+    targets: Tensor<2, Int>,
+    weights: Option<Tensor<2>>,
+) -> HeadPass {
     let param = head.weight();
     let trains = param.is_require_grad();
     if !head.is_product() || !(h.is_tracked() || trains) {
-        let logits = head.forward(h);
-        let [batch, seq, vocab] = logits.dims();
-        let logits = logits.reshape([batch * seq, vocab]);
-        return ops::cross_entropy(logits, targets.reshape([batch * seq])).into();
+        return ops::batch_cross_entropy(head.forward(h), targets, weights).into();
     }
     let shape @ [batch, seq, width] = h.dims();
     let rows = h.clone().inner().reshape([batch * seq, width]);
@@ -65,7 +67,8 @@ pub(crate) fn head_pass(h: Tensor<3>, head: &Head<'_>, targets: Tensor<2, Int>) 
     let weight = if is_tied { weight.transpose() } else { weight };
     let logits = rows.clone().matmul(weight.clone());
     let targets = targets.reshape([batch * seq]).inner();
-    let (loss, gradient) = ops::loss_and_gradient(logits, targets);
+    let weights = weights.map(|weights| weights.reshape([batch * seq]).inner());
+    let (loss, gradient) = ops::loss_and_gradient(logits, targets, weights);
     let loss = Tensor::from_inner(loss);
     let id = param.id;
     HeadPass::custom(loss, move |factor| {

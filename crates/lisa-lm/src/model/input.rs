@@ -60,13 +60,15 @@ impl Input {
 
 /// A batch of token ids with the targets of a training step. Every tensor is `[batch, seq]`.
 ///
-/// [`Input::from`] takes everything except the targets.
+/// [`Input::from`] takes everything except the targets and their weights.
 #[derive(Clone, Debug)]
 pub struct BatchTensors {
     /// The token ids, each below the vocabulary size.
     pub tokens: Tensor<2, Int>,
     /// The token to predict at each position, or -100 where no loss is computed.
     pub targets: Tensor<2, Int>,
+    /// The weight of each target in the loss, in f32. `None`: all weights are 1.
+    pub weights: Option<Tensor<2>>,
     /// True at padding. `None`: no row is padded.
     pub padding: Option<Tensor<2, Bool>>,
     /// The index of the text, within its row, that each token belongs to. `None`: every row is one

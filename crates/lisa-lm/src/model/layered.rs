@@ -9,7 +9,7 @@ use crate::model::context::Context;
 use crate::model::head::{Head, head_pass};
 use crate::model::input::{BatchTensors, Input};
 
-/// The loss is [`CausalLm::next_token_loss`]. A layer has two sublayers, attention and
+/// The loss is [`CausalLm::batch_loss`]. A layer has two sublayers, attention and
 /// feed-forward.
 impl LayeredModel for CausalLm {
     type Batch = BatchTensors;
@@ -55,12 +55,13 @@ impl LayeredModel for CausalLm {
     }
 
     fn head_loss(&self, h: Tensor<3>, batch: &BatchTensors, _: &Context) -> Tensor<1> {
-        self.next_token_loss_of(h, batch.targets.clone())
+        self.loss_of(h, batch.targets.clone(), batch.weights.clone())
     }
 
     fn head_pass(&self, h: Tensor<3>, batch: &BatchTensors, _: &Context) -> HeadPass {
         let normed = self.model.norm.forward(h);
-        head_pass(normed, &self.logits(), batch.targets.clone())
+        let (targets, weights) = (batch.targets.clone(), batch.weights.clone());
+        head_pass(normed, &self.logits(), targets, weights)
     }
 
     fn tied(&self) -> Vec<ParamId> {

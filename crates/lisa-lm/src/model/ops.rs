@@ -30,7 +30,7 @@ mod extent;
 mod fused;
 
 pub(crate) use attention::attend;
-pub(crate) use cross_entropy::{cross_entropy, loss_and_gradient};
+pub(crate) use cross_entropy::{batch_cross_entropy, loss_and_gradient};
 pub(crate) use extent::{FUSED, WRITTEN_OUT};
 #[cfg(feature = "flex")]
 pub(crate) use fused::takes as are_fused;

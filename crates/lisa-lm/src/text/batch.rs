@@ -20,7 +20,7 @@ use crate::text::row::Row;
 /// assert_eq!((batch.tokens(), batch.trained()), (5, 3));
 /// assert_eq!(batch.to_tensors(&Device::default()).tokens.dims(), [2, 3]);
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Batch {
     rows: Vec<Row>,
     lengths: Vec<usize>,
@@ -38,6 +38,9 @@ impl Batch {
             let last = row.segments.last().copied().unwrap_or(0);
             row.tokens.resize(width, pad_id);
             row.targets.resize(width, IGNORED);
+            if let Some(weights) = &mut row.weights {
+                weights.resize(width, 1.0);
+            }
             row.segments.resize(width, last);
             row.positions.resize(width, 0);
         }
@@ -72,10 +75,37 @@ impl Batch {
         self.lengths.iter().sum()
     }
 
-    /// How many tokens have a target. A mean loss is divided by this.
+    /// How many tokens have a target.
     #[must_use]
     pub fn trained(&self) -> usize {
         let targets = self.rows.iter().flat_map(|row| &row.targets);
         targets.filter(|target| **target != IGNORED).count()
+    }
+
+    /// The sum of the weights of the targets, by which the mean loss of the batch is divided. It
+    /// equals [`trained`](Self::trained) if no row has weights.
+    #[must_use]
+    pub fn weight(&self) -> f64 {
+        if !self.is_weighted() {
+            return self.trained() as f64;
+        }
+        let mut sum = 0.0;
+        for row in &self.rows {
+            for (at, target) in row.targets.iter().enumerate() {
+                if *target != IGNORED {
+                    sum += row
+                        .weights
+                        .as_ref()
+                        .map_or(1.0, |weights| f64::from(weights[at]));
+                }
+            }
+        }
+        sum
+    }
+
+    /// Whether a row has weights.
+    #[must_use]
+    pub fn is_weighted(&self) -> bool {
+        self.rows.iter().any(|row| row.weights.is_some())
     }
 }

@@ -6,7 +6,7 @@
 
 use crate::error::{Error, ErrorKind};
 use crate::text::answers::answers;
-use crate::text::data::{Content, Example};
+use crate::text::data::{Content, Example, OnBadLine};
 use crate::text::encoded::{Encoded, EncodedSet, IGNORED};
 use crate::text::tokenizer::Tokenizer;
 
@@ -21,13 +21,67 @@ pub enum LossOn {
     All,
 }
 
+/// Which answers of a chat are in the loss, and in how many rows, with [`LossOn::Answer`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Turns {
+    /// Every answer. The chat is one row if each answer then follows the text that the model is
+    /// given when it generates this answer. If the chat template writes earlier turns differently
+    /// once a chat goes on, for instance without their reasoning, each answer has a row of its own.
+    #[default]
+    Auto,
+    /// Every answer, in one row.
+    All,
+    /// The last answer, in one row.
+    Last,
+    /// Every answer, each in a row of its own.
+    Split,
+}
+
+/// What to do with an answer that has no text, no reasoning and no tool calls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EmptyAnswers {
+    /// Count it and log a warning. It trains the model to end its turn at once.
+    #[default]
+    Warn,
+    /// Refuse the example.
+    Refuse,
+}
+
 /// How examples are converted to tokens.
+///
+/// # Example
+///
+/// ```
+/// use lisa_lm::text::{EncodeOptions, LossOn};
+///
+/// let options = EncodeOptions { max_length: 512, ..EncodeOptions::default() };
+/// assert_eq!(options.loss_on, LossOn::Answer);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EncodeOptions {
-    /// The largest number of tokens of an example; longer examples are truncated.
+    /// The largest number of tokens of a row; longer rows are truncated. `usize::MAX`, the default,
+    /// truncates none.
     pub max_length: usize,
     /// Which tokens are in the loss.
     pub loss_on: LossOn,
+    /// Which answers of a chat are in the loss, and in how many rows.
+    pub turns: Turns,
+    /// What to do with empty answers.
+    pub empty_answers: EmptyAnswers,
+    /// What to do with an example that the chat template or the tokenizer refuses.
+    pub on_bad: OnBadLine,
+}
+
+impl Default for EncodeOptions {
+    fn default() -> Self {
+        Self {
+            max_length: usize::MAX,
+            loss_on: LossOn::default(),
+            turns: Turns::default(),
+            empty_answers: EmptyAnswers::default(),
+            on_bad: OnBadLine::default(),
+        }
+    }
 }
 
 /// Encodes examples. Examples whose answer is truncated entirely are dropped, counted and logged.
@@ -41,12 +95,12 @@ pub struct EncodeOptions {
 ///
 /// ```
 /// use lisa_lm::Tokenizer;
-/// use lisa_lm::text::{EncodeOptions, Example, LossOn, encode_examples};
+/// use lisa_lm::text::{EncodeOptions, Example, encode_examples};
 ///
 /// let tokenizer = Tokenizer::from_dir("../../tests/fixtures/tokenizer")?;
 /// // Nine tokens, of which the last four are the answer.
 /// let example = Example::from_json(r#"{"prompt": "Hello,", "completion": " world!"}"#)?;
-/// let options = EncodeOptions { max_length: 7, loss_on: LossOn::Answer };
+/// let options = EncodeOptions { max_length: 7, ..EncodeOptions::default() };
 /// let set = encode_examples(&[example.clone()], &tokenizer, options)?;
 /// assert_eq!((set.examples[0].ids.len(), set.examples[0].trained()), (7, 2));
 /// assert_eq!(set.to_string(), "1 example, 7 tokens, 2 trained on; 1 cut, 0 dropped");
@@ -76,10 +130,7 @@ pub fn encode_examples_with(
     options: EncodeOptions,
     mut progress: impl FnMut(usize),
 ) -> Result<EncodedSet, Error> {
-    let EncodeOptions {
-        max_length,
-        loss_on,
-    } = options;
+    let max_length = options.max_length;
     if max_length < 2 {
         let message =
             format!("the maximal length is {max_length}, but predicting a token needs 2 tokens");
@@ -87,33 +138,26 @@ pub fn encode_examples_with(
     }
     let mut set = EncodedSet::default();
     for (index, example) in examples.iter().enumerate() {
-        let mut encoded = encode_example(example, tokenizer, loss_on)
+        let rows = encode_example(example, tokenizer, options)
             .map_err(|e| e.within(&format!("example {}", index + 1)))?;
         progress(index + 1);
-        if encoded.ids.len() > max_length {
-            encoded.ids.truncate(max_length);
-            encoded.labels.truncate(max_length);
-            set.truncated += 1;
+        set.split += usize::from(rows.len() > 1);
+        for mut row in rows {
+            let length = row.ids.len();
+            if length > max_length {
+                row.truncate(max_length);
+                set.truncated += 1;
+            }
+            set.push(row, index, length);
         }
-        if encoded.trained() == 0 {
-            set.dropped += 1;
-            continue;
-        }
-        set.examples.push(encoded);
-        set.sources.push(index);
     }
-    let (dropped, count) = (set.dropped, examples.len());
+    let (dropped, rows) = (set.dropped, set.dropped + set.examples.len());
     if dropped > 0 {
         log::warn!(
-            "{dropped} of {count} examples dropped: no token of theirs within {max_length} is in the loss"
+            "{dropped} of {rows} rows dropped: no token of theirs within {max_length} is in the loss"
         );
     }
-    if set.examples.is_empty() {
-        let message =
-            format!("none of {count} examples has anything to train on within {max_length} tokens");
-        return Err(Error::new(ErrorKind::Data, message).with_help("raise the maximal length"));
-    }
-    Ok(set)
+    set.checked(max_length)
 }
 
 /// Encodes one example without truncation.
@@ -130,11 +174,11 @@ pub fn encode_examples_with(
 ///
 /// ```
 /// use lisa_lm::Tokenizer;
-/// use lisa_lm::text::{Example, IGNORED, LossOn, encode_example};
+/// use lisa_lm::text::{EncodeOptions, Example, IGNORED, encode_example};
 ///
 /// let tokenizer = Tokenizer::from_dir("../../tests/fixtures/tokenizer")?;
 /// let example = Example::from_json(r#"{"prompt": "Hello,", "completion": " world!"}"#)?;
-/// let encoded = encode_example(&example, &tokenizer, LossOn::Answer)?;
+/// let encoded = &encode_example(&example, &tokenizer, EncodeOptions::default())?[0];
 /// assert_eq!(encoded.ids, [42, 71, 78, 350, 14, 309, 275, 401, 3]);
 /// assert_eq!(encoded.labels[..5], [IGNORED; 5]);
 /// assert_eq!(encoded.labels[5..], [309, 275, 401, 3]);
@@ -143,8 +187,9 @@ pub fn encode_examples_with(
 pub fn encode_example(
     example: &Example,
     tokenizer: &Tokenizer,
-    loss_on: LossOn,
-) -> Result<Encoded, Error> {
+    options: EncodeOptions,
+) -> Result<Vec<Encoded>, Error> {
+    let loss_on = options.loss_on;
     let (text, answers, is_chat) = match &example.content {
         Content::Chat(chat) => {
             let template = tokenizer.chat_template();
@@ -184,7 +229,7 @@ pub fn encode_example(
             *label = i64::from(*id);
         }
     }
-    Ok(Encoded { ids, labels })
+    Ok(vec![Encoded::new(ids, labels)])
 }
 
 /// The ids to generate an answer from: the chat without its last message and with a generation

@@ -1,11 +1,12 @@
-//! [`Encoded`]: an example as token ids and labels.
+//! [`Encoded`]: a row as token ids and labels. [`EncodedSet`]: the rows of a data set.
 
 use std::fmt;
 
+use crate::error::{Error, ErrorKind};
 pub use crate::labels::IGNORED;
 
-/// An example as tokens. `labels[i]` is `ids[i]` if the token is in the loss, and [`IGNORED`]
-/// otherwise. `ids` and `labels` have the same length; labels are not shifted yet.
+/// A row as tokens. `labels[i]` is `ids[i]` if the token is in the loss, and [`IGNORED`] otherwise.
+/// `ids`, `labels` and `weights` have the same length; labels are not shifted yet.
 ///
 /// # Example
 ///
@@ -13,25 +14,38 @@ pub use crate::labels::IGNORED;
 /// use lisa_lm::text::{Encoded, IGNORED};
 ///
 /// // A prompt of two tokens and an answer of one.
-/// let encoded = Encoded { ids: vec![5, 6, 7], labels: vec![IGNORED, IGNORED, 7] };
+/// let encoded = Encoded::new(vec![5, 6, 7], vec![IGNORED, IGNORED, 7]);
 /// assert_eq!(encoded.trained(), 1);
 /// assert_eq!(Encoded::all_trained(vec![5, 6, 7]).trained(), 2);
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Encoded {
     /// The token ids.
     pub ids: Vec<u32>,
     /// The label of each token.
     pub labels: Vec<i64>,
+    /// The weight of each token in the loss, which counts where the label is not [`IGNORED`];
+    /// `None`: all weights are 1.
+    pub weights: Option<Vec<f32>>,
 }
 
 impl Encoded {
+    /// A row of these tokens, whose trained tokens have a weight of 1.
+    #[must_use]
+    pub fn new(ids: Vec<u32>, labels: Vec<i64>) -> Self {
+        Self {
+            ids,
+            labels,
+            weights: None,
+        }
+    }
+
     /// An example whose tokens are all in the loss. Use it for text that is already split into
     /// sequences.
     #[must_use]
     pub fn all_trained(ids: Vec<u32>) -> Self {
         let labels = ids.iter().map(|id| i64::from(*id)).collect();
-        Self { ids, labels }
+        Self::new(ids, labels)
     }
 
     /// How many tokens are in the loss. The first token is never one of them, since nothing
@@ -41,19 +55,107 @@ impl Encoded {
         let labels = self.labels.iter().skip(1);
         labels.filter(|label| **label != IGNORED).count()
     }
+
+    /// Keeps the first `length` tokens.
+    pub fn truncate(&mut self, length: usize) {
+        self.ids.truncate(length);
+        self.labels.truncate(length);
+        if let Some(weights) = &mut self.weights {
+            weights.truncate(length);
+        }
+    }
 }
 
-/// Encoded examples, and how many of the given examples were truncated or dropped.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Encoded rows, and what was done with the given examples. An example gives one row, or one row for
+/// each of its answers ([`Turns`](crate::text::Turns)).
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct EncodedSet {
-    /// The examples that have tokens in the loss, in order.
+    /// The rows that have tokens in the loss, in order.
     pub examples: Vec<Encoded>,
-    /// For each of them, its index among the examples given.
+    /// For each row, the index of its example among the examples given.
     pub sources: Vec<usize>,
-    /// How many were truncated to the maximal length, including the dropped ones.
+    /// For each row, its number of tokens before truncation.
+    pub lengths: Vec<usize>,
+    /// How many rows were truncated to the maximal length, including the dropped ones.
     pub truncated: usize,
-    /// How many were dropped, because truncation left no token in the loss.
+    /// How many rows were dropped, because none of their tokens is in the loss.
     pub dropped: usize,
+    /// How many examples became several rows, one for each answer.
+    pub split: usize,
+    /// How many answers without text, reasoning and tool calls are in the loss.
+    pub empty_answers: usize,
+    /// How many examples the chat template or the tokenizer refused. They are left out.
+    pub refused: usize,
+    /// The errors of the first ten of them, with their places.
+    pub refusals: Vec<String>,
+}
+
+impl EncodedSet {
+    /// The same rows, truncated to at most `max_length` tokens, without encoding them again. Rows
+    /// that have no token in the loss any more are dropped. A `max_length` above that of the
+    /// encoding changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// No row is left.
+    pub fn cut(self, max_length: usize) -> Result<Self, Error> {
+        let rows = self
+            .examples
+            .into_iter()
+            .zip(self.sources)
+            .zip(self.lengths);
+        let mut set = Self {
+            examples: Vec::new(),
+            sources: Vec::new(),
+            lengths: Vec::new(),
+            ..self
+        };
+        for ((mut row, source), length) in rows {
+            if row.ids.len() > max_length {
+                set.truncated += usize::from(row.ids.len() == length);
+                row.truncate(max_length);
+            }
+            set.push(row, source, length);
+        }
+        set.checked(max_length)
+    }
+
+    /// Adds a row if it has tokens in the loss.
+    pub(super) fn push(&mut self, row: Encoded, source: usize, length: usize) {
+        if row.trained() == 0 {
+            self.dropped += 1;
+            return;
+        }
+        self.examples.push(row);
+        self.sources.push(source);
+        self.lengths.push(length);
+    }
+
+    /// The set; an error if it is empty.
+    pub(super) fn checked(self, max_length: usize) -> Result<Self, Error> {
+        if !self.examples.is_empty() {
+            return Ok(self);
+        }
+        let within = match max_length {
+            usize::MAX => String::new(),
+            length => format!(" within {length} tokens"),
+        };
+        let (rows, refused) = (self.dropped, self.refused);
+        let message = match (rows, refused) {
+            (0, 0) => "there is no example to train on".to_owned(),
+            (0, _) => format!(
+                "all {refused} examples were refused: {}",
+                self.refusals.join("; ")
+            ),
+            _ => format!("none of {rows} rows has a token to train on{within}"),
+        };
+        let error = Error::new(ErrorKind::Data, message);
+        Err(if self.truncated > 0 {
+            error.with_help("raise the maximal length")
+        } else {
+            error
+        })
+    }
 }
 
 impl fmt::Display for EncodedSet {
@@ -70,6 +172,19 @@ impl fmt::Display for EncodedSet {
             self.examples.len(),
             self.truncated,
             self.dropped
-        )
+        )?;
+        for (count, what) in [
+            (self.split, "with one row for each answer"),
+            (self.empty_answers, "empty answers trained on"),
+            (
+                self.refused,
+                "refused by the chat template or the tokenizer",
+            ),
+        ] {
+            if count > 0 {
+                write!(f, ", {count} {what}")?;
+            }
+        }
+        Ok(())
     }
 }

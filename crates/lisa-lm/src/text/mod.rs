@@ -12,7 +12,7 @@
 //! # std::fs::write(&data, r#"{"prompt": "hello", "completion": "world!"}"#)?;
 //! let tokenizer = Tokenizer::from_dir("../../tests/fixtures/tokenizer")?;
 //! let examples = read_examples(&data, OnBadLine::Stop)?.examples;
-//! let options = EncodeOptions { max_length: 512, loss_on: LossOn::Answer };
+//! let options = EncodeOptions { max_length: 512, ..EncodeOptions::default() };
 //! let encoded = encode_examples(&examples, &tokenizer, options)?.examples;
 //! let options = BatchOptions {
 //!     batch_size: 8, pack_to: None, shuffle: true, seed: 0, pad_id: tokenizer.pad_id(),
@@ -43,7 +43,8 @@ pub use batches::{BatchOptions, Batches, Position};
 pub use chat::{Chat, Message};
 pub use data::{BadLine, Content, Example, Examples, LINE_BYTES, OnBadLine, read_examples};
 pub use encode::{
-    EncodeOptions, LossOn, encode_example, encode_examples, encode_examples_with, encode_prompt,
+    EmptyAnswers, EncodeOptions, LossOn, Turns, encode_example, encode_examples,
+    encode_examples_with, encode_prompt,
 };
 pub use encoded::{Encoded, EncodedSet, IGNORED};
 pub use order::{shuffled, split};

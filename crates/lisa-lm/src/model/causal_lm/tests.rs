@@ -327,6 +327,7 @@ fn recomputed_gradients_are_those_of_plain_autodiff() {
         let batch = BatchTensors {
             targets: tokens.clone().roll_dim(-1, 1),
             tokens,
+            weights: None,
             padding: None,
             segments: None,
             positions: None,

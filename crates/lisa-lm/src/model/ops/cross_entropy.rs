@@ -12,18 +12,41 @@ use crate::labels::IGNORED;
 /// The maximum number of elements of the logits that are converted to f32 at a time.
 const CHUNK: usize = 1 << 22;
 
+/// [`cross_entropy`] of a batch: logits, `[batch, seq, vocab]`, targets and weights, `[batch, seq]`.
+pub(crate) fn batch_cross_entropy(
+    logits: Tensor<3>,
+    targets: Tensor<2, Int>,
+    weights: Option<Tensor<2>>,
+) -> Tensor<1> {
+    let [batch, seq, vocab] = logits.dims();
+    let rows = batch * seq;
+    let weights = weights.map(|weights| weights.reshape([rows]));
+    cross_entropy(
+        logits.reshape([rows, vocab]),
+        targets.reshape([rows]),
+        weights,
+    )
+}
+
 /// The mean cross entropy of logits, `[rows, vocab]`, over the targets, `[rows]`, that are not
-/// [`IGNORED`]. If all targets are ignored, the loss and its gradients are 0.
-pub(crate) fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
+/// [`IGNORED`]; with weights, `[rows]`, the weighted mean. If all targets are ignored, or the sum of
+/// their weights is 0, the loss and its gradients are 0.
+pub(crate) fn cross_entropy(
+    logits: Tensor<2>,
+    targets: Tensor<1, Int>,
+    weights: Option<Tensor<1>>,
+) -> Tensor<1> {
+    // A constant.
+    let weights = weights.map(Tensor::inner);
     #[cfg(feature = "flex")]
-    let logits = match fused::cross_entropy(logits, &targets) {
+    let logits = match fused::cross_entropy(logits, &targets, weights.as_ref()) {
         Ok(loss) => return loss,
         Err(logits) => logits,
     };
     if !logits.is_tracked() {
-        return in_chunks(logits, targets, false).0;
+        return in_chunks(logits, targets, weights, false).0;
     }
-    let (loss, gradients) = in_chunks(logits.clone().detach(), targets, true);
+    let (loss, gradients) = in_chunks(logits.clone().detach(), targets, weights, true);
     // A term of value 0 whose gradient is `gradients`.
     let carrier = (logits * joined(gradients)).sum().cast(FloatDType::F32);
     loss + (carrier.clone() - carrier.detach())
@@ -33,13 +56,14 @@ pub(crate) fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tenso
 pub(crate) fn loss_and_gradient(
     logits: Tensor<2>,
     targets: Tensor<1, Int>,
+    weights: Option<Tensor<1>>,
 ) -> (Tensor<1>, Tensor<2>) {
     #[cfg(feature = "flex")]
-    let logits = match fused::loss_and_gradient(logits, &targets) {
+    let logits = match fused::loss_and_gradient(logits, &targets, weights.as_ref()) {
         Ok(found) => return found,
         Err(logits) => logits,
     };
-    let (loss, gradients) = in_chunks(logits, targets, true);
+    let (loss, gradients) = in_chunks(logits, targets, weights, true);
     (loss, joined(gradients))
 }
 
@@ -54,17 +78,27 @@ fn joined(mut chunks: Vec<Tensor<2>>) -> Tensor<2> {
 fn in_chunks(
     logits: Tensor<2>,
     targets: Tensor<1, Int>,
+    weights: Option<Tensor<1>>,
     wanted: bool,
 ) -> (Tensor<1>, Vec<Tensor<2>>) {
     let [rows, vocab] = logits.dims();
     let dtype = logits.dtype();
     let ignored = targets.clone().equal_scalar(IGNORED);
-    let kept = ignored.clone().bool_not().int();
-    let count = kept.clone().sum().clamp_min(1).cast(FloatDType::F32);
-    let picked = targets.mask_fill(ignored, 0).reshape([rows, 1]);
-    let kept = kept.cast(FloatDType::F32).reshape([rows, 1]);
     // The weight of each row in the mean.
-    let share = kept / count.reshape([1, 1]);
+    let share = match weights {
+        None => {
+            let kept = ignored.clone().bool_not().int();
+            let count = kept.clone().sum().clamp_min(1).cast(FloatDType::F32);
+            kept.cast(FloatDType::F32).reshape([rows, 1]) / count.reshape([1, 1])
+        }
+        Some(weights) => {
+            let kept = weights.mask_fill(ignored.clone(), 0).reshape([rows, 1]);
+            let sum = kept.clone().sum();
+            let none = sum.clone().equal_scalar(0);
+            kept / sum.mask_fill(none, 1).reshape([1, 1])
+        }
+    };
+    let picked = targets.mask_fill(ignored, 0).reshape([rows, 1]);
     let mut losses = Vec::new();
     let mut gradients = Vec::new();
     let chunk = (CHUNK / vocab.max(1)).clamp(1, rows);

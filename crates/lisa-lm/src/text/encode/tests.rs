@@ -19,13 +19,24 @@ fn chat(turns: &[(&str, &str)]) -> Example {
     }
 }
 
+/// The only row of an example.
+fn one(example: &Example, tokenizer: &Tokenizer, loss_on: LossOn) -> Encoded {
+    let options = EncodeOptions {
+        loss_on,
+        ..EncodeOptions::default()
+    };
+    let mut rows = encode_example(example, tokenizer, options).unwrap();
+    assert_eq!(rows.len(), 1);
+    rows.remove(0)
+}
+
 const X: i64 = IGNORED;
 
 #[test]
 fn in_a_chat_the_answer_and_its_end_are_trained() {
     let tokenizer = tokenizer(TURNS);
     let example = chat(&[("user", "hi"), ("assistant", "hello")]);
-    let encoded = encode_example(&example, &tokenizer, LossOn::Answer).unwrap();
+    let encoded = one(&example, &tokenizer, LossOn::Answer);
     assert_eq!(encoded.ids, [1, 74, 75, 2, 273, 78, 350, 0]);
     assert_eq!(encoded.labels, [X, X, X, X, 273, 78, 350, 0]);
     assert_eq!(encoded.trained(), 4);
@@ -42,7 +53,7 @@ fn in_a_chat_of_many_turns_every_answer_is_trained() {
         ("user", "hi"),
         ("assistant", "hello"),
     ]);
-    let encoded = encode_example(&example, &tokenizer, LossOn::Answer).unwrap();
+    let encoded = one(&example, &tokenizer, LossOn::Answer);
     assert_eq!(
         encoded.ids,
         [1, 74, 75, 2, 74, 75, 0, 1, 74, 75, 2, 273, 78, 350, 0]
@@ -59,7 +70,7 @@ fn in_a_chat_of_many_turns_every_answer_is_trained() {
 fn by_a_flag_every_token_is_trained() {
     let tokenizer = tokenizer(TURNS);
     let example = chat(&[("user", "hi"), ("assistant", "hello")]);
-    let encoded = encode_example(&example, &tokenizer, LossOn::All).unwrap();
+    let encoded = one(&example, &tokenizer, LossOn::All);
     assert_eq!(
         encoded,
         Encoded::all_trained(vec![1, 74, 75, 2, 273, 78, 350, 0])
@@ -77,7 +88,7 @@ fn a_pair_is_joined_as_it_stands_and_ends() {
         answer: Some("world!".to_owned()),
         place: None,
     };
-    let encoded = encode_example(&example, &tokenizer, LossOn::Answer).unwrap();
+    let encoded = one(&example, &tokenizer, LossOn::Answer);
     assert_eq!(encoded.ids, [42, 71, 78, 350, 14, 309, 275, 401, 3, 0]);
     assert_eq!(encoded.labels, [X, X, X, X, X, 309, 275, 401, 3, 0]);
     let prompt = encode_prompt(&example, &tokenizer).unwrap().unwrap();
@@ -96,7 +107,7 @@ fn a_token_across_the_border_belongs_to_the_answer() {
         answer: Some("lo".to_owned()),
         place: None,
     };
-    let encoded = encode_example(&example, &tokenizer, LossOn::Answer).unwrap();
+    let encoded = one(&example, &tokenizer, LossOn::Answer);
     assert_eq!(encoded.ids, [42, 71, 78, 350, 0]);
     assert_eq!(encoded.labels, [X, X, X, 350, 0]);
 }
@@ -105,7 +116,7 @@ fn a_token_across_the_border_belongs_to_the_answer() {
 fn letters_of_several_bytes_do_not_shift_the_border() {
     let tokenizer = tokenizer(TURNS);
     let example = chat(&[("user", "é🙂"), ("assistant", "é")]);
-    let encoded = encode_example(&example, &tokenizer, LossOn::Answer).unwrap();
+    let encoded = one(&example, &tokenizer, LossOn::Answer);
     let answer: Vec<u32> = (encoded.ids.iter().zip(&encoded.labels))
         .filter(|(_, label)| **label != X)
         .map(|(id, _)| *id)
@@ -122,7 +133,7 @@ fn a_text_is_trained_whole_and_ends_once() {
             answer: None,
             place: None,
         };
-        let encoded = encode_example(&example, &tokenizer, LossOn::Answer).unwrap();
+        let encoded = one(&example, &tokenizer, LossOn::Answer);
         assert_eq!(encoded, Encoded::all_trained(vec![273, 78, 350, 0]));
         assert_eq!(encode_prompt(&example, &tokenizer).unwrap(), None);
     }
@@ -132,7 +143,7 @@ fn a_text_is_trained_whole_and_ends_once() {
 fn the_default_template_hands_over_before_the_space() {
     let tokenizer = tokenizer(crate::text::template::DEFAULT_TEMPLATE);
     let example = chat(&[("user", "Hello"), ("assistant", "world")]);
-    let encoded = encode_example(&example, &tokenizer, LossOn::Answer).unwrap();
+    let encoded = one(&example, &tokenizer, LossOn::Answer);
     let prompt = encode_prompt(&example, &tokenizer).unwrap().unwrap();
     assert_eq!(encoded.ids[..prompt.len()], prompt);
     assert_eq!(encoded.ids[prompt.len()..], [309, 275, 401, 0, 201]);
@@ -149,7 +160,7 @@ fn a_longer_prompt_for_generation_is_tolerated() {
     let template = TURNS.replace("%}<|assistant|>{% endif", "%}<|assistant|>think{% endif");
     let tokenizer = tokenizer(&template);
     let example = chat(&[("user", "hi"), ("assistant", "hello")]);
-    let encoded = encode_example(&example, &tokenizer, LossOn::Answer).unwrap();
+    let encoded = one(&example, &tokenizer, LossOn::Answer);
     assert_eq!(encoded.labels, [X, X, X, 2, 273, 78, 350, 0]);
 }
 
@@ -160,7 +171,7 @@ fn a_template_that_rewrites_the_past_is_refused() {
     let example = chat(&[("user", "hi"), ("assistant", "hello")]);
     let options = EncodeOptions {
         max_length: 8,
-        loss_on: LossOn::Answer,
+        ..EncodeOptions::default()
     };
     let error = encode_examples(std::slice::from_ref(&example), &tokenizer, options).unwrap_err();
     assert!(
@@ -170,7 +181,7 @@ fn a_template_that_rewrites_the_past_is_refused() {
         "{error}"
     );
     // If every token is in the loss, it does not matter where the answers are.
-    let encoded = encode_example(&example, &tokenizer, LossOn::All).unwrap();
+    let encoded = one(&example, &tokenizer, LossOn::All);
     let ids = tokenizer.encode("2hihello").unwrap();
     assert_eq!(encoded, Encoded::all_trained(ids));
 }
@@ -182,7 +193,7 @@ fn a_long_example_is_cut_and_one_without_its_answer_is_dropped() {
     let long = chat(&[("user", "hi hi hi hi hi"), ("assistant", "hello")]);
     let options = EncodeOptions {
         max_length: 6,
-        loss_on: LossOn::Answer,
+        ..EncodeOptions::default()
     };
     let set = encode_examples(&[long.clone(), short], &tokenizer, options).unwrap();
     assert_eq!((set.truncated, set.dropped), (2, 1));

@@ -17,7 +17,9 @@ use super::rows::{Out, Rows, exps, largest, run};
 struct CrossEntropy<'a> {
     /// The index of the target; `None` if the row is ignored.
     targets: &'a [Option<usize>],
-    /// The weight of a row in the mean.
+    /// The weight of each row; `None`: all weights are 1.
+    weights: Option<&'a [f32]>,
+    /// 1 divided by the sum of the weights.
     share: f32,
 }
 
@@ -29,25 +31,31 @@ impl Rows for CrossEntropy<'_> {
             loss.fill(0.0);
             return;
         };
+        let share = match self.weights {
+            None => self.share,
+            Some(weights) => self.share * weights[index],
+        };
         let largest = largest(logits);
         let target_logit = logits[target] - largest;
         let sum = exps(logits, largest);
-        loss.fill((sum.ln() - target_logit) * self.share);
-        let factor = self.share / sum;
+        loss.fill((sum.ln() - target_logit) * share);
+        let factor = share / sum;
         for logit in logits.iter_mut() {
             *logit *= factor;
         }
-        logits[target] -= self.share;
+        logits[target] -= share;
     }
 }
 
-/// The mean cross entropy of logits, `[rows, vocab]`, over the rows whose target is not negative.
+/// The mean cross entropy of logits, `[rows, vocab]`, over the rows whose target is not negative; the
+/// weighted mean if there are weights, `[rows]`.
 /// Keeps the gradient of the logits, in the memory of the logits. If the logits are not fused,
 /// returns them as the error.
 #[allow(clippy::result_large_err)] // The error is the input.
 pub(crate) fn cross_entropy(
     logits: Tensor<2>,
     targets: &Tensor<1, Int>,
+    weights: Option<&Tensor<1>>,
 ) -> Result<Tensor<1>, Tensor<2>> {
     match Operand::of(&logits) {
         None => Err(logits),
@@ -56,10 +64,10 @@ pub(crate) fn cross_entropy(
             drop(logits);
             Ok(match place {
                 Operand::Plain(logits) => {
-                    Tensor::from_primitive::<Flex>(entropy(logits, targets).0)
+                    Tensor::from_primitive::<Flex>(entropy(logits, targets, weights).0)
                 }
                 Operand::Autodiff(logits) => {
-                    with_autodiff(CrossEntropyOp, [logits], |[x]| entropy(x, targets))
+                    with_autodiff(CrossEntropyOp, [logits], |[x]| entropy(x, targets, weights))
                 }
             })
         }
@@ -71,11 +79,12 @@ pub(crate) fn cross_entropy(
 pub(crate) fn loss_and_gradient(
     logits: Tensor<2>,
     targets: &Tensor<1, Int>,
+    weights: Option<&Tensor<1>>,
 ) -> Result<(Tensor<1>, Tensor<2>), Tensor<2>> {
     match Operand::of(&logits) {
         Some(Operand::Plain(values)) => {
             drop(logits);
-            let (loss, gradient) = entropy(values, targets);
+            let (loss, gradient) = entropy(values, targets, weights);
             Ok((
                 Tensor::from_primitive::<Flex>(loss),
                 Tensor::from_primitive::<Flex>(gradient),
@@ -86,19 +95,37 @@ pub(crate) fn loss_and_gradient(
 }
 
 /// The loss and the gradient of the logits.
-fn entropy(logits: FlexTensor, targets: &Tensor<1, Int>) -> (FlexTensor, FlexTensor) {
+fn entropy(
+    logits: FlexTensor,
+    targets: &Tensor<1, Int>,
+    weights: Option<&Tensor<1>>,
+) -> (FlexTensor, FlexTensor) {
     let targets = targets.to_data();
     let targets: Vec<Option<usize>> = targets
         .iter::<i64>()
         .map(|target| usize::try_from(target).ok())
         .collect();
+    let weights: Option<Vec<f32>> = weights.map(|weights| weights.to_data().iter().collect());
     let mut gradient = owned(logits);
     let [rows, vocab] = gradient.layout().shape().dims();
-    let count = targets.iter().flatten().count().max(1);
+    let share = match &weights {
+        None => 1.0 / targets.iter().flatten().count().max(1) as f32,
+        Some(weights) => {
+            let kept = weights
+                .iter()
+                .zip(&targets)
+                .filter(|(_, target)| target.is_some());
+            match kept.map(|(weight, _)| f64::from(*weight)).sum::<f64>() {
+                0.0 => 0.0,
+                sum => (1.0 / sum) as f32,
+            }
+        }
+    };
     let mut losses = vec![0.0; rows];
     let kernel = CrossEntropy {
         targets: &targets,
-        share: 1.0 / count as f32,
+        weights: weights.as_deref(),
+        share,
     };
     run(
         &kernel,

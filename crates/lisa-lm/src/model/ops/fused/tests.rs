@@ -254,10 +254,10 @@ fn the_loss_and_its_gradient_are_those_of_the_steps() {
         let picked: Tensor<2, Int> = int(&picked).reshape([kept.len(), 1]);
         logs.gather(1, picked).mean().neg()
     };
-    let found = || cross_entropy(logits.clone(), &targets).unwrap();
+    let found = || cross_entropy(logits.clone(), &targets, None).unwrap();
     agree([&logits], found, || steps(logits.clone()));
     let expected = logits.grad(&steps(logits.clone()).backward()).unwrap();
-    let (loss, gradient) = loss_and_gradient(logits.clone().inner(), &targets).unwrap();
+    let (loss, gradient) = loss_and_gradient(logits.clone().inner(), &targets, None).unwrap();
     close(&Tensor::from_inner(loss), &steps(logits.clone()));
     close(&gradient, &expected);
 }
