@@ -46,7 +46,7 @@ pub enum Against {
 // These have no effect here: the methods are given, and nothing is evaluated or saved on the way.
 #[command(
     mut_arg("method", |arg| arg.hide(true)),
-    mut_arg("checkpoint_every", |arg| arg.hide(true)),
+    mut_arg("save_every", |arg| arg.hide(true)),
     mut_arg("eval_every", |arg| arg.hide(true)),
     mut_arg("eval_examples", |arg| arg.hide(true)),
     mut_arg("max_new_tokens", |arg| arg.hide(true)),

@@ -1,5 +1,7 @@
 //! The command line: one file per subcommand.
 
+use std::ffi::OsString;
+
 use anyhow::Result;
 use burn::tensor::Device;
 use clap::builder::PossibleValue;
@@ -7,8 +9,10 @@ use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::terminal::output::say;
+use crate::terminal::report::report;
 use crate::train::run::Outcome;
 
+mod arguments;
 pub mod demo;
 pub mod export;
 pub mod generate;
@@ -64,9 +68,24 @@ impl Program {
     /// Parses the arguments of the process. Wrong arguments end it with a message.
     #[must_use]
     pub fn from_args() -> Self {
-        let all = std::env::args_os().any(|arg| arg == "--help");
-        let matches = with_help(Self::command(), all).get_matches();
-        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+        Self::parsed(std::env::args_os()).unwrap_or_else(|error| {
+            match arguments::explained(&Self::command(), error) {
+                Ok(error) => {
+                    anstream::eprint!("{}", report(&error.into()));
+                    std::process::exit(2)
+                }
+                Err(error) => error.exit(),
+            }
+        })
+    }
+
+    /// Parses arguments, of which the first is the program's name. The names of settings may be those
+    /// of other trainers, with `-` or `_`.
+    pub fn parsed(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let arguments = arguments::normalized(&Self::command(), arguments);
+        let all = arguments.iter().any(|argument| argument == "--help");
+        let matches = with_help(Self::command(), all).try_get_matches_from(arguments)?;
+        Self::from_arg_matches(&matches)
     }
 
     /// Runs the command.
@@ -105,6 +124,8 @@ pub fn completions(shell: Shell) -> Vec<u8> {
 #[must_use]
 pub fn with_help(command: clap::Command, all: bool) -> clap::Command {
     let short = |arg: Arg| {
+        // A number below 0 is a value, which the settings check.
+        let arg = arg.allow_negative_numbers(true);
         let arg = if all { arg.hide_short_help(false) } else { arg };
         let values = arg.get_possible_values();
         let is_switch = matches!(arg.get_action(), ArgAction::SetTrue);

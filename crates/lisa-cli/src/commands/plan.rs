@@ -36,7 +36,7 @@ pub struct Options {
     batch_size: Option<usize>,
     /// Tokens of a row [default: 256]
     #[arg(long, value_name = "TOKENS")]
-    max_length: Option<usize>,
+    max_seq_length: Option<usize>,
     /// Number of layers that LISA trains in a period [default: 2]
     #[arg(long, value_name = "N")]
     active_layers: Option<usize>,
@@ -61,7 +61,7 @@ impl Options {
         let flags = Flags {
             input: InputFlags {
                 model: self.model.clone(),
-                max_length: self.max_length,
+                max_seq_length: self.max_seq_length,
                 ..InputFlags::default()
             },
             method: MethodFlags {

@@ -6,14 +6,13 @@ use std::path::PathBuf;
 use anstyle::{AnsiColor, Style};
 use anyhow::Result;
 use clap::Args;
-use lisa_lm::text::{
-    EncodeOptions, Encoded, IGNORED, LossOn, OnBadLine, encode_examples, read_examples,
-};
+use lisa_lm::text::{EncodeOptions, Encoded, IGNORED, LossOn, encode_examples, read_examples};
 use lisa_lm::{Checkpoint, Tokenizer};
 
 use super::show::template;
 use crate::bundled;
 use crate::model_folder::model_folder;
+use crate::settings::OnBad;
 use crate::terminal::output::say;
 use crate::terminal::text::printable;
 use crate::user_error::require;
@@ -35,13 +34,13 @@ pub struct Options {
     row: usize,
     /// Longest row in tokens; longer rows are truncated
     #[arg(long, value_name = "TOKENS", default_value_t = 256)]
-    max_length: usize,
+    max_seq_length: usize,
     /// Train on all tokens, not only on the answers
     #[arg(long)]
     loss_on_all: bool,
-    /// Skip lines that cannot be read instead of stopping
-    #[arg(long)]
-    skip_bad_lines: bool,
+    /// Lines that cannot be used: stop at the first one, or skip them
+    #[arg(long, value_enum, default_value = "stop")]
+    on_bad_line: OnBad,
 }
 
 /// Prints the row and a summary of the data.
@@ -53,14 +52,11 @@ pub fn preview(options: &Options) -> Result<()> {
         Some(data) => data.clone(),
         None => bundled::data()?,
     };
-    let on_bad = if options.skip_bad_lines {
-        OnBadLine::Skip
-    } else {
-        OnBadLine::Stop
-    };
-    let read = read_examples(&data, on_bad)?;
+    let read = read_examples(&data, options.on_bad_line.into())?;
     let encode = EncodeOptions {
-        max_length: options.max_length.min(checkpoint.config().max_positions()),
+        max_length: options
+            .max_seq_length
+            .min(checkpoint.config().max_positions()),
         loss_on: if options.loss_on_all {
             LossOn::All
         } else {

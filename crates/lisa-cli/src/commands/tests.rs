@@ -25,7 +25,7 @@ fn the_help_of_every_command_fits_on_two_screens() {
 #[test]
 fn the_long_help_has_every_flag_and_its_values_on_a_line() {
     let (short, long) = (help_of("train", false), help_of("train", true));
-    for part in ["--warmup", "--lora-rank", "--fixed-layers"] {
+    for part in ["--warmup-ratio", "--lora-rank", "--fixed-layers"] {
         assert!(long.contains(part) && !short.contains(part), "{part}");
     }
     assert!(

@@ -1,11 +1,15 @@
-//! Settings from a TOML file. It has no tables, and its keys are the long names of the flags.
+//! Settings from a TOML file, which has no tables, and from the state of a checkpoint. The keys are
+//! the long names of the flags, or [other names](super::names) of them; `-` and `_` are alike.
 
+use std::fmt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use serde::Deserializer;
+use serde::de::{DeserializeSeed, Error as _, IntoDeserializer, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use toml::de::{DeTable, Error as TomlError, ValueDeserializer};
 
+use super::names::{self, Word, Written};
 use super::{Flags, InputFlags, MemoryFlags, MethodFlags, OutputFlags, TrainingFlags};
 use crate::user_error::UserError;
 
@@ -26,49 +30,120 @@ impl Flags {
         };
         let refuse = |e: TomlError, at: Option<usize>| {
             let at = e.span().map(|span| span.start).or(at);
-            error(at).with_source(UserError::new(e.message()))
+            error(at).with_source(UserError::new(in_words(e.message())))
         };
         let table = DeTable::parse(text).map_err(|e| refuse(e, None))?;
         let mut flags = Self::default();
-        for (key, value) in table.into_inner() {
-            let (at, name) = (key.span().start, key.into_inner());
+        let mut keys: Vec<(String, String)> = Vec::new();
+        // In the order of the file, so that the first mistake is reported.
+        let mut entries: Vec<_> = table.into_inner().into_iter().collect();
+        entries.sort_by_key(|(key, _)| key.span().start);
+        for (key, value) in entries {
+            let (at, key) = (key.span().start, key.into_inner().into_owned());
             let value_at = value.span().start;
+            let is_table = value.get_ref().is_table();
+            let name =
+                names::translated(&key).map_or_else(|| names::setting(&key), |to| to.0.into());
+            if let Some((earlier, _)) = keys.iter().find(|(_, setting)| *setting == name) {
+                let twice = UserError::new(format!("`{earlier}` and `{key}` are the same setting"));
+                return Err(error(Some(at))
+                    .with_help("leave one of them out")
+                    .with_source(twice)
+                    .into());
+            }
             let known = flags
-                .set(&name, ValueDeserializer::from(value))
+                .set(&key, ValueDeserializer::from(value))
                 .map_err(|e| refuse(e, Some(value_at)))?;
             if !known {
-                let near = nearest(&name).map_or_else(
-                    || "`lisa train --help` lists the settings".to_owned(),
-                    |near| format!("did you mean `{near}`?"),
-                );
-                let unknown = UserError::new(format!("`{name}` is not a setting"));
-                return Err(error(Some(at)).with_help(near).with_source(unknown).into());
+                let help = if is_table {
+                    "the settings are not in tables: remove the line `[..]`".to_owned()
+                } else {
+                    nearest(&key)
+                        .unwrap_or_else(|| "`lisa train --help` lists the settings".to_owned())
+                };
+                let unknown = UserError::new(format!("`{key}` is not a setting"));
+                return Err(error(Some(at)).with_help(help).with_source(unknown).into());
             }
+            keys.push((key, name));
         }
         Ok(flags)
     }
 
+    /// Sets the setting of this name; `false` if there is none.
     fn set<'de, D: Deserializer<'de>>(&mut self, key: &str, value: D) -> Result<bool, D::Error> {
-        // Keys are written with hyphens alone.
-        let name = key.replace('-', "_");
-        // `pieces` is the name in files of 0.1.0.
-        let name = if name == "pieces" {
-            "sublayers"
-        } else {
-            name.as_str()
-        };
-        match name {
-            _ if key.contains('_') => Ok(false),
-            _ if InputFlags::KEYS.contains(&name) => self.input.set(name, value),
-            _ if MethodFlags::KEYS.contains(&name) => self.method.set(name, value),
-            _ if MemoryFlags::KEYS.contains(&name) => self.memory.set(name, value),
-            _ if TrainingFlags::KEYS.contains(&name) => self.training.set(name, value),
-            _ => self.output.set(name, value),
+        if let Some((setting, words)) = names::translated(key) {
+            let written = Written::deserialize(value).ok();
+            let Some(word) = written.and_then(|written| written.among(words)) else {
+                let words: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+                return Err(D::Error::custom(format!(
+                    "`{key}` is {}",
+                    words.join(" or ")
+                )));
+            };
+            return match word {
+                Word::Text(text) => self.set_field(setting, text.into_deserializer()),
+                Word::Number(number) => self.set_field(setting, number.into_deserializer()),
+                Word::Switch(switch) => self.set_field(setting, switch.into_deserializer()),
+            };
+        }
+        self.set_field(&names::setting(key), value)
+    }
+
+    fn set_field<'de, D: Deserializer<'de>>(
+        &mut self,
+        setting: &str,
+        value: D,
+    ) -> Result<bool, D::Error> {
+        let name = setting.replace('-', "_");
+        match name.as_str() {
+            name if InputFlags::KEYS.contains(&name) => self.input.set(name, value),
+            name if MethodFlags::KEYS.contains(&name) => self.method.set(name, value),
+            name if MemoryFlags::KEYS.contains(&name) => self.memory.set(name, value),
+            name if TrainingFlags::KEYS.contains(&name) => self.training.set(name, value),
+            name => self.output.set(name, value),
         }
     }
 }
 
-/// The known key with the smallest edit distance, which must be at most three.
+/// The settings of a checkpoint's state. An unknown key is an error.
+impl<'de> Deserialize<'de> for Flags {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Keys)
+    }
+}
+
+struct Keys;
+
+impl<'de> Visitor<'de> for Keys {
+    type Value = Flags;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("settings")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Flags, A::Error> {
+        let mut flags = Flags::default();
+        while let Some(key) = map.next_key::<String>()? {
+            if !map.next_value_seed(Set(&mut flags, &key))? {
+                return Err(A::Error::custom(format!("`{key}` is not a setting")));
+            }
+        }
+        Ok(flags)
+    }
+}
+
+/// Sets one setting.
+struct Set<'a>(&'a mut Flags, &'a str);
+
+impl<'de> DeserializeSeed<'de> for Set<'_> {
+    type Value = bool;
+
+    fn deserialize<D: Deserializer<'de>>(self, value: D) -> Result<bool, D::Error> {
+        self.0.set(self.1, value)
+    }
+}
+
+/// The help of an unknown key: the nearest known name.
 fn nearest(key: &str) -> Option<String> {
     let keys = [
         InputFlags::KEYS,
@@ -77,22 +152,19 @@ fn nearest(key: &str) -> Option<String> {
         TrainingFlags::KEYS,
         OutputFlags::KEYS,
     ];
-    let keys = keys.concat().into_iter().map(|key| key.replace('_', "-"));
-    let near = keys.map(|known| (distance(key, &known), known)).min()?;
-    (near.0 <= 3).then_some(near.1)
+    let keys: Vec<String> = keys
+        .concat()
+        .iter()
+        .map(|key| key.replace('_', "-"))
+        .collect();
+    let near = names::nearest(key, keys.iter().map(String::as_str))?;
+    Some(format!("did you mean `{near}`?"))
 }
 
-/// The Levenshtein distance.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
-    for (i, a) in a.chars().enumerate() {
-        let mut diagonal = i;
-        row[0] = i + 1;
-        for (j, b) in b.chars().enumerate() {
-            let changed = diagonal + usize::from(a != b);
-            diagonal = row[j + 1];
-            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row.last().copied().unwrap_or_default()
+/// The message with the words of the settings for Rust's types.
+fn in_words(message: &str) -> String {
+    message
+        .replace("expected usize", "expected a whole number, 0 or more")
+        .replace("expected u64", "expected a whole number, 0 or more")
+        .replace("expected f64", "expected a number")
 }

@@ -7,18 +7,17 @@
 /// absent ones.
 macro_rules! group {
     ($heading:literal, $flags:ident, $settings:ident {
-        $($(#[doc = $doc:literal])* #[arg($($arg:tt)*)] $(#[serde($($serde:tt)*)])?
+        $($(#[doc = $doc:literal])* #[arg($($arg:tt)*)]
         $name:ident: $type:ty = $default:expr;)*
     }) => {
         #[doc = concat!("Flags under \"", $heading, "\". An absent one is `None`.")]
-        #[derive(Clone, Debug, Default, PartialEq, clap::Args, serde::Serialize, serde::Deserialize)]
+        #[derive(Clone, Debug, Default, PartialEq, clap::Args, serde::Serialize)]
         #[serde(rename_all = "kebab-case")]
         #[command(next_help_heading = $heading)]
         pub struct $flags {
             $(
                 $(#[doc = $doc])*
                 #[arg($($arg)*)]
-                $(#[serde($($serde)*)])?
                 #[serde(skip_serializing_if = "Option::is_none")]
                 pub $name: Option<$type>,
             )*

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use super::group::{differing, group};
+use super::kinds::OnBad;
 use crate::user_error::require;
 
 group! { "Model and data", InputFlags, InputSettings {
@@ -16,22 +17,22 @@ group! { "Model and data", InputFlags, InputSettings {
     data: PathBuf = PathBuf::new();
     /// Held-out JSONL file; without one, a share of the data is held out
     #[arg(long, value_name = "FILE")]
-    validation: PathBuf = PathBuf::new();
+    eval: PathBuf = PathBuf::new();
     /// Share of the data that is held out [default: 0.1]
     #[arg(long, value_name = "SHARE", hide_short_help = true)]
-    validation_split: f64 = 0.1;
+    eval_fraction: f64 = 0.1;
     /// Longest row in tokens; longer rows are truncated [default: 256]
     #[arg(long, value_name = "TOKENS")]
-    max_length: usize = 256;
+    max_seq_length: usize = 256;
     /// Pack several examples into one row
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
     pack: bool = false;
     /// Train on all tokens, not only on the answers
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, hide_short_help = true)]
     loss_on_all: bool = false;
-    /// Skip lines that cannot be read instead of stopping
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, hide_short_help = true)]
-    skip_bad_lines: bool = false;
+    /// Lines that cannot be used: stop at the first one, or skip them [default: stop]
+    #[arg(long, value_enum, hide_short_help = true)]
+    on_bad_line: OnBad = OnBad::Stop;
 }}
 
 impl InputSettings {
@@ -42,13 +43,17 @@ impl InputSettings {
     }
 
     pub(super) fn check(&self) -> Result<()> {
-        require!(self.max_length > 0, "give at least 1", "--max-length is 0");
+        require!(
+            self.max_seq_length > 0,
+            "give at least 1",
+            "--max-seq-length is 0"
+        );
         Ok(())
     }
 
     pub(super) fn differs(&self, saved: &Self) -> Option<String> {
         differing!(self, saved;
-            max_length, pack, loss_on_all, validation_split);
+            max_seq_length, pack, loss_on_all, eval_fraction);
         None
     }
 }

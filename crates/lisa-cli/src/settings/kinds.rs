@@ -5,6 +5,7 @@ use std::fmt;
 use burn::tensor::FloatDType;
 use clap::ValueEnum;
 use lisa_lm::Checkpoint;
+use lisa_lm::text::OnBadLine;
 use serde::{Deserialize, Serialize};
 
 /// Which parameters train.
@@ -83,6 +84,25 @@ pub enum Quantize {
     Int8,
     /// As 4-bit integers; the full-precision weights are in host memory
     Int4,
+}
+
+/// What happens at a line of the data that cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnBad {
+    /// The run stops with an error that names it
+    Stop,
+    /// It is skipped and counted
+    Skip,
+}
+
+impl From<OnBad> for OnBadLine {
+    fn from(on_bad: OnBad) -> Self {
+        match on_bad {
+            OnBad::Stop => Self::Stop,
+            OnBad::Skip => Self::Skip,
+        }
+    }
 }
 
 /// The dtype of the weights.

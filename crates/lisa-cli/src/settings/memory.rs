@@ -18,8 +18,7 @@ group! { "Memory", MemoryFlags, MemorySettings {
     #[arg(long, value_enum)]
     quantize: Quantize = Quantize::None;
     /// With --recompute: recompute attention and MLP separately, for less memory
-    #[arg(long, alias = "pieces", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, hide_short_help = true)]
-    #[serde(alias = "pieces")]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, hide_short_help = true)]
     sublayers: bool = false;
     /// With --recompute: update in the backward pass; no accumulation or clipping
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, hide_short_help = true)]

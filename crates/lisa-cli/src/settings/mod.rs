@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::bundled;
 
@@ -18,19 +18,19 @@ mod input;
 mod kinds;
 mod memory;
 mod method;
+pub(crate) mod names;
 mod output;
 mod training;
 
 pub use input::{InputFlags, InputSettings};
-pub use kinds::{Dtype, Method, Moments, Order, Policy, Quantize};
+pub use kinds::{Dtype, Method, Moments, OnBad, Order, Policy, Quantize};
 pub use memory::{MemoryFlags, MemorySettings};
 pub use method::{MethodFlags, MethodSettings};
 pub use output::{OutputFlags, OutputSettings};
 pub use training::{TrainingFlags, TrainingSettings};
 
 /// The settings that were given.
-#[derive(Args, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Args, Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Flags {
     /// The model and the data.
     #[command(flatten)]

@@ -10,7 +10,7 @@ group! { "Output and evaluation", OutputFlags, OutputSettings {
     out: PathBuf = PathBuf::from("runs/lisa");
     /// Steps between checkpoints; 0: only on Ctrl-C [default: 200]
     #[arg(long, value_name = "STEPS")]
-    checkpoint_every: usize = 200;
+    save_every: usize = 200;
     /// Steps between held-out losses; 0: first and last [default: 200]
     #[arg(long, value_name = "STEPS")]
     eval_every: usize = 200;

@@ -63,9 +63,40 @@ fn a_file_may_set_every_setting() {
     let text = toml::to_string(&defaults().to_flags()).unwrap();
     assert_eq!(toml(&text).unwrap(), defaults().to_flags());
     assert!(text.lines().count() > 40);
-    let renamed = toml("pieces = true").unwrap();
-    assert_eq!(renamed, toml("sublayers = true").unwrap());
-    assert_ne!(renamed, Flags::default());
+}
+
+#[test]
+fn a_file_may_use_the_names_of_other_trainers() {
+    for (other, own) in [
+        ("pieces = true", "sublayers = true"),
+        ("skip-bad-lines = true", "on-bad-line = \"skip\""),
+        ("num_train_epochs = 3", "epochs = 3.0"),
+        ("gradient_checkpointing = true", "recompute = 1"),
+        ("train_on_inputs = true", "loss-on-all = true"),
+        ("assistant_only_loss = true", "loss-on-all = false"),
+        ("torch_dtype = \"bfloat16\"", "dtype = \"bf16\""),
+        ("lora_r = 4", "lora-rank = 4"),
+        ("lisa_interval_steps = 4", "period = 4"),
+    ] {
+        assert_eq!(toml(other).unwrap(), toml(own).unwrap(), "{other}");
+        assert_ne!(toml(other).unwrap(), Flags::default(), "{other}");
+    }
+    let (line, help, text) = mistake("lr = 0.1\n# as in transformers\nlearning_rate = 0.1\n");
+    assert_eq!(
+        (line, help.as_deref()),
+        (Some(3), Some("leave one of them out"))
+    );
+    assert!(
+        text.contains("`lr` and `learning_rate` are the same setting"),
+        "{text}"
+    );
+    let (_, _, text) = mistake("gradient_checkpointing = \"unsloth\"");
+    assert!(
+        text.contains("`gradient_checkpointing` is true or false"),
+        "{text}"
+    );
+    let (_, help, _) = mistake("max_step = 3");
+    assert_eq!(help.unwrap(), "did you mean `max-steps`?");
 }
 
 #[test]
@@ -80,9 +111,22 @@ fn a_mistake_in_a_file_is_reported_with_its_line() {
     let (line, _, text) = mistake("lr = 0.1\n\nperiod = \"ten\"\n");
     assert_eq!(line, Some(3));
     assert!(text.contains("invalid type: string \"ten\""), "{text}");
+    let (_, _, text) = mistake("steps = -1");
+    assert!(
+        text.contains("integer `-1`, expected a whole number, 0 or more"),
+        "{text}"
+    );
+    // The first mistake of the file, not that of the first key in the alphabet.
+    let (line, _, text) = mistake("zeal = 1\n\nahead = 2\n");
+    assert_eq!(line, Some(1));
+    assert!(text.contains("`zeal`"), "{text}");
+    let (line, _, _) = mistake("probabilities = [\n  0.5,\n  \"half\",\n]\n");
+    assert_eq!(line, Some(3));
+    let (line, help, _) = mistake("lr = 0.1\n[training]\nepochs = 3\n");
+    assert_eq!(line, Some(2));
+    assert!(help.unwrap().contains("not in tables"));
     let (line, _, _) = mistake("lr = 0.1\nperiod =\n");
     assert_eq!(line, Some(2));
-    assert_eq!(mistake("lora_rank = 4").0, Some(1));
 }
 
 #[test]
@@ -114,7 +158,7 @@ fn the_help_names_each_default_and_it_is_the_default() {
             let takes = argument.get_num_args().is_some_and(|n| n.min_values() > 0);
             let none = [
                 "config",
-                "validation",
+                "eval",
                 "freeze",
                 "importance",
                 "probabilities",
@@ -150,8 +194,10 @@ fn settings_survive_the_state_of_a_checkpoint() {
     assert_eq!(settings.memory.dtype, Dtype::Bf16);
     let text = serde_json::to_string(&settings.to_flags()).unwrap();
     let back: Flags = serde_json::from_str(&text).unwrap();
-    assert_eq!(back.resolve(None).unwrap(), settings);
-    let unknown = text.replace("\"lr\"", "\"learning-rate\"");
+    assert_eq!(back.clone().resolve(None).unwrap(), settings);
+    let renamed = text.replace("\"save-every\"", "\"checkpoint-every\"");
+    assert_eq!(serde_json::from_str::<Flags>(&renamed).unwrap(), back);
+    let unknown = text.replace("\"lr\"", "\"rate\"");
     assert!(serde_json::from_str::<Flags>(&unknown).is_err());
     assert_eq!(settings.differs(&settings), None);
     let mut other = settings.clone();
@@ -166,7 +212,7 @@ fn settings_survive_the_state_of_a_checkpoint() {
 #[test]
 fn the_learning_rate_rises_and_falls() {
     let mut training = defaults().training;
-    (training.lr, training.warmup, training.min_lr) = (1.0, 0.1, 0.1);
+    (training.lr, training.warmup_ratio, training.min_lr_ratio) = (1.0, 0.1, 0.1);
     let rate = |step| training.learning_rate(step, 100);
     assert!((rate(0) - 0.1).abs() < 1e-12 && (rate(9) - 1.0).abs() < 1e-12);
     assert!((rate(10) - 1.0).abs() < 1e-12 && (rate(55) - 0.55).abs() < 1e-9);

@@ -11,7 +11,7 @@ group! { "Training", TrainingFlags, TrainingSettings {
     batch_size: usize = 8;
     /// Batches of an optimizer step [default: 1]
     #[arg(long, value_name = "BATCHES")]
-    accumulation: usize = 1;
+    gradient_accumulation_steps: usize = 1;
     /// Highest learning rate [default: 0.001]
     #[arg(long, value_name = "RATE")]
     lr: f64 = 1e-3;
@@ -26,10 +26,10 @@ group! { "Training", TrainingFlags, TrainingSettings {
     seed: u64 = 42;
     /// Share of the steps in which the learning rate rises from 0 [default: 0.03]
     #[arg(long, value_name = "SHARE", hide_short_help = true)]
-    warmup: f64 = 0.03;
+    warmup_ratio: f64 = 0.03;
     /// Final learning rate after cosine decay, as a share of --lr [default: 0.1]
     #[arg(long, value_name = "SHARE", hide_short_help = true)]
-    min_lr: f64 = 0.1;
+    min_lr_ratio: f64 = 0.1;
     /// Decoupled weight decay [default: 0.01]
     #[arg(long, value_name = "DECAY", hide_short_help = true)]
     weight_decay: f64 = 0.01;
@@ -45,27 +45,34 @@ impl TrainingSettings {
     /// The learning rate of a step, given the number of `steps`: linear warm-up, then cosine decay.
     #[must_use]
     pub fn learning_rate(&self, step: u64, steps: u64) -> f64 {
-        let warm = (self.warmup * steps as f64).round();
+        let warm = (self.warmup_ratio * steps as f64).round();
         let step = step as f64;
         if step < warm {
             return self.lr * (step + 1.0) / warm;
         }
         let way = (step - warm) / (steps as f64 - warm).max(1.0);
         let fall = 0.5 * (1.0 + (std::f64::consts::PI * way.min(1.0)).cos());
-        self.lr * (self.min_lr + (1.0 - self.min_lr) * fall)
+        self.lr * (self.min_lr_ratio + (1.0 - self.min_lr_ratio) * fall)
     }
 
     pub(super) fn check(&self, update_in_backward: bool) -> Result<()> {
         let at_least_one = "give at least 1";
         require!(self.batch_size > 0, at_least_one, "--batch-size is 0");
-        require!(self.accumulation > 0, at_least_one, "--accumulation is 0");
+        require!(
+            self.gradient_accumulation_steps > 0,
+            at_least_one,
+            "--gradient-accumulation-steps is 0"
+        );
         require!(
             self.lr > 0.0 && self.lr.is_finite(),
             "give a learning rate above 0",
             "--lr is {}",
             self.lr
         );
-        for (name, share) in [("warmup", self.warmup), ("min-lr", self.min_lr)] {
+        for (name, share) in [
+            ("warmup-ratio", self.warmup_ratio),
+            ("min-lr-ratio", self.min_lr_ratio),
+        ] {
             require!(
                 (0.0..=1.0).contains(&share),
                 "give a share from 0 to 1",
@@ -86,11 +93,11 @@ impl TrainingSettings {
         );
         if update_in_backward {
             require!(
-                self.accumulation == 1,
+                self.gradient_accumulation_steps == 1,
                 "leave one of them out",
-                "--update-in-backward has the gradients of one layer at a time, and --accumulation \
+                "--update-in-backward has the gradients of one layer at a time, and --gradient-accumulation-steps \
                  {} needs those of all layers",
-                self.accumulation
+                self.gradient_accumulation_steps
             );
             require!(
                 self.max_grad_norm == 0.0,
@@ -104,7 +111,7 @@ impl TrainingSettings {
     }
 
     pub(super) fn differs(&self, saved: &Self) -> Option<String> {
-        differing!(self, saved; batch_size, accumulation, seed);
+        differing!(self, saved; batch_size, gradient_accumulation_steps, seed);
         None
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use lisa_lm::text::{
-    BatchOptions, Batches, EncodeOptions, Encoded, EncodedSet, Example, LossOn, OnBadLine,
+    BatchOptions, Batches, EncodeOptions, Encoded, EncodedSet, Example, LossOn,
     encode_examples_with, read_examples,
 };
 use lisa_lm::{Checkpoint, Tokenizer};
@@ -29,9 +29,9 @@ impl Data {
     pub(crate) fn longest(&self, settings: &Settings) -> usize {
         let longest = self.train.iter().map(|example| example.ids.len()).max();
         if settings.input.pack {
-            settings.input.max_length
+            settings.input.max_seq_length
         } else {
-            longest.unwrap_or(settings.input.max_length)
+            longest.unwrap_or(settings.input.max_seq_length)
         }
     }
 
@@ -59,7 +59,7 @@ pub(crate) fn read(
 ) -> Result<Data> {
     let longest = checkpoint.config().max_positions();
     let options = EncodeOptions {
-        max_length: settings.input.max_length.min(longest),
+        max_length: settings.input.max_seq_length.min(longest),
         loss_on: if settings.input.loss_on_all {
             LossOn::All
         } else {
@@ -92,31 +92,27 @@ pub(crate) fn read(
 
 /// Training and held-out examples.
 fn examples(input: &InputSettings, seed: u64) -> Result<(Vec<Example>, Vec<Example>)> {
-    let on_bad = if input.skip_bad_lines {
-        OnBadLine::Skip
-    } else {
-        OnBadLine::Stop
-    };
-    let read = |path: &Path| read_examples(path, on_bad).map(|read| read.examples);
+    let read =
+        |path: &Path| read_examples(path, input.on_bad_line.into()).map(|read| read.examples);
     let bundled = input.data.as_os_str().is_empty();
     let train = if bundled {
         read(&bundled::data()?)?
     } else {
         read(&input.data)?
     };
-    if !input.validation.as_os_str().is_empty() {
-        return Ok((train, read(&input.validation)?));
+    if !input.eval.as_os_str().is_empty() {
+        return Ok((train, read(&input.eval)?));
     }
     if bundled {
         return Ok((train, read(&bundled::held_out()?)?));
     }
     require!(
-        train.len() > 1 || input.validation_split == 0.0,
-        "train without held-out examples with --validation-split 0, or give --validation FILE",
+        train.len() > 1 || input.eval_fraction == 0.0,
+        "train without held-out examples with --eval-fraction 0, or give --eval FILE",
         "`{}` has one example, so none can be held out",
         input.data.display()
     );
-    Ok(lisa_lm::text::split(train, input.validation_split, seed)?)
+    Ok(lisa_lm::text::split(train, input.eval_fraction, seed)?)
 }
 
 /// The batches of a run, shuffled in each epoch by its seed.
@@ -127,7 +123,7 @@ pub(crate) fn batches(
 ) -> Result<Batches, lisa_lm::Error> {
     let options = BatchOptions {
         batch_size: settings.training.batch_size,
-        pack_to: settings.input.pack.then_some(settings.input.max_length),
+        pack_to: settings.input.pack.then_some(settings.input.max_seq_length),
         shuffle: true,
         seed: settings.training.seed,
         pad_id: tokenizer.pad_id(),

@@ -57,7 +57,7 @@ pub fn planned(
 pub(crate) fn workload(settings: &Settings, device: &Device) -> Workload {
     Workload {
         batch: settings.training.batch_size,
-        sequence: settings.input.max_length,
+        sequence: settings.input.max_seq_length,
         dtype: settings.memory.dtype.into(),
         flex: device.memory_pool_usage().is_none(),
         lowest_active: 0,

@@ -100,7 +100,7 @@ impl<'a> Job<'a> {
         let steps = match settings.training.steps {
             0 => {
                 let batches = settings.training.epochs * batches.per_epoch() as f64;
-                (batches / settings.training.accumulation as f64).ceil() as u64
+                (batches / settings.training.gradient_accumulation_steps as f64).ceil() as u64
             }
             steps => steps as u64,
         };
@@ -157,7 +157,7 @@ impl<'a> Job<'a> {
             )?;
         }
         say(trainer.describe(model))?;
-        let rows = match (training.accumulation, training.batch_size) {
+        let rows = match (training.gradient_accumulation_steps, training.batch_size) {
             (1, rows) => format!("{rows} rows"),
             (batches, rows) => format!("{batches} batches of {rows} rows"),
         };

@@ -73,7 +73,7 @@ pub(crate) fn accumulate(
     settings: &Settings,
     device: &Device,
 ) -> (Work, f64, usize) {
-    let times = settings.training.accumulation;
+    let times = settings.training.gradient_accumulation_steps;
     let group: Vec<Batch> = (0..times).map(|_| batches.next_batch()).collect();
     let weight: f64 = group.iter().map(Batch::weight).sum();
     let mut accumulator = GradientsAccumulator::new();

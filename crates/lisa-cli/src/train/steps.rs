@@ -165,7 +165,7 @@ pub(crate) fn train(
         })?;
 
         let stopping = stop.load(Ordering::SeqCst) && unfinished;
-        if stopping || every(settings.output.checkpoint_every) {
+        if stopping || every(settings.output.save_every) {
             bar.set_message("saving a checkpoint");
             let out = &settings.output.out;
             let path = checkpoints::save(out, &trainer.exact(&model), &trainer, &state)?;

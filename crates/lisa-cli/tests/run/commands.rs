@@ -41,7 +41,7 @@ fn errors_have_a_line_for_message_place_and_help_and_no_colours_in_a_pipe() {
 fn a_demo_of_a_few_steps_is_exported_and_generates() {
     let dir = tempfile::tempdir().unwrap();
     let run = |arguments: &[&str]| text(&lisa(dir.path(), arguments).output().unwrap());
-    let demo = "train --steps 2 --eval-examples 0 --eval-every 0 --checkpoint-every 1";
+    let demo = "train --steps 2 --eval-examples 0 --eval-every 0 --save-every 1";
     let demo: Vec<&str> = demo.split(' ').collect();
     let printed = run(&demo);
     assert!(
@@ -103,9 +103,7 @@ fn an_exported_lora_checkpoint_is_the_merged_model() {
         text(&lisa(dir.path(), &arguments).output().unwrap())
     };
     // A checkpoint after two steps of three.
-    run(
-        "train --method lora --steps 3 --eval-examples 0 --eval-every 0 --checkpoint-every 2 --out r",
-    );
+    run("train --method lora --steps 3 --eval-examples 0 --eval-every 0 --save-every 2 --out r");
     let finished = fs::read(dir.path().join("r/model/model.safetensors")).unwrap();
     run("export r --step 2 --out two");
     let two = fs::read(dir.path().join("two/model.safetensors")).unwrap();

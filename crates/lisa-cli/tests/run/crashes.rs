@@ -16,7 +16,7 @@ fn program(out: &Path, more: &[&str]) -> Command {
     command
         .arg("train")
         .args("--steps 40 --period 3 --batch-size 2 --eval-examples 0".split(' '))
-        .args("--eval-every 0 --checkpoint-every 2 --max-length 48 --out".split(' '))
+        .args("--eval-every 0 --save-every 2 --max-seq-length 48 --out".split(' '))
         .arg(out)
         .args(more)
         .env("BURN_DEVICE", "flex")
@@ -137,14 +137,7 @@ fn a_full_disk_and_a_damaged_checkpoint_leave_the_one_before() {
 fn losses_that_are_not_finite_stop_the_run_or_are_skipped() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
-    let more = [
-        "--lr",
-        "1e30",
-        "--max-grad-norm",
-        "0",
-        "--checkpoint-every",
-        "1",
-    ];
+    let more = ["--lr", "1e30", "--max-grad-norm", "0", "--save-every", "1"];
     let error = message(flags(&out, &more), Start::Fresh);
     for part in [
         "step",

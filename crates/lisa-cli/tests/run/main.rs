@@ -34,15 +34,15 @@ fn flags(out: &Path, more: &[&str]) -> Flags {
     line.extend(
         "--steps 7 --period 3 --batch-size 2 --eval-examples 3 --max-new-tokens 3".split(' '),
     );
-    line.extend("--eval-every 0 --checkpoint-every 0 --max-length 48".split(' '));
+    line.extend("--eval-every 0 --save-every 0 --max-seq-length 48".split(' '));
     line.extend(more);
     let mut flags = parsed(&line);
     // The loss of the first ten held-out examples is enough here.
-    if flags.input.validation.is_none() && flags.input.data.is_none() {
+    if flags.input.eval.is_none() && flags.input.data.is_none() {
         let few: Vec<&str> = HELD_OUT.lines().take(10).collect();
         let file = out.parent().unwrap().join("few.jsonl");
         fs::write(&file, few.join("\n")).unwrap();
-        flags.input.validation = Some(file);
+        flags.input.eval = Some(file);
     }
     flags
 }

@@ -56,8 +56,8 @@ fn errors_say_what_was_asked_and_what_was_found() {
             &[
                 "one example",
                 "data.jsonl",
-                "--validation-split 0",
-                "--validation FILE",
+                "--eval-fraction 0",
+                "--eval FILE",
             ],
         ),
     ];

@@ -48,7 +48,7 @@ impl Stopped {
     fn flags(&self) -> Flags {
         let path = |name: &str| self.path(name).to_str().unwrap().to_owned();
         let (model, data, other) = (path("base"), path("train.jsonl"), path("other.jsonl"));
-        let more = ["--model", &model, "--data", &data, "--validation", &other];
+        let more = ["--model", &model, "--data", &data, "--eval", &other];
         flags(&self.out, &[&more[..], &["--dtype", "f32"]].concat())
     }
 

@@ -24,7 +24,7 @@ const IN_PIECES: [&str; 6] = [
 fn a_run_stopped_after_every_step_writes_bit_identical_weights() {
     let dir = tempfile::tempdir().unwrap();
     for method in [
-        &["--accumulation", "2"][..],
+        &["--gradient-accumulation-steps", "2"][..],
         &["--dtype", "bf16", "--moments", "offload"],
         &["--method", "lora"],
         &IN_PIECES,
@@ -105,14 +105,7 @@ fn a_run_without_held_out_rows_trains_on_every_row_and_resumes() {
     let (out, data) = (dir.path().join("out"), dir.path().join("one.jsonl"));
     fs::write(&data, HELD_OUT.lines().next().unwrap()).unwrap();
     let data = data.to_str().unwrap();
-    let none = [
-        "--validation-split",
-        "0",
-        "--data",
-        data,
-        "--eval-every",
-        "1",
-    ];
+    let none = ["--eval-fraction", "0", "--data", data, "--eval-every", "1"];
     let calls = go_in_parts(flags(&out, &none), &out);
     assert_eq!(calls, 7);
     let lines = lines(&out);

@@ -1,0 +1,273 @@
+//! The arguments of the process before clap reads them, and clap's errors in the words of this
+//! program.
+
+use std::ffi::OsString;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Arg, Command};
+
+use crate::settings::names;
+use crate::user_error::UserError;
+
+/// The arguments with the names that clap knows: `-` and `_` are alike in the name of a flag, and the
+/// [other names](names) of a setting become its own. Values are unchanged, but for those that have
+/// other words. Arguments after `--` are unchanged.
+pub(super) fn normalized(
+    program: &Command,
+    arguments: impl IntoIterator<Item = OsString>,
+) -> Vec<OsString> {
+    let mut arguments = arguments.into_iter().peekable();
+    let mut known = Vec::new();
+    let mut command = program;
+    while let Some(argument) = arguments.next() {
+        if argument == "--" {
+            known.push(argument);
+            known.extend(arguments);
+            break;
+        }
+        let text = argument.to_str().unwrap_or_default();
+        if std::ptr::eq(command, program)
+            && let Some(found) = program.find_subcommand(text)
+        {
+            command = found;
+        }
+        let Some(flag) = text.strip_prefix("--") else {
+            known.push(argument);
+            continue;
+        };
+        let (name, value) = match flag.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (flag, None),
+        };
+        let next = arguments
+            .peek()
+            .and_then(|next| next.to_str())
+            .map(str::to_owned);
+        let (flag, took_next) = named(command, name, value, next.as_deref());
+        if took_next {
+            arguments.next();
+        }
+        // A value that is not UTF-8 stays as it is.
+        known.push(flag.map_or(argument, OsString::from));
+    }
+    known
+}
+
+/// The flag under the name that the command knows, and whether its value is the `next` argument.
+/// `None` if the command has no such flag.
+fn named(
+    command: &Command,
+    name: &str,
+    value: Option<String>,
+    next: Option<&str>,
+) -> (Option<String>, bool) {
+    let find = |name: &str| {
+        command
+            .get_arguments()
+            .find(|arg| arg.get_long() == Some(name))
+    };
+    let hyphens = name.replace('_', "-");
+    let other = names::setting(name);
+    if let Some(arg) = find(&hyphens).or_else(|| find(&other)) {
+        let long = arg.get_long().unwrap_or_default();
+        // A switch may be followed by its value, as in other trainers.
+        let switch = arg.is_require_equals_set() || !arg.get_action().takes_values();
+        let follows = value.is_none() && switch && matches!(next, Some("true" | "false"));
+        let value = if follows {
+            next.map(str::to_owned)
+        } else {
+            value
+        };
+        return (Some(joined(arg, long, value.as_deref())), follows);
+    }
+    let Some((setting, words)) = names::translated(name) else {
+        return (None, false);
+    };
+    let Some(arg) = find(setting) else {
+        return (None, false);
+    };
+    let word = |text: &str| {
+        words
+            .iter()
+            .find(|(known, _)| *known == text)
+            .map(|(_, word)| word)
+    };
+    let (found, took_next) = match (&value, next.and_then(word)) {
+        (Some(value), _) => (word(value), false),
+        (None, Some(found)) => (Some(found), true),
+        (None, None) => (word("true"), false),
+    };
+    match found {
+        Some(found) => (
+            Some(joined(arg, setting, Some(&found.to_string()))),
+            took_next,
+        ),
+        None => (Some(joined(arg, setting, value.as_deref())), false),
+    }
+}
+
+/// `--name=value`. A switch that takes no value is left out where it is off.
+fn joined(arg: &Arg, name: &str, value: Option<&str>) -> String {
+    match value {
+        Some("true") if !arg.get_action().takes_values() => format!("--{name}"),
+        Some(value) => format!("--{name}={value}"),
+        None => format!("--{name}"),
+    }
+}
+
+/// A value that clap refuses, and an unknown flag, in the words of this program. Other errors,
+/// and help, are clap's own.
+pub(super) fn explained(program: &Command, error: clap::Error) -> Result<UserError, clap::Error> {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        _ => None,
+    };
+    let argument = text(ContextKind::InvalidArg).unwrap_or_default();
+    let flag = argument
+        .split([' ', '=', '['])
+        .next()
+        .unwrap_or_default()
+        .to_owned();
+    match error.kind() {
+        ErrorKind::ValueValidation => {
+            let value = text(ContextKind::InvalidValue).unwrap_or_default();
+            let reason = std::error::Error::source(&error).map(ToString::to_string);
+            let reason = reason.unwrap_or_default();
+            let help = if reason.contains("float") {
+                "give a number, such as 0.001 or 1e-3".to_owned()
+            } else if reason.contains("digit") || reason.contains("is not in") {
+                "give a whole number, 0 or more, in digits alone".to_owned()
+            } else if reason.contains("too large") {
+                format!("give a whole number of at most {}", usize::MAX)
+            } else {
+                reason
+            };
+            Ok(UserError::new(format!("{flag} is `{value}`")).with_help(help))
+        }
+        ErrorKind::UnknownArgument if flag.starts_with("--") => {
+            let given = std::env::args().nth(1).unwrap_or_default();
+            let command = program.find_subcommand(&given).unwrap_or(program);
+            let flags: Vec<&str> = command.get_arguments().filter_map(Arg::get_long).collect();
+            let near = names::nearest(&flag[2..], flags.iter().copied());
+            let help = near.map_or_else(
+                || format!("`lisa {} --help` lists the flags", command.get_name()),
+                |near| format!("did you mean `--{near}`?"),
+            );
+            Ok(UserError::new(format!(
+                "{flag} is not a flag of `lisa {}`",
+                command.get_name()
+            ))
+            .with_help(help))
+        }
+        _ => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::super::Program;
+    use super::*;
+
+    /// The arguments as clap gets them, without the program's name.
+    fn of(line: &str) -> String {
+        let arguments = line.split(' ').map(OsString::from);
+        let known = normalized(&Program::command(), arguments);
+        let known: Vec<_> = known.iter().map(|a| a.to_str().unwrap()).collect();
+        known.join(" ")
+    }
+
+    #[test]
+    fn the_names_of_other_trainers_are_flags_of_this_one() {
+        for (given, known) in [
+            ("--num_train_epochs 3", "--epochs 3"),
+            ("--num-train-epochs=3", "--epochs=3"),
+            ("--lisa_activated_layers 4", "--active-layers 4"),
+            ("--model_name_or_path a_b", "--model a_b"),
+            ("--active_layers 4", "--active-layers 4"),
+            ("--packing true --lr 1e-4", "--pack=true --lr 1e-4"),
+            ("--packing --lr 1e-4", "--pack --lr 1e-4"),
+            ("--gradient_checkpointing", "--recompute=1"),
+            ("--gradient_checkpointing false", "--recompute=0"),
+            ("--bf16 --seed 1", "--dtype=bf16 --seed 1"),
+            ("--torch_dtype float16", "--dtype=f16"),
+            ("--torch_dtype auto", "--dtype auto"),
+            ("--skip-bad-lines", "--on-bad-line=skip"),
+            ("--skip-bad-lines=false", "--on-bad-line=stop"),
+            ("--accumulation 2", "--gradient-accumulation-steps 2"),
+            ("--overwrite_output_dir", "--overwrite"),
+            ("--unknown_flag x", "--unknown_flag x"),
+            ("-h", "-h"),
+        ] {
+            assert_eq!(
+                of(&format!("lisa train {given}")),
+                format!("lisa train {known}")
+            );
+        }
+    }
+
+    #[test]
+    fn values_and_what_follows_two_hyphens_are_unchanged() {
+        for line in [
+            "lisa generate --prompt=--max_steps_",
+            "lisa generate --prompt a_b --max-new-tokens 2",
+            "lisa export runs/a_b --out c_d -- --max_steps",
+            "lisa",
+        ] {
+            assert_eq!(of(line), line);
+        }
+        // The command has no such flag, so the error names the one that was given.
+        assert_eq!(
+            of("lisa export --learning_rate 1"),
+            "lisa export --learning_rate 1"
+        );
+    }
+
+    #[test]
+    fn a_value_out_of_range_gives_the_range() {
+        let explained = |line: &str| {
+            let arguments = line.split(' ').map(OsString::from);
+            let error = Program::parsed(arguments).unwrap_err();
+            let error = explained(&Program::command(), error).unwrap();
+            (
+                error.to_string(),
+                error.help().unwrap_or_default().to_owned(),
+            )
+        };
+        let whole = "give a whole number, 0 or more, in digits alone";
+        for (line, message, help) in [
+            ("lisa train --steps 1e9", "--steps is `1e9`", whole),
+            ("lisa train --steps -1", "--steps is `-1`", whole),
+            ("lisa train --seed -1", "--seed is `-1`", whole),
+            (
+                "lisa train --lr fast",
+                "--lr is `fast`",
+                "give a number, such as 0.001 or 1e-3",
+            ),
+            (
+                "lisa train --max_step 3",
+                "--max_step is not a flag of `lisa train`",
+                "did you mean `--max-steps`?",
+            ),
+        ] {
+            let (found, found_help) = explained(line);
+            assert_eq!((&*found, &*found_help), (message, help), "{line}");
+        }
+        // A number below 0 is a value.
+        let lr = Program::parsed("lisa train --lr -1".split(' ').map(OsString::from));
+        assert!(lr.is_ok());
+    }
+
+    #[test]
+    fn every_other_name_is_of_one_setting_and_is_none_itself() {
+        let program = Program::command();
+        let train = program.find_subcommand("train").unwrap();
+        let flags: Vec<&str> = train.get_arguments().filter_map(Arg::get_long).collect();
+        let mut seen = std::collections::HashSet::new();
+        for (other, _) in names::all() {
+            assert!(seen.insert(other), "{other} is there twice");
+            assert!(!flags.contains(&other), "{other} is a flag");
+        }
+    }
+}

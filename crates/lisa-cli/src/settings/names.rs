@@ -1,0 +1,245 @@
+//! Other names of the settings: those of other trainers, and those of earlier versions.
+
+use serde::Deserialize;
+
+/// The other names of settings whose value needs no change, without regard to `-` and `_`.
+const NAMES: &[(&str, &[&str])] = &[
+    (
+        "model",
+        &["model-name-or-path", "base-model", "checkpoint-dir"],
+    ),
+    (
+        "data",
+        &[
+            "dataset",
+            "datasets",
+            "dataset-name",
+            "dataset-path",
+            "train-file",
+        ],
+    ),
+    ("eval", &["validation", "validation-file", "eval-dataset"]),
+    (
+        "eval-fraction",
+        &[
+            "validation-split",
+            "val-size",
+            "val-set-size",
+            "val-split-fraction",
+        ],
+    ),
+    (
+        "max-seq-length",
+        &[
+            "max-length",
+            "max-seq-len",
+            "sequence-len",
+            "cutoff-len",
+            "block-size",
+        ],
+    ),
+    ("pack", &["packing", "sample-packing"]),
+    ("loss-on-all", &["train-on-inputs", "train-on-prompt"]),
+    ("chat-template", &["template", "chat-template-path"]),
+    ("method", &["finetuning-type", "fine-tune-type"]),
+    (
+        "active-layers",
+        &["lisa-activated-layers", "lisa-n-layers", "activated-layers"],
+    ),
+    (
+        "period",
+        &[
+            "sampling-period",
+            "lisa-interval-steps",
+            "lisa-step-interval",
+            "badam-switch-interval",
+            "switch-block-every",
+        ],
+    ),
+    ("lora-rank", &["lora-r", "lora-dim"]),
+    ("sublayers", &["pieces"]),
+    (
+        "batch-size",
+        &[
+            "per-device-train-batch-size",
+            "micro-batch-size",
+            "train-batch-size",
+        ],
+    ),
+    (
+        "gradient-accumulation-steps",
+        &[
+            "accumulation",
+            "gradient-accumulation",
+            "grad-accumulation-steps",
+        ],
+    ),
+    ("lr", &["learning-rate"]),
+    ("epochs", &["num-train-epochs", "num-epochs"]),
+    ("steps", &["max-steps", "iters"]),
+    ("warmup-ratio", &["warmup"]),
+    (
+        "min-lr-ratio",
+        &["min-lr", "min-lr-rate", "cosine-min-lr-ratio"],
+    ),
+    (
+        "max-grad-norm",
+        &["max-norm", "grad-clip", "gradient-clip-val"],
+    ),
+    ("out", &["output-dir", "out-dir"]),
+    (
+        "save-every",
+        &["checkpoint-every", "save-steps", "save-interval"],
+    ),
+    ("keep", &["save-total-limit"]),
+    (
+        "eval-every",
+        &["eval-steps", "eval-interval", "steps-per-eval"],
+    ),
+    (
+        "log-every",
+        &["logging-steps", "log-interval", "steps-per-report"],
+    ),
+    ("overwrite", &["overwrite-output-dir"]),
+];
+
+/// The other names whose values have other words: name, setting, and the word of each value.
+const WORDS: &[(&str, &str, &[(&str, Word)])] = {
+    use Word::{Number, Switch, Text};
+    &[
+        (
+            "skip-bad-lines",
+            "on-bad-line",
+            &[("true", Text("skip")), ("false", Text("stop"))],
+        ),
+        (
+            "gradient-checkpointing",
+            "recompute",
+            &[("true", Number(1)), ("false", Number(0))],
+        ),
+        ("bf16", "dtype", &[("true", Text("bf16"))]),
+        ("fp16", "dtype", &[("true", Text("f16"))]),
+        (
+            "torch-dtype",
+            "dtype",
+            &[
+                ("bfloat16", Text("bf16")),
+                ("float16", Text("f16")),
+                ("float32", Text("f32")),
+            ],
+        ),
+        (
+            "assistant-only-loss",
+            "loss-on-all",
+            &[("true", Switch(false)), ("false", Switch(true))],
+        ),
+        (
+            "mask-prompt",
+            "loss-on-all",
+            &[("true", Switch(false)), ("false", Switch(true))],
+        ),
+    ]
+};
+
+/// A value of a setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Word {
+    /// One of a few words.
+    Text(&'static str),
+    /// A count.
+    Number(u64),
+    /// On or off.
+    Switch(bool),
+}
+
+impl std::fmt::Display for Word {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Text(text) => f.write_str(text),
+            Self::Number(number) => write!(f, "{number}"),
+            Self::Switch(switch) => write!(f, "{switch}"),
+        }
+    }
+}
+
+/// The setting that a name means, with hyphens. A name that is no other name is returned as it is.
+pub(crate) fn setting(name: &str) -> String {
+    let name = name.replace('_', "-");
+    let found = NAMES.iter().find(|(_, others)| others.contains(&&*name));
+    found.map_or(name, |(setting, _)| (*setting).to_owned())
+}
+
+/// The setting of a name whose values have other words, and those words.
+pub(crate) fn translated(name: &str) -> Option<(&'static str, &'static [(&'static str, Word)])> {
+    let name = name.replace('_', "-");
+    let found = WORDS.iter().find(|(other, _, _)| *other == name)?;
+    Some((found.1, found.2))
+}
+
+/// A value in a file that is translated.
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub(super) enum Written {
+    /// On or off.
+    Switch(bool),
+    /// A word.
+    Text(String),
+}
+
+impl Written {
+    /// The value among the words.
+    pub(super) fn among(&self, words: &[(&str, Word)]) -> Option<Word> {
+        let written = match self {
+            Self::Switch(switch) => switch.to_string(),
+            Self::Text(text) => text.clone(),
+        };
+        let found = words.iter().find(|(word, _)| *word == written);
+        found.map(|(_, word)| *word)
+    }
+}
+
+/// The name with the smallest edit distance among `settings` and their other names: at most a third
+/// of the name's length, and at most three.
+pub(crate) fn nearest<'a>(name: &str, settings: impl Iterator<Item = &'a str>) -> Option<String> {
+    let name = name.replace('_', "-");
+    let others = |setting: &str| {
+        let plain = NAMES.iter().filter(|(of, _)| *of == setting);
+        let plain = plain.flat_map(|(_, others)| others.iter().copied());
+        let worded = WORDS.iter().filter(|(_, of, _)| *of == setting);
+        plain
+            .chain(worded.map(|(other, _, _)| *other))
+            .collect::<Vec<_>>()
+    };
+    let near = settings
+        .flat_map(|setting| {
+            std::iter::once(setting)
+                .chain(others(setting))
+                .collect::<Vec<_>>()
+        })
+        .map(|known| (distance(&name, known), known))
+        .min()?;
+    (near.0 <= (name.len() / 3).clamp(1, 3)).then(|| near.1.to_owned())
+}
+
+/// The Levenshtein distance.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
+    for (i, a) in a.chars().enumerate() {
+        let mut diagonal = i;
+        row[0] = i + 1;
+        for (j, b) in b.chars().enumerate() {
+            let changed = diagonal + usize::from(a != b);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+pub(crate) fn all() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let plain = NAMES
+        .iter()
+        .flat_map(|(setting, others)| others.iter().map(move |o| (*o, *setting)));
+    plain.chain(WORDS.iter().map(|(other, setting, _)| (*other, *setting)))
+}
