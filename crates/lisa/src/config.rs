@@ -3,7 +3,7 @@
 use burn::config::Config;
 use burn::module::ParamGroup;
 
-use crate::optimizer::OnFreeze;
+use crate::optimizer::{Decay, OnFreeze};
 use crate::{ErrorKind, FrozenWeights, LisaError, PolicyConfig};
 
 /// The configuration of a run.
@@ -49,6 +49,10 @@ pub struct LisaConfig {
     /// rounded away.
     #[config(default = true)]
     pub master_weights: bool,
+    /// To which parameters the optimizer's weight decay is applied. The default is all, as with the
+    /// plain optimizer; transformers, TRL and nanoGPT decay matrices only.
+    #[config(default = "Decay::All")]
+    pub decay: Decay,
     /// Parameters that stay frozen for the whole run, such as embeddings or the head.
     pub frozen: Option<ParamGroup>,
     /// In which form the device stores the weights of frozen layers. To export a model with
@@ -125,11 +129,19 @@ mod tests {
             .with_on_freeze(OnFreeze::Keep)
             .with_frozen(Some(ParamGroup::from_any_predicates(vec!["embed", "head"])))
             .with_max_grad_norm(Some(1.0))
+            .with_decay(Decay::Matrices)
             .with_layers(vec!["encoder".into(), "decoder".into()]);
         config.save(&path).unwrap();
         let loaded = LisaConfig::load(&path).unwrap();
         assert_eq!(loaded.to_string(), config.to_string());
         assert_eq!(loaded.policy, PolicyConfig::Bernoulli(vec![0.5, 1.0]));
+        assert_eq!(loaded.decay, Decay::Matrices);
+        // Files of 0.1.0 do not have the setting.
+        let text = std::fs::read_to_string(&path).unwrap();
+        let older = text.replace("\"decay\": \"Matrices\",", "");
+        assert!(older.len() < text.len(), "{text}");
+        std::fs::write(&path, older).unwrap();
+        assert_eq!(LisaConfig::load(&path).unwrap().decay, Decay::All);
     }
 
     #[test]
@@ -140,6 +152,7 @@ mod tests {
         assert_eq!(config.on_freeze, OnFreeze::Drop);
         assert!(config.master_weights && config.frozen.is_none() && config.layers.is_empty());
         assert!(config.split.is_empty() && !config.unbiased);
+        assert_eq!(config.decay, Decay::All);
     }
 
     #[test]

@@ -99,11 +99,20 @@ impl Lisa {
     ///
     /// It works like Burn's `ModuleOptimizer::with_group`, and also applies the gradient clipping
     /// of the config and drops or offloads the state of frozen parameters. A group by path matches
-    /// parts of paths: `layers.1` also matches `layers.10`.
+    /// parts of paths: `layers.1` also matches `layers.10`. [`LisaConfig::decay`] applies to the
+    /// group as well.
+    ///
+    /// # Panics
+    ///
+    /// The config has [`Decay::Matrices`](crate::optimizer::Decay::Matrices), and `optimizer` cannot
+    /// be made without weight decay, as [`Built`](crate::optimizer::Built).
     #[must_use]
     pub fn with_group<C: OptimizerConfig>(mut self, group: ParamGroup, optimizer: C) -> Self {
         let map = self.trainable.map();
-        self.optimizer = self.optimizer.with_group(group, &optimizer, map);
+        self.optimizer = match self.optimizer.with_group(group, &optimizer, map) {
+            Ok(optimizer) => optimizer,
+            Err(error) => panic!("{error}"),
+        };
         self
     }
 

@@ -21,10 +21,11 @@
 //! # Ok::<(), lisa::LisaError>(())
 //! ```
 
-// From the bottom up. A step passes `release(ledgered(master_weights(slices(inner))))`.
+// From the bottom up. A step passes `release(ledgered(master_weights(by_rank(slices(inner)))))`.
 mod bytes;
 pub(crate) mod usage;
 mod config;
+mod decay;
 mod ledger;
 mod master;
 mod offload;
@@ -35,7 +36,8 @@ mod leaves;
 mod layer_optimizer;
 
 pub use config::{Built, OptimizerConfig};
-pub(crate) use layer_optimizer::LayerOptimizer;
+pub use decay::Decay;
+pub(crate) use layer_optimizer::{LayerOptimizer, Wrapping};
 pub(crate) use leaves::Leaves;
 pub use release::OnFreeze;
 pub(crate) use shapes::StateShapes;

@@ -10,14 +10,14 @@ use anyhow::{Context, Result};
 use burn::module::Module;
 use lisa_lm::CausalLm;
 use lisa_lm::files::write_atomically;
-use lisa_lm::text::Position;
+use lisa_lm::text::{Batches, Position};
 use serde::{Deserialize, Serialize};
 
 use super::evaluate::Evaluation;
 use super::fingerprint::Fingerprint;
 use super::method::Trainer;
 use crate::settings::Flags;
-use crate::user_error::UserError;
+use crate::user_error::{UserError, require};
 
 const KEPT: usize = 2;
 const WEIGHTS: &str = "weights.bpk";
@@ -31,6 +31,9 @@ pub struct State {
     pub step: u64,
     /// The position of the next batch.
     pub position: Position,
+    /// Steps that were skipped because their loss or gradients were not finite.
+    #[serde(default)]
+    pub skipped: u64,
     /// The settings of the run.
     pub settings: Flags,
     /// The model and the data that the run was started with.
@@ -41,6 +44,31 @@ pub struct State {
     pub seconds: f64,
     /// Tokens trained on so far.
     pub tokens: u64,
+}
+
+impl State {
+    /// Refuses a position at which the steps of this run do not arrive. Runs of 0.1.0 continued a
+    /// step of several batches in the next epoch.
+    pub(crate) fn check_position(
+        &self,
+        path: &Path,
+        batches: &Batches,
+        accumulation: usize,
+    ) -> Result<()> {
+        let steps = self.step + self.skipped;
+        let Position { epoch, index } = self.position;
+        require!(
+            batches.steps_before(self.position, accumulation) == Some(steps),
+            "start a new run with another --out; only the version that wrote the checkpoint can \
+             continue it",
+            "cannot resume: the checkpoint `{}`, after {steps} steps, is at batch {} of epoch {}, \
+             where steps of {accumulation} batches do not arrive",
+            path.display(),
+            index + 1,
+            epoch + 1
+        );
+        Ok(())
+    }
 }
 
 /// The folder of a run's checkpoints.

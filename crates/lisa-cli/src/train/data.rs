@@ -35,14 +35,20 @@ impl Data {
         }
     }
 
-    /// Prints the size of the data, and the number of epochs in `number` batches.
-    pub(crate) fn describe(&self, batches: &Batches, number: u64) -> Result<()> {
+    /// Prints the size of the data, and the number of epochs in `steps` steps.
+    pub(crate) fn describe(
+        &self,
+        batches: &Batches,
+        accumulation: usize,
+        steps: u64,
+    ) -> Result<()> {
         say(&self.summary)?;
         let tokens: usize = self.train.iter().map(|example| example.ids.len()).sum();
-        let epochs = number as f64 / batches.per_epoch().max(1) as f64;
+        let per_epoch = batches.steps_per_epoch(accumulation);
+        let epochs = steps as f64 / per_epoch as f64;
         say(format_args!(
-            "{} rows, {} batches per epoch; {number} batches are {epochs:.2} epochs, about {:.0} \
-             tokens",
+            "{} rows, {} batches and {per_epoch} steps in an epoch; steps of the run: {steps}, which \
+             are {epochs:.2} epochs, about {:.0} tokens",
             batches.rows(),
             batches.per_epoch(),
             tokens as f64 * epochs

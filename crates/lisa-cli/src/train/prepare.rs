@@ -97,13 +97,14 @@ impl<'a> Job<'a> {
             }
         }
         let batches = data::batches(&settings, &tokenizer, data.train.clone())?;
+        let accumulation = settings.training.gradient_accumulation_steps;
         let steps = match settings.training.steps {
-            0 => {
-                let batches = settings.training.epochs * batches.per_epoch() as f64;
-                (batches / settings.training.gradient_accumulation_steps as f64).ceil() as u64
-            }
+            0 => batches.steps_in(settings.training.epochs, accumulation),
             steps => steps as u64,
         };
+        if let Some((path, state)) = &saved {
+            state.check_position(path, &batches, accumulation)?;
+        }
         let job = Self {
             settings,
             start,

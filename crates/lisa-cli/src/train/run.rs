@@ -52,8 +52,8 @@ pub fn dry_run(flags: Flags, start: Start, device: &Device) -> Result<()> {
         checkpoints::load(path, model, trainer)?;
         say(format_args!("the checkpoint {} loads", path.display()))?;
     }
-    let batches_in_all = job.steps * job.settings.training.gradient_accumulation_steps as u64;
-    job.data.describe(&batches, batches_in_all)?;
+    let accumulation = job.settings.training.gradient_accumulation_steps;
+    job.data.describe(&batches, accumulation, job.steps)?;
     say(memory.trim_end())?;
     say("dry run: nothing was trained and nothing was written")?;
     Ok(())

@@ -66,15 +66,15 @@ pub(crate) fn forward(
 }
 
 /// Gradients of one optimizer step, its mean loss, and its number of tokens. The mean is over all
-/// trained tokens of the step's batches, by their weights.
+/// trained tokens of the step's batches, by their weights; the last step of an epoch may have fewer
+/// batches.
 pub(crate) fn accumulate(
     model: &CausalLm,
     batches: &mut Batches,
     settings: &Settings,
     device: &Device,
 ) -> (Work, f64, usize) {
-    let times = settings.training.gradient_accumulation_steps;
-    let group: Vec<Batch> = (0..times).map(|_| batches.next_batch()).collect();
+    let group = batches.next_step(settings.training.gradient_accumulation_steps);
     let weight: f64 = group.iter().map(Batch::weight).sum();
     let mut accumulator = GradientsAccumulator::new();
     let (mut mean, mut tokens) = (0.0, 0);
@@ -97,7 +97,7 @@ pub(crate) fn accumulate(
         };
         mean += f64::from(value) * share;
         tokens += batch.tokens();
-        if times == 1 {
+        if group.len() == 1 {
             return (Work::Gradients(grads), mean, tokens);
         }
         accumulator.accumulate(model, grads);

@@ -57,9 +57,10 @@ impl Training {
             let state = State {
                 step: 0,
                 position: batches.position(),
+                skipped: 0,
                 settings: job.settings.to_flags(),
                 fingerprint: job.fingerprint.clone(),
-                before: evaluation("before", job, &model)?,
+                before: evaluation("before", job, &trainer.exact(&model))?,
                 seconds: 0.0,
                 tokens: 0,
             };
@@ -124,7 +125,6 @@ pub(crate) fn train(
             bar.suspend(|| say(format_args!("skipped {batch}: {error:#}")))?;
             continue;
         }
-        skipped = 0;
         model = match work {
             Work::Gradients(grads) => trainer.step(lr, model, grads)?,
             Work::Pass(pass) => trainer.step_layered(lr, model, *pass)?,
@@ -132,6 +132,7 @@ pub(crate) fn train(
         state.step += 1;
         state.tokens += tokens as u64;
         state.position = batches.position();
+        state.skipped += std::mem::take(&mut skipped) as u64;
         state.seconds = seconds_before + started.elapsed().as_secs_f64();
 
         let unfinished = state.step < job.steps;
@@ -139,6 +140,8 @@ pub(crate) fn train(
         let is_held_out = !job.data.held_out.is_empty();
         let held_out = if is_held_out && every(settings.output.eval_every) {
             let (rows, pad) = (settings.training.batch_size, job.tokenizer.pad_id());
+            // Of the weights that are saved, as before and after training.
+            let model = trainer.exact(&model);
             let loss = held_out_loss(&model, &job.data.held_out, rows, pad, job.device)?;
             let text = format!("step {:>6}: held-out loss {loss:.4}", state.step);
             bar.suspend(|| say(text))?;

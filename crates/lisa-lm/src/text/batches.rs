@@ -144,6 +144,80 @@ impl Batches {
         batch
     }
 
+    /// The batches of the next optimizer step: `accumulation` of them, or fewer at the end of an
+    /// epoch. So each row is in exactly one step of an epoch.
+    ///
+    /// The loss of the step is the mean over all trained tokens of its batches. It is the sum of the
+    /// batches' mean losses, each times the batch's share of the trained tokens.
+    ///
+    /// # Panics
+    ///
+    /// `accumulation` is 0.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use lisa_lm::text::{BatchOptions, Batches, Encoded};
+    ///
+    /// let examples = (0..9).map(|id| Encoded::all_trained(vec![id; 4])).collect();
+    /// let options = BatchOptions {
+    ///     batch_size: 2, pack_to: None, shuffle: true, seed: 0, pad_id: 0,
+    /// };
+    /// let mut batches = Batches::new(examples, options)?;
+    /// assert_eq!((batches.per_epoch(), batches.steps_per_epoch(2)), (5, 3));
+    /// let rows = |step: Vec<_>| step.iter().map(|batch| batch.rows().len()).collect::<Vec<_>>();
+    /// assert_eq!(rows(batches.next_step(2)), [2, 2]);
+    /// assert_eq!(rows(batches.next_step(2)), [2, 2]);
+    /// assert_eq!(rows(batches.next_step(2)), [1]);
+    /// # Ok::<(), lisa_lm::Error>(())
+    /// ```
+    pub fn next_step(&mut self, accumulation: usize) -> Vec<Batch> {
+        assert!(accumulation > 0, "a step of 0 batches");
+        let left = self.per_epoch() - self.position.index;
+        let count = accumulation.min(left);
+        (0..count).map(|_| self.next_batch()).collect()
+    }
+
+    /// The number of optimizer steps in an epoch, each of `accumulation` batches; the last one may
+    /// have fewer.
+    ///
+    /// # Panics
+    ///
+    /// `accumulation` is 0.
+    #[must_use]
+    pub fn steps_per_epoch(&self, accumulation: usize) -> usize {
+        self.per_epoch().div_ceil(accumulation)
+    }
+
+    /// The number of optimizer steps in this many epochs, at least 1. A part of an epoch is rounded
+    /// up to whole steps.
+    ///
+    /// # Panics
+    ///
+    /// `accumulation` is 0.
+    #[must_use]
+    pub fn steps_in(&self, epochs: f64, accumulation: usize) -> u64 {
+        let steps = epochs * self.steps_per_epoch(accumulation) as f64;
+        // The product of 1.1 and 10 is above 11 by its rounding.
+        let whole = steps.round();
+        let near = (steps - whole).abs() <= 1e-9 * steps;
+        (if near { whole } else { steps.ceil() }).max(1.0) as u64
+    }
+
+    /// How many optimizer steps come before a position; `None` if no step begins there.
+    ///
+    /// # Panics
+    ///
+    /// `accumulation` is 0.
+    #[must_use]
+    pub fn steps_before(&self, position: Position, accumulation: usize) -> Option<u64> {
+        assert!(accumulation > 0, "a step of 0 batches");
+        let Position { epoch, index } = position;
+        let begins = index < self.per_epoch() && index.is_multiple_of(accumulation);
+        let steps = epoch.checked_mul(self.steps_per_epoch(accumulation) as u64)?;
+        begins.then(|| steps.checked_add((index / accumulation) as u64))?
+    }
+
     fn order_of(&self, epoch: u64) -> Vec<usize> {
         if self.options.shuffle {
             shuffled(self.rows.len(), self.options.seed, epoch)

@@ -5,7 +5,7 @@ use burn::module::Module;
 use burn::tensor::Device;
 
 use super::Lisa;
-use crate::optimizer::{LayerOptimizer, OptimizerConfig};
+use crate::optimizer::{LayerOptimizer, OptimizerConfig, Wrapping};
 use crate::period::PeriodSums;
 use crate::quantize::FullWeights;
 use crate::sampler::{self, Sampler, Sampling};
@@ -25,7 +25,8 @@ impl LisaConfig {
     ///
     /// A setting is out of range; the stack of layers is not found or is ambiguous; parameters are
     /// tied; a group of frozen parameters matches no parameter; the model has no trainable
-    /// parameters; the policy [refuses](crate::policy::SamplingPolicy::validate) the layers.
+    /// parameters; the policy [refuses](crate::policy::SamplingPolicy::validate) the layers; the
+    /// optimizer cannot be made without weight decay, which [`decay`](Self::decay) needs.
     pub fn init<C: OptimizerConfig, M: Module>(
         &self,
         optimizer: C,
@@ -87,11 +88,16 @@ impl Lisa {
         if let Some(device) = device.or(model.devices().first()) {
             config.frozen_weights.check(device)?;
         }
+        let wrapping = Wrapping {
+            on_freeze: config.on_freeze,
+            master_weights: config.master_weights,
+            decay: config.decay,
+        };
         let mut lisa = Self {
             sampler: Sampler::new(sampling(config, &trainable))?,
             sums: PeriodSums::default(),
             mask: FreezeMask::new(Trainable::requiring(trainable.map())),
-            optimizer: LayerOptimizer::new(optimizer, config.on_freeze, config.master_weights),
+            optimizer: LayerOptimizer::new(optimizer, wrapping)?,
             full: FullWeights::default(),
             config: config.clone(),
             trainable,

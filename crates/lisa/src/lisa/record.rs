@@ -171,6 +171,7 @@ impl Lisa {
             sampling_period: config.sampling_period,
             on_freeze: config.on_freeze,
             master_weights: config.master_weights,
+            decay: config.decay,
             frozen_weights: config.frozen_weights,
             unbiased: config.unbiased,
             scores: self.score_state().map(|state| state.read()),

@@ -15,6 +15,7 @@ use crate::optimizer::OptimizerConfig;
 use crate::policy::{Bernoulli, Draw, SamplingPolicy};
 use crate::{Lisa, LisaConfig, LisaError, OnFreeze, PolicyConfig};
 
+mod decay;
 mod half;
 mod hostile;
 mod layered;

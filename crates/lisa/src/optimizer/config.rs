@@ -18,6 +18,13 @@ pub trait OptimizerConfig {
     /// Makes the optimizer.
     fn build(&self) -> Self::Optimizer;
 
+    /// Makes the same optimizer without weight decay, for the parameters that are not decayed with
+    /// [`Decay::Matrices`](crate::optimizer::Decay::Matrices). It must have the same state. With
+    /// `None`, which is the default, that setting is refused.
+    fn build_without_decay(&self) -> Option<Self::Optimizer> {
+        None
+    }
+
     /// The gradient clipping that is set. It is applied to each gradient tensor separately.
     fn grad_clipping(&self) -> Option<GradientClipping>;
 }
@@ -29,6 +36,11 @@ macro_rules! burn_configs {
 
             fn build(&self) -> Self::Optimizer {
                 $config::build(self)
+            }
+
+            fn build_without_decay(&self) -> Option<Self::Optimizer> {
+                // 0 or `None`.
+                Some(self.clone().with_weight_decay(Default::default()).build())
             }
 
             fn grad_clipping(&self) -> Option<GradientClipping> {
@@ -54,7 +66,8 @@ burn_configs!(
 /// An optimizer that is already built, such as one of your own.
 ///
 /// It has no gradient clipping: set one with
-/// [`Lisa::with_grad_clipping`](crate::Lisa::with_grad_clipping).
+/// [`Lisa::with_grad_clipping`](crate::Lisa::with_grad_clipping). Its weight decay is applied to all
+/// parameters: [`Decay::Matrices`](crate::optimizer::Decay::Matrices) is refused.
 ///
 /// # Example
 ///

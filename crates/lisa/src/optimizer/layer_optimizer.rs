@@ -11,6 +11,7 @@ use burn::tensor::Tensor;
 
 use super::bytes::StateBytes;
 use super::config::OptimizerConfig;
+use super::decay::{Decay, by_rank};
 use super::leaves::Leaves;
 use super::ledger::{Ledger, ledgered};
 use super::master::master_weights;
@@ -26,8 +27,7 @@ use crate::{ErrorKind, FreezeMask, LayerMap, LisaError};
 #[derive(Clone)]
 pub(crate) struct LayerOptimizer {
     optimizer: ModuleOptimizer,
-    on_freeze: OnFreeze,
-    master_weights: bool,
+    wrapping: Wrapping,
     /// The parameter groups, each with its own optimizer; the last one that matches wins.
     groups: Vec<Group>,
     /// The parameters that have state.
@@ -49,39 +49,48 @@ struct Held {
     on_host: bool,
 }
 
-/// The wrappers in their order, and the ledger that they write.
-fn wrap<C: OptimizerConfig>(
-    config: &C,
-    on_freeze: OnFreeze,
-    masters: bool,
-) -> (Release<impl burn::optim::Optimizer + use<C>>, Ledger) {
-    let (inner, ledger) = ledgered(master_weights(slices(config.build()), masters));
-    (release(inner, on_freeze), ledger)
+/// The settings of the wrappers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wrapping {
+    pub(crate) on_freeze: OnFreeze,
+    pub(crate) master_weights: bool,
+    pub(crate) decay: Decay,
+}
+
+impl Wrapping {
+    /// The wrappers in their order, and the ledger that they write. An error if the optimizer
+    /// cannot be made without weight decay and this is needed.
+    fn wrap<C: OptimizerConfig>(
+        self,
+        config: &C,
+    ) -> Result<(Release<impl burn::optim::Optimizer + use<C>>, Ledger), LisaError> {
+        let optimizer = by_rank(config, self.decay, slices)?;
+        let (inner, ledger) = ledgered(master_weights(optimizer, self.master_weights));
+        Ok((release(inner, self.on_freeze), ledger))
+    }
 }
 
 impl LayerOptimizer {
     /// Wraps the optimizer of this configuration; its gradient clipping is kept.
     pub(crate) fn new<C: OptimizerConfig>(
         config: &C,
-        on_freeze: OnFreeze,
-        master_weights: bool,
-    ) -> Self {
-        let (wrapped, ledger) = wrap(config, on_freeze, master_weights);
+        wrapping: Wrapping,
+    ) -> Result<Self, LisaError> {
+        let (wrapped, ledger) = wrapping.wrap(config)?;
         let mut optimizer = ModuleOptimizer::from(wrapped);
         if let Some(clipping) = config.grad_clipping() {
             optimizer = optimizer.with_grad_clipping(clipping);
         }
-        Self {
+        Ok(Self {
             optimizer,
-            on_freeze,
-            master_weights,
+            wrapping,
             groups: vec![Group {
                 members: ParamGroup::all(),
                 ledger,
                 shapes: StateShapes::of::<C::Optimizer>(),
             }],
             held: BTreeMap::new(),
-        }
+        })
     }
 
     /// Uses another optimizer for the parameters of a group. Their state is dropped, as Burn does.
@@ -90,8 +99,8 @@ impl LayerOptimizer {
         members: ParamGroup,
         config: &C,
         map: &LayerMap,
-    ) -> Self {
-        let (wrapped, ledger) = wrap(config, self.on_freeze, self.master_weights);
+    ) -> Result<Self, LisaError> {
+        let (wrapped, ledger) = self.wrapping.wrap(config)?;
         for parameter in map.parameters() {
             if members.matches(&parameter.id, Some(&parameter.path)) {
                 self.held.remove(&parameter.id);
@@ -104,7 +113,7 @@ impl LayerOptimizer {
         });
         let clipping = config.grad_clipping();
         self.optimizer = self.optimizer.with_group(members, wrapped, clipping);
-        self
+        Ok(self)
     }
 
     /// Clips each gradient tensor separately, except those of a group. Cost: a copy of the state in
@@ -157,7 +166,7 @@ impl LayerOptimizer {
 
     /// The parameters whose state a [`release`](Self::release) pass would free on the device.
     pub(crate) fn to_release(&self, trainable: &HashSet<ParamId>) -> impl Iterator<Item = ParamId> {
-        let keep = self.on_freeze == OnFreeze::Keep;
+        let keep = self.wrapping.on_freeze == OnFreeze::Keep;
         let held = self.held.iter();
         held.filter(move |(id, held)| !(keep || held.on_host || trainable.contains(id)))
             .map(|(id, _)| *id)
@@ -168,7 +177,7 @@ impl LayerOptimizer {
     /// A release pass steps those that still have state on the device, with one-element gradients
     /// and the learning rate [`RELEASE`], so that the wrapper frees the state on the device.
     pub(crate) fn release<M: Module>(&mut self, model: M, mask: &FreezeMask) -> M {
-        if self.on_freeze == OnFreeze::Keep || self.held.is_empty() {
+        if self.wrapping.on_freeze == OnFreeze::Keep || self.held.is_empty() {
             return model;
         }
         let mut frozen = Frozen {
@@ -183,7 +192,7 @@ impl LayerOptimizer {
             return model;
         }
         for id in ids {
-            if self.on_freeze == OnFreeze::Offload {
+            if self.wrapping.on_freeze == OnFreeze::Offload {
                 if let Some(held) = self.held.get_mut(&id) {
                     held.on_host = true;
                 }

@@ -80,6 +80,107 @@ fn a_resumed_run_sees_the_same_batches_from_any_step() {
     }
 }
 
+/// The ids of the examples in a batch; rows of packed examples have several.
+fn ids(batch: &Batch) -> Vec<u32> {
+    let rows = batch.rows().iter().zip(batch.lengths());
+    rows.flat_map(|(row, length)| {
+        let starts = (0..*length).filter(|&at| row.positions[at] == 0);
+        starts.map(|at| row.tokens[at]).collect::<Vec<_>>()
+    })
+    .collect()
+}
+
+#[test]
+fn every_row_is_in_one_step_of_each_epoch_and_a_resumed_run_has_the_same_steps() {
+    const EPOCHS: usize = 3;
+    let cases = (1..=9).flat_map(|rows| {
+        (1..=4).flat_map(move |size| (1..=4).map(move |accumulation| (rows, size, accumulation)))
+    });
+    for (rows, size, accumulation) in cases {
+        let examples: Vec<_> = (0..rows)
+            .map(|id| example(id, 2 + id as usize % 3))
+            .collect();
+        for pack_to in [None, Some(4), Some(9)] {
+            let what = format!("{rows} rows, batch {size} x {accumulation}, {pack_to:?}");
+            let options = BatchOptions {
+                pack_to,
+                ..options(size)
+            };
+            let new = || Batches::new(examples.clone(), options).unwrap();
+            let mut batches = new();
+            let steps = batches.steps_in(EPOCHS as f64, accumulation);
+            let per_epoch = batches.steps_per_epoch(accumulation);
+            assert_eq!(steps as usize, EPOCHS * per_epoch, "{what}");
+            assert_eq!(
+                batches.steps_in(0.5, accumulation),
+                per_epoch.div_ceil(2) as u64
+            );
+            let mut all = Vec::new();
+            let mut positions = Vec::new();
+            for step in 0..steps {
+                let position = batches.position();
+                let before = batches.steps_before(position, accumulation);
+                assert_eq!(before, Some(step), "{what}");
+                positions.push(position);
+                all.push(batches.next_step(accumulation));
+            }
+            let end = Position {
+                epoch: EPOCHS as u64,
+                index: 0,
+            };
+            assert_eq!(batches.position(), end, "{what}");
+            for epoch in all.chunks(per_epoch) {
+                let (last, full) = epoch.split_last().unwrap();
+                assert!(full.iter().all(|step| step.len() == accumulation), "{what}");
+                assert!((1..=accumulation).contains(&last.len()), "{what}");
+                let mut seen: Vec<u32> = epoch.iter().flatten().flat_map(ids).collect();
+                seen.sort_unstable();
+                assert_eq!(seen, (0..rows).collect::<Vec<_>>(), "{what}");
+            }
+            for (step, position) in positions.into_iter().enumerate() {
+                let mut resumed = new();
+                resumed.seek(position);
+                for expected in &all[step..] {
+                    assert_eq!(
+                        &resumed.next_step(accumulation),
+                        expected,
+                        "{what} at {step}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn steps_of_nine_rows_are_counted_as_people_count_them() {
+    let examples: Vec<_> = (0..9).map(|id| example(id, 2)).collect();
+    let batches = Batches::new(examples, options(2)).unwrap();
+    assert_eq!(batches.steps_in(3.0, 2), 9);
+    assert_eq!(batches.steps_in(1.0, 8), 1);
+    for (epochs, steps) in [
+        (0.01, 1),
+        (0.4, 2),
+        (1.0 / 3.0, 1),
+        (2.0 / 3.0, 2),
+        (0.7, 3),
+        (1.1, 4),
+    ] {
+        assert_eq!(batches.steps_in(epochs, 2), steps, "{epochs}");
+    }
+    let of_ten = Batches::new((0..10).map(|id| example(id, 2)).collect(), options(1)).unwrap();
+    assert_eq!(of_ten.steps_in(1.1, 1), 11);
+    let before =
+        |epoch, index, accumulation| batches.steps_before(Position { epoch, index }, accumulation);
+    assert_eq!(
+        (before(0, 4, 2), before(1, 0, 2), before(2, 2, 2)),
+        (Some(2), Some(3), Some(7))
+    );
+    // Runs of 0.1.0 continued a step in the next epoch.
+    assert_eq!((before(1, 1, 2), before(0, 5, 1)), (None, None));
+    assert_eq!((before(u64::MAX, 0, 1), before(1, 1, 1)), (None, Some(6)));
+}
+
 #[test]
 fn packing_takes_the_first_row_with_room() {
     let lengths = [5, 4, 3, 4, 6, 2];

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::FrozenWeights;
-use crate::optimizer::OnFreeze;
+use crate::optimizer::{Decay, OnFreeze};
 use crate::saved::SavedUnit;
 
 /// Version of the layout.
@@ -22,6 +22,8 @@ pub(super) struct Run {
     pub(super) sampling_period: usize,
     pub(super) on_freeze: OnFreeze,
     pub(super) master_weights: bool,
+    /// Absent in records of 0.1.0, which decay all parameters.
+    pub(super) decay: Decay,
     #[serde(default)]
     pub(super) frozen_weights: FrozenWeights,
     #[serde(default)]
@@ -80,6 +82,7 @@ impl Run {
             sampling_period: "sampling period",
             on_freeze: "on_freeze",
             master_weights: "master_weights",
+            decay: "decay",
             frozen_weights: "frozen_weights",
             unbiased: "unbiased",
         );
