@@ -9,7 +9,7 @@ use lisa::policy::{Budget, CyclicOrder, Gradient};
 use lisa::{Lisa, LisaConfig, PolicyConfig};
 use lisa_lm::model::{BatchTensors, Input};
 use lisa_lm::text::{
-    Batch, BatchOptions, Batches, EncodeOptions, Encoded, IGNORED, OnBadLine, encode_examples,
+    Batch, BatchOptions, Batches, EncodeOptions, Encoded, IGNORED, ReadOptions, encode_examples,
     read_examples,
 };
 use lisa_lm::{CausalLm, Checkpoint, Tokenizer};
@@ -30,7 +30,7 @@ fn run(order: &Order) -> Result<Outcome> {
     let model = Checkpoint::open(&order.model)?.load(&device, Some(FloatDType::F32))?;
     device.seed(job.seed);
     let read = |file: &str| -> Result<Vec<Encoded>> {
-        let examples = read_examples(order.task.join(file), OnBadLine::Stop)?.examples;
+        let examples = read_examples(&[order.task.join(file)], &ReadOptions::default())?.examples;
         let options = EncodeOptions {
             max_length: job.sizes.max_length,
             ..EncodeOptions::default()

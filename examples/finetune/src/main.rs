@@ -18,7 +18,8 @@ use burn::tensor::{Device, FloatDType};
 use lisa::LisaConfig;
 use lisa_lm::checkpoint::{SaveOptions, save};
 use lisa_lm::text::{
-    BatchOptions, Batches, EncodeOptions, Example, OnBadLine, encode_examples, read_examples, split,
+    BatchOptions, Batches, EncodeOptions, Example, ReadOptions, encode_examples, read_examples,
+    split,
 };
 use lisa_lm::{CausalLm, Checkpoint, Tokenizer};
 
@@ -62,7 +63,7 @@ fn main() -> Result<()> {
         ..EncodeOptions::default()
     };
     let encode = |examples: &[Example]| encode_examples(examples, &tokenizer, options);
-    let examples = read_examples(&data, OnBadLine::Stop)?.examples;
+    let examples = read_examples(&[data], &ReadOptions::default())?.examples;
     let (train, held_out) = split(examples, HELD_OUT, SEED)?;
     let (train, held_out) = (encode(&train)?, encode(&held_out)?);
     println!("training data: {train}");

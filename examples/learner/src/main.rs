@@ -27,7 +27,7 @@ use clap::Parser;
 use devices::Devices;
 use lisa::LisaConfig;
 use lisa_lm::checkpoint::{SaveOptions, save};
-use lisa_lm::text::{EncodeOptions, Encoded, OnBadLine, encode_examples, read_examples};
+use lisa_lm::text::{EncodeOptions, Encoded, ReadOptions, encode_examples, read_examples};
 use lisa_lm::{Checkpoint, Tokenizer};
 use model::{TextBatcher, TextModel};
 
@@ -176,7 +176,7 @@ fn read(path: &Path, tokenizer: &Tokenizer) -> Result<Vec<Encoded>> {
         max_length: MAX_LENGTH,
         ..EncodeOptions::default()
     };
-    let examples = read_examples(path, OnBadLine::Stop)?.examples;
+    let examples = read_examples(&[path], &ReadOptions::default())?.examples;
     let encoded = encode_examples(&examples, tokenizer, options);
     let encoded = encoded.with_context(|| format!("cannot encode `{}`", path.display()))?;
     Ok(encoded.examples)

@@ -4,7 +4,9 @@ use std::fs;
 use std::path::Path;
 
 use lisa_lm::checkpoint::{SaveOptions, save};
-use lisa_lm::text::{Chat, EncodeOptions, Message, OnBadLine, encode_examples, read_examples};
+use lisa_lm::text::{
+    Chat, EncodeOptions, Message, OnBadLine, ReadOptions, encode_examples, read_examples,
+};
 use lisa_lm::{Checkpoint, ModelConfig, Tokenizer};
 use tempfile::TempDir;
 
@@ -104,8 +106,12 @@ pub fn jsonl(bytes: &[u8]) {
     DATA.with(|dir| {
         write(dir.path(), "data.jsonl", bytes);
         let path = dir.path().join("data.jsonl");
-        let _ = read_examples(&path, OnBadLine::Stop);
-        let Ok(read) = read_examples(&path, OnBadLine::Skip) else {
+        let _ = read_examples(&[&path], &ReadOptions::default());
+        let skip = ReadOptions {
+            on_bad: OnBadLine::Skip,
+            ..ReadOptions::default()
+        };
+        let Ok(read) = read_examples(&[&path], &skip) else {
             return;
         };
         let Ok(tokenizer) = Tokenizer::from_dir(dir.path()) else {

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use anstyle::{AnsiColor, Style};
 use anyhow::Result;
 use clap::Args;
-use lisa_lm::text::{EncodeOptions, Encoded, IGNORED, LossOn, encode_examples, read_examples};
+use lisa_lm::text::{
+    EncodeOptions, Encoded, IGNORED, LossOn, ReadOptions, encode_examples, read_examples,
+};
 use lisa_lm::{Checkpoint, Tokenizer};
 
 use super::show::template;
@@ -52,7 +54,13 @@ pub fn preview(options: &Options) -> Result<()> {
         Some(data) => data.clone(),
         None => bundled::data()?,
     };
-    let read = read_examples(&data, options.on_bad_line.into())?;
+    let read = read_examples(
+        &[data],
+        &ReadOptions {
+            on_bad: options.on_bad_line.into(),
+            ..ReadOptions::default()
+        },
+    )?;
     let encode = EncodeOptions {
         max_length: options
             .max_seq_length
@@ -90,8 +98,8 @@ pub fn preview(options: &Options) -> Result<()> {
         "{set}; longest row {longest} of at most {}",
         encode.max_length
     ))?;
-    if !read.skipped.is_empty() {
-        say(format_args!("{} lines were skipped", read.skipped.len()))?;
+    if read.skipped.count() > 0 {
+        say(format_args!("{} lines were skipped", read.skipped.count()))?;
     }
     Ok(())
 }

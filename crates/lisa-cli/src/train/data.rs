@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use lisa_lm::text::{
-    BatchOptions, Batches, EncodeOptions, Encoded, EncodedSet, Example, LossOn,
+    BatchOptions, Batches, EncodeOptions, Encoded, EncodedSet, Example, LossOn, ReadOptions,
     encode_examples_with, read_examples,
 };
 use lisa_lm::{Checkpoint, Tokenizer};
@@ -98,8 +98,11 @@ pub(crate) fn read(
 
 /// Training and held-out examples.
 fn examples(input: &InputSettings, seed: u64) -> Result<(Vec<Example>, Vec<Example>)> {
-    let read =
-        |path: &Path| read_examples(path, input.on_bad_line.into()).map(|read| read.examples);
+    let options = ReadOptions {
+        on_bad: input.on_bad_line.into(),
+        ..ReadOptions::default()
+    };
+    let read = |path: &Path| read_examples(&[path], &options).map(|read| read.examples);
     let bundled = input.data.as_os_str().is_empty();
     let train = if bundled {
         read(&bundled::data()?)?

@@ -3,10 +3,15 @@
 //! A message keeps its whole JSON object, in the order of its keys, so that a template sees every
 //! field: `tool_calls`, `reasoning_content`, and fields that this crate does not know.
 
-use minijinja::value::{Value, ValueKind};
+use minijinja::value::{Value, ValueKind, merge_maps};
 use serde::de::Error as _;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+mod parts;
+
+use parts::Parts;
+pub(super) use parts::{as_function, calls_of, part_types};
 
 /// One message of a chat: a JSON object with a `role` and usually a `content`.
 ///
@@ -69,45 +74,80 @@ impl Message {
         self.get("content").and_then(Value::as_str)
     }
 
-    /// Whether this is a message of the assistant that has a text or a tool call.
+    /// Whether this is a message of the assistant that has a text, a reasoning or a tool call.
     pub(super) fn is_answer(&self) -> bool {
-        let says = self.content().is_some_and(|text| !text.trim().is_empty());
-        self.role() == "assistant" && (says || self.calls())
+        let is_said = |text: &str| !text.trim().is_empty();
+        let says = self.content().is_some_and(is_said);
+        let thinks = self
+            .reasoning()
+            .and_then(Value::as_str)
+            .is_some_and(is_said);
+        self.role() == "assistant" && (says || thinks || self.calls())
     }
 
     fn calls(&self) -> bool {
         self.get("tool_calls").is_some_and(Value::is_true)
     }
 
-    /// Converts a JSON value to a message. A list of text parts becomes one text; only a message
-    /// with tool calls may be without content. The error is the second part of a sentence about the
+    fn reasoning(&self) -> Option<&Value> {
+        let mut given = REASONING.iter().filter_map(|name| self.get(name));
+        given.find(|value| !value.is_none())
+    }
+
+    /// Converts a JSON object to a message. The error is the second part of a sentence about the
     /// message.
-    pub(super) fn from_value(value: &Value) -> Result<Self, &'static str> {
+    pub(super) fn from_value(value: &Value) -> Result<Self, String> {
         if value.kind() != ValueKind::Map {
-            return Err("is not an object");
+            return Err("is not an object".to_owned());
         }
-        let mut message = Self { fields: Vec::new() };
-        for key in value.try_iter().map_err(|_| "is not an object")? {
+        let mut fields = Vec::new();
+        for key in value.try_iter().map_err(|e| e.to_string())? {
             let field = value.get_item(&key).unwrap_or_default();
-            message.fields.push((key.to_string(), field));
+            fields.push((key.to_string(), field));
         }
+        Self::from_fields(fields)
+    }
+
+    /// A message with these fields. Of a list of parts, the texts become one text, reasoning
+    /// becomes `reasoning_content`, and tool calls become `tool_calls`. Content may be absent or
+    /// null if there is another field.
+    pub(super) fn from_fields(fields: Vec<(String, Value)>) -> Result<Self, String> {
+        let mut message = Self { fields };
         if message.get("role").and_then(Value::as_str).is_none() {
-            return Err("has no `role`");
+            return Err("has no `role`".to_owned());
         }
-        match message.get("content") {
-            Some(content) if content.kind() == ValueKind::Seq => {
-                let text = text_of_parts(content).ok_or("has parts that are not text")?;
-                message.set("content", Value::from(text));
+        let content = message.get("content").filter(|content| !content.is_none());
+        let parts = match content {
+            Some(content) if content.kind() == ValueKind::Seq => Some(Parts::new(content)?),
+            Some(content) if content.as_str().is_some() => None,
+            Some(_) => return Err("has a `content` that is not a string".to_owned()),
+            None if message.has_more() => None,
+            None => return Err("has no `content`".to_owned()),
+        };
+        if let Some(parts) = parts {
+            message.set("content", Value::from(parts.text));
+            if !parts.reasoning.is_empty() && message.reasoning().is_none() {
+                message.set("reasoning_content", Value::from(parts.reasoning));
             }
-            Some(content) if content.as_str().is_some() => {}
-            None if message.calls() => {}
-            Some(content) if content.is_none() && message.calls() => {}
-            Some(content) if !content.is_none() => {
-                return Err("has a `content` that is not a string");
+            if !parts.calls.is_empty() && !message.calls() {
+                message.set("tool_calls", parts.calls.into());
             }
-            _ => return Err("has no `content`"),
+        }
+        if let Some(call) = message.get("function_call").filter(|call| call.is_true())
+            && !message.calls()
+        {
+            // The name of the field in the first version of OpenAI's interface.
+            let call = as_function(call)?;
+            message.set("tool_calls", vec![call].into());
         }
         Ok(message)
+    }
+
+    /// Whether a field other than role and content has a value.
+    fn has_more(&self) -> bool {
+        let is_own = |key: &str| matches!(key, "role" | "content");
+        let mut fields = self.fields.iter();
+        fields.any(|(key, value)| !is_own(key) && !value.is_none())
     }
 
     fn get(&self, name: &str) -> Option<&Value> {
@@ -123,15 +163,6 @@ impl Message {
     }
 }
 
-/// Joins `[{"type": "text", "text": "a"}, ..]` into one text.
-fn text_of_parts(parts: &Value) -> Option<String> {
-    let mut all = String::new();
-    for part in parts.try_iter().ok()? {
-        all.push_str(part.get_attr("text").ok()?.as_str()?);
-    }
-    Some(all)
-}
-
 /// The names of the field with the assistant's reasoning. Most templates read the first.
 const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
 
@@ -140,8 +171,7 @@ impl From<&Message> for Value {
     /// transformers.
     fn from(message: &Message) -> Self {
         let mut message = message.clone();
-        let mut given = REASONING.iter().filter_map(|name| message.get(name));
-        if let Some(reasoning) = given.find(|value| !value.is_none()).cloned() {
+        if let Some(reasoning) = message.reasoning().cloned() {
             if message.get("thinking").is_none() {
                 message.set("thinking", reasoning.clone());
             }
@@ -184,6 +214,7 @@ pub struct Chat {
     pub messages: Vec<Message>,
     tools: Option<Value>,
     documents: Option<Value>,
+    variables: Option<Value>,
 }
 
 impl Chat {
@@ -201,6 +232,14 @@ impl Chat {
         self
     }
 
+    /// Sets further variables of the template, such as `enable_thinking`: a map, or an object with
+    /// fields.
+    #[must_use]
+    pub fn with_variables(mut self, variables: impl Serialize) -> Self {
+        self.variables = present(Value::from_serialize(variables));
+        self
+    }
+
     /// The chat with its first `count` messages only.
     ///
     /// # Panics
@@ -212,13 +251,19 @@ impl Chat {
             messages: self.messages[..count].to_vec(),
             tools: self.tools.clone(),
             documents: self.documents.clone(),
+            variables: self.variables.clone(),
         }
     }
 
-    /// The variables of a template: `messages`, `tools` and `documents`.
+    /// The variables of a template: `messages`, `tools`, `documents`, and further ones.
     pub(super) fn context(&self) -> Value {
         let messages: Vec<Value> = self.messages.iter().map(Value::from).collect();
-        minijinja::context! { messages, tools => &self.tools, documents => &self.documents }
+        let own =
+            minijinja::context! { messages, tools => &self.tools, documents => &self.documents };
+        match &self.variables {
+            Some(variables) => merge_maps([variables.clone(), own]),
+            None => own,
+        }
     }
 }
 

@@ -11,7 +11,7 @@
 //! # let data = folder.path().join("train.jsonl");
 //! # std::fs::write(&data, r#"{"prompt": "hello", "completion": "world!"}"#)?;
 //! let tokenizer = Tokenizer::from_dir("../../tests/fixtures/tokenizer")?;
-//! let examples = read_examples(&data, OnBadLine::Stop)?.examples;
+//! let examples = read_examples(&[data], &ReadOptions::default())?.examples;
 //! let options = EncodeOptions { max_length: 512, ..EncodeOptions::default() };
 //! let encoded = encode_examples(&examples, &tokenizer, options)?.examples;
 //! let options = BatchOptions {
@@ -41,7 +41,10 @@ pub use crate::place::Place;
 pub use batch::Batch;
 pub use batches::{BatchOptions, Batches, Position};
 pub use chat::{Chat, Message};
-pub use data::{BadLine, Content, Example, Examples, LINE_BYTES, OnBadLine, read_examples};
+pub use data::{
+    BadLine, BadLines, Columns, Content, DataFiles, Example, ExampleReader, Examples, LINE_BYTES,
+    Mapping, OnBadLine, ReadOptions, data_files, read_examples,
+};
 pub use encode::{
     EmptyAnswers, EncodeOptions, LossOn, Turns, encode_example, encode_examples,
     encode_examples_with, encode_prompt,

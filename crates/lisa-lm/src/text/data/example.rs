@@ -1,8 +1,11 @@
-//! [`Example`]: one line of training data. The keys of the line determine its form.
+//! [`Example`]: one row of training data. The keys of the row determine its form.
 
-use minijinja::value::{Value, ValueKind};
+use minijinja::value::Value;
 
-use crate::files::shown;
+use super::columns::Columns;
+use super::form::content_of;
+use super::mapping::Mapping;
+use super::object::Object;
 use crate::place::Place;
 use crate::text::chat::{Chat, Message};
 
@@ -24,6 +27,33 @@ pub enum Content {
 
 /// One example, and, if it has one, the answer to compare a generated answer with.
 ///
+/// The keys of a row determine its form, in this order:
+///
+/// | keys | content |
+/// |---|---|
+/// | `messages`, perhaps `system`, `tools`, `documents`, `chat_template_kwargs` | a chat, as for transformers |
+/// | `conversations` or `conversation`, and perhaps the same | a chat in the form of ShareGPT |
+/// | a request and an answer, perhaps `system`, `history` | a chat of one turn, after those of `history` |
+/// | `prompt`, `completion` | two texts: a pair; two lists of messages: a chat in which only the completion is in the loss |
+/// | `text` | text |
+///
+/// A request is `instruction`, `question`, `query`, `prompt` or `input`, perhaps with `input`,
+/// `context` or `query`, which follow it after an empty line. An answer is `output`, `response`,
+/// `answer` or `completion`. So the forms of Alpaca, Dolly, GSM8K and MetaMathQA are read.
+///
+/// - A **message** is its JSON object with all fields, and is given to the chat template. If
+///   `content` is a list of parts, their texts (`text` or `value`) are joined, parts of the type
+///   `reasoning` become `reasoning_content`, and parts of the type `tool_call` become `tool_calls`.
+/// - In the form of **ShareGPT**, `from` and `value` are role and content. `human` becomes `user`,
+///   `gpt` becomes `assistant`, `observation` becomes `tool`, and `function_call`, whose value is
+///   JSON text, becomes a message of the assistant with `tool_calls`. Tools without `function` are
+///   put into `{"type": "function", "function": ..}`.
+/// - `system` is the first message if the chat has none. `tools`, `documents` and lists of messages
+///   may be JSON text. `chat_template_kwargs` are variables for the template. A null counts as an
+///   absent key.
+/// - Rows with `chosen` and `rejected`, or with a boolean `label`, are refused: they are for
+///   preference training.
+///
 /// # Example
 ///
 /// ```
@@ -39,147 +69,52 @@ pub enum Content {
 pub struct Example {
     /// What to train on.
     pub content: Content,
-    /// The last message of a chat if it is the assistant's, the `output` or the `completion`,
-    /// without leading and trailing whitespace; `None` for plain text.
+    /// The last message of a chat if it is the assistant's, or the completion, without leading and
+    /// trailing whitespace; `None` for plain text.
     pub answer: Option<String>,
     /// Where it was read; `None` if it is not from a file.
     pub place: Option<Place>,
 }
 
 impl Example {
-    /// Reads the JSON object of one line.
-    ///
-    /// | keys | content |
-    /// |---|---|
-    /// | `messages`, perhaps `tools`, `documents` | a chat |
-    /// | `instruction`, `output`, perhaps `input`, `system` | a chat of one turn |
-    /// | `prompt`, `completion` | a pair |
-    /// | `text` | text |
+    /// Reads the JSON object of one row.
     ///
     /// # Errors
     ///
     /// The reason, in words: not an object, no known keys, a missing key, a value of the wrong
-    /// type, an empty answer or text, a chat without a message of the assistant.
-    pub fn from_json(line: &str) -> Result<Self, String> {
-        let value: Value = serde_json::from_str(line).map_err(|e| format!("not JSON: {e}"))?;
-        if value.kind() != ValueKind::Map {
-            return Err(format!("{} and not an object", kind_of(&value)));
-        }
-        let line = Line(value);
-        if line.has("messages") {
-            let messages = messages_of(&line.get("messages"))?;
-            let chat = Chat::from(messages)
-                .with_tools(line.get("tools"))
-                .with_documents(line.get("documents"));
-            return Self::chat(chat);
-        }
-        if line.has("instruction") {
-            let mut user = line.required("instruction")?;
-            let input = line.optional("input")?.unwrap_or_default();
-            if !input.is_empty() {
-                user.push_str("\n\n");
-                user.push_str(&input);
-            }
-            let system = line.optional("system")?.filter(|text| !text.is_empty());
-            let system = system.map(|text| Message::new("system", text));
-            let turn = [
-                Message::user(user),
-                Message::assistant(line.required("output")?),
-            ];
-            return Self::chat(system.into_iter().chain(turn).collect());
-        }
-        if line.has("prompt") {
-            let prompt = line.required("prompt")?;
-            let completion = line.required("completion")?;
-            if completion.is_empty() {
-                return Err("the completion is empty".to_owned());
-            }
-            let answer = Some(completion.trim().to_owned());
-            return Ok(Self {
-                content: Content::Pair { prompt, completion },
-                answer,
-                place: None,
-            });
-        }
-        if line.has("text") {
-            let text = line.required("text")?;
-            if text.is_empty() {
-                return Err("the text is empty".to_owned());
-            }
-            return Ok(Self {
-                content: Content::Text(text),
-                answer: None,
-                place: None,
-            });
-        }
-        let keys = line.0.try_iter().into_iter().flatten();
-        let keys: Vec<String> = keys.map(|key| key.to_string()).take(20).collect();
-        let keys = shown(&format!("{keys:?}"));
-        Err(format!(
-            "the keys are {keys}, but `messages`, `instruction` and `output`, `prompt` and \
-             `completion`, or `text` are expected"
-        ))
+    /// type, an empty completion or text, a chat without a message of the assistant.
+    pub fn from_json(row: &str) -> Result<Self, String> {
+        let row: Value = serde_json::from_str(row).map_err(|e| format!("not JSON: {e}"))?;
+        Self::from_row(&row, &Columns::default(), &mut Mapping::default())
     }
 
-    fn chat(chat: Chat) -> Result<Self, String> {
-        if !chat.messages.iter().any(Message::is_answer) {
-            return Err("the chat has no answer of the assistant to train on".to_owned());
-        }
-        let last = chat.messages.last().filter(|message| message.is_answer());
-        let answer = last.and_then(Message::content);
+    /// Reads a row whose keys have other names, and counts it in `mapping`.
+    pub(super) fn from_row(
+        row: &Value,
+        columns: &Columns,
+        mapping: &mut Mapping,
+    ) -> Result<Self, String> {
+        let mut row = Object::new(row, columns)?;
+        let (content, form) = content_of(&mut row)?;
+        let answer = match &content {
+            Content::Chat(chat) => answer_of(chat)?,
+            Content::Pair { completion, .. } => Some(completion.as_str()),
+            Content::Text(_) => None,
+        };
+        let answer = answer.map(|text| text.trim().to_owned());
+        mapping.count(&form, row.keys());
         Ok(Self {
-            answer: answer.map(|text| text.trim().to_owned()),
-            content: Content::Chat(chat),
+            content,
+            answer,
             place: None,
         })
     }
 }
 
-/// The object of a line.
-struct Line(Value);
-
-impl Line {
-    fn get(&self, key: &str) -> Value {
-        self.0.get_attr(key).unwrap_or_default()
+fn answer_of(chat: &Chat) -> Result<Option<&str>, String> {
+    if !chat.messages.iter().any(Message::is_answer) {
+        return Err("the chat has no answer of the assistant to train on".to_owned());
     }
-
-    fn has(&self, key: &str) -> bool {
-        !self.get(key).is_undefined()
-    }
-
-    fn optional(&self, key: &str) -> Result<Option<String>, String> {
-        let value = self.get(key);
-        match value.as_str() {
-            Some(text) => Ok(Some(text.to_owned())),
-            None if value.is_none() || value.is_undefined() => Ok(None),
-            None => Err(format!("`{key}` is {} and not a string", kind_of(&value))),
-        }
-    }
-
-    fn required(&self, key: &str) -> Result<String, String> {
-        self.optional(key)?
-            .ok_or_else(|| format!("`{key}` is missing"))
-    }
-}
-
-fn kind_of(value: &Value) -> &'static str {
-    match value.kind() {
-        ValueKind::Bool => "a boolean",
-        ValueKind::Number => "a number",
-        ValueKind::String => "a string",
-        ValueKind::Seq => "a list",
-        ValueKind::Map => "an object",
-        _ => "null",
-    }
-}
-
-fn messages_of(value: &Value) -> Result<Vec<Message>, String> {
-    if value.kind() != ValueKind::Seq {
-        return Err(format!("`messages` is {} and not a list", kind_of(value)));
-    }
-    let list = value.try_iter().map_err(|e| e.to_string())?;
-    let message = |(at, value): (usize, Value)| {
-        Message::from_value(&value).map_err(|what| format!("message {at} {what}"))
-    };
-    list.enumerate().map(message).collect()
+    let last = chat.messages.last().filter(|message| message.is_answer());
+    Ok(last.and_then(Message::content))
 }

@@ -1,6 +1,23 @@
+use std::fs;
+
 use super::*;
+
+mod containers;
+mod folders;
+mod forms;
+#[cfg(feature = "parquet")]
+mod parquet;
+
+use crate::error::ErrorKind;
 use crate::test_support::folder;
 use crate::text::chat::Message;
+
+fn skip() -> ReadOptions {
+    ReadOptions {
+        on_bad: OnBadLine::Skip,
+        ..ReadOptions::default()
+    }
+}
 
 fn chat(messages: &[(&str, &str)]) -> Content {
     let messages = messages.iter().map(|(r, c)| Message::new(*r, *c));
@@ -56,7 +73,8 @@ fn a_line_that_cannot_be_used_says_why() {
     let cases = [
         ("{\"text\": ", "not JSON"),
         ("[1]", "a list and not an object"),
-        (r#"{"question": "a"}"#, r#"the keys are ["question"]"#),
+        (r#"{"question": "a"}"#, "`answer` is missing"),
+        (r#"{"title": "a"}"#, r#"the keys are ["title"]"#),
         (r#"{"instruction": "a"}"#, "`output` is missing"),
         (
             r#"{"instruction": "a", "output": 3}"#,
@@ -90,7 +108,7 @@ fn a_line_that_cannot_be_used_says_why() {
         ),
         (
             r#"{"messages": [{"role": "user", "content": [{"type": "image"}]}]}"#,
-            "message 0 has parts that are not text",
+            "message 0 has a part of type \"image\", and the models that are trained here take only text",
         ),
         (
             r#"{"messages": [{"role": "user", "content": "a"}]}"#,
@@ -134,7 +152,7 @@ fn a_folder_is_read_in_the_order_of_its_names() {
         ),
         ("notes.txt", "not data"),
     ]);
-    let read = read_examples(dir.path(), OnBadLine::Stop).unwrap();
+    let read = read_examples(&[dir.path()], &ReadOptions::default()).unwrap();
     let places = read.examples.iter().map(|e| e.place.clone().unwrap());
     let lines: Vec<_> = places.map(|p| (p.file().to_owned(), p.line())).collect();
     let line = |file, line| (dir.path().join(file), Some(line));
@@ -148,17 +166,16 @@ fn a_folder_is_read_in_the_order_of_its_names() {
 fn a_bad_line_stops_with_its_place_or_is_skipped_and_counted() {
     let dir = folder(&[("x.jsonl", "{\"text\": \"1\"}\n{\"text\": 2}\n\n{}\n")]);
     let file = dir.path().join("x.jsonl");
-    let error = read_examples(&file, OnBadLine::Stop).unwrap_err();
+    let error = read_examples(&[&file], &ReadOptions::default()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Data);
     assert_eq!(error.message(), "`text` is a number and not a string");
     assert_eq!(error.place(), Some((file.as_path(), Some(2))));
 
-    let read = read_examples(&file, OnBadLine::Skip).unwrap();
+    let read = read_examples(&[&file], &skip()).unwrap();
     assert_eq!(read.examples.len(), 1);
-    assert_eq!(
-        read.skipped.iter().map(|bad| bad.line).collect::<Vec<_>>(),
-        [2, 4]
-    );
+    let lines = read.skipped.shown().iter().map(|bad| bad.place.line());
+    assert_eq!(lines.collect::<Vec<_>>(), [Some(2), Some(4)]);
+    assert_eq!(read.skipped.count(), 2);
 }
 
 #[test]
@@ -169,7 +186,7 @@ fn bytes_that_are_not_utf8_are_a_bad_line() {
         b"{\"text\": \"1\"}\n{\"text\": \"\xff\"}",
     )
     .unwrap();
-    let error = read_examples(dir.path(), OnBadLine::Stop).unwrap_err();
+    let error = read_examples(&[dir.path()], &ReadOptions::default()).unwrap_err();
     assert!(
         error.to_string().contains("x.jsonl:2: not UTF-8"),
         "{error}"
@@ -178,37 +195,19 @@ fn bytes_that_are_not_utf8_are_a_bad_line() {
 
 #[test]
 fn nothing_to_read_is_an_error_that_names_the_path() {
-    let (dir, other) = (folder(&[("x.jsonl", "\n")]), folder(&[("a.json", "{}")]));
+    let (dir, other) = (folder(&[("x.jsonl", "\n")]), folder(&[("a.txt", "{}")]));
     for (path, kind) in [
         (dir.path().join("missing.jsonl"), ErrorKind::Io),
         (dir.path().join("x.jsonl"), ErrorKind::Data),
         (other.path().to_owned(), ErrorKind::Data),
     ] {
-        let error = read_examples(&path, OnBadLine::Stop).unwrap_err();
+        let error = read_examples(&[&path], &ReadOptions::default()).unwrap_err();
         assert_eq!(error.kind(), kind);
         assert!(
             error.message().contains(&path.display().to_string()),
             "{error}"
         );
     }
-}
-
-#[test]
-fn a_line_longer_than_the_limit_is_a_bad_line_and_the_next_is_read() {
-    let lines = |text: &str, limit| {
-        let mut reader = std::io::BufReader::with_capacity(3, text.as_bytes());
-        let mut line = Vec::new();
-        let mut found = Vec::new();
-        while let Some(whole) = next_line(&mut reader, &mut line, limit).unwrap() {
-            found.push(whole.then(|| String::from_utf8(line.clone()).unwrap()));
-        }
-        found
-    };
-    let some = |text: &str| Some(text.to_owned());
-    assert_eq!(lines("abcd\n\nab", 4), [some("abcd"), some(""), some("ab")]);
-    assert_eq!(lines("abcde\nab\n", 4), [None, some("ab")]);
-    assert_eq!(lines("ab\nabcdefghijkl", 4), [some("ab"), None]);
-    assert_eq!(lines("", 4), []);
 }
 
 #[test]
@@ -226,12 +225,12 @@ fn data_that_is_a_pipe_or_a_device_is_refused() {
     let made = std::process::Command::new("mkfifo").arg(&pipe).status();
     assert!(made.unwrap().success());
     for path in [pipe.as_path(), Path::new("/dev/zero")] {
-        let error = read_examples(path, OnBadLine::Stop).unwrap_err();
+        let error = read_examples(&[&path], &ReadOptions::default()).unwrap_err();
         assert!(
             error.message().contains("pipe, socket or device"),
             "{error}"
         );
     }
     // In a folder it is passed over.
-    assert!(read_examples(dir.path(), OnBadLine::Stop).is_err());
+    assert!(read_examples(&[dir.path()], &ReadOptions::default()).is_err());
 }

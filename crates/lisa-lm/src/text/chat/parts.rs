@@ -1,0 +1,128 @@
+//! Content that is a list of parts, and tool calls that are JSON text.
+
+use minijinja::value::{Value, ValueKind};
+
+use crate::files::shown;
+
+/// The parts of a content, by what they are.
+#[derive(Default)]
+pub(super) struct Parts {
+    pub(super) text: String,
+    pub(super) reasoning: String,
+    pub(super) calls: Vec<Value>,
+}
+
+/// The types of parts with text: of transformers and OpenAI, and of OpenAI's newer interface.
+const TEXT: [&str; 3] = ["text", "input_text", "output_text"];
+const REASONING: [&str; 2] = ["reasoning", "thinking"];
+const MEDIA: [&str; 8] = [
+    "image",
+    "image_url",
+    "input_image",
+    "video",
+    "video_url",
+    "audio",
+    "audio_url",
+    "input_audio",
+];
+
+impl Parts {
+    /// Joins `[{"type": "text", "text": "a"}, ..]`. The error is the second part of a sentence
+    /// about the message.
+    pub(super) fn new(list: &Value) -> Result<Self, String> {
+        let mut parts = Self::default();
+        for part in list.try_iter().map_err(|e| e.to_string())? {
+            if let Some(text) = part.as_str() {
+                parts.text.push_str(text);
+                continue;
+            }
+            let kind = type_of(&part);
+            let text = text_in(&part, &kind);
+            let missing = || format!("has a part of type {:?} without a text", shown(&kind));
+            match kind.as_str() {
+                kind if TEXT.contains(&kind) => parts.text.push_str(&text.ok_or_else(missing)?),
+                kind if REASONING.contains(&kind) => {
+                    parts.reasoning.push_str(&text.ok_or_else(missing)?);
+                }
+                "tool_call" => parts.calls.extend(calls_of(&text.ok_or_else(missing)?)?),
+                kind if MEDIA.contains(&kind) => {
+                    return Err(format!(
+                        "has a part of type {kind:?}, and the models that are trained here take \
+                         only text"
+                    ));
+                }
+                kind => {
+                    let kind = shown(&kind);
+                    return Err(format!("has a part of the unknown type {kind:?}"));
+                }
+            }
+        }
+        Ok(parts)
+    }
+}
+
+/// The type of a part. A part with a text and no type is a text.
+fn type_of(part: &Value) -> String {
+    let kind = part.get_attr("type").unwrap_or_default();
+    match kind.as_str() {
+        Some(kind) => kind.to_owned(),
+        None if text_in(part, "text").is_some() => "text".to_owned(),
+        None => kind.to_string(),
+    }
+}
+
+fn text_in(part: &Value, kind: &str) -> Option<String> {
+    let keys = ["text", "value", kind];
+    keys.iter()
+        .find_map(|key| Some(part.get_attr(key).ok()?.as_str()?.to_owned()))
+}
+
+/// What the parts of a content are read as, where that is not its text.
+pub(crate) fn part_types(content: &Value) -> Vec<(&'static str, &'static str)> {
+    let mut types = Vec::new();
+    if content.kind() != ValueKind::Seq {
+        return types;
+    }
+    for part in content.try_iter().into_iter().flatten() {
+        let kind = type_of(&part);
+        if let Some(name) = REASONING.iter().find(|name| **name == kind) {
+            types.push((*name, "reasoning_content"));
+        } else if kind == "tool_call" {
+            types.push(("tool_call", "tool_calls"));
+        }
+    }
+    types
+}
+
+/// The calls in JSON text, an object with `name` and `arguments` or a list of them, as
+/// `tool_calls` has them. The error is the second part of a sentence about the message.
+pub(crate) fn calls_of(text: &str) -> Result<Vec<Value>, String> {
+    let value: Value = serde_json::from_str(text.trim()).map_err(|e| {
+        let text = shown(&text.trim());
+        format!("has a tool call that is not JSON ({e}): {text:?}")
+    })?;
+    let list = match value.kind() {
+        ValueKind::Seq => value.try_iter().map_err(|e| e.to_string())?.collect(),
+        _ => vec![value],
+    };
+    list.iter().map(as_function).collect()
+}
+
+/// A call or the description of a tool, inside of `{"type": "function", "function": ..}`.
+pub(crate) fn as_function(value: &Value) -> Result<Value, String> {
+    let has = |value: &Value, key: &str| {
+        let field = value.get_attr(key);
+        field.is_ok_and(|field| !field.is_undefined() && !field.is_none())
+    };
+    if has(value, "function") {
+        return Ok(value.clone());
+    }
+    if !has(value, "name") {
+        return Err("has a tool or tool call without a `name`".to_owned());
+    }
+    let fields = [
+        ("type", Value::from("function")),
+        ("function", value.clone()),
+    ];
+    Ok(fields.into_iter().collect())
+}

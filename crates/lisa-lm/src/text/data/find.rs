@@ -1,0 +1,205 @@
+//! [`data_files`]: which files of folders are training data, and which are held out.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::rows::unreadable;
+use crate::error::{Error, ErrorKind};
+
+/// How deep folders are searched: `data/train/part.jsonl` has depth 3.
+const DEPTH: usize = 3;
+
+/// The extensions of data in a folder, which may be followed by `.gz`.
+const EXTENSIONS: [&str; 6] = ["jsonl", "ndjson", "json", "csv", "tsv", "parquet"];
+
+/// Files that describe a data set.
+const DESCRIPTIONS: [&str; 4] = [
+    "dataset_info.json",
+    "dataset_infos.json",
+    "dataset_dict.json",
+    "state.json",
+];
+
+/// The files of a data set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DataFiles {
+    /// The files to train on.
+    pub train: Vec<PathBuf>,
+    /// The held-out files of folders.
+    pub valid: Vec<PathBuf>,
+    /// The files of folders that are neither: tests, and files without a split in their name next
+    /// to files with one.
+    pub left_out: Vec<PathBuf>,
+}
+
+/// The files that these paths stand for. A file is training data, whatever its name is. A folder is
+/// searched, three levels deep, for files with the extensions `jsonl`, `ndjson`, `json`, `csv`,
+/// `tsv` and `parquet`, each perhaps followed by `.gz`; then a word of its path in the folder
+/// decides:
+///
+/// | word | file |
+/// |---|---|
+/// | `test`, `testing` | is left out |
+/// | `valid`, `validation`, `val`, `dev`, `eval`, `evaluation` | is held out |
+/// | `train`, `training` | is training data |
+/// | none of them | is training data if no file of the folder has the word `train` |
+///
+/// The files of a folder are in the order of their names.
+///
+/// # Errors
+///
+/// A folder cannot be read, has no file of data or only tests and held-out files, or has the same
+/// file in two forms, such as `train.csv` and `train.jsonl`.
+///
+/// # Example
+///
+/// ```
+/// use lisa_lm::text::data_files;
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let folder = folder.path();
+/// for name in ["train.jsonl", "valid.jsonl", "test.jsonl"] {
+///     std::fs::write(folder.join(name), "{\"text\": \"a\"}\n").unwrap();
+/// }
+/// let files = data_files(&[folder])?;
+/// assert_eq!(files.train, [folder.join("train.jsonl")]);
+/// assert_eq!(files.valid, [folder.join("valid.jsonl")]);
+/// assert_eq!(files.left_out, [folder.join("test.jsonl")]);
+/// # Ok::<(), lisa_lm::Error>(())
+/// ```
+pub fn data_files<P: AsRef<Path>>(paths: &[P]) -> Result<DataFiles, Error> {
+    let mut all = DataFiles::default();
+    for path in paths.iter().map(AsRef::as_ref) {
+        if path.is_dir() {
+            let found = in_folder(path)?;
+            all.train.extend(found.train);
+            all.valid.extend(found.valid);
+            all.left_out.extend(found.left_out);
+        } else {
+            all.train.push(path.to_owned());
+        }
+    }
+    Ok(all)
+}
+
+fn in_folder(folder: &Path) -> Result<DataFiles, Error> {
+    let mut files = Vec::new();
+    search(folder, DEPTH, &mut files)?;
+    files.sort();
+    let (mut found, mut others) = (DataFiles::default(), Vec::new());
+    for file in files {
+        match split_of(file.strip_prefix(folder).unwrap_or(&file)) {
+            Some(Split::Train) => found.train.push(file),
+            Some(Split::Valid) => found.valid.push(file),
+            Some(Split::Test) => found.left_out.push(file),
+            None => others.push(file),
+        }
+    }
+    if found.train.is_empty() {
+        found.train = others;
+    } else {
+        found.left_out.extend(others);
+        found.left_out.sort();
+    }
+    let problem = if let Some((one, other)) = twice(&found.train) {
+        format!("has `{one}` and `{other}`, perhaps the same data in two forms")
+    } else if found.train.is_empty() && found == DataFiles::default() {
+        "has no data: no .jsonl, .json, .csv, .tsv or .parquet file".to_owned()
+    } else if found.train.is_empty() {
+        "has no training data, only files for tests or held-out files".to_owned()
+    } else {
+        return Ok(found);
+    };
+    let message = format!("the folder {} {problem}", folder.display());
+    Err(Error::new(ErrorKind::Data, message).with_help("give the files by name"))
+}
+
+fn search(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), Error> {
+    for entry in fs::read_dir(folder).map_err(|e| unreadable(folder, e))? {
+        let path = entry.map_err(|e| unreadable(folder, e))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with('.') {
+            continue;
+        }
+        if path.is_dir() {
+            if depth > 1 {
+                search(&path, depth - 1, files)?;
+            }
+        } else if path.is_file() && is_data(&name) {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+fn is_data(name: &str) -> bool {
+    let name = name.to_lowercase();
+    let extension = stem(&name).map_or("", |(_, extension)| extension);
+    EXTENSIONS.contains(&extension) && !DESCRIPTIONS.contains(&name.as_str())
+}
+
+/// The name without its extension, and the extension, without `.gz`.
+fn stem(name: &str) -> Option<(&str, &str)> {
+    name.strip_suffix(".gz").unwrap_or(name).rsplit_once('.')
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Split {
+    Train,
+    Valid,
+    Test,
+}
+
+/// The split that a path names. A test is never taken for something else.
+fn split_of(path: &Path) -> Option<Split> {
+    let path = path.to_string_lossy().to_lowercase();
+    let is_separator = |c: char| !c.is_alphabetic();
+    let words: Vec<&str> = path.split(is_separator).collect();
+    let names = |known: &[&str]| words.iter().any(|word| known.contains(word));
+    if names(&["test", "testing"]) {
+        Some(Split::Test)
+    } else if names(&["valid", "validation", "val", "dev", "eval", "evaluation"]) {
+        Some(Split::Valid)
+    } else if names(&["train", "training"]) {
+        Some(Split::Train)
+    } else {
+        None
+    }
+}
+
+/// Two files whose paths differ only in their extensions.
+fn twice(files: &[PathBuf]) -> Option<(String, String)> {
+    let mut known = BTreeMap::new();
+    files.iter().find_map(|file| {
+        let file = file.to_string_lossy().into_owned();
+        let without = stem(&file)?.0.to_owned();
+        let other: String = known.insert(without, file.clone())?;
+        Some((other, file))
+    })
+}
+
+impl fmt::Display for DataFiles {
+    /// One line for each kind of files. At most five files of a kind are listed.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut lines = Vec::new();
+        let kinds = [
+            ("training", &self.train),
+            ("held out", &self.valid),
+            ("not read", &self.left_out),
+        ];
+        for (kind, files) in kinds {
+            let shown = files.iter().take(5).map(|file| file.display().to_string());
+            let shown: Vec<String> = shown.collect();
+            let more = match files.len().saturating_sub(5) {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            if !shown.is_empty() {
+                lines.push(format!("{kind}: {}{more}", shown.join(", ")));
+            }
+        }
+        f.write_str(&lines.join("\n"))
+    }
+}

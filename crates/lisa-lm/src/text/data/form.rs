@@ -1,0 +1,230 @@
+//! The forms of rows: which keys make which content.
+
+use minijinja::value::ValueKind;
+
+use super::conversation;
+use super::example::Content;
+use super::mapping::RowForm;
+use super::object::{Object, kind_of};
+use crate::text::chat::{Chat, Message, as_function};
+
+/// The keys of a request, each with the usual key of its answer.
+const REQUESTS: [(&str, &str); 5] = [
+    ("instruction", "output"),
+    ("question", "answer"),
+    ("prompt", "completion"),
+    ("query", "response"),
+    ("input", "output"),
+];
+/// The keys of an answer.
+const ANSWERS: [&str; 4] = ["output", "response", "answer", "completion"];
+/// The keys of texts that follow a request.
+const ADDITIONS: [&str; 3] = ["query", "input", "context"];
+
+/// Takes the content out of a row.
+pub(super) fn content_of(row: &mut Object) -> Result<(Content, RowForm), String> {
+    refuse_preferences(row)?;
+    if row.has("messages") {
+        return messages(row);
+    }
+    for key in ["conversations", "conversation"] {
+        if row.has(key) {
+            let mut form = RowForm::new("ShareGPT");
+            let messages = conversation::messages(row, key, &mut form)?;
+            return Ok((Content::Chat(chat_of(row, messages, &mut form)?), form));
+        }
+    }
+    let request = REQUESTS.iter().find(|(key, _)| row.has(key));
+    let Some((request, usual)) = request else {
+        return text(row);
+    };
+    let answers = std::iter::once(usual).chain(&ANSWERS);
+    let answer = answers.copied().find(|key| row.has(key));
+    match (*request, answer) {
+        ("prompt", Some("completion")) => pair(row),
+        (request, Some(answer)) => turn(row, request, answer),
+        ("query" | "input", None) if row.has("text") => text(row),
+        (_, None) => Err(format!("`{usual}` is missing")),
+    }
+}
+
+/// Pairs of a better and a worse answer are no examples: to learn both would be wrong.
+fn refuse_preferences(row: &Object) -> Result<(), String> {
+    if row.has("chosen") && row.has("rejected") {
+        return Err(
+            "`chosen` and `rejected` are for preference training (DPO), which learns from the \
+             difference between two answers; to learn the chosen answers, give the columns \
+             chosen=completion, or chosen=messages if they are chats"
+                .to_owned(),
+        );
+    }
+    for key in ["label", "kto_tag"] {
+        let is_mark = row.get(key).is_some_and(|v| v.kind() == ValueKind::Bool);
+        if is_mark && !row.has("text") {
+            return Err(format!(
+                "`{key}` marks good and bad answers, for preference training (KTO); remove the \
+                 rows whose answers are bad, and the key"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn messages(row: &mut Object) -> Result<(Content, RowForm), String> {
+    let mut form = RowForm::new("messages");
+    let messages = conversation::messages(row, "messages", &mut form)?;
+    Ok((Content::Chat(chat_of(row, messages, &mut form)?), form))
+}
+
+/// The chat of these messages, with what the row has for all of them.
+fn chat_of(row: &mut Object, messages: Vec<Message>, form: &mut RowForm) -> Result<Chat, String> {
+    let begins = messages.first().map(Message::role);
+    let has_system = begins.is_some_and(|role| matches!(role, "system" | "developer"));
+    let system = if has_system {
+        None
+    } else {
+        system_of(row, form)?
+    };
+    let chat: Chat = system.into_iter().chain(messages).collect();
+    let mut tools = row.list("tools")?;
+    if let Some(list) = tools.as_mut().filter(|_| form.name == "ShareGPT") {
+        let wrapped = list.try_iter().map_err(|e| e.to_string())?;
+        let wrapped = wrapped.map(|tool| as_function(&tool));
+        *list = wrapped.collect::<Result<Vec<_>, _>>()?.into();
+    }
+    let mut chat = chat
+        .with_tools(tools)
+        .with_documents(row.list("documents")?);
+    if let Some(variables) = row.structure("chat_template_kwargs")? {
+        if variables.kind() != ValueKind::Map {
+            let what = kind_of(&variables);
+            return Err(format!(
+                "`chat_template_kwargs` is {what} and not an object"
+            ));
+        }
+        chat = chat.with_variables(variables);
+    }
+    Ok(chat)
+}
+
+fn system_of(row: &mut Object, form: &mut RowForm) -> Result<Option<Message>, String> {
+    for key in ["system", "system_prompt"] {
+        if let Some(text) = row.text(key)?.filter(|text| !text.is_empty()) {
+            form.reads(key, "system");
+            return Ok(Some(Message::new("system", text)));
+        }
+    }
+    Ok(None)
+}
+
+/// A request and its answer, perhaps with earlier turns.
+fn turn(
+    row: &mut Object,
+    request: &'static str,
+    answer: &'static str,
+) -> Result<(Content, RowForm), String> {
+    let mut form = RowForm::new("one turn");
+    let mut messages = history(row)?;
+    let mut texts = Vec::new();
+    for key in std::iter::once(request).chain(ADDITIONS) {
+        if !row.has(key) || (key == "query" && matches!(request, "question" | "input")) {
+            continue;
+        }
+        form.reads(key, "user");
+        texts.extend(Some(texts_of(row, key)?).filter(|text| !text.is_empty()));
+    }
+    form.reads(answer, "assistant");
+    messages.push(Message::user(texts.join("\n\n")));
+    messages.push(Message::assistant(row.required(answer)?));
+    Ok((Content::Chat(chat_of(row, messages, &mut form)?), form))
+}
+
+/// The text of a key, or its list of texts, which become paragraphs.
+fn texts_of(row: &mut Object, key: &str) -> Result<String, String> {
+    let is_list = row
+        .get(key)
+        .is_some_and(|value| value.kind() == ValueKind::Seq);
+    if !is_list {
+        return row.required(key);
+    }
+    let list = row.take(key).unwrap_or_default();
+    let mut texts = Vec::new();
+    for value in list.try_iter().map_err(|e| e.to_string())? {
+        let text = value.as_str().map(str::to_owned);
+        let what = kind_of(&value);
+        texts.push(text.ok_or_else(|| format!("`{key}` has {what} and not a string"))?);
+    }
+    Ok(texts.join("\n\n"))
+}
+
+/// The earlier turns of an Alpaca row, `[[request, answer], ..]`.
+fn history(row: &mut Object) -> Result<Vec<Message>, String> {
+    let mut messages = Vec::new();
+    let Some(turns) = row.list("history")? else {
+        return Ok(messages);
+    };
+    for turn in turns.try_iter().map_err(|e| e.to_string())? {
+        let text = |at| turn.get_item_by_index(at).ok();
+        let texts = (text(0), text(1), turn.len());
+        let (Some(request), Some(answer), Some(2)) = texts else {
+            return Err("`history` is not a list of pairs of a request and an answer".to_owned());
+        };
+        for (role, value) in [("user", request), ("assistant", answer)] {
+            let text = value.as_str();
+            let text = text.ok_or_else(|| format!("`history` has {}", kind_of(&value)))?;
+            messages.push(Message::new(role, text));
+        }
+    }
+    Ok(messages)
+}
+
+/// A prompt and its completion: two texts, or two lists of messages.
+fn pair(row: &mut Object) -> Result<(Content, RowForm), String> {
+    let is_list = |key| {
+        row.get(key)
+            .is_some_and(|value| value.kind() == ValueKind::Seq)
+    };
+    match (is_list("prompt"), is_list("completion")) {
+        (false, false) => {
+            let prompt = row.required("prompt")?;
+            let completion = row.required("completion")?;
+            if completion.is_empty() {
+                return Err("the completion is empty".to_owned());
+            }
+            let form = RowForm::new("prompt and completion");
+            Ok((Content::Pair { prompt, completion }, form))
+        }
+        (true, true) => {
+            let mut form = RowForm::new("messages of a prompt and its completion");
+            let prompt = conversation::messages(row, "prompt", &mut form)?;
+            let completion = conversation::messages(row, "completion", &mut form)?;
+            // Only the completion is learned.
+            let untrained = |message: Message| match message.role() {
+                "assistant" => message.with("train", false),
+                _ => message,
+            };
+            let messages = prompt.into_iter().map(untrained).chain(completion);
+            let chat = chat_of(row, messages.collect(), &mut form)?;
+            Ok((Content::Chat(chat), form))
+        }
+        _ => Err(
+            "one of `prompt` and `completion` is a list of messages, and the other is not"
+                .to_owned(),
+        ),
+    }
+}
+
+fn text(row: &mut Object) -> Result<(Content, RowForm), String> {
+    let Some(text) = row.text("text")? else {
+        return Err(format!(
+            "the keys are {}, but `messages`, `conversations`, `instruction` and `output`, \
+             `question` and `answer`, `prompt` and `completion`, or `text` are expected; columns \
+             give other names",
+            row.shown_keys()
+        ));
+    };
+    if text.is_empty() {
+        return Err("the text is empty".to_owned());
+    }
+    Ok((Content::Text(text), RowForm::new("text")))
+}

@@ -1,0 +1,110 @@
+//! [`Mapping`]: as what the rows of the data were read.
+
+use std::fmt;
+
+/// How many keys that were not used are listed.
+const UNUSED: usize = 20;
+
+/// As what the rows of the data were read. `Display` writes one line for each form of rows, and
+/// one with the keys that were not used.
+///
+/// # Example
+///
+/// ```
+/// use lisa_lm::text::{ReadOptions, read_examples};
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// let path = folder.path().join("train.jsonl");
+/// std::fs::write(&path, r#"{"id": 1, "question": "Two and two?", "answer": "4"}"#).unwrap();
+/// let read = read_examples(&[path], &ReadOptions::default())?;
+/// assert_eq!(
+///     read.mapping.to_string(),
+///     "1 row: one turn (question -> user, answer -> assistant)\nkeys not used: id"
+/// );
+/// # Ok::<(), lisa_lm::Error>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mapping {
+    forms: Vec<Form>,
+    unused: Vec<String>,
+    more_unused: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Form {
+    name: &'static str,
+    rows: usize,
+    fields: Vec<(&'static str, &'static str)>,
+}
+
+/// As what one row was read.
+pub(super) struct RowForm {
+    pub(super) name: &'static str,
+    /// What was read as what, where the names differ.
+    pub(super) fields: Vec<(&'static str, &'static str)>,
+}
+
+impl RowForm {
+    pub(super) fn new(name: &'static str) -> Self {
+        let fields = Vec::new();
+        Self { name, fields }
+    }
+
+    pub(super) fn reads(&mut self, from: &'static str, to: &'static str) {
+        if !self.fields.contains(&(from, to)) {
+            self.fields.push((from, to));
+        }
+    }
+}
+
+impl Mapping {
+    pub(super) fn count<'a>(&mut self, row: &RowForm, unused: impl Iterator<Item = &'a str>) {
+        let index = self.forms.iter().position(|form| form.name == row.name);
+        let index = index.unwrap_or_else(|| {
+            self.forms.push(Form {
+                name: row.name,
+                rows: 0,
+                fields: Vec::new(),
+            });
+            self.forms.len() - 1
+        });
+        let form = &mut self.forms[index];
+        form.rows += 1;
+        for field in &row.fields {
+            if !form.fields.contains(field) {
+                form.fields.push(*field);
+            }
+        }
+        for key in unused {
+            if self.unused.iter().any(|known| known == key) {
+                continue;
+            }
+            if self.unused.len() < UNUSED {
+                self.unused.push(key.chars().take(80).collect());
+            } else {
+                self.more_unused = true;
+            }
+        }
+    }
+}
+
+impl fmt::Display for Mapping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, form) in self.forms.iter().enumerate() {
+            let line = if at == 0 { "" } else { "\n" };
+            let noun = if form.rows == 1 { "row" } else { "rows" };
+            write!(f, "{line}{} {noun}: {}", form.rows, form.name)?;
+            let fields: Vec<String> = (form.fields.iter())
+                .map(|(from, to)| format!("{from} -> {to}"))
+                .collect();
+            if !fields.is_empty() {
+                write!(f, " ({})", fields.join(", "))?;
+            }
+        }
+        if !self.unused.is_empty() {
+            let more = if self.more_unused { ", .." } else { "" };
+            write!(f, "\nkeys not used: {}{more}", self.unused.join(", "))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,111 @@
+//! [`Object`]: the keys and values of one row. Reading a key takes it out, so what is left was not
+//! used.
+
+use minijinja::value::{Value, ValueKind};
+
+use super::columns::Columns;
+use crate::files::shown;
+
+/// A row. A key with null counts as absent.
+pub(super) struct Object(Vec<(String, Value)>);
+
+impl Object {
+    pub(super) fn new(row: &Value, columns: &Columns) -> Result<Self, String> {
+        if row.kind() != ValueKind::Map {
+            return Err(format!("{} and not an object", kind_of(row)));
+        }
+        let mut fields = Vec::new();
+        for key in row.try_iter().map_err(|e| e.to_string())? {
+            let value = row.get_item(&key).unwrap_or_default();
+            fields.push((key.to_string(), value));
+        }
+        let mut object = Self(fields);
+        for (from, to) in columns.iter() {
+            if let Some(value) = object.take(from) {
+                object.take(to);
+                object.0.push((to.to_owned(), value));
+            }
+        }
+        Ok(object)
+    }
+
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.get(key).is_some()
+    }
+
+    pub(super) fn get(&self, key: &str) -> Option<&Value> {
+        let mut fields = self.0.iter();
+        let (_, value) = fields.find(|(name, _)| name == key)?;
+        (!value.is_none()).then_some(value)
+    }
+
+    pub(super) fn take(&mut self, key: &str) -> Option<Value> {
+        let at = self.0.iter().position(|(name, _)| name == key)?;
+        let (_, value) = self.0.remove(at);
+        (!value.is_none()).then_some(value)
+    }
+
+    /// The string of a key.
+    pub(super) fn text(&mut self, key: &str) -> Result<Option<String>, String> {
+        let Some(value) = self.take(key) else {
+            return Ok(None);
+        };
+        match value.as_str() {
+            Some(text) => Ok(Some(text.to_owned())),
+            None => Err(format!("`{key}` is {} and not a string", kind_of(&value))),
+        }
+    }
+
+    pub(super) fn required(&mut self, key: &str) -> Result<String, String> {
+        self.text(key)?.ok_or_else(|| format!("`{key}` is missing"))
+    }
+
+    /// The list of a key. It may be given as JSON text, as in tables.
+    pub(super) fn list(&mut self, key: &str) -> Result<Option<Value>, String> {
+        let Some(value) = self.structure(key)? else {
+            return Ok(None);
+        };
+        match value.kind() {
+            ValueKind::Seq => Ok(Some(value)),
+            _ => Err(format!("`{key}` is {} and not a list", kind_of(&value))),
+        }
+    }
+
+    /// A value that is no text. If it is text, that is read as JSON; empty text counts as absent.
+    pub(super) fn structure(&mut self, key: &str) -> Result<Option<Value>, String> {
+        let value = self.take(key);
+        let Some(text) = value.as_ref().and_then(Value::as_str) else {
+            return Ok(value);
+        };
+        if text.trim().is_empty() {
+            return Ok(None);
+        }
+        match serde_json::from_str::<Value>(text) {
+            Ok(value) => Ok(Some(value).filter(|value| !value.is_none())),
+            Err(_) => Err(format!("`{key}` is a string and not a list")),
+        }
+    }
+
+    /// The keys with a value, in order.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
+        let present = self.0.iter().filter(|(_, value)| !value.is_none());
+        present.map(|(key, _)| key.as_str())
+    }
+
+    /// The first keys, for an error message.
+    pub(super) fn shown_keys(&self) -> String {
+        let keys: Vec<&String> = self.0.iter().map(|(key, _)| key).take(20).collect();
+        shown(&format!("{keys:?}"))
+    }
+}
+
+pub(super) fn kind_of(value: &Value) -> &'static str {
+    match value.kind() {
+        ValueKind::Bool => "a boolean",
+        ValueKind::Number => "a number",
+        ValueKind::String => "a string",
+        ValueKind::Seq => "a list",
+        ValueKind::Map => "an object",
+        _ => "null",
+    }
+}

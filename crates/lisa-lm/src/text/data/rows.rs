@@ -1,0 +1,155 @@
+//! [`rows`]: the rows of one file, in whatever container they are.
+//!
+//! The first bytes determine whether a file is compressed or a Parquet file; the extension
+//! determines whether it is a table. Everything else is JSON.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::path::Path;
+use std::sync::Arc;
+
+use flate2::bufread::MultiGzDecoder;
+use minijinja::value::Value;
+
+use crate::error::{Error, ErrorKind};
+use crate::files;
+use crate::place::Place;
+
+mod json;
+mod lines;
+#[cfg(feature = "parquet")]
+mod parquet;
+mod table;
+
+/// The largest size of a row of a text file, 64 MiB. A longer row cannot be used.
+pub const LINE_BYTES: usize = 64 << 20;
+
+/// A row and its place, or why it cannot be read. The error of the iterator ends the file.
+pub(super) type Rows = Box<dyn Iterator<Item = Result<Row, Error>> + Send>;
+
+pub(super) struct Row {
+    pub(super) place: Place,
+    pub(super) value: Result<Value, String>,
+}
+
+/// The text of a file, decompressed.
+type Text = Box<dyn BufRead + Send>;
+
+/// Opens a file. Rows are read when the iterator is advanced.
+pub(super) fn rows(file: &Path) -> Result<Rows, Error> {
+    let failed = |e| unreadable(file, e);
+    let mut reader = files::open(file).map_err(failed)?;
+    let mut first = reader.fill_buf().map_err(failed)?;
+    let name = file.to_string_lossy().to_lowercase();
+    if first.starts_with(b"PAR1") {
+        return parquet_rows(file, reader);
+    }
+    let mut text: Text = if first.starts_with(&[0x1f, 0x8b]) {
+        let mut unpacked = BufReader::new(MultiGzDecoder::new(reader));
+        first = unpacked.fill_buf().map_err(failed)?;
+        refuse_binary(file, first)?;
+        Box::new(unpacked)
+    } else {
+        refuse_binary(file, first)?;
+        Box::new(reader)
+    };
+    if text
+        .fill_buf()
+        .map_err(failed)?
+        .starts_with(b"\xef\xbb\xbf")
+    {
+        text.consume(3);
+    }
+    let shared: Arc<Path> = Arc::from(file);
+    let name = name.strip_suffix(".gz").unwrap_or(&name);
+    if name.ends_with(".csv") {
+        return table::rows(shared, text, b',');
+    }
+    if name.ends_with(".tsv") {
+        return table::rows(shared, text, b'\t');
+    }
+    json::rows(shared, text, name.ends_with(".json"))
+}
+
+#[cfg(feature = "parquet")]
+fn parquet_rows(file: &Path, reader: BufReader<File>) -> Result<Rows, Error> {
+    parquet::rows(Arc::from(file), reader.into_inner())
+}
+
+#[cfg(not(feature = "parquet"))]
+fn parquet_rows(file: &Path, _: BufReader<File>) -> Result<Rows, Error> {
+    let message = "it is a Parquet file, which needs the feature `parquet` of lisa-lm";
+    Err(Error::new(ErrorKind::Data, message)
+        .with_place(file, None)
+        .with_help("build with that feature, or convert the file to JSON lines"))
+}
+
+/// Files that are known by their first bytes and are not read.
+const BINARY: [(&[u8], &str, &str); 7] = [
+    (
+        b"\x28\xb5\x2f\xfd",
+        "compressed with zstd",
+        "decompress it with `zstd -d FILE`",
+    ),
+    (
+        b"\xfd7zXZ",
+        "compressed with xz",
+        "decompress it with `xz -d FILE`",
+    ),
+    (
+        b"BZh",
+        "compressed with bzip2",
+        "decompress it with `bzip2 -d FILE`",
+    ),
+    (
+        b"PK\x03\x04",
+        "a zip archive",
+        "unpack it with `unzip FILE`",
+    ),
+    (
+        b"PAR1",
+        "a Parquet file that is compressed again",
+        "decompress it with `gzip -d FILE`",
+    ),
+    (b"ARROW1", "an Arrow file", ARROW),
+    (b"\xff\xff\xff\xff", "an Arrow stream", ARROW),
+];
+
+const ARROW: &str = "convert it in Python: `import datasets; \
+    datasets.Dataset.from_file('FILE').to_parquet('train.parquet')`";
+
+fn refuse_binary(file: &Path, first: &[u8]) -> Result<(), Error> {
+    let known = BINARY.iter().find(|(magic, ..)| first.starts_with(magic));
+    let Some((_, what, help)) = known else {
+        return Ok(());
+    };
+    let message = format!("it is {what}, which is not read");
+    Err(Error::new(ErrorKind::Data, message)
+        .with_place(file, None)
+        .with_help(help.replace("FILE", &file.display().to_string())))
+}
+
+pub(super) fn unreadable(path: &Path, error: io::Error) -> Error {
+    let message = format!("the data {} cannot be read ({error})", path.display());
+    Error::new(ErrorKind::Io, message)
+        .with_help("give a file of JSON lines, JSON, CSV or Parquet, or a folder of them")
+        .with_source(error)
+}
+
+/// The value of JSON text, or why it is none. The error's first part is the number of line breaks
+/// before the fault.
+fn value_of(text: &[u8]) -> Result<Value, (usize, String)> {
+    let text = std::str::from_utf8(text).map_err(|e| {
+        let before = &text[..e.valid_up_to()];
+        let breaks = before.iter().filter(|byte| **byte == b'\n').count();
+        (breaks, format!("not UTF-8: {e}"))
+    })?;
+    serde_json::from_str(text).map_err(|e| {
+        let whole = e.to_string();
+        let reason = match whole.rsplit_once(" at line ") {
+            Some((reason, _)) => format!("{reason} at column {}", e.column()),
+            None => whole,
+        };
+        (e.line().saturating_sub(1), format!("not JSON: {reason}"))
+    })
+}

@@ -1,0 +1,158 @@
+//! CSV and TSV: the first row has the names of the columns. An empty cell has no value.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use csv::{ByteRecord, ReaderBuilder};
+use minijinja::value::Value;
+
+use super::{LINE_BYTES, Row, Rows, Text, unreadable};
+use crate::error::{Error, ErrorKind};
+use crate::place::Place;
+
+/// The rows of a table whose cells are separated by `separator`.
+pub(super) fn rows(file: Arc<Path>, text: Text, separator: u8) -> Result<Rows, Error> {
+    let bytes = Bytes::default();
+    let counted = Counted {
+        text,
+        bytes: bytes.clone(),
+    };
+    let mut reader = ReaderBuilder::new()
+        .delimiter(separator)
+        .flexible(true)
+        .from_reader(counted);
+    bytes.next_row();
+    let header = reader.byte_headers().map_err(|e| failed(&file, e))?;
+    let names = names_of(&file, header)?;
+    let mut record = ByteRecord::new();
+    Ok(Box::new(std::iter::from_fn(move || {
+        bytes.next_row();
+        match reader.read_byte_record(&mut record) {
+            Err(error) => return Some(Err(failed(&file, error))),
+            Ok(false) => return None,
+            Ok(true) => {}
+        }
+        let line = bytes.line_from(record.position().map_or(0, csv::Position::byte));
+        let place = Place::at_line(Arc::clone(&file), line);
+        let value = row_of(&names, &record);
+        Some(Ok(Row { place, value }))
+    })))
+}
+
+fn names_of(file: &Path, header: &ByteRecord) -> Result<Vec<String>, Error> {
+    let names = header
+        .iter()
+        .map(|name| String::from_utf8_lossy(name).trim().to_owned());
+    let names: Vec<String> = names.collect();
+    let mut seen = BTreeSet::new();
+    match names.iter().find(|name| !seen.insert(*name)) {
+        None => Ok(names),
+        Some(twice) => {
+            let message = format!("the header has the column {twice:?} twice");
+            Err(Error::new(ErrorKind::Data, message)
+                .with_place(file, Some(1))
+                .with_help("give each column a name of its own"))
+        }
+    }
+}
+
+fn row_of(names: &[String], record: &ByteRecord) -> Result<Value, String> {
+    if record.len() != names.len() {
+        return Err(format!(
+            "{} cells, and the header has {}",
+            record.len(),
+            names.len()
+        ));
+    }
+    let mut fields = Vec::new();
+    for (name, cell) in names.iter().zip(record) {
+        let cell = std::str::from_utf8(cell).map_err(|e| format!("not UTF-8: {e}"))?;
+        if !cell.is_empty() {
+            fields.push((name.clone(), Value::from(cell)));
+        }
+    }
+    Ok(fields.into_iter().collect())
+}
+
+fn failed(file: &Path, error: csv::Error) -> Error {
+    let line = error.position().map(csv::Position::line);
+    let line = line.and_then(|line| usize::try_from(line).ok());
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => unreadable(file, error),
+        other => {
+            Error::new(ErrorKind::Data, format!("not a table: {other:?}")).with_place(file, line)
+        }
+    }
+}
+
+/// What is known of the bytes that were read.
+#[derive(Clone, Default)]
+struct Bytes(Arc<Mutex<Counts>>);
+
+#[derive(Default)]
+struct Counts {
+    /// How many bytes may still be read for the current row.
+    left: usize,
+    read: u64,
+    breaks: usize,
+    is_in_line: bool,
+    /// Where lines that are not blank begin: the byte, and the number of the line. The crate `csv`
+    /// counts blank lines to the row after them.
+    starts: VecDeque<(u64, usize)>,
+}
+
+impl Bytes {
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn next_row(&self) {
+        self.counts().left = LINE_BYTES;
+    }
+
+    /// The line of the row that was found from this byte on.
+    fn line_from(&self, byte: u64) -> usize {
+        let mut counts = self.counts();
+        while counts.starts.front().is_some_and(|(at, _)| *at < byte) {
+            counts.starts.pop_front();
+        }
+        counts
+            .starts
+            .front()
+            .map_or(counts.breaks + 1, |(_, line)| *line)
+    }
+}
+
+/// A text whose bytes are counted. It ends in an error if one row is too long, as after a quote
+/// that is never closed.
+struct Counted {
+    text: Text,
+    bytes: Bytes,
+}
+
+impl Read for Counted {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut counts = self.bytes.counts();
+        if counts.left == 0 {
+            let message =
+                format!("a row is longer than {LINE_BYTES} bytes; is a quote not closed?");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+        }
+        let wanted = buffer.len().min(counts.left);
+        let count = self.text.read(&mut buffer[..wanted])?;
+        counts.left -= count;
+        for byte in &buffer[..count] {
+            let is_break = matches!(byte, b'\r' | b'\n');
+            if !is_break && !counts.is_in_line {
+                let start = (counts.read, counts.breaks + 1);
+                counts.starts.push_back(start);
+            }
+            counts.is_in_line = !is_break;
+            counts.breaks += usize::from(*byte == b'\n');
+            counts.read += 1;
+        }
+        Ok(count)
+    }
+}

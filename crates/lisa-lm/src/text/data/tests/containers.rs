@@ -1,0 +1,293 @@
+//! JSON, compressed files, tables, and several files at once.
+
+use std::io::Write;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+use super::*;
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn texts(read: &Examples) -> Vec<String> {
+    let text = |example: &Example| match &example.content {
+        Content::Text(text) => text.clone(),
+        other => panic!("{other:?}"),
+    };
+    read.examples.iter().map(text).collect()
+}
+
+fn lines(read: &Examples) -> Vec<Option<usize>> {
+    let place = |example: &Example| example.place.as_ref().unwrap().line();
+    read.examples.iter().map(place).collect()
+}
+
+#[test]
+fn rows_are_read_from_each_json_container_with_their_lines() {
+    let cases = [
+        (
+            "a.jsonl",
+            "{\"text\": \"1\"}\n\n{\"text\": \"2\"}\n",
+            [1, 3],
+        ),
+        // One value a line in a .json file.
+        ("b.json", "{\"text\": \"1\"}\n{\"text\": \"2\"}", [1, 2]),
+        // A list, also in a .jsonl file, also over several lines.
+        ("c.json", "[{\"text\": \"1\"}, {\"text\": \"2\"}]", [1, 1]),
+        (
+            "d.jsonl",
+            "\n[\n  {\"text\": \"1\"},\n  {\n\"text\":\n\"2\"}\n]\n",
+            [3, 4],
+        ),
+        // An object of rows by id.
+        (
+            "e.json",
+            "{\"x\": {\"text\": \"1\"}, \"y\": {\"text\": \"2\"}}",
+            [1, 1],
+        ),
+        (
+            "f.json",
+            "{\n\"x\": {\"text\": \"1\"},\n\"y]\": {\n\"text\": \"2\"}\n}",
+            [2, 3],
+        ),
+        ("g.csv", "text\n1\n2\n", [2, 3]),
+        ("g.csv", "\r\ntext\r\n1\r\n\r\n\r\n2\r\n", [3, 6]),
+        ("h.tsv", "id\ttext\n0\t1\n\n0\t2\n", [2, 4]),
+    ];
+    for (name, content, wanted) in cases {
+        for (name, bytes) in [
+            (name.to_owned(), content.as_bytes().to_vec()),
+            (format!("{name}.gz"), gzip(content.as_bytes())),
+            (name.to_owned(), ["\u{feff}", content].concat().into_bytes()),
+        ] {
+            let dir = folder(&[]);
+            let path = dir.path().join(&name);
+            fs::write(&path, bytes).unwrap();
+            let read = read_examples(&[&path], &ReadOptions::default());
+            let read = read.unwrap_or_else(|e| panic!("{name}: {e}"));
+            assert_eq!(texts(&read), ["1", "2"], "{name}");
+            assert_eq!(lines(&read), wanted.map(Some), "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_bad_row_of_a_list_has_its_line_and_the_next_one_is_read() {
+    let list = "[{\"text\": \"1\"},\n {\"text\": tru},\n\n {\"text\": \"]},\\\"{\", \"x\":\n [1, {}]},\n 5,\n {\"text\":\n\n }]";
+    let dir = folder(&[("x.json", list)]);
+    let read = read_examples(&[dir.path()], &skip()).unwrap();
+    assert_eq!(texts(&read), ["1", "]},\"{"]);
+    let bad = read.skipped.shown().iter();
+    let bad: Vec<_> = bad
+        .map(|bad| (bad.place.line().unwrap(), bad.reason.clone()))
+        .collect();
+    assert_eq!(
+        bad[0],
+        (2, "not JSON: expected ident at column 13".to_owned())
+    );
+    assert_eq!(bad[1], (6, "a number and not an object".to_owned()));
+    assert_eq!(bad[2].0, 9);
+    assert!(bad[2].1.starts_with("not JSON"), "{bad:?}");
+    let error = read_examples(&[dir.path()], &ReadOptions::default()).unwrap_err();
+    assert_eq!(error.place().unwrap().1, Some(2));
+}
+
+#[test]
+fn a_list_or_an_object_that_is_broken_ends_the_reading() {
+    let cases = [
+        (
+            "[{\"text\": \"1\"} {\"text\": \"2\"}]",
+            "a comma or the closing bracket is expected",
+            1,
+        ),
+        (
+            "[{\"text\": \"1\"},\n{\"text\": \"2",
+            "the file ends: it is cut short",
+            2,
+        ),
+        ("[{\"text\": \"1\"},\n", "the file ends: it is cut short", 2),
+        (
+            "[{\"text\": \"1\"}]\n[]",
+            "the end of the file is expected",
+            2,
+        ),
+        (
+            "{\"text\": \"1\",\n\"x\": 2}",
+            "its \"text\" is a string and not a row",
+            1,
+        ),
+        ("{\n\"x\" {\"text\": \"2\"}}", "a colon is expected", 2),
+        ("{\n3: {\"text\": \"2\"}}", "a key is expected", 2),
+    ];
+    for (content, message, line) in cases {
+        let dir = folder(&[("x.json", content)]);
+        let file = dir.path().join("x.json");
+        for options in [skip(), ReadOptions::default()] {
+            let error = read_examples(&[&file], &options).unwrap_err();
+            assert!(error.message().contains(message), "{content}: {error}");
+            assert_eq!(
+                error.place(),
+                Some((file.as_path(), Some(line))),
+                "{content}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_bad_first_line_of_json_lines_is_skipped_like_any_other() {
+    let dir = folder(&[("x.json", "{\"text\": \"1\"\n{\"text\": \"2\"}\n")]);
+    let read = read_examples(&[dir.path()], &skip()).unwrap();
+    assert_eq!(
+        (texts(&read), read.skipped.count()),
+        (vec!["2".to_owned()], 1)
+    );
+}
+
+#[test]
+fn an_empty_list_has_no_example() {
+    let dir = folder(&[("x.json", "[]")]);
+    let error = read_examples(&[dir.path()], &ReadOptions::default()).unwrap_err();
+    assert!(
+        error.message().ends_with("x.json has no example"),
+        "{error}"
+    );
+}
+
+#[test]
+fn cells_of_tables_are_texts_and_may_hold_json() {
+    let table = "id,Question,answer,system\n\
+        7,\"Two, \"\"and\"\" two?\n\",four,\n\
+        8,Red?,5,\"Be brief.\"\n\
+        9,Blue?\n";
+    let dir = folder(&[("x.csv", table)]);
+    let columns = "Question=question".parse().unwrap();
+    let options = ReadOptions { columns, ..skip() };
+    let read = read_examples(&[dir.path()], &options).unwrap();
+    let contents: Vec<_> = read.examples.iter().map(|e| e.content.clone()).collect();
+    assert_eq!(
+        contents,
+        [
+            chat(&[("user", "Two, \"and\" two?\n"), ("assistant", "four")]),
+            chat(&[
+                ("system", "Be brief."),
+                ("user", "Red?"),
+                ("assistant", "5")
+            ]),
+        ]
+    );
+    assert_eq!(lines(&read), [Some(2), Some(4)]);
+    let bad = &read.skipped.shown()[0];
+    assert_eq!(bad.place.line(), Some(5));
+    assert_eq!(bad.reason, "2 cells, and the header has 4");
+
+    let table = "messages,tools\n\"[{\"\"role\"\": \"\"assistant\"\", \"\"content\"\": \"\"a\"\"}]\",\"[]\"\n";
+    let dir = folder(&[("x.csv", table)]);
+    let read = read_examples(&[dir.path()], &ReadOptions::default()).unwrap();
+    assert_eq!(read.examples[0].answer.as_deref(), Some("a"));
+}
+
+#[test]
+fn a_table_that_is_broken_says_where() {
+    let dir = folder(&[("x.csv", "text,text\n1,2\n")]);
+    let error = read_examples(&[dir.path()], &skip()).unwrap_err();
+    assert_eq!(error.message(), "the header has the column \"text\" twice");
+
+    fs::write(dir.path().join("x.csv"), b"text\n\xff\n2\n").unwrap();
+    let error = read_examples(&[dir.path()], &ReadOptions::default()).unwrap_err();
+    assert!(error.to_string().contains("x.csv:2: not UTF-8"), "{error}");
+}
+
+#[test]
+fn a_compressed_file_that_is_cut_short_is_an_error() {
+    let text = "{\"text\": \"1\"}\n".repeat(50);
+    let whole = gzip(text.as_bytes());
+    let dir = folder(&[]);
+    fs::write(dir.path().join("x.jsonl.gz"), &whole[..whole.len() - 9]).unwrap();
+    let error = read_examples(&[dir.path()], &skip()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io);
+    assert!(
+        error.message().contains("x.jsonl.gz cannot be read"),
+        "{error}"
+    );
+    // Two files that are joined are one.
+    fs::write(
+        dir.path().join("x.jsonl.gz"),
+        [whole.clone(), whole].concat(),
+    )
+    .unwrap();
+    let read = read_examples(&[dir.path()], &ReadOptions::default()).unwrap();
+    assert_eq!(read.examples.len(), 100);
+}
+
+#[test]
+fn files_that_are_not_read_are_known_by_their_first_bytes() {
+    let cases: [(&[u8], &str, &str); 5] = [
+        (
+            b"\x28\xb5\x2f\xfd....",
+            "it is compressed with zstd",
+            "zstd -d",
+        ),
+        (b"PK\x03\x04....", "it is a zip archive", "unzip"),
+        (b"BZh9....", "it is compressed with bzip2", "bzip2 -d"),
+        (b"ARROW1..", "it is an Arrow file", "to_parquet"),
+        (
+            b"\xff\xff\xff\xff....",
+            "it is an Arrow stream",
+            "to_parquet",
+        ),
+    ];
+    for (bytes, message, help) in cases {
+        let dir = folder(&[]);
+        let file = dir.path().join("x.jsonl");
+        fs::write(&file, bytes).unwrap();
+        let error = read_examples(&[&file], &skip()).unwrap_err();
+        assert!(error.message().starts_with(message), "{error}");
+        assert!(error.help().unwrap().contains(help), "{error}");
+        assert_eq!(error.place(), Some((file.as_path(), None)));
+    }
+}
+
+#[test]
+fn several_files_are_read_in_the_order_given() {
+    let dir = folder(&[("b.csv", "text\n1\n"), ("a.json", "[{\"text\": \"2\"}]")]);
+    let paths = ["b.csv", "a.json"].map(|name| dir.path().join(name));
+    let read = read_examples(&paths, &ReadOptions::default()).unwrap();
+    assert_eq!(
+        (texts(&read), &read.files[..]),
+        (vec!["1".to_owned(), "2".to_owned()], &paths[..])
+    );
+}
+
+#[test]
+fn of_many_bad_lines_ten_are_kept() {
+    let dir = folder(&[
+        ("x.jsonl", &"{}\n".repeat(25)),
+        ("y.jsonl", "{\"text\": \"1\"}"),
+    ]);
+    let read = read_examples(&[dir.path()], &skip()).unwrap();
+    assert_eq!((read.skipped.shown().len(), read.skipped.count()), (10, 25));
+    assert!(read.skipped.to_string().ends_with("\nand 15 more lines"));
+}
+
+#[test]
+fn a_column_that_no_row_has_is_an_error_that_names_it() {
+    let dir = folder(&[("x.jsonl", "{\"text\": \"1\"}")]);
+    let columns = "txt=text".parse().unwrap();
+    let options = ReadOptions {
+        columns,
+        ..ReadOptions::default()
+    };
+    let error = read_examples(&[dir.path()], &options).unwrap_err();
+    assert!(error.message().ends_with("has the column `txt`"), "{error}");
+    for text in ["a", "a=", "=b", "a=b,a=c", "a=b,c=b"] {
+        let error = text.parse::<Columns>().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config, "{text}");
+    }
+    let columns: Columns = " a = b, c=d ".parse().unwrap();
+    assert_eq!(columns.to_string(), "a=b,c=d");
+}

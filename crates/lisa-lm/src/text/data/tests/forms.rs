@@ -1,0 +1,266 @@
+//! The forms of rows that users of other trainers have.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::text::chat::Chat;
+use crate::text::template::ChatTemplate;
+
+fn read(row: &str) -> (Chat, Option<String>, String) {
+    let mut mapping = Mapping::default();
+    let row = serde_json::from_str(row).unwrap();
+    let example = Example::from_row(&row, &Columns::default(), &mut mapping).unwrap();
+    let Content::Chat(chat) = example.content else {
+        panic!("{:?}", example.content);
+    };
+    (chat, example.answer, mapping.to_string())
+}
+
+fn rendered(chat: &Chat, source: &str) -> String {
+    let template = ChatTemplate::new(source, &BTreeMap::new()).unwrap();
+    template.render(chat, false).unwrap().text
+}
+
+fn messages_of(row: &str) -> String {
+    serde_json::to_string(&read(row).0.messages).unwrap()
+}
+
+#[test]
+fn a_request_and_an_answer_are_one_turn_whatever_their_names() {
+    let cases = [
+        (
+            r#"{"question": "Q", "answer": "A"}"#,
+            "question -> user, answer -> assistant",
+        ),
+        (
+            r#"{"query": "Q", "response": "A"}"#,
+            "query -> user, response -> assistant",
+        ),
+        (
+            r#"{"prompt": "Q", "response": "A"}"#,
+            "prompt -> user, response -> assistant",
+        ),
+        (
+            r#"{"input": "Q", "output": "A"}"#,
+            "input -> user, output -> assistant",
+        ),
+        (
+            r#"{"instruction": "Q", "context": "", "response": "A"}"#,
+            "instruction -> user, context -> user, response -> assistant",
+        ),
+    ];
+    for (row, mapped) in cases {
+        let (chat, answer, mapping) = read(row);
+        let wanted = super::chat(&[("user", "Q"), ("assistant", "A")]);
+        assert_eq!(Content::Chat(chat), wanted, "{row}");
+        assert_eq!(answer.as_deref(), Some("A"));
+        assert_eq!(mapping, format!("1 row: one turn ({mapped})"));
+    }
+}
+
+#[test]
+fn what_belongs_to_a_request_follows_it() {
+    let cases = [
+        (
+            r#"{"instruction": "Q", "context": "C", "response": "A", "category": "x"}"#,
+            "Q\n\nC",
+        ),
+        (
+            r#"{"instruction": "Q", "input": "C", "output": "A"}"#,
+            "Q\n\nC",
+        ),
+        (r#"{"instruction": "", "input": "C", "output": "A"}"#, "C"),
+        (
+            r#"{"prompt": "Q", "query": "C", "response": "A"}"#,
+            "Q\n\nC",
+        ),
+        (
+            r#"{"question": "Q", "context": ["C", "D"], "answer": "A"}"#,
+            "Q\n\nC\n\nD",
+        ),
+    ];
+    for (row, user) in cases {
+        let wanted = super::chat(&[("user", user), ("assistant", "A")]);
+        assert_eq!(Content::Chat(read(row).0), wanted, "{row}");
+    }
+    let (chat, _, mapping) = read(
+        r#"{"system_prompt": "S", "question": "Q", "answer": "A", "id": 3, "source": null,
+            "history": [["a", "b"]]}"#,
+    );
+    let turns = [
+        ("system", "S"),
+        ("user", "a"),
+        ("assistant", "b"),
+        ("user", "Q"),
+    ];
+    let turns = [&turns[..], &[("assistant", "A")]].concat();
+    assert_eq!(Content::Chat(chat), super::chat(&turns));
+    assert!(
+        mapping.ends_with("system_prompt -> system)\nkeys not used: id"),
+        "{mapping}"
+    );
+}
+
+#[test]
+fn sharegpt_is_mapped_to_roles_and_calls() {
+    let row = r#"{"conversations": [
+        {"from": "human", "value": "How many plums?", "weight": 0},
+        {"from": "function_call", "value": "{\"name\": \"stock\", \"arguments\": {\"fruit\": \"plum\"}}"},
+        {"from": "observation", "value": "12"},
+        {"from": "gpt", "value": "Twelve."}],
+        "system": "Be brief.",
+        "tools": "[{\"name\": \"stock\", \"parameters\": {}}]"}"#;
+    let (chat, answer, mapping) = read(row);
+    assert_eq!(answer.as_deref(), Some("Twelve."));
+    assert_eq!(
+        serde_json::to_string(&chat.messages).unwrap(),
+        r#"[{"role":"system","content":"Be brief."},{"role":"user","content":"How many plums?","weight":0},{"role":"assistant","content":"","tool_calls":[{"type":"function","function":{"name":"stock","arguments":{"fruit":"plum"}}}]},{"role":"tool","content":"12"},{"role":"assistant","content":"Twelve."}]"#
+    );
+    assert_eq!(
+        mapping,
+        "1 row: ShareGPT (human -> user, function_call -> assistant with tool_calls, \
+         observation -> tool, gpt -> assistant, system -> system)"
+    );
+    let tools = r#"[{"type": "function", "function": {"name": "stock", "parameters": {}}}]"#;
+    assert_eq!(rendered(&chat, "{{ tools | tojson }}"), tools);
+}
+
+#[test]
+fn messages_in_the_other_form_are_read_under_either_key() {
+    let wanted = r#"[{"role":"user","content":"a"},{"role":"assistant","content":"b"}]"#;
+    for row in [
+        r#"{"conversations": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}"#,
+        r#"{"conversation": [{"role": "user", "content": "a"}, {"role": "gpt", "content": "b"}]}"#,
+        r#"{"messages": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}"#,
+        r#"{"messages": "[{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"b\"}]"}"#,
+    ] {
+        assert_eq!(messages_of(row), wanted, "{row}");
+    }
+}
+
+#[test]
+fn parts_of_a_content_become_text_reasoning_and_calls() {
+    let row = r#"{"messages": [
+        {"role": "user", "content": [{"type": "text", "value": "a"}, {"type": "text", "text": "b"}]},
+        {"role": "assistant", "content": [{"type": "reasoning", "value": "Hm."},
+            {"type": "tool_call", "value": "{\"name\": \"f\", \"arguments\": {}}"},
+            {"type": "tool_call", "value": "[{\"name\": \"g\", \"arguments\": {}}]"}], "loss_weight": 0.5}]}"#;
+    assert_eq!(
+        messages_of(row),
+        r#"[{"role":"user","content":"ab"},{"role":"assistant","content":"","loss_weight":0.5,"reasoning_content":"Hm.","tool_calls":[{"type":"function","function":{"name":"f","arguments":{}}},{"type":"function","function":{"name":"g","arguments":{}}}]}]"#
+    );
+    let (.., mapping) = read(row);
+    assert_eq!(
+        mapping,
+        "1 row: messages (reasoning -> reasoning_content, tool_call -> tool_calls)"
+    );
+}
+
+#[test]
+fn content_may_be_absent_or_null_if_the_message_has_something_else() {
+    let row = r#"{"messages": [{"role": "user", "content": "a"},
+        {"role": "assistant", "reasoning_content": "b"},
+        {"role": "assistant", "content": null, "function_call": {"name": "f", "arguments": "{}"}}]}"#;
+    let (chat, answer, _) = read(row);
+    assert_eq!((chat.messages[1].content(), answer), (None, None));
+    let last = serde_json::to_string(&chat.messages[2]).unwrap();
+    let calls = r#""tool_calls":[{"type":"function","function":{"name":"f","arguments":"{}"}}]"#;
+    assert!(last.contains(calls), "{last}");
+}
+
+#[test]
+fn of_a_prompt_in_messages_only_the_completion_is_trained() {
+    let row = r#"{"prompt": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
+        {"role": "user", "content": "c"}], "completion": [{"role": "assistant", "content": "d"}]}"#;
+    assert_eq!(
+        messages_of(row),
+        r#"[{"role":"user","content":"a"},{"role":"assistant","content":"b","train":false},{"role":"user","content":"c"},{"role":"assistant","content":"d"}]"#
+    );
+}
+
+#[test]
+fn variables_for_the_template_are_given_to_it() {
+    let row = r#"{"messages": [{"role": "assistant", "content": "a"}],
+        "chat_template_kwargs": {"enable_thinking": false, "messages": 3}}"#;
+    let source = "{{ enable_thinking }}{{ messages[0].content }}";
+    assert_eq!(rendered(&read(row).0, source), "Falsea");
+}
+
+#[test]
+fn rows_that_cannot_be_learned_as_they_are_say_what_they_are_for() {
+    let cases = [
+        (
+            r#"{"prompt": "a", "chosen": "b", "rejected": "c"}"#,
+            "preference training (DPO)",
+        ),
+        (
+            r#"{"chosen": [{"role": "user", "content": "a"}], "rejected": []}"#,
+            "chosen=messages if they are chats",
+        ),
+        (
+            r#"{"prompt": "a", "completion": "b", "label": false}"#,
+            "preference training (KTO)",
+        ),
+        (
+            r#"{"conversations": [{"from": "narrator", "value": "a"}]}"#,
+            "message 0 is from \"narrator\", which is no known role",
+        ),
+        (
+            r#"{"conversations": [{"from": "function_call", "value": "f(1)"}]}"#,
+            "message 0 has a tool call that is not JSON",
+        ),
+        (
+            r#"{"conversations": [{"from": "function_call", "value": "{\"arguments\": {}}"}]}"#,
+            "message 0 has a tool or tool call without a `name`",
+        ),
+        (
+            r#"{"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}"#,
+            "message 0 has a part of type \"image_url\", and the models that are trained here take only text",
+        ),
+        (
+            r#"{"messages": [{"role": "user", "content": [{"type": "poem", "text": "x"}]}]}"#,
+            "message 0 has a part of the unknown type \"poem\"",
+        ),
+        (
+            r#"{"messages": [{"role": "user", "content": null}]}"#,
+            "message 0 has no `content`",
+        ),
+        (
+            r#"{"messages": [{"role": "assistant", "content": "a"}], "tools": "stock"}"#,
+            "`tools` is a string and not a list",
+        ),
+        (
+            r#"{"instruction": "a", "output": "b", "history": [["c"]]}"#,
+            "`history` is not a list of pairs",
+        ),
+        (
+            r#"{"prompt": [{"role": "user", "content": "a"}], "completion": "b"}"#,
+            "one of `prompt` and `completion` is a list of messages",
+        ),
+        (
+            r#"{"question": "a", "answer": ["b"]}"#,
+            "`answer` is a list and not a string",
+        ),
+    ];
+    for (row, expected) in cases {
+        let reason = Example::from_json(row).unwrap_err();
+        assert!(reason.contains(expected), "{row}: {reason}");
+    }
+}
+
+#[test]
+fn the_chosen_answers_of_pairs_are_trained_by_their_columns() {
+    let dir = folder(&[(
+        "x.jsonl",
+        r#"{"prompt": "a", "chosen": "b", "rejected": "c"}"#,
+    )]);
+    let columns = "chosen=completion".parse().unwrap();
+    let options = ReadOptions {
+        columns,
+        ..ReadOptions::default()
+    };
+    let read = read_examples(&[dir.path()], &options).unwrap();
+    assert_eq!(read.examples[0].answer.as_deref(), Some("b"));
+    let mapping = "1 row: prompt and completion\nkeys not used: rejected";
+    assert_eq!(read.mapping.to_string(), mapping);
+}

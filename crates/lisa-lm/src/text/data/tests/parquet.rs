@@ -1,0 +1,98 @@
+//! Files that pyarrow wrote (`tests/fixtures/make_parquet.py`).
+
+use super::*;
+use crate::test_support::fixture;
+
+fn read(name: &str) -> Examples {
+    let path = fixture("parquet").join(name);
+    read_examples(&[path], &skip()).unwrap_or_else(|e| panic!("{name}: {e}"))
+}
+
+#[test]
+fn every_codec_but_zstd_is_read() {
+    for codec in ["none", "snappy", "gzip", "brotli", "lz4"] {
+        let read = read(&format!("{codec}.parquet"));
+        let contents: Vec<_> = read.examples.iter().map(|e| e.content.clone()).collect();
+        let turn = |question, answer| chat(&[("user", question), ("assistant", answer)]);
+        assert_eq!(contents, [turn("a", "1"), turn("b", "2")], "{codec}");
+        let places = read.examples.iter().map(|e| e.place.clone().unwrap().row());
+        assert_eq!(places.collect::<Vec<_>>(), [Some(1), Some(2)]);
+        let bad = read.skipped.shown()[0].to_string();
+        assert!(bad.contains(".parquet, row 3: the keys are"), "{bad}");
+        let unused = "\nkeys not used: share, day, when, price, raw";
+        assert!(
+            read.mapping.to_string().ends_with(unused),
+            "{}",
+            read.mapping
+        );
+    }
+    let path = fixture("parquet").join("zstd.parquet");
+    let error = read_examples(&[&path], &skip()).unwrap_err();
+    let message = "its columns are compressed with zstd, which is not read";
+    assert_eq!(
+        (error.message(), error.place()),
+        (message, Some((path.as_path(), None)))
+    );
+    assert!(
+        error
+            .help()
+            .unwrap()
+            .contains("to_parquet('snappy.parquet')")
+    );
+}
+
+#[test]
+fn chats_in_nested_columns_have_no_keys_of_other_rows() {
+    let read = read("chats.parquet");
+    let messages = |index: usize| match &read.examples[index].content {
+        Content::Chat(chat) => serde_json::to_string(&chat.messages).unwrap(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(
+        messages(0),
+        r#"[{"role":"user","content":"How many plums?"},{"role":"assistant","tool_calls":[{"name":"stock","arguments":{"fruit":"plum"}}]},{"role":"tool","content":"12"},{"role":"assistant","content":"Twelve."}]"#
+    );
+    assert_eq!(
+        messages(1),
+        r#"[{"role":"user","content":"Name a unit.","tool_calls":[]},{"role":"assistant","content":"é"}]"#
+    );
+    // In another group of rows.
+    assert_eq!(
+        messages(2),
+        r#"[{"role":"user","content":"a"},{"role":"assistant","content":"b","tool_calls":[{"name":"weigh","arguments":{"unit":"g"}}]}]"#
+    );
+    let rows = read.examples.iter().map(|e| e.place.clone().unwrap().row());
+    assert_eq!(rows.collect::<Vec<_>>(), [Some(1), Some(2), Some(3)]);
+}
+
+#[test]
+fn a_bad_row_has_its_number() {
+    let path = fixture("parquet").join("snappy.parquet");
+    let error = read_examples(&[&path], &ReadOptions::default()).unwrap_err();
+    assert!(
+        error.message().starts_with("row 3: the keys are"),
+        "{error}"
+    );
+    assert_eq!(error.place(), Some((path.as_path(), None)));
+}
+
+#[test]
+fn a_damaged_file_is_an_error_and_no_panic() {
+    let whole = fs::read(fixture("parquet").join("chats.parquet")).unwrap();
+    let dir = folder(&[]);
+    let path = dir.path().join("x.parquet");
+    let mut damaged = 0;
+    let cut = (4..whole.len())
+        .step_by(97)
+        .map(|end| whole[..end].to_vec());
+    let changed = (4..whole.len()).step_by(7).map(|at| {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0x55;
+        bytes
+    });
+    for bytes in cut.chain(changed) {
+        fs::write(&path, bytes).unwrap();
+        damaged += usize::from(read_examples(&[&path], &skip()).is_err());
+    }
+    assert!(damaged > whole.len() / 97, "{damaged}");
+}
