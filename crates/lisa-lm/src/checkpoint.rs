@@ -21,11 +21,13 @@
 
 mod extras;
 mod folder;
+mod formats;
 mod layout;
 mod load;
 mod names;
 mod progress;
 mod save;
+mod select;
 mod shards;
 
 pub use folder::Checkpoint;

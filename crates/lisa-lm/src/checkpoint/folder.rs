@@ -1,10 +1,12 @@
 //! [`Checkpoint`]: an opened folder.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::shards;
+use serde::Deserialize;
+
+use super::select::has_own_head;
+use super::shards::{self, Files};
 use crate::error::{Error, ErrorKind};
 use crate::files::{CONFIG_BYTES, read_text};
 use crate::model::config::ModelConfig;
@@ -38,11 +40,17 @@ pub struct Checkpoint {
     dir: PathBuf,
     config: ModelConfig,
     config_text: String,
+    /// The file of the weights that `config.json` names.
+    entry: Option<String>,
 }
 
 impl Checkpoint {
     /// Opens a folder: reads `config.json` and finds the files of the weights, without reading
     /// them.
+    ///
+    /// If `config.json` ties the head to the embedding, and the files have a head with other
+    /// values, the model is untied, as in transformers: [`config`](Self::config) says so, and a
+    /// warning is logged. Only then, and if the head is a copy, two tensors are read.
     ///
     /// Nothing outside the folder is read or written: an index may name only files of the folder,
     /// and symbolic links must stay inside it. Links of the Hub's cache may point to its blobs.
@@ -64,18 +72,26 @@ impl Checkpoint {
         let text = text.map_err(|e| {
             let message = format!("{} cannot be read ({e})", path.display());
             Error::new(ErrorKind::Checkpoint, message)
-                .with_help(
-                    "give a folder in the Hugging Face format, with config.json, safetensors \
-                     and a tokenizer",
-                )
+                .with_help(help_without_config(&dir))
                 .with_source(e)
         })?;
-        let config = ModelConfig::from_json(&text).map_err(|e| e.with_place(&path, None))?;
-        shards::find(&dir)?;
+        let mut config = ModelConfig::from_json(&text).map_err(|e| e.with_place(&path, None))?;
+        let entry = serde_json::from_str::<Entry>(&text).ok();
+        let entry = entry.and_then(|entry| entry.transformers_weights);
+        let files = shards::find(&dir, entry.as_deref())?;
+        if config.is_tied() && has_own_head(&dir, &config, &files.read(&dir)?)? {
+            log::warn!(
+                "{}: config.json ties the head to the embedding, but the files have a head with \
+                 other values; it is used as a weight of its own",
+                dir.display()
+            );
+            config.set_tied(false);
+        }
         Ok(Self {
             dir,
             config,
             config_text: text,
+            entry,
         })
     }
 
@@ -91,17 +107,11 @@ impl Checkpoint {
     ///
     /// As [`open`](Self::open), if the folder was changed since.
     pub fn weight_files(&self) -> Result<Vec<PathBuf>, Error> {
-        let names = match shards::find(&self.dir)? {
-            shards::Files::Single => vec![shards::SINGLE.to_owned()],
-            shards::Files::Sharded(index) => {
-                let names: BTreeSet<String> = index.weight_map.into_values().collect();
-                names.into_iter().collect()
-            }
-        };
-        Ok(names.into_iter().map(|name| self.dir.join(name)).collect())
+        let files = self.files()?;
+        Ok(files.names().map(|name| self.dir.join(name)).collect())
     }
 
-    /// The model's configuration.
+    /// The model's configuration: that of `config.json`, except for a head that is not tied.
     #[must_use]
     pub fn config(&self) -> &ModelConfig {
         &self.config
@@ -110,5 +120,27 @@ impl Checkpoint {
     /// The text of `config.json`.
     pub(super) fn config_text(&self) -> &str {
         &self.config_text
+    }
+
+    /// The files of the weights.
+    pub(super) fn files(&self) -> Result<Files, Error> {
+        shards::find(&self.dir, self.entry.as_deref())
+    }
+}
+
+/// The key of `config.json` that names the file of the weights.
+#[derive(Deserialize)]
+struct Entry {
+    transformers_weights: Option<String>,
+}
+
+/// What to do about a folder whose `config.json` cannot be read.
+fn help_without_config(dir: &Path) -> &'static str {
+    if dir.is_file() {
+        "give the folder of the model, not one of its files"
+    } else if dir.join("adapter_config.json").is_file() {
+        "this is the folder of an adapter: merge it into its base model, and give that folder"
+    } else {
+        "give a folder in the Hugging Face format, with config.json, safetensors and a tokenizer"
     }
 }

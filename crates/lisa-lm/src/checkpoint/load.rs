@@ -1,33 +1,36 @@
 //! Loading a model from a [`Checkpoint`], tensor by tensor.
 
-use std::collections::HashSet;
 use std::path::Path;
 
 use burn::store::{ApplyError, ApplyResult, ModuleSnapshot};
 use burn::tensor::{DType, Device, FloatDType};
 
 use super::folder::Checkpoint;
+use super::formats::quantized;
 use super::layout::Layout;
 use super::names::Names;
 use super::progress::Progress;
-use super::shards;
+use super::select::{one_dtype, refuse, select, some_of};
+use super::shards::INDEX;
 use crate::error::{Error, ErrorKind};
+use crate::files::shown;
 use crate::model::CausalLm;
 
 impl Checkpoint {
     /// Loads the model onto a device. All parameters are trainable if the device has autodiff.
     ///
-    /// Without a dtype, each tensor keeps the dtype of the file. The device needs no configuration
-    /// for half precision. Needs the memory of the model, plus twice the memory of its largest
+    /// Without a dtype, the model has the dtype of the files. If the tensors have different dtypes,
+    /// all are loaded in the dtype of `config.json`, or without one in that of most elements. The
+    /// device needs no configuration for half precision. Needs the memory of the model, plus twice the memory of its largest
     /// tensor while loading. No memory is allocated for sizes in `config.json` or in a header until
     /// the files are known to be as large. Files are mapped into memory, so they must not be
     /// truncated during loading.
     ///
     /// # Errors
     ///
-    /// A tensor is missing, duplicate or unknown (buffers of old checkpoints are ignored) or has a
-    /// wrong shape; a file is truncated; a dtype is not a float or is not supported by the device.
-    /// The message names the tensor or the file.
+    /// A tensor is missing or duplicate, belongs to no layer of the model, or has a wrong shape; a file is truncated; a dtype is not a float or is not supported by the device.
+    /// The message names the tensor or the file. Buffers of old checkpoints, and tensors of other
+    /// parts such as a classifier, are left out; the log names the latter.
     pub fn load(&self, device: &Device, dtype: Option<FloatDType>) -> Result<CausalLm, Error> {
         self.load_with(device, dtype, |_, _| {})
     }
@@ -44,51 +47,36 @@ impl Checkpoint {
         dtype: Option<FloatDType>,
         progress: impl Fn(u64, u64) + Send + Sync + 'static,
     ) -> Result<CausalLm, Error> {
-        if let Some(dtype) = dtype
-            .map(DType::from)
-            .filter(|dtype| !device.supports_dtype(*dtype))
+        let names = Names::of(self.config());
+        let files = self.files()?;
+        let stored = files.read(self.dir())?;
+        let quantized = quantized(stored.iter().map(|tensor| &tensor.name[..])).map(str::to_owned);
+        let tensors = select(self.dir(), self.config(), stored)?;
+        let mixed = one_dtype(self.config(), &tensors);
+        if let (None, Some(mixed)) = (dtype, mixed) {
+            log::warn!(
+                "{}: the tensors have different dtypes; all are loaded as {mixed:?}",
+                self.dir().display()
+            );
+        }
+        let dtype = dtype.or(mixed);
+        let used = dtype.map(DType::from);
+        if let Some(used) = used.or(tensors.first().map(|tensor| tensor.dtype))
+            && !device.supports_dtype(used)
         {
             return Err(Error::new(
                 ErrorKind::Model,
-                format!("the device {device:?} has no {dtype:?}"),
+                format!("the device {device:?} has no {used:?}"),
             )
             .with_help("choose another dtype"));
         }
-        let names = Names::of(self.config());
-        let mut tensors = Vec::new();
-        let mut seen = HashSet::new();
-        for mut tensor in shards::read(self.dir())? {
-            let Some(name) = names.path(&tensor.name) else {
-                continue;
-            };
-            if !matches!(
-                tensor.dtype,
-                DType::F64 | DType::F32 | DType::F16 | DType::BF16
-            ) {
-                return Err(refuse(
-                    self.dir(),
-                    format!(
-                        "tensor {} is {:?}, but only floats of 16, 32 or 64 bits are supported",
-                        tensor.name, tensor.dtype
-                    ),
-                ));
-            }
-            if !seen.insert(name.clone()) {
-                return Err(refuse(
-                    self.dir(),
-                    format!("tensor {} is stored twice", tensor.name),
-                ));
-            }
-            tensor.name = name;
-            tensors.push(tensor);
-        }
         let layers = self.config().num_layers();
         if tensors.len() < layers {
+            let count = tensors.len();
             return Err(refuse(
                 self.dir(),
                 format!(
-                    "config.json asks for {layers} layers, but the files have {} tensors of the model",
-                    tensors.len()
+                    "config.json asks for {layers} layers, but the files have {count} tensors of the model"
                 ),
             ));
         }
@@ -96,15 +84,35 @@ impl Checkpoint {
         let total = tensors.iter().map(|tensor| tensor.byte_len() as u64).sum();
         let layout = Layout::loading(names, dtype).with_progress(Progress::new(total, progress));
         let result = model.apply(tensors, None, Some(Box::new(layout)), true);
-        check(self.dir(), names, &result)?;
+        check(self.dir(), names, &result).map_err(|missing| match missing {
+            Misfit::Other(error) => error,
+            Misfit::Missing(error, first) => match (quantized, files.file_of(&first)) {
+                (Some(name), _) => error.with_help(format!(
+                    "{} is a tensor of a quantized checkpoint: use the unquantized one",
+                    shown(&name.escape_debug())
+                )),
+                (None, Some(file)) => error.with_help(format!(
+                    "{INDEX} lists {first} in {}: fetch that file again",
+                    shown(&file)
+                )),
+                (None, None) => error,
+            },
+        })?;
         Ok(model)
     }
 }
 
+/// Why the tensors do not fit the model.
+enum Misfit {
+    /// Tensors are missing; the name of the first.
+    Missing(Error, String),
+    Other(Error),
+}
+
 /// Returns an error if a tensor did not fit, is missing, or belongs to no parameter.
-fn check(dir: &Path, names: Names, result: &ApplyResult) -> Result<(), Error> {
+fn check(dir: &Path, names: Names, result: &ApplyResult) -> Result<(), Misfit> {
     if let Some(error) = result.errors.first() {
-        return Err(refuse(
+        return Err(Misfit::Other(refuse(
             dir,
             match error {
                 ApplyError::ShapeMismatch {
@@ -122,19 +130,20 @@ fn check(dir: &Path, names: Names, result: &ApplyResult) -> Result<(), Error> {
                 }
                 other => other.to_string(),
             },
-        ));
+        )));
     }
     let missing: Vec<String> = result
         .missing
         .iter()
         .map(|(path, _)| names.stored(path))
         .collect();
-    if !missing.is_empty() {
-        let listed = some_of(&missing);
-        return Err(refuse(
-            dir,
-            format!("{} tensors are missing: {listed}", missing.len()),
-        ));
+    if let Some(first) = missing.first() {
+        let message = format!(
+            "{} tensors are missing: {}",
+            missing.len(),
+            some_of(&missing)
+        );
+        return Err(Misfit::Missing(refuse(dir, message), first.clone()));
     }
     if !result.unused.is_empty() {
         let unused: Vec<String> = result
@@ -144,26 +153,9 @@ fn check(dir: &Path, names: Names, result: &ApplyResult) -> Result<(), Error> {
             .collect();
         let (count, listed) = (unused.len(), some_of(&unused));
         let message = format!("{count} tensors are not of this model: {listed}");
-        return Err(refuse(dir, message).with_help(
+        return Err(Misfit::Other(refuse(dir, message).with_help(
             "check that config.json has the model_type and the number of layers of the weights",
-        ));
+        )));
     }
     Ok(())
-}
-
-fn refuse(dir: &Path, message: String) -> Error {
-    Error::new(
-        ErrorKind::Checkpoint,
-        format!("{}: {message}", dir.display()),
-    )
-}
-
-/// The first names of a list.
-fn some_of(names: &[String]) -> String {
-    let shown = names.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
-    if names.len() > 5 {
-        format!("{shown}, ...")
-    } else {
-        shown
-    }
 }

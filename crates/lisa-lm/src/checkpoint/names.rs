@@ -3,7 +3,10 @@
 use crate::model::FileNames;
 use crate::model::config::ModelConfig;
 
-const HEAD: &str = "lm_head.weight";
+/// The path of the embedding's weight in a model.
+pub(super) const EMBEDDING: &str = "model.embed_tokens.weight";
+/// The name of the head's weight, in a checkpoint and in a model.
+pub(super) const HEAD: &str = "lm_head.weight";
 
 /// The ends of the names of a norm's parameters, in a checkpoint and in the model.
 const NORMS: [(&str, &str); 2] = [("norm.weight", "norm.gamma"), ("norm.bias", "norm.beta")];
@@ -12,31 +15,42 @@ const NORMS: [(&str, &str); 2] = [("norm.weight", "norm.gamma"), ("norm.bias", "
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Names {
     family: &'static FileNames,
-    is_tied: bool,
+}
+
+/// What a stored tensor is for the model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// The parameter at this path, if the model has it.
+    Parameter(String),
+    /// A buffer that is computed.
+    Buffer,
+    /// A tensor of another part, such as a classifier or a vision encoder.
+    Other,
 }
 
 impl Names {
     pub(crate) fn of(config: &ModelConfig) -> Self {
         Self {
             family: config.file_names(),
-            is_tied: config.is_tied(),
         }
     }
 
-    /// The path of the parameter that a stored tensor belongs to. `None` if the model does not use
-    /// the tensor: a buffer that is computed, or the copy of a tied weight.
-    pub(super) fn path(self, stored: &str) -> Option<String> {
-        let is_buffer = |end: &&str| stored.ends_with(end);
-        if self.family.buffers.iter().any(is_buffer) || (self.is_tied && stored == HEAD) {
-            return None;
+    /// What the stored tensor of this name is for the model.
+    pub(super) fn role(self, stored: &str) -> Role {
+        let family = self.family;
+        if family.buffers.iter().any(|end| stored.ends_with(end)) {
+            return Role::Buffer;
         }
-        let mut path = stored.to_owned();
-        if let Some((prefix, starts)) = self.family.optional_prefix
-            && starts.iter().any(|start| stored.starts_with(start))
-        {
-            path.insert_str(0, prefix);
+        let is_bare = family.bare.iter().any(|start| stored.starts_with(start));
+        let mut path = if is_bare {
+            format!("{}{stored}", family.prefix)
+        } else {
+            stored.to_owned()
+        };
+        if !path.starts_with(family.prefix) && !path.starts_with("lm_head.") {
+            return Role::Other;
         }
-        for (theirs, ours) in self.family.renamed {
+        for (theirs, ours) in family.renamed {
             path = path.replacen(theirs, ours, 1);
         }
         for (theirs, ours) in NORMS {
@@ -44,7 +58,7 @@ impl Names {
                 path = format!("{start}{ours}");
             }
         }
-        Some(path)
+        Role::Parameter(path)
     }
 
     /// The name in a checkpoint of the parameter at this path.

@@ -19,7 +19,7 @@ use super::shards::{INDEX, Index, SINGLE};
 use crate::error::{Error, ErrorKind};
 use crate::files::{failed, write_atomically};
 use crate::model::CausalLm;
-use crate::model::config::with_dtype;
+use crate::model::config::rewritten;
 
 /// Options of [`save`].
 ///
@@ -48,8 +48,8 @@ use crate::model::config::with_dtype;
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct SaveOptions<'a> {
-    /// The checkpoint that the model was loaded from. Its tokenizer, its licence and, if the
-    /// configuration is the same, the text of its `config.json` are copied.
+    /// The checkpoint that the model was loaded from. Its tokenizer, its licence and the text of its
+    /// `config.json` are copied; in the latter, the keys are changed that describe another model.
     pub source: Option<&'a Checkpoint>,
     /// The maximum number of bytes of weights in one file. A larger tensor has its own file.
     pub max_shard_bytes: usize,
@@ -196,8 +196,8 @@ fn shards(model: &CausalLm, layout: &Layout, limit: usize) -> (Vec<Vec<String>>,
     (shards, total)
 }
 
-/// The text of the source's `config.json` with the saved dtype, if it describes this model.
-/// Otherwise a new text.
+/// The text of the source's `config.json`, changed where this model differs. Without a source of
+/// this family, a new text.
 fn config_text(model: &CausalLm, source: Option<&Checkpoint>) -> String {
     let dtype = match model.dtype() {
         DType::F16 => FloatDType::F16,
@@ -205,13 +205,11 @@ fn config_text(model: &CausalLm, source: Option<&Checkpoint>) -> String {
         DType::F64 => FloatDType::F64,
         _ => FloatDType::F32,
     };
-    let source = source.filter(|source| source.config() == model.config());
-    if let Some(source) = source {
-        return with_dtype(source.config_text(), dtype);
-    }
     let mut config = model.config().clone();
     config.common_mut().dtype = Some(dtype);
-    config.to_json()
+    source
+        .and_then(|source| rewritten(source.config_text(), &config))
+        .unwrap_or_else(|| config.to_json())
 }
 
 /// Gives the file the folder's permissions. The safetensors crate gives permissions to the owner

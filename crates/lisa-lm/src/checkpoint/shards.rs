@@ -1,23 +1,26 @@
 //! The files of the weights: one file, `model.safetensors`, or several files that an index lists.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::path::Path;
 
-use crate::error::{Error, ErrorKind};
 use burn::store::burn_pack::Tensor as PackTensor;
 use burn::store::{ModuleStore, SafetensorsStore};
 use serde::{Deserialize, Serialize};
 
+use super::formats::no_weights;
+use crate::error::{Error, ErrorKind};
 use crate::files::{self, INDEX_BYTES, read_text, shown};
 
 /// The file of the weights if there is only one.
 pub(super) const SINGLE: &str = "model.safetensors";
 /// The index if the weights are in several files.
 pub(super) const INDEX: &str = "model.safetensors.index.json";
+/// The end of an index's name.
+const INDEX_END: &str = ".safetensors.index.json";
 
 /// The content of `model.safetensors.index.json`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Index {
     #[serde(default)]
     pub(super) metadata: serde_json::Map<String, serde_json::Value>,
@@ -25,55 +28,73 @@ pub(super) struct Index {
     pub(super) weight_map: BTreeMap<String, String>,
 }
 
-/// The files of the weights.
+/// The files of the weights, and the index if there is one.
 #[derive(Debug)]
-pub(super) enum Files {
-    Single,
-    Sharded(Index),
+pub(super) struct Files {
+    names: BTreeSet<String>,
+    index: Index,
 }
 
-/// Finds the files of the weights, and checks that each is a regular file of the folder.
-pub(super) fn find(dir: &Path) -> Result<Files, Error> {
-    if regular(dir, SINGLE)? {
-        return Ok(Files::Single);
-    }
-    let path = dir.join(INDEX);
-    let text = read_text(dir, INDEX, INDEX_BYTES)
-        .map_err(|e| refuse(format!("{} cannot be read ({e})", path.display())).with_source(e))?;
-    let Some(text) = text else {
-        let error = refuse(format!("{} has no {SINGLE} and no {INDEX}", dir.display()));
-        return Err(if dir.join("pytorch_model.bin").is_file() {
-            error.with_help(
-                "pytorch_model.bin is not supported: save the model again as safetensors",
-            )
-        } else {
-            error
-        });
+/// Finds the files of the weights, and checks that each is a regular file of the folder. `entry` is
+/// the file or the index that `config.json` names.
+pub(super) fn find(dir: &Path, entry: Option<&str>) -> Result<Files, Error> {
+    let single = match entry {
+        Some(name) if !is_plain(name) => {
+            let name = shown(&format!("{name:?}"));
+            return Err(refuse(format!(
+                "{}: transformers_weights is {name}, which is not a file of the folder",
+                dir.join("config.json").display()
+            )));
+        }
+        Some(name) if !name.ends_with(INDEX_END) => name,
+        Some(_) => "",
+        None => SINGLE,
     };
+    if !single.is_empty() && regular(dir, single)? {
+        return Ok(Files {
+            names: BTreeSet::from([single.to_owned()]),
+            index: Index::default(),
+        });
+    }
+    let name = entry.unwrap_or(INDEX);
+    let path = dir.join(name);
+    let text = read_text(dir, name, INDEX_BYTES)
+        .map_err(|e| refuse(format!("{} cannot be read ({e})", path.display())).with_source(e))?;
+    let text = text.ok_or_else(|| {
+        let missing = entry.map_or(format!("no {SINGLE} and no {INDEX}"), |name| {
+            format!("no {name}, which config.json names as transformers_weights")
+        });
+        no_weights(dir, &missing)
+    })?;
     let index: Index = serde_json::from_str(&text)
         .map_err(|e| refuse(format!("{} is not an index: {e}", path.display())).with_source(e))?;
     if index.weight_map.is_empty() {
         return Err(refuse(format!("{} names no tensors", path.display())));
     }
-    let mut known = HashSet::new();
+    let mut names = BTreeSet::new();
     for (tensor, file) in &index.weight_map {
-        if !known.insert(file.as_str()) {
+        if names.contains(file) {
             continue;
         }
-        let is_plain = Path::new(file).file_name() == Some(OsStr::new(file)) && file != "..";
         let said = |what: &str| {
-            let (tensor, path) = (shown(tensor), path.display());
+            let (tensor, path) = (shown(&tensor.escape_debug()), path.display());
             Err(refuse(format!("{path} lists tensor {tensor} in {what}")))
         };
-        if !is_plain {
+        if !is_plain(file) {
             let file = shown(&format!("{file:?}"));
             return said(&format!("{file}, which is not a file of the folder"));
         }
         if !regular(dir, file)? {
             return said(&format!("{}, which does not exist", shown(file)));
         }
+        names.insert(file.clone());
     }
-    Ok(Files::Sharded(index))
+    Ok(Files { names, index })
+}
+
+/// Whether this is the name of a file, and not a path out of the folder.
+fn is_plain(file: &str) -> bool {
+    Path::new(file).file_name() == Some(OsStr::new(file)) && file != ".."
 }
 
 /// Whether the folder has a regular file of this name.
@@ -85,49 +106,71 @@ fn regular(dir: &Path, file: &str) -> Result<bool, Error> {
     Ok(found.is_some())
 }
 
-/// All tensors of the folder. Their data is read on demand.
-pub(super) fn read(dir: &Path) -> Result<Vec<PackTensor>, Error> {
-    let index = match find(dir)? {
-        Files::Single => return tensors(&dir.join(SINGLE)),
-        Files::Sharded(index) => index,
-    };
-    // The tensors of each file according to the index.
-    let mut files: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    for (tensor, file) in &index.weight_map {
-        files.entry(file).or_default().insert(tensor);
+impl Files {
+    /// The names of the files with tensors, sorted.
+    pub(super) fn names(&self) -> impl Iterator<Item = &String> {
+        self.names.iter()
     }
-    let mut all = Vec::new();
-    for (file, mut expected) in files {
-        for tensor in tensors(&dir.join(file))? {
-            if !expected.remove(tensor.name.as_str()) {
-                return Err(refuse(format!(
-                    "tensor {} is in {}, but {INDEX} does not list it there",
-                    shown(&tensor.name),
-                    dir.join(file).display()
-                )));
+
+    /// All tensors of the files. Their data is read on demand.
+    ///
+    /// An index says only which files there are, as in transformers: it may list a tensor that no
+    /// file has, and omit one. Of tensors with one name, the one in the listed file counts.
+    pub(super) fn read(&self, dir: &Path) -> Result<Vec<PackTensor>, Error> {
+        let mut all: BTreeMap<String, (PackTensor, &str)> = BTreeMap::new();
+        let mut unlisted = 0;
+        for file in &self.names {
+            for tensor in tensors(&dir.join(file))? {
+                let listed = self.index.weight_map.get(&tensor.name);
+                unlisted += usize::from(listed.is_none());
+                let Some((_, other)) = all.get(&tensor.name) else {
+                    all.insert(tensor.name.clone(), (tensor, file));
+                    continue;
+                };
+                match listed {
+                    Some(listed) if listed == file => {
+                        all.insert(tensor.name.clone(), (tensor, file));
+                    }
+                    Some(listed) if listed == other => {}
+                    _ => {
+                        let name = shown(&tensor.name.escape_debug());
+                        let dir = dir.display();
+                        return Err(refuse(format!(
+                            "{dir}: tensor {name} is stored twice, in {other} and {file}"
+                        )));
+                    }
+                }
             }
-            all.push(tensor);
         }
-        if let Some(tensor) = expected.first() {
-            return Err(refuse(format!(
-                "tensor {} is not in {}, where {INDEX} lists it",
-                shown(tensor),
-                dir.join(file).display()
-            )));
+        if unlisted > 0 && self.names.len() > 1 {
+            log::info!(
+                "{}: {INDEX} does not list {unlisted} tensors of its files; they are read too",
+                dir.display()
+            );
         }
+        Ok(all.into_values().map(|(tensor, _)| tensor).collect())
     }
-    Ok(all)
+
+    /// The file in which the index lists a tensor.
+    pub(super) fn file_of(&self, tensor: &str) -> Option<&str> {
+        self.index.weight_map.get(tensor).map(String::as_str)
+    }
 }
 
 fn tensors(path: &Path) -> Result<Vec<PackTensor>, Error> {
     let mut store = SafetensorsStore::from_file(path);
     match store.get_all_tensors() {
         Ok(tensors) => Ok(tensors.values().cloned().collect()),
-        Err(e) => Err(refuse(format!(
-            "{} cannot be read as safetensors ({e})",
-            path.display()
-        ))
-        .with_help("it may be truncated: fetch it again")),
+        Err(e) => {
+            let cause = e.to_string();
+            let help = if cause.contains("Unsupported dtype") {
+                "a quantized checkpoint cannot be trained: use the unquantized one"
+            } else {
+                "it may be truncated: fetch it again"
+            };
+            let path = path.display();
+            Err(refuse(format!("{path} cannot be read as safetensors ({cause})")).with_help(help))
+        }
     }
 }
 

@@ -12,9 +12,11 @@ use crate::model::spec::{
 pub(crate) struct FileNames {
     /// Parts of names in a file, each with the part of a parameter path that replaces it.
     pub(crate) renamed: &'static [(&'static str, &'static str)],
-    /// A prefix that some files leave out, and the beginnings of the names from which they leave it
-    /// out.
-    pub(crate) optional_prefix: Option<(&'static str, &'static [&'static str])>,
+    /// The prefix of the decoder's names in a file.
+    pub(crate) prefix: &'static str,
+    /// The beginnings of the decoder's names without the prefix. The files of a model without its
+    /// head leave the prefix out.
+    pub(crate) bare: &'static [&'static str],
     /// Suffixes of the names of stored buffers. These buffers are computed here and not read.
     pub(crate) buffers: &'static [&'static str],
     /// Whether projections are stored as `[out, in]`; here they are `[in, out]`.
@@ -23,8 +25,14 @@ pub(crate) struct FileNames {
 
 const LLAMA: FileNames = FileNames {
     renamed: &[],
-    optional_prefix: None,
-    buffers: &["rotary_emb.inv_freq"],
+    prefix: "model.",
+    bare: &["embed_tokens.", "layers.", "norm."],
+    buffers: &[
+        "rotary_emb.inv_freq",
+        "rotary_emb.cos_cached",
+        "rotary_emb.sin_cached",
+        "position_ids",
+    ],
     transposed: true,
 };
 
@@ -41,8 +49,8 @@ const GPT2: FileNames = FileNames {
         (".mlp.c_fc.", ".mlp.up_proj."),
         (".mlp.c_proj.", ".mlp.down_proj."),
     ],
-    // The first checkpoints are of the model without its head.
-    optional_prefix: Some(("transformer.", &["wte.", "wpe.", "h.", "ln_f."])),
+    prefix: "transformer.",
+    bare: &["wte.", "wpe.", "h.", "ln_f."],
     buffers: &[".attn.bias", ".attn.masked_bias"],
     transposed: false,
 };

@@ -89,6 +89,14 @@ impl ModelConfig {
         }
     }
 
+    /// Gives the head a weight of its own, or that of the embedding.
+    pub(crate) fn set_tied(&mut self, tied: bool) {
+        match self {
+            Self::Llama(config) => config.tie_word_embeddings = tied,
+            Self::Gpt2(config) => config.tie_word_embeddings = tied,
+        }
+    }
+
     /// Special tokens and dtype.
     #[must_use]
     pub fn common(&self) -> &CommonConfig {

@@ -20,7 +20,7 @@ pub use family::ModelConfig;
 pub use gpt2::Gpt2Config;
 pub use llama::{LlamaConfig, LlamaKind};
 pub use rope::{RopeConfig, RopeScaling};
-pub(crate) use write::with_dtype;
+pub(crate) use write::rewritten;
 
 #[cfg(test)]
 mod tests;

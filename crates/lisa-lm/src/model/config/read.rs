@@ -266,11 +266,18 @@ fn gpt2(keys: Keys) -> Result<Gpt2Config, Error> {
 }
 
 fn common(keys: Keys) -> Result<CommonConfig, Error> {
-    let id = |key| Ok::<_, Error>(keys.size(key)?.and_then(|id| u32::try_from(id).ok()));
     let eos_token_ids = match keys.present("eos_token_id") {
         None => Vec::new(),
-        Some(Value::Array(ids)) => ids.iter().filter_map(token).collect(),
-        Some(one) => token(one).into_iter().collect(),
+        Some(Value::Array(ids)) => {
+            let ids = ids.iter().map(|id| token("eos_token_id", id));
+            ids.filter_map(Result::transpose)
+                .collect::<Result<_, _>>()?
+        }
+        Some(one) => token("eos_token_id", one)?.into_iter().collect(),
+    };
+    let id = |key| match keys.present(key) {
+        None => Ok(None),
+        Some(id) => token(key, id),
     };
     let dtype = match keys.string("dtype")? {
         Some(name) => Some(name),
@@ -278,12 +285,13 @@ fn common(keys: Keys) -> Result<CommonConfig, Error> {
     };
     let dtype = match dtype.map(|name| name.trim_start_matches("torch.")) {
         None => None,
-        Some("float32") => Some(FloatDType::F32),
+        Some("float32" | "float") => Some(FloatDType::F32),
         Some("bfloat16") => Some(FloatDType::BF16),
-        Some("float16") => Some(FloatDType::F16),
+        Some("float16" | "half") => Some(FloatDType::F16),
+        Some("float64" | "double") => Some(FloatDType::F64),
         Some(other) => {
             return Err(refuse(format!(
-                "dtype {:?} is not supported, only \"float32\", \"bfloat16\" and \"float16\" are",
+                "dtype {:?} is not supported, only \"float32\", \"bfloat16\", \"float16\" and \"float64\" are",
                 shown(&other)
             )));
         }
@@ -291,11 +299,19 @@ fn common(keys: Keys) -> Result<CommonConfig, Error> {
     Ok(CommonConfig {
         bos_token_id: id("bos_token_id")?,
         eos_token_ids,
-        pad_token_id: keys.present("pad_token_id").and_then(token),
+        pad_token_id: id("pad_token_id")?,
         dtype,
     })
 }
 
-fn token(value: &Value) -> Option<u32> {
-    value.as_u64().and_then(|id| u32::try_from(id).ok())
+/// The id of a token. A negative one, such as -1, means that there is none.
+fn token(key: &str, value: &Value) -> Result<Option<u32>, Error> {
+    match value.as_i64() {
+        Some(id) if id < 0 => Ok(None),
+        Some(id) if u32::try_from(id).is_ok() => Ok(u32::try_from(id).ok()),
+        _ => Err(refuse(format!(
+            "{key} is {}, not the id of a token",
+            shown(value)
+        ))),
+    }
 }

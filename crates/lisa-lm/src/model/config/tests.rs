@@ -254,18 +254,92 @@ fn what_is_not_supported_is_named_with_what_is() {
 }
 
 #[test]
-fn the_dtype_is_changed_under_the_key_that_is_there() {
-    let five = fixture_json("llama");
-    assert_eq!(with_dtype(&five, FloatDType::F32), five);
-    let half: Value = serde_json::from_str(&with_dtype(&five, FloatDType::F16)).unwrap();
-    assert_eq!(half["dtype"], "float16");
-    let four = fixture_json("llama_tied");
-    assert_eq!(with_dtype(&four, FloatDType::F32), four);
-    let half: Value = serde_json::from_str(&with_dtype(&four, FloatDType::BF16)).unwrap();
+fn a_text_is_rewritten_only_where_the_model_differs() {
+    let with = |text: &str, change: &dyn Fn(&mut ModelConfig)| -> Value {
+        let mut config = ModelConfig::from_json(text).unwrap();
+        change(&mut config);
+        let text = rewritten(text, &config).unwrap();
+        assert_eq!(ModelConfig::from_json(&text).unwrap(), config);
+        serde_json::from_str(&text).unwrap()
+    };
+    let f16 = |config: &mut ModelConfig| config.common_mut().dtype = Some(FloatDType::F16);
+    // As transformers 5 and 4 write it: each has its own key for the dtype.
+    let (five, four) = (fixture_json("llama"), fixture_json("llama_tied"));
+    for text in [&five, &four] {
+        let config = ModelConfig::from_json(text).unwrap();
+        assert_eq!(rewritten(text, &config).as_ref(), Some(text));
+    }
+    assert_eq!(with(&five, &f16)["dtype"], "float16");
+    let half = with(&four, &f16);
     assert_eq!(
         (&half["torch_dtype"], half.get("dtype")),
-        (&json!("bfloat16"), None)
+        (&json!("float16"), None)
     );
+    // A head of its own, and a larger vocabulary; every other key is unchanged.
+    let own = with(&four, &|config| {
+        config.set_tied(false);
+        if let ModelConfig::Llama(config) = config {
+            config.vocab_size += 8;
+        }
+    });
+    let mut expected: Value = serde_json::from_str(&four).unwrap();
+    expected["tie_word_embeddings"] = false.into();
+    expected["vocab_size"] = 72.into();
+    assert_eq!(own, expected);
+    // A key that is absent has the default of the family: GPT-2's head is tied.
+    let mut gpt2: Value = serde_json::from_str(&fixture_json("gpt2")).unwrap();
+    let keys = gpt2.as_object_mut().unwrap();
+    keys.remove("tie_word_embeddings");
+    keys.insert("transformers_weights".into(), "a.safetensors".into());
+    let untied = with(&gpt2.to_string(), &|config| config.set_tied(false));
+    assert_eq!(untied["tie_word_embeddings"], false);
+    assert_eq!(untied.get("transformers_weights"), None);
+    let other = ModelConfig::from_json(&five).unwrap();
+    assert_eq!(rewritten(&gpt2.to_string(), &other), None);
+}
+
+#[test]
+fn ids_of_tokens_are_those_that_transformers_accepts() {
+    let common = |changes| changed("llama", changes).map(|config| config.common().clone());
+    let none = common(json!({"bos_token_id": -1, "eos_token_id": -1, "pad_token_id": -1}));
+    let none = none.unwrap();
+    assert_eq!(
+        (none.bos_token_id, none.eos_token_ids, none.pad_token_id),
+        (None, Vec::new(), None)
+    );
+    let some = common(json!({"bos_token_id": 1, "eos_token_id": [2, -1, 3]})).unwrap();
+    assert_eq!(
+        (some.bos_token_id, &some.eos_token_ids[..]),
+        (Some(1), &[2, 3][..])
+    );
+    let absent = common(json!({"bos_token_id": null, "eos_token_id": null})).unwrap();
+    assert_eq!((absent.bos_token_id, absent.eos_token_ids.len()), (None, 0));
+    for (key, value) in [
+        ("bos_token_id", json!([1, 2])),
+        ("bos_token_id", json!("<s>")),
+        ("bos_token_id", json!(1.0)),
+        ("eos_token_id", json!("</s>")),
+        ("eos_token_id", json!([1, "</s>"])),
+        ("pad_token_id", json!([0])),
+        ("pad_token_id", json!(5_000_000_000_u64)),
+    ] {
+        let error = changed("llama", json!({ key: value })).unwrap_err();
+        let said = error.message().contains(key) && error.message().contains("not the id");
+        assert!(said, "{error}");
+    }
+}
+
+#[test]
+fn dtypes_have_the_names_that_torch_has() {
+    for (name, dtype) in [
+        ("float", FloatDType::F32),
+        ("torch.half", FloatDType::F16),
+        ("double", FloatDType::F64),
+        ("bfloat16", FloatDType::BF16),
+    ] {
+        let config = changed("llama", json!({ "dtype": name })).unwrap();
+        assert_eq!(config.common().dtype, Some(dtype));
+    }
 }
 
 #[test]

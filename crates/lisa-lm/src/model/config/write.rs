@@ -24,23 +24,46 @@ impl ModelConfig {
     }
 }
 
-/// The text of a `config.json` with this dtype, under the key that the text already uses. The text
-/// is unchanged if it has this dtype.
-pub(crate) fn with_dtype(text: &str, dtype: FloatDType) -> String {
+/// A `config.json` that describes `config`: this text, with the keys changed that describe another
+/// model, and with all other keys. The text is unchanged if it describes the model and its dtype.
+///
+/// `None` if the text is not of the same family.
+pub(crate) fn rewritten(text: &str, config: &ModelConfig) -> Option<String> {
     let Ok(Value::Object(mut map)) = serde_json::from_str(text) else {
-        return text.to_owned();
+        return None;
     };
+    let mut stored = ModelConfig::from_json(text).ok()?;
+    if stored.model_type() != config.model_type() {
+        return None;
+    }
+    let dtype = config.common().dtype.unwrap_or(FloatDType::F32);
     let key = if map.contains_key("dtype") || !map.contains_key("torch_dtype") {
         "dtype"
     } else {
         "torch_dtype"
     };
-    let name = dtype_name(dtype);
-    if map.get(key).and_then(Value::as_str) == Some(name) {
-        return text.to_owned();
+    let mut changed = map.remove("transformers_weights").is_some();
+    if stored.common().dtype != Some(dtype) {
+        map.insert(key.to_owned(), dtype_name(dtype).into());
+        changed = true;
     }
-    map.insert(key.to_owned(), name.into());
-    format!("{:#}\n", Value::Object(map))
+    stored.common_mut().dtype = Some(dtype);
+    let object = |config: &ModelConfig| match serde_json::from_str(&config.to_json()) {
+        Ok(Value::Object(map)) => Some(map),
+        _ => None,
+    };
+    let (old, new) = (object(&stored)?, object(config)?);
+    for (key, value) in new {
+        if key != "dtype" && old.get(&key) != Some(&value) {
+            map.insert(key, value);
+            changed = true;
+        }
+    }
+    Some(if changed {
+        format!("{:#}\n", Value::Object(map))
+    } else {
+        text.to_owned()
+    })
 }
 
 fn dtype_name(dtype: FloatDType) -> &'static str {
