@@ -146,6 +146,7 @@ fn pretrain(rows: Vec<Encoded>, tokenizer: &Tokenizer, options: &Options) -> Res
         shuffle: true,
         seed: options.seed,
         pad_id: tokenizer.pad_id(),
+        vocab_size: tokenizer.vocab_size(),
     };
     let batches = Batches::new(rows, batching)?;
     let (start, mut recent) = (Instant::now(), 0.0);

@@ -114,6 +114,7 @@ fn fit(
         shuffle: true,
         seed: job.seed,
         pad_id,
+        vocab_size: model.config().vocab_size(),
     };
     let mut batches = Batches::new(examples, options)?;
     let start = ProcessTime::now();
@@ -205,6 +206,7 @@ fn score(
         shuffle: false,
         seed: 0,
         pad_id,
+        vocab_size: model.config().vocab_size(),
     };
     let mut batches = Batches::new(examples, options)?;
     let (mut sum, mut count) = (0.0, 0);

@@ -1,11 +1,12 @@
 //! The program `lisa`: fine-tunes language models with LISA.
 //!
-//! From the bottom up: `user_error`, `bundled` and `model_folder` (where files are), `terminal` (what is
+//! From the bottom up: `user_error`, `bundled`, `model_folder` and `model_tokenizer` (where files are), `terminal` (what is
 //! printed), [`settings`] (flags and files), [`train`] (a run), [`commands`] (the command line).
 
 pub mod bundled;
 pub mod commands;
 pub mod model_folder;
+pub mod model_tokenizer;
 pub mod pool;
 pub mod settings;
 pub mod terminal;

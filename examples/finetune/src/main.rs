@@ -73,6 +73,7 @@ fn main() -> Result<()> {
         shuffle,
         seed: SEED,
         pad_id: tokenizer.pad_id(),
+        vocab_size: checkpoint.config().vocab_size(),
     };
     let batches = Batches::new(train.examples, options(true))?;
     let held_out = Batches::new(held_out.examples, options(false))?;

@@ -51,6 +51,7 @@ pub fn small_checkpoint(dir: &Path, max_shard_bytes: usize) {
     let options = SaveOptions {
         source: None,
         max_shard_bytes,
+        ..SaveOptions::default()
     };
     model.and_then(|model| save(&model, dir, &options)).unwrap();
 }

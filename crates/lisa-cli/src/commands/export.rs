@@ -7,13 +7,13 @@ use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, FloatDType, Tensor};
 use clap::Args;
 use lisa_lm::checkpoint::SaveOptions;
-use lisa_lm::{CausalLm, Checkpoint};
+use lisa_lm::{CausalLm, Checkpoint, Tokenizer};
 
 use crate::model_folder::model_folder;
 use crate::settings::{Dtype, Method};
 use crate::terminal::output::say;
 use crate::terminal::progress::Slow;
-use crate::train::checkpoints;
+use crate::train::checkpoints::{self, State};
 use crate::train::method::with_adapters;
 use crate::user_error::{UserError, require};
 
@@ -46,13 +46,14 @@ pub fn export(options: &Options, device: &Device) -> Result<()> {
         "`{}` contains a model already",
         out.display()
     );
-    let (source, model, name) = load(&options.run, options.step, device)?;
+    let (source, model, files, name) = load(&options.run, options.step, device)?;
     let model = match options.dtype {
         Some(dtype) => model.map(&mut Cast(dtype.into())),
         None => model,
     };
     let save = SaveOptions {
         source: Some(&source),
+        files: &files,
         ..SaveOptions::default()
     };
     let slow = Slow::bytes("writing the model");
@@ -65,15 +66,22 @@ pub fn export(options: &Options, device: &Device) -> Result<()> {
     Ok(())
 }
 
-/// The model, the folder with its tokenizer, and its name for the user.
-fn load(run: &Path, step: Option<u64>, device: &Device) -> Result<(Checkpoint, CausalLm, String)> {
+/// The files of a tokenizer that differ from those of its folder.
+type Files = Vec<(String, Vec<u8>)>;
+
+/// The model, the folder with its tokenizer, the files that differ, and its name for the user.
+fn load(
+    run: &Path,
+    step: Option<u64>,
+    device: &Device,
+) -> Result<(Checkpoint, CausalLm, Files, String)> {
     let saved = checkpoints::list(run)?;
     let newest = saved.last().map(|(step, _)| *step);
     let finished = finished_step(run);
     if finished.is_some() && (step == finished || step.is_none() && finished >= newest) {
         let source = Checkpoint::open(run.join("model"))?;
         let model = read(&source, None, device)?;
-        return Ok((source, model, "the finished model".to_owned()));
+        return Ok((source, model, Files::new(), "the finished model".to_owned()));
     }
     let found = saved
         .iter()
@@ -94,9 +102,14 @@ fn load(run: &Path, step: Option<u64>, device: &Device) -> Result<(Checkpoint, C
         };
         return Err(UserError::new(message).with_help(help).into());
     };
-    let settings = checkpoints::state(path)?.settings.resolve(None)?;
+    let State { settings, text, .. } = checkpoints::state(path)?;
+    let settings = settings.resolve(None)?;
     let source = Checkpoint::open(model_folder(&settings.input.model)?)?;
     let mut model = read(&source, Some(settings.memory.dtype.into()), device)?;
+    if text.vocab_size > 0 {
+        model = model.resize_embeddings(text.vocab_size)?;
+    }
+    let tokenizer = text.restore(Tokenizer::from_dir(source.dir())?)?;
     if settings.method.method == Method::Lora {
         model = with_adapters(&settings.method, model)?;
     }
@@ -104,7 +117,12 @@ fn load(run: &Path, step: Option<u64>, device: &Device) -> Result<(Checkpoint, C
     if settings.method.method == Method::Lora {
         model = model.materialize();
     }
-    Ok((source, model, format!("step {step}")))
+    Ok((
+        source,
+        model,
+        tokenizer.changed_files()?,
+        format!("step {step}"),
+    ))
 }
 
 fn read(source: &Checkpoint, dtype: Option<FloatDType>, device: &Device) -> Result<CausalLm> {

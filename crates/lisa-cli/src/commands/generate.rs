@@ -6,9 +6,10 @@ use anyhow::Result;
 use burn::tensor::{Device, FloatDType};
 use clap::Args;
 use lisa_lm::text::{Chat, Message};
-use lisa_lm::{Checkpoint, GenerationConfig, Tokenizer};
+use lisa_lm::{Checkpoint, GenerationConfig};
 
 use crate::model_folder::model_folder;
+use crate::model_tokenizer::model_tokenizer;
 use crate::settings::Dtype;
 use crate::terminal::output::say;
 use crate::terminal::progress::Slow;
@@ -31,6 +32,15 @@ pub struct Options {
     /// Message of the user, rendered with the model's chat template
     #[arg(long, value_name = "TEXT")]
     chat: Option<String>,
+    /// Chat template: chatml, llama3, plain, or a Jinja file [default: the model's own, else plain]
+    #[arg(
+        long,
+        value_name = "NAME|FILE",
+        requires = "chat",
+        default_value = "",
+        hide_default_value = true
+    )]
+    chat_template: String,
     /// Longest answer in tokens
     #[arg(long, value_name = "N", default_value_t = 64)]
     max_new_tokens: usize,
@@ -52,7 +62,7 @@ pub struct Options {
 pub fn generate(options: &Options, device: &Device) -> Result<()> {
     let folder = model_folder(&options.model.clone().unwrap_or_default())?;
     let checkpoint = Checkpoint::open(&folder)?;
-    let tokenizer = Tokenizer::from_dir(&folder)?;
+    let tokenizer = model_tokenizer(&folder, &options.chat_template)?;
     let prompt = match (&options.prompt, &options.chat) {
         (_, Some(chat)) => {
             let messages = [Message::user(chat.as_str())];

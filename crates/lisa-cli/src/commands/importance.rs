@@ -15,6 +15,7 @@ use lisa_lm::{Checkpoint, Tokenizer};
 
 use super::norms_plot;
 use crate::model_folder::model_folder;
+use crate::model_tokenizer::model_tokenizer;
 use crate::settings::{Dtype, Flags, Method, Settings};
 use crate::terminal::output::say;
 use crate::terminal::progress::bar;
@@ -98,7 +99,7 @@ pub fn importance(options: &Options, device: &Device) -> Result<()> {
         Against::Full => Method::Full,
         Against::Lisa => Method::Lisa,
     };
-    let tokenizer = Tokenizer::from_dir(&model)?;
+    let tokenizer = model_tokenizer(&model, &settings.input.chat_template)?;
     let probe = |settings: &Settings| {
         probe(settings, &checkpoint, &tokenizer, options.of, device)
             .with_context(|| format!("the run with --method {} failed", settings.method.method))
@@ -126,13 +127,14 @@ fn probe(
     of: Of,
     device: &Device,
 ) -> Result<WeightNorms> {
-    let data = data::read(settings, tokenizer, checkpoint)?;
+    let (data, tokenizer) = data::read(settings, tokenizer.clone(), checkpoint)?;
     device.seed(settings.training.seed);
     let training = device.clone().autodiff();
     let base = checkpoint.load(&training, Some(settings.memory.dtype.into()))?;
+    let base = base.resize_embeddings(data.vocab_size)?;
     let mut tracker = NormTracker::new(&base, &[])?;
     let (mut trainer, mut model) = Trainer::new(settings, base.clone())?;
-    let mut batches = data::batches(settings, tokenizer, data.train)?;
+    let mut batches = data::batches(settings, &tokenizer, data.train, data.vocab_size)?;
     let progress = bar(settings.training.steps as u64, 0);
     for step in 0..settings.training.steps as u64 {
         let lr = settings

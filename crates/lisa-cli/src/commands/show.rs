@@ -103,9 +103,10 @@ pub fn show(options: &Options, device: &Device) -> Result<()> {
 
 /// Where the chat template comes from.
 pub(super) fn template(tokenizer: &Tokenizer) -> String {
-    if tokenizer.chat_template().source() == lisa_lm::text::DEFAULT_TEMPLATE {
-        "the model has none; the default one is used".to_owned()
+    let name = tokenizer.chat_template().name();
+    if tokenizer.has_chat_template() {
+        format!("{name} of the model")
     } else {
-        "the model's own".to_owned()
+        format!("the model has none; `{name}` is used unless --chat-template chooses another one")
     }
 }

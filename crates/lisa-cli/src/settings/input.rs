@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use super::group::{differing, group};
-use super::kinds::OnBad;
+use super::kinds::{OnBad, Pairs};
 use crate::user_error::require;
 
 group! { "Model and data", InputFlags, InputSettings {
@@ -33,6 +33,15 @@ group! { "Model and data", InputFlags, InputSettings {
     /// Lines that cannot be used: stop at the first one, or skip them [default: stop]
     #[arg(long, value_enum, hide_short_help = true)]
     on_bad_line: OnBad = OnBad::Stop;
+    /// Chat template: chatml, llama3, plain, or a Jinja file [default: the model's own, else plain]
+    #[arg(long, value_name = "NAME|FILE")]
+    chat_template: String = String::new();
+    /// Pairs of prompt and completion: as plain text, or as chats; auto: as text, with a warning if the model has a chat template [default: auto]
+    #[arg(long, value_enum, hide_short_help = true)]
+    pairs: Pairs = Pairs::Auto;
+    /// Add rows to the embeddings for tokens that the model does not have, each the mean of the others
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, hide_short_help = true)]
+    resize_embeddings: bool = false;
 }}
 
 impl InputSettings {
@@ -53,7 +62,7 @@ impl InputSettings {
 
     pub(super) fn differs(&self, saved: &Self) -> Option<String> {
         differing!(self, saved;
-            max_seq_length, pack, loss_on_all, eval_fraction);
+            max_seq_length, pack, loss_on_all, eval_fraction, chat_template, pairs, resize_embeddings);
         None
     }
 }

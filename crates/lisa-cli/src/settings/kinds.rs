@@ -105,6 +105,18 @@ impl From<OnBad> for OnBadLine {
     }
 }
 
+/// How pairs of prompt and completion become text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pairs {
+    /// As text; with a warning if the model has a chat template
+    Auto,
+    /// As text: the prompt and then the completion
+    Text,
+    /// As a chat of one turn, which the chat template renders
+    Chat,
+}
+
 /// The dtype of the weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -152,7 +152,7 @@ fn the_help_names_each_default_and_it_is_the_default() {
     for argument in train.get_arguments() {
         let name = argument.get_long().unwrap();
         let help = argument.get_help().unwrap().to_string();
-        let in_words = ["model", "data", "dtype"].contains(&name);
+        let in_words = ["model", "data", "dtype", "chat-template"].contains(&name);
         let Some((_, default)) = help.split_once("[default: ") else {
             // Switches are off and lists empty; what is no setting has no default.
             let takes = argument.get_num_args().is_some_and(|n| n.min_values() > 0);

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::evaluate::Evaluation;
 use super::fingerprint::Fingerprint;
 use super::method::Trainer;
+use super::text::Text;
 use crate::settings::Flags;
 use crate::user_error::{UserError, require};
 
@@ -38,6 +39,9 @@ pub struct State {
     pub settings: Flags,
     /// The model and the data that the run was started with.
     pub fingerprint: Fingerprint,
+    /// The chat template, the ends of sequences and the vocabulary.
+    #[serde(default)]
+    pub text: Text,
     /// The evaluation before training; `None` without held-out examples.
     pub before: Option<Evaluation>,
     /// Seconds trained so far.

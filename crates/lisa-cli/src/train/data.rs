@@ -9,6 +9,7 @@ use lisa_lm::text::{
 };
 use lisa_lm::{Checkpoint, Tokenizer};
 
+use super::{text, vocabulary};
 use crate::bundled;
 use crate::settings::{InputSettings, Settings};
 use crate::terminal::output::say;
@@ -20,6 +21,10 @@ pub(crate) struct Data {
     pub(crate) train: Vec<Encoded>,
     pub(crate) held_out: Vec<Encoded>,
     pub(crate) held_out_examples: Vec<Example>,
+    /// The rows that the model's embedding must have.
+    pub(crate) vocab_size: usize,
+    /// How the examples became text, for the user.
+    pub(crate) lines: Vec<String>,
     /// The numbers of rows and tokens, and what was truncated or dropped.
     summary: String,
 }
@@ -57,12 +62,13 @@ impl Data {
     }
 }
 
-/// Reads the data of the settings, and splits it into training and held-out data.
+/// Reads the data of the settings, and splits it into training and held-out data. Returns also the
+/// tokenizer as the data needs it.
 pub(crate) fn read(
     settings: &Settings,
-    tokenizer: &Tokenizer,
+    tokenizer: Tokenizer,
     checkpoint: &Checkpoint,
-) -> Result<Data> {
+) -> Result<(Data, Tokenizer)> {
     let longest = checkpoint.config().max_positions();
     let options = EncodeOptions {
         max_length: settings.input.max_seq_length.min(longest),
@@ -73,14 +79,17 @@ pub(crate) fn read(
         },
         ..EncodeOptions::default()
     };
-    let (train, held_out) = examples(&settings.input, settings.training.seed)?;
+    let (mut train, mut held_out) = examples(&settings.input, settings.training.seed)?;
+    let sets = &mut [&mut train, &mut held_out];
+    let (tokenizer, mut lines) = text::prepare(&settings.input, tokenizer, sets)?;
     let encode = |examples: &[Example]| {
         let (bar, all) = (Slow::items("tokenizing"), examples.len() as u64);
-        encode_examples_with(examples, tokenizer, options, |done| {
+        encode_examples_with(examples, &tokenizer, options, |done| {
             bar.set(done as u64, all);
         })
     };
-    let train = encode(&train)?;
+    let train_examples = train;
+    let train = encode(&train_examples)?;
     log::info!("training: {train}");
     let held = if held_out.is_empty() {
         EncodedSet::default()
@@ -88,12 +97,17 @@ pub(crate) fn read(
         encode(&held_out)?
     };
     log::info!("held out: {held}");
-    Ok(Data {
+    let sets = [(&train, &*train_examples), (&held, &*held_out)];
+    let vocab_size = vocabulary::rows(settings, &tokenizer, checkpoint, &sets, &mut lines)?;
+    let data = Data {
+        vocab_size,
+        lines,
         summary: format!("training: {train}\nheld out: {held}"),
         train: train.examples,
         held_out_examples: held.sources.iter().map(|&i| held_out[i].clone()).collect(),
         held_out: held.examples,
-    })
+    };
+    Ok((data, tokenizer))
 }
 
 /// Training and held-out examples.
@@ -129,6 +143,7 @@ pub(crate) fn batches(
     settings: &Settings,
     tokenizer: &Tokenizer,
     examples: Vec<Encoded>,
+    vocab_size: usize,
 ) -> Result<Batches, lisa_lm::Error> {
     let options = BatchOptions {
         batch_size: settings.training.batch_size,
@@ -136,6 +151,7 @@ pub(crate) fn batches(
         shuffle: true,
         seed: settings.training.seed,
         pad_id: tokenizer.pad_id(),
+        vocab_size,
     };
     Batches::new(examples, options)
 }

@@ -48,6 +48,7 @@ pub fn held_out_loss(
         shuffle: false,
         seed: 0,
         pad_id,
+        vocab_size: model.config().vocab_size(),
     };
     let mut batches = Batches::new(examples.to_vec(), options)?;
     let (mut sum, mut weights) = (0.0, 0.0);

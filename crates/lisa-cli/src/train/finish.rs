@@ -31,6 +31,7 @@ pub(crate) fn finish(job: &Job<'_>, trained: Training) -> Result<()> {
     let folder = out.join("model");
     let options = SaveOptions {
         source: Some(&job.checkpoint),
+        files: &job.tokenizer.changed_files()?,
         ..SaveOptions::default()
     };
     let slow = Slow::bytes("writing the model");

@@ -7,6 +7,8 @@
 //! | `steps` | the training loop |
 //! | `finish` | writes the model, the plots and the summary |
 //! | `data`, `step`, `method`, `evaluate` | the work of the loop |
+//! | `text` | how examples become text: prompts as chats, the chat template, the end of a turn |
+//! | `vocabulary` | checks tokens against the model's vocabulary |
 //! | `fingerprint` | what a resumed run must have in common with its checkpoint |
 //! | `checkpoints`, `metrics`, `plot`, `planned` | what is written and printed |
 
@@ -23,3 +25,5 @@ mod prepare;
 pub mod run;
 pub mod step;
 mod steps;
+pub mod text;
+mod vocabulary;

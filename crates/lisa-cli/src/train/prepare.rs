@@ -12,6 +12,7 @@ use super::data::{self, Data};
 use super::fingerprint::{Allowed, Fingerprint};
 use super::method::Trainer;
 use crate::model_folder::model_folder;
+use crate::model_tokenizer::model_tokenizer;
 use crate::settings::{Dtype, Flags, Settings};
 use crate::terminal::output::say;
 use crate::terminal::progress::Slow;
@@ -88,15 +89,18 @@ impl<'a> Job<'a> {
             "`{}` contains a run already",
             out.display()
         );
-        let tokenizer = Tokenizer::from_dir(&model)?;
-        let data = data::read(&settings, &tokenizer, &checkpoint)?;
+        let tokenizer = match &saved {
+            Some((_, state)) => state.text.restore(Tokenizer::from_dir(&model)?)?,
+            None => model_tokenizer(&model, &settings.input.chat_template)?,
+        };
+        let (data, tokenizer) = data::read(&settings, tokenizer, &checkpoint)?;
         let fingerprint = Fingerprint::of(&checkpoint, &tokenizer, &data)?;
         if let (Some((_, state)), Some(allowed)) = (&saved, start.resumed()) {
             for changed in fingerprint.check(&state.fingerprint, allowed)? {
                 say(format_args!("changed since the run began: {changed}"))?;
             }
         }
-        let batches = data::batches(&settings, &tokenizer, data.train.clone())?;
+        let batches = data::batches(&settings, &tokenizer, data.train.clone(), data.vocab_size)?;
         let accumulation = settings.training.gradient_accumulation_steps;
         let steps = match settings.training.steps {
             0 => batches.steps_in(settings.training.epochs, accumulation),
@@ -133,9 +137,10 @@ impl<'a> Job<'a> {
         let slow = Slow::bytes("reading the weights");
         let dtype = Some(FloatDType::from(self.settings.memory.dtype));
         let progress = move |done, all| slow.set(done, all);
-        Ok(self
+        let model = self
             .checkpoint
-            .load_with(&self.training_device, dtype, progress)?)
+            .load_with(&self.training_device, dtype, progress)?;
+        Ok(model.resize_embeddings(self.data.vocab_size)?)
     }
 
     /// Prints the model, the device, the data and the number of steps.
@@ -156,6 +161,9 @@ impl<'a> Job<'a> {
                 "no --model and --data: `lisa demo` trains the bundled model on the bundled \
                  instructions",
             )?;
+        }
+        for line in &self.data.lines {
+            say(line)?;
         }
         say(trainer.describe(model))?;
         let rows = match (training.gradient_accumulation_steps, training.batch_size) {

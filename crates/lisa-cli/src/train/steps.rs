@@ -14,6 +14,7 @@ use super::method::Trainer;
 use super::metrics::{Line, Metrics, memory_bytes};
 use super::prepare::{Job, Start};
 use super::step::{Work, accumulate, finite, forward, origin};
+use super::text::Text;
 use crate::terminal::output::say;
 use crate::terminal::progress::bar;
 use crate::terminal::text::size;
@@ -60,6 +61,7 @@ impl Training {
                 skipped: 0,
                 settings: job.settings.to_flags(),
                 fingerprint: job.fingerprint.clone(),
+                text: Text::of(&job.tokenizer, job.data.vocab_size),
                 before: evaluation("before", job, &trainer.exact(&model))?,
                 seconds: 0.0,
                 tokens: 0,

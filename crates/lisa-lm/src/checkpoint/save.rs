@@ -38,12 +38,14 @@ use crate::model::config::rewritten;
 /// # std::fs::write(from.path().join("tokenizer.json"), "{}")?;
 /// let source = Checkpoint::open(&from)?;
 /// let model = source.load(&device, None)?;
-/// let options = SaveOptions { source: Some(&source), max_shard_bytes: 20_000 };
+/// let files = [("chat_template.jinja".to_owned(), b"{{ messages }}".to_vec())];
+/// let options = SaveOptions { source: Some(&source), files: &files, max_shard_bytes: 20_000 };
 /// save(&model, &to, &options)?;
 ///
 /// // The 41280 bytes of weights are in three files. The tokenizer was copied.
 /// assert!(to.path().join("model-00003-of-00003.safetensors").is_file());
 /// assert!(to.path().join("tokenizer.json").is_file());
+/// assert!(to.path().join("chat_template.jinja").is_file());
 /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
 /// ```
 #[derive(Clone, Copy, Debug)]
@@ -51,15 +53,20 @@ pub struct SaveOptions<'a> {
     /// The checkpoint that the model was loaded from. Its tokenizer, its licence and the text of its
     /// `config.json` are copied; in the latter, the keys are changed that describe another model.
     pub source: Option<&'a Checkpoint>,
+    /// More files of the folder, as paths in it and contents, such as those of
+    /// [`Tokenizer::changed_files`](crate::Tokenizer::changed_files). Such a file takes the place
+    /// of the source's.
+    pub files: &'a [(String, Vec<u8>)],
     /// The maximum number of bytes of weights in one file. A larger tensor has its own file.
     pub max_shard_bytes: usize,
 }
 
 impl Default for SaveOptions<'_> {
-    /// No source, and files of at most 5 GB.
+    /// No source, no more files, and weights in files of at most 5 GB.
     fn default() -> Self {
         Self {
             source: None,
+            files: &[],
             max_shard_bytes: 5_000_000_000,
         }
     }
@@ -124,6 +131,12 @@ pub fn save_with(
     write_atomically(&dir.join("config.json"), config.as_bytes())?;
     if let Some(source) = options.source {
         extras::copy(source.dir(), dir)?;
+    }
+    for (name, bytes) in options.files {
+        let path = dir.join(name);
+        let parent = path.parent().unwrap_or(dir);
+        fs::create_dir_all(parent).map_err(|e| failed("create", parent, e))?;
+        write_atomically(&path, bytes)?;
     }
     extras::remove_stale(dir, &files)
 }

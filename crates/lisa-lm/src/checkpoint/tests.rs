@@ -83,6 +83,7 @@ fn save_to(dir: &Path, model: &CausalLm, source: Option<&Checkpoint>, max_shard_
         &SaveOptions {
             source,
             max_shard_bytes,
+            ..SaveOptions::default()
         },
     )
     .unwrap();
@@ -127,8 +128,8 @@ fn progress_counts_every_byte_once_in_both_directions() {
     assert_eq!(read.last(), Some(&(bytes, bytes)));
     let dir = tempfile::tempdir().unwrap();
     let options = SaveOptions {
-        source: None,
         max_shard_bytes: 20_000,
+        ..SaveOptions::default()
     };
     save_with(&model, dir.path(), &options, report(&reported)).unwrap();
     let written = reported.lock().unwrap().clone();

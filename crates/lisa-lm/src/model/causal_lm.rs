@@ -229,6 +229,12 @@ impl CausalLm {
         &self.config
     }
 
+    /// Sets the configuration after the parameters have changed.
+    pub(crate) fn set_config(&mut self, config: ModelConfig) {
+        self.model.set_spec(config.spec());
+        self.config = config;
+    }
+
     /// The dtype of the embedding, which is that of all parameters of a loaded model.
     #[must_use]
     pub fn dtype(&self) -> DType {

@@ -56,6 +56,10 @@ impl Decoder {
         &self.spec
     }
 
+    pub(crate) fn set_spec(&mut self, spec: DecoderSpec) {
+        self.spec = spec;
+    }
+
     /// The masks and positions of a batch, after `past` tokens that are in a cache.
     pub(crate) fn context(&self, input: &Input, past: usize) -> Context {
         let spec = &self.spec;

@@ -20,6 +20,7 @@ mod layered;
 mod lora;
 mod mask;
 mod ops;
+mod resize;
 mod rope;
 mod spec;
 

@@ -11,6 +11,7 @@ use crate::text::encoded::Encoded;
 use crate::text::order::shuffled;
 use crate::text::pack::pack;
 use crate::text::row::Row;
+use crate::text::vocabulary::within_vocabulary;
 
 /// How rows and batches are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub struct BatchOptions {
     pub seed: u64,
     /// The token to pad with.
     pub pad_id: u32,
+    /// The size of the model's vocabulary. Every id must be below it.
+    pub vocab_size: usize,
 }
 
 /// Which batch comes next.
@@ -45,7 +48,7 @@ pub struct Position {
 ///
 /// let examples = (0..5).map(|id| Encoded::all_trained(vec![id; 4])).collect();
 /// let options = BatchOptions {
-///     batch_size: 2, pack_to: None, shuffle: true, seed: 0, pad_id: 0,
+///     batch_size: 2, pack_to: None, shuffle: true, seed: 0, pad_id: 0, vocab_size: 5,
 /// };
 /// let mut batches = Batches::new(examples, options)?;
 /// assert_eq!((batches.rows(), batches.per_epoch()), (5, 3));
@@ -71,7 +74,8 @@ impl Batches {
     ///
     /// # Errors
     ///
-    /// There are no examples, the batch size is 0, or an example is longer than a packed row.
+    /// There are no examples, the batch size is 0, an example is longer than a packed row, or an id
+    /// is not below the vocabulary size.
     pub fn new(examples: Vec<Encoded>, options: BatchOptions) -> Result<Self, Error> {
         if options.batch_size == 0 {
             let error = Error::new(ErrorKind::Config, "the batch size is 0");
@@ -81,6 +85,12 @@ impl Batches {
             let message = "there are no examples to make batches of";
             return Err(Error::new(ErrorKind::Data, message));
         }
+        for (index, example) in examples.iter().enumerate() {
+            within_vocabulary(&example.ids, options.vocab_size)
+                .map_err(|e| e.within(&format!("example {}", index + 1)))?;
+        }
+        within_vocabulary(&[options.pad_id], options.vocab_size)
+            .map_err(|e| e.within("the token to pad with"))?;
         let rows = match options.pack_to {
             Some(length) => pack(&examples, length)?,
             None => examples.iter().map(|one| Row::new([one])).collect(),

@@ -255,6 +255,11 @@ impl Chat {
         }
     }
 
+    /// Whether there are descriptions of tools.
+    pub(super) fn has_tools(&self) -> bool {
+        self.tools.is_some()
+    }
+
     /// The variables of a template: `messages`, `tools`, `documents`, and further ones.
     pub(super) fn context(&self) -> Value {
         let messages: Vec<Value> = self.messages.iter().map(Value::from).collect();

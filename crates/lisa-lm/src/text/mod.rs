@@ -16,6 +16,7 @@
 //! let encoded = encode_examples(&examples, &tokenizer, options)?.examples;
 //! let options = BatchOptions {
 //!     batch_size: 8, pack_to: None, shuffle: true, seed: 0, pad_id: tokenizer.pad_id(),
+//!     vocab_size: tokenizer.id_count(),
 //! };
 //! let batch = Batches::new(encoded, options)?.next_batch();
 //! assert!(batch.trained() > 0);
@@ -36,6 +37,8 @@ mod tokenizer;
 mod answers;
 mod batches;
 mod encode;
+mod turn_end;
+mod vocabulary;
 
 pub use crate::place::Place;
 pub use batch::Batch;
@@ -55,3 +58,5 @@ pub use pack::pack;
 pub use row::Row;
 pub use template::{ChatTemplate, DEFAULT_TEMPLATE, Rendered};
 pub use tokenizer::{Tokenizer, Tokens};
+pub use turn_end::{TurnEnd, turn_end};
+pub use vocabulary::check_vocabulary;

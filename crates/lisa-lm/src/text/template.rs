@@ -18,8 +18,11 @@ mod engine;
 mod functions;
 mod generation;
 mod json;
+mod named;
 mod python;
 mod refusal;
+
+pub(super) use named::{NAMED, named};
 
 /// The template that is used if a checkpoint has none, for a base model that was not trained on
 /// chats.
@@ -77,6 +80,8 @@ pub struct ChatTemplate {
     source: String,
     special: BTreeMap<String, String>,
     marks: bool,
+    name: String,
+    with_tools: Option<Box<ChatTemplate>>,
 }
 
 /// A rendered chat.
@@ -110,7 +115,35 @@ impl ChatTemplate {
             source: source.to_owned(),
             special: special.clone(),
             marks,
+            name: "template".to_owned(),
+            with_tools: None,
         })
+    }
+
+    /// A template of this crate by its name: `chatml`, `llama3`, or `plain`, which is the
+    /// [default template](DEFAULT_TEMPLATE). `None` if there is no template with this name.
+    ///
+    /// `chatml` and `llama3` write special tokens, such as `<|im_end|>`, that a tokenizer may not
+    /// have: [`Tokenizer::with_named_template`](crate::Tokenizer::with_named_template) adds them.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use std::collections::BTreeMap;
+    /// use lisa_lm::ChatTemplate;
+    /// use lisa_lm::text::{Chat, Message};
+    ///
+    /// let template = ChatTemplate::named("chatml", &BTreeMap::new()).unwrap();
+    /// let text = template.render(&Chat::from([Message::user("Two and two?")]), true)?.text;
+    /// assert_eq!(text, "<|im_start|>user\nTwo and two?<|im_end|>\n<|im_start|>assistant\n");
+    /// assert!(ChatTemplate::named("unknown", &BTreeMap::new()).is_none());
+    /// # Ok::<(), lisa_lm::Error>(())
+    /// ```
+    #[must_use]
+    pub fn named(name: &str, special: &BTreeMap<String, String>) -> Option<Self> {
+        let source = named(name)?.source;
+        // A test renders each of them, so it parses.
+        Some(Self::new(source, special).ok()?.with_name(name))
     }
 
     /// The [default template](DEFAULT_TEMPLATE).
@@ -123,7 +156,24 @@ impl ChatTemplate {
             source: DEFAULT_TEMPLATE.to_owned(),
             special: special.clone(),
             marks: false,
+            name: "plain".to_owned(),
+            with_tools: None,
         }
+    }
+
+    /// Sets the [name](Self::name).
+    #[must_use]
+    pub fn with_name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Renders chats that have tools with another template, as transformers does with the template
+    /// named `tool_use`.
+    #[must_use]
+    pub fn with_tool_template(mut self, template: Self) -> Self {
+        self.with_tools = Some(Box::new(template));
+        self
     }
 
     /// Renders a chat. With `add_generation_prompt` the text ends where the assistant's next
@@ -137,6 +187,9 @@ impl ChatTemplate {
     /// The template refuses the chat (for instance roles that do not alternate), the template has
     /// an error, or a limit is exceeded.
     pub fn render(&self, chat: &Chat, add_generation_prompt: bool) -> Result<Rendered, Error> {
+        if let (Some(template), true) = (&self.with_tools, chat.has_tools()) {
+            return template.render(chat, add_generation_prompt);
+        }
         let special = Value::from_serialize(&self.special);
         let arguments = merge_maps([context! { add_generation_prompt }, chat.context(), special]);
         let text = engine::render(&self.environment, arguments).map_err(|e| {
@@ -159,6 +212,13 @@ impl ChatTemplate {
         Ok(Rendered { text, generated })
     }
 
+    /// The name of the template, for messages: `chatml`, `llama3` or `plain`, the file of the
+    /// checkpoint that it comes from, or `template`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The template's source.
     #[must_use]
     pub fn source(&self) -> &str {
@@ -169,6 +229,7 @@ impl ChatTemplate {
 impl fmt::Debug for ChatTemplate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ChatTemplate")
+            .field("name", &self.name)
             .field("source", &self.source)
             .field("special", &self.special)
             .finish_non_exhaustive()

@@ -62,6 +62,16 @@ impl ModelConfig {
         }
     }
 
+    /// The same with another vocabulary size.
+    #[must_use]
+    pub fn with_vocab_size(mut self, vocab_size: usize) -> Self {
+        match &mut self {
+            Self::Llama(config) => config.vocab_size = vocab_size,
+            Self::Gpt2(config) => config.vocab_size = vocab_size,
+        }
+        self
+    }
+
     /// The longest sequence that the model was trained for. GPT-2 cannot run longer sequences.
     #[must_use]
     pub fn max_positions(&self) -> usize {

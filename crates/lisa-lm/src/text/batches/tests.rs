@@ -12,6 +12,7 @@ fn options(batch_size: usize) -> BatchOptions {
         shuffle: true,
         seed: 3,
         pad_id: 0,
+        vocab_size: 100,
     }
 }
 

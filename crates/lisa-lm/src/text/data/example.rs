@@ -88,6 +88,20 @@ impl Example {
         Self::from_row(&row, &Columns::default(), &mut Mapping::default())
     }
 
+    /// A pair as a chat of one turn, so that the chat template renders it. Other examples are
+    /// unchanged.
+    #[must_use]
+    pub fn into_chat(mut self) -> Self {
+        if let Content::Pair { prompt, completion } = self.content {
+            let turn = [
+                Message::user(prompt.trim()),
+                Message::assistant(completion.trim()),
+            ];
+            self.content = Content::Chat(Chat::from(turn));
+        }
+        self
+    }
+
     /// Reads a row whose keys have other names, and counts it in `mapping`.
     pub(super) fn from_row(
         row: &Value,

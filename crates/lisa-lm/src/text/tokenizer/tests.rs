@@ -70,13 +70,10 @@ fn a_tokenizer_alone_has_no_ends_and_the_default_template() {
 }
 
 #[test]
-fn special_tokens_are_strings_or_objects_and_the_config_wins() {
+fn special_tokens_are_strings_or_objects_and_an_old_map_wins() {
     let dir = folder(&[
         ("tokenizer.json", TOKENIZER),
-        (
-            "special_tokens_map.json",
-            r#"{"bos_token": "<|user|>", "eos_token": "!"}"#,
-        ),
+        ("special_tokens_map.json", r#"{"bos_token": "<|user|>"}"#),
         (
             "tokenizer_config.json",
             r#"{"eos_token": {"content": "<|endoftext|>", "lstrip": false}, "pad_token": null}"#,
@@ -116,7 +113,7 @@ fn what_is_wrong_with_a_folder_is_named() {
     let good = ("tokenizer.json", TOKENIZER);
     #[allow(clippy::items_after_statements)]
     type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
-    let cases: [Case<'_>; 7] = [
+    let cases: [Case<'_>; 10] = [
         ("none", &[], "tokenizer.json: this file is missing"),
         (
             "cut",
@@ -130,8 +127,35 @@ fn what_is_wrong_with_a_folder_is_named() {
         ),
         (
             "token",
-            &[good, ("tokenizer_config.json", r#"{"eos_token": "<e>"}"#)],
-            "\"<e>\"",
+            &[
+                good,
+                (
+                    "tokenizer_config.json",
+                    r#"{"added_tokens_decoder": {"7": {}}}"#,
+                ),
+            ],
+            "tokenizer_config.json: added_tokens_decoder has no token with a `content` for 7",
+        ),
+        (
+            "id",
+            &[
+                good,
+                (
+                    "tokenizer_config.json",
+                    r#"{"added_tokens_decoder": {"x": {}}}"#,
+                ),
+            ],
+            "tokenizer_config.json: added_tokens_decoder has the id \"x\"",
+        ),
+        (
+            "added",
+            &[good, ("added_tokens.json", r#"{"<t>": -1}"#)],
+            "added_tokens.json: \"<t>\" has the id -1",
+        ),
+        (
+            "model",
+            &[("tokenizer.model", "")],
+            "tokenizer.json: this file is missing, and tokenizer.model is not read; convert it: python -c",
         ),
         (
             "eos",
@@ -158,6 +182,18 @@ fn what_is_wrong_with_a_folder_is_named() {
         assert_eq!(error.kind(), kind, "{error}");
         assert!(error.to_string().contains(expected), "{name}: {error}");
     }
+}
+
+#[test]
+fn parts_with_a_special_token_that_is_no_token_are_refused() {
+    let inner: tokenizers::Tokenizer = TOKENIZER.parse().unwrap();
+    let special = BTreeMap::from([("eos_token".to_owned(), "<e>".to_owned())]);
+    let template = ChatTemplate::default_for(&special);
+    let error = Tokenizer::from_parts(inner, special, [], template).unwrap_err();
+    assert!(
+        error.message().contains("the eos_token is \"<e>\""),
+        "{error}"
+    );
 }
 
 #[test]

@@ -1,0 +1,31 @@
+//! [`model_tokenizer`]: the tokenizer of a model, with the chat template of `--chat-template`.
+
+use std::path::Path;
+
+use anyhow::Result;
+use lisa_lm::{ChatTemplate, Tokenizer};
+
+use crate::user_error::UserError;
+
+/// The tokenizer of a model's folder. `template` is empty for the model's own chat template, the
+/// name of a template, or a file with one.
+pub fn model_tokenizer(folder: &Path, template: &str) -> Result<Tokenizer> {
+    let tokenizer = Tokenizer::from_dir(folder)?;
+    if template.is_empty() {
+        return Ok(tokenizer);
+    }
+    let path = Path::new(template);
+    if !path.is_file() {
+        return tokenizer.with_named_template(template).map_err(|error| {
+            UserError::new(format!("cannot use `--chat-template {template}`"))
+                .with_help("or give a file with a Jinja template")
+                .with_source(error)
+                .into()
+        });
+    }
+    let refuse = || UserError::new(format!("cannot use `--chat-template {template}`"));
+    let text = lisa_lm::files::read_small_text(path).map_err(|e| refuse().with_source(e))?;
+    let special = tokenizer.special_tokens();
+    let parsed = ChatTemplate::new(&text, special).map_err(|e| refuse().with_source(e))?;
+    Ok(tokenizer.with_chat_template(parsed.with_name(template)))
+}
