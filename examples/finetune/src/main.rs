@@ -16,6 +16,7 @@ use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{Device, FloatDType};
 use lisa::LisaConfig;
+use lisa::optimizer::Decay;
 use lisa_lm::checkpoint::{SaveOptions, save};
 use lisa_lm::text::{
     BatchOptions, Batches, EncodeOptions, Example, ReadOptions, encode_examples, read_examples,
@@ -84,6 +85,7 @@ fn main() -> Result<()> {
         .with_active_layers(ACTIVE_LAYERS)
         .with_sampling_period(SAMPLING_PERIOD)
         .with_max_grad_norm(Some(MAX_GRAD_NORM))
+        .with_decay(Decay::Matrices) // not of biases and norms
         .with_seed(SEED)
         .init(optimizer, model)?;
     println!("{lisa}");

@@ -15,9 +15,9 @@ group! { "Method", MethodFlags, MethodSettings {
     /// Number of layers that train in a period (gamma) [default: 2]
     #[arg(long, value_name = "N")]
     active_layers: usize = 2;
-    /// Optimizer steps between two samples of layers (K) [default: 10]
+    /// Optimizer steps between two samples of layers (K) [default: 20]
     #[arg(long, value_name = "STEPS")]
-    period: usize = 10;
+    period: usize = 20;
     /// How layers are sampled [default: uniform]
     #[arg(long, value_enum)]
     policy: Policy = Policy::Uniform;

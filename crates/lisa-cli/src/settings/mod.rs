@@ -11,6 +11,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::bundled;
+use crate::user_error::require;
 
 mod file;
 mod group;
@@ -133,6 +134,12 @@ impl Settings {
         self.input.check()?;
         self.training.check(self.memory.update_in_backward)?;
         self.memory.check(self.method.method)?;
+        require!(
+            !(self.training.decay_all && self.method.method == Method::Lora),
+            "leave it out",
+            "--decay-all has no effect with --method lora: adapters are matrices, which are always \
+             decayed"
+        );
         self.method.check()
     }
 }

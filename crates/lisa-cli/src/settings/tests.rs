@@ -1,6 +1,8 @@
 use super::*;
 use clap::{CommandFactory, Parser};
 
+mod round_trip;
+
 use crate::commands::{Command, Program};
 use crate::user_error::UserError;
 
@@ -56,6 +58,23 @@ fn flags_win_over_the_file_and_the_file_over_defaults() {
         (settings.method.policy, settings.method.period),
         (Policy::Bernoulli, 10)
     );
+}
+
+#[test]
+fn the_defaults_of_the_program_are_those_of_the_library() {
+    let (library, program) = (lisa::LisaConfig::new(), defaults());
+    assert_eq!(program.method.active_layers, library.active_layers);
+    assert_eq!(program.method.period, library.sampling_period);
+    assert_eq!(program.training.seed, library.seed);
+    assert_eq!(library.policy, lisa::PolicyConfig::Uniform);
+    assert_eq!(program.method.policy, Policy::Uniform);
+    assert_eq!(library.on_freeze, lisa::OnFreeze::Drop);
+    assert_eq!(program.method.moments, Moments::Drop);
+    assert_eq!(program.memory.no_master_weights, !library.master_weights);
+    assert_eq!(program.method.unbiased, library.unbiased);
+    // It decays matrices alone, as other trainers do; the library decays what Burn decays.
+    assert!(!program.training.decay_all);
+    assert_eq!(library.decay, lisa::optimizer::Decay::All);
 }
 
 #[test]
@@ -205,7 +224,7 @@ fn settings_survive_the_state_of_a_checkpoint() {
     let message = settings.differs(&other).unwrap();
     assert_eq!(
         message,
-        "--period is 10, and the checkpoint was made with 3"
+        "--period is 20, and the checkpoint was made with 3"
     );
 }
 

@@ -33,6 +33,9 @@ group! { "Training", TrainingFlags, TrainingSettings {
     /// Decoupled weight decay [default: 0.01]
     #[arg(long, value_name = "DECAY", hide_short_help = true)]
     weight_decay: f64 = 0.01;
+    /// Decay biases and the weights of norms as well, not only matrices
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, hide_short_help = true)]
+    decay_all: bool = false;
     /// Largest global norm of the gradients; 0: no clipping [default: 1]
     #[arg(long, value_name = "NORM", hide_short_help = true)]
     max_grad_norm: f64 = 1.0;
@@ -111,7 +114,7 @@ impl TrainingSettings {
     }
 
     pub(super) fn differs(&self, saved: &Self) -> Option<String> {
-        differing!(self, saved; batch_size, gradient_accumulation_steps, seed);
+        differing!(self, saved; batch_size, gradient_accumulation_steps, decay_all, seed);
         None
     }
 }

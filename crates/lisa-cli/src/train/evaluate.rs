@@ -7,14 +7,17 @@ use lisa_lm::text::{BatchOptions, Batches, Encoded, Example};
 use lisa_lm::{CausalLm, GenerationConfig, Tokenizer, generate};
 use serde::{Deserialize, Serialize};
 
+use crate::number;
 use crate::terminal::text::one_line;
 
 /// The result of an evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
     /// Mean held-out loss per token, in nats.
+    #[serde(with = "number")]
     pub loss: f64,
     /// `exp(loss)`.
+    #[serde(with = "number")]
     pub perplexity: f64,
     /// The number of answers that match exactly, and the number of prompts.
     pub exact_match: Option<(usize, usize)>,

@@ -7,6 +7,7 @@ use burn::module::{Lora, Module, ModuleVisitor, Param, ParamGroup};
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::Tensor;
 use lisa::importance::Importance;
+use lisa::optimizer::Decay;
 use lisa::policy::{Budget, CyclicOrder, Gradient};
 use lisa::recompute::Pass;
 use lisa::{FrozenWeights, LayerMap, Lisa, LisaConfig, LisaError, OnFreeze, PolicyConfig};
@@ -233,6 +234,11 @@ pub(crate) fn lisa_config(settings: &Settings, model: &CausalLm) -> Result<LisaC
             Moments::Offload => OnFreeze::Offload,
         })
         .with_master_weights(!settings.memory.no_master_weights)
+        .with_decay(if settings.training.decay_all {
+            Decay::All
+        } else {
+            Decay::Matrices
+        })
         .with_frozen_weights(match settings.memory.quantize {
             Quantize::None => FrozenWeights::Exact,
             Quantize::Int8 => FrozenWeights::Int8,

@@ -9,16 +9,26 @@ use burn::tensor::Device;
 use lisa_lm::files::write_atomically;
 use serde::{Deserialize, Serialize};
 
+use crate::number;
+
 /// One line of the file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Line {
     /// The step, counted from 1.
     pub step: u64,
     /// Mean loss of the step's batches.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        with = "number::option",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub loss: Option<f64>,
     /// Held-out loss.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        with = "number::option",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub held_out_loss: Option<f64>,
     /// The learning rate.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -143,5 +153,29 @@ mod tests {
         assert_eq!(text.lines().count(), 4);
         assert_eq!(metrics.lines[3], line(4));
         assert_eq!(Metrics::open(path, 0).unwrap().lines, []);
+    }
+
+    #[test]
+    fn every_number_is_read_as_it_was_written_and_infinite_losses_as_well() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("metrics.jsonl");
+        let losses = [
+            0.1 + 0.2,
+            f64::INFINITY,
+            1e-310,
+            f64::MAX,
+            15.720_000_000_000_001,
+        ];
+        let lines = (1..).zip(losses).map(|(step, loss)| Line {
+            lr: Some(1.0 / loss.clamp(1e-9, 1e9)),
+            held_out_loss: Some(loss),
+            ..line(step)
+        });
+        let lines: Vec<Line> = lines.collect();
+        let mut metrics = Metrics::open(path.clone(), 0).unwrap();
+        lines
+            .iter()
+            .for_each(|line| metrics.push(line.clone()).unwrap());
+        assert_eq!(Metrics::open(path, 9).unwrap().lines, lines);
     }
 }

@@ -73,10 +73,11 @@ fn draw(lines: &[Line], layers: usize, svg: &mut String) -> Result<(), Box<dyn s
     let (top, bottom) = area.split_vertically(420);
     let steps = lines.iter().map(|line| line.step).max().unwrap_or(1).max(1);
     let points = |pick: fn(&Line) -> Option<f64>| -> Vec<(u64, f64)> {
-        lines
+        let losses = lines
             .iter()
-            .filter_map(|line| Some((line.step, pick(line)?)))
-            .collect()
+            .filter_map(|line| Some((line.step, pick(line)?)));
+        // An axis cannot end at infinity.
+        losses.filter(|(_, loss)| loss.is_finite()).collect()
     };
     let (train, held_out) = (points(|line| line.loss), points(|line| line.held_out_loss));
     let highest = train
@@ -172,6 +173,29 @@ mod tests {
             "{svg}"
         );
         assert!(svg.matches("<rect").count() >= 4);
+    }
+
+    #[test]
+    fn infinite_losses_are_left_out() {
+        let line = |step, held_out_loss| Line {
+            loss: Some(2.0),
+            ..Line::held_out(step, held_out_loss)
+        };
+        let drawn = |lines: &[Line]| {
+            let mut svg = String::new();
+            draw(lines, 1, &mut svg).unwrap();
+            svg
+        };
+        let finite = [line(1, 1.0), line(3, 0.5)];
+        let [first, last] = finite.clone();
+        for loss in [f64::INFINITY, f64::NAN] {
+            let svg = drawn(&[first.clone(), line(2, loss), last.clone()]);
+            assert!(!svg.contains("inf") && !svg.contains("NaN"), "{svg}");
+            assert_eq!(
+                svg.matches("<circle").count(),
+                drawn(&finite).matches("<circle").count()
+            );
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod policies;
 mod refusals;
 mod resumed;
 mod runs;
+mod steps;
 
 /// The flags of `lisa train` with these arguments.
 fn parsed(arguments: &[&str]) -> Flags {

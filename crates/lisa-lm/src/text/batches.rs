@@ -158,7 +158,7 @@ impl Batches {
     /// epoch. So each row is in exactly one step of an epoch.
     ///
     /// The loss of the step is the mean over all trained tokens of its batches. It is the sum of the
-    /// batches' mean losses, each times the batch's share of the trained tokens.
+    /// batches' mean losses, each times the batch's share of their total [weight](Batch::weight).
     ///
     /// # Panics
     ///

@@ -1,0 +1,267 @@
+//! Steps and epochs, weight decay, and the weights that are evaluated.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{Device, Tensor};
+use lisa_cli::train::run::Start;
+use lisa_lm::Checkpoint;
+use serde_json::Value;
+
+use super::{flags, go, go_in_parts, lines, message, only_out, weights_of};
+
+const TRAIN: &str = include_str!("../../data/train.jsonl");
+
+/// A file with the first rows of the bundled data.
+fn rows(folder: &Path, count: usize) -> String {
+    let file = folder.join(format!("{count}.jsonl"));
+    let rows: Vec<&str> = TRAIN.lines().take(count).collect();
+    fs::write(&file, rows.join("\n")).unwrap();
+    file.to_str().unwrap().to_owned()
+}
+
+fn summary(out: &Path) -> Value {
+    serde_json::from_slice(&fs::read(out.join("summary.json")).unwrap()).unwrap()
+}
+
+/// A run of some epochs of nine rows.
+fn nine_rows(out: &Path, epochs: &str, more: &[&str]) -> Vec<f64> {
+    let folder = out.parent().unwrap();
+    let data = rows(folder, 9);
+    let of_rows = [
+        "--data", &data, "--eval", &data, "--steps", "0", "--epochs", epochs,
+    ];
+    go(
+        flags(out, &[&of_rows[..], more].concat()),
+        Start::Overwrite,
+        false,
+    )
+    .unwrap();
+    lines(out).iter().filter_map(|line| line.loss).collect()
+}
+
+#[test]
+fn each_row_is_trained_once_in_each_epoch() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let tokens = |steps: usize, epochs: &str, more: &[&str]| {
+        let losses = nine_rows(&out, epochs, more);
+        assert_eq!(losses.len(), steps, "{more:?}");
+        (summary(&out)["tokens"].as_u64().unwrap(), losses)
+    };
+    let (once, _) = tokens(9, "1", &["--batch-size", "1"]);
+    let two_by_two = ["--batch-size", "2", "--gradient-accumulation-steps", "2"];
+    let (thrice, losses) = tokens(9, "3", &two_by_two);
+    assert_eq!(thrice, 3 * once);
+    // The mean is over all tokens of the step, however its rows are split into batches.
+    for more in [
+        &["--batch-size", "4"][..],
+        &["--batch-size", "1", "--gradient-accumulation-steps", "4"],
+        &[&two_by_two[..], &["--recompute"]].concat(),
+    ] {
+        let (tokens, others) = tokens(9, "3", more);
+        assert_eq!(tokens, thrice);
+        for (a, b) in losses.iter().zip(&others) {
+            assert!((a - b).abs() < 1e-4, "{more:?}: {a} is not {b}");
+        }
+    }
+    let larger = ["--batch-size", "8", "--gradient-accumulation-steps", "8"];
+    assert_eq!(tokens(1, "1", &larger).0, once);
+    // Two of three steps, which is more than half an epoch.
+    assert!(tokens(2, "0.5", &two_by_two).0 < once);
+}
+
+#[test]
+fn a_run_that_is_resumed_at_each_step_has_the_same_steps() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = rows(dir.path(), 9);
+    let more = [
+        "--data", &data, "--eval", &data, "--steps", "0", "--epochs", "2",
+    ];
+    for pack in [&[][..], &["--pack"]] {
+        let by = ["--batch-size", "2", "--gradient-accumulation-steps", "2"];
+        let more = [&more[..], &by, pack].concat();
+        let (whole, parts) = (dir.path().join("whole"), dir.path().join("parts"));
+        go(flags(&whole, &more), Start::Overwrite, false).unwrap();
+        let calls = go_in_parts(flags(&parts, &more), &parts);
+        assert_eq!(
+            calls,
+            lines(&whole)
+                .iter()
+                .filter(|line| line.loss.is_some())
+                .count()
+        );
+        assert_eq!(weights_of(&whole), weights_of(&parts), "{pack:?}");
+        assert_eq!(summary(&whole)["tokens"], summary(&parts)["tokens"]);
+        fs::remove_dir_all(&parts).unwrap();
+    }
+}
+
+#[test]
+fn a_checkpoint_whose_steps_went_on_in_the_next_epoch_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let data = rows(dir.path(), 9);
+    let more = [
+        "--data",
+        &data,
+        "--eval",
+        &data,
+        "--gradient-accumulation-steps",
+        "2",
+    ];
+    go(flags(&out, &more), Start::Fresh, true).unwrap();
+    let path = out.join("checkpoints/step-00000001/state.json");
+    let mut state: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    assert_eq!(state["position"]["index"], 2);
+    let mut refused = |epoch: u64, index: u64| {
+        state["position"]["epoch"] = epoch.into();
+        state["position"]["index"] = index.into();
+        fs::write(&path, state.to_string()).unwrap();
+        message(only_out(&out), Start::Resume)
+    };
+    let text = refused(1, 1);
+    for part in [
+        "cannot resume",
+        "step-00000001",
+        "batch 2 of epoch 2",
+        "steps of 2 batches",
+        "--out",
+    ] {
+        assert!(text.contains(part), "`{part}` is not in: {text}");
+    }
+    assert!(refused(0, 4).contains("after 1 steps, is at batch 5 of epoch 1"));
+}
+
+/// The parameters of a model folder, by path.
+fn parameters(folder: PathBuf) -> BTreeMap<String, (usize, Vec<f32>)> {
+    struct Parameters(Vec<String>, BTreeMap<String, (usize, Vec<f32>)>);
+    impl ModuleVisitor for Parameters {
+        fn enter_module(&mut self, name: &str, _: &str) {
+            self.0.push(name.into());
+        }
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.0.pop();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let values = param.val().into_data().convert::<f32>();
+            let values = values.iter::<f32>().collect();
+            self.1.insert(self.0.join("."), (D, values));
+        }
+    }
+    let model = Checkpoint::open(folder).unwrap();
+    let model = model.load(&Device::flex(), None).unwrap();
+    let mut parameters = Parameters(Vec::new(), BTreeMap::new());
+    model.visit(&mut parameters);
+    parameters.1
+}
+
+#[test]
+fn biases_and_norms_are_decayed_only_with_decay_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let trained = |more: &[&str]| {
+        let out = dir.path().join("out");
+        let one = [
+            "--steps",
+            "1",
+            "--lr",
+            "1e-3",
+            "--weight-decay",
+            "100",
+            "--eval-examples",
+            "0",
+        ];
+        go(
+            flags(&out, &[&one[..], more].concat()),
+            Start::Overwrite,
+            false,
+        )
+        .unwrap();
+        parameters(out.join("model"))
+    };
+    let layered = [
+        "--recompute",
+        "--update-in-backward",
+        "--max-grad-norm",
+        "0",
+    ];
+    for more in [&[][..], &["--method", "full"], &layered] {
+        let matrices = trained(more);
+        let all = trained(&[more, &["--decay-all"]].concat());
+        let mut vectors = 0;
+        for (path, (rank, values)) in &matrices {
+            let differ = *values != all[path].1;
+            assert!(*rank < 2 || !differ, "{more:?}: {path}");
+            vectors += usize::from(differ);
+        }
+        assert!(vectors > 1, "{more:?}");
+    }
+    // Adapters are matrices; nothing else is trained.
+    let (one, other) = (
+        trained(&["--method", "lora"]),
+        trained(&["--method", "lora", "--weight-decay", "0"]),
+    );
+    let (mut same, mut differ) = (0, 0);
+    for (path, (rank, values)) in &one {
+        let changed = *values != other[path].1;
+        assert!(*rank > 1 || !changed, "{path}");
+        same += usize::from(!changed);
+        differ += usize::from(changed);
+    }
+    assert!(same > 2 && differ > 2, "{same} {differ}");
+    let out = dir.path().join("out");
+    let text = message(
+        flags(&out, &["--method", "lora", "--decay-all"]),
+        Start::Overwrite,
+    );
+    assert!(
+        text.contains("--decay-all has no effect with --method lora"),
+        "{text}"
+    );
+}
+
+#[test]
+fn with_quantized_layers_every_held_out_loss_is_of_the_weights_that_are_saved() {
+    let dir = tempfile::tempdir().unwrap();
+    // A learning rate that changes no weight.
+    let still = [
+        "--steps",
+        "3",
+        "--lr",
+        "1e-30",
+        "--eval-every",
+        "1",
+        "--eval-examples",
+        "0",
+    ];
+    let mut exact = None;
+    for quantize in ["none", "int8", "int4"] {
+        let out = dir.path().join(quantize);
+        let more = ["--recompute", "--quantize", quantize];
+        go(
+            flags(&out, &[&still[..], &more].concat()),
+            Start::Fresh,
+            false,
+        )
+        .unwrap();
+        let summary = summary(&out);
+        let before = summary["before"]["loss"].as_f64().unwrap();
+        assert_eq!(
+            summary["after"]["loss"].as_f64().unwrap(),
+            before,
+            "{quantize}"
+        );
+        assert_eq!(*exact.get_or_insert(before), before, "{quantize}");
+        let during = lines(&out)
+            .into_iter()
+            .filter_map(|line| line.held_out_loss);
+        let during: Vec<f64> = during.collect();
+        assert!(during.len() > 1);
+        assert!(
+            during.iter().all(|loss| *loss == before),
+            "{quantize}: {during:?}"
+        );
+    }
+}
