@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer};
 use toml::de::{DeTable, Error as TomlError, ValueDeserializer};
 
 use super::names::{self, Word, Written};
-use super::{Flags, InputFlags, MemoryFlags, MethodFlags, OutputFlags, TrainingFlags};
+use super::{Flags, InputFlags, MemoryFlags, MethodFlags, OutputFlags, TrainingFlags, input};
 use crate::user_error::UserError;
 
 impl Flags {
@@ -96,6 +96,10 @@ impl Flags {
     ) -> Result<bool, D::Error> {
         let name = setting.replace('-', "_");
         match name.as_str() {
+            "data" => {
+                self.input.data = Some(input::paths(value)?);
+                Ok(true)
+            }
             name if InputFlags::KEYS.contains(&name) => self.input.set(name, value),
             name if MethodFlags::KEYS.contains(&name) => self.method.set(name, value),
             name if MemoryFlags::KEYS.contains(&name) => self.memory.set(name, value),

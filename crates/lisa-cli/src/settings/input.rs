@@ -1,8 +1,12 @@
 //! The model and the data.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use anyhow::Result;
+use lisa_lm::text::Columns;
+use serde::Deserializer;
+use serde::de::{SeqAccess, Visitor};
 
 use super::group::{differing, group};
 use super::kinds::{OnBad, Pairs};
@@ -12,10 +16,13 @@ group! { "Model and data", InputFlags, InputSettings {
     /// Folder of a Hugging Face model, or a hub id [default: bundled model]
     #[arg(long, value_name = "DIR")]
     model: PathBuf = PathBuf::new();
-    /// JSONL file, or a folder of them [default: bundled instructions]
-    #[arg(long, value_name = "FILE")]
-    data: PathBuf = PathBuf::new();
-    /// Held-out JSONL file; without one, a share of the data is held out
+    /// Files (JSONL, JSON, CSV, Parquet) or folders of them [default: bundled instructions]
+    #[arg(long, value_delimiter = ',', value_name = "FILE,..")]
+    data: Vec<PathBuf> = Vec::new();
+    /// Other names for the keys of the data: KEY=NAME,.. such as question=prompt,answer=completion
+    #[arg(long, value_name = "KEY=NAME,..", hide_short_help = true)]
+    columns: Columns = Columns::default();
+    /// Held-out file or folder; without one, the folder's, or a share of the data
     #[arg(long, value_name = "FILE")]
     eval: PathBuf = PathBuf::new();
     /// Share of the data that is held out [default: 0.1]
@@ -48,7 +55,7 @@ impl InputSettings {
     /// Whether both the model and the data are the bundled ones.
     #[must_use]
     pub fn is_demo(&self) -> bool {
-        self.model.as_os_str().is_empty() && self.data.as_os_str().is_empty()
+        self.model.as_os_str().is_empty() && self.data.is_empty()
     }
 
     pub(super) fn check(&self) -> Result<()> {
@@ -63,6 +70,40 @@ impl InputSettings {
     pub(super) fn differs(&self, saved: &Self) -> Option<String> {
         differing!(self, saved;
             max_seq_length, pack, loss_on_all, eval_fraction, chat_template, pairs, resize_embeddings);
+        if self.columns != saved.columns {
+            return Some(format!(
+                "--columns is `{}`, and the checkpoint was made with `{}`",
+                self.columns, saved.columns
+            ));
+        }
         None
     }
+}
+
+/// Reads one path, or a list of paths. Empty paths are none.
+pub(super) fn paths<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::Error> {
+    struct Paths;
+
+    impl<'de> Visitor<'de> for Paths {
+        type Value = Vec<PathBuf>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a path or a list of paths")
+        }
+
+        fn visit_str<E>(self, path: &str) -> Result<Self::Value, E> {
+            let paths = Some(path).filter(|path| !path.is_empty());
+            Ok(paths.map(PathBuf::from).into_iter().collect())
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+            let mut paths = Vec::new();
+            while let Some(path) = list.next_element::<PathBuf>()? {
+                paths.push(path);
+            }
+            Ok(paths)
+        }
+    }
+
+    deserializer.deserialize_any(Paths)
 }

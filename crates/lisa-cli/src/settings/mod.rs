@@ -91,7 +91,7 @@ impl Flags {
             |path: &Option<PathBuf>| path.as_ref().is_none_or(|path| path.as_os_str().is_empty());
         // The bundled model is stored in half precision to be small, and a CPU is faster in f32.
         let stored = stored.filter(|_| !absent(&self.input.model));
-        if absent(&self.input.model) && absent(&self.input.data) {
+        if absent(&self.input.model) && self.input.data.as_ref().is_none_or(Vec::is_empty) {
             self = self.or(Self::from_toml(bundled::DEMO, Path::new("demo.toml"))?);
         }
         self.memory.dtype = self.memory.dtype.or(stored);

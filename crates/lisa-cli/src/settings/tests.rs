@@ -36,7 +36,7 @@ fn defaults() -> Settings {
     let flags = Flags {
         input: InputFlags {
             model: Some("model".into()),
-            data: Some("data".into()),
+            data: Some(vec!["data".into()]),
             ..InputFlags::default()
         },
         ..Flags::default()

@@ -1,20 +1,17 @@
 //! The data of a run: reads, splits and encodes examples, and makes batches. Tests: `tests/run/`.
 
-use std::path::Path;
-
 use anyhow::Result;
 use lisa_lm::text::{
-    BatchOptions, Batches, EncodeOptions, Encoded, EncodedSet, Example, LossOn, ReadOptions,
-    encode_examples_with, read_examples,
+    BatchOptions, Batches, EncodeOptions, Encoded, EncodedSet, Example, LossOn,
+    encode_examples_with,
 };
 use lisa_lm::{Checkpoint, Tokenizer};
 
+use super::examples::{self, Given};
 use super::{text, vocabulary};
-use crate::bundled;
-use crate::settings::{InputSettings, Settings};
+use crate::settings::Settings;
 use crate::terminal::output::say;
 use crate::terminal::progress::Slow;
-use crate::user_error::require;
 
 /// Training and held-out data.
 pub(crate) struct Data {
@@ -79,7 +76,11 @@ pub(crate) fn read(
         },
         ..EncodeOptions::default()
     };
-    let (mut train, mut held_out) = examples(&settings.input, settings.training.seed)?;
+    let Given {
+        mut train,
+        mut held_out,
+        notes,
+    } = examples::read(&settings.input, settings.training.seed)?;
     let sets = &mut [&mut train, &mut held_out];
     let (tokenizer, mut lines) = text::prepare(&settings.input, tokenizer, sets)?;
     let encode = |examples: &[Example]| {
@@ -102,40 +103,12 @@ pub(crate) fn read(
     let data = Data {
         vocab_size,
         lines,
-        summary: format!("training: {train}\nheld out: {held}"),
+        summary: format!("{notes}training: {train}\nheld out: {held}"),
         train: train.examples,
         held_out_examples: held.sources.iter().map(|&i| held_out[i].clone()).collect(),
         held_out: held.examples,
     };
     Ok((data, tokenizer))
-}
-
-/// Training and held-out examples.
-fn examples(input: &InputSettings, seed: u64) -> Result<(Vec<Example>, Vec<Example>)> {
-    let options = ReadOptions {
-        on_bad: input.on_bad_line.into(),
-        ..ReadOptions::default()
-    };
-    let read = |path: &Path| read_examples(&[path], &options).map(|read| read.examples);
-    let bundled = input.data.as_os_str().is_empty();
-    let train = if bundled {
-        read(&bundled::data()?)?
-    } else {
-        read(&input.data)?
-    };
-    if !input.eval.as_os_str().is_empty() {
-        return Ok((train, read(&input.eval)?));
-    }
-    if bundled {
-        return Ok((train, read(&bundled::held_out()?)?));
-    }
-    require!(
-        train.len() > 1 || input.eval_fraction == 0.0,
-        "train without held-out examples with --eval-fraction 0, or give --eval FILE",
-        "`{}` has one example, so none can be held out",
-        input.data.display()
-    );
-    Ok(lisa_lm::text::split(train, input.eval_fraction, seed)?)
 }
 
 /// The batches of a run, shuffled in each epoch by its seed.

@@ -15,6 +15,7 @@
 pub mod checkpoints;
 pub(crate) mod data;
 pub mod evaluate;
+mod examples;
 pub mod fingerprint;
 mod finish;
 pub mod method;

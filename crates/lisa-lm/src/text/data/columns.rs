@@ -3,6 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 use crate::error::{Error, ErrorKind};
 
 /// Keys of rows with the names that they are read as: `question=prompt,answer=completion`.
@@ -62,6 +65,20 @@ impl FromStr for Columns {
                 .with_help("give pairs such as question=prompt,answer=completion"));
         }
         Ok(Self(pairs))
+    }
+}
+
+impl Serialize for Columns {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Columns {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse()
+            .map_err(|e: Error| D::Error::custom(e.message()))
     }
 }
 

@@ -1,0 +1,96 @@
+//! The examples of a run, as `--data`, `--eval` and their neighbours name them.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use lisa_lm::text::{Example, Examples, ReadOptions, data_files, read_examples, split};
+
+use crate::bundled;
+use crate::settings::InputSettings;
+use crate::user_error::require;
+
+/// Training and held-out examples.
+pub(crate) struct Given {
+    pub(crate) train: Vec<Example>,
+    /// None of them with `--eval-fraction 0`.
+    pub(crate) held_out: Vec<Example>,
+    /// What was read as what, in lines: files, forms, and skipped lines.
+    pub(crate) notes: String,
+}
+
+/// Reads the examples. The held-out ones are those of `--eval`, or of the held-out files in folders
+/// of `--data`, or a share of the data.
+pub(crate) fn read(input: &InputSettings, seed: u64) -> Result<Given> {
+    let options = ReadOptions {
+        on_bad: input.on_bad_line.into(),
+        columns: input.columns.clone(),
+    };
+    let is_bundled = input.data.is_empty();
+    let data = match is_bundled {
+        true => vec![bundled::data()?],
+        false => input.data.clone(),
+    };
+    let files = data_files(&data)?;
+    let held_out = if !input.eval.as_os_str().is_empty() {
+        eval_files(input)?
+    } else if is_bundled {
+        vec![bundled::held_out()?]
+    } else {
+        files.valid.clone()
+    };
+    let both = held_out.iter().find(|file| files.train.contains(file));
+    require!(
+        both.is_none(),
+        "give another file with --eval",
+        "`{}` is training data and held-out data",
+        both.map(|file| file.display().to_string())
+            .unwrap_or_default()
+    );
+    let train = read_examples(&files.train, &options)?;
+    let mut notes = String::new();
+    if !is_bundled {
+        notes = noted("training", &train);
+        if !files.left_out.is_empty() {
+            notes += &format!("{files}\n");
+        }
+    }
+    let (train, held_out) = if held_out.is_empty() {
+        require!(
+            train.examples.len() > 1 || input.eval_fraction == 0.0,
+            "train without held-out examples with --eval-fraction 0, or give --eval FILE",
+            "`{}` has one example, so none can be held out",
+            input.data[0].display()
+        );
+        split(train.examples, input.eval_fraction, seed)?
+    } else {
+        let held_out = read_examples(&held_out, &options)?;
+        if !is_bundled {
+            notes += &noted("held-out", &held_out);
+        }
+        (train.examples, held_out.examples)
+    };
+    Ok(Given {
+        train,
+        held_out,
+        notes,
+    })
+}
+
+/// The files of `--eval`: a file, or the held-out files of a folder, or all its files.
+fn eval_files(input: &InputSettings) -> Result<Vec<PathBuf>> {
+    let files = data_files(std::slice::from_ref(&input.eval))?;
+    Ok(if files.valid.is_empty() {
+        files.train
+    } else {
+        files.valid
+    })
+}
+
+fn noted(what: &str, read: &Examples) -> String {
+    let mut notes = format!("{what} rows: {}\n", read.mapping);
+    if read.skipped.count() > 0 {
+        let bad = &read.skipped;
+        notes += &format!("{what} lines that were skipped: {}\n{bad}\n", bad.count());
+    }
+    notes
+}
