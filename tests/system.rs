@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use burn::module::{Module, ModuleMapper, Param, ParamGroup};
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{DType, Device, FloatDType, Int, Tensor};
+use lisa::optimizer::Decay;
 use lisa::policy::{Draw, SamplingPolicy};
 use lisa::{Lisa, LisaConfig, OnFreeze, PolicyConfig};
 use lisa_lm::checkpoint::{SaveOptions, save};
@@ -152,10 +153,15 @@ fn assert_losses(found: &[f32], wanted: &Value, what: &str) {
     }
 }
 
-fn assert_weights(model: &CausalLm, family: &str, file: &str) {
+/// The tensors of a model as it is saved.
+fn saved(model: &CausalLm) -> BTreeMap<String, (Vec<usize>, Vec<u8>)> {
     let dir = tempfile::tempdir().unwrap();
     save(model, dir.path(), &SaveOptions::default()).unwrap();
-    let ours = tensors(&dir.path().join("model.safetensors"));
+    tensors(&dir.path().join("model.safetensors"))
+}
+
+fn assert_weights(model: &CausalLm, family: &str, file: &str) {
+    let ours = saved(model);
     let mut differences = Vec::new();
     for (name, (shape, theirs)) in tensors(&fixture(family).join(file)) {
         let (our_shape, ours) = &ours[&name];
@@ -202,21 +208,23 @@ fn twelve_steps_are_pytorchs_with_moments_dropped_and_kept() {
 #[test]
 fn global_norm_clipping_and_groups_without_decay_are_pytorchs() {
     for family in FAMILIES {
-        let model = load(family, &device());
-        let (lisa, model) = config(OnFreeze::Keep)
+        let config = config(OnFreeze::Keep)
             .with_max_grad_norm(Some(1.0))
-            .with_policy(PolicyConfig::custom(Windows))
-            .init(adamw(0.01), model)
-            .unwrap();
+            .with_policy(PolicyConfig::custom(Windows));
+        let wanted = &numbers(family)["runs"]["keep_hf_groups_clip1"]["loss"];
+        let model = load(family, &device());
+        let (lisa, model) = config.init(adamw(0.01), model).unwrap();
         // transformers decays neither norms nor biases.
         let plain = ParamGroup::from_regex(r"(bias|gamma|beta)$").unwrap();
         let mut lisa = lisa.with_group(plain, adamw(0.0));
-        let (_, losses) = train(&mut lisa, model, family, 12, 1e-3);
-        assert_losses(
-            &losses,
-            &numbers(family)["runs"]["keep_hf_groups_clip1"]["loss"],
-            family,
-        );
+        let (model, losses) = train(&mut lisa, model, family, 12, 1e-3);
+        assert_losses(&losses, wanted, family);
+        // They are the parameters of rank 0 and 1.
+        let config = config.with_decay(Decay::Matrices);
+        let (mut lisa, start) = config.init(adamw(0.01), load(family, &device())).unwrap();
+        let (by_rank, losses) = train(&mut lisa, start, family, 12, 1e-3);
+        assert_losses(&losses, wanted, family);
+        assert_eq!(saved(&by_rank), saved(&model), "{family}");
     }
 }
 
@@ -284,20 +292,16 @@ fn a_trained_model_saved_and_loaded_is_the_same_bit_for_bit() {
             .init(adamw(0.01), model)
             .unwrap();
         let (model, _) = train(&mut lisa, model, family, 3, 1e-3);
-        let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let dir = tempfile::tempdir().unwrap();
         let options = SaveOptions {
             max_shard_bytes: 100_000,
             ..SaveOptions::default()
         };
-        save(&model, a.path(), &options).unwrap();
-        let again = Checkpoint::open(a.path())
+        save(&model, dir.path(), &options).unwrap();
+        let again = Checkpoint::open(dir.path())
             .unwrap()
             .load(&device, None)
             .unwrap();
-        save(&model, b.path(), &SaveOptions::default()).unwrap();
-        let c = tempfile::tempdir().unwrap();
-        save(&again, c.path(), &SaveOptions::default()).unwrap();
-        let bytes = |dir: &tempfile::TempDir| tensors(&dir.path().join("model.safetensors"));
-        assert_eq!(bytes(&b), bytes(&c));
+        assert_eq!(saved(&model), saved(&again));
     }
 }

@@ -8,6 +8,7 @@ mod files;
 mod make_model;
 mod memory;
 mod method;
+mod number;
 mod overhead;
 mod preset;
 mod process;

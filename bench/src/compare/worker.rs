@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::method::Method;
 use crate::settings::Settings;
 use crate::trainer::Trainer;
-use crate::{memory, process, workload};
+use crate::{memory, number, process, workload};
 
 /// A method to run.
 #[derive(Debug, Serialize, Deserialize)]
@@ -32,7 +32,7 @@ pub(crate) struct Weights {
 pub(crate) struct Event {
     /// Counted from 0; none for the event before the first step.
     pub(crate) step: Option<usize>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "number::or_nan")]
     pub(crate) loss: f64,
     /// Seconds of the phases.
     #[serde(default)]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
+use crate::number;
 use crate::values::display_as_value;
 
 /// A way to train in the study.
@@ -95,11 +96,13 @@ pub(crate) struct Order {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Outcome {
     /// Mean loss of a target token of the scored examples, in nats.
+    #[serde(deserialize_with = "number::or_nan")]
     pub(crate) loss: f64,
     /// Examples whose answer is right in every token, of the examples asked.
     pub(crate) hits: usize,
     pub(crate) asked: usize,
     /// Mean training loss of each tenth of the steps.
+    #[serde(deserialize_with = "number::each_or_nan")]
     pub(crate) curve: Vec<f64>,
     /// The most trainable parameters of a step, and bytes of their optimizer state.
     pub(crate) trainable: u64,

@@ -106,6 +106,24 @@ mod tests {
     }
 
     #[test]
+    fn a_run_that_diverged_is_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("runs.jsonl");
+        let job = Job::sample(Method::Uniform, 1);
+        let outcome = Outcome {
+            curve: vec![0.1 + 0.2, f64::INFINITY],
+            cpu: 1.0 / 11.0,
+            ..Outcome::sample(0, f64::NAN)
+        };
+        let mut log = Log::open(&path).unwrap();
+        log.add(job.clone(), outcome).unwrap();
+        let log = Log::open(&path).unwrap();
+        let read = log.get(&job).unwrap();
+        assert!(read.loss.is_nan() && read.curve[1].is_nan());
+        assert_eq!((read.curve[0], read.cpu), (0.1 + 0.2, 1.0 / 11.0));
+    }
+
+    #[test]
     fn an_invalid_line_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("runs.jsonl");

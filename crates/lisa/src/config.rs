@@ -125,16 +125,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lisa.json");
         let config = LisaConfig::new()
-            .with_policy(PolicyConfig::Bernoulli(vec![0.5, 1.0]))
+            .with_policy(PolicyConfig::Bernoulli(vec![2.0 / 22.0, 0.1 + 0.2]))
             .with_on_freeze(OnFreeze::Keep)
             .with_frozen(Some(ParamGroup::from_any_predicates(vec!["embed", "head"])))
-            .with_max_grad_norm(Some(1.0))
+            .with_max_grad_norm(Some(0.1 + 0.2))
             .with_decay(Decay::Matrices)
             .with_layers(vec!["encoder".into(), "decoder".into()]);
         config.save(&path).unwrap();
         let loaded = LisaConfig::load(&path).unwrap();
         assert_eq!(loaded.to_string(), config.to_string());
-        assert_eq!(loaded.policy, PolicyConfig::Bernoulli(vec![0.5, 1.0]));
+        assert_eq!(loaded.policy, config.policy);
+        assert_eq!(loaded.max_grad_norm, Some(0.1 + 0.2));
         assert_eq!(loaded.decay, Decay::Matrices);
         // Files of 0.1.0 do not have the setting.
         let text = std::fs::read_to_string(&path).unwrap();

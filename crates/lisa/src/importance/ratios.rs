@@ -208,6 +208,16 @@ mod tests {
         saved.save(&path).unwrap();
         saved.save(&path).unwrap();
         assert_eq!(Importance::load(&path).unwrap(), saved);
+        // Positive numbers of any exponent.
+        let mut bits = 1_u64;
+        let mut random = || {
+            bits = bits.wrapping_mul(0xD128_0E7F_BC05_A4C5).wrapping_add(1);
+            f64::from_bits(bits >> 2)
+        };
+        let norms: Vec<f64> = (0..2000).map(|_| random()).collect();
+        let random = importance(&norms[..1000], &norms[1000..]);
+        random.save(&path).unwrap();
+        assert_eq!(Importance::load(&path).unwrap(), random);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
         std::fs::write(&path, "{}").unwrap();
         let error = Importance::load(path.with_extension("none")).unwrap_err();
