@@ -1,5 +1,6 @@
 //! What the tests of several files share: folders with given files, and the fixture's tokenizer.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
@@ -29,7 +30,14 @@ pub(crate) fn folder(files: &[(&str, &str)]) -> TempDir {
 
 /// The fixture's tokenizer with an end of sequence and this chat template.
 pub(crate) fn tokenizer(template: &str) -> Tokenizer {
-    let config = serde_json::json!({"eos_token": "<|endoftext|>", "chat_template": template});
+    let special = BTreeMap::from([("eos_token".to_owned(), "<|endoftext|>".to_owned())]);
+    tokenizer_with(template, &special)
+}
+
+/// The fixture's tokenizer with these special tokens and this chat template.
+pub(crate) fn tokenizer_with(template: &str, special: &BTreeMap<String, String>) -> Tokenizer {
+    let mut config = serde_json::json!(special);
+    config["chat_template"] = template.into();
     let files = [
         ("tokenizer.json", TOKENIZER),
         ("tokenizer_config.json", &config.to_string()),

@@ -1,63 +1,256 @@
-//! Where the assistant's answers are in a rendered chat.
+//! The rows of a chat: its renderings, and the places of the trained answers in them.
 
 use std::ops::Range;
 
 use crate::error::{Error, ErrorKind};
 use crate::text::chat::Chat;
-use crate::text::template::ChatTemplate;
+use crate::text::template::{ChatTemplate, Rendered};
+use crate::text::turn::Dialogue;
+use crate::text::weight::weight_of;
 
-/// The bytes of each answer in `whole`, the rendering of the complete chat. An answer includes the
-/// end of its turn.
-pub(super) fn answers(
+/// Which answers of a chat are in the loss, and in how many rows, with
+/// [`LossOn::Answer`](crate::text::LossOn::Answer).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Turns {
+    /// Every answer. The chat is one row if each answer then follows the text that the model is
+    /// given when it generates this answer. If the chat template writes earlier turns differently
+    /// once a chat goes on, for instance without their reasoning, each answer has a row of its own.
+    #[default]
+    Auto,
+    /// Every answer, in one row.
+    All,
+    /// The last answer, in one row.
+    Last,
+    /// Every answer, each in a row of its own.
+    Split,
+}
+
+/// A rendered chat, and the bytes of it that are in the loss, with their weights.
+pub(super) struct Passage {
+    pub(super) text: String,
+    pub(super) spans: Vec<(Range<usize>, f32)>,
+}
+
+/// The trained answers of a chat.
+pub(super) struct Passages {
+    pub(super) rows: Vec<Passage>,
+    /// Which messages, from 0, are in the loss without text, reasoning and tool calls, or because
+    /// the template writes nothing of them.
+    pub(super) empty: Vec<usize>,
+}
+
+/// An answer as the last message of its chat.
+struct Answer {
+    index: usize,
+    weight: f32,
+    text: String,
+    spans: Vec<Range<usize>>,
+    /// Which of the chat's marks are its own, if the template has marks.
+    marks: Option<Range<usize>>,
+}
+
+/// The rows of a chat.
+pub(super) fn passages(
     chat: &Chat,
-    whole: &str,
     template: &ChatTemplate,
-) -> Result<Vec<Range<usize>>, Error> {
+    turns: Turns,
+) -> Result<Passages, Error> {
+    let dialogue = Dialogue { chat, template };
+    let whole = template.render(chat, false)?;
+    let marks = marks_by_message(dialogue, &whole);
+    let mut trained = trained(chat)?;
+    if turns == Turns::Last {
+        trained.drain(..trained.len().saturating_sub(1));
+    }
+    let mut answers = Vec::with_capacity(trained.len());
+    let mut empty = Vec::new();
+    for (index, weight) in trained {
+        let marks = marks.as_ref().map(|marks| marks[index].clone());
+        let (text, spans) = as_last(dialogue, index, &whole, marks.as_ref())?;
+        let answer = Answer {
+            index,
+            weight,
+            text,
+            spans,
+            marks,
+        };
+        if is_empty(dialogue, &answer) {
+            empty.push(index);
+        }
+        answers.push(answer);
+    }
+    let rows = match turns {
+        Turns::Last | Turns::Split => split(answers),
+        Turns::Auto => match together(dialogue, &answers, &whole) {
+            Some(row) => vec![row],
+            None => split(answers),
+        },
+        Turns::All => vec![all(dialogue, &answers, &whole)?],
+    };
+    Ok(Passages { rows, empty })
+}
+
+/// The messages of the assistant whose weight is not 0, with their weights.
+fn trained(chat: &Chat) -> Result<Vec<(usize, f32)>, Error> {
     let mut answers = Vec::new();
     for (index, message) in chat.messages.iter().enumerate() {
-        if message.role() != "assistant" {
-            continue;
+        let weight = weight_of(message).map_err(|what| {
+            let message = format!("message {} {what}", index + 1);
+            Error::new(ErrorKind::Data, message)
+        })?;
+        let weight = weight.unwrap_or(1.0);
+        if message.role() == "assistant" && weight > 0.0 {
+            answers.push((index, weight));
         }
-        let start = start_of(index, chat, whole, template)?;
-        let end = if index + 1 == chat.messages.len() {
-            whole.len()
-        } else {
-            common_prefix(
-                &template.render(&chat.before(index + 1), false)?.text,
-                whole,
-            )
-        };
-        answers.push(start..end);
     }
     Ok(answers)
 }
 
-/// The place where this message begins: the end of the messages before it, rendered with a
-/// generation prompt.
-fn start_of(
-    index: usize,
-    chat: &Chat,
-    whole: &str,
-    template: &ChatTemplate,
-) -> Result<usize, Error> {
-    let before = chat.before(index);
-    // Some templates write more in a generation prompt than before an answer. The text without one is
-    // then the best border there is: the header of the turn is in the loss too.
-    for with_prompt in [true, false] {
-        let prefix = template.render(&before, with_prompt)?.text;
-        if whole.starts_with(&prefix) {
-            return Ok(prefix.len());
+/// Which of the chat's marks each message of the assistant has, if the template has marks: those
+/// from the number of marks before the message to that before the next one.
+fn marks_by_message(dialogue: Dialogue<'_>, whole: &Rendered) -> Option<Vec<Range<usize>>> {
+    let Dialogue { chat, template } = dialogue;
+    let mut end = whole.generated.as_ref()?.len();
+    let mut marks = vec![0..0; chat.messages.len()];
+    for (index, message) in chat.messages.iter().enumerate().rev() {
+        if message.role() != "assistant" {
+            continue;
         }
+        let before = template.render(&chat.before(index), false).ok();
+        let before = before.and_then(|before| Some(before.generated?.len()));
+        let start = before.unwrap_or_else(|| {
+            // The template refuses a chat that ends there. It has a mark for each answer.
+            let earlier = chat.messages[..index].iter();
+            earlier
+                .filter(|message| message.role() == "assistant")
+                .count()
+        });
+        marks[index] = start.min(end)..end;
+        end = marks[index].start;
     }
-    let message = format!(
-        "the chat template writes the first {index} messages differently when the answer follows, \
-         so where the answer begins is unknown"
-    );
-    Err(Error::new(ErrorKind::Template, message).with_help(
-        "train on all tokens, or use a template that writes messages one after the other",
-    ))
+    Some(marks)
 }
 
-fn common_prefix(a: &str, b: &str) -> usize {
-    a.bytes().zip(b.bytes()).take_while(|(x, y)| x == y).count()
+/// The chat with the message with this index as the last, and where its answer is there: what the
+/// template marks, or the text with the end of its turn.
+fn as_last(
+    dialogue: Dialogue<'_>,
+    index: usize,
+    whole: &Rendered,
+    marks: Option<&Range<usize>>,
+) -> Result<(String, Vec<Range<usize>>), Error> {
+    let Dialogue { chat, template } = dialogue;
+    let with = if index + 1 == chat.messages.len() {
+        Ok(whole.clone())
+    } else {
+        template.render(&chat.before(index + 1), false)
+    };
+    let with = match with {
+        Ok(with) => with,
+        // The template refuses a chat that ends here.
+        Err(error) => {
+            let own = marks.and_then(|own| whole.generated.as_ref()?.get(own.clone()));
+            let spans = match own {
+                Some(own) => own.to_vec(),
+                None => vec![dialogue.inside(index, &whole.text).ok_or(error)?],
+            };
+            let end = spans.last().map_or(0, |span| span.end);
+            return Ok((whole.text[..end].to_owned(), spans));
+        }
+    };
+    let spans = match (marks, with.generated) {
+        (Some(own), Some(all)) => all.get(own.start..).unwrap_or_default().to_vec(),
+        _ => vec![dialogue.start(index, &with.text)?..with.text.len()],
+    };
+    Ok((with.text, spans))
 }
+
+/// Whether the answer has no text, and nothing else that the template writes.
+fn is_empty(dialogue: Dialogue<'_>, answer: &Answer) -> bool {
+    let message = &dialogue.chat.messages[answer.index];
+    let says = message
+        .content()
+        .is_some_and(|text| !text.trim().is_empty());
+    !says && (!message.is_answer() || dialogue.is_bare(answer.index, &answer.text))
+}
+
+fn split(answers: Vec<Answer>) -> Vec<Passage> {
+    let passage = |answer: Answer| Passage {
+        text: answer.text,
+        spans: weighted(answer.spans, answer.weight).collect(),
+    };
+    answers.into_iter().map(passage).collect()
+}
+
+/// All answers in one row, if each of them follows there what it follows as the last message, and
+/// has the same text.
+fn together(dialogue: Dialogue<'_>, answers: &[Answer], whole: &Rendered) -> Option<Passage> {
+    let mut spans = Vec::new();
+    for answer in answers {
+        let found = within(dialogue, answer, &whole.text)?;
+        let found = marks(answer, whole).unwrap_or(found);
+        spans.extend(weighted(found, answer.weight));
+    }
+    Some(Passage {
+        text: whole.text.clone(),
+        spans,
+    })
+}
+
+/// All answers in one row, also where the template writes them differently there.
+fn all(dialogue: Dialogue<'_>, answers: &[Answer], whole: &Rendered) -> Result<Passage, Error> {
+    let mut spans = Vec::new();
+    for answer in answers {
+        let found = marks(answer, whole)
+            .or_else(|| within(dialogue, answer, &whole.text))
+            .or_else(|| Some(vec![dialogue.inside(answer.index, &whole.text)?]));
+        let Some(found) = found else {
+            let message = format!(
+                "the chat template writes message {} differently when the chat goes on, so that \
+                 where it is in the chat is unknown",
+                answer.index + 1
+            );
+            return Err(Error::new(ErrorKind::Template, message)
+                .with_help("give each answer a row of its own, or train on the last answer only"));
+        };
+        spans.extend(weighted(found, answer.weight));
+    }
+    Ok(Passage {
+        text: whole.text.clone(),
+        spans,
+    })
+}
+
+/// The answer's own marks in the whole chat.
+fn marks(answer: &Answer, whole: &Rendered) -> Option<Vec<Range<usize>>> {
+    let marks = whole.generated.as_ref()?.get(answer.marks.clone()?)?;
+    Some(marks.to_vec())
+}
+
+/// The spans of an answer in the whole chat, if the chat begins with the same text up to the end of
+/// the answer's.
+fn within(dialogue: Dialogue<'_>, answer: &Answer, whole: &str) -> Option<Vec<Range<usize>>> {
+    if whole.starts_with(&answer.text) {
+        return Some(answer.spans.clone());
+    }
+    // The end of the turn may be another one.
+    let tail = dialogue.tail(answer.index)?;
+    let text = answer.text.strip_suffix(tail.last.as_str())?;
+    let rest = whole.strip_prefix(text)?;
+    let end = text.len() + tail.length(rest);
+    let mut spans = answer.spans.clone();
+    if let Some(last) = spans.last_mut()
+        && last.end == answer.text.len()
+    {
+        last.end = end;
+    }
+    spans.retain(|span| span.start < span.end && span.end <= end);
+    Some(spans)
+}
+
+fn weighted(spans: Vec<Range<usize>>, weight: f32) -> impl Iterator<Item = (Range<usize>, f32)> {
+    spans.into_iter().map(move |span| (span, weight))
+}
+
+#[cfg(test)]
+mod tests;

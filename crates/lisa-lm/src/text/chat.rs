@@ -150,7 +150,7 @@ impl Message {
         fields.any(|(key, value)| !is_own(key) && !value.is_none())
     }
 
-    fn get(&self, name: &str) -> Option<&Value> {
+    pub(super) fn get(&self, name: &str) -> Option<&Value> {
         let mut fields = self.fields.iter();
         fields.find(|(key, _)| key == name).map(|(_, value)| value)
     }

@@ -1,13 +1,13 @@
 //! [`encode_examples`]: converts examples to token ids and labels.
 //!
-//! An example is tokenized as a whole, so that no token depends on where the answer begins. The
-//! tokens of the answer are found by their places in the text. An answer begins where the prompt
-//! ends, when the chat template renders only the prompt with a generation prompt.
+//! A rendered chat is tokenized as a whole, so that no token depends on where an answer begins. The
+//! tokens of the answers are found by their places in the text.
 
 use crate::error::{Error, ErrorKind};
-use crate::text::answers::answers;
+use crate::text::answers::{Passage, Turns, passages};
 use crate::text::data::{Content, Example, OnBadLine};
 use crate::text::encoded::{Encoded, EncodedSet, IGNORED};
+use crate::text::roles::everything;
 use crate::text::tokenizer::Tokenizer;
 
 /// Which tokens are in the loss.
@@ -19,22 +19,6 @@ pub enum LossOn {
     Answer,
     /// Every token.
     All,
-}
-
-/// Which answers of a chat are in the loss, and in how many rows, with [`LossOn::Answer`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Turns {
-    /// Every answer. The chat is one row if each answer then follows the text that the model is
-    /// given when it generates this answer. If the chat template writes earlier turns differently
-    /// once a chat goes on, for instance without their reasoning, each answer has a row of its own.
-    #[default]
-    Auto,
-    /// Every answer, in one row.
-    All,
-    /// The last answer, in one row.
-    Last,
-    /// Every answer, each in a row of its own.
-    Split,
 }
 
 /// What to do with an answer that has no text, no reasoning and no tool calls.
@@ -84,12 +68,14 @@ impl Default for EncodeOptions {
     }
 }
 
-/// Encodes examples. Examples whose answer is truncated entirely are dropped, counted and logged.
+/// Encodes examples. Rows of which no token is in the loss after truncation are dropped, counted and
+/// logged.
 ///
 /// # Errors
 ///
-/// The chat template or the tokenizer refuses an example (the error has its number, from 1), the
-/// maximal length is below 2, or no example is left.
+/// The maximal length is below 2; no row is left; or, with [`OnBadLine::Stop`], the chat template or
+/// the tokenizer refuses an example. The error then has the place of the example, or its number, from
+/// 1. With [`OnBadLine::Skip`] such an example is left out and counted.
 ///
 /// # Example
 ///
@@ -103,7 +89,8 @@ impl Default for EncodeOptions {
 /// let options = EncodeOptions { max_length: 7, ..EncodeOptions::default() };
 /// let set = encode_examples(&[example.clone()], &tokenizer, options)?;
 /// assert_eq!((set.examples[0].ids.len(), set.examples[0].trained()), (7, 2));
-/// assert_eq!(set.to_string(), "1 example, 7 tokens, 2 trained on; 1 cut, 0 dropped");
+/// assert_eq!((set.truncated, set.lengths[0]), (1, 9));
+/// assert_eq!(set.to_string(), "1 row, 7 tokens, 2 trained on; 1 cut, 0 dropped");
 ///
 /// let options = EncodeOptions { max_length: 5, ..options };
 /// let error = encode_examples(&[example], &tokenizer, options).unwrap_err();
@@ -138,37 +125,52 @@ pub fn encode_examples_with(
     }
     let mut set = EncodedSet::default();
     for (index, example) in examples.iter().enumerate() {
-        let rows = encode_example(example, tokenizer, options)
-            .map_err(|e| e.within(&format!("example {}", index + 1)))?;
-        progress(index + 1);
-        set.split += usize::from(rows.len() > 1);
-        for mut row in rows {
-            let length = row.ids.len();
-            if length > max_length {
-                row.truncate(max_length);
-                set.truncated += 1;
+        match rows_of(example, tokenizer, options) {
+            Ok((rows, empty)) => {
+                set.empty_answers += empty;
+                set.split += usize::from(rows.len() > 1);
+                for row in rows {
+                    set.push_cut(row, index, max_length);
+                }
             }
-            set.push(row, index, length);
+            Err(error) => {
+                let error = match &example.place {
+                    Some(place) => error.at(place),
+                    None => error.within(&format!("example {}", index + 1)),
+                };
+                if options.on_bad == OnBadLine::Stop {
+                    return Err(error);
+                }
+                set.refuse(&error);
+            }
         }
+        progress(index + 1);
     }
-    let (dropped, rows) = (set.dropped, set.dropped + set.examples.len());
-    if dropped > 0 {
-        log::warn!(
-            "{dropped} of {rows} rows dropped: no token of theirs within {max_length} is in the loss"
-        );
-    }
+    set.warn(max_length);
     set.checked(max_length)
 }
 
-/// Encodes one example without truncation.
+/// Encodes one example without truncation: one row, or several if a chat has several answers
+/// ([`Turns`]).
 ///
-/// A chat is rendered with the chat template. A pair and a text get the special tokens that the
-/// tokenizer adds, and an end-of-sequence token, which is in the loss.
+/// A chat is rendered with the chat template and tokenized as a whole. A token is in the loss if it
+/// overlaps an answer: what the template marks with `{% generation %}`, as in transformers'
+/// `return_assistant_tokens_mask`; without marks, the text of the answer and the end of its turn,
+/// without what a generation prompt writes.
+///
+/// A prompt and its completion are tokenized separately, as at inference. If that is another text
+/// than both together, they are tokenized together, and a token across their border is in the loss. A
+/// pair and a plain text get the special tokens that the tokenizer adds, and an end-of-sequence
+/// token, which is in the loss.
+///
+/// The weight of a message (`weight`, `loss_weight`, or `train` as a boolean) is the weight of its
+/// tokens; tokens with a weight of 0 are not in the loss.
 ///
 /// # Errors
 ///
-/// The chat template or the tokenizer refuses the example, or the text before an answer changes
-/// when the template renders the answer too.
+/// The chat template or the tokenizer refuses the example; the text before an answer changes when the
+/// template renders the answer too; a weight is not a number of at least 0; or an answer is empty,
+/// with [`EmptyAnswers::Refuse`].
 ///
 /// # Example
 ///
@@ -189,38 +191,117 @@ pub fn encode_example(
     tokenizer: &Tokenizer,
     options: EncodeOptions,
 ) -> Result<Vec<Encoded>, Error> {
+    Ok(rows_of(example, tokenizer, options)?.0)
+}
+
+/// The rows of an example, and its number of empty answers.
+fn rows_of(
+    example: &Example,
+    tokenizer: &Tokenizer,
+    options: EncodeOptions,
+) -> Result<(Vec<Encoded>, usize), Error> {
     let loss_on = options.loss_on;
-    let (text, answers, is_chat) = match &example.content {
+    match &example.content {
         Content::Chat(chat) => {
             let template = tokenizer.chat_template();
-            let whole = template.render(chat, false)?.text;
-            let answers = match loss_on {
-                LossOn::Answer => answers(chat, &whole, template)?,
-                LossOn::All => Vec::new(),
+            let found = match loss_on {
+                LossOn::Answer => passages(chat, template, options.turns)?,
+                LossOn::All => everything(chat, template)?,
             };
-            (whole, answers, true)
+            if let Some(index) = found.empty.first()
+                && options.empty_answers == EmptyAnswers::Refuse
+            {
+                let message = format!("the answer in message {} is empty", index + 1);
+                return Err(Error::new(ErrorKind::Data, message)
+                    .with_help("remove the message, or allow empty answers"));
+            }
+            let rows = found.rows.iter().map(|row| passage(row, tokenizer));
+            Ok((rows.collect::<Result<_, _>>()?, found.empty.len()))
         }
         Content::Pair { prompt, completion } => {
-            let text = format!("{prompt}{completion}");
-            let answer = prompt.len()..text.len();
-            (text, vec![answer], false)
+            let is_empty = completion.trim().is_empty();
+            if is_empty && options.empty_answers == EmptyAnswers::Refuse {
+                return Err(Error::new(ErrorKind::Data, "the completion is empty")
+                    .with_help("remove the example, or allow empty answers"));
+            }
+            let mut row = pair(prompt, completion, tokenizer)?;
+            if loss_on == LossOn::All {
+                row = Encoded::all_trained(row.ids);
+            }
+            Ok((vec![row], usize::from(is_empty)))
         }
         Content::Text(text) => {
-            let all = 0..text.len();
-            (text.clone(), vec![all], false)
+            let ids = tokenizer.encode(text)?;
+            let labels = ids.iter().map(|id| i64::from(*id)).collect();
+            Ok((vec![ended(ids, labels, tokenizer)], 0))
         }
+    }
+}
+
+/// A rendered chat as tokens.
+fn passage(passage: &Passage, tokenizer: &Tokenizer) -> Result<Encoded, Error> {
+    let tokens = tokenizer.encode_with_offsets(&passage.text, false)?;
+    let is_weighted = passage.spans.iter().any(|(_, weight)| *weight != 1.0);
+    let mut labels = vec![IGNORED; tokens.ids.len()];
+    let mut weights = is_weighted.then(|| vec![1.0; labels.len()]);
+    let mut spans = passage.spans.iter().peekable();
+    for (at, (start, end)) in tokens.offsets.iter().enumerate() {
+        while spans.next_if(|(span, _)| span.end <= *start).is_some() {}
+        let Some((span, weight)) = spans.peek() else {
+            break;
+        };
+        if *end > span.start && *weight > 0.0 {
+            labels[at] = i64::from(tokens.ids[at]);
+            if let Some(weights) = &mut weights {
+                weights[at] = *weight;
+            }
+        }
+    }
+    Ok(Encoded {
+        ids: tokens.ids,
+        labels,
+        weights,
+    })
+}
+
+/// A prompt and its completion as tokens.
+fn pair(prompt: &str, completion: &str, tokenizer: &Tokenizer) -> Result<Encoded, Error> {
+    let text = format!("{prompt}{completion}");
+    let whole = tokenizer.encode_with_offsets(&text, true)?;
+    let mut ids = tokenizer.encode_prompt(prompt)?;
+    let border = ids.len();
+    ids.extend(tokenizer.encode_with_offsets(completion, false)?.ids);
+    let without_end = |ids: &[u32]| {
+        let count = ids
+            .iter()
+            .rev()
+            .take_while(|id| tokenizer.is_eos(**id))
+            .count();
+        tokenizer.decode(&ids[..ids.len() - count], false)
     };
-    let tokens = tokenizer.encode_with_offsets(&text, !is_chat)?;
-    let mut ids = tokens.ids;
-    // By its last byte, since tokenizers exclude the leading space from a token's place.
-    let trained = |end: usize| answers.iter().any(|a| a.start < end && end <= a.end);
-    let mut labels: Vec<i64> = (ids.iter().zip(&tokens.offsets))
-        .map(|(id, (_, end))| {
-            let wanted = loss_on == LossOn::All || trained(*end);
-            if wanted { i64::from(*id) } else { IGNORED }
-        })
-        .collect();
-    if !is_chat && let Some(eos) = tokenizer.eos_id() {
+    let labels = if ids == whole.ids || without_end(&ids)? == without_end(&whole.ids)? {
+        let labels = ids.iter().enumerate();
+        let labels = labels.map(|(at, id)| if at < border { IGNORED } else { i64::from(*id) });
+        labels.collect()
+    } else {
+        ids = whole.ids;
+        // By its last byte, since tokenizers exclude the leading space from a token's place.
+        let labels = ids.iter().zip(&whole.offsets);
+        let label = |(id, (_, end)): (&u32, &(usize, usize))| {
+            if *end > prompt.len() {
+                i64::from(*id)
+            } else {
+                IGNORED
+            }
+        };
+        labels.map(label).collect()
+    };
+    Ok(ended(ids, labels, tokenizer))
+}
+
+/// A row that ends with the end of a sequence, which is in the loss.
+fn ended(mut ids: Vec<u32>, mut labels: Vec<i64>, tokenizer: &Tokenizer) -> Encoded {
+    if let Some(eos) = tokenizer.eos_id() {
         if !ids.last().is_some_and(|id| tokenizer.is_eos(*id)) {
             ids.push(eos);
             labels.push(IGNORED);
@@ -229,7 +310,7 @@ pub fn encode_example(
             *label = i64::from(*id);
         }
     }
-    Ok(vec![Encoded::new(ids, labels)])
+    Encoded::new(ids, labels)
 }
 
 /// The ids to generate an answer from: the chat without its last message and with a generation

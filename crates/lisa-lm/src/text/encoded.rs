@@ -5,6 +5,9 @@ use std::fmt;
 use crate::error::{Error, ErrorKind};
 pub use crate::labels::IGNORED;
 
+/// How many refusals are kept.
+const REFUSALS: usize = 10;
+
 /// A row as tokens. `labels[i]` is `ids[i]` if the token is in the loss, and [`IGNORED`] otherwise.
 /// `ids`, `labels` and `weights` have the same length; labels are not shifted yet.
 ///
@@ -120,8 +123,46 @@ impl EncodedSet {
         set.checked(max_length)
     }
 
-    /// Adds a row if it has tokens in the loss.
-    pub(super) fn push(&mut self, row: Encoded, source: usize, length: usize) {
+    /// Adds a row, truncated to at most `max_length` tokens.
+    pub(super) fn push_cut(&mut self, mut row: Encoded, source: usize, max_length: usize) {
+        let length = row.ids.len();
+        if length > max_length {
+            row.truncate(max_length);
+            self.truncated += 1;
+        }
+        self.push(row, source, length);
+    }
+
+    /// Counts an example that is refused.
+    pub(super) fn refuse(&mut self, error: &Error) {
+        self.refused += 1;
+        if self.refusals.len() < REFUSALS {
+            log::warn!("left out: {error}");
+            self.refusals.push(error.to_string());
+        }
+    }
+
+    /// Logs what a user would not expect.
+    pub(super) fn warn(&self, max_length: usize) {
+        let (dropped, rows) = (self.dropped, self.dropped + self.examples.len());
+        if dropped > 0 {
+            let within = within(max_length);
+            log::warn!(
+                "{dropped} of {rows} rows dropped: no token of theirs{within} is in the loss"
+            );
+        }
+        if self.empty_answers > 0 {
+            log::warn!(
+                "{} answers are empty: they train the model to end its turn at once",
+                self.empty_answers
+            );
+        }
+        if self.refused > self.refusals.len() {
+            log::warn!("{} examples were left out", self.refused);
+        }
+    }
+
+    fn push(&mut self, row: Encoded, source: usize, length: usize) {
         if row.trained() == 0 {
             self.dropped += 1;
             return;
@@ -136,17 +177,14 @@ impl EncodedSet {
         if !self.examples.is_empty() {
             return Ok(self);
         }
-        let within = match max_length {
-            usize::MAX => String::new(),
-            length => format!(" within {length} tokens"),
-        };
-        let (rows, refused) = (self.dropped, self.refused);
-        let message = match (rows, refused) {
+        let within = within(max_length);
+        let rows = self.dropped;
+        let message = match (rows, self.refused) {
             (0, 0) => "there is no example to train on".to_owned(),
-            (0, _) => format!(
-                "all {refused} examples were refused: {}",
-                self.refusals.join("; ")
-            ),
+            (0, _) => {
+                let first = self.refusals.first().map_or("", String::as_str);
+                format!("every example was refused; the first: {first}")
+            }
             _ => format!("none of {rows} rows has a token to train on{within}"),
         };
         let error = Error::new(ErrorKind::Data, message);
@@ -158,13 +196,20 @@ impl EncodedSet {
     }
 }
 
+fn within(max_length: usize) -> String {
+    match max_length {
+        usize::MAX => String::new(),
+        length => format!(" within {length} tokens"),
+    }
+}
+
 impl fmt::Display for EncodedSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let tokens: usize = self.examples.iter().map(|e| e.ids.len()).sum();
         let trained: usize = self.examples.iter().map(Encoded::trained).sum();
         let noun = match self.examples.len() {
-            1 => "example",
-            _ => "examples",
+            1 => "row",
+            _ => "rows",
         };
         write!(
             f,
@@ -173,16 +218,19 @@ impl fmt::Display for EncodedSet {
             self.truncated,
             self.dropped
         )?;
-        for (count, what) in [
-            (self.split, "with one row for each answer"),
-            (self.empty_answers, "empty answers trained on"),
+        for (count, one, many) in [
             (
-                self.refused,
-                "refused by the chat template or the tokenizer",
+                self.split,
+                "chat became a row for each answer",
+                "chats became a row for each answer",
             ),
+            (self.empty_answers, "empty answer", "empty answers"),
+            (self.refused, "example refused", "examples refused"),
         ] {
-            if count > 0 {
-                write!(f, ", {count} {what}")?;
+            match count {
+                0 => {}
+                1 => write!(f, "; 1 {one}")?,
+                _ => write!(f, "; {count} {many}")?,
             }
         }
         Ok(())

@@ -34,13 +34,19 @@ mod batch;
 mod pack;
 mod tokenizer;
 
+mod turn;
+mod weight;
+
 mod answers;
 mod batches;
+mod roles;
+
 mod encode;
 mod turn_end;
 mod vocabulary;
 
 pub use crate::place::Place;
+pub use answers::Turns;
 pub use batch::Batch;
 pub use batches::{BatchOptions, Batches, Position};
 pub use chat::{Chat, Message};
@@ -49,12 +55,13 @@ pub use data::{
     Mapping, OnBadLine, ReadOptions, data_files, read_examples,
 };
 pub use encode::{
-    EmptyAnswers, EncodeOptions, LossOn, Turns, encode_example, encode_examples,
-    encode_examples_with, encode_prompt,
+    EmptyAnswers, EncodeOptions, LossOn, encode_example, encode_examples, encode_examples_with,
+    encode_prompt,
 };
 pub use encoded::{Encoded, EncodedSet, IGNORED};
 pub use order::{shuffled, split};
 pub use pack::pack;
+pub use roles::role_tokens;
 pub use row::Row;
 pub use template::{ChatTemplate, DEFAULT_TEMPLATE, Rendered};
 pub use tokenizer::{Tokenizer, Tokens};

@@ -187,10 +187,28 @@ impl ChatTemplate {
     /// The template refuses the chat (for instance roles that do not alternate), the template has
     /// an error, or a limit is exceeded.
     pub fn render(&self, chat: &Chat, add_generation_prompt: bool) -> Result<Rendered, Error> {
+        self.render_with(chat, add_generation_prompt, &self.special)
+    }
+
+    /// The text of a chat with `end` in place of the `eos_token`, and the `eos_token`; `None` if
+    /// there is no such token, or the template refuses the chat.
+    pub(super) fn render_ending(&self, chat: &Chat, end: &str) -> Option<(String, String)> {
+        let mut special = self.special.clone();
+        let token = special.insert("eos_token".to_owned(), end.to_owned())?;
+        let text = self.render_with(chat, false, &special).ok()?.text;
+        Some((text, token))
+    }
+
+    fn render_with(
+        &self,
+        chat: &Chat,
+        add_generation_prompt: bool,
+        special: &BTreeMap<String, String>,
+    ) -> Result<Rendered, Error> {
         if let (Some(template), true) = (&self.with_tools, chat.has_tools()) {
-            return template.render(chat, add_generation_prompt);
+            return template.render_with(chat, add_generation_prompt, special);
         }
-        let special = Value::from_serialize(&self.special);
+        let special = Value::from_serialize(special);
         let arguments = merge_maps([context! { add_generation_prompt }, chat.context(), special]);
         let text = engine::render(&self.environment, arguments).map_err(|e| {
             let roles: Vec<&str> = chat.messages.iter().map(Message::role).take(20).collect();

@@ -1,6 +1,10 @@
+use std::path::Path;
+
 use super::*;
+use crate::place::Place;
 use crate::test_support::tokenizer;
 use crate::text::chat::{Chat, Message};
+use crate::text::role_tokens;
 
 /// `<|user|>..<|assistant|>..<|endoftext|>`: ids 1, 2 and 0 of the fixture's tokenizer.
 const TURNS: &str = "{% for m in messages %}{% if m.role == 'user' %}<|user|>{{ m.content }}\
@@ -156,12 +160,12 @@ fn the_default_template_hands_over_before_the_space() {
 }
 
 #[test]
-fn a_longer_prompt_for_generation_is_tolerated() {
+fn what_only_a_generation_prompt_writes_moves_no_border() {
     let template = TURNS.replace("%}<|assistant|>{% endif", "%}<|assistant|>think{% endif");
     let tokenizer = tokenizer(&template);
     let example = chat(&[("user", "hi"), ("assistant", "hello")]);
     let encoded = one(&example, &tokenizer, LossOn::Answer);
-    assert_eq!(encoded.labels, [X, X, X, 2, 273, 78, 350, 0]);
+    assert_eq!(encoded.labels, [X, X, X, X, 273, 78, 350, 0]);
 }
 
 #[test]
@@ -202,7 +206,7 @@ fn a_long_example_is_cut_and_one_without_its_answer_is_dropped() {
     assert_eq!(set.examples[0].labels, [X, X, X, X, 273, 78]);
     assert_eq!(
         set.to_string(),
-        "1 example, 6 tokens, 2 trained on; 2 cut, 1 dropped"
+        "1 row, 6 tokens, 2 trained on; 2 cut, 1 dropped"
     );
 
     let error = encode_examples(&[long], &tokenizer, options).unwrap_err();
@@ -216,5 +220,244 @@ fn a_long_example_is_cut_and_one_without_its_answer_is_dropped() {
             .unwrap_err()
             .kind(),
         ErrorKind::Config
+    );
+}
+
+fn weighted(field: &str) -> Example {
+    let line = format!(
+        r#"{{"messages": [
+            {{"role": "user", "content": "hi", "loss_weight": 0.0}},
+            {{"role": "assistant", "content": "hi", {field}}},
+            {{"role": "user", "content": "hi"}},
+            {{"role": "assistant", "content": "hello"}}]}}"#
+    );
+    Example::from_json(&line).unwrap()
+}
+
+#[test]
+fn a_message_of_weight_0_is_not_trained_and_other_weights_are_those_of_its_tokens() {
+    let tokenizer = tokenizer(TURNS);
+    let ids = [1, 74, 75, 2, 74, 75, 0, 1, 74, 75, 2, 273, 78, 350, 0];
+    let last = [X, X, X, X, 273, 78, 350, 0];
+    for field in ["\"weight\": 0", "\"train\": false", "\"loss_weight\": 0.0"] {
+        let encoded = one(&weighted(field), &tokenizer, LossOn::Answer);
+        assert_eq!(encoded.ids, ids, "{field}");
+        assert_eq!(encoded.labels, [&[X; 7], &last[..]].concat(), "{field}");
+        assert_eq!(encoded.weights, None, "{field}");
+    }
+    let both = [&[X, X, X, X, 74, 75, 0], &last[..]].concat();
+    for field in ["\"weight\": 1", "\"train\": true", "\"weight\": null"] {
+        let encoded = one(&weighted(field), &tokenizer, LossOn::Answer);
+        assert_eq!(
+            (encoded.labels, encoded.weights),
+            (both.clone(), None),
+            "{field}"
+        );
+    }
+    let encoded = one(
+        &weighted("\"loss_weight\": 0.5, \"train\": true"),
+        &tokenizer,
+        LossOn::Answer,
+    );
+    assert_eq!(encoded.labels, both);
+    let weights = encoded.weights.unwrap();
+    assert_eq!(weights[4..7], [0.5; 3]);
+    assert_eq!(weights[11..], [1.0; 4]);
+
+    // With all tokens in the loss, the weight of every message counts.
+    let encoded = one(&weighted("\"weight\": 2"), &tokenizer, LossOn::All);
+    assert_eq!(encoded.labels[..4], [X, X, X, 2]);
+    assert_eq!(encoded.weights.unwrap()[3..8], [2.0, 2.0, 2.0, 2.0, 1.0]);
+}
+
+#[test]
+fn a_weight_that_is_none_is_refused() {
+    let tokenizer = tokenizer(TURNS);
+    for field in [
+        "\"weight\": -1",
+        "\"weight\": \"high\"",
+        "\"train\": [1]",
+        "\"weight\": 1e99",
+    ] {
+        let options = EncodeOptions::default();
+        let error = encode_example(&weighted(field), &tokenizer, options).unwrap_err();
+        let name = if field.contains("train") {
+            "train"
+        } else {
+            "weight"
+        };
+        let start = format!("message 2 has a `{name}` of ");
+        assert!(error.message().starts_with(&start), "{error}");
+    }
+}
+
+/// Earlier answers lose their end once the chat goes on.
+const REWRITING: &str = "{% for m in messages %}{% if m.role == 'user' %}<|user|>{{ m.content }}\
+{% else %}<|assistant|>{{ 'o' if loop.last }}{{ m.content }}{{ eos_token }}{% endif %}{% endfor %}\
+{% if add_generation_prompt %}<|assistant|>{% endif %}";
+
+#[test]
+fn a_template_that_rewrites_answers_gives_a_row_for_each() {
+    let tokenizer = tokenizer(REWRITING);
+    let example = chat(&[
+        ("user", "hi"),
+        ("assistant", "hi"),
+        ("user", "hi"),
+        ("assistant", "hi"),
+    ]);
+    let options = EncodeOptions {
+        max_length: 13,
+        ..EncodeOptions::default()
+    };
+    let set = encode_examples(std::slice::from_ref(&example), &tokenizer, options).unwrap();
+    let [first, second] = set.examples.as_slice() else {
+        panic!("{set}")
+    };
+    assert_eq!(first.ids, [1, 74, 75, 2, 81, 74, 75, 0]);
+    assert_eq!(first.labels, [X, X, X, X, 81, 74, 75, 0]);
+    assert_eq!(second.ids, [1, 74, 75, 2, 74, 75, 0, 1, 74, 75, 2, 81, 74]);
+    assert_eq!(second.labels, [&[X; 11][..], &[81, 74]].concat());
+    assert_eq!((&set.sources, &set.lengths), (&vec![0, 0], &vec![8, 15]));
+    assert_eq!(
+        set.to_string(),
+        "2 rows, 21 tokens, 6 trained on; 1 cut, 0 dropped; 1 chat became a row for each answer"
+    );
+    // A shorter length does not need the text again.
+    let options = EncodeOptions {
+        max_length: 7,
+        ..options
+    };
+    let again = encode_examples(&[example], &tokenizer, options).unwrap();
+    assert_eq!(set.cut(7).unwrap(), again);
+    assert_eq!((again.truncated, again.dropped), (2, 1));
+    let error = again.cut(4).unwrap_err();
+    assert_eq!(
+        (error.message(), error.help()),
+        (
+            "none of 2 rows has a token to train on within 4 tokens",
+            Some("raise the maximal length")
+        )
+    );
+}
+
+#[test]
+fn what_the_template_refuses_has_its_place_and_can_be_skipped() {
+    let template = TURNS.replace(
+        "{% for m",
+        "{% if messages[0].role != 'user' %}\
+        {{ raise_exception('a user has to begin') }}{% endif %}{% for m",
+    );
+    let tokenizer = tokenizer(&template);
+    let good = chat(&[("user", "hi"), ("assistant", "hello")]);
+    let mut bad = chat(&[
+        ("assistant", "hello"),
+        ("user", "hi"),
+        ("assistant", "hello"),
+    ]);
+    bad.place = Some(Place::at_line(Path::new("train.jsonl"), 7));
+    let options = EncodeOptions::default();
+    let error = encode_examples(&[good.clone(), bad.clone()], &tokenizer, options).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "chat template: train.jsonl:7: the chat template refuses a chat of assistant, user, \
+         assistant: invalid operation: a user has to begin (line 1)"
+    );
+    let options = EncodeOptions {
+        on_bad: OnBadLine::Skip,
+        ..options
+    };
+    let bads = vec![bad.clone(); 12];
+    let set = encode_examples(&[bads, vec![good]].concat(), &tokenizer, options).unwrap();
+    assert_eq!((set.examples.len(), set.sources[0]), (1, 12));
+    assert_eq!((set.refused, set.refusals.len()), (12, 10));
+    assert_eq!(set.refusals[0], error.to_string());
+    assert!(set.to_string().ends_with("; 12 examples refused"), "{set}");
+    let error = encode_examples(&[bad], &tokenizer, options).unwrap_err();
+    let start = "every example was refused; the first: chat template: train.jsonl:7: ";
+    assert!(error.message().starts_with(start), "{error}");
+}
+
+#[test]
+fn an_empty_answer_is_counted_or_refused() {
+    let tokenizer = tokenizer(TURNS);
+    let turns = [
+        ("user", "hi"),
+        ("assistant", " "),
+        ("user", "hi"),
+        ("assistant", "hi"),
+    ];
+    let pair = Example {
+        content: Content::Pair {
+            prompt: "hi".to_owned(),
+            completion: " ".to_owned(),
+        },
+        answer: None,
+        place: None,
+    };
+    for (example, message) in [
+        (chat(&turns), "example 1: the answer in message 2 is empty"),
+        (pair, "example 1: the completion is empty"),
+    ] {
+        let options = EncodeOptions::default();
+        let examples = [example];
+        let set = encode_examples(&examples, &tokenizer, options).unwrap();
+        assert_eq!((set.empty_answers, set.examples.len()), (1, 1));
+        assert!(set.to_string().ends_with("; 1 empty answer"), "{set}");
+        let options = EncodeOptions {
+            empty_answers: EmptyAnswers::Refuse,
+            ..options
+        };
+        let error = encode_examples(&examples, &tokenizer, options).unwrap_err();
+        assert_eq!((error.kind(), error.message()), (ErrorKind::Data, message));
+    }
+}
+
+/// What the tokenizer makes of a prompt and its completion.
+fn pair(prompt: &str, completion: &str) -> Encoded {
+    let example = Example {
+        content: Content::Pair {
+            prompt: prompt.to_owned(),
+            completion: completion.to_owned(),
+        },
+        answer: None,
+        place: None,
+    };
+    one(&example, &tokenizer(TURNS), LossOn::Answer)
+}
+
+#[test]
+fn a_pair_is_tokenized_in_the_two_parts_of_inference() {
+    let tokenizer = tokenizer(TURNS);
+    // Together, the border is inside of a token.
+    let (prompt, completion) = ("hell", "o!");
+    let parts = [prompt, completion].map(|text| tokenizer.encode(text).unwrap());
+    let whole = tokenizer.encode("hello!").unwrap();
+    assert_ne!(parts.concat(), whole);
+    let found = pair(prompt, completion);
+    assert_eq!(found.ids, [parts.concat(), vec![0]].concat());
+    assert_eq!(found.labels[..parts[0].len()], vec![X; parts[0].len()]);
+    assert_eq!(found.trained(), parts[1].len() + 1);
+}
+
+#[test]
+fn roles_have_their_tokens() {
+    let tokenizer = tokenizer(TURNS);
+    let example = chat(&[
+        ("user", "hi"),
+        ("assistant", "hi"),
+        ("user", "hi"),
+        ("assistant", "hello"),
+    ]);
+    let tokens = role_tokens(&example, &tokenizer).unwrap();
+    assert_eq!(
+        (tokens["user"], tokens["assistant"], tokens.len()),
+        (6, 9, 2)
+    );
+    // An earlier answer ends where it ends in the complete chat.
+    let rewriting = crate::test_support::tokenizer(REWRITING);
+    let tokens = role_tokens(&example, &rewriting).unwrap();
+    assert_eq!(
+        (tokens["user"], tokens["assistant"], tokens.len()),
+        (6, 10, 2)
     );
 }

@@ -1,0 +1,302 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use minijinja::value::Value;
+use serde::Deserialize;
+
+use super::*;
+use crate::test_support::tokenizer_with;
+use crate::text::chat::Message;
+use crate::text::data::{Content, Example};
+use crate::text::encode::{EncodeOptions, encode_example};
+use crate::text::encoded::IGNORED;
+
+/// A file of LISA_TEMPLATES.
+#[derive(Deserialize)]
+struct Row {
+    name: String,
+    template: String,
+    special: BTreeMap<String, String>,
+    renders: Vec<Render>,
+}
+
+#[derive(Deserialize)]
+struct Render {
+    messages: Vec<Message>,
+    #[serde(default)]
+    tools: Value,
+    prompt: bool,
+    text: Option<String>,
+    /// Characters that are marked as generated.
+    #[serde(default)]
+    spans: Option<Vec<(usize, usize)>>,
+}
+
+/// A template of `answers.json`, with its marks and without.
+#[derive(Deserialize)]
+struct Case {
+    name: String,
+    template: String,
+    plain: String,
+    special: BTreeMap<String, String>,
+    chats: Vec<Answered>,
+}
+
+#[derive(Deserialize)]
+struct Answered {
+    name: String,
+    messages: Vec<Message>,
+    tools: Value,
+    #[serde(default)]
+    plain: Vec<Expected>,
+    #[serde(default)]
+    marked: Vec<Expected>,
+    #[serde(default)]
+    ids: Vec<u32>,
+    #[serde(default)]
+    mask: Vec<u8>,
+    error: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Expected {
+    text: String,
+    spans: Vec<(usize, usize)>,
+}
+
+fn cases() -> Vec<Case> {
+    serde_json::from_str(include_str!("../../../../../tests/fixtures/answers.json")).unwrap()
+}
+
+fn chat_of(row: &Answered) -> Chat {
+    Chat::from(row.messages.clone()).with_tools(&row.tools)
+}
+
+/// The rows with brackets around their trained text.
+fn shown(template: &ChatTemplate, chat: &Chat, turns: Turns) -> Vec<String> {
+    let rows = passages(chat, template, turns).unwrap().rows;
+    rows.iter()
+        .map(|row| bracketed(&row.text, &row.spans))
+        .collect()
+}
+
+fn expected(rows: &[Expected]) -> Vec<String> {
+    let byte = |text: &str, at: usize| text.chars().take(at).map(char::len_utf8).sum();
+    let shown = |row: &Expected| {
+        let spans = row.spans.iter();
+        let spans = spans.map(|(s, e)| (byte(&row.text, *s)..byte(&row.text, *e), 1.0));
+        bracketed(&row.text, &spans.collect::<Vec<_>>())
+    };
+    rows.iter().map(shown).collect()
+}
+
+#[test]
+fn answers_without_marks_are_those_of_the_marks_without_the_generation_prompt() {
+    let mut split = 0;
+    for case in cases() {
+        let template = ChatTemplate::new(&case.plain, &case.special).unwrap();
+        for row in &case.chats {
+            let chat = chat_of(row);
+            if row.error.is_some() {
+                assert!(passages(&chat, &template, Turns::Auto).is_err());
+                continue;
+            }
+            let found = shown(&template, &chat, Turns::Auto);
+            assert_eq!(found, expected(&row.plain), "{} {}", case.name, row.name);
+            split += usize::from(found.len() > 1);
+        }
+    }
+    assert_eq!(split, 4);
+}
+
+#[test]
+fn answers_with_marks_are_the_marks() {
+    for case in cases() {
+        let template = ChatTemplate::new(&case.template, &case.special).unwrap();
+        for row in case.chats.iter().filter(|row| row.error.is_none()) {
+            let found = shown(&template, &chat_of(row), Turns::Auto);
+            // Marks that touch each other are one span there.
+            let found: Vec<_> = found.iter().map(|row| row.replace("][", "")).collect();
+            let wanted = expected(&row.marked);
+            let wanted: Vec<_> = wanted.iter().map(|row| row.replace("][", "")).collect();
+            assert_eq!(found, wanted, "{} {}", case.name, row.name);
+        }
+    }
+}
+
+#[test]
+fn the_tokens_of_marks_are_those_of_transformers_mask() {
+    let mut compared = 0;
+    for case in cases() {
+        let options = EncodeOptions {
+            turns: Turns::All,
+            ..EncodeOptions::default()
+        };
+        for source in [&case.template, &case.plain] {
+            let tokenizer = tokenizer_with(source, &case.special);
+            for row in case.chats.iter().filter(|row| row.error.is_none()) {
+                // Without marks, what the generation prompt writes is not trained.
+                if case.name == "prompted" && row.name == "thoughts" && *source == case.plain {
+                    continue;
+                }
+                let example = Example {
+                    content: Content::Chat(chat_of(row)),
+                    answer: None,
+                    place: None,
+                };
+                let rows = encode_example(&example, &tokenizer, options).unwrap();
+                let mask: Vec<u8> = (rows[0].labels.iter())
+                    .map(|label| u8::from(*label != IGNORED))
+                    .collect();
+                assert_eq!(rows.len(), 1);
+                assert_eq!(rows[0].ids, row.ids, "{} {}", case.name, row.name);
+                assert_eq!(mask, row.mask, "{} {}", case.name, row.name);
+                compared += 1;
+            }
+        }
+    }
+    assert_eq!(compared, 79);
+}
+
+#[test]
+fn the_last_answer_or_each_answer_can_be_asked_for() {
+    let cases = cases();
+    let case = cases.iter().find(|case| case.name == "turns").unwrap();
+    let template = ChatTemplate::new(&case.plain, &case.special).unwrap();
+    let row = case.chats.iter().find(|row| row.name == "tools").unwrap();
+    let chat = Chat::from(row.messages.clone());
+    let start = "[USER]\nhow many?[/]\n[ASSISTANT]\n";
+    let call = "(call){\"of\": \"plums\"}[/]\n";
+    let rest = "[TOOL]\n12[/]\n[ASSISTANT]\n";
+    let first = format!("{start}[{call}]");
+    let second = format!("{start}{call}{rest}[12[/]\n]");
+    assert_eq!(shown(&template, &chat, Turns::Last), [second.clone()]);
+    assert_eq!(shown(&template, &chat, Turns::Split), [first, second]);
+    let all = format!("{start}[{call}]{rest}[12[/]\n][USER]\nthanks[/]\n");
+    assert_eq!(shown(&template, &chat, Turns::All), [all]);
+}
+
+#[test]
+fn a_partial_chat_that_the_template_refuses_is_found_in_the_whole() {
+    let source = "{% if messages|selectattr('role', 'equalto', 'user')|list|length == 0 %}\
+        {{ raise_exception('no question') }}{% endif %}\
+        {% for m in messages %}[{{ m.role }}]{{ m.content }}[/]{% endfor %}\
+        {% if add_generation_prompt %}[assistant]{% endif %}";
+    let template = ChatTemplate::new(source, &BTreeMap::new()).unwrap();
+    let chat = Chat::from([
+        Message::assistant("hello"),
+        Message::user("hi"),
+        Message::assistant("[/]hello"),
+    ]);
+    let found = shown(&template, &chat, Turns::Auto);
+    let wanted = "[assistant][hello[/]][user]hi[/][assistant][[/]hello[/]]";
+    assert_eq!(found, [wanted]);
+    let marked = source.replace(
+        "{{ m.content }}[/]",
+        "{% generation %}{{ m.content }}[/]{% endgeneration %}",
+    );
+    let template = ChatTemplate::new(&marked, &BTreeMap::new()).unwrap();
+    assert_eq!(shown(&template, &chat, Turns::Auto).len(), 1);
+}
+
+#[test]
+fn an_answer_is_empty_if_the_template_writes_nothing_of_it() {
+    let cases = cases();
+    let chat = |call: &str| {
+        let call: Value = serde_json::from_str(call).unwrap();
+        Chat::from([
+            Message::user("hi"),
+            Message::assistant(" ").with("tool_calls", call),
+            Message::user("hi"),
+            Message::assistant("hello"),
+        ])
+    };
+    let call = r#"[{"function": {"name": "count", "arguments": {"of": "plums"}}}]"#;
+    // The first writes tool calls, and the second does not.
+    for (name, call, empty) in [
+        ("turns", call, &[][..]),
+        ("turns", "[]", &[1]),
+        ("prompted", call, &[1]),
+    ] {
+        let case = cases.iter().find(|case| case.name == name).unwrap();
+        for source in [&case.plain, &case.template] {
+            let template = ChatTemplate::new(source, &case.special).unwrap();
+            let found = passages(&chat(call), &template, Turns::Auto).unwrap();
+            assert_eq!(found.empty, empty, "{name}");
+        }
+    }
+}
+
+/// The text with brackets around the spans.
+fn bracketed(text: &str, spans: &[(Range<usize>, f32)]) -> String {
+    let mut out = String::new();
+    let mut at = 0;
+    for (span, _) in spans {
+        out += &format!("{}[{}]", &text[at..span.start], &text[span.clone()]);
+        at = span.end;
+    }
+    out + &text[at..]
+}
+
+/// The numbers of the characters in the spans.
+fn characters(text: &str, spans: &[(Range<usize>, f32)]) -> BTreeSet<usize> {
+    let count = |at: usize| text[..at].chars().count();
+    let spans = spans.iter().map(|(s, _)| count(s.start)..count(s.end));
+    spans.flatten().collect()
+}
+
+/// Compares the answers that are found without marks with the marks of the same template with marks
+/// (`NAME.jinja` and `NAME_training.jinja`), where both write the same text.
+#[test]
+#[ignore = "reads the file of LISA_TEMPLATES, which tests/fixtures/make_text.py makes of templates that one has"]
+fn answers_of_real_templates_are_those_that_their_marks_give() {
+    let path = std::env::var("LISA_TEMPLATES").unwrap();
+    let rows: Vec<Row> = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let mut counts = BTreeMap::<&str, usize>::new();
+    for row in &rows {
+        let marked = row.name.replace(".jinja", "_training.jinja");
+        let marked = rows.iter().find(|row| row.name == marked);
+        let template = ChatTemplate::new(&row.template, &row.special).unwrap();
+        for (index, render) in row.renders.iter().enumerate() {
+            let chat = Chat::from(render.messages.clone()).with_tools(&render.tools);
+            let Some(text) = render.text.as_ref().filter(|_| !render.prompt) else {
+                continue;
+            };
+            if !render.messages.iter().any(|m| m.role() == "assistant") {
+                continue;
+            }
+            let (name, expected) = (&row.name, marked.map(|row| &row.renders[index]));
+            let mut count = |what| *counts.entry(what).or_default() += 1;
+            let found = match passages(&chat, &template, Turns::Auto) {
+                Err(error) => {
+                    println!("{name} {index}: {error}");
+                    count("refused");
+                    continue;
+                }
+                Ok(found) => found.rows,
+            };
+            let expected = expected.filter(|render| render.text.as_ref() == Some(text));
+            let expected = expected.and_then(|render| render.spans.as_ref());
+            let same = |spans: &Vec<(usize, usize)>| {
+                let spans: BTreeSet<usize> = spans.iter().flat_map(|s| s.0..s.1).collect();
+                spans == characters(&found[0].text, &found[0].spans)
+            };
+            match (&found[..], expected) {
+                ([_], Some(spans)) if same(spans) => {
+                    count("equal");
+                    continue;
+                }
+                ([_], Some(_)) => count("different"),
+                ([_], None) => count("one row, not compared"),
+                (_, _) => count("a row for each answer"),
+            }
+            println!("{name} {index}:");
+            for row in &found {
+                let shown = bracketed(&row.text, &row.spans);
+                let start = shown.len().saturating_sub(260);
+                let start = (start..).find(|at| shown.is_char_boundary(*at)).unwrap();
+                println!("  {:?}", &shown[start..]);
+            }
+        }
+    }
+    println!("{counts:?}");
+}
