@@ -4,12 +4,12 @@ use std::fmt;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use lisa_lm::text::Columns;
+use lisa_lm::text::{Columns, EncodeOptions, LossOn};
 use serde::Deserializer;
 use serde::de::{SeqAccess, Visitor};
 
 use super::group::{differing, group};
-use super::kinds::{OnBad, Pairs};
+use super::kinds::{Empty, OnBad, Pairs, Turns};
 use crate::user_error::require;
 
 group! { "Model and data", InputFlags, InputSettings {
@@ -37,6 +37,12 @@ group! { "Model and data", InputFlags, InputSettings {
     /// Train on all tokens, not only on the answers
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, hide_short_help = true)]
     loss_on_all: bool = false;
+    /// Answers of a chat that are trained on [default: auto]
+    #[arg(long, value_enum, hide_short_help = true)]
+    turns: Turns = Turns::Auto;
+    /// Answers without text, reasoning and tool calls: train on them with a warning, or refuse them [default: warn]
+    #[arg(long, value_enum, hide_short_help = true)]
+    empty_answers: Empty = Empty::Warn;
     /// Lines that cannot be used: stop at the first one, or skip them [default: stop]
     #[arg(long, value_enum, hide_short_help = true)]
     on_bad_line: OnBad = OnBad::Stop;
@@ -58,7 +64,28 @@ impl InputSettings {
         self.model.as_os_str().is_empty() && self.data.is_empty()
     }
 
+    /// How the data becomes rows of at most `max_length` tokens.
+    #[must_use]
+    pub fn encoding(&self, max_length: usize) -> EncodeOptions {
+        EncodeOptions {
+            max_length,
+            loss_on: if self.loss_on_all {
+                LossOn::All
+            } else {
+                LossOn::Answer
+            },
+            turns: self.turns.into(),
+            empty_answers: self.empty_answers.into(),
+            on_bad: self.on_bad_line.into(),
+        }
+    }
+
     pub(super) fn check(&self) -> Result<()> {
+        require!(
+            !self.loss_on_all || self.turns == Turns::Auto,
+            "give one of both",
+            "--turns chooses answers, but --loss-on-all trains on all tokens"
+        );
         require!(
             self.max_seq_length > 0,
             "give at least 1",
@@ -69,7 +96,7 @@ impl InputSettings {
 
     pub(super) fn differs(&self, saved: &Self) -> Option<String> {
         differing!(self, saved;
-            max_seq_length, pack, loss_on_all, eval_fraction, chat_template, pairs, resize_embeddings);
+            max_seq_length, pack, loss_on_all, turns, eval_fraction, chat_template, pairs, resize_embeddings);
         if self.columns != saved.columns {
             return Some(format!(
                 "--columns is `{}`, and the checkpoint was made with `{}`",

@@ -5,7 +5,7 @@ use std::fmt;
 use burn::tensor::FloatDType;
 use clap::ValueEnum;
 use lisa_lm::Checkpoint;
-use lisa_lm::text::OnBadLine;
+use lisa_lm::text::{EmptyAnswers, OnBadLine};
 use serde::{Deserialize, Serialize};
 
 /// Which parameters train.
@@ -101,6 +101,51 @@ impl From<OnBad> for OnBadLine {
         match on_bad {
             OnBad::Stop => Self::Stop,
             OnBad::Skip => Self::Skip,
+        }
+    }
+}
+
+/// Which answers of a chat are in the loss, and in how many rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Turns {
+    /// Every answer; in one row if each then follows the text that it follows at inference, else
+    /// each in a row of its own
+    Auto,
+    /// Every answer, in one row
+    All,
+    /// The last answer
+    Last,
+    /// Every answer, each in a row of its own
+    Split,
+}
+
+impl From<Turns> for lisa_lm::text::Turns {
+    fn from(turns: Turns) -> Self {
+        match turns {
+            Turns::Auto => Self::Auto,
+            Turns::All => Self::All,
+            Turns::Last => Self::Last,
+            Turns::Split => Self::Split,
+        }
+    }
+}
+
+/// What happens at an answer without text, reasoning and tool calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Empty {
+    /// It is trained on, counted, and warned about
+    Warn,
+    /// Its example cannot be used, as a bad line
+    Refuse,
+}
+
+impl From<Empty> for EmptyAnswers {
+    fn from(empty: Empty) -> Self {
+        match empty {
+            Empty::Warn => Self::Warn,
+            Empty::Refuse => Self::Refuse,
         }
     }
 }

@@ -24,7 +24,7 @@ mod output;
 mod training;
 
 pub use input::{InputFlags, InputSettings};
-pub use kinds::{Dtype, Method, Moments, OnBad, Order, Pairs, Policy, Quantize};
+pub use kinds::{Dtype, Empty, Method, Moments, OnBad, Order, Pairs, Policy, Quantize, Turns};
 pub use memory::{MemoryFlags, MemorySettings};
 pub use method::{MethodFlags, MethodSettings};
 pub use output::{OutputFlags, OutputSettings};

@@ -1,10 +1,7 @@
 //! The data of a run: reads, splits and encodes examples, and makes batches. Tests: `tests/run/`.
 
 use anyhow::Result;
-use lisa_lm::text::{
-    BatchOptions, Batches, EncodeOptions, Encoded, EncodedSet, Example, LossOn,
-    encode_examples_with,
-};
+use lisa_lm::text::{BatchOptions, Batches, Encoded, EncodedSet, Example, encode_examples_with};
 use lisa_lm::{Checkpoint, Tokenizer};
 
 use super::examples::{self, Given};
@@ -67,15 +64,9 @@ pub(crate) fn read(
     checkpoint: &Checkpoint,
 ) -> Result<(Data, Tokenizer)> {
     let longest = checkpoint.config().max_positions();
-    let options = EncodeOptions {
-        max_length: settings.input.max_seq_length.min(longest),
-        loss_on: if settings.input.loss_on_all {
-            LossOn::All
-        } else {
-            LossOn::Answer
-        },
-        ..EncodeOptions::default()
-    };
+    let options = settings
+        .input
+        .encoding(settings.input.max_seq_length.min(longest));
     let Given {
         mut train,
         mut held_out,
@@ -100,12 +91,18 @@ pub(crate) fn read(
     log::info!("held out: {held}");
     let sets = [(&train, &*train_examples), (&held, &*held_out)];
     let vocab_size = vocabulary::rows(settings, &tokenizer, checkpoint, &sets, &mut lines)?;
+    // A chat may have several rows.
+    let mut sources = held.sources.clone();
+    sources.dedup();
     let data = Data {
         vocab_size,
         lines,
         summary: format!("{notes}training: {train}\nheld out: {held}"),
         train: train.examples,
-        held_out_examples: held.sources.iter().map(|&i| held_out[i].clone()).collect(),
+        held_out_examples: sources
+            .iter()
+            .map(|&index| held_out[index].clone())
+            .collect(),
         held_out: held.examples,
     };
     Ok((data, tokenizer))
