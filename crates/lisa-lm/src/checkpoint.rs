@@ -19,12 +19,13 @@
 //! # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
 //! ```
 
-mod extras;
+mod contents;
 mod folder;
 mod formats;
 mod layout;
 mod load;
 mod names;
+mod place;
 mod progress;
 mod save;
 mod select;

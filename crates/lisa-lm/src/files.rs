@@ -10,6 +10,7 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
+pub(crate) mod disk;
 mod write;
 
 pub(crate) use write::failed;

@@ -1,23 +1,23 @@
 //! [`save`]: writes a model as a checkpoint in the Hugging Face format.
 //!
-//! Every file is written to a temporary file, synced and renamed. The weights come first, then
-//! their index, the configuration and the other files; weights of an earlier save are removed last.
+//! All files are written to a new folder, which then takes the place of the earlier one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
-use std::{fs, io};
 
 use burn::store::{ModuleSnapshot, SafetensorsStore};
 use burn::tensor::{DType, FloatDType};
 
-use super::extras;
+use super::contents::{COPIED, TEMPLATES};
 use super::folder::Checkpoint;
 use super::layout::Layout;
 use super::names::Names;
+use super::place::Place;
 use super::progress::Progress;
 use super::shards::{INDEX, Index, SINGLE};
 use crate::error::{Error, ErrorKind};
-use crate::files::{failed, write_atomically};
+use crate::files::{TOKENIZER_BYTES, failed, read};
 use crate::model::CausalLm;
 use crate::model::config::rewritten;
 
@@ -75,14 +75,25 @@ impl Default for SaveOptions<'_> {
 /// Saves a model as a folder that `transformers` loads.
 ///
 /// Weights keep the model's dtype, which is written to `config.json`. A tied head is not saved.
-/// Needs the memory of the largest tensor. During the save, the disk must have space for the old
-/// and the new files. Each copied file may have at most 256 MiB. A symbolic link with the name of a
-/// written file is replaced, not followed.
+/// Needs the memory of the largest tensor. Each copied file may have at most 256 MiB.
+///
+/// A model that the folder has is replaced, whole or not at all: the new files are complete on the
+/// disk before the folders are exchanged in one operation, so a process that is killed leaves the
+/// old model or the new one, and the next save removes what it left. Other files of the folder are
+/// kept; with a [`source`](SaveOptions::source) of another folder, the old tokenizer is not. The disk
+/// must have space for the old and the new files, and the folder that contains `dir` must be
+/// writable. Where folders cannot be exchanged (Windows, some network file systems, a mount point,
+/// the current directory), the files are moved one by one, and a kill during this leaves a folder
+/// that does not load, with the new files in it.
+///
+/// A new file has the permissions that the process gives to new files, and one that replaces a file
+/// has those of that file. A symbolic link with the name of a written file is replaced, not
+/// followed.
 ///
 /// # Errors
 ///
-/// The folder cannot be created or written; a file to copy is too large, is a pipe or device, or is
-/// a link out of the source's folder.
+/// The folder cannot be created or written, or has files but no model; a file to copy is too large,
+/// is a pipe or device, or is a link out of the source's folder. The old model is then unchanged.
 ///
 /// # Example
 ///
@@ -124,30 +135,61 @@ pub fn save_with(
     options: &SaveOptions<'_>,
     progress: impl Fn(u64, u64) + Send + Sync + 'static,
 ) -> Result<(), Error> {
-    let dir = dir.as_ref();
-    fs::create_dir_all(dir).map_err(|e| failed("create", dir, e))?;
-    let files = weights(model, dir, options.max_shard_bytes, progress)?;
+    let source = options.source.map(Checkpoint::dir);
+    let is_same = |source: &Path| match (source.canonicalize(), dir.as_ref().canonicalize()) {
+        (Ok(source), Ok(dir)) => source == dir,
+        _ => false,
+    };
+    let source = source.filter(|source| !is_same(source));
+    let place = Place::prepare(dir.as_ref(), source.is_some())?;
     let config = config_text(model, options.source);
-    write_atomically(&dir.join("config.json"), config.as_bytes())?;
-    if let Some(source) = options.source {
-        extras::copy(source.dir(), dir)?;
-    }
+    place.create("config.json", config.as_bytes())?;
     for (name, bytes) in options.files {
-        let path = dir.join(name);
-        let parent = path.parent().unwrap_or(dir);
-        fs::create_dir_all(parent).map_err(|e| failed("create", parent, e))?;
-        write_atomically(&path, bytes)?;
+        place.create(name, bytes)?;
     }
-    extras::remove_stale(dir, &files)
+    if let Some(source) = source {
+        copy(source, &place)?;
+    }
+    weights(model, &place, options.max_shard_bytes, progress)?;
+    place.commit()
 }
 
-/// Writes the weights, and the index if there are several files. Returns the names of the files.
+/// Copies the tokenizer, the licence and similar files of a folder, except those that are written
+/// already.
+fn copy(from: &Path, to: &Place) -> Result<(), Error> {
+    let copied = COPIED.map(String::from).into_iter();
+    for name in copied.chain(templates(from)) {
+        if to.staging().join(&name).exists() {
+            continue;
+        }
+        let path = Path::new(&name);
+        let (folder, file) = match path.parent().zip(path.file_name()) {
+            Some((parent, file)) => (from.join(parent), file.to_string_lossy().into_owned()),
+            None => (from.to_path_buf(), name.clone()),
+        };
+        let bytes = read(&folder, &file, TOKENIZER_BYTES);
+        if let Some(bytes) = bytes.map_err(|e| failed("copy", &from.join(&name), e))? {
+            to.create(&name, &bytes)?;
+        }
+    }
+    Ok(())
+}
+
+/// The named chat templates of a folder.
+fn templates(dir: &Path) -> Vec<String> {
+    let found = std::fs::read_dir(dir.join(TEMPLATES)).into_iter().flatten();
+    let names = found.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let names = names.filter(|name| name.ends_with(".jinja"));
+    names.map(|name| format!("{TEMPLATES}/{name}")).collect()
+}
+
+/// Writes the weights, and the index if there are several files.
 fn weights(
     model: &CausalLm,
-    dir: &Path,
+    place: &Place,
     limit: usize,
     progress: impl Fn(u64, u64) + Send + Sync + 'static,
-) -> Result<BTreeSet<String>, Error> {
+) -> Result<(), Error> {
     let layout = Layout::saving(Names::of(model.config()));
     let (shards, total) = shards(model, &layout, limit);
     let layout = layout.with_progress(Progress::new(total as u64, progress));
@@ -156,13 +198,12 @@ fn weights(
         metadata: serde_json::Map::from_iter([("total_size".to_owned(), total.into())]),
         weight_map: BTreeMap::new(),
     };
-    let mut files = BTreeSet::new();
     for (number, shard) in shards.into_iter().enumerate() {
         let file = match count {
             1 => SINGLE.to_owned(),
             _ => format!("model-{:05}-of-{count:05}.safetensors", number + 1),
         };
-        let path = dir.join(&file);
+        let path = place.staging().join(&file);
         let mut store = SafetensorsStore::from_file(&path)
             .with_to_adapter(layout.clone())
             .skip_enum_variants(true)
@@ -174,18 +215,16 @@ fn weights(
             let message = format!("{} cannot be written: {e}", path.display());
             Error::new(ErrorKind::Checkpoint, message).with_source(e)
         })?;
-        readable(&path, dir).map_err(|e| failed("make readable", &path, e))?;
+        place.share(&file)?;
         let tensors = shard.into_iter().map(|tensor| (tensor, file.clone()));
         index.weight_map.extend(tensors);
-        files.insert(file);
     }
     if count > 1 {
         let text = serde_json::to_string_pretty(&index).map_err(io::Error::from);
-        let text = text.map_err(|e| failed("write", &dir.join(INDEX), e))?;
-        write_atomically(&dir.join(INDEX), format!("{text}\n").as_bytes())?;
-        files.insert(INDEX.to_owned());
+        let text = text.map_err(|e| failed("write", &place.dir().join(INDEX), e))?;
+        place.create(INDEX, format!("{text}\n").as_bytes())?;
     }
-    Ok(files)
+    Ok(())
 }
 
 /// The names of the tensors in each file, and the bytes of all tensors.
@@ -223,18 +262,4 @@ fn config_text(model: &CausalLm, source: Option<&Checkpoint>) -> String {
     source
         .and_then(|source| rewritten(source.config_text(), &config))
         .unwrap_or_else(|| config.to_json())
-}
-
-/// Gives the file the folder's permissions. The safetensors crate gives permissions to the owner
-/// only.
-#[cfg(unix)]
-fn readable(path: &Path, dir: &Path) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    let mode = fs::metadata(dir)?.permissions().mode() & 0o666;
-    fs::set_permissions(path, fs::Permissions::from_mode(mode))
-}
-
-#[cfg(not(unix))]
-fn readable(_path: &Path, _dir: &Path) -> io::Result<()> {
-    Ok(())
 }

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use super::*;
 
 mod real;
+mod saving;
 
 use crate::error::{Error, ErrorKind};
 use crate::model::config::{Gpt2Config, LlamaConfig, ModelConfig};

@@ -43,7 +43,7 @@ fn assert_logits(model: &CausalLm, input: Tensor<2, Int>, expected: Tensor<3>, w
 /// The rows of a matrix, each moved down by one: the row of token 1 becomes that of token 0.
 fn rolled(matrix: &TensorData) -> TensorData {
     let [rows, width] = matrix.shape().dims();
-    let mut values: Vec<f32> = matrix.to_vec().unwrap();
+    let mut values: Vec<f32> = matrix.try_to_vec().unwrap();
     values.rotate_left(width);
     TensorData::new(values, [rows, width])
 }

@@ -1,0 +1,48 @@
+//! Which files belong to a checkpoint, by their names.
+
+use super::shards::{INDEX, SINGLE};
+
+/// The files that a checkpoint has besides its weights and its configuration.
+pub(super) const COPIED: [&str; 17] = [
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "spiece.model",
+    "chat_template.jinja",
+    "chat_template.json",
+    "LICENSE",
+    "LICENSE.txt",
+    "LICENSE.md",
+    "NOTICE",
+    "NOTICE.txt",
+    "USE_POLICY.md",
+];
+
+/// The folder of the named chat templates.
+pub(super) const TEMPLATES: &str = "additional_chat_templates";
+
+/// Whether this is the name of weights that a save writes, or of a part of one that an interrupted
+/// save left.
+pub(super) fn is_weights(name: &str) -> bool {
+    let is_part = name.starts_with("model") && name.contains(".safetensors.");
+    name == SINGLE || name == INDEX || is_shard(name) || (is_part && name.ends_with(".tmp"))
+}
+
+/// `model-00001-of-00002.safetensors`.
+fn is_shard(name: &str) -> bool {
+    let indices = name
+        .strip_prefix("model-")
+        .and_then(|rest| rest.strip_suffix(".safetensors"));
+    indices
+        .and_then(|indices| indices.split_once("-of-"))
+        .is_some_and(|(number, count)| {
+            [number, count]
+                .iter()
+                .all(|part| part.len() == 5 && part.bytes().all(|b| b.is_ascii_digit()))
+        })
+}
