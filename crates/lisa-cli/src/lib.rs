@@ -1,14 +1,15 @@
 //! The program `lisa`: fine-tunes language models with LISA.
 //!
 //! From the bottom up: `user_error`, `number` (numbers in JSON), `bundled`, `model_folder` and
-//! `model_tokenizer` (where files are), `terminal` (what is printed), [`settings`] (flags and files), [`train`]
-//! (a run), [`commands`] (the command line).
+//! `model_tokenizer` (where files are), `terminal` (what is printed), `output_folder` (where a command
+//! writes), [`settings`] (flags and files), [`train`] (a run), [`commands`] (the command line).
 
 pub mod bundled;
 pub mod commands;
 pub mod model_folder;
 pub mod model_tokenizer;
 mod number;
+pub mod output_folder;
 pub mod pool;
 pub mod settings;
 pub mod terminal;

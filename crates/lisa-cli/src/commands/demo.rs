@@ -41,7 +41,7 @@ pub fn demo(options: Options, device: &Device) -> Result<Outcome> {
         ..Flags::default()
     };
     let options = train::Options {
-        resume: options.resume,
+        resume: options.resume.then_some(None),
         overwrite: options.overwrite,
         flags,
         ..train::Options::default()

@@ -19,6 +19,7 @@ use crate::model_tokenizer::model_tokenizer;
 use crate::settings::{Dtype, Flags, Method, Settings};
 use crate::terminal::output::say;
 use crate::terminal::progress::bar;
+use crate::train::clock::Clock;
 use crate::train::data;
 use crate::train::method::Trainer;
 use crate::train::step::{Work, accumulate};
@@ -48,7 +49,14 @@ pub enum Against {
 #[command(
     mut_arg("method", |arg| arg.hide(true)),
     mut_arg("save_every", |arg| arg.hide(true)),
+    mut_arg("keep", |arg| arg.hide(true)),
+    mut_arg("log_every", |arg| arg.hide(true)),
     mut_arg("eval_every", |arg| arg.hide(true)),
+    mut_arg("eval_rows", |arg| arg.hide(true)),
+    mut_arg("eval_first", |arg| arg.hide(true)),
+    mut_arg("final_eval_all", |arg| arg.hide(true)),
+    mut_arg("no_eval", |arg| arg.hide(true)),
+    mut_arg("metric", |arg| arg.hide(true)),
     mut_arg("eval_examples", |arg| arg.hide(true)),
     mut_arg("max_new_tokens", |arg| arg.hide(true)),
     mut_arg("steps", |arg| arg.help("Optimizer steps of each run [default: 200]")),
@@ -140,7 +148,9 @@ fn probe(
         let lr = settings
             .training
             .learning_rate(step, settings.training.steps as u64);
-        let (work, loss, _) = accumulate(&model, &mut batches, settings, &training);
+        let clock = &mut Clock::default();
+        let (work, loss, _) =
+            accumulate(&model, &mut batches, settings, &training, clock, &|_| false)?;
         require!(
             loss.is_finite(),
             "give a lower --lr",

@@ -7,8 +7,9 @@ use burn::tensor::Device;
 use clap::{Args, ValueEnum};
 
 use crate::settings::Flags;
-use crate::terminal::interrupt::stop_on_interrupt;
+use crate::terminal::interrupt::Interrupt;
 use crate::train::run::{Allowed, Outcome, Start, dry_run, run};
+use crate::user_error::require;
 
 /// Options of `lisa train`.
 #[derive(Args, Debug, Default)]
@@ -16,16 +17,18 @@ pub struct Options {
     /// TOML file of settings (keys: long flag names); flags override it
     #[arg(long, value_name = "FILE.toml")]
     pub config: Option<PathBuf>,
-    /// Continue from the newest checkpoint in the output folder
-    #[arg(long)]
-    pub resume: bool,
-    /// Resume although the base model, or the data, is not that of the run
+    /// Continue from the newest checkpoint of the run in DIR, or in --out
+    #[arg(long, value_name = "DIR", num_args = 0..=1)]
+    #[allow(clippy::option_option)] // without the flag, without a folder, with one
+    pub resume: Option<Option<PathBuf>>,
+    /// Resume although the base model, the data or the folder is not that of the run
     #[arg(
         long,
         value_enum,
         value_name = "WHAT",
         value_delimiter = ',',
-        requires = "resume"
+        requires = "resume",
+        hide_short_help = true
     )]
     pub allow_changed: Vec<Changed>,
     /// Replace the run in the output folder
@@ -46,6 +49,8 @@ pub enum Changed {
     Model,
     /// The training data or the held-out data
     Data,
+    /// The folder of the run: it names files of the place where it was made
+    Paths,
 }
 
 /// Trains, or with `--dry-run` prints what would be trained.
@@ -54,11 +59,22 @@ pub fn train(options: Options, device: &Device) -> Result<Outcome> {
         Some(path) => Flags::from_file(path)?,
         None => Flags::default(),
     };
-    let flags = options.flags.or(file);
-    let start = match (options.resume, options.overwrite) {
+    let mut flags = options.flags.or(file);
+    if let Some(Some(folder)) = &options.resume {
+        let out = flags.output.out.get_or_insert_with(|| folder.clone());
+        require!(
+            out == folder,
+            "leave --out out",
+            "--resume is `{}` and --out is `{}`: a resumed run writes into its own folder",
+            folder.display(),
+            out.display()
+        );
+    }
+    let start = match (options.resume.is_some(), options.overwrite) {
         (true, _) => Start::ResumeChanged(Allowed {
             model: options.allow_changed.contains(&Changed::Model),
             data: options.allow_changed.contains(&Changed::Data),
+            paths: options.allow_changed.contains(&Changed::Paths),
         }),
         (_, true) => Start::Overwrite,
         _ => Start::Fresh,
@@ -67,6 +83,6 @@ pub fn train(options: Options, device: &Device) -> Result<Outcome> {
         dry_run(flags, start, device)?;
         return Ok(Outcome::Finished);
     }
-    let stop = stop_on_interrupt()?;
-    run(flags, start, device, &stop)
+    let interrupt = Interrupt::on_ctrl_c()?;
+    run(flags, start, device, &|point| interrupt.asked(point))
 }

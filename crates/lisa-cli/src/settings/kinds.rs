@@ -162,6 +162,32 @@ pub enum Pairs {
     Chat,
 }
 
+/// Which generated answers are right.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Metric {
+    /// The answer equals that of the data, without leading and trailing whitespace
+    #[default]
+    Exact,
+    /// The last number of the answer equals the last number of the data's answer
+    LastNumber,
+    /// The first choice in the answer, such as B or yes, equals the first word of the data's answer
+    Choice,
+    /// The answer contains that of the data; case and whitespace do not count
+    Contains,
+}
+
+impl fmt::Display for Metric {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Exact => "exact",
+            Self::LastNumber => "last-number",
+            Self::Choice => "choice",
+            Self::Contains => "contains",
+        })
+    }
+}
+
 /// The dtype of the weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

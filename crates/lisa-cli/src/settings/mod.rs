@@ -21,10 +21,13 @@ mod memory;
 mod method;
 pub(crate) mod names;
 mod output;
+mod paths;
 mod training;
 
 pub use input::{InputFlags, InputSettings};
-pub use kinds::{Dtype, Empty, Method, Moments, OnBad, Order, Pairs, Policy, Quantize, Turns};
+pub use kinds::{
+    Dtype, Empty, Method, Metric, Moments, OnBad, Order, Pairs, Policy, Quantize, Turns,
+};
 pub use memory::{MemoryFlags, MemorySettings};
 pub use method::{MethodFlags, MethodSettings};
 pub use output::{OutputFlags, OutputSettings};
@@ -140,6 +143,7 @@ impl Settings {
             "--decay-all has no effect with --method lora: adapters are matrices, which are always \
              decayed"
         );
+        self.output.check()?;
         self.method.check()
     }
 }

@@ -1,23 +1,87 @@
-//! Ctrl-C: the first one stops the run after the current step, the second one ends the program.
+//! Ctrl-C, and the points at which a run can stop.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
 
-/// A flag that the first Ctrl-C sets. The second Ctrl-C ends the program with exit code 130, as
-/// usual for Ctrl-C. Call this function only once.
-pub fn stop_on_interrupt() -> Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let asked = stop.clone();
-    ctrlc::set_handler(move || {
-        if asked.swap(true, Ordering::SeqCst) {
-            // Files are replaced by renaming, so saved files are complete.
-            std::process::exit(130);
+/// A place in a run where it can stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Point {
+    /// Model and data are read. Nothing is trained and nothing is written yet.
+    Prepare,
+    /// Before a batch of an evaluation.
+    Evaluate,
+    /// Before a generated token.
+    Generate,
+    /// Before a batch of a step.
+    Batch,
+    /// After a step.
+    Step,
+}
+
+/// Whether a run stops at this point.
+pub type Stop<'a> = &'a (dyn Fn(Point) -> bool + Sync);
+
+/// Returns the error [`Stopped`] if the run stops at this point.
+pub fn check(stop: Stop<'_>, point: Point) -> Result<()> {
+    if stop(point) {
+        return Err(Stopped.into());
+    }
+    Ok(())
+}
+
+/// The run was asked to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stopped;
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("stopped")
+    }
+}
+
+impl std::error::Error for Stopped {}
+
+/// What Ctrl-C asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Interrupt {
+    asked: Arc<AtomicBool>,
+    begun: Arc<AtomicBool>,
+}
+
+impl Interrupt {
+    /// Handles Ctrl-C from now on. Call this function only once.
+    ///
+    /// While model and data are read, Ctrl-C ends the program at once: there is nothing to save.
+    /// Later the first one makes [`asked`](Self::asked) true. The second one ends the program, with
+    /// exit code 130 as usual; files are replaced by renaming, so saved files are complete.
+    pub fn on_ctrl_c() -> Result<Self> {
+        let interrupt = Self::default();
+        let state = interrupt.clone();
+        ctrlc::set_handler(move || {
+            if state.asked.swap(true, Ordering::SeqCst) {
+                std::process::exit(130);
+            }
+            if !state.begun.load(Ordering::SeqCst) {
+                eprintln!("\nstopped before training: there is nothing to save");
+                std::process::exit(130);
+            }
+            eprintln!(
+                "\nstopping at the next batch, token or step; what was trained is saved. Press \
+                 Ctrl-C again to end now"
+            );
+        })?;
+        Ok(interrupt)
+    }
+
+    /// Whether Ctrl-C was pressed.
+    #[must_use]
+    pub fn asked(&self, point: Point) -> bool {
+        if point != Point::Prepare {
+            self.begun.store(true, Ordering::SeqCst);
         }
-        eprintln!(
-            "\nstopping after this step and saving a checkpoint; press Ctrl-C again to end now"
-        );
-    })?;
-    Ok(stop)
+        self.asked.load(Ordering::SeqCst)
+    }
 }

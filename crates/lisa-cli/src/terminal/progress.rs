@@ -5,13 +5,22 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// A progress bar of `length` steps, with `done` steps complete.
+/// A progress bar of `length` steps, with `done` steps complete. It has one line: a message that
+/// is too long for the terminal is cut.
 #[must_use]
 pub fn bar(length: u64, done: u64) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
-    bar.set_style(style("{bar:24} {pos}/{len} {eta:>4}  {msg}"));
+    bar.set_style(style("{bar:12} {pos}/{len}  {wide_msg}"));
     bar.set_position(done);
     bar.reset_eta();
+    bar
+}
+
+/// As [`bar`], with the time that is left.
+#[must_use]
+pub fn timed_bar(length: u64) -> ProgressBar {
+    let bar = bar(length, 0);
+    bar.set_style(style("{bar:12} {pos}/{len} {eta:>4}  {wide_msg}"));
     bar
 }
 
@@ -27,13 +36,13 @@ impl Slow {
     /// A bar that counts bytes.
     #[must_use]
     pub fn bytes(what: &str) -> Self {
-        Self::new(what, "{bar:24} {bytes}/{total_bytes} {eta:>4}  {msg}")
+        Self::new(what, "{bar:12} {bytes}/{total_bytes} {eta:>4}  {wide_msg}")
     }
 
     /// A bar that counts items.
     #[must_use]
     pub fn items(what: &str) -> Self {
-        Self::new(what, "{bar:24} {pos}/{len} {eta:>4}  {msg}")
+        Self::new(what, "{bar:12} {pos}/{len} {eta:>4}  {wide_msg}")
     }
 
     fn new(what: &str, template: &str) -> Self {

@@ -46,9 +46,39 @@ pub fn size(bytes: u64) -> String {
     }
 }
 
+/// A duration with its two largest units, such as `45 s`, `12 min` or `3 h 20 min`.
+#[must_use]
+pub fn duration(seconds: f64) -> String {
+    let s = seconds.max(0.0).round() as u64;
+    let (minutes, hours, days) = (s / 60, s / 3600, s / 86400);
+    match s {
+        0..60 => format!("{s} s"),
+        60..600 => format!("{minutes} min {} s", s % 60),
+        600..3600 => format!("{minutes} min"),
+        3600..86400 => format!("{hours} h {} min", minutes % 60),
+        _ => format!("{days} d {} h", hours % 24),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_have_at_most_two_units() {
+        for (seconds, text) in [
+            (0.4, "0 s"),
+            (59.6, "1 min 0 s"),
+            (125.0, "2 min 5 s"),
+            (3599.0, "59 min"),
+            (12_000.0, "3 h 20 min"),
+            (345_600.0, "4 d 0 h"),
+        ] {
+            assert_eq!(duration(seconds), text);
+        }
+        assert_eq!(counted(1, "step"), "1 step");
+        assert_eq!(counted(0, "step"), "0 steps");
+    }
 
     #[test]
     fn control_characters_do_not_reach_the_terminal() {

@@ -1,7 +1,8 @@
 //! Checkpoints of a run: everything that an exact resume needs.
 //!
 //! A checkpoint is written to `step-N.partial` and renamed to `step-N` when it is complete, so an
-//! interrupted save leaves no checkpoint. The two newest are kept.
+//! interrupted save leaves no checkpoint. The newest are kept, and the one with the lowest held-out
+//! loss.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,14 +14,16 @@ use lisa_lm::files::write_atomically;
 use lisa_lm::text::{Batches, Position};
 use serde::{Deserialize, Serialize};
 
+use super::clock::Clock;
 use super::evaluate::Evaluation;
 use super::fingerprint::Fingerprint;
 use super::method::Trainer;
 use super::text::Text;
+use crate::number;
+use crate::output_folder;
 use crate::settings::Flags;
 use crate::user_error::{UserError, require};
 
-const KEPT: usize = 2;
 const WEIGHTS: &str = "weights.bpk";
 const OPTIMIZER: &str = "optimizer.bpk";
 const STATE: &str = "state.json";
@@ -44,7 +47,13 @@ pub struct State {
     pub text: Text,
     /// The evaluation before training; `None` without held-out examples.
     pub before: Option<Evaluation>,
-    /// Seconds trained so far.
+    /// The held-out loss at this step, if it was measured.
+    #[serde(default, with = "number::option")]
+    pub held_out_loss: Option<f64>,
+    /// Where the time went.
+    #[serde(default)]
+    pub clock: Clock,
+    /// Seconds trained so far, without evaluation and saving.
     pub seconds: f64,
     /// Tokens trained on so far.
     pub tokens: u64,
@@ -80,16 +89,25 @@ fn folder(out: &Path) -> PathBuf {
     out.join("checkpoints")
 }
 
-/// Writes a checkpoint, and removes all checkpoints except the newest two.
-pub fn save(out: &Path, model: &CausalLm, trainer: &Trainer, state: &State) -> Result<PathBuf> {
-    let all = folder(out);
-    let name = format!("step-{:08}", state.step);
-    let (partial, whole) = (all.join(format!("{name}.partial")), all.join(&name));
+/// The folder of the checkpoint of a step.
+#[must_use]
+pub fn path(out: &Path, step: u64) -> PathBuf {
+    folder(out).join(format!("step-{step:08}"))
+}
+
+/// Writes a checkpoint, and removes all except the newest `keep` and the best one.
+pub fn save(
+    out: &Path,
+    keep: usize,
+    model: &CausalLm,
+    trainer: &Trainer,
+    state: &State,
+) -> Result<()> {
+    let whole = path(out, state.step);
+    let partial = whole.with_extension("partial");
     let failed = || format!("cannot write the checkpoint `{}`", whole.display());
     for old in [&partial, &whole] {
-        if old.is_dir() {
-            fs::remove_dir_all(old).with_context(failed)?;
-        }
+        output_folder::remove(old)?;
     }
     fs::create_dir_all(&partial).with_context(failed)?;
     model
@@ -99,15 +117,53 @@ pub fn save(out: &Path, model: &CausalLm, trainer: &Trainer, state: &State) -> R
     trainer
         .save(&partial.join(OPTIMIZER))
         .with_context(failed)?;
-    write_atomically(&partial.join(STATE), &serde_json::to_vec_pretty(state)?)?;
+    write_state(&partial, state)?;
     fs::rename(&partial, &whole).with_context(failed)?;
-    fs::File::open(&all)
-        .and_then(|dir| dir.sync_all())
-        .with_context(failed)?;
-    for (_, old) in list(out)?.into_iter().rev().skip(KEPT) {
-        fs::remove_dir_all(&old).with_context(|| format!("cannot remove `{}`", old.display()))?;
+    // Other systems do not open folders.
+    if cfg!(unix) {
+        fs::File::open(folder(out))
+            .and_then(|dir| dir.sync_all())
+            .with_context(failed)?;
     }
-    Ok(whole)
+    prune(out, keep)
+}
+
+/// Stores the held-out loss of a checkpoint that was saved before it was evaluated, and removes
+/// checkpoints that are now neither new nor the best.
+pub fn evaluated(out: &Path, keep: usize, state: &State) -> Result<()> {
+    let path = path(out, state.step);
+    if path.is_dir() {
+        write_state(&path, state)?;
+    }
+    prune(out, keep)
+}
+
+fn write_state(path: &Path, state: &State) -> Result<()> {
+    Ok(write_atomically(
+        &path.join(STATE),
+        &serde_json::to_vec_pretty(state)?,
+    )?)
+}
+
+fn prune(out: &Path, keep: usize) -> Result<()> {
+    let best = best(out)?.map(|(step, _)| step);
+    for (step, old) in list(out)?.into_iter().rev().skip(keep) {
+        if Some(step) != best {
+            output_folder::remove(&old)?;
+        }
+    }
+    Ok(())
+}
+
+/// The step and the held-out loss of the checkpoint with the lowest loss; `None` if none is known.
+/// The first of several with the same loss.
+pub fn best(out: &Path) -> Result<Option<(u64, f64)>> {
+    let losses = list(out)?.into_iter().filter_map(|(step, path)| {
+        // A damaged checkpoint is reported where it is read.
+        let loss = state(&path).ok()?.held_out_loss?;
+        loss.is_finite().then_some((step, loss))
+    });
+    Ok(losses.min_by(|a, b| a.1.total_cmp(&b.1)))
 }
 
 /// The complete checkpoints with their steps; the newest is the last.
@@ -132,34 +188,6 @@ pub fn list(out: &Path) -> Result<Vec<(u64, PathBuf)>> {
     }
     found.sort();
     Ok(found)
-}
-
-/// Removes all checkpoints of a run that is replaced.
-pub fn remove(out: &Path) -> Result<()> {
-    let all = folder(out);
-    if all.is_dir() {
-        fs::remove_dir_all(&all).with_context(|| format!("cannot remove `{}`", all.display()))?;
-    }
-    Ok(())
-}
-
-/// Removes incomplete checkpoints. A run leaves one if it is killed during a save.
-pub fn clean(out: &Path) -> Result<()> {
-    let all = folder(out);
-    if !all.is_dir() {
-        return Ok(());
-    }
-    for entry in fs::read_dir(&all).with_context(|| format!("cannot read `{}`", all.display()))? {
-        let path = entry?.path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "partial")
-        {
-            fs::remove_dir_all(&path)
-                .with_context(|| format!("cannot remove `{}`", path.display()))?;
-        }
-    }
-    Ok(())
 }
 
 /// The folder and the state of the newest checkpoint.

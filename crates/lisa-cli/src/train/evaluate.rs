@@ -1,14 +1,25 @@
-//! Evaluates a model: held-out loss, perplexity, exact match, and a few answers.
+//! Evaluates a model: held-out loss, perplexity, and generated answers.
 
 use anyhow::Result;
 use burn::module::Module;
 use burn::tensor::Device;
-use lisa_lm::text::{BatchOptions, Batches, Encoded, Example};
-use lisa_lm::{CausalLm, GenerationConfig, Tokenizer, generate};
+use lisa_lm::model::generate_while;
+use lisa_lm::text::{BatchOptions, Batches, Encoded, Example, shuffled};
+use lisa_lm::{CausalLm, GenerationConfig, Tokenizer};
 use serde::{Deserialize, Serialize};
 
+use super::prompts::Prompts;
+use super::score::Scorer;
 use crate::number;
-use crate::terminal::text::one_line;
+use crate::settings::{Metric, Settings};
+use crate::terminal::interrupt::{Point, Stop, Stopped, check};
+use crate::terminal::text::{counted, one_line};
+
+/// The rows of the evaluation before training, unless it is a full one. Every evaluation has them
+/// first, so that losses before and after training are of the same rows.
+const FIRST_ROWS: usize = 16;
+/// How many generated answers are printed.
+const SAMPLES: usize = 3;
 
 /// The result of an evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -16,13 +27,37 @@ pub struct Evaluation {
     /// Mean held-out loss per token, in nats.
     #[serde(with = "number")]
     pub loss: f64,
-    /// `exp(loss)`.
+    /// `exp(loss)`, which is infinite from a loss of 709 on.
     #[serde(with = "number")]
     pub perplexity: f64,
-    /// The number of answers that match exactly, and the number of prompts.
-    pub exact_match: Option<(usize, usize)>,
+    /// The number of held-out rows.
+    #[serde(default)]
+    pub rows: usize,
+    /// The loss of the rows that were evaluated before training.
+    #[serde(with = "number")]
+    pub first_rows_loss: f64,
+    /// How many generated answers are right.
+    #[serde(default)]
+    pub answers: Option<Answers>,
     /// The first few answers.
     pub samples: Vec<Sample>,
+}
+
+/// Numbers of generated answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answers {
+    /// What right means.
+    pub metric: Metric,
+    /// Right answers.
+    pub right: usize,
+    /// All answers.
+    pub asked: usize,
+    /// Answers without an end: they were cut at the largest number of tokens.
+    pub cut: usize,
+    /// Prompts that were left out since they are longer than the longest row.
+    pub too_long: usize,
+    /// Prompts that were left out since they have no tokens.
+    pub empty: usize,
 }
 
 /// A generated answer.
@@ -34,120 +69,321 @@ pub struct Sample {
     pub wanted: String,
     /// The generated answer.
     pub got: String,
+    /// Whether it was cut at the largest number of tokens.
+    #[serde(default)]
+    pub cut: bool,
 }
 
-/// Mean loss over all trained tokens of the held-out examples, by their weights.
-pub fn held_out_loss(
-    model: &CausalLm,
-    examples: &[Encoded],
+/// Which rows an evaluation has, and whether it generates answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// The loss of the rows that are evaluated before training.
+    First,
+    /// The loss of the rows of `--eval-rows`.
+    Loss,
+    /// The loss of the rows of `--eval-rows`, and answers.
+    Full,
+    /// The loss of all held-out rows.
+    All,
+}
+
+/// What an evaluation runs with.
+#[derive(Clone, Copy)]
+pub(crate) struct With<'a> {
+    /// Encodes prompts and decodes answers.
+    pub(crate) tokenizer: &'a Tokenizer,
+    /// The device of the model.
+    pub(crate) device: &'a Device,
+    /// Whether to stop.
+    pub(crate) stop: Stop<'a>,
+}
+
+/// What is evaluated, prepared once for a run.
+#[derive(Clone, Debug)]
+pub struct Evaluate {
+    /// The rows of `--eval-rows`; the first of them are evaluated before training.
+    rows: Vec<Encoded>,
+    first: usize,
+    /// The other held-out rows.
+    others: Vec<Encoded>,
+    prompts: Prompts,
+    scorer: Scorer,
     batch_size: usize,
-    pad_id: u32,
-    device: &Device,
-) -> Result<f64> {
-    let model = model.valid();
+}
+
+impl Evaluate {
+    /// Chooses the rows by the seed, and encodes the prompts. Row `i` is of example `i`.
+    pub fn new(
+        settings: &Settings,
+        mut rows: Vec<Encoded>,
+        examples: &[Example],
+        tokenizer: &Tokenizer,
+        longest: usize,
+    ) -> Result<Self> {
+        let (output, seed) = (&settings.output, settings.training.seed);
+        let order = shuffled(rows.len(), seed, 0);
+        let count = match output.eval_rows {
+            0 => rows.len(),
+            count => count.min(rows.len()),
+        };
+        let first = if output.eval_first {
+            count
+        } else {
+            FIRST_ROWS.min(count)
+        };
+        let mut chosen = order[..count].to_vec();
+        // In the order of the data, which is the order of the answers that are printed.
+        chosen[..first].sort_unstable();
+        chosen[first..].sort_unstable();
+        let mut others = order[count..].to_vec();
+        others.sort_unstable();
+        let prompts = Prompts::new(
+            chosen.iter().filter_map(|row| examples.get(*row)),
+            tokenizer,
+            output.eval_examples,
+            longest,
+            output.max_new_tokens,
+        )?;
+        let wanted = examples.iter().filter_map(|one| one.answer.as_deref());
+        let scorer = Scorer::new(output.metric, wanted);
+        let mut take = |which: &[usize]| -> Vec<Encoded> {
+            let empty = || Encoded::all_trained(Vec::new());
+            let rows = which
+                .iter()
+                .map(|row| std::mem::replace(&mut rows[*row], empty()));
+            rows.collect()
+        };
+        Ok(Self {
+            rows: take(&chosen),
+            others: take(&others),
+            first,
+            prompts,
+            scorer,
+            batch_size: settings.training.batch_size,
+        })
+    }
+
+    /// Whether there is nothing to evaluate.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The numbers of rows of an evaluation and of all held-out rows.
+    #[must_use]
+    pub fn rows(&self) -> (usize, usize) {
+        (self.rows.len(), self.rows.len() + self.others.len())
+    }
+
+    /// The number of answers of a full evaluation.
+    #[must_use]
+    pub fn answers(&self) -> usize {
+        self.prompts.prompts.len()
+    }
+
+    /// The number of batches and answers.
+    #[must_use]
+    pub fn length(&self, extent: Extent) -> u64 {
+        let batches = |rows: usize| rows.div_ceil(self.batch_size.max(1));
+        let (first, rest) = (batches(self.first), batches(self.rows.len() - self.first));
+        (match extent {
+            Extent::First => first,
+            Extent::Loss => first + rest,
+            Extent::Full => first + rest + self.answers(),
+            Extent::All => first + rest + batches(self.others.len()),
+        }) as u64
+    }
+
+    /// Evaluates the model. `tick` is called after each batch and each answer.
+    pub(crate) fn run(
+        &self,
+        model: &CausalLm,
+        extent: Extent,
+        with: &With<'_>,
+        mut tick: impl FnMut(),
+    ) -> Result<Evaluation> {
+        let model = model.valid();
+        let mut loss_of = |rows: &[Encoded]| loss(&model, rows, self.batch_size, with, &mut tick);
+        let first = loss_of(&self.rows[..self.first])?;
+        let mut mean = first;
+        if extent != Extent::First {
+            mean = mean.and(loss_of(&self.rows[self.first..])?);
+        }
+        if extent == Extent::All {
+            mean = mean.and(loss_of(&self.others)?);
+        }
+        let loss = mean.value();
+        let mut result = Evaluation {
+            loss,
+            perplexity: loss.exp(),
+            rows: match extent {
+                Extent::First => self.first,
+                Extent::All => self.rows().1,
+                _ => self.rows().0,
+            },
+            first_rows_loss: first.value(),
+            answers: None,
+            samples: Vec::new(),
+        };
+        if extent == Extent::Full {
+            self.answer(&model, with, tick, &mut result)?;
+        }
+        Ok(result)
+    }
+
+    fn answer(
+        &self,
+        model: &CausalLm,
+        with: &With<'_>,
+        mut tick: impl FnMut(),
+        result: &mut Evaluation,
+    ) -> Result<()> {
+        let tokenizer = with.tokenizer;
+        let prompts = &self.prompts;
+        let mut answers = Answers {
+            metric: self.scorer.metric(),
+            right: 0,
+            asked: 0,
+            cut: 0,
+            too_long: prompts.too_long,
+            empty: prompts.empty,
+        };
+        let config = GenerationConfig {
+            max_new_tokens: prompts.max_new_tokens,
+            eos_ids: tokenizer.eos_ids().to_vec(),
+            ..GenerationConfig::default()
+        };
+        for prompt in &prompts.prompts {
+            let mut stopped = false;
+            let answer = generate_while(model, &prompt.ids, &config, |_| {
+                stopped = (with.stop)(Point::Generate);
+                !stopped
+            })?;
+            if stopped {
+                return Err(Stopped.into());
+            }
+            let positions = model.config().max_positions();
+            let cut = answer.len() >= config.max_new_tokens
+                || prompt.ids.len() + answer.len() > positions;
+            let got = tokenizer.decode(&answer, true)?.trim().to_string();
+            answers.asked += 1;
+            answers.cut += usize::from(cut);
+            answers.right += usize::from(self.scorer.is_right(&prompt.wanted, &got));
+            if result.samples.len() < SAMPLES {
+                result.samples.push(Sample {
+                    prompt: tokenizer.decode(&prompt.ids, true)?.trim().to_string(),
+                    wanted: prompt.wanted.clone(),
+                    got,
+                    cut,
+                });
+            }
+            tick();
+        }
+        let any = answers.asked + answers.too_long + answers.empty > 0;
+        result.answers = any.then_some(answers);
+        Ok(())
+    }
+}
+
+/// A mean loss over tokens, by their weights.
+#[derive(Clone, Copy, Debug, Default)]
+struct Mean {
+    sum: f64,
+    weight: f64,
+}
+
+impl Mean {
+    fn and(self, other: Self) -> Self {
+        Self {
+            sum: self.sum + other.sum,
+            weight: self.weight + other.weight,
+        }
+    }
+
+    fn value(self) -> f64 {
+        if self.weight > 0.0 {
+            self.sum / self.weight
+        } else {
+            0.0
+        }
+    }
+}
+
+/// Mean loss over all trained tokens of the rows, by their weights.
+fn loss(
+    model: &CausalLm,
+    rows: &[Encoded],
+    batch_size: usize,
+    with: &With<'_>,
+    tick: &mut impl FnMut(),
+) -> Result<Mean> {
+    let mut mean = Mean::default();
+    if rows.is_empty() {
+        return Ok(mean);
+    }
+    // Rows of similar length have little padding.
+    let mut rows = rows.to_vec();
+    rows.sort_by_key(|row| row.ids.len());
     let options = BatchOptions {
         batch_size,
         pack_to: None,
         shuffle: false,
         seed: 0,
-        pad_id,
+        pad_id: with.tokenizer.pad_id(),
         vocab_size: model.config().vocab_size(),
     };
-    let mut batches = Batches::new(examples.to_vec(), options)?;
-    let (mut sum, mut weights) = (0.0, 0.0);
+    let mut batches = Batches::new(rows, options)?;
     for _ in 0..batches.per_epoch() {
+        check(with.stop, Point::Evaluate)?;
         let batch = batches.next_batch();
-        let weight = batch.weight();
-        let loss = model
-            .batch_loss(batch.to_tensors(device))
-            .into_scalar::<f32>();
-        sum += f64::from(loss) * weight;
-        weights += weight;
+        let loss = model.batch_loss(batch.to_tensors(with.device));
+        mean.sum += f64::from(loss.into_scalar::<f32>()) * batch.weight();
+        mean.weight += batch.weight();
+        tick();
     }
-    Ok(if weights > 0.0 { sum / weights } else { 0.0 })
-}
-
-/// How a model is evaluated.
-#[derive(Clone, Copy, Debug)]
-pub struct Evaluate<'a> {
-    /// Encodes prompts and decodes answers.
-    pub tokenizer: &'a Tokenizer,
-    /// Held-out examples.
-    pub examples: &'a [Example],
-    /// The same examples as tokens.
-    pub encoded: &'a [Encoded],
-    /// Rows in a batch.
-    pub batch_size: usize,
-    /// Number of examples to generate answers for.
-    pub answers: usize,
-    /// Longest generated answer in tokens.
-    pub max_new_tokens: usize,
-}
-
-impl Evaluate<'_> {
-    /// Evaluates the model. `tick` is called after each answer.
-    pub fn run(
-        &self,
-        model: &CausalLm,
-        device: &Device,
-        mut tick: impl FnMut(),
-    ) -> Result<Evaluation> {
-        let pad = self.tokenizer.pad_id();
-        let loss = held_out_loss(model, self.encoded, self.batch_size, pad, device)?;
-        let model = model.valid();
-        let (mut hits, mut asked) = (0, 0);
-        let mut samples = Vec::new();
-        for example in self.examples.iter().take(self.answers) {
-            let Some(wanted) = &example.answer else {
-                continue;
-            };
-            let Some(prompt) = lisa_lm::text::encode_prompt(example, self.tokenizer)? else {
-                continue;
-            };
-            if prompt.len() >= model.config().max_positions() {
-                continue;
-            }
-            let config = GenerationConfig {
-                max_new_tokens: self.max_new_tokens,
-                eos_ids: self.tokenizer.eos_ids().to_vec(),
-                ..GenerationConfig::default()
-            };
-            let answer = generate(&model, &prompt, &config)?;
-            let got = self.tokenizer.decode(&answer, true)?.trim().to_string();
-            asked += 1;
-            hits += usize::from(got == wanted.trim());
-            if samples.len() < 3 {
-                samples.push(Sample {
-                    prompt: self.tokenizer.decode(&prompt, true)?.trim().to_string(),
-                    wanted: wanted.trim().to_string(),
-                    got,
-                });
-            }
-            tick();
-        }
-        Ok(Evaluation {
-            loss,
-            perplexity: loss.exp(),
-            exact_match: (asked > 0).then_some((hits, asked)),
-            samples,
-        })
-    }
+    Ok(mean)
 }
 
 impl std::fmt::Display for Evaluation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "held-out loss {:.4}, perplexity {:.3}",
-            self.loss, self.perplexity
+            "held-out loss {:.4}, perplexity {:.3}, {}",
+            self.loss,
+            self.perplexity,
+            counted(self.rows, "row")
         )?;
-        if let Some((hits, asked)) = self.exact_match {
-            write!(f, ", exact match {hits} of {asked}")?;
+        if let Some(answers) = &self.answers {
+            write!(f, ", {answers}")?;
         }
         for sample in &self.samples {
+            let cut = if sample.cut { " [cut]" } else { "" };
             write!(f, "\n  prompt:    {}", one_line(&sample.prompt))?;
             write!(f, "\n  expected:  {}", one_line(&sample.wanted))?;
-            write!(f, "\n  generated: {}", one_line(&sample.got))?;
+            write!(f, "\n  generated: {}{cut}", one_line(&sample.got))?;
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Display for Answers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let name = match self.metric {
+            Metric::Exact => "exact match",
+            Metric::LastNumber => "last number right",
+            Metric::Choice => "choice right",
+            Metric::Contains => "answer contained",
+        };
+        write!(f, "{name} {} of {}", self.right, self.asked)?;
+        if self.cut > 0 {
+            write!(f, ", {} cut at --max-new-tokens", self.cut)?;
+        }
+        if self.too_long > 0 {
+            let prompts = counted(self.too_long, "prompt");
+            write!(f, ", {prompts} left out as longer than the longest row")?;
+        }
+        if self.empty > 0 {
+            write!(f, ", {} left out", counted(self.empty, "empty prompt"))?;
         }
         Ok(())
     }

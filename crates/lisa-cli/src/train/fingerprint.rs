@@ -47,6 +47,8 @@ pub struct Allowed {
     pub model: bool,
     /// The training data or the held-out data.
     pub data: bool,
+    /// The folder of the run, so that it names files of another place.
+    pub paths: bool,
 }
 
 impl Fingerprint {
@@ -242,6 +244,7 @@ mod tests {
         let data = Allowed {
             data: true,
             model: false,
+            paths: false,
         };
         let (message, help) = refused(data);
         assert!(
@@ -252,6 +255,7 @@ mod tests {
         let both = Allowed {
             data: true,
             model: true,
+            paths: false,
         };
         assert_eq!(now.check(&run, both).unwrap().len(), 3);
         let moved = Fingerprint {

@@ -1,78 +1,165 @@
 //! [`finish`]: writes the trained model, its evaluation, the plots and the summary.
 
+use std::path::Path;
+
 use anyhow::Result;
 use burn::module::Module;
+use lisa_lm::CausalLm;
 use lisa_lm::checkpoint::SaveOptions;
 use lisa_lm::files::write_atomically;
 use serde_json::json;
 
+use super::card::{Card, card};
+use super::checkpoints::{self, State};
+use super::clock::Part;
+use super::evaluate::Extent;
+use super::method::Trainer;
 use super::metrics::{Line, peak_bytes};
 use super::plot;
 use super::prepare::Job;
 use super::steps::{Training, evaluation};
+use crate::output_folder;
 use crate::settings::Method;
+use crate::terminal::interrupt::{Stop, Stopped};
 use crate::terminal::output::say;
 use crate::terminal::progress::Slow;
+use crate::terminal::text::duration;
 
-/// Writes `model/`, `losses.svg`, `memory.svg` and `summary.json`.
-pub(crate) fn finish(job: &Job<'_>, trained: Training) -> Result<()> {
+/// Writes `model/`, `model-best/` if an earlier checkpoint is better, the plots and `summary.json`.
+/// Returns whether the run is finished; it is not if it was stopped in the evaluation.
+pub(crate) fn finish(job: &Job<'_>, trained: Training, stop: Stop<'_>) -> Result<bool> {
     let Training {
-        model,
+        model: last,
         trainer,
-        state,
+        mut state,
         mut metrics,
         ..
     } = trained;
-    let out = &job.settings.output.out;
-    let model = match job.settings.method.method {
-        Method::Lora => model.materialize(),
-        _ => trainer.exact(&model),
-    };
+    let output = &job.settings.output;
+    let out = &output.out;
     let folder = out.join("model");
+    let model = whole(job, &last, &trainer);
+    let mut clock = state.clock;
+    clock.time(Part::Saving, || save(job, &model, &folder))?;
+    let after = match evaluation("after", Extent::Full, job, &model, &mut clock, stop) {
+        Err(error) if error.is::<Stopped>() => {
+            say(format_args!(
+                "stopped after the last step, {}: the model is in {}, and is not evaluated.\n\
+                 Continue with: lisa train --resume --out {}",
+                job.steps,
+                folder.display(),
+                out.display()
+            ))?;
+            return Ok(false);
+        }
+        result => result?,
+    };
+    if let Some(after) = &after
+        && state.held_out_loss.is_none()
+    {
+        metrics.push(Line::held_out(job.steps, after.loss))?;
+        state.held_out_loss = Some(after.loss);
+        checkpoints::evaluated(out, output.keep, &state)?;
+    }
+    let after_all = if output.final_eval_all && after.is_some() {
+        evaluation("all rows", Extent::All, job, &model, &mut clock, stop)?
+    } else {
+        None
+    };
+    let (layers, state_bytes) = (model.num_layers(), trainer.state_bytes());
+    drop(model);
+    let best = checkpoints::best(out)?.filter(|(step, _)| *step != job.steps);
+    let described = |step, is_best| Card {
+        job,
+        state: &state,
+        step,
+        is_best,
+        after: after.as_ref().filter(|_| !is_best),
+        best,
+    };
+    card(&described(job.steps, false), &folder)?;
+    let best_folder = out.join("model-best");
+    if let Some((step, _)) = best {
+        clock.time(Part::Saving, || -> Result<()> {
+            let model = checkpoints::weights(&checkpoints::path(out, step), last)?;
+            save(job, &whole(job, &model, &trainer), &best_folder)
+        })?;
+        card(&described(step, true), &best_folder)?;
+    } else {
+        output_folder::remove(&best_folder)?;
+    }
+
+    plot::losses(&metrics.lines, layers, &out.join("losses.svg"))?;
+    plot::memory(&metrics.lines, &out.join("memory.svg"))?;
+    let seconds: serde_json::Map<String, serde_json::Value> = clock
+        .parts()
+        .map(|(name, seconds)| (name.to_owned(), seconds.into()))
+        .collect();
+    let summary = json!({
+        "settings": job.settings.to_flags(),
+        "steps": job.steps,
+        "seconds": state.seconds,
+        "seconds_by_part": seconds,
+        "tokens": state.tokens,
+        "tokens_per_second": state.tokens as f64 / state.seconds.max(1e-9),
+        "peak_bytes": peak_bytes(),
+        "optimizer_state_bytes": state_bytes,
+        "before": state.before,
+        "after": after,
+        "after_all_rows": after_all,
+        "best": best.map(|(step, loss)| json!({"step": step, "held_out_loss": loss})),
+    });
+    let text = format!("{summary:#}\n");
+    write_atomically(&out.join("summary.json"), text.as_bytes())?;
+    say(format_args!("time: {clock}"))?;
+    say(format_args!(
+        "{}{} steps in {}; the model of step {} is in {}",
+        change(&state, after.as_ref()),
+        job.steps,
+        duration(state.seconds),
+        job.steps,
+        folder.display()
+    ))?;
+    if let Some((step, loss)) = best {
+        say(format_args!(
+            "the best checkpoint is that of step {step}, held-out loss {loss:.4}: its model is in {}",
+            best_folder.display()
+        ))?;
+    }
+    Ok(true)
+}
+
+/// The held-out loss before and after, of the same rows.
+fn change(state: &State, after: Option<&super::evaluate::Evaluation>) -> String {
+    let (Some(before), Some(after)) = (&state.before, after) else {
+        return String::new();
+    };
+    let (same, rows) = if before.rows == after.rows {
+        (after.loss, String::new())
+    } else {
+        let rows = format!(" on the {} rows of before", before.rows);
+        (after.first_rows_loss, rows)
+    };
+    format!("held-out loss {:.4} -> {same:.4}{rows}, ", before.loss)
+}
+
+/// The model with full-precision weights, and with its adapters merged.
+fn whole(job: &Job<'_>, model: &CausalLm, trainer: &Trainer) -> CausalLm {
+    match job.settings.method.method {
+        Method::Lora => model.clone().materialize(),
+        _ => trainer.exact(model),
+    }
+}
+
+fn save(job: &Job<'_>, model: &CausalLm, folder: &Path) -> Result<()> {
     let options = SaveOptions {
         source: Some(&job.checkpoint),
         files: &job.tokenizer.changed_files()?,
         ..SaveOptions::default()
     };
     let slow = Slow::bytes("writing the model");
-    lisa_lm::checkpoint::save_with(&model, &folder, &options, move |done, all| {
-        slow.set(done, all);
-    })?;
-    let after = evaluation("after", job, &model)?;
-
-    let losses = [(0, &state.before), (job.steps, &after)]
-        .map(|(step, evaluation)| Some((step, evaluation.as_ref()?.loss)));
-    let losses: Vec<(u64, f64)> = losses.into_iter().flatten().collect();
-    metrics.lines.extend(
-        losses
-            .iter()
-            .map(|(step, loss)| Line::held_out(*step, *loss)),
-    );
-    metrics.lines.sort_by_key(|line| line.step);
-    plot::losses(&metrics.lines, model.num_layers(), &out.join("losses.svg"))?;
-    plot::memory(&metrics.lines, &out.join("memory.svg"))?;
-    let summary = json!({
-        "settings": job.settings.to_flags(),
-        "steps": job.steps,
-        "seconds": state.seconds,
-        "tokens": state.tokens,
-        "tokens_per_second": state.tokens as f64 / state.seconds.max(1e-9),
-        "peak_bytes": peak_bytes(),
-        "optimizer_state_bytes": trainer.state_bytes(),
-        "before": state.before,
-        "after": after,
-    });
-    let text = format!("{summary:#}\n");
-    write_atomically(&out.join("summary.json"), text.as_bytes())?;
-    let changed = match losses[..] {
-        [(_, before), (_, after)] => format!("held-out loss {before:.4} -> {after:.4} in "),
-        _ => String::new(),
-    };
-    say(format_args!(
-        "{changed}{} steps, {:.0} s; the model is in {}",
-        job.steps,
-        state.seconds,
-        folder.display()
-    ))?;
-    Ok(())
+    let progress = move |done, all| slow.set(done, all);
+    Ok(lisa_lm::checkpoint::save_with(
+        model, folder, &options, progress,
+    )?)
 }

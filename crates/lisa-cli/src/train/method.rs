@@ -249,7 +249,7 @@ pub(crate) fn lisa_config(settings: &Settings, model: &CausalLm) -> Result<LisaC
 }
 
 /// Numbers of trainable and of all parameters.
-fn count(model: &CausalLm) -> (usize, usize) {
+pub(crate) fn count(model: &CausalLm) -> (usize, usize) {
     struct Count(usize, usize);
     impl ModuleVisitor for Count {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {

@@ -69,8 +69,9 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Opens the file. A resumed run keeps the lines up to `step` and removes the others.
-    pub fn open(path: PathBuf, step: u64) -> Result<Self> {
+    /// Opens the file. A resumed run keeps the lines up to `step` and removes the others. The
+    /// held-out loss of that step is kept if the step is `evaluated`; otherwise it is measured again.
+    pub fn open(path: PathBuf, step: u64, evaluated: bool) -> Result<Self> {
         let failed = || format!("cannot write `{}`", path.display());
         let mut lines = Vec::new();
         if step > 0 && path.is_file() {
@@ -79,6 +80,7 @@ impl Metrics {
                 .lines()
                 .filter_map(|line| serde_json::from_str::<Line>(line).ok())
                 .filter(|line| line.step <= step)
+                .filter(|line| line.step < step || evaluated || line.loss.is_some())
                 .collect();
         }
         let mut text = Vec::new();
@@ -145,14 +147,14 @@ mod tests {
     fn a_resumed_run_removes_the_lines_that_it_writes_again() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("metrics.jsonl");
-        let mut metrics = Metrics::open(path.clone(), 0).unwrap();
+        let mut metrics = Metrics::open(path.clone(), 0, false).unwrap();
         (1..=5).for_each(|step| metrics.push(line(step)).unwrap());
-        let mut metrics = Metrics::open(path.clone(), 3).unwrap();
+        let mut metrics = Metrics::open(path.clone(), 3, false).unwrap();
         metrics.push(line(4)).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text.lines().count(), 4);
         assert_eq!(metrics.lines[3], line(4));
-        assert_eq!(Metrics::open(path, 0).unwrap().lines, []);
+        assert_eq!(Metrics::open(path, 0, false).unwrap().lines, []);
     }
 
     #[test]
@@ -172,10 +174,10 @@ mod tests {
             ..line(step)
         });
         let lines: Vec<Line> = lines.collect();
-        let mut metrics = Metrics::open(path.clone(), 0).unwrap();
+        let mut metrics = Metrics::open(path.clone(), 0, false).unwrap();
         lines
             .iter()
             .for_each(|line| metrics.push(line.clone()).unwrap());
-        assert_eq!(Metrics::open(path, 9).unwrap().lines, lines);
+        assert_eq!(Metrics::open(path, 9, false).unwrap().lines, lines);
     }
 }

@@ -6,13 +6,17 @@
 //! | `prepare` | opens the model and the data, and makes the optimizer |
 //! | `steps` | the training loop |
 //! | `finish` | writes the model, the plots and the summary |
-//! | `data`, `step`, `method`, `evaluate` | the work of the loop |
+//! | `data`, `step`, `method`, `evaluate`, `prompts`, `score` | the work of the loop |
 //! | `text` | how examples become text: prompts as chats, the chat template, the end of a turn |
 //! | `vocabulary` | checks tokens against the model's vocabulary |
-//! | `fingerprint` | what a resumed run must have in common with its checkpoint |
-//! | `checkpoints`, `metrics`, `plot`, `planned` | what is written and printed |
+//! | `checkpoints`, `metrics`, `plot`, `card` | what is written |
+//! | `announce`, `planned`, `watch`, `clock` | what is printed |
+//! | `fingerprint`, `moved` | what a resumed run must have in common with its checkpoint |
 
+mod announce;
+mod card;
 pub mod checkpoints;
+pub mod clock;
 pub(crate) mod data;
 pub mod evaluate;
 mod examples;
@@ -20,11 +24,15 @@ pub mod fingerprint;
 mod finish;
 pub mod method;
 pub mod metrics;
+mod moved;
 pub mod planned;
 pub mod plot;
 mod prepare;
+pub mod prompts;
 pub mod run;
+pub mod score;
 pub mod step;
 mod steps;
 pub mod text;
 mod vocabulary;
+pub mod watch;

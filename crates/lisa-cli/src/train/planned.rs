@@ -16,20 +16,12 @@ pub fn planned(
     device: &Device,
     longest: usize,
 ) -> Result<String> {
-    let run = Workload {
-        sequence: longest,
-        ..workload(settings, device)
-    };
-    let plan = if settings.method.method == Method::Lora {
-        MemoryPlan::lora(model, settings.method.lora_rank, true, &run)?
-    } else {
-        MemoryPlan::lisa(model, &lisa_config(settings, model)?, &run)?
-    };
+    let plan = plan(settings, model, device, longest)?;
     let recomputed = settings.memory.recompute > 0;
     let activations = if recomputed { 0 } else { plan.activations };
     let mut text = format!(
         "planned memory for {} rows of {longest} tokens:\n",
-        run.batch
+        settings.training.batch_size
     );
     for (name, bytes) in [
         ("weights", plan.weights),
@@ -51,6 +43,58 @@ pub fn planned(
         ),
     });
     Ok(text)
+}
+
+/// The planned peak of memory in bytes.
+pub(crate) fn peak(
+    settings: &Settings,
+    model: &CausalLm,
+    device: &Device,
+    longest: usize,
+) -> Result<u64> {
+    let plan = plan(settings, model, device, longest)?;
+    let in_backward = settings.memory.recompute > 0 && settings.memory.update_in_backward;
+    Ok(if in_backward {
+        plan.peak_recomputed
+    } else {
+        plan.peak
+    })
+}
+
+/// The most bytes that a run of `steps` steps has on disk: checkpoints, one of them being written,
+/// and the finished models.
+pub(crate) fn disk(
+    settings: &Settings,
+    model: &CausalLm,
+    device: &Device,
+    steps: u64,
+) -> Result<u64> {
+    let plan = plan(settings, model, device, 1)?;
+    let checkpoint = plan.weights + plan.optimizer_state + plan.master_weights + plan.host;
+    let saved = match settings.output.save_every {
+        0 => 1,
+        every => steps.div_ceil(every as u64),
+    };
+    // The newest ones, the best one, and the one that is being written.
+    let kept = saved.min(settings.output.keep as u64 + 2);
+    Ok(kept * checkpoint + 2 * plan.weights)
+}
+
+fn plan(
+    settings: &Settings,
+    model: &CausalLm,
+    device: &Device,
+    longest: usize,
+) -> Result<MemoryPlan> {
+    let run = Workload {
+        sequence: longest,
+        ..workload(settings, device)
+    };
+    Ok(if settings.method.method == Method::Lora {
+        MemoryPlan::lora(model, settings.method.lora_rank, true, &run)?
+    } else {
+        MemoryPlan::lisa(model, &lisa_config(settings, model)?, &run)?
+    })
 }
 
 /// The batch, sequence length and recomputation of the memory estimate.

@@ -2,18 +2,22 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use burn::tensor::{Device, FloatDType};
 use lisa_lm::text::Batches;
 use lisa_lm::{CausalLm, Checkpoint, Tokenizer};
 
 use super::checkpoints::{self, State};
 use super::data::{self, Data};
+use super::evaluate::Evaluate;
 use super::fingerprint::{Allowed, Fingerprint};
-use super::method::Trainer;
+use super::moved;
+use super::planned;
 use crate::model_folder::model_folder;
 use crate::model_tokenizer::model_tokenizer;
+use crate::output_folder;
 use crate::settings::{Dtype, Flags, Settings};
+use crate::terminal::interrupt::{Point, Stop, check};
 use crate::terminal::output::say;
 use crate::terminal::progress::Slow;
 use crate::user_error::{UserError, require};
@@ -52,23 +56,50 @@ pub(crate) struct Job<'a> {
     pub(crate) checkpoint: Checkpoint,
     pub(crate) tokenizer: Tokenizer,
     pub(crate) data: Data,
+    pub(crate) evaluate: Evaluate,
     /// Optimizer steps of the whole run.
     pub(crate) steps: u64,
+    /// The most bytes that the run has on disk.
+    pub(crate) disk: u64,
     pub(crate) device: &'a Device,
     /// The same device, with gradients.
     pub(crate) training_device: Device,
 }
 
 impl<'a> Job<'a> {
-    /// Resolves the settings and reads the data. Checks everything except the weights.
-    pub(crate) fn open(flags: Flags, start: Start, device: &'a Device) -> Result<(Self, Batches)> {
-        let (flags, saved) = if start.resumed().is_some() {
-            let out = flags.clone().resolve(None)?.output.out;
+    /// Resolves the settings and reads the data. Checks everything except the weights; the output
+    /// folder comes first, and is made if `writes` is true.
+    pub(crate) fn open(
+        flags: Flags,
+        start: Start,
+        device: &'a Device,
+        writes: bool,
+        stop: Stop<'_>,
+    ) -> Result<(Self, Batches)> {
+        let out = std::path::absolute(flags.clone().resolve(None)?.output.out)?;
+        let mut flags = flags.absolute()?;
+        let mut saved = None;
+        if let Some(allowed) = start.resumed() {
             let (path, state) = checkpoints::newest(&out)?;
-            (flags.or(state.settings.clone()), Some((path, state)))
+            moved::check(&out, &state.settings, &flags, allowed.paths)?;
+            flags = flags.or(state.settings.clone());
+            saved = Some((path, state));
         } else {
-            (flags, None)
-        };
+            let is_run = output_folder::holds_a_run(&out);
+            require!(
+                start != Start::Fresh || !is_run,
+                "continue it with --resume, replace it with --overwrite, or give another folder \
+                 with --out",
+                "`{}` contains a run already",
+                out.display()
+            );
+            output_folder::require_ours(&out, is_run, "a run")?;
+        }
+        // A resumed run writes where it was read.
+        flags.output.out = Some(out.clone());
+        if writes {
+            output_folder::make(&out)?;
+        }
         let model = model_folder(&flags.clone().resolve(None)?.input.model)?;
         let checkpoint = Checkpoint::open(&model)?;
         let settings = flags.resolve(Dtype::stored(&checkpoint))?;
@@ -81,19 +112,13 @@ impl<'a> Job<'a> {
                     .into());
             }
         }
-        let out = &settings.output.out;
-        require!(
-            start != Start::Fresh || !holds_a_run(out),
-            "continue it with --resume, replace it with --overwrite, or give another folder with \
-             --out",
-            "`{}` contains a run already",
-            out.display()
-        );
+        check(stop, Point::Prepare)?;
         let tokenizer = match &saved {
             Some((_, state)) => state.text.restore(Tokenizer::from_dir(&model)?)?,
             None => model_tokenizer(&model, &settings.input.chat_template)?,
         };
-        let (data, tokenizer) = data::read(&settings, tokenizer, &checkpoint)?;
+        let (mut data, tokenizer) = data::read(&settings, tokenizer, &checkpoint)?;
+        check(stop, Point::Prepare)?;
         let fingerprint = Fingerprint::of(&checkpoint, &tokenizer, &data)?;
         if let (Some((_, state)), Some(allowed)) = (&saved, start.resumed()) {
             for changed in fingerprint.check(&state.fingerprint, allowed)? {
@@ -108,6 +133,43 @@ impl<'a> Job<'a> {
         };
         if let Some((path, state)) = &saved {
             state.check_position(path, &batches, accumulation)?;
+            require!(
+                steps >= state.step,
+                format!(
+                    "give --steps {} or more, or start a new run with --out",
+                    state.step
+                ),
+                "the run would end at step {steps}, and its newest checkpoint is of step {}",
+                state.step
+            );
+            let written = finished_step(&out).unwrap_or(0);
+            require!(
+                steps >= written,
+                format!("give --steps {written} or more, or start a new run with --out"),
+                "the run would end at step {steps}, and its finished model is of step {written}"
+            );
+        }
+        let longest = settings
+            .input
+            .max_seq_length
+            .min(checkpoint.config().max_positions());
+        let held_out = if settings.output.no_eval {
+            Vec::new()
+        } else {
+            std::mem::take(&mut data.held_out)
+        };
+        let examples = &data.held_out_examples;
+        let evaluate = Evaluate::new(&settings, held_out, examples, &tokenizer, longest)?;
+        // Parameters are initialized lazily: nothing is allocated. Settings that cannot be planned
+        // are reported where the optimizer is made.
+        let disk = checkpoint
+            .config()
+            .init(&device.clone().autodiff())
+            .ok()
+            .and_then(|model| planned::disk(&settings, &model, device, steps).ok())
+            .unwrap_or(0);
+        if writes {
+            output_folder::require_room(&out, disk)?;
         }
         let job = Self {
             settings,
@@ -117,18 +179,19 @@ impl<'a> Job<'a> {
             checkpoint,
             tokenizer,
             data,
+            evaluate,
             steps,
+            disk,
             device,
             training_device: device.clone().autodiff(),
         };
         Ok((job, batches))
     }
 
-    /// Makes the output folder.
-    pub(crate) fn make_folder(&self) -> Result<()> {
-        let out = &self.settings.output.out;
-        std::fs::create_dir_all(out)
-            .with_context(|| format!("cannot make the folder `{}`", out.display()))
+    /// Whether the run has taken its last step and written the finished model.
+    pub(crate) fn is_finished(&self) -> bool {
+        let step = self.saved.as_ref().map(|(_, state)| state.step);
+        step == Some(self.steps) && finished_step(&self.settings.output.out) == step
     }
 
     /// Loads the weights, and seeds the device for the parameters that the method initializes.
@@ -142,42 +205,13 @@ impl<'a> Job<'a> {
             .load_with(&self.training_device, dtype, progress)?;
         Ok(model.resize_embeddings(self.data.vocab_size)?)
     }
+}
 
-    /// Prints the model, the device, the data and the number of steps.
-    pub(crate) fn announce(&self, model: &CausalLm, trainer: &Trainer) -> Result<()> {
-        let (input, training) = (&self.settings.input, &self.settings.training);
-        let name = if input.model.as_os_str().is_empty() {
-            "the bundled model".to_owned()
-        } else {
-            input.model.display().to_string()
-        };
-        say(format_args!(
-            "{name} on {}, {}",
-            device_name(self.device),
-            self.settings.memory.dtype
-        ))?;
-        if input.is_demo() {
-            say(
-                "no --model and --data: `lisa demo` trains the bundled model on the bundled \
-                 instructions",
-            )?;
-        }
-        for line in &self.data.lines {
-            say(line)?;
-        }
-        say(trainer.describe(model))?;
-        let rows = match (training.gradient_accumulation_steps, training.batch_size) {
-            (1, rows) => format!("{rows} rows"),
-            (batches, rows) => format!("{batches} batches of {rows} rows"),
-        };
-        say(format_args!(
-            "{} training and {} held-out examples; {} optimizer steps of {rows}",
-            self.data.train.len(),
-            self.data.held_out.len(),
-            self.steps
-        ))?;
-        Ok(())
-    }
+/// The step of the finished model in a run's folder.
+pub(crate) fn finished_step(out: &Path) -> Option<u64> {
+    let text = lisa_lm::files::read_small_text(&out.join("summary.json")).ok()?;
+    let summary: serde_json::Value = serde_json::from_str(&text).ok()?;
+    summary["steps"].as_u64()
 }
 
 /// Returns an error if the device does not support the dtype.
@@ -191,13 +225,6 @@ pub(crate) fn supports(device: &Device, dtype: Dtype) -> Result<()> {
     Ok(())
 }
 
-fn device_name(device: &Device) -> String {
+pub(crate) fn device_name(device: &Device) -> String {
     format!("{device:?}").chars().take(40).collect()
-}
-
-/// Whether a run has written to this folder.
-fn holds_a_run(out: &Path) -> bool {
-    ["metrics.jsonl", "checkpoints", "model", "summary.json"]
-        .iter()
-        .any(|name| out.join(name).exists())
 }

@@ -1,10 +1,9 @@
 //! [`run`]: a training run from start to end. Tests: `tests/run/`.
 
-use std::sync::atomic::AtomicBool;
-
 use anyhow::Result;
 use burn::tensor::Device;
 
+use super::announce::announce;
 use super::checkpoints;
 use super::finish::finish;
 use super::method::Trainer;
@@ -12,6 +11,7 @@ use super::planned::planned;
 use super::prepare::Job;
 use super::steps::{Training, train};
 use crate::settings::Flags;
+use crate::terminal::interrupt::{Point, Stop, Stopped, check};
 use crate::terminal::output::say;
 
 pub use super::fingerprint::Allowed;
@@ -22,32 +22,55 @@ pub use super::prepare::Start;
 pub enum Outcome {
     /// The run is complete, and the model is written.
     Finished,
-    /// `stop` was set, and a checkpoint is written.
+    /// The run was stopped. A checkpoint has every step that was taken.
     Stopped,
 }
 
-/// Runs the job. If `stop` is set, the run ends after the current step and writes a checkpoint.
-pub fn run(flags: Flags, start: Start, device: &Device, stop: &AtomicBool) -> Result<Outcome> {
-    let (job, batches) = Job::open(flags, start, device)?;
-    job.make_folder()?;
-    let (trainer, model) = Trainer::new(&job.settings, job.load()?)?;
-    job.announce(&model, &trainer)?;
-    let training = Training::begin(&job, model, trainer, batches)?;
-    match train(&job, training, stop)? {
-        Some(last) => finish(&job, last).map(|()| Outcome::Finished),
-        None => Ok(Outcome::Stopped),
+/// Runs the job. It ends early where `stop` returns true: then a checkpoint is written, unless there
+/// is nothing to save.
+pub fn run(flags: Flags, start: Start, device: &Device, stop: Stop<'_>) -> Result<Outcome> {
+    match whole(flags, start, device, stop) {
+        Err(error) if error.is::<Stopped>() => {
+            say("stopped before training: there is nothing to save")?;
+            Ok(Outcome::Stopped)
+        }
+        result => result,
     }
+}
+
+fn whole(flags: Flags, start: Start, device: &Device, stop: Stop<'_>) -> Result<Outcome> {
+    let (job, batches) = Job::open(flags, start, device, true, stop)?;
+    if job.is_finished() {
+        say(format_args!(
+            "finished at step {}; give --steps M to go on to step M",
+            job.steps
+        ))?;
+        return Ok(Outcome::Finished);
+    }
+    let (trainer, model) = Trainer::new(&job.settings, job.load()?)?;
+    check(stop, Point::Prepare)?;
+    announce(&job, &model, &trainer)?;
+    let training = Training::begin(&job, model, trainer, batches, stop)?;
+    let finished = match train(&job, training, stop)? {
+        Some(last) => finish(&job, last, stop)?,
+        None => false,
+    };
+    Ok(if finished {
+        Outcome::Finished
+    } else {
+        Outcome::Stopped
+    })
 }
 
 /// Loads everything that the run needs, prints what will be trained and how much memory the run
 /// needs. Writes nothing.
 pub fn dry_run(flags: Flags, start: Start, device: &Device) -> Result<()> {
-    let (job, batches) = Job::open(flags, start, device)?;
+    let (job, batches) = Job::open(flags, start, device, false, &|_| false)?;
     let model = job.load()?;
     let longest = job.data.longest(&job.settings);
     let memory = planned(&job.settings, &model, device, longest)?;
     let (trainer, model) = Trainer::new(&job.settings, model)?;
-    job.announce(&model, &trainer)?;
+    announce(&job, &model, &trainer)?;
     if let Some((path, _)) = &job.saved {
         checkpoints::load(path, model, trainer)?;
         say(format_args!("the checkpoint {} loads", path.display()))?;

@@ -7,8 +7,10 @@ use lisa::recompute::Pass;
 use lisa_lm::text::{Batch, Batches, Position};
 use lisa_lm::{CausalLm, Tokenizer};
 
+use super::clock::{Clock, Part};
 use super::method::Trainer;
 use crate::settings::Settings;
+use crate::terminal::interrupt::{Point, Stop, check};
 use crate::terminal::text::one_line;
 
 /// A name for the first batch of a step: its number, and the start of its first row.
@@ -55,52 +57,71 @@ pub(crate) fn forward(
     batches: &mut Batches,
     settings: &Settings,
     device: &Device,
+    clock: &mut Clock,
 ) -> (Work, f64, usize) {
-    let batch = batches.next_batch();
-    let pass = settings
-        .memory
-        .recomputation()
-        .forward(model, &batch.to_tensors(device));
-    let loss = f64::from(pass.loss().into_scalar::<f32>());
+    let (batch, tensors) = clock.time(Part::Data, || {
+        let batch = batches.next_batch();
+        let tensors = batch.to_tensors(device);
+        (batch, tensors)
+    });
+    let (pass, loss) = clock.time(Part::Forward, || {
+        let pass = settings.memory.recomputation().forward(model, &tensors);
+        let loss = f64::from(pass.loss().into_scalar::<f32>());
+        (pass, loss)
+    });
     (Work::Pass(Box::new(pass)), loss, batch.tokens())
 }
 
 /// Gradients of one optimizer step, its mean loss, and its number of tokens. The mean is over all
 /// trained tokens of the step's batches, by their weights; the last step of an epoch may have fewer
-/// batches.
+/// batches. Returns an error if the run stops before one of the batches.
 pub(crate) fn accumulate(
     model: &CausalLm,
     batches: &mut Batches,
     settings: &Settings,
     device: &Device,
-) -> (Work, f64, usize) {
-    let group = batches.next_step(settings.training.gradient_accumulation_steps);
+    clock: &mut Clock,
+    stop: Stop<'_>,
+) -> Result<(Work, f64, usize)> {
+    let times = settings.training.gradient_accumulation_steps;
+    let group = clock.time(Part::Data, || batches.next_step(times));
     let weight: f64 = group.iter().map(Batch::weight).sum();
     let mut accumulator = GradientsAccumulator::new();
     let (mut mean, mut tokens) = (0.0, 0);
     for batch in &group {
+        check(stop, Point::Batch)?;
         let share = if weight > 0.0 {
             batch.weight() / weight
         } else {
             0.0
         };
+        let tensors = clock.time(Part::Data, || batch.to_tensors(device));
         let (grads, value) = if settings.memory.recompute > 0 {
             let plan = settings.memory.recomputation();
-            let pass = plan.forward(model, &batch.to_tensors(device));
-            let value = pass.loss().into_scalar::<f32>();
-            (pass.scale(share).backward(model), value)
+            let (pass, value) = clock.time(Part::Forward, || {
+                let pass = plan.forward(model, &tensors);
+                let value = pass.loss().into_scalar::<f32>();
+                (pass, value)
+            });
+            let grads = clock.time(Part::Backward, || pass.scale(share).backward(model));
+            (grads, value)
         } else {
-            let loss = model.batch_loss(batch.to_tensors(device));
-            let value = loss.clone().into_scalar::<f32>();
-            let grads = (loss * share).backward();
-            (GradientsParams::from_grads(grads, model), value)
+            let (loss, value) = clock.time(Part::Forward, || {
+                let loss = model.batch_loss(tensors);
+                let value = loss.clone().into_scalar::<f32>();
+                (loss, value)
+            });
+            let grads = clock.time(Part::Backward, || {
+                GradientsParams::from_grads((loss * share).backward(), model)
+            });
+            (grads, value)
         };
         mean += f64::from(value) * share;
         tokens += batch.tokens();
         if group.len() == 1 {
-            return (Work::Gradients(grads), mean, tokens);
+            return Ok((Work::Gradients(grads), mean, tokens));
         }
         accumulator.accumulate(model, grads);
     }
-    (Work::Gradients(accumulator.grads()), mean, tokens)
+    Ok((Work::Gradients(accumulator.grads()), mean, tokens))
 }

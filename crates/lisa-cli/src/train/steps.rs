@@ -1,27 +1,26 @@
 //! [`train`]: the training loop. Tests: `tests/run/`.
 
-use std::io::ErrorKind;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
-
-use anyhow::{Context, Result};
+use anyhow::Result;
 use lisa_lm::CausalLm;
 use lisa_lm::text::Batches;
 
 use super::checkpoints::{self, State};
-use super::evaluate::{Evaluate, Evaluation, held_out_loss};
+use super::clock::{Clock, Part};
+use super::evaluate::{Evaluation, Extent, With};
 use super::method::Trainer;
 use super::metrics::{Line, Metrics, memory_bytes};
 use super::prepare::{Job, Start};
 use super::step::{Work, accumulate, finite, forward, origin};
 use super::text::Text;
+use super::watch::Watch;
+use crate::output_folder;
+use crate::terminal::interrupt::{Point, Stop, Stopped, check};
 use crate::terminal::output::say;
-use crate::terminal::progress::bar;
-use crate::terminal::text::size;
+use crate::terminal::progress::timed_bar;
 use crate::user_error::UserError;
 
 /// After this many bad batches in a row the run stops, even with `--skip-bad-steps`.
-const MOST_SKIPPED: usize = 10;
+const MOST_SKIPPED: u64 = 10;
 
 /// The state of a run between two steps.
 pub(crate) struct Training {
@@ -30,6 +29,8 @@ pub(crate) struct Training {
     pub(crate) batches: Batches,
     pub(crate) state: State,
     pub(crate) metrics: Metrics,
+    /// The step of the newest checkpoint.
+    saved: Option<u64>,
 }
 
 impl Training {
@@ -39,6 +40,7 @@ impl Training {
         model: CausalLm,
         trainer: Trainer,
         mut batches: Batches,
+        stop: Stop<'_>,
     ) -> Result<Self> {
         let out = &job.settings.output.out;
         let (model, trainer, state) = if let Some((path, state)) = &job.saved {
@@ -50,11 +52,20 @@ impl Training {
                 path.display()
             ))?;
             let state = State {
+                settings: job.settings.to_flags(),
                 fingerprint: job.fingerprint.clone(),
                 ..state.clone()
             };
             (model, trainer, state)
         } else {
+            let mut clock = Clock::default();
+            let extent = if job.settings.output.eval_first {
+                Extent::Full
+            } else {
+                Extent::First
+            };
+            let exact = trainer.exact(&model);
+            let before = evaluation("before", extent, job, &exact, &mut clock, stop)?;
             let state = State {
                 step: 0,
                 position: batches.position(),
@@ -62,138 +73,229 @@ impl Training {
                 settings: job.settings.to_flags(),
                 fingerprint: job.fingerprint.clone(),
                 text: Text::of(&job.tokenizer, job.data.vocab_size),
-                before: evaluation("before", job, &trainer.exact(&model))?,
+                before,
+                held_out_loss: None,
+                clock,
                 seconds: 0.0,
                 tokens: 0,
             };
             (model, trainer, state)
         };
         if job.start == Start::Overwrite {
-            // First, since it says that the folder has a finished model.
-            let summary = out.join("summary.json");
-            match std::fs::remove_file(&summary) {
-                Err(error) if error.kind() != ErrorKind::NotFound => {
-                    let failed = format!("cannot remove `{}`", summary.display());
-                    return Err(error).context(failed);
-                }
-                _ => {}
-            }
-            checkpoints::remove(out)?;
+            output_folder::remove_run(out)?;
         }
-        checkpoints::clean(out)?;
-        let metrics = Metrics::open(out.join("metrics.jsonl"), state.step)?;
+        output_folder::clean(out)?;
+        let evaluated = state.held_out_loss.is_some();
+        let mut metrics = Metrics::open(out.join("metrics.jsonl"), state.step, evaluated)?;
+        if job.saved.is_none()
+            && let Some(before) = &state.before
+        {
+            metrics.push(Line::held_out(0, before.loss))?;
+        }
         Ok(Self {
             model,
             trainer,
             batches,
+            saved: job.saved.as_ref().map(|_| state.step),
             state,
             metrics,
         })
     }
+
+    /// Writes a checkpoint, unless this step has one.
+    fn save(&mut self, job: &Job<'_>) -> Result<()> {
+        if self.saved == Some(self.state.step) {
+            return Ok(());
+        }
+        let output = &job.settings.output;
+        let mut clock = self.state.clock;
+        clock.time(Part::Saving, || {
+            let exact = self.trainer.exact(&self.model);
+            checkpoints::save(&output.out, output.keep, &exact, &self.trainer, &self.state)
+        })?;
+        self.state.clock = clock;
+        self.saved = Some(self.state.step);
+        Ok(())
+    }
 }
 
-/// Trains until the last step. Returns `None` if the run was stopped earlier, with a checkpoint.
+/// Trains until the last step, of which it writes a checkpoint. Returns `None` if the run is stopped
+/// earlier; a checkpoint then has every step that was taken.
 pub(crate) fn train(
     job: &Job<'_>,
-    training: Training,
-    stop: &AtomicBool,
+    mut training: Training,
+    stop: Stop<'_>,
 ) -> Result<Option<Training>> {
+    let begun = training.state.step;
+    let mut watch = Watch::new(job.steps, begun, job.settings.output.log_every);
+    let mut skipped = 0;
+    loop {
+        match between(job, &mut training, &watch, stop) {
+            Err(error) if error.is::<Stopped>() => return stopped(job, training, &watch),
+            result => result?,
+        }
+        if training.state.step >= job.steps {
+            watch.end();
+            return Ok(Some(training));
+        }
+        if training.state.step > begun && stop(Point::Step) {
+            return stopped(job, training, &watch);
+        }
+        let (next, taken) = one_step(job, training, &mut watch, stop)?;
+        training = next;
+        match taken {
+            Taken::Step => training.state.skipped += std::mem::take(&mut skipped),
+            Taken::Skipped(error) => {
+                skipped += 1;
+                if skipped > MOST_SKIPPED {
+                    return Err(error);
+                }
+                watch.note(format_args!("skipped: {error:#}"))?;
+            }
+            Taken::None => return stopped(job, training, &watch),
+        }
+    }
+}
+
+/// Evaluates and saves between two steps, where it is due.
+fn between(job: &Job<'_>, training: &mut Training, watch: &Watch, stop: Stop<'_>) -> Result<()> {
+    let output = &job.settings.output;
+    let step = training.state.step;
+    let is_last = step >= job.steps;
+    let every = |n: usize| n > 0 && step > 0 && step.is_multiple_of(n as u64);
+    let mut is_best = false;
+    if every(output.eval_every) && !is_last && training.state.held_out_loss.is_none() {
+        let best = checkpoints::best(&output.out)?.map_or(f64::INFINITY, |best| best.1);
+        let exact = training.trainer.exact(&training.model);
+        watch.busy("evaluating");
+        let clock = &mut training.state.clock;
+        if let Some(result) = evaluate(Extent::Loss, job, &exact, clock, stop)? {
+            watch.note(format_args!("step {step}: {result}"))?;
+            training.state.held_out_loss = Some(result.loss);
+            training.metrics.push(Line::held_out(step, result.loss))?;
+            // Without regular checkpoints only the last one is written.
+            is_best = output.save_every > 0 && result.loss < best;
+        }
+    }
+    if is_last || is_best || every(output.save_every) {
+        watch.busy("saving a checkpoint");
+        training.save(job)?;
+    }
+    Ok(())
+}
+
+fn stopped(job: &Job<'_>, mut training: Training, watch: &Watch) -> Result<Option<Training>> {
+    watch.end();
+    let step = training.state.step;
+    if step == 0 {
+        say("stopped before the first step: there is nothing to save")?;
+        return Ok(None);
+    }
+    let is_saved = training.saved == Some(step);
+    training.save(job)?;
+    let out = &job.settings.output.out;
+    say(format_args!(
+        "stopped after step {step}; {} {}.\nContinue with: lisa train --resume --out {}",
+        if is_saved {
+            "it is already in"
+        } else {
+            "saved"
+        },
+        checkpoints::path(out, step).display(),
+        out.display()
+    ))?;
+    Ok(None)
+}
+
+/// What became of a step.
+enum Taken {
+    /// The model is updated.
+    Step,
+    /// The loss or a gradient is not finite, and the batches are skipped.
+    Skipped(anyhow::Error),
+    /// The run is stopped before the update.
+    None,
+}
+
+fn one_step(
+    job: &Job<'_>,
+    training: Training,
+    watch: &mut Watch,
+    stop: Stop<'_>,
+) -> Result<(Training, Taken)> {
+    let (settings, device) = (&job.settings, &job.training_device);
     let Training {
         mut model,
         mut trainer,
         mut batches,
         mut state,
         mut metrics,
+        saved,
     } = training;
-    let settings = &job.settings;
-    let bar = bar(job.steps, state.step);
-    let (started, seconds_before) = (Instant::now(), state.seconds);
-    let mut skipped = 0;
-    while state.step < job.steps {
-        let active = trainer.active_layers().to_vec();
-        let lr = settings.training.learning_rate(state.step, job.steps);
-        let first = batches.position();
-        let (work, loss, tokens) = if settings.memory.update_in_backward {
-            forward(&model, &mut batches, settings, &job.training_device)
-        } else {
-            accumulate(&model, &mut batches, settings, &job.training_device)
-        };
-        if let Err(error) = finite(state.step + 1, loss, &trainer, &model, &work) {
-            let batch = origin(&mut batches, first, &job.tokenizer)?;
-            skipped += 1;
-            if !settings.training.skip_bad_steps || skipped > MOST_SKIPPED {
-                return Err(bad_batch(&batch, lr, error));
-            }
-            bar.suspend(|| say(format_args!("skipped {batch}: {error:#}")))?;
-            continue;
+    let active = trainer.active_layers().to_vec();
+    let lr = settings.training.learning_rate(state.step, job.steps);
+    let first = batches.position();
+    let held = trainer.state_bytes();
+    let mut clock = state.clock;
+    let work = if settings.memory.update_in_backward {
+        check(stop, Point::Batch)
+            .map(|()| forward(&model, &mut batches, settings, device, &mut clock))
+    } else {
+        accumulate(&model, &mut batches, settings, device, &mut clock, stop)
+    };
+    let taken = match work {
+        Err(error) if error.is::<Stopped>() => {
+            // The batches of this step come again.
+            batches.seek(first);
+            Taken::None
         }
-        model = match work {
-            Work::Gradients(grads) => trainer.step(lr, model, grads)?,
-            Work::Pass(pass) => trainer.step_layered(lr, model, *pass)?,
-        };
-        state.step += 1;
-        state.tokens += tokens as u64;
-        state.position = batches.position();
-        state.skipped += std::mem::take(&mut skipped) as u64;
-        state.seconds = seconds_before + started.elapsed().as_secs_f64();
-
-        let unfinished = state.step < job.steps;
-        let every = |n: usize| n > 0 && state.step.is_multiple_of(n as u64) && unfinished;
-        let is_held_out = !job.data.held_out.is_empty();
-        let held_out = if is_held_out && every(settings.output.eval_every) {
-            let (rows, pad) = (settings.training.batch_size, job.tokenizer.pad_id());
-            // Of the weights that are saved, as before and after training.
-            let model = trainer.exact(&model);
-            let loss = held_out_loss(&model, &job.data.held_out, rows, pad, job.device)?;
-            let text = format!("step {:>6}: held-out loss {loss:.4}", state.step);
-            bar.suspend(|| say(text))?;
-            Some(loss)
-        } else {
-            None
-        };
-        let rate = state.tokens as f64 / state.seconds.max(1e-9);
-        let memory = memory_bytes(job.device);
-        bar.set_message(format!(
-            "loss {loss:.3}  {rate:.0} tokens/s  layers {active:?}  {}",
-            memory.map_or(String::new(), size)
-        ));
-        bar.inc(1);
-        metrics.push(Line {
-            step: state.step,
-            loss: Some(loss),
-            held_out_loss: held_out,
-            lr: Some(lr),
-            tokens_per_second: Some(rate),
-            active_layers: active,
-            state_bytes: trainer.state_bytes(),
-            memory_bytes: memory,
-        })?;
-
-        let stopping = stop.load(Ordering::SeqCst) && unfinished;
-        if stopping || every(settings.output.save_every) {
-            bar.set_message("saving a checkpoint");
-            let out = &settings.output.out;
-            let path = checkpoints::save(out, &trainer.exact(&model), &trainer, &state)?;
-            if stopping {
-                bar.abandon();
-                say(format_args!(
-                    "stopped after step {}; saved {}.\nContinue with: lisa train --resume --out {}",
-                    state.step,
-                    path.display(),
-                    out.display()
-                ))?;
-                return Ok(None);
+        Err(error) => return Err(error),
+        Ok((work, loss, tokens)) => {
+            if let Err(error) = finite(state.step + 1, loss, &trainer, &model, &work) {
+                let batch = origin(&mut batches, first, &job.tokenizer)?;
+                let error = bad_batch(&batch, lr, error);
+                if !settings.training.skip_bad_steps {
+                    return Err(error);
+                }
+                Taken::Skipped(error)
+            } else {
+                model = clock.time(Part::Update, || match work {
+                    Work::Gradients(grads) => trainer.step(lr, model, grads),
+                    Work::Pass(pass) => trainer.step_layered(lr, model, *pass),
+                })?;
+                state.step += 1;
+                state.tokens += tokens as u64;
+                state.position = batches.position();
+                state.held_out_loss = None;
+                let seconds = clock.training() - state.clock.training();
+                state.seconds = clock.training();
+                let line = Line {
+                    step: state.step,
+                    loss: Some(loss),
+                    lr: Some(lr),
+                    tokens_per_second: Some(state.tokens as f64 / state.seconds.max(1e-9)),
+                    active_layers: active,
+                    // Of the step itself: what layers lose at the end of a period is included.
+                    state_bytes: held.max(trainer.state_bytes()),
+                    memory_bytes: memory_bytes(job.device),
+                    ..Line::default()
+                };
+                metrics.push(line.clone())?;
+                watch.step(&line, tokens as u64, seconds, || job.disk)?;
+                Taken::Step
             }
         }
-    }
-    bar.finish();
-    Ok(Some(Training {
+    };
+    state.clock = clock;
+    let training = Training {
         model,
         trainer,
         batches,
         state,
         metrics,
-    }))
+        saved,
+    };
+    Ok((training, taken))
 }
 
 fn bad_batch(batch: &str, lr: f64, error: anyhow::Error) -> anyhow::Error {
@@ -206,29 +308,45 @@ fn bad_batch(batch: &str, lr: f64, error: anyhow::Error) -> anyhow::Error {
         .into()
 }
 
-/// Evaluates the model with a progress bar and prints the result. `None` without held-out examples.
-pub(crate) fn evaluation(
-    when: &str,
+/// Evaluates the model with a progress bar of its own, if there are held-out rows and evaluation is
+/// on.
+pub(crate) fn evaluate(
+    extent: Extent,
     job: &Job<'_>,
     model: &CausalLm,
+    clock: &mut Clock,
+    stop: Stop<'_>,
 ) -> Result<Option<Evaluation>> {
-    if job.data.held_out.is_empty() {
+    let evaluate = &job.evaluate;
+    if evaluate.is_empty() {
         return Ok(None);
     }
-    let output = &job.settings.output;
-    let evaluate = Evaluate {
+    let bar = timed_bar(evaluate.length(extent));
+    bar.set_message("evaluating");
+    let with = With {
         tokenizer: &job.tokenizer,
-        examples: &job.data.held_out_examples,
-        encoded: &job.data.held_out,
-        batch_size: job.settings.training.batch_size,
-        answers: output.eval_examples,
-        max_new_tokens: output.max_new_tokens,
+        device: job.device,
+        stop,
     };
-    let answers = evaluate.answers.min(evaluate.examples.len());
-    let bar = bar(answers as u64, 0);
-    bar.set_message(format!("evaluating {when} training"));
-    let result = evaluate.run(model, job.device, || bar.inc(1))?;
+    let result = clock.time(Part::Evaluation, || {
+        evaluate.run(model, extent, &with, || bar.inc(1))
+    });
     bar.finish_and_clear();
-    say(format_args!("{when}: {result}"))?;
-    Ok(Some(result))
+    result.map(Some)
+}
+
+/// Evaluates the model and prints the result after the word `when`.
+pub(crate) fn evaluation(
+    when: &str,
+    extent: Extent,
+    job: &Job<'_>,
+    model: &CausalLm,
+    clock: &mut Clock,
+    stop: Stop<'_>,
+) -> Result<Option<Evaluation>> {
+    let result = evaluate(extent, job, model, clock, stop)?;
+    if let Some(result) = &result {
+        say(format_args!("{when}: {result}"))?;
+    }
+    Ok(result)
 }

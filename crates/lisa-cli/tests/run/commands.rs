@@ -148,7 +148,7 @@ fn ctrl_c_saves_and_says_how_to_continue() {
     use std::process::Stdio;
 
     let dir = tempfile::tempdir().unwrap();
-    let arguments = "train --steps 100000 --eval-examples 1 --out out";
+    let arguments = "train --steps 100000 --eval-examples 1 --log-every 1 --out out";
     let arguments: Vec<&str> = arguments.split(' ').collect();
     let mut child = lisa(dir.path(), &arguments)
         .stdout(Stdio::piped())
@@ -157,7 +157,7 @@ fn ctrl_c_saves_and_says_how_to_continue() {
         .unwrap();
     let mut output = BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();
-    while !line.starts_with("before:") {
+    while !line.starts_with("step 2 of") {
         line.clear();
         assert!(
             output.read_line(&mut line).unwrap() > 0,

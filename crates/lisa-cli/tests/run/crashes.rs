@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use lisa_cli::train::run::Start;
 
-use super::{flags, lines, message, only_out, weights_of};
+use super::{flags, lines, message, only_out, parsed, weights_of};
 
 /// The program, on a run of forty short steps that saves every other one.
 fn program(out: &Path, more: &[&str]) -> Command {
@@ -98,7 +98,7 @@ fn a_full_disk_and_a_damaged_checkpoint_leave_the_one_before() {
     assert!(limited(&["--resume"]).contains("cannot write the checkpoint"));
     assert_eq!(weights_of(&out), last);
 
-    let newest = out.join("checkpoints/step-00000006");
+    let newest = out.join("checkpoints/step-00000007");
     for (file, damage) in [
         ("weights.bpk", 100),
         ("optimizer.bpk", 1000),
@@ -108,7 +108,8 @@ fn a_full_disk_and_a_damaged_checkpoint_leave_the_one_before() {
         let good = fs::read(&path).unwrap();
         for bad in [good[..good.len() - damage].to_vec(), vec![0; good.len()]] {
             fs::write(&path, bad).unwrap();
-            let error = message(only_out(&out), Start::Resume);
+            let more = parsed(&["--steps", "9"]).or(only_out(&out));
+            let error = message(more, Start::Resume);
             assert!(error.contains(file), "{error}");
         }
         fs::write(&path, good).unwrap();

@@ -2,12 +2,12 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
 use clap::Parser;
 use lisa_cli::commands::{Command, Program};
 use lisa_cli::settings::{Flags, OutputFlags};
+use lisa_cli::terminal::interrupt::Point;
 use lisa_cli::terminal::report::report;
 use lisa_cli::train::metrics::Line;
 use lisa_cli::train::run::{Outcome, Start, run};
@@ -62,7 +62,9 @@ fn only_out(out: &Path) -> Flags {
 }
 
 fn go(flags: Flags, start: Start, stop: bool) -> anyhow::Result<Outcome> {
-    run(flags, start, &Device::flex(), &AtomicBool::new(stop))
+    run(flags, start, &Device::flex(), &|point| {
+        stop && point == Point::Step
+    })
 }
 
 /// Runs one step at a time, each in a call of its own; the number of calls.

@@ -12,10 +12,12 @@ use super::{HELD_OUT, flags, go, message, only_out, parsed};
 const MODEL: Start = Start::ResumeChanged(Allowed {
     model: true,
     data: false,
+    paths: false,
 });
 const DATA: Start = Start::ResumeChanged(Allowed {
     model: false,
     data: true,
+    paths: false,
 });
 
 /// A run that stopped after its first step, on copies of a model and of data.

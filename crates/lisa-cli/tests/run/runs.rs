@@ -57,6 +57,13 @@ fn the_written_files_can_be_read() {
     let model = Checkpoint::open(out.join("model")).unwrap();
     assert!(model.load(&Device::flex(), None).is_ok());
     let lines = lines(&out);
+    // The first and the last have the held-out loss.
+    let held_out: Vec<u64> = lines
+        .iter()
+        .filter_map(|line| line.held_out_loss.map(|_| line.step))
+        .collect();
+    assert_eq!(held_out, [0, 7]);
+    let lines: Vec<_> = lines.iter().filter(|line| line.loss.is_some()).collect();
     assert_eq!(lines.len(), 7);
     assert!(
         lines

@@ -93,6 +93,35 @@ pub fn generate(
     prompt: &[u32],
     config: &GenerationConfig,
 ) -> Result<Vec<u32>, Error> {
+    generate_while(model, prompt, config, |_| true)
+}
+
+/// Like [`generate`]; before each new token, it passes the tokens so far to `go_on`, and ends if
+/// `go_on` returns false.
+///
+/// # Errors
+///
+/// As [`generate`].
+///
+/// # Example
+///
+/// ```
+/// use burn::tensor::Device;
+/// use lisa_lm::model::{config::LlamaConfig, generate_while};
+/// use lisa_lm::{GenerationConfig, ModelConfig};
+///
+/// let model = ModelConfig::Llama(LlamaConfig::new(64, 16, 2, 2)).init(&Device::default())?;
+/// let config = GenerationConfig::default();
+/// let tokens = generate_while(&model, &[1, 2, 3], &config, |so_far| so_far.len() < 2)?;
+/// assert_eq!(tokens.len(), 2);
+/// # Ok::<(), lisa_lm::Error>(())
+/// ```
+pub fn generate_while(
+    model: &CausalLm,
+    prompt: &[u32],
+    config: &GenerationConfig,
+    mut go_on: impl FnMut(&[u32]) -> bool,
+) -> Result<Vec<u32>, Error> {
     config.validate()?;
     check_prompt(model, prompt)?;
     let model = model.valid();
@@ -102,7 +131,7 @@ pub fn generate(
     let mut cache = KvCache::new(model.num_layers());
     let mut generated = Vec::new();
     let mut next = row(prompt, &device);
-    while generated.len() < config.max_new_tokens {
+    while generated.len() < config.max_new_tokens && go_on(&generated) {
         let logits = model.read(next, &mut cache).into_data();
         let logits: Vec<f32> = logits.iter::<f32>().collect();
         let token = choose(&logits, config, &mut random)?;

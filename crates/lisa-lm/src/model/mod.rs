@@ -29,5 +29,5 @@ pub use causal_lm::CausalLm;
 pub use context::Context;
 pub use decoder::Decoder;
 pub(crate) use families::FileNames;
-pub use generate::{GenerationConfig, generate};
+pub use generate::{GenerationConfig, generate, generate_while};
 pub use input::{BatchTensors, Input};

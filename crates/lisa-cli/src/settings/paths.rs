@@ -1,0 +1,60 @@
+//! The paths among the settings.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::Flags;
+
+impl Flags {
+    /// These flags with absolute paths, so that they mean the same in every working directory. A
+    /// model that is no folder here is an id of the hub, and is kept; so is data that does not
+    /// exist here.
+    pub fn absolute(mut self) -> io::Result<Self> {
+        for path in self.paths_mut() {
+            if path.exists() {
+                *path = std::path::absolute(&*path)?;
+            }
+        }
+        Ok(self)
+    }
+
+    /// These flags without paths.
+    #[must_use]
+    pub fn without_paths(mut self) -> Self {
+        self.input.model = None;
+        self.input.data = None;
+        self.input.eval = None;
+        self.method.importance = None;
+        self.output.out = None;
+        self
+    }
+
+    /// The paths that a run reads, with their flags.
+    #[must_use]
+    pub fn paths(&self) -> Vec<(&'static str, &Path)> {
+        let mut paths: Vec<(&'static str, &PathBuf)> = Vec::new();
+        paths.extend(self.input.model.iter().map(|path| ("model", path)));
+        paths.extend(self.input.data.iter().flatten().map(|path| ("data", path)));
+        paths.extend(self.input.eval.iter().map(|path| ("eval", path)));
+        let importance = self.method.importance.iter();
+        paths.extend(importance.map(|path| ("importance", path)));
+        paths.retain(|(_, path)| !path.as_os_str().is_empty());
+        paths
+            .into_iter()
+            .map(|(flag, path)| (flag, path.as_path()))
+            .collect()
+    }
+
+    fn paths_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let input = &mut self.input;
+        let data = input.data.iter_mut().flatten();
+        let others = [
+            &mut input.model,
+            &mut input.eval,
+            &mut self.method.importance,
+        ];
+        let others = others.into_iter().flatten();
+        data.chain(others)
+            .filter(|path| !path.as_os_str().is_empty())
+    }
+}

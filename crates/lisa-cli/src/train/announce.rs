@@ -1,0 +1,167 @@
+//! [`announce`]: what a run will do, before it starts.
+
+use anyhow::Result;
+use lisa_lm::CausalLm;
+
+use super::method::{Trainer, count};
+use super::planned;
+use super::prepare::{Job, device_name};
+use crate::settings::{Method, Settings};
+use crate::terminal::output::say;
+use crate::terminal::text::{counted, size};
+
+/// Prints model, data, method, trainable parameters, steps, evaluation, memory and output.
+pub(crate) fn announce(job: &Job<'_>, model: &CausalLm, trainer: &Trainer) -> Result<()> {
+    let settings = &job.settings;
+    if settings.input.is_demo() {
+        say(
+            "no --model and --data: `lisa demo` trains the bundled model on the bundled \
+             instructions",
+        )?;
+    }
+    for line in &job.data.lines {
+        say(line)?;
+    }
+    let (trained, all) = count(model);
+    let longest = job.data.longest(settings);
+    let mut lines = vec![
+        ("model", model_line(job, model)),
+        ("data", data_line(job)),
+        ("method", method_line(settings, model, trainer)),
+        (
+            "trainable",
+            format!(
+                "{} of {} parameters ({:.1} %)",
+                millions(trained),
+                millions(all),
+                100.0 * trained as f64 / all.max(1) as f64
+            ),
+        ),
+        ("steps", steps_line(job)),
+        ("evaluation", evaluation_line(job)),
+    ];
+    // Settings that cannot be planned have been refused already.
+    if let Ok(bytes) = planned::peak(settings, model, job.device, longest) {
+        let peak = size(bytes);
+        lines.push((
+            "memory",
+            format!("about {peak} planned, for rows of up to {longest} tokens"),
+        ));
+    }
+    lines.push(("output", output_line(job)));
+    for (name, text) in lines {
+        say(format_args!("{name:<11} {text}"))?;
+    }
+    Ok(())
+}
+
+fn model_line(job: &Job<'_>, model: &CausalLm) -> String {
+    let path = &job.settings.input.model;
+    let name = if path.as_os_str().is_empty() {
+        "the bundled model".to_owned()
+    } else {
+        path.display().to_string()
+    };
+    format!(
+        "{name}: {} parameters in {}, {} on {}",
+        millions(count(model).1),
+        counted(model.num_layers(), "layer"),
+        job.settings.memory.dtype,
+        device_name(job.device)
+    )
+}
+
+fn data_line(job: &Job<'_>) -> String {
+    format!(
+        "{} to train on, {} held out",
+        counted(job.data.train.len(), "row"),
+        job.data.held_out_examples.len()
+    )
+}
+
+fn method_line(settings: &Settings, model: &CausalLm, trainer: &Trainer) -> String {
+    let method = &settings.method;
+    match method.method {
+        Method::Full => "full: all parameters".to_owned(),
+        Method::Lora => format!("lora: adapters of rank {}", method.lora_rank),
+        Method::Lisa => {
+            let layers: Vec<String> = trainer
+                .active_layers()
+                .iter()
+                .map(ToString::to_string)
+                .collect();
+            format!(
+                "lisa: {} of {} layers ({}), other ones every {}",
+                layers.len(),
+                model.num_layers(),
+                layers.join(", "),
+                counted(method.period, "step")
+            )
+        }
+    }
+}
+
+fn steps_line(job: &Job<'_>) -> String {
+    let training = &job.settings.training;
+    let rows = counted(training.batch_size, "row");
+    let rows = match training.gradient_accumulation_steps {
+        1 => rows,
+        batches => format!("{batches} batches of {rows}"),
+    };
+    let per_step = training.batch_size * training.gradient_accumulation_steps;
+    let epochs = (job.steps * per_step as u64) as f64 / job.data.train.len().max(1) as f64;
+    let epochs = format!("{epochs:.2}");
+    let epochs = epochs.trim_end_matches('0').trim_end_matches('.');
+    format!(
+        "{} of {rows}, {epochs} epochs; learning rate up to {:.1e}",
+        job.steps, training.lr
+    )
+}
+
+fn evaluation_line(job: &Job<'_>) -> String {
+    let output = &job.settings.output;
+    let (rows, all) = job.evaluate.rows();
+    if rows == 0 {
+        return if output.no_eval {
+            "none: --no-eval".to_owned()
+        } else {
+            "none: no row is held out".to_owned()
+        };
+    }
+    let every = match output.eval_every {
+        0 => String::new(),
+        every => format!(" every {}", counted(every, "step")),
+    };
+    let answers = match job.evaluate.answers() {
+        0 => String::new(),
+        count => format!(" with {}", counted(count, "generated answer")),
+    };
+    let rows = if rows == all {
+        counted(rows, "held-out row")
+    } else {
+        format!("{rows} of {all} held-out rows")
+    };
+    format!("{rows}{every}, and at the end{answers}")
+}
+
+fn output_line(job: &Job<'_>) -> String {
+    let output = &job.settings.output;
+    let every = match output.save_every {
+        0 => "a checkpoint at the end".to_owned(),
+        every => format!(
+            "a checkpoint every {}, {} and the best are kept",
+            counted(every, "step"),
+            output.keep
+        ),
+    };
+    format!(
+        "{}: {every}; at most {} on disk",
+        output.out.display(),
+        size(job.disk)
+    )
+}
+
+/// A number of parameters, such as `134.5 M`.
+fn millions(count: usize) -> String {
+    format!("{:.1} M", count as f64 / 1e6)
+}

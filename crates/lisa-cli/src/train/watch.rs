@@ -1,0 +1,154 @@
+//! [`Watch`]: the progress of a run, as a bar on a terminal and as lines elsewhere.
+
+use std::io::IsTerminal;
+
+use anyhow::Result;
+use indicatif::ProgressBar;
+
+use super::metrics::Line;
+use crate::terminal::output::say;
+use crate::terminal::progress::bar;
+use crate::terminal::text::{counted, duration, size};
+
+/// After this many steps of a session the remaining time is estimated.
+const MEASURED: u64 = 3;
+
+/// Prints the progress of a run.
+#[derive(Debug)]
+pub struct Watch {
+    bar: ProgressBar,
+    /// Steps between printed lines; `None` on a terminal, where the bar is enough.
+    every: Option<u64>,
+    steps: u64,
+    pace: Pace,
+    /// Losses, tokens and seconds since the last printed line.
+    recent: (Vec<f64>, u64, f64),
+}
+
+impl Watch {
+    /// A run of `steps` steps, of which `done` are complete.
+    #[must_use]
+    pub fn new(steps: u64, done: u64, every: usize) -> Self {
+        let is_watched = std::io::stdout().is_terminal() && std::io::stderr().is_terminal();
+        Self {
+            bar: bar(steps, done),
+            every: (!is_watched).then_some(every.max(1) as u64),
+            steps,
+            pace: Pace::default(),
+            recent: (Vec::new(), 0, 0.0),
+        }
+    }
+
+    /// Shows a step that had this many tokens and took this many seconds. `disk` is what the run
+    /// will have written at its end, in bytes.
+    pub fn step(
+        &mut self,
+        line: &Line,
+        tokens: u64,
+        seconds: f64,
+        disk: impl FnOnce() -> u64,
+    ) -> Result<()> {
+        self.pace.add(seconds);
+        self.recent.0.extend(line.loss);
+        self.recent.1 += tokens;
+        self.recent.2 += seconds;
+        let left = self.pace.left(self.steps.saturating_sub(line.step));
+        self.bar.inc(1);
+        let loss = line.loss.unwrap_or(f64::NAN);
+        self.bar
+            .set_message(format!("loss {loss:.3}{}", self.values(line, left)));
+        if self.pace.steps == MEASURED && line.step < self.steps {
+            let others = counted((self.steps - line.step) as usize, "more step");
+            self.note(format!(
+                "about {} for {others} without evaluation; {} on disk at the end",
+                duration(left),
+                size(disk())
+            ))?;
+        }
+        if let Some(every) = self.every
+            && (line.step.is_multiple_of(every) || line.step == self.steps)
+        {
+            let losses = &self.recent.0;
+            let loss = losses.iter().sum::<f64>() / losses.len().max(1) as f64;
+            let text = format!(
+                "step {} of {}: loss {loss:.4}{}",
+                line.step,
+                self.steps,
+                self.values(line, left)
+            );
+            self.note(text)?;
+            self.recent = (Vec::new(), 0, 0.0);
+        }
+        Ok(())
+    }
+
+    fn values(&self, line: &Line, left: f64) -> String {
+        let (_, tokens, seconds) = self.recent;
+        let mut text = String::new();
+        if let Some(lr) = line.lr {
+            text += &format!(", lr {lr:.1e}");
+        }
+        text += &format!(", {:.0} tokens/s", tokens as f64 / seconds.max(1e-9));
+        if let Some(memory) = line.memory_bytes {
+            text += &format!(", {}", size(memory));
+        }
+        if line.step < self.steps {
+            text += &format!(", {} left", duration(left));
+        }
+        text
+    }
+
+    /// Prints a line above the bar.
+    pub fn note(&self, text: impl std::fmt::Display) -> Result<()> {
+        Ok(self.bar.suspend(|| say(text))?)
+    }
+
+    /// Says in the bar what happens now.
+    pub fn busy(&self, text: &'static str) {
+        self.bar.set_message(text);
+    }
+
+    /// Removes the bar.
+    pub fn end(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// The seconds of a step: a mean that follows changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Pace {
+    steps: u64,
+    seconds: f64,
+}
+
+impl Pace {
+    fn add(&mut self, seconds: f64) {
+        self.steps += 1;
+        // The first step allocates, so it is not typical.
+        let weight = match self.steps {
+            1 | 2 => 1.0,
+            steps => (1.0 / (steps as f64 - 1.0)).max(0.05),
+        };
+        self.seconds += weight * (seconds - self.seconds);
+    }
+
+    fn left(&self, steps: u64) -> f64 {
+        self.seconds * steps as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_estimate_leaves_the_first_step_out_and_follows_the_pace() {
+        let mut pace = Pace::default();
+        for seconds in [9.0, 2.0, 4.0, 3.0] {
+            pace.add(seconds);
+        }
+        assert!((pace.left(10) - 30.0).abs() < 1e-9, "{pace:?}");
+        (0..200).for_each(|_| pace.add(6.0));
+        assert!((pace.left(1) - 6.0).abs() < 0.01, "{pace:?}");
+    }
+}
