@@ -14,6 +14,7 @@ use lisa_cli::train::run::{Outcome, Start, run};
 
 mod commands;
 mod crashes;
+mod data;
 mod policies;
 mod refusals;
 mod resumed;
