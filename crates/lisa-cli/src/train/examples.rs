@@ -6,6 +6,7 @@ use anyhow::Result;
 use lisa_lm::text::{Example, Examples, ReadOptions, data_files, read_examples, split};
 
 use crate::bundled;
+use crate::data_folder::data_paths;
 use crate::settings::InputSettings;
 use crate::user_error::require;
 
@@ -28,7 +29,7 @@ pub(crate) fn read(input: &InputSettings, seed: u64) -> Result<Given> {
     let is_bundled = input.data.is_empty();
     let data = match is_bundled {
         true => vec![bundled::data()?],
-        false => input.data.clone(),
+        false => data_paths(&input.data)?,
     };
     let files = data_files(&data)?;
     let held_out = if !input.eval.as_os_str().is_empty() {
@@ -78,7 +79,7 @@ pub(crate) fn read(input: &InputSettings, seed: u64) -> Result<Given> {
 
 /// The files of `--eval`: a file, or the held-out files of a folder, or all its files.
 fn eval_files(input: &InputSettings) -> Result<Vec<PathBuf>> {
-    let files = data_files(std::slice::from_ref(&input.eval))?;
+    let files = data_files(&data_paths(std::slice::from_ref(&input.eval))?)?;
     Ok(if files.valid.is_empty() {
         files.train
     } else {
@@ -87,10 +88,13 @@ fn eval_files(input: &InputSettings) -> Result<Vec<PathBuf>> {
 }
 
 fn noted(what: &str, read: &Examples) -> String {
-    let mut notes = format!("{what} rows: {}\n", read.mapping);
+    let mut notes = format!("{what} files: {}\n", read.mapping);
     if read.skipped.count() > 0 {
         let bad = &read.skipped;
-        notes += &format!("{what} lines that were skipped: {}\n{bad}\n", bad.count());
+        notes += &format!(
+            "{what} files: lines that were skipped: {}\n{bad}\n",
+            bad.count()
+        );
     }
     notes
 }

@@ -130,15 +130,18 @@ fn search(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), E
             if depth > 1 {
                 search(&path, depth - 1, files)?;
             }
-        } else if path.is_file() && is_data(&name) {
+        } else if path.is_file() && is_data_file(&path) {
             files.push(path);
         }
     }
     Ok(())
 }
 
-fn is_data(name: &str) -> bool {
-    let name = name.to_lowercase();
+/// Whether a file has the name of data: one of the extensions of [`data_files`].
+#[must_use]
+pub fn is_data_file(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default();
+    let name = name.to_string_lossy().to_lowercase();
     let extension = stem(&name).map_or("", |(_, extension)| extension);
     EXTENSIONS.contains(&extension) && !DESCRIPTIONS.contains(&name.as_str())
 }

@@ -54,7 +54,7 @@ fn a_request_and_an_answer_are_one_turn_whatever_their_names() {
         let wanted = super::chat(&[("user", "Q"), ("assistant", "A")]);
         assert_eq!(Content::Chat(chat), wanted, "{row}");
         assert_eq!(answer.as_deref(), Some("A"));
-        assert_eq!(mapping, format!("1 row: one turn ({mapped})"));
+        assert_eq!(mapping, format!("1 row as one turn ({mapped})"));
     }
 }
 
@@ -118,7 +118,7 @@ fn sharegpt_is_mapped_to_roles_and_calls() {
     );
     assert_eq!(
         mapping,
-        "1 row: ShareGPT (human -> user, function_call -> assistant with tool_calls, \
+        "1 row as ShareGPT (human -> user, function_call -> assistant with tool_calls, \
          observation -> tool, gpt -> assistant, system -> system)"
     );
     let tools = r#"[{"type": "function", "function": {"name": "stock", "parameters": {}}}]"#;
@@ -152,7 +152,7 @@ fn parts_of_a_content_become_text_reasoning_and_calls() {
     let (.., mapping) = read(row);
     assert_eq!(
         mapping,
-        "1 row: messages (reasoning -> reasoning_content, tool_call -> tool_calls)"
+        "1 row as messages (reasoning -> reasoning_content, tool_call -> tool_calls)"
     );
 }
 
@@ -290,6 +290,6 @@ fn the_chosen_answers_of_pairs_are_trained_by_their_columns() {
     };
     let read = read_examples(&[dir.path()], &options).unwrap();
     assert_eq!(read.examples[0].answer.as_deref(), Some("b"));
-    let mapping = "1 row: prompt and completion\nkeys not used: rejected";
+    let mapping = "1 row as prompt and completion\nkeys not used: rejected";
     assert_eq!(read.mapping.to_string(), mapping);
 }
