@@ -8,6 +8,7 @@ use lisa_lm::text::{Example, Examples, ReadOptions, data_files, read_examples, s
 use crate::bundled;
 use crate::data_folder::data_paths;
 use crate::settings::InputSettings;
+use crate::terminal::text::counted;
 use crate::user_error::require;
 
 /// Training and held-out examples.
@@ -15,8 +16,8 @@ pub(crate) struct Given {
     pub(crate) train: Vec<Example>,
     /// None of them with `--eval-fraction 0`.
     pub(crate) held_out: Vec<Example>,
-    /// What was read as what, in lines: files, forms, and skipped lines.
-    pub(crate) notes: String,
+    /// What was read as what, in lines: files, forms, and skipped lines. A line may be a warning.
+    pub(crate) notes: Vec<String>,
 }
 
 /// Reads the examples. The held-out ones are those of `--eval`, or of the held-out files in folders
@@ -48,11 +49,11 @@ pub(crate) fn read(input: &InputSettings, seed: u64) -> Result<Given> {
             .unwrap_or_default()
     );
     let train = read_examples(&files.train, &options)?;
-    let mut notes = String::new();
+    let mut notes = Vec::new();
     if !is_bundled {
-        notes = noted("training", &train);
+        notes.extend(noted("training", &train));
         if !files.left_out.is_empty() {
-            notes += &format!("{files}\n");
+            notes.push(files.to_string());
         }
     }
     let (train, held_out) = if held_out.is_empty() {
@@ -66,7 +67,7 @@ pub(crate) fn read(input: &InputSettings, seed: u64) -> Result<Given> {
     } else {
         let held_out = read_examples(&held_out, &options)?;
         if !is_bundled {
-            notes += &noted("held-out", &held_out);
+            notes.extend(noted("held-out", &held_out));
         }
         (train.examples, held_out.examples)
     };
@@ -87,14 +88,14 @@ fn eval_files(input: &InputSettings) -> Result<Vec<PathBuf>> {
     })
 }
 
-fn noted(what: &str, read: &Examples) -> String {
-    let mut notes = format!("{what} files: {}\n", read.mapping);
+fn noted(what: &str, read: &Examples) -> Vec<String> {
+    let mut notes = vec![format!("{what} files: {}", read.mapping)];
     if read.skipped.count() > 0 {
-        let bad = &read.skipped;
-        notes += &format!(
-            "{what} files: lines that were skipped: {}\n{bad}\n",
-            bad.count()
-        );
+        let skipped = read.skipped.to_string().replace('\n', "\n  ");
+        let count = counted(read.skipped.count(), "line");
+        notes.push(format!(
+            "warning: {what} files: {count} skipped (--on-bad-line):\n  {skipped}"
+        ));
     }
     notes
 }

@@ -16,6 +16,7 @@ mod commands;
 mod crashes;
 mod data;
 mod policies;
+mod preview;
 mod refusals;
 mod resumed;
 mod runs;
