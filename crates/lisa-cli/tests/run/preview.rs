@@ -64,7 +64,10 @@ fn a_row_has_its_place_its_tokens_and_marks_on_the_trained_ones() {
         "{text}"
     );
     assert!(text.contains("held-out data: none"), "{text}");
-    assert!(text.contains("chat template: the model has none"), "{text}");
+    assert!(
+        text.contains("training examples: 2 rows: prompt and completion"),
+        "{text}"
+    );
     assert_eq!(warnings, "");
 }
 
@@ -159,7 +162,9 @@ fn text_of_files_sends_no_commands_to_the_terminal() {
     let (text, warnings) = printed(dir.path(), &format!("preview --data {name}"));
     is_clean(&(text + &warnings));
     // The samples of an evaluation quote prompts and answers.
-    let run = format!("train --data {name} --eval {name} --steps 1 --eval-examples 2");
+    let held = format!("held{esc}.jsonl");
+    fs::copy(dir.path().join(&name), dir.path().join(&held)).unwrap();
+    let run = format!("train --data {name} --eval {held} --steps 1 --eval-examples 2");
     let (text, warnings) = printed(dir.path(), &format!("{run} --max-new-tokens 2"));
     assert!(text.contains("\\u{1b}"), "{text}");
     is_clean(&(text + &warnings));
