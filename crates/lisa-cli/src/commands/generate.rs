@@ -32,7 +32,7 @@ pub struct Options {
     /// Message of the user, rendered with the model's chat template
     #[arg(long, value_name = "TEXT")]
     chat: Option<String>,
-    /// Chat template: chatml, llama3, plain, or a Jinja file [default: the model's own, else plain]
+    /// chatml, llama3, plain, or a Jinja file [default: the model's own, else plain]
     #[arg(
         long,
         value_name = "NAME|FILE",

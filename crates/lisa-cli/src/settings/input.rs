@@ -46,13 +46,13 @@ group! { "Model and data", InputFlags, InputSettings {
     /// Lines that cannot be used: stop at the first one, or skip them [default: stop]
     #[arg(long, value_enum, hide_short_help = true)]
     on_bad_line: OnBad = OnBad::Stop;
-    /// Chat template: chatml, llama3, plain, or a Jinja file [default: the model's own, else plain]
-    #[arg(long, value_name = "NAME|FILE")]
+    /// chatml, llama3, plain, or a Jinja file [default: the model's own, else plain]
+    #[arg(long, value_name = "NAME|FILE", hide_short_help = true)]
     chat_template: String = String::new();
-    /// Pairs of prompt and completion: as plain text, or as chats; auto: as text, with a warning if the model has a chat template [default: auto]
+    /// Prompt and completion as text or as a chat; auto: text, warned [default: auto]
     #[arg(long, value_enum, hide_short_help = true)]
     pairs: Pairs = Pairs::Auto;
-    /// Add rows to the embeddings for tokens that the model does not have, each the mean of the others
+    /// Add embedding rows, the mean of the others, for tokens without one
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, hide_short_help = true)]
     resize_embeddings: bool = false;
 }}

@@ -51,10 +51,9 @@ impl Training {
                 state.step,
                 path.display()
             ))?;
-            // Flags of this call, such as another place of the data, hold for later calls too.
             let state = State {
                 settings: job.settings.to_flags(),
-                fingerprint: Some(job.fingerprint.clone()),
+                fingerprint: job.fingerprint.clone(),
                 ..state.clone()
             };
             (model, trainer, state)
@@ -72,7 +71,7 @@ impl Training {
                 position: batches.position(),
                 skipped: 0,
                 settings: job.settings.to_flags(),
-                fingerprint: Some(job.fingerprint.clone()),
+                fingerprint: job.fingerprint.clone(),
                 text: Text::of(&job.tokenizer, job.data.vocab_size),
                 before,
                 held_out_loss: None,

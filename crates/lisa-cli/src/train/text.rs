@@ -145,3 +145,144 @@ fn described(tokenizer: &Tokenizer) -> Option<String> {
         text => format!("end of sequence: {}", one_line(&text)),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::bundled;
+    use crate::model_tokenizer::model_tokenizer;
+    use crate::settings::Flags;
+
+    const PAIR: &str = r#"{"prompt": "one two ", "completion": "three"}"#;
+    const CHAT: &str = r#"{"instruction": "one", "output": "two"}"#;
+
+    /// The bundled tokenizer without its chat template.
+    fn base(template: &str) -> Tokenizer {
+        let dir = tempfile::tempdir().unwrap();
+        let from = bundled::model().unwrap();
+        let copy = |name: &str| std::fs::copy(from.join(name), dir.path().join(name)).unwrap();
+        copy("tokenizer.json");
+        copy("config.json");
+        model_tokenizer(dir.path(), template).unwrap()
+    }
+
+    fn prepared(
+        tokenizer: Tokenizer,
+        pairs: Pairs,
+        lines: &[&str],
+    ) -> (Tokenizer, Vec<String>, Vec<Example>) {
+        let examples = lines.iter().map(|line| Example::from_json(line).unwrap());
+        let mut examples: Vec<Example> = examples.collect();
+        let mut input = Flags::default().resolve(None).unwrap().input;
+        input.pairs = pairs;
+        let (tokenizer, lines) = prepare(&input, tokenizer, &mut [&mut examples]).unwrap();
+        (tokenizer, lines, examples)
+    }
+
+    #[test]
+    fn pairs_for_a_model_with_a_chat_template_are_warned_about_or_rendered_with_it() {
+        let own = || Tokenizer::from_dir(bundled::model().unwrap()).unwrap();
+        let end = "end of sequence: <|endoftext|> (0, eos_token of the tokenizer)";
+        let (_, lines, examples) = prepared(own(), Pairs::Auto, &[PAIR, PAIR]);
+        assert_eq!(
+            lines,
+            [
+                "warning: the model has a chat template, and 2 pairs of prompt and completion are \
+                 trained as plain text; --pairs chat renders them with the template, and --pairs \
+                 text is without this warning",
+                end
+            ]
+        );
+        assert!(matches!(examples[0].content, Content::Pair { .. }));
+        assert_eq!(prepared(own(), Pairs::Text, &[PAIR]).1, [end]);
+        assert!(
+            !prepared(base(""), Pairs::Auto, &[PAIR])
+                .1
+                .concat()
+                .contains("warning")
+        );
+
+        let (tokenizer, lines, examples) = prepared(own(), Pairs::Chat, &[PAIR]);
+        assert_eq!(lines, ["chat template: tokenizer_config.json", end]);
+        let Content::Chat(chat) = &examples[0].content else {
+            panic!("{examples:?}");
+        };
+        let text = tokenizer.chat_template().render(chat, false).unwrap().text;
+        assert_eq!(text, "<|user|> one two\n<|assistant|> three<|endoftext|>");
+    }
+
+    #[test]
+    fn a_model_without_a_chat_template_uses_plain_and_says_so() {
+        let (tokenizer, lines, _) = prepared(base(""), Pairs::Auto, &[PAIR, CHAT]);
+        assert!(lines[0].starts_with("chat template: the model has none, and `plain` is used"));
+        // config.json alone names the end, and the template writes it.
+        assert_eq!(
+            lines[1..],
+            ["end of sequence: <|endoftext|> (0, config.json)"]
+        );
+        assert!(tokenizer.chosen_template().is_some());
+        let (tokenizer, _, _) = prepared(base(""), Pairs::Auto, &[PAIR]);
+        assert!(tokenizer.chosen_template().is_none());
+    }
+
+    #[test]
+    fn a_turn_that_does_not_end_a_sequence_is_warned_about() {
+        let (tokenizer, lines, _) = prepared(base("chatml"), Pairs::Auto, &[CHAT]);
+        assert_eq!(tokenizer.eos_ids(), [0, 1025]);
+        assert_eq!(lines[0], "chat template: chatml");
+        assert_eq!(
+            lines[1],
+            "end of sequence: <|endoftext|> (0, config.json), <|im_end|> (1025, end of a turn)"
+        );
+        assert!(lines[2].starts_with("warning: a turn ends with <|im_end|> (1025), which was not"));
+
+        let warned = |template: &str| {
+            let template = ChatTemplate::new(template, &std::collections::BTreeMap::new()).unwrap();
+            let tokenizer = base("").with_chat_template(template);
+            prepared(tokenizer, Pairs::Auto, &[CHAT]).1.pop().unwrap()
+        };
+        let text = warned("{% for m in messages %}{{ m.content }} ###\n{% endfor %}");
+        assert!(text.starts_with("warning: a turn ends with \"###\", which is not one token"));
+        let nothing = warned("{% for m in messages %}{{ m.content }}\n{% endfor %}");
+        assert!(nothing.starts_with("warning: the chat template ends a turn without a token"));
+    }
+
+    #[test]
+    fn a_checkpoint_restores_the_template_and_the_ends() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "{{ messages[0].content }}<|im_end|>").unwrap();
+        for template in ["chatml", file.path().to_str().unwrap()] {
+            let (trained, _, _) = prepared(base(template), Pairs::Auto, &[CHAT]);
+            let text = Text::of(&trained, 1026);
+            let json = serde_json::to_string(&text).unwrap();
+            let text: Text = serde_json::from_str(&json).unwrap();
+            let restored = text.restore(base("")).unwrap();
+            assert_eq!(restored.eos_ids(), trained.eos_ids());
+            assert_eq!(restored.id_count(), trained.id_count());
+            assert_eq!(restored.chat_template().name(), template);
+            assert_eq!(
+                restored.changed_files().unwrap(),
+                trained.changed_files().unwrap()
+            );
+        }
+        let plain = Text::default().restore(base("")).unwrap();
+        assert_eq!(
+            plain.changed_files().unwrap(),
+            base("").changed_files().unwrap()
+        );
+    }
+
+    #[test]
+    fn an_unknown_template_is_refused_with_the_names() {
+        let error = model_tokenizer(Path::new(&bundled::model().unwrap()), "alpaca").unwrap_err();
+        let text = crate::terminal::report::report(&error);
+        let text = anstream::adapter::strip_str(&text).to_string();
+        assert!(
+            text.contains("cannot use `--chat-template alpaca`"),
+            "{text}"
+        );
+        assert!(text.contains("give one of chatml, llama3, plain"), "{text}");
+    }
+}

@@ -14,12 +14,11 @@ use lisa_cli::train::run::{Outcome, Start, run};
 
 mod commands;
 mod crashes;
-mod data;
 mod policies;
-mod preview;
 mod refusals;
 mod resumed;
 mod runs;
+mod tokens;
 mod steps;
 
 /// The flags of `lisa train` with these arguments.

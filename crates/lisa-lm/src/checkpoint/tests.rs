@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use super::*;
 
 mod real;
+mod resized;
 mod saving;
 
 use crate::error::{Error, ErrorKind};

@@ -59,7 +59,8 @@ impl CausalLm {
 
 /// The parameter with `more` elements along a dimension, each the mean of the old ones.
 fn grown<const D: usize>(param: Param<Tensor<D>>, dim: usize, more: usize) -> Param<Tensor<D>> {
-    param.map(|tensor| {
+    let trains = param.is_require_grad();
+    let grown = param.map(|tensor| {
         let tensor = tensor.detach();
         let dtype = tensor.dtype();
         // In half precision a sum over a vocabulary has few correct digits.
@@ -70,7 +71,8 @@ fn grown<const D: usize>(param: Param<Tensor<D>>, dim: usize, more: usize) -> Pa
             .cast(dtype);
         let rows = mean.repeat_dim(dim, more);
         Tensor::cat(vec![tensor, rows], dim).detach()
-    })
+    });
+    grown.set_require_grad(trains)
 }
 
 #[cfg(test)]

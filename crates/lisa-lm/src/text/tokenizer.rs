@@ -1,23 +1,22 @@
 //! [`Tokenizer`]: a checkpoint's `tokenizer.json` with its special tokens and chat template.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::error::{Error, ErrorKind};
-use crate::files::{TOKENIZER_BYTES, read, shown};
-use crate::text::template::{self, ChatTemplate};
+use crate::text::template::ChatTemplate;
 
 mod added;
 mod bpe;
+mod change;
 mod files;
 mod folder;
+mod open;
 mod templates;
 
-use files::{caught, parse, read_json, special_tokens, unreadable};
+use files::caught;
 use folder::Folder;
-use templates::{DEFAULT, TOOL_USE};
 
 /// A text as tokens, with the place of each token in the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,63 +57,6 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Reads a checkpoint's folder, as transformers does.
-    ///
-    /// | file | what is read |
-    /// |---|---|
-    /// | `tokenizer.json` | the tokenizer |
-    /// | `vocab.json` and `merges.txt` | without `tokenizer.json`, the byte-level tokenizer of GPT-2 or Qwen2, by `tokenizer_class` or the model's type |
-    /// | `tokenizer_config.json` | special tokens, and in `added_tokens_decoder` further tokens |
-    /// | `special_tokens_map.json`, `added_tokens.json` | the same in old folders; not read if there is an `added_tokens_decoder` |
-    /// | `generation_config.json`, `config.json` | more end-of-sequence tokens, as an id or a list |
-    /// | `chat_template.jinja` and `additional_chat_templates`, else `chat_template` in `tokenizer_config.json`, else in `chat_template.json` | the chat template: the one named `default`; the one named `tool_use` for chats with tools |
-    ///
-    /// Special tokens and further tokens that the vocabulary does not have are added to it, with
-    /// the next free ids: check ids against [`ModelConfig::vocab_size`](crate::ModelConfig). If no
-    /// `eos_token` is named, the token of the first end-of-sequence id is the `eos_token`. If there
-    /// is no chat template, the [default one](crate::text::DEFAULT_TEMPLATE) is used.
-    ///
-    /// Reads at most 256 MiB of a vocabulary, 1 MiB of a template and 16 MiB of each other file.
-    ///
-    /// # Errors
-    ///
-    /// There is no tokenizer; a file has another format than its name says, is larger than these
-    /// limits, is a pipe or device, or is a link out of the folder; the template does not parse.
-    pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self, Error> {
-        let dir = dir.as_ref();
-        let (mut folder, model) = Folder::read(dir)?;
-        let mut config = folder.config.clone();
-        if config["added_tokens_decoder"].is_null() {
-            merge(&mut config, read_json(dir, "special_tokens_map.json")?);
-        }
-        let path = dir.join("tokenizer.json");
-        let bytes = read(dir, "tokenizer.json", TOKENIZER_BYTES);
-        let mut inner = if let Some(bytes) = bytes.map_err(|e| unreadable(&path, e))? {
-            folder.has_vocabulary = true;
-            parse(&bytes, &path)?
-        } else {
-            bpe::build(dir, &mut config, &model)?.ok_or_else(|| files::missing(dir))?
-        };
-        added::add(&mut inner, dir, &config)?;
-        if !folder.has_vocabulary {
-            bpe::add_ends(&mut inner, &config)
-                .map_err(|e| Error::new(ErrorKind::Tokenizer, e.to_string()))?;
-        }
-        let mut special = special_tokens(&config);
-        let by_id = (folder.eos.iter()).find_map(|(id, _)| inner.id_to_token(*id));
-        if let (None, Some(token)) = (special.get("eos_token"), by_id) {
-            special.insert("eos_token".to_owned(), token);
-            folder.eos_by_id = true;
-        }
-        let template = template_of(&folder, &special)?;
-        let eos: Vec<u32> = folder.eos.iter().map(|(id, _)| *id).collect();
-        let tokenizer = Self::from_parts(inner, special, eos, template)?;
-        Ok(Self {
-            folder,
-            ..tokenizer
-        })
-    }
-
     /// Assembles a tokenizer.
     ///
     /// `special` maps names such as `eos_token` to tokens; `eos_ids` are end-of-sequence ids in
@@ -181,68 +123,6 @@ impl Tokenizer {
             template,
             folder,
         })
-    }
-
-    /// Uses another chat template than the folder's.
-    #[must_use]
-    pub fn with_chat_template(mut self, template: ChatTemplate) -> Self {
-        self.folder.chosen = Some(template.source().to_owned());
-        self.template = template;
-        self
-    }
-
-    /// Uses the chat template with this name: one of the checkpoint's own, such as `tool_use`, else
-    /// one of [`ChatTemplate::named`]. Special tokens of the latter that the vocabulary does not
-    /// have are added, with the next free ids.
-    ///
-    /// # Errors
-    ///
-    /// The checkpoint's template does not parse, or there is no template with this name.
-    ///
-    /// # Example
-    ///
-    /// ```
-    /// use lisa_lm::Tokenizer;
-    ///
-    /// let tokenizer = Tokenizer::from_dir("../../tests/fixtures/tokenizer")?;
-    /// assert_eq!((tokenizer.has_chat_template(), tokenizer.id_count()), (false, 768));
-    /// let tokenizer = tokenizer.with_named_template("chatml")?;
-    /// assert_eq!(tokenizer.chat_template().name(), "chatml");
-    /// assert_eq!(tokenizer.encode("<|im_end|>")?, [769]);
-    /// assert_eq!(tokenizer.id_count(), 770);
-    /// # Ok::<(), lisa_lm::Error>(())
-    /// ```
-    pub fn with_named_template(mut self, name: &str) -> Result<Self, Error> {
-        if let Some(source) = self.folder.templates.get(name) {
-            let template = ChatTemplate::new(source, &self.special)?.with_name(name);
-            return Ok(self.with_chat_template(template));
-        }
-        let known = template::named(name).zip(ChatTemplate::named(name, &self.special));
-        let Some((named, template)) = known else {
-            let names = template::NAMED.iter().map(|named| named.name);
-            let message = format!("there is no chat template named {:?}", shown(&name));
-            let names: Vec<&str> = names.collect();
-            let mut help = format!("give one of {}", names.join(", "));
-            if !self.folder.templates.named.is_empty() {
-                help += &format!(", or of the model's own: {}", self.folder.templates.names());
-            }
-            return Err(Error::new(ErrorKind::Template, message).with_help(help));
-        };
-        for token in named.tokens {
-            if !added::is_added(&self.inner, token) {
-                let added = tokenizers::AddedToken::from(*token, true);
-                self.inner.add_tokens(&[added]);
-                self.folder.added.push((*token).to_owned());
-            }
-        }
-        Ok(self.with_chat_template(template))
-    }
-
-    /// Adds an id that ends a sequence, in generation and in the saved `generation_config.json`.
-    pub fn add_eos(&mut self, id: u32) {
-        if !self.eos_ids.contains(&id) {
-            self.eos_ids.push(id);
-        }
     }
 
     /// The ids of a text, with the special tokens that the tokenizer adds, such as a
@@ -388,57 +268,6 @@ impl Tokenizer {
         &self.special
     }
 
-    /// Whether the checkpoint has a chat template, or one was chosen.
-    #[must_use]
-    pub fn has_chat_template(&self) -> bool {
-        self.folder.chosen.is_some() || !self.folder.templates.named.is_empty()
-    }
-
-    /// The source of the chat template, if it is not the one that the checkpoint uses by itself.
-    #[must_use]
-    pub fn chosen_template(&self) -> Option<&str> {
-        self.folder.chosen.as_deref()
-    }
-
-    /// The end-of-sequence tokens, with ids and the files that state them, for a message; empty if
-    /// there is none.
-    #[must_use]
-    pub fn describe_eos(&self) -> String {
-        let named = self
-            .special
-            .get("eos_token")
-            .filter(|_| !self.folder.eos_by_id);
-        let named = named.and_then(|token| self.token_to_id(token));
-        let described = self.eos_ids.iter().map(|id| {
-            let stated = self.folder.eos.iter().find(|(known, _)| known == id);
-            let file = match stated {
-                _ if named == Some(*id) => "eos_token of the tokenizer",
-                Some((_, file)) => *file,
-                None => "end of a turn",
-            };
-            let token = self.id_to_token(*id).unwrap_or_default();
-            format!("{token} ({id}, {file})")
-        });
-        Vec::from_iter(described).join(", ")
-    }
-
-    /// The files of a folder with this tokenizer that differ from the files that it was read from,
-    /// as names and contents: for example `tokenizer.json` if the tokenizer was built from
-    /// `vocab.json`, `chat_template.jinja` if another template is used, `generation_config.json`
-    /// with all end-of-sequence ids and its other keys.
-    ///
-    /// # Errors
-    ///
-    /// The tokenizer cannot be written as JSON.
-    pub fn changed_files(&self) -> Result<Vec<(String, Vec<u8>)>, Error> {
-        let eos = self.special.get("eos_token").map(String::as_str);
-        let files = self.folder.changed(&self.inner, eos, &self.eos_ids);
-        files.map_err(|e| {
-            let message = format!("the tokenizer cannot be written as JSON: {e}");
-            Error::new(ErrorKind::Tokenizer, message)
-        })
-    }
-
     /// The chat template: the checkpoint's, or the default one.
     #[must_use]
     pub fn chat_template(&self) -> &ChatTemplate {
@@ -456,38 +285,6 @@ impl Tokenizer {
             .get(name)
             .and_then(|t| self.inner.token_to_id(t))
     }
-}
-
-/// Sets the keys of `from` in `config`.
-fn merge(config: &mut Value, from: Value) {
-    match (config, from) {
-        (Value::Object(config), Value::Object(from)) => config.extend(from),
-        (config @ Value::Null, from) => *config = from,
-        _ => {}
-    }
-}
-
-/// The folder's chat template, or the default one.
-fn template_of(folder: &Folder, special: &BTreeMap<String, String>) -> Result<ChatTemplate, Error> {
-    let templates = &folder.templates;
-    let new = |source: &str| Ok(ChatTemplate::new(source, special)?.with_name(templates.file));
-    let tools = templates.get(TOOL_USE).map(new).transpose()?;
-    let template = match templates.get(DEFAULT) {
-        Some(source) => new(source)?,
-        None if templates.named.is_empty() => ChatTemplate::default_for(special),
-        // transformers, too, refuses when the template is used.
-        None => new(&format!(
-            "{{{{ raise_exception({}) }}}}",
-            json!(format!(
-                "the model has the chat templates {} and none is the default: choose one by its name",
-                templates.names()
-            ))
-        ))?,
-    };
-    Ok(match tools {
-        Some(tools) => template.with_tool_template(tools),
-        None => template,
-    })
 }
 
 #[cfg(test)]

@@ -233,3 +233,30 @@ fn what_cannot_be_batched_is_named() {
         "{long}"
     );
 }
+
+#[test]
+fn an_id_outside_the_vocabulary_is_an_error_before_the_first_batch() {
+    let new = |vocab_size, pad_id, examples: Vec<Encoded>| {
+        let options = BatchOptions {
+            pad_id,
+            vocab_size,
+            ..options(2)
+        };
+        Batches::new(examples, options)
+    };
+    let examples = || vec![example(3, 2), example(9, 2)];
+    assert!(new(10, 9, examples()).is_ok());
+    let error = new(9, 0, examples()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Data);
+    assert_eq!(
+        error.message(),
+        "example 2: a token has the id 9, and the model's vocabulary has 9 tokens (ids below 9)"
+    );
+    let error = new(10, 10, examples()).unwrap_err();
+    assert!(
+        error
+            .message()
+            .starts_with("the token to pad with: a token has the id 10")
+    );
+    assert!(error.help().unwrap().contains("at least 11 rows"));
+}

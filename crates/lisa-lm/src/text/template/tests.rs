@@ -354,3 +354,40 @@ fn the_date_is_written_by_strftime() {
     assert_eq!((day.len(), month.len()), (2, 3), "{text}");
     assert!(year.parse::<u32>().unwrap() >= 2024, "{text}");
 }
+
+#[test]
+fn named_templates_write_the_formats_of_their_names() {
+    let special = BTreeMap::from([("bos_token".to_owned(), "<s>".to_owned())]);
+    let chat = Chat::from([
+        Message::new("system", "Be brief."),
+        Message::user(" a "),
+        Message::assistant("b"),
+    ]);
+    let rendered = |name: &str| {
+        let template = ChatTemplate::named(name, &special).unwrap();
+        assert_eq!(template.name(), name);
+        let render = |chat: &Chat, prompt| template.render(chat, prompt).unwrap().text;
+        (render(&chat, false), render(&chat.before(2), true))
+    };
+    let start = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n a <|im_end|>\n\
+                 <|im_start|>assistant\n";
+    assert_eq!(
+        rendered("chatml"),
+        (format!("{start}b<|im_end|>\n"), start.to_owned())
+    );
+    let header = |role: &str| format!("<|start_header_id|>{role}<|end_header_id|>\n\n");
+    let [system, user, assistant] = ["system", "user", "assistant"].map(header);
+    let start = format!("<s>{system}Be brief.<|eot_id|>{user}a<|eot_id|>{assistant}");
+    assert_eq!(rendered("llama3"), (format!("{start}b<|eot_id|>"), start));
+    let start = "<s>Be brief.\n\nUser: a\nAssistant:".to_owned();
+    assert_eq!(rendered("plain"), (format!("{start} b\n"), start));
+    for named in &super::NAMED {
+        let template = ChatTemplate::named(named.name, &special).unwrap();
+        let parts = Message::user("a").with("content", Vec::<String>::new());
+        let error = template.render(&Chat::from([parts]), false).unwrap_err();
+        assert!(
+            error.message().contains("needs text in every message"),
+            "{error}"
+        );
+    }
+}

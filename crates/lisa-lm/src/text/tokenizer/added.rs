@@ -12,14 +12,17 @@ use crate::files::shown;
 
 /// Adds the tokens that the tokenizer does not have, in the order of transformers: by id, then the
 /// named special tokens, then the further ones. A token that is not in the vocabulary gets the next
-/// free id. `config` is `tokenizer_config.json`, with `special_tokens_map.json` merged into it.
+/// free id. `own` is `tokenizer_config.json`, and `config` the same with `special_tokens_map.json`
+/// merged into it.
 pub(super) fn add(
     inner: &mut tokenizers::Tokenizer,
     dir: &Path,
+    own: &Value,
     config: &Value,
 ) -> Result<(), Error> {
     let mut stated = if config["added_tokens_decoder"].is_null() {
-        legacy(dir, config)?
+        let special = named(config).into_iter().chain(further(own));
+        legacy(dir, &special.map(|token| token.content).collect::<Vec<_>>())?
     } else {
         decoder(dir, &config["added_tokens_decoder"])?
     };
@@ -78,8 +81,9 @@ fn decoder(dir: &Path, value: &Value) -> Result<Vec<(u32, AddedToken)>, Error> {
         .collect()
 }
 
-/// `added_tokens.json`, which old versions of transformers wrote: an object of tokens and ids.
-fn legacy(dir: &Path, config: &Value) -> Result<Vec<(u32, AddedToken)>, Error> {
+/// `added_tokens.json`, which old versions of transformers wrote: an object of tokens and ids, of
+/// which these are special.
+fn legacy(dir: &Path, special: &[String]) -> Result<Vec<(u32, AddedToken)>, Error> {
     let name = "added_tokens.json";
     let refuse = |what: String| {
         Error::new(ErrorKind::Tokenizer, what)
@@ -91,8 +95,6 @@ fn legacy(dir: &Path, config: &Value) -> Result<Vec<(u32, AddedToken)>, Error> {
         Value::Object(map) => map,
         _ => return Err(refuse("this is not an object".to_owned())),
     };
-    let special = named(config).into_iter().chain(further(config));
-    let special: Vec<String> = special.map(|token| token.content).collect();
     (map.into_iter())
         .map(|(token, id)| {
             let number = id.as_u64().and_then(|id| u32::try_from(id).ok());

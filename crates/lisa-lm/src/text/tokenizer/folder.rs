@@ -1,5 +1,6 @@
 //! [`Folder`]: what a tokenizer's folder says about it, and what a saved folder must have instead.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
@@ -73,7 +74,7 @@ impl Folder {
     pub(super) fn changed(
         &self,
         inner: &tokenizers::Tokenizer,
-        eos_token: Option<&str>,
+        special: &BTreeMap<String, String>,
         eos_ids: &[u32],
     ) -> Result<Vec<File>, String> {
         let mut files = Vec::new();
@@ -81,7 +82,7 @@ impl Folder {
             let text = inner.to_string(true).map_err(|e| e.to_string())?;
             files.push(("tokenizer.json".to_owned(), text.into_bytes()));
         }
-        files.extend(self.config(inner, eos_token));
+        files.extend(self.config(inner, special));
         files.extend(self.generation(eos_ids));
         match &self.chosen {
             Some(source) => {
@@ -102,11 +103,20 @@ impl Folder {
         Ok(files)
     }
 
-    /// `tokenizer_config.json`, if it must change.
-    fn config(&self, inner: &tokenizers::Tokenizer, eos_token: Option<&str>) -> Option<File> {
+    /// `tokenizer_config.json`, if it must change. It gets the special tokens that are known by their
+    /// ids or by the class of a tokenizer without `tokenizer.json`.
+    fn config(
+        &self,
+        inner: &tokenizers::Tokenizer,
+        special: &BTreeMap<String, String>,
+    ) -> Option<File> {
         let mut map = self.config.as_object().cloned().unwrap_or_default();
-        if let Some(token) = eos_token.filter(|_| self.eos_by_id) {
-            map.insert("eos_token".to_owned(), token.into());
+        for (name, token) in special {
+            let is_known = map.get(name).is_some_and(|value| !value.is_null());
+            let is_missing = !self.has_vocabulary || self.eos_by_id && name == "eos_token";
+            if !is_known && is_missing {
+                map.insert(name.clone(), token.as_str().into());
+            }
         }
         if let Some(Value::Object(decoder)) = map.get_mut("added_tokens_decoder") {
             for token in &self.added {

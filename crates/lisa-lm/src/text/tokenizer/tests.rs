@@ -234,3 +234,82 @@ fn a_prompt_has_no_end_that_the_tokenizer_appends() {
     assert_eq!(tokenizer.encode("hello").unwrap(), [273, 78, 350, 0]);
     assert_eq!(tokenizer.encode_prompt("hello").unwrap(), [273, 78, 350]);
 }
+
+/// A tokenizer that adds `<|user|>` at the start and `<|endoftext|>` at the end.
+fn with_ends() -> Tokenizer {
+    let mut json: Value = serde_json::from_str(TOKENIZER).unwrap();
+    let special = |id: &str| serde_json::json!({"SpecialToken": {"id": id, "type_id": 0}});
+    let sequence = |id: &str| serde_json::json!({"Sequence": {"id": id, "type_id": 0}});
+    let token =
+        |token: &str, id: u32| serde_json::json!({"id": token, "ids": [id], "tokens": [token]});
+    json["post_processor"] = serde_json::json!({
+        "type": "TemplateProcessing",
+        "single": [special("<|user|>"), sequence("A"), special("<|endoftext|>")],
+        "pair": [sequence("A"), sequence("B")],
+        "special_tokens": {
+            "<|user|>": token("<|user|>", 1), "<|endoftext|>": token("<|endoftext|>", 0),
+        },
+    });
+    let config = r#"{"bos_token": "<|user|>", "eos_token": "<|endoftext|>"}"#;
+    let files = [
+        ("tokenizer.json", json.to_string()),
+        ("tokenizer_config.json", config.to_owned()),
+    ];
+    let dir = folder(&files.each_ref().map(|(name, text)| (*name, text.as_str())));
+    Tokenizer::from_dir(dir.path()).unwrap()
+}
+
+#[test]
+fn a_text_that_has_the_added_tokens_already_does_not_get_them_twice() {
+    let tokenizer = with_ends();
+    let cases: [(&str, &[u32]); 8] = [
+        ("a", &[1, 67, 0]),
+        ("<|user|>a", &[1, 67, 0]),
+        ("a<|endoftext|>", &[1, 67, 0]),
+        ("<|user|>a<|endoftext|>", &[1, 67, 0]),
+        // What the text itself has twice stays.
+        ("<|user|><|user|>a", &[1, 1, 67, 0]),
+        ("<|endoftext|>a<|user|>", &[1, 0, 67, 1, 0]),
+        ("<|user|>", &[1, 0]),
+        ("", &[1, 0]),
+    ];
+    for (text, ids) in cases {
+        let tokens = tokenizer.encode_with_offsets(text, true).unwrap();
+        assert_eq!(tokens.ids, ids, "{text:?}");
+        assert_eq!(tokens.ids.len(), tokens.offsets.len());
+    }
+    let tokens = tokenizer.encode_with_offsets("<|user|>a", true).unwrap();
+    assert_eq!(tokens.offsets, [(0, 8), (8, 9), (0, 0)]);
+    assert_eq!(tokenizer.encode_prompt("<|user|>a").unwrap(), [1, 67]);
+    assert_eq!(
+        tokenizer
+            .encode_with_offsets("<|user|>a", false)
+            .unwrap()
+            .ids,
+        [1, 67]
+    );
+}
+
+#[test]
+fn an_empty_prompt_is_the_id_that_begins_a_sequence() {
+    let named = [
+        ("tokenizer.json", TOKENIZER),
+        ("tokenizer_config.json", r#"{"bos_token": "<|user|>"}"#),
+    ];
+    let by_id = [
+        ("tokenizer.json", TOKENIZER),
+        ("config.json", r#"{"bos_token_id": 2}"#),
+    ];
+    let none = [("tokenizer.json", TOKENIZER)];
+    let prompt = |files: &[(&str, &str)]| {
+        let tokenizer = Tokenizer::from_dir(folder(files).path()).unwrap();
+        tokenizer.encode_prompt("").unwrap()
+    };
+    assert_eq!(
+        (prompt(&named), prompt(&by_id), prompt(&none)),
+        (vec![1], vec![2], vec![])
+    );
+    assert_eq!(with_ends().encode_prompt("").unwrap(), [1]);
+}
+
+mod folders;

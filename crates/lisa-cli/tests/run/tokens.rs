@@ -1,0 +1,138 @@
+//! Runs whose tokenizer does not fit the model, or whose turns do not end a sequence.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use lisa_cli::bundled;
+use lisa_cli::train::run::{Start, dry_run};
+use lisa_lm::{Checkpoint, Tokenizer};
+use serde_json::{Value, json};
+
+use super::{flags, go, go_in_parts, message, weights_of};
+
+/// The bundled model with another `tokenizer_config.json`.
+fn model(dir: &Path, config: &Value) -> PathBuf {
+    let (from, to) = (bundled::model().unwrap(), dir.join("base"));
+    fs::create_dir_all(&to).unwrap();
+    for name in ["config.json", "model.safetensors", "tokenizer.json"] {
+        fs::copy(from.join(name), to.join(name)).unwrap();
+    }
+    fs::write(to.join("tokenizer_config.json"), config.to_string()).unwrap();
+    to
+}
+
+/// Ten chats, and a token `<tool>` in the one of this line.
+fn data(dir: &Path, line: usize) -> PathBuf {
+    let lines = (1..=10).map(|number| {
+        let tool = if number == line { "<tool>" } else { "ring" };
+        json!({"instruction": format!("a {tool} {number}"), "output": "red"}).to_string()
+    });
+    let path = dir.join("data.jsonl");
+    fs::write(&path, Vec::from_iter(lines).join("\n")).unwrap();
+    path
+}
+
+fn json_of(path: &Path) -> Value {
+    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
+#[test]
+fn a_token_without_a_row_stops_the_run_before_it_starts_or_gets_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = json!({
+        "eos_token": "<|endoftext|>",
+        "added_tokens_decoder": {"1024": {"content": "<tool>", "special": false}},
+    });
+    let (model, data) = (model(dir.path(), &config), data(dir.path(), 4));
+    let base = [
+        "--model",
+        model.to_str().unwrap(),
+        "--data",
+        data.to_str().unwrap(),
+    ];
+    let with = |out: &str, more: &[&str]| flags(&dir.path().join(out), &[&base[..], more].concat());
+
+    let refused = message(with("refused", &[]), Start::Fresh);
+    for part in [
+        "a token has no row in the model's embedding",
+        "--> PATH:4",
+        "the token \"<tool>\" has the id 1024, and the model's vocabulary has 1024 tokens",
+        "add --resize-embeddings",
+    ] {
+        let part = part.replace("PATH", data.to_str().unwrap());
+        assert!(refused.contains(&part), "{refused}");
+    }
+    assert!(!dir.path().join("refused").exists());
+    let dry = dry_run(with("dry", &[]), Start::Fresh, &Device::flex()).unwrap_err();
+    assert!(dry.to_string().contains("no row in the model's embedding"));
+
+    let lora = ["--method", "lora"];
+    let int8 = ["--quantize", "int8", "--recompute"];
+    for (name, method) in [("lisa", &[][..]), ("lora", &lora), ("int8", &int8)] {
+        let more = [&["--resize-embeddings"], method].concat();
+        let (whole, parts) = (
+            dir.path().join(format!("{name}-whole")),
+            dir.path().join(name),
+        );
+        go(with(&format!("{name}-whole"), &more), Start::Fresh, false).unwrap();
+        let saved = whole.join("model");
+        assert_eq!(json_of(&saved.join("config.json"))["vocab_size"], 1025);
+        let checkpoint = Checkpoint::open(&saved).unwrap();
+        let trained = checkpoint.load(&Device::flex(), None).unwrap();
+        let tokenizer = Tokenizer::from_dir(&saved).unwrap();
+        assert_eq!(tokenizer.encode("<tool>").unwrap(), [1024]);
+        assert_eq!(trained.model.embed_tokens.weight.dims(), [1025, 128]);
+        // A resumed run gives the embedding its rows again.
+        assert!(go_in_parts(with(name, &more), &parts) > 1);
+        assert!(weights_of(&whole) == weights_of(&parts), "{name}");
+    }
+}
+
+#[test]
+fn a_padding_token_without_a_row_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = json!({"eos_token": "<|endoftext|>", "pad_token": "[PAD]"});
+    let (model, data) = (model(dir.path(), &config), data(dir.path(), 0));
+    let base = [
+        "--model",
+        model.to_str().unwrap(),
+        "--data",
+        data.to_str().unwrap(),
+    ];
+    let refused = message(flags(&dir.path().join("out"), &base), Start::Fresh);
+    let part = "the token \"[PAD]\", which pads rows, has the id 1024";
+    assert!(refused.contains(part), "{refused}");
+}
+
+#[test]
+fn the_template_and_the_end_of_its_turns_are_in_the_trained_model() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = json!({"eos_token": "<|endoftext|>"});
+    let (model, data) = (model(dir.path(), &config), data(dir.path(), 0));
+    let out = dir.path().join("out");
+    let base = [
+        "--model",
+        model.to_str().unwrap(),
+        "--data",
+        data.to_str().unwrap(),
+    ];
+    let more = ["--chat-template", "chatml", "--resize-embeddings"];
+    go_in_parts(flags(&out, &[&base[..], &more].concat()), &out);
+    let saved = out.join("model");
+    let generation = json_of(&saved.join("generation_config.json"));
+    assert_eq!(generation["eos_token_id"], json!([0, 1025]));
+    let tokenizer = Tokenizer::from_dir(&saved).unwrap();
+    assert_eq!(tokenizer.eos_ids(), [0, 1025]);
+    assert_eq!(tokenizer.encode("<|im_start|>").unwrap(), [1024]);
+    assert_eq!(tokenizer.chat_template().name(), "chat_template.jinja");
+    assert!(tokenizer.chat_template().source().contains("<|im_end|>"));
+
+    // Another template does not continue the run.
+    let other = flags(&out, &["--chat-template", "plain"]);
+    let refused = message(other, Start::Resume);
+    assert!(
+        refused.contains("--chat-template is \"plain\""),
+        "{refused}"
+    );
+}

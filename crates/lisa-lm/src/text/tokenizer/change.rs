@@ -1,0 +1,122 @@
+//! What a run changes in a tokenizer, and which files of a saved folder differ because of it.
+
+use super::{Tokenizer, added};
+use crate::error::{Error, ErrorKind};
+use crate::files::shown;
+use crate::text::template::{self, ChatTemplate};
+
+impl Tokenizer {
+    /// Uses another chat template than the folder's.
+    #[must_use]
+    pub fn with_chat_template(mut self, template: ChatTemplate) -> Self {
+        self.folder.chosen = Some(template.source().to_owned());
+        self.template = template;
+        self
+    }
+
+    /// Uses the chat template with this name: one of the checkpoint's own, such as `tool_use`, else
+    /// one of [`ChatTemplate::named`]. Special tokens of the latter that the vocabulary does not
+    /// have are added, with the next free ids.
+    ///
+    /// # Errors
+    ///
+    /// The checkpoint's template does not parse, or there is no template with this name.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use lisa_lm::Tokenizer;
+    ///
+    /// let tokenizer = Tokenizer::from_dir("../../tests/fixtures/tokenizer")?;
+    /// assert_eq!((tokenizer.has_chat_template(), tokenizer.id_count()), (false, 768));
+    /// let tokenizer = tokenizer.with_named_template("chatml")?;
+    /// assert_eq!(tokenizer.chat_template().name(), "chatml");
+    /// assert_eq!(tokenizer.encode("<|im_end|>")?, [769]);
+    /// assert_eq!(tokenizer.id_count(), 770);
+    /// # Ok::<(), lisa_lm::Error>(())
+    /// ```
+    pub fn with_named_template(mut self, name: &str) -> Result<Self, Error> {
+        if let Some(source) = self.folder.templates.get(name) {
+            let template = ChatTemplate::new(source, &self.special)?.with_name(name);
+            return Ok(self.with_chat_template(template));
+        }
+        let known = template::named(name).zip(ChatTemplate::named(name, &self.special));
+        let Some((named, template)) = known else {
+            let names = template::NAMED.iter().map(|named| named.name);
+            let message = format!("there is no chat template named {:?}", shown(&name));
+            let names: Vec<&str> = names.collect();
+            let mut help = format!("give one of {}", names.join(", "));
+            if !self.folder.templates.named.is_empty() {
+                help += &format!(", or of the model's own: {}", self.folder.templates.names());
+            }
+            return Err(Error::new(ErrorKind::Template, message).with_help(help));
+        };
+        for token in named.tokens {
+            if !added::is_added(&self.inner, token) {
+                let added = tokenizers::AddedToken::from(*token, true);
+                self.inner.add_tokens(&[added]);
+                self.folder.added.push((*token).to_owned());
+            }
+        }
+        Ok(self.with_chat_template(template))
+    }
+
+    /// Adds an id that ends a sequence, in generation and in the saved `generation_config.json`.
+    pub fn add_eos(&mut self, id: u32) {
+        if !self.eos_ids.contains(&id) {
+            self.eos_ids.push(id);
+        }
+    }
+
+    /// Whether the checkpoint has a chat template, or one was chosen.
+    #[must_use]
+    pub fn has_chat_template(&self) -> bool {
+        self.folder.chosen.is_some() || !self.folder.templates.named.is_empty()
+    }
+
+    /// The source of the chat template, if it is not the one that the checkpoint uses by itself.
+    #[must_use]
+    pub fn chosen_template(&self) -> Option<&str> {
+        self.folder.chosen.as_deref()
+    }
+
+    /// The end-of-sequence tokens, with ids and the files that state them, for a message; empty if
+    /// there is none.
+    #[must_use]
+    pub fn describe_eos(&self) -> String {
+        let named = self
+            .special
+            .get("eos_token")
+            .filter(|_| !self.folder.eos_by_id);
+        let named = named.and_then(|token| self.token_to_id(token));
+        let described = self.eos_ids.iter().map(|id| {
+            let stated = self.folder.eos.iter().find(|(known, _)| known == id);
+            let file = match stated {
+                _ if named == Some(*id) => "eos_token of the tokenizer",
+                Some((_, file)) => *file,
+                None => "end of a turn",
+            };
+            let token = self.id_to_token(*id).unwrap_or_default();
+            format!("{token} ({id}, {file})")
+        });
+        Vec::from_iter(described).join(", ")
+    }
+
+    /// The files of a folder with this tokenizer that differ from the files that it was read from,
+    /// as names and contents: for example `tokenizer.json` if the tokenizer was built from
+    /// `vocab.json`, `chat_template.jinja` if another template is used, `generation_config.json`
+    /// with all end-of-sequence ids and its other keys.
+    ///
+    /// # Errors
+    ///
+    /// The tokenizer cannot be written as JSON.
+    pub fn changed_files(&self) -> Result<Vec<(String, Vec<u8>)>, Error> {
+        let files = self
+            .folder
+            .changed(&self.inner, &self.special, &self.eos_ids);
+        files.map_err(|e| {
+            let message = format!("the tokenizer cannot be written as JSON: {e}");
+            Error::new(ErrorKind::Tokenizer, message)
+        })
+    }
+}

@@ -1,0 +1,285 @@
+//! Folders of every kind, read and saved, against transformers.
+
+use std::fs;
+use std::path::Path;
+
+use super::*;
+use crate::text::chat::{Chat, Message};
+
+/// What `tests/fixtures/make_tokens.py` writes.
+#[derive(Deserialize)]
+struct Fixture {
+    texts: Vec<String>,
+    folders: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    name: String,
+    files: BTreeMap<String, Value>,
+    special: BTreeMap<String, String>,
+    size: usize,
+    ids: Vec<Vec<u32>>,
+    /// The texts of the ids without special tokens.
+    shown: Vec<String>,
+    /// A chat, rendered without and with tools.
+    chats: Option<[Option<String>; 2]>,
+}
+
+fn fixture() -> Fixture {
+    let text = include_str!("../../../../../../tests/fixtures/tokens.json");
+    serde_json::from_str(text).unwrap()
+}
+
+/// Writes the vocabulary of [`TOKENIZER`] as `vocab.json` and `merges.txt`.
+fn write_vocabulary(dir: &Path) {
+    let json: Value = serde_json::from_str(TOKENIZER).unwrap();
+    fs::write(dir.join("vocab.json"), json["model"]["vocab"].to_string()).unwrap();
+    let merges = json["model"]["merges"].as_array().unwrap().iter();
+    let merges = merges.map(|pair| {
+        format!(
+            "{} {}\n",
+            pair[0].as_str().unwrap(),
+            pair[1].as_str().unwrap()
+        )
+    });
+    let text = format!("#version: 0.2\n{}", merges.collect::<String>());
+    fs::write(dir.join("merges.txt"), text).unwrap();
+}
+
+fn written(files: &BTreeMap<String, Value>) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, content) in files {
+        let path = dir.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        match (name.as_str(), content) {
+            ("tokenizer.json", _) => fs::write(path, TOKENIZER).unwrap(),
+            ("vocab.json", _) => write_vocabulary(dir.path()),
+            (_, content) => fs::write(path, content.as_str().unwrap()).unwrap(),
+        }
+    }
+    dir
+}
+
+fn check(tokenizer: &Tokenizer, case: &Case, texts: &[String]) {
+    let name = &case.name;
+    assert_eq!(tokenizer.vocab_size(), case.size, "{name}");
+    for key in ["bos_token", "eos_token", "unk_token", "pad_token"] {
+        let found = tokenizer.special_tokens().get(key);
+        assert_eq!(found, case.special.get(key), "{name}: {key}");
+    }
+    for (text, (ids, shown)) in texts.iter().zip(case.ids.iter().zip(&case.shown)) {
+        assert_eq!(&tokenizer.encode(text).unwrap(), ids, "{name}: {text:?}");
+        assert_eq!(
+            &tokenizer.decode(ids, true).unwrap(),
+            shown,
+            "{name}: {text:?}"
+        );
+    }
+    let Some(chats) = &case.chats else {
+        assert!(!tokenizer.has_chat_template());
+        return;
+    };
+    let plain = Chat::from([Message::user("x")]);
+    let tools = serde_json::json!([{"type": "function", "function": {"name": "f"}}]);
+    for (chat, expected) in [plain.clone(), plain.with_tools(tools)].iter().zip(chats) {
+        let text = tokenizer.chat_template().render(chat, false);
+        assert_eq!(text.ok().map(|rendered| rendered.text), *expected, "{name}");
+    }
+}
+
+#[test]
+fn folders_of_every_kind_are_read_as_in_transformers() {
+    let fixture = fixture();
+    assert_eq!((fixture.texts.len(), fixture.folders.len()), (16, 15));
+    for case in &fixture.folders {
+        let dir = written(&case.files);
+        let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
+        check(&tokenizer, case, &fixture.texts);
+    }
+}
+
+#[test]
+fn a_saved_folder_has_the_same_tokenizer() {
+    let fixture = fixture();
+    for case in &fixture.folders {
+        let dir = written(&case.files);
+        let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
+        for (name, bytes) in tokenizer.changed_files().unwrap() {
+            fs::create_dir_all(dir.path().join(&name).parent().unwrap()).unwrap();
+            fs::write(dir.path().join(name), bytes).unwrap();
+        }
+        assert!(dir.path().join("tokenizer.json").is_file(), "{}", case.name);
+        let saved = Tokenizer::from_dir(dir.path()).unwrap();
+        check(&saved, case, &fixture.texts);
+        assert!(
+            saved
+                .changed_files()
+                .unwrap()
+                .iter()
+                .all(|(name, _)| name.contains('/'))
+        );
+    }
+}
+
+#[test]
+fn a_vocabulary_of_another_class_is_refused_with_the_conversion() {
+    let class = r#"{"tokenizer_class": "RobertaTokenizer"}"#;
+    for (config, found) in [
+        (class, "tokenizer_class is \"RobertaTokenizer\""),
+        ("{}", "has no tokenizer_class"),
+    ] {
+        let dir = folder(&[("tokenizer_config.json", config)]);
+        write_vocabulary(dir.path());
+        let error = Tokenizer::from_dir(dir.path()).unwrap_err();
+        assert!(error.message().contains(found), "{error}");
+        assert!(
+            error.help().unwrap().contains(".save_pretrained("),
+            "{error}"
+        );
+    }
+    let dir = folder(&[(
+        "tokenizer_config.json",
+        r#"{"tokenizer_class": "GPT2Tokenizer"}"#,
+    )]);
+    write_vocabulary(dir.path());
+    fs::write(dir.path().join("merges.txt"), "#version: 0.2\na b\nabc\n").unwrap();
+    let error = Tokenizer::from_dir(dir.path()).unwrap_err();
+    assert_eq!(error.place().unwrap().1, Some(3));
+}
+
+#[test]
+fn the_error_about_templates_without_a_default_names_them() {
+    let config = r#"{"chat_template": [{"name": "rag", "template": "R"}, {"name": "it's", "template": "T"}]}"#;
+    let dir = folder(&[
+        ("tokenizer.json", TOKENIZER),
+        ("tokenizer_config.json", config),
+    ]);
+    let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
+    let chat = Chat::from([Message::user("x")]);
+    let error = tokenizer.chat_template().render(&chat, false).unwrap_err();
+    let expected = "the model has the chat templates rag, it's and none is the default";
+    assert!(error.message().contains(expected), "{error}");
+    let chosen = tokenizer.clone().with_named_template("rag").unwrap();
+    assert_eq!(
+        chosen.chat_template().render(&chat, false).unwrap().text,
+        "R"
+    );
+    let error = tokenizer.with_named_template("chatm").unwrap_err();
+    assert_eq!(
+        error.help().unwrap(),
+        "give one of chatml, llama3, plain, or of the model's own: rag, it's"
+    );
+}
+
+/// A changed file as JSON.
+fn changed(tokenizer: &Tokenizer, name: &str) -> Option<Value> {
+    let files = tokenizer.changed_files().unwrap();
+    let (_, bytes) = files.into_iter().find(|(file, _)| file == name)?;
+    Some(serde_json::from_slice(&bytes).unwrap())
+}
+
+#[test]
+fn an_end_that_only_the_model_names_is_the_eos_token() {
+    for file in ["config.json", "generation_config.json"] {
+        let dir = folder(&[
+            ("tokenizer.json", TOKENIZER),
+            ("tokenizer_config.json", r#"{"model_max_length": 9}"#),
+            (file, r#"{"eos_token_id": [2, 0], "bos_token_id": 1}"#),
+        ]);
+        let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
+        assert_eq!(tokenizer.eos_ids(), [2, 0]);
+        let described = format!("<|assistant|> (2, {file}), <|endoftext|> (0, {file})");
+        assert_eq!(tokenizer.describe_eos(), described);
+        // A chat ends with it, and so does the saved folder's.
+        let chat = Chat::from([Message::user("a"), Message::assistant("b")]);
+        let text = tokenizer.chat_template().render(&chat, false).unwrap().text;
+        assert_eq!(text, "User: a\nAssistant: b<|assistant|>\n");
+        let config = changed(&tokenizer, "tokenizer_config.json").unwrap();
+        assert_eq!(
+            config,
+            serde_json::json!({"model_max_length": 9, "eos_token": "<|assistant|>"})
+        );
+        assert_eq!(changed(&tokenizer, "generation_config.json"), None);
+    }
+}
+
+#[test]
+fn ids_that_no_token_has_end_nothing() {
+    let dir = folder(&[
+        ("tokenizer.json", TOKENIZER),
+        ("config.json", r#"{"eos_token_id": -1, "bos_token_id": -1}"#),
+        ("generation_config.json", r#"{"eos_token_id": [-1, 5000]}"#),
+    ]);
+    let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
+    assert_eq!(tokenizer.eos_ids(), [5000]);
+    assert_eq!(tokenizer.special_tokens().get("eos_token"), None);
+    assert!(tokenizer.encode_prompt("").unwrap().is_empty());
+}
+
+#[test]
+fn an_added_end_is_saved_with_the_other_keys_of_the_generation() {
+    let generation = r#"{"temperature": 0.6, "eos_token_id": 0, "pad_token_id": null}"#;
+    let dir = folder(&[
+        ("tokenizer.json", TOKENIZER),
+        ("tokenizer_config.json", r#"{"eos_token": "<|endoftext|>"}"#),
+        ("generation_config.json", generation),
+        (
+            "config.json",
+            r#"{"eos_token_id": 0, "bos_token_id": 1, "hidden_size": 4}"#,
+        ),
+    ]);
+    let mut tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
+    assert_eq!(tokenizer.changed_files().unwrap(), []);
+    tokenizer.add_eos(2);
+    let saved = changed(&tokenizer, "generation_config.json").unwrap();
+    let expected =
+        serde_json::json!({"temperature": 0.6, "eos_token_id": [0, 2], "pad_token_id": null});
+    assert_eq!(saved, expected);
+
+    // Without the file, transformers would take the ids of config.json.
+    fs::remove_file(dir.path().join("generation_config.json")).unwrap();
+    let mut tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
+    tokenizer.add_eos(2);
+    let saved = changed(&tokenizer, "generation_config.json").unwrap();
+    assert_eq!(
+        saved,
+        serde_json::json!({"eos_token_id": [0, 2], "bos_token_id": 1})
+    );
+}
+
+#[test]
+fn a_named_template_is_saved_with_its_tokens() {
+    let config = serde_json::json!({
+        "eos_token": "<|endoftext|>", "chat_template": "old",
+        "added_tokens_decoder": {"0": {"content": "<|endoftext|>", "special": true}},
+    });
+    let dir = folder(&[
+        ("tokenizer.json", TOKENIZER),
+        ("tokenizer_config.json", &config.to_string()),
+    ]);
+    let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
+    assert_eq!(tokenizer.chosen_template(), None);
+    let tokenizer = tokenizer.with_named_template("chatml").unwrap();
+    assert_eq!((tokenizer.vocab_size(), tokenizer.id_count()), (770, 770));
+    let source = tokenizer.chosen_template().unwrap().to_owned();
+    for (name, bytes) in tokenizer.changed_files().unwrap() {
+        fs::write(dir.path().join(name), bytes).unwrap();
+    }
+    let saved: Value = serde_json::from_str(
+        &fs::read_to_string(dir.path().join("tokenizer_config.json")).unwrap(),
+    )
+    .unwrap();
+    assert_eq!(saved["chat_template"], Value::Null);
+    assert_eq!(
+        saved["added_tokens_decoder"]["769"]["content"],
+        "<|im_end|>"
+    );
+    let read = Tokenizer::from_dir(dir.path()).unwrap();
+    assert_eq!(read.chat_template().source(), source);
+    assert_eq!(read.chat_template().name(), "chat_template.jinja");
+    assert_eq!(
+        read.encode("<|im_start|>a<|im_end|>").unwrap(),
+        [768, 67, 769]
+    );
+}
