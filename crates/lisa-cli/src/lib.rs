@@ -1,11 +1,13 @@
 //! The program `lisa`: fine-tunes language models with LISA.
 //!
-//! From the bottom up: `user_error`, `number` (numbers in JSON), `bundled`, `model_folder` and
-//! `model_tokenizer` (where files are), `terminal` (what is printed), `output_folder` (where a command
-//! writes), [`settings`] (flags and files), [`train`] (a run), [`commands`] (the command line).
+//! From the bottom up: `user_error`, `number` (numbers in JSON), `terminal` (what is printed),
+//! `bundled`, `model_folder`, `model_tokenizer` and `data_folder` (where files are), `output_folder`
+//! (where a command writes), [`settings`] (flags and files), [`train`] (a run), [`commands`] (the
+//! command line).
 
 pub mod bundled;
 pub mod commands;
+mod data_folder;
 pub mod model_folder;
 pub mod model_tokenizer;
 mod number;

@@ -4,6 +4,9 @@ use std::fmt::Display;
 use std::io::{ErrorKind, Result, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use anstream::{AutoStream, ColorChoice};
+use anstyle::AnsiColor;
+
 use super::text::printable;
 
 static DIRECT: AtomicBool = AtomicBool::new(false);
@@ -24,6 +27,19 @@ pub fn write_directly() {
 /// Standard output cannot be written, such as to a file on a full disk.
 pub fn say(text: impl Display) -> Result<()> {
     say_styled(printable(&text.to_string()))
+}
+
+/// Prints a warning to standard error. Control characters are escaped.
+pub fn warn(text: impl Display) {
+    let style = AnsiColor::BrightYellow.on_default().bold();
+    let text = printable(&text.to_string());
+    anstream::eprintln!("{style}warning{style:#}: {text}");
+}
+
+/// Whether standard output shows colours.
+#[must_use]
+pub fn has_colours() -> bool {
+    AutoStream::choice(&std::io::stdout()) != ColorChoice::Never
 }
 
 /// As [`say`], for text with the styles of this program, which are left out where colours are not

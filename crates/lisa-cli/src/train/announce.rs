@@ -19,9 +19,6 @@ pub(crate) fn announce(job: &Job<'_>, model: &CausalLm, trainer: &Trainer) -> Re
              instructions",
         )?;
     }
-    for line in &job.data.lines {
-        say(line)?;
-    }
     let (trained, all) = count(model);
     let longest = job.data.longest(settings);
     let mut lines = vec![

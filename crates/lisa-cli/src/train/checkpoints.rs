@@ -40,8 +40,8 @@ pub struct State {
     pub skipped: u64,
     /// The settings of the run.
     pub settings: Flags,
-    /// The model and the data that the run was started with.
-    pub fingerprint: Fingerprint,
+    /// The model and the data that the run was started with; `None` in checkpoints of 0.1.0.
+    pub fingerprint: Option<Fingerprint>,
     /// The chat template, the ends of sequences and the vocabulary.
     #[serde(default)]
     pub text: Text,
@@ -81,6 +81,18 @@ impl State {
             epoch + 1
         );
         Ok(())
+    }
+
+    /// The state in other data: after as many steps as before.
+    #[must_use]
+    pub(crate) fn in_other_data(mut self, batches: &Batches, accumulation: usize) -> Self {
+        let steps = self.step + self.skipped;
+        let per_epoch = batches.steps_per_epoch(accumulation) as u64;
+        self.position = Position {
+            epoch: steps / per_epoch,
+            index: (steps % per_epoch) as usize * accumulation,
+        };
+        self
     }
 }
 

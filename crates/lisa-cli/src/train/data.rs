@@ -1,29 +1,130 @@
 //! The data of a run: reads, splits and encodes examples, and makes batches. Tests: `tests/run/`.
 
 use anyhow::Result;
-use lisa_lm::text::{BatchOptions, Batches, Encoded, EncodedSet, Example, encode_examples_with};
+use lisa_lm::text::{
+    BatchOptions, Batches, Content, EncodeOptions, Encoded, EncodedSet, Example, Place,
+    encode_examples_with,
+};
 use lisa_lm::{Checkpoint, Tokenizer};
 
 use super::examples::{self, Given};
+use super::shown_row::{Show, tokens};
+use super::summary::{Summary, Whole};
 use super::{text, vocabulary};
 use crate::settings::Settings;
-use crate::terminal::output::say;
+use crate::terminal::output::{has_colours, say, say_styled, warn};
 use crate::terminal::progress::Slow;
+use crate::terminal::text::{counted, one_line};
+use crate::user_error::UserError;
 
 /// Training and held-out data.
 pub(crate) struct Data {
     pub(crate) train: Vec<Encoded>,
+    /// The origin of each training row.
+    pub(crate) origins: Vec<Origin>,
     pub(crate) held_out: Vec<Encoded>,
+    /// The examples of the held-out rows.
     pub(crate) held_out_examples: Vec<Example>,
     /// The rows that the model's embedding must have.
     pub(crate) vocab_size: usize,
-    /// How the examples became text, for the user.
-    pub(crate) lines: Vec<String>,
-    /// The numbers of rows and tokens, and what was truncated or dropped.
-    summary: String,
+    /// What was read, and how it became text. A line may be a warning.
+    lines: Vec<String>,
+    has_chats: bool,
+    train_summary: Summary,
+    held_out_summary: Option<Summary>,
+}
+
+/// Where a row comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Origin {
+    pub(crate) place: Option<Place>,
+    /// Tokens before truncation.
+    pub(crate) length: usize,
 }
 
 impl Data {
+    /// Prints the size of an epoch, and the number of epochs in `steps` steps.
+    pub(crate) fn describe(
+        &self,
+        batches: &Batches,
+        accumulation: usize,
+        steps: u64,
+    ) -> Result<()> {
+        let per_epoch = batches.steps_per_epoch(accumulation);
+        let epochs = steps as f64 / per_epoch as f64;
+        say(format_args!(
+            "{} rows, {} batches and {per_epoch} steps in an epoch; steps of the run: {steps}, which \
+             are {epochs:.2} epochs, about {:.0} tokens",
+            batches.rows(),
+            batches.per_epoch(),
+            self.train_summary.tokens() as f64 * epochs
+        ))?;
+        Ok(())
+    }
+
+    /// Prints what the data is, and warnings about it.
+    pub(crate) fn summarize(
+        &self,
+        settings: &Settings,
+        tokenizer: &Tokenizer,
+        batches: &Batches,
+    ) -> Result<()> {
+        say(format_args!("training data: {}", self.train_summary))?;
+        if settings.input.pack {
+            let (rows, length) = (batches.rows(), settings.input.max_seq_length);
+            let full = 100.0 * self.train_summary.tokens() as f64 / (rows * length) as f64;
+            let packed = counted(rows, "row");
+            say(format_args!(
+                "  packed: {packed} of {length} tokens, {full:.1} % full"
+            ))?;
+        }
+        match &self.held_out_summary {
+            Some(summary) => say(format_args!("held-out data: {summary}"))?,
+            None => say("held-out data: none")?,
+        }
+        for line in &self.lines {
+            match line.strip_prefix("warning: ") {
+                Some(warning) => warn(warning),
+                None => say(line)?,
+            }
+        }
+        if self.has_chats {
+            say(format_args!("  {}", beginning(tokenizer)))?;
+        }
+        for (name, summary) in [
+            ("training", Some(&self.train_summary)),
+            ("held-out", self.held_out_summary.as_ref()),
+        ] {
+            if let Some(warning) = summary.and_then(Summary::warning) {
+                warn(format_args!("{name} data: {warning}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Prints a training row, counted from 0: where it comes from, and its tokens.
+    pub(crate) fn show(&self, row: usize, tokenizer: &Tokenizer, show: Show) -> Result<()> {
+        let (encoded, origin) = (&self.train[row], &self.origins[row]);
+        let place = origin.place.as_ref().map(|place| format!(" ({place})"));
+        say(format_args!(
+            "row {} of {}{}: {}, {} trained; each token is followed by its id",
+            row + 1,
+            self.train.len(),
+            place.unwrap_or_default(),
+            counted(encoded.ids.len(), "token"),
+            encoded.trained()
+        ))?;
+        say_styled(tokens(encoded, tokenizer, show, has_colours())?)?;
+        let cut = origin.length - encoded.ids.len();
+        if cut > 0 {
+            say(format_args!(
+                "cut here (--max-seq-length): {} more",
+                counted(cut, "token")
+            ))?;
+        }
+        Ok(())
+    }
+
     /// The number of tokens in the longest row.
     pub(crate) fn longest(&self, settings: &Settings) -> usize {
         let longest = self.train.iter().map(|example| example.ids.len()).max();
@@ -33,26 +134,66 @@ impl Data {
             longest.unwrap_or(settings.input.max_seq_length)
         }
     }
+}
 
-    /// Prints the size of the data, and the number of epochs in `steps` steps.
-    pub(crate) fn describe(
-        &self,
-        batches: &Batches,
-        accumulation: usize,
-        steps: u64,
-    ) -> Result<()> {
-        say(&self.summary)?;
-        let tokens: usize = self.train.iter().map(|example| example.ids.len()).sum();
-        let per_epoch = batches.steps_per_epoch(accumulation);
-        let epochs = steps as f64 / per_epoch as f64;
-        say(format_args!(
-            "{} rows, {} batches and {per_epoch} steps in an epoch; steps of the run: {steps}, which \
-             are {epochs:.2} epochs, about {:.0} tokens",
-            batches.rows(),
-            batches.per_epoch(),
-            tokens as f64 * epochs
-        ))?;
-        Ok(())
+/// Encoded examples of one kind.
+struct Part {
+    examples: Vec<Example>,
+    set: EncodedSet,
+    summary: Summary,
+}
+
+impl Part {
+    /// Encodes the examples whole, and truncates the rows to `limit` tokens.
+    fn encode(
+        examples: Vec<Example>,
+        tokenizer: &Tokenizer,
+        options: EncodeOptions,
+        limit: usize,
+    ) -> Result<Self> {
+        let (bar, all) = (Slow::items("tokenizing"), examples.len() as u64);
+        let whole = encode_examples_with(&examples, tokenizer, options, |done| {
+            bar.set(done as u64, all);
+        })?;
+        let before = Whole::of(&whole);
+        let set = whole.cut(limit).map_err(|error| {
+            let error = match examples.first().and_then(|one| one.place.as_ref()) {
+                Some(place) => error.with_place(place.file(), place.line()),
+                None => error,
+            };
+            let help = format!(
+                "raise --max-seq-length: the longest row has {}",
+                counted(before.longest(), "token")
+            );
+            UserError::new("the limit leaves nothing to train on")
+                .with_help(help)
+                .with_source(error)
+        })?;
+        let summary = Summary::of(&examples, tokenizer, &before, &set, limit);
+        Ok(Self {
+            examples,
+            set,
+            summary,
+        })
+    }
+
+    fn origins(&self) -> Vec<Origin> {
+        let rows = self.set.sources.iter().zip(&self.set.lengths);
+        let origin = |(source, length): (&usize, &usize)| Origin {
+            place: self.examples[*source].place.clone(),
+            length: *length,
+        };
+        rows.map(origin).collect()
+    }
+
+    /// The examples that have a row. A chat may have several.
+    fn examples_with_rows(&self) -> Vec<Example> {
+        let mut sources = self.set.sources.clone();
+        sources.dedup();
+        let sources = sources.into_iter();
+        sources
+            .map(|source| self.examples[source].clone())
+            .collect()
     }
 }
 
@@ -64,46 +205,44 @@ pub(crate) fn read(
     checkpoint: &Checkpoint,
 ) -> Result<(Data, Tokenizer)> {
     let longest = checkpoint.config().max_positions();
-    let options = settings
-        .input
-        .encoding(settings.input.max_seq_length.min(longest));
+    let options = settings.input.encoding(usize::MAX);
     let Given {
         mut train,
         mut held_out,
-        notes,
+        notes: mut lines,
     } = examples::read(&settings.input, settings.training.seed)?;
     let sets = &mut [&mut train, &mut held_out];
-    let (tokenizer, mut lines) = text::prepare(&settings.input, tokenizer, sets)?;
-    let encode = |examples: &[Example]| {
-        let (bar, all) = (Slow::items("tokenizing"), examples.len() as u64);
-        encode_examples_with(examples, &tokenizer, options, |done| {
-            bar.set(done as u64, all);
-        })
-    };
-    let train_examples = train;
-    let train = encode(&train_examples)?;
-    log::info!("training: {train}");
-    let held = if held_out.is_empty() {
-        EncodedSet::default()
+    let (tokenizer, prepared) = text::prepare(&settings.input, tokenizer, sets)?;
+    lines.extend(prepared);
+    let limit = settings.input.max_seq_length.min(longest);
+    let encode = |examples| Part::encode(examples, &tokenizer, options, limit);
+    let train = encode(train)?;
+    let held_out = if held_out.is_empty() {
+        None
     } else {
-        encode(&held_out)?
+        Some(encode(held_out)?)
     };
-    log::info!("held out: {held}");
-    let sets = [(&train, &*train_examples), (&held, &*held_out)];
+    let parts = [Some(&train), held_out.as_ref()];
+    let sets: Vec<(&EncodedSet, &[Example])> = parts
+        .into_iter()
+        .flatten()
+        .map(|part| (&part.set, &*part.examples))
+        .collect();
     let vocab_size = vocabulary::rows(settings, &tokenizer, checkpoint, &sets, &mut lines)?;
-    // A chat may have several rows.
-    let mut sources = held.sources.clone();
-    sources.dedup();
+    let is_chat = |example: &Example| matches!(example.content, Content::Chat(_));
+    let has_chats = sets
+        .iter()
+        .any(|(_, examples)| examples.iter().any(is_chat));
     let data = Data {
         vocab_size,
         lines,
-        summary: format!("{notes}training: {train}\nheld out: {held}"),
-        train: train.examples,
-        held_out_examples: sources
-            .iter()
-            .map(|&index| held_out[index].clone())
-            .collect(),
-        held_out: held.examples,
+        has_chats,
+        origins: train.origins(),
+        held_out_summary: held_out.as_ref().map(|part| part.summary.clone()),
+        held_out_examples: held_out.iter().flat_map(Part::examples_with_rows).collect(),
+        train: train.set.examples,
+        train_summary: train.summary,
+        held_out: held_out.map(|part| part.set.examples).unwrap_or_default(),
     };
     Ok((data, tokenizer))
 }
@@ -124,4 +263,16 @@ pub(crate) fn batches(
         vocab_size,
     };
     Batches::new(examples, options)
+}
+
+/// How the source of the chat template begins.
+fn beginning(tokenizer: &Tokenizer) -> String {
+    let source = tokenizer.chat_template().source();
+    let start: String = source.chars().take(200).collect();
+    let start: String = one_line(&start).chars().take(60).collect();
+    let checksum = crc32c::crc32c(source.as_bytes());
+    format!(
+        "its {} bytes, checksum {checksum:08x}, begin {start}",
+        source.len()
+    )
 }

@@ -6,7 +6,9 @@ use anyhow::Result;
 use lisa_lm::text::{Example, Examples, ReadOptions, data_files, read_examples, split};
 
 use crate::bundled;
+use crate::data_folder::data_paths;
 use crate::settings::InputSettings;
+use crate::terminal::text::counted;
 use crate::user_error::require;
 
 /// Training and held-out examples.
@@ -14,8 +16,8 @@ pub(crate) struct Given {
     pub(crate) train: Vec<Example>,
     /// None of them with `--eval-fraction 0`.
     pub(crate) held_out: Vec<Example>,
-    /// What was read as what, in lines: files, forms, and skipped lines.
-    pub(crate) notes: String,
+    /// What was read as what, in lines: files, forms, and skipped lines. A line may be a warning.
+    pub(crate) notes: Vec<String>,
 }
 
 /// Reads the examples. The held-out ones are those of `--eval`, or of the held-out files in folders
@@ -28,7 +30,7 @@ pub(crate) fn read(input: &InputSettings, seed: u64) -> Result<Given> {
     let is_bundled = input.data.is_empty();
     let data = match is_bundled {
         true => vec![bundled::data()?],
-        false => input.data.clone(),
+        false => data_paths(&input.data)?,
     };
     let files = data_files(&data)?;
     let held_out = if !input.eval.as_os_str().is_empty() {
@@ -47,11 +49,11 @@ pub(crate) fn read(input: &InputSettings, seed: u64) -> Result<Given> {
             .unwrap_or_default()
     );
     let train = read_examples(&files.train, &options)?;
-    let mut notes = String::new();
+    let mut notes = Vec::new();
     if !is_bundled {
-        notes = noted("training", &train);
+        notes.extend(noted("training", &train));
         if !files.left_out.is_empty() {
-            notes += &format!("{files}\n");
+            notes.push(files.to_string());
         }
     }
     let (train, held_out) = if held_out.is_empty() {
@@ -65,7 +67,7 @@ pub(crate) fn read(input: &InputSettings, seed: u64) -> Result<Given> {
     } else {
         let held_out = read_examples(&held_out, &options)?;
         if !is_bundled {
-            notes += &noted("held-out", &held_out);
+            notes.extend(noted("held-out", &held_out));
         }
         (train.examples, held_out.examples)
     };
@@ -78,7 +80,7 @@ pub(crate) fn read(input: &InputSettings, seed: u64) -> Result<Given> {
 
 /// The files of `--eval`: a file, or the held-out files of a folder, or all its files.
 fn eval_files(input: &InputSettings) -> Result<Vec<PathBuf>> {
-    let files = data_files(std::slice::from_ref(&input.eval))?;
+    let files = data_files(&data_paths(std::slice::from_ref(&input.eval))?)?;
     Ok(if files.valid.is_empty() {
         files.train
     } else {
@@ -86,11 +88,14 @@ fn eval_files(input: &InputSettings) -> Result<Vec<PathBuf>> {
     })
 }
 
-fn noted(what: &str, read: &Examples) -> String {
-    let mut notes = format!("{what} rows: {}\n", read.mapping);
+fn noted(what: &str, read: &Examples) -> Vec<String> {
+    let mut notes = vec![format!("{what} files: {}", read.mapping)];
     if read.skipped.count() > 0 {
-        let bad = &read.skipped;
-        notes += &format!("{what} lines that were skipped: {}\n{bad}\n", bad.count());
+        let skipped = read.skipped.to_string().replace('\n', "\n  ");
+        let count = counted(read.skipped.count(), "line");
+        notes.push(format!(
+            "warning: {what} files: {count} skipped (--on-bad-line):\n  {skipped}"
+        ));
     }
     notes
 }

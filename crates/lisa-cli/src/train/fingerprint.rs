@@ -70,6 +70,11 @@ impl Fingerprint {
         })
     }
 
+    /// Whether both have the same training rows, in the same order.
+    pub(crate) fn has_training_data_of(&self, run: &Self) -> bool {
+        self.training == run.training
+    }
+
     /// Returns an error if the run was started with something else, unless that is allowed. The
     /// differences that are allowed, as text.
     pub(crate) fn check(&self, run: &Self, allowed: Allowed) -> Result<Vec<String>> {

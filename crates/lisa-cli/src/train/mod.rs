@@ -10,6 +10,7 @@
 //! | `text` | how examples become text: prompts as chats, the chat template, the end of a turn |
 //! | `vocabulary` | checks tokens against the model's vocabulary |
 //! | `checkpoints`, `metrics`, `plot`, `card` | what is written |
+//! | `summary`, `shown_row` | what is printed of the data |
 //! | `announce`, `planned`, `watch`, `clock` | what is printed |
 //! | `fingerprint`, `moved` | what a resumed run must have in common with its checkpoint |
 
@@ -32,7 +33,9 @@ pub mod prompts;
 pub mod run;
 pub mod score;
 pub mod step;
+pub(crate) mod shown_row;
 mod steps;
+mod summary;
 pub mod text;
 mod vocabulary;
 pub mod watch;

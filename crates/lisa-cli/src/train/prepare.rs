@@ -13,12 +13,13 @@ use super::evaluate::Evaluate;
 use super::fingerprint::{Allowed, Fingerprint};
 use super::moved;
 use super::planned;
+use super::shown_row::Show;
 use crate::model_folder::model_folder;
 use crate::model_tokenizer::model_tokenizer;
 use crate::output_folder;
 use crate::settings::{Dtype, Flags, Settings};
 use crate::terminal::interrupt::{Point, Stop, check};
-use crate::terminal::output::say;
+use crate::terminal::output::{say, warn};
 use crate::terminal::progress::Slow;
 use crate::user_error::{UserError, require};
 
@@ -120,19 +121,41 @@ impl<'a> Job<'a> {
         let (mut data, tokenizer) = data::read(&settings, tokenizer, &checkpoint)?;
         check(stop, Point::Prepare)?;
         let fingerprint = Fingerprint::of(&checkpoint, &tokenizer, &data)?;
-        if let (Some((_, state)), Some(allowed)) = (&saved, start.resumed()) {
-            for changed in fingerprint.check(&state.fingerprint, allowed)? {
-                say(format_args!("changed since the run began: {changed}"))?;
+        if let (Some((path, state)), Some(allowed)) = (&saved, start.resumed()) {
+            match &state.fingerprint {
+                Some(run) => {
+                    for changed in fingerprint.check(run, allowed)? {
+                        say(format_args!("changed since the run began: {changed}"))?;
+                    }
+                }
+                None => warn(format_args!(
+                    "`{}` does not say with which model and data the run began, so they are not \
+                     compared",
+                    path.display()
+                )),
             }
         }
         let batches = data::batches(&settings, &tokenizer, data.train.clone(), data.vocab_size)?;
+        data.summarize(&settings, &tokenizer, &batches)?;
+        data.show(0, &tokenizer, Show::Borders)?;
         let accumulation = settings.training.gradient_accumulation_steps;
         let steps = match settings.training.steps {
             0 => batches.steps_in(settings.training.epochs, accumulation),
             steps => steps as u64,
         };
-        if let Some((path, state)) = &saved {
-            state.check_position(path, &batches, accumulation)?;
+        let saved = match saved {
+            Some((path, state)) => {
+                let run = state.fingerprint.as_ref();
+                if run.is_none_or(|run| fingerprint.has_training_data_of(run)) {
+                    state.check_position(&path, &batches, accumulation)?;
+                    Some((path, state))
+                } else {
+                    Some((path, state.in_other_data(&batches, accumulation)))
+                }
+            }
+            None => None,
+        };
+        if let Some((_, state)) = &saved {
             require!(
                 steps >= state.step,
                 format!(

@@ -51,9 +51,10 @@ impl Training {
                 state.step,
                 path.display()
             ))?;
+            // Flags of this call, such as another place of the data, hold for later calls too.
             let state = State {
                 settings: job.settings.to_flags(),
-                fingerprint: job.fingerprint.clone(),
+                fingerprint: Some(job.fingerprint.clone()),
                 ..state.clone()
             };
             (model, trainer, state)
@@ -71,7 +72,7 @@ impl Training {
                 position: batches.position(),
                 skipped: 0,
                 settings: job.settings.to_flags(),
-                fingerprint: job.fingerprint.clone(),
+                fingerprint: Some(job.fingerprint.clone()),
                 text: Text::of(&job.tokenizer, job.data.vocab_size),
                 before,
                 held_out_loss: None,

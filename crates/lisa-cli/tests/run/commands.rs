@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 /// The program with these arguments, on flex, with a cache of its own.
-fn lisa(cache: &Path, arguments: &[&str]) -> Command {
+pub(super) fn lisa(cache: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lisa"));
     command
         .args(arguments)
@@ -134,10 +134,10 @@ fn commands_print_what_they_are_asked_for() {
     }
     let preview = run(&["preview", "--row", "2"]);
     assert!(
-        preview.starts_with("row 2: ") && preview.contains('['),
+        preview.starts_with("row 2 of 1200 (") && preview.contains('['),
         "{preview}"
     );
-    assert!(preview.contains("1200 examples"), "{preview}");
+    assert!(preview.contains("training data: 1200 rows, "), "{preview}");
     assert!(run(&["completions", "bash"]).contains("complete"));
 }
 

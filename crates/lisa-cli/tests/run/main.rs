@@ -14,7 +14,9 @@ use lisa_cli::train::run::{Outcome, Start, run};
 
 mod commands;
 mod crashes;
+mod data;
 mod policies;
+mod preview;
 mod refusals;
 mod resumed;
 mod runs;

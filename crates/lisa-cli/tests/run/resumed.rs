@@ -20,6 +20,9 @@ const DATA: Start = Start::ResumeChanged(Allowed {
     paths: false,
 });
 
+const TEMPLATE: &str =
+    "{% for m in messages %}{{ m.role + ':' + m.content + eos_token }}{% endfor %}";
+
 /// A run that stopped after its first step, on copies of a model and of data.
 struct Stopped {
     dir: tempfile::TempDir,
@@ -35,6 +38,7 @@ impl Stopped {
             let path = entry.unwrap().path();
             fs::copy(&path, model.join(path.file_name().unwrap())).unwrap();
         }
+        fs::write(model.join("chat_template.jinja"), TEMPLATE).unwrap();
         let rows = |from: usize| HELD_OUT.lines().skip(from).take(8).collect::<Vec<_>>();
         fs::write(dir.path().join("train.jsonl"), rows(0).join("\n")).unwrap();
         fs::write(dir.path().join("other.jsonl"), rows(8).join("\n")).unwrap();
@@ -97,6 +101,12 @@ fn other_data_is_refused_and_goes_on_with_a_flag() {
     run.goes_on(DATA);
     // The run has the new data now.
     run.goes_on(Start::Resume);
+    // Fewer rows: its place in an epoch is that of its steps.
+    changed(&run.path("train.jsonl"), |text| {
+        text.lines().take(3).collect::<Vec<_>>().join("\n")
+    });
+    run.goes_on(DATA);
+    run.goes_on(Start::Resume);
 
     changed(&run.path("other.jsonl"), |text| {
         text.lines().take(5).collect::<Vec<_>>().join("\n")
@@ -137,8 +147,8 @@ fn the_error_names_tokenizer_template_and_configuration() {
         error.contains("changed: the configuration of the model\n"),
         "{error}"
     );
-    let template = "{% for m in messages %}{{ m.role + m.content + eos_token }}{% endfor %}";
-    fs::write(run.path("base/chat_template.jinja"), template).unwrap();
+    let template = run.path("base/chat_template.jinja");
+    changed(&template, |text| text.replace("':'", "': '"));
     let error = run.refused(Start::Resume);
     for part in [
         "the chat template of the model",

@@ -21,7 +21,7 @@ mod rows;
 pub use bad_lines::{BadLine, BadLines, OnBadLine};
 pub use columns::Columns;
 pub use example::{Content, Example};
-pub use find::{DataFiles, data_files};
+pub use find::{DataFiles, data_files, is_data_file};
 pub use mapping::Mapping;
 pub use reader::{ExampleReader, ReadOptions};
 pub use rows::LINE_BYTES;

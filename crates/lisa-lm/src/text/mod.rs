@@ -52,7 +52,7 @@ pub use batches::{BatchOptions, Batches, Position};
 pub use chat::{Chat, Message};
 pub use data::{
     BadLine, BadLines, Columns, Content, DataFiles, Example, ExampleReader, Examples, LINE_BYTES,
-    Mapping, OnBadLine, ReadOptions, data_files, read_examples,
+    Mapping, OnBadLine, ReadOptions, data_files, is_data_file, read_examples,
 };
 pub use encode::{
     EmptyAnswers, EncodeOptions, LossOn, encode_example, encode_examples, encode_examples_with,

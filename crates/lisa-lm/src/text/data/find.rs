@@ -50,8 +50,9 @@ pub struct DataFiles {
 ///
 /// # Errors
 ///
-/// A folder cannot be read, has no file of data or only tests and held-out files, or has the same
-/// file in two forms, such as `train.csv` and `train.jsonl`.
+/// A folder cannot be read; it has no file of data, or only tests and held-out files; it has the same
+/// file in two forms, such as `train.csv` and `train.jsonl`; or files with `train` in their name are
+/// in several folders of it, as the configurations of a data set are.
 ///
 /// # Example
 ///
@@ -103,7 +104,9 @@ fn in_folder(folder: &Path) -> Result<DataFiles, Error> {
         found.left_out.extend(others);
         found.left_out.sort();
     }
-    let problem = if let Some((one, other)) = twice(&found.train) {
+    let problem = if let [one, another, ..] = sets(folder, &found.train).as_slice() {
+        format!("has several sets of training data, in `{one}` and in `{another}`")
+    } else if let Some((one, other)) = twice(&found.train) {
         format!("has `{one}` and `{other}`, perhaps the same data in two forms")
     } else if found.train.is_empty() && found == DataFiles::default() {
         "has no data: no .jsonl, .json, .csv, .tsv or .parquet file".to_owned()
@@ -113,7 +116,7 @@ fn in_folder(folder: &Path) -> Result<DataFiles, Error> {
         return Ok(found);
     };
     let message = format!("the folder {} {problem}", folder.display());
-    Err(Error::new(ErrorKind::Data, message).with_help("give the files by name"))
+    Err(Error::new(ErrorKind::Data, message).with_help("give the files or one folder by name"))
 }
 
 fn search(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), Error> {
@@ -127,15 +130,18 @@ fn search(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), E
             if depth > 1 {
                 search(&path, depth - 1, files)?;
             }
-        } else if path.is_file() && is_data(&name) {
+        } else if path.is_file() && is_data_file(&path) {
             files.push(path);
         }
     }
     Ok(())
 }
 
-fn is_data(name: &str) -> bool {
-    let name = name.to_lowercase();
+/// Whether a file has the name of data: one of the extensions of [`data_files`].
+#[must_use]
+pub fn is_data_file(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default();
+    let name = name.to_string_lossy().to_lowercase();
     let extension = stem(&name).map_or("", |(_, extension)| extension);
     EXTENSIONS.contains(&extension) && !DESCRIPTIONS.contains(&name.as_str())
 }
@@ -167,6 +173,22 @@ fn split_of(path: &Path) -> Option<Split> {
     } else {
         None
     }
+}
+
+/// The folders whose files have `train` in their own names, as configurations of a data set have.
+fn sets(folder: &Path, files: &[PathBuf]) -> Vec<String> {
+    let is_named = |file: &&PathBuf| {
+        let name = file.file_name().map(Path::new);
+        name.is_some_and(|name| split_of(name) == Some(Split::Train))
+    };
+    let parents = files
+        .iter()
+        .filter(is_named)
+        .filter_map(|file| file.parent());
+    let parents = parents.map(|parent| parent.strip_prefix(folder).unwrap_or(parent));
+    let mut parents: Vec<String> = parents.map(|parent| parent.display().to_string()).collect();
+    parents.dedup();
+    parents
 }
 
 /// Two files whose paths differ only in their extensions.

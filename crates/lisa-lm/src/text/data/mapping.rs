@@ -19,7 +19,7 @@ const UNUSED: usize = 20;
 /// let read = read_examples(&[path], &ReadOptions::default())?;
 /// assert_eq!(
 ///     read.mapping.to_string(),
-///     "1 row: one turn (question -> user, answer -> assistant)\nkeys not used: id"
+///     "1 row as one turn (question -> user, answer -> assistant)\nkeys not used: id"
 /// );
 /// # Ok::<(), lisa_lm::Error>(())
 /// ```
@@ -93,7 +93,7 @@ impl fmt::Display for Mapping {
         for (at, form) in self.forms.iter().enumerate() {
             let line = if at == 0 { "" } else { "\n" };
             let noun = if form.rows == 1 { "row" } else { "rows" };
-            write!(f, "{line}{} {noun}: {}", form.rows, form.name)?;
+            write!(f, "{line}{} {noun} as {}", form.rows, form.name)?;
             let fields: Vec<String> = (form.fields.iter())
                 .map(|(from, to)| format!("{from} -> {to}"))
                 .collect();

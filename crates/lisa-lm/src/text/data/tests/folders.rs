@@ -83,6 +83,14 @@ fn a_folder_without_training_data_or_with_it_twice_is_refused() {
             &["train.csv", "train.jsonl"],
             "perhaps the same data in two forms",
         ),
+        (
+            &[
+                "main/train-0.parquet",
+                "main/train-1.parquet",
+                "socratic/train-0.parquet",
+            ],
+            "several sets of training data, in `main` and in `socratic`",
+        ),
     ] {
         let error = found(names).unwrap_err();
         assert!(error.message().contains(message), "{error}");

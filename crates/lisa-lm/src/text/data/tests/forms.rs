@@ -54,7 +54,7 @@ fn a_request_and_an_answer_are_one_turn_whatever_their_names() {
         let wanted = super::chat(&[("user", "Q"), ("assistant", "A")]);
         assert_eq!(Content::Chat(chat), wanted, "{row}");
         assert_eq!(answer.as_deref(), Some("A"));
-        assert_eq!(mapping, format!("1 row: one turn ({mapped})"));
+        assert_eq!(mapping, format!("1 row as one turn ({mapped})"));
     }
 }
 
@@ -118,7 +118,7 @@ fn sharegpt_is_mapped_to_roles_and_calls() {
     );
     assert_eq!(
         mapping,
-        "1 row: ShareGPT (human -> user, function_call -> assistant with tool_calls, \
+        "1 row as ShareGPT (human -> user, function_call -> assistant with tool_calls, \
          observation -> tool, gpt -> assistant, system -> system)"
     );
     let tools = r#"[{"type": "function", "function": {"name": "stock", "parameters": {}}}]"#;
@@ -152,7 +152,7 @@ fn parts_of_a_content_become_text_reasoning_and_calls() {
     let (.., mapping) = read(row);
     assert_eq!(
         mapping,
-        "1 row: messages (reasoning -> reasoning_content, tool_call -> tool_calls)"
+        "1 row as messages (reasoning -> reasoning_content, tool_call -> tool_calls)"
     );
 }
 
@@ -248,6 +248,35 @@ fn rows_that_cannot_be_learned_as_they_are_say_what_they_are_for() {
     }
 }
 
+/// Writes what `LISA_DATA=FILE` is read as, with the columns of `LISA_COLUMNS`, to FILE.read, to
+/// be compared with what other programs make of it.
+#[test]
+#[ignore = "needs files of users"]
+fn files_of_users_are_read() {
+    let path = PathBuf::from(std::env::var("LISA_DATA").unwrap());
+    let columns = std::env::var("LISA_COLUMNS").unwrap_or_default();
+    let columns = columns.parse().unwrap();
+    let options = ReadOptions {
+        columns,
+        ..ReadOptions::default()
+    };
+    let read = read_examples(&[&path], &options).unwrap();
+    println!("{}", read.mapping);
+    let mut lines = String::new();
+    for example in &read.examples {
+        let line = example.place.as_ref().unwrap().line();
+        lines += &match &example.content {
+            Content::Chat(chat) => {
+                let messages = serde_json::to_string(&chat.messages).unwrap();
+                let tools = rendered(chat, "{{ tools | tojson }}");
+                format!("[{}, {messages}, {tools}]\n", line.unwrap_or_default())
+            }
+            other => format!("{other:?}\n"),
+        };
+    }
+    fs::write(format!("{}.read", path.display()), lines).unwrap();
+}
+
 #[test]
 fn the_chosen_answers_of_pairs_are_trained_by_their_columns() {
     let dir = folder(&[(
@@ -261,6 +290,6 @@ fn the_chosen_answers_of_pairs_are_trained_by_their_columns() {
     };
     let read = read_examples(&[dir.path()], &options).unwrap();
     assert_eq!(read.examples[0].answer.as_deref(), Some("b"));
-    let mapping = "1 row: prompt and completion\nkeys not used: rejected";
+    let mapping = "1 row as prompt and completion\nkeys not used: rejected";
     assert_eq!(read.mapping.to_string(), mapping);
 }
