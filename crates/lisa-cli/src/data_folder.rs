@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
+use crate::model_folder::is_hub_id;
+
 /// These paths; a data set of the hub is downloaded, and is then the folder that has its files.
 ///
 /// A path that does not exist is a data set if it has the form `owner/name`, `owner/name:FOLDER` for
@@ -39,13 +41,8 @@ impl DataSet {
             Some((name, folder)) => (name, Some(folder.to_owned())),
             None => (rest, None),
         };
-        let is_name = |part: &str| {
-            let is_allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-            part.starts_with(|c: char| c.is_ascii_alphanumeric()) && part.chars().all(is_allowed)
-        };
         let is_file = lisa_lm::text::is_data_file(Path::new(name));
-        let is_id = is_name(owner) && is_name(name) && !is_file && !Path::new(owner).is_dir();
-        is_id.then(|| Self {
+        (is_hub_id(owner, name) && !is_file).then(|| Self {
             owner: owner.to_owned(),
             name: name.to_owned(),
             folder,

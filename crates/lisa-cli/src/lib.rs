@@ -1,13 +1,17 @@
 //! The program `lisa`: fine-tunes language models with LISA.
 //!
 //! From the bottom up: `user_error`, `number` (numbers in JSON), `terminal` (what is printed),
-//! `bundled`, `model_folder`, `model_tokenizer` and `data_folder` (where files are), `output_folder`
-//! (where a command writes), [`settings`] (flags and files), [`train`] (a run), [`commands`] (the
-//! command line).
+//! `bundled`, `hub`, `model_folder`, `model_tokenizer` and `data_folder` (where files are),
+//! `output_folder` (where a command writes), [`settings`] (flags and files), [`train`] (a run),
+//! [`commands`] (the command line).
 
 pub mod bundled;
 pub mod commands;
 mod data_folder;
+#[cfg(feature = "hub")]
+mod hub;
+#[cfg(any(feature = "hub", test))]
+mod hub_files;
 pub mod model_folder;
 pub mod model_tokenizer;
 mod number;

@@ -4,45 +4,133 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use clap::Args;
 
 use crate::bundled;
+use crate::user_error::{UserError, require};
+
+/// The flags that choose a model.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ModelFlags {
+    /// Folder of a Hugging Face model, or a hub id [default: bundled model]
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    /// Branch, tag or commit of a model on the hub [default: main]
+    #[arg(long, value_name = "REVISION", hide_short_help = true)]
+    revision: Option<String>,
+}
+
+impl ModelFlags {
+    /// Whether the model is the bundled one.
+    #[must_use]
+    pub fn is_bundled(&self) -> bool {
+        self.model.is_none()
+    }
+
+    /// The folder of the model.
+    pub fn folder(&self) -> Result<PathBuf> {
+        let model = self.model.as_deref().unwrap_or(Path::new(""));
+        model_folder(model, self.revision.as_deref().unwrap_or_default())
+    }
+}
 
 /// The folder of this model. An empty path is the bundled model.
 ///
-/// A path that does not exist and has the form `owner/name` is an id of the hub. With the feature
-/// `hub` it is downloaded; without, it is an error.
-pub fn model_folder(model: &Path) -> Result<PathBuf> {
+/// A model that is not a folder here and has the form `owner/name` is an id of the hub, with a branch, tag or
+/// commit in `revision`, or the main branch if that is empty. With the feature `hub` it is
+/// downloaded; without, it is an error.
+pub fn model_folder(model: &Path, revision: &str) -> Result<PathBuf> {
+    let is_local = model.as_os_str().is_empty() || is_path(model);
+    require!(
+        revision.is_empty() || !is_local,
+        "leave --revision out, or give the id of a model on the hub: owner/name",
+        "--revision is `{revision}`, but `{}` is not on the hub",
+        model.display()
+    );
     if model.as_os_str().is_empty() {
         return bundled::model();
     }
-    let id = model.to_string_lossy();
-    if model.exists() || id.split('/').count() != 2 || id.starts_with(['.', '/']) {
+    if !is_local {
+        return download(&model.to_string_lossy(), revision);
+    }
+    if model.exists() {
         return Ok(model.to_path_buf());
     }
-    download(&id)
+    Err(
+        UserError::new(format!("there is no folder `{}`", model.display()))
+            .with_help("check the path; a model on the Hugging Face hub is given as owner/name")
+            .into(),
+    )
+}
+
+/// Whether this is a path on this machine, even if nothing is there.
+fn is_path(model: &Path) -> bool {
+    let id = model.to_string_lossy();
+    let is_id = id
+        .split_once('/')
+        .is_some_and(|(owner, name)| is_hub_id(owner, name));
+    model.exists() || !is_id
+}
+
+/// Whether `owner/name` can be an id of the hub. It is a mistyped path if `owner` is a folder here.
+pub(crate) fn is_hub_id(owner: &str, name: &str) -> bool {
+    let is_name = |part: &str| {
+        let is_allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        part.starts_with(|c: char| c.is_ascii_alphanumeric()) && part.chars().all(is_allowed)
+    };
+    is_name(owner) && is_name(name) && !Path::new(owner).is_dir()
 }
 
 #[cfg(not(feature = "hub"))]
-fn download(id: &str) -> Result<PathBuf> {
-    use crate::user_error::UserError;
-
+fn download(id: &str, _revision: &str) -> Result<PathBuf> {
     Err(UserError::new(format!("there is no folder `{id}`"))
         .with_help("if it is an id of the Hugging Face hub, build with `--features hub`")
         .into())
 }
 
 #[cfg(feature = "hub")]
-fn download(id: &str) -> Result<PathBuf> {
-    use anyhow::Context;
+use crate::hub::download;
 
-    let failed = || format!("cannot download `{id}` from the hub");
-    let (owner, name) = id.split_once('/').unwrap_or((id, ""));
-    let wanted = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"];
-    hf_hub::HFClientSync::new()
-        .with_context(failed)?
-        .model(owner, name)
-        .snapshot_download()
-        .allow_patterns(wanted.map(String::from).to_vec())
-        .send()
-        .with_context(failed)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_owner_and_name_is_an_id_of_the_hub() {
+        for id in ["HuggingFaceTB/SmolLM2-135M", "a/b", "org.x/model_1.5"] {
+            assert!(!is_path(Path::new(id)), "{id}");
+        }
+        for path in [
+            "model",
+            "./a/b",
+            "../a",
+            "/a/b",
+            "~/a",
+            "a/b/c",
+            "a/",
+            "/a",
+            "a\\b/c",
+            "C:/models",
+            "a b/c",
+            ".cache/x",
+            "-a/b",
+            "a/..",
+            "src/gone",
+        ] {
+            assert!(is_path(Path::new(path)), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_path_without_a_folder_is_an_error_that_says_so() {
+        let message = |model: &str, revision: &str| {
+            let error = model_folder(Path::new(model), revision).unwrap_err();
+            crate::terminal::report::report(&error)
+        };
+        assert!(message("./smollm", "").contains("there is no folder `./smollm`"));
+        // The folder `src` is here, so this is a mistyped path.
+        assert!(message("src/smollm", "").contains("check the path"));
+        assert!(message("src", "main").contains("--revision is `main`"));
+        assert!(message("", "main").contains("--revision"));
+    }
 }

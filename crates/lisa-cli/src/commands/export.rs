@@ -9,7 +9,6 @@ use clap::Args;
 use lisa_lm::checkpoint::SaveOptions;
 use lisa_lm::{CausalLm, Checkpoint, Tokenizer};
 
-use crate::model_folder::model_folder;
 use crate::settings::{Dtype, Method};
 use crate::terminal::output::say;
 use crate::terminal::progress::Slow;
@@ -104,7 +103,7 @@ fn load(
     };
     let State { settings, text, .. } = checkpoints::state(path)?;
     let settings = settings.resolve(None)?;
-    let source = Checkpoint::open(model_folder(&settings.input.model)?)?;
+    let source = Checkpoint::open(settings.input.folder()?)?;
     let mut model = read(&source, Some(settings.memory.dtype.into()), device)?;
     if text.vocab_size > 0 {
         model = model.resize_embeddings(text.vocab_size)?;

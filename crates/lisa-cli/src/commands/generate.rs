@@ -1,14 +1,12 @@
 //! `lisa generate`: generates text with a model.
 
-use std::path::PathBuf;
-
 use anyhow::Result;
 use burn::tensor::{Device, FloatDType};
 use clap::Args;
 use lisa_lm::text::{Chat, Message};
 use lisa_lm::{Checkpoint, GenerationConfig};
 
-use crate::model_folder::model_folder;
+use crate::model_folder::ModelFlags;
 use crate::model_tokenizer::model_tokenizer;
 use crate::settings::Dtype;
 use crate::terminal::output::say;
@@ -18,9 +16,8 @@ use crate::terminal::text::printable;
 /// Options of `lisa generate`.
 #[derive(Args, Debug)]
 pub struct Options {
-    /// Folder of a Hugging Face model, or a hub id [default: bundled model]
-    #[arg(long, value_name = "DIR")]
-    model: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelFlags,
     /// Text that the model continues
     #[arg(
         long,
@@ -60,7 +57,7 @@ pub struct Options {
 
 /// Prints the generated text.
 pub fn generate(options: &Options, device: &Device) -> Result<()> {
-    let folder = model_folder(&options.model.clone().unwrap_or_default())?;
+    let folder = options.model.folder()?;
     let checkpoint = Checkpoint::open(&folder)?;
     let tokenizer = model_tokenizer(&folder, &options.chat_template)?;
     let prompt = match (&options.prompt, &options.chat) {
@@ -75,7 +72,7 @@ pub fn generate(options: &Options, device: &Device) -> Result<()> {
         (prompt, None) => tokenizer.encode_prompt(prompt.as_deref().unwrap_or_default())?,
     };
     // The bundled model is stored in half precision to be small, and a CPU is faster in f32.
-    let bundled = options.model.is_none().then_some(Dtype::F32);
+    let bundled = options.model.is_bundled().then_some(Dtype::F32);
     let dtype = options.dtype.or(bundled).map(FloatDType::from);
     let slow = Slow::bytes("reading the weights");
     let model = checkpoint.load_with(device, dtype, move |done, all| slow.set(done, all))?;

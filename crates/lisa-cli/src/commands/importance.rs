@@ -14,7 +14,6 @@ use lisa::importance::{Importance, NormTracker, WeightNorms};
 use lisa_lm::{Checkpoint, Tokenizer};
 
 use super::norms_plot;
-use crate::model_folder::model_folder;
 use crate::model_tokenizer::model_tokenizer;
 use crate::settings::{Dtype, Flags, Method, Settings};
 use crate::terminal::output::say;
@@ -88,7 +87,7 @@ pub fn importance(options: &Options, device: &Device) -> Result<()> {
     }
     flags.training.steps = flags.training.steps.or(Some(200));
     flags.output.out = flags.output.out.or_else(|| Some("runs/importance".into()));
-    let model = model_folder(&flags.clone().resolve(None)?.input.model)?;
+    let model = flags.clone().resolve(None)?.input.folder()?;
     let checkpoint = Checkpoint::open(&model)?;
     let settings = flags.resolve(Dtype::stored(&checkpoint))?;
     require!(

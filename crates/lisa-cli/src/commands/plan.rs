@@ -12,7 +12,6 @@ use lisa::{FrozenWeights, LisaConfig};
 use lisa_lm::ModelConfig;
 
 use crate::bundled;
-use crate::model_folder::model_folder;
 use crate::settings::{
     Dtype, Flags, InputFlags, MemoryFlags, MethodFlags, Settings, TrainingFlags,
 };
@@ -95,7 +94,7 @@ fn table(settings: &Settings, budget: Option<f64>, device: &Device) -> Result<St
     let config = if settings.input.model.as_os_str().is_empty() {
         bundled::CONFIG.to_owned()
     } else {
-        let path = model_folder(&settings.input.model)?.join("config.json");
+        let path = settings.input.folder()?.join("config.json");
         lisa_lm::files::read_small_text(&path)
             .with_context(|| format!("cannot read `{}`", path.display()))?
     };

@@ -6,7 +6,6 @@ use anyhow::Result;
 use clap::Args;
 use lisa_lm::Checkpoint;
 
-use crate::model_folder::model_folder;
 use crate::model_tokenizer::model_tokenizer;
 use crate::settings::{Flags, InputFlags};
 use crate::train::data;
@@ -42,7 +41,7 @@ pub fn preview(options: &Options) -> Result<()> {
     }
     flags.input.eval_fraction = flags.input.eval_fraction.or(Some(0.0));
     let settings = flags.resolve(None)?;
-    let folder = model_folder(&settings.input.model)?;
+    let folder = settings.input.folder()?;
     let checkpoint = Checkpoint::open(&folder)?;
     let tokenizer = model_tokenizer(&folder, &settings.input.chat_template)?;
     let (data, tokenizer) = data::read(&settings, tokenizer, &checkpoint)?;

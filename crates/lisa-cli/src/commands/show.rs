@@ -1,14 +1,12 @@
 //! `lisa show`: the architecture of a model, from its files except the weights.
 
-use std::path::PathBuf;
-
 use anyhow::Result;
 use burn::tensor::Device;
 use clap::Args;
 use lisa::LayerMap;
 use lisa_lm::{Checkpoint, Tokenizer};
 
-use crate::model_folder::model_folder;
+use crate::model_folder::ModelFlags;
 use crate::settings::Dtype;
 use crate::terminal::output::say;
 use crate::user_error::require;
@@ -16,9 +14,8 @@ use crate::user_error::require;
 /// Options of `lisa show`.
 #[derive(Args, Debug)]
 pub struct Options {
-    /// Folder of a Hugging Face model, or a hub id [default: bundled model]
-    #[arg(long, value_name = "DIR")]
-    model: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelFlags,
     /// Number of layers that LISA trains in a period [default: 2]
     #[arg(long, value_name = "N", default_value_t = 2, hide_default_value = true)]
     active_layers: usize,
@@ -26,7 +23,7 @@ pub struct Options {
 
 /// Prints the model and which of its parameters LISA trains.
 pub fn show(options: &Options, device: &Device) -> Result<()> {
-    let folder = model_folder(&options.model.clone().unwrap_or_default())?;
+    let folder = options.model.folder()?;
     let checkpoint = Checkpoint::open(&folder)?;
     let config = checkpoint.config();
     // Parameters are initialized lazily: nothing is allocated.

@@ -10,12 +10,16 @@ use serde::de::{SeqAccess, Visitor};
 
 use super::group::{differing, group};
 use super::kinds::{Empty, OnBad, Pairs, Turns};
+use crate::model_folder::model_folder;
 use crate::user_error::require;
 
 group! { "Model and data", InputFlags, InputSettings {
     /// Folder of a Hugging Face model, or a hub id [default: bundled model]
     #[arg(long, value_name = "DIR")]
     model: PathBuf = PathBuf::new();
+    /// Branch, tag or commit of a model on the hub [default: main]
+    #[arg(long, value_name = "REVISION", hide_short_help = true)]
+    revision: String = String::new();
     /// Files (JSONL, JSON, CSV, Parquet) or folders of them [default: bundled instructions]
     #[arg(long, value_delimiter = ',', value_name = "FILE,..")]
     data: Vec<PathBuf> = Vec::new();
@@ -62,6 +66,11 @@ impl InputSettings {
     #[must_use]
     pub fn is_demo(&self) -> bool {
         self.model.as_os_str().is_empty() && self.data.is_empty()
+    }
+
+    /// The folder of the model. A model on the hub is downloaded.
+    pub fn folder(&self) -> Result<PathBuf> {
+        model_folder(&self.model, &self.revision)
     }
 
     /// How the data becomes rows of at most `max_length` tokens.

@@ -14,7 +14,6 @@ use super::fingerprint::{Allowed, Fingerprint};
 use super::moved;
 use super::planned;
 use super::shown_row::Show;
-use crate::model_folder::model_folder;
 use crate::model_tokenizer::model_tokenizer;
 use crate::output_folder;
 use crate::settings::{Dtype, Flags, Settings};
@@ -101,7 +100,7 @@ impl<'a> Job<'a> {
         if writes {
             output_folder::make(&out)?;
         }
-        let model = model_folder(&flags.clone().resolve(None)?.input.model)?;
+        let model = flags.clone().resolve(None)?.input.folder()?;
         let checkpoint = Checkpoint::open(&model)?;
         let settings = flags.resolve(Dtype::stored(&checkpoint))?;
         supports(device, settings.memory.dtype)?;
