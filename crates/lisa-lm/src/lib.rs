@@ -2,7 +2,7 @@
 //!
 //! | module | content |
 //! |---|---|
-//! | [`text`] | tokenizer, chat template, JSONL data, batches |
+//! | [`text`] | tokenizer, chat template, data files, batches |
 //! | [`model`] | the Llama family and GPT-2: configuration, forward pass, loss, LoRA, generation |
 //! | [`checkpoint`] | reads a folder of safetensors, and writes a folder that transformers can load |
 //!

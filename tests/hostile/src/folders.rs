@@ -102,11 +102,17 @@ pub fn model_config(bytes: &[u8]) {
     });
 }
 
-/// Lines of training data.
+/// Training data, as lines, as a JSON file and as a table.
 pub fn jsonl(bytes: &[u8]) {
+    for name in ["data.jsonl", "data.json", "data.csv"] {
+        data(name, bytes);
+    }
+}
+
+fn data(name: &str, bytes: &[u8]) {
     DATA.with(|dir| {
-        write(dir.path(), "data.jsonl", bytes);
-        let path = dir.path().join("data.jsonl");
+        write(dir.path(), name, bytes);
+        let path = dir.path().join(name);
         let _ = read_examples(&[&path], &ReadOptions::default());
         let skip = ReadOptions {
             on_bad: OnBadLine::Skip,

@@ -9,6 +9,7 @@ use crate::error::Error;
 
 mod bad_lines;
 mod columns;
+mod content;
 mod conversation;
 mod example;
 mod find;
@@ -20,7 +21,8 @@ mod rows;
 
 pub use bad_lines::{BadLine, BadLines, OnBadLine};
 pub use columns::Columns;
-pub use example::{Content, Example};
+pub use content::Content;
+pub use example::Example;
 pub use find::{DataFiles, data_files, is_data_file};
 pub use mapping::Mapping;
 pub use reader::{ExampleReader, ReadOptions};

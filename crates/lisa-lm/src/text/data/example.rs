@@ -3,27 +3,13 @@
 use minijinja::value::Value;
 
 use super::columns::Columns;
+use super::content::Content;
 use super::form::content_of;
 use super::mapping::Mapping;
 use super::object::Object;
+use crate::files::shown;
 use crate::place::Place;
 use crate::text::chat::{Chat, Message};
-
-/// The content of an example.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Content {
-    /// A chat, which is rendered with the chat template.
-    Chat(Chat),
-    /// A prompt and its completion, concatenated unchanged.
-    Pair {
-        /// The text before the completion.
-        prompt: String,
-        /// The text to learn.
-        completion: String,
-    },
-    /// Plain text.
-    Text(String),
-}
 
 /// One example, and, if it has one, the answer to compare a generated answer with.
 ///
@@ -127,7 +113,15 @@ impl Example {
 
 fn answer_of(chat: &Chat) -> Result<Option<&str>, String> {
     if !chat.messages.iter().any(Message::is_answer) {
-        return Err("the chat has no answer of the assistant to train on".to_owned());
+        let mut roles: Vec<&str> = chat.messages.iter().map(Message::role).collect();
+        roles.dedup();
+        let roles = match roles.contains(&"assistant") {
+            true => String::new(),
+            false => format!("; its roles are {}", shown(&roles.join(", "))),
+        };
+        return Err(format!(
+            "the chat has no answer of the assistant to train on{roles}"
+        ));
     }
     let last = chat.messages.last().filter(|message| message.is_answer());
     Ok(last.and_then(Message::content))

@@ -2,8 +2,8 @@
 
 use minijinja::value::ValueKind;
 
+use super::content::Content;
 use super::conversation;
-use super::example::Content;
 use super::mapping::RowForm;
 use super::object::{Object, kind_of};
 use crate::text::chat::{Chat, Message, as_function};
@@ -219,7 +219,7 @@ fn text(row: &mut Object) -> Result<(Content, RowForm), String> {
         return Err(format!(
             "the keys are {}, but `messages`, `conversations`, `instruction` and `output`, \
              `question` and `answer`, `prompt` and `completion`, or `text` are expected; columns \
-             give other names",
+             can rename keys",
             row.shown_keys()
         ));
     };

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::files::shown;
+
 /// How many keys that were not used are listed.
 const UNUSED: usize = 20;
 
@@ -80,7 +82,7 @@ impl Mapping {
                 continue;
             }
             if self.unused.len() < UNUSED {
-                self.unused.push(key.chars().take(80).collect());
+                self.unused.push(key.to_owned());
             } else {
                 self.more_unused = true;
             }
@@ -102,8 +104,11 @@ impl fmt::Display for Mapping {
             }
         }
         if !self.unused.is_empty() {
+            // A key may be any text.
+            let escaped = |key: &String| shown(&key.escape_debug());
+            let unused: Vec<String> = self.unused.iter().map(escaped).collect();
             let more = if self.more_unused { ", .." } else { "" };
-            write!(f, "\nkeys not used: {}{more}", self.unused.join(", "))?;
+            write!(f, "\nkeys not used: {}{more}", unused.join(", "))?;
         }
         Ok(())
     }

@@ -85,7 +85,7 @@ fn parquet_rows(file: &Path, _: BufReader<File>) -> Result<Rows, Error> {
 }
 
 /// Files that are known by their first bytes and are not read.
-const BINARY: [(&[u8], &str, &str); 7] = [
+const BINARY: [(&[u8], &str, &str); 9] = [
     (
         b"\x28\xb5\x2f\xfd",
         "compressed with zstd",
@@ -113,8 +113,11 @@ const BINARY: [(&[u8], &str, &str); 7] = [
     ),
     (b"ARROW1", "an Arrow file", ARROW),
     (b"\xff\xff\xff\xff", "an Arrow stream", ARROW),
+    (b"\xff\xfe", "text in UTF-16", UTF_16),
+    (b"\xfe\xff", "text in UTF-16", UTF_16),
 ];
 
+const UTF_16: &str = "convert it with `iconv -f UTF-16 -t UTF-8 FILE`";
 const ARROW: &str = "convert it in Python: `import datasets; \
     datasets.Dataset.from_file('FILE').to_parquet('train.parquet')`";
 

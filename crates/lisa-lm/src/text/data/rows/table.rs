@@ -46,6 +46,15 @@ fn names_of(file: &Path, header: &ByteRecord) -> Result<Vec<String>, Error> {
         .iter()
         .map(|name| String::from_utf8_lossy(name).trim().to_owned());
     let names: Vec<String> = names.collect();
+    if let [name] = names.as_slice()
+        && let Some(other) = name.chars().find(|c| matches!(c, ';' | '\t' | '|'))
+    {
+        let message =
+            format!("the header has one column, {name:?}; are the columns separated by {other:?}?");
+        return Err(Error::new(ErrorKind::Data, message)
+            .with_place(file, Some(1))
+            .with_help("separate them with commas, or with tabs in a file .tsv"));
+    }
     let mut seen = BTreeSet::new();
     match names.iter().find(|name| !seen.insert(*name)) {
         None => Ok(names),

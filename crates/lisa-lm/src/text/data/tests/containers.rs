@@ -197,6 +197,10 @@ fn a_table_that_is_broken_says_where() {
     let error = read_examples(&[dir.path()], &skip()).unwrap_err();
     assert_eq!(error.message(), "the header has the column \"text\" twice");
 
+    fs::write(dir.path().join("x.csv"), "question;answer\na;b\n").unwrap();
+    let error = read_examples(&[dir.path()], &skip()).unwrap_err();
+    assert!(error.message().ends_with("separated by ';'?"), "{error}");
+
     fs::write(dir.path().join("x.csv"), b"text\n\xff\n2\n").unwrap();
     let error = read_examples(&[dir.path()], &ReadOptions::default()).unwrap_err();
     assert!(error.to_string().contains("x.csv:2: not UTF-8"), "{error}");
@@ -226,7 +230,8 @@ fn a_compressed_file_that_is_cut_short_is_an_error() {
 
 #[test]
 fn files_that_are_not_read_are_known_by_their_first_bytes() {
-    let cases: [(&[u8], &str, &str); 5] = [
+    let cases: [(&[u8], &str, &str); 6] = [
+        (b"\xff\xfet\0e\0", "it is text in UTF-16", "iconv"),
         (
             b"\x28\xb5\x2f\xfd....",
             "it is compressed with zstd",
