@@ -9,10 +9,12 @@ use clap::Args;
 use lisa_lm::checkpoint::SaveOptions;
 use lisa_lm::{CausalLm, Checkpoint, Tokenizer};
 
+use crate::output_folder;
 use crate::settings::{Dtype, Method};
 use crate::terminal::output::say;
 use crate::terminal::progress::Slow;
 use crate::train::checkpoints::{self, State};
+use crate::train::finished_step;
 use crate::train::method::with_adapters;
 use crate::user_error::{UserError, require};
 
@@ -45,6 +47,8 @@ pub fn export(options: &Options, device: &Device) -> Result<()> {
         "`{}` contains a model already",
         out.display()
     );
+    output_folder::require_ours(out, out.join("config.json").exists(), "a model")?;
+    output_folder::make(out)?;
     let (source, model, files, name) = load(&options.run, options.step, device)?;
     let model = match options.dtype {
         Some(dtype) => model.map(&mut Cast(dtype.into())),
@@ -127,13 +131,6 @@ fn load(
 fn read(source: &Checkpoint, dtype: Option<FloatDType>, device: &Device) -> Result<CausalLm> {
     let slow = Slow::bytes("reading the weights");
     Ok(source.load_with(device, dtype, move |done, all| slow.set(done, all))?)
-}
-
-/// The last step of a finished run.
-fn finished_step(run: &Path) -> Option<u64> {
-    let text = lisa_lm::files::read_small_text(&run.join("summary.json")).ok()?;
-    let summary: serde_json::Value = serde_json::from_str(&text).ok()?;
-    summary["steps"].as_u64()
 }
 
 /// Casts every parameter.

@@ -15,6 +15,7 @@ use lisa_lm::{Checkpoint, Tokenizer};
 
 use super::norms_plot;
 use crate::model_tokenizer::model_tokenizer;
+use crate::output_folder;
 use crate::settings::{Dtype, Flags, Method, Settings};
 use crate::terminal::output::say;
 use crate::terminal::progress::bar;
@@ -71,6 +72,9 @@ pub struct Options {
     /// Highest learning rate of the LoRA run [default: three times --lr]
     #[arg(long, value_name = "RATE")]
     pub lora_lr: Option<f64>,
+    /// Replace the file of an earlier command
+    #[arg(long)]
+    pub overwrite: bool,
     /// TOML file of settings (keys: long flag names); flags override it
     #[arg(long, value_name = "FILE.toml")]
     pub config: Option<PathBuf>,
@@ -87,6 +91,16 @@ pub fn importance(options: &Options, device: &Device) -> Result<()> {
     }
     flags.training.steps = flags.training.steps.or(Some(200));
     flags.output.out = flags.output.out.or_else(|| Some("runs/importance".into()));
+    let out = flags.clone().resolve(None)?.output.out;
+    let is_ours = out.join("importance.json").is_file();
+    require!(
+        options.overwrite || !is_ours,
+        "replace it with --overwrite, or give another folder with --out",
+        "`{}` has an importance.json already",
+        out.display()
+    );
+    output_folder::require_ours(&out, is_ours, "`lisa importance`")?;
+    output_folder::make(&out)?;
     let model = flags.clone().resolve(None)?.input.folder()?;
     let checkpoint = Checkpoint::open(&model)?;
     let settings = flags.resolve(Dtype::stored(&checkpoint))?;
@@ -96,8 +110,6 @@ pub fn importance(options: &Options, device: &Device) -> Result<()> {
         "--steps is 0"
     );
     let out = &settings.output.out;
-    std::fs::create_dir_all(out)
-        .with_context(|| format!("cannot make the folder `{}`", out.display()))?;
     let mut lora = settings.clone();
     lora.method.method = Method::Lora;
     lora.training.lr = options.lora_lr.unwrap_or(3.0 * settings.training.lr);

@@ -102,7 +102,7 @@ pub(crate) fn finish(job: &Job<'_>, trained: Training, stop: Stop<'_>) -> Result
         "seconds_by_part": seconds,
         "tokens": state.tokens,
         "tokens_per_second": state.tokens as f64 / state.seconds.max(1e-9),
-        "peak_bytes": peak_bytes(),
+        "peak_bytes": peak_bytes(job.device),
         "optimizer_state_bytes": state_bytes,
         "before": state.before,
         "after": after,

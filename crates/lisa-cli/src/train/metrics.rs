@@ -1,4 +1,4 @@
-//! `metrics.jsonl`: one line per step, and the memory in use.
+//! `metrics.jsonl` and its copies for other tools: one line per step, and the memory in use.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -9,6 +9,8 @@ use burn::tensor::Device;
 use lisa_lm::files::write_atomically;
 use serde::{Deserialize, Serialize};
 
+use super::events::Events;
+use super::table;
 use crate::number;
 
 /// One line of the file.
@@ -45,6 +47,9 @@ pub struct Line {
     /// Bytes in use, on the device or by the process.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_bytes: Option<u64>,
+    /// The most bytes that were in use so far: reserved on the device, or of the process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peak_bytes: Option<u64>,
 }
 
 impl Line {
@@ -59,23 +64,27 @@ impl Line {
     }
 }
 
-/// The open file.
+/// The open files: `metrics.jsonl`, `metrics.csv` and TensorBoard's events.
 #[derive(Debug)]
 pub struct Metrics {
-    path: PathBuf,
-    file: File,
-    /// Its lines.
+    json: Appended,
+    table: Appended,
+    events: Events,
+    folder: PathBuf,
+    /// The lines of the files.
     pub lines: Vec<Line>,
 }
 
 impl Metrics {
-    /// Opens the file. A resumed run keeps the lines up to `step` and removes the others. The
-    /// held-out loss of that step is kept if the step is `evaluated`; otherwise it is measured again.
-    pub fn open(path: PathBuf, step: u64, evaluated: bool) -> Result<Self> {
-        let failed = || format!("cannot write `{}`", path.display());
+    /// Opens the files in the folder of a run. A resumed run keeps the lines up to `step` and removes
+    /// the others. The held-out loss of that step is kept if the step is `evaluated`; otherwise it is
+    /// measured again.
+    pub fn open(folder: &Path, step: u64, evaluated: bool) -> Result<Self> {
+        let path = folder.join("metrics.jsonl");
         let mut lines = Vec::new();
         if step > 0 && path.is_file() {
-            let text = std::fs::read_to_string(&path).with_context(failed)?;
+            let text = std::fs::read_to_string(&path)
+                .with_context(|| format!("cannot read `{}`", path.display()))?;
             lines = text
                 .lines()
                 .filter_map(|line| serde_json::from_str::<Line>(line).ok())
@@ -83,28 +92,58 @@ impl Metrics {
                 .filter(|line| line.step < step || evaluated || line.loss.is_some())
                 .collect();
         }
-        let mut text = Vec::new();
+        let (mut json, mut table) = (String::new(), table::HEADER.to_owned());
         for line in &lines {
-            serde_json::to_writer(&mut text, line)?;
-            text.push(b'\n');
+            json += &serde_json::to_string(line)?;
+            json.push('\n');
+            table += &table::row(line);
         }
-        write_atomically(&path, &text)?;
-        let file = OpenOptions::new()
-            .append(true)
-            .open(&path)
-            .with_context(failed)?;
-        Ok(Self { path, file, lines })
+        Ok(Self {
+            json: Appended::open(path, &json)?,
+            table: Appended::open(folder.join("metrics.csv"), &table)?,
+            events: Events::begin(folder, step).with_context(|| failed(folder))?,
+            folder: folder.to_path_buf(),
+            lines,
+        })
     }
 
     /// Appends a line.
     pub fn push(&mut self, line: Line) -> Result<()> {
-        let mut text = serde_json::to_vec(&line)?;
-        text.push(b'\n');
-        self.file
-            .write_all(&text)
-            .with_context(|| format!("cannot write `{}`", self.path.display()))?;
+        self.json.push(&(serde_json::to_string(&line)? + "\n"))?;
+        self.table.push(&table::row(&line))?;
+        self.events
+            .push(&line)
+            .with_context(|| failed(&self.folder))?;
         self.lines.push(line);
         Ok(())
+    }
+}
+
+fn failed(path: &Path) -> String {
+    format!("cannot write `{}`", path.display())
+}
+
+/// A text file that grows.
+#[derive(Debug)]
+struct Appended {
+    path: PathBuf,
+    file: File,
+}
+
+impl Appended {
+    fn open(path: PathBuf, text: &str) -> Result<Self> {
+        write_atomically(&path, text.as_bytes())?;
+        let file = OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .with_context(|| failed(&path))?;
+        Ok(Self { path, file })
+    }
+
+    fn push(&mut self, text: &str) -> Result<()> {
+        self.file
+            .write_all(text.as_bytes())
+            .with_context(|| failed(&self.path))
     }
 }
 
@@ -117,9 +156,12 @@ pub fn memory_bytes(device: &Device) -> Option<u64> {
     process_bytes("VmRSS:")
 }
 
-/// The peak resident memory of the process in bytes (Linux).
+/// The peak of [`memory_bytes`]: bytes reserved on the device, or the process's peak (Linux).
 #[must_use]
-pub fn peak_bytes() -> Option<u64> {
+pub fn peak_bytes(device: &Device) -> Option<u64> {
+    if let Some(usage) = device.memory_pool_usage() {
+        return Some(usage.bytes_reserved);
+    }
     process_bytes("VmHWM:")
 }
 
@@ -147,20 +189,34 @@ mod tests {
     fn a_resumed_run_removes_the_lines_that_it_writes_again() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("metrics.jsonl");
-        let mut metrics = Metrics::open(path.clone(), 0, false).unwrap();
+        let mut metrics = Metrics::open(dir.path(), 0, false).unwrap();
         (1..=5).for_each(|step| metrics.push(line(step)).unwrap());
-        let mut metrics = Metrics::open(path.clone(), 3, false).unwrap();
+        let mut metrics = Metrics::open(dir.path(), 3, false).unwrap();
         metrics.push(line(4)).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text.lines().count(), 4);
+        let table = std::fs::read_to_string(dir.path().join("metrics.csv")).unwrap();
+        assert_eq!(table.lines().count(), 5);
+        assert!(table.ends_with("\n4,1,,,,1,,,\n"), "{table}");
         assert_eq!(metrics.lines[3], line(4));
-        assert_eq!(Metrics::open(path, 0, false).unwrap().lines, []);
+        assert_eq!(Metrics::open(dir.path(), 0, false).unwrap().lines, []);
+    }
+
+    #[test]
+    fn the_held_out_loss_of_a_step_that_is_evaluated_again_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut metrics = Metrics::open(dir.path(), 0, false).unwrap();
+        metrics.push(line(1)).unwrap();
+        metrics.push(Line::held_out(1, 2.0)).unwrap();
+        drop(metrics);
+        assert_eq!(Metrics::open(dir.path(), 1, true).unwrap().lines.len(), 2);
+        let kept = Metrics::open(dir.path(), 1, false).unwrap().lines;
+        assert_eq!(kept, [line(1)]);
     }
 
     #[test]
     fn every_number_is_read_as_it_was_written_and_infinite_losses_as_well() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("metrics.jsonl");
         let losses = [
             0.1 + 0.2,
             f64::INFINITY,
@@ -174,10 +230,10 @@ mod tests {
             ..line(step)
         });
         let lines: Vec<Line> = lines.collect();
-        let mut metrics = Metrics::open(path.clone(), 0, false).unwrap();
+        let mut metrics = Metrics::open(dir.path(), 0, false).unwrap();
         lines
             .iter()
             .for_each(|line| metrics.push(line.clone()).unwrap());
-        assert_eq!(Metrics::open(path, 9, false).unwrap().lines, lines);
+        assert_eq!(Metrics::open(dir.path(), 9, false).unwrap().lines, lines);
     }
 }

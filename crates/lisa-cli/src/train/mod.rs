@@ -9,7 +9,7 @@
 //! | `data`, `step`, `method`, `evaluate`, `prompts`, `score` | the work of the loop |
 //! | `text` | how examples become text: prompts as chats, the chat template, the end of a turn |
 //! | `vocabulary` | checks tokens against the model's vocabulary |
-//! | `checkpoints`, `metrics`, `plot`, `card` | what is written |
+//! | `checkpoints`, `metrics`, `table`, `events`, `plot`, `card` | what is written |
 //! | `summary`, `shown_row` | what is printed of the data |
 //! | `announce`, `planned`, `watch`, `clock` | what is printed |
 //! | `fingerprint`, `moved` | what a resumed run must have in common with its checkpoint |
@@ -20,6 +20,7 @@ pub mod checkpoints;
 pub mod clock;
 pub(crate) mod data;
 pub mod evaluate;
+mod events;
 mod examples;
 pub mod fingerprint;
 mod finish;
@@ -36,6 +37,9 @@ pub mod step;
 pub(crate) mod shown_row;
 mod steps;
 mod summary;
+mod table;
 pub mod text;
 mod vocabulary;
 pub mod watch;
+
+pub(crate) use prepare::finished_step;

@@ -1,15 +1,31 @@
 //! `losses.svg`: the losses over the steps, and the active layers below them. `memory.svg`: the
-//! optimizer state, and the memory in use.
+//! optimizer state, and the memory in use with its peak.
 
 use std::path::Path;
 
 use anyhow::{Result, anyhow};
 use lisa_lm::files::write_atomically;
+use plotters::coord::Shift;
 use plotters::prelude::*;
 
 use super::metrics::Line;
 
 const SIZE: (u32, u32) = (900, 640);
+const GREY: RGBColor = RGBColor(150, 150, 150);
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+
+/// Draws the names of the curves in the line of the caption, right of it, so that no curve is
+/// behind them.
+fn legend(area: &Area<'_>, names: &[(&str, ShapeStyle)]) -> Result<(), Box<dyn std::error::Error>> {
+    let mut x = area.dim_in_pixel().0 as i32 - 12;
+    for (name, style) in names.iter().rev() {
+        x -= 8 * name.len() as i32 + 34;
+        area.draw(&PathElement::new([(x, 24), (x + 18, 24)], *style))?;
+        area.draw(&Text::new(*name, (x + 24, 17), ("sans-serif", 14)))?;
+    }
+    Ok(())
+}
 
 /// Plots the losses and the active layers.
 pub fn losses(lines: &[Line], layers: usize, path: &Path) -> Result<()> {
@@ -36,6 +52,7 @@ fn draw_memory(lines: &[Line], svg: &mut String) -> Result<bool, Box<dyn std::er
         known.map(|(step, bytes)| (step, mib(bytes))).collect()
     };
     let (state, all) = (points(|l| l.state_bytes), points(|l| l.memory_bytes));
+    let peak = points(|l| l.peak_bytes);
     if state.is_empty() && all.is_empty() {
         return Ok(false);
     }
@@ -43,11 +60,12 @@ fn draw_memory(lines: &[Line], svg: &mut String) -> Result<bool, Box<dyn std::er
     let area = SVGBackend::with_string(svg, (900, 420)).into_drawing_area();
     area.fill(&WHITE)?;
     let halves = area.split_evenly((1, 2));
-    for (half, points, name) in [
-        (&halves[0], state, "optimizer state, MiB"),
-        (&halves[1], all, "device or process, MiB"),
+    for (half, points, peak, name) in [
+        (&halves[0], state, Vec::new(), "optimizer state, MiB"),
+        (&halves[1], all, peak, "device or process, MiB"),
     ] {
-        let highest = points.iter().map(|point| point.1).fold(0.1, f64::max);
+        let highest = points.iter().chain(&peak).map(|point| point.1);
+        let highest = highest.fold(0.1, f64::max);
         let mut chart = ChartBuilder::on(half)
             .margin(12)
             .x_label_area_size(28)
@@ -59,6 +77,11 @@ fn draw_memory(lines: &[Line], svg: &mut String) -> Result<bool, Box<dyn std::er
             .light_line_style(WHITE)
             .x_desc("step")
             .draw()?;
+        if !peak.is_empty() {
+            let (now, most) = (BLUE.stroke_width(2), GREY.stroke_width(1));
+            legend(half, &[("now", now), ("peak", most)])?;
+            chart.draw_series(LineSeries::new(peak, most))?;
+        }
         chart.draw_series(LineSeries::new(points, BLUE.stroke_width(2)))?;
     }
     area.present()?;
@@ -97,30 +120,16 @@ fn draw(lines: &[Line], layers: usize, svg: &mut String) -> Result<(), Box<dyn s
         .light_line_style(WHITE)
         .x_desc("step")
         .draw()?;
-    let grey = RGBColor(150, 150, 150);
-    chart
-        .draw_series(LineSeries::new(train, grey))?
-        .label("training")
-        .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], grey));
+    chart.draw_series(LineSeries::new(train, GREY))?;
+    let mut names = vec![("training", GREY.stroke_width(1))];
     if !held_out.is_empty() {
-        chart
-            .draw_series(LineSeries::new(
-                held_out.iter().copied(),
-                BLUE.stroke_width(2),
-            ))?
-            .label("held out")
-            .legend(|(x, y)| PathElement::new([(x, y), (x + 18, y)], BLUE.stroke_width(2)));
+        names.push(("held out", BLUE.stroke_width(2)));
+        let curve = held_out.iter().copied();
+        chart.draw_series(LineSeries::new(curve, BLUE.stroke_width(2)))?;
+        let points = held_out.iter();
+        chart.draw_series(points.map(|&point| Circle::new(point, 3, BLUE.filled())))?;
     }
-    chart.draw_series(
-        held_out
-            .iter()
-            .map(|&point| Circle::new(point, 3, BLUE.filled())),
-    )?;
-    chart
-        .configure_series_labels()
-        .border_style(grey)
-        .background_style(WHITE)
-        .draw()?;
+    legend(&top, &names)?;
 
     let mut chart = ChartBuilder::on(&bottom)
         .margin(12)
@@ -173,6 +182,14 @@ mod tests {
             "{svg}"
         );
         assert!(svg.matches("<rect").count() >= 4);
+        // The names are above the curves: the caption has the first 40 pixels.
+        for name in ["training", "held out"] {
+            let before = &svg[..svg.find(name).unwrap()];
+            let text = before.rfind("<text").unwrap();
+            let y = before[text..].split("y=\"").nth(1).unwrap();
+            let y: f64 = y.split('"').next().unwrap().parse().unwrap();
+            assert!(y < 40.0, "{name} is at {y}");
+        }
     }
 
     #[test]
@@ -214,5 +231,13 @@ mod tests {
         assert_eq!(drawn(&[line(None, None)]), None);
         let svg = drawn(&[line(Some(5 << 20), None), line(Some(7 << 20), None)]).unwrap();
         assert!(svg.contains("<polyline") && svg.contains("7.0"), "{svg}");
+        assert!(!svg.contains("peak"), "{svg}");
+        let peak = Line {
+            peak_bytes: Some(900 << 20),
+            ..line(Some(5 << 20), Some(6 << 20))
+        };
+        let svg = drawn(&[peak]).unwrap();
+        // The axis has room for the peak.
+        assert!(svg.contains("peak") && svg.contains("900.0"), "{svg}");
     }
 }

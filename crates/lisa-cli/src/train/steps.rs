@@ -8,7 +8,7 @@ use super::checkpoints::{self, State};
 use super::clock::{Clock, Part};
 use super::evaluate::{Evaluation, Extent, With};
 use super::method::Trainer;
-use super::metrics::{Line, Metrics, memory_bytes};
+use super::metrics::{Line, Metrics, memory_bytes, peak_bytes};
 use super::prepare::{Job, Start};
 use super::step::{Work, accumulate, finite, forward, origin};
 use super::text::Text;
@@ -87,7 +87,7 @@ impl Training {
         }
         output_folder::clean(out)?;
         let evaluated = state.held_out_loss.is_some();
-        let mut metrics = Metrics::open(out.join("metrics.jsonl"), state.step, evaluated)?;
+        let mut metrics = Metrics::open(out, state.step, evaluated)?;
         if job.saved.is_none()
             && let Some(before) = &state.before
         {
@@ -279,6 +279,7 @@ fn one_step(
                     // Of the step itself: what layers lose at the end of a period is included.
                     state_bytes: held.max(trainer.state_bytes()),
                     memory_bytes: memory_bytes(job.device),
+                    peak_bytes: peak_bytes(job.device),
                     ..Line::default()
                 };
                 metrics.push(line.clone())?;

@@ -22,6 +22,7 @@ mod resumed;
 mod runs;
 mod tokens;
 mod steps;
+mod watched;
 
 /// The flags of `lisa train` with these arguments.
 fn parsed(arguments: &[&str]) -> Flags {
@@ -94,6 +95,7 @@ fn lines(out: &Path) -> Vec<Line> {
         .map(|line: Line| Line {
             tokens_per_second: None,
             memory_bytes: None,
+            peak_bytes: None,
             ..line
         })
         .collect()

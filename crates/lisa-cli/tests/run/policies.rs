@@ -18,6 +18,7 @@ fn importance_is_measured_and_every_policy_trains_and_resumes() {
         of: Of::Weights,
         against: Against::Full,
         lora_lr: None,
+        overwrite: false,
         config: None,
         flags: flags(&out, &["--steps", "2"]),
     };
@@ -38,6 +39,9 @@ fn importance_is_measured_and_every_policy_trains_and_resumes() {
     );
     // Of the update alone: LoRA trains nothing outside the layers.
     options.of = Of::Update;
+    let error = importance(&options, &Device::flex()).unwrap_err();
+    assert!(error.to_string().contains("importance.json already"));
+    options.overwrite = true;
     importance(&options, &Device::flex()).unwrap();
     let update = Importance::load(&path).unwrap();
     assert!(update.lora.outside.iter().all(|(_, norm)| *norm == 0.0));
