@@ -37,7 +37,7 @@ group! { "Output and evaluation", OutputFlags, OutputSettings {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, hide_short_help = true)]
     no_eval: bool = false;
     /// Held-out examples to generate answers for [default: 4]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", hide_short_help = true)]
     eval_examples: usize = 4;
     /// Which generated answers are right [default: exact]
     #[arg(long, value_enum, hide_short_help = true)]

@@ -124,7 +124,8 @@ fn evaluations_have_the_rows_that_were_asked_for() {
     assert_eq!(first["before"]["rows"], 16);
     assert!(first["before"]["answers"].is_null());
     assert_eq!(first["after"]["rows"], 18);
-    assert_eq!(first["after_all_rows"]["rows"], 22);
+    // The answer of the long row is cut, so it is no row.
+    assert_eq!(first["after_all_rows"]["rows"], 21);
     assert_ne!(first["after"]["loss"], first["after"]["first_rows_loss"]);
     // Another seed takes other rows, the same seed the same ones.
     go(flags(&out, &more), Start::Overwrite, false).unwrap();
