@@ -49,6 +49,7 @@
 //! ```
 
 mod activations;
+mod breakdown;
 mod device;
 mod elements;
 mod lisa;
@@ -60,6 +61,7 @@ mod workload;
 
 pub use crate::optimizer::usage::Usage;
 pub use activations::{Activations, Footprint};
+pub use breakdown::Breakdown;
 pub use device::DeviceUsage;
 pub use plan::MemoryPlan;
 pub use workload::Workload;

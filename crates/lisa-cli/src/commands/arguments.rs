@@ -115,9 +115,13 @@ fn joined(arg: &Arg, name: &str, value: Option<&str>) -> String {
     }
 }
 
-/// A value that clap refuses, and an unknown flag, in the words of this program. Other errors,
-/// and help, are clap's own.
-pub(super) fn explained(program: &Command, error: clap::Error) -> Result<UserError, clap::Error> {
+/// A value that clap refuses, and an unknown flag, in the words of this program; `name` is that of the subcommand.
+/// Other errors, and help, are clap's own.
+pub(super) fn explained(
+    program: &Command,
+    name: &str,
+    error: clap::Error,
+) -> Result<UserError, clap::Error> {
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.clone()),
         _ => None,
@@ -145,12 +149,11 @@ pub(super) fn explained(program: &Command, error: clap::Error) -> Result<UserErr
             Ok(UserError::new(format!("{flag} is `{value}`")).with_help(help))
         }
         ErrorKind::UnknownArgument if flag.starts_with("--") => {
-            let given = std::env::args().nth(1).unwrap_or_default();
-            let command = program.find_subcommand(&given).unwrap_or(program);
+            let command = program.find_subcommand(name).unwrap_or(program);
             let flags: Vec<&str> = command.get_arguments().filter_map(Arg::get_long).collect();
             let near = names::nearest(&flag[2..], flags.iter().copied());
             let help = near.map_or_else(
-                || format!("`lisa {} --help` lists the flags", command.get_name()),
+                || format!("`lisa {name} --help` lists the flags"),
                 |near| format!("did you mean `--{near}`?"),
             );
             Ok(UserError::new(format!(
@@ -229,7 +232,7 @@ mod tests {
         let explained = |line: &str| {
             let arguments = line.split(' ').map(OsString::from);
             let error = Program::parsed(arguments).unwrap_err();
-            let error = explained(&Program::command(), error).unwrap();
+            let error = explained(&Program::command(), "train", error).unwrap();
             (
                 error.to_string(),
                 error.help().unwrap_or_default().to_owned(),

@@ -11,17 +11,19 @@ use burn::module::Module;
 use burn::tensor::Device;
 use clap::{Args, ValueEnum};
 use lisa::importance::{Importance, NormTracker, WeightNorms};
-use lisa_lm::{Checkpoint, Tokenizer};
+use lisa_lm::Checkpoint;
+use lisa_lm::text::Batches;
 
 use super::norms_plot;
 use crate::model_tokenizer::model_tokenizer;
 use crate::output_folder;
-use crate::settings::{Dtype, Flags, Method, Settings};
+use crate::settings::{Flags, Method, Settings};
 use crate::terminal::output::say;
 use crate::terminal::progress::bar;
 use crate::train::clock::Clock;
 use crate::train::data;
 use crate::train::method::Trainer;
+use crate::train::settle::Shapes;
 use crate::train::step::{Work, accumulate};
 use crate::user_error::require;
 
@@ -103,25 +105,36 @@ pub fn importance(options: &Options, device: &Device) -> Result<()> {
     output_folder::make(&out)?;
     let model = flags.clone().resolve(None)?.input.folder()?;
     let checkpoint = Checkpoint::open(&model)?;
-    let settings = flags.resolve(Dtype::stored(&checkpoint))?;
+    let method = match options.against {
+        Against::Full => Method::Full,
+        Against::Lisa => Method::Lisa,
+    };
+    flags.method.method = Some(method);
+    let shapes = Shapes::of(&checkpoint, device)?;
+    let settings = shapes.settings(flags.clone())?;
     require!(
         settings.training.steps > 0,
         "give at least 1: the norms are means over the steps",
         "--steps is 0"
     );
     let out = &settings.output.out;
-    let mut lora = settings.clone();
-    lora.method.method = Method::Lora;
-    lora.training.lr = options.lora_lr.unwrap_or(3.0 * settings.training.lr);
-    let mut other = settings.clone();
-    other.method.method = match options.against {
-        Against::Full => Method::Full,
-        Against::Lisa => Method::Lisa,
-    };
     let tokenizer = model_tokenizer(&model, &settings.input.chat_template)?;
+    let settled = shapes.settle(flags, &settings, tokenizer, &checkpoint, device)?;
+    let (other, data, tokenizer) = (settled.settings, settled.data, settled.tokenizer);
+    let mut lora = other.clone();
+    lora.method.method = Method::Lora;
+    lora.training.lr = options.lora_lr.unwrap_or(3.0 * other.training.lr);
     let probe = |settings: &Settings| {
-        probe(settings, &checkpoint, &tokenizer, options.of, device)
-            .with_context(|| format!("the run with --method {} failed", settings.method.method))
+        let batches = data::batches(settings, &tokenizer, data.train.clone(), data.vocab_size)?;
+        probe(
+            settings,
+            &checkpoint,
+            batches,
+            data.vocab_size,
+            options.of,
+            device,
+        )
+        .with_context(|| format!("the run with --method {} failed", settings.method.method))
     };
     let importance = Importance {
         lora: probe(&lora)?,
@@ -142,18 +155,17 @@ pub fn importance(options: &Options, device: &Device) -> Result<()> {
 fn probe(
     settings: &Settings,
     checkpoint: &Checkpoint,
-    tokenizer: &Tokenizer,
+    mut batches: Batches,
+    vocab_size: usize,
     of: Of,
     device: &Device,
 ) -> Result<WeightNorms> {
-    let (data, tokenizer) = data::read(settings, tokenizer.clone(), checkpoint)?;
     device.seed(settings.training.seed);
     let training = device.clone().autodiff();
     let base = checkpoint.load(&training, Some(settings.memory.dtype.into()))?;
-    let base = base.resize_embeddings(data.vocab_size)?;
+    let base = base.resize_embeddings(vocab_size)?;
     let mut tracker = NormTracker::new(&base, &[])?;
     let (mut trainer, mut model) = Trainer::new(settings, base.clone())?;
-    let mut batches = data::batches(settings, &tokenizer, data.train, data.vocab_size)?;
     let progress = bar(settings.training.steps as u64, 0);
     for step in 0..settings.training.steps as u64 {
         let lr = settings

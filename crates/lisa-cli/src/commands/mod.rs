@@ -69,7 +69,8 @@ impl Program {
     #[must_use]
     pub fn from_args() -> Self {
         Self::parsed(std::env::args_os()).unwrap_or_else(|error| {
-            match arguments::explained(&Self::command(), error) {
+            let name = std::env::args().nth(1).unwrap_or_default();
+            match arguments::explained(&Self::command(), &name, error) {
                 Ok(error) => {
                     anstream::eprint!("{}", report(&error.into()));
                     std::process::exit(2)
@@ -144,7 +145,8 @@ pub fn with_help(command: clap::Command, all: bool) -> clap::Command {
         arg.help(format!("{help}{space}{names}"))
             .hide_possible_values(true)
     };
-    command.mut_subcommands(|command| command.mut_args(short))
+    // Flags and their help share a line, however long a flag is. Nothing is wrapped.
+    command.mut_subcommands(|command| command.term_width(200).mut_args(short))
 }
 
 #[cfg(test)]

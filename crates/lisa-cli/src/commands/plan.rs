@@ -3,40 +3,39 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use burn::module::ParamGroup;
 use burn::tensor::Device;
 use clap::Args;
-use lisa::memory::{MemoryPlan, Workload};
-use lisa::recompute::Recompute;
-use lisa::{FrozenWeights, LisaConfig};
-use lisa_lm::ModelConfig;
+use lisa_lm::{CausalLm, ModelConfig};
 
 use crate::bundled;
 use crate::settings::{
-    Dtype, Flags, InputFlags, MemoryFlags, MethodFlags, Settings, TrainingFlags,
+    Dtype, Facts, Flags, InputFlags, MemoryFlags, Method, MethodFlags, ModelFacts, Quantize,
+    Settings, TrainingFlags,
 };
 use crate::terminal::output::say;
-use crate::train::planned::workload;
+use crate::terminal::text::{counted, size};
+use crate::train::fitting::{WAYS, changes};
+use crate::train::planned::{Planned, room};
 
 /// Options of `lisa plan`.
 #[derive(Args, Debug)]
 pub struct Options {
-    /// Memory of the device in GB; the table then says which methods fit
-    #[arg(long, value_name = "GB")]
-    budget: Option<f64>,
+    /// Memory of the device in GiB; the table then says which methods fit
+    #[arg(long, value_name = "GIB")]
+    memory: Option<f64>,
     /// Folder of a model, read for config.json [default: bundled model]
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
-    /// Dtype of the weights [default: f32]
+    /// Dtype of the weights [default: as stored; bundled model: f32]
     #[arg(long, value_enum)]
     dtype: Option<Dtype>,
-    /// Rows of a batch [default: 8]
+    /// Rows of a batch [default: 4]
     #[arg(long, value_name = "ROWS")]
     batch_size: Option<usize>,
-    /// Tokens of a row [default: 256]
+    /// Tokens of a row [default: 512, at most the model's limit]
     #[arg(long, value_name = "TOKENS")]
     max_seq_length: Option<usize>,
-    /// Number of layers that LISA trains in a period [default: 2]
+    /// Number of layers that LISA trains in a period [default: 2, of 48 or more 4]
     #[arg(long, value_name = "N")]
     active_layers: Option<usize>,
     /// Rank of the adapters of LoRA [default: 8]
@@ -51,8 +50,8 @@ pub struct Options {
 }
 
 impl Options {
-    /// The settings of the plan.
-    fn settings(&self) -> Result<Settings> {
+    /// The settings that were given.
+    fn flags(&self) -> Result<Flags> {
         let file = match &self.config {
             Some(path) => Flags::from_file(path)?,
             None => Flags::default(),
@@ -69,6 +68,7 @@ impl Options {
                 ..MethodFlags::default()
             },
             memory: MemoryFlags {
+                memory: self.memory,
                 dtype: self.dtype,
                 no_master_weights: self.no_master_weights.then_some(true),
                 ..MemoryFlags::default()
@@ -79,109 +79,133 @@ impl Options {
             },
             ..Flags::default()
         };
-        flags.or(file).resolve(None)
+        Ok(flags.or(file))
     }
 }
 
 /// Prints the table.
 pub fn plan(options: &Options, device: &Device) -> Result<()> {
-    let table = table(&options.settings()?, options.budget, device)?;
-    Ok(say(table.trim_end())?)
+    Ok(say(table(options.flags()?, device)?.trim_end())?)
 }
 
-/// One line per method with its memory in GB. With `budget`, in GB, it says which methods fit.
-fn table(settings: &Settings, budget: Option<f64>, device: &Device) -> Result<String> {
-    let config = if settings.input.model.as_os_str().is_empty() {
+/// One line per method with what its memory holds at the peak of a step. With the memory of the device,
+/// it says which methods fit.
+fn table(mut flags: Flags, device: &Device) -> Result<String> {
+    let path = flags.input.model.clone().unwrap_or_default();
+    let config = if path.as_os_str().is_empty() {
         bundled::CONFIG.to_owned()
     } else {
-        let path = settings.input.folder()?.join("config.json");
+        let input = InputFlags {
+            model: Some(path),
+            ..InputFlags::default()
+        };
+        let input = Flags {
+            input,
+            ..Flags::default()
+        }
+        .resolve(None)?
+        .input;
+        let path = input.folder()?.join("config.json");
         lisa_lm::files::read_small_text(&path)
             .with_context(|| format!("cannot read `{}`", path.display()))?
     };
+    let config = ModelConfig::from_json(&config)?;
     // Parameters are initialized lazily: nothing is allocated.
-    let model = ModelConfig::from_json(&config)?.init(&device.clone().autodiff())?;
-    let run = workload(settings, device);
-    let lisa = LisaConfig::new()
-        .with_active_layers(settings.method.active_layers.min(model.num_layers()))
-        .with_master_weights(!settings.memory.no_master_weights);
-    let outer = vec!["embed_tokens", "embed_positions", "lm_head"];
-    let frozen = lisa
-        .clone()
-        .with_frozen(Some(ParamGroup::from_any_predicates(outer)));
-    let full = lisa.clone().with_active_layers(model.num_layers());
-    let quantized = |kind| lisa.clone().with_frozen_weights(kind);
-    let of = |config: &LisaConfig| MemoryPlan::lisa(&model, config, &run);
-    let every = model.num_layers().isqrt().max(1);
-    let sublayers = Workload {
-        recompute: Recompute::new().with_every(every).with_sublayers(),
-        ..run
+    let model = config.init(&device.clone().autodiff())?;
+    let positions = config.max_positions();
+    let facts = ModelFacts {
+        dtype: Dtype::of(&config),
+        parameters: model.num_parameters(),
+        layers: model.num_layers(),
+        positions,
     };
-    let in_sublayers = format!("  the same, --recompute {every} --sublayers");
-    let lora = MemoryPlan::lora(&model, settings.method.lora_rank, true, &run)?;
-    // The last value: activations are recomputed and layers are updated in the backward pass.
-    let rows = [
-        ("--method full", of(&full)?, false),
-        ("--method lora", lora, false),
-        ("--method lisa", of(&lisa)?, false),
-        ("  --recompute --update-in-backward", of(&lisa)?, true),
-        (
-            "  the same, --freeze embed_tokens,lm_head",
-            of(&frozen)?,
-            true,
-        ),
-        (
-            &in_sublayers,
-            MemoryPlan::lisa(&model, &frozen, &sublayers)?,
-            true,
-        ),
-        (
-            "  --recompute --update-in-backward --quantize int8",
-            of(&quantized(FrozenWeights::Int8))?,
-            true,
-        ),
-        (
-            "  --recompute --update-in-backward --quantize int4",
-            of(&quantized(FrozenWeights::Int4))?,
-            true,
-        ),
-    ];
+    flags.input.max_seq_length = flags.input.max_seq_length.or(Some(positions.min(512)));
+    let (settings, _) = flags.resolve_with(Facts {
+        model: Some(&facts),
+        ..Facts::default()
+    })?;
+    let (rows, tokens) = (settings.training.batch_size, settings.input.max_seq_length);
+    let bytes = (settings.memory.memory > 0.0)
+        .then(|| room(&settings, device))
+        .flatten();
     let mut text = format!(
-        "{:.1} M parameters in {} layers, {}, {} rows of {} tokens; memory in GB\n\
-         {:<52}{:>9}{:>9}{:>9}{:>12}{:>9}{:>9}\n",
+        "{:.1} M parameters in {}, {}, {} of {}; memory at the peak of a step\n\n{}\n",
         model.num_parameters() as f64 / 1e6,
-        model.num_layers(),
+        counted(model.num_layers(), "layer"),
         settings.memory.dtype,
-        run.batch,
-        run.sequence,
-        "",
-        "weights",
-        "state",
-        "masters",
-        "activations",
-        "host",
-        "peak"
+        counted(rows, "row"),
+        counted(tokens, "token"),
+        HEADER
     );
-    for (name, plan, recomputed) in rows {
-        let (activations, peak) = if recomputed {
-            (0, plan.peak_recomputed)
-        } else {
-            (plan.activations, plan.peak)
-        };
-        let gb = |bytes: u64| bytes as f64 / 1e9;
-        let fits = match budget {
-            Some(budget) if gb(peak) <= budget => "  fits",
-            Some(_) => "  does not fit",
-            None => "",
-        };
+    let mut fits = false;
+    for (flags, settings) in methods(&settings, &model) {
+        let plan = Planned::of(&settings, &model, device, rows, tokens)?;
+        let fitting = bytes.map(|bytes| plan.needed() <= bytes);
+        fits |= fitting == Some(true);
+        text.push_str(&line(&flags, &plan, fitting));
+    }
+    text.push_str(
+        "\nThe columns add up to the peak, without host memory. Quantized layers need recomputation: a \
+         backward pass without it keeps their dequantized weights.\n",
+    );
+    if let Some(bytes) = bytes.filter(|_| !fits) {
         text.push_str(&format!(
-            "{name:<52}{:>9.3}{:>9.3}{:>9.3}{:>12.3}{:>9.3}{:>9.3}{fits}\n",
-            gb(plan.weights),
-            gb(plan.optimizer_state),
-            gb(plan.master_weights),
-            gb(activations),
-            gb(plan.host),
-            gb(peak)
+            "none fits into {}; what would: {}\n",
+            size(bytes),
+            changes(&settings, &model, device, tokens, bytes)?
         ));
     }
     Ok(text)
+}
+
+const HEADER: &str = "     peak =  weights +    state + masters + gradients + activations + temporary |     \
+                      host  flags";
+
+fn line(flags: &str, plan: &Planned, fits: Option<bool>) -> String {
+    let [weights, state, masters, gradients, activations, temporary] =
+        plan.parts().map(|(_, bytes)| size(bytes));
+    let fits = match fits {
+        Some(true) => "fits: ",
+        Some(false) => "does not fit: ",
+        None => "",
+    };
+    format!(
+        "{:>9}  {weights:>9}  {state:>9} {masters:>9} {gradients:>11} {activations:>13} {temporary:>11} \
+         {:>10}  {fits}{flags}\n",
+        size(plan.peak.total()),
+        size(plan.host),
+    )
+}
+
+/// The methods, and the ways to run LISA, with their flags.
+fn methods(settings: &Settings, model: &CausalLm) -> Vec<(String, Settings)> {
+    let of = |method| {
+        let mut settings = settings.clone();
+        settings.method.method = method;
+        settings
+    };
+    let mut methods = vec![
+        ("--method full".to_owned(), of(Method::Full)),
+        ("--method lora".to_owned(), of(Method::Lora)),
+    ];
+    for (flags, way) in WAYS {
+        let mut settings = of(Method::Lisa);
+        way(&mut settings);
+        methods.push((
+            format!("--method lisa {flags}").trim_end().to_owned(),
+            settings,
+        ));
+    }
+    let every = model.num_layers().isqrt().max(1);
+    let mut sublayers = of(Method::Lisa);
+    WAYS[3].1(&mut sublayers);
+    (sublayers.memory.recompute, sublayers.memory.sublayers) = (every, true);
+    let flags = WAYS[3]
+        .0
+        .replace("--recompute", &format!("--recompute {every} --sublayers"));
+    methods.push((format!("--method lisa {flags}"), sublayers));
+    let mut quantized = of(Method::Lisa);
+    quantized.memory.quantize = Quantize::Int8;
+    methods.push(("--method lisa --quantize int8".to_owned(), quantized));
+    methods
 }

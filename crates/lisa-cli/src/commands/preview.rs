@@ -7,8 +7,9 @@ use clap::Args;
 use lisa_lm::Checkpoint;
 
 use crate::model_tokenizer::model_tokenizer;
-use crate::settings::{Flags, InputFlags};
+use crate::settings::{Flags, InputFlags, ModelFacts};
 use crate::train::data;
+use crate::train::settle::settle;
 use crate::train::shown_row::Show;
 use crate::user_error::require;
 
@@ -40,11 +41,20 @@ pub fn preview(options: &Options) -> Result<()> {
         flags = flags.or(Flags::from_file(path)?);
     }
     flags.input.eval_fraction = flags.input.eval_fraction.or(Some(0.0));
-    let settings = flags.resolve(None)?;
+    let settings = flags.clone().resolve(None)?;
     let folder = settings.input.folder()?;
     let checkpoint = Checkpoint::open(&folder)?;
     let tokenizer = model_tokenizer(&folder, &settings.input.chat_template)?;
-    let (data, tokenizer) = data::read(&settings, tokenizer, &checkpoint)?;
+    // As `lisa train` settles the length, without regard to memory.
+    let config = checkpoint.config();
+    let facts = ModelFacts {
+        dtype: None,
+        parameters: 0,
+        layers: config.num_layers(),
+        positions: config.max_positions(),
+    };
+    let settled = settle(flags, &settings, tokenizer, &checkpoint, &facts, None)?;
+    let (settings, data, tokenizer) = (settled.settings, settled.data, settled.tokenizer);
     let (row, rows) = (options.row, data.train.len());
     require!(
         (1..=rows).contains(&row),

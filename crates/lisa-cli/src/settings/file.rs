@@ -10,7 +10,9 @@ use serde::{Deserialize, Deserializer};
 use toml::de::{DeTable, Error as TomlError, ValueDeserializer};
 
 use super::names::{self, Word, Written};
-use super::{Flags, InputFlags, MemoryFlags, MethodFlags, OutputFlags, TrainingFlags, input};
+use super::{
+    Flags, InputFlags, MemoryFlags, MethodFlags, Origin, OutputFlags, TrainingFlags, input,
+};
 use crate::user_error::UserError;
 
 impl Flags {
@@ -64,6 +66,9 @@ impl Flags {
                 let unknown = UserError::new(format!("`{key}` is not a setting"));
                 return Err(error(Some(at)).with_help(help).with_source(unknown).into());
             }
+            flags
+                .origins
+                .set(name.clone(), Origin::File(path.to_path_buf(), line_of(at)));
             keys.push((key, name));
         }
         Ok(flags)

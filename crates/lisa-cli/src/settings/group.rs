@@ -53,6 +53,19 @@ macro_rules! group {
                 Ok(false)
             }
 
+            /// The names of the flags that are set, with hyphens. A switch that is off asks for
+            /// nothing.
+            pub(super) fn given(&self) -> Vec<String> {
+                let mut names = Vec::new();
+                $(
+                    let off = |value| format!("{value:?}") == "false";
+                    if self.$name.as_ref().is_some_and(|value| !off(value)) {
+                        names.push(stringify!($name).replace('_', "-"));
+                    }
+                )*
+                names
+            }
+
             /// These flags; if one is absent, its default.
             pub(super) fn or_defaults(self) -> $settings {
                 $settings { $($name: self.$name.unwrap_or_else(|| $default),)* }

@@ -32,9 +32,9 @@ group! { "Model and data", InputFlags, InputSettings {
     /// Share of the data that is held out [default: 0.1]
     #[arg(long, value_name = "SHARE", hide_short_help = true)]
     eval_fraction: f64 = 0.1;
-    /// Longest row in tokens; longer rows are truncated [default: 256]
+    /// Longest row in tokens; longer rows are cut [default: by the data]
     #[arg(long, value_name = "TOKENS")]
-    max_seq_length: usize = 256;
+    max_seq_length: usize = 512;
     /// Pack several examples into one row
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
     pack: bool = false;
@@ -47,7 +47,7 @@ group! { "Model and data", InputFlags, InputSettings {
     /// Answers without text, reasoning and tool calls: train on them with a warning, or refuse them [default: warn]
     #[arg(long, value_enum, hide_short_help = true)]
     empty_answers: Empty = Empty::Warn;
-    /// Lines that cannot be used: stop at the first one, or skip them [default: stop]
+    /// Lines that cannot be used: stop at the first, or skip them [default: stop]
     #[arg(long, value_enum, hide_short_help = true)]
     on_bad_line: OnBad = OnBad::Stop;
     /// chatml, llama3, plain, or a Jinja file [default: the model's own, else plain]
@@ -60,6 +60,20 @@ group! { "Model and data", InputFlags, InputSettings {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, hide_short_help = true)]
     resize_embeddings: bool = false;
 }}
+
+impl InputFlags {
+    /// Whether a model is given.
+    pub(super) fn has_model(&self) -> bool {
+        self.model
+            .as_ref()
+            .is_some_and(|path| !path.as_os_str().is_empty())
+    }
+
+    /// Whether data is given.
+    pub(super) fn has_data(&self) -> bool {
+        self.data.as_ref().is_some_and(|paths| !paths.is_empty())
+    }
+}
 
 impl InputSettings {
     /// Whether both the model and the data are the bundled ones.
@@ -89,6 +103,17 @@ impl InputSettings {
         }
     }
 
+    /// Refuses a length above the model's limit.
+    pub(super) fn fits(&self, positions: usize) -> Result<()> {
+        require!(
+            self.max_seq_length <= positions,
+            format!("give at most {positions}, or leave it out"),
+            "--max-seq-length is {}, and the model has {positions} positions",
+            self.max_seq_length
+        );
+        Ok(())
+    }
+
     pub(super) fn check(&self) -> Result<()> {
         require!(
             !self.loss_on_all || self.turns == Turns::Auto,
@@ -96,9 +121,16 @@ impl InputSettings {
             "--turns chooses answers, but --loss-on-all trains on all tokens"
         );
         require!(
-            self.max_seq_length > 0,
-            "give at least 1",
-            "--max-seq-length is 0"
+            self.max_seq_length > 1,
+            "give at least 2: a token is predicted from those before it",
+            "--max-seq-length is {}",
+            self.max_seq_length
+        );
+        require!(
+            (0.0..1.0).contains(&self.eval_fraction),
+            "give a share from 0 to below 1",
+            "--eval-fraction is {}",
+            self.eval_fraction
         );
         Ok(())
     }

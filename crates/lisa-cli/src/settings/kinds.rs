@@ -4,8 +4,8 @@ use std::fmt;
 
 use burn::tensor::FloatDType;
 use clap::ValueEnum;
-use lisa_lm::Checkpoint;
 use lisa_lm::text::{EmptyAnswers, OnBadLine};
+use lisa_lm::{Checkpoint, ModelConfig};
 use serde::{Deserialize, Serialize};
 
 /// Which parameters train.
@@ -48,6 +48,20 @@ pub enum Policy {
     Budget,
     /// Always the layers of --fixed-layers
     Fixed,
+}
+
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Uniform => "uniform",
+            Self::Bernoulli => "bernoulli",
+            Self::Weighted => "weighted",
+            Self::Cyclic => "cyclic",
+            Self::Gradient => "gradient",
+            Self::Budget => "budget",
+            Self::Fixed => "fixed",
+        })
+    }
 }
 
 /// The order of `--policy cyclic`.
@@ -204,7 +218,13 @@ impl Dtype {
     /// The dtype in which a model is stored; f32 if that is not half precision.
     #[must_use]
     pub fn stored(checkpoint: &Checkpoint) -> Option<Self> {
-        match checkpoint.config().common().dtype? {
+        Self::of(checkpoint.config())
+    }
+
+    /// The dtype that `config.json` names; f32 if that is not half precision.
+    #[must_use]
+    pub fn of(config: &ModelConfig) -> Option<Self> {
+        match config.common().dtype? {
             FloatDType::BF16 => Some(Self::Bf16),
             FloatDType::F16 => Some(Self::F16),
             _ => Some(Self::F32),

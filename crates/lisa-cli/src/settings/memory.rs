@@ -11,6 +11,9 @@ group! { "Memory", MemoryFlags, MemorySettings {
     /// Dtype of the weights [default: as stored; bundled model: f32]
     #[arg(long, value_enum)]
     dtype: Dtype = Dtype::F32;
+    /// Memory of the device in GiB [default: what a CPU has available]
+    #[arg(long, value_name = "GIB")]
+    memory: f64 = 0.0;
     /// Recompute activations from every N-th layer; 0: off [default: 0]
     #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "1")]
     recompute: usize = 0;
@@ -41,6 +44,12 @@ impl MemorySettings {
     }
 
     pub(super) fn check(&self, method: Method) -> Result<()> {
+        require!(
+            self.memory >= 0.0 && self.memory.is_finite(),
+            "give the memory of the device in GiB",
+            "--memory is {}",
+            self.memory
+        );
         require!(
             !self.sublayers || self.recompute > 0,
             "add --recompute",

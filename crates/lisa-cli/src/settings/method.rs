@@ -12,10 +12,10 @@ group! { "Method", MethodFlags, MethodSettings {
     /// Which parameters are trained [default: lisa]
     #[arg(long, value_enum)]
     method: Method = Method::Lisa;
-    /// Number of layers that train in a period (gamma) [default: 2]
+    /// Layers that train in a period (gamma) [default: 2, of 48 or more 4]
     #[arg(long, value_name = "N")]
     active_layers: usize = 2;
-    /// Optimizer steps between two samples of layers (K) [default: 20]
+    /// Steps between two samples of layers (K) [default: 20, short runs less]
     #[arg(long, value_name = "STEPS")]
     period: usize = 20;
     /// How layers are sampled [default: uniform]
@@ -59,16 +59,28 @@ group! { "Method", MethodFlags, MethodSettings {
 impl MethodSettings {
     /// Refuses a policy without its options, and options of one policy that are given with another.
     pub(super) fn check(&self) -> Result<()> {
-        use Policy::{Bernoulli, Fixed, Weighted};
-        require!(self.lora_rank > 0, "give at least 1", "--lora-rank is 0");
-        let by_layer = matches!(self.policy, Bernoulli | Weighted);
+        use Policy::{Fixed, Weighted};
+        for (name, count) in [
+            ("lora-rank", self.lora_rank),
+            ("active-layers", self.active_layers),
+            ("period", self.period),
+        ] {
+            require!(count > 0, "give at least 1", "--{name} is 0");
+        }
+        require!(
+            self.lora_alpha > 0.0 && self.lora_alpha.is_finite(),
+            "give a number above 0",
+            "--lora-alpha is {}",
+            self.lora_alpha
+        );
+        require!(
+            self.share > 0.0 && self.share <= 1.0,
+            "give a share above 0 and at most 1",
+            "--share is {}",
+            self.share
+        );
         let file = !self.importance.as_os_str().is_empty();
         let given = !self.probabilities.is_empty();
-        require!(
-            by_layer || !(file || given),
-            "add --policy weighted or --policy bernoulli",
-            "--importance and --probabilities have no effect with this policy"
-        );
         require!(
             !(file && given),
             "leave one out",
@@ -80,9 +92,9 @@ impl MethodSettings {
             "--policy weighted needs one weight per layer"
         );
         require!(
-            (self.policy == Fixed) != self.fixed_layers.is_empty(),
-            "give both or neither",
-            "--policy fixed and --fixed-layers LAYER,.. are used together, and only one is given"
+            self.policy != Fixed || !self.fixed_layers.is_empty(),
+            "add --fixed-layers LAYER,..",
+            "--policy fixed needs its layers"
         );
         Ok(())
     }

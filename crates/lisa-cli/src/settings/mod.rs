@@ -4,15 +4,15 @@
 //! Each group of settings has a file. [`Flags`] has the settings that were given, [`Settings`] has
 //! all settings. Tests: `settings/tests.rs`.
 
-use std::path::{Path, PathBuf};
-
 use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
 
 use crate::bundled;
-use crate::user_error::require;
+use crate::user_error::UserError;
 
+mod derived;
+mod effect;
 mod file;
 mod group;
 mod input;
@@ -20,16 +20,19 @@ mod kinds;
 mod memory;
 mod method;
 pub(crate) mod names;
+mod origin;
 mod output;
 mod paths;
 mod training;
 
+pub use derived::{DataFacts, ModelFacts, Room};
 pub use input::{InputFlags, InputSettings};
 pub use kinds::{
     Dtype, Empty, Method, Metric, Moments, OnBad, Order, Pairs, Policy, Quantize, Turns,
 };
 pub use memory::{MemoryFlags, MemorySettings};
 pub use method::{MethodFlags, MethodSettings};
+pub use origin::{Origin, Origins};
 pub use output::{OutputFlags, OutputSettings};
 pub use training::{TrainingFlags, TrainingSettings};
 
@@ -56,6 +59,21 @@ pub struct Flags {
     #[command(flatten)]
     #[serde(flatten)]
     pub output: OutputFlags,
+    /// Where those come from that are no flags of the command line.
+    #[arg(skip)]
+    #[serde(skip)]
+    pub origins: Origins,
+}
+
+/// What the settings are derived from.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Facts<'a> {
+    /// What is known of the model.
+    pub model: Option<&'a ModelFacts>,
+    /// What is known of the data.
+    pub data: Option<&'a DataFacts>,
+    /// The memory that the run may use; `None` if it is not known.
+    pub room: Option<&'a Room<'a>>,
 }
 
 /// All settings of a run.
@@ -74,10 +92,15 @@ pub struct Settings {
 }
 
 impl Flags {
-    /// These flags; if one is absent, that of `other`.
+    /// These flags; if one is absent, that of `other`. Steps and epochs are one setting: the other
+    /// one of `other` is left out.
     #[must_use]
-    pub fn or(self, other: Self) -> Self {
+    pub fn or(self, mut other: Self) -> Self {
+        if self.training.steps.is_some() || self.training.epochs.is_some() {
+            (other.training.steps, other.training.epochs) = (None, None);
+        }
         Self {
+            origins: self.origins_or(&other),
             input: self.input.or(other.input),
             method: self.method.or(other.method),
             memory: self.memory.or(other.memory),
@@ -86,27 +109,70 @@ impl Flags {
         }
     }
 
-    /// All settings, checked. `stored` is the dtype of the model's files, which is the default.
-    ///
-    /// Without a model and without data, the settings of `lisa demo` are the defaults.
-    pub fn resolve(mut self, stored: Option<Dtype>) -> Result<Settings> {
-        let absent =
-            |path: &Option<PathBuf>| path.as_ref().is_none_or(|path| path.as_os_str().is_empty());
-        // The bundled model is stored in half precision to be small, and a CPU is faster in f32.
-        let stored = stored.filter(|_| !absent(&self.input.model));
-        if absent(&self.input.model) && self.input.data.as_ref().is_none_or(Vec::is_empty) {
-            self = self.or(Self::from_toml(bundled::DEMO, Path::new("demo.toml"))?);
+    /// These flags, with those of `lisa demo` where neither a model nor data are given.
+    pub fn or_demo(self) -> Result<Self> {
+        if self.input.has_model() || self.input.has_data() {
+            return Ok(self);
         }
-        self.memory.dtype = self.memory.dtype.or(stored);
+        let demo = Self::from_toml(bundled::DEMO, "demo.toml".as_ref())?;
+        Ok(self.or(demo.all_from(&Origin::Demo)))
+    }
+
+    /// All settings, checked, without anything of the model but the dtype of its files.
+    pub fn resolve(self, stored: Option<Dtype>) -> Result<Settings> {
+        Ok(self.resolved(stored, Facts::default())?.0)
+    }
+
+    /// All settings, checked, and where they come from. What was not given follows from the facts.
+    pub fn resolve_with(self, facts: Facts<'_>) -> Result<(Settings, Origins)> {
+        let stored = facts.model.and_then(|model| model.dtype);
+        self.resolved(stored, facts)
+    }
+
+    fn resolved(self, stored: Option<Dtype>, facts: Facts<'_>) -> Result<(Settings, Origins)> {
+        let mut all = self.or_demo()?;
+        let mut origins = all.all_origins();
+        let mut reasons = Vec::new();
+        if all.memory.dtype.is_none() {
+            // The bundled model is stored in half precision to be small, and a CPU is faster in f32.
+            all.memory.dtype = stored.filter(|_| all.input.has_model());
+            if all.memory.dtype.is_some() {
+                reasons.push(("dtype", "as stored".to_owned()));
+            }
+        }
+        if let Some(model) = facts.model {
+            all.derive_from_model(model, &mut reasons);
+            if let Some(data) = facts.data {
+                all.derive_from_data(model, data, facts.room, &mut reasons);
+            }
+        }
+        origins.add(reasons);
         let settings = Settings {
-            input: self.input.or_defaults(),
-            method: self.method.or_defaults(),
-            memory: self.memory.or_defaults(),
-            training: self.training.or_defaults(),
-            output: self.output.or_defaults(),
+            input: all.input.clone().or_defaults(),
+            method: all.method.clone().or_defaults(),
+            memory: all.memory.clone().or_defaults(),
+            training: all.training.clone().or_defaults(),
+            output: all.output.clone().or_defaults(),
         };
-        settings.check()?;
-        Ok(settings)
+        let checked = settings.check().and_then(|()| match facts.model {
+            Some(model) => settings.input.fits(model.positions),
+            None => Ok(()),
+        });
+        checked.map_err(|error| all.at_its_place(error))?;
+        Ok((settings, origins))
+    }
+
+    /// The error of a check with the place of the setting that its message begins with.
+    fn at_its_place(&self, error: anyhow::Error) -> anyhow::Error {
+        let message = error.to_string();
+        let name = message
+            .strip_prefix("--")
+            .and_then(|rest| rest.split(' ').next());
+        match (name, error.downcast::<UserError>()) {
+            (Some(name), Ok(error)) => self.placed(error, name).into(),
+            (None, Ok(error)) => error.into(),
+            (_, Err(error)) => error,
+        }
     }
 }
 
@@ -120,6 +186,7 @@ impl Settings {
             memory: self.memory.to_flags(),
             training: self.training.to_flags(),
             output: self.output.to_flags(),
+            origins: Origins::default(),
         }
     }
 
@@ -137,12 +204,6 @@ impl Settings {
         self.input.check()?;
         self.training.check(self.memory.update_in_backward)?;
         self.memory.check(self.method.method)?;
-        require!(
-            !(self.training.decay_all && self.method.method == Method::Lora),
-            "leave it out",
-            "--decay-all has no effect with --method lora: adapters are matrices, which are always \
-             decayed"
-        );
         self.output.check()?;
         self.method.check()
     }

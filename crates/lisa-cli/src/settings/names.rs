@@ -57,6 +57,7 @@ const NAMES: &[(&str, &[&str])] = &[
         ],
     ),
     ("lora-rank", &["lora-r", "lora-dim"]),
+    ("memory", &["budget"]),
     ("sublayers", &["pieces"]),
     (
         "batch-size",

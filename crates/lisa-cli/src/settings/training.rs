@@ -6,22 +6,22 @@ use super::group::{differing, group};
 use crate::user_error::require;
 
 group! { "Training", TrainingFlags, TrainingSettings {
-    /// Rows of a batch [default: 8]
+    /// Rows of a batch [default: 4, less if memory is short]
     #[arg(long, value_name = "ROWS")]
-    batch_size: usize = 8;
+    batch_size: usize = 4;
     /// Batches of an optimizer step [default: 1]
     #[arg(long, value_name = "BATCHES")]
     gradient_accumulation_steps: usize = 1;
-    /// Highest learning rate [default: 0.001]
+    /// Highest learning rate [default: by method and model]
     #[arg(long, value_name = "RATE")]
-    lr: f64 = 1e-3;
-    /// Passes over the data [default: 12]
+    lr: f64 = 5e-5;
+    /// Passes over the data [default: 1 to 3, by its rows]
     #[arg(long, value_name = "N")]
-    epochs: f64 = 12.0;
-    /// Optimizer steps instead of --epochs; 0: use --epochs [default: 0]
+    epochs: f64 = 3.0;
+    /// Optimizer steps, instead of --epochs [default: 0]
     #[arg(long, value_name = "STEPS")]
     steps: usize = 0;
-    /// Seed of sampling, row order and adapters [default: 42]
+    /// Seed of all random choices [default: 42]
     #[arg(long, value_name = "SEED")]
     seed: u64 = 42;
     /// Share of the steps in which the learning rate rises from 0 [default: 0.03]
@@ -86,7 +86,11 @@ impl TrainingSettings {
             ("max-grad-norm", self.max_grad_norm),
             ("weight-decay", self.weight_decay),
         ] {
-            require!(value >= 0.0, "give 0 or more", "--{name} is {value}");
+            require!(
+                value >= 0.0 && value.is_finite(),
+                "give 0 or more",
+                "--{name} is {value}"
+            );
         }
         require!(
             self.steps > 0 || (self.epochs > 0.0 && self.epochs.is_finite()),

@@ -49,6 +49,9 @@ pub(crate) fn announce(job: &Job<'_>, model: &CausalLm, trainer: &Trainer) -> Re
     for (name, text) in lines {
         say(format_args!("{name:<11} {text}"))?;
     }
+    for line in job.origins.lines(settings, false) {
+        say(format_args!("  {line}"))?;
+    }
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use lisa_lm::{Checkpoint, Tokenizer};
 
 use super::examples::{self, Given};
 use super::shown_row::{Show, tokens};
-use super::summary::{Summary, Whole};
+use super::summary::{Lengths, Summary};
 use super::{text, vocabulary};
 use crate::settings::Settings;
 use crate::terminal::output::{has_colours, say, say_styled, warn};
@@ -136,27 +136,30 @@ impl Data {
     }
 }
 
-/// Encoded examples of one kind.
-struct Part {
+/// Encoded examples of one kind, whole.
+struct Whole {
     examples: Vec<Example>,
     set: EncodedSet,
-    summary: Summary,
 }
 
-impl Part {
-    /// Encodes the examples whole, and truncates the rows to `limit` tokens.
+impl Whole {
     fn encode(
         examples: Vec<Example>,
         tokenizer: &Tokenizer,
         options: EncodeOptions,
-        limit: usize,
     ) -> Result<Self> {
         let (bar, all) = (Slow::items("tokenizing"), examples.len() as u64);
-        let whole = encode_examples_with(&examples, tokenizer, options, |done| {
+        let set = encode_examples_with(&examples, tokenizer, options, |done| {
             bar.set(done as u64, all);
         })?;
-        let before = Whole::of(&whole);
-        let set = whole.cut(limit).map_err(|error| {
+        Ok(Self { examples, set })
+    }
+
+    /// Truncates the rows to `limit` tokens.
+    fn cut(self, tokenizer: &Tokenizer, limit: usize) -> Result<Part> {
+        let Self { examples, set } = self;
+        let before = Lengths::of(&set);
+        let set = set.cut(limit).map_err(|error| {
             let error = match examples.first().and_then(|one| one.place.as_ref()) {
                 Some(place) => error.with_place(place.file(), place.line()),
                 None => error,
@@ -170,13 +173,22 @@ impl Part {
                 .with_source(error)
         })?;
         let summary = Summary::of(&examples, tokenizer, &before, &set, limit);
-        Ok(Self {
+        Ok(Part {
             examples,
             set,
             summary,
         })
     }
+}
 
+/// Encoded examples of one kind, truncated.
+struct Part {
+    examples: Vec<Example>,
+    set: EncodedSet,
+    summary: Summary,
+}
+
+impl Part {
     fn origins(&self) -> Vec<Origin> {
         let rows = self.set.sources.iter().zip(&self.set.lengths);
         let origin = |(source, length): (&usize, &usize)| Origin {
@@ -197,14 +209,17 @@ impl Part {
     }
 }
 
-/// Reads the data of the settings, and splits it into training and held-out data. Returns also the
-/// tokenizer as the data needs it.
-pub(crate) fn read(
-    settings: &Settings,
-    tokenizer: Tokenizer,
-    checkpoint: &Checkpoint,
-) -> Result<(Data, Tokenizer)> {
-    let longest = checkpoint.config().max_positions();
+/// Training and held-out data as tokens, whole.
+pub(crate) struct WholeData {
+    train: Whole,
+    held_out: Option<Whole>,
+    /// The tokenizer as the data needs it.
+    pub(crate) tokenizer: Tokenizer,
+    lines: Vec<String>,
+}
+
+/// Reads the data of the settings, splits it into training and held-out data, and encodes it.
+pub(crate) fn read(settings: &Settings, tokenizer: Tokenizer) -> Result<WholeData> {
     let options = settings.input.encoding(usize::MAX);
     let Given {
         mut train,
@@ -214,37 +229,62 @@ pub(crate) fn read(
     let sets = &mut [&mut train, &mut held_out];
     let (tokenizer, prepared) = text::prepare(&settings.input, tokenizer, sets)?;
     lines.extend(prepared);
-    let limit = settings.input.max_seq_length.min(longest);
-    let encode = |examples| Part::encode(examples, &tokenizer, options, limit);
+    let encode = |examples| Whole::encode(examples, &tokenizer, options);
     let train = encode(train)?;
     let held_out = if held_out.is_empty() {
         None
     } else {
         Some(encode(held_out)?)
     };
-    let parts = [Some(&train), held_out.as_ref()];
-    let sets: Vec<(&EncodedSet, &[Example])> = parts
-        .into_iter()
-        .flatten()
-        .map(|part| (&part.set, &*part.examples))
-        .collect();
-    let vocab_size = vocabulary::rows(settings, &tokenizer, checkpoint, &sets, &mut lines)?;
-    let is_chat = |example: &Example| matches!(example.content, Content::Chat(_));
-    let has_chats = sets
-        .iter()
-        .any(|(_, examples)| examples.iter().any(is_chat));
-    let data = Data {
-        vocab_size,
+    Ok(WholeData {
+        train,
+        held_out,
+        tokenizer,
         lines,
-        has_chats,
-        origins: train.origins(),
-        held_out_summary: held_out.as_ref().map(|part| part.summary.clone()),
-        held_out_examples: held_out.iter().flat_map(Part::examples_with_rows).collect(),
-        train: train.set.examples,
-        train_summary: train.summary,
-        held_out: held_out.map(|part| part.set.examples).unwrap_or_default(),
-    };
-    Ok((data, tokenizer))
+    })
+}
+
+impl WholeData {
+    /// The number of tokens of each training row.
+    pub(crate) fn lengths(&self) -> Vec<usize> {
+        self.train.set.lengths.clone()
+    }
+
+    /// The data with rows of at most the tokens of `--max-seq-length`.
+    pub(crate) fn cut(
+        self,
+        settings: &Settings,
+        checkpoint: &Checkpoint,
+    ) -> Result<(Data, Tokenizer)> {
+        let (tokenizer, mut lines) = (self.tokenizer, self.lines);
+        let limit = settings.input.max_seq_length;
+        let train = self.train.cut(&tokenizer, limit)?;
+        let held_out = self.held_out.map(|whole| whole.cut(&tokenizer, limit));
+        let held_out = held_out.transpose()?;
+        let parts = [Some(&train), held_out.as_ref()];
+        let sets: Vec<(&EncodedSet, &[Example])> = parts
+            .into_iter()
+            .flatten()
+            .map(|part| (&part.set, &*part.examples))
+            .collect();
+        let vocab_size = vocabulary::rows(settings, &tokenizer, checkpoint, &sets, &mut lines)?;
+        let is_chat = |example: &Example| matches!(example.content, Content::Chat(_));
+        let has_chats = sets
+            .iter()
+            .any(|(_, examples)| examples.iter().any(is_chat));
+        let data = Data {
+            vocab_size,
+            lines,
+            has_chats,
+            origins: train.origins(),
+            held_out_summary: held_out.as_ref().map(|part| part.summary.clone()),
+            held_out_examples: held_out.iter().flat_map(Part::examples_with_rows).collect(),
+            train: train.set.examples,
+            train_summary: train.summary,
+            held_out: held_out.map(|part| part.set.examples).unwrap_or_default(),
+        };
+        Ok((data, tokenizer))
+    }
 }
 
 /// The batches of a run, shuffled in each epoch by its seed.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `run` | the run from start to end |
 //! | `prepare` | opens the model and the data, and makes the optimizer |
+//! | `settle` | reads the data and settles what follows from it |
 //! | `steps` | the training loop |
 //! | `finish` | writes the model, the plots and the summary |
 //! | `data`, `step`, `method`, `evaluate`, `prompts`, `score` | the work of the loop |
@@ -11,7 +12,7 @@
 //! | `vocabulary` | checks tokens against the model's vocabulary |
 //! | `checkpoints`, `metrics`, `table`, `events`, `plot`, `card` | what is written |
 //! | `summary`, `shown_row` | what is printed of the data |
-//! | `announce`, `planned`, `watch`, `clock` | what is printed |
+//! | `announce`, `planned`, `fitting`, `watch`, `clock` | what is printed |
 //! | `fingerprint`, `moved` | what a resumed run must have in common with its checkpoint |
 
 mod announce;
@@ -24,6 +25,7 @@ mod events;
 mod examples;
 pub mod fingerprint;
 mod finish;
+pub(crate) mod fitting;
 pub mod method;
 pub mod metrics;
 mod moved;
@@ -33,6 +35,7 @@ mod prepare;
 pub mod prompts;
 pub mod run;
 pub mod score;
+pub(crate) mod settle;
 pub mod step;
 pub(crate) mod shown_row;
 mod steps;

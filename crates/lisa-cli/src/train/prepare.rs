@@ -13,10 +13,11 @@ use super::evaluate::Evaluate;
 use super::fingerprint::{Allowed, Fingerprint};
 use super::moved;
 use super::planned;
+use super::settle::{Settled, Shapes};
 use super::shown_row::Show;
 use crate::model_tokenizer::model_tokenizer;
 use crate::output_folder;
-use crate::settings::{Dtype, Flags, Settings};
+use crate::settings::{Dtype, Flags, Origin, Origins, Settings};
 use crate::terminal::interrupt::{Point, Stop, check};
 use crate::terminal::output::{say, warn};
 use crate::terminal::progress::Slow;
@@ -49,6 +50,8 @@ impl Start {
 /// A run that is ready to start.
 pub(crate) struct Job<'a> {
     pub(crate) settings: Settings,
+    /// Where the settings come from.
+    pub(crate) origins: Origins,
     pub(crate) start: Start,
     /// The checkpoint that a resumed run continues from.
     pub(crate) saved: Option<(PathBuf, State)>,
@@ -82,7 +85,7 @@ impl<'a> Job<'a> {
         if let Some(allowed) = start.resumed() {
             let (path, state) = checkpoints::newest(&out)?;
             moved::check(&out, &state.settings, &flags, allowed.paths)?;
-            flags = flags.or(state.settings.clone());
+            flags = flags.or(state.settings.clone().all_from(&Origin::Checkpoint));
             saved = Some((path, state));
         } else {
             let is_run = output_folder::holds_a_run(&out);
@@ -96,13 +99,18 @@ impl<'a> Job<'a> {
             output_folder::require_ours(&out, is_run, "a run")?;
         }
         // A resumed run writes where it was read.
+        if flags.output.out.is_none() {
+            flags.origins.set("out", Origin::Default);
+        }
         flags.output.out = Some(out.clone());
         if writes {
             output_folder::make(&out)?;
         }
         let model = flags.clone().resolve(None)?.input.folder()?;
         let checkpoint = Checkpoint::open(&model)?;
-        let settings = flags.resolve(Dtype::stored(&checkpoint))?;
+        let shapes = Shapes::of(&checkpoint, device)?;
+        let settings = shapes.settings(flags.clone())?;
+        flags.check_effect(&settings)?;
         supports(device, settings.memory.dtype)?;
         if let Some((_, state)) = &saved {
             let made_with = state.settings.clone().resolve(None)?;
@@ -117,7 +125,12 @@ impl<'a> Job<'a> {
             Some((_, state)) => state.text.restore(Tokenizer::from_dir(&model)?)?,
             None => model_tokenizer(&model, &settings.input.chat_template)?,
         };
-        let (mut data, tokenizer) = data::read(&settings, tokenizer, &checkpoint)?;
+        let Settled {
+            settings,
+            origins,
+            mut data,
+            tokenizer,
+        } = shapes.settle(flags, &settings, tokenizer, &checkpoint, device)?;
         check(stop, Point::Prepare)?;
         let fingerprint = Fingerprint::of(&checkpoint, &tokenizer, &data)?;
         if let (Some((path, state)), Some(allowed)) = (&saved, start.resumed()) {
@@ -171,10 +184,7 @@ impl<'a> Job<'a> {
                 "the run would end at step {steps}, and its finished model is of step {written}"
             );
         }
-        let longest = settings
-            .input
-            .max_seq_length
-            .min(checkpoint.config().max_positions());
+        let longest = settings.input.max_seq_length;
         let held_out = if settings.output.no_eval {
             Vec::new()
         } else {
@@ -182,19 +192,14 @@ impl<'a> Job<'a> {
         };
         let examples = &data.held_out_examples;
         let evaluate = Evaluate::new(&settings, held_out, examples, &tokenizer, longest)?;
-        // Parameters are initialized lazily: nothing is allocated. Settings that cannot be planned
-        // are reported where the optimizer is made.
-        let disk = checkpoint
-            .config()
-            .init(&device.clone().autodiff())
-            .ok()
-            .and_then(|model| planned::disk(&settings, &model, device, steps).ok())
-            .unwrap_or(0);
+        // Settings that cannot be planned are reported where the optimizer is made.
+        let disk = planned::disk(&settings, &shapes.model, device, steps).unwrap_or(0);
         if writes {
             output_folder::require_room(&out, disk)?;
         }
         let job = Self {
             settings,
+            origins,
             start,
             saved,
             fingerprint,

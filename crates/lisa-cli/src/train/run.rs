@@ -78,6 +78,10 @@ pub fn dry_run(flags: Flags, start: Start, device: &Device) -> Result<()> {
     let accumulation = job.settings.training.gradient_accumulation_steps;
     job.data.describe(&batches, accumulation, job.steps)?;
     say(memory.trim_end())?;
+    say("settings:")?;
+    for line in job.origins.lines(&job.settings, true) {
+        say(format_args!("  {line}"))?;
+    }
     say("dry run: nothing was trained and nothing was written")?;
     Ok(())
 }

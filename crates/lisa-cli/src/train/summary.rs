@@ -44,7 +44,7 @@ impl Summary {
     pub(crate) fn of(
         examples: &[Example],
         tokenizer: &Tokenizer,
-        whole: &Whole,
+        whole: &Lengths,
         set: &EncodedSet,
         limit: usize,
     ) -> Self {
@@ -127,12 +127,12 @@ impl Summary {
 
 /// What is known of rows before they are truncated.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Whole {
+pub(crate) struct Lengths {
     lengths: Vec<usize>,
     untrained: usize,
 }
 
-impl Whole {
+impl Lengths {
     /// Of rows that were encoded without a limit.
     pub(crate) fn of(set: &EncodedSet) -> Self {
         let mut lengths = set.lengths.clone();
@@ -248,7 +248,7 @@ mod tests {
             whole.sources.push(source);
             whole.lengths.push(length);
         }
-        let before = Whole::of(&whole);
+        let before = Lengths::of(&whole);
         let tokenizer = Tokenizer::from_dir(crate::bundled::model().unwrap()).unwrap();
         Summary::of(
             &examples,

@@ -116,7 +116,7 @@ fn an_exported_lora_checkpoint_is_the_merged_model() {
 fn commands_print_what_they_are_asked_for() {
     let dir = tempfile::tempdir().unwrap();
     let run = |arguments: &[&str]| text(&lisa(dir.path(), arguments).output().unwrap());
-    let plan = run(&["plan", "--budget", "0.001"]);
+    let plan = run(&["plan", "--memory", "0.001"]);
     assert!(
         plan.contains("--method lisa") && plan.contains("does not fit"),
         "{plan}"

@@ -36,10 +36,12 @@ fn parsed(arguments: &[&str]) -> Flags {
 /// Flags for a run of seven short steps into `out`, as a user gives them.
 fn flags(out: &Path, more: &[&str]) -> Flags {
     let mut line = vec!["--out", out.to_str().unwrap()];
-    line.extend(
-        "--steps 7 --period 3 --batch-size 2 --eval-examples 3 --max-new-tokens 3".split(' '),
-    );
+    line.extend("--steps 7 --batch-size 2 --eval-examples 3 --max-new-tokens 3".split(' '));
     line.extend("--eval-every 0 --save-every 0 --max-seq-length 48".split(' '));
+    let no_periods = ["full", "lora", "fixed"]
+        .iter()
+        .any(|method| more.contains(method));
+    line.extend("--period 3".split(' ').filter(|_| !no_periods));
     line.extend(more);
     let mut flags = parsed(&line);
     // The loss of the first ten held-out examples is enough here.

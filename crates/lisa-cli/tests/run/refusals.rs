@@ -36,8 +36,8 @@ fn errors_say_what_was_asked_and_what_was_found() {
             &["--active-layers", "9"],
             &["active_layers is 9", "8 layers"],
         ),
-        (&["--active-layers", "0"], &["active_layers is 0"]),
-        (&["--period", "0"], &["sampling_period is 0"]),
+        (&["--active-layers", "0"], &["--active-layers is 0"]),
+        (&["--period", "0"], &["--period is 0"]),
         (&["--freeze", "nonsense"], &["matches none", "embed_tokens"]),
         (
             &["--policy", "bernoulli", "--probabilities", "0.5,2"],

@@ -9,7 +9,7 @@ use lisa_cli::commands::Program;
 use lisa_cli::train::run::{Outcome, Start, dry_run};
 use lisa_lm::Checkpoint;
 
-use super::{HELD_OUT, flags, go, go_in_parts, lines, parsed, weights_of};
+use super::{HELD_OUT, flags, go, go_in_parts, lines, weights_of};
 
 const IN_PIECES: [&str; 6] = [
     "--recompute",
@@ -102,7 +102,7 @@ fn the_written_files_can_be_read() {
         "--steps",
         "1",
     ];
-    let flags = parsed(&more).or(flags(&again, &[]));
+    let flags = flags(&again, &more);
     go(flags, Start::Fresh, false).unwrap();
 }
 

@@ -1,6 +1,7 @@
 //! [`MemoryPlan::lisa`]: the memory estimate of a run with layer sampling, or of full training.
 
 use super::activations::{Activations, Footprint};
+use super::breakdown::Breakdown;
 use super::elements::{Draw, Elements, Unit};
 use super::plan::MemoryPlan;
 use super::workload::Workload;
@@ -36,16 +37,29 @@ impl MemoryPlan {
             workload,
         };
         let (idle_on_device, idle_on_host) = run.idle_state();
-        let fixed = run.weights() + run.trainable() * run.state_of_element() + idle_on_device;
+        let (optimizer_state, master_weights) = (
+            run.trainable() * 2 * run.moment(),
+            run.trainable() * run.master(),
+        );
+        let during = |step: Breakdown, weights| Breakdown {
+            weights,
+            optimizer_state: optimizer_state + idle_on_device,
+            master_weights,
+            ..step
+        };
+        let at_peak = during(run.step(), run.weights() + run.full_precision());
+        let at_peak_recomputed = during(run.recomputed_step(), run.weights());
         Ok(Self {
             weights: run.weights(),
             gradients: run.gradients(),
-            optimizer_state: run.trainable() * 2 * run.moment(),
-            master_weights: run.trainable() * run.master(),
+            optimizer_state,
+            master_weights,
             activations: run.stored() + run.activations.logits,
             host: run.full_precision() + idle_on_host,
-            peak: fixed + run.full_precision() + run.step(),
-            peak_recomputed: fixed + run.recomputed_step(),
+            peak: at_peak.total(),
+            peak_recomputed: at_peak_recomputed.total(),
+            at_peak,
+            at_peak_recomputed,
         })
     }
 }
@@ -121,13 +135,17 @@ impl Run<'_> {
 /// A step without recomputation.
 impl Run<'_> {
     /// The peak within a step: in the backward pass of the head, or in the optimizer's step.
-    fn step(&self) -> u64 {
+    fn step(&self) -> Breakdown {
         let extra_copies = self.workload.copies() - 1;
-        let update = self.gradients()
-            + self.update()
-            + self.largest_outside() * extra_copies
-            + self.tied_gradient();
-        (self.stored() + self.head()).max(update)
+        let mut head = self.head();
+        head.activations += self.stored();
+        head.max(Breakdown {
+            gradients: self.gradients()
+                + self.largest_outside() * extra_copies
+                + self.tied_gradient(),
+            temporary: self.update(),
+            ..Breakdown::default()
+        })
     }
 
     /// Activations that the layers store for the backward pass.
@@ -149,14 +167,22 @@ impl Run<'_> {
     }
 
     /// Memory that the backward pass of the head needs.
-    fn head(&self) -> u64 {
+    fn head(&self) -> Breakdown {
         let logits = self.activations.logits;
-        if self.elements.outside > 0 {
-            let gradient = self.largest_outside() * self.workload.copies();
-            logits + (2 * logits).max(logits + gradient)
-        } else {
-            3 * logits
+        let of_logits = Breakdown {
+            activations: logits,
+            temporary: 2 * logits,
+            ..Breakdown::default()
+        };
+        if self.elements.outside == 0 {
+            return of_logits;
         }
+        of_logits.max(Breakdown {
+            activations: logits,
+            temporary: logits,
+            gradients: self.largest_outside() * self.workload.copies(),
+            ..Breakdown::default()
+        })
     }
 
     /// A gradient of the largest parameter outside the layers.
@@ -189,37 +215,61 @@ impl Run<'_> {
 /// A step with recomputation and an update of each layer during the backward pass.
 impl Run<'_> {
     /// The peak within a step: at the head, at a layer, in an update, or at the embedding.
-    fn recomputed_step(&self) -> u64 {
+    fn recomputed_step(&self) -> Breakdown {
         let states = self.workload.recompute.states_kept(self.layers_backward());
-        let states = self.activations.hidden * states as u64;
-        let above = (self.recomputed_head())
+        let update = Breakdown {
+            gradients: self.largest_outside(),
+            temporary: self.update(),
+            ..Breakdown::default()
+        };
+        let mut above = (self.recomputed_head())
             .max(self.recomputed_layer())
             .max(self.dense_layer())
-            .max(self.largest_outside() + self.update());
-        (states + above).max(self.embedding())
+            .max(update);
+        above.activations += self.activations.hidden * states as u64;
+        above.max(self.embedding())
     }
 
     /// Memory that the backward pass of the head needs.
-    fn recomputed_head(&self) -> u64 {
+    fn recomputed_head(&self) -> Breakdown {
         if !self.activations.custom_head {
             return self.head();
         }
         let logits = self.activations.logits;
-        let blocks = (self.workload.copies() - 1) * HEAD_BLOCK;
-        (3 * logits).max(logits + self.largest_outside() + blocks)
+        let of_logits = Breakdown {
+            activations: logits,
+            temporary: 2 * logits,
+            ..Breakdown::default()
+        };
+        of_logits.max(Breakdown {
+            activations: logits,
+            gradients: self.largest_outside(),
+            temporary: (self.workload.copies() - 1) * HEAD_BLOCK,
+            ..Breakdown::default()
+        })
     }
 
     /// Memory of the layers whose autodiff graph exists at the same time.
-    fn recomputed_layer(&self) -> u64 {
+    fn recomputed_layer(&self) -> Breakdown {
         let layers = self.elements.layers();
         let gradients = (0..layers).map(|layer| self.layer_gradients(layer)).max();
-        let layer = gradients.unwrap_or(0) + self.activations.active_layer;
+        let mut layer = Breakdown {
+            gradients: gradients.unwrap_or(0),
+            activations: self.activations.active_layer,
+            ..Breakdown::default()
+        };
         let recompute = self.workload.recompute;
         if recompute.by_sublayer() && self.activations.sublayer > 0 {
-            return layer.min(self.activations.sublayer);
+            if self.activations.sublayer < layer.total() {
+                // The gradients of the sublayer are among its activations.
+                layer.gradients = 0;
+                layer.activations = self.activations.sublayer;
+            }
+            return layer;
         }
         let others = recompute.layers_recorded().min(layers).saturating_sub(1);
-        layer + others as u64 * self.activations.frozen_layer
+        layer.activations += others as u64 * self.activations.frozen_layer;
+        layer
     }
 
     /// Gradients of a layer, if as many of its parts as possible are active.
@@ -237,7 +287,7 @@ impl Run<'_> {
     }
 
     /// A frozen layer with its activations. A quantized layer is dequantized while it runs.
-    fn dense_layer(&self) -> u64 {
+    fn dense_layer(&self) -> Breakdown {
         let matrices = |layer: usize| -> u64 {
             let frozen = self.draw.frozen.iter();
             let of_layer = frozen.filter(|unit: &&Unit| unit.layer == layer);
@@ -245,16 +295,22 @@ impl Run<'_> {
         };
         let layers = 0..self.elements.layers();
         let dense = layers.map(matrices).max().unwrap_or(0);
-        self.activations.frozen_layer + dense * self.workload.element()
+        Breakdown {
+            activations: self.activations.frozen_layer,
+            temporary: dense * self.workload.element(),
+            ..Breakdown::default()
+        }
     }
 
     /// The gradient of the embedding and its update.
-    fn embedding(&self) -> u64 {
-        if self.elements.trainable_below {
-            let gradient = self.largest_outside() * self.workload.copies();
-            gradient + self.tied_gradient() + self.update()
-        } else {
-            0
+    fn embedding(&self) -> Breakdown {
+        if !self.elements.trainable_below {
+            return Breakdown::default();
+        }
+        Breakdown {
+            gradients: self.largest_outside() * self.workload.copies() + self.tied_gradient(),
+            temporary: self.update(),
+            ..Breakdown::default()
         }
     }
 }

@@ -1,6 +1,7 @@
 //! [`MemoryPlan::lora`]: the arithmetic of a LoRA run.
 
 use super::activations::Footprint;
+use super::breakdown::Breakdown;
 use super::plan::MemoryPlan;
 use super::workload::Workload;
 use crate::{LayerMap, LisaError};
@@ -39,7 +40,13 @@ impl MemoryPlan {
         let layer = sizes.active_layer.saturating_sub(sizes.norms);
         let sums = if merged { matrices * element } else { 0 };
         let stored = map.layers().len() as u64 * layer + sums;
-        let peak = weights + optimizer_state + stored + 2 * sizes.logits;
+        let at_peak = Breakdown {
+            weights,
+            optimizer_state,
+            activations: stored + sizes.logits,
+            temporary: sizes.logits,
+            ..Breakdown::default()
+        };
         Ok(Self {
             weights,
             gradients: adapters * element,
@@ -47,8 +54,10 @@ impl MemoryPlan {
             master_weights: 0,
             activations: stored + sizes.logits,
             host: 0,
-            peak,
-            peak_recomputed: peak,
+            peak: at_peak.total(),
+            peak_recomputed: at_peak.total(),
+            at_peak,
+            at_peak_recomputed: at_peak,
         })
     }
 }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::breakdown::Breakdown;
+
 /// The memory that a run needs, in bytes. `Display` prints a table.
 ///
 /// [`MemoryPlan::lisa`] and [`MemoryPlan::lora`] make it. The sizes are those of a run in which
@@ -27,6 +29,10 @@ pub struct MemoryPlan {
     /// The peak of device memory with [recomputation](crate::recompute::Recompute) and
     /// [`Lisa::step_layered`](crate::Lisa::step_layered).
     pub peak_recomputed: u64,
+    /// What device memory holds at [`peak`](Self::peak), which is its total.
+    pub at_peak: Breakdown,
+    /// What device memory holds at [`peak_recomputed`](Self::peak_recomputed), which is its total.
+    pub at_peak_recomputed: Breakdown,
 }
 
 impl fmt::Display for MemoryPlan {

@@ -57,6 +57,12 @@ fn weights_gradients_and_state_are_counted_by_parameter() {
     // At the step's end: AdamW's four tensors of the largest parameter, and the embedding's gradient twice.
     let update = found.gradients + 4 * 4 * 1024 + 4 * 1024;
     assert_eq!(found.peak, found.weights + found.optimizer_state + update);
+    // What is held at the peak adds up to it.
+    let at_peak = found.at_peak;
+    assert_eq!(at_peak.total(), found.peak);
+    assert_eq!((at_peak.weights, at_peak.activations), (found.weights, 0));
+    assert_eq!(at_peak.gradients, found.gradients + 4 * 1024);
+    assert_eq!(found.at_peak_recomputed.total(), found.peak_recomputed);
     // Nothing was allocated for it.
     assert!(!net.embed.weight.is_initialized());
 

@@ -1,0 +1,380 @@
+//! Settings that follow from the model and the data, where they were not given.
+//!
+//! The rules are conventions of the field, not measurements: learning rates of published fine-tuning
+//! runs, gamma and K of the paper and of LMFlow.
+
+use std::fmt;
+
+use super::{Flags, Method, Policy};
+use crate::settings::Dtype;
+use crate::terminal::text::counted;
+
+/// What is known of the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ModelFacts {
+    /// The dtype of its files.
+    pub dtype: Option<Dtype>,
+    /// Its number of parameters.
+    pub parameters: usize,
+    /// Its number of layers.
+    pub layers: usize,
+    /// The largest number of tokens in a row.
+    pub positions: usize,
+}
+
+/// What is known of the training data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DataFacts {
+    /// The number of tokens of each row before truncation, in ascending order. It is not empty.
+    lengths: Vec<usize>,
+}
+
+impl DataFacts {
+    /// The facts of rows with these numbers of tokens; `None` if there is no row.
+    #[must_use]
+    pub fn of(mut lengths: Vec<usize>) -> Option<Self> {
+        lengths.sort_unstable();
+        (!lengths.is_empty()).then_some(Self { lengths })
+    }
+
+    /// The number of rows.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.lengths.len()
+    }
+
+    /// The length that this share of the rows does not exceed.
+    #[must_use]
+    pub fn percentile(&self, share: f64) -> usize {
+        let index = (share * self.rows() as f64).ceil() as usize;
+        self.lengths[index.clamp(1, self.rows()) - 1]
+    }
+
+    /// The number of tokens of the longest row.
+    #[must_use]
+    pub fn longest(&self) -> usize {
+        self.percentile(1.0)
+    }
+}
+
+/// The memory that a run may use.
+pub struct Room<'a> {
+    /// Bytes of the device, or that the machine has available.
+    pub bytes: u64,
+    /// Bytes that a run of these settings needs for batches of so many rows of so many tokens.
+    pub needs: &'a dyn Fn(usize, usize) -> Option<u64>,
+}
+
+impl fmt::Debug for Room<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Room")
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Room<'_> {
+    fn fits(&self, rows: usize, tokens: usize) -> bool {
+        (self.needs)(rows, tokens).is_none_or(|needed| needed <= self.bytes)
+    }
+}
+
+/// The settings that were derived: name and reason.
+pub(super) type Reasons = Vec<(&'static str, String)>;
+
+/// Models with fewer parameters learn with larger steps, such as the bundled one.
+const SMALL: usize = 10_000_000;
+/// From this depth on, four layers are active, as in the paper's runs of 70 B parameters.
+const DEEP: usize = 48;
+/// Lengths are multiples of it.
+const BLOCK: usize = 64;
+/// Steps of a period: as in LMFlow; and the fewest, since each layer begins with a new optimizer state.
+const PERIOD: usize = 20;
+const SHORTEST_PERIOD: usize = 5;
+
+impl Flags {
+    fn method_or_default(&self) -> Method {
+        self.method.method.unwrap_or(Method::Lisa)
+    }
+
+    /// Sets what follows from the model.
+    pub(super) fn derive_from_model(&mut self, model: &ModelFacts, reasons: &mut Reasons) {
+        let method = self.method_or_default();
+        if self.training.lr.is_none() {
+            let (lr, reason) = match (model.parameters, method) {
+                (..SMALL, _) => (
+                    1e-3,
+                    format!(
+                        "a model of {:.1} M parameters",
+                        model.parameters as f64 / 1e6
+                    ),
+                ),
+                (_, Method::Lora) => (2e-4, "lora on a pretrained model".to_owned()),
+                (_, method) => (5e-5, format!("{method} on a pretrained model")),
+            };
+            self.training.lr = Some(lr);
+            reasons.push(("lr", reason));
+        }
+        if method == Method::Lisa && self.method.active_layers.is_none() {
+            let active = if model.layers < DEEP { 2 } else { 4 };
+            self.method.active_layers = Some(active.min(model.layers));
+            reasons.push((
+                "active-layers",
+                format!("of {}", counted(model.layers, "layer")),
+            ));
+        }
+    }
+
+    /// Sets what follows from the data, the model and the memory.
+    pub(super) fn derive_from_data(
+        &mut self,
+        model: &ModelFacts,
+        data: &DataFacts,
+        room: Option<&Room<'_>>,
+        reasons: &mut Reasons,
+    ) {
+        self.derive_shape(model, data, room, reasons);
+        if self.training.steps.unwrap_or(0) == 0 && self.training.epochs.is_none() {
+            let epochs = match data.rows() {
+                ..2_000 => 3.0,
+                ..10_000 => 2.0,
+                _ => 1.0,
+            };
+            self.training.epochs = Some(epochs);
+            reasons.push(("epochs", counted(data.rows(), "row")));
+        }
+        self.derive_period(model, data, reasons);
+    }
+
+    /// Sets the length of a row and the size of a batch.
+    fn derive_shape(
+        &mut self,
+        model: &ModelFacts,
+        data: &DataFacts,
+        room: Option<&Room<'_>>,
+        reasons: &mut Reasons,
+    ) {
+        let percentile = data.percentile(0.99);
+        let wanted = match self.input.max_seq_length {
+            Some(given) => given,
+            // Rows that are much longer than nearly all others are cut.
+            None if data.longest() <= 2 * percentile => data.longest(),
+            None => percentile.next_multiple_of(BLOCK),
+        };
+        let wanted = wanted.clamp(2, model.positions.max(2));
+        let fits = |rows, tokens| room.is_none_or(|room| room.fits(rows, tokens));
+        let training = &mut self.training;
+        if training.batch_size.is_none() {
+            let accumulation = training.gradient_accumulation_steps;
+            let halves = accumulation.is_none() && self.memory.update_in_backward != Some(true);
+            let sizes: &[usize] = if halves { &[4, 2, 1] } else { &[4] };
+            let rows = sizes.iter().copied().find(|rows| fits(*rows, wanted));
+            let rows = rows.unwrap_or(sizes[sizes.len() - 1]);
+            training.batch_size = Some(rows);
+            if rows < 4 {
+                training.gradient_accumulation_steps = Some(4 / rows);
+                let reason = format!("4 rows of {wanted} tokens do not fit into memory");
+                reasons.push(("batch-size", reason.clone()));
+                reasons.push(("gradient-accumulation-steps", reason));
+            }
+        }
+        if self.input.max_seq_length.is_some() {
+            return;
+        }
+        let rows = training.batch_size.unwrap_or(1);
+        let length = longest_that_fits(wanted, |tokens| fits(rows, tokens));
+        let mut reason = format!(
+            "99th percentile of the data {percentile}, longest row {}; the model's limit {}",
+            data.longest(),
+            model.positions
+        );
+        if length < wanted {
+            reason += &format!("; {wanted} does not fit into memory");
+        }
+        self.input.max_seq_length = Some(length);
+        reasons.push(("max-seq-length", reason));
+    }
+
+    /// Sets the sampling period: at most [`PERIOD`], shorter in a run that would otherwise end before
+    /// each layer could have had its turn.
+    fn derive_period(&mut self, model: &ModelFacts, data: &DataFacts, reasons: &mut Reasons) {
+        let fixed = self.method.policy == Some(Policy::Fixed);
+        if self.method_or_default() != Method::Lisa || fixed || self.method.period.is_some() {
+            return;
+        }
+        let training = &self.training;
+        let steps = match training.steps.unwrap_or(0) {
+            0 => {
+                let rows = training.batch_size.unwrap_or(1)
+                    * training.gradient_accumulation_steps.unwrap_or(1);
+                let epochs = training.epochs.unwrap_or(1.0);
+                (epochs * data.rows().div_ceil(rows.max(1)) as f64).ceil() as usize
+            }
+            steps => steps,
+        };
+        let turns = steps * self.method.active_layers.unwrap_or(2) / model.layers.max(1);
+        let period = turns.clamp(SHORTEST_PERIOD, PERIOD);
+        self.method.period = Some(period);
+        if period < PERIOD {
+            let run = counted(steps, "step");
+            let layers = counted(model.layers, "layer");
+            reasons.push(("period", format!("about {run} for {layers}")));
+        }
+    }
+}
+
+/// The largest multiple of [`BLOCK`] below `wanted` that fits, or `wanted` if it fits. The smallest
+/// one if none fits.
+fn longest_that_fits(wanted: usize, fits: impl Fn(usize) -> bool) -> usize {
+    if fits(wanted) {
+        return wanted;
+    }
+    let blocks: Vec<usize> = (1..=wanted / BLOCK).collect();
+    let fitting = blocks.partition_point(|blocks| fits(blocks * BLOCK));
+    (fitting.max(1) * BLOCK).min(wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MODEL: ModelFacts = ModelFacts {
+        dtype: None,
+        parameters: 135_000_000,
+        layers: 30,
+        positions: 8192,
+    };
+
+    /// The facts of 990 rows of `most` tokens and ten of `longest`.
+    fn data(most: usize, longest: usize) -> DataFacts {
+        DataFacts::of([vec![most; 990], vec![longest; 10]].concat()).unwrap()
+    }
+
+    fn derived(flags: Flags, model: &ModelFacts, data: &DataFacts) -> (Flags, Reasons) {
+        derived_in(flags, model, data, None)
+    }
+
+    fn derived_in(
+        mut flags: Flags,
+        model: &ModelFacts,
+        data: &DataFacts,
+        room: Option<&Room<'_>>,
+    ) -> (Flags, Reasons) {
+        let mut reasons = Vec::new();
+        flags.derive_from_model(model, &mut reasons);
+        flags.derive_from_data(model, data, room, &mut reasons);
+        (flags, reasons)
+    }
+
+    fn method(method: Method) -> Flags {
+        let mut flags = Flags::default();
+        flags.method.method = Some(method);
+        flags
+    }
+
+    #[test]
+    fn learning_rate_and_layers_follow_from_method_and_model() {
+        let rows = data(100, 100);
+        let lr =
+            |method_of, model: &ModelFacts| derived(method(method_of), model, &rows).0.training.lr;
+        assert_eq!(lr(Method::Lisa, &MODEL), Some(5e-5));
+        assert_eq!(lr(Method::Full, &MODEL), Some(5e-5));
+        assert_eq!(lr(Method::Lora, &MODEL), Some(2e-4));
+        let small = ModelFacts {
+            parameters: 1_500_000,
+            ..MODEL
+        };
+        assert_eq!(lr(Method::Lisa, &small), Some(1e-3));
+        let active = |layers| {
+            let model = ModelFacts { layers, ..MODEL };
+            derived(Flags::default(), &model, &rows)
+                .0
+                .method
+                .active_layers
+        };
+        assert_eq!(
+            (active(1), active(30), active(80)),
+            (Some(1), Some(2), Some(4))
+        );
+        // The other methods have no active layers and no period.
+        let lora = derived(method(Method::Lora), &MODEL, &rows).0;
+        assert_eq!(
+            (lora.method.active_layers, lora.method.period),
+            (None, None)
+        );
+    }
+
+    #[test]
+    fn the_length_covers_the_data_and_stays_below_the_models_limit() {
+        let length = |model: &ModelFacts, data: &DataFacts| {
+            let (flags, reasons) = derived(Flags::default(), model, data);
+            let reason = reasons.iter().find(|(name, _)| *name == "max-seq-length");
+            (
+                flags.input.max_seq_length.unwrap(),
+                reason.unwrap().1.clone(),
+            )
+        };
+        assert_eq!(length(&MODEL, &data(489, 612)).0, 612);
+        let (far, reason) = length(&MODEL, &data(489, 5000));
+        assert_eq!(far, 512);
+        assert_eq!(
+            reason,
+            "99th percentile of the data 489, longest row 5000; the model's limit 8192"
+        );
+        let short = ModelFacts {
+            positions: 256,
+            ..MODEL
+        };
+        assert_eq!(length(&short, &data(489, 612)).0, 256);
+        assert_eq!(DataFacts::of(Vec::new()), None);
+    }
+
+    #[test]
+    fn what_does_not_fit_into_memory_is_made_smaller_and_said() {
+        let rows = data(489, 612);
+        let shape = |bytes, given: Flags| {
+            let needs = |rows: usize, tokens: usize| Some((rows * tokens) as u64);
+            let room = Room {
+                bytes,
+                needs: &needs,
+            };
+            let (flags, reasons) = derived_in(given, &MODEL, &rows, Some(&room));
+            let training = flags.training;
+            (
+                training.batch_size.unwrap(),
+                training.gradient_accumulation_steps.unwrap_or(1),
+                flags.input.max_seq_length.unwrap(),
+                reasons
+                    .iter()
+                    .any(|(_, reason)| reason.contains("not fit into memory")),
+            )
+        };
+        assert_eq!(shape(2448, Flags::default()), (4, 1, 612, false));
+        assert_eq!(shape(2447, Flags::default()), (2, 2, 612, true));
+        assert_eq!(shape(612, Flags::default()), (1, 4, 612, true));
+        assert_eq!(shape(600, Flags::default()), (1, 4, 576, true));
+        assert_eq!(shape(1, Flags::default()), (1, 4, 64, true));
+        let mut batch = Flags::default();
+        batch.training.batch_size = Some(4);
+        assert_eq!(shape(600, batch), (4, 1, 128, true));
+    }
+
+    #[test]
+    fn epochs_and_period_follow_from_the_rows() {
+        let of = |rows: usize, steps: Option<usize>| {
+            let data = DataFacts::of(vec![100; rows]).unwrap();
+            let mut flags = Flags::default();
+            flags.training.steps = steps;
+            let (flags, _) = derived(flags, &MODEL, &data);
+            (flags.training.epochs, flags.method.period.unwrap())
+        };
+        assert_eq!(of(1_999, None), (Some(3.0), 20));
+        assert_eq!(of(7_473, None), (Some(2.0), 20));
+        assert_eq!(of(52_000, None), (Some(1.0), 20));
+        // 30 layers, of which 2 are active, have 15 periods of turns.
+        assert_eq!(of(7_473, Some(150)), (None, 10));
+        assert_eq!(of(7_473, Some(50)), (None, 5));
+        // 3 epochs of 25 steps.
+        assert_eq!(of(100, None), (Some(3.0), 5));
+    }
+}

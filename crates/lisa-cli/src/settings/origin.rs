@@ -1,0 +1,171 @@
+//! [`Origins`]: where each setting of a run comes from.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use super::derived::Reasons;
+use super::{Flags, Settings, effect};
+use crate::terminal::text::printable;
+use crate::user_error::UserError;
+
+/// Where the value of a setting comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A flag.
+    Flag,
+    /// The line of a settings file.
+    File(PathBuf, usize),
+    /// The checkpoint that the run continues from.
+    Checkpoint,
+    /// The settings of the demonstration, which belong to the bundled model and data.
+    Demo,
+    /// It follows from the model and the data, for this reason.
+    Derived(String),
+    /// It is the same for every run.
+    Default,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag => f.write_str("given"),
+            Self::File(path, line) => write!(f, "{}:{line}", path.display()),
+            Self::Checkpoint => f.write_str("as the run began"),
+            Self::Demo => f.write_str("demonstration"),
+            Self::Derived(reason) => f.write_str(reason),
+            Self::Default => f.write_str("default"),
+        }
+    }
+}
+
+/// Where each setting comes from, by its name with hyphens.
+///
+/// In [`Flags`], it has what is no flag. Flags with equal values are equal wherever they come from.
+#[derive(Clone, Debug, Default)]
+pub struct Origins(BTreeMap<String, Origin>);
+
+impl PartialEq for Origins {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Origins {
+    /// Where a setting comes from; `None` if it is not known.
+    #[must_use]
+    pub fn of(&self, name: &str) -> Option<&Origin> {
+        self.0.get(name)
+    }
+
+    pub(crate) fn set(&mut self, name: impl Into<String>, origin: Origin) {
+        self.0.insert(name.into(), origin);
+    }
+
+    pub(super) fn add(&mut self, reasons: Reasons) {
+        for (name, reason) in reasons {
+            self.set(name, Origin::Derived(reason));
+        }
+    }
+
+    /// One line per setting with its value and its origin. Without `all`, only those that follow from
+    /// the model and the data.
+    #[must_use]
+    pub fn lines(&self, settings: &Settings, all: bool) -> Vec<String> {
+        let flags = serde_json::to_value(settings.to_flags());
+        let Ok(serde_json::Value::Object(values)) = flags else {
+            return Vec::new();
+        };
+        let mut lines = Vec::new();
+        for (name, value) in &values {
+            let value = match value {
+                serde_json::Value::String(text) => text.clone(),
+                serde_json::Value::Number(number) => shown(number),
+                other => other.to_string(),
+            };
+            let origin = self.of(name).unwrap_or(&Origin::Default);
+            let derived = matches!(origin, Origin::Derived(_));
+            let empty = ["", "[]", "false", "0"].contains(&value.as_str());
+            let idle = effect::without(name, settings).is_some();
+            if !idle && (derived || all && !empty) {
+                lines.push(printable(&format!("{name} {value} ({origin})")));
+            }
+        }
+        lines
+    }
+}
+
+/// The number without `.0`, and with an exponent if it is small.
+fn shown(number: &serde_json::Number) -> String {
+    match number.as_f64() {
+        Some(value) if number.is_f64() && value != 0.0 && value.abs() < 1e-3 => {
+            format!("{value:e}")
+        }
+        Some(value) if number.is_f64() => value.to_string(),
+        _ => number.to_string(),
+    }
+}
+
+impl Flags {
+    /// The names of the settings that were given, with hyphens. A switch that is off asks for
+    /// nothing, so it is not among them.
+    fn given(&self) -> Vec<String> {
+        let mut names = self.input.given();
+        names.extend(self.method.given());
+        names.extend(self.memory.given());
+        names.extend(self.training.given());
+        names.extend(self.output.given());
+        names
+    }
+
+    /// The same flags, all of which come from there.
+    #[must_use]
+    pub fn all_from(mut self, origin: &Origin) -> Self {
+        for name in self.given() {
+            self.origins.set(name, origin.clone());
+        }
+        self
+    }
+
+    /// Where a setting that was given comes from.
+    fn origin(&self, name: &str) -> Origin {
+        self.origins.of(name).cloned().unwrap_or(Origin::Flag)
+    }
+
+    /// The origins of these flags, and of those of `other` that these do not have.
+    pub(super) fn origins_or(&self, other: &Self) -> Origins {
+        let mut origins = other.origins.clone();
+        for name in self.given() {
+            match self.origins.of(&name) {
+                Some(origin) => origins.set(name, origin.clone()),
+                None => drop(origins.0.remove(&name)),
+            }
+        }
+        origins
+    }
+
+    /// The origins of the settings that were given.
+    pub(super) fn all_origins(&self) -> Origins {
+        let mut origins = Origins::default();
+        for name in self.given() {
+            let origin = self.origin(&name);
+            origins.set(name, origin);
+        }
+        origins
+    }
+
+    /// The error with the place of this setting, if it is in a file.
+    pub(super) fn placed(&self, error: UserError, name: &str) -> UserError {
+        match self.origin(name) {
+            Origin::File(path, line) => error.with_place(path, Some(line)),
+            _ => error,
+        }
+    }
+
+    /// The names of the settings that the user gave to this run.
+    pub(super) fn given_by_user(&self) -> Vec<String> {
+        let mut names = self.given();
+        names.retain(|name| matches!(self.origin(name), Origin::Flag | Origin::File(..)));
+        names
+    }
+}

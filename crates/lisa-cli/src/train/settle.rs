@@ -1,0 +1,111 @@
+//! [`settle`]: reads the data, and settles the settings that follow from the model and the data.
+
+use anyhow::Result;
+use burn::tensor::Device;
+use lisa_lm::{CausalLm, Checkpoint, Tokenizer};
+
+use super::data::{self, Data};
+use super::fitting::warnings;
+use super::planned::{Planned, room};
+use crate::settings::{DataFacts, Dtype, Facts, Flags, ModelFacts, Origins, Room, Settings};
+use crate::terminal::output::warn;
+
+/// The shapes of a model, and what settings follow from.
+pub(crate) struct Shapes {
+    pub(crate) facts: ModelFacts,
+    /// Its parameters are lazy: nothing is allocated.
+    pub(crate) model: CausalLm,
+}
+
+impl Shapes {
+    pub(crate) fn of(checkpoint: &Checkpoint, device: &Device) -> Result<Self> {
+        let config = checkpoint.config();
+        let model = config.init(&device.clone().autodiff())?;
+        let facts = ModelFacts {
+            dtype: Dtype::stored(checkpoint),
+            parameters: model.num_parameters(),
+            layers: model.num_layers(),
+            positions: config.max_positions(),
+        };
+        Ok(Self { facts, model })
+    }
+
+    /// The settings as far as they do not depend on the data.
+    pub(crate) fn settings(&self, flags: Flags) -> Result<Settings> {
+        let facts = Facts {
+            model: Some(&self.facts),
+            ..Facts::default()
+        };
+        Ok(flags.resolve_with(facts)?.0)
+    }
+
+    /// Reads the data, settles what follows from it, and prints a warning if the run does not fit into
+    /// memory.
+    pub(crate) fn settle(
+        &self,
+        flags: Flags,
+        settings: &Settings,
+        tokenizer: Tokenizer,
+        checkpoint: &Checkpoint,
+        device: &Device,
+    ) -> Result<Settled> {
+        let needs = |rows: usize, tokens: usize| {
+            let plan = Planned::of(settings, &self.model, device, rows, tokens);
+            plan.ok().map(|plan| plan.needed())
+        };
+        let bytes = room(settings, device);
+        let room = bytes.map(|bytes| Room {
+            bytes,
+            needs: &needs,
+        });
+        let settled = settle(
+            flags,
+            settings,
+            tokenizer,
+            checkpoint,
+            &self.facts,
+            room.as_ref(),
+        )?;
+        let (settings, tokens) = (&settled.settings, settled.data.longest(&settled.settings));
+        for warning in warnings(settings, &self.model, device, tokens, bytes)? {
+            warn(warning);
+        }
+        Ok(settled)
+    }
+}
+
+/// The settings of a run with its data.
+pub(crate) struct Settled {
+    pub(crate) settings: Settings,
+    /// Where the settings come from.
+    pub(crate) origins: Origins,
+    pub(crate) data: Data,
+    /// The tokenizer as the data needs it.
+    pub(crate) tokenizer: Tokenizer,
+}
+
+/// Reads the data with these settings, settles what follows from it, and cuts the rows to the length
+/// that was settled.
+pub(crate) fn settle(
+    flags: Flags,
+    settings: &Settings,
+    tokenizer: Tokenizer,
+    checkpoint: &Checkpoint,
+    model: &ModelFacts,
+    room: Option<&Room<'_>>,
+) -> Result<Settled> {
+    let whole = data::read(settings, tokenizer)?;
+    let facts = DataFacts::of(whole.lengths());
+    let (settings, origins) = flags.resolve_with(Facts {
+        model: Some(model),
+        data: facts.as_ref(),
+        room,
+    })?;
+    let (data, tokenizer) = whole.cut(&settings, checkpoint)?;
+    Ok(Settled {
+        settings,
+        origins,
+        data,
+        tokenizer,
+    })
+}
