@@ -72,3 +72,26 @@ fn packed_examples_are_kept_apart() {
     assert_eq!(padding.iter().filter(|padded| **padded).count(), 1);
     assert!(padding[5]);
 }
+
+#[test]
+fn weights_are_those_of_the_targets_and_1_elsewhere() {
+    let mut weighted = encoded(&[5, 6, 7], &[X, 6, 7]);
+    weighted.weights = Some(vec![1.0, 0.5, 0.25]);
+    let plain = encoded(&[8, 9], &[8, 9]);
+    let packed = Row::new([&plain, &weighted, &plain]);
+    assert_eq!(packed.targets, [9, X, 6, 7, X, 9, X]);
+    assert_eq!(
+        packed.weights,
+        Some(vec![1.0, 1.0, 0.5, 0.25, 1.0, 1.0, 1.0])
+    );
+    let batch = Batch::collate(vec![packed, Row::new([&plain])], 0);
+    assert_eq!((batch.trained(), batch.weight()), (5, 3.75));
+    let weights = batch.to_tensors(&Device::default()).weights.unwrap();
+    let weights: Vec<f32> = weights.into_data().iter::<f32>().collect();
+    assert_eq!(weights[..7], [1.0, 1.0, 0.5, 0.25, 1.0, 1.0, 1.0]);
+    assert_eq!(weights[7..], [1.0; 7]);
+
+    let batch = Batch::collate(vec![Row::new([&plain])], 0);
+    assert_eq!((batch.trained(), batch.weight()), (1, 1.0));
+    assert!(batch.to_tensors(&Device::default()).weights.is_none());
+}

@@ -321,13 +321,20 @@ fn recomputed_gradients_are_those_of_plain_autodiff() {
     use lisa::recompute::Recompute;
     use lisa::{FreezeMask, LayerMap};
     let device = Device::default().autodiff();
-    for name in ["llama", "gpt2", "llama_tied", "qwen3"] {
+    for (name, is_weighted) in [
+        ("llama", false),
+        ("llama", true),
+        ("gpt2", false),
+        ("llama_tied", true),
+        ("qwen3", false),
+    ] {
         let model = load(name, &device);
         let tokens = reference_ints(name, "input_ids", &device);
+        let weights = tokens.clone().cast(FloatDType::F32).sin().abs();
         let batch = BatchTensors {
             targets: tokens.clone().roll_dim(-1, 1),
             tokens,
-            weights: None,
+            weights: is_weighted.then_some(weights),
             padding: None,
             segments: None,
             positions: None,
@@ -350,8 +357,7 @@ fn recomputed_gradients_are_those_of_plain_autodiff() {
         ];
         for trains in cases {
             let model = FreezeMask::new(all.clone()).change(model.clone(), trains.clone());
-            let input = Input::from(batch.clone());
-            let loss = model.next_token_loss(&input, batch.targets.clone());
+            let loss = model.batch_loss(batch.clone());
             let expected = GradientsParams::from_grads(loss.backward(), &model);
             assert_eq!(expected.len(), trains.len());
             let plan = Recompute::new();
@@ -438,5 +444,56 @@ fn norms_are_before_and_after_as_described() {
         let mut cache = KvCache::new(1);
         let found = run(&block, h.clone(), &context, cache.layers_mut().next());
         assert_eq!(found.into_data(), expected.into_data(), "{placement:?}");
+    }
+}
+
+/// Also with adapters at the head, whose logits are not one product.
+#[test]
+fn the_loss_of_a_batch_is_the_mean_by_its_weights() {
+    use burn::module::{Lora, ParamGroup};
+    use lisa::recompute::Recompute;
+    let device = Device::default().autodiff();
+    for (name, adapters) in [("llama", false), ("llama_tied", false), ("llama", true)] {
+        let mut model = load(name, &device);
+        if adapters {
+            let head = ParamGroup::from_regex(r"lm_head.*weight$").unwrap();
+            model = model.apply_lora(Lora::new(2, 4.0).set_param_group(head));
+        }
+        let tokens = reference_ints(name, "input_ids", &device);
+        let [rows, width] = tokens.dims();
+        let targets = tokens.clone().roll_dim(-1, 1);
+        let mut weights = vec![0.0f32; rows * width];
+        let single = |at: usize| {
+            let flat = Tensor::<1, Int>::full([rows * width], -100, &device);
+            let target = targets.clone().reshape([rows * width]).slice([at..=at]);
+            let one = flat.slice_assign([at..=at], target).reshape([rows, width]);
+            scalar(&model.next_token_loss(&Input::new(tokens.clone()), one))
+        };
+        let (mut sum, mut all) = (0.0, 0.0);
+        for (at, weight) in [(0, 0.5f32), (3, 2.0), (rows * width - 1, 0.25)] {
+            weights[at] = weight;
+            sum += f64::from(weight) * single(at);
+            all += f64::from(weight);
+        }
+        let weights = TensorData::new(weights, [rows, width]);
+        let batch = BatchTensors {
+            tokens: tokens.clone(),
+            targets: targets.clone(),
+            weights: Some(Tensor::from_data(weights, &device)),
+            padding: None,
+            segments: None,
+            positions: None,
+        };
+        let expected = sum / all;
+        for found in [
+            scalar(&model.batch_loss(batch.clone())),
+            scalar(&model.valid().batch_loss(batch.clone())),
+            scalar(&Recompute::new().forward(&model, &batch).loss()),
+        ] {
+            assert!(
+                (found - expected).abs() < 2e-6 * expected,
+                "{name}: {found} {expected}"
+            );
+        }
     }
 }

@@ -128,3 +128,6 @@ fn in_chunks(
     }
     (Tensor::cat(losses, 0).sum(), gradients)
 }
+
+#[cfg(test)]
+mod tests;
