@@ -153,7 +153,8 @@ impl EncodedSet {
         }
         if self.empty_answers > 0 {
             log::warn!(
-                "{} answers are empty: they train the model to end its turn at once",
+                "{} answers have no text, and the chat template writes nothing else of them: they \
+                 train the model to end its turn at once",
                 self.empty_answers
             );
         }

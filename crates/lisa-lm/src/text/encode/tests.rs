@@ -473,7 +473,7 @@ fn rows_of_given_data() {
         on_bad: OnBadLine::Skip,
         ..ReadOptions::default()
     };
-    let read = read_examples(&[given("LISA_DATA").into()], &read).unwrap();
+    let read = read_examples(&[given("LISA_DATA")], &read).unwrap();
     let options = EncodeOptions {
         on_bad: OnBadLine::Skip,
         ..EncodeOptions::default()
