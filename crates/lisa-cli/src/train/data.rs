@@ -87,9 +87,9 @@ impl Data {
                 Some(warning) => warn(warning),
                 None => say(line)?,
             }
-        }
-        if self.has_chats {
-            say(format_args!("  {}", beginning(tokenizer)))?;
+            if self.has_chats && line.starts_with("chat template: ") {
+                say(format_args!("  {}", beginning(tokenizer)))?;
+            }
         }
         for (name, summary) in [
             ("training", Some(&self.train_summary)),

@@ -44,9 +44,8 @@ pub(crate) fn rows(
         };
         lines.push(match resized - rows {
             0 => format!("embeddings: all {needed} tokens have one of the {rows} rows already"),
-            more => format!(
-                "embeddings: {rows} -> {resized} rows; each of the {more} new ones is the mean of \
-                 the old ones{frozen}"
+            _ => format!(
+                "embeddings: {rows} -> {resized} rows; a new row is the mean of the old ones{frozen}"
             ),
         });
     }
