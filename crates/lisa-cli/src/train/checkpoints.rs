@@ -22,6 +22,7 @@ use super::text::Text;
 use crate::number;
 use crate::output_folder;
 use crate::settings::Flags;
+use crate::terminal::text::counted;
 use crate::user_error::{UserError, require};
 
 const WEIGHTS: &str = "weights.bpk";
@@ -68,17 +69,18 @@ impl State {
         batches: &Batches,
         accumulation: usize,
     ) -> Result<()> {
-        let steps = self.step + self.skipped;
+        let steps = self.step.saturating_add(self.skipped);
         let Position { epoch, index } = self.position;
         require!(
             batches.steps_before(self.position, accumulation) == Some(steps),
             "start a new run with another --out; only the version that wrote the checkpoint can \
              continue it",
-            "cannot resume: the checkpoint `{}`, after {steps} steps, is at batch {} of epoch {}, \
-             where steps of {accumulation} batches do not arrive",
+            "cannot resume: the checkpoint `{}`, after {}, is at batch {} of epoch {}, where a step \
+             with --gradient-accumulation-steps {accumulation} does not begin",
             path.display(),
-            index + 1,
-            epoch + 1
+            counted(steps as usize, "step"),
+            index.saturating_add(1),
+            epoch.saturating_add(1)
         );
         Ok(())
     }

@@ -10,16 +10,18 @@ use lisa_cli::train::run::Start;
 use lisa_lm::Checkpoint;
 use serde_json::Value;
 
-use super::{flags, go, go_in_parts, lines, message, only_out, weights_of};
+use super::{HELD_OUT, flags, go, go_in_parts, lines, message, only_out, weights_of};
 
 const TRAIN: &str = include_str!("../../data/train.jsonl");
 
-/// A file with the first rows of the bundled data.
-fn rows(folder: &Path, count: usize) -> String {
-    let file = folder.join(format!("{count}.jsonl"));
-    let rows: Vec<&str> = TRAIN.lines().take(count).collect();
-    fs::write(&file, rows.join("\n")).unwrap();
-    file.to_str().unwrap().to_owned()
+/// Files with the first nine rows of the bundled data, and with three held-out rows.
+fn nine(folder: &Path) -> [String; 2] {
+    [("nine", TRAIN, 9), ("three", HELD_OUT, 3)].map(|(name, text, count)| {
+        let file = folder.join(format!("{name}.jsonl"));
+        let rows: Vec<&str> = text.lines().take(count).collect();
+        fs::write(&file, rows.join("\n")).unwrap();
+        file.to_str().unwrap().to_owned()
+    })
 }
 
 fn summary(out: &Path) -> Value {
@@ -29,9 +31,9 @@ fn summary(out: &Path) -> Value {
 /// A run of some epochs of nine rows.
 fn nine_rows(out: &Path, epochs: &str, more: &[&str]) -> Vec<f64> {
     let folder = out.parent().unwrap();
-    let data = rows(folder, 9);
+    let [data, eval] = nine(folder);
     let of_rows = [
-        "--data", &data, "--eval", &data, "--steps", "0", "--epochs", epochs,
+        "--data", &data, "--eval", &eval, "--steps", "0", "--epochs", epochs,
     ];
     go(
         flags(out, &[&of_rows[..], more].concat()),
@@ -76,9 +78,9 @@ fn each_row_is_trained_once_in_each_epoch() {
 #[test]
 fn a_run_that_is_resumed_at_each_step_has_the_same_steps() {
     let dir = tempfile::tempdir().unwrap();
-    let data = rows(dir.path(), 9);
+    let [data, eval] = nine(dir.path());
     let more = [
-        "--data", &data, "--eval", &data, "--steps", "0", "--epochs", "2",
+        "--data", &data, "--eval", &eval, "--steps", "0", "--epochs", "2",
     ];
     for pack in [&[][..], &["--pack"]] {
         let by = ["--batch-size", "2", "--gradient-accumulation-steps", "2"];
@@ -103,12 +105,12 @@ fn a_run_that_is_resumed_at_each_step_has_the_same_steps() {
 fn a_checkpoint_whose_steps_went_on_in_the_next_epoch_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
-    let data = rows(dir.path(), 9);
+    let [data, eval] = nine(dir.path());
     let more = [
         "--data",
         &data,
         "--eval",
-        &data,
+        &eval,
         "--gradient-accumulation-steps",
         "2",
     ];
@@ -116,10 +118,14 @@ fn a_checkpoint_whose_steps_went_on_in_the_next_epoch_is_refused() {
     let path = out.join("checkpoints/step-00000001/state.json");
     let mut state: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     assert_eq!(state["position"]["index"], 2);
-    let mut refused = |epoch: u64, index: u64| {
+    let mut change = |epoch: u64, index: u64, skipped: u64| {
         state["position"]["epoch"] = epoch.into();
         state["position"]["index"] = index.into();
+        state["skipped"] = skipped.into();
         fs::write(&path, state.to_string()).unwrap();
+    };
+    let mut refused = |epoch: u64, index: u64| {
+        change(epoch, index, 0);
         message(only_out(&out), Start::Resume)
     };
     let text = refused(1, 1);
@@ -127,12 +133,15 @@ fn a_checkpoint_whose_steps_went_on_in_the_next_epoch_is_refused() {
         "cannot resume",
         "step-00000001",
         "batch 2 of epoch 2",
-        "steps of 2 batches",
+        "--gradient-accumulation-steps 2 does not begin",
         "--out",
     ] {
         assert!(text.contains(part), "`{part}` is not in: {text}");
     }
-    assert!(refused(0, 4).contains("after 1 steps, is at batch 5 of epoch 1"));
+    assert!(refused(0, 4).contains("after 1 step, is at batch 5 of epoch 1"));
+    // Steps that were skipped are counted.
+    change(0, 4, 1);
+    go(only_out(&out), Start::Resume, false).unwrap();
 }
 
 /// The parameters of a model folder, by path.
