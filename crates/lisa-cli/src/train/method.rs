@@ -13,6 +13,7 @@ use lisa::recompute::Pass;
 use lisa::{FrozenWeights, LayerMap, Lisa, LisaConfig, LisaError, OnFreeze, PolicyConfig};
 use lisa_lm::CausalLm;
 
+use super::lora_record;
 use crate::settings::{
     Method, MethodSettings, Moments, Order, Policy, Quantize, Settings, TrainingSettings,
 };
@@ -153,8 +154,7 @@ impl Trainer {
                 (Self::Lisa(lisa), model)
             }
             Self::Lora(optimizer) => {
-                let optimizer = optimizer
-                    .load(path)
+                let optimizer = lora_record::load(optimizer, path, &model)
                     .with_context(|| format!("cannot read `{}`", path.display()))?;
                 (Self::Lora(optimizer), model)
             }

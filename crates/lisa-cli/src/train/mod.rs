@@ -11,6 +11,7 @@
 //! | `text` | how examples become text: prompts as chats, the chat template, the end of a turn |
 //! | `vocabulary` | checks tokens against the model's vocabulary |
 //! | `checkpoints`, `metrics`, `table`, `events`, `plot`, `card` | what is written |
+//! | `lora_record`, `record_limits` | checks of what checkpoints have and will have |
 //! | `summary`, `shown_row` | what is printed of the data |
 //! | `announce`, `planned`, `fitting`, `watch`, `clock` | what is printed |
 //! | `fingerprint`, `moved` | what a resumed run must have in common with its checkpoint |
@@ -26,12 +27,14 @@ mod examples;
 pub mod fingerprint;
 mod finish;
 pub(crate) mod fitting;
+mod lora_record;
 pub mod method;
 pub mod metrics;
 mod moved;
 pub mod planned;
 pub mod plot;
 mod prepare;
+mod record_limits;
 pub mod prompts;
 pub mod run;
 pub mod score;

@@ -120,6 +120,12 @@ pub(crate) fn disk(
     Ok(kept * checkpoint + 2 * plan.weights)
 }
 
+/// The most bytes of optimizer state in a checkpoint.
+pub(crate) fn state(settings: &Settings, model: &CausalLm, device: &Device) -> Result<u64> {
+    let plan = plan(settings, model, device, 1)?;
+    Ok(plan.optimizer_state + plan.master_weights + plan.host)
+}
+
 fn plan(
     settings: &Settings,
     model: &CausalLm,

@@ -13,6 +13,7 @@ use super::evaluate::Evaluate;
 use super::fingerprint::{Allowed, Fingerprint};
 use super::moved;
 use super::planned;
+use super::record_limits::check_sizes;
 use super::settle::{Settled, Shapes};
 use super::shown_row::Show;
 use crate::model_tokenizer::model_tokenizer;
@@ -193,6 +194,8 @@ impl<'a> Job<'a> {
         let examples = &data.held_out_examples;
         let evaluate = Evaluate::new(&settings, held_out, examples, &tokenizer, longest)?;
         // Settings that cannot be planned are reported where the optimizer is made.
+        let state = planned::state(&settings, &shapes.model, device).unwrap_or(0);
+        check_sizes(&shapes.model, settings.memory.dtype.into(), state)?;
         let disk = planned::disk(&settings, &shapes.model, device, steps).unwrap_or(0);
         if writes {
             output_folder::require_room(&out, disk)?;

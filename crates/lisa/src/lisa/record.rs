@@ -38,7 +38,8 @@ impl Lisa {
     ///
     /// # Errors
     ///
-    /// The operating system refuses a file operation; the message has the path. An existing file is
+    /// The operating system refuses a file operation, or the state is larger than what Burn reads
+    /// (100 GiB, 10 GiB in a tensor, 100,000 tensors); the message has the path. An existing file is
     /// then unchanged.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), LisaError> {
         let path = path.as_ref();
@@ -51,6 +52,10 @@ impl Lisa {
         let reader = Reader::from_bytes(bytes).map_err(not_saved(path))?;
         let (scalars, metadata) = (reader.scalars().clone(), reader.metadata().clone());
         let tensors = reader.into_tensors().map_err(not_saved(path))?;
+        check::readable(&tensors).map_err(|found| {
+            let message = format!("cannot save the record to `{}`: {found}", path.display());
+            LisaError::new(ErrorKind::Record, message)
+        })?;
         let mut writer = Writer::new(tensors)
             .auto_extension(false)
             .with_metadata(KEY, &run);

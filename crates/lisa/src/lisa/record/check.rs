@@ -11,7 +11,7 @@ use std::path::Path;
 use burn::module::ParamId;
 use burn::optim::{ModuleOptimizer, OptimizerRecord};
 use burn::tensor::DType;
-use burn_pack::{Reader, Scalar, Tensor, Writer};
+use burn_pack::{MAX_FILE_SIZE, MAX_TENSOR_COUNT, MAX_TENSOR_SIZE, Reader, Scalar, Tensor, Writer};
 
 use crate::LayerMap;
 use crate::layers::Parameter;
@@ -62,6 +62,26 @@ pub(crate) fn sizes(tensors: &[Tensor], length: u64) -> Result<(), String> {
         ));
     }
     Ok(())
+}
+
+/// Refuses a record that Burn would write but not read.
+pub(super) fn readable(tensors: &[Tensor]) -> Result<(), String> {
+    let sizes = tensors.iter().map(|tensor| tensor.byte_len() as u64);
+    in_limits(tensors.len(), sizes.clone().sum(), sizes.max().unwrap_or(0))
+}
+
+fn in_limits(count: usize, total: u64, largest: u64) -> Result<(), String> {
+    let limits = [
+        (count as u64, MAX_TENSOR_COUNT as u64, "tensors"),
+        (total, MAX_FILE_SIZE, "bytes"),
+        (largest, MAX_TENSOR_SIZE as u64, "bytes in one tensor"),
+    ];
+    match limits.iter().find(|(found, limit, _)| found > limit) {
+        Some((found, limit, what)) => Err(format!(
+            "it would have {found} {what}, and Burn reads at most {limit}"
+        )),
+        None => Ok(()),
+    }
 }
 
 /// The state of each parameter in a record, by the parameter's index in the map.
@@ -217,5 +237,22 @@ impl State {
         }
         let bytes = writer.into_bytes().map_err(|e| e.to_string())?;
         OptimizerRecord::from_bytes(bytes).map_err(|e| e.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_burn_would_not_read_is_refused_before_it_is_written() {
+        assert_eq!(in_limits(100_000, 100 << 30, 10 << 30), Ok(()));
+        for (found, expected) in [
+            (in_limits(100_001, 1, 1), "100001 tensors"),
+            (in_limits(1, (100 << 30) + 1, 1), "107374182401 bytes"),
+            (in_limits(1, 1, (10 << 30) + 1), "10737418241 bytes in one"),
+        ] {
+            assert!(found.unwrap_err().contains(expected), "{expected}");
+        }
     }
 }
