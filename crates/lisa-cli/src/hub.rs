@@ -29,22 +29,21 @@ pub(crate) fn download(id: &str, revision: &str) -> Result<PathBuf> {
     let info = match repository.info().revision(revision).send() {
         Ok(info) => info,
         Err(error) => {
-            let cached = repository.snapshot_download().revision(revision);
-            return match cached.local_files_only(true).send() {
-                Ok(folder) if is_unreachable(&error) => {
-                    let folder_name = folder.display();
+            let help = if is_unreachable(&error) {
+                let cached = repository.snapshot_download().revision(revision);
+                if let Ok(folder) = cached.local_files_only(true).send() {
+                    let shown = folder.display();
                     say(format_args!(
-                        "the hub cannot be reached; {id} is read from {folder_name}"
+                        "the hub cannot be reached; {id} is read from {shown}"
                     ))?;
-                    Ok(folder)
+                    return Ok(folder);
                 }
-                _ => Err(UserError::new(failed())
-                    .with_help(
-                        "check the id and the revision; a private or gated model needs HF_TOKEN",
-                    )
-                    .with_source(error)
-                    .into()),
+                "the hub cannot be reached, and the model is not in the cache: check the network"
+            } else {
+                "check the id and the revision; a private or gated model needs HF_TOKEN"
             };
+            let error = UserError::new(failed()).with_help(help).with_source(error);
+            return Err(error.into());
         }
     };
     let commit = info.sha.unwrap_or_else(|| revision.to_owned());

@@ -122,7 +122,7 @@ pub(crate) fn disk(
 
 /// The most bytes of optimizer state in a checkpoint.
 pub(crate) fn state(settings: &Settings, model: &CausalLm, device: &Device) -> Result<u64> {
-    let plan = plan(settings, model, device, 1)?;
+    let plan = plan(settings, model, device, 1, 1)?;
     Ok(plan.optimizer_state + plan.master_weights + plan.host)
 }
 

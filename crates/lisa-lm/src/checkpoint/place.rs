@@ -12,12 +12,10 @@ use std::fs::{Metadata, Permissions};
 use std::path::{Component, Path, PathBuf};
 
 use super::contents::{COPIED, TEMPLATES, is_weights};
-use super::shards::{INDEX, SINGLE};
+use super::shards::{INDEX, SINGLE, STAGING};
 use crate::error::{Error, ErrorKind};
 use crate::files::{disk, failed};
 
-/// The folder, inside the target, in which the new files are written.
-pub(super) const STAGING: &str = ".lisa-saving";
 /// A file that marks the old folder while it is exchanged.
 const OLD: &str = ".lisa-replaced";
 

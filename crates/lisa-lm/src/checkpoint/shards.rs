@@ -16,6 +16,8 @@ use crate::files::{self, INDEX_BYTES, read_text, shown};
 pub(super) const SINGLE: &str = "model.safetensors";
 /// The index if the weights are in several files.
 pub(super) const INDEX: &str = "model.safetensors.index.json";
+/// The folder, inside that of the model, in which a save writes the new files.
+pub(super) const STAGING: &str = ".lisa-saving";
 /// The end of an index's name.
 const INDEX_END: &str = ".safetensors.index.json";
 
@@ -64,7 +66,19 @@ pub(super) fn find(dir: &Path, entry: Option<&str>) -> Result<Files, Error> {
         let missing = entry.map_or(format!("no {SINGLE} and no {INDEX}"), |name| {
             format!("no {name}, which config.json names as transformers_weights")
         });
-        no_weights(dir, &missing)
+        let error = no_weights(dir, &missing);
+        let staging = dir.join(STAGING);
+        if [SINGLE, INDEX]
+            .iter()
+            .any(|name| staging.join(name).is_file())
+        {
+            let (staging, dir) = (staging.display(), dir.display());
+            error.with_help(format!(
+                "a save was interrupted: save again, or move the files of {staging} to {dir}"
+            ))
+        } else {
+            error
+        }
     })?;
     let index: Index = serde_json::from_str(&text)
         .map_err(|e| refuse(format!("{} is not an index: {e}", path.display())).with_source(e))?;

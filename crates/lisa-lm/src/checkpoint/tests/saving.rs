@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use burn::module::{Module, ModuleMapper, Param};
 
-use super::super::place::STAGING;
+use super::super::shards::STAGING;
 use super::*;
 use crate::files::disk::fault;
 
@@ -160,6 +160,18 @@ fn a_first_save_that_is_killed_leaves_nothing_that_loads() {
             break;
         }
     }
+}
+
+#[test]
+fn a_folder_without_the_weights_of_an_interrupted_save_says_where_they_are() {
+    let dir = altered("llama", |_| ());
+    let staging = dir.path().join(STAGING);
+    fs::create_dir(&staging).unwrap();
+    let single = dir.path().join(shards::SINGLE);
+    fs::rename(&single, staging.join(shards::SINGLE)).unwrap();
+    let found = message(load(dir.path()));
+    assert!(found.contains("a save was interrupted"), "{found}");
+    assert!(found.contains(STAGING), "{found}");
 }
 
 #[test]
