@@ -23,7 +23,9 @@ pub fn model_tokenizer(folder: &Path, template: &str) -> Result<Tokenizer> {
                 .into()
         });
     }
-    let refuse = || UserError::new(format!("cannot use `--chat-template {template}`"));
+    let refuse = || {
+        UserError::new(format!("cannot use `--chat-template {template}`")).with_place(path, None)
+    };
     let text = lisa_lm::files::read_small_text(path).map_err(|e| refuse().with_source(e))?;
     let special = tokenizer.special_tokens();
     let parsed = ChatTemplate::new(&text, special).map_err(|e| refuse().with_source(e))?;

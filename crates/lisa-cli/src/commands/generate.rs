@@ -11,7 +11,6 @@ use crate::model_tokenizer::model_tokenizer;
 use crate::settings::Dtype;
 use crate::terminal::output::say;
 use crate::terminal::progress::Slow;
-use crate::terminal::text::printable;
 
 /// Options of `lisa generate`.
 #[derive(Args, Debug)]
@@ -84,6 +83,6 @@ pub fn generate(options: &Options, device: &Device) -> Result<()> {
         seed: options.seed,
     };
     let tokens = lisa_lm::generate(&model, &prompt, &config)?;
-    say(printable(&tokenizer.decode(&tokens, true)?))?;
+    say(tokenizer.decode(&tokens, true)?)?;
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use env_logger::{Builder, Env};
+use log::Level;
 
 use super::text::printable;
 
@@ -15,7 +16,10 @@ use super::text::printable;
 pub fn log_to_stderr() {
     Builder::from_env(Env::default().default_filter_or("warn"))
         .format(|out, record| {
-            let level = record.level().as_str().to_lowercase();
+            let level = match record.level() {
+                Level::Warn => "warning".to_owned(),
+                level => level.as_str().to_lowercase(),
+            };
             let style = out.default_level_style(record.level());
             let message = printable(&record.args().to_string());
             writeln!(out, "{style}{level}{style:#}: {message}")

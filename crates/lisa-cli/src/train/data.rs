@@ -69,6 +69,15 @@ impl Data {
         tokenizer: &Tokenizer,
         batches: &Batches,
     ) -> Result<()> {
+        for line in &self.lines {
+            match line.strip_prefix("warning: ") {
+                Some(warning) => warn(warning),
+                None => say(line)?,
+            }
+            if self.has_chats && line.starts_with("chat template: ") {
+                say(format_args!("  {}", beginning(tokenizer)))?;
+            }
+        }
         say(format_args!("training data: {}", self.train_summary))?;
         if settings.input.pack {
             let (rows, length) = (batches.rows(), settings.input.max_seq_length);
@@ -81,15 +90,6 @@ impl Data {
         match &self.held_out_summary {
             Some(summary) => say(format_args!("held-out data: {summary}"))?,
             None => say("held-out data: none")?,
-        }
-        for line in &self.lines {
-            match line.strip_prefix("warning: ") {
-                Some(warning) => warn(warning),
-                None => say(line)?,
-            }
-            if self.has_chats && line.starts_with("chat template: ") {
-                say(format_args!("  {}", beginning(tokenizer)))?;
-            }
         }
         for (name, summary) in [
             ("training", Some(&self.train_summary)),
@@ -151,7 +151,8 @@ impl Whole {
         let (bar, all) = (Slow::items("tokenizing"), examples.len() as u64);
         let set = encode_examples_with(&examples, tokenizer, options, |done| {
             bar.set(done as u64, all);
-        })?;
+        });
+        let set = set.map_err(examples::skippable)?;
         Ok(Self { examples, set })
     }
 
@@ -160,17 +161,15 @@ impl Whole {
         let Self { examples, set } = self;
         let before = Lengths::of(&set);
         let set = set.cut(limit).map_err(|error| {
-            let error = match examples.first().and_then(|one| one.place.as_ref()) {
-                Some(place) => error.with_place(place.file(), place.line()),
-                None => error,
-            };
             let help = format!(
                 "raise --max-seq-length: the longest row has {}",
                 counted(before.longest(), "token")
             );
-            UserError::new("the limit leaves nothing to train on")
-                .with_help(help)
-                .with_source(error)
+            let refused = UserError::new(error.message()).with_help(help);
+            match examples.first().and_then(|one| one.place.as_ref()) {
+                Some(place) => refused.with_place(place.file(), place.line()),
+                None => refused,
+            }
         })?;
         let summary = Summary::of(&examples, tokenizer, &before, &set, limit);
         Ok(Part {
@@ -312,7 +311,7 @@ fn beginning(tokenizer: &Tokenizer) -> String {
     let start: String = one_line(&start).chars().take(60).collect();
     let checksum = crc32c::crc32c(source.as_bytes());
     format!(
-        "its {} bytes, checksum {checksum:08x}, begin {start}",
-        source.len()
+        "{}, checksum {checksum:08x}, begins {start}",
+        counted(source.len(), "byte")
     )
 }

@@ -48,7 +48,7 @@ pub(crate) fn read(input: &InputSettings, seed: u64) -> Result<Given> {
         both.map(|file| file.display().to_string())
             .unwrap_or_default()
     );
-    let train = read_examples(&files.train, &options)?;
+    let train = read_examples(&files.train, &options).map_err(skippable)?;
     let mut notes = Vec::new();
     if !is_bundled {
         notes.extend(noted("training", &train));
@@ -65,7 +65,7 @@ pub(crate) fn read(input: &InputSettings, seed: u64) -> Result<Given> {
         );
         split(train.examples, input.eval_fraction, seed)?
     } else {
-        let held_out = read_examples(&held_out, &options)?;
+        let held_out = read_examples(&held_out, &options).map_err(skippable)?;
         if !is_bundled {
             notes.extend(noted("held-out", &held_out));
         }
@@ -91,11 +91,22 @@ fn eval_files(input: &InputSettings) -> Result<Vec<PathBuf>> {
 fn noted(what: &str, read: &Examples) -> Vec<String> {
     let mut notes = vec![format!("{what} files: {}", read.mapping)];
     if read.skipped.count() > 0 {
-        let skipped = read.skipped.to_string().replace('\n', "\n  ");
+        // The first ones are logged when they are read.
         let count = counted(read.skipped.count(), "line");
-        notes.push(format!(
-            "warning: {what} files: {count} skipped (--on-bad-line):\n  {skipped}"
-        ));
+        notes.push(format!("warning: {what} files: {count} skipped (--on-bad-line)"));
     }
     notes
+}
+
+/// An error at a line, with the flag that leaves such lines out.
+pub(crate) fn skippable(error: lisa_lm::Error) -> lisa_lm::Error {
+    if error.place().and_then(|(_, line)| line).is_none() {
+        return error;
+    }
+    let skip = "leave such lines out with --on-bad-line skip";
+    let help = match error.help() {
+        None | Some("correct the line, or skip bad lines") => format!("correct the line, or {skip}"),
+        Some(help) => format!("{help}; or {skip}"),
+    };
+    error.with_help(help)
 }

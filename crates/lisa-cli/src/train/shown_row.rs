@@ -61,7 +61,7 @@ pub(crate) fn tokens(
             if trained && weight != 1.0 {
                 let _ = write!(after, "*{weight}");
             }
-            let word = format!("{:?}", printable(&piece(row, index, tokenizer)?));
+            let word = printable(&format!("{:?}", piece(row, index, tokenizer)?));
             lines.push(&word, Some((&after, trained)), colours);
         }
         start += run.len();
@@ -88,7 +88,7 @@ fn piece(row: &Encoded, index: usize, tokenizer: &Tokenizer) -> Result<String> {
     let before = tokenizer.decode(&ids[..ids.len() - 1], false)?;
     let with = tokenizer.decode(ids, false)?;
     match with.strip_prefix(&before) {
-        Some(text) if !text.is_empty() && !with.contains('\u{fffd}') => Ok(text.to_owned()),
+        Some(text) if !text.is_empty() && !text.contains('\u{fffd}') => Ok(text.to_owned()),
         _ => {
             let entry = tokenizer.get_ref().id_to_token(row.ids[index]);
             Ok(entry.unwrap_or_else(|| "no token".to_owned()))
@@ -112,10 +112,14 @@ impl Lines {
         } else {
             ("", "")
         };
-        let width = word.chars().count() + after.len() + open.len() * 2 + 1;
-        if self.column > 0 && self.column + width > WIDTH {
+        let width = word.chars().count() + after.len() + open.len() * 2;
+        if self.column > 0 && self.column + 1 + width > WIDTH {
             self.text.push('\n');
             self.column = 0;
+        }
+        if self.column > 0 {
+            self.text.push(' ');
+            self.column += 1;
         }
         self.column += width;
         let dimmed = Style::new().dimmed();
@@ -126,7 +130,7 @@ impl Lines {
         };
         let _ = write!(
             self.text,
-            "{style}{open}{word}{style:#}{dimmed}{after}{dimmed:#}{style}{close}{style:#} "
+            "{style}{open}{word}{style:#}{dimmed}{after}{dimmed:#}{style}{close}{style:#}"
         );
     }
 }
@@ -201,7 +205,7 @@ mod tests {
         let text = plain(&row, Show::Borders);
         assert!(text.contains("... 28 more ..."), "{text}");
         assert!(text.contains("... 8 more ..."), "{text}");
-        assert!(text.contains(":40 [") && text.contains(":41] "), "{text}");
+        assert!(text.contains(":40 [") && text.contains(":41]"), "{text}");
         assert_eq!(text.matches(":30").count(), 4 * ENDS - 2, "{text}");
     }
 }

@@ -7,7 +7,7 @@ use lisa_lm::{ChatTemplate, Tokenizer};
 use serde::{Deserialize, Serialize};
 
 use crate::settings::{InputSettings, Pairs};
-use crate::terminal::text::one_line;
+use crate::terminal::text::{counted, one_line};
 
 /// What a checkpoint stores of the text side of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,8 +68,10 @@ pub(crate) fn prepare(
     let is_pair = |example: &&Example| matches!(example.content, Content::Pair { .. });
     let pairs = all().filter(is_pair).count();
     if pairs > 0 && input.pairs == Pairs::Auto && tokenizer.has_chat_template() {
+        let verb = if pairs == 1 { "is" } else { "are" };
+        let pairs = counted(pairs, "pair");
         lines.push(format!(
-            "warning: the model has a chat template, and {pairs} pairs of prompt and completion are \
+            "warning: the model has a chat template, and {pairs} of prompt and completion {verb} \
              trained as plain text; --pairs chat renders them with the template, and --pairs text \
              is without this warning"
         ));

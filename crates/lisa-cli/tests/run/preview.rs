@@ -39,25 +39,10 @@ fn a_row_has_its_place_its_tokens_and_marks_on_the_trained_ones() {
     let first = text.lines().next().unwrap();
     // An empty line is no row.
     assert!(first.starts_with("row 2 of 2 (a.jsonl:3): "), "{text}");
-    let tokens: String = text
-        .lines()
-        .skip(1)
-        .take_while(|line| line.contains('"'))
-        .collect();
-    let (trained, other): (Vec<&str>, Vec<&str>) = tokens
-        .split_terminator(' ')
-        .partition(|token| token.contains('['));
-    // Each token has its id; what is trained is the completion and the end of the text.
-    assert!(tokens.starts_with("\"a"), "{text}");
-    assert!(trained.iter().all(|token| token.ends_with(']')), "{text}");
-    assert!(trained.last().unwrap().starts_with("[\"<"), "{text}");
-    assert!(!other.concat().contains("cup"), "{text}");
-    let counts = format!(
-        "{} tokens, {} trained",
-        trained.len() + other.len(),
-        trained.len()
-    );
-    assert!(first.contains(&counts), "{text}");
+    assert!(first.contains(": 6 tokens, 3 trained; "), "{text}");
+    // What is trained is the completion and the end of the text.
+    let tokens = r#""a":67 " blue":504 " ":223 ["cup":871] ["\n":201] ["<|endoftext|>":0]"#;
+    assert_eq!(text.lines().nth(1), Some(tokens), "{text}");
     assert!(text.contains("training data: 2 rows, "), "{text}");
     assert!(
         text.contains("by role, in 2 examples: completion "),
@@ -68,7 +53,7 @@ fn a_row_has_its_place_its_tokens_and_marks_on_the_trained_ones() {
         text.contains("training examples: 2 rows: prompt and completion"),
         "{text}"
     );
-    assert_eq!(warnings, "");
+    assert!(warnings.contains("2 pairs of prompt and completion are trained as plain text"));
 }
 
 #[test]
@@ -95,7 +80,8 @@ fn rows_that_are_cut_or_left_out_are_counted_before_training() {
             "training data: 2 rows, ",
             "cut: 2 rows at 16 tokens (--max-seq-length), ",
             "left out: 1 row: no answer before the limit (--max-seq-length)",
-            "first without a row: a.jsonl:3",
+            "first without a row: ",
+            "a.jsonl:3\n",
             "packed: 2 rows of 16 tokens, ",
             "held-out data: 2 rows, ",
             "cut: 1 row at 16 tokens",
@@ -113,7 +99,7 @@ fn rows_that_are_cut_or_left_out_are_counted_before_training() {
         }
         let row = if line.starts_with("preview") { 2 } else { 1 };
         assert!(
-            text.contains(&format!("row {row} of 2 (a.jsonl:{row}): ")),
+            text.contains(&format!("row {row} of 2 (")) && text.contains(&format!("a.jsonl:{row}): ")),
             "{text}"
         );
         assert_eq!(
@@ -179,5 +165,54 @@ fn text_of_files_sends_no_commands_to_the_terminal() {
     let error = refused(dir.path(), &format!("preview --data missing{esc}"));
     is_clean(&error);
     let (text, warnings) = printed(dir.path(), "preview --data key.jsonl --on-bad-line skip");
+    assert!(warnings.contains("skipped key.jsonl:2") && warnings.contains("u{1b}"), "{warnings}");
     is_clean(&(text + &warnings));
+    // A role that the template takes is in the shares and among the tokens.
+    let (text, warnings) = printed(dir.path(), "preview --data role.jsonl");
+    assert!(text.contains("by role, in 1 example: \\u{1b}]0;owned"), "{text}");
+    is_clean(&(text + &warnings));
+}
+
+#[test]
+fn refusals_of_any_kind_have_their_file_and_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: String| fs::write(dir.path().join(name), text).unwrap();
+    let good = pair("a", "b");
+    let chat = |role: &str, extra: &str| {
+        format!(
+            r#"{{"messages": [{{"role": "{role}", "content": "a"}},
+               {{"role": "assistant", "content": "b"{extra}}}]}}"#
+        )
+        .replace('\n', " ")
+    };
+    write("good.jsonl", good.clone());
+    write("chat.jsonl", chat("user", ""));
+    write("bad.jinja", "{{ x }}\n{% if %}".to_owned());
+    let lines: &[(&str, String, &str, &str)] = &[
+        ("json.jsonl", r#"{"text": "#.to_owned(), "", "not JSON"),
+        ("keys.jsonl", r#"{"txt": "a"}"#.to_owned(), "", "the keys are"),
+        ("empty.jsonl", pair("a", ""), "", "the completion is empty"),
+        ("weight.jsonl", chat("user", r#", "weight": "much""#), "", "a `weight` of \"much\""),
+        ("role.jsonl", chat("judge", ""), " --chat-template plain", "unknown role judge"),
+        ("utf8.jsonl", "\u{fffd}".to_owned(), "", "not JSON"),
+    ];
+    for (name, line, flags, part) in lines {
+        // Line 2 is blank.
+        write(name, format!("{good}\n\n{line}\n{good}\n"));
+        for data in [format!("--data {name}"), format!("--data good.jsonl --eval {name}")] {
+            let error = refused(dir.path(), &format!("preview {data}{flags}"));
+            assert!(error.lines().next().unwrap().contains(part), "{error}");
+            assert!(error.contains(&format!("\n  --> {name}:3\n")), "{error}");
+            assert!(error.contains("--on-bad-line skip\n"), "{error}");
+        }
+        let skip = format!("preview --data {name} --on-bad-line skip{flags}");
+        let (text, warnings) = printed(dir.path(), &skip);
+        assert!(text.contains("training data: 2 rows, "), "{text}");
+        assert!(warnings.contains(&format!("{name}:3: ")), "{warnings}");
+    }
+    let error = refused(dir.path(), "preview --data chat.jsonl --chat-template bad.jinja");
+    assert!(error.contains("--> bad.jinja\n") && error.contains("(line 2)"), "{error}");
+    let error = refused(dir.path(), "train --data good.jsonl --out one");
+    assert!(error.contains("good.jsonl` has one example"), "{error}");
+    assert!(error.contains("--eval-fraction 0"), "{error}");
 }
