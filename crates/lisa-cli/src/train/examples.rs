@@ -93,7 +93,9 @@ fn noted(what: &str, read: &Examples) -> Vec<String> {
     if read.skipped.count() > 0 {
         // The first ones are logged when they are read.
         let count = counted(read.skipped.count(), "line");
-        notes.push(format!("warning: {what} files: {count} skipped (--on-bad-line)"));
+        notes.push(format!(
+            "warning: {what} files: {count} skipped (--on-bad-line)"
+        ));
     }
     notes
 }
@@ -105,7 +107,9 @@ pub(crate) fn skippable(error: lisa_lm::Error) -> lisa_lm::Error {
     }
     let skip = "leave such lines out with --on-bad-line skip";
     let help = match error.help() {
-        None | Some("correct the line, or skip bad lines") => format!("correct the line, or {skip}"),
+        None | Some("correct the line, or skip bad lines") => {
+            format!("correct the line, or {skip}")
+        }
         Some(help) => format!("{help}; or {skip}"),
     };
     error.with_help(help)

@@ -99,7 +99,8 @@ fn rows_that_are_cut_or_left_out_are_counted_before_training() {
         }
         let row = if line.starts_with("preview") { 2 } else { 1 };
         assert!(
-            text.contains(&format!("row {row} of 2 (")) && text.contains(&format!("a.jsonl:{row}): ")),
+            text.contains(&format!("row {row} of 2 ("))
+                && text.contains(&format!("a.jsonl:{row}): ")),
             "{text}"
         );
         assert_eq!(
@@ -165,11 +166,17 @@ fn text_of_files_sends_no_commands_to_the_terminal() {
     let error = refused(dir.path(), &format!("preview --data missing{esc}"));
     is_clean(&error);
     let (text, warnings) = printed(dir.path(), "preview --data key.jsonl --on-bad-line skip");
-    assert!(warnings.contains("skipped key.jsonl:2") && warnings.contains("u{1b}"), "{warnings}");
+    assert!(
+        warnings.contains("skipped key.jsonl:2") && warnings.contains("u{1b}"),
+        "{warnings}"
+    );
     is_clean(&(text + &warnings));
     // A role that the template takes is in the shares and among the tokens.
     let (text, warnings) = printed(dir.path(), "preview --data role.jsonl");
-    assert!(text.contains("by role, in 1 example: \\u{1b}]0;owned"), "{text}");
+    assert!(
+        text.contains("by role, in 1 example: \\u{1b}]0;owned"),
+        "{text}"
+    );
     is_clean(&(text + &warnings));
 }
 
@@ -190,16 +197,34 @@ fn refusals_of_any_kind_have_their_file_and_line() {
     write("bad.jinja", "{{ x }}\n{% if %}".to_owned());
     let lines: &[(&str, String, &str, &str)] = &[
         ("json.jsonl", r#"{"text": "#.to_owned(), "", "not JSON"),
-        ("keys.jsonl", r#"{"txt": "a"}"#.to_owned(), "", "the keys are"),
+        (
+            "keys.jsonl",
+            r#"{"txt": "a"}"#.to_owned(),
+            "",
+            "the keys are",
+        ),
         ("empty.jsonl", pair("a", ""), "", "the completion is empty"),
-        ("weight.jsonl", chat("user", r#", "weight": "much""#), "", "a `weight` of \"much\""),
-        ("role.jsonl", chat("judge", ""), " --chat-template plain", "unknown role judge"),
+        (
+            "weight.jsonl",
+            chat("user", r#", "weight": "much""#),
+            "",
+            "a `weight` of \"much\"",
+        ),
+        (
+            "role.jsonl",
+            chat("judge", ""),
+            " --chat-template plain",
+            "unknown role judge",
+        ),
         ("utf8.jsonl", "\u{fffd}".to_owned(), "", "not JSON"),
     ];
     for (name, line, flags, part) in lines {
         // Line 2 is blank.
         write(name, format!("{good}\n\n{line}\n{good}\n"));
-        for data in [format!("--data {name}"), format!("--data good.jsonl --eval {name}")] {
+        for data in [
+            format!("--data {name}"),
+            format!("--data good.jsonl --eval {name}"),
+        ] {
             let error = refused(dir.path(), &format!("preview {data}{flags}"));
             assert!(error.lines().next().unwrap().contains(part), "{error}");
             assert!(error.contains(&format!("\n  --> {name}:3\n")), "{error}");
@@ -210,8 +235,14 @@ fn refusals_of_any_kind_have_their_file_and_line() {
         assert!(text.contains("training data: 2 rows, "), "{text}");
         assert!(warnings.contains(&format!("{name}:3: ")), "{warnings}");
     }
-    let error = refused(dir.path(), "preview --data chat.jsonl --chat-template bad.jinja");
-    assert!(error.contains("--> bad.jinja\n") && error.contains("(line 2)"), "{error}");
+    let error = refused(
+        dir.path(),
+        "preview --data chat.jsonl --chat-template bad.jinja",
+    );
+    assert!(
+        error.contains("--> bad.jinja\n") && error.contains("(line 2)"),
+        "{error}"
+    );
     let error = refused(dir.path(), "train --data good.jsonl --out one");
     assert!(error.contains("good.jsonl` has one example"), "{error}");
     assert!(error.contains("--eval-fraction 0"), "{error}");
