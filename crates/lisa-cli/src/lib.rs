@@ -1,6 +1,6 @@
 //! The program `lisa`: fine-tunes language models with LISA.
 //!
-//! From the bottom up: `user_error`, `machine`, `number` (numbers in JSON), `terminal` (what is printed),
+//! From the bottom up: `user_error`, `device`, `machine`, `number` (numbers in JSON), `terminal` (what is printed),
 //! `bundled`, `hub`, `model_folder`, `model_tokenizer` and `data_folder` (where files are),
 //! `output_folder` (where a command writes), [`settings`] (flags and files), [`train`] (a run),
 //! [`commands`] (the command line).
@@ -12,6 +12,7 @@ mod data_folder;
 mod hub;
 #[cfg(any(feature = "hub", test))]
 mod hub_files;
+pub mod device;
 pub mod machine;
 pub mod model_folder;
 pub mod model_tokenizer;

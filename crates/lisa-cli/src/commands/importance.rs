@@ -20,6 +20,7 @@ use crate::output_folder;
 use crate::settings::{Flags, Method, Settings};
 use crate::terminal::output::say;
 use crate::terminal::progress::bar;
+use crate::terminal::text::counted;
 use crate::train::clock::Clock;
 use crate::train::data;
 use crate::train::method::Trainer;
@@ -201,8 +202,12 @@ fn probe(
 /// The norms of both runs and their ratios.
 fn describe(importance: &Importance) -> Result<String> {
     let mut text = format!(
-        "mean L2 norms over {} steps\n  {:<44}{:>12}{:>12}{:>8}\n",
-        importance.full.observations, "", "LoRA", "other", "ratio"
+        "mean L2 norms over {}\n  {:<44}{:>12}{:>12}{:>8}\n",
+        counted(importance.full.observations as usize, "step"),
+        "",
+        "LoRA",
+        "other",
+        "ratio"
     );
     let (lora, full) = (&importance.lora, &importance.full);
     let rows = |norms: &WeightNorms| {

@@ -3,17 +3,18 @@
 use std::ffi::OsString;
 
 use anyhow::Result;
-use burn::tensor::Device;
 use clap::builder::PossibleValue;
 use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::device::device;
 use crate::terminal::output::say;
 use crate::terminal::report::report;
 use crate::train::run::Outcome;
 
 mod arguments;
 pub mod demo;
+mod devices;
 pub mod export;
 pub mod generate;
 pub mod importance;
@@ -57,6 +58,8 @@ pub enum Command {
     Generate(generate::Options),
     /// Write the model of a run as a Hugging Face folder
     Export(export::Options),
+    /// Print the devices that this build finds, and which one is used
+    Devices,
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -91,20 +94,19 @@ impl Program {
 
     /// Runs the command.
     pub fn run(self) -> Result<Outcome> {
-        // Only where it is needed: an unknown name in BURN_DEVICE panics.
-        let device = Device::default;
         match self
             .command
             .unwrap_or(Command::Demo(demo::Options::default()))
         {
-            Command::Demo(options) => return demo::demo(options, &device()),
-            Command::Train(options) => return train::train(*options, &device()),
-            Command::Plan(options) => plan::plan(&options, &device())?,
-            Command::Importance(options) => importance::importance(&options, &device())?,
-            Command::Show(options) => show::show(&options, &device())?,
+            Command::Demo(options) => return demo::demo(options, &device()?),
+            Command::Train(options) => return train::train(*options, &device()?),
+            Command::Plan(options) => plan::plan(&options, &device()?)?,
+            Command::Importance(options) => importance::importance(&options, &device()?)?,
+            Command::Show(options) => show::show(&options, &device()?)?,
             Command::Preview(options) => preview::preview(&options)?,
-            Command::Generate(options) => generate::generate(&options, &device())?,
-            Command::Export(options) => export::export(&options, &device())?,
+            Command::Generate(options) => generate::generate(&options, &device()?)?,
+            Command::Export(options) => export::export(&options, &device()?)?,
+            Command::Devices => devices::devices()?,
             Command::Completions { shell } => {
                 say(String::from_utf8_lossy(&completions(shell)).trim_end())?;
             }

@@ -9,6 +9,7 @@ use lisa_lm::{Checkpoint, Tokenizer};
 use crate::model_folder::ModelFlags;
 use crate::settings::Dtype;
 use crate::terminal::output::say;
+use crate::terminal::text::counted;
 use crate::user_error::require;
 
 /// Options of `lisa show`.
@@ -34,8 +35,8 @@ pub fn show(options: &Options, device: &Device) -> Result<()> {
     require!(
         (1..=layers.len()).contains(&active),
         format!("give 1 to {}", layers.len()),
-        "--active-layers is {active}, and the model has {} layers",
-        layers.len()
+        "--active-layers is {active}, and the model has {}",
+        counted(layers.len(), "layer")
     );
     let in_layers: usize = layers.iter().map(|layer| layer.size).sum();
     let all = model.num_parameters();

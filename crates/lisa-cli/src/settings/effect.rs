@@ -92,6 +92,16 @@ pub(super) fn without(name: &str, settings: &Settings) -> Option<(String, String
             "--weight-decay 0".to_owned(),
             "give a weight decay".to_owned(),
         )),
+        "eval-rows" | "eval-every" | "eval-first" | "final-eval-all" | "eval-examples"
+        | "metric" | "max-new-tokens"
+            if settings.output.no_eval =>
+        {
+            Some(("--no-eval".to_owned(), "leave --no-eval out".to_owned()))
+        }
+        "metric" if settings.output.eval_examples == 0 => Some((
+            "--eval-examples 0".to_owned(),
+            "give the number of generated answers".to_owned(),
+        )),
         "eval-fraction" if !settings.input.eval.as_os_str().is_empty() => Some((
             "--eval, which gives the held-out rows".to_owned(),
             "leave --eval out".to_owned(),

@@ -321,6 +321,11 @@ fn a_setting_without_effect_is_an_error_that_says_so() {
             "leave it out, or use --dtype bf16",
         ),
         (
+            "no-eval = true\neval-every = 3",
+            "--eval-every has no effect with --no-eval",
+            "leave it out, or leave --no-eval out",
+        ),
+        (
             "eval = \"held.jsonl\"\neval-fraction = 0.2",
             "--eval-fraction has no effect with --eval, which gives the held-out rows",
             "leave it out, or leave --eval out",

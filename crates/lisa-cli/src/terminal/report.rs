@@ -42,6 +42,9 @@ pub fn report(error: &anyhow::Error) -> String {
         said.push('\n');
     }
 
+    if help.is_empty() {
+        help.extend(error.chain().find_map(help_of_system));
+    }
     let mut reasons = reasons.into_iter();
     let what = indented(&reasons.next().unwrap_or_default());
     let mut text = format!("{red}error{red:#}{bold}: {what}{bold:#}\n");
@@ -55,6 +58,19 @@ pub fn report(error: &anyhow::Error) -> String {
         text += &format!("  {cyan}help{cyan:#}: {}\n", indented(&help));
     }
     text
+}
+
+/// What to do about an error of the system that has no help of its own.
+fn help_of_system(error: &(dyn Error + 'static)) -> Option<String> {
+    use std::io::ErrorKind::{NotADirectory, NotFound, PermissionDenied, StorageFull};
+    let help = match error.downcast_ref::<std::io::Error>()?.kind() {
+        NotFound => "check the path",
+        NotADirectory => "check the path: a part of it is a file",
+        PermissionDenied => "check who may read and write there, or give another folder",
+        StorageFull => "free some space, or give a folder on another disk",
+        _ => return None,
+    };
+    Some(help.to_owned())
 }
 
 /// What one error of the chain says.
@@ -135,6 +151,19 @@ mod tests {
             plain(error.into()),
             "error: cannot write x\n  because: disk full\n"
         );
+    }
+
+    #[test]
+    fn an_error_of_the_system_says_what_to_do_unless_another_one_does() {
+        let missing = || std::io::Error::from(std::io::ErrorKind::NotFound);
+        let error = Err::<(), _>(missing())
+            .context("cannot read `x`")
+            .unwrap_err();
+        assert!(plain(error).ends_with("\n  help: check the path\n"));
+        let error = UserError::new("no model")
+            .with_help("give --model")
+            .with_source(missing());
+        assert!(!plain(error.into()).contains("check the path"));
     }
 
     #[test]

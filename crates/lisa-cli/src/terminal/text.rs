@@ -31,8 +31,13 @@ pub fn one_line(text: &str) -> String {
 /// A number and a noun, which gets an `s` unless the number is 1.
 #[must_use]
 pub fn counted(number: usize, noun: &str) -> String {
-    let end = if number == 1 { "" } else { "s" };
-    format!("{number} {noun}{end}")
+    counted_as(number, noun, &format!("{noun}s"))
+}
+
+/// A number and a noun with this plural.
+#[must_use]
+pub fn counted_as(number: usize, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
 }
 
 /// A size in MiB, or in GiB from 1024 MiB on.

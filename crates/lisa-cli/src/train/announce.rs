@@ -113,8 +113,14 @@ fn steps_line(job: &Job<'_>) -> String {
     let epochs = format!("{epochs:.2}");
     let epochs = epochs.trim_end_matches('0').trim_end_matches('.');
     format!(
-        "{} of {rows}, {epochs} epochs; learning rate up to {:.1e}",
-        job.steps, training.lr
+        "{} of {rows}, {}; learning rate up to {}",
+        counted(job.steps as usize, "step"),
+        if epochs == "1" {
+            "1 epoch".to_owned()
+        } else {
+            format!("{epochs} epochs")
+        },
+        format_args!("{:e}", training.lr)
     )
 }
 

@@ -10,6 +10,7 @@ use super::checkpoints::State;
 use super::evaluate::Evaluation;
 use super::prepare::Job;
 use crate::settings::Method;
+use crate::terminal::text::counted;
 
 /// What a card says.
 pub(crate) struct Card<'a> {
@@ -70,8 +71,9 @@ impl Card<'_> {
         text += "| | |\n|---|---|\n";
         let method = match settings.method.method {
             Method::Lisa => format!(
-                "LISA: {} active layers, sampled anew every {} steps",
-                settings.method.active_layers, settings.method.period
+                "LISA: {}, sampled anew every {}",
+                counted(settings.method.active_layers, "active layer"),
+                counted(settings.method.period, "step")
             ),
             Method::Full => "all parameters".to_owned(),
             Method::Lora => format!("LoRA of rank {}, merged", settings.method.lora_rank),

@@ -14,7 +14,7 @@ use super::{text, vocabulary};
 use crate::settings::Settings;
 use crate::terminal::output::{has_colours, say, say_styled, warn};
 use crate::terminal::progress::Slow;
-use crate::terminal::text::{counted, one_line};
+use crate::terminal::text::{counted, counted_as, one_line};
 use crate::user_error::UserError;
 
 /// Training and held-out data.
@@ -53,10 +53,11 @@ impl Data {
         let per_epoch = batches.steps_per_epoch(accumulation);
         let epochs = steps as f64 / per_epoch as f64;
         say(format_args!(
-            "{} rows, {} batches and {per_epoch} steps in an epoch; steps of the run: {steps}, which \
-             are {epochs:.2} epochs, about {:.0} tokens",
-            batches.rows(),
-            batches.per_epoch(),
+            "an epoch has {} in {} and {}; the run has {}, {epochs:.2} of an epoch, about {:.0} tokens",
+            counted(batches.rows(), "row"),
+            counted_as(batches.per_epoch(), "batch", "batches"),
+            counted(per_epoch, "step"),
+            counted(steps as usize, "step"),
             self.train_summary.tokens() as f64 * epochs
         ))?;
         Ok(())

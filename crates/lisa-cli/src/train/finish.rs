@@ -23,7 +23,7 @@ use crate::settings::Method;
 use crate::terminal::interrupt::{Stop, Stopped};
 use crate::terminal::output::say;
 use crate::terminal::progress::Slow;
-use crate::terminal::text::duration;
+use crate::terminal::text::{counted, duration};
 
 /// Writes `model/`, `model-best/` if an earlier checkpoint is better, the plots and `summary.json`.
 /// Returns whether the run is finished; it is not if it was stopped in the evaluation.
@@ -113,9 +113,9 @@ pub(crate) fn finish(job: &Job<'_>, trained: Training, stop: Stop<'_>) -> Result
     write_atomically(&out.join("summary.json"), text.as_bytes())?;
     say(format_args!("time: {clock}"))?;
     say(format_args!(
-        "{}{} steps in {}; the model of step {} is in {}",
+        "{}{} in {}; the model of step {} is in {}",
         change(&state, after.as_ref()),
-        job.steps,
+        counted(job.steps as usize, "step"),
         duration(state.seconds),
         job.steps,
         folder.display()
@@ -137,7 +137,7 @@ fn change(state: &State, after: Option<&super::evaluate::Evaluation>) -> String 
     let (same, rows) = if before.rows == after.rows {
         (after.loss, String::new())
     } else {
-        let rows = format!(" on the {} rows of before", before.rows);
+        let rows = format!(" on the {} of before", counted(before.rows, "row"));
         (after.first_rows_loss, rows)
     };
     format!("held-out loss {:.4} -> {same:.4}{rows}, ", before.loss)

@@ -198,6 +198,111 @@ fn commands_without_a_device_ignore_an_unknown_one() {
 }
 
 #[test]
+fn an_unknown_device_is_an_error_and_devices_are_listed() {
+    let dir = tempfile::tempdir().unwrap();
+    for command in ["show", "plan", "devices", "demo"] {
+        let mut command = lisa(dir.path(), &[command]);
+        let output = command.env("BURN_DEVICE", "nonsense").output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            text.starts_with("error: BURN_DEVICE is `nonsense`, which is no backend\n  help: "),
+            "{text}"
+        );
+    }
+    let listed = text(&lisa(dir.path(), &["devices"]).output().unwrap());
+    assert!(
+        listed.contains("flex ") && listed.contains("(used by `lisa train`)"),
+        "{listed}"
+    );
+    assert!(listed.contains("CPU thread"), "{listed}");
+}
+
+#[test]
+fn a_wrong_flag_is_reported_as_other_errors_are() {
+    let dir = tempfile::tempdir().unwrap();
+    for (line, expected) in [
+        (
+            "train --steps 1e9",
+            "error: --steps is `1e9`\n  help: give a whole number, 0 or more, in digits alone\n",
+        ),
+        (
+            "train --lr -1",
+            "error: --lr is -1\n  help: give a learning rate above 0\n",
+        ),
+        (
+            "train --max_step 3",
+            "error: --max_step is not a flag of `lisa train`\n  help: did you mean `--max-steps`?\n",
+        ),
+        (
+            "train --method full --period 3",
+            "error: --period has no effect with --method full\n  help: leave it out, or use \
+             --method lisa\n",
+        ),
+        (
+            "train --max_length 9000",
+            "error: --max-seq-length is 9000, and the model has 256 positions\n  help: give at most \
+             256, or leave it out\n",
+        ),
+    ] {
+        let arguments: Vec<&str> = line.split(' ').collect();
+        let output = lisa(dir.path(), &arguments).output().unwrap();
+        assert!(!output.status.success(), "{line}");
+        assert_eq!(
+            String::from_utf8(output.stderr).unwrap(),
+            expected,
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn the_plan_adds_up_and_says_what_would_fit() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |line: &str| {
+        let arguments: Vec<&str> = line.split(' ').collect();
+        text(&lisa(dir.path(), &arguments).output().unwrap())
+    };
+    let plan = run("plan --memory 1");
+    assert!(plan.contains("fits: --method lisa\n"), "{plan}");
+    assert!(
+        !plan.contains("does not fit") && !plan.contains("none fits"),
+        "{plan}"
+    );
+    // 14 MiB: too little for 4 rows of 256 tokens with every method.
+    let plan = run("plan --memory 0.0137");
+    let would = plan.lines().last().unwrap();
+    assert!(
+        would.starts_with("none fits into 14 MiB; what would: --"),
+        "{plan}"
+    );
+    assert!(
+        would.contains("--batch-size 1") || would.contains("--max-seq-length"),
+        "{plan}"
+    );
+    let nothing = run("plan --memory 0.001");
+    assert!(nothing.contains("nothing fits"), "{nothing}");
+    // The parts of a row are its peak, to the rounding of each.
+    let plan = run("plan --batch-size 64");
+    let row = plan
+        .lines()
+        .find(|line| line.ends_with("--method full"))
+        .unwrap();
+    let sizes: Vec<f64> = row
+        .split_whitespace()
+        .filter_map(|word| word.parse().ok())
+        .collect();
+    let sum: f64 = sizes[1..7].iter().sum();
+    assert!((sizes[0] - sum).abs() <= 3.5, "{row}");
+    // Quantized layers without recomputation need more than exact ones.
+    let peak = |flags: &str| -> f64 {
+        let line = plan.lines().find(|line| line.ends_with(flags)).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
+    };
+    assert!(peak("--method lisa --quantize int8") > peak("--method lisa"));
+}
+
+#[test]
 fn a_closed_pipe_is_no_error() {
     let dir = tempfile::tempdir().unwrap();
     for line in [

@@ -36,8 +36,9 @@ fn parsed(arguments: &[&str]) -> Flags {
 /// Flags for a run of seven short steps into `out`, as a user gives them.
 fn flags(out: &Path, more: &[&str]) -> Flags {
     let mut line = vec!["--out", out.to_str().unwrap()];
-    line.extend("--steps 7 --batch-size 2 --eval-examples 3 --max-new-tokens 3".split(' '));
-    line.extend("--eval-every 0 --save-every 0 --max-seq-length 48".split(' '));
+    line.extend("--steps 7 --batch-size 2 --save-every 0 --max-seq-length 48".split(' '));
+    let evaluation = "--eval-every 0 --eval-examples 3 --max-new-tokens 3".split(' ');
+    line.extend(evaluation.filter(|_| !more.contains(&"--no-eval")));
     let no_periods = ["full", "lora", "fixed"]
         .iter()
         .any(|method| more.contains(method));

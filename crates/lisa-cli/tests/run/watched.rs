@@ -148,7 +148,7 @@ fn evaluations_have_the_rows_that_were_asked_for() {
     );
     assert!(answers["cut"].as_u64().unwrap() > 0, "{answers}");
 
-    let none = ["--no-eval", "--eval-every", "1"];
+    let none = ["--no-eval"];
     go(flags(&out, &none), Start::Overwrite, false).unwrap();
     assert!(summary(&out)["before"].is_null() && summary(&out)["after"].is_null());
     assert!(lines(&out).iter().all(|line| line.held_out_loss.is_none()));
