@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind};
 use crate::text::batch::Batch;
 use crate::text::encoded::Encoded;
 use crate::text::order::shuffled;
-use crate::text::pack::pack;
+use crate::text::pack::packed;
 use crate::text::row::Row;
 use crate::text::vocabulary::within_vocabulary;
 
@@ -62,7 +62,10 @@ pub struct Position {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Batches {
-    rows: Vec<Row>,
+    /// The rows are made when they are needed: a row has 20 bytes for each token, and an example 12.
+    examples: Vec<Encoded>,
+    /// The examples of each row; `None`: each example is a row.
+    packed: Option<Vec<Vec<u32>>>,
     options: BatchOptions,
     position: Position,
     order: Vec<usize>,
@@ -70,7 +73,7 @@ pub struct Batches {
 }
 
 impl Batches {
-    /// Makes the rows. The first batch of epoch 0 comes next.
+    /// Arranges the examples in rows. The first batch of epoch 0 comes next.
     ///
     /// # Errors
     ///
@@ -91,12 +94,10 @@ impl Batches {
         }
         within_vocabulary(&[options.pad_id], options.vocab_size)
             .map_err(|e| e.within("the token to pad with"))?;
-        let rows = match options.pack_to {
-            Some(length) => pack(&examples, length)?,
-            None => examples.iter().map(|one| Row::new([one])).collect(),
-        };
+        let packed = options.pack_to.map(|length| packed(&examples, length));
         let mut batches = Self {
-            rows,
+            packed: packed.transpose()?,
+            examples,
             options,
             position: Position::default(),
             order: Vec::new(),
@@ -109,13 +110,13 @@ impl Batches {
     /// The number of batches in an epoch.
     #[must_use]
     pub fn per_epoch(&self) -> usize {
-        self.rows.len().div_ceil(self.options.batch_size)
+        self.rows().div_ceil(self.options.batch_size)
     }
 
     /// The number of rows.
     #[must_use]
     pub fn rows(&self) -> usize {
-        self.rows.len()
+        self.packed.as_ref().map_or(self.examples.len(), Vec::len)
     }
 
     /// Which batch comes next. Save it to resume.
@@ -141,10 +142,10 @@ impl Batches {
             self.epoch_of_order = epoch;
         }
         let start = index * self.options.batch_size;
-        let end = (start + self.options.batch_size).min(self.rows.len());
+        let end = (start + self.options.batch_size).min(self.rows());
         let rows = self.order[start..end].iter();
         let batch = Batch::collate(
-            rows.map(|row| self.rows[*row].clone()).collect(),
+            rows.map(|row| self.row(*row)).collect(),
             self.options.pad_id,
         );
         self.seek(Position {
@@ -228,11 +229,21 @@ impl Batches {
         begins.then(|| steps.checked_add((index / accumulation) as u64))?
     }
 
+    fn row(&self, index: usize) -> Row {
+        match &self.packed {
+            None => Row::new([&self.examples[index]]),
+            Some(packed) => {
+                let examples = packed[index].iter();
+                Row::new(examples.map(|index| &self.examples[*index as usize]))
+            }
+        }
+    }
+
     fn order_of(&self, epoch: u64) -> Vec<usize> {
         if self.options.shuffle {
-            shuffled(self.rows.len(), self.options.seed, epoch)
+            shuffled(self.rows(), self.options.seed, epoch)
         } else {
-            (0..self.rows.len()).collect()
+            (0..self.rows()).collect()
         }
     }
 }

@@ -4,69 +4,13 @@
 //! tokens of the answers are found by their places in the text.
 
 use crate::error::{Error, ErrorKind};
-use crate::text::answers::{Passage, Turns, passages};
+use crate::text::answers::passages;
 use crate::text::data::{Content, Example, OnBadLine};
-use crate::text::encoded::{Encoded, EncodedSet, IGNORED};
+use crate::text::encode_options::{EmptyAnswers, EncodeOptions, LossOn};
+use crate::text::encoded::{Encoded, EncodedSet};
+use crate::text::labelled::{ended, pair, passage};
 use crate::text::roles::everything;
 use crate::text::tokenizer::Tokenizer;
-
-/// Which tokens are in the loss.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LossOn {
-    /// The answers: in a chat, each message of the assistant and the end of its turn; in a pair,
-    /// the completion; in a plain text, every token.
-    #[default]
-    Answer,
-    /// Every token.
-    All,
-}
-
-/// What to do with an answer that has no text, no reasoning and no tool calls.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum EmptyAnswers {
-    /// Count it and log a warning. It trains the model to end its turn at once.
-    #[default]
-    Warn,
-    /// Refuse the example.
-    Refuse,
-}
-
-/// How examples are converted to tokens.
-///
-/// # Example
-///
-/// ```
-/// use lisa_lm::text::{EncodeOptions, LossOn};
-///
-/// let options = EncodeOptions { max_length: 512, ..EncodeOptions::default() };
-/// assert_eq!(options.loss_on, LossOn::Answer);
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EncodeOptions {
-    /// The largest number of tokens of a row; longer rows are truncated. `usize::MAX`, the default,
-    /// truncates none.
-    pub max_length: usize,
-    /// Which tokens are in the loss.
-    pub loss_on: LossOn,
-    /// Which answers of a chat are in the loss, and in how many rows.
-    pub turns: Turns,
-    /// What to do with empty answers.
-    pub empty_answers: EmptyAnswers,
-    /// What to do with an example that the chat template or the tokenizer refuses.
-    pub on_bad: OnBadLine,
-}
-
-impl Default for EncodeOptions {
-    fn default() -> Self {
-        Self {
-            max_length: usize::MAX,
-            loss_on: LossOn::default(),
-            turns: Turns::default(),
-            empty_answers: EmptyAnswers::default(),
-            on_bad: OnBadLine::default(),
-        }
-    }
-}
 
 /// Encodes examples. Rows of which no token is in the loss after truncation are dropped, counted and
 /// logged.
@@ -151,7 +95,7 @@ pub fn encode_examples_with(
 }
 
 /// Encodes one example without truncation: one row, or several if a chat has several answers
-/// ([`Turns`]).
+/// ([`Turns`](crate::text::Turns)).
 ///
 /// A chat is rendered with the chat template and tokenized as a whole. A token is in the loss if it
 /// overlaps an answer: what the template marks with `{% generation %}`, as in transformers'
@@ -236,81 +180,6 @@ fn rows_of(
             Ok((vec![ended(ids, labels, tokenizer)], 0))
         }
     }
-}
-
-/// A rendered chat as tokens.
-fn passage(passage: &Passage, tokenizer: &Tokenizer) -> Result<Encoded, Error> {
-    let tokens = tokenizer.encode_with_offsets(&passage.text, false)?;
-    let is_weighted = passage.spans.iter().any(|(_, weight)| *weight != 1.0);
-    let mut labels = vec![IGNORED; tokens.ids.len()];
-    let mut weights = is_weighted.then(|| vec![1.0; labels.len()]);
-    let mut spans = passage.spans.iter().peekable();
-    for (at, (start, end)) in tokens.offsets.iter().enumerate() {
-        while spans.next_if(|(span, _)| span.end <= *start).is_some() {}
-        let Some((span, weight)) = spans.peek() else {
-            break;
-        };
-        if *end > span.start && *weight > 0.0 {
-            labels[at] = i64::from(tokens.ids[at]);
-            if let Some(weights) = &mut weights {
-                weights[at] = *weight;
-            }
-        }
-    }
-    Ok(Encoded {
-        ids: tokens.ids,
-        labels,
-        weights,
-    })
-}
-
-/// A prompt and its completion as tokens.
-fn pair(prompt: &str, completion: &str, tokenizer: &Tokenizer) -> Result<Encoded, Error> {
-    let text = format!("{prompt}{completion}");
-    let whole = tokenizer.encode_with_offsets(&text, true)?;
-    let mut ids = tokenizer.encode_prompt(prompt)?;
-    let border = ids.len();
-    ids.extend(tokenizer.encode_with_offsets(completion, false)?.ids);
-    let without_end = |ids: &[u32]| {
-        let count = ids
-            .iter()
-            .rev()
-            .take_while(|id| tokenizer.is_eos(**id))
-            .count();
-        tokenizer.decode(&ids[..ids.len() - count], false)
-    };
-    let labels = if ids == whole.ids || without_end(&ids)? == without_end(&whole.ids)? {
-        let labels = ids.iter().enumerate();
-        let labels = labels.map(|(at, id)| if at < border { IGNORED } else { i64::from(*id) });
-        labels.collect()
-    } else {
-        ids = whole.ids;
-        // By its last byte, since tokenizers exclude the leading space from a token's place.
-        let labels = ids.iter().zip(&whole.offsets);
-        let label = |(id, (_, end)): (&u32, &(usize, usize))| {
-            if *end > prompt.len() {
-                i64::from(*id)
-            } else {
-                IGNORED
-            }
-        };
-        labels.map(label).collect()
-    };
-    Ok(ended(ids, labels, tokenizer))
-}
-
-/// A row that ends with the end of a sequence, which is in the loss.
-fn ended(mut ids: Vec<u32>, mut labels: Vec<i64>, tokenizer: &Tokenizer) -> Encoded {
-    if let Some(eos) = tokenizer.eos_id() {
-        if !ids.last().is_some_and(|id| tokenizer.is_eos(*id)) {
-            ids.push(eos);
-            labels.push(IGNORED);
-        }
-        if let (Some(id), Some(label)) = (ids.last(), labels.last_mut()) {
-            *label = i64::from(*id);
-        }
-    }
-    Encoded::new(ids, labels)
 }
 
 /// The ids to generate an answer from: the chat without its last message and with a generation

@@ -39,6 +39,8 @@ mod weight;
 
 mod answers;
 mod batches;
+mod encode_options;
+mod labelled;
 mod roles;
 
 mod encode;
@@ -54,10 +56,8 @@ pub use data::{
     BadLine, BadLines, Columns, Content, DataFiles, Example, ExampleReader, Examples, LINE_BYTES,
     Mapping, OnBadLine, ReadOptions, data_files, is_data_file, read_examples,
 };
-pub use encode::{
-    EmptyAnswers, EncodeOptions, LossOn, encode_example, encode_examples, encode_examples_with,
-    encode_prompt,
-};
+pub use encode::{encode_example, encode_examples, encode_examples_with, encode_prompt};
+pub use encode_options::{EmptyAnswers, EncodeOptions, LossOn};
 pub use encoded::{Encoded, EncodedSet, IGNORED};
 pub use order::{shuffled, split};
 pub use pack::pack;

@@ -29,8 +29,15 @@ const OPEN_ROWS: usize = 512;
 /// # Ok::<(), lisa_lm::Error>(())
 /// ```
 pub fn pack(examples: &[Encoded], length: usize) -> Result<Vec<Row>, Error> {
+    let rows = packed(examples, length)?;
+    let row = |row: &Vec<u32>| Row::new(row.iter().map(|index| &examples[*index as usize]));
+    Ok(rows.iter().map(row).collect())
+}
+
+/// The indices of the examples of each row.
+pub(super) fn packed(examples: &[Encoded], length: usize) -> Result<Vec<Vec<u32>>, Error> {
     let shortest = examples.iter().map(|e| e.ids.len()).min().unwrap_or(0);
-    let mut rows: Vec<(usize, Vec<&Encoded>)> = Vec::new();
+    let mut rows: Vec<(usize, Vec<u32>)> = Vec::new();
     let mut open: Vec<usize> = Vec::new();
     for (index, example) in examples.iter().enumerate() {
         let needed = example.ids.len();
@@ -52,10 +59,10 @@ pub fn pack(examples: &[Encoded], length: usize) -> Result<Vec<Row>, Error> {
         });
         let row = &mut rows[open[place]];
         row.0 += needed;
-        row.1.push(example);
+        row.1.push(index as u32);
         if row.0 + shortest > length {
             open.remove(place);
         }
     }
-    Ok(rows.into_iter().map(|(_, row)| Row::new(row)).collect())
+    Ok(rows.into_iter().map(|(_, row)| row).collect())
 }

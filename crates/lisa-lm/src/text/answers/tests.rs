@@ -7,7 +7,8 @@ use super::*;
 use crate::test_support::tokenizer_with;
 use crate::text::chat::Message;
 use crate::text::data::{Content, Example};
-use crate::text::encode::{EncodeOptions, encode_example};
+use crate::text::encode::encode_example;
+use crate::text::encode_options::EncodeOptions;
 use crate::text::encoded::IGNORED;
 
 /// A file of LISA_TEMPLATES.

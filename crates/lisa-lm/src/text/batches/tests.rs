@@ -1,4 +1,5 @@
 use super::*;
+use crate::text::pack::pack;
 use crate::error::ErrorKind;
 
 fn example(id: u32, length: usize) -> Encoded {

@@ -5,6 +5,7 @@ use crate::place::Place;
 use crate::test_support::tokenizer;
 use crate::text::chat::{Chat, Message};
 use crate::text::data::{ReadOptions, read_examples};
+use crate::text::encoded::IGNORED;
 use crate::text::role_tokens;
 
 /// `<|user|>..<|assistant|>..<|endoftext|>`: ids 1, 2 and 0 of the fixture's tokenizer.
