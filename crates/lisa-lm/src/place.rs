@@ -10,11 +10,12 @@ use std::sync::Arc;
 /// # Example
 ///
 /// ```
+/// use std::path::Path;
 /// use lisa_lm::text::Place;
 ///
-/// let place = Place::at_line("train.jsonl", 7);
+/// let place = Place::at_line(Path::new("train.jsonl"), 7);
 /// assert_eq!((place.to_string().as_str(), place.line()), ("train.jsonl:7", Some(7)));
-/// let place = Place::at_row("train.parquet", 7);
+/// let place = Place::at_row(Path::new("train.parquet"), 7);
 /// assert_eq!((place.to_string().as_str(), place.line()), ("train.parquet, row 7", None));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

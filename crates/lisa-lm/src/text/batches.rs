@@ -172,7 +172,7 @@ impl Batches {
     ///
     /// let examples = (0..9).map(|id| Encoded::all_trained(vec![id; 4])).collect();
     /// let options = BatchOptions {
-    ///     batch_size: 2, pack_to: None, shuffle: true, seed: 0, pad_id: 0,
+    ///     batch_size: 2, pack_to: None, shuffle: true, seed: 0, pad_id: 0, vocab_size: 9,
     /// };
     /// let mut batches = Batches::new(examples, options)?;
     /// assert_eq!((batches.per_epoch(), batches.steps_per_epoch(2)), (5, 3));

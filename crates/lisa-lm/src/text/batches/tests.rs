@@ -1,6 +1,6 @@
 use super::*;
-use crate::text::pack::pack;
 use crate::error::ErrorKind;
+use crate::text::pack::pack;
 
 fn example(id: u32, length: usize) -> Encoded {
     Encoded::all_trained(vec![id; length])

@@ -34,11 +34,12 @@ impl fmt::Display for BadLine {
 /// # Example
 ///
 /// ```
+/// use std::path::Path;
 /// use lisa_lm::text::{BadLine, BadLines, Place};
 ///
 /// let mut bad = BadLines::default();
 /// for line in 1..=12 {
-///     let place = Place::at_line("train.jsonl", line);
+///     let place = Place::at_line(Path::new("train.jsonl"), line);
 ///     bad.push(BadLine { place, reason: "not JSON".to_owned() });
 /// }
 /// assert_eq!((bad.shown().len(), bad.count()), (10, 12));
