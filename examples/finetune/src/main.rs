@@ -111,6 +111,7 @@ fn main() -> Result<()> {
     // 5. Save a folder that `transformers` opens, with the tokenizer and licence of the base model.
     let options = SaveOptions {
         source: Some(&checkpoint),
+        files: &tokenizer.changed_files()?,
         ..SaveOptions::default()
     };
     save(&model, &output, &options)?;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use lisa_lm::checkpoint::{SaveOptions, save};
 use lisa_lm::text::{
-    Chat, EncodeOptions, Message, OnBadLine, ReadOptions, encode_examples, read_examples,
+    Chat, EncodeOptions, Message, OnBadLine, ReadOptions, encode_examples, read_examples, turn_end,
 };
 use lisa_lm::{Checkpoint, ModelConfig, Tokenizer};
 use tempfile::TempDir;
@@ -137,8 +137,21 @@ pub fn tokenizer(bytes: &[u8]) {
     TOKENIZERS.with(|dir| {
         write(dir.path(), "tokenizer.json", bytes);
         use_tokenizer(dir.path());
+        // As the two files of a byte-level tokenizer.
+        let _ = fs::remove_file(dir.path().join("tokenizer.json"));
+        write(dir.path(), "tokenizer_config.json", CLASS);
+        for (vocabulary, merges) in [(bytes, &b"a b"[..]), (VOCABULARY, bytes)] {
+            write(dir.path(), "vocab.json", vocabulary);
+            write(dir.path(), "merges.txt", merges);
+            use_tokenizer(dir.path());
+        }
+        write(dir.path(), "tokenizer_config.json", b"{}");
     });
 }
+
+/// Files of a byte-level tokenizer.
+const CLASS: &[u8] = br#"{"tokenizer_class": "Qwen2Tokenizer"}"#;
+const VOCABULARY: &[u8] = br#"{"a": 0, "b": 1, "ab": 2, "<|endoftext|>": 3}"#;
 
 /// `tokenizer_config.json`, alone and with the other small files of the same text.
 pub fn tokenizer_config(bytes: &[u8]) {
@@ -147,11 +160,16 @@ pub fn tokenizer_config(bytes: &[u8]) {
             "tokenizer_config.json",
             "special_tokens_map.json",
             "generation_config.json",
+            "added_tokens.json",
         ] {
             write(dir.path(), name, bytes);
         }
         use_tokenizer(dir.path());
-        for name in ["special_tokens_map.json", "generation_config.json"] {
+        for name in [
+            "special_tokens_map.json",
+            "generation_config.json",
+            "added_tokens.json",
+        ] {
             write(dir.path(), name, b"{}");
         }
         use_tokenizer(dir.path());
@@ -175,5 +193,8 @@ fn use_tokenizer(dir: &Path) {
     let _ = tokenizer.decode(&[0, 1, u32::MAX], false);
     let chat = Chat::from([Message::user("a"), Message::assistant("b")]);
     let _ = tokenizer.chat_template().render(&chat, true);
+    let _ = turn_end(&chat, &tokenizer);
     let _ = (tokenizer.pad_id(), tokenizer.vocab_size());
+    let _ = (tokenizer.id_count(), tokenizer.changed_files());
+    let _ = tokenizer.with_named_template("chatml");
 }

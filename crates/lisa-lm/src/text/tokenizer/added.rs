@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 use tokenizers::AddedToken;
 
-use super::files::{NAMES, read_json};
+use super::files::{NAMES, caught, read_json};
 use crate::error::{Error, ErrorKind};
 use crate::files::shown;
 
@@ -41,7 +41,7 @@ pub(super) fn add(
             tokens.push(token);
         }
     }
-    inner.add_tokens(&tokens);
+    extend(inner, &tokens)?;
     for (stated, token) in ids {
         let id = inner.token_to_id(&token);
         if id != Some(stated) {
@@ -53,6 +53,25 @@ pub(super) fn add(
         }
     }
     Ok(())
+}
+
+/// Adds these tokens.
+pub(super) fn extend(
+    inner: &mut tokenizers::Tokenizer,
+    tokens: &[AddedToken],
+) -> Result<(), Error> {
+    // A normalizer may panic on them.
+    let added = caught(|| {
+        inner.add_tokens(tokens);
+        Ok(())
+    });
+    added.map_err(|e| {
+        let message = format!(
+            "{} tokens cannot be added to the tokenizer: {e}",
+            tokens.len()
+        );
+        Error::new(ErrorKind::Tokenizer, message)
+    })
 }
 
 /// Whether this is an added token, which a text is split at before anything else.

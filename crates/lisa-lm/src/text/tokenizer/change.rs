@@ -53,8 +53,8 @@ impl Tokenizer {
         };
         for token in named.tokens {
             if !added::is_added(&self.inner, token) {
-                let added = tokenizers::AddedToken::from(*token, true);
-                self.inner.add_tokens(&[added]);
+                let token_added = tokenizers::AddedToken::from(*token, true);
+                added::extend(&mut self.inner, &[token_added])?;
                 self.folder.added.push((*token).to_owned());
             }
         }

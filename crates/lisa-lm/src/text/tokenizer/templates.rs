@@ -1,7 +1,7 @@
 //! The chat templates of a folder, by name, as transformers finds them.
 
-use std::fs;
 use std::path::Path;
+use std::{fs, io};
 
 use serde_json::Value;
 
@@ -68,8 +68,13 @@ pub(super) fn find(dir: &Path, config: &Value) -> Result<Templates, Error> {
 /// The names of the further templates, sorted.
 fn further(dir: &Path) -> Result<Vec<String>, Error> {
     let folder = dir.join(FURTHER);
-    if !folder.is_dir() {
-        return Ok(Vec::new());
+    match fs::symlink_metadata(&folder) {
+        Ok(metadata) if metadata.is_dir() => {}
+        Ok(metadata) if metadata.is_symlink() => {
+            let message = "it is a link; copy the folder that it leads to";
+            return Err(unreadable(&folder, io::Error::other(message)));
+        }
+        _ => return Ok(Vec::new()),
     }
     let mut names = Vec::new();
     for entry in fs::read_dir(&folder).map_err(|e| unreadable(&folder, e))? {

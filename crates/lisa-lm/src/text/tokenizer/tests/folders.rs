@@ -172,6 +172,18 @@ fn the_error_about_templates_without_a_default_names_them() {
     );
 }
 
+#[cfg(unix)]
+#[test]
+fn a_folder_of_templates_that_is_a_link_is_refused() {
+    let outside = folder(&[("rag.jinja", "R")]);
+    let dir = folder(&[("tokenizer.json", TOKENIZER)]);
+    let link = dir.path().join("additional_chat_templates");
+    std::os::unix::fs::symlink(outside.path(), &link).unwrap();
+    let error = Tokenizer::from_dir(dir.path()).unwrap_err();
+    assert_eq!(error.place().unwrap().0, link);
+    assert!(error.message().contains("it is a link"), "{error}");
+}
+
 /// A changed file as JSON.
 fn changed(tokenizer: &Tokenizer, name: &str) -> Option<Value> {
     let files = tokenizer.changed_files().unwrap();
