@@ -9,8 +9,9 @@ use lisa_lm::{Checkpoint, GenerationConfig};
 use crate::model_folder::ModelFlags;
 use crate::model_tokenizer::model_tokenizer;
 use crate::settings::Dtype;
-use crate::terminal::output::say;
+use crate::terminal::output::{say, warn};
 use crate::terminal::progress::Slow;
+use crate::user_error::require;
 
 /// Options of `lisa generate`.
 #[derive(Args, Debug)]
@@ -61,6 +62,12 @@ pub fn generate(options: &Options, device: &Device) -> Result<()> {
     let tokenizer = model_tokenizer(&folder, &options.chat_template)?;
     let prompt = match (&options.prompt, &options.chat) {
         (_, Some(chat)) => {
+            if !tokenizer.has_chat_template() {
+                warn(
+                    "the model has no chat template, and `plain` is used; choose another one with \
+                     --chat-template",
+                );
+            }
             let messages = [Message::user(chat.as_str())];
             let text = tokenizer
                 .chat_template()
@@ -70,6 +77,11 @@ pub fn generate(options: &Options, device: &Device) -> Result<()> {
         }
         (prompt, None) => tokenizer.encode_prompt(prompt.as_deref().unwrap_or_default())?,
     };
+    require!(
+        !prompt.is_empty(),
+        "give a text: the model has no token that begins a sequence",
+        "--prompt is empty"
+    );
     // The bundled model is stored in half precision to be small, and a CPU is faster in f32.
     let bundled = options.model.is_bundled().then_some(Dtype::F32);
     let dtype = options.dtype.or(bundled).map(FloatDType::from);

@@ -41,6 +41,10 @@ const NAMES: &[(&str, &[&str])] = &[
     ("pack", &["packing", "sample-packing"]),
     ("loss-on-all", &["train-on-inputs", "train-on-prompt"]),
     ("chat-template", &["template", "chat-template-path"]),
+    (
+        "resize-embeddings",
+        &["resize-vocab", "resize-token-embeddings"],
+    ),
     ("method", &["finetuning-type", "fine-tune-type"]),
     (
         "active-layers",

@@ -128,6 +128,72 @@ fn the_template_and_the_end_of_its_turns_are_in_the_trained_model() {
     assert_eq!(tokenizer.chat_template().name(), "chat_template.jinja");
     assert!(tokenizer.chat_template().source().contains("<|im_end|>"));
 
+    // A checkpoint is exported as it is saved.
+    let checkpoints = fs::read_dir(out.join("checkpoints")).unwrap();
+    let names = checkpoints.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let step = names
+        .map(|name| name["step-".len()..].parse::<u64>().unwrap())
+        .min();
+    let copy = dir.path().join("copy");
+    let program = |line: &[&str]| {
+        let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_lisa"));
+        program
+            .args(line)
+            .env("BURN_DEVICE", "flex")
+            .output()
+            .unwrap()
+    };
+    let [run, to] = [&out, &copy].map(|path| path.to_str().unwrap());
+    let exported = program(&[
+        "export",
+        run,
+        "--step",
+        &step.unwrap().to_string(),
+        "--out",
+        to,
+    ]);
+    assert!(exported.status.success(), "{exported:?}");
+    for name in [
+        "generation_config.json",
+        "tokenizer.json",
+        "chat_template.jinja",
+        "config.json",
+    ] {
+        let read = |folder: &Path| fs::read_to_string(folder.join(name)).unwrap();
+        assert_eq!(read(&copy), read(&saved), "{name}");
+    }
+    let generated = program(&[
+        "generate",
+        "--model",
+        to,
+        "--chat",
+        "a",
+        "--max-new-tokens",
+        "2",
+    ]);
+    assert!(
+        generated.status.success() && generated.stderr.is_empty(),
+        "{generated:?}"
+    );
+    let base = model.to_str().unwrap();
+    let plain = program(&[
+        "generate",
+        "--model",
+        base,
+        "--chat",
+        "a",
+        "--max-new-tokens",
+        "2",
+    ]);
+    let warning = String::from_utf8(plain.stderr).unwrap();
+    assert!(
+        warning.contains("the model has no chat template, and `plain` is used"),
+        "{warning}"
+    );
+    let empty = program(&["generate", "--model", base, "--prompt", ""]);
+    let error = String::from_utf8(empty.stderr).unwrap();
+    assert!(error.contains("--prompt is empty"), "{error}");
+
     // Another template does not continue the run.
     let other = flags(&out, &["--chat-template", "plain"]);
     let refused = message(other, Start::Resume);
