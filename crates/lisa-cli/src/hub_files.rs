@@ -8,7 +8,7 @@ pub(crate) fn wanted<'a>(names: &[&'a str]) -> Vec<&'a str> {
     let has = |name: &str| names.contains(&name);
     let is_wanted = |name: &&&str| {
         if let Some(template) = name.strip_prefix("additional_chat_templates/") {
-            return template.ends_with(".jinja");
+            return template.strip_suffix(".jinja").is_some();
         }
         if let Some(weights) = name.strip_suffix(".safetensors") {
             let is_shard = weights.starts_with("model-") && weights.contains("-of-");

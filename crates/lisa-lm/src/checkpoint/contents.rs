@@ -29,8 +29,9 @@ pub(super) const TEMPLATES: &str = "additional_chat_templates";
 /// Whether this is the name of weights that a save writes, or of a part of one that an interrupted
 /// save left.
 pub(super) fn is_weights(name: &str) -> bool {
-    let is_part = name.starts_with("model") && name.contains(".safetensors.");
-    name == SINGLE || name == INDEX || is_shard(name) || (is_part && name.ends_with(".tmp"))
+    let part = name.strip_suffix(".tmp");
+    let is_part = |name: &str| name.starts_with("model") && name.contains(".safetensors.");
+    name == SINGLE || name == INDEX || is_shard(name) || part.is_some_and(is_part)
 }
 
 /// `model-00001-of-00002.safetensors`.

@@ -84,35 +84,32 @@ impl Checkpoint {
         let total = tensors.iter().map(|tensor| tensor.byte_len() as u64).sum();
         let layout = Layout::loading(names, dtype).with_progress(Progress::new(total, progress));
         let result = model.apply(tensors, None, Some(Box::new(layout)), true);
-        check(self.dir(), names, &result).map_err(|missing| match missing {
-            Misfit::Other(error) => error,
-            Misfit::Missing(error, first) => match (quantized, files.file_of(&first)) {
-                (Some(name), _) => error.with_help(format!(
-                    "{} is a tensor of a quantized checkpoint: use the unquantized one",
-                    shown(&name.escape_debug())
-                )),
-                (None, Some(file)) => error.with_help(format!(
-                    "{INDEX} lists {first} in {}: fetch that file again",
-                    shown(&file)
-                )),
-                (None, None) => error,
-            },
-        })?;
+        // Why the files may lack a tensor.
+        let help = |missing: &str| match (&quantized, files.file_of(missing)) {
+            (Some(name), _) => Some(format!(
+                "{} is a tensor of a quantized checkpoint: use the unquantized one",
+                shown(&name.escape_debug())
+            )),
+            (None, Some(file)) => Some(format!(
+                "{INDEX} lists {missing} in {}: fetch that file again",
+                shown(&file)
+            )),
+            (None, None) => None,
+        };
+        check(self.dir(), names, &result, help)?;
         Ok(model)
     }
 }
 
-/// Why the tensors do not fit the model.
-enum Misfit {
-    /// Tensors are missing; the name of the first.
-    Missing(Error, String),
-    Other(Error),
-}
-
 /// Returns an error if a tensor did not fit, is missing, or belongs to no parameter.
-fn check(dir: &Path, names: Names, result: &ApplyResult) -> Result<(), Misfit> {
+fn check(
+    dir: &Path,
+    names: Names,
+    result: &ApplyResult,
+    help: impl Fn(&str) -> Option<String>,
+) -> Result<(), Error> {
     if let Some(error) = result.errors.first() {
-        return Err(Misfit::Other(refuse(
+        return Err(refuse(
             dir,
             match error {
                 ApplyError::ShapeMismatch {
@@ -130,7 +127,7 @@ fn check(dir: &Path, names: Names, result: &ApplyResult) -> Result<(), Misfit> {
                 }
                 other => other.to_string(),
             },
-        )));
+        ));
     }
     let missing: Vec<String> = result
         .missing
@@ -143,7 +140,11 @@ fn check(dir: &Path, names: Names, result: &ApplyResult) -> Result<(), Misfit> {
             missing.len(),
             some_of(&missing)
         );
-        return Err(Misfit::Missing(refuse(dir, message), first.clone()));
+        let error = refuse(dir, message);
+        return Err(match help(first) {
+            Some(help) => error.with_help(help),
+            None => error,
+        });
     }
     if !result.unused.is_empty() {
         let unused: Vec<String> = result
@@ -153,9 +154,9 @@ fn check(dir: &Path, names: Names, result: &ApplyResult) -> Result<(), Misfit> {
             .collect();
         let (count, listed) = (unused.len(), some_of(&unused));
         let message = format!("{count} tensors are not of this model: {listed}");
-        return Err(Misfit::Other(refuse(dir, message).with_help(
+        return Err(refuse(dir, message).with_help(
             "check that config.json has the model_type and the number of layers of the weights",
-        )));
+        ));
     }
     Ok(())
 }

@@ -179,7 +179,7 @@ fn copy(from: &Path, to: &Place) -> Result<(), Error> {
 fn templates(dir: &Path) -> Vec<String> {
     let found = std::fs::read_dir(dir.join(TEMPLATES)).into_iter().flatten();
     let names = found.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    let names = names.filter(|name| name.ends_with(".jinja"));
+    let names = names.filter(|name| name.strip_suffix(".jinja").is_some());
     names.map(|name| format!("{TEMPLATES}/{name}")).collect()
 }
 

@@ -157,7 +157,7 @@ fn an_index_says_which_files_there_are_and_not_which_tensors() {
         assert_logits(&model, input.clone(), logits.clone(), "index");
     };
     accepted(&with(&|map| {
-        drop(map.as_object_mut().unwrap().remove(name))
+        drop(map.as_object_mut().unwrap().remove(name));
     }));
     accepted(&with(&|map| map["model.extra.weight"] = second.into()));
     accepted(&with(&|map| map[name] = first.into()));
