@@ -198,6 +198,7 @@ impl Settings {
             .or_else(|| self.memory.differs(&saved.memory))
             .or_else(|| self.training.differs(&saved.training))
             .or_else(|| self.input.differs(&saved.input))
+            .or_else(|| self.output.differs(&saved.output))
     }
 
     fn check(&self) -> Result<()> {

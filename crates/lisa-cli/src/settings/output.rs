@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use super::group::group;
+use super::group::{differing, group};
 use super::kinds::Metric;
 use crate::user_error::require;
 
@@ -48,6 +48,12 @@ group! { "Output and evaluation", OutputFlags, OutputSettings {
 }}
 
 impl OutputSettings {
+    /// Losses of other rows could not be compared with those of the run.
+    pub(super) fn differs(&self, saved: &Self) -> Option<String> {
+        differing!(self, saved; eval_rows, eval_first);
+        None
+    }
+
     pub(super) fn check(&self) -> Result<()> {
         require!(self.keep > 0, "give at least 1", "--keep is 0");
         require!(self.log_every > 0, "give at least 1", "--log-every is 0");

@@ -7,7 +7,7 @@ use anyhow::Result;
 use lisa_lm::files::write_atomically;
 
 use super::checkpoints::State;
-use super::evaluate::Evaluation;
+use super::evaluation::Evaluation;
 use super::prepare::Job;
 use crate::settings::Method;
 use crate::terminal::text::counted;

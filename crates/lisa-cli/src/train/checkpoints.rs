@@ -15,7 +15,7 @@ use lisa_lm::text::{Batches, Position};
 use serde::{Deserialize, Serialize};
 
 use super::clock::Clock;
-use super::evaluate::Evaluation;
+use super::evaluation::Evaluation;
 use super::fingerprint::Fingerprint;
 use super::method::Trainer;
 use super::text::Text;

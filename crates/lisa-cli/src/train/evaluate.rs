@@ -6,73 +6,18 @@ use burn::tensor::Device;
 use lisa_lm::model::generate_while;
 use lisa_lm::text::{BatchOptions, Batches, Encoded, Example, shuffled};
 use lisa_lm::{CausalLm, GenerationConfig, Tokenizer};
-use serde::{Deserialize, Serialize};
 
+use super::evaluation::{Answers, Evaluation, Sample};
 use super::prompts::Prompts;
 use super::score::Scorer;
-use crate::number;
-use crate::settings::{Metric, Settings};
+use crate::settings::Settings;
 use crate::terminal::interrupt::{Point, Stop, Stopped, check};
-use crate::terminal::text::{counted, one_line};
 
 /// The rows of the evaluation before training, unless it is a full one. Every evaluation has them
 /// first, so that losses before and after training are of the same rows.
 const FIRST_ROWS: usize = 16;
 /// How many generated answers are printed.
 const SAMPLES: usize = 3;
-
-/// The result of an evaluation.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Evaluation {
-    /// Mean held-out loss per token, in nats.
-    #[serde(with = "number")]
-    pub loss: f64,
-    /// `exp(loss)`, which is infinite from a loss of 709 on.
-    #[serde(with = "number")]
-    pub perplexity: f64,
-    /// The number of held-out rows.
-    #[serde(default)]
-    pub rows: usize,
-    /// The loss of the rows that were evaluated before training.
-    #[serde(with = "number")]
-    pub first_rows_loss: f64,
-    /// How many generated answers are right.
-    #[serde(default)]
-    pub answers: Option<Answers>,
-    /// The first few answers.
-    pub samples: Vec<Sample>,
-}
-
-/// Numbers of generated answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Answers {
-    /// What right means.
-    pub metric: Metric,
-    /// Right answers.
-    pub right: usize,
-    /// All answers.
-    pub asked: usize,
-    /// Answers without an end: they were cut at the largest number of tokens.
-    pub cut: usize,
-    /// Prompts that were left out since they are longer than the longest row.
-    pub too_long: usize,
-    /// Prompts that were left out since they have no tokens.
-    pub empty: usize,
-}
-
-/// A generated answer.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Sample {
-    /// The prompt.
-    pub prompt: String,
-    /// The answer in the data.
-    pub wanted: String,
-    /// The generated answer.
-    pub got: String,
-    /// Whether it was cut at the largest number of tokens.
-    #[serde(default)]
-    pub cut: bool,
-}
 
 /// Which rows an evaluation has, and whether it generates answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -342,49 +287,4 @@ fn loss(
         tick();
     }
     Ok(mean)
-}
-
-impl std::fmt::Display for Evaluation {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "held-out loss {:.4}, perplexity {:.3}, {}",
-            self.loss,
-            self.perplexity,
-            counted(self.rows, "row")
-        )?;
-        if let Some(answers) = &self.answers {
-            write!(f, ", {answers}")?;
-        }
-        for sample in &self.samples {
-            let cut = if sample.cut { " [cut]" } else { "" };
-            write!(f, "\n  prompt:    {}", one_line(&sample.prompt))?;
-            write!(f, "\n  expected:  {}", one_line(&sample.wanted))?;
-            write!(f, "\n  generated: {}{cut}", one_line(&sample.got))?;
-        }
-        Ok(())
-    }
-}
-
-impl std::fmt::Display for Answers {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let name = match self.metric {
-            Metric::Exact => "exact match",
-            Metric::LastNumber => "last number right",
-            Metric::Choice => "choice right",
-            Metric::Contains => "answer contained",
-        };
-        write!(f, "{name} {} of {}", self.right, self.asked)?;
-        if self.cut > 0 {
-            write!(f, ", {} cut at --max-new-tokens", self.cut)?;
-        }
-        if self.too_long > 0 {
-            let prompts = counted(self.too_long, "prompt");
-            write!(f, ", {prompts} left out as longer than the longest row")?;
-        }
-        if self.empty > 0 {
-            write!(f, ", {} left out", counted(self.empty, "empty prompt"))?;
-        }
-        Ok(())
-    }
 }

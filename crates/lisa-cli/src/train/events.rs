@@ -12,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crc32c::crc32c;
 
-use super::metrics::Line;
+use super::line::Line;
 use crate::output_folder::{EVENTS, OUR_EVENTS};
 
 /// The open file of a session.

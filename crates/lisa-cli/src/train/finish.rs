@@ -13,11 +13,13 @@ use super::card::{Card, card};
 use super::checkpoints::{self, State};
 use super::clock::Part;
 use super::evaluate::Extent;
+use super::evaluation::Evaluation;
+use super::held_out::evaluation;
 use super::method::Trainer;
 use super::metrics::{Line, peak_bytes};
 use super::plot;
 use super::prepare::Job;
-use super::steps::{Training, evaluation};
+use super::training::Training;
 use crate::output_folder;
 use crate::settings::Method;
 use crate::terminal::interrupt::{Stop, Stopped};
@@ -130,7 +132,7 @@ pub(crate) fn finish(job: &Job<'_>, trained: Training, stop: Stop<'_>) -> Result
 }
 
 /// The held-out loss before and after, of the same rows.
-fn change(state: &State, after: Option<&super::evaluate::Evaluation>) -> String {
+fn change(state: &State, after: Option<&Evaluation>) -> String {
     let (Some(before), Some(after)) = (&state.before, after) else {
         return String::new();
     };

@@ -1,68 +1,16 @@
-//! `metrics.jsonl` and its copies for other tools: one line per step, and the memory in use.
+//! `metrics.jsonl` and its copies for other tools: one line per step.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use burn::tensor::Device;
 use lisa_lm::files::write_atomically;
-use serde::{Deserialize, Serialize};
 
 use super::events::Events;
 use super::table;
-use crate::number;
 
-/// One line of the file.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Line {
-    /// The step, counted from 1.
-    pub step: u64,
-    /// Mean loss of the step's batches.
-    #[serde(
-        default,
-        with = "number::option",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub loss: Option<f64>,
-    /// Held-out loss.
-    #[serde(
-        default,
-        with = "number::option",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub held_out_loss: Option<f64>,
-    /// The learning rate.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub lr: Option<f64>,
-    /// Tokens per second since the run began.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tokens_per_second: Option<f64>,
-    /// The layers that were active in the step.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub active_layers: Vec<usize>,
-    /// Bytes of optimizer state on the device.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub state_bytes: Option<u64>,
-    /// Bytes in use, on the device or by the process.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub memory_bytes: Option<u64>,
-    /// The most bytes that were in use so far: reserved on the device, or of the process.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub peak_bytes: Option<u64>,
-}
-
-impl Line {
-    /// A line with only a held-out loss.
-    #[must_use]
-    pub fn held_out(step: u64, loss: f64) -> Self {
-        Self {
-            step,
-            held_out_loss: Some(loss),
-            ..Self::default()
-        }
-    }
-}
+pub use super::line::{Line, memory_bytes, peak_bytes};
 
 /// The open files: `metrics.jsonl`, `metrics.csv` and TensorBoard's events.
 #[derive(Debug)]
@@ -145,31 +93,6 @@ impl Appended {
             .write_all(text.as_bytes())
             .with_context(|| failed(&self.path))
     }
-}
-
-/// Bytes in use on the device. If the device does not report them, bytes of the process (Linux).
-#[must_use]
-pub fn memory_bytes(device: &Device) -> Option<u64> {
-    if let Some(usage) = device.memory_pool_usage() {
-        return Some(usage.bytes_in_use);
-    }
-    process_bytes("VmRSS:")
-}
-
-/// The peak of [`memory_bytes`]: bytes reserved on the device, or the process's peak (Linux).
-#[must_use]
-pub fn peak_bytes(device: &Device) -> Option<u64> {
-    if let Some(usage) = device.memory_pool_usage() {
-        return Some(usage.bytes_reserved);
-    }
-    process_bytes("VmHWM:")
-}
-
-fn process_bytes(key: &str) -> Option<u64> {
-    let status = std::fs::read_to_string(Path::new("/proc/self/status")).ok()?;
-    let line = status.lines().find(|line| line.starts_with(key))?;
-    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kib * 1024)
 }
 
 #[cfg(test)]

@@ -5,12 +5,13 @@
 //! | `run` | the run from start to end |
 //! | `prepare` | opens the model and the data, and makes the optimizer |
 //! | `settle` | reads the data and settles what follows from it |
-//! | `steps` | the training loop |
+//! | `training`, `steps` | the state of the training loop, and the loop |
 //! | `finish` | writes the model, the plots and the summary |
-//! | `data`, `step`, `method`, `evaluate`, `prompts`, `score` | the work of the loop |
+//! | `data`, `step`, `method` | the work of the loop |
+//! | `held_out`, `evaluate`, `evaluation`, `prompts`, `score` | how a model is evaluated |
 //! | `text` | how examples become text: prompts as chats, the chat template, the end of a turn |
 //! | `vocabulary` | checks tokens against the model's vocabulary |
-//! | `checkpoints`, `metrics`, `table`, `events`, `plot`, `card` | what is written |
+//! | `checkpoints`, `metrics`, `line`, `table`, `events`, `plot`, `card` | what is written |
 //! | `lora_record`, `record_limits` | checks of what checkpoints have and will have |
 //! | `summary`, `shown_row` | what is printed of the data |
 //! | `announce`, `planned`, `fitting`, `watch`, `clock` | what is printed |
@@ -22,11 +23,14 @@ pub mod checkpoints;
 pub mod clock;
 pub(crate) mod data;
 pub mod evaluate;
+pub mod evaluation;
 mod events;
 mod examples;
 pub mod fingerprint;
 mod finish;
 pub(crate) mod fitting;
+mod held_out;
+mod line;
 mod lora_record;
 pub mod method;
 pub mod metrics;
@@ -46,6 +50,7 @@ mod summary;
 mod table;
 pub mod text;
 mod vocabulary;
+mod training;
 pub mod watch;
 
 pub(crate) use prepare::finished_step;

@@ -1,124 +1,22 @@
 //! [`train`]: the training loop. Tests: `tests/run/`.
 
 use anyhow::Result;
-use lisa_lm::CausalLm;
-use lisa_lm::text::Batches;
 
-use super::checkpoints::{self, State};
-use super::clock::{Clock, Part};
-use super::evaluate::{Evaluation, Extent, With};
-use super::method::Trainer;
-use super::metrics::{Line, Metrics, memory_bytes, peak_bytes};
-use super::prepare::{Job, Start};
+use super::checkpoints;
+use super::clock::Part;
+use super::evaluate::Extent;
+use super::held_out::evaluate;
+use super::line::{Line, memory_bytes, peak_bytes};
+use super::prepare::Job;
 use super::step::{Work, accumulate, finite, forward, origin};
-use super::text::Text;
+use super::training::Training;
 use super::watch::Watch;
-use crate::output_folder;
 use crate::terminal::interrupt::{Point, Stop, Stopped, check};
 use crate::terminal::output::say;
-use crate::terminal::progress::timed_bar;
 use crate::user_error::UserError;
 
 /// After this many bad batches in a row the run stops, even with `--skip-bad-steps`.
 const MOST_SKIPPED: u64 = 10;
-
-/// The state of a run between two steps.
-pub(crate) struct Training {
-    pub(crate) model: CausalLm,
-    pub(crate) trainer: Trainer,
-    pub(crate) batches: Batches,
-    pub(crate) state: State,
-    pub(crate) metrics: Metrics,
-    /// The step of the newest checkpoint.
-    saved: Option<u64>,
-}
-
-impl Training {
-    /// Evaluates the model before training, or loads the checkpoint of a resumed run.
-    pub(crate) fn begin(
-        job: &Job<'_>,
-        model: CausalLm,
-        trainer: Trainer,
-        mut batches: Batches,
-        stop: Stop<'_>,
-    ) -> Result<Self> {
-        let out = &job.settings.output.out;
-        let (model, trainer, state) = if let Some((path, state)) = &job.saved {
-            let (model, trainer) = checkpoints::load(path, model, trainer)?;
-            batches.seek(state.position);
-            say(format_args!(
-                "resumed at step {} from {}",
-                state.step,
-                path.display()
-            ))?;
-            // Flags of this call, such as another place of the data, hold for later calls too.
-            let state = State {
-                settings: job.settings.to_flags(),
-                fingerprint: Some(job.fingerprint.clone()),
-                ..state.clone()
-            };
-            (model, trainer, state)
-        } else {
-            let mut clock = Clock::default();
-            let extent = if job.settings.output.eval_first {
-                Extent::Full
-            } else {
-                Extent::First
-            };
-            let exact = trainer.exact(&model);
-            let before = evaluation("before", extent, job, &exact, &mut clock, stop)?;
-            let state = State {
-                step: 0,
-                position: batches.position(),
-                skipped: 0,
-                settings: job.settings.to_flags(),
-                fingerprint: Some(job.fingerprint.clone()),
-                text: Text::of(&job.tokenizer, job.data.vocab_size),
-                before,
-                held_out_loss: None,
-                clock,
-                seconds: 0.0,
-                tokens: 0,
-            };
-            (model, trainer, state)
-        };
-        if job.start == Start::Overwrite {
-            output_folder::remove_run(out)?;
-        }
-        output_folder::clean(out)?;
-        let evaluated = state.held_out_loss.is_some();
-        let mut metrics = Metrics::open(out, state.step, evaluated)?;
-        if job.saved.is_none()
-            && let Some(before) = &state.before
-        {
-            metrics.push(Line::held_out(0, before.loss))?;
-        }
-        Ok(Self {
-            model,
-            trainer,
-            batches,
-            saved: job.saved.as_ref().map(|_| state.step),
-            state,
-            metrics,
-        })
-    }
-
-    /// Writes a checkpoint, unless this step has one.
-    fn save(&mut self, job: &Job<'_>) -> Result<()> {
-        if self.saved == Some(self.state.step) {
-            return Ok(());
-        }
-        let output = &job.settings.output;
-        let mut clock = self.state.clock;
-        clock.time(Part::Saving, || {
-            let exact = self.trainer.exact(&self.model);
-            checkpoints::save(&output.out, output.keep, &exact, &self.trainer, &self.state)
-        })?;
-        self.state.clock = clock;
-        self.saved = Some(self.state.step);
-        Ok(())
-    }
-}
 
 /// Trains until the last step, of which it writes a checkpoint. Returns `None` if the run is stopped
 /// earlier; a checkpoint then has every step that was taken.
@@ -308,47 +206,4 @@ fn bad_batch(batch: &str, lr: f64, error: anyhow::Error) -> anyhow::Error {
         )
         .with_source(error)
         .into()
-}
-
-/// Evaluates the model with a progress bar of its own, if there are held-out rows and evaluation is
-/// on.
-pub(crate) fn evaluate(
-    extent: Extent,
-    job: &Job<'_>,
-    model: &CausalLm,
-    clock: &mut Clock,
-    stop: Stop<'_>,
-) -> Result<Option<Evaluation>> {
-    let evaluate = &job.evaluate;
-    if evaluate.is_empty() {
-        return Ok(None);
-    }
-    let bar = timed_bar(evaluate.length(extent));
-    bar.set_message("evaluating");
-    let with = With {
-        tokenizer: &job.tokenizer,
-        device: job.device,
-        stop,
-    };
-    let result = clock.time(Part::Evaluation, || {
-        evaluate.run(model, extent, &with, || bar.inc(1))
-    });
-    bar.finish_and_clear();
-    result.map(Some)
-}
-
-/// Evaluates the model and prints the result after the word `when`.
-pub(crate) fn evaluation(
-    when: &str,
-    extent: Extent,
-    job: &Job<'_>,
-    model: &CausalLm,
-    clock: &mut Clock,
-    stop: Stop<'_>,
-) -> Result<Option<Evaluation>> {
-    let result = evaluate(extent, job, model, clock, stop)?;
-    if let Some(result) = &result {
-        say(format_args!("{when}: {result}"))?;
-    }
-    Ok(result)
 }

@@ -1,6 +1,6 @@
 //! `metrics.csv`: the lines of `metrics.jsonl` as a table.
 
-use super::metrics::Line;
+use super::line::Line;
 
 /// The first line of the table.
 pub(super) const HEADER: &str = "step,loss,held_out_loss,lr,tokens_per_second,active_layers,\

@@ -1,0 +1,119 @@
+//! [`Evaluation`]: the result of an evaluation.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::number;
+use crate::settings::Metric;
+use crate::terminal::text::{counted, one_line};
+
+/// How many characters of a prompt and of an answer are printed.
+const SHOWN: usize = 200;
+
+/// The result of an evaluation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// Mean held-out loss per token, in nats.
+    #[serde(with = "number")]
+    pub loss: f64,
+    /// `exp(loss)`, which is infinite from a loss of 709 on.
+    #[serde(with = "number")]
+    pub perplexity: f64,
+    /// The number of held-out rows.
+    #[serde(default)]
+    pub rows: usize,
+    /// The loss of the rows that were evaluated before training.
+    #[serde(with = "number")]
+    pub first_rows_loss: f64,
+    /// How many generated answers are right.
+    #[serde(default)]
+    pub answers: Option<Answers>,
+    /// The first few answers.
+    pub samples: Vec<Sample>,
+}
+
+/// Numbers of generated answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answers {
+    /// What right means.
+    pub metric: Metric,
+    /// Right answers.
+    pub right: usize,
+    /// All answers.
+    pub asked: usize,
+    /// Answers without an end: they were cut at the largest number of tokens.
+    pub cut: usize,
+    /// Prompts that were left out since they are longer than the longest row.
+    pub too_long: usize,
+    /// Prompts that were left out since they have no tokens.
+    pub empty: usize,
+}
+
+/// A generated answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// The prompt.
+    pub prompt: String,
+    /// The answer in the data.
+    pub wanted: String,
+    /// The generated answer.
+    pub got: String,
+    /// Whether it was cut at the largest number of tokens.
+    #[serde(default)]
+    pub cut: bool,
+}
+
+impl fmt::Display for Evaluation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "held-out loss {:.4}, perplexity {:.3}, {}",
+            self.loss,
+            self.perplexity,
+            counted(self.rows, "row")
+        )?;
+        if let Some(answers) = &self.answers {
+            write!(f, ", {answers}")?;
+        }
+        for sample in &self.samples {
+            let cut = if sample.cut { " [cut]" } else { "" };
+            write!(f, "\n  prompt:    {}", beginning(&sample.prompt))?;
+            write!(f, "\n  expected:  {}", beginning(&sample.wanted))?;
+            write!(f, "\n  generated: {}{cut}", beginning(&sample.got))?;
+        }
+        Ok(())
+    }
+}
+
+/// The beginning of a text, on one line.
+fn beginning(text: &str) -> String {
+    let line = one_line(text);
+    match line.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}..", &line[..end]),
+        None => line,
+    }
+}
+
+impl fmt::Display for Answers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self.metric {
+            Metric::Exact => "exact match",
+            Metric::LastNumber => "last number right",
+            Metric::Choice => "choice right",
+            Metric::Contains => "answer contained",
+        };
+        write!(f, "{name} {} of {}", self.right, self.asked)?;
+        if self.cut > 0 {
+            write!(f, ", {} cut at --max-new-tokens", self.cut)?;
+        }
+        if self.too_long > 0 {
+            let prompts = counted(self.too_long, "prompt");
+            write!(f, ", {prompts} left out as longer than the longest row")?;
+        }
+        if self.empty > 0 {
+            write!(f, ", {} left out", counted(self.empty, "empty prompt"))?;
+        }
+        Ok(())
+    }
+}

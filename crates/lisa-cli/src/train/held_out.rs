@@ -1,0 +1,55 @@
+//! [`evaluation`]: evaluates the model of a run on its held-out rows.
+
+use anyhow::Result;
+use lisa_lm::CausalLm;
+
+use super::clock::{Clock, Part};
+use super::evaluate::{Extent, With};
+use super::evaluation::Evaluation;
+use super::prepare::Job;
+use crate::terminal::interrupt::Stop;
+use crate::terminal::output::say;
+use crate::terminal::progress::timed_bar;
+
+/// Evaluates the model with a progress bar of its own, if there are held-out rows and evaluation is
+/// on.
+pub(crate) fn evaluate(
+    extent: Extent,
+    job: &Job<'_>,
+    model: &CausalLm,
+    clock: &mut Clock,
+    stop: Stop<'_>,
+) -> Result<Option<Evaluation>> {
+    let evaluate = &job.evaluate;
+    if evaluate.is_empty() {
+        return Ok(None);
+    }
+    let bar = timed_bar(evaluate.length(extent));
+    bar.set_message("evaluating");
+    let with = With {
+        tokenizer: &job.tokenizer,
+        device: job.device,
+        stop,
+    };
+    let result = clock.time(Part::Evaluation, || {
+        evaluate.run(model, extent, &with, || bar.inc(1))
+    });
+    bar.finish_and_clear();
+    result.map(Some)
+}
+
+/// Evaluates the model and prints the result after the word `when`.
+pub(crate) fn evaluation(
+    when: &str,
+    extent: Extent,
+    job: &Job<'_>,
+    model: &CausalLm,
+    clock: &mut Clock,
+    stop: Stop<'_>,
+) -> Result<Option<Evaluation>> {
+    let result = evaluate(extent, job, model, clock, stop)?;
+    if let Some(result) = &result {
+        say(format_args!("{when}: {result}"))?;
+    }
+    Ok(result)
+}
