@@ -75,6 +75,77 @@ fn each_row_is_trained_once_in_each_epoch() {
     assert!(tokens(2, "0.5", &two_by_two).0 < once);
 }
 
+/// The weights of messages, however the rows are split into batches.
+#[test]
+fn the_loss_of_a_step_is_the_mean_by_the_weights_of_its_messages() {
+    let dir = tempfile::tempdir().unwrap();
+    let row = |question: &str, answer: &str, weight: &str| {
+        format!(
+            r#"{{"messages": [{{"role": "user", "content": "{question}"}},
+                {{"role": "assistant", "content": "{answer}", "weight": {weight}}}]}}"#
+        )
+        .replace('\n', "")
+    };
+    let file = |name: &str, rows: &[String]| {
+        let file = dir.path().join(name);
+        fs::write(&file, rows.join("\n")).unwrap();
+        file.to_str().unwrap().to_owned()
+    };
+    let rows = |weights: [&str; 4]| {
+        let texts = [
+            ("two", "2"),
+            ("a red ring", "red"),
+            ("Anna", "has 3 hats"),
+            ("x", "y z"),
+        ];
+        let rows = texts.into_iter().zip(weights);
+        rows.map(|((question, answer), weight)| row(question, answer, weight))
+            .collect::<Vec<_>>()
+    };
+    let weighted = file("weighted.jsonl", &rows(["1", "0.25", "3", "0"]));
+    let plain = file("plain.jsonl", &rows(["1", "1", "1", "1"]));
+    let out = dir.path().join("out");
+    let [_, eval] = nine(dir.path());
+    let loss = |data: &str, more: &[&str]| {
+        let all = [
+            "--data",
+            data,
+            "--eval",
+            &eval,
+            "--steps",
+            "0",
+            "--epochs",
+            "1",
+            "--eval-examples",
+            "0",
+        ];
+        go(
+            flags(&out, &[&all[..], more].concat()),
+            Start::Overwrite,
+            false,
+        )
+        .unwrap();
+        let losses: Vec<f64> = lines(&out).iter().filter_map(|line| line.loss).collect();
+        assert_eq!(losses.len(), 1);
+        losses[0]
+    };
+    // The row of weight 0 is left out.
+    let whole = loss(&weighted, &["--batch-size", "4"]);
+    let one_by_one = ["--batch-size", "1", "--gradient-accumulation-steps", "4"];
+    for more in [
+        &one_by_one[..],
+        &[&one_by_one[..], &["--recompute"]].concat(),
+    ] {
+        let found = loss(&weighted, more);
+        assert!(
+            (found - whole).abs() < 1e-4,
+            "{more:?}: {found} is not {whole}"
+        );
+    }
+    let unweighted = loss(&plain, &["--batch-size", "4"]);
+    assert!((unweighted - whole).abs() > 1e-2, "{unweighted} is {whole}");
+}
+
 #[test]
 fn a_run_that_is_resumed_at_each_step_has_the_same_steps() {
     let dir = tempfile::tempdir().unwrap();

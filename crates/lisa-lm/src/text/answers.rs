@@ -160,7 +160,10 @@ fn as_last(
     };
     let spans = match (marks, with.generated) {
         (Some(own), Some(all)) => all.get(own.start..).unwrap_or_default().to_vec(),
-        _ => vec![dialogue.start(index, &with.text)?..with.text.len()],
+        _ => {
+            let span = dialogue.start(index, &with.text)?..with.text.len();
+            vec![span]
+        }
     };
     Ok((with.text, spans))
 }

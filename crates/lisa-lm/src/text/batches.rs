@@ -168,7 +168,7 @@ impl Batches {
     /// # Example
     ///
     /// ```
-    /// use lisa_lm::text::{BatchOptions, Batches, Encoded};
+    /// use lisa_lm::text::{Batch, BatchOptions, Batches, Encoded};
     ///
     /// let examples = (0..9).map(|id| Encoded::all_trained(vec![id; 4])).collect();
     /// let options = BatchOptions {
@@ -176,7 +176,7 @@ impl Batches {
     /// };
     /// let mut batches = Batches::new(examples, options)?;
     /// assert_eq!((batches.per_epoch(), batches.steps_per_epoch(2)), (5, 3));
-    /// let rows = |step: Vec<_>| step.iter().map(|batch| batch.rows().len()).collect::<Vec<_>>();
+    /// let rows = |step: Vec<Batch>| step.iter().map(|batch| batch.rows().len()).collect::<Vec<_>>();
     /// assert_eq!(rows(batches.next_step(2)), [2, 2]);
     /// assert_eq!(rows(batches.next_step(2)), [2, 2]);
     /// assert_eq!(rows(batches.next_step(2)), [1]);

@@ -170,8 +170,9 @@ fn the_last_answer_or_each_answer_can_be_asked_for() {
     let rest = "[TOOL]\n12[/]\n[ASSISTANT]\n";
     let first = format!("{start}[{call}]");
     let second = format!("{start}{call}{rest}[12[/]\n]");
-    assert_eq!(shown(&template, &chat, Turns::Last), [second.clone()]);
-    assert_eq!(shown(&template, &chat, Turns::Split), [first, second]);
+    let rows = [first, second];
+    assert_eq!(shown(&template, &chat, Turns::Last), rows[1..]);
+    assert_eq!(shown(&template, &chat, Turns::Split), rows);
     let all = format!("{start}[{call}]{rest}[12[/]\n][USER]\nthanks[/]\n");
     assert_eq!(shown(&template, &chat, Turns::All), [all]);
 }
@@ -294,7 +295,9 @@ fn answers_of_real_templates_are_those_that_their_marks_give() {
             for row in &found {
                 let shown = bracketed(&row.text, &row.spans);
                 let start = shown.len().saturating_sub(260);
-                let start = (start..).find(|at| shown.is_char_boundary(*at)).unwrap();
+                let start = (start..shown.len())
+                    .find(|at| shown.is_char_boundary(*at))
+                    .unwrap_or(0);
                 println!("  {:?}", &shown[start..]);
             }
         }
