@@ -40,7 +40,9 @@ pub(crate) fn read(input: &InputSettings, seed: u64) -> Result<Given> {
     } else {
         files.valid.clone()
     };
-    let both = held_out.iter().find(|file| files.train.contains(file));
+    let real = |file: &PathBuf| file.canonicalize().unwrap_or_else(|_| file.clone());
+    let trained: Vec<PathBuf> = files.train.iter().map(real).collect();
+    let both = held_out.iter().find(|file| trained.contains(&real(file)));
     require!(
         both.is_none(),
         "give another file with --eval",

@@ -51,7 +51,8 @@ fn a_folder_is_trained_on_its_train_file_and_tested_on_its_valid_file() {
     let summary = fs::read_to_string(out.join("summary.json")).unwrap();
     assert!(summary.contains("\"data\""), "{summary}");
 
-    let train = dir.path().join("train.jsonl");
+    // The same file by another path.
+    let train = dir.path().join("out/../train.jsonl");
     let both = [
         "--data",
         data,

@@ -1,6 +1,6 @@
 //! The forms of rows: which keys make which content.
 
-use minijinja::value::ValueKind;
+use minijinja::value::{Value, ValueKind};
 
 use super::content::Content;
 use super::conversation;
@@ -76,8 +76,19 @@ fn messages(row: &mut Object) -> Result<(Content, RowForm), String> {
     Ok((Content::Chat(chat_of(row, messages, &mut form)?), form))
 }
 
+/// The keys of what a chat shows besides its text.
+const MEDIA: [&str; 6] = ["image", "images", "video", "videos", "audio", "audios"];
+
 /// The chat of these messages, with what the row has for all of them.
 fn chat_of(row: &mut Object, messages: Vec<Message>, form: &mut RowForm) -> Result<Chat, String> {
+    if let Some(key) = MEDIA
+        .iter()
+        .find(|key| row.get(key).is_some_and(Value::is_true))
+    {
+        return Err(format!(
+            "`{key}` belongs to the chat, and the models that are trained here take only text"
+        ));
+    }
     let begins = messages.first().map(Message::role);
     let has_system = begins.is_some_and(|role| matches!(role, "system" | "developer"));
     let system = if has_system {

@@ -238,6 +238,10 @@ fn rows_that_cannot_be_learned_as_they_are_say_what_they_are_for() {
             "one of `prompt` and `completion` is a list of messages",
         ),
         (
+            r#"{"conversations": [{"from": "gpt", "value": "<image>"}], "images": ["a.png"]}"#,
+            "`images` belongs to the chat, and the models that are trained here take only text",
+        ),
+        (
             r#"{"messages": [{"role": "human", "content": "a"}, {"role": "gpt", "content": "b"}]}"#,
             "no answer of the assistant to train on; its roles are human, gpt",
         ),
