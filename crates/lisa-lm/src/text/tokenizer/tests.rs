@@ -291,6 +291,58 @@ fn a_text_that_has_the_added_tokens_already_does_not_get_them_twice() {
 }
 
 #[test]
+fn rows_begin_and_end_once() {
+    use crate::text::{EncodeOptions, Example, IGNORED, encode_examples, encode_prompt};
+
+    let tokenizer = with_ends();
+    let encoded = |line: &str| {
+        let example = Example::from_json(line).unwrap();
+        let prompt = encode_prompt(&example, &tokenizer).unwrap();
+        let options = EncodeOptions::default();
+        let mut set = encode_examples(&[example], &tokenizer, options).unwrap();
+        let row = set.examples.remove(0);
+        (row.ids, row.labels, prompt)
+    };
+    let expected = (
+        vec![1, 67, 68, 0],
+        vec![IGNORED, IGNORED, 68, 0],
+        Some(vec![1, 67]),
+    );
+    for prompt in ["a", "<|user|>a"] {
+        for completion in ["b", "b<|endoftext|>"] {
+            let line = serde_json::json!({"prompt": prompt, "completion": completion});
+            assert_eq!(encoded(&line.to_string()), expected, "{line}");
+        }
+    }
+    for text in [
+        "ab",
+        "<|user|>ab",
+        "ab<|endoftext|>",
+        "<|user|>ab<|endoftext|>",
+    ] {
+        let (ids, labels, _) = encoded(&serde_json::json!({"text": text}).to_string());
+        assert_eq!(
+            ids,
+            [
+                &[1],
+                &tokenizer.encode_with_offsets("ab", false).unwrap().ids[..],
+                &[0]
+            ]
+            .concat()
+        );
+        assert_eq!(
+            labels,
+            ids.iter().map(|id| i64::from(*id)).collect::<Vec<_>>()
+        );
+    }
+    // A chat has what the template writes.
+    let line = r#"{"instruction": "a", "output": "b"}"#;
+    let (ids, ..) = encoded(line);
+    assert_eq!(ids.iter().filter(|id| **id == 1).count(), 1);
+    assert_eq!(ids.iter().filter(|id| **id == 0).count(), 1);
+}
+
+#[test]
 fn an_empty_prompt_is_the_id_that_begins_a_sequence() {
     let named = [
         ("tokenizer.json", TOKENIZER),
