@@ -154,7 +154,10 @@ impl Flags {
             training: all.training.clone().or_defaults(),
             output: all.output.clone().or_defaults(),
         };
-        let checked = settings.check().and_then(|()| match facts.model {
+        // A length that was not given follows from the data, which is not read yet.
+        let is_settled = all.input.max_seq_length.is_some();
+        let model = facts.model.filter(|_| is_settled);
+        let checked = settings.check().and_then(|()| match model {
             Some(model) => settings.input.fits(model.positions),
             None => Ok(()),
         });

@@ -26,7 +26,7 @@ pub(crate) fn rows(
     for (set, examples) in sets {
         check_vocabulary(set, examples, tokenizer, resized)
             .and_then(|()| {
-                check_vocabulary(&prompt(examples, tokenizer)?, examples, tokenizer, resized)
+                check_vocabulary(&prompt(examples, tokenizer), examples, tokenizer, resized)
             })
             .map_err(|error| {
                 UserError::new("a token has no row in the model's embedding")
@@ -53,15 +53,18 @@ pub(crate) fn rows(
 }
 
 /// The first prompt that an answer is generated from. In a chat it ends as no row does.
-fn prompt(examples: &[Example], tokenizer: &Tokenizer) -> Result<EncodedSet, lisa_lm::Error> {
+fn prompt(examples: &[Example], tokenizer: &Tokenizer) -> EncodedSet {
     let chats = examples.iter().enumerate();
-    let mut chats = chats.filter(|(_, example)| matches!(example.content, Content::Chat(_)));
+    let chats = chats.filter(|(_, example)| matches!(example.content, Content::Chat(_)));
+    // An example that is refused was left out, or there would be no rows.
+    let mut prompts = chats.filter_map(|(index, example)| {
+        let ids = encode_prompt(example, tokenizer).ok()??;
+        Some((index, ids))
+    });
     let mut set = EncodedSet::default();
-    if let Some((index, example)) = chats.next()
-        && let Some(ids) = encode_prompt(example, tokenizer)?
-    {
+    if let Some((index, ids)) = prompts.next() {
         set.examples.push(Encoded::all_trained(ids));
         set.sources.push(index);
     }
-    Ok(set)
+    set
 }

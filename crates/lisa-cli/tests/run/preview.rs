@@ -50,7 +50,7 @@ fn a_row_has_its_place_its_tokens_and_marks_on_the_trained_ones() {
     );
     assert!(text.contains("held-out data: none"), "{text}");
     assert!(
-        text.contains("training examples: 2 rows: prompt and completion"),
+        text.contains("training files: 2 rows as prompt and completion"),
         "{text}"
     );
     assert!(warnings.contains("2 pairs of prompt and completion are trained as plain text"));
