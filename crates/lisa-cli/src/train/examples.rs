@@ -28,9 +28,10 @@ pub(crate) fn read(input: &InputSettings, seed: u64) -> Result<Given> {
         columns: input.columns.clone(),
     };
     let is_bundled = input.data.is_empty();
-    let data = match is_bundled {
-        true => vec![bundled::data()?],
-        false => data_paths(&input.data)?,
+    let data = if is_bundled {
+        vec![bundled::data()?]
+    } else {
+        data_paths(&input.data)?
     };
     let files = data_files(&data)?;
     let held_out = if !input.eval.as_os_str().is_empty() {

@@ -115,9 +115,10 @@ fn answer_of(chat: &Chat) -> Result<Option<&str>, String> {
     if !chat.messages.iter().any(Message::is_answer) {
         let mut roles: Vec<&str> = chat.messages.iter().map(Message::role).collect();
         roles.dedup();
-        let roles = match roles.contains(&"assistant") {
-            true => String::new(),
-            false => format!("; its roles are {}", shown(&roles.join(", "))),
+        let roles = if roles.contains(&"assistant") {
+            String::new()
+        } else {
+            format!("; its roles are {}", shown(&roles.join(", ")))
         };
         return Err(format!(
             "the chat has no answer of the assistant to train on{roles}"

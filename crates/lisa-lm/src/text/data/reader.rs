@@ -148,8 +148,8 @@ impl ExampleReader {
             [one, another, _, ..] => format!("{one}, {another} and {} more", files.len() - 2),
             few => few.join(", "),
         };
-        let absent = self.seen.iter().zip(self.options.columns.iter());
-        if let Some((_, (from, _))) = absent.filter(|(seen, _)| !**seen).next() {
+        let mut columns = self.seen.iter().zip(self.options.columns.iter());
+        if let Some((_, (from, _))) = columns.find(|(seen, _)| !**seen) {
             let message = format!("no row of {files} has the column `{from}`");
             return Err(Error::new(ErrorKind::Data, message)
                 .with_help("give the columns as they are in the file, NAME IN THE FILE=NAME"));

@@ -3,6 +3,7 @@
 //! The first bytes determine whether a file is compressed or a Parquet file; the extension
 //! determines whether it is a table. Everything else is JSON.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
@@ -61,14 +62,12 @@ pub(super) fn rows(file: &Path) -> Result<Rows, Error> {
         text.consume(3);
     }
     let shared: Arc<Path> = Arc::from(file);
-    let name = name.strip_suffix(".gz").unwrap_or(&name);
-    if name.ends_with(".csv") {
-        return table::rows(shared, text, b',');
+    let name = Path::new(name.strip_suffix(".gz").unwrap_or(&name));
+    match name.extension().and_then(OsStr::to_str) {
+        Some("csv") => table::rows(shared, text, b','),
+        Some("tsv") => table::rows(shared, text, b'\t'),
+        extension => json::rows(shared, text, extension == Some("json")),
     }
-    if name.ends_with(".tsv") {
-        return table::rows(shared, text, b'\t');
-    }
-    json::rows(shared, text, name.ends_with(".json"))
 }
 
 #[cfg(feature = "parquet")]
@@ -139,12 +138,16 @@ pub(super) fn unreadable(path: &Path, error: io::Error) -> Error {
         .with_source(error)
 }
 
+/// The number of line breaks.
+fn breaks_in(text: &[u8]) -> usize {
+    text.split(|byte| *byte == b'\n').count() - 1
+}
+
 /// The value of JSON text, or why it is none. The error's first part is the number of line breaks
 /// before the fault.
 fn value_of(text: &[u8]) -> Result<Value, (usize, String)> {
     let text = std::str::from_utf8(text).map_err(|e| {
-        let before = &text[..e.valid_up_to()];
-        let breaks = before.iter().filter(|byte| **byte == b'\n').count();
+        let breaks = breaks_in(&text[..e.valid_up_to()]);
         (breaks, format!("not UTF-8: {e}"))
     })?;
     serde_json::from_str(text).map_err(|e| {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use minijinja::value::{Value, ValueKind};
 
-use super::{LINE_BYTES, Row, Rows, Text, lines, unreadable, value_of};
+use super::{LINE_BYTES, Row, Rows, Text, breaks_in, lines, unreadable, value_of};
 use crate::error::{Error, ErrorKind};
 use crate::files::shown;
 use crate::place::Place;
@@ -219,7 +219,7 @@ impl Scanner {
             } else if is_whole {
                 self.value.extend_from_slice(&bytes[..count]);
             }
-            self.line += bytes[..count].iter().filter(|b| **b == b'\n').count();
+            self.line += breaks_in(&bytes[..count]);
             self.text.consume(count);
             if is_end {
                 return Ok(is_whole);

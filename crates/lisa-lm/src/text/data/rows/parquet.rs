@@ -10,6 +10,7 @@ use std::sync::Arc;
 use minijinja::value::Value;
 use parquet::basic::Compression;
 use parquet::errors::ParquetError;
+use parquet::file::metadata::ColumnChunkMetaData;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::reader::TreeBuilder;
 use parquet::record::{Field, Row as Record};
@@ -60,7 +61,8 @@ fn guarded<T>(path: &Path, code: impl FnOnce() -> Result<T, ParquetError>) -> Re
 
 fn refuse_codecs(path: &Path, reader: &SerializedFileReader<File>) -> Result<(), Error> {
     let groups = reader.metadata().row_groups().iter();
-    let mut codecs = groups.flat_map(|group| group.columns().iter().map(|c| c.compression()));
+    let mut codecs =
+        groups.flat_map(|group| group.columns().iter().map(ColumnChunkMetaData::compression));
     let is_other = |codec: &Compression| matches!(codec, Compression::ZSTD(_) | Compression::LZO);
     let Some(codec) = codecs.find(is_other) else {
         return Ok(());
