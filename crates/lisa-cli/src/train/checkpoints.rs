@@ -88,7 +88,7 @@ impl State {
     /// The state in other data: after as many steps as before.
     #[must_use]
     pub(crate) fn in_other_data(mut self, batches: &Batches, accumulation: usize) -> Self {
-        let steps = self.step + self.skipped;
+        let steps = self.step.saturating_add(self.skipped);
         let per_epoch = batches.steps_per_epoch(accumulation) as u64;
         self.position = Position {
             epoch: steps / per_epoch,

@@ -64,13 +64,23 @@ pub struct Sample {
     pub cut: bool,
 }
 
+/// `exp(loss)` in few digits.
+fn perplexity(loss: f64) -> String {
+    match loss.exp() {
+        _ if loss == f64::INFINITY => "infinite (a token has the probability 0)".to_owned(),
+        f64::INFINITY => "above 1e308".to_owned(),
+        large if large >= 1e6 => format!("{large:.2e}"),
+        value => format!("{value:.3}"),
+    }
+}
+
 impl fmt::Display for Evaluation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "held-out loss {:.4}, perplexity {:.3}, {}",
+            "held-out loss {:.4}, perplexity {}, {}",
             self.loss,
-            self.perplexity,
+            perplexity(self.loss),
             counted(self.rows, "row")
         )?;
         if let Some(answers) = &self.answers {
@@ -115,5 +125,40 @@ impl fmt::Display for Answers {
             write!(f, ", {} left out", counted(self.empty, "empty prompt"))?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_and_infinite_losses_are_said_and_stored() {
+        let of = |loss: f64| Evaluation {
+            loss,
+            perplexity: loss.exp(),
+            rows: 2,
+            first_rows_loss: loss,
+            answers: None,
+            samples: Vec::new(),
+        };
+        for (loss, said) in [
+            (0.5, "held-out loss 0.5000, perplexity 1.649, 2 rows"),
+            (20.0, "held-out loss 20.0000, perplexity 4.85e8, 2 rows"),
+            (
+                710.0,
+                "held-out loss 710.0000, perplexity above 1e308, 2 rows",
+            ),
+            (
+                f64::INFINITY,
+                "held-out loss inf, perplexity infinite (a token has the probability 0), 2 rows",
+            ),
+        ] {
+            let evaluation = of(loss);
+            assert_eq!(evaluation.to_string(), said);
+            let text = serde_json::to_string(&evaluation).unwrap();
+            let again: Evaluation = serde_json::from_str(&text).unwrap();
+            assert_eq!(again, evaluation, "{text}");
+        }
     }
 }
