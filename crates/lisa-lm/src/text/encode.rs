@@ -3,6 +3,9 @@
 //! A rendered chat is tokenized as a whole, so that no token depends on where an answer begins. The
 //! tokens of the answers are found by their places in the text.
 
+use std::panic::resume_unwind;
+use std::thread;
+
 use crate::error::{Error, ErrorKind};
 use crate::text::answers::passages;
 use crate::text::data::{Content, Example, OnBadLine};
@@ -12,7 +15,10 @@ use crate::text::labelled::{ended, pair, passage};
 use crate::text::roles::everything;
 use crate::text::tokenizer::Tokenizer;
 
-/// Encodes examples. Rows of which no token is in the loss after truncation are dropped, counted and
+/// How many examples are encoded between two reports of progress.
+const BLOCK: usize = 256;
+
+/// Encodes examples, in all threads of the machine. Rows of which no token is in the loss after truncation are dropped, counted and
 /// logged.
 ///
 /// # Errors
@@ -68,27 +74,31 @@ pub fn encode_examples_with(
         return Err(Error::new(ErrorKind::Config, message).with_help("raise the maximal length"));
     }
     let mut set = EncodedSet::default();
-    for (index, example) in examples.iter().enumerate() {
-        match rows_of(example, tokenizer, options) {
-            Ok((rows, empty)) => {
-                set.empty_answers += empty;
-                set.split += usize::from(rows.len() > 1);
-                for row in rows {
-                    set.push_cut(row, index, max_length);
+    for (number, block) in examples.chunks(BLOCK).enumerate() {
+        let found = in_threads(block, |example| rows_of(example, tokenizer, options));
+        for (at, (example, found)) in block.iter().zip(found).enumerate() {
+            let index = number * BLOCK + at;
+            match found {
+                Ok((rows, empty)) => {
+                    set.empty_answers += empty;
+                    set.split += usize::from(rows.len() > 1);
+                    for row in rows {
+                        set.push_cut(row, index, max_length);
+                    }
+                }
+                Err(error) => {
+                    let error = match &example.place {
+                        Some(place) => error.at(place),
+                        None => error.within(&format!("example {}", index + 1)),
+                    };
+                    if options.on_bad == OnBadLine::Stop {
+                        return Err(error);
+                    }
+                    set.refuse(&error);
                 }
             }
-            Err(error) => {
-                let error = match &example.place {
-                    Some(place) => error.at(place),
-                    None => error.within(&format!("example {}", index + 1)),
-                };
-                if options.on_bad == OnBadLine::Stop {
-                    return Err(error);
-                }
-                set.refuse(&error);
-            }
+            progress(index + 1);
         }
-        progress(index + 1);
     }
     set.warn(max_length);
     set.checked(max_length)
@@ -136,6 +146,21 @@ pub fn encode_example(
     options: EncodeOptions,
 ) -> Result<Vec<Encoded>, Error> {
     Ok(rows_of(example, tokenizer, options)?.0)
+}
+
+/// The results for these examples, in order, computed in as many threads as the machine has.
+fn in_threads<T: Send>(examples: &[Example], of: impl Fn(&Example) -> T + Sync) -> Vec<T> {
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let share = examples.len().div_ceil(threads).max(1);
+    let of = &of;
+    thread::scope(|scope| {
+        let work = |examples| scope.spawn(move || <[Example]>::iter(examples).map(of).collect());
+        let threads: Vec<_> = examples.chunks(share).map(work).collect();
+        let done = |thread: thread::ScopedJoinHandle<'_, Vec<T>>| {
+            thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+        };
+        threads.into_iter().flat_map(done).collect()
+    })
 }
 
 /// The rows of an example, and its number of empty answers.

@@ -153,7 +153,7 @@ impl EncodedSet {
         }
         if self.empty_answers > 0 {
             log::warn!(
-                "{} answers have no text, and the chat template writes nothing else of them: they \
+                "answers without text, of which the chat template writes nothing else: {}. They \
                  train the model to end its turn at once",
                 self.empty_answers
             );

@@ -490,3 +490,34 @@ fn rows_of_given_data() {
     }
     std::fs::write(given("LISA_ROWS"), out).unwrap();
 }
+
+#[test]
+fn many_examples_are_encoded_in_their_order() {
+    let tokenizer = tokenizer(TURNS);
+    let texts: Vec<String> = (0..600)
+        .map(|number| "hi ".repeat(number % 7 + 1))
+        .collect();
+    let example = |text: &String| chat(&[("user", text), ("assistant", text)]);
+    let examples: Vec<Example> = texts.iter().map(example).collect();
+    let mut seen = Vec::new();
+    let options = EncodeOptions::default();
+    let set = encode_examples_with(&examples, &tokenizer, options, |done| seen.push(done)).unwrap();
+    assert_eq!(seen, (1..=600).collect::<Vec<_>>());
+    assert_eq!(set.sources, (0..600).collect::<Vec<_>>());
+    for (row, example) in set.examples.iter().zip(&examples) {
+        assert_eq!(*row, one(example, &tokenizer, LossOn::Answer));
+    }
+    // The first error in the order of the examples.
+    let mut examples = examples;
+    examples[300] = chat(&[("user", "hi"), ("assistant", "")]);
+    examples[599] = examples[300].clone();
+    let options = EncodeOptions {
+        empty_answers: EmptyAnswers::Refuse,
+        ..options
+    };
+    let error = encode_examples(&examples, &tokenizer, options).unwrap_err();
+    assert_eq!(
+        error.message(),
+        "example 301: the answer in message 2 is empty"
+    );
+}
