@@ -20,10 +20,10 @@ group! { "Model and data", InputFlags, InputSettings {
     /// Branch, tag or commit of a model on the hub [default: main]
     #[arg(long, value_name = "REVISION", hide_short_help = true)]
     revision: String = String::new();
-    /// Files (JSONL, JSON, CSV, Parquet) or folders of them [default: bundled instructions]
+    /// Files (JSONL, CSV, Parquet, ..) or folders [default: bundled data]
     #[arg(long, value_delimiter = ',', value_name = "FILE,..")]
     data: Vec<PathBuf> = Vec::new();
-    /// Other names for the keys of the data: KEY=NAME,.. such as question=prompt,answer=completion
+    /// Other names for the keys of the data, such as question=prompt
     #[arg(long, value_name = "KEY=NAME,..", hide_short_help = true)]
     columns: Columns = Columns::default();
     /// Held-out file or folder; without one, the folder's, or a share of the data
@@ -44,7 +44,7 @@ group! { "Model and data", InputFlags, InputSettings {
     /// Answers of a chat that are trained on [default: auto]
     #[arg(long, value_enum, hide_short_help = true)]
     turns: Turns = Turns::Auto;
-    /// Answers without text, reasoning and tool calls: train on them with a warning, or refuse them [default: warn]
+    /// Answers that say nothing: train on them with a warning, or refuse them [default: warn]
     #[arg(long, value_enum, hide_short_help = true)]
     empty_answers: Empty = Empty::Warn;
     /// Lines that cannot be used: stop at the first, or skip them [default: stop]

@@ -96,8 +96,10 @@ impl Flags {
     /// one of `other` is left out.
     #[must_use]
     pub fn or(self, mut other: Self) -> Self {
-        if self.training.steps.is_some() || self.training.epochs.is_some() {
-            (other.training.steps, other.training.epochs) = (None, None);
+        if self.training.steps.is_some_and(|steps| steps > 0) {
+            other.training.epochs = None;
+        } else if self.training.epochs.is_some() {
+            other.training.steps = other.training.steps.filter(|steps| *steps == 0);
         }
         Self {
             origins: self.origins_or(&other),

@@ -25,7 +25,7 @@ group! { "Output and evaluation", OutputFlags, OutputSettings {
     #[arg(long, value_name = "STEPS")]
     eval_every: usize = 200;
     /// Held-out rows of an evaluation, sampled by --seed; 0: all [default: 100]
-    #[arg(long, value_name = "ROWS")]
+    #[arg(long, value_name = "ROWS", hide_short_help = true)]
     eval_rows: usize = 100;
     /// Evaluate in full before training; without it, only the loss of 16 rows
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, hide_short_help = true)]

@@ -178,6 +178,7 @@ fn the_help_names_each_default_and_it_is_the_default() {
             "data",
             "dtype",
             "chat-template",
+            "revision",
             "max-seq-length",
             "active-layers",
             "period",

@@ -24,7 +24,7 @@ group! { "Training", TrainingFlags, TrainingSettings {
     /// Seed of all random choices [default: 42]
     #[arg(long, value_name = "SEED")]
     seed: u64 = 42;
-    /// Share of the steps in which the learning rate rises from 0 [default: 0.03]
+    /// Share of the steps in which the learning rate rises [default: 0.03]
     #[arg(long, value_name = "SHARE", hide_short_help = true)]
     warmup_ratio: f64 = 0.03;
     /// Final learning rate after cosine decay, as a share of --lr [default: 0.1]
