@@ -283,7 +283,7 @@ fn the_plan_adds_up_and_says_what_would_fit() {
     let nothing = run("plan --memory 0.001");
     assert!(nothing.contains("nothing fits"), "{nothing}");
     // The parts of a row are its peak, to the rounding of each.
-    let plan = run("plan --batch-size 64");
+    let plan = run("plan");
     let row = plan
         .lines()
         .find(|line| line.ends_with("--method full"))
