@@ -90,7 +90,7 @@ pub(crate) fn prepare(
         _ => None,
     });
     let Some(first) = chats.next() else {
-        lines.extend(described(&tokenizer));
+        lines.push(described(&tokenizer));
         return Ok((tokenizer, lines));
     };
     if tokenizer.has_chat_template() {
@@ -133,19 +133,19 @@ pub(crate) fn prepare(
     if let Some(TurnEnd::Token(id)) = end {
         tokenizer.add_eos(id);
     }
-    lines.extend(described(&tokenizer));
+    lines.push(described(&tokenizer));
     lines.extend(warning);
     Ok((tokenizer, lines))
 }
 
 /// The tokens that end a sequence.
-fn described(tokenizer: &Tokenizer) -> Option<String> {
-    Some(match tokenizer.describe_eos() {
+fn described(tokenizer: &Tokenizer) -> String {
+    match tokenizer.describe_eos() {
         text if text.is_empty() => "warning: neither the tokenizer nor the model names an end of \
              sequence, so the end of a text is not trained, and generation does not stop"
             .to_owned(),
         text => format!("end of sequence: {}", one_line(&text)),
-    })
+    }
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ fn data(dir: &Path, line: usize) -> PathBuf {
         json!({"instruction": format!("a {tool} {number}"), "output": "red"}).to_string()
     });
     let path = dir.join("data.jsonl");
-    fs::write(&path, Vec::from_iter(lines).join("\n")).unwrap();
+    fs::write(&path, lines.collect::<Vec<_>>().join("\n")).unwrap();
     path
 }
 

@@ -99,7 +99,7 @@ impl Tokenizer {
             let token = self.id_to_token(*id).unwrap_or_default();
             format!("{token} ({id}, {file})")
         });
-        Vec::from_iter(described).join(", ")
+        described.collect::<Vec<_>>().join(", ")
     }
 
     /// The files of a folder with this tokenizer that differ from the files that it was read from,
