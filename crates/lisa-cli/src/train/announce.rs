@@ -34,7 +34,7 @@ pub(crate) fn announce(job: &Job<'_>, model: &CausalLm, trainer: &Trainer) -> Re
                 100.0 * trained as f64 / all.max(1) as f64
             ),
         ),
-        ("steps", steps_line(job)),
+        ("training", steps_line(job)),
         ("evaluation", evaluation_line(job)),
     ];
     // Settings that cannot be planned have been refused already.
@@ -108,9 +108,12 @@ fn steps_line(job: &Job<'_>) -> String {
         1 => rows,
         batches => format!("{batches} batches of {rows}"),
     };
-    let per_step = training.batch_size * training.gradient_accumulation_steps;
-    let epochs = (job.steps * per_step as u64) as f64 / job.data.train.len().max(1) as f64;
-    let epochs = format!("{epochs:.2}");
+    let epochs = job.steps as f64 / job.steps_per_epoch.max(1) as f64;
+    let epochs = if epochs < 0.1 {
+        format!("{epochs:.4}")
+    } else {
+        format!("{epochs:.2}")
+    };
     let epochs = epochs.trim_end_matches('0').trim_end_matches('.');
     format!(
         "{} of {rows}, {}; learning rate up to {}",

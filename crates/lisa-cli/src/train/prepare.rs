@@ -63,6 +63,8 @@ pub(crate) struct Job<'a> {
     pub(crate) evaluate: Evaluate,
     /// Optimizer steps of the whole run.
     pub(crate) steps: u64,
+    /// Optimizer steps of an epoch.
+    pub(crate) steps_per_epoch: u64,
     /// The most bytes that the run has on disk.
     pub(crate) disk: u64,
     pub(crate) device: &'a Device,
@@ -211,6 +213,7 @@ impl<'a> Job<'a> {
             data,
             evaluate,
             steps,
+            steps_per_epoch: batches.steps_per_epoch(accumulation) as u64,
             disk,
             device,
             training_device: device.clone().autodiff(),

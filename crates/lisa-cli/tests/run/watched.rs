@@ -311,7 +311,7 @@ fn a_run_resumes_from_any_working_directory_and_prints_lines_in_a_pipe() {
         "data ",
         "method ",
         "trainable ",
-        "steps ",
+        "training ",
         "evaluation ",
         "memory ",
     ] {
