@@ -135,6 +135,8 @@ impl Rows {
             bytes.extend(row.ids.len().to_le_bytes());
             bytes.extend(row.ids.iter().flat_map(|id| id.to_le_bytes()));
             bytes.extend(row.labels.iter().flat_map(|label| label.to_le_bytes()));
+            let weights = row.weights.iter().flatten();
+            bytes.extend(weights.flat_map(|weight| weight.to_le_bytes()));
             all.checksum = crc32c_append(all.checksum, &bytes);
         }
         all
@@ -221,6 +223,10 @@ mod tests {
         masked.labels[1] = IGNORED;
         let masked = Rows::of(&[masked, Encoded::all_trained(vec![3])]);
         assert_ne!(all.checksum, masked.checksum);
+        let mut weighed = Encoded::all_trained(vec![1, 2]);
+        weighed.weights = Some(vec![1.0, 0.5]);
+        let weighed = Rows::of(&[weighed, Encoded::all_trained(vec![3])]);
+        assert_ne!(all.checksum, weighed.checksum);
     }
 
     #[test]
