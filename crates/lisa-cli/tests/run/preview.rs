@@ -155,11 +155,11 @@ fn text_of_files_sends_no_commands_to_the_terminal() {
     let (text, warnings) = printed(dir.path(), &format!("{run} --max-new-tokens 2"));
     assert!(text.contains("\\u{1b}"), "{text}");
     is_clean(&(text + &warnings));
-    for (file, part) in [
-        ("role.jsonl", "refuses a chat"),
+    for (data, part) in [
+        ("role.jsonl --chat-template plain", "refuses a chat"),
         ("key.jsonl", "the keys are"),
     ] {
-        let error = refused(dir.path(), &format!("preview --data {file}"));
+        let error = refused(dir.path(), &format!("preview --data {data}"));
         assert!(error.contains(part) && error.contains("u{1b}"), "{error}");
         is_clean(&error);
     }
