@@ -7,7 +7,7 @@ use std::fmt;
 
 use super::{Flags, Method, Policy};
 use crate::settings::Dtype;
-use crate::terminal::text::counted;
+use crate::terminal::text::{counted, size};
 
 /// What is known of the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,6 +190,11 @@ impl Flags {
         );
         if length < wanted {
             reason += &format!("; {wanted} does not fit into memory");
+        }
+        if let Some(room) = room
+            && let Some(needed) = (room.needs)(rows, length)
+        {
+            reason += &format!("; planned {} of {}", size(needed), size(room.bytes));
         }
         self.input.max_seq_length = Some(length);
         reasons.push(("max-seq-length", reason));

@@ -53,7 +53,7 @@ impl Data {
         let per_epoch = batches.steps_per_epoch(accumulation);
         let epochs = steps as f64 / per_epoch as f64;
         say(format_args!(
-            "an epoch has {} in {} and {}; the run has {}, {epochs:.2} of an epoch, about {:.0} tokens",
+            "an epoch has {} in {} and {}; the run has {}, which are {epochs:.2} epochs, about {:.0} tokens",
             counted(batches.rows(), "row"),
             counted_as(batches.per_epoch(), "batch", "batches"),
             counted(per_epoch, "step"),
