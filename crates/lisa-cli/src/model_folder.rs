@@ -12,7 +12,7 @@ use crate::user_error::{UserError, require};
 /// The flags that choose a model.
 #[derive(Args, Clone, Debug, Default)]
 pub struct ModelFlags {
-    /// Folder of a Hugging Face model, or a hub id [default: bundled model]
+    /// Folder of a model, or a hub id [default: bundled model]
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
     /// Branch, tag or commit of a model on the hub [default: main]

@@ -29,7 +29,7 @@ pub struct Options {
     /// Message of the user, rendered with the model's chat template
     #[arg(long, value_name = "TEXT")]
     chat: Option<String>,
-    /// chatml, llama3, plain, or a Jinja file [default: the model's own, else plain]
+    /// chatml, llama3, plain, or a Jinja file [default: the model's]
     #[arg(
         long,
         value_name = "NAME|FILE",
@@ -44,7 +44,7 @@ pub struct Options {
     /// Temperature; 0 takes the most probable token
     #[arg(long, value_name = "T", default_value_t = 0.0)]
     temperature: f64,
-    /// Sample from the fewest tokens with this total probability
+    /// Take the fewest tokens with this total probability
     #[arg(long, value_name = "P", default_value_t = 1.0)]
     top_p: f64,
     /// Seed of sampling

@@ -35,7 +35,7 @@ pub struct Options {
     /// Tokens of a row [default: 512, at most the model's limit]
     #[arg(long, value_name = "TOKENS")]
     max_seq_length: Option<usize>,
-    /// Number of layers that LISA trains in a period [default: 2, of 48 or more 4]
+    /// Layers that LISA trains in a period [default: 2, of 48 or more 4]
     #[arg(long, value_name = "N")]
     active_layers: Option<usize>,
     /// Rank of the adapters of LoRA [default: 8]

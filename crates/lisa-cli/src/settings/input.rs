@@ -14,7 +14,7 @@ use crate::model_folder::model_folder;
 use crate::user_error::require;
 
 group! { "Model and data", InputFlags, InputSettings {
-    /// Folder of a Hugging Face model, or a hub id [default: bundled model]
+    /// Folder of a model, or a hub id [default: bundled model]
     #[arg(long, value_name = "DIR")]
     model: PathBuf = PathBuf::new();
     /// Branch, tag or commit of a model on the hub [default: main]
@@ -26,7 +26,7 @@ group! { "Model and data", InputFlags, InputSettings {
     /// Other names for the keys of the data, such as question=prompt
     #[arg(long, value_name = "KEY=NAME,..", hide_short_help = true)]
     columns: Columns = Columns::default();
-    /// Held-out file or folder; without one, the folder's, or a share of the data
+    /// Held-out file or folder; else the folder's, or a share of the data
     #[arg(long, value_name = "FILE")]
     eval: PathBuf = PathBuf::new();
     /// Share of the data that is held out [default: 0.1]
@@ -50,7 +50,7 @@ group! { "Model and data", InputFlags, InputSettings {
     /// Lines that cannot be used: stop at the first, or skip them [default: stop]
     #[arg(long, value_enum, hide_short_help = true)]
     on_bad_line: OnBad = OnBad::Stop;
-    /// chatml, llama3, plain, or a Jinja file [default: the model's own, else plain]
+    /// chatml, llama3, plain, or a Jinja file [default: the model's]
     #[arg(long, value_name = "NAME|FILE", hide_short_help = true)]
     chat_template: String = String::new();
     /// Prompt and completion as text or as a chat; auto: text, warned [default: auto]
