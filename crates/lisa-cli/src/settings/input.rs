@@ -44,7 +44,7 @@ group! { "Model and data", InputFlags, InputSettings {
     /// Answers of a chat that are trained on [default: auto]
     #[arg(long, value_enum, hide_short_help = true)]
     turns: Turns = Turns::Auto;
-    /// Answers that say nothing: train on them with a warning, or refuse them [default: warn]
+    /// Answers that say nothing: train on them and warn, or refuse [default: warn]
     #[arg(long, value_enum, hide_short_help = true)]
     empty_answers: Empty = Empty::Warn;
     /// Lines that cannot be used: stop at the first, or skip them [default: stop]
