@@ -36,6 +36,7 @@ pub(crate) struct Summary {
     without_row: Vec<Place>,
     split: usize,
     empty_answers: usize,
+    unwritten_answers: usize,
     refused: usize,
 }
 
@@ -81,6 +82,7 @@ impl Summary {
                 .collect(),
             split: set.split,
             empty_answers: set.empty_answers,
+            unwritten_answers: set.unwritten_answers,
             refused: set.refused,
         }
     }
@@ -221,6 +223,14 @@ impl fmt::Display for Summary {
             write!(
                 f,
                 "\n  {answers} trained as an end of turn (--empty-answers)"
+            )?;
+        }
+        if self.unwritten_answers > 0 {
+            let answers = counted(self.unwritten_answers, "answer");
+            write!(
+                f,
+                "\n  {answers} with tool calls or reasoning that the chat template does not write; \
+                 those without text are not trained"
             )?;
         }
         Ok(())

@@ -34,9 +34,12 @@ pub(super) struct Passage {
 /// The trained answers of a chat.
 pub(super) struct Passages {
     pub(super) rows: Vec<Passage>,
-    /// Which messages, from 0, are in the loss without text, reasoning and tool calls, or because
-    /// the template writes nothing of them.
+    /// Which messages, from 0, are in the loss though the template writes nothing of them but the
+    /// end of the turn.
     pub(super) empty: Vec<usize>,
+    /// Which messages have tool calls or reasoning that the template does not write. Those without
+    /// text are in no row, unless the template marks them.
+    pub(super) unwritten: Vec<usize>,
 }
 
 /// An answer as the last message of its chat.
@@ -63,8 +66,9 @@ pub(super) fn passages(
         trained.drain(..trained.len().saturating_sub(1));
     }
     let mut answers = Vec::with_capacity(trained.len());
-    let mut empty = Vec::new();
+    let (mut empty, mut unwritten) = (Vec::new(), Vec::new());
     for (index, weight) in trained {
+        let message = &chat.messages[index];
         let marks = marks.as_ref().map(|marks| marks[index].clone());
         let (text, spans) = as_last(dialogue, index, &whole, marks.as_ref())?;
         let answer = Answer {
@@ -74,7 +78,17 @@ pub(super) fn passages(
             spans,
             marks,
         };
-        if is_empty(dialogue, &answer) {
+        let is_unwritten =
+            message.has_calls_or_reasoning() && dialogue.is_bare(index, &answer.text);
+        if is_unwritten {
+            unwritten.push(index);
+        }
+        let is_empty = !message.has_text() && (is_unwritten || !message.has_calls_or_reasoning());
+        // Without its tool calls, it would train the model to end its turn at once.
+        if is_empty && is_unwritten && answer.marks.is_none() {
+            continue;
+        }
+        if is_empty {
             empty.push(index);
         }
         answers.push(answer);
@@ -87,7 +101,11 @@ pub(super) fn passages(
         },
         Turns::All => vec![all(dialogue, &answers, &whole)?],
     };
-    Ok(Passages { rows, empty })
+    Ok(Passages {
+        rows,
+        empty,
+        unwritten,
+    })
 }
 
 /// The messages of the assistant whose weight is not 0, with their weights.
@@ -166,15 +184,6 @@ fn as_last(
         }
     };
     Ok((with.text, spans))
-}
-
-/// Whether the answer has no text, and nothing else that the template writes.
-fn is_empty(dialogue: Dialogue<'_>, answer: &Answer) -> bool {
-    let message = &dialogue.chat.messages[answer.index];
-    let says = message
-        .content()
-        .is_some_and(|text| !text.trim().is_empty());
-    !says && (!message.is_answer() || dialogue.is_bare(answer.index, &answer.text))
 }
 
 fn split(answers: Vec<Answer>) -> Vec<Passage> {

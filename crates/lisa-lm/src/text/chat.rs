@@ -76,13 +76,19 @@ impl Message {
 
     /// Whether this is a message of the assistant that has a text, a reasoning or a tool call.
     pub(super) fn is_answer(&self) -> bool {
-        let is_said = |text: &str| !text.trim().is_empty();
-        let says = self.content().is_some_and(is_said);
-        let thinks = self
-            .reasoning()
-            .and_then(Value::as_str)
-            .is_some_and(is_said);
-        self.role() == "assistant" && (says || thinks || self.calls())
+        self.role() == "assistant" && (self.has_text() || self.has_calls_or_reasoning())
+    }
+
+    /// Whether the message has text.
+    pub(super) fn has_text(&self) -> bool {
+        let content = self.content();
+        content.is_some_and(|text| !text.trim().is_empty())
+    }
+
+    /// Whether the message has tool calls or reasoning.
+    pub(super) fn has_calls_or_reasoning(&self) -> bool {
+        let reasoning = self.reasoning().and_then(Value::as_str);
+        self.calls() || reasoning.is_some_and(|text| !text.trim().is_empty())
     }
 
     fn calls(&self) -> bool {

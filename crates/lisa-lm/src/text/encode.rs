@@ -79,9 +79,11 @@ pub fn encode_examples_with(
         for (at, (example, found)) in block.iter().zip(found).enumerate() {
             let index = number * BLOCK + at;
             match found {
-                Ok((rows, empty)) => {
-                    set.empty_answers += empty;
+                Ok((rows, found)) => {
+                    set.empty_answers += found.empty;
+                    set.unwritten_answers += found.unwritten;
                     set.split += usize::from(rows.len() > 1);
+                    set.dropped += usize::from(rows.is_empty());
                     for row in rows {
                         set.push_cut(row, index, max_length);
                     }
@@ -163,12 +165,19 @@ fn in_threads<T: Send>(examples: &[Example], of: impl Fn(&Example) -> T + Sync) 
     })
 }
 
-/// The rows of an example, and its number of empty answers.
+/// Numbers of answers that are counted in an [`EncodedSet`].
+#[derive(Default)]
+struct Counts {
+    empty: usize,
+    unwritten: usize,
+}
+
+/// The rows of an example.
 fn rows_of(
     example: &Example,
     tokenizer: &Tokenizer,
     options: EncodeOptions,
-) -> Result<(Vec<Encoded>, usize), Error> {
+) -> Result<(Vec<Encoded>, Counts), Error> {
     let loss_on = options.loss_on;
     match &example.content {
         Content::Chat(chat) => {
@@ -177,15 +186,21 @@ fn rows_of(
                 LossOn::Answer => passages(chat, template, options.turns)?,
                 LossOn::All => everything(chat, template)?,
             };
-            if let Some(index) = found.empty.first()
-                && options.empty_answers == EmptyAnswers::Refuse
+            let unwritten = found.unwritten.iter();
+            let mut empty = unwritten.filter(|index| !chat.messages[**index].has_text());
+            if options.empty_answers == EmptyAnswers::Refuse
+                && let Some(index) = found.empty.first().or_else(|| empty.next())
             {
                 let message = format!("the answer in message {} is empty", index + 1);
                 return Err(Error::new(ErrorKind::Data, message)
                     .with_help("remove the message, or allow empty answers"));
             }
             let rows = found.rows.iter().map(|row| passage(row, tokenizer));
-            Ok((rows.collect::<Result<_, _>>()?, found.empty.len()))
+            let counts = Counts {
+                empty: found.empty.len(),
+                unwritten: found.unwritten.len(),
+            };
+            Ok((rows.collect::<Result<_, _>>()?, counts))
         }
         Content::Pair { prompt, completion } => {
             let is_empty = completion.trim().is_empty();
@@ -197,12 +212,16 @@ fn rows_of(
             if loss_on == LossOn::All {
                 row = Encoded::all_trained(row.ids);
             }
-            Ok((vec![row], usize::from(is_empty)))
+            let counts = Counts {
+                empty: usize::from(is_empty),
+                unwritten: 0,
+            };
+            Ok((vec![row], counts))
         }
         Content::Text(text) => {
             let ids = tokenizer.encode(text)?;
             let labels = ids.iter().map(|id| i64::from(*id)).collect();
-            Ok((vec![ended(ids, labels, tokenizer)], 0))
+            Ok((vec![ended(ids, labels, tokenizer)], Counts::default()))
         }
     }
 }

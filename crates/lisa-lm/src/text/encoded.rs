@@ -87,6 +87,9 @@ pub struct EncodedSet {
     pub split: usize,
     /// How many answers without text, reasoning and tool calls are in the loss.
     pub empty_answers: usize,
+    /// How many answers have tool calls or reasoning that the chat template does not write. Those
+    /// without text are not in the loss, unless the template marks them.
+    pub unwritten_answers: usize,
     /// How many examples the chat template or the tokenizer refused. They are left out.
     pub refused: usize,
     /// The errors of the first ten of them, with their places.
@@ -158,6 +161,13 @@ impl EncodedSet {
                 self.empty_answers
             );
         }
+        if self.unwritten_answers > 0 {
+            log::warn!(
+                "answers with tool calls or reasoning that the chat template does not write: {}. \
+                 Those without text are not in the loss",
+                self.unwritten_answers
+            );
+        }
         if self.refused > self.refusals.len() {
             log::warn!("{} examples were left out", self.refused);
         }
@@ -226,6 +236,11 @@ impl fmt::Display for EncodedSet {
                 "chats became a row for each answer",
             ),
             (self.empty_answers, "empty answer", "empty answers"),
+            (
+                self.unwritten_answers,
+                "answer whose tool calls or reasoning the template does not write",
+                "answers whose tool calls or reasoning the template does not write",
+            ),
             (self.refused, "example refused", "examples refused"),
         ] {
             match count {

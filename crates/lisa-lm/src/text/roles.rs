@@ -106,6 +106,7 @@ pub(super) fn everything(chat: &Chat, template: &ChatTemplate) -> Result<Passage
     Ok(Passages {
         rows: vec![Passage { text, spans }],
         empty: Vec::new(),
+        unwritten: Vec::new(),
     })
 }
 
