@@ -58,7 +58,8 @@ pub fn duration(seconds: f64) -> String {
     let (minutes, hours, days) = (s / 60, s / 3600, s / 86400);
     match s {
         0..60 => format!("{s} s"),
-        60..600 => format!("{minutes} min {} s", s % 60),
+        60..600 if s % 60 > 0 => format!("{minutes} min {} s", s % 60),
+        60..600 => format!("{minutes} min"),
         600..3600 => format!("{minutes} min"),
         3600..86400 => format!("{hours} h {} min", minutes % 60),
         _ => format!("{days} d {} h", hours % 24),
@@ -73,7 +74,7 @@ mod tests {
     fn durations_have_at_most_two_units() {
         for (seconds, text) in [
             (0.4, "0 s"),
-            (59.6, "1 min 0 s"),
+            (59.6, "1 min"),
             (125.0, "2 min 5 s"),
             (3599.0, "59 min"),
             (12_000.0, "3 h 20 min"),

@@ -19,7 +19,7 @@ pub(crate) fn announce(job: &Job<'_>, model: &CausalLm, trainer: &Trainer) -> Re
              instructions",
         )?;
     }
-    let (trained, all) = count(model);
+    let (trainable, all) = count(model);
     let longest = job.data.longest(settings);
     let mut lines = vec![
         ("model", model_line(job, model)),
@@ -29,9 +29,9 @@ pub(crate) fn announce(job: &Job<'_>, model: &CausalLm, trainer: &Trainer) -> Re
             "trainable",
             format!(
                 "{} of {} parameters ({:.1} %)",
-                millions(trained),
+                millions(trainable),
                 millions(all),
-                100.0 * trained as f64 / all.max(1) as f64
+                100.0 * trainable as f64 / all.max(1) as f64
             ),
         ),
         ("training", steps_line(job)),

@@ -35,7 +35,7 @@ pub struct Fingerprint {
 /// Encoded rows, in order: their number, their tokens, and a checksum of ids, labels and weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Rows {
-    rows: usize,
+    count: usize,
     tokens: usize,
     checksum: u32,
 }
@@ -126,7 +126,7 @@ impl Fingerprint {
 impl Rows {
     fn of(rows: &[Encoded]) -> Self {
         let mut all = Self {
-            rows: rows.len(),
+            count: rows.len(),
             ..Self::default()
         };
         for row in rows {
@@ -145,7 +145,7 @@ impl Rows {
     fn compared(self, then: Self) -> String {
         let size = |rows: Self| {
             let tokens = counted(rows.tokens, "token");
-            format!("{} of {tokens}", counted(rows.rows, "row"))
+            format!("{} of {tokens}", counted(rows.count, "row"))
         };
         if size(self) == size(then) {
             return format!("{}, with other tokens or in another order", size(self));
@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn rows_differ_by_ids_labels_borders_and_order() {
         let all = rows(&[&[1, 2], &[3]]);
-        assert_eq!((all.rows, all.tokens), (2, 3));
+        assert_eq!((all.count, all.tokens), (2, 3));
         assert_eq!(all, rows(&[&[1, 2], &[3]]));
         for other in [&[&[1, 2][..], &[4]][..], &[&[1], &[2, 3]], &[&[3], &[1, 2]]] {
             assert_ne!(all.checksum, rows(other).checksum);

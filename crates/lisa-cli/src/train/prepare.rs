@@ -137,18 +137,7 @@ impl<'a> Job<'a> {
         check(stop, Point::Prepare)?;
         let fingerprint = Fingerprint::of(&checkpoint, &tokenizer, &data)?;
         if let (Some((path, state)), Some(allowed)) = (&saved, start.resumed()) {
-            match &state.fingerprint {
-                Some(run) => {
-                    for changed in fingerprint.check(run, allowed)? {
-                        say(format_args!("changed since the run began: {changed}"))?;
-                    }
-                }
-                None => warn(format_args!(
-                    "`{}` does not say with which model and data the run began, so they are not \
-                     compared",
-                    path.display()
-                )),
-            }
+            compare(&fingerprint, state, path, allowed)?;
         }
         let batches = data::batches(&settings, &tokenizer, data.train.clone(), data.vocab_size)?;
         data.summarize(&settings, &tokenizer, &batches)?;
@@ -171,21 +160,7 @@ impl<'a> Job<'a> {
             None => None,
         };
         if let Some((_, state)) = &saved {
-            require!(
-                steps >= state.step,
-                format!(
-                    "give --steps {} or more, or start a new run with --out",
-                    state.step
-                ),
-                "the run would end at step {steps}, and its newest checkpoint is of step {}",
-                state.step
-            );
-            let written = finished_step(&out).unwrap_or(0);
-            require!(
-                steps >= written,
-                format!("give --steps {written} or more, or start a new run with --out"),
-                "the run would end at step {steps}, and its finished model is of step {written}"
-            );
+            require_later(steps, state.step, &out)?;
         }
         let longest = settings.input.max_seq_length;
         let held_out = if settings.output.no_eval {
@@ -238,6 +213,37 @@ impl<'a> Job<'a> {
             .load_with(&self.training_device, dtype, progress)?;
         Ok(model.resize_embeddings(self.data.vocab_size)?)
     }
+}
+
+/// Returns an error if the run would end before its newest checkpoint or its finished model.
+fn require_later(steps: u64, saved: u64, out: &Path) -> Result<()> {
+    require!(
+        steps >= saved,
+        format!("give --steps {saved} or more, or start a new run with --out"),
+        "the run would end at step {steps}, and its newest checkpoint is of step {saved}"
+    );
+    let written = finished_step(out).unwrap_or(0);
+    require!(
+        steps >= written,
+        format!("give --steps {written} or more, or start a new run with --out"),
+        "the run would end at step {steps}, and its finished model is of step {written}"
+    );
+    Ok(())
+}
+
+/// Compares the model and the data with those that the run began with.
+fn compare(now: &Fingerprint, state: &State, path: &Path, allowed: Allowed) -> Result<()> {
+    let Some(run) = &state.fingerprint else {
+        warn(format_args!(
+            "`{}` does not say with which model and data the run began, so they are not compared",
+            path.display()
+        ));
+        return Ok(());
+    };
+    for changed in now.check(run, allowed)? {
+        say(format_args!("changed since the run began: {changed}"))?;
+    }
+    Ok(())
 }
 
 /// The step of the finished model in a run's folder.

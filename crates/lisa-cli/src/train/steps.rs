@@ -59,9 +59,9 @@ pub(crate) fn train(
 /// Evaluates and saves between two steps, where it is due.
 fn between(job: &Job<'_>, training: &mut Training, watch: &Watch, stop: Stop<'_>) -> Result<()> {
     let output = &job.settings.output;
-    let step = training.state.step;
-    let is_last = step >= job.steps;
-    let every = |n: usize| n > 0 && step > 0 && step.is_multiple_of(n as u64);
+    let now = training.state.step;
+    let is_last = now >= job.steps;
+    let every = |n: usize| n > 0 && now > 0 && now.is_multiple_of(n as u64);
     let mut is_best = false;
     if every(output.eval_every) && !is_last && training.state.held_out_loss.is_none() {
         let best = checkpoints::best(&output.out)?.map_or(f64::INFINITY, |best| best.1);
@@ -69,9 +69,9 @@ fn between(job: &Job<'_>, training: &mut Training, watch: &Watch, stop: Stop<'_>
         watch.busy("evaluating");
         let clock = &mut training.state.clock;
         if let Some(result) = evaluate(Extent::Loss, job, &exact, clock, stop)? {
-            watch.note(format_args!("step {step}: {result}"))?;
+            watch.note(format_args!("step {now}: {result}"))?;
             training.state.held_out_loss = Some(result.loss);
-            training.metrics.push(Line::held_out(step, result.loss))?;
+            training.metrics.push(Line::held_out(now, result.loss))?;
             // Without regular checkpoints only the last one is written.
             is_best = output.save_every > 0 && result.loss < best;
         }
