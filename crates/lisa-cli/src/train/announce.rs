@@ -75,7 +75,7 @@ fn data_line(job: &Job<'_>) -> String {
     format!(
         "{} to train on, {} held out",
         counted(job.data.train.len(), "row"),
-        job.data.held_out_examples.len()
+        job.data.held_out_sources.len()
     )
 }
 

@@ -23,8 +23,10 @@ pub(crate) struct Data {
     /// The origin of each training row.
     pub(crate) origins: Vec<Origin>,
     pub(crate) held_out: Vec<Encoded>,
-    /// The examples of the held-out rows.
+    /// The held-out examples. One may have several rows, or none.
     pub(crate) held_out_examples: Vec<Example>,
+    /// For each held-out row, the index of its example.
+    pub(crate) held_out_sources: Vec<usize>,
     /// The rows that the model's embedding must have.
     pub(crate) vocab_size: usize,
     /// What was read, and how it became text. A line may be a warning.
@@ -197,16 +199,6 @@ impl Part {
         };
         rows.map(origin).collect()
     }
-
-    /// The examples that have a row. A chat may have several.
-    fn examples_with_rows(&self) -> Vec<Example> {
-        let mut sources = self.set.sources.clone();
-        sources.dedup();
-        let sources = sources.into_iter();
-        sources
-            .map(|source| self.examples[source].clone())
-            .collect()
-    }
 }
 
 /// Training and held-out data as tokens, whole.
@@ -272,16 +264,22 @@ impl WholeData {
         let has_chats = sets
             .iter()
             .any(|(_, examples)| examples.iter().any(is_chat));
+        let origins = train.origins();
+        let (held_out, held_out_examples, held_out_summary) = match held_out {
+            Some(part) => (part.set, part.examples, Some(part.summary)),
+            None => (EncodedSet::default(), Vec::new(), None),
+        };
         let data = Data {
             vocab_size,
             lines,
             has_chats,
-            origins: train.origins(),
-            held_out_summary: held_out.as_ref().map(|part| part.summary.clone()),
-            held_out_examples: held_out.iter().flat_map(Part::examples_with_rows).collect(),
+            origins,
             train: train.set.examples,
             train_summary: train.summary,
-            held_out: held_out.map(|part| part.set.examples).unwrap_or_default(),
+            held_out: held_out.examples,
+            held_out_sources: held_out.sources,
+            held_out_examples,
+            held_out_summary,
         };
         Ok((data, tokenizer))
     }

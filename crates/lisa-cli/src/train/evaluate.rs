@@ -1,5 +1,7 @@
 //! Evaluates a model: held-out loss, perplexity, and generated answers.
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
 use burn::module::Module;
 use burn::tensor::Device;
@@ -57,10 +59,12 @@ pub struct Evaluate {
 }
 
 impl Evaluate {
-    /// Chooses the rows by the seed, and encodes the prompts. Row `i` is of example `i`.
+    /// Chooses the rows by the seed, and encodes the prompts of their examples. Row `i` is of
+    /// `examples[sources[i]]`.
     pub fn new(
         settings: &Settings,
         mut rows: Vec<Encoded>,
+        sources: &[usize],
         examples: &[Example],
         tokenizer: &Tokenizer,
         longest: usize,
@@ -82,8 +86,11 @@ impl Evaluate {
         chosen[first..].sort_unstable();
         let mut others = order[count..].to_vec();
         others.sort_unstable();
+        let mut asked = BTreeSet::new();
+        let chosen_sources = chosen.iter().map(|row| sources[*row]);
+        let each_once = chosen_sources.filter(|source| asked.insert(*source));
         let prompts = Prompts::new(
-            chosen.iter().filter_map(|row| examples.get(*row)),
+            each_once.map(|source| &examples[source]),
             tokenizer,
             output.eval_examples,
             longest,

@@ -168,8 +168,8 @@ impl<'a> Job<'a> {
         } else {
             std::mem::take(&mut data.held_out)
         };
-        let examples = &data.held_out_examples;
-        let evaluate = Evaluate::new(&settings, held_out, examples, &tokenizer, longest)?;
+        let (sources, examples) = (&data.held_out_sources, &data.held_out_examples);
+        let evaluate = Evaluate::new(&settings, held_out, sources, examples, &tokenizer, longest)?;
         // Settings that cannot be planned are reported where the optimizer is made.
         let state = planned::state(&settings, &shapes.model, device).unwrap_or(0);
         check_sizes(&shapes.model, settings.memory.dtype.into(), state)?;

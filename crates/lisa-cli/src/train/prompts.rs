@@ -43,15 +43,10 @@ impl Prompts {
             max_new_tokens,
             ..Self::default()
         };
-        let mut before = None;
         for example in examples {
             let Some(wanted) = &example.answer else {
                 continue;
             };
-            // A chat with several rows is one example.
-            if before.replace(example) == Some(example) {
-                continue;
-            }
             if max_new_tokens == 0 {
                 let answer = tokenizer.encode_with_offsets(wanted, false)?.ids.len();
                 let enough = (answer + answer / 8 + 8).min(LONGEST_ANSWER);

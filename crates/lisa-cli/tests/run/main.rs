@@ -11,17 +11,19 @@ use lisa_cli::terminal::interrupt::Point;
 use lisa_cli::terminal::report::report;
 use lisa_cli::train::metrics::Line;
 use lisa_cli::train::run::{Outcome, Start, run};
+use serde_json::Value;
 
 mod commands;
 mod crashes;
 mod data;
+mod evaluated;
 mod policies;
 mod preview;
 mod refusals;
 mod resumed;
 mod runs;
-mod tokens;
 mod steps;
+mod tokens;
 mod watched;
 
 /// The flags of `lisa train` with these arguments.
@@ -88,6 +90,16 @@ fn go_in_parts(flags: Flags, out: &Path) -> usize {
 
 fn weights_of(out: &Path) -> Vec<u8> {
     fs::read(out.join("model/model.safetensors")).unwrap()
+}
+
+fn summary(out: &Path) -> Value {
+    serde_json::from_slice(&fs::read(out.join("summary.json")).unwrap()).unwrap()
+}
+
+fn file_of(dir: &Path, name: &str, rows: &[&str]) -> String {
+    let path = dir.join(name);
+    fs::write(&path, rows.join("\n")).unwrap();
+    path.to_str().unwrap().to_owned()
 }
 
 /// The lines of `metrics.jsonl` without what depends on the machine.

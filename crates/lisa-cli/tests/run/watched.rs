@@ -1,4 +1,4 @@
-//! Evaluation, stopping, checkpoints, and the output folder.
+//! Stopping, checkpoints, and the output folder.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,9 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use burn::tensor::Device;
 use lisa_cli::terminal::interrupt::Point;
 use lisa_cli::train::run::{Allowed, Outcome, Start, run};
-use serde_json::Value;
 
-use super::{HELD_OUT, flags, go, lines, message, only_out, parsed, weights_of};
+use super::{HELD_OUT, file_of, flags, go, lines, message, only_out, parsed, summary, weights_of};
 
 /// Runs until `stop` is true for a point and the number of points of its kind so far.
 fn until(
@@ -34,16 +33,6 @@ fn checkpoints(out: &Path) -> Vec<String> {
         .collect();
     names.sort();
     names
-}
-
-fn summary(out: &Path) -> Value {
-    serde_json::from_slice(&fs::read(out.join("summary.json")).unwrap()).unwrap()
-}
-
-fn file_of(dir: &Path, name: &str, rows: &[&str]) -> String {
-    let path = dir.join(name);
-    fs::write(&path, rows.join("\n")).unwrap();
-    path.to_str().unwrap().to_owned()
 }
 
 #[test]
@@ -93,65 +82,6 @@ fn a_stop_in_a_batch_or_in_an_evaluation_changes_nothing_of_the_run() {
     for name in ["before", "after", "best", "tokens", "steps"] {
         assert_eq!(stopped[name], whole[name], "{name}");
     }
-}
-
-#[test]
-fn evaluations_have_the_rows_that_were_asked_for() {
-    let dir = tempfile::tempdir().unwrap();
-    let out = dir.path().join("out");
-    let long = format!(
-        r#"{{"prompt": "{}", "completion": "no"}}"#,
-        "many words ".repeat(60)
-    );
-    let mut rows: Vec<&str> = HELD_OUT.lines().take(20).collect();
-    rows.insert(0, &long);
-    rows.insert(0, r#"{"prompt": "", "completion": "yes"}"#);
-    let file = file_of(dir.path(), "held.jsonl", &rows);
-    let more = [
-        "--eval",
-        &file,
-        "--eval-rows",
-        "18",
-        "--final-eval-all",
-        "--eval-first=false",
-        "--max-new-tokens",
-        "2",
-        "--eval-examples",
-        "100",
-    ];
-    go(flags(&out, &more), Start::Fresh, false).unwrap();
-    let first = summary(&out);
-    assert_eq!(first["before"]["rows"], 16);
-    assert!(first["before"]["answers"].is_null());
-    assert_eq!(first["after"]["rows"], 18);
-    // The answer of the long row is cut, so it is no row.
-    assert_eq!(first["after_all_rows"]["rows"], 21);
-    assert_ne!(first["after"]["loss"], first["after"]["first_rows_loss"]);
-    // Another seed takes other rows, the same seed the same ones.
-    go(flags(&out, &more), Start::Overwrite, false).unwrap();
-    assert_eq!(summary(&out)["before"], first["before"]);
-
-    let all = [
-        "--eval",
-        &file,
-        "--eval-rows",
-        "0",
-        "--eval-examples",
-        "100",
-    ];
-    go(flags(&out, &all), Start::Overwrite, false).unwrap();
-    let answers = &summary(&out)["after"]["answers"];
-    assert_eq!(
-        (&answers["asked"], &answers["too_long"], &answers["empty"]),
-        (&20.into(), &1.into(), &1.into()),
-        "{answers}"
-    );
-    assert!(answers["cut"].as_u64().unwrap() > 0, "{answers}");
-
-    let none = ["--no-eval"];
-    go(flags(&out, &none), Start::Overwrite, false).unwrap();
-    assert!(summary(&out)["before"].is_null() && summary(&out)["after"].is_null());
-    assert!(lines(&out).iter().all(|line| line.held_out_loss.is_none()));
 }
 
 #[test]

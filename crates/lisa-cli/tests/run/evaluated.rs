@@ -1,0 +1,127 @@
+//! The rows and the answers of evaluations.
+
+use lisa_cli::train::run::Start;
+use lisa_lm::text::shuffled;
+
+use super::{HELD_OUT, file_of, flags, go, lines, summary};
+
+#[test]
+fn evaluations_have_the_rows_that_were_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let long = format!(
+        r#"{{"prompt": "{}", "completion": "no"}}"#,
+        "many words ".repeat(60)
+    );
+    let mut rows: Vec<&str> = HELD_OUT.lines().take(20).collect();
+    rows.insert(0, &long);
+    rows.insert(0, r#"{"prompt": "", "completion": "yes"}"#);
+    let goes_on = format!(
+        r#"{{"messages": [{{"role": "user", "content": "hi"}}, {{"role": "assistant", "content": "yes"}},
+        {{"role": "user", "content": "{}"}}, {{"role": "assistant", "content": "no"}}]}}"#,
+        "many words ".repeat(60)
+    )
+    .replace('\n', "");
+    rows.insert(0, &goes_on);
+    let file = file_of(dir.path(), "held.jsonl", &rows);
+    let more = [
+        "--eval",
+        &file,
+        "--eval-rows",
+        "18",
+        "--final-eval-all",
+        "--eval-first=false",
+        "--max-new-tokens",
+        "2",
+        "--eval-examples",
+        "100",
+    ];
+    go(flags(&out, &more), Start::Fresh, false).unwrap();
+    let first = summary(&out);
+    assert_eq!(first["before"]["rows"], 16);
+    assert!(first["before"]["answers"].is_null());
+    assert_eq!(first["after"]["rows"], 18);
+    // Of the long pair the whole answer is cut, so it is no row; of the chat, the last answer.
+    assert_eq!(first["after_all_rows"]["rows"], 22);
+    assert_ne!(first["after"]["loss"], first["after"]["first_rows_loss"]);
+    // Another seed takes other rows, the same seed the same ones.
+    go(flags(&out, &more), Start::Overwrite, false).unwrap();
+    assert_eq!(summary(&out)["before"], first["before"]);
+
+    let all = [
+        "--eval",
+        &file,
+        "--eval-rows",
+        "0",
+        "--eval-examples",
+        "100",
+    ];
+    go(flags(&out, &all), Start::Overwrite, false).unwrap();
+    let answers = &summary(&out)["after"]["answers"];
+    assert_eq!(
+        (&answers["asked"], &answers["too_long"], &answers["empty"]),
+        (&20.into(), &1.into(), &1.into()),
+        "{answers}"
+    );
+    assert!(answers["cut"].as_u64().unwrap() > 0, "{answers}");
+
+    let none = ["--no-eval"];
+    go(flags(&out, &none), Start::Overwrite, false).unwrap();
+    assert!(summary(&out)["before"].is_null() && summary(&out)["after"].is_null());
+    assert!(lines(&out).iter().all(|line| line.held_out_loss.is_none()));
+}
+
+#[test]
+fn answers_are_of_the_examples_of_the_sampled_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    // Each chat has two rows.
+    let chat = |index: usize| {
+        let turns = [("user", "a"), ("assistant", "b"), ("user", "c")]
+            .map(|(role, text)| format!(r#"{{"role": "{role}", "content": "{text}"}}, "#));
+        let turns = turns.concat();
+        format!(r#"{{"messages": [{turns}{{"role": "assistant", "content": "{index}"}}]}}"#)
+    };
+    let chats: Vec<String> = (0..12).map(chat).collect();
+    let chats: Vec<&str> = chats.iter().map(String::as_str).collect();
+    let file = file_of(dir.path(), "held.jsonl", &chats);
+    for count in [3, 20, 24] {
+        let (seed, rows) = (5, count.to_string());
+        let more = [
+            "--eval",
+            &file,
+            "--turns",
+            "split",
+            "--seed",
+            "5",
+            "--eval-rows",
+            &rows,
+            "--eval-first=false",
+        ];
+        let mut given = flags(&out, &more);
+        given.output.eval_examples = Some(100);
+        go(given, Start::Overwrite, false).unwrap();
+        let after = &summary(&out)["after"];
+        assert_eq!(after["rows"], count);
+
+        let mut sampled = shuffled(24, seed, 0)[..count].to_vec();
+        // The rows before training come first.
+        let first = count.min(16);
+        sampled[..first].sort_unstable();
+        sampled[first..].sort_unstable();
+        let mut examples: Vec<usize> = Vec::new();
+        for example in sampled.iter().map(|row| row / 2) {
+            if !examples.contains(&example) {
+                examples.push(example);
+            }
+        }
+        assert_eq!(after["answers"]["asked"], examples.len(), "{count} rows");
+        let samples = after["samples"].as_array().unwrap();
+        let answers: Vec<&str> = samples
+            .iter()
+            .map(|sample| sample["wanted"].as_str().unwrap())
+            .collect();
+        let shown: Vec<String> = examples.iter().take(3).map(ToString::to_string).collect();
+        assert_eq!(answers, shown, "{count} rows");
+    }
+}
