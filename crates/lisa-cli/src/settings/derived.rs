@@ -136,8 +136,8 @@ impl Flags {
         self.derive_shape(model, data, room, reasons);
         if self.training.steps.unwrap_or(0) == 0 && self.training.epochs.is_none() {
             let epochs = match data.rows() {
-                ..2_000 => 3.0,
-                ..10_000 => 2.0,
+                0..2_000 => 3.0,
+                2_000..10_000 => 2.0,
                 _ => 1.0,
             };
             self.training.epochs = Some(epochs);

@@ -108,8 +108,11 @@ const NAMES: &[(&str, &[&str])] = &[
     ("overwrite", &["overwrite-output-dir"]),
 ];
 
-/// The other names whose values have other words: name, setting, and the word of each value.
-const WORDS: &[(&str, &str, &[(&str, Word)])] = {
+/// A name, its setting, and the word of each value.
+type Words = (&'static str, &'static str, &'static [(&'static str, Word)]);
+
+/// The other names whose values have other words.
+const WORDS: &[Words] = {
     use Word::{Number, Switch, Text};
     &[
         (

@@ -130,11 +130,14 @@ mod tests {
         one.extend(2.5f32.to_le_bytes());
         bytes(&mut summary, 1, &one);
         let data = event(1_700_000_000.5, 300, |out| bytes(out, 5, &summary));
-        let hex: String = record(&data).iter().map(|b| format!("{b:02x}")).collect();
-        assert_eq!(hex, RECORD);
+        assert_eq!(hex(&record(&data)), RECORD);
         let data = event(1_700_000_000.5, 301, |out| bytes(out, 7, &[0x08, 1]));
-        let hex: String = record(&data).iter().map(|b| format!("{b:02x}")).collect();
-        assert_eq!(hex, START);
+        assert_eq!(hex(&record(&data)), START);
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        let digits = bytes.iter().map(|byte| format!("{byte:02x}"));
+        digits.collect::<Vec<_>>().concat()
     }
 
     const RECORD: &str = "2100000000000000017becf60900002040fc54d94110ac022a130a110a0a6c6f73732f\

@@ -72,6 +72,35 @@ pub(crate) struct Job<'a> {
     pub(crate) training_device: Device,
 }
 
+/// The settings with those of the checkpoint of a resumed run, and that checkpoint. Checks the output
+/// folder of a new run.
+fn begin(flags: Flags, start: Start, out: &Path) -> Result<(Flags, Option<(PathBuf, State)>)> {
+    let mut flags = flags.absolute()?;
+    let mut saved = None;
+    if let Some(allowed) = start.resumed() {
+        let (path, state) = checkpoints::newest(out)?;
+        moved::check(out, &state.settings, &flags, allowed.paths)?;
+        flags = flags.or(state.settings.clone().all_from(&Origin::Checkpoint));
+        saved = Some((path, state));
+    } else {
+        let is_run = output_folder::holds_a_run(out);
+        require!(
+            start != Start::Fresh || !is_run,
+            "continue it with --resume, replace it with --overwrite, or give another folder with \
+             --out",
+            "`{}` contains a run already",
+            out.display()
+        );
+        output_folder::require_ours(out, is_run, "a run")?;
+    }
+    // A resumed run writes where it was read.
+    if flags.output.out.is_none() {
+        flags.origins.set("out", Origin::Default);
+    }
+    flags.output.out = Some(out.to_owned());
+    Ok((flags, saved))
+}
+
 impl<'a> Job<'a> {
     /// Resolves the settings and reads the data. Checks everything except the weights; the output
     /// folder comes first, and is made if `writes` is true.
@@ -83,29 +112,7 @@ impl<'a> Job<'a> {
         stop: Stop<'_>,
     ) -> Result<(Self, Batches)> {
         let out = std::path::absolute(flags.clone().resolve(None)?.output.out)?;
-        let mut flags = flags.absolute()?;
-        let mut saved = None;
-        if let Some(allowed) = start.resumed() {
-            let (path, state) = checkpoints::newest(&out)?;
-            moved::check(&out, &state.settings, &flags, allowed.paths)?;
-            flags = flags.or(state.settings.clone().all_from(&Origin::Checkpoint));
-            saved = Some((path, state));
-        } else {
-            let is_run = output_folder::holds_a_run(&out);
-            require!(
-                start != Start::Fresh || !is_run,
-                "continue it with --resume, replace it with --overwrite, or give another folder \
-                 with --out",
-                "`{}` contains a run already",
-                out.display()
-            );
-            output_folder::require_ours(&out, is_run, "a run")?;
-        }
-        // A resumed run writes where it was read.
-        if flags.output.out.is_none() {
-            flags.origins.set("out", Origin::Default);
-        }
-        flags.output.out = Some(out.clone());
+        let (flags, saved) = begin(flags, start, &out)?;
         if writes {
             output_folder::make(&out)?;
         }
