@@ -169,14 +169,7 @@ impl<'a> Job<'a> {
         if let Some((_, state)) = &saved {
             require_later(steps, state.step, &out)?;
         }
-        let longest = settings.input.max_seq_length;
-        let held_out = if settings.output.no_eval {
-            Vec::new()
-        } else {
-            std::mem::take(&mut data.held_out)
-        };
-        let (sources, examples) = (&data.held_out_sources, &data.held_out_examples);
-        let evaluate = Evaluate::new(&settings, held_out, sources, examples, &tokenizer, longest)?;
+        let evaluate = evaluate(&settings, &mut data, &tokenizer)?;
         // Settings that cannot be planned are reported where the optimizer is made.
         let state = planned::state(&settings, &shapes.model, device).unwrap_or(0);
         check_sizes(&shapes.model, settings.memory.dtype.into(), state)?;
@@ -220,6 +213,18 @@ impl<'a> Job<'a> {
             .load_with(&self.training_device, dtype, progress)?;
         Ok(model.resize_embeddings(self.data.vocab_size)?)
     }
+}
+
+/// What is evaluated; the held-out rows are moved into it.
+fn evaluate(settings: &Settings, data: &mut Data, tokenizer: &Tokenizer) -> Result<Evaluate> {
+    let held_out = if settings.output.no_eval {
+        Vec::new()
+    } else {
+        std::mem::take(&mut data.held_out)
+    };
+    let (sources, examples) = (&data.held_out_sources, &data.held_out_examples);
+    let longest = settings.input.max_seq_length;
+    Evaluate::new(settings, held_out, sources, examples, tokenizer, longest)
 }
 
 /// Returns an error if the run would end before its newest checkpoint or its finished model.

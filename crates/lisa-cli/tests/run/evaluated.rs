@@ -104,13 +104,13 @@ fn answers_are_of_the_examples_of_the_sampled_rows() {
         let after = &summary(&out)["after"];
         assert_eq!(after["rows"], count);
 
-        let mut sampled = shuffled(24, seed, 0)[..count].to_vec();
+        let mut chosen = shuffled(24, seed, 0)[..count].to_vec();
         // The rows before training come first.
         let first = count.min(16);
-        sampled[..first].sort_unstable();
-        sampled[first..].sort_unstable();
+        chosen[..first].sort_unstable();
+        chosen[first..].sort_unstable();
         let mut examples: Vec<usize> = Vec::new();
-        for example in sampled.iter().map(|row| row / 2) {
+        for example in chosen.iter().map(|row| row / 2) {
             if !examples.contains(&example) {
                 examples.push(example);
             }
