@@ -26,6 +26,7 @@ mod bytes;
 pub(crate) mod usage;
 mod config;
 mod decay;
+mod exact;
 mod ledger;
 mod master;
 mod offload;
@@ -37,6 +38,7 @@ mod layer_optimizer;
 
 pub use config::{Built, OptimizerConfig};
 pub use decay::Decay;
+pub use exact::exact;
 pub(crate) use layer_optimizer::{LayerOptimizer, Wrapping};
 pub(crate) use leaves::Leaves;
 pub use release::OnFreeze;

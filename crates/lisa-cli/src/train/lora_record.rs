@@ -21,8 +21,8 @@ const LARGEST_COUNT: u64 = 1 << 48;
 /// The name under which Burn stores a parameter's rank.
 const RANK: &str = "__rank";
 
-/// Loads the state of this optimizer, whose state tensors have the shapes of their parameters. The
-/// file may come from an untrusted source.
+/// Loads the state of this optimizer, whose state tensors have the shapes and dtypes of their
+/// parameters. The file may come from an untrusted source.
 ///
 /// # Errors
 ///
@@ -42,8 +42,8 @@ pub(crate) fn load(
     Ok(optimizer)
 }
 
-/// The number of tensors in the record of a file, if all its state fits parameters of these shapes.
-fn check(path: &Path, shapes: &HashMap<u64, Vec<usize>>) -> Result<usize> {
+/// The number of tensors in the record of a file, if all its state fits these parameters.
+fn check(path: &Path, shapes: &HashMap<u64, (Vec<usize>, DType)>) -> Result<usize> {
     // Opening a pipe would wait for a writer.
     ensure!(path.metadata()?.is_file(), "it is not a regular file");
     let mut file = File::open(path)?;
@@ -64,7 +64,7 @@ fn check(path: &Path, shapes: &HashMap<u64, Vec<usize>>) -> Result<usize> {
         shape.ok_or_else(|| anyhow::anyhow!("`{name}` belongs to no parameter of the model"))
     };
     for (name, value) in reader.scalars() {
-        let (_, shape) = shape_of(name)?;
+        let (_, (shape, _)) = shape_of(name)?;
         let is_rank = name.ends_with(RANK);
         let fits = match *value {
             Scalar::UInt(value) if is_rank => value == shape.len() as u64,
@@ -77,20 +77,17 @@ fn check(path: &Path, shapes: &HashMap<u64, Vec<usize>>) -> Result<usize> {
     let tensors = reader.into_tensors()?;
     let mut total = 0;
     for tensor in &tensors {
-        let (id, shape) = shape_of(&tensor.name)?;
+        let (id, (shape, wanted)) = shape_of(&tensor.name)?;
         let (name, found) = (&tensor.name, &tensor.shape[..]);
         ensure!(
             tensor.param_id == Some(id),
             "`{name}` has another parameter id than its name"
         );
-        let is_float = matches!(
-            tensor.dtype,
-            DType::F64 | DType::F32 | DType::F16 | DType::BF16
-        );
-        if !is_float || found != shape {
-            let dtype = tensor.dtype;
+        let dtype = tensor.dtype;
+        if dtype != *wanted || found != shape {
             bail!(
-                "`{name}` has shape {found:?} and dtype {dtype:?}, but the parameter has shape {shape:?}"
+                "`{name}` has shape {found:?} and dtype {dtype:?}, but the parameter has shape \
+                 {shape:?} and dtype {wanted:?}"
             );
         }
         total += tensor.byte_len() as u64;
@@ -103,13 +100,14 @@ fn check(path: &Path, shapes: &HashMap<u64, Vec<usize>>) -> Result<usize> {
     Ok(tensors.len())
 }
 
-/// The shapes of a model's parameters by their ids.
-fn shapes(model: &impl Module) -> HashMap<u64, Vec<usize>> {
-    struct Shapes(HashMap<u64, Vec<usize>>);
+/// The shapes and dtypes of a model's parameters by their ids.
+fn shapes(model: &impl Module) -> HashMap<u64, (Vec<usize>, DType)> {
+    struct Shapes(HashMap<u64, (Vec<usize>, DType)>);
     impl ModuleVisitor for Shapes {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             let shape = param.lazy_shape().iter().copied().collect();
-            self.0.insert(param.id.val(), shape);
+            let dtype = param.val().dtype();
+            self.0.insert(param.id.val(), (shape, dtype));
         }
     }
     let mut found = Shapes(HashMap::new());
@@ -200,6 +198,13 @@ mod tests {
                     replaced(tensors, DType::I64, &shape, id);
                 }),
                 "dtype I64",
+            ),
+            (
+                refusal(|tensors, _| {
+                    let (shape, id) = (shape(tensors), tensors[0].param_id);
+                    replaced(tensors, DType::BF16, &shape, id);
+                }),
+                "and dtype F32",
             ),
             (
                 refusal(|tensors, _| tensors[0].name = "1.momentum.moment_1".into()),

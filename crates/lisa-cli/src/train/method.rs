@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use burn::grad_clipping::GradientClipping;
 use burn::module::{Lora, Module, ModuleVisitor, Param, ParamGroup};
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::Tensor;
 use lisa::importance::Importance;
-use lisa::optimizer::Decay;
+use lisa::optimizer::{Decay, exact};
 use lisa::policy::{Budget, CyclicOrder, Gradient};
 use lisa::recompute::Pass;
 use lisa::{FrozenWeights, LayerMap, Lisa, LisaConfig, LisaError, OnFreeze, PolicyConfig};
@@ -40,15 +41,13 @@ impl Trainer {
     pub fn new(settings: &Settings, model: CausalLm) -> Result<(Self, CausalLm)> {
         if settings.method.method == Method::Lora {
             let model = with_adapters(&settings.method, model)?;
-            let mut adamw = adamw(&settings.training);
+            let mut optimizer = ModuleOptimizer::from(exact(adamw(&settings.training).build()));
             if settings.training.max_grad_norm > 0.0 {
                 // Burn clips each tensor separately.
                 let norm = settings.training.max_grad_norm as f32;
-                adamw = adamw.with_grad_clipping(Some(
-                    burn::grad_clipping::GradientClippingConfig::Norm(norm),
-                ));
+                optimizer = optimizer.with_grad_clipping(GradientClipping::Norm(norm));
             }
-            return Ok((Self::Lora(adamw.init()), model));
+            return Ok((Self::Lora(optimizer), model));
         }
         let (lisa, model) =
             lisa_config(settings, &model)?.init(adamw(&settings.training), model)?;

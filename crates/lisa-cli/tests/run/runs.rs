@@ -44,6 +44,33 @@ fn a_run_stopped_after_every_step_writes_bit_identical_weights() {
     }
 }
 
+/// Burn reads optimizer state in the default dtype; f16 without master weights does not train.
+#[test]
+fn half_precision_runs_are_resumed_to_bit_identical_weights() {
+    let dir = tempfile::tempdir().unwrap();
+    let plain = "--no-master-weights --dtype bf16";
+    for line in [
+        "--dtype bf16",
+        "--dtype f16",
+        "--dtype bf16 --method full",
+        "--dtype f16 --method full",
+        "--dtype bf16 --method lora",
+        plain,
+        &format!("{plain} --method full"),
+        &format!("{plain} --moments keep"),
+        &format!("{plain} --moments offload"),
+    ] {
+        let more: Vec<&str> = line.split(' ').chain(["--no-eval"]).collect();
+        let (whole, parts) = (dir.path().join("whole"), dir.path().join("parts"));
+        go(flags(&whole, &more), Start::Overwrite, false).unwrap();
+        assert_eq!(go_in_parts(flags(&parts, &more), &parts), 7, "{line}");
+        assert_eq!(weights_of(&whole), weights_of(&parts), "{line}");
+        let losses = |out| -> Vec<_> { lines(out).iter().map(|line| line.loss).collect() };
+        assert_eq!(losses(&whole), losses(&parts), "{line}");
+        fs::remove_dir_all(&parts).unwrap();
+    }
+}
+
 #[test]
 fn the_written_files_can_be_read() {
     let dir = tempfile::tempdir().unwrap();

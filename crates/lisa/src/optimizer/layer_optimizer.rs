@@ -7,7 +7,7 @@ use burn::grad_clipping::GradientClipping;
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::module::{Module, ModuleVisitor, Param, ParamGroup, ParamId};
 use burn::optim::{GradientsParams, ModuleOptimizer, OptimizerRecord};
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 
 use super::bytes::StateBytes;
 use super::config::OptimizerConfig;
@@ -16,7 +16,7 @@ use super::leaves::Leaves;
 use super::ledger::{Ledger, ledgered};
 use super::master::master_weights;
 use super::release::{OnFreeze, RELEASE, Release, release};
-use super::shapes::StateShapes;
+use super::shapes::{StateShapes, is_master};
 use super::slices::slices;
 use super::usage::Usage;
 use crate::gradients::Gradients;
@@ -221,14 +221,35 @@ impl LayerOptimizer {
         group.map_or(StateShapes::Free, |group| group.shapes)
     }
 
+    /// The dtype of the state of this name of a parameter; `None` if the optimizer is not Burn's.
+    fn dtype(&self, parameter: &Parameter, name: &str) -> Option<DType> {
+        let shapes = self.shapes(parameter);
+        // Adafactor's state of half-precision parameters is f32.
+        let wide = self.wrapping.master_weights || shapes == StateShapes::Factored;
+        let dtype = match parameter.dtype {
+            DType::BF16 | DType::F16 | DType::QFloat(_) if wide => DType::F32,
+            // The dtype of the weights that were quantized, in which the state was saved.
+            DType::QFloat(_) => return None,
+            dtype => dtype,
+        };
+        if is_master(name) {
+            return Some(DType::F32);
+        }
+        (!shapes.is_free()).then_some(dtype)
+    }
+
     /// The state as Burn records it.
     pub(crate) fn to_record(&self) -> OptimizerRecord {
         self.optimizer.to_record()
     }
 
-    /// The same optimizer with the state of a record, all on the device.
+    /// The same optimizer with the state of a record, all on the device, in the dtypes that a step
+    /// needs. The record may be of a run with another dtype.
     pub(crate) fn with_state(&self, leaves: Leaves, map: &LayerMap) -> Result<Self, String> {
         let mut optimizer = self.clone();
+        let parameters: HashMap<ParamId, &Parameter> =
+            map.parameters().iter().map(|p| (p.id, p)).collect();
+        let leaves = leaves.cast(|id, name| self.dtype(parameters.get(&id)?, name))?;
         optimizer.hold(leaves.bytes());
         let record = leaves.into_record(map)?;
         optimizer.optimizer = optimizer.optimizer.load_record(record);

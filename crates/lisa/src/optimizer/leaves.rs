@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use burn::module::ParamId;
 use burn::optim::OptimizerRecord;
+use burn::tensor::{DType, TensorData};
 use burn_pack::{Reader, Scalar, Tensor, Writer};
 
 use super::bytes::StateBytes;
@@ -61,6 +62,27 @@ impl Leaves {
         let names = new_id.iter();
         let names = names.map(|(old, new)| (old.val().to_string(), *new));
         Self::read(tensors, scalars.into_iter().collect(), &names.collect())
+    }
+
+    /// The leaves with float tensors of these dtypes, given the parameter and the name of a tensor;
+    /// `None` leaves a tensor as it is.
+    pub(super) fn cast(
+        mut self,
+        dtype: impl Fn(ParamId, &str) -> Option<DType>,
+    ) -> Result<Self, String> {
+        for (id, tensor) in &mut self.tensors {
+            let wanted = dtype(*id, &tensor.name).filter(|wanted| *wanted != tensor.dtype);
+            let Some(wanted) = wanted.filter(|_| tensor.dtype.is_float()) else {
+                continue;
+            };
+            let parts = tensor.clone().into_parts().map_err(|e| e.to_string())?;
+            let (name, dtype, shape, id, bytes) = parts;
+            let data = TensorData::try_from_bytes(bytes, shape.clone(), dtype)
+                .map_err(|e| format!("`{name}`: {e}"))?
+                .convert_dtype(wanted);
+            *tensor = Tensor::new(name, wanted, shape, id, data.into_bytes());
+        }
+        Ok(self)
     }
 
     /// The tensors, with the parameters that they belong to.

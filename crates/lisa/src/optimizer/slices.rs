@@ -8,6 +8,7 @@ use burn::optim::{LearningRate, Optimizer, RecordState, StateSink, StateSource, 
 use burn::tensor::{Device, Tensor};
 
 use super::bytes::{StateBytes, Weighed, tensor_bytes};
+use super::exact;
 
 /// Elements in a slice on a CPU: the temporary tensors of a step then fit its cache.
 pub(crate) const SLICE_ON_HOST: usize = 1 << 16;
@@ -107,9 +108,8 @@ impl<O: Optimizer, const D: usize> RecordState for Sliced<O, D> {
     }
 
     fn state_unflatten(prefix: &str, src: &mut StateSource, device: &Device) -> Option<Self> {
-        let read = |path: &str, src: &mut StateSource| {
-            <O::State<D> as RecordState>::state_unflatten(path, src, device)
-        };
+        let read =
+            |path: &str, src: &mut StateSource| exact::read::<O::State<D>, D>(path, src, device);
         let mut slices = Vec::new();
         while src.has_under(&path(prefix, slices.len())) {
             let path = path(prefix, slices.len());

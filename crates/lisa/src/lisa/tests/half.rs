@@ -63,3 +63,29 @@ fn dropped_masters_are_taken_anew_from_the_weights() {
     // have master weights.
     assert_eq!(lisa.memory().master_weights, 4 * (2 * WIDTH * WIDTH) as u64);
 }
+
+#[test]
+fn a_half_precision_run_without_masters_continues_bit_identically() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run.lisa");
+    for on_freeze in [OnFreeze::Drop, OnFreeze::Keep, OnFreeze::Offload] {
+        let config = LisaConfig::new()
+            .with_master_weights(false)
+            .with_sampling_period(2)
+            .with_on_freeze(on_freeze);
+        let start = |net| config.init(adamw(), net).unwrap();
+        let (mut lisa, model) = start(half(net(&device())));
+        let model = train(&mut lisa, model, 0..5);
+        lisa.save(&path).unwrap();
+        let (mut resumed, _) = start(half(net(&device())));
+        let loaded = resumed.load(&path, model.clone()).unwrap();
+        let wanted = train(&mut lisa, model, 5..11);
+        assert_eq!(train(&mut resumed, loaded, 5..11).bits(), wanted.bits());
+        assert_eq!(resumed.memory(), lisa.memory(), "{on_freeze:?}");
+
+        // The state of a bf16 run fits an f32 model.
+        let (mut other, model) = start(net(&device()));
+        let model = other.load(&path, model).unwrap();
+        let _ = train(&mut other, model, 5..7);
+    }
+}
