@@ -10,7 +10,7 @@ use super::formats::quantized;
 use super::layout::Layout;
 use super::names::Names;
 use super::progress::Progress;
-use super::select::{one_dtype, refuse, select, some_of};
+use super::select::{Selected, one_dtype, refuse, select, some_of};
 use super::shards::INDEX;
 use crate::error::{Error, ErrorKind};
 use crate::files::shown;
@@ -28,9 +28,9 @@ impl Checkpoint {
     ///
     /// # Errors
     ///
-    /// A tensor is missing or duplicate, belongs to no layer of the model, or has a wrong shape; a file is truncated; a dtype is not a float or is not supported by the device.
-    /// The message names the tensor or the file. Buffers of old checkpoints, and tensors of other
-    /// parts such as a classifier, are left out; the log names the latter.
+    /// A tensor is missing or duplicate, belongs to no layer of the model, or has a wrong shape; a file is truncated; a parameter's dtype is not a float or is not supported by the device.
+    /// The message names the tensor or the file. Buffers of old checkpoints, tensors of other parts
+    /// such as a classifier, and masks of integers are left out; the log names the latter two.
     pub fn load(&self, device: &Device, dtype: Option<FloatDType>) -> Result<CausalLm, Error> {
         self.load_with(device, dtype, |_, _| {})
     }
@@ -51,7 +51,10 @@ impl Checkpoint {
         let files = self.files()?;
         let stored = files.read(self.dir())?;
         let quantized = quantized(stored.iter().map(|tensor| &tensor.name[..])).map(str::to_owned);
-        let tensors = select(self.dir(), self.config(), stored)?;
+        let Selected {
+            tensors,
+            not_floats,
+        } = select(self.dir(), self.config(), stored)?;
         let mixed = one_dtype(self.config(), &tensors);
         if let (None, Some(mixed)) = (dtype, mixed) {
             log::warn!(
@@ -71,8 +74,8 @@ impl Checkpoint {
             .with_help("choose another dtype"));
         }
         let layers = self.config().num_layers();
-        if tensors.len() < layers {
-            let count = tensors.len();
+        let count = tensors.len() + not_floats.len();
+        if count < layers {
             return Err(refuse(
                 self.dir(),
                 format!(
@@ -84,6 +87,8 @@ impl Checkpoint {
         let total = tensors.iter().map(|tensor| tensor.byte_len() as u64).sum();
         let layout = Layout::loading(names, dtype).with_progress(Progress::new(total, progress));
         let result = model.apply(tensors, None, Some(Box::new(layout)), true);
+        let missing = result.missing.iter().map(|(path, _)| &path[..]);
+        Selected::check_dtypes(self.dir(), not_floats, missing)?;
         // Why the files may lack a tensor.
         let help = |missing: &str| match (&quantized, files.file_of(missing)) {
             (Some(name), _) => Some(format!(

@@ -12,15 +12,45 @@ use crate::error::{Error, ErrorKind};
 use crate::files::shown;
 use crate::model::config::ModelConfig;
 
-/// The tensors of the model; their names are the paths of their parameters. Buffers and tensors of
-/// other parts are left out. The copy of a tied weight is, too: if the embedding is missing, the
-/// head is used for it.
+/// The tensors that [`select`] found.
+pub(super) struct Selected {
+    /// Those of the model; their names are the paths of their parameters.
+    pub(super) tensors: Vec<PackTensor>,
+    /// Those that are not floats, by the path that a parameter of this name would have.
+    pub(super) not_floats: BTreeMap<String, (String, DType)>,
+}
+
+impl Selected {
+    /// Returns an error if one of these missing parameters is stored, but not as floats. Logs the
+    /// names of the other tensors that are not floats, such as masks: they are left out.
+    pub(super) fn check_dtypes<'a>(
+        dir: &Path,
+        not_floats: BTreeMap<String, (String, DType)>,
+        mut missing: impl Iterator<Item = &'a str>,
+    ) -> Result<(), Error> {
+        if let Some((name, dtype)) = missing.find_map(|path| not_floats.get(path)) {
+            let name = shown(&name.escape_debug());
+            let message = format!(
+                "tensor {name} is {dtype:?}, but only floats of 16, 32 or 64 bits are supported"
+            );
+            return Err(refuse(dir, message)
+                .with_help("if the checkpoint is quantized, use the unquantized one"));
+        }
+        let names: Vec<String> = not_floats.into_values().map(|(name, _)| name).collect();
+        warn_left_out(dir, &names);
+        Ok(())
+    }
+}
+
+/// The tensors of the model. Buffers and tensors of other parts are left out. The copy of a tied
+/// weight is, too: if the embedding is missing, the head is used for it.
 pub(super) fn select(
     dir: &Path,
     config: &ModelConfig,
     stored: Vec<PackTensor>,
-) -> Result<Vec<PackTensor>, Error> {
+) -> Result<Selected, Error> {
     let names = Names::of(config);
+    let mut not_floats = BTreeMap::new();
     let mut found: BTreeMap<String, PackTensor> = BTreeMap::new();
     let mut others = Vec::new();
     for mut tensor in stored {
@@ -33,13 +63,8 @@ pub(super) fn select(
             }
         };
         if !is_float(&tensor) {
-            let name = shown(&tensor.name.escape_debug());
-            let message = format!(
-                "tensor {name} is {:?}, but only floats of 16, 32 or 64 bits are supported",
-                tensor.dtype
-            );
-            return Err(refuse(dir, message)
-                .with_help("if the checkpoint is quantized, use the unquantized one"));
+            not_floats.insert(path, (tensor.name, tensor.dtype));
+            continue;
         }
         let name = std::mem::replace(&mut tensor.name, path.clone());
         if found.insert(path, tensor).is_some() {
@@ -47,15 +72,7 @@ pub(super) fn select(
             return Err(refuse(dir, format!("tensor {name} is stored twice")));
         }
     }
-    if !others.is_empty() {
-        log::warn!(
-            "{}: {} tensors do not belong to the language model and are left out, also when the \
-             model is saved: {}",
-            dir.display(),
-            others.len(),
-            some_of(&others)
-        );
-    }
+    warn_left_out(dir, &others);
     if config.is_tied()
         && let Some(mut head) = found.remove(HEAD)
         && !found.contains_key(EMBEDDING)
@@ -63,13 +80,29 @@ pub(super) fn select(
         EMBEDDING.clone_into(&mut head.name);
         found.insert(head.name.clone(), head);
     }
-    Ok(found.into_values().collect())
+    Ok(Selected {
+        tensors: found.into_values().collect(),
+        not_floats,
+    })
+}
+
+/// Logs the names of tensors that are not read.
+fn warn_left_out(dir: &Path, names: &[String]) {
+    if !names.is_empty() {
+        log::warn!(
+            "{}: {} tensors do not belong to the language model and are left out, also when the \
+             model is saved: {}",
+            dir.display(),
+            names.len(),
+            some_of(names)
+        );
+    }
 }
 
 /// Whether the stored tensors have a head that differs from the embedding. Such a head is not tied,
 /// whatever `config.json` says.
 ///
-/// The values are compared in the dtype in which the model is loaded. Cost: a copy of both tensors
+/// The values are compared in the dtype in which the model is loaded; `-0.0` is equal to `0.0`. Cost: a copy of both tensors
 /// in host memory.
 pub(super) fn has_own_head(
     dir: &Path,
@@ -93,7 +126,9 @@ pub(super) fn has_own_head(
         let data = to_data(tensor).map_err(|e| refuse(dir, e.to_string()).with_source(e))?;
         Ok::<_, Error>(data.convert_dtype(dtype))
     };
-    Ok(values(head)?.as_bytes() != values(embedding)?.as_bytes())
+    let (head, embedding) = (values(head)?, values(embedding)?);
+    // The bytes are compared faster.
+    Ok(head.as_bytes() != embedding.as_bytes() && !head.iter::<f64>().eq(embedding.iter::<f64>()))
 }
 
 /// The dtype for tensors of different dtypes: that of `config.json`, or that of most elements. If

@@ -42,6 +42,8 @@ fn write_safetensors(path: &Path, tensors: &BTreeMap<String, TensorData>) {
         data.extend_from_slice(tensor.as_bytes());
         let dtype = match tensor.dtype() {
             DType::I64 => "I64",
+            DType::U8 => "U8",
+            DType::Bool(_) => "BOOL",
             DType::F32 => "F32",
             DType::F16 => "F16",
             DType::BF16 => "BF16",
@@ -275,6 +277,37 @@ fn buffers_tied_heads_and_bare_gpt2_names_are_accepted() {
     let dir = tempfile::tempdir().unwrap();
     save_to(dir.path(), &load(bare.path()).unwrap(), None, usize::MAX);
     assert_eq!(stored(dir.path()), stored(&fixture("gpt2")));
+}
+
+#[test]
+fn masks_are_left_out_and_a_head_with_other_signs_of_zero_is_tied() {
+    let masks = altered("llama", |tensors| {
+        let u8 = TensorData::new(vec![1u8; 4], [1, 1, 2, 2]);
+        tensors.insert("model.layers.0.self_attn.bias".into(), u8);
+        let bool = TensorData::new(vec![true], [1]);
+        tensors.insert("model.layers.0.self_attn.masked_bias".into(), bool);
+        let i64 = TensorData::new(vec![0i64, 1], [1, 2]);
+        tensors.insert("model.embed_tokens.position_ids".into(), i64);
+    });
+    let dir = tempfile::tempdir().unwrap();
+    save_to(dir.path(), &load(masks.path()).unwrap(), None, usize::MAX);
+    assert_eq!(stored(dir.path()), stored(&fixture("llama")));
+    let with_head = |first: f32, second: f32| {
+        let dir = altered("llama_tied", |tensors| {
+            let embedding = &tensors["model.embed_tokens.weight"];
+            let shape = embedding.shape().clone();
+            let mut values = embedding.try_to_vec::<f32>().unwrap();
+            values[0] = first;
+            let tied = TensorData::new(values.clone(), shape.clone());
+            tensors.insert("model.embed_tokens.weight".into(), tied);
+            values[0] = second;
+            tensors.insert("lm_head.weight".into(), TensorData::new(values, shape));
+        });
+        Checkpoint::open(dir.path()).unwrap().config().is_tied()
+    };
+    assert!(with_head(0.0, -0.0));
+    assert!(with_head(f32::NAN, f32::NAN));
+    assert!(!with_head(0.0, 1e-40));
 }
 
 #[test]
