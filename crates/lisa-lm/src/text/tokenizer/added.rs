@@ -3,10 +3,10 @@
 
 use std::path::Path;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tokenizers::AddedToken;
 
-use super::files::{NAMES, caught, read_json};
+use super::files::{self, caught, further_key, read_json};
 use crate::error::{Error, ErrorKind};
 use crate::files::shown;
 
@@ -125,30 +125,18 @@ fn legacy(dir: &Path, special: &[String]) -> Result<Vec<(u32, AddedToken)>, Erro
         .collect()
 }
 
-/// The special tokens with a name in `tokenizer_config.json`: those of [`NAMES`], and further keys
-/// that end in `_token`.
+/// The special tokens with a name.
 fn named(config: &Value) -> Vec<AddedToken> {
-    let empty = Map::new();
-    let map = config.as_object().unwrap_or(&empty);
-    let first = NAMES.iter().filter_map(|name| map.get(*name));
-    let others = map.iter().filter(|(key, value)| {
-        key.ends_with("_token") && !NAMES.contains(&key.as_str()) && value.is_string()
-    });
-    let all = first.chain(others.map(|(_, value)| value));
-    all.filter_map(special_token).collect()
+    let all = files::named(config).into_iter();
+    all.filter_map(|(_, token)| special_token(token)).collect()
 }
 
-/// The lists of special tokens without a name.
+/// The list of special tokens without a name. A list next to an object of tokens counts, too.
 fn further(config: &Value) -> Vec<AddedToken> {
-    let lists = ["extra_special_tokens", "additional_special_tokens"].map(|key| &config[key]);
-    match lists
-        .into_iter()
-        .find(|list| list.is_array() || list.is_object())
-    {
-        Some(Value::Array(list)) => list.iter().filter_map(special_token).collect(),
-        Some(Value::Object(map)) => map.values().filter_map(special_token).collect(),
-        _ => Vec::new(),
-    }
+    let lists = [further_key(config), "additional_special_tokens"];
+    let list = lists.iter().find_map(|key| config[*key].as_array());
+    let tokens = list.into_iter().flatten();
+    tokens.filter_map(special_token).collect()
 }
 
 /// A special token: its text, or an object with its options.

@@ -1,5 +1,5 @@
 //! A byte-level tokenizer from `vocab.json` and `merges.txt`, as transformers builds it for GPT-2
-//! and Qwen2.
+//! and Qwen2, and the special tokens that these classes have by default.
 
 use std::path::Path;
 
@@ -26,23 +26,23 @@ enum Kind {
 }
 
 impl Kind {
-    /// By `tokenizer_class`, else by the model's type.
+    /// By `tokenizer_class` of the tokenizer or of the model, else by the model's type. A model of
+    /// type qwen2 always has a Qwen2 tokenizer.
     fn of(config: &Value, model: &Value) -> Result<Self, String> {
-        let class = config["tokenizer_class"].as_str();
+        if model["model_type"] == "qwen2" {
+            return Ok(Self::Qwen2);
+        }
+        let classes = [config, model].map(|json| json["tokenizer_class"].as_str());
+        let class = classes.into_iter().flatten().next();
         match class.map(|class| class.trim_end_matches("Fast")) {
             Some("GPT2Tokenizer") => return Ok(Self::Gpt2),
             Some("Qwen2Tokenizer") => return Ok(Self::Qwen2),
-            Some(_) => {
-                return Err(format!(
-                    "tokenizer_class is {}",
-                    shown(&config["tokenizer_class"])
-                ));
-            }
+            Some(_) => return Err(format!("tokenizer_class is {}", shown(&json!(class)))),
             None => {}
         }
         match model["model_type"].as_str() {
             Some("gpt2") => Ok(Self::Gpt2),
-            Some("qwen2" | "qwen3") => Ok(Self::Qwen2),
+            Some("qwen3") => Ok(Self::Qwen2),
             _ => Err("tokenizer_config.json has no tokenizer_class".to_owned()),
         }
     }
@@ -123,6 +123,15 @@ fn pairs(text: &str) -> Result<Vec<[&str; 2]>, usize> {
             _ => Err(index + 1),
         })
         .collect()
+}
+
+/// Sets the special tokens of the class of a tokenizer that a folder has as `tokenizer.json`.
+pub(super) fn set_defaults(config: &mut Value, model: &Value) {
+    // For this type transformers does not use the class.
+    let has_class = model["model_type"] != "mistral";
+    if let (true, Ok(kind)) = (has_class, Kind::of(config, model)) {
+        defaults(kind, config);
+    }
 }
 
 /// Sets the special tokens of the class that are absent. A token that is null stays so.

@@ -43,16 +43,63 @@ pub(super) fn read_json(dir: &Path, name: &str) -> Result<Value, Error> {
     })
 }
 
-/// The special tokens: strings, or objects with the string under `content`.
+/// The special tokens with a name: those of [`NAMES`], then those of the model's own, as in
+/// transformers: other keys that end in `_token`, and `extra_special_tokens`, if it is an object.
+/// Without these, the entries of `model_specific_special_tokens`. A later one replaces an earlier
+/// one of the same name.
+pub(super) fn named(config: &Value) -> Vec<(&str, &Value)> {
+    let extra = &config[further_key(config)];
+    let keys = entries(config).filter(|(key, _)| key.ends_with("_token"));
+    let own = keys.filter(|(key, _)| !NAMES.contains(&&key[..]));
+    let mut own: Vec<(&str, &Value)> = (own.chain(entries(extra)))
+        .filter(|(_, token)| text(token).is_some())
+        .map(|(key, token)| (&key[..], token))
+        .collect();
+    if own.is_empty() {
+        let explicit = entries(&config["model_specific_special_tokens"]);
+        own.extend(explicit.map(|(key, token)| (&key[..], token)));
+    }
+    let mut all: Vec<(&str, &Value)> = NAMES.iter().map(|name| (*name, &config[*name])).collect();
+    for (name, token) in own {
+        match all.iter_mut().find(|(known, _)| *known == name) {
+            Some(known) => known.1 = token,
+            None => all.push((name, token)),
+        }
+    }
+    all.retain(|(_, token)| text(token).is_some());
+    all
+}
+
+/// The entries of an object; none of another value.
+fn entries(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    value.as_object().into_iter().flatten()
+}
+
+/// The key of the special tokens besides those with a name of [`NAMES`].
+pub(super) fn further_key(config: &Value) -> &'static str {
+    let is_empty = match &config["extra_special_tokens"] {
+        Value::Array(list) => list.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        _ => true,
+    };
+    if is_empty {
+        "additional_special_tokens"
+    } else {
+        "extra_special_tokens"
+    }
+}
+
+/// The special tokens with a name, as texts.
 pub(super) fn special_tokens(config: &Value) -> BTreeMap<String, String> {
-    NAMES
-        .iter()
-        .filter_map(|name| {
-            let value = &config[*name];
-            let token = value.as_str().or_else(|| value["content"].as_str())?;
-            Some(((*name).to_owned(), token.to_owned()))
-        })
+    let named = named(config).into_iter();
+    named
+        .filter_map(|(name, token)| Some((name.to_owned(), text(token)?.to_owned())))
         .collect()
+}
+
+/// The text of a token: a string, or an object with the string under `content`.
+fn text(token: &Value) -> Option<&str> {
+    token.as_str().or_else(|| token["content"].as_str())
 }
 
 /// The ids under `eos_token_id`: one id, or a list of ids. Negative ids, which no token has, are

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::added;
-use super::files::{eos_of, read_json};
+use super::files::{NAMES, eos_of, read_json};
 use super::templates::{self, DEFAULT, FURTHER, Templates};
 use crate::error::Error;
 
@@ -114,7 +114,7 @@ impl Folder {
         for (name, token) in special {
             let is_known = map.get(name).is_some_and(|value| !value.is_null());
             let is_missing = !self.has_vocabulary || self.eos_by_id && name == "eos_token";
-            if !is_known && is_missing {
+            if !is_known && is_missing && NAMES.contains(&&name[..]) {
                 map.insert(name.clone(), token.as_str().into());
             }
         }

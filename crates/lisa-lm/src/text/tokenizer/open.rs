@@ -25,6 +25,9 @@ impl Tokenizer {
     /// | `generation_config.json`, `config.json` | more end-of-sequence tokens, as an id or a list |
     /// | `chat_template.jinja` and `additional_chat_templates`, else `chat_template` in `tokenizer_config.json`, else in `chat_template.json` | the chat template: the one named `default`; the one named `tool_use` for chats with tools |
     ///
+    /// A tokenizer of GPT-2 or Qwen2 has `<|endoftext|>` as each special token that its class has and
+    /// no file names. Chat templates get all special tokens with a name, also those of the model's own
+    /// such as `image_token`.
     /// Special tokens and further tokens that the vocabulary does not have are added to it, with
     /// the next free ids: check ids against [`ModelConfig::vocab_size`](crate::ModelConfig). If no
     /// `eos_token` is named, the token of the first end-of-sequence id is the `eos_token`. If there
@@ -47,6 +50,7 @@ impl Tokenizer {
         let bytes = read(dir, "tokenizer.json", TOKENIZER_BYTES);
         let mut inner = if let Some(bytes) = bytes.map_err(|e| unreadable(&path, e))? {
             folder.has_vocabulary = true;
+            bpe::set_defaults(&mut config, &model);
             parse(&bytes, &path)?
         } else {
             bpe::build(dir, &mut config, &model)?.ok_or_else(|| files::missing(dir))?

@@ -64,10 +64,7 @@ fn written(files: &BTreeMap<String, Value>) -> tempfile::TempDir {
 fn check(tokenizer: &Tokenizer, case: &Case, texts: &[String]) {
     let name = &case.name;
     assert_eq!(tokenizer.vocab_size(), case.size, "{name}");
-    for key in ["bos_token", "eos_token", "unk_token", "pad_token"] {
-        let found = tokenizer.special_tokens().get(key);
-        assert_eq!(found, case.special.get(key), "{name}: {key}");
-    }
+    assert_eq!(tokenizer.special_tokens(), &case.special, "{name}");
     for (text, (ids, shown)) in texts.iter().zip(case.ids.iter().zip(&case.shown)) {
         assert_eq!(&tokenizer.encode(text).unwrap(), ids, "{name}: {text:?}");
         assert_eq!(
@@ -91,12 +88,43 @@ fn check(tokenizer: &Tokenizer, case: &Case, texts: &[String]) {
 #[test]
 fn folders_of_every_kind_are_read_as_in_transformers() {
     let fixture = fixture();
-    assert_eq!((fixture.texts.len(), fixture.folders.len()), (16, 15));
+    assert_eq!((fixture.texts.len(), fixture.folders.len()), (16, 22));
     for case in &fixture.folders {
         let dir = written(&case.files);
         let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
         check(&tokenizer, case, &fixture.texts);
     }
+}
+
+/// The tokens are those that transformers 5 finds.
+#[test]
+fn the_class_of_qwen2_has_its_tokens_with_tokenizer_json_too() {
+    let special = |files: &[(&str, &str)]| {
+        let files = [&[("tokenizer.json", TOKENIZER)], files].concat();
+        let dir = crate::test_support::folder(&files);
+        let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
+        let all = tokenizer.special_tokens().clone().into_iter();
+        all.map(|(name, token)| format!("{name} {token}"))
+            .collect::<Vec<_>>()
+    };
+    let class =
+        r#"{"tokenizer_class": "Qwen2Tokenizer", "pad_token": null, "bos_token": "<|user|>"}"#;
+    let end = |name: &str| format!("{name}_token <|endoftext|>");
+    assert_eq!(
+        special(&[("tokenizer_config.json", class)]),
+        ["bos_token <|user|>".to_owned(), end("eos"), end("unk")]
+    );
+    let all = ["eos", "pad", "unk"].map(end);
+    let fast = r#"{"tokenizer_class": "PreTrainedTokenizerFast"}"#;
+    let qwen2 = [
+        ("tokenizer_config.json", fast),
+        ("config.json", r#"{"model_type": "qwen2"}"#),
+    ];
+    assert_eq!(special(&qwen2), all);
+    assert_eq!(
+        special(&[("config.json", r#"{"model_type": "qwen3"}"#)]),
+        all
+    );
 }
 
 #[test]
