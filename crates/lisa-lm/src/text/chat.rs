@@ -91,6 +91,17 @@ impl Message {
         self.calls() || reasoning.is_some_and(|text| !text.trim().is_empty())
     }
 
+    /// The message with its text, if only an empty one, and without tool calls and reasoning.
+    pub(super) fn without_calls_and_reasoning(&self) -> Self {
+        let mut message = self.clone();
+        message.fields.retain(|(key, _)| {
+            !REASONING.contains(&key.as_str())
+                && !matches!(key.as_str(), "tool_calls" | "function_call")
+        });
+        message.set("content", Value::from(self.content().unwrap_or_default()));
+        message
+    }
+
     fn calls(&self) -> bool {
         self.get("tool_calls").is_some_and(Value::is_true)
     }
@@ -173,13 +184,15 @@ impl Message {
 const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
 
 impl From<&Message> for Value {
-    /// The fields that a template sees. Reasoning is given under the names of all templates, as in
-    /// transformers.
+    /// The fields that a template sees, as in transformers: those that are not null, with the
+    /// reasoning under the names of all templates.
     fn from(message: &Message) -> Self {
         let mut message = message.clone();
+        message.fields.retain(|(_, value)| !value.is_none());
         if let Some(reasoning) = message.reasoning().cloned() {
             if message.get("thinking").is_none() {
-                message.set("thinking", reasoning.clone());
+                let thinking = ("thinking".to_owned(), reasoning.clone());
+                message.fields.insert(0, thinking);
             }
             message.set("reasoning_content", reasoning);
         }

@@ -15,12 +15,14 @@ use crate::files::{TEMPLATE_BYTES, shown};
 use crate::text::chat::{Chat, Message};
 
 mod engine;
+mod filters;
 mod functions;
 mod generation;
 mod json;
 mod named;
 mod python;
 mod refusal;
+mod strings;
 
 pub(super) use named::{NAMED, named};
 
@@ -209,7 +211,8 @@ impl ChatTemplate {
             return template.render_with(chat, add_generation_prompt, special);
         }
         let special = Value::from_serialize(special);
-        let arguments = merge_maps([context! { add_generation_prompt }, chat.context(), special]);
+        // The last one wins: a chat's own variables may replace special tokens, and nothing else.
+        let arguments = merge_maps([special, chat.context(), context! { add_generation_prompt }]);
         let text = engine::render(&self.environment, arguments).map_err(|e| {
             let roles: Vec<&str> = chat.messages.iter().map(Message::role).take(20).collect();
             let roles = shown(&roles.join(", "));

@@ -208,12 +208,12 @@ impl Dialogue<'_> {
         (start <= end).then_some(start..end + closing)
     }
 
-    /// Whether the template writes the same for the message with this index without its fields other
-    /// than role and content. `text` is the rendering in which it is the last message.
+    /// Whether the template writes the same for the message with this index without its tool calls
+    /// and reasoning. `text` is the rendering in which it is the last message.
     pub(super) fn is_bare(&self, index: usize, text: &str) -> bool {
         let mut chat = self.chat.before(index);
-        let content = self.chat.messages[index].content().unwrap_or_default();
-        chat.messages.push(Message::assistant(content));
+        let message = &self.chat.messages[index];
+        chat.messages.push(message.without_calls_and_reasoning());
         self.render(&chat).is_some_and(|bare| bare == text)
     }
 

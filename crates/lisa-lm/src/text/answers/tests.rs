@@ -256,6 +256,25 @@ fn an_answer_is_empty_if_the_template_writes_nothing_of_it() {
     }
 }
 
+#[test]
+fn other_fields_and_null_content_do_not_hide_that_calls_are_unwritten() {
+    let source = "{% for m in messages %}<{{ m.role }} {{ m.name }}>{{ m.content }};{% endfor %}";
+    let template = ChatTemplate::new(source, &BTreeMap::new()).unwrap();
+    let calls = r#""tool_calls": [{"function": {"name": "f", "arguments": {}}}]"#;
+    for (fields, trained) in [
+        (r#""content": "a", "name": "n""#, 1),
+        (r#""content": null"#, 0),
+    ] {
+        let answer = format!(r#"{{"role": "assistant", {fields}, {calls}}}"#);
+        let answer = serde_json::from_str(&answer).unwrap();
+        let chat = Chat::from([Message::user("hi"), answer]);
+        let found = passages(&chat, &template, Turns::Auto).unwrap();
+        assert_eq!(found.unwritten, [1], "{fields}");
+        let spans: usize = found.rows.iter().map(|row| row.spans.len()).sum();
+        assert_eq!(spans, trained, "{fields}");
+    }
+}
+
 /// The text with brackets around the spans.
 fn bracketed(text: &str, spans: &[(Range<usize>, f32)]) -> String {
     let mut out = String::new();

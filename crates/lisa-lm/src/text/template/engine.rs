@@ -11,7 +11,7 @@ use minijinja::value::{Value, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, Output, State};
 
 use super::refusal::refuse;
-use super::{functions, generation, json, python};
+use super::{filters, functions, generation, json, python};
 
 /// The name of the only template in an environment.
 const NAME: &str = "chat_template";
@@ -35,6 +35,7 @@ pub(super) fn environment(source: String) -> Result<Environment<'static>, Error>
     environment.add_filter(generation::FILTER, generation::mark);
     environment.add_filter("tojson", json::to_json);
     environment.add_filter("string", python::to_string);
+    filters::add_to(&mut environment);
     environment.add_test("sequence", python::is_sequence);
     environment.add_test("iterable", python::is_iterable);
     caught(|| environment.add_template_owned(NAME, source))?;

@@ -6,6 +6,7 @@ use minijinja::{Error, State};
 use minijinja_contrib::pycompat::unknown_method_callback;
 
 use super::refusal::refuse;
+use super::strings;
 
 /// The maximum depth of nested lists and maps that are printed.
 pub(super) const DEPTH: usize = 100;
@@ -96,7 +97,7 @@ fn text_method(text: &str, name: &str, args: &[Value]) -> Result<Option<Value>, 
             let () = from_args(args)?;
             Value::from(false)
         }
-        _ => return Ok(None),
+        _ => return strings::method(text, name, args),
     }))
 }
 

@@ -2,6 +2,9 @@ use serde::Deserialize;
 
 use super::*;
 
+mod chats;
+mod jinja;
+
 #[derive(Deserialize)]
 struct Row {
     name: String,

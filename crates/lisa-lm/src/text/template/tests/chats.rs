@@ -1,0 +1,48 @@
+use super::super::{Chat, ChatTemplate, Message};
+use std::collections::BTreeMap;
+
+fn template(source: &str) -> ChatTemplate {
+    let special = BTreeMap::from([("eos_token".to_owned(), "</s>".to_owned())]);
+    ChatTemplate::new(source, &special).unwrap()
+}
+
+fn message(json: &str) -> Message {
+    serde_json::from_str(json).unwrap()
+}
+
+// As in transformers 5, which leaves out the keys of a message that are null, and gives reasoning
+// under each of its names.
+#[test]
+fn fields_that_are_null_are_not_given_to_the_template() {
+    let call = message(
+        r#"{"role": "assistant", "content": null, "tool_calls": [{"name": "f", "id": null}],
+            "reasoning_content": null, "name": null, "reasoning": "2"}"#,
+    );
+    let cases = [
+        ("{{ messages[0].content }}", ""),
+        ("{{ messages[0].content is defined }}", "False"),
+        ("{{ 'name' in messages[0] }}", "False"),
+        (
+            "{{ messages[0] | tojson }}",
+            r#"{"thinking": "2", "role": "assistant", "tool_calls": [{"name": "f", "id": null}], "reasoning": "2", "reasoning_content": "2"}"#,
+        ),
+    ];
+    for (source, expected) in cases {
+        let chat = Chat::from([call.clone()]);
+        let text = template(source).render(&chat, false).unwrap().text;
+        assert_eq!(text, expected, "{source}");
+    }
+    assert_eq!(call.content(), None);
+}
+
+// As in transformers 5: its arguments are given by name, and those of a chat replace special tokens.
+#[test]
+fn variables_of_a_chat_replace_special_tokens_and_not_the_generation_prompt() {
+    let variables = BTreeMap::from([("eos_token", "<end>"), ("add_generation_prompt", "yes")]);
+    let chat = Chat::from([Message::user("a")]).with_variables(variables);
+    let template = template("{{ messages[0].content ~ eos_token }}{{ add_generation_prompt }}");
+    assert_eq!(template.render(&chat, false).unwrap().text, "a<end>False");
+    assert_eq!(template.render(&chat, true).unwrap().text, "a<end>True");
+    let plain = Chat::from([Message::user("a")]);
+    assert_eq!(template.render(&plain, false).unwrap().text, "a</s>False");
+}
