@@ -65,9 +65,33 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
+/// A number of epochs, such as `1 epoch`, `0.05 epochs` or `less than 0.01 epochs`.
+#[must_use]
+pub fn epochs_in_words(epochs: f64) -> String {
+    let number = format!("{epochs:.2}");
+    match number.trim_end_matches('0').trim_end_matches('.') {
+        "0" => "less than 0.01 epochs".to_owned(),
+        "1" => "1 epoch".to_owned(),
+        number => format!("{number} epochs"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_small_part_of_an_epoch_is_not_none() {
+        for (epochs, words) in [
+            (0.0006, "less than 0.01 epochs"),
+            (0.05, "0.05 epochs"),
+            (0.999, "1 epoch"),
+            (2.5, "2.5 epochs"),
+            (10.0, "10 epochs"),
+        ] {
+            assert_eq!(epochs_in_words(epochs), words);
+        }
+    }
 
     #[test]
     fn durations_have_at_most_two_units() {

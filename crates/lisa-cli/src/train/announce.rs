@@ -8,7 +8,7 @@ use super::planned;
 use super::prepare::{Job, device_name};
 use crate::settings::{Method, Settings};
 use crate::terminal::output::say;
-use crate::terminal::text::{counted, size};
+use crate::terminal::text::{counted, epochs_in_words, size};
 
 /// Prints model, data, method, trainable parameters, steps, evaluation, memory and output.
 pub(crate) fn announce(job: &Job<'_>, model: &CausalLm, trainer: &Trainer) -> Result<()> {
@@ -109,21 +109,11 @@ fn steps_line(job: &Job<'_>) -> String {
         batches => format!("{batches} batches of {rows}"),
     };
     let epochs = job.steps as f64 / job.steps_per_epoch.max(1) as f64;
-    let epochs = if epochs < 0.1 {
-        format!("{epochs:.4}")
-    } else {
-        format!("{epochs:.2}")
-    };
-    let epochs = epochs.trim_end_matches('0').trim_end_matches('.');
     format!(
-        "{} of {rows}, {}; learning rate up to {}",
+        "{} of {rows}, {}; learning rate up to {:e}",
         counted(job.steps as usize, "step"),
-        if epochs == "1" {
-            "1 epoch".to_owned()
-        } else {
-            format!("{epochs} epochs")
-        },
-        format_args!("{:e}", training.lr)
+        epochs_in_words(epochs),
+        training.lr
     )
 }
 
@@ -150,7 +140,11 @@ fn evaluation_line(job: &Job<'_>) -> String {
     } else {
         format!("{rows} of {all} held-out rows")
     };
-    format!("{rows}{every}, and at the end{answers}")
+    let before = match job.evaluate.first_rows() {
+        first if first < job.evaluate.rows().0 => format!("{first} rows before training, "),
+        _ => String::new(),
+    };
+    format!("{before}{rows}{every}, and at the end{answers}")
 }
 
 fn output_line(job: &Job<'_>) -> String {

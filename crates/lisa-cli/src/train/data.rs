@@ -14,7 +14,7 @@ use super::{text, vocabulary};
 use crate::settings::Settings;
 use crate::terminal::output::{has_colours, say, say_styled, warn};
 use crate::terminal::progress::Slow;
-use crate::terminal::text::{counted, counted_as, one_line};
+use crate::terminal::text::{counted, counted_as, epochs_in_words, one_line};
 use crate::user_error::UserError;
 
 /// Training and held-out data.
@@ -55,11 +55,12 @@ impl Data {
         let per_epoch = batches.steps_per_epoch(accumulation);
         let epochs = steps as f64 / per_epoch as f64;
         say(format_args!(
-            "an epoch has {} in {} and {}; the run has {}, which are {epochs:.2} epochs, about {:.0} tokens",
+            "an epoch has {} in {} and {}; the run has {}: {}, about {:.0} tokens",
             counted(batches.rows(), "row"),
             counted_as(batches.per_epoch(), "batch", "batches"),
             counted(per_epoch, "step"),
             counted(steps as usize, "step"),
+            epochs_in_words(epochs),
             self.train_summary.tokens() as f64 * epochs
         ))?;
         Ok(())
@@ -155,7 +156,13 @@ impl Whole {
         let set = encode_examples_with(&examples, tokenizer, options, |done| {
             bar.set(done as u64, all);
         });
-        let set = set.map_err(examples::skippable)?;
+        let set = set.map_err(|error| {
+            let file = examples.first().and_then(|one| one.place.as_ref());
+            match file.filter(|_| error.place().is_none()) {
+                Some(place) => error.with_place(place.file(), None),
+                None => examples::skippable(error),
+            }
+        })?;
         Ok(Self { examples, set })
     }
 

@@ -127,6 +127,12 @@ impl Evaluate {
         (self.rows.len(), self.rows.len() + self.others.len())
     }
 
+    /// The number of rows that are evaluated before training.
+    #[must_use]
+    pub fn first_rows(&self) -> usize {
+        self.first
+    }
+
     /// The number of answers of a full evaluation.
     #[must_use]
     pub fn answers(&self) -> usize {

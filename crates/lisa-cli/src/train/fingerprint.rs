@@ -54,6 +54,15 @@ pub struct Allowed {
 impl Fingerprint {
     /// The fingerprint of a run. It reads at most 4 GiB of the weights.
     pub(crate) fn of(checkpoint: &Checkpoint, tokenizer: &Tokenizer, data: &Data) -> Result<Self> {
+        Ok(Self {
+            training: Rows::of(&data.train),
+            held_out: Rows::of(&data.held_out),
+            ..Self::of_model(checkpoint, tokenizer)?
+        })
+    }
+
+    /// The fingerprint of a model, without data.
+    pub(crate) fn of_model(checkpoint: &Checkpoint, tokenizer: &Tokenizer) -> Result<Self> {
         let path = checkpoint.dir().join("config.json");
         let config = lisa_lm::files::read_small_text(&path)
             .with_context(|| format!("cannot read `{}`", path.display()))?;
@@ -65,9 +74,21 @@ impl Fingerprint {
             weights: weights(checkpoint)?,
             tokenizer: crc32c_append(crc32c(vocabulary.as_bytes()), special.as_bytes()),
             chat_template: crc32c(tokenizer.chat_template().source().as_bytes()),
-            training: Rows::of(&data.train),
-            held_out: Rows::of(&data.held_out),
+            training: Rows::default(),
+            held_out: Rows::default(),
         })
+    }
+
+    /// As [`check`](Self::check), for what decides how the data is encoded: the configuration, the
+    /// weights and the chat template.
+    pub(crate) fn check_model(&self, run: &Self, allowed: Allowed) -> Result<()> {
+        let model = Self {
+            config: self.config,
+            weights: self.weights,
+            chat_template: self.chat_template,
+            ..run.clone()
+        };
+        model.check(run, allowed).map(|_| ())
     }
 
     /// Whether both have the same training rows, in the same order.

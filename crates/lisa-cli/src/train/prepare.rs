@@ -140,7 +140,18 @@ impl<'a> Job<'a> {
             origins,
             mut data,
             tokenizer,
-        } = shapes.settle(flags, &settings, tokenizer, &checkpoint, device)?;
+        } = shapes
+            .settle(flags, &settings, tokenizer.clone(), &checkpoint, device)
+            .or_else(|error| {
+                // If the model has changed, that may be why its data cannot be used.
+                let run = saved
+                    .as_ref()
+                    .and_then(|(_, state)| state.fingerprint.as_ref());
+                if let (Some(run), Some(allowed)) = (run, start.resumed()) {
+                    Fingerprint::of_model(&checkpoint, &tokenizer)?.check_model(run, allowed)?;
+                }
+                Err(error)
+            })?;
         check(stop, Point::Prepare)?;
         let fingerprint = Fingerprint::of(&checkpoint, &tokenizer, &data)?;
         if let (Some((path, state)), Some(allowed)) = (&saved, start.resumed()) {

@@ -169,3 +169,17 @@ fn files_may_move() {
     assert_eq!(go(flags, Start::Resume, true).unwrap(), Outcome::Stopped);
     run.goes_on(Start::Resume);
 }
+
+#[test]
+fn a_model_with_which_the_data_cannot_be_encoded_any_more_is_named() {
+    let run = Stopped::new();
+    fs::write(
+        run.path("base/chat_template.jinja"),
+        "{{ raise_exception('no chats') }}",
+    )
+    .unwrap();
+    let error = run.refused(Start::Resume);
+    assert!(error.contains("the chat template of the model"), "{error}");
+    assert!(error.contains("--allow-changed model\n"), "{error}");
+    assert!(run.refused(MODEL).contains("no chats"));
+}

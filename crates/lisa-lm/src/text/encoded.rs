@@ -201,6 +201,8 @@ impl EncodedSet {
         let error = Error::new(ErrorKind::Data, message);
         Err(if self.truncated > 0 {
             error.with_help("raise the maximal length")
+        } else if rows > 0 {
+            error.with_help("give data with answers, or train on all tokens")
         } else {
             error
         })
