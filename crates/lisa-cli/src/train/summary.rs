@@ -229,8 +229,8 @@ impl fmt::Display for Summary {
             let answers = counted(self.unwritten_answers, "answer");
             write!(
                 f,
-                "\n  {answers} with tool calls or reasoning that the chat template does not write; \
-                 those without text are not trained"
+                "\n  {answers} with text, tool calls or reasoning that the chat template does not \
+                 write; those of which it writes nothing are not trained"
             )?;
         }
         Ok(())

@@ -37,8 +37,8 @@ pub(super) struct Passages {
     /// Which messages, from 0, are in the loss though the template writes nothing of them but the
     /// end of the turn.
     pub(super) empty: Vec<usize>,
-    /// Which messages have tool calls or reasoning that the template does not write. Those without
-    /// text are in no row, unless the template marks them.
+    /// Which messages have text, or tool calls and reasoning, that the template does not write. Those
+    /// of which it writes nothing are in no row, unless the template marks them.
     pub(super) unwritten: Vec<usize>,
 }
 
@@ -78,13 +78,15 @@ pub(super) fn passages(
             spans,
             marks,
         };
-        let is_unwritten =
-            message.has_calls_or_reasoning() && dialogue.is_bare(index, &answer.text);
+        let has_more = message.has_calls_or_reasoning();
+        let no_text = is_silent(dialogue, &answer);
+        let no_more = dialogue.is_bare(index, &answer.text);
+        let is_unwritten = (message.has_text() && no_text) || (has_more && no_more);
         if is_unwritten {
             unwritten.push(index);
         }
-        let is_empty = !message.has_text() && (is_unwritten || !message.has_calls_or_reasoning());
-        // Without its tool calls, it would train the model to end its turn at once.
+        let is_empty = no_text && (no_more || !has_more);
+        // Without what it says, it would train the model to end its turn at once.
         if is_empty && is_unwritten && answer.marks.is_none() {
             continue;
         }
@@ -184,6 +186,19 @@ fn as_last(
         }
     };
     Ok((with.text, spans))
+}
+
+/// Whether the template writes nothing of the answer's text.
+fn is_silent(dialogue: Dialogue<'_>, answer: &Answer) -> bool {
+    let message = &dialogue.chat.messages[answer.index];
+    let text = message.content().unwrap_or_default().trim();
+    if !text.is_empty() && answer.text.contains(text) {
+        return false;
+    }
+    let mut without = dialogue.chat.before(answer.index);
+    without.messages.push(message.clone().with("content", ""));
+    let without = dialogue.template.render(&without, false);
+    text.is_empty() || without.is_ok_and(|without| without.text == answer.text)
 }
 
 fn split(answers: Vec<Answer>) -> Vec<Passage> {

@@ -87,8 +87,8 @@ pub struct EncodedSet {
     pub split: usize,
     /// How many answers without text, reasoning and tool calls are in the loss.
     pub empty_answers: usize,
-    /// How many answers have tool calls or reasoning that the chat template does not write. Those
-    /// without text are not in the loss, unless the template marks them.
+    /// How many answers have text, or tool calls and reasoning, that the chat template does not
+    /// write. Those of which it writes nothing are not in the loss, unless the template marks them.
     pub unwritten_answers: usize,
     /// How many examples the chat template or the tokenizer refused. They are left out.
     pub refused: usize,
@@ -163,8 +163,8 @@ impl EncodedSet {
         }
         if self.unwritten_answers > 0 {
             log::warn!(
-                "answers with tool calls or reasoning that the chat template does not write: {}. \
-                 Those without text are not in the loss",
+                "answers with text, tool calls or reasoning that the chat template does not write: \
+                 {}. Those of which it writes nothing are not in the loss",
                 self.unwritten_answers
             );
         }
@@ -240,8 +240,8 @@ impl fmt::Display for EncodedSet {
             (self.empty_answers, "empty answer", "empty answers"),
             (
                 self.unwritten_answers,
-                "answer whose tool calls or reasoning the template does not write",
-                "answers whose tool calls or reasoning the template does not write",
+                "answer that the template does not write whole",
+                "answers that the template does not write whole",
             ),
             (self.refused, "example refused", "examples refused"),
         ] {

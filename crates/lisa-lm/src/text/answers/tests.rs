@@ -275,6 +275,20 @@ fn other_fields_and_null_content_do_not_hide_that_calls_are_unwritten() {
     }
 }
 
+#[test]
+fn an_answer_that_the_template_skips_is_left_out() {
+    let source = "{% for m in messages %}{% if loop.index != 2 %}[{{ m.content }}]{% endif %}\
+                  {% if m.role == 'assistant' %}<e>{% endif %}{% endfor %}";
+    let template = ChatTemplate::new(source, &BTreeMap::new()).unwrap();
+    let turn = |answer: &str| [Message::user("hi"), Message::assistant(answer)];
+    let chat: Chat = turn("no").into_iter().chain(turn("yes")).collect();
+    let found = passages(&chat, &template, Turns::Auto).unwrap();
+    assert_eq!((found.empty, found.unwritten), (vec![], vec![1]));
+    let rows = found.rows.iter();
+    let rows: Vec<_> = rows.map(|row| bracketed(&row.text, &row.spans)).collect();
+    assert_eq!(rows, ["[hi]<e>[hi][[yes]<e>]"]);
+}
+
 /// The text with brackets around the spans.
 fn bracketed(text: &str, spans: &[(Range<usize>, f32)]) -> String {
     let mut out = String::new();
