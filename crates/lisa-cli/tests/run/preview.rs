@@ -203,7 +203,12 @@ fn refusals_of_any_kind_have_their_file_and_line() {
             "",
             "the keys are",
         ),
-        ("empty.jsonl", pair("a", ""), "", "the completion is empty"),
+        (
+            "empty.jsonl",
+            pair("a", ""),
+            " --empty-answers refuse",
+            "the completion is empty",
+        ),
         (
             "weight.jsonl",
             chat("user", r#", "weight": "much""#),

@@ -74,11 +74,6 @@ impl Message {
         self.get("content").and_then(Value::as_str)
     }
 
-    /// Whether this is a message of the assistant that has a text, a reasoning or a tool call.
-    pub(super) fn is_answer(&self) -> bool {
-        self.role() == "assistant" && (self.has_text() || self.has_calls_or_reasoning())
-    }
-
     /// Whether the message has text.
     pub(super) fn has_text(&self) -> bool {
         let content = self.content();

@@ -8,7 +8,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{Error, ErrorKind};
 
-/// Keys of rows with the names that they are read as: `question=prompt,answer=completion`.
+/// Keys of rows with the names that they are read as: `question=prompt,answer=completion`. All are
+/// renamed at once, so that `a=b,b=a` exchanges two keys. A key of the row that already has one of
+/// the names, and is not renamed itself, is not used, and is listed in the
+/// [`Mapping`](crate::text::Mapping).
 ///
 /// # Example
 ///

@@ -56,7 +56,7 @@ pub struct Example {
     /// What to train on.
     pub content: Content,
     /// The last message of a chat if it is the assistant's, or the completion, without leading and
-    /// trailing whitespace; `None` for plain text.
+    /// trailing whitespace; `None` for plain text and for an empty answer.
     pub answer: Option<String>,
     /// Where it was read; `None` if it is not from a file.
     pub place: Option<Place>,
@@ -68,7 +68,8 @@ impl Example {
     /// # Errors
     ///
     /// The reason, in words: not an object, no known keys, a missing key, a value of the wrong
-    /// type, an empty completion or text, a chat without a message of the assistant.
+    /// type, an empty text, a chat without a message of the assistant. An empty answer is read;
+    /// [`EmptyAnswers`](crate::text::EmptyAnswers) says what becomes of it when it is encoded.
     pub fn from_json(row: &str) -> Result<Self, String> {
         let row: Value = serde_json::from_str(row).map_err(|e| format!("not JSON: {e}"))?;
         Self::from_row(&row, &Columns::default(), &mut Mapping::default())
@@ -101,8 +102,9 @@ impl Example {
             Content::Pair { completion, .. } => Some(completion.as_str()),
             Content::Text(_) => None,
         };
-        let answer = answer.map(|text| text.trim().to_owned());
-        mapping.count(&form, row.keys());
+        let answer = answer.map(str::trim).filter(|text| !text.is_empty());
+        let answer = answer.map(str::to_owned);
+        mapping.count(&form, row.unused());
         Ok(Self {
             content,
             answer,
@@ -112,18 +114,15 @@ impl Example {
 }
 
 fn answer_of(chat: &Chat) -> Result<Option<&str>, String> {
-    if !chat.messages.iter().any(Message::is_answer) {
+    let is_assistant = |message: &&Message| message.role() == "assistant";
+    if !chat.messages.iter().any(|message| is_assistant(&message)) {
         let mut roles: Vec<&str> = chat.messages.iter().map(Message::role).collect();
         roles.dedup();
-        let roles = if roles.contains(&"assistant") {
-            String::new()
-        } else {
-            format!("; its roles are {}", shown(&roles.join(", ")))
-        };
         return Err(format!(
-            "the chat has no answer of the assistant to train on{roles}"
+            "the chat has no answer of the assistant to train on; its roles are {}",
+            shown(&roles.join(", "))
         ));
     }
-    let last = chat.messages.last().filter(|message| message.is_answer());
+    let last = chat.messages.last().filter(is_assistant);
     Ok(last.and_then(Message::content))
 }

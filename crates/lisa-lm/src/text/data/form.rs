@@ -199,9 +199,6 @@ fn pair(row: &mut Object) -> Result<(Content, RowForm), String> {
         (false, false) => {
             let prompt = row.required("prompt")?;
             let completion = row.required("completion")?;
-            if completion.is_empty() {
-                return Err("the completion is empty".to_owned());
-            }
             let form = RowForm::new("prompt and completion");
             Ok((Content::Pair { prompt, completion }, form))
         }

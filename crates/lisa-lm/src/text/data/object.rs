@@ -7,7 +7,11 @@ use super::columns::Columns;
 use crate::files::shown;
 
 /// A row. A key with null counts as absent.
-pub(super) struct Object(Vec<(String, Value)>);
+pub(super) struct Object {
+    fields: Vec<(String, Value)>,
+    /// Keys whose names were given to other keys.
+    replaced: Vec<String>,
+}
 
 impl Object {
     pub(super) fn new(row: &Value, columns: &Columns) -> Result<Self, String> {
@@ -19,12 +23,20 @@ impl Object {
             let value = row.get_item(&key).unwrap_or_default();
             fields.push((key.to_string(), value));
         }
-        let mut object = Self(fields);
+        let mut object = Self {
+            fields,
+            replaced: Vec::new(),
+        };
+        // All are taken before one is set, so that keys can exchange their names.
+        let mut renamed = Vec::new();
         for (from, to) in columns.iter() {
-            if let Some(value) = object.take(from) {
-                object.take(to);
-                object.0.push((to.to_owned(), value));
+            renamed.extend(object.take(from).map(|value| (to.to_owned(), value)));
+        }
+        for (to, value) in renamed {
+            if object.take(&to).is_some() {
+                object.replaced.push(to.clone());
             }
+            object.fields.push((to, value));
         }
         Ok(object)
     }
@@ -34,14 +46,14 @@ impl Object {
     }
 
     pub(super) fn get(&self, key: &str) -> Option<&Value> {
-        let mut fields = self.0.iter();
+        let mut fields = self.fields.iter();
         let (_, value) = fields.find(|(name, _)| name == key)?;
         (!value.is_none()).then_some(value)
     }
 
     pub(super) fn take(&mut self, key: &str) -> Option<Value> {
-        let at = self.0.iter().position(|(name, _)| name == key)?;
-        let (_, value) = self.0.remove(at);
+        let at = self.fields.iter().position(|(name, _)| name == key)?;
+        let (_, value) = self.fields.remove(at);
         (!value.is_none()).then_some(value)
     }
 
@@ -86,15 +98,17 @@ impl Object {
         }
     }
 
-    /// The keys with a value, in order.
-    pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
-        let present = self.0.iter().filter(|(_, value)| !value.is_none());
-        present.map(|(key, _)| key.as_str())
+    /// The keys with a value that were not read: the others in order, and those whose names were
+    /// given to other keys.
+    pub(super) fn unused(&self) -> impl Iterator<Item = &str> {
+        let present = self.fields.iter().filter(|(_, value)| !value.is_none());
+        let replaced = self.replaced.iter().map(String::as_str);
+        present.map(|(key, _)| key.as_str()).chain(replaced)
     }
 
     /// The first keys, for an error message.
     pub(super) fn shown_keys(&self) -> String {
-        let keys: Vec<&String> = self.0.iter().map(|(key, _)| key).take(20).collect();
+        let keys: Vec<&String> = self.fields.iter().map(|(key, _)| key).take(20).collect();
         shown(&format!("{keys:?}"))
     }
 }

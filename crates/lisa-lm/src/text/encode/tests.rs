@@ -388,17 +388,14 @@ fn an_empty_answer_is_counted_or_refused() {
         ("user", "hi"),
         ("assistant", "hi"),
     ];
-    let pair = Example {
-        content: Content::Pair {
-            prompt: "hi".to_owned(),
-            completion: " ".to_owned(),
-        },
-        answer: None,
-        place: None,
-    };
+    let read = |row| Example::from_json(row).unwrap();
+    let in_message = "example 1: the answer in message 2 is empty";
+    let in_pair = "example 1: the completion is empty";
     for (example, message) in [
-        (chat(&turns), "example 1: the answer in message 2 is empty"),
-        (pair, "example 1: the completion is empty"),
+        (chat(&turns), in_message),
+        (read(r#"{"instruction": "hi", "output": ""}"#), in_message),
+        (read(r#"{"prompt": "hi", "completion": " "}"#), in_pair),
+        (read(r#"{"prompt": "hi", "completion": ""}"#), in_pair),
     ] {
         let options = EncodeOptions::default();
         let examples = [example];

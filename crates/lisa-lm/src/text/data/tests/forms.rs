@@ -301,3 +301,60 @@ fn the_chosen_answers_of_pairs_are_trained_by_their_columns() {
     let mapping = "1 row as prompt and completion\nkeys not used: rejected";
     assert_eq!(read.mapping.to_string(), mapping);
 }
+
+#[test]
+fn columns_are_renamed_at_once() {
+    let row = r#"{"title": "T", "context": "C", "question": "Q", "answer": "A"}"#;
+    for (columns, user, unused) in [
+        ("title=context,context=question", "C\n\nT", "question"),
+        ("context=question,title=context", "C\n\nT", "question"),
+        ("question=context,context=question", "C\n\nQ", "title"),
+        ("title=question", "T\n\nC", "question"),
+        ("title=question,question=context", "T\n\nQ", "context"),
+        ("question=question", "Q\n\nC", "title"),
+    ] {
+        let dir = folder(&[("x.jsonl", row)]);
+        let options = ReadOptions {
+            columns: columns.parse().unwrap(),
+            ..ReadOptions::default()
+        };
+        let read = read_examples(&[dir.path()], &options).unwrap();
+        let turn = chat(&[("user", user), ("assistant", "A")]);
+        assert_eq!(read.examples[0].content, turn, "{columns}");
+        let mapping = read.mapping.to_string();
+        let end = mapping.lines().last().unwrap();
+        assert_eq!(end, format!("keys not used: {unused}"), "{columns}");
+    }
+}
+
+#[test]
+fn rows_whose_only_answer_is_empty_are_read() {
+    let turn = chat(&[("user", "a"), ("assistant", "")]);
+    for (row, content) in [
+        (r#"{"instruction": "a", "output": ""}"#, turn.clone()),
+        (
+            r#"{"instruction": "a", "output": " "}"#,
+            chat(&[("user", "a"), ("assistant", " ")]),
+        ),
+        (
+            r#"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": ""}]}"#,
+            turn.clone(),
+        ),
+        (
+            r#"{"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": ""}]}"#,
+            turn,
+        ),
+        (
+            r#"{"prompt": "a", "completion": ""}"#,
+            Content::Pair {
+                prompt: "a".to_owned(),
+                completion: String::new(),
+            },
+        ),
+    ] {
+        let example = Example::from_json(row).unwrap();
+        assert_eq!(example.content, content, "{row}");
+        // There is nothing to compare a generated answer with.
+        assert_eq!(example.answer, None, "{row}");
+    }
+}
