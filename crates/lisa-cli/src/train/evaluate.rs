@@ -95,6 +95,7 @@ impl Evaluate {
             output.eval_examples,
             longest,
             output.max_new_tokens,
+            settings.input.on_bad_line.into(),
         )?;
         let wanted = examples.iter().filter_map(|one| one.answer.as_deref());
         let scorer = Scorer::new(output.metric, wanted);
@@ -205,6 +206,7 @@ impl Evaluate {
             cut: 0,
             too_long: prompts.too_long,
             empty: prompts.empty,
+            refused: prompts.refused,
         };
         let config = GenerationConfig {
             max_new_tokens: prompts.max_new_tokens,
@@ -237,7 +239,7 @@ impl Evaluate {
             }
             tick();
         }
-        let any = answers.asked + answers.too_long + answers.empty > 0;
+        let any = answers.asked + answers.too_long + answers.empty + answers.refused > 0;
         result.answers = any.then_some(answers);
         Ok(())
     }

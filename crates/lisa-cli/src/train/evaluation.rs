@@ -48,6 +48,9 @@ pub struct Answers {
     pub too_long: usize,
     /// Prompts that were left out since they have no tokens.
     pub empty: usize,
+    /// Prompts that were left out since the chat template or the tokenizer refuses them.
+    #[serde(default)]
+    pub refused: usize,
 }
 
 /// A generated answer.
@@ -123,6 +126,9 @@ impl fmt::Display for Answers {
         }
         if self.empty > 0 {
             write!(f, ", {} left out", counted(self.empty, "empty prompt"))?;
+        }
+        if self.refused > 0 {
+            write!(f, ", {} left out", counted(self.refused, "refused prompt"))?;
         }
         Ok(())
     }

@@ -2,7 +2,10 @@
 
 use anyhow::Result;
 use lisa_lm::Tokenizer;
-use lisa_lm::text::{Example, encode_prompt};
+use lisa_lm::text::{BadLines, Example, OnBadLine, encode_prompt};
+
+use super::examples;
+use crate::terminal::output::warn;
 
 /// The longest default of `--max-new-tokens`.
 const LONGEST_ANSWER: usize = 512;
@@ -25,19 +28,23 @@ pub struct Prompts {
     pub too_long: usize,
     /// How many prompts had no tokens.
     pub empty: usize,
+    /// How many prompts the chat template or the tokenizer refused.
+    pub refused: usize,
     /// Longest generated answer in tokens.
     pub max_new_tokens: usize,
 }
 
 impl Prompts {
     /// The first `count` prompts of the examples that have at most `longest` tokens. An answer may
-    /// have `max_new_tokens`; 0: a little more than the longest answer of the examples.
+    /// have `max_new_tokens`; 0: a little more than the longest answer of the examples. With
+    /// [`OnBadLine::Skip`], prompts that are refused are left out, counted and warned about.
     pub fn new<'a>(
         examples: impl IntoIterator<Item = &'a Example>,
         tokenizer: &Tokenizer,
         count: usize,
         longest: usize,
         max_new_tokens: usize,
+        on_bad: OnBadLine,
     ) -> Result<Self> {
         let mut found = Self {
             max_new_tokens,
@@ -55,8 +62,17 @@ impl Prompts {
             if found.prompts.len() == count {
                 continue;
             }
-            let Some(ids) = encode_prompt(example, tokenizer)? else {
-                continue;
+            let ids = match encode_prompt(example, tokenizer) {
+                Ok(Some(ids)) => ids,
+                Ok(None) => continue,
+                Err(error) if on_bad == OnBadLine::Skip => {
+                    if found.refused < BadLines::SHOWN {
+                        warn(format_args!("no answer is generated: {error}"));
+                    }
+                    found.refused += 1;
+                    continue;
+                }
+                Err(error) => return Err(examples::skippable(error).into()),
             };
             if ids.is_empty() {
                 found.empty += 1;

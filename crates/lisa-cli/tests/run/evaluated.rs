@@ -1,9 +1,11 @@
 //! The rows and the answers of evaluations.
 
+use std::fs;
+
 use lisa_cli::train::run::Start;
 use lisa_lm::text::shuffled;
 
-use super::{HELD_OUT, file_of, flags, go, lines, summary};
+use super::{HELD_OUT, file_of, flags, go, lines, message, summary};
 
 #[test]
 fn evaluations_have_the_rows_that_were_asked_for() {
@@ -124,4 +126,53 @@ fn answers_are_of_the_examples_of_the_sampled_rows() {
         let shown: Vec<String> = examples.iter().take(3).map(ToString::to_string).collect();
         assert_eq!(answers, shown, "{count} rows");
     }
+}
+
+#[test]
+fn prompts_that_the_template_refuses_have_a_place_or_are_left_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let template = dir.path().join("first.jinja");
+    let text = "{% if messages[0].role == 'judge' and add_generation_prompt %}\
+                {{ raise_exception('no judges') }}{% endif %}{{ messages[0].content }}: \
+                {% for m in messages %}{% if m.role == 'assistant' %}\
+                {% generation %}{{ m.content }}{% endgeneration %}{% endif %}{% endfor %}";
+    fs::write(&template, text).unwrap();
+    let answer = r#"{"role": "assistant", "content": "yes"}"#;
+    let chat =
+        |role: &str| format!(r#"{{"messages": [{{"role": "{role}", "content": "a"}}, {answer}]}}"#);
+    let (user, judge) = (chat("user"), chat("judge"));
+    let alone = format!(r#"{{"messages": [{answer}]}}"#);
+    let run = |rows: &[&str], more: &[&str]| {
+        let held_out = file_of(dir.path(), "held.jsonl", rows);
+        let train = file_of(dir.path(), "train.jsonl", &[&user, &user]);
+        let mut given = vec!["--data", &train, "--eval", &held_out];
+        given.extend(["--chat-template", template.to_str().unwrap()]);
+        given.extend(more);
+        flags(&out, &given)
+    };
+    // Nothing is before the answer that could be asked.
+    go(run(&[&alone, &user], &[]), Start::Overwrite, false).unwrap();
+    let after = summary(&out)["after"].clone();
+    assert_eq!(
+        (&after["rows"], &after["answers"]["asked"]),
+        (&2.into(), &1.into())
+    );
+
+    let rows = [user.as_str(), &judge, &alone];
+    let error = message(run(&rows, &[]), Start::Overwrite);
+    assert!(
+        error.lines().next().unwrap().contains("no judges"),
+        "{error}"
+    );
+    assert!(error.contains("held.jsonl:2\n"), "{error}");
+    assert!(error.contains("--on-bad-line skip"), "{error}");
+
+    let skip = ["--on-bad-line", "skip"];
+    go(run(&rows, &skip), Start::Overwrite, false).unwrap();
+    let answers = summary(&out)["after"]["answers"].clone();
+    assert_eq!(
+        (&answers["asked"], &answers["refused"]),
+        (&1.into(), &1.into())
+    );
 }

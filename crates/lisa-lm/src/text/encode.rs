@@ -227,11 +227,12 @@ fn rows_of(
 }
 
 /// The ids to generate an answer from: the chat without its last message and with a generation
-/// prompt, or the prompt of a pair. None if the example has no [answer](Example::answer).
+/// prompt, or the prompt of a pair. None if the example has no [answer](Example::answer), or is a chat
+/// of one message.
 ///
 /// # Errors
 ///
-/// What the chat template or the tokenizer refuses.
+/// What the chat template or the tokenizer refuses, with the place of the example.
 ///
 /// # Example
 ///
@@ -246,15 +247,22 @@ fn rows_of(
 /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
 /// ```
 pub fn encode_prompt(example: &Example, tokenizer: &Tokenizer) -> Result<Option<Vec<u32>>, Error> {
-    match (&example.content, &example.answer) {
-        (Content::Chat(chat), Some(_)) => {
-            let before = chat.before(chat.messages.len().saturating_sub(1));
-            let text = tokenizer.chat_template().render(&before, true)?.text;
-            Ok(Some(tokenizer.encode_with_offsets(&text, false)?.ids))
-        }
-        (Content::Pair { prompt, .. }, Some(_)) => Ok(Some(tokenizer.encode_prompt(prompt)?)),
-        _ => Ok(None),
+    if example.answer.is_none() {
+        return Ok(None);
     }
+    let ids = match &example.content {
+        Content::Chat(chat) if chat.messages.len() > 1 => {
+            let before = chat.before(chat.messages.len() - 1);
+            let rendered = tokenizer.chat_template().render(&before, true);
+            rendered.and_then(|prompt| Ok(tokenizer.encode_with_offsets(&prompt.text, false)?.ids))
+        }
+        Content::Pair { prompt, .. } => tokenizer.encode_prompt(prompt),
+        _ => return Ok(None),
+    };
+    ids.map(Some).map_err(|error| match &example.place {
+        Some(place) => error.at(place),
+        None => error,
+    })
 }
 
 #[cfg(test)]

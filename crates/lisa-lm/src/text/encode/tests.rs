@@ -518,3 +518,19 @@ fn many_examples_are_encoded_in_their_order() {
         "example 301: the answer in message 2 is empty"
     );
 }
+
+#[test]
+fn a_prompt_needs_a_message_before_the_answer() {
+    const READS_THE_FIRST: &str = "{% if messages[0].role == 'judge' %}\
+    {{ raise_exception('no judges') }}{% endif %}{% for m in messages %}{{ m.content }}{% endfor %}";
+    let tokenizer = tokenizer(READS_THE_FIRST);
+    let example = chat(&[("assistant", "hi")]);
+    assert_eq!(encode_prompt(&example, &tokenizer).unwrap(), None);
+
+    let mut example = chat(&[("judge", "hi"), ("assistant", "hi")]);
+    example.place = Some(Place::at_line(Path::new("held.jsonl"), 3));
+    let error = encode_prompt(&example, &tokenizer).unwrap_err();
+    let (file, line) = error.place().unwrap();
+    assert_eq!((file, line), (Path::new("held.jsonl"), Some(3)));
+    assert!(error.message().contains("no judges"), "{error}");
+}
