@@ -202,7 +202,9 @@ fn rows_of(
             };
             Ok((rows.collect::<Result<_, _>>()?, counts))
         }
-        Content::Pair { prompt, completion } => {
+        Content::Pair {
+            prompt, completion, ..
+        } => {
             let is_empty = completion.trim().is_empty();
             if is_empty && options.empty_answers == EmptyAnswers::Refuse {
                 return Err(Error::new(ErrorKind::Data, "the completion is empty")

@@ -45,7 +45,9 @@ pub fn role_tokens(
         Content::Text(text) => {
             tokens.insert("text".to_owned(), count(text)?);
         }
-        Content::Pair { prompt, completion } => {
+        Content::Pair {
+            prompt, completion, ..
+        } => {
             tokens.insert("prompt".to_owned(), count(prompt)?);
             tokens.insert("completion".to_owned(), count(completion)?);
         }

@@ -75,16 +75,23 @@ impl Example {
         Self::from_row(&row, &Columns::default(), &mut Mapping::default())
     }
 
-    /// A pair as a chat of one turn, so that the chat template renders it. Other examples are
-    /// unchanged.
+    /// A pair as a chat of one turn, after its system message if it has one, so that the chat template
+    /// renders it. Other examples are unchanged.
     #[must_use]
     pub fn into_chat(mut self) -> Self {
-        if let Content::Pair { prompt, completion } = self.content {
+        if let Content::Pair {
+            prompt,
+            completion,
+            system,
+        } = self.content
+        {
+            let system = system.map(|text| Message::new("system", text));
             let turn = [
                 Message::user(prompt.trim()),
                 Message::assistant(completion.trim()),
             ];
-            self.content = Content::Chat(Chat::from(turn));
+            let messages = system.into_iter().chain(turn);
+            self.content = Content::Chat(messages.collect::<Chat>());
         }
         self
     }

@@ -94,8 +94,9 @@ fn chat_of(row: &mut Object, messages: Vec<Message>, form: &mut RowForm) -> Resu
     let system = if has_system {
         None
     } else {
-        system_of(row, form)?
+        system_of(row, form, "system")?
     };
+    let system = system.map(|text| Message::new("system", text));
     let chat: Chat = system.into_iter().chain(messages).collect();
     let mut tools = row.list("tools")?;
     if let Some(list) = tools.as_mut().filter(|_| form.name == "ShareGPT") {
@@ -118,11 +119,16 @@ fn chat_of(row: &mut Object, messages: Vec<Message>, form: &mut RowForm) -> Resu
     Ok(chat)
 }
 
-fn system_of(row: &mut Object, form: &mut RowForm) -> Result<Option<Message>, String> {
+/// The text of the system message, which is read as `to`.
+fn system_of(
+    row: &mut Object,
+    form: &mut RowForm,
+    to: &'static str,
+) -> Result<Option<String>, String> {
     for key in ["system", "system_prompt"] {
         if let Some(text) = row.text(key)?.filter(|text| !text.is_empty()) {
-            form.reads(key, "system");
-            return Ok(Some(Message::new("system", text)));
+            form.reads(key, to);
+            return Ok(Some(text));
         }
     }
     Ok(None)
@@ -199,8 +205,14 @@ fn pair(row: &mut Object) -> Result<(Content, RowForm), String> {
         (false, false) => {
             let prompt = row.required("prompt")?;
             let completion = row.required("completion")?;
-            let form = RowForm::new("prompt and completion");
-            Ok((Content::Pair { prompt, completion }, form))
+            let mut form = RowForm::new("prompt and completion");
+            let system = system_of(row, &mut form, "system if rendered as a chat")?;
+            let content = Content::Pair {
+                prompt,
+                completion,
+                system,
+            };
+            Ok((content, form))
         }
         (true, true) => {
             let mut form = RowForm::new("messages of a prompt and its completion");

@@ -52,6 +52,7 @@ fn each_format_is_told_by_its_keys() {
             Content::Pair {
                 prompt: "one two".to_owned(),
                 completion: " three".to_owned(),
+                system: None,
             },
             Some("three"),
         ),

@@ -349,6 +349,7 @@ fn rows_whose_only_answer_is_empty_are_read() {
             Content::Pair {
                 prompt: "a".to_owned(),
                 completion: String::new(),
+                system: None,
             },
         ),
     ] {
@@ -356,5 +357,20 @@ fn rows_whose_only_answer_is_empty_are_read() {
         assert_eq!(example.content, content, "{row}");
         // There is nothing to compare a generated answer with.
         assert_eq!(example.answer, None, "{row}");
+    }
+}
+
+#[test]
+fn a_pair_keeps_its_system_message_as_a_chat() {
+    for key in ["system", "system_prompt"] {
+        let row = format!(r#"{{"{key}": "S", "prompt": "a ", "completion": " b"}}"#);
+        let dir = folder(&[("x.jsonl", &row)]);
+        let mut read = read_examples(&[dir.path()], &ReadOptions::default()).unwrap();
+        assert_eq!(
+            read.mapping.to_string(),
+            format!("1 row as prompt and completion ({key} -> system if rendered as a chat)")
+        );
+        let turn = chat(&[("system", "S"), ("user", "a"), ("assistant", "b")]);
+        assert_eq!(read.examples.remove(0).into_chat().content, turn);
     }
 }
