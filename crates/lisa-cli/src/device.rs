@@ -11,7 +11,7 @@ pub(crate) const BACKENDS: [&str; 8] = [
     "cuda", "metal", "rocm", "vulkan", "webgpu", "wgpu", "tch", "flex",
 ];
 
-/// The backends of this build with their names, in the order of [`BACKENDS`].
+/// The backends of this build with their names, in the order of `BACKENDS`.
 #[must_use]
 pub fn backends() -> Vec<(&'static str, DeviceType)> {
     vec![

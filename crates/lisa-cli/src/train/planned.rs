@@ -1,4 +1,4 @@
-//! [`Planned`]: estimates the memory of a run before it starts.
+//! `Planned`: estimates the memory of a run before it starts.
 
 use anyhow::Result;
 use burn::tensor::Device;
