@@ -161,7 +161,6 @@ fn probe(
     of: Of,
     device: &Device,
 ) -> Result<WeightNorms> {
-    device.seed(settings.training.seed);
     let training = device.clone().autodiff();
     let base = checkpoint.load(&training, Some(settings.memory.dtype.into()))?;
     let base = base.resize_embeddings(vocab_size)?;

@@ -15,6 +15,7 @@ use lisa::{FrozenWeights, LayerMap, Lisa, LisaConfig, LisaError, OnFreeze, Polic
 use lisa_lm::CausalLm;
 
 use super::lora_record;
+use super::seeded::seeded;
 use crate::settings::{
     Method, MethodSettings, Moments, Order, Policy, Quantize, Settings, TrainingSettings,
 };
@@ -40,7 +41,10 @@ impl Trainer {
     /// Prepares the model for the method and makes its optimizer.
     pub fn new(settings: &Settings, model: CausalLm) -> Result<(Self, CausalLm)> {
         if settings.method.method == Method::Lora {
-            let model = with_adapters(&settings.method, model)?;
+            let device = model.device().inner();
+            let model = seeded(&device, settings.training.seed, || {
+                with_adapters(&settings.method, model)
+            })?;
             let mut optimizer = ModuleOptimizer::from(exact(adamw(&settings.training).build()));
             if settings.training.max_grad_norm > 0.0 {
                 // Burn clips each tensor separately.

@@ -213,9 +213,8 @@ impl<'a> Job<'a> {
         step == Some(self.steps) && finished_step(&self.settings.output.out) == step
     }
 
-    /// Loads the weights, and seeds the device for the parameters that the method initializes.
+    /// Loads the weights.
     pub(crate) fn load(&self) -> Result<CausalLm> {
-        self.device.seed(self.settings.training.seed);
         let slow = Slow::bytes("reading the weights");
         let dtype = Some(FloatDType::from(self.settings.memory.dtype));
         let progress = move |done, all| slow.set(done, all);
