@@ -117,6 +117,13 @@ impl<'a> Job<'a> {
             output_folder::make(&out)?;
         }
         let model = flags.clone().resolve(None)?.input.folder()?;
+        let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        require!(
+            start != Start::Overwrite || !real(&model).starts_with(real(&out)),
+            "give another folder with --out, or copy the model out of it first",
+            "--overwrite would remove the model `{}`, from which the run begins",
+            model.display()
+        );
         let checkpoint = Checkpoint::open(&model)?;
         let shapes = Shapes::of(&checkpoint, device)?;
         let settings = shapes.settings(flags.clone())?;
