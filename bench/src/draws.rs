@@ -33,7 +33,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let model = workload::model(&settings, &training)?;
     let (mut trainer, mut model) = Trainer::new(&settings, Method::Lisa, model, &training)?;
     let layers = model.num_layers();
-    let tokens = workload::tokens(&settings);
+    let tokens = workload::tokens(&settings)?;
     let (mut seen, mut first_cycle) = (BTreeSet::new(), None);
     let mut peaks = Vec::new();
     for draw in 0..options.draws {

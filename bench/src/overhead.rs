@@ -30,7 +30,7 @@ fn step(settings: &Settings) -> Result<()> {
         period: settings.steps + 1,
         ..settings.clone()
     };
-    let tokens = workload::tokens(settings);
+    let tokens = workload::tokens(settings)?;
     let model = || workload::model(settings, &device);
     let (mut lisa, mut ours) = Trainer::new(&quiet, Method::Lisa, model()?, &device)?;
     let mut plain = freeze_by_hand(model()?, lisa.active_layers());
@@ -53,8 +53,8 @@ fn step(settings: &Settings) -> Result<()> {
     // The ratio of two steps that ran one after the other varies less than that of the medians.
     let ratios: Vec<f64> = a.iter().zip(b).map(|(a, b)| a / b).collect();
     println!(
-        "`{}`, {} steps each, CPU-s a step: LISA {:.3}, frozen by hand {:.3}, median of the ratios {:.4}",
-        settings.preset,
+        "{}, {} steps each, CPU-s a step: LISA {:.3}, frozen by hand {:.3}, median of the ratios {:.4}",
+        settings.name(),
         ratios.len(),
         median(a),
         median(b),
@@ -77,7 +77,7 @@ fn draw() -> Result<()> {
     };
     let config = Method::Lisa.lisa_config(&settings);
     let (mut lisa, mut model) = config.init(adamw(), model)?;
-    let tokens = workload::tokens(&settings);
+    let tokens = workload::tokens(&settings)?;
     let (mut steps, mut draws) = (Vec::new(), Vec::new());
     for step in 0..settings.steps {
         let batch = workload::batch(&settings, &tokens, step, &device);

@@ -15,6 +15,8 @@ pub(crate) enum Preset {
     Tiny,
     /// 16 layers, hidden 768, 12 heads, feed-forward 2048, vocabulary 8192: 126 M parameters
     Small,
+    /// SmolLM2, 135 M parameters: 30 layers, hidden 576, 9 heads on 3 key heads, vocabulary 49152, tied
+    Smollm2,
     /// GPT-2, 124 M parameters
     Gpt2,
     /// TinyLlama, 1.1 B parameters
@@ -70,6 +72,7 @@ impl Preset {
         match self {
             Self::Tiny => llama(64, 16, 2, [2, 2], 16),
             Self::Small => llama(8192, 768, 16, [12, 12], 2048),
+            Self::Smollm2 => tied(llama(49152, 576, 30, [9, 3], 1536)),
             Self::Tinyllama => llama(32000, 2048, 22, [32, 4], 5632),
             Self::Llama2_7b => llama(32000, 4096, 32, [32, 32], 11008),
             Self::Llama2_70b => llama(32000, 8192, 80, [64, 8], 28672),
@@ -79,6 +82,14 @@ impl Preset {
             }
         }
     }
+}
+
+/// The same with the embedding as its head.
+fn tied(mut config: ModelConfig) -> ModelConfig {
+    if let ModelConfig::Llama(config) = &mut config {
+        config.tie_word_embeddings = true;
+    }
+    config
 }
 
 #[cfg(test)]
@@ -96,13 +107,14 @@ mod tests {
         };
         let found = [
             Preset::Small,
+            Preset::Smollm2,
             Preset::Gpt2,
             Preset::Tinyllama,
             Preset::Llama2_7b,
             Preset::Llama2_70b,
         ]
         .map(millions);
-        assert_eq!(found, [126, 124, 1100, 6738, 68977]);
+        assert_eq!(found, [126, 135, 124, 1100, 6738, 68977]);
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! [`Settings`]: the workload of every measurement on a preset.
 
-use anyhow::{Result, ensure};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser};
+use lisa_lm::ModelConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::preset::{Dtype, Preset};
@@ -12,6 +15,9 @@ pub(crate) struct Settings {
     /// The model's shape; weights are random
     #[arg(long, value_enum, default_value = "small")]
     pub(crate) preset: Preset,
+    /// The folder of a model: the shape of its config.json instead of a preset's
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["preset", "shrink"])]
+    pub(crate) model: Option<PathBuf>,
     /// Divide the widths and the vocabulary by this; the number of layers stays
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub(crate) shrink: usize,
@@ -70,13 +76,43 @@ impl Settings {
             self.shrink > 0,
             "--shrink is 0; 1 leaves the shape unchanged"
         );
+        let (model, longest) = (self.name(), self.config()?.max_positions());
+        ensure!(
+            self.sequence <= longest,
+            "--sequence is {}, and {model} has {longest} positions",
+            self.sequence
+        );
         Ok(())
+    }
+
+    /// The configuration of the model.
+    pub(crate) fn config(&self) -> Result<ModelConfig> {
+        let Some(folder) = &self.model else {
+            return Ok(self.preset.config(self.shrink));
+        };
+        let path = folder.join("config.json");
+        let text = std::fs::read_to_string(&path)
+            .with_context(|| format!("cannot read `{}`", path.display()))?;
+        Ok(ModelConfig::from_json(&text).with_context(|| format!("`{}`", path.display()))?)
+    }
+
+    /// The name of the model's shape.
+    pub(crate) fn name(&self) -> String {
+        match (&self.model, self.shrink) {
+            (Some(folder), _) => {
+                let name = folder.file_name().unwrap_or(folder.as_os_str());
+                format!("`{}`", name.display())
+            }
+            (None, 1) => format!("`{}`", self.preset),
+            (None, shrink) => format!("`{}` / {shrink}", self.preset),
+        }
     }
 
     /// The same workload on the smallest model, to measure what a process needs without a model.
     pub(crate) fn tiny(&self) -> Self {
         Self {
             preset: Preset::Tiny,
+            model: None,
             shrink: 1,
             steps: 2,
             warmup: 1,

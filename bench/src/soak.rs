@@ -2,7 +2,6 @@
 //! and each set of layers is drawn equally often.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
@@ -23,17 +22,14 @@ const ROW: usize = 1000;
 /// The frequencies are rejected where equal probabilities would give them less often than this.
 const LEAST: f64 = 1e-3;
 
-/// Options of the run.
+/// Options of the run. The weights are those of `--model`; without it, of the bundled model.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
     #[command(flatten)]
     settings: Settings,
-    /// Number of draws, one after each step; --steps, --period and --preset are ignored
+    /// Number of draws, one after each step; --steps and --period are ignored
     #[arg(long, default_value_t = 10_000)]
     draws: usize,
-    /// Folder of the checkpoint [default: the bundled model]
-    #[arg(long, value_name = "DIR")]
-    model: Option<PathBuf>,
 }
 
 /// Peak and live bytes, and the median seconds and CPU seconds of a step.
@@ -54,23 +50,16 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     );
     let device = Device::default();
     let training = device.clone().autodiff();
+    let given = options.settings.model.clone();
+    let folder = given.unwrap_or_else(|| files::bundled("base"));
     let settings = Settings {
         period: 1,
         steps: draws,
+        model: Some(folder.clone()),
         ..options.settings.clone()
     };
-    let folder = options
-        .model
-        .clone()
-        .unwrap_or_else(|| files::bundled("base"));
     let checkpoint = Checkpoint::open(folder)?;
-    let tokens = workload::tokens(&settings);
-    let largest = tokens.iter().max().map_or(0, |token| *token as usize);
-    let vocabulary = checkpoint.config().vocab_size();
-    ensure!(
-        largest < vocabulary,
-        "the run uses tokens up to {largest} and the model has {vocabulary}"
-    );
+    let tokens = workload::tokens(&settings)?;
     let model = checkpoint.load(&training, Some(settings.dtype.into()))?;
     let (mut trainer, mut model) = Trainer::new(&settings, Method::Lisa, model, &training)?;
     let layers = model.num_layers();

@@ -19,6 +19,20 @@ pub(crate) fn median(values: &[f64]) -> f64 {
     }
 }
 
+/// The first and the third quartile, between two values where they fall there; NaN for no values.
+pub(crate) fn quartiles(values: &[f64]) -> [f64; 2] {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    [0.25, 0.75].map(|share| {
+        let Some(last) = sorted.len().checked_sub(1) else {
+            return f64::NAN;
+        };
+        let place = share * last as f64;
+        let below = sorted[place as usize];
+        below + (sorted[(place as usize + 1).min(last)] - below) * place.fract()
+    })
+}
+
 /// A mean with half the width of its 95 % interval; no interval for fewer than two values.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Mean {
@@ -128,6 +142,15 @@ mod tests {
         assert_eq!(median(&[4.0, 1.0, 3.0]), 3.0);
         assert_eq!(median(&[4.0, 1.0, 3.0, 2.0]), 2.5);
         assert!(median(&[]).is_nan());
+    }
+
+    #[test]
+    fn quartiles_are_those_of_numpy() {
+        // numpy.quantile(values, [0.25, 0.75])
+        assert_eq!(quartiles(&[4.0, 1.0, 2.0]), [1.5, 3.0]);
+        assert_eq!(quartiles(&[8.0, 1.0, 2.0, 4.0]), [1.75, 5.0]);
+        assert_eq!(quartiles(&[3.0]), [3.0, 3.0]);
+        assert!(quartiles(&[])[0].is_nan());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::settings::Settings;
 /// The model.
 pub(crate) fn model(settings: &Settings, device: &Device) -> Result<CausalLm> {
     device.seed(settings.seed);
-    let model = settings.preset.config(settings.shrink).init(device)?;
+    let model = settings.config()?.init(device)?;
     // Parameter by parameter: each is initialized and cast before the next one exists.
     Ok(model.map(&mut Cast(settings.dtype.into())))
 }
@@ -37,9 +37,8 @@ impl ModuleMapper for Cast {
 
 /// The tokens of all steps, in a chain that can be learned: 15 of 16 tokens follow from the one
 /// before, the others are random.
-pub(crate) fn tokens(settings: &Settings) -> Vec<u32> {
-    let vocabulary = settings.preset.config(settings.shrink).vocab_size();
-    let vocabulary = vocabulary.min(512) as u64;
+pub(crate) fn tokens(settings: &Settings) -> Result<Vec<u32>> {
+    let vocabulary = settings.config()?.vocab_size().min(512) as u64;
     let mut state = settings.seed;
     // SplitMix64.
     let mut next = || {
@@ -50,17 +49,16 @@ pub(crate) fn tokens(settings: &Settings) -> Vec<u32> {
         z ^ (z >> 31)
     };
     let mut token = next() % vocabulary;
-    (0..settings.steps * settings.batch * settings.sequence)
-        .map(|_| {
-            let draw = next();
-            token = if draw.is_multiple_of(16) {
-                (draw >> 32) % vocabulary
-            } else {
-                (31 * token + 7) % vocabulary
-            };
-            token as u32
-        })
-        .collect()
+    let tokens = (0..settings.steps * settings.batch * settings.sequence).map(|_| {
+        let draw = next();
+        token = if draw.is_multiple_of(16) {
+            (draw >> 32) % vocabulary
+        } else {
+            (31 * token + 7) % vocabulary
+        };
+        token as u32
+    });
+    Ok(tokens.collect())
 }
 
 /// The batch of a step; the last token of a row has no target.
@@ -124,7 +122,7 @@ mod tests {
             batch: 2,
             ..Settings::default()
         };
-        let (tokens, device) = (tokens(&settings), Device::flex());
+        let (tokens, device) = (tokens(&settings).unwrap(), Device::flex());
         assert_eq!(tokens.len(), 12 * 8);
         let batch = batch(&settings, &tokens, 1, &device);
         let found: Vec<i64> = batch.tokens.into_data().iter().collect();

@@ -77,8 +77,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     };
     let floor = highest(&own(&settings.tiny(), Method::Lisa)?, |event| event.rss).unwrap_or(0);
     let mut rows: Vec<Row> = Vec::new();
+    // Methods that fail are left out of the following rounds, too.
+    let mut methods = methods;
     for round in 0..options.repeat {
-        for &method in &methods {
+        for method in methods.clone() {
             eprintln!("round {} of {}: {method}", round + 1, options.repeat);
             let run = match (&peer, method.is_torch()) {
                 (Some(peer), true) => peer.run(method).map(|events| (events, peer.floor)),
@@ -88,6 +90,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             let (events, floor) = match run.with_context(|| format!("`{method}`")) {
                 Err(error) if options.keep_going => {
                     eprintln!("`{method}` is left out: {error:#}");
+                    methods.retain(|other| *other != method);
+                    rows.retain(|row| row.method != method);
                     continue;
                 }
                 run => run?,
@@ -100,7 +104,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     ensure!(!rows.is_empty(), "no method finished");
     let device = Device::default().autodiff();
-    let model = settings.preset.config(settings.shrink).init(&device)?;
+    let model = settings.config()?.init(&device)?;
     let flex = device.memory_pool_usage().is_none();
     for row in &mut rows {
         row.planned = plan::of(settings, row.method, &model, flex)?.map(|(_, peak)| peak);

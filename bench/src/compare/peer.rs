@@ -38,7 +38,7 @@ impl<'a> Peer<'a> {
             folder: folder.join("model"),
         };
         process::worker::<Event>("weights", &order, settings.threads)?;
-        let tokens = workload::tokens(settings);
+        let tokens = workload::tokens(settings)?;
         let bytes: Vec<u8> = tokens
             .iter()
             .flat_map(|token| token.to_le_bytes())
@@ -55,7 +55,7 @@ impl<'a> Peer<'a> {
     /// Runs one method.
     pub(crate) fn run(&self, method: Method) -> Result<Vec<Event>> {
         let settings = self.settings;
-        let layers = settings.preset.config(settings.shrink).num_layers();
+        let layers = settings.config()?.num_layers();
         let draws = serde_json::to_string(&workload::draws(settings, layers))?;
         let threads = settings.threads.to_string();
         let mut command = Command::new(self.python);

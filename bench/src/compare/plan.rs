@@ -12,10 +12,10 @@ use crate::workload;
 /// Prints a table for a GPU; allocates nothing.
 pub(crate) fn print(settings: &Settings, methods: &[Method], budget: Option<f64>) -> Result<()> {
     let device = Device::default().autodiff();
-    let model = settings.preset.config(settings.shrink).init(&device)?;
+    let model = settings.config()?.init(&device)?;
     println!(
-        "`{}`, {:.0} M parameters, {}{}, batch {} x {} tokens, gamma {}; GB\n",
-        settings.preset,
+        "{}, {:.0} M parameters, {}{}, batch {} x {} tokens, gamma {}; GB\n",
+        settings.name(),
         model.num_parameters() as f64 / 1e6,
         settings.dtype,
         if settings.no_master_weights {

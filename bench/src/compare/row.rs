@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::worker::Event;
 use crate::method::Method;
-use crate::stats::median;
+use crate::stats::{median, quartiles};
 
 /// The measurements of a method. Bytes are those of the first round.
 #[derive(Clone, Debug)]
@@ -25,8 +25,8 @@ pub(crate) struct Row {
     pub(crate) loss: f64,
     /// The peak of the memory plan.
     pub(crate) planned: Option<u64>,
-    /// CPU seconds and seconds of forward pass, backward pass and update, by step, over all rounds.
-    times: Vec<[f64; 4]>,
+    /// By round and by step: CPU seconds, and seconds of forward pass, backward pass and update.
+    times: Vec<Vec<[f64; 4]>>,
 }
 
 /// The largest of a value over the steps.
@@ -78,17 +78,29 @@ impl Row {
         let measured = events
             .iter()
             .filter(|e| e.step.is_some_and(|s| s >= warmup));
-        self.times
-            .extend(measured.map(|e| [e.cpu, e.forward, e.backward, e.update]));
+        let times = measured.map(|e| [e.cpu, e.forward, e.backward, e.update]);
+        self.times.push(times.collect());
     }
 
     fn median(&self, of: impl Fn(&[f64; 4]) -> f64) -> f64 {
-        median(&self.times.iter().map(of).collect::<Vec<_>>())
+        median(&self.times.iter().flatten().map(of).collect::<Vec<_>>())
     }
 
     /// CPU seconds of a step.
     pub(crate) fn cpu(&self) -> f64 {
         self.median(|times| times[0])
+    }
+
+    /// The first and the third quartile of the CPU seconds of a step.
+    pub(crate) fn cpu_quartiles(&self) -> [f64; 2] {
+        let times = self.times.iter().flatten().map(|times| times[0]);
+        quartiles(&times.collect::<Vec<_>>())
+    }
+
+    /// The median CPU seconds of a step in each round.
+    pub(crate) fn cpu_of_rounds(&self) -> impl Iterator<Item = f64> {
+        let round = |times: &Vec<[f64; 4]>| times.iter().map(|times| times[0]).collect::<Vec<_>>();
+        self.times.iter().map(move |times| median(&round(times)))
     }
 
     /// Seconds of a step.

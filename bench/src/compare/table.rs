@@ -14,15 +14,11 @@ fn tokens_per_second(settings: &Settings, row: &Row) -> f64 {
 
 /// The table with a line of its settings above it.
 pub(crate) fn markdown(settings: &Settings, rounds: usize, rows: &[Row]) -> String {
-    let shrunk = match settings.shrink {
-        1 => String::new(),
-        shrink => format!(" / {shrink}"),
-    };
     let mut text = format!(
-        "`{}`{shrunk}, {}, batch {} x {} tokens, gamma {}, K {}, {} thread(s), {} steps x {rounds}\n\n\
-         | method | peak MiB | host MiB | planned | resident MiB | CPU-s a step | s a step | forward \
+        "{}, {}, batch {} x {} tokens, gamma {}, K {}, {} thread(s), {} steps x {rounds}\n\n\
+         | method | peak MiB | host MiB | planned | resident MiB | CPU-s a step | quartiles | s a step | forward \
          | backward | update | tokens/s | loss |\n|---|{}\n",
-        settings.preset,
+        settings.name(),
         settings.dtype,
         settings.batch,
         settings.sequence,
@@ -30,13 +26,14 @@ pub(crate) fn markdown(settings: &Settings, rounds: usize, rows: &[Row]) -> Stri
         settings.period,
         settings.threads,
         settings.steps,
-        "--:|".repeat(11),
+        "--:|".repeat(12),
     );
     for row in rows {
         let bytes = |bytes: Option<u64>| bytes.map_or("-".into(), mib);
         let [forward, backward, update] = row.phases();
+        let [low, high] = row.cpu_quartiles();
         text.push_str(&format!(
-            "| {} | {} | {} | {} | {} | {:.2} | {:.2} | {forward:.2} | {backward:.2} | {update:.2} \
+            "| {} | {} | {} | {} | {} | {:.2} | {low:.2} to {high:.2} | {:.2} | {forward:.2} | {backward:.2} | {update:.2} \
              | {:.0} | {:.4} |\n",
             row.method,
             mib(row.peak),
@@ -59,12 +56,13 @@ pub(crate) fn markdown(settings: &Settings, rounds: usize, rows: &[Row]) -> Stri
 pub(crate) fn csv(settings: &Settings, rows: &[Row]) -> String {
     let mut text = String::from(
         "method,peak_bytes,step_cpu_s,step_wall_s,tokens_per_s,loss,forward_s,backward_s,update_s,\
-         resident_bytes,setup_bytes,live_bytes,state_bytes,host_bytes,planned_bytes\n",
+         step_cpu_q1_s,step_cpu_q3_s,resident_bytes,setup_bytes,live_bytes,state_bytes,host_bytes,planned_bytes\n",
     );
     for row in rows {
         let [forward, backward, update] = row.phases();
+        let [low, high] = row.cpu_quartiles();
         text.push_str(&format!(
-            "{},{},{:.4},{:.4},{:.1},{:.6},{forward:.4},{backward:.4},{update:.4}",
+            "{},{},{:.4},{:.4},{:.1},{:.6},{forward:.4},{backward:.4},{update:.4},{low:.4},{high:.4}",
             row.method,
             row.peak,
             row.cpu(),

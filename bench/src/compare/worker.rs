@@ -69,7 +69,7 @@ pub(crate) fn train(order: &Order) -> Result<()> {
     );
     let model = workload::model(settings, &origin(method, &training))?;
     let (mut trainer, mut model) = Trainer::new(settings, method, model, &training)?;
-    let tokens = workload::tokens(settings);
+    let tokens = workload::tokens(settings)?;
     let setup = memory::peak(&device);
     memory::reset(&device);
     process::print(&Event {
