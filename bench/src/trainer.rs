@@ -9,7 +9,7 @@ use burn::tensor::Device;
 use lisa::Lisa;
 use lisa::recompute::Recompute;
 use lisa_lm::CausalLm;
-use lisa_lm::model::{BatchTensors, Input};
+use lisa_lm::model::{BatchTensors, Input, LoraConfig};
 
 use crate::method::{Method, adamw};
 use crate::settings::Settings;
@@ -37,18 +37,17 @@ impl Trainer {
         model: CausalLm,
         device: &Device,
     ) -> Result<(Self, CausalLm)> {
-        // Twice the rank, as is usual.
-        let alpha = 2.0 * settings.lora_rank as f64;
+        let rank = settings.lora_rank;
         let plain = || Self::Plain(adamw().init());
         Ok(match method {
             Method::Full => (plain(), model),
             Method::LoraBurn => {
                 let names = r"\.layers\.\d+\..*proj.*weight$";
                 let matrices = ParamGroup::from_regex(names).map_err(|e| anyhow!("{e:?}"))?;
-                let lora = Lora::new(settings.lora_rank, alpha).set_param_group(matrices);
+                let lora = Lora::new(rank, 2.0 * rank as f64).set_param_group(matrices);
                 (plain(), model.apply_lora(lora))
             }
-            Method::Lora => (plain(), model.with_lora(settings.lora_rank, alpha)?),
+            Method::Lora => (plain(), model.with_lora(&LoraConfig::new(rank))?),
             _ if method.is_torch() => bail!("`{method}` runs in PyTorch"),
             _ => {
                 let config = method.lisa_config(settings);

@@ -7,7 +7,7 @@ use burn::tensor::{Device, FloatDType, Tensor};
 use cpu_time::ProcessTime;
 use lisa::policy::{Budget, CyclicOrder, Gradient};
 use lisa::{Lisa, LisaConfig, PolicyConfig};
-use lisa_lm::model::{BatchTensors, Input};
+use lisa_lm::model::{BatchTensors, Input, LoraConfig};
 use lisa_lm::text::{
     Batch, BatchOptions, Batches, EncodeOptions, Encoded, IGNORED, ReadOptions, encode_examples,
     read_examples,
@@ -80,7 +80,7 @@ fn trainer(job: &Job, model: CausalLm) -> Result<(Trainer, CausalLm)> {
         .with_sampling_period(job.sizes.period);
     let config = match job.method {
         Method::Lora => {
-            let model = model.with_lora(8, 16.0)?;
+            let model = model.with_lora(&LoraConfig::new(8).with_seed(job.seed))?;
             return Ok((Trainer::Plain(adamw().init()), model));
         }
         // With every layer active in every period, LISA is AdamW.

@@ -10,12 +10,12 @@ use lisa_lm::checkpoint::SaveOptions;
 use lisa_lm::{CausalLm, Checkpoint, Tokenizer};
 
 use crate::output_folder;
-use crate::settings::{Dtype, Method};
+use crate::settings::Dtype;
 use crate::terminal::output::say;
 use crate::terminal::progress::Slow;
 use crate::train::checkpoints::{self, State};
 use crate::train::finished_step;
-use crate::train::method::with_adapters;
+use crate::train::method::prepared;
 use crate::user_error::{UserError, require};
 
 /// Options of `lisa export`.
@@ -113,13 +113,7 @@ fn load(
         model = model.resize_embeddings(text.vocab_size)?;
     }
     let tokenizer = text.restore(Tokenizer::from_dir(source.dir())?)?;
-    if settings.method.method == Method::Lora {
-        model = with_adapters(&settings.method, model)?;
-    }
-    model = checkpoints::weights(path, model)?;
-    if settings.method.method == Method::Lora {
-        model = model.materialize();
-    }
+    model = checkpoints::weights(path, prepared(&settings, model)?)?.merge_lora();
     Ok((
         source,
         model,

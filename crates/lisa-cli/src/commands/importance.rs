@@ -7,7 +7,6 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use burn::module::Module;
 use burn::tensor::Device;
 use clap::{Args, ValueEnum};
 use lisa::importance::{Importance, NormTracker, WeightNorms};
@@ -184,7 +183,7 @@ fn probe(
             model = trainer.step(lr, model, grads)?;
         }
         let merged = match settings.method.method {
-            Method::Lora => model.clone().materialize(),
+            Method::Lora => model.clone().merge_lora(),
             _ => trainer.exact(&model),
         };
         match of {

@@ -65,11 +65,6 @@ impl MemorySettings {
             "leave --quantize out, or use --method lisa",
             "--quantize is for frozen layers of LISA, and the method is {method}"
         );
-        require!(
-            self.recompute == 0 || method != Method::Lora,
-            "leave one of them out",
-            "--recompute is not supported with --method lora"
-        );
         Ok(())
     }
 

@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use anyhow::Result;
-use burn::module::Module;
 use lisa_lm::CausalLm;
 use lisa_lm::checkpoint::SaveOptions;
 use lisa_lm::files::write_atomically;
@@ -148,7 +147,7 @@ fn change(state: &State, after: Option<&Evaluation>) -> String {
 /// The model with full-precision weights, and with its adapters merged.
 fn whole(job: &Job<'_>, model: &CausalLm, trainer: &Trainer) -> CausalLm {
     match job.settings.method.method {
-        Method::Lora => model.clone().materialize(),
+        Method::Lora => model.clone().merge_lora(),
         _ => trainer.exact(model),
     }
 }

@@ -2,68 +2,40 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
-use burn::grad_clipping::GradientClipping;
-use burn::module::{Lora, Module, ModuleVisitor, Param, ParamGroup};
-use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
+use anyhow::Result;
+use burn::module::{Module, ModuleVisitor, Param, ParamGroup};
+use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::Tensor;
 use lisa::importance::Importance;
-use lisa::optimizer::{Decay, exact};
+use lisa::optimizer::Decay;
 use lisa::policy::{Budget, CyclicOrder, Gradient};
 use lisa::recompute::Pass;
 use lisa::{FrozenWeights, LayerMap, Lisa, LisaConfig, LisaError, OnFreeze, PolicyConfig};
 use lisa_lm::CausalLm;
+use lisa_lm::model::LoraConfig;
 
-use super::lora_record;
-use super::seeded::seeded;
 use crate::settings::{
     Method, MethodSettings, Moments, Order, Policy, Quantize, Settings, TrainingSettings,
 };
 
-/// The optimizer of a method.
-pub enum Trainer {
-    /// LISA. Full training is LISA with all layers active.
-    Lisa(Box<Lisa>),
-    /// LoRA: only adapters are trainable.
-    Lora(ModuleOptimizer),
-}
-
-impl std::fmt::Debug for Trainer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Lisa(lisa) => f.debug_tuple("Lisa").field(lisa).finish(),
-            Self::Lora(_) => f.write_str("Lora"),
-        }
-    }
-}
+/// The optimizer of a method. Full training is LISA with all layers active, and LoRA is full training
+/// of a model that is frozen except for its adapters.
+#[derive(Debug)]
+pub struct Trainer(Box<Lisa>);
 
 impl Trainer {
     /// Prepares the model for the method and makes its optimizer.
     pub fn new(settings: &Settings, model: CausalLm) -> Result<(Self, CausalLm)> {
-        if settings.method.method == Method::Lora {
-            let device = model.device().inner();
-            let model = seeded(&device, settings.training.seed, || {
-                with_adapters(&settings.method, model)
-            })?;
-            let mut optimizer = ModuleOptimizer::from(exact(adamw(&settings.training).build()));
-            if settings.training.max_grad_norm > 0.0 {
-                // Burn clips each tensor separately.
-                let norm = settings.training.max_grad_norm as f32;
-                optimizer = optimizer.with_grad_clipping(GradientClipping::Norm(norm));
-            }
-            return Ok((Self::Lora(optimizer), model));
-        }
+        let model = prepared(settings, model)?;
         let (lisa, model) =
             lisa_config(settings, &model)?.init(adamw(&settings.training), model)?;
-        Ok((Self::Lisa(Box::new(lisa)), model))
+        Ok((Self(Box::new(lisa)), model))
     }
 
     /// One optimizer step.
     pub fn step(&mut self, lr: f64, model: CausalLm, grads: GradientsParams) -> Result<CausalLm> {
-        Ok(match self {
-            Self::Lisa(lisa) => lisa.try_step(lr, model, grads).map_err(LisaError::from)?,
-            Self::Lora(optimizer) => optimizer.step(lr, model, grads),
-        })
+        let stepped = self.0.try_step(lr, model, grads);
+        Ok(stepped.map_err(LisaError::from)?)
     }
 
     /// One optimizer step during the backward pass.
@@ -73,104 +45,63 @@ impl Trainer {
         model: CausalLm,
         pass: Pass<CausalLm>,
     ) -> Result<CausalLm> {
-        Ok(match self {
-            Self::Lisa(lisa) => lisa
-                .try_step_layered(lr, model, pass)
-                .map_err(LisaError::from)?,
-            Self::Lora(optimizer) => {
-                pass.backward_with(model, |model, grads| optimizer.step(lr, model, grads))?
-            }
-        })
+        let stepped = self.0.try_step_layered(lr, model, pass);
+        Ok(stepped.map_err(LisaError::from)?)
     }
 
     /// The model with full-precision weights: if layers are quantized, a copy with restored
     /// weights.
     #[must_use]
     pub fn exact(&self, model: &CausalLm) -> CausalLm {
-        match self {
-            Self::Lisa(lisa) if lisa.config().frozen_weights != FrozenWeights::Exact => {
-                lisa.exact(model, &model.device())
-            }
-            _ => model.clone(),
+        if self.0.config().frozen_weights == FrozenWeights::Exact {
+            return model.clone();
         }
+        self.0.exact(model, &model.device())
     }
 
-    /// Returns an error if gradients are not finite, and names their parameters. LoRA is not
-    /// checked.
+    /// Returns an error if gradients are not finite, and names their parameters.
     pub fn check(&self, model: &CausalLm, grads: &GradientsParams) -> Result<()> {
-        if let Self::Lisa(lisa) = self {
-            lisa.check_finite(model, grads)?;
-        }
-        Ok(())
+        Ok(self.0.check_finite(model, grads)?)
     }
 
-    /// The active layers; empty for LoRA.
+    /// The active layers.
     #[must_use]
     pub fn active_layers(&self) -> &[usize] {
-        match self {
-            Self::Lisa(lisa) => lisa.active_layers(),
-            Self::Lora(_) => &[],
-        }
+        self.0.active_layers()
     }
 
-    /// Bytes of optimizer state and master weights on the device; `None` for LoRA.
+    /// Bytes of optimizer state and master weights on the device.
     #[must_use]
-    pub fn state_bytes(&self) -> Option<u64> {
-        match self {
-            Self::Lisa(lisa) => Some(lisa.memory().on_device()),
-            Self::Lora(_) => None,
-        }
-    }
-
-    /// The numbers of trainable and frozen parameters, as text.
-    #[must_use]
-    pub fn describe(&self, model: &CausalLm) -> String {
-        match self {
-            Self::Lisa(lisa) => lisa.to_string(),
-            Self::Lora(_) => {
-                let (trained, all) = count(model);
-                format!(
-                    "  adapters   {trained:>14} parameters  {:>5.1} %\n  frozen     {:>14} parameters",
-                    100.0 * trained as f64 / all as f64,
-                    all - trained
-                )
-            }
-        }
+    pub fn state_bytes(&self) -> u64 {
+        self.0.memory().on_device()
     }
 
     /// Saves the optimizer's state to a file.
     pub fn save(&self, path: &Path) -> Result<()> {
-        match self {
-            Self::Lisa(lisa) => lisa.save(path)?,
-            Self::Lora(optimizer) => optimizer
-                .save(path)
-                .with_context(|| format!("cannot save `{}`", path.display()))?,
-        }
-        Ok(())
+        Ok(self.0.save(path)?)
     }
 
     /// Continues from a saved state. The model must have the weights of the same step.
-    pub fn load(self, path: &Path, model: CausalLm) -> Result<(Self, CausalLm)> {
-        Ok(match self {
-            Self::Lisa(mut lisa) => {
-                let model = lisa.load(path, model)?;
-                (Self::Lisa(lisa), model)
-            }
-            Self::Lora(optimizer) => {
-                let optimizer = lora_record::load(optimizer, path, &model)
-                    .with_context(|| format!("cannot read `{}`", path.display()))?;
-                (Self::Lora(optimizer), model)
-            }
-        })
+    pub fn load(mut self, path: &Path, model: CausalLm) -> Result<(Self, CausalLm)> {
+        let model = self.0.load(path, model)?;
+        Ok((self, model))
     }
 }
 
-/// The model with LoRA adapters on the weight matrices of its layers.
-pub(crate) fn with_adapters(settings: &MethodSettings, model: CausalLm) -> Result<CausalLm> {
-    let matrices = ParamGroup::from_regex(r"\.layers\.\d+\..*weight$")
-        .map_err(|e| anyhow::anyhow!("{e:?}"))?;
-    let lora = Lora::new(settings.lora_rank, settings.lora_alpha);
-    Ok(model.apply_lora(lora.set_param_group(matrices)))
+/// The model with its adapters if the method is LoRA.
+pub(crate) fn prepared(settings: &Settings, model: CausalLm) -> Result<CausalLm> {
+    Ok(match settings.method.method {
+        Method::Lora => model.with_lora(&lora_config(settings))?,
+        _ => model,
+    })
+}
+
+/// The configuration of the adapters.
+pub(crate) fn lora_config(settings: &Settings) -> LoraConfig {
+    let method = &settings.method;
+    LoraConfig::new(method.lora_rank)
+        .with_alpha(method.lora_alpha)
+        .with_seed(settings.training.seed)
 }
 
 fn adamw(settings: &TrainingSettings) -> AdamWConfig {
@@ -211,12 +142,12 @@ fn policy(settings: &MethodSettings) -> Result<PolicyConfig> {
 pub(crate) fn lisa_config(settings: &Settings, model: &CausalLm) -> Result<LisaConfig> {
     let method = &settings.method;
     let active = match method.method {
-        Method::Full => LayerMap::find(model)?.layers().len(),
-        _ => method.active_layers,
+        Method::Lisa => method.active_layers,
+        _ => LayerMap::find(model)?.layers().len(),
     };
     let split = match method.method {
-        Method::Full => Vec::new(),
-        _ => method.split.clone(),
+        Method::Lisa => method.split.clone(),
+        _ => Vec::new(),
     };
     let policy = match method.method {
         Method::Lisa => policy(method)?,

@@ -12,8 +12,7 @@
 //! | `text` | how examples become text: prompts as chats, the chat template, the end of a turn |
 //! | `vocabulary` | checks tokens against the model's vocabulary |
 //! | `checkpoints`, `metrics`, `line`, `table`, `events`, `plot`, `card` | what is written |
-//! | `seeded` | random parameters that depend on a seed only |
-//! | `lora_record`, `record_limits` | checks of what checkpoints have and will have |
+//! | `record_limits` | checks of what checkpoints will have |
 //! | `summary`, `shown_row` | what is printed of the data |
 //! | `announce`, `planned`, `fitting`, `watch`, `clock` | what is printed |
 //! | `fingerprint`, `moved` | what a resumed run must have in common with its checkpoint |
@@ -32,7 +31,6 @@ mod finish;
 pub(crate) mod fitting;
 mod held_out;
 mod line;
-mod lora_record;
 pub mod method;
 pub mod metrics;
 mod moved;
@@ -43,7 +41,6 @@ mod record_limits;
 pub mod prompts;
 pub mod run;
 pub mod score;
-mod seeded;
 pub(crate) mod settle;
 pub mod step;
 pub(crate) mod shown_row;

@@ -142,7 +142,7 @@ fn plan(
         recompute: settings.memory.recomputation(),
     };
     Ok(if settings.method.method == Method::Lora {
-        MemoryPlan::lora(model, settings.method.lora_rank, true, &run)?
+        MemoryPlan::lora(model, settings.method.lora_rank, false, &run)?
     } else {
         MemoryPlan::lisa(model, &lisa_config(settings, model)?, &run)?
     })

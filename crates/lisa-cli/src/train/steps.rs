@@ -175,7 +175,7 @@ fn one_step(
                     tokens_per_second: Some(state.tokens as f64 / state.seconds.max(1e-9)),
                     active_layers: active,
                     // Of the step itself: what layers lose at the end of a period is included.
-                    state_bytes: held.max(trainer.state_bytes()),
+                    state_bytes: Some(held.max(trainer.state_bytes())),
                     memory_bytes: memory_bytes(job.device),
                     peak_bytes: peak_bytes(job.device),
                     ..Line::default()

@@ -69,10 +69,7 @@ impl Names {
                 stored = format!("{start}{theirs}");
             }
         }
-        for (theirs, ours) in self.family.renamed {
-            stored = stored.replacen(ours, theirs, 1);
-        }
-        stored
+        self.family.stored(&stored)
     }
 
     /// The shape in a checkpoint of the parameter at this path. `shape` is its shape in the model.

@@ -7,15 +7,17 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use lisa::recompute::Cuts;
 
+mod adapter;
 mod attention;
 mod feed_forward;
 mod norm;
 mod projection;
 
+pub use adapter::LoraAdapter;
 pub use attention::Attention;
 pub use feed_forward::FeedForward;
 pub use norm::Norm;
-pub use projection::{LoraAdapter, Projection};
+pub use projection::Projection;
 
 use crate::model::cache::LayerCache;
 use crate::model::context::Context;
@@ -81,8 +83,10 @@ impl Block {
         h + normed(self.feed_forward_output_norm.as_ref(), out)
     }
 
-    /// The projections in the order of the forward pass.
-    pub(crate) fn projections_mut(&mut self) -> impl Iterator<Item = &mut Projection> {
+    /// The projections in the order of the forward pass, with their paths in the layer.
+    pub(crate) fn projections_mut(
+        &mut self,
+    ) -> impl Iterator<Item = (&'static str, &mut Projection)> {
         let attention = self.self_attn.projections_mut();
         attention.chain(self.mlp.projections_mut())
     }

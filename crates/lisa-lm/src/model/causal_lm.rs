@@ -13,6 +13,7 @@ use crate::model::context::Context;
 use crate::model::decoder::Decoder;
 use crate::model::head::Head;
 use crate::model::input::{BatchTensors, Input};
+use crate::model::lora_config::LoraConfig;
 use crate::model::ops;
 
 /// A causal language model. Load one with [`Checkpoint`](crate::Checkpoint), or create one with
@@ -61,6 +62,8 @@ pub struct CausalLm {
     pub lm_head: Option<Projection>,
     #[module(skip)]
     config: ModelConfig,
+    #[module(skip)]
+    lora: Option<LoraConfig>,
 }
 
 impl ModelConfig {
@@ -86,6 +89,7 @@ impl CausalLm {
             model: Decoder::new(spec, device),
             lm_head: head,
             config: config.clone(),
+            lora: None,
         }
     }
 
@@ -227,6 +231,16 @@ impl CausalLm {
     #[must_use]
     pub fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    /// The configuration of the LoRA adapters, if the model has some.
+    #[must_use]
+    pub fn lora(&self) -> Option<&LoraConfig> {
+        self.lora.as_ref()
+    }
+
+    pub(crate) fn set_lora(&mut self, lora: Option<LoraConfig>) {
+        self.lora = lora;
     }
 
     /// Sets the configuration after the parameters have changed.

@@ -23,6 +23,16 @@ pub(crate) struct FileNames {
     pub(crate) transposed: bool,
 }
 
+impl FileNames {
+    /// The name in a file of the parameter or the module at this path.
+    pub(crate) fn stored(&self, path: &str) -> String {
+        let renamed = self.renamed.iter();
+        renamed.fold(path.to_owned(), |path, (theirs, ours)| {
+            path.replacen(ours, theirs, 1)
+        })
+    }
+}
+
 const LLAMA: FileNames = FileNames {
     renamed: &[],
     prefix: "model.",

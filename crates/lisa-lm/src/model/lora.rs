@@ -1,34 +1,41 @@
-//! LoRA adapters on the projections of a [`CausalLm`].
+//! LoRA adapters on the linear modules of a [`CausalLm`].
 //!
 //! Burn's own LoRA computes `W + s A B` in each forward pass, which keeps a matrix of each
-//! projection for the backward pass. Here, the adapter is applied in a second matmul.
+//! projection for the backward pass. Here, the adapter is applied in a second matmul, as in PEFT.
+
+use std::collections::BTreeSet;
 
 use burn::module::Module;
 
 use crate::error::{Error, ErrorKind};
+use crate::model::block::Projection;
 use crate::model::causal_lm::CausalLm;
+use crate::model::lora_config::{LoraConfig, ends_with};
+use crate::model::random::{mixed, seeded};
 
 impl CausalLm {
-    /// Freezes the model and adds a LoRA adapter of this rank, scaled by `alpha / rank`, to every
-    /// projection of every layer. For reproducible adapters, seed the device first.
+    /// Freezes the model and adds new LoRA adapters. They depend only on the configuration and its
+    /// seed.
     ///
-    /// The outputs do not change. [Save](crate::checkpoint::save) the model only after
-    /// [`merge_lora`](Self::merge_lora): a checkpoint cannot contain adapters.
+    /// The outputs do not change. [`save`](crate::checkpoint::save) writes a model without adapters
+    /// only: [merge](Self::merge_lora) them first, or write them alone with
+    /// [`save_adapter`](crate::checkpoint::save_adapter).
     ///
     /// # Errors
     ///
-    /// The rank is 0.
+    /// The model has adapters already; a value is out of range; a name selects no module.
     ///
     /// # Example
     ///
     /// ```
     /// use burn::tensor::Device;
-    /// use lisa_lm::{ModelConfig, model::config::LlamaConfig};
+    /// use lisa_lm::ModelConfig;
+    /// use lisa_lm::model::{LoraConfig, config::LlamaConfig};
     ///
     /// let device = Device::default().autodiff();
     /// let model = ModelConfig::Llama(LlamaConfig::new(64, 16, 2, 2)).init(&device)?;
     /// let before = model.num_parameters();
-    /// let model = model.with_lora(4, 8.0)?;
+    /// let model = model.with_lora(&LoraConfig::new(4))?;
     /// let up = &model.model.layers[0].mlp.up_proj;
     /// let lora = up.lora.as_ref().expect("every projection has an adapter");
     /// assert_eq!((lora.a.dims(), lora.b.dims()), ([16, 4], [4, 64]));
@@ -36,31 +43,89 @@ impl CausalLm {
     /// assert_eq!(model.merge_lora().num_parameters(), before);
     /// # Ok::<(), lisa_lm::Error>(())
     /// ```
-    pub fn with_lora(self, rank: usize, alpha: f64) -> Result<Self, Error> {
-        if rank == 0 {
+    pub fn with_lora(self, config: &LoraConfig) -> Result<Self, Error> {
+        config.check()?;
+        if self.lora().is_some() {
             return Err(
-                Error::new(ErrorKind::Config, "the rank of the LoRA adapters is 0")
-                    .with_help("give at least 1"),
+                Error::new(ErrorKind::Config, "the model has LoRA adapters already")
+                    .with_help("merge them first"),
             );
         }
         let mut model = self.no_grad();
-        for block in &mut model.model.layers {
-            for projection in block.projections_mut() {
-                projection.add_lora(rank, alpha / rank as f64);
+        model.check_modules(config)?;
+        let device = model.device();
+        seeded(&device, config.seed, || {
+            for (path, in_layers, projection) in model.linear_mut() {
+                if config.selects(&path, in_layers) {
+                    projection.add_lora(config.rank, config.scale(), config.dropout);
+                }
             }
-        }
+        });
+        model.set_lora(Some(config.clone()));
         Ok(model)
     }
 
-    /// Adds each adapter to the weight of its projection and removes it. The weights stay frozen.
+    /// Adds each adapter to the weight of its projection, which keeps its dtype, and removes it. The
+    /// weights stay frozen.
     #[must_use]
     pub fn merge_lora(mut self) -> Self {
-        for block in &mut self.model.layers {
-            for projection in block.projections_mut() {
-                projection.merge_lora();
+        for (_, _, projection) in self.linear_mut() {
+            projection.merge_lora();
+        }
+        self.set_lora(None);
+        self
+    }
+
+    /// The model with dropout of the adapters' inputs, whose elements depend on `seed`; with `None`,
+    /// nothing is dropped, as at first. No tensor is copied.
+    ///
+    /// Give each batch another seed, and evaluate without. A backward pass that
+    /// [recomputes](lisa::recompute) layers drops the same elements again. Dropout seeds the device,
+    /// and waits for one that is not the host.
+    #[must_use]
+    pub fn with_dropout(mut self, seed: Option<u64>) -> Self {
+        for (index, (_, _, projection)) in self.linear_mut().enumerate() {
+            if let Some(lora) = &mut projection.lora {
+                lora.set_dropout(seed.map(|seed| mixed(&[seed, index as u64])));
             }
         }
         self
+    }
+
+    /// Returns an error if a name selects no module.
+    fn check_modules(&mut self, config: &LoraConfig) -> Result<(), Error> {
+        let paths: Vec<(String, bool)> = self
+            .linear_mut()
+            .map(|(path, in_layers, _)| (path, in_layers))
+            .collect();
+        let unknown = |name: &&String| !paths.iter().any(|(path, _)| ends_with(path, name));
+        let Some(name) = config.modules.iter().find(unknown) else {
+            return Ok(());
+        };
+        let last = |path: &String| path.rsplit('.').next().unwrap_or_default().to_owned();
+        let known: BTreeSet<String> = paths.iter().map(|(path, _)| last(path)).collect();
+        let known = Vec::from_iter(known).join(", ");
+        let message = format!("no linear module of the model is named `{name}`");
+        Err(Error::new(ErrorKind::Config, message).with_help(format!(
+            "the modules that can have a LoRA adapter are {known}"
+        )))
+    }
+
+    /// The linear modules with their paths in transformers, and whether they are of a layer.
+    pub(crate) fn linear_mut(&mut self) -> impl Iterator<Item = (String, bool, &mut Projection)> {
+        let names = self.config().file_names();
+        let head = self.lm_head.iter_mut();
+        let head = head.map(|head| ("lm_head".to_owned(), false, head));
+        let layers = self.model.layers.iter_mut().enumerate();
+        let layers = layers.flat_map(move |(index, block)| {
+            block.projections_mut().map(move |(name, projection)| {
+                // Whole names are renamed, with the dot that follows them.
+                let path = names.stored(&format!("model.layers.{index}.{name}.weight"));
+                let path = path.strip_suffix(".weight").unwrap_or(&path).to_owned();
+                (path, true, projection)
+            })
+        });
+        layers.chain(head)
     }
 }
 
@@ -69,7 +134,7 @@ mod tests {
     use burn::optim::{GradientsParams, SgdConfig};
     use burn::tensor::{Device, Int, Tensor};
 
-    use crate::model::block::Projection;
+    use super::*;
     use crate::model::config::{Gpt2Config, LlamaConfig, ModelConfig};
     use crate::model::input::Input;
 
@@ -86,7 +151,7 @@ mod tests {
             let tokens = Tensor::<2, Int>::from_data([[1, 2, 3, 4]], &device);
             let input = Input::new(tokens.clone());
             let before = plain.forward(&input).into_data();
-            let model = plain.with_lora(2, 4.0).unwrap();
+            let model = plain.with_lora(&LoraConfig::new(2)).unwrap();
             assert_eq!(model.forward(&input).into_data(), before);
 
             let grads = model.loss(&input, tokens.clone()).backward();
@@ -112,9 +177,13 @@ mod tests {
     fn every_projection_of_a_layer_has_an_adapter_of_its_shape() {
         let device = Device::default().autodiff();
         let shapes = |config: ModelConfig| {
-            let model = config.init(&device).unwrap().with_lora(4, 8.0).unwrap();
+            let model = config
+                .init(&device)
+                .unwrap()
+                .with_lora(&LoraConfig::new(4))
+                .unwrap();
             let mut block = model.model.layers[0].clone();
-            let shapes = |p: &mut Projection| {
+            let shapes = |(_, p): (&str, &mut Projection)| {
                 let lora = p.lora.as_ref().unwrap();
                 assert_eq!(lora.b.val().abs().max().into_scalar::<f32>(), 0.0);
                 [lora.a.dims(), lora.b.dims()]

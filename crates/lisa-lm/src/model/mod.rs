@@ -18,9 +18,11 @@ mod head;
 mod input;
 mod layered;
 mod lora;
+mod lora_config;
 mod mask;
 mod ops;
 mod resize;
+mod random;
 mod rope;
 mod spec;
 
@@ -31,3 +33,4 @@ pub use decoder::Decoder;
 pub(crate) use families::FileNames;
 pub use generate::{GenerationConfig, generate, generate_while};
 pub use input::{BatchTensors, Input};
+pub use lora_config::LoraConfig;

@@ -7,11 +7,12 @@ use super::workload::Workload;
 use crate::{LayerMap, LisaError};
 
 impl MemoryPlan {
-    /// Plans LoRA of this rank on all matrices of the layers. Adapters, their gradients and their
-    /// moments have the dtype of the weights.
+    /// Plans LoRA of this rank on all matrices of the layers.
     ///
     /// `merged`: whether each projection computes `W + A B` before its matmul, as Burn's own LoRA
-    /// does, instead of adding the result of a second matmul. Nothing is recomputed, so both peaks
+    /// does, instead of adding the result of a second matmul. Adapters, their gradients and their
+    /// moments have the dtype of the weights if merged. Otherwise, they are at least f32, and are cast
+    /// to the dtype of the weights for the matmul. Nothing is recomputed, so both peaks
     /// are equal, and only rows, tokens and dtype of the workload matter.
     ///
     /// # Errors
@@ -33,13 +34,19 @@ impl MemoryPlan {
             }
         }
         let base: u64 = map.parameters().iter().map(|p| p.len() as u64).sum();
-        let weights = (base + adapters) * element;
-        let optimizer_state = 2 * adapters * element;
+        let wide = if merged { element } else { element.max(4) };
+        let casts = if wide == element {
+            0
+        } else {
+            adapters * element
+        };
+        let weights = base * element + adapters * wide;
+        let optimizer_state = 2 * adapters * wide;
         let sizes = model.activations(workload.batch, workload.sequence, workload.dtype);
         // The inputs of all products are kept, those of the norms are not.
         let layer = sizes.active_layer.saturating_sub(sizes.norms);
         let sums = if merged { matrices * element } else { 0 };
-        let stored = map.layers().len() as u64 * layer + sums;
+        let stored = map.layers().len() as u64 * layer + sums + casts;
         let at_peak = Breakdown {
             weights,
             optimizer_state,
@@ -49,7 +56,7 @@ impl MemoryPlan {
         };
         Ok(Self {
             weights,
-            gradients: adapters * element,
+            gradients: adapters * wide,
             optimizer_state,
             master_weights: 0,
             activations: stored + sizes.logits,

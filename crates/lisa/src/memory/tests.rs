@@ -178,6 +178,15 @@ fn lora_stores_the_inputs_of_its_products_and_not_those_of_norms() {
     let side = MemoryPlan::lora(&net, 2, false, &workload).unwrap();
     assert_eq!(side.activations, 8 * (2 * hidden - hidden / 4) + hidden);
     assert_eq!(side.gradients, 8 * 2 * (32 + 32) * 4);
+    // Adapters of a model in half precision are f32.
+    let half = Workload {
+        dtype: FloatDType::BF16,
+        ..workload
+    };
+    let half = MemoryPlan::lora(&net, 2, false, &half).unwrap();
+    assert_eq!(half.gradients, side.gradients);
+    assert_eq!(half.optimizer_state, 2 * half.gradients);
+    assert_eq!(2 * half.weights, side.weights + half.gradients);
     let merged = MemoryPlan::lora(&net, 2, true, &workload).unwrap();
     assert_eq!(merged.activations, side.activations + 8 * 1024 * 4);
 }

@@ -114,14 +114,18 @@ impl Attention {
         [q, k, v]
     }
 
-    pub(crate) fn projections_mut(&mut self) -> impl Iterator<Item = &mut Projection> {
-        let inputs = [
-            &mut self.q_proj,
-            &mut self.k_proj,
-            &mut self.v_proj,
-            &mut self.qkv_proj,
-        ];
-        inputs.into_iter().flatten().chain([&mut self.o_proj])
+    pub(crate) fn projections_mut(
+        &mut self,
+    ) -> impl Iterator<Item = (&'static str, &mut Projection)> {
+        [
+            ("self_attn.q_proj", self.q_proj.as_mut()),
+            ("self_attn.k_proj", self.k_proj.as_mut()),
+            ("self_attn.v_proj", self.v_proj.as_mut()),
+            ("self_attn.qkv_proj", self.qkv_proj.as_mut()),
+            ("self_attn.o_proj", Some(&mut self.o_proj)),
+        ]
+        .into_iter()
+        .filter_map(|(name, projection)| Some((name, projection?)))
     }
 }
 

@@ -48,8 +48,15 @@ impl FeedForward {
         }
     }
 
-    pub(crate) fn projections_mut(&mut self) -> impl Iterator<Item = &mut Projection> {
-        let gate = self.gate_proj.iter_mut();
-        gate.chain([&mut self.up_proj, &mut self.down_proj])
+    pub(crate) fn projections_mut(
+        &mut self,
+    ) -> impl Iterator<Item = (&'static str, &mut Projection)> {
+        [
+            ("mlp.gate_proj", self.gate_proj.as_mut()),
+            ("mlp.up_proj", Some(&mut self.up_proj)),
+            ("mlp.down_proj", Some(&mut self.down_proj)),
+        ]
+        .into_iter()
+        .filter_map(|(name, projection)| Some((name, projection?)))
     }
 }

@@ -1,0 +1,109 @@
+//! [`LoraAdapter`]: the two matrices of a LoRA adapter.
+
+use burn::module::{Module, Param, ParamId};
+use burn::tensor::{DType, Device, Distribution, FloatDType, Tensor};
+
+use crate::model::ops;
+use crate::model::random::seeded;
+
+/// The two matrices of a LoRA adapter, for a projection of `[in, out]`.
+///
+/// They are f32 if the model is in half precision, and are then cast to the model's dtype for each
+/// matmul, as PEFT does with automatic mixed precision.
+#[derive(Module, Debug)]
+pub struct LoraAdapter {
+    /// `[in, rank]`; initialized from a uniform distribution within `1 / sqrt(in)`.
+    pub a: Param<Tensor<2>>,
+    /// `[rank, out]`; initialized to 0, so that a new adapter does not change the output.
+    pub b: Param<Tensor<2>>,
+    scale: f64,
+    #[module(skip)]
+    dropout: Dropout,
+}
+
+/// Dropout of the adapter's input.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Dropout {
+    probability: f64,
+    /// The seed of the elements that are dropped; without one, none is.
+    seed: Option<u64>,
+}
+
+impl LoraAdapter {
+    /// A new adapter for a weight of these dimensions, on a device, for a model of a dtype.
+    pub(crate) fn new(
+        [from, to]: [usize; 2],
+        rank: usize,
+        (device, dtype): (&Device, DType),
+    ) -> Self {
+        let is_half = matches!(dtype, DType::F16 | DType::BF16);
+        let dtype = if is_half { DType::F32 } else { dtype };
+        let bound = (from as f64).powf(-0.5);
+        let uniform = Distribution::Uniform(-bound, bound);
+        let a = Tensor::random([from, rank], uniform, (device, dtype));
+        let b = Tensor::zeros([rank, to], (device, dtype));
+        let param = |tensor: Tensor<2>| Param::initialized(ParamId::new(), tensor.require_grad());
+        Self {
+            a: param(a),
+            b: param(b),
+            scale: 1.0,
+            dropout: Dropout::default(),
+        }
+    }
+
+    pub(crate) fn scaled(self, scale: f64) -> Self {
+        Self { scale, ..self }
+    }
+
+    pub(crate) fn dropping(mut self, probability: f64) -> Self {
+        self.dropout.probability = probability;
+        self
+    }
+
+    /// Sets the elements that are dropped; `None`: none.
+    pub(crate) fn set_dropout(&mut self, seed: Option<u64>) {
+        self.dropout.seed = seed;
+    }
+
+    /// `s (x A) B`: `[batch, seq, in]` to `[batch, seq, out]`.
+    pub(crate) fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let dtype = x.dtype();
+        let of = |param: &Param<Tensor<2>>| in_dtype(param.val(), dtype);
+        let low = ops::linear(self.dropout.apply(x), of(&self.a), None);
+        ops::linear(low * self.scale, of(&self.b), None)
+    }
+
+    /// The weight with `s A B` added, in the dtype of the weight. The sum is in f32.
+    pub(crate) fn added_to(&self, weight: Tensor<2>) -> Tensor<2> {
+        let dtype = weight.dtype();
+        let product = (self.a.val().matmul(self.b.val()) * self.scale).detach();
+        let wide = product.dtype();
+        in_dtype(in_dtype(weight, wide) + product, dtype)
+    }
+}
+
+impl Dropout {
+    fn apply(self, x: Tensor<3>) -> Tensor<3> {
+        let Some(seed) = self.seed.filter(|_| self.probability > 0.0) else {
+            return x;
+        };
+        let kept = 1.0 - self.probability;
+        let (device, dtype) = (x.device(), x.dtype());
+        let mask: Tensor<3> = seeded(&device, seed, || {
+            Tensor::random(x.dims(), Distribution::Bernoulli(kept), (&device, dtype))
+        });
+        x * (mask * (1.0 / kept))
+    }
+}
+
+fn in_dtype(tensor: Tensor<2>, dtype: DType) -> Tensor<2> {
+    if tensor.dtype() == dtype {
+        return tensor;
+    }
+    tensor.cast(match dtype {
+        DType::F64 => FloatDType::F64,
+        DType::F16 => FloatDType::F16,
+        DType::BF16 => FloatDType::BF16,
+        _ => FloatDType::F32,
+    })
+}
