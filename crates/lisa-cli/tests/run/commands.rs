@@ -15,7 +15,7 @@ pub(super) fn lisa(cache: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-fn text(output: &Output) -> String {
+pub(super) fn text(output: &Output) -> String {
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout.clone()).unwrap()
 }

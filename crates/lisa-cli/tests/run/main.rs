@@ -17,6 +17,7 @@ mod commands;
 mod crashes;
 mod data;
 mod evaluated;
+mod first_hour;
 mod policies;
 mod preview;
 mod refusals;
