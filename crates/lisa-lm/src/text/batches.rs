@@ -11,6 +11,7 @@ use crate::text::encoded::Encoded;
 use crate::text::order::shuffled;
 use crate::text::pack::packed;
 use crate::text::row::Row;
+use crate::text::stored_rows::StoredRows;
 use crate::text::vocabulary::within_vocabulary;
 
 /// How rows and batches are made.
@@ -62,8 +63,8 @@ pub struct Position {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Batches {
-    /// The rows are made when they are needed: a row has 20 bytes for each token, and an example 12.
-    examples: Vec<Encoded>,
+    /// The rows are made when they are needed: a row has 20 bytes for each token, and an example 4.
+    examples: StoredRows,
     /// The examples of each row; `None`: each example is a row.
     packed: Option<Vec<Vec<u32>>>,
     options: BatchOptions,
@@ -80,6 +81,16 @@ impl Batches {
     /// There are no examples, the batch size is 0, an example is longer than a packed row, or an id
     /// is not below the vocabulary size.
     pub fn new(examples: Vec<Encoded>, options: BatchOptions) -> Result<Self, Error> {
+        Self::from_rows(examples.into(), options)
+    }
+
+    /// As [`new`](Self::new), of rows that may be in a file. Reads every row if the store has an id
+    /// that is not below the vocabulary size, and none otherwise.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new), or a row cannot be read.
+    pub fn from_rows(examples: StoredRows, options: BatchOptions) -> Result<Self, Error> {
         if options.batch_size == 0 {
             let error = Error::new(ErrorKind::Config, "the batch size is 0");
             return Err(error.with_help("give at least 1"));
@@ -88,13 +99,16 @@ impl Batches {
             let message = "there are no examples to make batches of";
             return Err(Error::new(ErrorKind::Data, message));
         }
-        for (index, example) in examples.iter().enumerate() {
-            within_vocabulary(&example.ids, options.vocab_size)
-                .map_err(|e| e.within(&format!("example {}", index + 1)))?;
+        if !examples.is_within(options.vocab_size) {
+            for (index, example) in examples.iter().enumerate() {
+                within_vocabulary(&example?.ids, options.vocab_size)
+                    .map_err(|e| e.within(&format!("example {}", index + 1)))?;
+            }
         }
         within_vocabulary(&[options.pad_id], options.vocab_size)
             .map_err(|e| e.within("the token to pad with"))?;
-        let packed = options.pack_to.map(|length| packed(&examples, length));
+        let pack_to = options.pack_to;
+        let packed = pack_to.map(|length| packed(examples.lengths(), length));
         let mut batches = Self {
             packed: packed.transpose()?,
             examples,
@@ -135,7 +149,20 @@ impl Batches {
     }
 
     /// The next batch. After the last batch of an epoch comes the first of the next epoch.
+    ///
+    /// # Panics
+    ///
+    /// The rows are in a file that cannot be read. Rows of [`new`](Self::new) are in memory.
     pub fn next_batch(&mut self) -> Batch {
+        self.try_next_batch().unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    /// As [`next_batch`](Self::next_batch), for rows that may be in a file.
+    ///
+    /// # Errors
+    ///
+    /// A row cannot be read. The position is unchanged.
+    pub fn try_next_batch(&mut self) -> Result<Batch, Error> {
         let Position { epoch, index } = self.position;
         if self.epoch_of_order != epoch {
             self.order = self.order_of(epoch);
@@ -144,15 +171,12 @@ impl Batches {
         let start = index * self.options.batch_size;
         let end = (start + self.options.batch_size).min(self.rows());
         let rows = self.order[start..end].iter();
-        let batch = Batch::collate(
-            rows.map(|row| self.row(*row)).collect(),
-            self.options.pad_id,
-        );
+        let rows = rows.map(|row| self.row(*row)).collect::<Result<_, _>>()?;
         self.seek(Position {
             epoch,
             index: index + 1,
         });
-        batch
+        Ok(Batch::collate(rows, self.options.pad_id))
     }
 
     /// The batches of the next optimizer step: `accumulation` of them, or fewer at the end of an
@@ -163,7 +187,7 @@ impl Batches {
     ///
     /// # Panics
     ///
-    /// `accumulation` is 0.
+    /// `accumulation` is 0, or as [`next_batch`](Self::next_batch).
     ///
     /// # Example
     ///
@@ -183,10 +207,24 @@ impl Batches {
     /// # Ok::<(), lisa_lm::Error>(())
     /// ```
     pub fn next_step(&mut self, accumulation: usize) -> Vec<Batch> {
+        let step = self.try_next_step(accumulation);
+        step.unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    /// As [`next_step`](Self::next_step), for rows that may be in a file.
+    ///
+    /// # Errors
+    ///
+    /// A row cannot be read.
+    ///
+    /// # Panics
+    ///
+    /// `accumulation` is 0.
+    pub fn try_next_step(&mut self, accumulation: usize) -> Result<Vec<Batch>, Error> {
         assert!(accumulation > 0, "a step of 0 batches");
         let left = self.per_epoch() - self.position.index;
         let count = accumulation.min(left);
-        (0..count).map(|_| self.next_batch()).collect()
+        (0..count).map(|_| self.try_next_batch()).collect()
     }
 
     /// The number of optimizer steps in an epoch, each of `accumulation` batches; the last one may
@@ -229,14 +267,14 @@ impl Batches {
         begins.then(|| steps.checked_add((index / accumulation) as u64))?
     }
 
-    fn row(&self, index: usize) -> Row {
-        match &self.packed {
-            None => Row::new([&self.examples[index]]),
-            Some(packed) => {
-                let examples = packed[index].iter();
-                Row::new(examples.map(|index| &self.examples[*index as usize]))
-            }
-        }
+    fn row(&self, index: usize) -> Result<Row, Error> {
+        let Some(packed) = &self.packed else {
+            return Ok(Row::new([&self.examples.get(index)?]));
+        };
+        let indices = packed[index].iter();
+        let examples = indices.map(|index| self.examples.get(*index as usize));
+        let examples: Vec<Encoded> = examples.collect::<Result<_, _>>()?;
+        Ok(Row::new(&examples))
     }
 
     fn order_of(&self, epoch: u64) -> Vec<usize> {

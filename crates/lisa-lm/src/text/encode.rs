@@ -11,7 +11,7 @@ use crate::text::answers::passages;
 use crate::text::data::{Content, Example, OnBadLine};
 use crate::text::encode_options::{EmptyAnswers, EncodeOptions, LossOn};
 use crate::text::encoded::{Encoded, EncodedSet};
-use crate::text::labelled::{ended, pair, passage};
+use crate::text::labelled::{CutRow, ended, pair, passage};
 use crate::text::roles::everything;
 use crate::text::tokenizer::Tokenizer;
 
@@ -68,42 +68,67 @@ pub fn encode_examples_with(
     mut progress: impl FnMut(usize),
 ) -> Result<EncodedSet, Error> {
     let max_length = options.max_length;
+    check_length(max_length)?;
+    let mut set = EncodedSet::default();
+    for (number, block) in examples.chunks(BLOCK).enumerate() {
+        let first = number * BLOCK;
+        let add = |set: &mut EncodedSet, row: CutRow, source| {
+            set.truncated += usize::from(row.length > max_length);
+            set.push(row.row, source, row.length);
+            Ok(())
+        };
+        encode_block(block, first, tokenizer, options, &mut set, add)?;
+        (first..first + block.len()).for_each(|index| progress(index + 1));
+    }
+    set.warn(set.examples.len(), max_length);
+    set.checked(max_length)
+}
+
+/// Returns an error if no token can be predicted in rows of at most this length.
+pub(super) fn check_length(max_length: usize) -> Result<(), Error> {
     if max_length < 2 {
         let message =
             format!("the maximal length is {max_length}, but predicting a token needs 2 tokens");
         return Err(Error::new(ErrorKind::Config, message).with_help("raise the maximal length"));
     }
-    let mut set = EncodedSet::default();
-    for (number, block) in examples.chunks(BLOCK).enumerate() {
-        let found = in_threads(block, |example| rows_of(example, tokenizer, options));
-        for (at, (example, found)) in block.iter().zip(found).enumerate() {
-            let index = number * BLOCK + at;
-            match found {
-                Ok((rows, found)) => {
-                    set.empty_answers += found.empty;
-                    set.unwritten_answers += found.unwritten;
-                    set.split += usize::from(rows.len() > 1);
-                    set.dropped += usize::from(rows.is_empty());
-                    for row in rows {
-                        set.push_cut(row, index, max_length);
-                    }
-                }
-                Err(error) => {
-                    let error = match &example.place {
-                        Some(place) => error.at(place),
-                        None => error.within(&format!("example {}", index + 1)),
-                    };
-                    if options.on_bad == OnBadLine::Stop {
-                        return Err(error);
-                    }
-                    set.refuse(&error);
+    Ok(())
+}
+
+/// Encodes examples, of which the first has the index `first`, in all threads. Counts in `set` what
+/// became of them, and passes their rows to `add`, each with the index of its example.
+pub(super) fn encode_block<R>(
+    examples: &[Example],
+    first: usize,
+    tokenizer: &Tokenizer,
+    options: EncodeOptions,
+    set: &mut EncodedSet<R>,
+    mut add: impl FnMut(&mut EncodedSet<R>, CutRow, usize) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let found = in_threads(examples, |example| rows_of(example, tokenizer, options));
+    for (index, (example, found)) in (first..).zip(examples.iter().zip(found)) {
+        match found {
+            Ok((rows, found)) => {
+                set.empty_answers += found.empty;
+                set.unwritten_answers += found.unwritten;
+                set.split += usize::from(rows.len() > 1);
+                set.dropped += usize::from(rows.is_empty());
+                for row in rows {
+                    add(set, row, index)?;
                 }
             }
-            progress(index + 1);
+            Err(error) => {
+                let error = match &example.place {
+                    Some(place) => error.at(place),
+                    None => error.within(&format!("example {}", index + 1)),
+                };
+                if options.on_bad == OnBadLine::Stop {
+                    return Err(error);
+                }
+                set.refuse(&error);
+            }
         }
     }
-    set.warn(max_length);
-    set.checked(max_length)
+    Ok(())
 }
 
 /// Encodes one example without truncation: one row, or several if a chat has several answers
@@ -147,7 +172,12 @@ pub fn encode_example(
     tokenizer: &Tokenizer,
     options: EncodeOptions,
 ) -> Result<Vec<Encoded>, Error> {
-    Ok(rows_of(example, tokenizer, options)?.0)
+    let options = EncodeOptions {
+        max_length: usize::MAX,
+        ..options
+    };
+    let (rows, _) = rows_of(example, tokenizer, options)?;
+    Ok(rows.into_iter().map(|row| row.row).collect())
 }
 
 /// The results for these examples, in order, computed in as many threads as the machine has.
@@ -172,13 +202,13 @@ struct Counts {
     unwritten: usize,
 }
 
-/// The rows of an example.
+/// The rows of an example, truncated.
 fn rows_of(
     example: &Example,
     tokenizer: &Tokenizer,
     options: EncodeOptions,
-) -> Result<(Vec<Encoded>, Counts), Error> {
-    let loss_on = options.loss_on;
+) -> Result<(Vec<CutRow>, Counts), Error> {
+    let (loss_on, max_length) = (options.loss_on, options.max_length);
     match &example.content {
         Content::Chat(chat) => {
             let template = tokenizer.chat_template();
@@ -195,7 +225,8 @@ fn rows_of(
                 return Err(Error::new(ErrorKind::Data, message)
                     .with_help("remove the message, or allow empty answers"));
             }
-            let rows = found.rows.iter().map(|row| passage(row, tokenizer));
+            let rows = found.rows.iter();
+            let rows = rows.map(|row| passage(row, tokenizer, max_length));
             let counts = Counts {
                 empty: found.empty.len(),
                 unwritten: found.unwritten.len(),
@@ -218,12 +249,13 @@ fn rows_of(
                 empty: usize::from(is_empty),
                 unwritten: 0,
             };
-            Ok((vec![row], counts))
+            Ok((vec![CutRow::of(row, max_length)], counts))
         }
         Content::Text(text) => {
             let ids = tokenizer.encode(text)?;
             let labels = ids.iter().map(|id| i64::from(*id)).collect();
-            Ok((vec![ended(ids, labels, tokenizer)], Counts::default()))
+            let row = CutRow::of(ended(ids, labels, tokenizer), max_length);
+            Ok((vec![row], Counts::default()))
         }
     }
 }

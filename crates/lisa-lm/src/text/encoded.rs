@@ -71,10 +71,13 @@ impl Encoded {
 
 /// Encoded rows, and what was done with the given examples. An example gives one row, or one row for
 /// each of its answers ([`Turns`](crate::text::Turns)).
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct EncodedSet {
+///
+/// The rows are in memory, with 12 bytes for each token; those of
+/// [`RowEncoder`](crate::text::RowEncoder) are [`StoredRows`](crate::text::StoredRows).
+#[derive(Clone, Debug, PartialEq)]
+pub struct EncodedSet<R = Vec<Encoded>> {
     /// The rows that have tokens in the loss, in order.
-    pub examples: Vec<Encoded>,
+    pub examples: R,
     /// For each row, the index of its example among the examples given.
     pub sources: Vec<usize>,
     /// For each row, its number of tokens before truncation.
@@ -126,14 +129,48 @@ impl EncodedSet {
         set.checked(max_length)
     }
 
-    /// Adds a row, truncated to at most `max_length` tokens.
-    pub(super) fn push_cut(&mut self, mut row: Encoded, source: usize, max_length: usize) {
-        let length = row.ids.len();
-        if length > max_length {
-            row.truncate(max_length);
-            self.truncated += 1;
+    /// Adds a row of the example `source`, which has `length` tokens before truncation.
+    pub(super) fn push(&mut self, row: Encoded, source: usize, length: usize) {
+        if row.trained() == 0 {
+            self.dropped += 1;
+            return;
         }
-        self.push(row, source, length);
+        self.examples.push(row);
+        self.sources.push(source);
+        self.lengths.push(length);
+    }
+
+    /// The set; an error if it is empty.
+    pub(super) fn checked(self, max_length: usize) -> Result<Self, Error> {
+        if self.examples.is_empty() {
+            return Err(self.no_row(max_length));
+        }
+        Ok(self)
+    }
+}
+
+impl Default for EncodedSet {
+    /// No rows.
+    fn default() -> Self {
+        Self::of(Vec::new())
+    }
+}
+
+impl<R> EncodedSet<R> {
+    /// These rows, without sources, lengths and counts.
+    pub(super) fn of(examples: R) -> Self {
+        Self {
+            examples,
+            sources: Vec::new(),
+            lengths: Vec::new(),
+            truncated: 0,
+            dropped: 0,
+            split: 0,
+            empty_answers: 0,
+            unwritten_answers: 0,
+            refused: 0,
+            refusals: Vec::new(),
+        }
     }
 
     /// Counts an example that is refused.
@@ -145,9 +182,9 @@ impl EncodedSet {
         }
     }
 
-    /// Logs what a user would not expect.
-    pub(super) fn warn(&self, max_length: usize) {
-        let (dropped, rows) = (self.dropped, self.dropped + self.examples.len());
+    /// Logs what a user would not expect. The set has `rows` rows.
+    pub(super) fn warn(&self, rows: usize, max_length: usize) {
+        let (dropped, rows) = (self.dropped, self.dropped + rows);
         if dropped > 0 {
             let within = within(max_length);
             log::warn!(
@@ -173,21 +210,8 @@ impl EncodedSet {
         }
     }
 
-    fn push(&mut self, row: Encoded, source: usize, length: usize) {
-        if row.trained() == 0 {
-            self.dropped += 1;
-            return;
-        }
-        self.examples.push(row);
-        self.sources.push(source);
-        self.lengths.push(length);
-    }
-
-    /// The set; an error if it is empty.
-    pub(super) fn checked(self, max_length: usize) -> Result<Self, Error> {
-        if !self.examples.is_empty() {
-            return Ok(self);
-        }
+    /// The error of a set without a row.
+    pub(super) fn no_row(&self, max_length: usize) -> Error {
         let within = within(max_length);
         let rows = self.dropped;
         let message = match (rows, self.refused) {
@@ -199,13 +223,13 @@ impl EncodedSet {
             _ => format!("none of {rows} rows has a token to train on{within}"),
         };
         let error = Error::new(ErrorKind::Data, message);
-        Err(if self.truncated > 0 {
+        if self.truncated > 0 {
             error.with_help("raise the maximal length")
         } else if rows > 0 {
             error.with_help("give data with answers, or train on all tokens")
         } else {
             error
-        })
+        }
     }
 }
 

@@ -1,34 +1,76 @@
-//! Texts as tokens with labels: which tokens are in the loss.
+//! Texts as tokens with labels: which tokens are in the loss. [`CutRow`]: a row that is truncated.
 
 use crate::error::Error;
 use crate::text::answers::Passage;
 use crate::text::encoded::{Encoded, IGNORED};
-use crate::text::tokenizer::Tokenizer;
+use crate::text::tokenizer::{Tokenizer, Tokens};
+
+/// A row of at most so many tokens, and what is known of the whole row.
+pub(super) struct CutRow {
+    pub(super) row: Encoded,
+    /// The number of tokens before truncation.
+    pub(super) length: usize,
+    /// The index of the first token in the loss, before truncation.
+    pub(super) first: Option<usize>,
+}
+
+impl CutRow {
+    /// The first `max_length` tokens of a row.
+    pub(super) fn of(mut row: Encoded, max_length: usize) -> Self {
+        let length = row.ids.len();
+        let mut labels = row.labels.iter().enumerate().skip(1);
+        let first = labels.find(|(_, label)| **label != IGNORED);
+        let first = first.map(|(at, _)| at);
+        if length > max_length {
+            row.truncate(max_length);
+            row.ids.shrink_to_fit();
+            row.labels.shrink_to_fit();
+        }
+        Self { row, length, first }
+    }
+}
 
 /// A rendered chat as tokens.
-pub(super) fn passage(passage: &Passage, tokenizer: &Tokenizer) -> Result<Encoded, Error> {
-    let tokens = tokenizer.encode_with_offsets(&passage.text, false)?;
+pub(super) fn passage(
+    passage: &Passage,
+    tokenizer: &Tokenizer,
+    max_length: usize,
+) -> Result<CutRow, Error> {
+    let Tokens { mut ids, offsets } = tokenizer.encode_with_offsets(&passage.text, false)?;
+    let (length, kept) = (ids.len(), ids.len().min(max_length));
     let is_weighted = passage.spans.iter().any(|(_, weight)| *weight != 1.0);
-    let mut labels = vec![IGNORED; tokens.ids.len()];
-    let mut weights = is_weighted.then(|| vec![1.0; labels.len()]);
+    let mut labels = vec![IGNORED; kept];
+    let mut weights = is_weighted.then(|| vec![1.0; kept]);
+    let mut first = None;
     let mut spans = passage.spans.iter().peekable();
-    for (at, (start, end)) in tokens.offsets.iter().enumerate() {
+    for (at, (start, end)) in offsets.iter().enumerate() {
         while spans.next_if(|(span, _)| span.end <= *start).is_some() {}
         let Some((span, weight)) = spans.peek() else {
             break;
         };
         if *end > span.start && *weight > 0.0 {
-            labels[at] = i64::from(tokens.ids[at]);
+            if at > 0 {
+                first.get_or_insert(at);
+            }
+            if at >= kept {
+                break;
+            }
+            labels[at] = i64::from(ids[at]);
             if let Some(weights) = &mut weights {
                 weights[at] = *weight;
             }
         }
     }
-    Ok(Encoded {
-        ids: tokens.ids,
+    if length > kept {
+        ids.truncate(kept);
+        ids.shrink_to_fit();
+    }
+    let row = Encoded {
+        ids,
         labels,
         weights,
-    })
+    };
+    Ok(CutRow { row, length, first })
 }
 
 /// A prompt and its completion as tokens.

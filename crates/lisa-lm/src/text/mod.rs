@@ -28,6 +28,9 @@ mod data;
 mod encoded;
 mod order;
 mod row;
+mod row_bytes;
+mod row_store;
+mod stored_rows;
 mod template;
 
 mod batch;
@@ -44,6 +47,7 @@ mod labelled;
 mod roles;
 
 mod encode;
+mod row_encoder;
 mod turn_end;
 mod vocabulary;
 
@@ -63,6 +67,9 @@ pub use order::{shuffled, split};
 pub use pack::pack;
 pub use roles::role_tokens;
 pub use row::Row;
+pub use row_encoder::RowEncoder;
+pub use row_store::{RowStore, StoredRow};
+pub use stored_rows::StoredRows;
 pub use template::{ChatTemplate, DEFAULT_TEMPLATE, Rendered};
 pub use tokenizer::{Tokenizer, Tokens};
 pub use turn_end::{TurnEnd, turn_end};

@@ -29,18 +29,20 @@ const OPEN_ROWS: usize = 512;
 /// # Ok::<(), lisa_lm::Error>(())
 /// ```
 pub fn pack(examples: &[Encoded], length: usize) -> Result<Vec<Row>, Error> {
-    let rows = packed(examples, length)?;
+    let rows = packed(examples.iter().map(|e| e.ids.len()), length)?;
     let row = |row: &Vec<u32>| Row::new(row.iter().map(|index| &examples[*index as usize]));
     Ok(rows.iter().map(row).collect())
 }
 
-/// The indices of the examples of each row.
-pub(super) fn packed(examples: &[Encoded], length: usize) -> Result<Vec<Vec<u32>>, Error> {
-    let shortest = examples.iter().map(|e| e.ids.len()).min().unwrap_or(0);
+/// The indices of the examples of each row. `lengths` are the examples' numbers of tokens.
+pub(super) fn packed(
+    lengths: impl Iterator<Item = usize> + Clone,
+    length: usize,
+) -> Result<Vec<Vec<u32>>, Error> {
+    let shortest = lengths.clone().min().unwrap_or(0);
     let mut rows: Vec<(usize, Vec<u32>)> = Vec::new();
     let mut open: Vec<usize> = Vec::new();
-    for (index, example) in examples.iter().enumerate() {
-        let needed = example.ids.len();
+    for (index, needed) in lengths.enumerate() {
         if needed > length {
             let number = index + 1;
             let message =

@@ -13,10 +13,12 @@ mod change;
 mod files;
 mod folder;
 mod open;
+mod pieces;
 mod templates;
 
 use files::caught;
 use folder::Folder;
+use pieces::{PIECE, Pieces};
 
 /// A text as tokens, with the place of each token in the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -159,21 +161,26 @@ impl Tokenizer {
     /// A special token that the tokenizer adds at the start or at the end is not added if the text
     /// has it there already.
     ///
+    /// A text of more than 256 KiB is encoded in overlapping pieces, so that the cost in memory is
+    /// about 20 bytes for each token. The result is that of the whole text.
+    ///
     /// # Errors
     ///
     /// As [`encode`](Self::encode).
     pub fn encode_with_offsets(&self, text: &str, add_special: bool) -> Result<Tokens, Error> {
-        let encoding = caught(|| self.inner.encode(text, add_special)).map_err(|e| {
+        let Pieces {
+            mut ids,
+            mut offsets,
+            own,
+        } = pieces::of(text, PIECE, |text| {
+            caught(|| self.inner.encode(text, add_special))
+        })
+        .map_err(|e| {
             let start: String = text.chars().take(40).collect();
             let message = format!("a text that begins with {start:?} cannot be encoded: {e}");
             Error::new(ErrorKind::Tokenizer, message)
         })?;
-        let (mut ids, mut offsets) = (encoding.get_ids().to_vec(), encoding.get_offsets().to_vec());
-        // 1 for a token that the tokenizer added.
-        let mask = encoding.get_special_tokens_mask();
-        let before = mask.iter().take_while(|added| **added == 1).count();
-        let after = mask.iter().rev().take_while(|added| **added == 1).count();
-        let own = before..ids.len() - after.min(ids.len() - before);
+        let (before, after) = (own.start, ids.len() - own.end);
         let doubled = |a: usize, b: usize| ids[a] == ids[b];
         let at_end = after > 0 && !own.is_empty() && doubled(own.end, own.end - 1);
         let at_start = before > 0 && !own.is_empty() && doubled(own.start - 1, own.start);

@@ -1,9 +1,21 @@
 use super::*;
 use crate::error::ErrorKind;
 use crate::text::pack::pack;
+use crate::text::row_store::RowStore;
 
 fn example(id: u32, length: usize) -> Encoded {
     Encoded::all_trained(vec![id; length])
+}
+
+/// The same rows in memory, in a file, and in both.
+fn in_each_place(examples: &[Encoded]) -> [StoredRows; 3] {
+    [u64::MAX, 0, 60].map(|limit| {
+        let store = RowStore::new(limit, std::env::temp_dir());
+        let rows = examples.iter().map(|row| store.push(row).unwrap());
+        let rows = StoredRows::new(&store, rows.collect());
+        assert!(limit > 0 || store.is_in_file());
+        rows
+    })
 }
 
 fn options(batch_size: usize) -> BatchOptions {
@@ -108,8 +120,10 @@ fn every_row_is_in_one_step_of_each_epoch_and_a_resumed_run_has_the_same_steps()
                 pack_to,
                 ..options(size)
             };
-            let new = || Batches::new(examples.clone(), options).unwrap();
-            let mut batches = new();
+            let places = in_each_place(&examples);
+            let new =
+                |place: usize| Batches::from_rows(places[place % 3].clone(), options).unwrap();
+            let mut batches = new(0);
             let steps = batches.steps_in(EPOCHS as f64, accumulation);
             let per_epoch = batches.steps_per_epoch(accumulation);
             assert_eq!(steps as usize, EPOCHS * per_epoch, "{what}");
@@ -140,11 +154,12 @@ fn every_row_is_in_one_step_of_each_epoch_and_a_resumed_run_has_the_same_steps()
                 assert_eq!(seen, (0..rows).collect::<Vec<_>>(), "{what}");
             }
             for (step, position) in positions.into_iter().enumerate() {
-                let mut resumed = new();
+                // A run may be resumed with its rows in another place.
+                let mut resumed = new(step);
                 resumed.seek(position);
                 for expected in &all[step..] {
                     assert_eq!(
-                        &resumed.next_step(accumulation),
+                        &resumed.try_next_step(accumulation).unwrap(),
                         expected,
                         "{what} at {step}"
                     );
