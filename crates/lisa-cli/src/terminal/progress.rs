@@ -1,9 +1,16 @@
 //! Progress bars, on standard error if it is a terminal.
 
+use std::io::IsTerminal;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Whether progress bars are seen. Where they are not, such as in a pipe, lines say what happens.
+#[must_use]
+pub fn is_watched() -> bool {
+    std::io::stdout().is_terminal() && std::io::stderr().is_terminal()
+}
 
 /// A progress bar of `length` steps, with `done` steps complete. It has one line: a message that
 /// is too long for the terminal is cut.

@@ -91,7 +91,7 @@ fn method_line(settings: &Settings, model: &CausalLm, trainer: &Trainer) -> Stri
                 .map(ToString::to_string)
                 .collect();
             format!(
-                "lisa: {} of {} layers ({}), other ones every {}",
+                "lisa: {} of {} layers ({}), sampled anew every {}",
                 layers.len(),
                 model.num_layers(),
                 layers.join(", "),
@@ -128,8 +128,10 @@ fn evaluation_line(job: &Job<'_>) -> String {
         };
     }
     let every = match output.eval_every {
-        0 => String::new(),
-        every => format!(" every {}", counted(every, "step")),
+        every if every > 0 && (every as u64) < job.steps => {
+            format!(" every {} and", counted(every, "step"))
+        }
+        _ => String::new(),
     };
     let answers = match job.evaluate.answers() {
         0 => String::new(),
@@ -144,13 +146,13 @@ fn evaluation_line(job: &Job<'_>) -> String {
         first if first < job.evaluate.rows().0 => format!("{first} rows before training, "),
         _ => String::new(),
     };
-    format!("{before}{rows}{every}, and at the end{answers}")
+    format!("{before}{rows}{every} at the end{answers}")
 }
 
 fn output_line(job: &Job<'_>) -> String {
     let output = &job.settings.output;
     let every = match output.save_every {
-        0 => "a checkpoint at the end".to_owned(),
+        every if every == 0 || every as u64 >= job.steps => "a checkpoint at the end".to_owned(),
         every => format!(
             "a checkpoint every {}, {} and the best are kept",
             counted(every, "step"),

@@ -5,6 +5,8 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+use crate::terminal::text::duration;
+
 /// A part of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
@@ -64,10 +66,11 @@ impl Clock {
 impl fmt::Display for Clock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let all: f64 = self.0.iter().sum();
+        write!(f, "{}", duration(all))?;
         for (index, (name, seconds)) in self.parts().enumerate() {
-            let comma = if index == 0 { "" } else { ", " };
+            let comma = if index == 0 { ":" } else { "," };
             let share = 100.0 * seconds / all.max(1e-9);
-            write!(f, "{comma}{name} {share:.0} %")?;
+            write!(f, "{comma} {name} {share:.0} %")?;
         }
         Ok(())
     }
@@ -83,7 +86,7 @@ mod tests {
         assert_eq!(clock.training(), 10.0);
         assert_eq!(
             clock.to_string(),
-            "data 2 %, forward 5 %, backward 8 %, update 10 %, evaluation 50 %, saving 25 %"
+            "40 s: data 2 %, forward 5 %, backward 8 %, update 10 %, evaluation 50 %, saving 25 %"
         );
     }
 }

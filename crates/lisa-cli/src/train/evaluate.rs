@@ -140,6 +140,17 @@ impl Evaluate {
         self.prompts.prompts.len()
     }
 
+    /// The number of rows and of answers of an evaluation.
+    #[must_use]
+    pub fn size(&self, extent: Extent) -> (usize, usize) {
+        match extent {
+            Extent::First => (self.first, 0),
+            Extent::Loss => (self.rows.len(), 0),
+            Extent::Full => (self.rows.len(), self.answers()),
+            Extent::All => (self.rows().1, 0),
+        }
+    }
+
     /// The number of batches and answers.
     #[must_use]
     pub fn length(&self, extent: Extent) -> u64 {
@@ -175,11 +186,7 @@ impl Evaluate {
         let mut result = Evaluation {
             loss,
             perplexity: loss.exp(),
-            rows: match extent {
-                Extent::First => self.first,
-                Extent::All => self.rows().1,
-                _ => self.rows().0,
-            },
+            rows: self.size(extent).0,
             first_rows_loss: first.value(),
             answers: None,
             samples: Vec::new(),

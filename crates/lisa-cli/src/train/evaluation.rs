@@ -10,6 +10,8 @@ use crate::terminal::text::{counted, one_line};
 
 /// How many characters of a prompt and of an answer are printed.
 const SHOWN: usize = 200;
+/// What stands for the characters between the beginning and the end.
+const LEFT_OUT: &str = " .. ";
 
 /// The result of an evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -91,21 +93,28 @@ impl fmt::Display for Evaluation {
         }
         for sample in &self.samples {
             let cut = if sample.cut { " [cut]" } else { "" };
-            write!(f, "\n  prompt:    {}", beginning(&sample.prompt))?;
-            write!(f, "\n  expected:  {}", beginning(&sample.wanted))?;
-            write!(f, "\n  generated: {}{cut}", beginning(&sample.got))?;
+            write!(f, "\n  prompt:    {}", shortened(&sample.prompt))?;
+            write!(f, "\n  expected:  {}", shortened(&sample.wanted))?;
+            write!(f, "\n  generated: {}{cut}", shortened(&sample.got))?;
         }
         Ok(())
     }
 }
 
-/// The beginning of a text, on one line.
-fn beginning(text: &str) -> String {
-    let line = one_line(text);
-    match line.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("{}..", &line[..end]),
-        None => line,
+/// A text on one line: whole, or its beginning and its end, where the question of a prompt and the
+/// result of an answer are.
+fn shortened(text: &str) -> String {
+    let line: Vec<char> = one_line(text).chars().collect();
+    let of = |part: &[char]| part.iter().collect::<String>();
+    if line.len() <= SHOWN {
+        return of(&line);
     }
+    let (first, last) = (&line[..SHOWN / 2], &line[line.len() - SHOWN / 2..]);
+    format!(
+        "{}{LEFT_OUT}{}",
+        of(first).trim_end(),
+        of(last).trim_start()
+    )
 }
 
 impl fmt::Display for Answers {
@@ -137,6 +146,23 @@ impl fmt::Display for Answers {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_text_is_shown_with_its_beginning_and_its_end() {
+        assert_eq!(shortened(" a\nb "), "a / b");
+        assert_eq!(shortened(&"é".repeat(SHOWN)), "é".repeat(SHOWN));
+        let text = format!("{}\n#### 72", "x ".repeat(SHOWN));
+        let shown = shortened(&text);
+        let longest = SHOWN + LEFT_OUT.len();
+        assert!(
+            (longest - 2..=longest).contains(&shown.chars().count()),
+            "{shown}"
+        );
+        assert!(
+            shown.starts_with("x x ") && shown.ends_with("x  / #### 72"),
+            "{shown}"
+        );
+    }
 
     #[test]
     fn large_and_infinite_losses_are_said_and_stored() {

@@ -138,7 +138,7 @@ fn change(state: &State, after: Option<&Evaluation>) -> String {
     let (same, rows) = if before.rows == after.rows {
         (after.loss, String::new())
     } else {
-        let rows = format!(" on the {} of before", counted(before.rows, "row"));
+        let rows = format!(" on the same {}", counted(before.rows, "row"));
         (after.first_rows_loss, rows)
     };
     format!("held-out loss {:.4} -> {same:.4}{rows}, ", before.loss)

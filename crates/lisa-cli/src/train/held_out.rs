@@ -9,7 +9,8 @@ use super::evaluation::Evaluation;
 use super::prepare::Job;
 use crate::terminal::interrupt::Stop;
 use crate::terminal::output::say;
-use crate::terminal::progress::timed_bar;
+use crate::terminal::progress::{is_watched, timed_bar};
+use crate::terminal::text::counted;
 
 /// Evaluates the model with a progress bar of its own, if there are held-out rows and evaluation is
 /// on.
@@ -23,6 +24,17 @@ pub(crate) fn evaluate(
     let evaluate = &job.evaluate;
     if evaluate.is_empty() {
         return Ok(None);
+    }
+    if !is_watched() {
+        let (rows, answers) = evaluate.size(extent);
+        let rows = counted(rows, "held-out row");
+        match answers {
+            0 => say(format_args!("evaluating {rows}"))?,
+            answers => {
+                let answers = counted(answers, "answer");
+                say(format_args!("evaluating {rows}, generating {answers}"))?;
+            }
+        }
     }
     let bar = timed_bar(evaluate.length(extent));
     bar.set_message("evaluating");

@@ -294,5 +294,7 @@ pub(crate) fn supports(device: &Device, dtype: Dtype) -> Result<()> {
 }
 
 pub(crate) fn device_name(device: &Device) -> String {
-    format!("{device:?}").chars().take(40).collect()
+    let name = format!("{device:?}");
+    let name = name.strip_prefix("Device<").unwrap_or(&name);
+    name.trim_end_matches('>').chars().take(40).collect()
 }

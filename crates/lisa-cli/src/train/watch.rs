@@ -1,13 +1,11 @@
 //! [`Watch`]: the progress of a run, as a bar on a terminal and as lines elsewhere.
 
-use std::io::IsTerminal;
-
 use anyhow::Result;
 use indicatif::ProgressBar;
 
 use super::metrics::Line;
 use crate::terminal::output::say;
-use crate::terminal::progress::bar;
+use crate::terminal::progress::{bar, is_watched};
 use crate::terminal::text::{counted, duration, size};
 
 /// After this many steps of a session the remaining time is estimated.
@@ -29,10 +27,9 @@ impl Watch {
     /// A run of `steps` steps, of which `done` are complete.
     #[must_use]
     pub fn new(steps: u64, done: u64, every: usize) -> Self {
-        let is_watched = std::io::stdout().is_terminal() && std::io::stderr().is_terminal();
         Self {
-            bar: bar(steps, done),
-            every: (!is_watched).then_some(every.max(1) as u64),
+            bar: bar(steps, done).with_message("training"),
+            every: (!is_watched()).then_some(every.max(1) as u64),
             steps,
             pace: Pace::default(),
             recent: (Vec::new(), 0, 0.0),
@@ -55,8 +52,10 @@ impl Watch {
         let left = self.pace.left(self.steps.saturating_sub(line.step));
         self.bar.inc(1);
         let loss = line.loss.unwrap_or(f64::NAN);
+        let (values, remaining) = (self.values(line), self.remaining(line, left));
+        // A narrow terminal cuts the end.
         self.bar
-            .set_message(format!("loss {loss:.3}{}", self.values(line, left)));
+            .set_message(format!("loss {loss:.3}{remaining}{values}"));
         if self.pace.steps == MEASURED && line.step < self.steps {
             let others = counted((self.steps - line.step) as usize, "more step");
             self.note(format!(
@@ -71,10 +70,8 @@ impl Watch {
             let losses = &self.recent.0;
             let loss = losses.iter().sum::<f64>() / losses.len().max(1) as f64;
             let text = format!(
-                "step {} of {}: loss {loss:.4}{}",
-                line.step,
-                self.steps,
-                self.values(line, left)
+                "step {} of {}: loss {loss:.4}{values}{remaining}",
+                line.step, self.steps
             );
             self.note(text)?;
             self.recent = (Vec::new(), 0, 0.0);
@@ -82,7 +79,8 @@ impl Watch {
         Ok(())
     }
 
-    fn values(&self, line: &Line, left: f64) -> String {
+    /// Learning rate, speed and memory.
+    fn values(&self, line: &Line) -> String {
         let (_, tokens, seconds) = self.recent;
         let mut text = String::new();
         if let Some(lr) = line.lr {
@@ -92,10 +90,15 @@ impl Watch {
         if let Some(memory) = line.memory_bytes {
             text += &format!(", {}", size(memory));
         }
-        if line.step < self.steps {
-            text += &format!(", {} left", duration(left));
-        }
         text
+    }
+
+    fn remaining(&self, line: &Line, left: f64) -> String {
+        if line.step < self.steps {
+            format!(", {} left", duration(left))
+        } else {
+            String::new()
+        }
     }
 
     /// Prints a line above the bar.
@@ -140,6 +143,29 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_bar_has_the_remaining_time_before_what_a_narrow_terminal_cuts() {
+        let mut watch = Watch::new(10, 0, 10);
+        let mut line = Line {
+            step: 1,
+            loss: Some(1.25),
+            lr: Some(5e-5),
+            memory_bytes: Some(1 << 30),
+            ..Line::default()
+        };
+        watch.step(&line, 60, 2.0, || 0).unwrap();
+        assert_eq!(
+            watch.bar.message(),
+            "loss 1.250, 18 s left, lr 5.0e-5, 30 tokens/s, 1.00 GiB"
+        );
+        line.step = 10;
+        watch.step(&line, 60, 2.0, || 0).unwrap();
+        assert_eq!(
+            watch.bar.message(),
+            "loss 1.250, lr 5.0e-5, 30 tokens/s, 1.00 GiB"
+        );
+    }
 
     #[test]
     fn the_estimate_leaves_the_first_step_out_and_follows_the_pace() {
