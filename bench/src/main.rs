@@ -5,11 +5,13 @@ mod compare;
 mod corpus;
 mod draws;
 mod files;
+mod growth;
 mod make_model;
 mod memory;
 mod method;
 mod number;
 mod overhead;
+mod plans;
 mod preset;
 mod process;
 mod settings;
@@ -40,6 +42,10 @@ struct Cli {
 enum Command {
     /// Memory, time and loss of LISA, full training, LoRA and PyTorch
     Compare(compare::Options),
+    /// The planned peak of each method next to the measured one
+    Plans(plans::Options),
+    /// How a step grows with the length of the rows and with the vocabulary
+    Growth(growth::Options),
     /// A LISA step and the same step frozen by hand, and the cost of a draw
     Overhead(Settings),
     /// Peak memory over many draws
@@ -80,6 +86,8 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<()> {
     match command {
         Command::Compare(options) => compare::run(&options),
+        Command::Plans(options) => plans::run(&options),
+        Command::Growth(options) => growth::run(&options),
         Command::Overhead(settings) => overhead::run(&settings),
         Command::Draws(options) => draws::run(&options),
         Command::Soak(options) => soak::run(&options),

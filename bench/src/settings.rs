@@ -1,6 +1,6 @@
 //! [`Settings`]: the workload of every measurement on a preset.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser};
@@ -21,6 +21,9 @@ pub(crate) struct Settings {
     /// Divide the widths and the vocabulary by this; the number of layers stays
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub(crate) shrink: usize,
+    /// Size of the vocabulary instead of the shape's
+    #[arg(long, value_name = "N")]
+    pub(crate) vocabulary: Option<usize>,
     /// Optimizer steps
     #[arg(long, default_value_t = 12)]
     pub(crate) steps: usize,
@@ -87,13 +90,14 @@ impl Settings {
 
     /// The configuration of the model.
     pub(crate) fn config(&self) -> Result<ModelConfig> {
-        let Some(folder) = &self.model else {
-            return Ok(self.preset.config(self.shrink));
+        let config = match &self.model {
+            Some(folder) => read(folder)?,
+            None => self.preset.config(self.shrink),
         };
-        let path = folder.join("config.json");
-        let text = std::fs::read_to_string(&path)
-            .with_context(|| format!("cannot read `{}`", path.display()))?;
-        Ok(ModelConfig::from_json(&text).with_context(|| format!("`{}`", path.display()))?)
+        Ok(match self.vocabulary {
+            Some(size) => config.with_vocab_size(size),
+            None => config,
+        })
     }
 
     /// The name of the model's shape.
@@ -113,12 +117,21 @@ impl Settings {
         Self {
             preset: Preset::Tiny,
             model: None,
+            vocabulary: None,
             shrink: 1,
             steps: 2,
             warmup: 1,
             ..self.clone()
         }
     }
+}
+
+fn read(folder: &Path) -> Result<ModelConfig> {
+    let path = folder.join("config.json");
+    let text = lisa_lm::files::read_small_text(&path)
+        .with_context(|| format!("cannot read `{}`", path.display()))?;
+    let config = ModelConfig::from_json(&text);
+    config.with_context(|| format!("`{}` is not used", path.display()))
 }
 
 impl Default for Settings {

@@ -3,7 +3,7 @@
 mod goals;
 mod peer;
 mod picture;
-mod plan;
+pub(crate) mod plan;
 mod row;
 mod table;
 pub(crate) mod worker;
@@ -15,7 +15,8 @@ use burn::tensor::Device;
 use clap::{Args, ValueEnum};
 
 use self::peer::Peer;
-use self::row::{Row, highest};
+use self::row::Row;
+pub(crate) use self::row::highest;
 use self::worker::{Event, Order};
 use crate::method::Method;
 use crate::settings::Settings;

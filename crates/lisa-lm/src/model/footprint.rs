@@ -7,7 +7,7 @@ use burn::tensor::{DType, FloatDType};
 use lisa::memory::{Activations, Footprint};
 
 use crate::model::causal_lm::CausalLm;
-use crate::model::ops::{self, FUSED, WRITTEN_OUT};
+use crate::model::ops::{self, FUSED, KEPT, WRITTEN_OUT};
 use crate::model::spec::{DecoderSpec, NormKind};
 
 /// Elements for each token.
@@ -33,6 +33,7 @@ fn per_token(spec: &DecoderSpec, fused: bool) -> PerToken {
     let (norm, norm_weight, norm_backward) = match spec.block.norm.kind {
         NormKind::Rms if fused => (hidden, 0, 0),
         NormKind::Rms => (hidden, hidden, hidden),
+        NormKind::Layer if fused => (hidden, 0, 0),
         NormKind::Layer => (5 * hidden, hidden, 3 * hidden),
     };
     // Rotary positions: kept, and during the backward pass.
@@ -42,12 +43,11 @@ fn per_token(spec: &DecoderSpec, fused: bool) -> PerToken {
         None => (0, 0),
     };
     // Activation and gate: kept, and during the backward pass.
-    let (activation, activation_backward) = if !spec.block.feed_forward.gated {
-        (6 * inner, 7 * inner)
-    } else if fused {
-        (2 * inner, 3 * inner)
-    } else {
-        (4 * inner, 5 * inner)
+    let (activation, activation_backward) = match (spec.block.feed_forward.gated, fused) {
+        (false, true) => (inner, 2 * inner),
+        (false, false) => (6 * inner, 7 * inner),
+        (true, true) => (2 * inner, 3 * inner),
+        (true, false) => (4 * inner, 5 * inner),
     };
     PerToken {
         frozen: 2 * norm + q + 2 * kv + rope + activation,
@@ -75,7 +75,12 @@ impl Footprint for CausalLm {
             (WRITTEN_OUT, 4 + 1 + cast)
         };
         let heads = spec.block.attention.heads;
-        let scores = (batch * heads * extent.scores(sequence) * per_score) as u64;
+        let kept = if fused && sequence > KEPT {
+            0
+        } else {
+            extent.scores(sequence)
+        };
+        let scores = (batch * heads * kept * per_score) as u64;
 
         // The gradients of weights between two cuts of the autodiff graph: all of attention, and all of the
         // feed-forward network but the last projection.

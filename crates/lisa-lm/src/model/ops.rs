@@ -13,10 +13,10 @@ use burn::tensor::{DType, FloatDType, Int, Tensor};
 
 /// Returns the result of a fused operation from the function, if there is one for these tensors.
 macro_rules! fused {
-    ($operation:ident($($argument:expr),*)) => {
+    ($operation:ident $(::<$tanh:literal>)? ($($argument:expr),*)) => {
         #[cfg(feature = "flex")]
         {
-            if let Some(result) = crate::model::ops::fused::$operation($($argument),*) {
+            if let Some(result) = crate::model::ops::fused::$operation$(::<$tanh>)?($($argument),*) {
                 return result;
             }
         }
@@ -29,9 +29,9 @@ mod extent;
 #[cfg(feature = "flex")]
 mod fused;
 
-pub(crate) use attention::attend;
+pub(crate) use attention::{attend, attend_joint};
 pub(crate) use cross_entropy::{batch_cross_entropy, loss_and_gradient};
-pub(crate) use extent::{FUSED, WRITTEN_OUT};
+pub(crate) use extent::{FUSED, KEPT, WRITTEN_OUT};
 #[cfg(feature = "flex")]
 pub(crate) use fused::takes as are_fused;
 
@@ -45,8 +45,10 @@ pub(crate) fn are_fused(_: &Device, _: DType) -> bool {
 pub(crate) fn linear(x: Tensor<3>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<3> {
     match bias {
         None => product(x, weight),
-        Some(bias) if are_fused(&x.device(), x.dtype()) => product(x, weight) + bias.unsqueeze(),
-        bias => module::linear(x, weight, bias),
+        Some(bias) => {
+            fused!(product_and_bias(&x, &weight, &bias));
+            module::linear(x, weight, Some(bias))
+        }
     }
 }
 
@@ -82,6 +84,7 @@ pub(crate) fn layer_norm<const D: usize>(
     beta: Option<Tensor<1>>,
     epsilon: f64,
 ) -> Tensor<D> {
+    fused!(layer_norm(&x, &gamma, beta.as_ref(), epsilon));
     let dtype = x.dtype();
     if dtype != DType::F16 {
         return module::layer_norm(x, gamma, beta, epsilon);
@@ -106,6 +109,16 @@ pub(crate) fn rotate(
     heads * cos.clone() + swapped * sin.clone()
 }
 
+fn gelu_exact(x: Tensor<3>) -> Tensor<3> {
+    fused!(gelu::<false>(&x));
+    gelu(x)
+}
+
+fn gelu_tanh(x: Tensor<3>) -> Tensor<3> {
+    fused!(gelu::<true>(&x));
+    gelu_approximate(x)
+}
+
 /// An activation function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Activation {
@@ -121,8 +134,8 @@ impl Activation {
     pub(crate) fn apply(self, x: Tensor<3>) -> Tensor<3> {
         match self {
             Self::Silu => silu(x),
-            Self::Gelu => gelu(x),
-            Self::GeluTanh => gelu_approximate(x),
+            Self::Gelu => gelu_exact(x),
+            Self::GeluTanh => gelu_tanh(x),
         }
     }
 

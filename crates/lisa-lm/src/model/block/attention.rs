@@ -72,27 +72,40 @@ impl Attention {
         context: &Context,
         cache: Option<&mut LayerCache>,
     ) -> Tensor<3> {
-        let [q, k, v] = self.heads(x, context);
-        let (k, v) = match cache {
-            Some(cache) => cache.append(k, v),
-            None => (k, v),
-        };
         let mask = if self.slides {
             &context.sliding
         } else {
             &context.full
         };
-        self.o_proj
-            .forward(concatenated(ops::attend(q, k, v, mask.as_ref())))
-    }
-
-    /// Queries, keys and values, each `[batch, heads, seq, head_dim]`, with norms and positions.
-    fn heads(&self, x: Tensor<3>, context: &Context) -> [Tensor<4>; 3] {
-        let (heads, kv_heads, dim) = (self.spec.heads, self.spec.kv_heads, self.spec.head_dim);
+        let mask = mask.as_ref();
         let x = match &self.qkv_proj {
             Some(projection) => projection.forward(x),
             None => x,
         };
+        if self.takes_joint(context) && cache.is_none() {
+            let (heads, kv_heads) = (self.spec.heads, self.spec.kv_heads);
+            let attended = ops::attend_joint(&x, heads, kv_heads, mask);
+            return self.o_proj.forward(concatenated(attended));
+        }
+        let [q, k, v] = self.heads(x, context);
+        let (k, v) = match cache {
+            Some(cache) => cache.append(k, v),
+            None => (k, v),
+        };
+        let attended = ops::attend(q, k, v, mask);
+        self.o_proj.forward(concatenated(attended))
+    }
+
+    /// Whether queries, keys and values are used as one projection gives them.
+    fn takes_joint(&self, context: &Context) -> bool {
+        let has_norm = self.q_norm.is_some() || self.k_norm.is_some();
+        self.qkv_proj.is_some() && context.rope.is_none() && !has_norm
+    }
+
+    /// Queries, keys and values, each `[batch, heads, seq, head_dim]`, with norms and positions. `x`
+    /// is the input of the projections, or the output of the one projection.
+    fn heads(&self, x: Tensor<3>, context: &Context) -> [Tensor<4>; 3] {
+        let (heads, kv_heads, dim) = (self.spec.heads, self.spec.kv_heads, self.spec.head_dim);
         let project = |own: &Option<Projection>, first: usize, count: usize| {
             let x = match own {
                 Some(projection) => projection.forward(x.clone()),

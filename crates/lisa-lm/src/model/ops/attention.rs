@@ -37,6 +37,25 @@ pub(crate) fn attend(
     weighted.reshape([batch, heads, seq, dim])
 }
 
+/// [`attend`] for queries, keys and values in one tensor, `[batch, seq, (heads + 2 key heads) *
+/// head_dim]`.
+pub(crate) fn attend_joint(
+    x: &Tensor<3>,
+    heads: usize,
+    kv_heads: usize,
+    mask: Option<&Tensor<4, Bool>>,
+) -> Tensor<4> {
+    fused!(joint_attention(x, heads, kv_heads, mask));
+    let [batch, seq, width] = x.dims();
+    let dim = width / (heads + 2 * kv_heads);
+    let part = |first: usize, count: usize| {
+        let part = x.clone().narrow(2, first * dim, count * dim);
+        part.reshape([batch, seq, count, dim]).swap_dims(1, 2)
+    };
+    let (q, k) = (part(0, heads), part(heads, kv_heads));
+    attend(q, k, part(heads + kv_heads, kv_heads), mask)
+}
+
 /// [`attend`] in Burn's operations, for `q` of `[batch, key heads, groups, seq, head_dim]`.
 ///
 /// Keeps one tensor of the size of the scores for the backward pass: the exponentials. Computes

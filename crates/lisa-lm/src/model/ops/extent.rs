@@ -27,6 +27,11 @@ pub(crate) const FUSED: Extent = Extent {
     blocks: usize::MAX,
 };
 
+/// The longest sequence for which fused attention keeps its weights for the backward pass. For
+/// longer ones it computes them again: at 1024 tokens they would be half of what a layer keeps, and
+/// they grow with the square of the length.
+pub(crate) const KEPT: usize = 256;
+
 impl Extent {
     /// Queries in a block, for `seq` queries; the last block may have fewer.
     pub(crate) fn block(self, seq: usize) -> usize {

@@ -10,6 +10,8 @@ mod attention;
 mod autodiff;
 mod cross_entropy;
 mod embed;
+mod gelu;
+mod layer_norm;
 mod linear;
 mod rms_norm;
 mod rotate;
@@ -19,11 +21,13 @@ mod swiglu;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use attention::attention;
+pub(crate) use attention::{attention, joint_attention};
 pub(crate) use autodiff::takes;
 pub(crate) use cross_entropy::{cross_entropy, loss_and_gradient};
 pub(crate) use embed::embed;
-pub(crate) use linear::product;
+pub(crate) use gelu::gelu;
+pub(crate) use layer_norm::layer_norm;
+pub(crate) use linear::{product, product_and_bias};
 pub(crate) use rms_norm::rms_norm;
 pub(crate) use rotate::rotate;
 pub(crate) use swiglu::swiglu;

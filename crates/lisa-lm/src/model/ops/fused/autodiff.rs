@@ -45,6 +45,10 @@ impl Operand {
         }
     }
 
+    pub(super) fn has_autodiff(&self) -> bool {
+        matches!(self, Self::Autodiff(_))
+    }
+
     /// Whether the backward pass computes a gradient of the tensor.
     pub(super) fn is_tracked(&self) -> bool {
         matches!(self, Self::Autodiff(x) if x.is_tracked())

@@ -168,22 +168,40 @@ pub(super) fn exps(row: &mut [f32], largest: f32) -> f32 {
     for x in row.iter_mut() {
         *x = exp(*x - largest);
     }
+    sum(row)
+}
+
+/// The sum of a row.
+#[inline(always)]
+pub(super) fn sum(row: &[f32]) -> f32 {
     fold(row, 0.0, |a, b| a + b)
 }
 
 /// The sum of products.
 #[inline(always)]
 pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    dot_by(a, b, |a, b| a * b)
+}
+
+/// The sum of products of the distances from two values.
+#[inline(always)]
+pub(super) fn dot_about(a: &[f32], b: &[f32], from: f32, other: f32) -> f32 {
+    dot_by(a, b, |a, b| (a - from) * (b - other))
+}
+
+/// The sum of a function of two elements.
+#[inline(always)]
+fn dot_by(a: &[f32], b: &[f32], of: impl Fn(f32, f32) -> f32) -> f32 {
     let mut lanes = [0.0; LANES];
     let (left, right) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
     let rest = (left.remainder(), right.remainder());
     for (a, b) in left.zip(right) {
         for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {
-            *lane += a * b;
+            *lane += of(*a, *b);
         }
     }
     for ((lane, a), b) in lanes.iter_mut().zip(rest.0).zip(rest.1) {
-        *lane += a * b;
+        *lane += of(*a, *b);
     }
     lanes.into_iter().sum()
 }

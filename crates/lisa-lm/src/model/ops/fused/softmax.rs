@@ -6,8 +6,8 @@
 use super::rows::{Rows, dot, exps, largest, row_of};
 use crate::model::ops::extent::MASKED;
 
-/// Computes the softmax of scaled and masked scores in place: rows of `[batch, key
-/// heads, groups, block, seen]`.
+/// Computes the softmax of scaled and masked scores in place: rows of `[key heads,
+/// groups, block, seen]`, of one row of the batch.
 pub(super) struct Softmax<'a> {
     pub(super) scale: f32,
     pub(super) mask: Option<Mask<'a>>,
@@ -16,11 +16,11 @@ pub(super) struct Softmax<'a> {
 /// The mask: bytes of `[batch or 1, groups, seq, keys]`; a score is masked if its byte is not 0.
 pub(super) struct Mask<'a> {
     pub(super) bytes: &'a [u8],
-    pub(super) kv_heads: usize,
     pub(super) groups: usize,
     pub(super) seq: usize,
     pub(super) keys: usize,
-    /// The first query of the block, and the number of queries.
+    /// The row of the batch, the first query of the block, and the number of queries.
+    pub(super) row: usize,
     pub(super) first: usize,
     pub(super) block: usize,
 }
@@ -30,9 +30,8 @@ impl Mask<'_> {
     fn row(&self, index: usize, seen: usize) -> &[u8] {
         let query = self.first + index % self.block;
         let group = index / self.block % self.groups;
-        let batch = index / (self.block * self.groups * self.kv_heads);
         let rows = self.bytes.len() / self.keys;
-        let row = ((batch * self.groups + group) * self.seq + query) % rows;
+        let row = ((self.row * self.groups + group) * self.seq + query) % rows;
         &self.bytes[row * self.keys..row * self.keys + seen]
     }
 }

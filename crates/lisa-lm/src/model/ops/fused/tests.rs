@@ -3,6 +3,7 @@ use std::cell::RefCell;
 use burn::tensor::activation::{log_softmax, silu, softmax};
 use burn::tensor::module::linear;
 use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData};
+use burn::tensor::{activation, module};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
@@ -10,7 +11,8 @@ use super::linear::BLOCK;
 use super::rows::{Out, Rows, exp, run};
 use super::swiglu::SwiGlu;
 use super::{
-    attention, cross_entropy, embed, loss_and_gradient, product, rms_norm, rotate, swiglu, takes,
+    attention, cross_entropy, embed, gelu, joint_attention, layer_norm, loss_and_gradient, product,
+    product_and_bias, rms_norm, rotate, swiglu, takes,
 };
 
 fn device() -> Device {
@@ -100,6 +102,166 @@ fn swiglu_is_silu_times_up() {
     let (gate, up) = (random([1, 2, 3]), random([1, 2, 3]).detach());
     let steps = || silu(gate.clone()) * up.clone();
     agree([&gate], || swiglu(&gate, &up).unwrap(), steps);
+}
+
+/// Checks values and gradients of the sum against PyTorch's, computed in f64.
+fn is_torchs<const D: usize>(found: &Tensor<D>, expected: &[f64], within: f64) {
+    let found: Vec<f32> = found.clone().into_data().iter().collect();
+    assert_eq!(found.len(), expected.len());
+    for (found, expected) in found.iter().zip(expected) {
+        let apart = (f64::from(*found) - expected).abs();
+        assert!(apart <= within, "{found} {expected}");
+    }
+}
+
+#[test]
+fn gelu_is_burns_and_pytorchs() {
+    for shape in [[1, 1, 1], [2, 3, 37], [3, 100, 111]] {
+        let x = random(shape);
+        let exact = || activation::gelu(x.clone());
+        agree([&x], || gelu::<false>(&x).unwrap(), exact);
+        let tanh = || activation::gelu_approximate(x.clone());
+        agree([&x], || gelu::<true>(&x).unwrap(), tanh);
+    }
+    // torch.nn.functional.gelu and its gradient, `tests/fixtures/make_activations.py`.
+    let points = [[[-6.0, -3.0, -1.0, -0.25, 0.0, 0.5, 2.0, 4.5]]];
+    let x = Tensor::<3>::from_data(points, &device()).require_grad();
+    let check = |found: Tensor<3>, values: [f64; 8], slopes: [f64; 8]| {
+        is_torchs(&found, &values, 3e-7);
+        is_torchs(&x.grad(&found.sum().backward()).unwrap(), &slopes, 3e-7);
+    };
+    check(
+        gelu::<false>(&x).unwrap(),
+        [
+            -5.919_525_869e-9,
+            -0.004_049_694_095,
+            -0.158_655_253_931,
+            -0.100_323_418_579,
+            0.0,
+            0.345_731_230_637,
+            1.954_499_736_104,
+            4.499_984_710_471,
+        ],
+        [
+            -3.546_870_945e-8,
+            -0.011_945_647_204,
+            -0.083_315_470_588,
+            0.304_626_645_116,
+            0.5,
+            0.867_495_124_656,
+            1.085_231_801_078,
+            1.000_068_529_162,
+        ],
+    );
+    check(
+        gelu::<true>(&x).unwrap(),
+        [
+            -8.439_648_980e-11,
+            -0.003_637_392_082,
+            -0.158_808_009_392,
+            -0.100_324_649_298,
+            0.0,
+            0.345_714_009_825,
+            1.954_597_694_088,
+            4.499_994_863_263,
+        ],
+        [
+            -7.709_976_013e-10,
+            -0.011_584_166_631,
+            -0.082_964_083_846,
+            0.304_645_904_849,
+            0.5,
+            0.867_369_903_535,
+            1.086_099_256_624,
+            1.000_029_322_270,
+        ],
+    );
+    // Far from 0 both are x, or 0, without a NaN.
+    let far = Tensor::<3>::from_data([[[-1e4, -30.0, 30.0, 1e4]]], &device());
+    for found in [gelu::<false>(&far), gelu::<true>(&far)] {
+        is_torchs(&found.unwrap(), &[0.0, 0.0, 30.0, 1e4], 1e-30);
+    }
+}
+
+#[test]
+fn the_layer_norm_is_that_of_its_steps_and_pytorchs() {
+    for width in [1, 37, 768] {
+        // The mean is large compared with the deviation.
+        let x = random([2, 9, width]).add_scalar(3.0);
+        let x = x.detach().require_grad();
+        let (gamma, beta) = (random([width]), random([width]));
+        let found = || layer_norm(&x, &gamma, Some(&beta), 1e-5).unwrap();
+        let expected = || {
+            let apart = x.clone() - x.clone().mean_dim(2);
+            let scale = (apart.clone().square().mean_dim(2) + 1e-5).sqrt().recip();
+            apart * scale * gamma.clone().unsqueeze() + beta.clone().unsqueeze()
+        };
+        agree([&x], found, expected);
+        agree([&gamma, &beta], found, expected);
+        agree([&x], found, || {
+            module::layer_norm(x.clone(), gamma.clone(), Some(beta.clone()), 1e-5)
+        });
+    }
+    let ones = Tensor::<1>::ones([4], &device());
+    assert!(layer_norm(&uniform([1, 1, 4]), &ones, None, 1e-5).is_none());
+
+    // torch.nn.functional.layer_norm, `tests/fixtures/make_activations.py`; the second row is far from 0.
+    let rows = [[1.0, -2.0, 0.5, 4.0], [100.5, 101.0, 99.0, 100.0]];
+    let x = Tensor::<2>::from_data(rows, &device()).require_grad();
+    let gamma = Tensor::<1>::from_data([1.0, 0.5, -2.0, 1.5], &device()).require_grad();
+    let beta = Tensor::<1>::from_data([0.1, 0.2, 0.3, -0.4], &device()).require_grad();
+    let weights = [[1.0, 2.0, -1.0, 0.5], [0.5, -1.0, 3.0, 1.0]];
+    let weights = Tensor::<2>::from_data(weights, &device());
+    let found = layer_norm(&x, &gamma, Some(&beta), 1e-5).unwrap();
+    let values = [
+        0.158_620_973_7,
+        -0.474_141_197_7,
+        0.651_725_842_3,
+        1.798_286_514_2,
+        0.607_087_916_6,
+        0.791_602_569_4,
+        3.342_527_499_8,
+        -0.653_543_958_3,
+    ];
+    is_torchs(&found, &values, 1e-5);
+    let grads = (found * weights).sum().backward();
+    let of_x = [
+        -0.084_204_705_8,
+        -0.173_646_819_5,
+        0.369_856_064_9,
+        -0.112_004_539_6,
+        0.734_096_884_1,
+        -2.569_183_010_8,
+        -2.202_290_652_4,
+        4.037_376_779_0,
+    ];
+    is_torchs(&x.grad(&grads).unwrap(), &of_x, 1e-5);
+    let of_gamma = [
+        0.312_164_932_0,
+        -3.879_769_929_6,
+        -4.387_928_328_5,
+        0.563_732_865_9,
+    ];
+    is_torchs(&gamma.grad(&grads).unwrap(), &of_gamma, 1e-5);
+    is_torchs(&beta.grad(&grads).unwrap(), &[1.5, 1.0, 2.0, 1.5], 1e-6);
+}
+
+#[test]
+fn a_bias_is_added_to_the_product_and_has_the_sum_of_the_gradients() {
+    for (rows, from, to) in [(3, 5, 7), (300, 6, 131)] {
+        let (x, weight) = (random([2, rows, from]), random([from, to]));
+        let bias = random([to]);
+        let found = || product_and_bias(&x, &weight, &bias).unwrap();
+        let expected = || linear(x.clone(), weight.clone(), Some(bias.clone()));
+        agree([&x], found, expected);
+        agree([&weight], found, expected);
+        agree([&bias], found, expected);
+    }
+    // A frozen layer: only x gets a gradient.
+    let (x, weight, bias) = (random([1, 2, 3]), uniform([3, 4]), uniform([4]));
+    let found = product_and_bias(&x, &weight, &bias).unwrap();
+    let grads = found.sum().backward();
+    assert!(x.grad(&grads).is_some() && bias.grad(&grads).is_none());
 }
 
 #[test]
@@ -223,6 +385,28 @@ fn attention_is_that_of_its_steps() {
             softmax(scores, 3).matmul(shared(v))
         };
         agree(inputs.each_ref(), found, expected);
+    }
+}
+
+#[test]
+fn attention_of_joint_heads_is_that_of_its_parts() {
+    // Kept weights; weights that are computed again; keys of several heads.
+    for (heads, kv_heads, seq) in [(4, 4, 9), (4, 2, 300)] {
+        let (batch, dim) = (2, 8);
+        let x = random([batch, seq, (heads + 2 * kv_heads) * dim]);
+        let mask = Tensor::<2, Bool>::tril_mask([seq, seq], 0, &device());
+        let mask: Tensor<4, Bool> = mask.reshape([1, 1, seq, seq]);
+        let mask = mask.repeat_dim(2, heads / kv_heads);
+        let part = |first: usize, count: usize| {
+            let part = x.clone().narrow(2, first * dim, count * dim);
+            part.reshape([batch, seq, count, dim]).swap_dims(1, 2)
+        };
+        let found = || joint_attention(&x, heads, kv_heads, Some(&mask)).unwrap();
+        let expected = || {
+            let (q, k) = (part(0, heads), part(heads, kv_heads));
+            attention(&q, &k, &part(heads + kv_heads, kv_heads), Some(&mask)).unwrap()
+        };
+        agree([&x], found, expected);
     }
 }
 
