@@ -10,10 +10,12 @@ use crate::user_error::{UserError, require};
 
 /// Files and folders that a run writes, apart from `checkpoints` and event files. The first one says
 /// that the run is finished.
-const OF_A_RUN: [&str; 7] = [
+const OF_A_RUN: [&str; 9] = [
     "summary.json",
     "model",
     "model-best",
+    "adapter",
+    "adapter-best",
     "metrics.jsonl",
     "metrics.csv",
     "losses.svg",
@@ -147,7 +149,12 @@ pub fn remove(path: &Path) -> Result<()> {
 
 /// Removes the folders that an interrupted save or removal has left.
 pub fn clean(out: &Path) -> Result<()> {
-    for name in ["model.partial", "model-best.partial"] {
+    for name in [
+        "model.partial",
+        "model-best.partial",
+        "adapter.partial",
+        "adapter-best.partial",
+    ] {
         remove(&out.join(name))?;
     }
     for entry in entries(&out.join("checkpoints"))? {

@@ -19,6 +19,7 @@
 //! # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
 //! ```
 
+mod adapter;
 mod contents;
 mod folder;
 mod formats;
@@ -31,6 +32,7 @@ mod save;
 mod select;
 mod shards;
 
+pub use adapter::{Adapter, AdapterOptions, save_adapter};
 pub use folder::Checkpoint;
 #[cfg(test)]
 pub(crate) use names::Names;

@@ -16,6 +16,7 @@ mod arguments;
 pub mod demo;
 mod devices;
 pub mod export;
+mod export_adapter;
 pub mod generate;
 pub mod importance;
 mod norms_plot;

@@ -67,7 +67,13 @@ pub(super) fn without(name: &str, settings: &Settings) -> Option<(String, String
         "share" => of_policies(&[Budget]),
         "fixed-layers" => of_policies(&[Fixed]),
         "importance" | "probabilities" => of_policies(&[Weighted, Bernoulli]),
-        "lora-rank" | "lora-alpha" => of_method(Method::Lora),
+        "lora-rank"
+        | "lora-alpha"
+        | "lora-dropout"
+        | "rslora"
+        | "lora-target-modules"
+        | "adapter"
+        | "no-merge" => of_method(Method::Lora),
         "freeze" if method == Method::Lora => Some((
             "--method lora, which trains adapters of the layers only".to_owned(),
             "use --method lisa".to_owned(),

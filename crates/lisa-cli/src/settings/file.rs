@@ -105,6 +105,10 @@ impl Flags {
                 self.input.data = Some(input::paths(value)?);
                 Ok(true)
             }
+            "lora_target_modules" => {
+                self.method.lora_target_modules = Some(input::strings(value)?);
+                Ok(true)
+            }
             name if InputFlags::KEYS.contains(&name) => self.input.set(name, value),
             name if MethodFlags::KEYS.contains(&name) => self.method.set(name, value),
             name if MemoryFlags::KEYS.contains(&name) => self.memory.set(name, value),

@@ -150,28 +150,34 @@ impl InputSettings {
 
 /// Reads one path, or a list of paths. Empty paths are none.
 pub(super) fn paths<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::Error> {
-    struct Paths;
+    let paths = strings(deserializer)?;
+    Ok(paths.into_iter().map(PathBuf::from).collect())
+}
 
-    impl<'de> Visitor<'de> for Paths {
-        type Value = Vec<PathBuf>;
+/// Reads one text, or a list of texts. An empty text is none.
+pub(super) fn strings<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    struct Strings;
+
+    impl<'de> Visitor<'de> for Strings {
+        type Value = Vec<String>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a path or a list of paths")
+            f.write_str("a text or a list of texts")
         }
 
-        fn visit_str<E>(self, path: &str) -> Result<Self::Value, E> {
-            let paths = Some(path).filter(|path| !path.is_empty());
-            Ok(paths.map(PathBuf::from).into_iter().collect())
+        fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+            let texts = Some(text).filter(|text| !text.is_empty());
+            Ok(texts.map(str::to_owned).into_iter().collect())
         }
 
         fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-            let mut paths = Vec::new();
-            while let Some(path) = list.next_element::<PathBuf>()? {
-                paths.push(path);
+            let mut texts = Vec::new();
+            while let Some(text) = list.next_element::<String>()? {
+                texts.push(text);
             }
-            Ok(paths)
+            Ok(texts)
         }
     }
 
-    deserializer.deserialize_any(Paths)
+    deserializer.deserialize_any(Strings)
 }

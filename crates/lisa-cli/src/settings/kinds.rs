@@ -16,7 +16,7 @@ pub enum Method {
     Lisa,
     /// All parameters
     Full,
-    /// Low-rank adapters of the layers' matrices, merged into the weights at the end
+    /// Low-rank adapters of linear modules, written as an adapter and merged
     Lora,
 }
 

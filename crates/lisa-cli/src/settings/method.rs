@@ -3,10 +3,15 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
+use lisa_lm::checkpoint::Adapter;
+use lisa_lm::model::LoraConfig;
 
 use super::group::{differing, group};
 use super::kinds::{Method, Moments, Order, Policy};
 use crate::user_error::require;
+
+/// All linear modules of the layers.
+const ALL_LINEAR: &str = "all-linear";
 
 group! { "Method", MethodFlags, MethodSettings {
     /// Which parameters are trained [default: lisa]
@@ -27,12 +32,27 @@ group! { "Method", MethodFlags, MethodSettings {
     /// Optimizer state of a layer that freezes [default: drop]
     #[arg(long, value_enum, hide_short_help = true)]
     moments: Moments = Moments::Drop;
-    /// Rank of the adapters of --method lora [default: 8]
-    #[arg(long, value_name = "R", hide_short_help = true)]
+    /// Rank r of the adapters [default: 8]
+    #[arg(long, value_name = "R", help_heading = "LoRA", hide_short_help = true)]
     lora_rank: usize = 8;
-    /// Adapters are scaled by this value divided by the rank [default: 16]
-    #[arg(long, value_name = "ALPHA", hide_short_help = true)]
+    /// Adapters are scaled by alpha / r [default: twice the rank]
+    #[arg(long, value_name = "ALPHA", help_heading = "LoRA", hide_short_help = true)]
     lora_alpha: f64 = 16.0;
+    /// Probability with which inputs of the adapters are dropped [default: 0]
+    #[arg(long, value_name = "P", help_heading = "LoRA", hide_short_help = true)]
+    lora_dropout: f64 = 0.0;
+    /// Scale the adapters by alpha / sqrt(r) (rank-stabilized LoRA)
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, help_heading = "LoRA", hide_short_help = true)]
+    rslora: bool = false;
+    /// Modules with an adapter, such as q_proj,v_proj [default: all-linear]
+    #[arg(long, value_delimiter = ',', value_name = "NAME,..", help_heading = "LoRA", hide_short_help = true)]
+    lora_target_modules: Vec<String> = vec![ALL_LINEAR.to_owned()];
+    /// Folder of an adapter in PEFT's format that training goes on with
+    #[arg(long, value_name = "DIR", help_heading = "LoRA", hide_short_help = true)]
+    adapter: PathBuf = PathBuf::new();
+    /// Write the adapter only, and no merged model
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, help_heading = "LoRA", hide_short_help = true)]
+    no_merge: bool = false;
     /// File of `lisa importance`, for --policy weighted or bernoulli
     #[arg(long, value_name = "FILE", help_heading = "Sampling policy", hide_short_help = true)]
     importance: PathBuf = PathBuf::new();
@@ -56,6 +76,72 @@ group! { "Method", MethodFlags, MethodSettings {
     unbiased: bool = false;
 }}
 
+impl MethodFlags {
+    /// Takes what describes an adapter from its folder, which training goes on with. Returns the names
+    /// of what was taken.
+    ///
+    /// # Errors
+    ///
+    /// The adapter cannot be opened, or a flag says something else.
+    pub(super) fn take_adapter(&mut self) -> Result<Vec<&'static str>> {
+        let folder = self.adapter.clone().unwrap_or_default();
+        if folder.as_os_str().is_empty() {
+            return Ok(Vec::new());
+        }
+        let adapter = Adapter::open(&folder)?;
+        let config = adapter.config();
+        let modules = if config.modules.is_empty() {
+            vec![ALL_LINEAR.to_owned()]
+        } else {
+            config.modules.clone()
+        };
+        let mut taken = Vec::new();
+        if self.method.is_none() {
+            self.method = Some(Method::Lora);
+            taken.push("method");
+        }
+        if self.lora_dropout.is_none() {
+            self.lora_dropout = Some(config.dropout);
+            taken.push("lora-dropout");
+        }
+        let mut take = |name, is_same: bool, given: String, found: String| {
+            require!(
+                is_same,
+                "leave it out: training goes on with the adapter as it is",
+                "--{name} is {given}, and the adapter in `{}` has {found}",
+                folder.display()
+            );
+            taken.push(name);
+            Ok(())
+        };
+        take_one(&mut self.lora_rank, config.rank, "lora-rank", &mut take)?;
+        take_one(&mut self.lora_alpha, config.alpha, "lora-alpha", &mut take)?;
+        take_one(&mut self.rslora, config.rslora, "rslora", &mut take)?;
+        let modules_flag = &mut self.lora_target_modules;
+        take_one(modules_flag, modules, "lora-target-modules", &mut take)?;
+        Ok(taken)
+    }
+}
+
+/// Sets a flag to what the adapter has; `take` gets its name, whether it may have this value, and both
+/// values as text.
+fn take_one<T: PartialEq + std::fmt::Debug>(
+    flag: &mut Option<T>,
+    found: T,
+    name: &'static str,
+    take: &mut impl FnMut(&'static str, bool, String, String) -> Result<()>,
+) -> Result<()> {
+    let given = flag.as_ref().unwrap_or(&found);
+    take(
+        name,
+        *given == found,
+        format!("{given:?}"),
+        format!("{found:?}"),
+    )?;
+    *flag = Some(found);
+    Ok(())
+}
+
 impl MethodSettings {
     /// Refuses a policy without its options, and options of one policy that are given with another.
     pub(super) fn check(&self) -> Result<()> {
@@ -72,6 +158,19 @@ impl MethodSettings {
             "give a number above 0",
             "--lora-alpha is {}",
             self.lora_alpha
+        );
+        require!(
+            (0.0..1.0).contains(&self.lora_dropout),
+            "give a probability from 0 to below 1",
+            "--lora-dropout is {}",
+            self.lora_dropout
+        );
+        require!(
+            !self.lora_target_modules.is_empty()
+                && (self.lora_target_modules.len() == 1 || self.all_linear().is_none()),
+            "give names of modules, or all-linear alone",
+            "--lora-target-modules is `{}`",
+            self.lora_target_modules.join(",")
         );
         require!(
             self.share > 0.0 && self.share <= 1.0,
@@ -99,10 +198,32 @@ impl MethodSettings {
         Ok(())
     }
 
+    /// The configuration of the adapters of LoRA, with this seed for their initial values.
+    #[must_use]
+    pub fn lora(&self, seed: u64) -> LoraConfig {
+        let modules = match self.all_linear() {
+            Some(_) => Vec::new(),
+            None => self.lora_target_modules.clone(),
+        };
+        LoraConfig::new(self.lora_rank)
+            .with_alpha(self.lora_alpha)
+            .with_dropout(self.lora_dropout)
+            .with_rslora(self.rslora)
+            .with_modules(modules)
+            .with_seed(seed)
+    }
+
+    /// The name for all linear modules among the target modules. Other trainers say `all`.
+    fn all_linear(&self) -> Option<&String> {
+        let mut names = self.lora_target_modules.iter();
+        names.find(|name| [ALL_LINEAR, "all"].contains(&&***name))
+    }
+
     pub(super) fn differs(&self, saved: &Self) -> Option<String> {
         differing!(self, saved;
             method, active_layers, period, policy, importance, probabilities, order, fixed_layers,
-            share, split, unbiased, moments, freeze, lora_rank, lora_alpha);
+            share, split, unbiased, moments, freeze, lora_rank, lora_alpha, lora_dropout, rslora,
+            lora_target_modules, adapter);
         None
     }
 }

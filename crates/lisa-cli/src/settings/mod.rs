@@ -120,6 +120,19 @@ impl Flags {
         Ok(self.or(demo.all_from(&Origin::Demo)))
     }
 
+    /// These flags, with those of the adapter that training goes on with.
+    pub fn with_adapter(mut self) -> Result<Self> {
+        let taken = self
+            .method
+            .take_adapter()
+            .map_err(|error| self.at_its_place(error))?;
+        for name in taken {
+            self.origins
+                .set(name, Origin::Derived("of the adapter".to_owned()));
+        }
+        Ok(self)
+    }
+
     /// All settings, checked, without anything of the model but the dtype of its files.
     pub fn resolve(self, stored: Option<Dtype>) -> Result<Settings> {
         Ok(self.resolved(stored, Facts::default())?.0)
@@ -141,6 +154,12 @@ impl Flags {
             if all.memory.dtype.is_some() {
                 reasons.push(("dtype", "as stored".to_owned()));
             }
+        }
+        if all.method.lora_alpha.is_none()
+            && let Some(rank) = all.method.lora_rank
+        {
+            all.method.lora_alpha = Some(2.0 * rank as f64);
+            reasons.push(("lora-alpha", "twice the rank".to_owned()));
         }
         if let Some(model) = facts.model {
             all.derive_from_model(model, &mut reasons);

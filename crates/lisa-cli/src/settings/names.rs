@@ -61,6 +61,15 @@ const NAMES: &[(&str, &[&str])] = &[
         ],
     ),
     ("lora-rank", &["lora-r", "lora-dim"]),
+    (
+        "rslora",
+        &["use-rslora", "lora-use-rslora", "peft-use-rslora"],
+    ),
+    ("lora-target-modules", &["target-modules", "lora-target"]),
+    (
+        "adapter",
+        &["adapter-name-or-path", "lora-model-dir", "adapter-dir"],
+    ),
     ("memory", &["budget"]),
     ("sublayers", &["pieces"]),
     (

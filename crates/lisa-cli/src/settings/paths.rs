@@ -25,6 +25,7 @@ impl Flags {
         self.input.data = None;
         self.input.eval = None;
         self.method.importance = None;
+        self.method.adapter = None;
         self.output.out = None;
         self
     }
@@ -52,6 +53,7 @@ impl Flags {
             &mut input.model,
             &mut input.eval,
             &mut self.method.importance,
+            &mut self.method.adapter,
         ];
         let others = others.into_iter().flatten();
         data.chain(others)

@@ -97,6 +97,15 @@ fn a_file_may_use_the_names_of_other_trainers() {
         ("assistant_only_loss = true", "loss-on-all = false"),
         ("torch_dtype = \"bfloat16\"", "dtype = \"bf16\""),
         ("lora_r = 4", "lora-rank = 4"),
+        ("use_rslora = true", "rslora = true"),
+        (
+            "lora_target_modules = \"all-linear\"",
+            "lora-target-modules = [\"all-linear\"]",
+        ),
+        (
+            "target_modules = [\"q_proj\", \"v_proj\"]",
+            "lora-target-modules = [\"q_proj\", \"v_proj\"]",
+        ),
         ("lisa_interval_steps = 4", "period = 4"),
     ] {
         assert_eq!(toml(other).unwrap(), toml(own).unwrap(), "{other}");
@@ -182,6 +191,7 @@ fn the_help_names_each_default_and_it_is_the_default() {
             "max-seq-length",
             "active-layers",
             "period",
+            "lora-alpha",
             "memory",
             "batch-size",
             "lr",
@@ -195,6 +205,7 @@ fn the_help_names_each_default_and_it_is_the_default() {
                 "config",
                 "eval",
                 "freeze",
+                "adapter",
                 "importance",
                 "probabilities",
                 "fixed-layers",
@@ -394,6 +405,8 @@ fn a_value_of_a_file_that_is_out_of_range_has_its_line() {
         "eval-fraction = 1.0",
         "share = 0.0",
         "lora-alpha = nan",
+        "lora-dropout = 1.0",
+        "lora-target-modules = [\"all\", \"q_proj\"]",
         "max-seq-length = 1",
         "period = 0",
         "active-layers = 0",

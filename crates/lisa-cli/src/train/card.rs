@@ -26,9 +26,9 @@ pub(crate) struct Card<'a> {
     pub(crate) best: Option<(u64, f64)>,
 }
 
-/// Writes the card into the folder of the model.
-pub(crate) fn card(card: &Card<'_>, folder: &Path) -> Result<()> {
-    let text = card.text()?;
+/// Writes the card into the folder of the model, or of its adapter.
+pub(crate) fn card(card: &Card<'_>, folder: &Path, is_adapter: bool) -> Result<()> {
+    let text = card.text(is_adapter)?;
     Ok(write_atomically(
         &folder.join("README.md"),
         text.as_bytes(),
@@ -36,7 +36,7 @@ pub(crate) fn card(card: &Card<'_>, folder: &Path) -> Result<()> {
 }
 
 impl Card<'_> {
-    fn text(&self) -> Result<String> {
+    fn text(&self, is_adapter: bool) -> Result<String> {
         let settings = &self.job.settings;
         let (input, training) = (&settings.input, &settings.training);
         let base = base(&input.model);
@@ -47,7 +47,9 @@ impl Card<'_> {
         if let Some(license) = license(self.job) {
             let _ = writeln!(text, "license: {license}");
         }
-        text += "library_name: transformers\npipeline_tag: text-generation\ntags:\n";
+        let library = if is_adapter { "peft" } else { "transformers" };
+        let _ = writeln!(text, "library_name: {library}");
+        text += "pipeline_tag: text-generation\ntags:\n";
         let _ = writeln!(text, "- {}\n- burn", settings.method.method);
         text += "---\n\n";
         let _ = writeln!(text, "# {} fine-tuned with `lisa`\n", base.name);
@@ -76,7 +78,14 @@ impl Card<'_> {
                 counted(settings.method.period, "step")
             ),
             Method::Full => "all parameters".to_owned(),
-            Method::Lora => format!("LoRA of rank {}, merged", settings.method.lora_rank),
+            Method::Lora => {
+                let merged = if is_adapter {
+                    "an adapter of the base model"
+                } else {
+                    "merged"
+                };
+                format!("LoRA of rank {}, {merged}", settings.method.lora_rank)
+            }
         };
         let per_step = training.batch_size * training.gradient_accumulation_steps;
         let rows = [

@@ -1,6 +1,6 @@
 //! [`finish`]: writes the trained model, its evaluation, the plots and the summary.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use lisa_lm::CausalLm;
@@ -8,6 +8,7 @@ use lisa_lm::checkpoint::SaveOptions;
 use lisa_lm::files::write_atomically;
 use serde_json::json;
 
+use super::adapter;
 use super::card::{Card, card};
 use super::checkpoints::{self, State};
 use super::clock::Part;
@@ -41,14 +42,15 @@ pub(crate) fn finish(job: &Job<'_>, trained: Training, stop: Stop<'_>) -> Result
     let folder = out.join("model");
     let model = whole(job, &last, &trainer);
     let mut clock = state.clock;
-    clock.time(Part::Saving, || save(job, &model, &folder))?;
+    clock.time(Part::Saving, || save(job, &last, &model, &folder))?;
+    let shown = written(job, &folder);
     let after = match evaluation("after", Extent::Full, job, &model, &mut clock, stop) {
         Err(error) if error.is::<Stopped>() => {
             say(format_args!(
                 "stopped after the last step, {}: the model is in {}, and is not evaluated.\n\
                  Continue with: lisa train --resume --out {}",
                 job.steps,
-                folder.display(),
+                shown.display(),
                 out.display()
             ))?;
             return Ok(false);
@@ -78,16 +80,17 @@ pub(crate) fn finish(job: &Job<'_>, trained: Training, stop: Stop<'_>) -> Result
         after: after.as_ref().filter(|_| !is_best),
         best,
     };
-    card(&described(job.steps, false), &folder)?;
+    cards(&described(job.steps, false), &folder)?;
     let best_folder = out.join("model-best");
     if let Some((step, _)) = best {
         clock.time(Part::Saving, || -> Result<()> {
             let model = checkpoints::weights(&checkpoints::path(out, step), last)?;
-            save(job, &whole(job, &model, &trainer), &best_folder)
+            save(job, &model, &whole(job, &model, &trainer), &best_folder)
         })?;
-        card(&described(step, true), &best_folder)?;
+        cards(&described(step, true), &best_folder)?;
     } else {
         output_folder::remove(&best_folder)?;
+        output_folder::remove(&adapter::folder_of(&best_folder))?;
     }
 
     plot::losses(&metrics.lines, layers, &out.join("losses.svg"))?;
@@ -119,12 +122,12 @@ pub(crate) fn finish(job: &Job<'_>, trained: Training, stop: Stop<'_>) -> Result
         counted(job.steps as usize, "step"),
         duration(state.seconds),
         job.steps,
-        folder.display()
+        shown.display()
     ))?;
     if let Some((step, loss)) = best {
         say(format_args!(
             "the best checkpoint is that of step {step}, held-out loss {loss:.4}: its model is in {}",
-            best_folder.display()
+            written(job, &best_folder).display()
         ))?;
     }
     Ok(true)
@@ -152,15 +155,46 @@ fn whole(job: &Job<'_>, model: &CausalLm, trainer: &Trainer) -> CausalLm {
     }
 }
 
-fn save(job: &Job<'_>, model: &CausalLm, folder: &Path) -> Result<()> {
+/// Writes the model, whose weights are `whole`, to the folder. The adapters of LoRA are written next to
+/// it.
+fn save(job: &Job<'_>, model: &CausalLm, whole: &CausalLm, folder: &Path) -> Result<()> {
+    let files = job.tokenizer.changed_files()?;
+    if model.lora().is_some() {
+        let settings = &job.settings;
+        let folder = adapter::folder_of(folder);
+        let revision = &settings.input.revision;
+        adapter::write(model, revision, &job.checkpoint, &files, &folder)?;
+        if settings.method.no_merge {
+            return Ok(());
+        }
+    }
     let options = SaveOptions {
         source: Some(&job.checkpoint),
-        files: &job.tokenizer.changed_files()?,
+        files: &files,
         ..SaveOptions::default()
     };
     let slow = Slow::bytes("writing the model");
     let progress = move |done, all| slow.set(done, all);
     Ok(lisa_lm::checkpoint::save_with(
-        model, folder, &options, progress,
+        whole, folder, &options, progress,
     )?)
+}
+
+/// The folder that the user is told: that of the model, or without a merged model that of the adapter.
+fn written(job: &Job<'_>, folder: &Path) -> PathBuf {
+    match job.settings.method.no_merge {
+        true => adapter::folder_of(folder),
+        false => folder.to_path_buf(),
+    }
+}
+
+/// Writes the card of the model, and that of its adapter.
+fn cards(about: &Card<'_>, folder: &Path) -> Result<()> {
+    let adapter = adapter::folder_of(folder);
+    for (folder, is_adapter) in [(folder, false), (adapter.as_path(), true)] {
+        if folder.is_dir() {
+            card(about, folder, is_adapter)?;
+        }
+    }
+    Ok(())
 }

@@ -12,7 +12,7 @@ use lisa::policy::{Budget, CyclicOrder, Gradient};
 use lisa::recompute::Pass;
 use lisa::{FrozenWeights, LayerMap, Lisa, LisaConfig, LisaError, OnFreeze, PolicyConfig};
 use lisa_lm::CausalLm;
-use lisa_lm::model::LoraConfig;
+use lisa_lm::text::Position;
 
 use crate::settings::{
     Method, MethodSettings, Moments, Order, Policy, Quantize, Settings, TrainingSettings,
@@ -88,20 +88,29 @@ impl Trainer {
     }
 }
 
-/// The model with its adapters if the method is LoRA.
+/// The model with its adapters if the method is LoRA. A model that has adapters already is
+/// unchanged.
 pub(crate) fn prepared(settings: &Settings, model: CausalLm) -> Result<CausalLm> {
-    Ok(match settings.method.method {
-        Method::Lora => model.with_lora(&lora_config(settings))?,
-        _ => model,
-    })
+    if settings.method.method != Method::Lora || model.lora().is_some() {
+        return Ok(model);
+    }
+    Ok(model.with_lora(&settings.method.lora(settings.training.seed))?)
 }
 
-/// The configuration of the adapters.
-pub(crate) fn lora_config(settings: &Settings) -> LoraConfig {
-    let method = &settings.method;
-    LoraConfig::new(method.lora_rank)
-        .with_alpha(method.lora_alpha)
-        .with_seed(settings.training.seed)
+/// The model with the dropout of a batch, which depends on the seed and on the place of the batch: the
+/// `index`-th from this position.
+pub(crate) fn dropping(
+    settings: &Settings,
+    model: &CausalLm,
+    at: Position,
+    index: usize,
+) -> CausalLm {
+    if settings.method.method != Method::Lora || settings.method.lora_dropout == 0.0 {
+        return model.clone();
+    }
+    let batch = (at.epoch << 32).wrapping_add((at.index + index) as u64);
+    let seed = settings.training.seed.rotate_left(17) ^ batch;
+    model.clone().with_dropout(Some(seed))
 }
 
 fn adamw(settings: &TrainingSettings) -> AdamWConfig {
@@ -198,3 +207,6 @@ pub(crate) fn count(model: &CausalLm) -> (usize, usize) {
     model.visit(&mut counted);
     (counted.0, counted.1)
 }
+
+#[cfg(test)]
+mod tests;

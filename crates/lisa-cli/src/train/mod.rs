@@ -6,7 +6,7 @@
 //! | `prepare` | opens the model and the data, and makes the optimizer |
 //! | `settle` | reads the data and settles what follows from it |
 //! | `training`, `steps` | the state of the training loop, and the loop |
-//! | `finish` | writes the model, the plots and the summary |
+//! | `finish`, `adapter` | writes the model, the adapter of LoRA, the plots and the summary |
 //! | `data`, `step`, `method` | the work of the loop |
 //! | `held_out`, `evaluate`, `evaluation`, `prompts`, `score` | how a model is evaluated |
 //! | `text` | how examples become text: prompts as chats, the chat template, the end of a turn |
@@ -17,6 +17,7 @@
 //! | `announce`, `planned`, `fitting`, `watch`, `clock` | what is printed |
 //! | `fingerprint`, `moved` | what a resumed run must have in common with its checkpoint |
 
+pub(crate) mod adapter;
 mod announce;
 mod card;
 pub mod checkpoints;

@@ -7,6 +7,7 @@ use burn::tensor::{Device, FloatDType};
 use lisa_lm::text::Batches;
 use lisa_lm::{CausalLm, Checkpoint, Tokenizer};
 
+use super::adapter::begun_with;
 use super::checkpoints::{self, State};
 use super::data::{self, Data};
 use super::evaluate::Evaluate;
@@ -92,6 +93,7 @@ fn begin(flags: Flags, start: Start, out: &Path) -> Result<(Flags, Option<(PathB
             out.display()
         );
         output_folder::require_ours(out, is_run, "a run")?;
+        flags = flags.with_adapter()?;
     }
     // A resumed run writes where it was read.
     if flags.output.out.is_none() {
@@ -228,7 +230,9 @@ impl<'a> Job<'a> {
         let model = self
             .checkpoint
             .load_with(&self.training_device, dtype, progress)?;
-        Ok(model.resize_embeddings(self.data.vocab_size)?)
+        let model = model.resize_embeddings(self.data.vocab_size)?;
+        // A checkpoint has the adapter of its step.
+        begun_with(&self.settings.method, model, self.saved.is_some())
     }
 }
 

@@ -8,7 +8,7 @@ use lisa_lm::text::{Batch, Batches, Position};
 use lisa_lm::{CausalLm, Tokenizer};
 
 use super::clock::{Clock, Part};
-use super::method::Trainer;
+use super::method::{Trainer, dropping};
 use crate::settings::Settings;
 use crate::terminal::interrupt::{Point, Stop, check};
 use crate::terminal::text::one_line;
@@ -84,12 +84,14 @@ pub(crate) fn accumulate(
     stop: Stop<'_>,
 ) -> Result<(Work, f64, usize)> {
     let times = settings.training.gradient_accumulation_steps;
+    let first = Batches::position(batches);
     let group = clock.time(Part::Data, || batches.next_step(times));
     let weight: f64 = group.iter().map(Batch::weight).sum();
     let mut accumulator = GradientsAccumulator::new();
     let (mut mean, mut tokens) = (0.0, 0);
-    for batch in &group {
+    for (index, batch) in group.iter().enumerate() {
         check(stop, Point::Batch)?;
+        let model = &dropping(settings, model, first, index);
         let share = if weight > 0.0 {
             batch.weight() / weight
         } else {

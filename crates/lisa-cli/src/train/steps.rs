@@ -7,6 +7,7 @@ use super::clock::Part;
 use super::evaluate::Extent;
 use super::held_out::evaluate;
 use super::line::{Line, memory_bytes, peak_bytes};
+use super::method::dropping;
 use super::prepare::Job;
 use super::step::{Work, accumulate, finite, forward, origin};
 use super::training::Training;
@@ -137,6 +138,7 @@ fn one_step(
     let held = trainer.state_bytes();
     let mut clock = state.clock;
     let work = if settings.memory.update_in_backward {
+        model = dropping(settings, &model, first, 0);
         check(stop, Point::Batch)
             .map(|()| forward(&model, &mut batches, settings, device, &mut clock))
     } else {
@@ -188,7 +190,7 @@ fn one_step(
     };
     state.clock = clock;
     let training = Training {
-        model,
+        model: model.with_dropout(None),
         trainer,
         batches,
         state,

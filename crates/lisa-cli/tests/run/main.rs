@@ -13,6 +13,7 @@ use lisa_cli::train::metrics::Line;
 use lisa_cli::train::run::{Outcome, Start, run};
 use serde_json::Value;
 
+mod adapters;
 mod commands;
 mod crashes;
 mod data;

@@ -2,6 +2,11 @@
 
 use super::shards::{INDEX, SINGLE};
 
+/// The configuration of an adapter in its folder.
+pub(super) const ADAPTER_CONFIG: &str = "adapter_config.json";
+/// The matrices of an adapter.
+pub(super) const ADAPTER: &str = "adapter_model.safetensors";
+
 /// The files that a checkpoint has besides its weights and its configuration.
 pub(super) const COPIED: [&str; 17] = [
     "generation_config.json",
@@ -27,11 +32,14 @@ pub(super) const COPIED: [&str; 17] = [
 pub(super) const TEMPLATES: &str = "additional_chat_templates";
 
 /// Whether this is the name of weights that a save writes, or of a part of one that an interrupted
-/// save left.
+/// save left. The files of an adapter are among them: transformers loads an adapter with the model in
+/// its folder.
 pub(super) fn is_weights(name: &str) -> bool {
     let part = name.strip_suffix(".tmp");
     let is_part = |name: &str| name.starts_with("model") && name.contains(".safetensors.");
-    name == SINGLE || name == INDEX || is_shard(name) || part.is_some_and(is_part)
+    let is_adapter = [ADAPTER_CONFIG, ADAPTER].contains(&name);
+    let is_whole = name == SINGLE || name == INDEX || is_shard(name) || is_adapter;
+    is_whole || part.is_some_and(is_part)
 }
 
 /// `model-00001-of-00002.safetensors`.

@@ -11,7 +11,7 @@
 use std::fs::{Metadata, Permissions};
 use std::path::{Component, Path, PathBuf};
 
-use super::contents::{COPIED, TEMPLATES, is_weights};
+use super::contents::{ADAPTER_CONFIG, COPIED, TEMPLATES, is_weights};
 use super::shards::{INDEX, SINGLE, STAGING};
 use crate::error::{Error, ErrorKind};
 use crate::files::{disk, failed};
@@ -56,7 +56,9 @@ impl Place {
         let entries = disk::entries(&dir)?;
         let names = entries.iter().map(std::fs::DirEntry::file_name);
         let names: Vec<String> = names.map(|n| n.to_string_lossy().into_owned()).collect();
-        let is_model = names.iter().any(|name| name == "config.json");
+        let is_model = names
+            .iter()
+            .any(|name| name == "config.json" || name == ADAPTER_CONFIG);
         let foreign = names.iter().find(|name| !may_precede(name));
         if let (false, false, Some(foreign)) = (is_model, was_interrupted, foreign) {
             let message = format!(
@@ -166,8 +168,9 @@ impl Place {
     /// Moves the new files to the target one by one. What makes a folder load is removed first and
     /// moved last.
     fn move_files(&self) -> Result<(), Error> {
-        let is_entry = |name: &str| name == INDEX || name == SINGLE;
-        for entry in [INDEX, SINGLE] {
+        let entries = [INDEX, SINGLE, ADAPTER_CONFIG];
+        let is_entry = |name: &str| entries.contains(&name);
+        for entry in entries {
             disk::remove(&self.dir.join(entry))?;
         }
         disk::sync_folder(&self.dir)?;

@@ -156,7 +156,7 @@ pub fn save_with(
 
 /// Copies the tokenizer, the licence and similar files of a folder, except those that are written
 /// already.
-fn copy(from: &Path, to: &Place) -> Result<(), Error> {
+pub(super) fn copy(from: &Path, to: &Place) -> Result<(), Error> {
     let copied = COPIED.map(String::from).into_iter();
     for name in copied.chain(templates(from)) {
         if to.staging().join(&name).exists() {

@@ -171,7 +171,7 @@ impl Files {
     }
 }
 
-fn tensors(path: &Path) -> Result<Vec<PackTensor>, Error> {
+pub(super) fn tensors(path: &Path) -> Result<Vec<PackTensor>, Error> {
     let mut store = SafetensorsStore::from_file(path);
     match store.get_all_tensors() {
         Ok(tensors) => Ok(tensors.values().cloned().collect()),

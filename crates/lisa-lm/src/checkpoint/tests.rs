@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 use super::*;
 
+mod adapters;
 mod real;
 mod resized;
 mod saving;

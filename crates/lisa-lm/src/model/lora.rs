@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use burn::module::Module;
+use burn::module::{Module, Param, ParamId};
 
 use crate::error::{Error, ErrorKind};
 use crate::model::block::Projection;
@@ -13,9 +13,13 @@ use crate::model::causal_lm::CausalLm;
 use crate::model::lora_config::{LoraConfig, ends_with};
 use crate::model::random::{mixed, seeded};
 
+/// The path of the head.
+const HEAD: &str = "lm_head";
+
 impl CausalLm {
     /// Freezes the model and adds new LoRA adapters. They depend only on the configuration and its
-    /// seed.
+    /// seed. A tied head with an adapter is a weight of its own from then on; its values are shared with
+    /// the embedding.
     ///
     /// The outputs do not change. [`save`](crate::checkpoint::save) writes a model without adapters
     /// only: [merge](Self::merge_lora) them first, or write them alone with
@@ -51,8 +55,12 @@ impl CausalLm {
                     .with_help("merge them first"),
             );
         }
-        let mut model = self.no_grad();
+        let mut model = self;
         model.check_modules(config)?;
+        if model.lm_head.is_none() && config.names(HEAD) {
+            model.untie();
+        }
+        model = model.no_grad();
         let device = model.device();
         seeded(&device, config.seed, || {
             for (path, in_layers, projection) in model.linear_mut() {
@@ -94,16 +102,16 @@ impl CausalLm {
 
     /// Returns an error if a name selects no module.
     fn check_modules(&mut self, config: &LoraConfig) -> Result<(), Error> {
-        let paths: Vec<(String, bool)> = self
-            .linear_mut()
-            .map(|(path, in_layers, _)| (path, in_layers))
-            .collect();
-        let unknown = |name: &&String| !paths.iter().any(|(path, _)| ends_with(path, name));
+        let mut paths: Vec<String> = self.linear_mut().map(|(path, ..)| path).collect();
+        if self.lm_head.is_none() {
+            paths.push(HEAD.to_owned());
+        }
+        let unknown = |name: &&String| !paths.iter().any(|path| ends_with(path, name));
         let Some(name) = config.modules.iter().find(unknown) else {
             return Ok(());
         };
         let last = |path: &String| path.rsplit('.').next().unwrap_or_default().to_owned();
-        let known: BTreeSet<String> = paths.iter().map(|(path, _)| last(path)).collect();
+        let known: BTreeSet<String> = paths.iter().map(last).collect();
         let known = Vec::from_iter(known).join(", ");
         let message = format!("no linear module of the model is named `{name}`");
         Err(Error::new(ErrorKind::Config, message).with_help(format!(
@@ -111,11 +119,24 @@ impl CausalLm {
         )))
     }
 
+    /// Makes a tied head a projection with the transposed weight of the embedding.
+    fn untie(&mut self) {
+        let weight = self.model.embed_tokens.weight.val().detach().transpose();
+        self.lm_head = Some(Projection {
+            weight: Param::initialized(ParamId::new(), weight),
+            bias: None,
+            lora: None,
+        });
+        let mut config = self.config().clone();
+        config.set_tied(false);
+        self.set_config(config);
+    }
+
     /// The linear modules with their paths in transformers, and whether they are of a layer.
     pub(crate) fn linear_mut(&mut self) -> impl Iterator<Item = (String, bool, &mut Projection)> {
         let names = self.config().file_names();
         let head = self.lm_head.iter_mut();
-        let head = head.map(|head| ("lm_head".to_owned(), false, head));
+        let head = head.map(|head| (HEAD.to_owned(), false, head));
         let layers = self.model.layers.iter_mut().enumerate();
         let layers = layers.flat_map(move |(index, block)| {
             block.projections_mut().map(move |(name, projection)| {
@@ -200,5 +221,60 @@ mod tests {
             shapes(ModelConfig::Gpt2(Gpt2Config::new(64, 16, 2, 2))),
             [wide(16, 48), square, up, down]
         );
+    }
+
+    #[test]
+    fn adapters_depend_on_their_seed_only() {
+        let device = Device::default();
+        let model = ModelConfig::Llama(LlamaConfig::new(32, 8, 2, 2));
+        let model = model.init(&device).unwrap();
+        let a = |seed| {
+            let config = LoraConfig::new(2).with_seed(seed);
+            let model = model.clone().with_lora(&config).unwrap();
+            let values = |layer: usize| {
+                let lora = model.model.layers[layer].mlp.up_proj.lora.as_ref().unwrap();
+                lora.a.val().into_data()
+            };
+            (values(0), values(1))
+        };
+        let first = a(3);
+        device.seed(99);
+        assert_eq!(a(3), first);
+        assert_ne!(a(4), first);
+        assert_ne!(first.0, first.1);
+    }
+
+    #[test]
+    fn dropout_drops_inputs_of_adapters_by_seed_and_scales_the_others() {
+        let device = Device::default().autodiff();
+        let config = ModelConfig::Llama(LlamaConfig::new(32, 64, 1, 2));
+        let lora = LoraConfig::new(2).with_dropout(0.25);
+        let mut model = config.init(&device).unwrap().with_lora(&lora).unwrap();
+        // Of an adapter whose A is the identity of one column, the outputs are the inputs.
+        let projection = &mut model.model.layers[0].mlp.up_proj;
+        let lora = projection.lora.as_mut().unwrap();
+        lora.a = lora.a.clone().map(|a| a.ones_like());
+        lora.b = lora.b.clone().map(|b| b.ones_like());
+        let x = Tensor::<3>::ones([1, 50, 64], &device);
+        let sums = |model: &CausalLm| -> Vec<f32> {
+            let lora = model.model.layers[0].mlp.up_proj.lora.clone().unwrap();
+            // Each output is twice the sum of the inputs for each of two ranks.
+            let out = lora.forward(x.clone()).slice([0..1, 0..50, 0..1]);
+            (out / 4.0).into_data().iter().collect()
+        };
+        assert_eq!(sums(&model), [64.0; 50]);
+        let one = model.clone().with_dropout(Some(1));
+        let dropped = sums(&one);
+        let mean = dropped.iter().sum::<f32>() / 50.0;
+        // The standard deviation of the mean is 0.65.
+        assert!((mean - 64.0).abs() < 3.0, "{mean}");
+        assert!(dropped.iter().any(|sum| *sum != dropped[0]));
+        for sum in &dropped {
+            let kept = sum * 0.75;
+            assert!((kept - kept.round()).abs() < 1e-3, "{kept}");
+        }
+        assert_eq!(sums(&one), dropped);
+        assert_ne!(sums(&model.clone().with_dropout(Some(2))), dropped);
+        assert_eq!(sums(&one.with_dropout(None)), [64.0; 50]);
     }
 }

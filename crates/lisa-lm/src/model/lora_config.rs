@@ -90,6 +90,11 @@ impl LoraConfig {
         if self.modules.is_empty() {
             return in_layers;
         }
+        self.names(path)
+    }
+
+    /// Whether one of the names is of the module at this path.
+    pub(crate) fn names(&self, path: &str) -> bool {
         self.modules.iter().any(|name| ends_with(path, name))
     }
 

@@ -34,3 +34,4 @@ pub(crate) use families::FileNames;
 pub use generate::{GenerationConfig, generate, generate_while};
 pub use input::{BatchTensors, Input};
 pub use lora_config::LoraConfig;
+pub(crate) use lora_config::ends_with;

@@ -42,10 +42,9 @@ impl LoraAdapter {
         let uniform = Distribution::Uniform(-bound, bound);
         let a = Tensor::random([from, rank], uniform, (device, dtype));
         let b = Tensor::zeros([rank, to], (device, dtype));
-        let param = |tensor: Tensor<2>| Param::initialized(ParamId::new(), tensor.require_grad());
         Self {
-            a: param(a),
-            b: param(b),
+            a: trainable(ParamId::new(), a),
+            b: trainable(ParamId::new(), b),
             scale: 1.0,
             dropout: Dropout::default(),
         }
@@ -80,6 +79,19 @@ impl LoraAdapter {
         let wide = product.dtype();
         in_dtype(in_dtype(weight, wide) + product, dtype)
     }
+}
+
+/// A parameter that requires gradients, if its device has them.
+pub(crate) fn trainable(id: ParamId, tensor: Tensor<2>) -> Param<Tensor<2>> {
+    let has_gradients = tensor.device().is_autodiff();
+    Param::initialized(
+        id,
+        if has_gradients {
+            tensor.require_grad()
+        } else {
+            tensor
+        },
+    )
 }
 
 impl Dropout {

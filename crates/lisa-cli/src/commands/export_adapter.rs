@@ -1,0 +1,80 @@
+//! What `lisa export` reads and writes of adapters in PEFT's format.
+
+use std::path::Path;
+
+use anyhow::Result;
+use burn::tensor::{Device, FloatDType};
+use lisa_lm::checkpoint::Adapter;
+use lisa_lm::{CausalLm, Checkpoint};
+
+use crate::model_folder::model_folder;
+use crate::settings::Settings;
+use crate::terminal::progress::Slow;
+use crate::train::adapter;
+use crate::user_error::UserError;
+
+/// What is exported.
+pub(super) struct Exported {
+    /// The folder with the tokenizer.
+    pub(super) source: Checkpoint,
+    /// The model, perhaps with adapters.
+    pub(super) model: CausalLm,
+    /// The files of the tokenizer that differ from those of the folder.
+    pub(super) files: Vec<(String, Vec<u8>)>,
+    /// The settings of the run, if the model is of a checkpoint.
+    pub(super) settings: Option<Settings>,
+    /// Its name for the user.
+    pub(super) name: String,
+}
+
+/// Whether this is the folder of an adapter.
+pub(super) fn is_adapter(folder: &Path) -> bool {
+    folder.join("adapter_config.json").is_file()
+}
+
+/// The adapter of a folder on its base model: `base`, or the one that it names.
+pub(super) fn load(folder: &Path, base: Option<&Path>, device: &Device) -> Result<Exported> {
+    let adapter = Adapter::open(folder)?;
+    let Some(base) = base.or(adapter.base().map(Path::new)) else {
+        let message = format!("the adapter in `{}` names no base model", folder.display());
+        return Err(UserError::new(message)
+            .with_help("give the folder of its base model with --model")
+            .into());
+    };
+    let base_folder = model_folder(base, "").map_err(|error| {
+        UserError::new(format!(
+            "the base model `{}` of the adapter in `{}` cannot be opened",
+            base.display(),
+            folder.display()
+        ))
+        .with_help("give the folder of the base model with --model")
+        .with_source(error)
+    })?;
+    let source = Checkpoint::open(base_folder)?;
+    let model = read(&source, None, device)?;
+    Ok(Exported {
+        model: adapter.apply(model)?,
+        source,
+        files: Vec::new(),
+        settings: None,
+        name: "the merged adapter".to_owned(),
+    })
+}
+
+/// Writes the adapters of a checkpoint.
+pub(super) fn write(exported: &Exported, out: &Path) -> Result<()> {
+    let settings = exported.settings.as_ref();
+    let revision = settings.map_or("", |settings| &settings.input.revision);
+    let (source, files) = (&exported.source, &exported.files);
+    adapter::write(&exported.model, revision, source, files, out)
+}
+
+/// Loads the weights.
+pub(super) fn read(
+    source: &Checkpoint,
+    dtype: Option<FloatDType>,
+    device: &Device,
+) -> Result<CausalLm> {
+    let slow = Slow::bytes("reading the weights");
+    Ok(source.load_with(device, dtype, move |done, all| slow.set(done, all))?)
+}

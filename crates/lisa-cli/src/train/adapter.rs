@@ -1,0 +1,70 @@
+//! The adapter of a LoRA run: the one that it begins with, and the ones that it writes. Tests:
+//! `tests/run/adapters.rs`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use lisa_lm::checkpoint::{Adapter, AdapterOptions, save_adapter};
+use lisa_lm::{CausalLm, Checkpoint};
+
+use crate::settings::MethodSettings;
+
+/// The model with the adapter that the run goes on with, if there is one and the run is not resumed.
+pub(crate) fn begun_with(
+    settings: &MethodSettings,
+    model: CausalLm,
+    is_resumed: bool,
+) -> Result<CausalLm> {
+    if is_resumed || settings.adapter.as_os_str().is_empty() {
+        return Ok(model);
+    }
+    let adapter = Adapter::open(&settings.adapter)?;
+    Ok(adapter.with_dropout(settings.lora_dropout).apply(model)?)
+}
+
+/// The folder of a run's adapter, next to the folder of its model: `adapter` or `adapter-best`.
+pub(crate) fn folder_of(model: &Path) -> PathBuf {
+    let name = model.file_name().unwrap_or_default().to_string_lossy();
+    model.with_file_name(name.replacen("model", "adapter", 1))
+}
+
+/// Writes the adapters of a model in PEFT's format, with the tokenizer.
+pub(crate) fn write(
+    model: &CausalLm,
+    revision: &str,
+    source: &Checkpoint,
+    files: &[(String, Vec<u8>)],
+    folder: &Path,
+) -> Result<()> {
+    let (base, revision) = base(source.dir(), revision)?;
+    let options = AdapterOptions {
+        base: &base,
+        revision: revision.as_deref(),
+        source: Some(source),
+        files,
+    };
+    Ok(save_adapter(model, folder, &options)?)
+}
+
+/// The base model as PEFT finds it: its id on the hub and the revision, or an absolute path.
+fn base(folder: &Path, revision: &str) -> Result<(String, Option<String>)> {
+    // The hub's cache has folders `models--OWNER--NAME/snapshots/REVISION`.
+    let id = folder.components().find_map(|part| {
+        let part = part.as_os_str().to_string_lossy();
+        Some(part.strip_prefix("models--")?.replacen("--", "/", 1))
+    });
+    Ok(match id {
+        Some(id) => {
+            let commit = folder.file_name().map(|name| name.to_string_lossy());
+            let revision = match (revision.is_empty(), commit) {
+                (false, _) => Some(revision.to_owned()),
+                (true, commit) => commit.map(String::from),
+            };
+            (id, revision)
+        }
+        None => {
+            let path = std::path::absolute(folder)?;
+            (path.to_string_lossy().into_owned(), None)
+        }
+    })
+}

@@ -1,0 +1,175 @@
+//! Runs with LoRA: the adapter that is written, further training, merging.
+
+use super::commands::{lisa, text};
+use super::*;
+
+const LORA: [&str; 2] = ["--method", "lora"];
+
+fn json(path: &Path) -> Value {
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+/// The flags of a LoRA run without evaluation.
+fn lora(out: &Path, more: &str) -> Flags {
+    let more: Vec<&str> = more.split_whitespace().collect();
+    flags(out, &[&LORA[..], &["--no-eval"], &more].concat())
+}
+
+#[test]
+fn a_run_writes_its_adapter_next_to_the_merged_model_and_goes_on_with_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (first, second) = (dir.path().join("first"), dir.path().join("second"));
+    let settings = "--lora-rank 4 --lora_dropout 0.1 --rslora --target_modules q_proj,down_proj";
+    go(lora(&first, settings), Start::Fresh, false).unwrap();
+    let adapter = first.join("adapter");
+    let config = json(&adapter.join("adapter_config.json"));
+    assert_eq!(config["r"], 4);
+    assert_eq!(config["lora_alpha"], 8);
+    assert_eq!(config["lora_dropout"], 0.1);
+    assert_eq!(config["use_rslora"], true);
+    assert_eq!(
+        config["target_modules"],
+        serde_json::json!(["q_proj", "down_proj"])
+    );
+    assert_eq!(config["fan_in_fan_out"], false);
+    let base = config["base_model_name_or_path"].as_str().unwrap();
+    assert!(Path::new(base).join("config.json").is_file(), "{base}");
+    assert!(adapter.join("tokenizer.json").is_file());
+    let card = fs::read_to_string(adapter.join("README.md")).unwrap();
+    assert!(card.contains("library_name: peft"), "{card}");
+    assert!(first.join("model/model.safetensors").is_file());
+
+    // Further training begins with it: the first losses go on where the last ones were.
+    let more = format!("--adapter {} --no-merge --steps 2", adapter.display());
+    let mut given = lora(&second, &more);
+    given.method.method = None;
+    go(given, Start::Fresh, false).unwrap();
+    assert!(!second.join("model").exists());
+    let again = json(&second.join("adapter/adapter_config.json"));
+    assert_eq!(again, config);
+    let losses = |out: &Path| -> Vec<f64> { lines(out).iter().filter_map(|l| l.loss).collect() };
+    assert!(losses(&second)[0] < losses(&first)[0] - 0.05);
+    let weights = |out: &Path| fs::read(out.join("adapter/adapter_model.safetensors")).unwrap();
+    assert_ne!(weights(&second), weights(&first));
+
+    let refused = |more: &str| {
+        let out = dir.path().join("refused");
+        let more = format!("--adapter {} {more}", adapter.display());
+        message(lora(&out, &more), Start::Fresh)
+    };
+    let found = refused("--lora-rank 8");
+    assert!(
+        found.contains("--lora-rank is 8, and the adapter in"),
+        "{found}"
+    );
+    assert!(found.contains("has 4"), "{found}");
+    let found = message(
+        lora(&dir.path().join("x"), "--lora-target-modules q"),
+        Start::Fresh,
+    );
+    assert!(
+        found.contains("no linear module of the model is named `q`"),
+        "{found}"
+    );
+    assert!(found.contains("down_proj, gate_proj, k_proj"), "{found}");
+}
+
+#[test]
+fn lora_is_resumed_and_recomputed_with_the_same_dropout() {
+    let dir = tempfile::tempdir().unwrap();
+    let (whole, parts) = (dir.path().join("whole"), dir.path().join("parts"));
+    let dropout = "--lora-dropout 0.3 --gradient-accumulation-steps 2";
+    go(lora(&whole, dropout), Start::Fresh, false).unwrap();
+    assert_eq!(go_in_parts(lora(&parts, dropout), &parts), 7);
+    assert_eq!(weights_of(&whole), weights_of(&parts));
+    let adapter = |out: &Path| fs::read(out.join("adapter/adapter_model.safetensors")).unwrap();
+    assert_eq!(adapter(&whole), adapter(&parts));
+
+    let losses = |out: &Path| -> Vec<f64> { lines(out).iter().filter_map(|l| l.loss).collect() };
+    let plain = losses(&whole);
+    let of = |more: &str| {
+        let out = dir.path().join("other");
+        go(lora(&out, more), Start::Overwrite, false).unwrap();
+        losses(&out)
+    };
+    let same = |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-4);
+    let recomputed = of(&format!("{dropout} --recompute"));
+    assert!(same(&plain, &recomputed), "{plain:?} {recomputed:?}");
+    let without = of("--gradient-accumulation-steps 2");
+    assert!(!same(&plain, &without), "{plain:?} {without:?}");
+    // Updates during the backward pass replay dropout too.
+    let one = of("--lora-dropout 0.3 --max-grad-norm 0");
+    let layered = of("--lora-dropout 0.3 --max-grad-norm 0 --recompute --update-in-backward");
+    assert!(same(&one, &layered), "{one:?} {layered:?}");
+}
+
+#[test]
+fn export_writes_adapters_and_merges_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |line: &str| {
+        let arguments: Vec<&str> = line.split(' ').collect();
+        let output = lisa(dir.path(), &arguments).output().unwrap();
+        let error = String::from_utf8(output.stderr.clone()).unwrap();
+        if output.status.success() {
+            text(&output)
+        } else {
+            error
+        }
+    };
+    let read = |path: &str| fs::read(dir.path().join(path)).unwrap();
+    run("train --method lora --steps 3 --no-eval --save-every 2 --out r --dtype bf16");
+    // The adapter of the newest checkpoint is that of the finished run.
+    run("export r --out adapter");
+    let weights = "adapter_model.safetensors";
+    assert_eq!(
+        read(&format!("adapter/{weights}")),
+        read(&format!("r/adapter/{weights}"))
+    );
+    assert!(!dir.path().join("adapter/config.json").exists());
+    run("export r --step 2 --out two");
+    assert_ne!(
+        read(&format!("two/{weights}")),
+        read(&format!("adapter/{weights}"))
+    );
+    // Merged, it is the model of the run, in the dtype of the base.
+    let model = read("r/model/model.safetensors");
+    let said = run("export r --merge --step 3 --out merged");
+    assert!(
+        said.contains("the finished model of r is in merged"),
+        "{said}"
+    );
+    assert_eq!(read("merged/model.safetensors"), model);
+    let said = run("export adapter --merge --out whole");
+    assert!(
+        said.contains("the merged adapter of adapter is in whole"),
+        "{said}"
+    );
+    let base = lisa_cli::bundled::model().unwrap();
+    let stored = lisa_lm::Checkpoint::open(&base)
+        .unwrap()
+        .config()
+        .common()
+        .dtype;
+    let written = lisa_lm::Checkpoint::open(dir.path().join("whole")).unwrap();
+    assert_eq!(written.config().common().dtype, stored);
+    run("export adapter --merge --dtype bf16 --out half");
+    assert_eq!(read("half/model.safetensors").len(), model.len());
+
+    let found = run("export adapter --out x");
+    assert!(found.contains("`adapter` is an adapter already"), "{found}");
+    let found = run("export adapter --merge --model nowhere --out x");
+    assert!(
+        found.contains("the base model `nowhere` of the adapter"),
+        "{found}"
+    );
+    let found = run("export r --out adapter");
+    assert!(found.contains("--overwrite"), "{found}");
+    let found = run("export r --dtype f32 --out x2");
+    assert!(
+        found.contains("--dtype has no effect on an adapter"),
+        "{found}"
+    );
+    run("train --steps 1 --no-eval --out lisa");
+    let found = run("export lisa --merge --out x3");
+    assert!(found.contains("has no adapter"), "{found}");
+}

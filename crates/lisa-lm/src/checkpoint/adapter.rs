@@ -1,0 +1,260 @@
+//! [`Adapter`]: a LoRA adapter in PEFT's format, a folder with `adapter_config.json` and
+//! `adapter_model.safetensors`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use burn::store::bridge::to_data;
+use burn::store::burn_pack::Tensor as PackTensor;
+use burn::tensor::{DType, Tensor, TensorData};
+
+use super::contents::{ADAPTER as WEIGHTS, ADAPTER_CONFIG as CONFIG};
+use super::shards::tensors;
+use crate::error::{Error, ErrorKind};
+use crate::files::{self, CONFIG_BYTES, read_text, shown};
+use crate::model::block::{LoraAdapter, trainable};
+use crate::model::{CausalLm, LoraConfig};
+
+mod config;
+mod save;
+
+pub use save::{AdapterOptions, save_adapter};
+
+use config::Stored;
+
+/// The start of the names of an adapter's tensors.
+const PREFIX: &str = "base_model.model.";
+/// The ends of the names of an adapter's two matrices: `[rank, in]` and `[out, rank]`.
+const A: &str = ".lora_A.weight";
+const B: &str = ".lora_B.weight";
+
+/// A LoRA adapter in PEFT's format: a folder with `adapter_config.json` and
+/// `adapter_model.safetensors`.
+///
+/// # Example
+///
+/// ```
+/// use burn::tensor::Device;
+/// use lisa_lm::checkpoint::{Adapter, AdapterOptions, save_adapter};
+/// use lisa_lm::{ModelConfig, model::{LoraConfig, config::LlamaConfig}};
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// let base = ModelConfig::Llama(LlamaConfig::new(64, 16, 2, 2)).init(&Device::default())?;
+/// let config = LoraConfig::new(4).with_modules(["q_proj", "v_proj"]);
+/// let model = base.clone().with_lora(&config)?;
+/// save_adapter(&model, &folder, &AdapterOptions::new("owner/name"))?;
+///
+/// let adapter = Adapter::open(&folder)?;
+/// assert_eq!((adapter.base(), adapter.config()), (Some("owner/name"), &config));
+/// let merged = adapter.apply(base)?.merge_lora();
+/// # let _ = merged;
+/// # Ok::<(), lisa_lm::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Adapter {
+    dir: PathBuf,
+    config: LoraConfig,
+    base: Option<String>,
+}
+
+impl Adapter {
+    /// Opens a folder: reads `adapter_config.json` and the names of the tensors.
+    ///
+    /// Nothing outside the folder is read. The modules are those of `target_modules` if it is a list
+    /// that no other setting narrows, and else those of the tensors.
+    ///
+    /// # Errors
+    ///
+    /// A file is missing, is damaged, or is no regular file of the folder; the adapter is not LoRA, or
+    /// has a part that is not supported, such as DoRA, biases, whole weights or ranks of single
+    /// modules.
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self, Error> {
+        let dir = dir.as_ref().to_path_buf();
+        let path = dir.join(CONFIG);
+        let text = read_text(&dir, CONFIG, CONFIG_BYTES).map_err(|e| {
+            let message = format!("{} cannot be read ({e})", path.display());
+            Error::new(ErrorKind::Checkpoint, message).with_source(e)
+        })?;
+        let Some(text) = text else {
+            let message = format!("{} does not exist", path.display());
+            return Err(Error::new(ErrorKind::Checkpoint, message).with_help(
+                "give the folder of an adapter in PEFT's format, with adapter_config.json and \
+                 adapter_model.safetensors",
+            ));
+        };
+        let stored = Stored::parse(&text).map_err(|error| error.with_place(&path, None))?;
+        let modules = match stored.modules {
+            Some(modules) => modules,
+            None => matrices(&dir)?.into_keys().collect(),
+        };
+        let config = LoraConfig {
+            modules,
+            ..stored.config
+        };
+        config
+            .check()
+            .map_err(|error| error.with_place(&path, None))?;
+        Ok(Self {
+            dir,
+            config,
+            base: stored.base,
+        })
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The configuration of the adapters.
+    #[must_use]
+    pub fn config(&self) -> &LoraConfig {
+        &self.config
+    }
+
+    /// The base model that the adapter was trained with: a folder, or an id of the hub.
+    #[must_use]
+    pub fn base(&self) -> Option<&str> {
+        self.base.as_deref()
+    }
+
+    /// Sets the dropout of further training.
+    #[must_use]
+    pub fn with_dropout(mut self, dropout: f64) -> Self {
+        self.config.dropout = dropout;
+        self
+    }
+
+    /// Freezes the model, which must be the base model, and adds the adapters to it. Reads the file
+    /// of the matrices.
+    ///
+    /// # Errors
+    ///
+    /// As [`CausalLm::with_lora`]; a tensor is missing, belongs to no module of the model, or has
+    /// another shape.
+    pub fn apply(&self, model: CausalLm) -> Result<CausalLm, Error> {
+        let mut model = model.with_lora(&self.config)?;
+        let mut matrices = matrices(&self.dir)?;
+        for (path, _, projection) in model.linear_mut() {
+            if let Some(lora) = &mut projection.lora {
+                let Some([a, b]) = matrices.remove(&path) else {
+                    return Err(self.refuse(format!("there is no adapter of {path}")));
+                };
+                self.set(lora, &a, &b)?;
+            }
+        }
+        match matrices.into_keys().next() {
+            None => Ok(model),
+            Some(path) => {
+                let path = shown(&path.escape_debug());
+                Err(self.refuse(format!(
+                    "it has an adapter of {path}, which is no linear module of this model, or not \
+                     among the target modules"
+                )))
+            }
+        }
+    }
+
+    /// Puts the stored matrices into an adapter.
+    fn set(&self, lora: &mut LoraAdapter, a: &PackTensor, b: &PackTensor) -> Result<(), Error> {
+        for (param, tensor) in [(&mut lora.a, a), (&mut lora.b, b)] {
+            let [rows, columns] = param.dims();
+            // PEFT stores the weights of linear modules, `[out, in]`.
+            if tensor.shape[..] != [columns, rows] {
+                let (name, found) = (shown(&tensor.name.escape_debug()), &tensor.shape[..]);
+                return Err(self.refuse(format!(
+                    "tensor {name} has shape {found:?}, but the model and the rank ask for \
+                     {:?}",
+                    [columns, rows]
+                )));
+            }
+            let old = param.val();
+            let options = (&old.device(), old.dtype());
+            let data = to_data(tensor).map_err(|e| self.refuse(e.to_string()).with_source(e))?;
+            let values: Vec<f32> = data.iter().collect();
+            let data = TensorData::new(transposed(&values, rows), [rows, columns]);
+            let new = Tensor::<2>::from_data(data, options);
+            *param = trainable(param.id, new);
+        }
+        Ok(())
+    }
+
+    fn refuse(&self, message: String) -> Error {
+        let error = refuse(&self.dir.join(WEIGHTS), message);
+        match &self.base {
+            Some(base) => error.with_help(format!(
+                "check that the model is the base of the adapter, {}",
+                shown(&base.escape_debug())
+            )),
+            None => error.with_help("check that the model is the base of the adapter"),
+        }
+    }
+}
+
+/// The two matrices of each module with an adapter, by its path in transformers.
+fn matrices(dir: &Path) -> Result<BTreeMap<String, [PackTensor; 2]>, Error> {
+    let path = dir.join(WEIGHTS);
+    let found = files::find(dir, WEIGHTS)
+        .map_err(|e| refuse(&path, format!("it cannot be read ({e})")).with_source(e))?;
+    if found.is_none() {
+        let is_pickle = dir.join("adapter_model.bin").exists();
+        return Err(refuse(&path, "it does not exist".to_owned()).with_help(if is_pickle {
+            "adapter_model.bin is PyTorch's pickle format, which can run code: load and save the \
+             adapter with PEFT, which writes safetensors"
+        } else {
+            "get the whole folder of the adapter again"
+        }));
+    }
+    let mut halves: BTreeMap<String, [Option<PackTensor>; 2]> = BTreeMap::new();
+    for tensor in tensors(&path)? {
+        let name = tensor.name.strip_prefix(PREFIX).unwrap_or(&tensor.name);
+        // Files of the adapter named `default` may name it.
+        let name = name.replace(".default.weight", ".weight");
+        let (module, half) = match (name.strip_suffix(A), name.strip_suffix(B)) {
+            (Some(module), _) => (module, 0),
+            (_, Some(module)) => (module, 1),
+            _ => {
+                let name = shown(&tensor.name.escape_debug());
+                let message = format!("tensor {name} is not a matrix of a LoRA adapter");
+                return Err(refuse(&path, message).with_help(
+                    "whole weights and adapters of embeddings are not supported: merge the adapter \
+                     with `merge_and_unload()` of PEFT, and use the merged model",
+                ));
+            }
+        };
+        if !matches!(
+            tensor.dtype,
+            DType::F32 | DType::F16 | DType::BF16 | DType::F64
+        ) {
+            let (name, dtype) = (shown(&tensor.name.escape_debug()), tensor.dtype);
+            return Err(refuse(
+                &path,
+                format!("tensor {name} is {dtype:?}, and only floats are supported"),
+            ));
+        }
+        let module = module.to_owned();
+        halves.entry(module).or_default()[half] = Some(tensor);
+    }
+    let whole = halves.into_iter().map(|(module, halves)| match halves {
+        [Some(a), Some(b)] => Ok((module, [a, b])),
+        [first, _] => {
+            let missing = if first.is_some() { B } else { A };
+            let name = shown(&format!("{module}{missing}").escape_debug());
+            Err(refuse(&path, format!("tensor {name} is missing")).with_help("get the file again"))
+        }
+    });
+    whole.collect()
+}
+
+/// A matrix of this many rows whose transpose has these values.
+fn transposed(values: &[f32], rows: usize) -> Vec<f32> {
+    let columns = values.len() / rows.max(1);
+    (0..rows)
+        .flat_map(|row| (0..columns).map(move |column| values[column * rows + row]))
+        .collect()
+}
+
+fn refuse(path: &Path, message: String) -> Error {
+    Error::new(ErrorKind::Checkpoint, message).with_place(path, None)
+}
