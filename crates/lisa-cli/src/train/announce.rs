@@ -15,8 +15,8 @@ pub(crate) fn announce(job: &Job<'_>, model: &CausalLm, trainer: &Trainer) -> Re
     let settings = &job.settings;
     if settings.input.is_demo() {
         say(
-            "no --model and --data: `lisa demo` trains the bundled model on the bundled \
-             instructions",
+            "no --model and --data: this run has the model, the data and the settings of \
+             `lisa demo`",
         )?;
     }
     let (trainable, all) = count(model);
@@ -85,15 +85,20 @@ fn method_line(settings: &Settings, model: &CausalLm, trainer: &Trainer) -> Stri
         Method::Full => "full: all parameters".to_owned(),
         Method::Lora => format!("lora: adapters of rank {}", method.lora_rank),
         Method::Lisa => {
+            let all = trainer.layers();
             let layers: Vec<String> = trainer
                 .active_layers()
                 .iter()
                 .map(ToString::to_string)
                 .collect();
             format!(
-                "lisa: {} of {} layers ({}), sampled anew every {}",
+                "lisa: {} of {}layers ({}), sampled anew every {}",
                 layers.len(),
-                model.num_layers(),
+                if all == model.num_layers() {
+                    format!("{all} ")
+                } else {
+                    format!("{all} parts of {} ", model.num_layers())
+                },
                 layers.join(", "),
                 counted(method.period, "step")
             )

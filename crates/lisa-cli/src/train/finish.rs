@@ -69,7 +69,7 @@ pub(crate) fn finish(job: &Job<'_>, trained: Training, stop: Stop<'_>) -> Result
     } else {
         None
     };
-    let (layers, state_bytes) = (model.num_layers(), trainer.state_bytes());
+    let (layers, state_bytes) = (trainer.layers(), trainer.state_bytes());
     drop(model);
     let best = checkpoints::best(out)?.filter(|(step, _)| *step != job.steps);
     let described = |step, is_best| Card {

@@ -70,6 +70,12 @@ impl Trainer {
         self.0.active_layers()
     }
 
+    /// How many layers are sampled from. With `--split` these are parts of layers.
+    #[must_use]
+    pub fn layers(&self) -> usize {
+        self.0.layers().layers().len()
+    }
+
     /// Bytes of optimizer state and master weights on the device.
     #[must_use]
     pub fn state_bytes(&self) -> u64 {

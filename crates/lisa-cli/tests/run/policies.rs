@@ -8,6 +8,7 @@ use lisa::importance::Importance;
 use lisa_cli::commands::importance::{Against, Of, Options, importance};
 use lisa_cli::train::run::Start;
 
+use super::commands::{lisa, text};
 use super::{flags, go, go_in_parts, lines, weights_of};
 
 #[test]
@@ -71,4 +72,20 @@ fn importance_is_measured_and_every_policy_trains_and_resumes() {
         };
         assert_eq!(layers(&whole), layers(&parts));
     }
+}
+
+#[test]
+fn parts_of_layers_are_counted_as_such() {
+    let dir = tempfile::tempdir().unwrap();
+    let line =
+        "train --policy cyclic --order descending --split attn --steps 2 --no-eval --out out";
+    let arguments: Vec<&str> = line.split(' ').collect();
+    let printed = text(&lisa(dir.path(), &arguments).output().unwrap());
+    assert!(
+        printed.contains("lisa: 2 of 16 parts of 8 layers (14, 15), sampled anew every 10 steps"),
+        "{printed}"
+    );
+    // The axis of the plot has every part.
+    let plot = fs::read_to_string(dir.path().join("out/losses.svg")).unwrap();
+    assert!(plot.contains("\n14\n</text>"), "{plot}");
 }
