@@ -2,8 +2,8 @@
 //!
 //! From the bottom up: `user_error`, `device`, `machine`, `number` (numbers in JSON), `terminal` (what is printed),
 //! `bundled`, `hub`, `model_folder`, `model_tokenizer` and `data_folder` (where files are),
-//! `output_folder` (where a command writes), [`settings`] (flags and files), [`train`] (a run),
-//! [`commands`] (the command line).
+//! `lock`, `output_folder` (where a command writes), `run_folder` and `earlier_run` (the files of a
+//! run), [`settings`] (flags and files), [`train`] (a run), [`commands`] (the command line).
 
 pub mod bundled;
 pub mod commands;
@@ -13,12 +13,15 @@ mod hub;
 #[cfg(any(feature = "hub", test))]
 mod hub_files;
 pub mod device;
+pub mod earlier_run;
+pub mod lock;
 pub mod machine;
 pub mod model_folder;
 pub mod model_tokenizer;
 mod number;
 pub mod output_folder;
 pub mod pool;
+pub mod run_folder;
 pub mod settings;
 pub mod terminal;
 pub mod train;

@@ -5,52 +5,17 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::lock::LOCK;
 use crate::terminal::text::size;
 use crate::user_error::{UserError, require};
-
-/// Files and folders that a run writes, apart from `checkpoints` and event files. The first one says
-/// that the run is finished.
-const OF_A_RUN: [&str; 9] = [
-    "summary.json",
-    "model",
-    "model-best",
-    "adapter",
-    "adapter-best",
-    "metrics.jsonl",
-    "metrics.csv",
-    "losses.svg",
-    "memory.svg",
-];
-
-/// The start of the names of TensorBoard's event files.
-pub const EVENTS: &str = "events.out.tfevents.";
-/// The end of the names of event files of this program.
-pub const OUR_EVENTS: &str = ".lisa";
-
-/// Whether a run has written to this folder.
-#[must_use]
-pub fn holds_a_run(out: &Path) -> bool {
-    let has_metrics = out.join("metrics.jsonl").is_file() || out.join("summary.json").is_file();
-    let steps = fs::read_dir(out.join("checkpoints")).into_iter().flatten();
-    has_metrics || steps.flatten().any(|entry| is_checkpoint(&entry.path()))
-}
-
-/// Whether a path has the name of a checkpoint.
-fn is_checkpoint(path: &Path) -> bool {
-    let name = path.file_name().and_then(|name| name.to_str());
-    let digits = name.and_then(|name| name.strip_prefix("step-"));
-    digits.is_some_and(|name| {
-        let digits = name.strip_suffix(".partial").unwrap_or(name);
-        !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
-    })
-}
 
 /// Returns an error if the folder has files and `is_ours` is false.
 pub fn require_ours(out: &Path, is_ours: bool, whose: &str) -> Result<()> {
     let Ok(entries) = fs::read_dir(out) else {
         return Ok(());
     };
-    let mut names: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    let names = entries.flatten().map(|entry| entry.path());
+    let mut names: Vec<PathBuf> = names.filter(|path| !path.ends_with(LOCK)).collect();
     names.sort();
     let Some(first) = names.first().filter(|_| !is_ours) else {
         return Ok(());
@@ -82,8 +47,7 @@ pub fn require_room(out: &Path, needed: u64) -> Result<()> {
     };
     require!(
         free >= needed,
-        "free some space, or give a folder on another disk with --out; --keep 1 keeps fewer \
-         checkpoints",
+        "free some space, or give a folder on another disk with --out",
         "there is no room in `{}`: about {} are needed, and {} are free",
         out.display(),
         size(needed),
@@ -92,9 +56,32 @@ pub fn require_room(out: &Path, needed: u64) -> Result<()> {
     Ok(())
 }
 
+/// The bytes of a file, or of all files below a folder; 0 if there is none. Links are not followed.
+#[must_use]
+pub fn size_of(path: &Path) -> u64 {
+    let Ok(found) = path.symlink_metadata() else {
+        return 0;
+    };
+    if !found.is_dir() {
+        return found.len();
+    }
+    let inside = entries(path).unwrap_or_default();
+    inside.iter().map(|path| size_of(path)).sum()
+}
+
+#[cfg(test)]
+thread_local! {
+    /// The free bytes that tests pretend to have.
+    pub(crate) static FREE: std::cell::Cell<Option<u64>> = const { std::cell::Cell::new(None) };
+}
+
 /// The bytes that can be written to the disk of a folder.
 #[cfg(unix)]
 fn free_bytes(out: &Path) -> Option<u64> {
+    #[cfg(test)]
+    if let Some(bytes) = FREE.get() {
+        return Some(bytes);
+    }
     let disk = rustix::fs::statvfs(out).ok()?;
     Some(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
@@ -102,26 +89,6 @@ fn free_bytes(out: &Path) -> Option<u64> {
 #[cfg(not(unix))]
 fn free_bytes(_out: &Path) -> Option<u64> {
     None
-}
-
-/// Removes what a run has written, and nothing else. A kill at any point leaves no half of it: a
-/// folder is renamed before its files are removed.
-pub fn remove_run(out: &Path) -> Result<()> {
-    for name in OF_A_RUN {
-        remove(&out.join(name))?;
-    }
-    for entry in entries(out)? {
-        let name = entry.file_name().unwrap_or_default().to_string_lossy();
-        if name.starts_with(EVENTS) && name.ends_with(OUR_EVENTS) {
-            remove(&entry)?;
-        }
-    }
-    for entry in entries(&out.join("checkpoints"))? {
-        if is_checkpoint(&entry) {
-            remove(&entry)?;
-        }
-    }
-    Ok(())
 }
 
 /// Removes a file or a folder of the program. A folder is renamed first.
@@ -147,26 +114,8 @@ pub fn remove(path: &Path) -> Result<()> {
     fs::remove_dir_all(&doomed).with_context(failed)
 }
 
-/// Removes the folders that an interrupted save or removal has left.
-pub fn clean(out: &Path) -> Result<()> {
-    for name in [
-        "model.partial",
-        "model-best.partial",
-        "adapter.partial",
-        "adapter-best.partial",
-    ] {
-        remove(&out.join(name))?;
-    }
-    for entry in entries(&out.join("checkpoints"))? {
-        let is_partial = entry.extension().is_some_and(|end| end == "partial");
-        if is_partial && is_checkpoint(&entry) {
-            remove(&entry)?;
-        }
-    }
-    Ok(())
-}
-
-fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+/// The entries of a folder; none if there is no folder.
+pub fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     if !folder.is_dir() {
         return Ok(Vec::new());
     }
@@ -178,48 +127,6 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_what_a_run_wrote_is_removed() {
-        let dir = tempfile::tempdir().unwrap();
-        let out = dir.path();
-        for folder in [
-            "model",
-            "checkpoints/step-00000002",
-            "checkpoints/step-00000004.partial",
-            "checkpoints/of-mine",
-            "checkpoints/step-by-step",
-        ] {
-            fs::create_dir_all(out.join(folder)).unwrap();
-            fs::write(out.join(folder).join("file"), "").unwrap();
-        }
-        for file in [
-            "metrics.jsonl",
-            "summary.json",
-            "events.out.tfevents.7.lisa",
-            "events.out.tfevents.7.host",
-            "notes.txt",
-        ] {
-            fs::write(out.join(file), "").unwrap();
-        }
-        assert!(holds_a_run(out));
-        remove_run(out).unwrap();
-        assert!(!holds_a_run(out));
-        let names = |folder: &Path| {
-            let mut names: Vec<String> = entries(folder)
-                .unwrap()
-                .iter()
-                .map(|path| path.file_name().unwrap().to_string_lossy().into_owned())
-                .collect();
-            names.sort();
-            names
-        };
-        assert_eq!(
-            names(out),
-            ["checkpoints", "events.out.tfevents.7.host", "notes.txt"]
-        );
-        assert_eq!(names(&out.join("checkpoints")), ["of-mine", "step-by-step"]);
-    }
 
     #[test]
     fn a_folder_of_others_is_refused() {

@@ -1,22 +1,24 @@
 //! `lisa export`: the model of a run, or of one of its checkpoints, as a Hugging Face folder.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, FloatDType, Tensor};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use lisa_lm::checkpoint::SaveOptions;
 use lisa_lm::{Checkpoint, Tokenizer};
 
 use super::export_adapter::{self, Exported, read};
 use crate::output_folder;
-use crate::settings::{Dtype, Method};
+use crate::run_folder;
+use crate::settings::{Dtype, Flags, Method};
 use crate::terminal::output::say;
 use crate::terminal::progress::Slow;
 use crate::train::checkpoints::{self, State};
-use crate::train::finished_step;
+use crate::train::fingerprint::Fingerprint;
 use crate::train::method::prepared;
+use crate::train::moved;
 use crate::user_error::{UserError, require};
 
 /// Options of `lisa export`.
@@ -28,7 +30,7 @@ pub struct Options {
     /// Folder to write
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Step of a checkpoint [default: the newest of checkpoints and finished model]
+    /// Step of a checkpoint or of the model [default: the newest]
     #[arg(long, value_name = "STEP")]
     step: Option<u64>,
     /// Dtype of the weights [default: that of the run]
@@ -37,12 +39,24 @@ pub struct Options {
     /// Merge the adapter of LoRA into the weights; without it, the adapter is written
     #[arg(long)]
     merge: bool,
-    /// Base model of an adapter [default: the one that it names]
+    /// Base model of an adapter or of a checkpoint [default: the one that it names]
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
+    /// Export although the base model or the folder is not the run's
+    #[arg(long, value_enum, value_name = "WHAT", value_delimiter = ',')]
+    allow_changed: Vec<Changed>,
     /// Replace the model in the output folder
     #[arg(long)]
     overwrite: bool,
+}
+
+/// What may have changed since the run began.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum Changed {
+    /// The base model, its tokenizer or its chat template
+    Model,
+    /// The folder of the run: it names a model of the place where it was made
+    Paths,
 }
 
 /// Writes the folder.
@@ -72,16 +86,17 @@ pub fn export(options: &Options, device: &Device) -> Result<()> {
             "--step is for runs, and `{}` is an adapter",
             options.run.display()
         );
-        export_adapter::load(&options.run, options.model.as_deref(), device)?
-    } else {
         require!(
-            options.model.is_none(),
-            "leave --model out: a run names its base model",
-            "--model is for adapters, and `{}` is none",
+            options.allow_changed.is_empty(),
+            "leave --allow-changed out",
+            "--allow-changed is for runs, and `{}` is an adapter",
             options.run.display()
         );
+        export_adapter::load(&options.run, options.model.as_deref(), device)?
+    } else {
         load(options, device)?
     };
+    require_other(out, &exported.source, &options.run)?;
     if exported.model.lora().is_some() && !options.merge {
         require!(
             options.dtype.is_none(),
@@ -108,6 +123,8 @@ fn write(options: &Options, exported: &Exported) -> Result<()> {
         Some(dtype) => model.map(&mut Cast(dtype.into())),
         None => model,
     };
+    let bytes = (model.num_parameters() * model.dtype().size()) as u64;
+    output_folder::require_room(&options.out, bytes)?;
     let save = SaveOptions {
         source: Some(&exported.source),
         files: &exported.files,
@@ -123,6 +140,23 @@ fn write(options: &Options, exported: &Exported) -> Result<()> {
     )?)
 }
 
+/// Returns an error if the output folder is a model that is read, or one of the run.
+fn require_other(out: &Path, source: &Checkpoint, run: &Path) -> Result<()> {
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let of_run = run_folder::MODELS.map(|name| run.join(name));
+    let mut models = of_run
+        .iter()
+        .map(PathBuf::as_path)
+        .chain([source.dir(), run]);
+    require!(
+        models.all(|model| real(model) != real(out)),
+        "give another folder with --out",
+        "`{}` is the base model or a model of the run",
+        out.display()
+    );
+    Ok(())
+}
+
 /// The model of a run, with its adapters if those are asked for.
 fn load(options: &Options, device: &Device) -> Result<Exported> {
     let (run, step) = (&options.run, options.step);
@@ -130,11 +164,15 @@ fn load(options: &Options, device: &Device) -> Result<Exported> {
     let newest = saved.last().map(|(step, _)| *step);
     let is_lora = run.join("adapter").is_dir();
     // The finished model is merged.
-    let finished = finished_step(run)
-        .filter(|_| options.merge || !is_lora)
-        .filter(|_| run.join("model").is_dir());
+    let finished = run_folder::step_of(run, "model").filter(|_| options.merge || !is_lora);
     if finished.is_some() && (step == finished || step.is_none() && finished >= newest) {
         require_lora(options, is_lora)?;
+        require!(
+            options.model.is_none() && options.allow_changed.is_empty(),
+            "leave --model and --allow-changed out",
+            "the finished model in `{}` needs no base model",
+            run.display()
+        );
         let source = Checkpoint::open(run.join("model"))?;
         let model = read(&source, None, device)?;
         return Ok(Exported {
@@ -164,15 +202,31 @@ fn load(options: &Options, device: &Device) -> Result<Exported> {
         };
         return Err(UserError::new(message).with_help(help).into());
     };
-    let State { settings, text, .. } = checkpoints::state(path)?;
-    let settings = settings.resolve(None)?;
+    let State {
+        settings,
+        text,
+        fingerprint,
+        ..
+    } = checkpoints::state(path)?;
+    let settings = with_base(options, settings)?.resolve(None)?;
     require_lora(options, settings.method.method == Method::Lora)?;
     let source = Checkpoint::open(settings.input.folder()?)?;
+    let tokenizer = text.restore(Tokenizer::from_dir(source.dir())?)?;
+    if let Some(then) = fingerprint {
+        let changes = Fingerprint::of_model(&source, &tokenizer)?.changes_of_model(&then);
+        require!(
+            changes.is_empty() || options.allow_changed.contains(&Changed::Model),
+            "give the model that the run began with by --model; to export with what there is now, add \
+             --allow-changed model",
+            "since the run began, this has changed in `{}`: {}",
+            source.dir().display(),
+            changes.join(", ")
+        );
+    }
     let mut model = read(&source, Some(settings.memory.dtype.into()), device)?;
     if text.vocab_size > 0 {
         model = model.resize_embeddings(text.vocab_size)?;
     }
-    let tokenizer = text.restore(Tokenizer::from_dir(source.dir())?)?;
     Ok(Exported {
         model: checkpoints::weights(path, prepared(&settings, model)?)?,
         source,
@@ -180,6 +234,22 @@ fn load(options: &Options, device: &Device) -> Result<Exported> {
         settings: Some(settings),
         name: format!("step {step}"),
     })
+}
+
+/// The settings of a checkpoint with the base model of `--model`. Returns an error if the folder of the
+/// run was moved, and would read a model of the place where it was made.
+fn with_base(options: &Options, mut settings: Flags) -> Result<Flags> {
+    let (mut given, mut of_run) = (Flags::default(), Flags::default());
+    given.input.model.clone_from(&options.model);
+    of_run.input.model.clone_from(&settings.input.model);
+    of_run.output.out.clone_from(&settings.output.out);
+    let allowed = options.allow_changed.contains(&Changed::Paths);
+    moved::check(&options.run, &of_run, &given, allowed)?;
+    if options.model.is_some() {
+        settings.input.model = given.input.model;
+        settings.input.revision = None;
+    }
+    Ok(settings)
 }
 
 /// Returns an error if adapters are to be merged, and the run has none.
@@ -199,5 +269,67 @@ struct Cast(FloatDType);
 impl ModuleMapper for Cast {
     fn map_float<const D: usize>(&mut self, parameter: Param<Tensor<D>>) -> Param<Tensor<D>> {
         parameter.map(|tensor| tensor.cast(self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::bundled;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn exported(line: &[&Path]) -> Result<()> {
+        let line = [&[Path::new("export")], line].concat();
+        export(&Line::try_parse_from(line)?.options, &Device::flex())
+    }
+
+    /// The folder of a finished run.
+    fn run() -> tempfile::TempDir {
+        let run = tempfile::tempdir().unwrap();
+        let model = run.path().join("model");
+        std::fs::create_dir(&model).unwrap();
+        for entry in std::fs::read_dir(bundled::model().unwrap()).unwrap() {
+            let path = entry.unwrap().path();
+            std::fs::copy(&path, model.join(path.file_name().unwrap())).unwrap();
+        }
+        std::fs::write(model.join(run_folder::STEP), r#"{"step": 3}"#).unwrap();
+        run
+    }
+
+    #[test]
+    fn the_room_on_the_disk_is_checked_before_the_model_is_written() {
+        let run = run();
+        let out = run.path().join("copy");
+        let line = [run.path(), Path::new("--out"), &out];
+        // The bundled model has 3 MB.
+        output_folder::FREE.set(Some(2_900_000));
+        let error = exported(&line).unwrap_err().to_string();
+        assert!(error.contains("about 3 MiB are needed"), "{error}");
+        assert!(!out.join("config.json").exists());
+        output_folder::FREE.set(Some(3_100_000));
+        exported(&line).unwrap();
+        output_folder::FREE.set(None);
+        assert!(out.join("config.json").is_file());
+    }
+
+    #[test]
+    fn a_model_does_not_replace_the_one_that_is_read() {
+        let run = run();
+        let model = run.path().join("model");
+        let line = [
+            run.path(),
+            Path::new("--overwrite"),
+            Path::new("--out"),
+            &model,
+        ];
+        let error = exported(&line).unwrap_err().to_string();
+        assert!(error.contains("or a model of the run"), "{error}");
     }
 }

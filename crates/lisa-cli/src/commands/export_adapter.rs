@@ -8,6 +8,7 @@ use lisa_lm::checkpoint::Adapter;
 use lisa_lm::{CausalLm, Checkpoint};
 
 use crate::model_folder::model_folder;
+use crate::output_folder;
 use crate::settings::Settings;
 use crate::terminal::progress::Slow;
 use crate::train::adapter;
@@ -66,6 +67,13 @@ pub(super) fn write(exported: &Exported, out: &Path) -> Result<()> {
     let settings = exported.settings.as_ref();
     let revision = settings.map_or("", |settings| &settings.input.revision);
     let (source, files) = (&exported.source, &exported.files);
+    // At most: the parameters are lazy, and nothing is allocated.
+    let base = source.config().init(&exported.model.device())?;
+    let adapters = exported
+        .model
+        .num_parameters()
+        .saturating_sub(base.num_parameters());
+    output_folder::require_room(out, 4 * adapters as u64)?;
     adapter::write(&exported.model, revision, source, files, out)
 }
 

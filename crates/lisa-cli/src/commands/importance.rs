@@ -27,6 +27,9 @@ use crate::train::settle::Shapes;
 use crate::train::step::{Work, accumulate};
 use crate::user_error::require;
 
+/// The most bytes of importance.json and norms.svg.
+const BYTES: u64 = 1 << 20;
+
 /// Which norms are measured.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Of {
@@ -93,7 +96,7 @@ pub fn importance(options: &Options, device: &Device) -> Result<()> {
     }
     flags.training.steps = flags.training.steps.or(Some(200));
     flags.output.out = flags.output.out.or_else(|| Some("runs/importance".into()));
-    let out = flags.clone().resolve(None)?.output.out;
+    let out = flags.out()?;
     let is_ours = out.join("importance.json").is_file();
     require!(
         options.overwrite || !is_ours,
@@ -103,6 +106,7 @@ pub fn importance(options: &Options, device: &Device) -> Result<()> {
     );
     output_folder::require_ours(&out, is_ours, "`lisa importance`")?;
     output_folder::make(&out)?;
+    output_folder::require_room(&out, BYTES)?;
     let model = flags.clone().resolve(None)?.input.folder()?;
     let checkpoint = Checkpoint::open(&model)?;
     let method = match options.against {
@@ -231,6 +235,24 @@ fn describe(importance: &Importance) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_room_on_the_disk_is_checked_before_the_runs() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            options: Options,
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out");
+        let line = ["importance", "--steps", "1", "--out", out.to_str().unwrap()];
+        let line = <Line as clap::Parser>::try_parse_from(line).unwrap();
+        output_folder::FREE.set(Some(1000));
+        let error = importance(&line.options, &Device::flex());
+        output_folder::FREE.set(None);
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("there is no room"), "{error}");
+    }
 
     #[test]
     fn the_table_has_every_norm_and_the_range_of_p() {

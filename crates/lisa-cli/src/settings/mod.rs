@@ -4,6 +4,8 @@
 //! Each group of settings has a file. [`Flags`] has the settings that were given, [`Settings`] has
 //! all settings. Tests: `settings/tests.rs`.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
@@ -11,6 +13,7 @@ use serde::Serialize;
 use crate::bundled;
 use crate::user_error::UserError;
 
+mod changes;
 mod derived;
 mod effect;
 mod file;
@@ -131,6 +134,11 @@ impl Flags {
                 .set(name, Origin::Derived("of the adapter".to_owned()));
         }
         Ok(self)
+    }
+
+    /// The output folder. Other settings are not checked.
+    pub fn out(&self) -> Result<PathBuf> {
+        Ok(self.clone().or_demo()?.output.or_defaults().out)
     }
 
     /// All settings, checked, without anything of the model but the dtype of its files.

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
+use serde_json::Value;
+
 use super::derived::Reasons;
 use super::{Flags, Settings, effect};
 use crate::terminal::text::printable;
@@ -73,16 +75,12 @@ impl Origins {
     #[must_use]
     pub fn lines(&self, settings: &Settings, all: bool) -> Vec<String> {
         let flags = serde_json::to_value(settings.to_flags());
-        let Ok(serde_json::Value::Object(values)) = flags else {
+        let Ok(Value::Object(values)) = flags else {
             return Vec::new();
         };
         let mut lines = Vec::new();
         for (name, value) in &values {
-            let value = match value {
-                serde_json::Value::String(text) => text.clone(),
-                serde_json::Value::Number(number) => shown(number),
-                other => other.to_string(),
-            };
+            let value = shown(value);
             let origin = self.of(name).unwrap_or(&Origin::Default);
             let derived = matches!(origin, Origin::Derived(_));
             let empty = ["", "[]", "false", "0"].contains(&value.as_str());
@@ -95,8 +93,13 @@ impl Origins {
     }
 }
 
-/// The number without `.0`, and with an exponent if it is small.
-fn shown(number: &serde_json::Number) -> String {
+/// The value of a setting as text: a number without `.0`, and with an exponent if it is small.
+pub(super) fn shown(value: &Value) -> String {
+    let number = match value {
+        Value::String(text) => return text.clone(),
+        Value::Number(number) => number,
+        other => return other.to_string(),
+    };
     match number.as_f64() {
         Some(value) if number.is_f64() && value != 0.0 && value.abs() < 1e-3 => {
             format!("{value:e}")

@@ -12,7 +12,7 @@ group! { "Output and evaluation", OutputFlags, OutputSettings {
     /// Folder for all files of the run [default: runs/lisa]
     #[arg(long, value_name = "DIR")]
     out: PathBuf = PathBuf::from("runs/lisa");
-    /// Steps between checkpoints; 0: only on Ctrl-C [default: 200]
+    /// Steps between checkpoints; 0: only the last one [default: 200]
     #[arg(long, value_name = "STEPS")]
     save_every: usize = 200;
     /// Newest checkpoints that are kept; the best one is kept too [default: 2]

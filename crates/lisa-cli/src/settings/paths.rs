@@ -30,7 +30,8 @@ impl Flags {
         self
     }
 
-    /// The paths that a run reads, with their flags.
+    /// The paths that a run reads, with their flags. A chat template is not among them, since a
+    /// checkpoint has its text.
     #[must_use]
     pub fn paths(&self) -> Vec<(&'static str, &Path)> {
         let mut paths: Vec<(&'static str, &PathBuf)> = Vec::new();

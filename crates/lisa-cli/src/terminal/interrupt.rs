@@ -17,6 +17,8 @@ pub enum Point {
     Generate,
     /// Before a batch of a step.
     Batch,
+    /// Between the forward and the backward pass of a batch.
+    Backward,
     /// After a step.
     Step,
 }
@@ -69,8 +71,8 @@ impl Interrupt {
                 std::process::exit(130);
             }
             eprintln!(
-                "\nstopping at the next batch, token or step; what was trained is saved. Press \
-                 Ctrl-C again to end now"
+                "\nstopping within this batch, token or step; the steps that were taken are saved. \
+                 Press Ctrl-C again to end now"
             );
         })?;
         Ok(interrupt)

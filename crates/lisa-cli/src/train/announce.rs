@@ -157,11 +157,19 @@ fn evaluation_line(job: &Job<'_>) -> String {
 fn output_line(job: &Job<'_>) -> String {
     let output = &job.settings.output;
     let every = match output.save_every {
+        0 if output.eval_every > 0 && !job.evaluate.is_empty() => {
+            "a checkpoint at the end only, none of the best step (--save-every 0)".to_owned()
+        }
         every if every == 0 || every as u64 >= job.steps => "a checkpoint at the end".to_owned(),
         every => format!(
-            "a checkpoint every {}, {} and the best are kept",
+            "a checkpoint every {}, {}{} kept",
             counted(every, "step"),
-            output.keep
+            output.keep,
+            match (job.evaluate.is_empty(), output.keep) {
+                (false, _) => " and the best are",
+                (true, 1) => " is",
+                (true, _) => " are",
+            }
         ),
     };
     format!(

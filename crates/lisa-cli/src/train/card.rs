@@ -124,6 +124,14 @@ impl Card<'_> {
         }
         if let Some(after) = self.after {
             row("this model", after);
+            let first = self.job.evaluate.first_rows();
+            if first < after.rows {
+                let loss = after.first_rows_loss;
+                let _ = writeln!(
+                    text,
+                    "| this model, rows of before | {loss:.4} | {first} | |"
+                );
+            }
         }
         if let (Some((_, loss)), true) = (self.best, self.is_best) {
             let rows = self.job.evaluate.rows().0;

@@ -21,13 +21,14 @@ use super::method::Trainer;
 use super::text::Text;
 use crate::number;
 use crate::output_folder;
+use crate::run_folder::CHECKPOINT;
 use crate::settings::Flags;
 use crate::terminal::text::counted;
 use crate::user_error::{UserError, require};
 
-const WEIGHTS: &str = "weights.bpk";
-const OPTIMIZER: &str = "optimizer.bpk";
-const STATE: &str = "state.json";
+const WEIGHTS: &str = CHECKPOINT[0];
+const OPTIMIZER: &str = CHECKPOINT[1];
+const STATE: &str = CHECKPOINT[2];
 
 /// The state that a checkpoint stores in addition to the weights and the optimizer state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -85,6 +86,11 @@ impl State {
         Ok(())
     }
 
+    /// Leaves out the losses of held-out rows that the run has no more.
+    pub(crate) fn without_held_out_losses(&mut self) {
+        (self.before, self.held_out_loss) = (None, None);
+    }
+
     /// The state in other data: after as many steps as before.
     #[must_use]
     pub(crate) fn in_other_data(mut self, batches: &Batches, accumulation: usize) -> Self {
@@ -139,7 +145,7 @@ pub fn save(
             .and_then(|dir| dir.sync_all())
             .with_context(failed)?;
     }
-    prune(out, keep)
+    prune(out, keep, state)
 }
 
 /// Stores the held-out loss of a checkpoint that was saved before it was evaluated, and removes
@@ -149,7 +155,7 @@ pub fn evaluated(out: &Path, keep: usize, state: &State) -> Result<()> {
     if path.is_dir() {
         write_state(&path, state)?;
     }
-    prune(out, keep)
+    prune(out, keep, state)
 }
 
 fn write_state(path: &Path, state: &State) -> Result<()> {
@@ -159,8 +165,8 @@ fn write_state(path: &Path, state: &State) -> Result<()> {
     )?)
 }
 
-fn prune(out: &Path, keep: usize) -> Result<()> {
-    let best = best(out)?.map(|(step, _)| step);
+fn prune(out: &Path, keep: usize, newest: &State) -> Result<()> {
+    let best = best(out, newest.fingerprint.as_ref())?.map(|(step, _)| step);
     for (step, old) in list(out)?.into_iter().rev().skip(keep) {
         if Some(step) != best {
             output_folder::remove(&old)?;
@@ -170,11 +176,17 @@ fn prune(out: &Path, keep: usize) -> Result<()> {
 }
 
 /// The step and the held-out loss of the checkpoint with the lowest loss; `None` if none is known.
-/// The first of several with the same loss.
-pub fn best(out: &Path) -> Result<Option<(u64, f64)>> {
+/// The first of several with the same loss. Losses of other held-out rows than those of `run` are not
+/// compared.
+pub fn best(out: &Path, run: Option<&Fingerprint>) -> Result<Option<(u64, f64)>> {
     let losses = list(out)?.into_iter().filter_map(|(step, path)| {
         // A damaged checkpoint is reported where it is read.
-        let loss = state(&path).ok()?.held_out_loss?;
+        let state = state(&path).ok()?;
+        let same_rows = match (run, &state.fingerprint) {
+            (Some(run), Some(then)) => run.has_held_out_data_of(then),
+            _ => true,
+        };
+        let loss = state.held_out_loss.filter(|_| same_rows)?;
         loss.is_finite().then_some((step, loss))
     });
     Ok(losses.min_by(|a, b| a.1.total_cmp(&b.1)))
@@ -209,7 +221,10 @@ pub fn newest(out: &Path) -> Result<(PathBuf, State)> {
     let Some((_, path)) = list(out)?.pop() else {
         let message = format!("there is no checkpoint in `{}`", folder(out).display());
         return Err(UserError::new(message)
-            .with_help("give the folder of a run with --out, or leave --resume out")
+            .with_help(
+                "give the folder of a run with --out; or leave --resume out, to begin: a run without \
+                 a checkpoint is replaced",
+            )
             .into());
     };
     let state = state(&path)?;
@@ -219,35 +234,48 @@ pub fn newest(out: &Path) -> Result<(PathBuf, State)> {
 /// The state of a checkpoint.
 pub fn state(path: &Path) -> Result<State> {
     let file = path.join(STATE);
-    let text = lisa_lm::files::read_small_text(&file)
-        .with_context(|| format!("cannot read the checkpoint's `{}`", file.display()))?;
-    serde_json::from_str(&text)
-        .with_context(|| format!("the checkpoint's `{}` is damaged", file.display()))
+    let read = || -> Result<State> {
+        let text = lisa_lm::files::read_small_text(&file)
+            .with_context(|| format!("cannot read `{}`", file.display()))?;
+        serde_json::from_str(&text).with_context(|| format!("`{}` is damaged", file.display()))
+    };
+    read().map_err(|error| unusable(path, error))
 }
 
 /// Loads the weights and the optimizer state of a checkpoint.
 pub fn load(path: &Path, model: CausalLm, trainer: Trainer) -> Result<(CausalLm, Trainer)> {
-    read(path, model, trainer).map_err(|error| {
-        UserError::new(format!(
-            "the checkpoint `{}` cannot be used",
-            path.display()
-        ))
-        .with_help("remove that folder; --resume then continues from the checkpoint before it")
-        .with_source(error)
-        .into()
-    })
-}
-
-fn read(path: &Path, model: CausalLm, trainer: Trainer) -> Result<(CausalLm, Trainer)> {
     let model = weights(path, trainer.exact(&model))?;
-    let (trainer, model) = trainer.load(&path.join(OPTIMIZER), model)?;
+    let loaded = trainer.load(&path.join(OPTIMIZER), model);
+    let (trainer, model) = loaded.map_err(|error| unusable(path, error))?;
     Ok((model, trainer))
 }
 
 /// Loads only the weights of a checkpoint. A LoRA model must already have its adapters.
 pub fn weights(path: &Path, model: CausalLm) -> Result<CausalLm> {
     let file = path.join(WEIGHTS);
-    model
+    let loaded = model
         .try_load_file(&file)
-        .with_context(|| format!("cannot read the checkpoint's `{}`", file.display()))
+        .with_context(|| format!("cannot read `{}`", file.display()));
+    loaded.map_err(|error| unusable(path, error))
+}
+
+/// The error of a checkpoint that cannot be read, and which other one there is.
+fn unusable(path: &Path, error: anyhow::Error) -> anyhow::Error {
+    let out = path.parent().and_then(Path::parent);
+    let others = out.and_then(|out| list(out).ok()).unwrap_or_default();
+    let other = others.into_iter().rev().find(|(_, other)| other != path);
+    let help = match other {
+        Some((step, _)) => format!(
+            "remove that folder; --resume then continues from the checkpoint of step {step}, which \
+             `lisa export --step {step}` exports"
+        ),
+        None => "there is no other checkpoint: begin again with --overwrite".to_owned(),
+    };
+    UserError::new(format!(
+        "the checkpoint `{}` cannot be used",
+        path.display()
+    ))
+    .with_help(help)
+    .with_source(error)
+    .into()
 }

@@ -10,6 +10,7 @@ use lisa_lm::text::{BatchOptions, Batches, Encoded, Example, shuffled};
 use lisa_lm::{CausalLm, GenerationConfig, Tokenizer};
 
 use super::evaluation::{Answers, Evaluation, Sample};
+use super::line::Line;
 use super::prompts::Prompts;
 use super::score::Scorer;
 use crate::settings::Settings;
@@ -132,6 +133,12 @@ impl Evaluate {
     #[must_use]
     pub fn first_rows(&self) -> usize {
         self.first
+    }
+
+    /// The losses of an evaluation after this step.
+    #[must_use]
+    pub fn line(&self, step: u64, evaluation: &Evaluation) -> Line {
+        Line::evaluated(step, evaluation, self.first, self.rows.len())
     }
 
     /// The number of answers of a full evaluation.

@@ -13,7 +13,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crc32c::crc32c;
 
 use super::line::Line;
-use crate::output_folder::{EVENTS, OUR_EVENTS};
+use crate::run_folder::{EVENTS, OUR_EVENTS};
 
 /// The open file of a session.
 #[derive(Debug)]
@@ -38,6 +38,7 @@ impl Events {
         let scalars = [
             ("loss/train", line.loss),
             ("loss/held_out", line.held_out_loss),
+            ("loss/held_out_first_rows", line.held_out_first_loss),
             ("lr", line.lr),
             ("tokens_per_second", line.tokens_per_second),
             ("memory/optimizer_state_mib", mib(line.state_bytes)),

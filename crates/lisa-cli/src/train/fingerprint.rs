@@ -96,10 +96,14 @@ impl Fingerprint {
         self.training == run.training
     }
 
-    /// Returns an error if the run was started with something else, unless that is allowed. The
-    /// differences that are allowed, as text.
-    pub(crate) fn check(&self, run: &Self, allowed: Allowed) -> Result<Vec<String>> {
-        let model: Vec<String> = [
+    /// Whether both have the same held-out rows, in the same order.
+    pub(crate) fn has_held_out_data_of(&self, run: &Self) -> bool {
+        self.held_out == run.held_out
+    }
+
+    /// What differs of the model, as text.
+    pub(crate) fn changes_of_model(&self, run: &Self) -> Vec<String> {
+        [
             ("configuration", self.config, run.config),
             ("weights", self.weights, run.weights),
             ("tokenizer", self.tokenizer, run.tokenizer),
@@ -108,7 +112,13 @@ impl Fingerprint {
         .into_iter()
         .filter(|(_, now, then)| now != then)
         .map(|(what, _, _)| format!("the {what} of the model"))
-        .collect();
+        .collect()
+    }
+
+    /// Returns an error if the run was started with something else, unless that is allowed. The
+    /// differences that are allowed, as text.
+    pub(crate) fn check(&self, run: &Self, allowed: Allowed) -> Result<Vec<String>> {
+        let model = self.changes_of_model(run);
         let data: Vec<String> = [
             ("training", self.training, run.training),
             ("held-out", self.held_out, run.held_out),

@@ -16,11 +16,12 @@ use super::evaluate::Extent;
 use super::evaluation::Evaluation;
 use super::held_out::evaluation;
 use super::method::Trainer;
-use super::metrics::{Line, peak_bytes};
+use super::metrics::peak_bytes;
 use super::plot;
 use super::prepare::Job;
-use super::training::Training;
+use super::training::{Training, require_finite};
 use crate::output_folder;
+use crate::run_folder;
 use crate::settings::Method;
 use crate::terminal::interrupt::{Stop, Stopped};
 use crate::terminal::output::say;
@@ -35,6 +36,7 @@ pub(crate) fn finish(job: &Job<'_>, trained: Training, stop: Stop<'_>) -> Result
         trainer,
         mut state,
         mut metrics,
+        saved,
         ..
     } = trained;
     let output = &job.settings.output;
@@ -42,36 +44,33 @@ pub(crate) fn finish(job: &Job<'_>, trained: Training, stop: Stop<'_>) -> Result
     let folder = out.join("model");
     let model = whole(job, &last, &trainer);
     let mut clock = state.clock;
-    clock.time(Part::Saving, || save(job, &last, &model, &folder))?;
+    clock.time(Part::Saving, || {
+        require_finite(&model, job.steps, saved, out)?;
+        save(job, job.steps, &last, &model, &folder)
+    })?;
     let shown = written(job, &folder);
     let after = match evaluation("after", Extent::Full, job, &model, &mut clock, stop) {
-        Err(error) if error.is::<Stopped>() => {
-            say(format_args!(
-                "stopped after the last step, {}: the model is in {}, and is not evaluated.\n\
-                 Continue with: lisa train --resume --out {}",
-                job.steps,
-                shown.display(),
-                out.display()
-            ))?;
-            return Ok(false);
-        }
+        Err(error) if error.is::<Stopped>() => return stopped(job, &shown),
         result => result?,
     };
     if let Some(after) = &after
         && state.held_out_loss.is_none()
     {
-        metrics.push(Line::held_out(job.steps, after.loss))?;
+        metrics.push(job.evaluate.line(job.steps, after))?;
         state.held_out_loss = Some(after.loss);
         checkpoints::evaluated(out, output.keep, &state)?;
     }
-    let after_all = if output.final_eval_all && after.is_some() {
-        evaluation("all rows", Extent::All, job, &model, &mut clock, stop)?
-    } else {
-        None
-    };
+    let mut after_all = None;
+    if output.final_eval_all && after.is_some() {
+        after_all = match evaluation("all rows", Extent::All, job, &model, &mut clock, stop) {
+            Err(error) if error.is::<Stopped>() => return stopped(job, &shown),
+            result => result?,
+        };
+    }
     let (layers, state_bytes) = (trainer.layers(), trainer.state_bytes());
     drop(model);
-    let best = checkpoints::best(out)?.filter(|(step, _)| *step != job.steps);
+    let best = checkpoints::best(out, Some(&job.fingerprint))?;
+    let best = best.filter(|(step, _)| *step != job.steps);
     let described = |step, is_best| Card {
         job,
         state: &state,
@@ -85,7 +84,8 @@ pub(crate) fn finish(job: &Job<'_>, trained: Training, stop: Stop<'_>) -> Result
     if let Some((step, _)) = best {
         clock.time(Part::Saving, || -> Result<()> {
             let model = checkpoints::weights(&checkpoints::path(out, step), last)?;
-            save(job, &model, &whole(job, &model, &trainer), &best_folder)
+            let exact = whole(job, &model, &trainer);
+            save(job, step, &model, &exact, &best_folder)
         })?;
         cards(&described(step, true), &best_folder)?;
     } else {
@@ -100,6 +100,7 @@ pub(crate) fn finish(job: &Job<'_>, trained: Training, stop: Stop<'_>) -> Result
         .map(|(name, seconds)| (name.to_owned(), seconds.into()))
         .collect();
     let summary = json!({
+        "program": "lisa",
         "settings": job.settings.to_flags(),
         "steps": job.steps,
         "seconds": state.seconds,
@@ -133,6 +134,18 @@ pub(crate) fn finish(job: &Job<'_>, trained: Training, stop: Stop<'_>) -> Result
     Ok(true)
 }
 
+/// Says that the run was stopped in the evaluation of the finished model.
+fn stopped(job: &Job<'_>, folder: &Path) -> Result<bool> {
+    say(format_args!(
+        "stopped after the last step, {}, in an evaluation: the model is in {}, and there is no \
+         summary of the run yet.\nContinue with: lisa train --resume --out {}",
+        job.steps,
+        folder.display(),
+        job.settings.output.out.display()
+    ))?;
+    Ok(false)
+}
+
 /// The held-out loss before and after, of the same rows.
 fn change(state: &State, after: Option<&Evaluation>) -> String {
     let (Some(before), Some(after)) = (&state.before, after) else {
@@ -155,10 +168,12 @@ fn whole(job: &Job<'_>, model: &CausalLm, trainer: &Trainer) -> CausalLm {
     }
 }
 
-/// Writes the model, whose weights are `whole`, to the folder. The adapters of LoRA are written next to
-/// it.
-fn save(job: &Job<'_>, model: &CausalLm, whole: &CausalLm, folder: &Path) -> Result<()> {
-    let files = job.tokenizer.changed_files()?;
+/// Writes the model of a step, whose weights are `whole`, to the folder. The adapters of LoRA are
+/// written next to it. The folders say which step it is, so that this changes together with the model.
+fn save(job: &Job<'_>, step: u64, model: &CausalLm, whole: &CausalLm, folder: &Path) -> Result<()> {
+    let mut files = job.tokenizer.changed_files()?;
+    let text = format!("{}\n", json!({ "step": step }));
+    files.push((run_folder::STEP.to_owned(), text.into_bytes()));
     if model.lora().is_some() {
         let settings = &job.settings;
         let folder = adapter::folder_of(folder);
@@ -182,9 +197,10 @@ fn save(job: &Job<'_>, model: &CausalLm, whole: &CausalLm, folder: &Path) -> Res
 
 /// The folder that the user is told: that of the model, or without a merged model that of the adapter.
 fn written(job: &Job<'_>, folder: &Path) -> PathBuf {
-    match job.settings.method.no_merge {
-        true => adapter::folder_of(folder),
-        false => folder.to_path_buf(),
+    if job.settings.method.no_merge {
+        adapter::folder_of(folder)
+    } else {
+        folder.to_path_buf()
     }
 }
 
@@ -192,7 +208,8 @@ fn written(job: &Job<'_>, folder: &Path) -> PathBuf {
 fn cards(about: &Card<'_>, folder: &Path) -> Result<()> {
     let adapter = adapter::folder_of(folder);
     for (folder, is_adapter) in [(folder, false), (adapter.as_path(), true)] {
-        if folder.is_dir() {
+        // With --no-merge, a model of an earlier step may be there.
+        if run_folder::step_of_model(folder) == Some(about.step) {
             card(about, folder, is_adapter)?;
         }
     }

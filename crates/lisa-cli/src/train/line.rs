@@ -5,6 +5,7 @@ use std::path::Path;
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
+use super::evaluation::Evaluation;
 use crate::number;
 
 /// One line of `metrics.jsonl`.
@@ -19,13 +20,20 @@ pub struct Line {
         skip_serializing_if = "Option::is_none"
     )]
     pub loss: Option<f64>,
-    /// Held-out loss.
+    /// Loss of the held-out rows of `--eval-rows`.
     #[serde(
         default,
         with = "number::option",
         skip_serializing_if = "Option::is_none"
     )]
     pub held_out_loss: Option<f64>,
+    /// Loss of those of them that are evaluated before training, if they are fewer.
+    #[serde(
+        default,
+        with = "number::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub held_out_first_loss: Option<f64>,
     /// The learning rate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lr: Option<f64>,
@@ -47,6 +55,18 @@ pub struct Line {
 }
 
 impl Line {
+    /// The losses of an evaluation, by the rows that they are of: `rows` of `--eval-rows`, of which
+    /// the `first` are evaluated before training.
+    #[must_use]
+    pub fn evaluated(step: u64, evaluation: &Evaluation, first: usize, rows: usize) -> Self {
+        Self {
+            step,
+            held_out_loss: (evaluation.rows == rows).then_some(evaluation.loss),
+            held_out_first_loss: (first < rows).then_some(evaluation.first_rows_loss),
+            ..Self::default()
+        }
+    }
+
     /// A line with only a held-out loss.
     #[must_use]
     pub fn held_out(step: u64, loss: f64) -> Self {

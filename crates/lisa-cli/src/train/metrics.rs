@@ -12,6 +12,17 @@ use super::table;
 
 pub use super::line::{Line, memory_bytes, peak_bytes};
 
+/// Which held-out losses a resumed run keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeldOut {
+    /// All of them.
+    All,
+    /// Those before the step, which is evaluated again.
+    Earlier,
+    /// None: they are of other rows.
+    None,
+}
+
 /// The open files: `metrics.jsonl`, `metrics.csv` and TensorBoard's events.
 #[derive(Debug)]
 pub struct Metrics {
@@ -25,9 +36,8 @@ pub struct Metrics {
 
 impl Metrics {
     /// Opens the files in the folder of a run. A resumed run keeps the lines up to `step` and removes
-    /// the others. The held-out loss of that step is kept if the step is `evaluated`; otherwise it is
-    /// measured again.
-    pub fn open(folder: &Path, step: u64, evaluated: bool) -> Result<Self> {
+    /// the others.
+    pub fn open(folder: &Path, step: u64, held_out: HeldOut) -> Result<Self> {
         let path = folder.join("metrics.jsonl");
         let mut lines = Vec::new();
         if step > 0 && path.is_file() {
@@ -37,7 +47,11 @@ impl Metrics {
                 .lines()
                 .filter_map(|line| serde_json::from_str::<Line>(line).ok())
                 .filter(|line| line.step <= step)
-                .filter(|line| line.step < step || evaluated || line.loss.is_some())
+                .filter(|line| match held_out {
+                    HeldOut::All => true,
+                    HeldOut::Earlier => line.step < step || line.loss.is_some(),
+                    HeldOut::None => line.loss.is_some(),
+                })
                 .collect();
         }
         let (mut json, mut table) = (String::new(), table::HEADER.to_owned());
@@ -112,29 +126,50 @@ mod tests {
     fn a_resumed_run_removes_the_lines_that_it_writes_again() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("metrics.jsonl");
-        let mut metrics = Metrics::open(dir.path(), 0, false).unwrap();
+        let mut metrics = Metrics::open(dir.path(), 0, HeldOut::Earlier).unwrap();
         (1..=5).for_each(|step| metrics.push(line(step)).unwrap());
-        let mut metrics = Metrics::open(dir.path(), 3, false).unwrap();
+        let mut metrics = Metrics::open(dir.path(), 3, HeldOut::Earlier).unwrap();
         metrics.push(line(4)).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text.lines().count(), 4);
         let table = std::fs::read_to_string(dir.path().join("metrics.csv")).unwrap();
         assert_eq!(table.lines().count(), 5);
-        assert!(table.ends_with("\n4,1,,,,1,,,\n"), "{table}");
+        assert!(table.ends_with("\n4,1,,,,,1,,,\n"), "{table}");
         assert_eq!(metrics.lines[3], line(4));
-        assert_eq!(Metrics::open(dir.path(), 0, false).unwrap().lines, []);
+        assert_eq!(
+            Metrics::open(dir.path(), 0, HeldOut::Earlier)
+                .unwrap()
+                .lines,
+            []
+        );
     }
 
     #[test]
     fn the_held_out_loss_of_a_step_that_is_evaluated_again_is_removed() {
         let dir = tempfile::tempdir().unwrap();
-        let mut metrics = Metrics::open(dir.path(), 0, false).unwrap();
+        let mut metrics = Metrics::open(dir.path(), 0, HeldOut::Earlier).unwrap();
         metrics.push(line(1)).unwrap();
         metrics.push(Line::held_out(1, 2.0)).unwrap();
         drop(metrics);
-        assert_eq!(Metrics::open(dir.path(), 1, true).unwrap().lines.len(), 2);
-        let kept = Metrics::open(dir.path(), 1, false).unwrap().lines;
-        assert_eq!(kept, [line(1)]);
+        let kept = |held_out| Metrics::open(dir.path(), 1, held_out).unwrap().lines;
+        assert_eq!(kept(HeldOut::All).len(), 2);
+        assert_eq!(kept(HeldOut::Earlier), [line(1)]);
+    }
+
+    #[test]
+    fn losses_of_other_held_out_rows_are_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut metrics = Metrics::open(dir.path(), 0, HeldOut::Earlier).unwrap();
+        for new in [
+            Line::held_out(0, 3.0),
+            line(1),
+            Line::held_out(1, 2.0),
+            line(2),
+        ] {
+            metrics.push(new).unwrap();
+        }
+        let kept = Metrics::open(dir.path(), 2, HeldOut::None).unwrap().lines;
+        assert_eq!(kept, [line(1), line(2)]);
     }
 
     #[test]
@@ -147,10 +182,15 @@ mod tests {
             ..line(step)
         });
         let lines: Vec<Line> = lines.collect();
-        let mut metrics = Metrics::open(dir.path(), 0, false).unwrap();
+        let mut metrics = Metrics::open(dir.path(), 0, HeldOut::Earlier).unwrap();
         for line in &lines {
             metrics.push(line.clone()).unwrap();
         }
-        assert_eq!(Metrics::open(dir.path(), 9, false).unwrap().lines, lines);
+        assert_eq!(
+            Metrics::open(dir.path(), 9, HeldOut::Earlier)
+                .unwrap()
+                .lines,
+            lines
+        );
     }
 }

@@ -3,6 +3,7 @@
 //! | file | what it does |
 //! |---|---|
 //! | `run` | the run from start to end |
+//! | `start` | the output folder and the checkpoint that a run begins with |
 //! | `prepare` | opens the model and the data, and makes the optimizer |
 //! | `settle` | reads the data and settles what follows from it |
 //! | `training`, `steps` | the state of the training loop, and the loop |
@@ -12,6 +13,7 @@
 //! | `text` | how examples become text: prompts as chats, the chat template, the end of a turn |
 //! | `vocabulary` | checks tokens against the model's vocabulary |
 //! | `checkpoints`, `metrics`, `line`, `table`, `events`, `plot`, `card` | what is written |
+//! | `finite` | which weights are not finite |
 //! | `record_limits` | checks of what checkpoints will have |
 //! | `summary`, `shown_row` | what is printed of the data |
 //! | `announce`, `planned`, `fitting`, `watch`, `clock` | what is printed |
@@ -29,12 +31,13 @@ mod events;
 mod examples;
 pub mod fingerprint;
 mod finish;
+mod finite;
 pub(crate) mod fitting;
 mod held_out;
 mod line;
 pub mod method;
 pub mod metrics;
-mod moved;
+pub(crate) mod moved;
 pub mod planned;
 pub mod plot;
 mod prepare;
@@ -45,6 +48,7 @@ pub mod score;
 pub(crate) mod settle;
 pub mod step;
 pub(crate) mod shown_row;
+mod start;
 mod steps;
 mod summary;
 mod table;
@@ -52,5 +56,3 @@ pub mod text;
 mod vocabulary;
 mod training;
 pub mod watch;
-
-pub(crate) use prepare::finished_step;

@@ -9,7 +9,7 @@ use crate::user_error::UserError;
 
 /// Returns an error if the run in `out` was made in another folder and its settings name files that
 /// `given` does not name, unless the paths are `allowed`.
-pub(super) fn check(out: &Path, saved: &Flags, given: &Flags, allowed: bool) -> Result<()> {
+pub(crate) fn check(out: &Path, saved: &Flags, given: &Flags, allowed: bool) -> Result<()> {
     let Some(made_in) = saved.output.out.as_deref() else {
         return Ok(());
     };

@@ -7,7 +7,7 @@ use lisa_lm::CausalLm;
 
 use super::method::lisa_config;
 use crate::machine::available_bytes;
-use crate::settings::{Method, Settings};
+use crate::settings::{Method, OutputSettings, Settings};
 use crate::terminal::text::{counted, size};
 
 /// The memory that a run needs.
@@ -101,23 +101,62 @@ pub(crate) fn peak(
     Ok(plan.peak.total())
 }
 
-/// The most bytes that a run of `steps` steps has on disk: checkpoints, one of them being written,
-/// and the finished models.
+/// The bytes that a run has on disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Disk {
+    /// The most at any time: checkpoints, one of them being written, and the finished models.
+    pub(crate) all: u64,
+    /// A checkpoint.
+    checkpoint: u64,
+    /// A finished model.
+    model: u64,
+}
+
+impl Disk {
+    /// The bytes that must be free if the run has `own` ones already. A finished model is complete
+    /// before it replaces an earlier one of the same run.
+    pub(crate) fn needed(self, own: u64, replaces_model: bool) -> u64 {
+        let all = self.all + if replaces_model { self.model } else { 0 };
+        all.saturating_sub(own).max(self.checkpoint)
+    }
+
+    fn of(
+        output: &OutputSettings,
+        steps: u64,
+        evaluates: bool,
+        checkpoint: u64,
+        model: u64,
+    ) -> Self {
+        let regular = match output.save_every {
+            0 => 1,
+            every => steps.div_ceil(every as u64),
+        };
+        // With regular checkpoints, an evaluation saves one if its loss is the lowest.
+        let has_best = evaluates && output.save_every > 0;
+        let best = steps.checked_div(output.eval_every as u64);
+        let saved = regular + best.filter(|_| has_best).unwrap_or(0);
+        // The newest ones, the best one, and the one that is being written.
+        let kept = saved.min(output.keep as u64 + 1 + u64::from(has_best));
+        Self {
+            all: kept * checkpoint + (1 + u64::from(has_best)) * model,
+            checkpoint,
+            model,
+        }
+    }
+}
+
+/// What a run of `steps` steps has on disk.
 pub(crate) fn disk(
     settings: &Settings,
     model: &CausalLm,
     device: &Device,
     steps: u64,
-) -> Result<u64> {
+    evaluates: bool,
+) -> Result<Disk> {
     let plan = plan(settings, model, device, 1, 1)?;
     let checkpoint = plan.weights + plan.optimizer_state + plan.master_weights + plan.host;
-    let saved = match settings.output.save_every {
-        0 => 1,
-        every => steps.div_ceil(every as u64),
-    };
-    // The newest ones, the best one, and the one that is being written.
-    let kept = saved.min(settings.output.keep as u64 + 2);
-    Ok(kept * checkpoint + 2 * plan.weights)
+    let output = &settings.output;
+    Ok(Disk::of(output, steps, evaluates, checkpoint, plan.weights))
 }
 
 /// The most bytes of optimizer state in a checkpoint.
@@ -161,4 +200,34 @@ pub(crate) fn room(settings: &Settings, device: &Device) -> Option<u64> {
 /// Whether the memory of the device is that of the machine: the backends of GPUs report theirs.
 fn is_host(device: &Device) -> bool {
     device.memory_pool_usage().is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Flags;
+
+    #[test]
+    fn the_disk_has_the_best_checkpoints_and_what_a_run_has_already() {
+        let disk = |save_every, eval_every, evaluates| {
+            let mut output = Flags::default().resolve(None).unwrap().output;
+            (output.save_every, output.eval_every, output.keep) = (save_every, eval_every, 2);
+            Disk::of(&output, 300, evaluates, 100, 10)
+        };
+        // Two regular checkpoints; two and those of the evaluations.
+        assert_eq!(disk(200, 200, false).all, 2 * 100 + 10);
+        assert_eq!(disk(200, 10, false).all, 2 * 100 + 10);
+        assert_eq!(disk(200, 200, true).all, 3 * 100 + 2 * 10);
+        assert_eq!(disk(200, 10, true).all, 4 * 100 + 2 * 10);
+        assert_eq!(disk(1, 0, true).all, 4 * 100 + 2 * 10);
+        assert_eq!(disk(1, 0, false).all, 3 * 100 + 10);
+        assert_eq!(disk(0, 10, true).all, 100 + 10);
+
+        let disk = disk(200, 10, true);
+        assert_eq!(disk.needed(0, false), 420);
+        // Two checkpoints and the model, which is written again.
+        assert_eq!(disk.needed(210, true), 220);
+        // A checkpoint is complete before an older one is removed.
+        assert_eq!(disk.needed(9999, false), 100);
+    }
 }

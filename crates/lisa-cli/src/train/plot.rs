@@ -103,9 +103,11 @@ fn draw(lines: &[Line], layers: usize, svg: &mut String) -> Result<(), Box<dyn s
         losses.filter(|(_, loss)| loss.is_finite()).collect()
     };
     let (train, held_out) = (points(|line| line.loss), points(|line| line.held_out_loss));
+    let first_rows = points(|line| line.held_out_first_loss);
     let highest = train
         .iter()
         .chain(&held_out)
+        .chain(&first_rows)
         .map(|(_, loss)| *loss)
         .fold(0.1, f64::max);
 
@@ -122,6 +124,13 @@ fn draw(lines: &[Line], layers: usize, svg: &mut String) -> Result<(), Box<dyn s
         .draw()?;
     chart.draw_series(LineSeries::new(train, GREY))?;
     let mut names = vec![("training", GREY.stroke_width(1))];
+    if !first_rows.is_empty() {
+        let style = BLUE.mix(0.4).stroke_width(1);
+        names.push(("held out, rows of before", style));
+        chart.draw_series(LineSeries::new(first_rows.iter().copied(), style))?;
+        let points = first_rows.iter();
+        chart.draw_series(points.map(|&point| Circle::new(point, 2, BLUE.mix(0.4).filled())))?;
+    }
     if !held_out.is_empty() {
         names.push(("held out", BLUE.stroke_width(2)));
         let curve = held_out.iter().copied();

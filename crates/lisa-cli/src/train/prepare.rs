@@ -1,6 +1,6 @@
 //! [`Job`]: a run that is ready to start, with its settings, model, data and optimizer.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Result;
 use burn::tensor::{Device, FloatDType};
@@ -8,55 +8,35 @@ use lisa_lm::text::Batches;
 use lisa_lm::{CausalLm, Checkpoint, Tokenizer};
 
 use super::adapter::begun_with;
-use super::checkpoints::{self, State};
+use super::checkpoints::State;
 use super::data::{self, Data};
 use super::evaluate::Evaluate;
 use super::fingerprint::{Allowed, Fingerprint};
-use super::moved;
-use super::planned;
+use super::planned::{self, Disk};
 use super::record_limits::check_sizes;
 use super::settle::{Settled, Shapes};
 use super::shown_row::Show;
+use super::start::{Entered, Saved, Start, require_outside};
+use crate::earlier_run;
+use crate::lock::Lock;
 use crate::model_tokenizer::model_tokenizer;
 use crate::output_folder;
-use crate::settings::{Dtype, Flags, Origin, Origins, Settings};
+use crate::run_folder;
+use crate::settings::{Dtype, Flags, Method, Origins, Settings};
 use crate::terminal::interrupt::{Point, Stop, check};
 use crate::terminal::output::{say, warn};
 use crate::terminal::progress::Slow;
 use crate::user_error::{UserError, require};
-
-/// Where a run begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Start {
-    /// At the first step, in a folder without a run.
-    Fresh,
-    /// At the first step; the earlier run in the folder is replaced.
-    Overwrite,
-    /// At the newest checkpoint in the folder, with the model and the data that the run began with.
-    Resume,
-    /// As `Resume`, with another model or other data.
-    ResumeChanged(Allowed),
-}
-
-impl Start {
-    /// What a resumed run may have changed; `None` if the run begins at the first step.
-    fn resumed(self) -> Option<Allowed> {
-        match self {
-            Self::Fresh | Self::Overwrite => None,
-            Self::Resume => Some(Allowed::default()),
-            Self::ResumeChanged(allowed) => Some(allowed),
-        }
-    }
-}
 
 /// A run that is ready to start.
 pub(crate) struct Job<'a> {
     pub(crate) settings: Settings,
     /// Where the settings come from.
     pub(crate) origins: Origins,
-    pub(crate) start: Start,
     /// The checkpoint that a resumed run continues from.
-    pub(crate) saved: Option<(PathBuf, State)>,
+    pub(crate) saved: Option<Saved>,
+    /// Whether the held-out rows are not those of that checkpoint.
+    pub(crate) has_other_held_out: bool,
     pub(crate) fingerprint: Fingerprint,
     pub(crate) checkpoint: Checkpoint,
     pub(crate) tokenizer: Tokenizer,
@@ -68,39 +48,11 @@ pub(crate) struct Job<'a> {
     pub(crate) steps_per_epoch: u64,
     /// The most bytes that the run has on disk.
     pub(crate) disk: u64,
+    /// Keeps other commands from writing into the folder.
+    _lock: Option<Lock>,
     pub(crate) device: &'a Device,
     /// The same device, with gradients.
     pub(crate) training_device: Device,
-}
-
-/// The settings with those of the checkpoint of a resumed run, and that checkpoint. Checks the output
-/// folder of a new run.
-fn begin(flags: Flags, start: Start, out: &Path) -> Result<(Flags, Option<(PathBuf, State)>)> {
-    let mut flags = flags.absolute()?;
-    let mut saved = None;
-    if let Some(allowed) = start.resumed() {
-        let (path, state) = checkpoints::newest(out)?;
-        moved::check(out, &state.settings, &flags, allowed.paths)?;
-        flags = flags.or(state.settings.clone().all_from(&Origin::Checkpoint));
-        saved = Some((path, state));
-    } else {
-        let is_run = output_folder::holds_a_run(out);
-        require!(
-            start != Start::Fresh || !is_run,
-            "continue it with --resume, replace it with --overwrite, or give another folder with \
-             --out",
-            "`{}` contains a run already",
-            out.display()
-        );
-        output_folder::require_ours(out, is_run, "a run")?;
-        flags = flags.with_adapter()?;
-    }
-    // A resumed run writes where it was read.
-    if flags.output.out.is_none() {
-        flags.origins.set("out", Origin::Default);
-    }
-    flags.output.out = Some(out.to_owned());
-    Ok((flags, saved))
 }
 
 impl<'a> Job<'a> {
@@ -113,19 +65,16 @@ impl<'a> Job<'a> {
         writes: bool,
         stop: Stop<'_>,
     ) -> Result<(Self, Batches)> {
-        let out = std::path::absolute(flags.clone().resolve(None)?.output.out)?;
-        let (flags, saved) = begin(flags, start, &out)?;
-        if writes {
-            output_folder::make(&out)?;
-        }
+        let Entered {
+            out,
+            flags,
+            saved,
+            lock,
+        } = Entered::of(flags, start, writes)?;
         let model = flags.clone().resolve(None)?.input.folder()?;
-        let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        require!(
-            start != Start::Overwrite || !real(&model).starts_with(real(&out)),
-            "give another folder with --out, or copy the model out of it first",
-            "--overwrite would remove the model `{}`, from which the run begins",
-            model.display()
-        );
+        if start == Start::Overwrite {
+            require_outside(&flags, &model, &out)?;
+        }
         let checkpoint = Checkpoint::open(&model)?;
         let shapes = Shapes::of(&checkpoint, device)?;
         let settings = shapes.settings(flags.clone())?;
@@ -174,17 +123,12 @@ impl<'a> Job<'a> {
             0 => batches.steps_in(settings.training.epochs, accumulation),
             steps => steps as u64,
         };
-        let saved = match saved {
-            Some((path, state)) => {
-                let run = state.fingerprint.as_ref();
-                if run.is_none_or(|run| fingerprint.has_training_data_of(run)) {
-                    state.check_position(&path, &batches, accumulation)?;
-                    Some((path, state))
-                } else {
-                    Some((path, state.in_other_data(&batches, accumulation)))
-                }
+        let (saved, has_other_held_out) = match saved {
+            Some(saved) => {
+                let (saved, other) = continued(saved, &fingerprint, &batches, accumulation)?;
+                (Some(saved), other)
             }
-            None => None,
+            None => (None, false),
         };
         if let Some((_, state)) = &saved {
             require_later(steps, state.step, &out)?;
@@ -193,15 +137,17 @@ impl<'a> Job<'a> {
         // Settings that cannot be planned are reported where the optimizer is made.
         let state = planned::state(&settings, &shapes.model, device).unwrap_or(0);
         check_sizes(&shapes.model, settings.memory.dtype.into(), state)?;
-        let disk = planned::disk(&settings, &shapes.model, device, steps).unwrap_or(0);
+        let evaluates = !evaluate.is_empty();
+        let disk = planned::disk(&settings, &shapes.model, device, steps, evaluates);
+        let disk = disk.unwrap_or_default();
         if writes {
-            output_folder::require_room(&out, disk)?;
+            require_room(disk, &out, saved.is_some())?;
         }
         let job = Self {
             settings,
             origins,
-            start,
             saved,
+            has_other_held_out,
             fingerprint,
             checkpoint,
             tokenizer,
@@ -209,17 +155,30 @@ impl<'a> Job<'a> {
             evaluate,
             steps,
             steps_per_epoch: batches.steps_per_epoch(accumulation) as u64,
-            disk,
+            disk: disk.all,
+            _lock: lock,
             device,
             training_device: device.clone().autodiff(),
         };
         Ok((job, batches))
     }
 
-    /// Whether the run has taken its last step and written the finished model.
+    /// Whether the run has taken its last step and written all that it writes at its end.
     pub(crate) fn is_finished(&self) -> bool {
+        let (method, out) = (&self.settings.method, &self.settings.output.out);
         let step = self.saved.as_ref().map(|(_, state)| state.step);
-        step == Some(self.steps) && finished_step(&self.settings.output.out) == step
+        let Some(summary) = run_folder::summary(out) else {
+            return false;
+        };
+        let has_best = !summary["best"].is_null();
+        let is_written = |name: &str| {
+            let best = out.join(format!("{name}-best"));
+            run_folder::step_of(out, name) == step && (!has_best || run_folder::has_model(&best))
+        };
+        step == Some(self.steps)
+            && summary["steps"].as_u64() == step
+            && (method.method != Method::Lora || is_written("adapter"))
+            && (method.no_merge || is_written("model"))
     }
 
     /// Loads the weights.
@@ -234,6 +193,14 @@ impl<'a> Job<'a> {
         // A checkpoint has the adapter of its step.
         begun_with(&self.settings.method, model, self.saved.is_some())
     }
+}
+
+/// Checks the room on the disk for a run. One that is resumed, or that replaces another one, has a
+/// part of it already.
+fn require_room(disk: Disk, out: &Path, is_resumed: bool) -> Result<()> {
+    let replaces_model = is_resumed && run_folder::finished_step(out).is_some();
+    let needed = disk.needed(earlier_run::bytes(out), replaces_model);
+    output_folder::require_room(out, needed)
 }
 
 /// What is evaluated; the held-out rows are moved into it.
@@ -255,13 +222,40 @@ fn require_later(steps: u64, saved: u64, out: &Path) -> Result<()> {
         format!("give --steps {saved} or more, or start a new run with --out"),
         "the run would end at step {steps}, and its newest checkpoint is of step {saved}"
     );
-    let written = finished_step(out).unwrap_or(0);
+    let written = run_folder::finished_step(out).unwrap_or(0);
     require!(
         steps >= written,
         format!("give --steps {written} or more, or start a new run with --out"),
         "the run would end at step {steps}, and its finished model is of step {written}"
     );
     Ok(())
+}
+
+/// The checkpoint as the run continues from it, and whether its held-out rows are other ones.
+fn continued(
+    (path, mut state): Saved,
+    fingerprint: &Fingerprint,
+    batches: &Batches,
+    accumulation: usize,
+) -> Result<(Saved, bool)> {
+    let run = state.fingerprint.clone();
+    if run
+        .as_ref()
+        .is_none_or(|run| fingerprint.has_training_data_of(run))
+    {
+        state.check_position(&path, batches, accumulation)?;
+    } else {
+        state = state.in_other_data(batches, accumulation);
+    }
+    let other = run.is_some_and(|run| !fingerprint.has_held_out_data_of(&run));
+    if other {
+        state.without_held_out_losses();
+        say(
+            "the losses of the earlier held-out rows are left out: before training, of the steps, and \
+             of the best checkpoint",
+        )?;
+    }
+    Ok(((path, state), other))
 }
 
 /// Compares the model and the data with those that the run began with.
@@ -277,13 +271,6 @@ fn compare(now: &Fingerprint, state: &State, path: &Path, allowed: Allowed) -> R
         say(format_args!("changed since the run began: {changed}"))?;
     }
     Ok(())
-}
-
-/// The step of the finished model in a run's folder.
-pub(crate) fn finished_step(out: &Path) -> Option<u64> {
-    let text = lisa_lm::files::read_small_text(&out.join("summary.json")).ok()?;
-    let summary: serde_json::Value = serde_json::from_str(&text).ok()?;
-    summary["steps"].as_u64()
 }
 
 /// Returns an error if the device does not support the dtype.

@@ -1,7 +1,10 @@
 //! [`run`]: a training run from start to end. Tests: `tests/run/`.
 
+use std::path::Path;
+
 use anyhow::Result;
 use burn::tensor::Device;
+use lisa_lm::text::Batches;
 
 use super::announce::announce;
 use super::checkpoints;
@@ -11,12 +14,14 @@ use super::planned::planned;
 use super::prepare::Job;
 use super::steps::train;
 use super::training::Training;
+use crate::earlier_run;
+use crate::run_folder;
 use crate::settings::Flags;
 use crate::terminal::interrupt::{Point, Stop, Stopped, check};
-use crate::terminal::output::say;
+use crate::terminal::output::{say, warn};
 
 pub use super::fingerprint::Allowed;
-pub use super::prepare::Start;
+pub use super::start::Start;
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,12 +53,26 @@ fn whole(flags: Flags, start: Start, device: &Device, stop: Stop<'_>) -> Result<
         ))?;
         return Ok(Outcome::Finished);
     }
+    let result = whole_of(&job, batches, stop);
+    if job.saved.is_none() && !matches!(result, Ok(Outcome::Finished)) {
+        let was_stopped = match &result {
+            Ok(_) => true,
+            Err(error) => error.is::<Stopped>(),
+        };
+        if let Err(error) = ended_early(&job.settings.output.out, was_stopped) {
+            warn(format_args!("{error:#}"));
+        }
+    }
+    result
+}
+
+fn whole_of(job: &Job<'_>, batches: Batches, stop: Stop<'_>) -> Result<Outcome> {
     let (trainer, model) = Trainer::new(&job.settings, job.load()?)?;
     check(stop, Point::Prepare)?;
-    announce(&job, &model, &trainer)?;
-    let training = Training::begin(&job, model, trainer, batches, stop)?;
-    let finished = match train(&job, training, stop)? {
-        Some(last) => finish(&job, last, stop)?,
+    announce(job, &model, &trainer)?;
+    let training = Training::begin(job, model, trainer, batches, stop)?;
+    let finished = match train(job, training, stop)? {
+        Some(last) => finish(job, last, stop)?,
         None => false,
     };
     Ok(if finished {
@@ -61,6 +80,20 @@ fn whole(flags: Flags, start: Start, device: &Device, stop: Stop<'_>) -> Result<
     } else {
         Outcome::Stopped
     })
+}
+
+/// Puts an earlier run back if the new one has no checkpoint. Without an earlier one, a run that was
+/// stopped before its first checkpoint leaves nothing.
+fn ended_early(out: &Path, was_stopped: bool) -> Result<()> {
+    if earlier_run::settle(out)? {
+        say(format_args!(
+            "the earlier run in {} is unchanged",
+            out.display()
+        ))?;
+    } else if was_stopped && !run_folder::is_saved(out) {
+        run_folder::remove_own(out)?;
+    }
+    Ok(())
 }
 
 /// Loads everything that the run needs, prints what will be trained and how much memory the run

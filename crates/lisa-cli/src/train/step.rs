@@ -51,14 +51,17 @@ pub(crate) enum Work {
     Pass(Box<Pass<CausalLm>>),
 }
 
-/// The forward pass of one batch, its loss, and its number of tokens.
+/// The forward pass of one batch, its loss, and its number of tokens. Returns an error if the run
+/// stops before or after it.
 pub(crate) fn forward(
     model: &CausalLm,
     batches: &mut Batches,
     settings: &Settings,
     device: &Device,
     clock: &mut Clock,
-) -> (Work, f64, usize) {
+    stop: Stop<'_>,
+) -> Result<(Work, f64, usize)> {
+    check(stop, Point::Batch)?;
     let (batch, tensors) = clock.time(Part::Data, || {
         let batch = batches.next_batch();
         let tensors = batch.to_tensors(device);
@@ -69,12 +72,13 @@ pub(crate) fn forward(
         let loss = f64::from(pass.loss().into_scalar::<f32>());
         (pass, loss)
     });
-    (Work::Pass(Box::new(pass)), loss, batch.tokens())
+    check(stop, Point::Backward)?;
+    Ok((Work::Pass(Box::new(pass)), loss, batch.tokens()))
 }
 
 /// Gradients of one optimizer step, its mean loss, and its number of tokens. The mean is over all
 /// trained tokens of the step's batches, by their weights; the last step of an epoch may have fewer
-/// batches. Returns an error if the run stops before one of the batches.
+/// batches. Returns an error if the run stops before one of the batches, or before its backward pass.
 pub(crate) fn accumulate(
     model: &CausalLm,
     batches: &mut Batches,
@@ -105,6 +109,7 @@ pub(crate) fn accumulate(
                 let value = pass.loss().into_scalar::<f32>();
                 (pass, value)
             });
+            check(stop, Point::Backward)?;
             let grads = clock.time(Part::Backward, || pass.scale(share).backward(model));
             (grads, value)
         } else {
@@ -113,6 +118,7 @@ pub(crate) fn accumulate(
                 let value = loss.clone().into_scalar::<f32>();
                 (loss, value)
             });
+            check(stop, Point::Backward)?;
             let grads = clock.time(Part::Backward, || {
                 GradientsParams::from_grads((loss * share).backward(), model)
             });

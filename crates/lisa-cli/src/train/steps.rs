@@ -12,11 +12,11 @@ use super::prepare::Job;
 use super::step::{Work, accumulate, finite, forward, origin};
 use super::training::Training;
 use super::watch::Watch;
-use crate::terminal::interrupt::{Point, Stop, Stopped, check};
+use crate::terminal::interrupt::{Point, Stop, Stopped};
 use crate::terminal::output::say;
 use crate::user_error::UserError;
 
-/// After this many bad batches in a row the run stops, even with `--skip-bad-steps`.
+/// After this many bad steps in a row the run ends, even with `--skip-bad-steps`.
 const MOST_SKIPPED: u64 = 10;
 
 /// Trains until the last step, of which it writes a checkpoint. Returns `None` if the run is stopped
@@ -45,12 +45,13 @@ pub(crate) fn train(
         training = next;
         match taken {
             Taken::Step => training.state.skipped += std::mem::take(&mut skipped),
-            Taken::Skipped(error) => {
+            Taken::Bad(bad) => {
                 skipped += 1;
-                if skipped > MOST_SKIPPED {
-                    return Err(error);
+                if !job.settings.training.skip_bad_steps || skipped > MOST_SKIPPED {
+                    watch.end();
+                    return Err(ended(job, training, skipped, bad));
                 }
-                watch.note(format_args!("skipped: {error:#}"))?;
+                watch.note(format_args!("skipped {}: {:#}", bad.batch, bad.error))?;
             }
             Taken::None => return stopped(job, training, &watch),
         }
@@ -65,14 +66,27 @@ fn between(job: &Job<'_>, training: &mut Training, watch: &Watch, stop: Stop<'_>
     let every = |n: usize| n > 0 && now > 0 && now.is_multiple_of(n as u64);
     let mut is_best = false;
     if every(output.eval_every) && !is_last && training.state.held_out_loss.is_none() {
-        let best = checkpoints::best(&output.out)?.map_or(f64::INFINITY, |best| best.1);
+        let best = checkpoints::best(&output.out, Some(&job.fingerprint))?;
+        let best = best.map_or(f64::INFINITY, |best| best.1);
         let exact = training.trainer.exact(&training.model);
         watch.busy("evaluating");
         let clock = &mut training.state.clock;
-        if let Some(result) = evaluate(Extent::Loss, job, &exact, clock, stop)? {
+        let result = match evaluate(Extent::Loss, job, &exact, clock, stop) {
+            // The steps before the evaluation are saved.
+            Err(error) if !error.is::<Stopped>() => {
+                training.save(job)?;
+                return Err(error);
+            }
+            result => result?,
+        };
+        if let Some(result) = result {
             watch.note(format_args!("step {now}: {result}"))?;
             training.state.held_out_loss = Some(result.loss);
-            training.metrics.push(Line::held_out(now, result.loss))?;
+            training.metrics.push(job.evaluate.line(now, &result))?;
+            if training.saved == Some(now) {
+                // It was saved before it was evaluated.
+                checkpoints::evaluated(&output.out, output.keep, &training.state)?;
+            }
             // Without regular checkpoints only the last one is written.
             is_best = output.save_every > 0 && result.loss < best;
         }
@@ -111,10 +125,18 @@ fn stopped(job: &Job<'_>, mut training: Training, watch: &Watch) -> Result<Optio
 enum Taken {
     /// The model is updated.
     Step,
-    /// The loss or a gradient is not finite, and the batches are skipped.
-    Skipped(anyhow::Error),
+    /// The loss or a gradient is not finite, and the model is not updated.
+    Bad(Bad),
     /// The run is stopped before the update.
     None,
+}
+
+/// A step whose loss or gradients are not finite.
+struct Bad {
+    /// Its first batch.
+    batch: String,
+    lr: f64,
+    error: anyhow::Error,
 }
 
 fn one_step(
@@ -139,8 +161,7 @@ fn one_step(
     let mut clock = state.clock;
     let work = if settings.memory.update_in_backward {
         model = dropping(settings, &model, first, 0);
-        check(stop, Point::Batch)
-            .map(|()| forward(&model, &mut batches, settings, device, &mut clock))
+        forward(&model, &mut batches, settings, device, &mut clock, stop)
     } else {
         accumulate(&model, &mut batches, settings, device, &mut clock, stop)
     };
@@ -154,11 +175,7 @@ fn one_step(
         Ok((work, loss, tokens)) => {
             if let Err(error) = finite(state.step + 1, loss, &trainer, &model, &work) {
                 let batch = origin(&mut batches, first, &job.tokenizer)?;
-                let error = bad_batch(&batch, lr, error);
-                if !settings.training.skip_bad_steps {
-                    return Err(error);
-                }
-                Taken::Skipped(error)
+                Taken::Bad(Bad { batch, lr, error })
             } else {
                 model = clock.time(Part::Update, || match work {
                     Work::Gradients(grads) => trainer.step(lr, model, grads),
@@ -200,12 +217,35 @@ fn one_step(
     Ok((training, taken))
 }
 
-fn bad_batch(batch: &str, lr: f64, error: anyhow::Error) -> anyhow::Error {
-    UserError::new(format!("training stopped at {batch}, at --lr {lr:.1e}"))
-        .with_help(
-            "give a lower --lr, or skip such batches with --skip-bad-steps; saved files are \
-             unchanged",
-        )
-        .with_source(error)
-        .into()
+/// The error of a run that ends at a bad step. The steps before it are saved, if their weights are
+/// finite.
+fn ended(job: &Job<'_>, mut training: Training, bad_steps: u64, bad: Bad) -> anyhow::Error {
+    let Bad { batch, lr, error } = bad;
+    let (step, out) = (training.state.step, &job.settings.output.out);
+    let mut message = format!("training stopped at {batch}, at --lr {lr:.1e}");
+    let mut help = "give a lower --lr".to_owned();
+    if job.settings.training.skip_bad_steps {
+        message += &format!("; {bad_steps} steps in a row cannot be taken");
+    } else {
+        help += ", or skip such batches with --skip-bad-steps";
+    }
+    if step == 0 {
+        return UserError::new(message)
+            .with_help(help)
+            .with_source(error)
+            .into();
+    }
+    match training.save(job) {
+        Ok(()) => {
+            help += &format!(
+                "; the steps up to step {step} are saved: lisa train --resume --out {} continues \
+                 from there",
+                out.display()
+            );
+            UserError::new(message).with_help(help).with_source(error)
+        }
+        // Often the reason of the first error.
+        Err(unsaved) => UserError::new(format!("{message}: {error:#}")).with_source(unsaved),
+    }
+    .into()
 }

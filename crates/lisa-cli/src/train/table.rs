@@ -3,8 +3,9 @@
 use super::line::Line;
 
 /// The first line of the table.
-pub(super) const HEADER: &str = "step,loss,held_out_loss,lr,tokens_per_second,active_layers,\
-                                 state_bytes,memory_bytes,peak_bytes\n";
+pub(super) const HEADER: &str = "step,loss,held_out_loss,held_out_first_loss,lr,\
+                                 tokens_per_second,active_layers,state_bytes,memory_bytes,\
+                                 peak_bytes\n";
 
 /// A row with its line break. Unknown values are empty; layers are separated by spaces.
 pub(super) fn row(line: &Line) -> String {
@@ -15,6 +16,7 @@ pub(super) fn row(line: &Line) -> String {
         line.step.to_string(),
         number(line.loss),
         number(line.held_out_loss),
+        number(line.held_out_first_loss),
         number(line.lr),
         number(line.tokens_per_second),
         layers.join(" "),
@@ -39,8 +41,8 @@ mod tests {
             state_bytes: Some(8),
             ..Line::default()
         };
-        assert_eq!(row(&line), "3,1.25,,0.00005,,2 11,8,,\n");
+        assert_eq!(row(&line), "3,1.25,,,0.00005,,2 11,8,,\n");
         assert_eq!(row(&line).matches(',').count(), HEADER.matches(',').count());
-        assert_eq!(row(&Line::held_out(7, f64::INFINITY)), "7,,inf,,,,,,\n");
+        assert_eq!(row(&Line::held_out(7, f64::INFINITY)), "7,,inf,,,,,,,\n");
     }
 }

@@ -1,5 +1,7 @@
 //! [`Training`]: the state of a run between two steps, and how it begins.
 
+use std::path::Path;
+
 use anyhow::Result;
 use lisa_lm::CausalLm;
 use lisa_lm::text::Batches;
@@ -7,14 +9,17 @@ use lisa_lm::text::Batches;
 use super::checkpoints::{self, State};
 use super::clock::{Clock, Part};
 use super::evaluate::Extent;
+use super::finite;
 use super::held_out::evaluation;
 use super::method::Trainer;
-use super::metrics::{Line, Metrics};
-use super::prepare::{Job, Start};
+use super::metrics::{HeldOut, Metrics};
+use super::prepare::Job;
 use super::text::Text;
-use crate::output_folder;
+use crate::earlier_run;
+use crate::run_folder;
 use crate::terminal::interrupt::Stop;
 use crate::terminal::output::say;
+use crate::user_error::require;
 
 /// The state of a run between two steps.
 pub(crate) struct Training {
@@ -45,6 +50,9 @@ impl Training {
                 state.step,
                 path.display()
             ))?;
+            for change in job.settings.to_flags().changes(&state.settings) {
+                say(format_args!("  changed: {change}"))?;
+            }
             // Flags of this call, such as another place of the data, hold for later calls too.
             let state = State {
                 settings: job.settings.to_flags(),
@@ -76,16 +84,24 @@ impl Training {
             };
             (model, trainer, state)
         };
-        if job.start == Start::Overwrite {
-            output_folder::remove_run(out)?;
+        if job.saved.is_none() {
+            if run_folder::is_saved(out) {
+                earlier_run::set_aside(out)?;
+            } else {
+                run_folder::remove_own(out)?;
+            }
         }
-        output_folder::clean(out)?;
-        let evaluated = state.held_out_loss.is_some();
-        let mut metrics = Metrics::open(out, state.step, evaluated)?;
+        run_folder::clean(out)?;
+        let held_out = match state.held_out_loss {
+            _ if job.has_other_held_out => HeldOut::None,
+            Some(_) => HeldOut::All,
+            None => HeldOut::Earlier,
+        };
+        let mut metrics = Metrics::open(out, state.step, held_out)?;
         if job.saved.is_none()
             && let Some(before) = &state.before
         {
-            metrics.push(Line::held_out(0, before.loss))?;
+            metrics.push(job.evaluate.line(0, before))?;
         }
         Ok(Self {
             model,
@@ -97,7 +113,9 @@ impl Training {
         })
     }
 
-    /// Writes a checkpoint, unless this step has one.
+    /// Writes a checkpoint, unless this step has one. Weights that are not finite are an error, so
+    /// they never take the place of others. The first checkpoint of a run takes the place of an
+    /// earlier run.
     pub(crate) fn save(&mut self, job: &Job<'_>) -> Result<()> {
         if self.saved == Some(self.state.step) {
             return Ok(());
@@ -106,10 +124,38 @@ impl Training {
         let mut clock = self.state.clock;
         clock.time(Part::Saving, || {
             let exact = self.trainer.exact(&self.model);
+            require_finite(&exact, self.state.step, self.saved, &output.out)?;
             checkpoints::save(&output.out, output.keep, &exact, &self.trainer, &self.state)
         })?;
+        earlier_run::remove_earlier(&output.out)?;
         self.state.clock = clock;
         self.saved = Some(self.state.step);
         Ok(())
     }
+}
+
+/// Returns an error if weights of the model are not finite. The newest checkpoint is of the step
+/// `saved`.
+pub(crate) fn require_finite(
+    model: &CausalLm,
+    step: u64,
+    saved: Option<u64>,
+    out: &Path,
+) -> Result<()> {
+    let bad = finite::weights(model);
+    let help = match saved {
+        Some(saved) if saved < step => format!(
+            "continue from the checkpoint of step {saved} with a lower --lr: lisa train --resume \
+             --out {} --lr RATE",
+            out.display()
+        ),
+        _ => "begin again with a lower --lr".to_owned(),
+    };
+    require!(
+        bad.is_empty(),
+        help,
+        "the weights after step {step} are not finite {}; they are not saved",
+        finite::described(&bad)
+    );
+    Ok(())
 }

@@ -170,6 +170,81 @@ fn ctrl_c_saves_and_says_how_to_continue() {
     );
 }
 
+/// Ctrl-C in the evaluation of all rows, after the model is written.
+#[cfg(unix)]
+#[test]
+fn ctrl_c_in_the_last_evaluation_says_where_the_model_is() {
+    use std::io::{BufRead, BufReader, Read};
+    use std::process::Stdio;
+
+    let dir = tempfile::tempdir().unwrap();
+    let rows = include_str!("../../data/train.jsonl").repeat(3);
+    fs::write(dir.path().join("rows.jsonl"), rows).unwrap();
+    let arguments = "train --steps 1 --eval-rows 4 --eval-examples 0 --final-eval-all --batch-size 1 \
+                     --eval rows.jsonl --out out";
+    let arguments: Vec<&str> = arguments.split_whitespace().collect();
+    let mut child = lisa(dir.path(), &arguments)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    while !line.starts_with("after: ") {
+        line.clear();
+        assert!(output.read_line(&mut line).unwrap() > 0);
+    }
+    let id = child.id().to_string();
+    let sent = Command::new("kill").args(["-INT", &id]).status().unwrap();
+    assert!(sent.success());
+    let mut rest = String::new();
+    output.read_to_string(&mut rest).unwrap();
+    let mut error = String::new();
+    child
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut error)
+        .unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{rest}{error}");
+    assert!(error.contains("stopping within this batch"), "{error}");
+    assert!(
+        rest.contains("stopped after the last step, 1, in an evaluation"),
+        "{rest}"
+    );
+    assert!(rest.contains("lisa train --resume --out"), "{rest}");
+    assert!(!rest.contains("nothing to save"), "{rest}");
+    assert!(dir.path().join("out/model/lisa.json").is_file());
+}
+
+#[test]
+fn a_resumed_run_says_what_changed_and_a_run_without_checkpoints_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |line: &str| {
+        let arguments: Vec<&str> = line.split(' ').collect();
+        text(&lisa(dir.path(), &arguments).output().unwrap())
+    };
+    let begun =
+        run("train --steps 1 --lr 1e-3 --save-every 0 --eval-rows 2 --eval-examples 0 --out r");
+    assert!(
+        begun.contains("a checkpoint at the end only, none of the best step"),
+        "{begun}"
+    );
+    let resumed = run("train --resume r --steps 2 --lr 5e-4 --eval-every 1");
+    let changes: Vec<&str> = resumed
+        .lines()
+        .filter_map(|line| line.strip_prefix("  changed: "))
+        .collect();
+    assert_eq!(
+        changes,
+        [
+            "eval-every 1, was 200",
+            "lr 5e-4, was 0.001",
+            "steps 2, was 1"
+        ]
+    );
+}
+
 #[test]
 fn commands_without_a_device_ignore_an_unknown_one() {
     let dir = tempfile::tempdir().unwrap();

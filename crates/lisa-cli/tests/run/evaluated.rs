@@ -176,3 +176,47 @@ fn prompts_that_the_template_refuses_have_a_place_or_are_left_out() {
         (&1.into(), &1.into())
     );
 }
+
+#[test]
+fn losses_of_fewer_rows_are_a_series_of_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let rows: Vec<&str> = HELD_OUT.lines().take(20).collect();
+    let file = file_of(dir.path(), "held.jsonl", &rows);
+    let more = [
+        "--eval",
+        &file,
+        "--eval-rows",
+        "20",
+        "--eval-first=false",
+        "--eval-every",
+        "3",
+        "--eval-examples",
+        "0",
+    ];
+    go(flags(&out, &more), Start::Fresh, false).unwrap();
+    let series = |pick: fn(&lisa_cli::train::metrics::Line) -> Option<f64>| -> Vec<(u64, f64)> {
+        let lines = lines(&out).into_iter();
+        lines
+            .filter_map(|line| Some((line.step, pick(&line)?)))
+            .collect()
+    };
+    let (all, first) = (
+        series(|line| line.held_out_loss),
+        series(|line| line.held_out_first_loss),
+    );
+    let steps = |of: &[(u64, f64)]| of.iter().map(|(step, _)| *step).collect::<Vec<_>>();
+    // 16 rows before training, and 20 later, with the loss of the 16.
+    assert_eq!(steps(&all), [3, 6, 7]);
+    assert_eq!(steps(&first), [0, 3, 6, 7]);
+    let summary = summary(&out);
+    assert_eq!(summary["before"]["rows"], 16);
+    assert_eq!(summary["before"]["loss"], first[0].1);
+    assert_eq!(summary["after"]["loss"], all[2].1);
+    assert_eq!(summary["after"]["first_rows_loss"], first[3].1);
+    let text = |name: &str| fs::read_to_string(out.join(name)).unwrap();
+    assert!(text("losses.svg").contains("held out, rows of before"));
+    assert!(text("model/README.md").contains("| this model, rows of before | "));
+    let header = text("metrics.csv");
+    assert!(header.starts_with("step,loss,held_out_loss,held_out_first_loss,"));
+}

@@ -11,12 +11,12 @@ use lisa_cli::train::run::{Allowed, Outcome, Start, run};
 use super::{HELD_OUT, file_of, flags, go, lines, message, only_out, parsed, summary, weights_of};
 
 /// Runs until `stop` is true for a point and the number of points of its kind so far.
-fn until(
+pub(super) fn until(
     flags: lisa_cli::settings::Flags,
     start: Start,
     stop: impl Fn(Point, usize) -> bool + Sync,
 ) -> Outcome {
-    let counts: [AtomicUsize; 5] = Default::default();
+    let counts: [AtomicUsize; 6] = Default::default();
     let counted = |point| {
         let count = counts[point as usize].fetch_add(1, Ordering::Relaxed) + 1;
         stop(point, count)
@@ -24,7 +24,7 @@ fn until(
     run(flags, start, &Device::flex(), &counted).unwrap()
 }
 
-fn checkpoints(out: &Path) -> Vec<String> {
+pub(super) fn checkpoints(out: &Path) -> Vec<String> {
     let Ok(entries) = fs::read_dir(out.join("checkpoints")) else {
         return Vec::new();
     };
@@ -45,12 +45,16 @@ fn before_the_first_step_a_stop_leaves_nothing_to_save() {
         (Point::Evaluate, 3),
         (Point::Generate, 2),
         (Point::Batch, 1),
+        (Point::Backward, 1),
     ] {
         let stop = |at, number| at == point && number == count;
-        let outcome = until(flags(&out, &[]), Start::Overwrite, stop);
+        let outcome = until(flags(&out, &[]), Start::Fresh, stop);
         assert_eq!(outcome, Outcome::Stopped, "{point:?}");
-        assert_eq!(checkpoints(&out), [""; 0], "{point:?}");
+        // Nothing is left, so the same command begins again.
+        assert_eq!(fs::read_dir(&out).unwrap().count(), 0, "{point:?}");
     }
+    let error = message(only_out(&out), Start::Resume);
+    assert!(error.contains("or leave --resume out, to begin"), "{error}");
 }
 
 #[test]
@@ -65,8 +69,8 @@ fn a_stop_in_a_batch_or_in_an_evaluation_changes_nothing_of_the_run() {
     let outcome = until(flags(&out, &more), Start::Fresh, stop);
     assert_eq!(outcome, Outcome::Stopped);
     assert_eq!(checkpoints(&out), ["step-00000002"]);
-    // The second batch of a step.
-    let stop = |point, count| point == Point::Batch && count == 4;
+    // Within the second batch of a step.
+    let stop = |point, count| point == Point::Backward && count == 4;
     assert_eq!(until(only_out(&out), Start::Resume, stop), Outcome::Stopped);
     assert_eq!(checkpoints(&out), ["step-00000002", "step-00000003"]);
     // The last evaluation: the model is written, the summary is not.

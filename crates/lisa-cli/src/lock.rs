@@ -1,0 +1,69 @@
+//! [`Lock`]: one command at a time writes into a folder.
+
+use std::fs::{File, TryLockError, remove_file};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::user_error::require;
+
+/// The name of the file that is locked.
+pub const LOCK: &str = ".lisa-lock";
+
+/// The folder is in use until this value is dropped, or the process ends in any way.
+#[derive(Debug)]
+pub struct Lock {
+    path: PathBuf,
+    _file: File,
+}
+
+impl Lock {
+    /// Locks the folder, which exists. `None` where the file system has no locks.
+    pub fn of(folder: &Path) -> Result<Option<Self>> {
+        let path = folder.join(LOCK);
+        let open = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path);
+        let file =
+            open.with_context(|| format!("cannot write to the folder `{}`", folder.display()))?;
+        let is_free = match file.try_lock() {
+            Ok(()) => true,
+            Err(TryLockError::WouldBlock) => false,
+            Err(TryLockError::Error(_)) => return Ok(None),
+        };
+        require!(
+            is_free,
+            "wait until it ends, or give another folder with --out",
+            "another command writes into `{}` now",
+            folder.display()
+        );
+        Ok(Some(Self { path, _file: file }))
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // A file that stays is locked again by the next command.
+        let _ = remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_has_one_command_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = Lock::of(dir.path()).unwrap();
+        let error = Lock::of(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("another command writes into"), "{error}");
+        drop(lock);
+        assert!(!dir.path().join(LOCK).exists());
+        // A file that a killed process left.
+        std::fs::write(dir.path().join(LOCK), "").unwrap();
+        assert!(Lock::of(dir.path()).unwrap().is_some());
+    }
+}

@@ -1,0 +1,317 @@
+//! The files of a run in its output folder: which of them are a run's own.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use serde_json::Value;
+
+use crate::output_folder::{entries, remove};
+use crate::user_error::require;
+
+/// The start of the names of TensorBoard's event files.
+pub const EVENTS: &str = "events.out.tfevents.";
+/// The end of the names of event files of this program.
+pub const OUR_EVENTS: &str = ".lisa";
+
+/// The file of a finished model that says its step.
+pub const STEP: &str = "lisa.json";
+/// The files of a checkpoint: the weights, the optimizer state, and everything else.
+pub const CHECKPOINT: [&str; 3] = ["weights.bpk", "optimizer.bpk", "state.json"];
+
+pub(crate) const CHECKPOINTS: &str = "checkpoints";
+const SUMMARY: &str = "summary.json";
+/// The folders of finished models, and of the adapters of LoRA.
+pub(crate) const MODELS: [&str; 4] = ["model", "model-best", "adapter", "adapter-best"];
+
+/// What a folder has while a model is written into it.
+const SAVING: &str = ".lisa-saving";
+
+/// Whether a run of this program has written to the folder: it has an event file, a summary or a
+/// checkpoint of the program. Files of these names that others wrote do not count.
+#[must_use]
+pub fn holds_a_run(out: &Path) -> bool {
+    let found = list(out);
+    let is_event = |path: &PathBuf| is_event(&name_of(path));
+    found.iter().any(is_event)
+        || summary(out).is_some()
+        || list(&out.join(CHECKPOINTS))
+            .iter()
+            .any(|path| is_checkpoint(path))
+}
+
+/// Whether there is something to lose: a checkpoint or a finished model of a run.
+#[must_use]
+pub fn is_saved(out: &Path) -> bool {
+    let mut checkpoints = list(&out.join(CHECKPOINTS)).into_iter();
+    let is_whole = |path: PathBuf| is_checkpoint(&path) && path.extension().is_none();
+    checkpoints.any(is_whole) || summary(out).is_some() || finished_step(out).is_some()
+}
+
+/// The step of a finished model or adapter; `None` if the folder has none of a run, or one of 0.1.0.
+#[must_use]
+pub fn step_of_model(folder: &Path) -> Option<u64> {
+    if !has_model(folder) || folder.join(SAVING).exists() {
+        return None;
+    }
+    json(&folder.join(STEP))?["step"].as_u64()
+}
+
+/// Whether a folder has a model or an adapter.
+#[must_use]
+pub fn has_model(folder: &Path) -> bool {
+    let names = ["config.json", "adapter_config.json"];
+    names.iter().any(|name| folder.join(name).is_file())
+}
+
+/// The step of the newest finished model or adapter of a run.
+#[must_use]
+pub fn finished_step(out: &Path) -> Option<u64> {
+    step_of(out, "model").max(step_of(out, "adapter"))
+}
+
+/// The step of the model or adapter in this folder of a run. For one of 0.1.0, that of the summary.
+#[must_use]
+pub fn step_of(out: &Path, name: &str) -> Option<u64> {
+    let folder = out.join(name);
+    let of_summary = || {
+        let is_old = has_model(&folder) && !folder.join(STEP).exists();
+        summary(out).filter(|_| is_old)?["steps"].as_u64()
+    };
+    step_of_model(&folder).or_else(of_summary)
+}
+
+/// The summary of a run.
+#[must_use]
+pub fn summary(out: &Path) -> Option<Value> {
+    let summary = json(&out.join(SUMMARY))?;
+    let has = |key: &str| summary.get(key).is_some();
+    let is_ours = has("settings") && has("steps") && has("seconds") && has("before");
+    is_ours.then_some(summary)
+}
+
+/// Returns an error if a new or a resumed run would replace something that no run has made.
+pub fn require_replaceable(out: &Path) -> Result<()> {
+    let models = MODELS.map(|name| out.join(name)).into_iter();
+    let foreign = models.filter(|path| path.exists() && !is_model(path, out));
+    let checkpoints = list(&out.join(CHECKPOINTS)).into_iter();
+    let named = |path: &PathBuf| step_of_name(path).is_some() && !is_checkpoint(path);
+    let foreign = foreign.chain(checkpoints.filter(named)).next();
+    require!(
+        foreign.is_none(),
+        "move it to another place, or give another folder with --out",
+        "`{}` is not of a run, and the run would replace it",
+        foreign.unwrap_or_default().display()
+    );
+    Ok(())
+}
+
+/// Removes what a run has written, and nothing else.
+pub fn remove_own(out: &Path) -> Result<()> {
+    own(out).iter().try_for_each(|name| remove(&out.join(name)))
+}
+
+/// Removes the folders that an interrupted save or removal has left.
+pub fn clean(out: &Path) -> Result<()> {
+    for name in MODELS {
+        remove(&out.join(format!("{name}.partial")))?;
+    }
+    for path in list(&out.join(CHECKPOINTS)) {
+        if path.extension().is_some() && is_checkpoint(&path) {
+            remove(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// The files and folders of a run, as paths in its folder.
+pub(crate) fn own(out: &Path) -> Vec<PathBuf> {
+    if !holds_a_run(out) {
+        return Vec::new();
+    }
+    let mut names: Vec<&str> = vec!["metrics.jsonl", "metrics.csv"];
+    if summary(out).is_some() {
+        names.extend([SUMMARY, "losses.svg", "memory.svg"]);
+    }
+    names.extend(MODELS.iter().filter(|name| is_model(&out.join(name), out)));
+    let names = names.into_iter().map(PathBuf::from);
+    let mut own: Vec<PathBuf> = names.filter(|name| out.join(name).exists()).collect();
+    let files = list(out).into_iter().map(|path| name_of(&path));
+    own.extend(files.filter(|name| is_event(name)).map(PathBuf::from));
+    let checkpoints = list(&out.join(CHECKPOINTS)).into_iter();
+    let checkpoints = checkpoints.filter(|path| is_checkpoint(path));
+    own.extend(checkpoints.map(|path| Path::new(CHECKPOINTS).join(name_of(&path))));
+    own
+}
+
+/// Whether a run has written this model, or a part of it. Models of 0.1.0 have no file with their step, and the
+/// summary of their run does not name the program.
+fn is_model(folder: &Path, out: &Path) -> bool {
+    if folder.join(SAVING).exists() || folder.is_dir() && list(folder).is_empty() {
+        return true;
+    }
+    if folder.join(STEP).is_file() {
+        return step_of_model(folder).is_some();
+    }
+    let of_old_run = || summary(out).is_some_and(|summary| summary.get("program").is_none());
+    has_model(folder) && of_old_run()
+}
+
+/// Whether a path has the name and the files of a checkpoint, which may be incomplete.
+fn is_checkpoint(path: &Path) -> bool {
+    let files = list(path);
+    let has_own = CHECKPOINT.iter().any(|name| path.join(name).is_file());
+    let is_begun = files.is_empty() && path.extension().is_some() && path.is_dir();
+    step_of_name(path).is_some() && (has_own || is_begun)
+}
+
+/// The step in the name of a checkpoint, complete or not.
+fn step_of_name(path: &Path) -> Option<u64> {
+    let name = name_of(path);
+    let digits = name.strip_prefix("step-")?;
+    let digits = digits.strip_suffix(".partial").unwrap_or(digits);
+    let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
+    digits.parse().ok().filter(|_| is_number)
+}
+
+fn is_event(name: &str) -> bool {
+    name.starts_with(EVENTS) && name.ends_with(OUR_EVENTS)
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
+}
+
+/// The entries of a folder; none if it cannot be read.
+fn list(folder: &Path) -> Vec<PathBuf> {
+    entries(folder).unwrap_or_default()
+}
+
+fn json(path: &Path) -> Option<Value> {
+    let text = lisa_lm::files::read_small_text(path).ok()?;
+    serde_json::from_str(&text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const OURS: &str = r#"{"settings": {}, "steps": 4, "seconds": 1.0, "before": null}"#;
+
+    fn write(path: &Path, text: &str) {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    /// The files below a folder, with their texts.
+    fn files(folder: &Path) -> Vec<(String, String)> {
+        fn add(folder: &Path, root: &Path, to: &mut Vec<(String, String)>) {
+            for path in entries(folder).unwrap() {
+                if path.is_dir() {
+                    add(&path, root, to);
+                } else {
+                    let name = path
+                        .strip_prefix(root)
+                        .unwrap()
+                        .to_str()
+                        .unwrap()
+                        .to_owned();
+                    to.push((name, fs::read_to_string(path).unwrap()));
+                }
+            }
+        }
+        let mut found = Vec::new();
+        add(folder, folder, &mut found);
+        found.sort();
+        found
+    }
+
+    /// A finished run, with files of others.
+    fn run(out: &Path) {
+        for name in [
+            "model/config.json",
+            "checkpoints/step-00000004/weights.bpk",
+            "checkpoints/step-00000004/state.json",
+            "checkpoints/of-mine/file",
+            "metrics.jsonl",
+            "metrics.csv",
+            "losses.svg",
+            "events.out.tfevents.7.lisa",
+            "events.out.tfevents.7.host",
+            "notes.txt",
+        ] {
+            write(&out.join(name), name);
+        }
+        write(&out.join("model").join(STEP), r#"{"step": 4}"#);
+        write(&out.join(SUMMARY), OURS);
+    }
+
+    const OTHERS: [&str; 3] = [
+        "checkpoints/of-mine/file",
+        "events.out.tfevents.7.host",
+        "notes.txt",
+    ];
+
+    #[test]
+    fn only_what_a_run_wrote_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path();
+        run(out);
+        write(&out.join("model-best/config.json"), "of mine");
+        write(&out.join("model-best").join(STEP), "not a step");
+        assert!(holds_a_run(out) && is_saved(out));
+        let error = require_replaceable(out).unwrap_err().to_string();
+        assert!(error.contains("model-best` is not of a run"), "{error}");
+        remove_own(out).unwrap();
+        assert!(!holds_a_run(out));
+        let left: Vec<String> = files(out).into_iter().map(|file| file.0).collect();
+        let best = ["model-best/config.json", "model-best/lisa.json"];
+        let mut expected = [&OTHERS[..], &best].concat();
+        expected.sort_unstable();
+        assert_eq!(left, expected);
+    }
+
+    #[test]
+    fn files_of_others_with_the_names_of_a_run_are_no_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path();
+        write(&out.join("metrics.jsonl"), r#"{"step": 1, "loss": 2.0}"#);
+        write(&out.join(SUMMARY), r#"{"steps": 3, "accuracy": 0.5}"#);
+        write(&out.join("model/config.json"), "{}");
+        write(&out.join("checkpoints/step-100/model.safetensors"), "");
+        assert!(!holds_a_run(out) && !is_saved(out));
+        let before = files(out);
+        remove_own(out).unwrap();
+        assert_eq!(files(out), before);
+        assert_eq!(finished_step(out), None);
+        // Nor are they of a run that is in the same folder.
+        write(&out.join("events.out.tfevents.7.lisa"), "");
+        fs::remove_file(out.join(SUMMARY)).unwrap();
+        let error = require_replaceable(out).unwrap_err().to_string();
+        assert!(error.contains("model` is not of a run"), "{error}");
+        fs::remove_dir_all(out.join("model")).unwrap();
+        let error = require_replaceable(out).unwrap_err().to_string();
+        assert!(error.contains("step-100` is not of a run"), "{error}");
+        remove_own(out).unwrap();
+        let left: Vec<String> = files(out).into_iter().map(|file| file.0).collect();
+        assert_eq!(left, ["checkpoints/step-100/model.safetensors"]);
+    }
+
+    #[test]
+    fn the_step_of_a_model_is_that_of_its_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path();
+        run(out);
+        // The summary is of an earlier model, as after a kill.
+        write(&out.join("model").join(STEP), r#"{"step": 9}"#);
+        assert_eq!(finished_step(out), Some(9));
+        fs::remove_file(out.join("model").join(STEP)).unwrap();
+        assert_eq!(finished_step(out), Some(4));
+        fs::remove_dir_all(out.join("model")).unwrap();
+        assert_eq!(finished_step(out), None);
+    }
+}
