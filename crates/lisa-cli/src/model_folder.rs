@@ -44,8 +44,12 @@ pub fn model_folder(model: &Path, revision: &str) -> Result<PathBuf> {
     require!(
         revision.is_empty() || !is_local,
         "leave --revision out, or give the id of a model on the hub: owner/name",
-        "--revision is `{revision}`, but `{}` is not on the hub",
-        model.display()
+        "--revision is `{revision}`, but {} is not on the hub",
+        if model.as_os_str().is_empty() {
+            "the bundled model".to_owned()
+        } else {
+            format!("`{}`", model.display())
+        }
     );
     if model.as_os_str().is_empty() {
         return bundled::model();

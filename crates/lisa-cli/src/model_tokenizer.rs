@@ -17,14 +17,17 @@ pub fn model_tokenizer(folder: &Path, template: &str) -> Result<Tokenizer> {
     let path = Path::new(template);
     if !path.is_file() {
         return tokenizer.with_named_template(template).map_err(|error| {
+            let names = error.help().unwrap_or("give one of the model's own");
+            let help = format!("{names}; or a file with a Jinja template");
             UserError::new(format!("cannot use `--chat-template {template}`"))
-                .with_help("or give a file with a Jinja template")
-                .with_source(error)
+                .with_source(error.with_help(help))
                 .into()
         });
     }
     let refuse = || {
-        UserError::new(format!("cannot use `--chat-template {template}`")).with_place(path, None)
+        UserError::new(format!("cannot use `--chat-template {template}`"))
+            .with_place(path, None)
+            .with_help("correct the template, or give one of chatml, llama3, plain")
     };
     let text = lisa_lm::files::read_small_text(path).map_err(|e| refuse().with_source(e))?;
     let special = tokenizer.special_tokens();

@@ -22,6 +22,7 @@
 mod adapter;
 mod contents;
 mod folder;
+mod floats;
 mod formats;
 mod layout;
 mod load;

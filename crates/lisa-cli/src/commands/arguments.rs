@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command};
 
-use crate::settings::names;
+use crate::settings::names::{self, Word};
 use crate::user_error::UserError;
 
 /// The arguments with the names that clap knows: `-` and `_` are alike in the name of a flag, and the
@@ -43,24 +43,28 @@ pub(super) fn normalized(
             .peek()
             .and_then(|next| next.to_str())
             .map(str::to_owned);
-        let (flag, took_next) = named(command, name, value, next.as_deref());
-        if took_next {
-            arguments.next();
+        match named(command, name, value, next.as_deref()) {
+            Some((flag, took_next)) => {
+                if took_next {
+                    arguments.next();
+                }
+                known.extend(flag.map(OsString::from));
+            }
+            // A value that is not UTF-8 stays as it is.
+            None => known.push(argument),
         }
-        // A value that is not UTF-8 stays as it is.
-        known.push(flag.map_or(argument, OsString::from));
     }
     known
 }
 
-/// The flag under the name that the command knows, and whether its value is the `next` argument.
-/// `None` if the command has no such flag.
+/// The flag under the name that the command knows, and whether its value is the `next` argument. The
+/// flag is left out if its value means "not given". `None` if the command has no such flag.
 fn named(
     command: &Command,
     name: &str,
     value: Option<String>,
     next: Option<&str>,
-) -> (Option<String>, bool) {
+) -> Option<(Option<String>, bool)> {
     let find = |name: &str| {
         command
             .get_arguments()
@@ -70,6 +74,12 @@ fn named(
     let other = names::setting(name);
     if let Some(arg) = find(&hyphens).or_else(|| find(&other)) {
         let long = arg.get_long().unwrap_or_default();
+        let is_absent = |value: &str| names::is_absent(name, value);
+        match (&value, next) {
+            (Some(value), _) if is_absent(value) => return Some((None, false)),
+            (None, Some(value)) if is_absent(value) => return Some((None, true)),
+            _ => {}
+        }
         // A switch may be followed by its value, as in other trainers.
         let switch = arg.is_require_equals_set() || !arg.get_action().takes_values();
         let follows = value.is_none() && switch && matches!(next, Some("true" | "false"));
@@ -78,14 +88,10 @@ fn named(
         } else {
             value
         };
-        return (Some(joined(arg, long, value.as_deref())), follows);
+        return Some((Some(joined(arg, long, value.as_deref())), follows));
     }
-    let Some((setting, words)) = names::translated(name) else {
-        return (None, false);
-    };
-    let Some(arg) = find(setting) else {
-        return (None, false);
-    };
+    let (setting, words) = names::translated(name)?;
+    let arg = find(setting)?;
     let word = |text: &str| {
         words
             .iter()
@@ -97,13 +103,12 @@ fn named(
         (None, Some(found)) => (Some(found), true),
         (None, None) => (word("true"), false),
     };
-    match found {
-        Some(found) => (
-            Some(joined(arg, setting, Some(&found.to_string()))),
-            took_next,
-        ),
-        None => (Some(joined(arg, setting, value.as_deref())), false),
-    }
+    let flag = match found {
+        Some(Word::Absent) => None,
+        Some(found) => Some(joined(arg, setting, Some(&found.to_string()))),
+        None => Some(joined(arg, setting, value.as_deref())),
+    };
+    Some((flag, took_next))
 }
 
 /// `--name=value`. A switch that takes no value is left out where it is off.
@@ -135,8 +140,13 @@ pub(super) fn explained(
     match error.kind() {
         ErrorKind::ValueValidation => {
             let value = text(ContextKind::InvalidValue).unwrap_or_default();
-            let reason = std::error::Error::source(&error).map(ToString::to_string);
-            let reason = reason.unwrap_or_default();
+            let source = std::error::Error::source(&error);
+            let own = source.and_then(|source| source.downcast_ref::<lisa_lm::Error>());
+            if let Some(own) = own {
+                let refused = UserError::new(format!("{flag}: {}", own.message()));
+                return Ok(refused.with_help(own.help().unwrap_or_default()));
+            }
+            let reason = source.map(ToString::to_string).unwrap_or_default();
             let help = if reason.contains("float") {
                 "give a number, such as 0.001 or 1e-3".to_owned()
             } else if reason.contains("digit") || reason.contains("is not in") {
@@ -161,6 +171,55 @@ pub(super) fn explained(
                 command.get_name()
             ))
             .with_help(help))
+        }
+        ErrorKind::InvalidValue => {
+            let value = text(ContextKind::InvalidValue).unwrap_or_default();
+            let known = match error.get(ContextKind::ValidValue) {
+                Some(ContextValue::Strings(known)) => known.join(", "),
+                _ => String::new(),
+            };
+            let found = if value.is_empty() {
+                format!("{flag} has no value")
+            } else {
+                format!("{flag} is `{value}`")
+            };
+            let help = if known.is_empty() {
+                format!("give one: {argument}")
+            } else {
+                format!("give one of {known}")
+            };
+            Ok(UserError::new(found).with_help(help))
+        }
+        ErrorKind::ArgumentConflict => {
+            let others = match error.get(ContextKind::PriorArg) {
+                Some(ContextValue::String(other)) => other.clone(),
+                Some(ContextValue::Strings(others)) => others.join(" and "),
+                _ => String::new(),
+            };
+            let message = format!("{argument} cannot be given with {others}");
+            Ok(UserError::new(message).with_help("leave one of them out"))
+        }
+        ErrorKind::MissingRequiredArgument => {
+            let missing = match error.get(ContextKind::InvalidArg) {
+                Some(ContextValue::Strings(missing)) => missing.join(" and "),
+                _ => argument,
+            };
+            let help = format!("add it; `lisa {name} --help` lists the flags");
+            Ok(UserError::new(format!("{missing} is missing")).with_help(help))
+        }
+        ErrorKind::UnknownArgument => Ok(UserError::new(format!(
+            "`{argument}` is not an argument of `lisa {name}`"
+        ))
+        .with_help(format!("`lisa {name} --help` lists the flags"))),
+        ErrorKind::InvalidSubcommand => {
+            let name = text(ContextKind::InvalidSubcommand).unwrap_or_default();
+            let commands: Vec<&str> = program.get_subcommands().map(Command::get_name).collect();
+            let near = names::nearest(&name, commands.iter().copied());
+            let help = near.map_or_else(
+                || format!("give one of {}", commands.join(", ")),
+                |near| format!("did you mean `lisa {near}`?"),
+            );
+            Ok(UserError::new(format!("`{name}` is not a command of lisa")).with_help(help))
         }
         _ => Err(error),
     }
@@ -194,6 +253,12 @@ mod tests {
             ("--gradient_checkpointing", "--recompute=1"),
             ("--gradient_checkpointing false", "--recompute=0"),
             ("--bf16 --seed 1", "--dtype=bf16 --seed 1"),
+            ("--fp16 false --lr 1", "--lr 1"),
+            ("--max_steps -1 --lr 1", "--lr 1"),
+            ("--max-steps=-1 --lr 1", "--lr 1"),
+            ("--max_steps 7", "--steps 7"),
+            ("--min_lr 1e-6", "--min-lr 1e-6"),
+            ("--min_lr_rate 0.1", "--min-lr-ratio 0.1"),
             ("--torch_dtype float16", "--dtype=f16"),
             ("--torch_dtype auto", "--dtype auto"),
             ("--skip-bad-lines", "--on-bad-line=skip"),

@@ -30,26 +30,20 @@ pub struct Options {
     #[arg(long, value_name = "TEXT")]
     chat: Option<String>,
     /// chatml, llama3, plain, or a Jinja file [default: the model's]
-    #[arg(
-        long,
-        value_name = "NAME|FILE",
-        requires = "chat",
-        default_value = "",
-        hide_default_value = true
-    )]
-    chat_template: String,
+    #[arg(long, value_name = "NAME|FILE")]
+    chat_template: Option<String>,
     /// Longest answer in tokens
     #[arg(long, value_name = "N", default_value_t = 64)]
     max_new_tokens: usize,
     /// Temperature; 0 takes the most probable token
     #[arg(long, value_name = "T", default_value_t = 0.0)]
     temperature: f64,
-    /// Take the fewest tokens with this total probability
-    #[arg(long, value_name = "P", default_value_t = 1.0)]
-    top_p: f64,
-    /// Seed of sampling
-    #[arg(long, value_name = "SEED", default_value_t = 0)]
-    seed: u64,
+    /// With a temperature: take the fewest tokens with this total probability [default: 1]
+    #[arg(long, value_name = "P")]
+    top_p: Option<f64>,
+    /// With a temperature: seed of sampling [default: 0]
+    #[arg(long, value_name = "SEED")]
+    seed: Option<u64>,
     /// Dtype of the weights [default: as stored; bundled model: f32]
     #[arg(long, value_enum)]
     dtype: Option<Dtype>,
@@ -57,9 +51,30 @@ pub struct Options {
 
 /// Prints the generated text.
 pub fn generate(options: &Options, device: &Device) -> Result<()> {
+    for (name, given) in [
+        ("top-p", options.top_p.is_some()),
+        ("seed", options.seed.is_some()),
+    ] {
+        require!(
+            !given || options.temperature != 0.0,
+            "leave it out, or give a --temperature above 0",
+            "--{name} has no effect with --temperature 0, which takes the most probable token"
+        );
+    }
+    require!(
+        options.chat.is_some() || options.chat_template.is_none(),
+        "leave it out, or give the message with --chat",
+        "--chat-template has no effect with --prompt, which is plain text"
+    );
+    require!(
+        options.max_new_tokens > 0,
+        "give at least 1",
+        "--max-new-tokens is 0"
+    );
     let folder = options.model.folder()?;
     let checkpoint = Checkpoint::open(&folder)?;
-    let tokenizer = model_tokenizer(&folder, &options.chat_template)?;
+    let template = options.chat_template.as_deref().unwrap_or_default();
+    let tokenizer = model_tokenizer(&folder, template)?;
     let prompt = match (&options.prompt, &options.chat) {
         (_, Some(chat)) => {
             if !tokenizer.has_chat_template() {
@@ -90,9 +105,9 @@ pub fn generate(options: &Options, device: &Device) -> Result<()> {
     let config = GenerationConfig {
         max_new_tokens: options.max_new_tokens,
         temperature: options.temperature,
-        top_p: options.top_p,
+        top_p: options.top_p.unwrap_or(1.0),
         eos_ids: tokenizer.eos_ids().to_vec(),
-        seed: options.seed,
+        seed: options.seed.unwrap_or(0),
     };
     let tokens = lisa_lm::generate(&model, &prompt, &config)?;
     say(tokenizer.decode(&tokens, true)?)?;

@@ -48,22 +48,50 @@ pub enum Against {
     Lisa,
 }
 
+/// Settings without effect here: the methods are given, adapters are new and not saved, the gradients of all layers are needed at
+/// once, and nothing is skipped, evaluated or saved on the way.
+const WITHOUT_EFFECT: [&str; 17] = [
+    "method",
+    "adapter",
+    "no-merge",
+    "update-in-backward",
+    "skip-bad-steps",
+    "epochs",
+    "save-every",
+    "keep",
+    "log-every",
+    "eval-every",
+    "eval-rows",
+    "eval-first",
+    "final-eval-all",
+    "no-eval",
+    "metric",
+    "eval-examples",
+    "max-new-tokens",
+];
+
+/// Settings of `--against lisa`.
+const OF_LISA: [&str; 11] = [
+    "active-layers",
+    "period",
+    "policy",
+    "moments",
+    "importance",
+    "probabilities",
+    "order",
+    "fixed-layers",
+    "share",
+    "split",
+    "unbiased",
+];
+
 /// Options of `lisa importance`.
 #[derive(Args, Debug)]
-// These have no effect here: the methods are given, and nothing is evaluated or saved on the way.
 #[command(
-    mut_arg("method", |arg| arg.hide(true)),
-    mut_arg("save_every", |arg| arg.hide(true)),
-    mut_arg("keep", |arg| arg.hide(true)),
-    mut_arg("log_every", |arg| arg.hide(true)),
-    mut_arg("eval_every", |arg| arg.hide(true)),
-    mut_arg("eval_rows", |arg| arg.hide(true)),
-    mut_arg("eval_first", |arg| arg.hide(true)),
-    mut_arg("final_eval_all", |arg| arg.hide(true)),
-    mut_arg("no_eval", |arg| arg.hide(true)),
-    mut_arg("metric", |arg| arg.hide(true)),
-    mut_arg("eval_examples", |arg| arg.hide(true)),
-    mut_arg("max_new_tokens", |arg| arg.hide(true)),
+    mut_args(|arg| {
+        let is_without_effect = arg.get_long().is_some_and(|name| WITHOUT_EFFECT.contains(&name));
+        if is_without_effect { arg.hide(true) } else { arg }
+    }),
     mut_arg("steps", |arg| arg.help("Optimizer steps of each run [default: 200]")),
     mut_arg("out", |arg| arg.help("Folder of importance.json and norms.svg [default: runs/importance]"))
 )]
@@ -91,6 +119,21 @@ pub struct Options {
 /// Makes both runs, writes `importance.json` and `norms.svg`, and prints the norms.
 pub fn importance(options: &Options, device: &Device) -> Result<()> {
     let mut flags = options.flags.clone();
+    flags.refuse_flags(
+        &WITHOUT_EFFECT,
+        "`lisa importance`",
+        "use it with `lisa train`",
+    )?;
+    if options.against == Against::Full {
+        flags.refuse_flags(&OF_LISA, "--against full", "use --against lisa")?;
+    }
+    if let Some(lr) = options.lora_lr {
+        require!(
+            lr > 0.0 && lr.is_finite(),
+            "give a learning rate above 0",
+            "--lora-lr is {lr}"
+        );
+    }
     if let Some(path) = &options.config {
         flags = flags.or(Flags::from_file(path)?);
     }
@@ -116,6 +159,12 @@ pub fn importance(options: &Options, device: &Device) -> Result<()> {
     flags.method.method = Some(method);
     let shapes = Shapes::of(&checkpoint, device)?;
     let settings = shapes.settings(flags.clone())?;
+    // Those of the LoRA run have an effect with both.
+    let mut of_other = flags.clone();
+    let method = &mut of_other.method;
+    (method.lora_rank, method.lora_alpha, method.lora_dropout) = (None, None, None);
+    (method.rslora, method.lora_target_modules) = (None, None);
+    of_other.check_effect(&settings)?;
     require!(
         settings.training.steps > 0,
         "give at least 1: the norms are means over the steps",

@@ -10,7 +10,7 @@ use lisa_lm::{CausalLm, ModelConfig};
 use crate::bundled;
 use crate::settings::{
     Dtype, Facts, Flags, InputFlags, MemoryFlags, Method, MethodFlags, ModelFacts, Quantize,
-    Settings, TrainingFlags,
+    Settings, TrainingFlags, gib,
 };
 use crate::terminal::output::say;
 use crate::terminal::text::{counted, size};
@@ -21,7 +21,7 @@ use crate::train::planned::{Planned, room};
 #[derive(Args, Debug)]
 pub struct Options {
     /// Memory of the device in GiB; the table then says which methods fit
-    #[arg(long, value_name = "GIB")]
+    #[arg(long, value_name = "GIB", value_parser = gib)]
     memory: Option<f64>,
     /// Folder of a model, read for config.json [default: bundled model]
     #[arg(long, value_name = "DIR")]
@@ -93,7 +93,7 @@ pub fn plan(options: &Options, device: &Device) -> Result<()> {
 fn table(mut flags: Flags, device: &Device) -> Result<String> {
     let path = flags.input.model.clone().unwrap_or_default();
     let config = if path.as_os_str().is_empty() {
-        bundled::CONFIG.to_owned()
+        ModelConfig::from_json(bundled::CONFIG)?
     } else {
         let input = InputFlags {
             model: Some(path),
@@ -106,10 +106,13 @@ fn table(mut flags: Flags, device: &Device) -> Result<String> {
         .resolve(None)?
         .input;
         let path = input.folder()?.join("config.json");
-        lisa_lm::files::read_small_text(&path)
-            .with_context(|| format!("cannot read `{}`", path.display()))?
+        let text = lisa_lm::files::read_small_text(&path)
+            .with_context(|| format!("cannot read `{}`", path.display()))?;
+        ModelConfig::from_json(&text).map_err(|e| {
+            let line = e.place().and_then(|(_, line)| line);
+            e.with_place(&path, line)
+        })?
     };
-    let config = ModelConfig::from_json(&config)?;
     // Parameters are initialized lazily: nothing is allocated.
     let model = config.init(&device.clone().autodiff())?;
     let positions = config.max_positions();
@@ -120,10 +123,20 @@ fn table(mut flags: Flags, device: &Device) -> Result<String> {
         positions,
     };
     flags.input.max_seq_length = flags.input.max_seq_length.or(Some(positions.min(512)));
+    let masters = MemoryFlags {
+        no_master_weights: flags.memory.no_master_weights,
+        ..MemoryFlags::default()
+    };
     let (settings, _) = flags.resolve_with(Facts {
         model: Some(&facts),
         ..Facts::default()
     })?;
+    // The other flags have an effect on a row of the table, whatever the method is.
+    let masters = Flags {
+        memory: masters,
+        ..Flags::default()
+    };
+    masters.check_effect(&with_method(&settings, Method::Lisa))?;
     let (rows, tokens) = (settings.training.batch_size, settings.input.max_seq_length);
     let bytes = (settings.memory.memory > 0.0)
         .then(|| room(&settings, device))
@@ -145,8 +158,8 @@ fn table(mut flags: Flags, device: &Device) -> Result<String> {
         text.push_str(&line(&flags, &plan, fitting));
     }
     text.push_str(
-        "\nThe columns add up to the peak, without host memory. Quantized layers need recomputation: a \
-         backward pass without it keeps their dequantized weights.\n",
+        "\nThe columns add up to the peak, without host memory, which a CPU needs as well. Quantized \
+         layers need recomputation: a backward pass without it keeps their dequantized weights.\n",
     );
     if let Some(bytes) = bytes.filter(|_| !fits) {
         text.push_str(&format!(
@@ -177,13 +190,15 @@ fn line(flags: &str, plan: &Planned, fits: Option<bool>) -> String {
     )
 }
 
+fn with_method(settings: &Settings, method: Method) -> Settings {
+    let mut settings = settings.clone();
+    settings.method.method = method;
+    settings
+}
+
 /// The methods, and the ways to run LISA, with their flags.
 fn methods(settings: &Settings, model: &CausalLm) -> Vec<(String, Settings)> {
-    let of = |method| {
-        let mut settings = settings.clone();
-        settings.method.method = method;
-        settings
-    };
+    let of = |method| with_method(settings, method);
     let mut methods = vec![
         ("--method full".to_owned(), of(Method::Full)),
         ("--method lora".to_owned(), of(Method::Lora)),

@@ -7,7 +7,7 @@ use clap::Args;
 use lisa_lm::Checkpoint;
 
 use crate::model_tokenizer::model_tokenizer;
-use crate::settings::{Flags, InputFlags, ModelFacts};
+use crate::settings::{Flags, InputFlags, ModelFacts, Origin};
 use crate::train::data;
 use crate::train::settle::settle;
 use crate::train::shown_row::Show;
@@ -40,7 +40,11 @@ pub fn preview(options: &Options) -> Result<()> {
     if let Some(path) = &options.config {
         flags = flags.or(Flags::from_file(path)?);
     }
-    flags.input.eval_fraction = flags.input.eval_fraction.or(Some(0.0));
+    if flags.input.eval_fraction.is_none() {
+        let mut none_held_out = Flags::default();
+        none_held_out.input.eval_fraction = Some(0.0);
+        flags = flags.or(none_held_out.all_from(&Origin::Default));
+    }
     let settings = flags.clone().resolve(None)?;
     let folder = settings.input.folder()?;
     let checkpoint = Checkpoint::open(&folder)?;

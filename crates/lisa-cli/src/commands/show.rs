@@ -7,7 +7,7 @@ use lisa::LayerMap;
 use lisa_lm::{Checkpoint, Tokenizer};
 
 use crate::model_folder::ModelFlags;
-use crate::settings::Dtype;
+use crate::settings::{Dtype, default_active_layers};
 use crate::terminal::output::say;
 use crate::terminal::text::counted;
 use crate::user_error::require;
@@ -17,9 +17,9 @@ use crate::user_error::require;
 pub struct Options {
     #[command(flatten)]
     model: ModelFlags,
-    /// Number of layers that LISA trains in a period [default: 2]
-    #[arg(long, value_name = "N", default_value_t = 2, hide_default_value = true)]
-    active_layers: usize,
+    /// Layers that LISA trains in a period [default: 2, of 48 or more 4]
+    #[arg(long, value_name = "N")]
+    active_layers: Option<usize>,
 }
 
 /// Prints the model and which of its parameters LISA trains.
@@ -31,7 +31,8 @@ pub fn show(options: &Options, device: &Device) -> Result<()> {
     let model = config.init(&device.clone().autodiff())?;
     let map = LayerMap::find(&model)?;
     let layers = map.layers();
-    let active = options.active_layers;
+    let default = default_active_layers(layers.len());
+    let active = options.active_layers.unwrap_or(default);
     require!(
         (1..=layers.len()).contains(&active),
         format!("give 1 to {}", layers.len()),

@@ -92,6 +92,13 @@ const BLOCK: usize = 64;
 const PERIOD: usize = 20;
 const SHORTEST_PERIOD: usize = 5;
 
+/// The layers that train in a period of LISA, in a model with so many layers.
+#[must_use]
+pub fn default_active_layers(layers: usize) -> usize {
+    let active = if layers < DEEP { 2 } else { 4 };
+    active.min(layers)
+}
+
 impl Flags {
     fn method_or_default(&self) -> Method {
         self.method.method.unwrap_or(Method::Lisa)
@@ -116,8 +123,7 @@ impl Flags {
             reasons.push(("lr", reason));
         }
         if method == Method::Lisa && self.method.active_layers.is_none() {
-            let active = if model.layers < DEEP { 2 } else { 4 };
-            self.method.active_layers = Some(active.min(model.layers));
+            self.method.active_layers = Some(default_active_layers(model.layers));
             reasons.push((
                 "active-layers",
                 format!("of {}", counted(model.layers, "layer")),

@@ -1,30 +1,67 @@
-//! Settings without effect: those of another method, or of another policy.
+//! Settings without effect: those of another method, another policy, other data, or another command.
 
 use anyhow::Result;
 
-use super::{Dtype, Flags, Method, Policy, Settings};
+use super::{Dtype, Flags, Method, Pairs, Policy, Settings};
 use crate::user_error::UserError;
+
+/// With what a setting has no effect, and what would give it one.
+type Without = (String, String);
+
+/// What the data has, as far as settings depend on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Contents {
+    /// Held-out rows.
+    pub held_out: bool,
+    /// Held-out files of their own, in a folder of `--data` or with the bundled data.
+    pub held_out_files: bool,
+    /// Held-out answers that generated ones are compared with.
+    pub answers: bool,
+    /// Pairs of prompt and completion, before they are rendered as chats.
+    pub pairs: bool,
+    /// Chats, before pairs are rendered as chats.
+    pub chats: bool,
+}
 
 impl Flags {
     /// Refuses settings that the user gave and that have no effect.
     ///
     /// `settings` are all settings of the run.
     pub fn check_effect(&self, settings: &Settings) -> Result<()> {
-        for name in self.given_by_user() {
-            if let Some((with, instead)) = without(&name, settings) {
-                let help = format!("leave it out, or {instead}");
-                let message = format!("--{name} has no effect with {with}");
-                return Err(self
-                    .placed(UserError::new(message).with_help(help), &name)
-                    .into());
-            }
-        }
-        Ok(())
+        self.refuse(self.given_by_user(), |name| without(name, settings))
+    }
+
+    /// Refuses settings that the user gave and that have no effect on this data.
+    pub fn check_effect_on(&self, contents: Contents, settings: &Settings) -> Result<()> {
+        self.refuse(self.given_by_user(), |name| {
+            without_in(name, contents, settings)
+        })
+    }
+
+    /// Refuses these flags: they have no effect with a command, and would with another one. A file of
+    /// settings may have them: it may be that of a run.
+    pub fn refuse_flags(&self, names: &[&str], with: &str, instead: &str) -> Result<()> {
+        self.refuse(self.given_as_flags(), |name| {
+            let is_one = names.contains(&name);
+            is_one.then(|| (with.to_owned(), instead.to_owned()))
+        })
+    }
+
+    fn refuse(&self, names: Vec<String>, without: impl Fn(&str) -> Option<Without>) -> Result<()> {
+        let found = names
+            .into_iter()
+            .find_map(|name| Some((without(&name)?, name)));
+        let Some(((with, instead), name)) = found else {
+            return Ok(());
+        };
+        let error = UserError::new(format!("--{name} has no effect with {with}"))
+            .with_help(format!("leave it out, or {instead}"));
+        Err(self.placed(error, &name).into())
     }
 }
 
-/// With what a setting has no effect, and what would give it one; `None` if it has an effect.
-pub(super) fn without(name: &str, settings: &Settings) -> Option<(String, String)> {
+/// With what a setting has no effect; `None` if it has an effect, as far as the data is not known.
+pub(super) fn without(name: &str, settings: &Settings) -> Option<Without> {
     use Policy::{Bernoulli, Budget, Cyclic, Fixed, Weighted};
     let (method, policy) = (settings.method.method, settings.method.policy);
     let of_method = |wanted: Method| {
@@ -52,15 +89,18 @@ pub(super) fn without(name: &str, settings: &Settings) -> Option<(String, String
             (policy == other).then(|| (format!("--policy {policy}"), instead.to_owned()))
         })
     };
+    let said = |with: &str, instead: &str| Some((with.to_owned(), instead.to_owned()));
+    let output = &settings.output;
     match name {
         "policy" | "split" | "unbiased" => of_method(Method::Lisa),
         "active-layers" if policy == Budget => not_of(Budget, "give --share"),
         "active-layers" if policy == Bernoulli && !settings.method.probabilities.is_empty() => {
-            let with = "--probabilities, which gives the number of layers on average";
-            of_method(Method::Lisa).or(Some((
-                with.to_owned(),
-                "leave --probabilities out".to_owned(),
-            )))
+            of_method(Method::Lisa).or_else(|| {
+                said(
+                    "--probabilities, which gives the number of layers on average",
+                    "leave --probabilities out",
+                )
+            })
         }
         "active-layers" | "period" | "moments" => not_of(Fixed, "use another policy"),
         "order" => of_policies(&[Cyclic]),
@@ -74,44 +114,96 @@ pub(super) fn without(name: &str, settings: &Settings) -> Option<(String, String
         | "lora-target-modules"
         | "adapter"
         | "no-merge" => of_method(Method::Lora),
-        "freeze" if method == Method::Lora => Some((
-            "--method lora, which trains adapters of the layers only".to_owned(),
-            "use --method lisa".to_owned(),
-        )),
-        "no-master-weights" if method == Method::Lora => Some((
-            "--method lora, whose adapters have no master weights".to_owned(),
-            "use --method lisa".to_owned(),
-        )),
-        "no-master-weights" if settings.memory.dtype == Dtype::F32 => Some((
-            "--dtype f32, which has no master weights".to_owned(),
-            "use --dtype bf16".to_owned(),
-        )),
+        "freeze" if method == Method::Lora => said(
+            "--method lora, which trains adapters of the layers only",
+            "use --method lisa",
+        ),
+        "no-master-weights" if method == Method::Lora => said(
+            "--method lora, whose adapters have no master weights",
+            "use --method lisa",
+        ),
+        "no-master-weights" if settings.memory.dtype == Dtype::F32 => said(
+            "--dtype f32, which has no master weights",
+            "use --dtype bf16",
+        ),
         "epochs" if settings.training.steps > 0 => Some((
             format!("--steps {}", settings.training.steps),
             "leave --steps out".to_owned(),
         )),
-        "decay-all" if method == Method::Lora => Some((
-            "--method lora, whose adapters are matrices, which are always decayed".to_owned(),
-            "use --method lisa".to_owned(),
-        )),
-        "decay-all" if settings.training.weight_decay == 0.0 => Some((
-            "--weight-decay 0".to_owned(),
-            "give a weight decay".to_owned(),
-        )),
+        "min-lr-ratio" if settings.training.min_lr >= 0.0 => said(
+            "--min-lr, which gives the rate itself",
+            "leave --min-lr out",
+        ),
+        "decay-all" if method == Method::Lora => said(
+            "--method lora, whose adapters are matrices, which are always decayed",
+            "use --method lisa",
+        ),
+        "decay-all" if settings.training.weight_decay == 0.0 => {
+            said("--weight-decay 0", "give a weight decay")
+        }
         "eval-rows" | "eval-every" | "eval-first" | "final-eval-all" | "eval-examples"
         | "metric" | "max-new-tokens"
-            if settings.output.no_eval =>
+            if output.no_eval =>
         {
-            Some(("--no-eval".to_owned(), "leave --no-eval out".to_owned()))
+            said("--no-eval", "leave --no-eval out")
         }
-        "metric" if settings.output.eval_examples == 0 => Some((
-            "--eval-examples 0".to_owned(),
-            "give the number of generated answers".to_owned(),
-        )),
-        "eval-fraction" if !settings.input.eval.as_os_str().is_empty() => Some((
-            "--eval, which gives the held-out rows".to_owned(),
-            "leave --eval out".to_owned(),
-        )),
+        "metric" | "max-new-tokens" if output.eval_examples == 0 => {
+            said("--eval-examples 0", "give the number of generated answers")
+        }
+        "final-eval-all" if output.eval_rows == 0 => said(
+            "--eval-rows 0, which evaluates all rows",
+            "give a number of --eval-rows",
+        ),
+        "eval-fraction" if !settings.input.eval.as_os_str().is_empty() => {
+            said("--eval, which gives the held-out rows", "leave --eval out")
+        }
+        _ => None,
+    }
+}
+
+/// With what of the data a setting has no effect; `None` if it has one.
+fn without_in(name: &str, contents: Contents, settings: &Settings) -> Option<Without> {
+    let said = |with: &str, instead: &str| Some((with.to_owned(), instead.to_owned()));
+    let output = &settings.output;
+    let is_rendered = contents.chats || contents.pairs && settings.input.pairs == Pairs::Chat;
+    match name {
+        "eval-fraction" if contents.held_out_files => said(
+            "data that has held-out files of its own",
+            "give the training files alone with --data",
+        ),
+        // These ask for nothing.
+        "eval-every" if output.eval_every == 0 => None,
+        "eval-examples" if output.eval_examples == 0 => None,
+        "eval-rows" | "eval-every" | "eval-first" | "final-eval-all" | "eval-examples"
+        | "metric" | "max-new-tokens"
+            if !contents.held_out =>
+        {
+            said(
+                "data without held-out rows",
+                "hold rows out with --eval or --eval-fraction",
+            )
+        }
+        "metric" | "max-new-tokens" | "eval-examples" if !contents.answers => said(
+            "held-out data without answers",
+            "give data with answers, such as prompt and completion",
+        ),
+        "pairs" if !contents.pairs => said(
+            "data without pairs of prompt and completion",
+            "give such data",
+        ),
+        "turns" if !is_rendered && contents.pairs => said(
+            "data without chats",
+            "render the pairs of prompt and completion as chats with --pairs chat",
+        ),
+        "turns" if !is_rendered => said("data without chats", "give chats"),
+        "empty-answers" if settings.input.loss_on_all && is_rendered => said(
+            "--loss-on-all, which trains on all tokens of a chat",
+            "leave --loss-on-all out",
+        ),
+        "empty-answers" | "loss-on-all" if !contents.pairs && !contents.chats => said(
+            "plain text, all of which is trained on",
+            "give data with answers, such as prompt and completion",
+        ),
         _ => None,
     }
 }

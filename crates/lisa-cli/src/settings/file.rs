@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::de::{DeserializeSeed, Error as _, IntoDeserializer, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
-use toml::de::{DeTable, Error as TomlError, ValueDeserializer};
+use toml::de::{DeTable, DeValue, Error as TomlError, ValueDeserializer};
 
 use super::names::{self, Word, Written};
 use super::{
@@ -32,7 +32,8 @@ impl Flags {
         };
         let refuse = |e: TomlError, at: Option<usize>| {
             let at = e.span().map(|span| span.start).or(at);
-            error(at).with_source(UserError::new(in_words(e.message())))
+            let (message, help) = in_words(e.message());
+            error(at).with_source(UserError::new(message).with_help(help))
         };
         let table = DeTable::parse(text).map_err(|e| refuse(e, None))?;
         let mut flags = Self::default();
@@ -53,9 +54,14 @@ impl Flags {
                     .with_source(twice)
                     .into());
             }
-            let known = flags
-                .set(&key, ValueDeserializer::from(value))
-                .map_err(|e| refuse(e, Some(value_at)))?;
+            let is_absent = match value.get_ref() {
+                DeValue::Integer(number) => names::is_absent(&key, number.as_str()),
+                _ => false,
+            };
+            let known = is_absent
+                || flags
+                    .set(&key, ValueDeserializer::from(value))
+                    .map_err(|e| refuse(e, Some(value_at)))?;
             if !known {
                 let help = if is_table {
                     "the settings are not in tables: remove the line `[..]`".to_owned()
@@ -89,6 +95,7 @@ impl Flags {
                 Word::Text(text) => self.set_field(setting, text.into_deserializer()),
                 Word::Number(number) => self.set_field(setting, number.into_deserializer()),
                 Word::Switch(switch) => self.set_field(setting, switch.into_deserializer()),
+                Word::Absent => Ok(true),
             };
         }
         self.set_field(&names::setting(key), value)
@@ -174,10 +181,39 @@ fn nearest(key: &str) -> Option<String> {
     Some(format!("did you mean `{near}`?"))
 }
 
-/// The message with the words of the settings for Rust's types.
-fn in_words(message: &str) -> String {
-    message
+/// The message with the words of the settings for Rust's types, and what to do.
+fn in_words(message: &str) -> (String, String) {
+    let quoted = |text: &str| -> Vec<String> {
+        let parts = text.split('`').skip(1).step_by(2);
+        parts.map(str::to_owned).collect()
+    };
+    if let Some((found, known)) = message.split_once(", expected ")
+        && let Some([found]) = found
+            .strip_prefix("unknown variant ")
+            .map(quoted)
+            .as_deref()
+    {
+        let known = quoted(known);
+        let near = names::nearest(found, known.iter().map(String::as_str));
+        let help = near.map_or_else(
+            || format!("give one of {}", known.join(", ")),
+            |near| format!("did you mean `{near}`?"),
+        );
+        let message = format!("`{found}` is not one of {}", known.join(", "));
+        return (message, help);
+    }
+    if message.starts_with("string values must be quoted") {
+        let message = "the value is missing, or is a text without quotes".to_owned();
+        return (message, "put a text in double quotes".to_owned());
+    }
+    let help = match message {
+        "duplicate key" => "leave one of them out",
+        _ => "`lisa train --help` lists the settings and their values",
+    };
+    let message = message
         .replace("expected usize", "expected a whole number, 0 or more")
         .replace("expected u64", "expected a whole number, 0 or more")
         .replace("expected f64", "expected a number")
+        .replace("expected a boolean", "expected true or false");
+    (message, help.to_owned())
 }

@@ -81,6 +81,9 @@ macro_rules! group {
     };
 }
 
+/// The largest count of rows, batches or ranks: with more, sizes in bytes could overflow.
+pub(super) const MOST: usize = 65_536;
+
 /// Returns the first of the named settings that differ, as a sentence.
 macro_rules! differing {
     ($new:expr, $saved:expr; $($name:ident),*) => {

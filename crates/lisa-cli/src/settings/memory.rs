@@ -12,7 +12,7 @@ group! { "Memory", MemoryFlags, MemorySettings {
     #[arg(long, value_enum)]
     dtype: Dtype = Dtype::F32;
     /// Memory of the device in GiB [default: what a CPU has available]
-    #[arg(long, value_name = "GIB")]
+    #[arg(long, value_name = "GIB", value_parser = gib)]
     memory: f64 = 0.0;
     /// Recompute activations from every N-th layer; 0: off [default: 0]
     #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "1")]
@@ -30,6 +30,14 @@ group! { "Memory", MemoryFlags, MemorySettings {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, hide_short_help = true)]
     no_master_weights: bool = false;
 }}
+
+/// Reads `--memory`. A file may have 0, which is not known.
+pub(crate) fn gib(text: &str) -> Result<f64, &'static str> {
+    let given = text.parse().ok();
+    given
+        .filter(|gib: &f64| *gib > 0.0 && gib.is_finite())
+        .ok_or("give the memory of the device in GiB, above 0, or leave it out")
+}
 
 impl MemorySettings {
     /// How activations are recomputed.

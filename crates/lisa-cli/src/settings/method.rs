@@ -6,7 +6,7 @@ use anyhow::Result;
 use lisa_lm::checkpoint::Adapter;
 use lisa_lm::model::LoraConfig;
 
-use super::group::{differing, group};
+use super::group::{MOST, differing, group};
 use super::kinds::{Method, Moments, Order, Policy};
 use crate::user_error::require;
 
@@ -146,8 +146,13 @@ impl MethodSettings {
     /// Refuses a policy without its options, and options of one policy that are given with another.
     pub(super) fn check(&self) -> Result<()> {
         use Policy::{Fixed, Weighted};
+        require!(
+            (1..=MOST).contains(&self.lora_rank),
+            format!("give 1 to {MOST}"),
+            "--lora-rank is {}",
+            self.lora_rank
+        );
         for (name, count) in [
-            ("lora-rank", self.lora_rank),
             ("active-layers", self.active_layers),
             ("period", self.period),
         ] {

@@ -28,11 +28,13 @@ mod output;
 mod paths;
 mod training;
 
-pub use derived::{DataFacts, ModelFacts, Room};
+pub use derived::{DataFacts, ModelFacts, Room, default_active_layers};
+pub use effect::Contents;
 pub use input::{InputFlags, InputSettings};
 pub use kinds::{
     Dtype, Empty, Method, Metric, Moments, OnBad, Order, Pairs, Policy, Quantize, Turns,
 };
+pub(crate) use memory::gib;
 pub use memory::{MemoryFlags, MemorySettings};
 pub use method::{MethodFlags, MethodSettings};
 pub use origin::{Origin, Origins};
@@ -95,14 +97,17 @@ pub struct Settings {
 }
 
 impl Flags {
-    /// These flags; if one is absent, that of `other`. Steps and epochs are one setting: the other
-    /// one of `other` is left out.
+    /// These flags; if one is absent, that of `other`. Steps and epochs are one setting, as are the
+    /// final learning rate and its ratio: the other one of `other` is left out.
     #[must_use]
     pub fn or(self, mut other: Self) -> Self {
         if self.training.steps.is_some_and(|steps| steps > 0) {
             other.training.epochs = None;
         } else if self.training.epochs.is_some() {
             other.training.steps = other.training.steps.filter(|steps| *steps == 0);
+        }
+        if self.training.min_lr_ratio.is_some() {
+            other.training.min_lr = None;
         }
         Self {
             origins: self.origins_or(&other),
@@ -186,10 +191,13 @@ impl Flags {
         // A length that was not given follows from the data, which is not read yet.
         let is_settled = all.input.max_seq_length.is_some();
         let model = facts.model.filter(|_| is_settled);
-        let checked = settings.check().and_then(|()| match model {
-            Some(model) => settings.input.fits(model.positions),
-            None => Ok(()),
-        });
+        let mut checked = settings.check();
+        if all.training.lr.is_some() {
+            checked = checked.and_then(|()| settings.training.falls());
+        }
+        if let Some(model) = model {
+            checked = checked.and_then(|()| settings.input.fits(model.positions));
+        }
         checked.map_err(|error| all.at_its_place(error))?;
         Ok((settings, origins))
     }

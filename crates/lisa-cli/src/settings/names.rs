@@ -92,10 +92,7 @@ const NAMES: &[(&str, &[&str])] = &[
     ("epochs", &["num-train-epochs", "num-epochs"]),
     ("steps", &["max-steps", "iters"]),
     ("warmup-ratio", &["warmup"]),
-    (
-        "min-lr-ratio",
-        &["min-lr", "min-lr-rate", "cosine-min-lr-ratio"],
-    ),
+    ("min-lr-ratio", &["min-lr-rate", "cosine-min-lr-ratio"]),
     (
         "max-grad-norm",
         &["max-norm", "grad-clip", "gradient-clip-val"],
@@ -122,7 +119,7 @@ type Words = (&'static str, &'static str, &'static [(&'static str, Word)]);
 
 /// The other names whose values have other words.
 const WORDS: &[Words] = {
-    use Word::{Number, Switch, Text};
+    use Word::{Absent, Number, Switch, Text};
     &[
         (
             "skip-bad-lines",
@@ -134,8 +131,12 @@ const WORDS: &[Words] = {
             "recompute",
             &[("true", Number(1)), ("false", Number(0))],
         ),
-        ("bf16", "dtype", &[("true", Text("bf16"))]),
-        ("fp16", "dtype", &[("true", Text("f16"))]),
+        (
+            "bf16",
+            "dtype",
+            &[("true", Text("bf16")), ("false", Absent)],
+        ),
+        ("fp16", "dtype", &[("true", Text("f16")), ("false", Absent)]),
         (
             "torch-dtype",
             "dtype",
@@ -158,6 +159,9 @@ const WORDS: &[Words] = {
     ]
 };
 
+/// Values that mean "not given" in other trainers, with their names.
+const ABSENT: &[(&str, &str)] = &[("max-steps", "-1"), ("iters", "-1")];
+
 /// A value of a setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Word {
@@ -167,6 +171,8 @@ pub(crate) enum Word {
     Number(u64),
     /// On or off.
     Switch(bool),
+    /// None: the setting is not given.
+    Absent,
 }
 
 impl std::fmt::Display for Word {
@@ -175,8 +181,14 @@ impl std::fmt::Display for Word {
             Self::Text(text) => f.write_str(text),
             Self::Number(number) => write!(f, "{number}"),
             Self::Switch(switch) => write!(f, "{switch}"),
+            Self::Absent => Ok(()),
         }
     }
+}
+
+/// Whether this value means in other trainers that the setting is not given.
+pub(crate) fn is_absent(name: &str, value: &str) -> bool {
+    ABSENT.contains(&(&*name.replace('_', "-"), value))
 }
 
 /// The setting that a name means, with hyphens. A name that is no other name is returned as it is.

@@ -83,7 +83,7 @@ impl Origins {
             let value = shown(value);
             let origin = self.of(name).unwrap_or(&Origin::Default);
             let derived = matches!(origin, Origin::Derived(_));
-            let empty = ["", "[]", "false", "0"].contains(&value.as_str());
+            let empty = ["", "[]", "false", "0", "-1"].contains(&value.as_str());
             let idle = effect::without(name, settings).is_some();
             if !idle && (derived || all && !empty) {
                 lines.push(printable(&format!("{name} {value} ({origin})")));
@@ -165,10 +165,22 @@ impl Flags {
         }
     }
 
+    /// Whether the user gave a setting to this run, if it is given.
+    pub(super) fn is_of_user(&self, name: &str) -> bool {
+        matches!(self.origin(name), Origin::Flag | Origin::File(..))
+    }
+
     /// The names of the settings that the user gave to this run.
     pub(super) fn given_by_user(&self) -> Vec<String> {
         let mut names = self.given();
-        names.retain(|name| matches!(self.origin(name), Origin::Flag | Origin::File(..)));
+        names.retain(|name| self.is_of_user(name));
+        names
+    }
+
+    /// The names of the settings that were given as flags.
+    pub(super) fn given_as_flags(&self) -> Vec<String> {
+        let mut names = self.given();
+        names.retain(|name| self.origin(name) == Origin::Flag);
         names
     }
 }

@@ -107,9 +107,16 @@ fn a_file_may_use_the_names_of_other_trainers() {
             "lora-target-modules = [\"q_proj\", \"v_proj\"]",
         ),
         ("lisa_interval_steps = 4", "period = 4"),
+        ("max_steps = 4", "steps = 4"),
+        ("min_lr = 1e-6", "min-lr = 1e-6"),
+        ("min_lr_rate = 0.2", "min-lr-ratio = 0.2"),
     ] {
         assert_eq!(toml(other).unwrap(), toml(own).unwrap(), "{other}");
         assert_ne!(toml(other).unwrap(), Flags::default(), "{other}");
+    }
+    // What other trainers write for "not given".
+    for other in ["max_steps = -1", "iters = -1", "bf16 = false"] {
+        assert_eq!(toml(other).unwrap(), Flags::default(), "{other}");
     }
     let (line, help, text) = mistake("lr = 0.1\n# as in transformers\nlearning_rate = 0.1\n");
     assert_eq!(
@@ -146,6 +153,39 @@ fn a_mistake_in_a_file_is_reported_with_its_line() {
         text.contains("integer `-1`, expected a whole number, 0 or more"),
         "{text}"
     );
+    for (text, message, wanted) in [
+        (
+            "method = \"lissa\"",
+            "`lissa` is not one of lisa, full, lora",
+            "did you mean `lisa`?",
+        ),
+        (
+            "dtype = \"float8\"",
+            "`float8` is not one of f32, bf16, f16",
+            "give one of f32, bf16, f16",
+        ),
+        (
+            "lr = ",
+            "the value is missing, or is a text without quotes",
+            "put a text in double quotes",
+        ),
+        (
+            "seed = 1\nseed = 2",
+            "duplicate key",
+            "leave one of them out",
+        ),
+        (
+            "pack = \"yes\"",
+            "string \"yes\", expected true or false",
+            "`lisa train --help` lists the settings and their values",
+        ),
+    ] {
+        let error = toml(text).unwrap_err();
+        let source = std::error::Error::source(error.downcast_ref::<UserError>().unwrap());
+        let source = source.unwrap().downcast_ref::<UserError>().unwrap();
+        assert!(source.to_string().contains(message), "{text}: {source}");
+        assert_eq!(source.help(), Some(wanted), "{text}");
+    }
     // The first mistake of the file, not that of the first key in the alphabet.
     let (line, _, text) = mistake("zeal = 1\n\nahead = 2\n");
     assert_eq!(line, Some(1));
@@ -263,6 +303,53 @@ fn the_learning_rate_rises_and_falls() {
     assert!((rate(0) - 0.1).abs() < 1e-12 && (rate(9) - 1.0).abs() < 1e-12);
     assert!((rate(10) - 1.0).abs() < 1e-12 && (rate(55) - 0.55).abs() < 1e-9);
     assert!((rate(100) - 0.1).abs() < 1e-12);
+    // The final rate itself, instead of its ratio.
+    training.lr = 0.5;
+    training.min_lr = 0.2;
+    assert!((training.learning_rate(100, 100) - 0.2).abs() < 1e-12);
+    assert!((training.learning_rate(55, 100) - 0.35).abs() < 1e-9);
+    training.min_lr = 0.0;
+    assert!(training.learning_rate(100, 100).abs() < 1e-12);
+}
+
+#[test]
+fn the_final_rate_is_at_most_the_highest_and_replaces_its_ratio() {
+    let error = toml("lr = 1e-4\nmin_lr = 1e-3").unwrap();
+    let error = error.resolve(None).unwrap_err();
+    let error = error.downcast_ref::<UserError>().unwrap();
+    assert_eq!(error.to_string(), "--min-lr is 0.001, and --lr is 0.0001");
+    assert_eq!(
+        error.help(),
+        Some("give a rate from 0 to 0.0001, which is --lr")
+    );
+    assert_eq!(error.place(), Some((Path::new("run.toml"), Some(2))));
+    // The highest rate follows from the model, which is not known yet.
+    let unknown = toml("model = \"m\"\nmin_lr = 1e-4").unwrap();
+    unknown.clone().resolve(None).unwrap();
+    let model = ModelFacts {
+        dtype: None,
+        parameters: 135_000_000,
+        layers: 30,
+        positions: 8192,
+    };
+    let facts = Facts {
+        model: Some(&model),
+        ..Facts::default()
+    };
+    assert!(unknown.clone().resolve_with(facts).is_err());
+    // A ratio on the command line replaces the rate of a file, and a checkpoint has both.
+    let mut flags = Flags::default();
+    flags.training.min_lr_ratio = Some(0.5);
+    let settings = flags
+        .or(toml("lr = 1e-4\nmin_lr = 1e-5").unwrap())
+        .resolve(None)
+        .unwrap();
+    assert_eq!(
+        (settings.training.min_lr, settings.training.min_lr_ratio),
+        (-1.0, 0.5)
+    );
+    let saved = settings.to_flags().all_from(&Origin::Checkpoint);
+    assert_eq!(saved.resolve(None).unwrap(), settings);
 }
 
 /// The error of the effect check, and its help.
@@ -342,6 +429,21 @@ fn a_setting_without_effect_is_an_error_that_says_so() {
             "--eval-fraction has no effect with --eval, which gives the held-out rows",
             "leave it out, or leave --eval out",
         ),
+        (
+            "min-lr = 1e-5\nmin-lr-ratio = 0.2",
+            "--min-lr-ratio has no effect with --min-lr, which gives the rate itself",
+            "leave it out, or leave --min-lr out",
+        ),
+        (
+            "eval-examples = 0\nmax-new-tokens = 9",
+            "--max-new-tokens has no effect with --eval-examples 0",
+            "leave it out, or give the number of generated answers",
+        ),
+        (
+            "eval-rows = 0\nfinal-eval-all = true",
+            "--final-eval-all has no effect with --eval-rows 0, which evaluates all rows",
+            "leave it out, or give a number of --eval-rows",
+        ),
     ] {
         let (found, found_help) = idle(text).unwrap_or_else(|| panic!("{text} is accepted"));
         assert_eq!((&*found, &*found_help), (message, help), "{text}");
@@ -354,6 +456,91 @@ fn a_setting_without_effect_is_an_error_that_says_so() {
         "policy = \"cyclic\"\norder = \"ascending\"\nperiod = 4",
     ] {
         assert_eq!(idle(text), None, "{text}");
+    }
+}
+
+#[test]
+fn a_setting_without_effect_on_the_data_is_an_error_that_says_so() {
+    let check = |text: &str, contents: Contents| {
+        let flags = toml(text).unwrap();
+        let settings = flags.clone().resolve(None).unwrap();
+        let error = flags.check_effect_on(contents, &settings).err()?;
+        let error = error.downcast_ref::<UserError>().unwrap();
+        assert_eq!(error.place(), Some((Path::new("run.toml"), Some(1))));
+        Some((error.to_string(), error.help().unwrap().to_owned()))
+    };
+    let all = Contents {
+        held_out: true,
+        held_out_files: true,
+        answers: true,
+        pairs: true,
+        chats: true,
+    };
+    let texts = Contents {
+        held_out: true,
+        ..Contents::default()
+    };
+    let pairs = Contents {
+        pairs: true,
+        answers: true,
+        ..texts
+    };
+    let none_held_out = Contents {
+        held_out: false,
+        held_out_files: false,
+        answers: false,
+        ..all
+    };
+    let plain = "plain text, all of which is trained on";
+    let answers = "held-out data without answers";
+    let rows = "data without held-out rows";
+    for (text, contents, with) in [
+        (
+            "eval-fraction = 0.2",
+            all,
+            "data that has held-out files of its own",
+        ),
+        ("eval-rows = 3", none_held_out, rows),
+        ("eval-every = 3", none_held_out, rows),
+        ("eval-first = true", none_held_out, rows),
+        ("final-eval-all = true", none_held_out, rows),
+        ("eval-examples = 3", none_held_out, rows),
+        ("metric = \"contains\"", none_held_out, rows),
+        ("max-new-tokens = 3", none_held_out, rows),
+        ("metric = \"contains\"", texts, answers),
+        ("max-new-tokens = 3", texts, answers),
+        ("eval-examples = 3", texts, answers),
+        (
+            "pairs = \"text\"",
+            texts,
+            "data without pairs of prompt and completion",
+        ),
+        ("turns = \"last\"", pairs, "data without chats"),
+        ("turns = \"last\"", texts, "data without chats"),
+        ("empty-answers = \"refuse\"", texts, plain),
+        (
+            "empty-answers = \"refuse\"\nloss-on-all = true",
+            all,
+            "--loss-on-all, which trains on all tokens of a chat",
+        ),
+        ("loss-on-all = true", texts, plain),
+    ] {
+        let (found, help) = check(text, contents).unwrap_or_else(|| panic!("{text} is accepted"));
+        let name = text.split(' ').next().unwrap();
+        assert_eq!(found, format!("--{name} has no effect with {with}"));
+        assert!(help.starts_with("leave it out, or "), "{help}");
+    }
+    for (text, contents) in [
+        ("eval-fraction = 0.2", pairs),
+        ("eval-examples = 0\neval-every = 0", none_held_out),
+        ("pairs = \"chat\"\nturns = \"last\"", pairs),
+        ("empty-answers = \"refuse\"\nloss-on-all = true", pairs),
+        (
+            "turns = \"last\"\nmax-new-tokens = 3\nmetric = \"exact\"",
+            all,
+        ),
+    ] {
+        assert_eq!(check(text, contents), None, "{text}");
     }
 }
 
@@ -412,6 +599,11 @@ fn a_value_of_a_file_that_is_out_of_range_has_its_line() {
         "active-layers = 0",
         "memory = -1.0",
         "weight-decay = inf",
+        "lora-rank = 0",
+        "lora-rank = 65537",
+        "batch-size = 65537",
+        "gradient-accumulation-steps = 65537",
+        "min-lr = -0.5",
     ] {
         assert!(toml(text).unwrap().resolve(None).is_err(), "{text}");
     }

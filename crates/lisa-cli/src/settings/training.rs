@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::group::{differing, group};
+use super::group::{MOST, differing, group};
 use crate::user_error::require;
 
 group! { "Training", TrainingFlags, TrainingSettings {
@@ -30,6 +30,9 @@ group! { "Training", TrainingFlags, TrainingSettings {
     /// Final learning rate after cosine decay, as a share of --lr [default: 0.1]
     #[arg(long, value_name = "SHARE", hide_short_help = true)]
     min_lr_ratio: f64 = 0.1;
+    /// Final learning rate itself; -1: --min-lr-ratio of --lr [default: -1]
+    #[arg(long, value_name = "RATE", hide_short_help = true)]
+    min_lr: f64 = -1.0;
     /// Decoupled weight decay [default: 0.01]
     #[arg(long, value_name = "DECAY", hide_short_help = true)]
     weight_decay: f64 = 0.01;
@@ -55,16 +58,45 @@ impl TrainingSettings {
         }
         let way = (step - warm) / (steps as f64 - warm).max(1.0);
         let fall = 0.5 * (1.0 + (std::f64::consts::PI * way.min(1.0)).cos());
-        self.lr * (self.min_lr_ratio + (1.0 - self.min_lr_ratio) * fall)
+        let last = if self.min_lr < 0.0 {
+            self.min_lr_ratio
+        } else {
+            self.min_lr / self.lr
+        };
+        self.lr * (last + (1.0 - last) * fall)
+    }
+
+    /// Refuses a final learning rate above the highest one.
+    pub(super) fn falls(&self) -> Result<()> {
+        require!(
+            self.min_lr <= self.lr,
+            format!("give a rate from 0 to {}, which is --lr", self.lr),
+            "--min-lr is {}, and --lr is {}",
+            self.min_lr,
+            self.lr
+        );
+        Ok(())
     }
 
     pub(super) fn check(&self, update_in_backward: bool) -> Result<()> {
-        let at_least_one = "give at least 1";
-        require!(self.batch_size > 0, at_least_one, "--batch-size is 0");
+        for (name, count) in [
+            ("batch-size", self.batch_size),
+            (
+                "gradient-accumulation-steps",
+                self.gradient_accumulation_steps,
+            ),
+        ] {
+            require!(
+                (1..=MOST).contains(&count),
+                format!("give 1 to {MOST}"),
+                "--{name} is {count}"
+            );
+        }
         require!(
-            self.gradient_accumulation_steps > 0,
-            at_least_one,
-            "--gradient-accumulation-steps is 0"
+            self.min_lr == -1.0 || (self.min_lr >= 0.0 && self.min_lr.is_finite()),
+            "give a learning rate from 0 to --lr",
+            "--min-lr is {}",
+            self.min_lr
         );
         require!(
             self.lr > 0.0 && self.lr.is_finite(),
@@ -94,8 +126,8 @@ impl TrainingSettings {
         }
         require!(
             self.steps > 0 || (self.epochs > 0.0 && self.epochs.is_finite()),
-            "give one of them above 0",
-            "--steps is 0 and --epochs is {}, so there is nothing to train",
+            "give a number above 0, or --steps",
+            "--epochs is {}",
             self.epochs
         );
         if update_in_backward {

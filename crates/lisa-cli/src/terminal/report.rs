@@ -62,12 +62,19 @@ pub fn report(error: &anyhow::Error) -> String {
 
 /// What to do about an error of the system that has no help of its own.
 fn help_of_system(error: &(dyn Error + 'static)) -> Option<String> {
-    use std::io::ErrorKind::{NotADirectory, NotFound, PermissionDenied, StorageFull};
+    use std::io::ErrorKind::{
+        AlreadyExists, InvalidData, IsADirectory, NotADirectory, NotFound, PermissionDenied,
+        QuotaExceeded, ReadOnlyFilesystem, StorageFull,
+    };
     let help = match error.downcast_ref::<std::io::Error>()?.kind() {
         NotFound => "check the path",
         NotADirectory => "check the path: a part of it is a file",
+        AlreadyExists => "a file has this name: give another folder",
+        InvalidData => "give a text file in UTF-8",
+        IsADirectory => "check the path: it is a folder",
+        ReadOnlyFilesystem => "give a folder on another disk: this one is read-only",
         PermissionDenied => "check who may read and write there, or give another folder",
-        StorageFull => "free some space, or give a folder on another disk",
+        StorageFull | QuotaExceeded => "free some space, or give a folder on another disk",
         _ => return None,
     };
     Some(help.to_owned())

@@ -4,7 +4,7 @@ use anyhow::Result;
 use lisa_lm::CausalLm;
 
 use super::method::{Trainer, count};
-use super::planned;
+use super::planned::Planned;
 use super::prepare::{Job, device_name};
 use crate::settings::{Method, Settings};
 use crate::terminal::output::say;
@@ -38,8 +38,8 @@ pub(crate) fn announce(job: &Job<'_>, model: &CausalLm, trainer: &Trainer) -> Re
         ("evaluation", evaluation_line(job)),
     ];
     // Settings that cannot be planned have been refused already.
-    if let Ok(bytes) = planned::peak(settings, model, job.device, longest) {
-        let peak = size(bytes);
+    if let Ok(plan) = Planned::of_run(settings, model, job.device, longest) {
+        let peak = size(plan.needed());
         lines.push((
             "memory",
             format!("about {peak} planned, for rows of up to {longest} tokens"),

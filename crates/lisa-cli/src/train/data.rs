@@ -11,7 +11,7 @@ use super::examples::{self, Given};
 use super::shown_row::{Show, tokens};
 use super::summary::{Lengths, Summary};
 use super::{text, vocabulary};
-use crate::settings::Settings;
+use crate::settings::{Contents, Settings};
 use crate::terminal::output::{has_colours, say, say_styled, warn};
 use crate::terminal::progress::Slow;
 use crate::terminal::text::{counted, counted_as, epochs_in_words, one_line};
@@ -214,6 +214,8 @@ pub(crate) struct WholeData {
     held_out: Option<Whole>,
     /// The tokenizer as the data needs it.
     pub(crate) tokenizer: Tokenizer,
+    /// What the data has, before pairs are rendered as chats.
+    pub(crate) contents: Contents,
     lines: Vec<String>,
 }
 
@@ -224,6 +226,7 @@ pub(crate) fn read(settings: &Settings, tokenizer: Tokenizer) -> Result<WholeDat
         mut train,
         mut held_out,
         notes: mut lines,
+        contents,
     } = examples::read(&settings.input, settings.training.seed)?;
     let sets = &mut [&mut train, &mut held_out];
     let (tokenizer, prepared) = text::prepare(&settings.input, tokenizer, sets)?;
@@ -239,6 +242,7 @@ pub(crate) fn read(settings: &Settings, tokenizer: Tokenizer) -> Result<WholeDat
         train,
         held_out,
         tokenizer,
+        contents,
         lines,
     })
 }

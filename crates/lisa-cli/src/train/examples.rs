@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use lisa_lm::text::{Example, Examples, ReadOptions, data_files, read_examples, split};
+use lisa_lm::text::{Content, Example, Examples, ReadOptions, data_files, read_examples, split};
 
 use crate::bundled;
 use crate::data_folder::data_paths;
-use crate::settings::InputSettings;
+use crate::settings::{Contents, InputSettings};
 use crate::terminal::text::counted;
 use crate::user_error::require;
 
@@ -18,6 +18,7 @@ pub(crate) struct Given {
     pub(crate) held_out: Vec<Example>,
     /// What was read as what, in lines: files, forms, and skipped lines. A line may be a warning.
     pub(crate) notes: Vec<String>,
+    pub(crate) contents: Contents,
 }
 
 /// Reads the examples. The held-out ones are those of `--eval`, or of the held-out files in folders
@@ -59,6 +60,7 @@ pub(crate) fn read(input: &InputSettings, seed: u64) -> Result<Given> {
             notes.push(files.to_string());
         }
     }
+    let held_out_files = !held_out.is_empty() && input.eval.as_os_str().is_empty();
     let (train, held_out) = if held_out.is_empty() {
         require!(
             train.examples.len() > 1 || input.eval_fraction == 0.0,
@@ -75,10 +77,26 @@ pub(crate) fn read(input: &InputSettings, seed: u64) -> Result<Given> {
         (train.examples, held_out.examples)
     };
     Ok(Given {
+        contents: Contents {
+            held_out_files,
+            ..contents(&train, &held_out)
+        },
         train,
         held_out,
         notes,
     })
+}
+
+/// What these examples have.
+fn contents(train: &[Example], held_out: &[Example]) -> Contents {
+    let all = || train.iter().chain(held_out);
+    Contents {
+        held_out: !held_out.is_empty(),
+        held_out_files: false,
+        answers: held_out.iter().any(|example| example.answer.is_some()),
+        pairs: all().any(|example| matches!(example.content, Content::Pair { .. })),
+        chats: all().any(|example| matches!(example.content, Content::Chat(_))),
+    }
 }
 
 /// The files of `--eval`: a file, or the held-out files of a folder, or all its files.
@@ -109,9 +127,15 @@ pub(crate) fn skippable(error: lisa_lm::Error) -> lisa_lm::Error {
         return error;
     }
     let skip = "leave such lines out with --on-bad-line skip";
+    let rename = "name the keys, such as --columns Title=prompt,Body=completion; or ";
+    let rename = if error.message().contains("columns can rename keys") {
+        rename
+    } else {
+        ""
+    };
     let help = match error.help() {
         None | Some("correct the line, or skip bad lines") => {
-            format!("correct the line, or {skip}")
+            format!("{rename}correct the line, or {skip}")
         }
         Some(help) => format!("{help}; or {skip}"),
     };

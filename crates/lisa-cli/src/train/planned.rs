@@ -51,6 +51,22 @@ impl Planned {
         })
     }
 
+    /// Plans the batches of a run, of which the longest row has so many tokens.
+    pub(crate) fn of_run(
+        settings: &Settings,
+        model: &CausalLm,
+        device: &Device,
+        longest: usize,
+    ) -> Result<Self> {
+        Self::of(
+            settings,
+            model,
+            device,
+            settings.training.batch_size,
+            longest,
+        )
+    }
+
     /// Bytes that the device must have: on a CPU, also those in host memory.
     pub(crate) fn needed(&self) -> u64 {
         self.peak.total() + if self.on_host { self.host } else { 0 }
@@ -77,28 +93,25 @@ pub fn planned(
     device: &Device,
     longest: usize,
 ) -> Result<String> {
+    let plan = Planned::of_run(settings, model, device, longest)?;
     let rows = settings.training.batch_size;
-    let plan = Planned::of(settings, model, device, rows, longest)?;
     let (rows, longest) = (counted(rows, "row"), counted(longest, "token"));
     let mut text = format!("planned memory at the peak of a step, {rows} of {longest}:\n");
     let host = (plan.host > 0).then_some(("host memory", plan.host));
-    let peak = ("peak", plan.peak.total());
-    for (name, bytes) in plan.parts().into_iter().chain([peak]).chain(host) {
+    // On a CPU, host memory is a part of the peak.
+    let (in_peak, apart) = if plan.on_host {
+        (host, None)
+    } else {
+        (None, host)
+    };
+    let peak = ("peak", plan.needed());
+    for (name, bytes) in (plan.parts().into_iter().chain(in_peak))
+        .chain([peak])
+        .chain(apart)
+    {
         text.push_str(&format!("  {name:<16}{:>10}\n", size(bytes)));
     }
     Ok(text)
-}
-
-/// The planned peak of memory in bytes.
-pub(crate) fn peak(
-    settings: &Settings,
-    model: &CausalLm,
-    device: &Device,
-    longest: usize,
-) -> Result<u64> {
-    let rows = settings.training.batch_size;
-    let plan = Planned::of(settings, model, device, rows, longest)?;
-    Ok(plan.peak.total())
 }
 
 /// The bytes that a run has on disk.
@@ -136,7 +149,7 @@ impl Disk {
         let best = steps.checked_div(output.eval_every as u64);
         let saved = regular + best.filter(|_| has_best).unwrap_or(0);
         // The newest ones, the best one, and the one that is being written.
-        let kept = saved.min(output.keep as u64 + 1 + u64::from(has_best));
+        let kept = saved.min((output.keep as u64).saturating_add(1 + u64::from(has_best)));
         Self {
             all: kept * checkpoint + (1 + u64::from(has_best)) * model,
             checkpoint,

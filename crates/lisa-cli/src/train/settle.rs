@@ -95,6 +95,7 @@ pub(crate) fn settle(
     room: Option<&Room<'_>>,
 ) -> Result<Settled> {
     let whole = data::read(settings, tokenizer)?;
+    flags.check_effect_on(whole.contents, settings)?;
     let facts = DataFacts::of(whole.lengths());
     let (settings, origins) = flags.resolve_with(Facts {
         model: Some(model),

@@ -1,7 +1,11 @@
 //! [`rows`]: checks the tokens of the data against the model's vocabulary, before training.
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
-use lisa_lm::text::{Content, Encoded, EncodedSet, Example, check_vocabulary, encode_prompt};
+use lisa_lm::text::{
+    Content, Encoded, EncodedSet, Example, Message, check_vocabulary, encode_prompt,
+};
 use lisa_lm::{Checkpoint, Tokenizer};
 
 use crate::settings::{Method, Settings};
@@ -26,7 +30,8 @@ pub(crate) fn rows(
     for (set, examples) in sets {
         check_vocabulary(set, examples, tokenizer, resized)
             .and_then(|()| {
-                check_vocabulary(&prompt(examples, tokenizer), examples, tokenizer, resized)
+                let prompts = prompts(examples, tokenizer);
+                check_vocabulary(&prompts, examples, tokenizer, resized)
             })
             .map_err(|error| {
                 UserError::new("a token has no row in the model's embedding")
@@ -52,19 +57,72 @@ pub(crate) fn rows(
     Ok(resized)
 }
 
-/// The first prompt that an answer is generated from. In a chat it ends as no row does.
-fn prompt(examples: &[Example], tokenizer: &Tokenizer) -> EncodedSet {
-    let chats = examples.iter().enumerate();
-    let chats = chats.filter(|(_, example)| matches!(example.content, Content::Chat(_)));
-    // An example that is refused was left out, or there would be no rows.
-    let mut prompts = chats.filter_map(|(index, example)| {
-        let ids = encode_prompt(example, tokenizer).ok()??;
-        Some((index, ids))
-    });
+/// The prompts that answers are generated from: in a chat they end as no row does. Of those that the
+/// template ends in the same way, the first.
+fn prompts(examples: &[Example], tokenizer: &Tokenizer) -> EncodedSet {
     let mut set = EncodedSet::default();
-    if let Some((index, ids)) = prompts.next() {
-        set.examples.push(Encoded::all_trained(ids));
-        set.sources.push(index);
+    let mut ends = BTreeSet::new();
+    for (index, example) in examples.iter().enumerate() {
+        // An example that is refused was left out, or there would be no rows.
+        let Some(end) = prompt_end(example, tokenizer) else {
+            continue;
+        };
+        if ends.insert(end)
+            && let Ok(Some(ids)) = encode_prompt(example, tokenizer)
+        {
+            set.examples.push(Encoded::all_trained(ids));
+            set.sources.push(index);
+        }
     }
     set
+}
+
+/// What the template writes after the last message of the prompt. `None` if the example is no chat,
+/// or is refused.
+fn prompt_end(example: &Example, tokenizer: &Tokenizer) -> Option<String> {
+    let Content::Chat(chat) = &example.content else {
+        return None;
+    };
+    let before = chat.before(chat.messages.len().checked_sub(1)?);
+    let prompt = tokenizer.chat_template().render(&before, true).ok()?.text;
+    let last = before.messages.last().and_then(Message::content);
+    let last = last.unwrap_or_default().trim();
+    let end = prompt.rfind(last).filter(|_| !last.is_empty());
+    Some(prompt[end.map_or(0, |at| at + last.len())..].to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use lisa_lm::ChatTemplate;
+
+    use super::*;
+    use crate::bundled;
+
+    #[test]
+    fn every_end_of_a_prompt_is_checked_once() {
+        let tokenizer = Tokenizer::from_dir(bundled::model().unwrap()).unwrap();
+        // A chat may ask for another end of the prompt.
+        let template = "{% for m in messages %}{{ m.content }};{% endfor %}\
+                        {% if add_generation_prompt %}{{ end or '>' }}{% endif %}";
+        let template = ChatTemplate::new(template, tokenizer.special_tokens()).unwrap();
+        let tokenizer = tokenizer.with_chat_template(template);
+        let row = |end: &str, question: &str| {
+            let row = format!(
+                r#"{{"messages": [{{"role": "user", "content": "{question}"}},
+                {{"role": "assistant", "content": "b"}}], "chat_template_kwargs": {{"end": "{end}"}}}}"#
+            );
+            Example::from_json(&row).unwrap()
+        };
+        let examples = [
+            row("", "one"),
+            row("", "two"),
+            row("<|user|>", "three"),
+            row("<|user|>", "four"),
+            Example::from_json(r#"{"text": "five"}"#).unwrap(),
+        ];
+        let set = prompts(&examples, &tokenizer);
+        assert_eq!(set.sources, [0, 2]);
+        let user = tokenizer.token_to_id("<|user|>").unwrap();
+        assert_eq!(set.examples[1].ids.last(), Some(&user));
+    }
 }

@@ -6,10 +6,75 @@ use std::path::Path;
 use burn::tensor::Device;
 use lisa::importance::Importance;
 use lisa_cli::commands::importance::{Against, Of, Options, importance};
+use lisa_cli::settings::Flags;
+use lisa_cli::terminal::report::report;
 use lisa_cli::train::run::Start;
 
 use super::commands::{lisa, text};
-use super::{flags, go, go_in_parts, lines, weights_of};
+use super::{flags, go, go_in_parts, lines, parsed, weights_of};
+
+/// Flags for two short runs of `lisa importance`.
+fn of_both(out: &Path) -> Flags {
+    let mut line = vec!["--out", out.to_str().unwrap()];
+    line.extend("--steps 2 --batch-size 2 --max-seq-length 48".split(' '));
+    parsed(&line)
+}
+
+#[test]
+fn importance_refuses_flags_without_effect_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("importance");
+    let refused = |more: &str, against: Against, lora_lr: Option<f64>| {
+        let more: Vec<&str> = more.split_whitespace().collect();
+        let options = Options {
+            of: Of::Weights,
+            against,
+            lora_lr,
+            overwrite: false,
+            config: None,
+            flags: parsed(&more).or(of_both(&out)),
+        };
+        let error = importance(&options, &Device::flex()).unwrap_err();
+        assert!(!out.exists(), "{more:?}");
+        let report = report(&error);
+        anstream::adapter::strip_str(&report).to_string()
+    };
+    for flag in [
+        "--method lora",
+        "--update-in-backward",
+        "--skip-bad-steps",
+        "--epochs 2",
+        "--save-every 3",
+        "--keep 3",
+        "--log-every 3",
+        "--eval-every 3",
+        "--eval-rows 3",
+        "--eval-first",
+        "--final-eval-all",
+        "--no-eval",
+        "--metric contains",
+        "--eval-examples 3",
+        "--max-new-tokens 3",
+    ] {
+        let name = flag.split(' ').next().unwrap();
+        assert_eq!(
+            refused(flag, Against::Lisa, None),
+            format!(
+                "error: {name} has no effect with `lisa importance`\n  help: leave it out, or use it \
+                 with `lisa train`\n"
+            )
+        );
+    }
+    assert_eq!(
+        refused("--policy cyclic", Against::Full, None),
+        "error: --policy has no effect with --against full\n  help: leave it out, or use --against \
+         lisa\n"
+    );
+    assert_eq!(
+        refused("", Against::Full, Some(-1.0)),
+        "error: --lora-lr is -1\n  help: give a learning rate above 0\n"
+    );
+}
 
 #[test]
 fn importance_is_measured_and_every_policy_trains_and_resumes() {
@@ -21,7 +86,7 @@ fn importance_is_measured_and_every_policy_trains_and_resumes() {
         lora_lr: None,
         overwrite: false,
         config: None,
-        flags: flags(&out, &["--steps", "2"]),
+        flags: of_both(&out),
     };
     importance(&options, &Device::flex()).unwrap();
     let path = out.join("importance.json");

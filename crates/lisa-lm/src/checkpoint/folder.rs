@@ -75,11 +75,14 @@ impl Checkpoint {
                 .with_help(help_without_config(&dir))
                 .with_source(e)
         })?;
-        let mut config = ModelConfig::from_json(&text).map_err(|e| e.with_place(&path, None))?;
+        let mut config = ModelConfig::from_json(&text).map_err(|e| {
+            let line = e.place().and_then(|(_, line)| line);
+            e.with_place(&path, line)
+        })?;
         let entry = serde_json::from_str::<Entry>(&text).ok();
         let entry = entry.and_then(|entry| entry.transformers_weights);
         let files = shards::find(&dir, entry.as_deref())?;
-        if config.is_tied() && has_own_head(&dir, &config, &files.read(&dir)?)? {
+        if config.is_tied() && has_own_head(&dir, &config, &files.read(&dir)?.tensors)? {
             log::warn!(
                 "{}: config.json ties the head to the embedding, but the files have a head with \
                  other values; it is used as a weight of its own",

@@ -7,8 +7,8 @@ use crate::files::shown;
 
 /// What a file says about the format of a folder.
 struct Format {
-    /// The beginning and the end of the file's name.
-    name: (&'static str, &'static str),
+    /// The beginnings and the ends of the file's name.
+    names: &'static [(&'static str, &'static str)],
     /// The format, for the message.
     is: &'static str,
     help: Help,
@@ -21,53 +21,53 @@ enum Help {
 }
 
 /// The formats; the first that a file of the folder has counts.
-const FORMATS: [Format; 9] = [
+const FORMATS: [Format; 8] = [
     Format {
-        name: ("adapter_", ".safetensors"),
+        names: &[("adapter_", ".safetensors")],
         is: "an adapter without its base model",
         help: Help::Say("merge it into its base model first: `merge_and_unload()` of PEFT"),
     },
     Format {
-        name: ("pytorch_model", ".bin"),
+        names: &[
+            ("pytorch_model", ".bin"),
+            ("pytorch_model", ".bin.index.json"),
+        ],
         is: "PyTorch's pickle format, which can run code",
         help: Help::Convert,
     },
     Format {
-        name: ("pytorch_model", ".bin.index.json"),
-        is: "PyTorch's pickle format, which can run code",
-        help: Help::Convert,
-    },
-    Format {
-        name: ("", ".gguf"),
+        names: &[("", ".gguf")],
         is: "GGUF",
         help: Help::Say("get the safetensors that the GGUF file was made from"),
     },
     Format {
-        name: ("consolidated", ""),
+        names: &[("consolidated", "")],
         is: "the format of the model's authors, with other names of tensors",
         help: Help::Say("get the files `model*.safetensors` of the same model"),
     },
     Format {
-        name: ("model-", ".safetensors"),
+        names: &[("model-", ".safetensors")],
         is: "shards without their index, model.safetensors.index.json",
         help: Help::Say("get the index, which says which tensor is in which file"),
     },
     Format {
-        name: ("", ".safetensors"),
+        names: &[("", ".safetensors")],
         is: "safetensors under another name",
         help: Help::Say("rename the file to model.safetensors"),
     },
     Format {
-        name: ("tf_model", ".h5"),
+        names: &[("tf_model", ".h5")],
         is: "TensorFlow's format",
-        help: Help::Say("get the safetensors of the same model"),
+        help: Help::Say(OTHER),
     },
     Format {
-        name: ("flax_model", ".msgpack"),
+        names: &[("flax_model", ".msgpack")],
         is: "Flax's format",
-        help: Help::Say("get the safetensors of the same model"),
+        help: Help::Say(OTHER),
     },
 ];
+
+const OTHER: &str = "get the safetensors of the same model";
 
 /// The ends of the names of tensors that only quantized checkpoints have.
 const QUANTIZED: [&str; 8] = [
@@ -91,8 +91,10 @@ pub(super) fn no_weights(dir: &Path, missing: &str) -> Error {
         .collect();
     names.sort();
     let found = FORMATS.iter().find_map(|format| {
-        let (start, end) = format.name;
-        let fits = |name: &&String| name.starts_with(start) && name.ends_with(end);
+        let fits = |name: &&String| {
+            let mut ends = format.names.iter();
+            ends.any(|(start, end)| name.starts_with(start) && name.ends_with(end))
+        };
         Some((names.iter().find(fits)?, format))
     });
     let Some((name, format)) = found else {

@@ -30,7 +30,7 @@ impl Checkpoint {
     ///
     /// A tensor is missing or duplicate, belongs to no layer of the model, or has a wrong shape; a file is truncated; a parameter's dtype is not a float or is not supported by the device.
     /// The message names the tensor or the file. Buffers of old checkpoints, tensors of other parts
-    /// such as a classifier, and masks of integers are left out; the log names the latter two.
+    /// such as a classifier, and masks of integers are left out, whatever their dtype is; the log names the latter two.
     pub fn load(&self, device: &Device, dtype: Option<FloatDType>) -> Result<CausalLm, Error> {
         self.load_with(device, dtype, |_, _| {})
     }
@@ -50,7 +50,9 @@ impl Checkpoint {
         let names = Names::of(self.config());
         let files = self.files()?;
         let stored = files.read(self.dir())?;
-        let quantized = quantized(stored.iter().map(|tensor| &tensor.name[..])).map(str::to_owned);
+        let names_of = stored.tensors.iter().map(|tensor| &tensor.name[..]);
+        let names_of = names_of.chain(stored.others.iter().map(|(name, _)| &name[..]));
+        let quantized = quantized(names_of).map(str::to_owned);
         let Selected {
             tensors,
             not_floats,

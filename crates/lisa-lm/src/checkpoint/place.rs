@@ -2,12 +2,14 @@
 //!
 //! The new folder is written completely, inside the old one. Then it is moved next to the old one,
 //! and the two are exchanged in one operation of the operating system. At every point there is a
-//! complete model at the target. What the old folder has besides a model is moved to the new one.
+//! complete model at the target. What the old folder has besides a model is linked into the new one
+//! before, so that it is at the target at every point, too.
 //!
 //! An empty target, and a system that cannot exchange folders, gets the files one by one, the index
 //! or the single file last. An interruption then leaves a folder that does not load, never one with
 //! files of two models; the new files are all there.
 
+use std::ffi::OsString;
 use std::fs::{Metadata, Permissions};
 use std::path::{Component, Path, PathBuf};
 
@@ -147,6 +149,7 @@ impl Place {
         let (Some(sibling), false) = (sibling(&self.dir), is_current) else {
             return Ok(false);
         };
+        let linked = self.link()?;
         disk::create(&self.dir.join(OLD), b"")?;
         let moved = disk::rename(&self.staging, &sibling);
         if moved.is_err() || disk::exchange(&sibling, &self.dir).is_err() {
@@ -154,6 +157,9 @@ impl Place {
                 disk::rename(&sibling, &self.staging)?;
             }
             disk::remove(&self.dir.join(OLD))?;
+            for name in linked {
+                disk::remove_folder(&self.staging.join(name))?;
+            }
             return Ok(false);
         }
         if let Some(parent) = self.dir.parent() {
@@ -163,6 +169,23 @@ impl Place {
         disk::sync_folder(&self.dir)?;
         disk::remove_folder(&sibling)?;
         Ok(true)
+    }
+
+    /// Links what is not of the old model into the new folder, and returns the names. What cannot be
+    /// linked is moved after the exchange.
+    fn link(&self) -> Result<Vec<OsString>, Error> {
+        let mut linked = Vec::new();
+        for entry in disk::entries(&self.dir)? {
+            let name = entry.file_name();
+            let target = self.staging.join(&name);
+            let text = name.to_string_lossy();
+            let is_left = is_replaced(&text, self.replaces_all) || text == STAGING || text == OLD;
+            if !is_left && target.symlink_metadata().is_err() {
+                link(&entry.path(), &target)?;
+                linked.push(name);
+            }
+        }
+        Ok(linked)
     }
 
     /// Moves the new files to the target one by one. What makes a folder load is removed first and
@@ -217,9 +240,42 @@ fn carry(old: &Path, new: &Path, replaces_all: bool) -> Result<(), Error> {
         let name = entry.file_name();
         let target = new.join(&name);
         let is_left = is_replaced(&name.to_string_lossy(), replaces_all) || name == OLD;
-        if !is_left && target.symlink_metadata().is_err() {
-            disk::rename(&entry.path(), &target)?;
+        if !is_left {
+            merge(&entry.path(), &target)?;
         }
+    }
+    Ok(())
+}
+
+/// Moves a file or a folder to a place where a part of it may be already.
+fn merge(from: &Path, to: &Path) -> Result<(), Error> {
+    let is_folder = |path: &Path| path.symlink_metadata().is_ok_and(|found| found.is_dir());
+    if to.symlink_metadata().is_err() {
+        return disk::rename(from, to);
+    }
+    if is_folder(from) && is_folder(to) {
+        for entry in disk::entries(from)? {
+            merge(&entry.path(), &to.join(entry.file_name()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes hard links to a file, or to those of a folder. Symbolic links, and files of a system without
+/// hard links, are left out.
+fn link(from: &Path, to: &Path) -> Result<(), Error> {
+    let found = from
+        .symlink_metadata()
+        .map_err(|e| failed("read", from, e))?;
+    if found.is_dir() {
+        disk::create_folder(to)?;
+        for entry in disk::entries(from)? {
+            link(&entry.path(), &to.join(entry.file_name()))?;
+        }
+        disk::set_permissions(to, found.permissions())?;
+    } else if found.is_file() {
+        // What is not there after the exchange is moved.
+        let _ = disk::link(from, to);
     }
     Ok(())
 }

@@ -213,7 +213,9 @@ fn weights(
             .overwrite(true);
         model.save_into(&mut store).map_err(|e| {
             let message = format!("{} cannot be written: {e}", path.display());
-            Error::new(ErrorKind::Checkpoint, message).with_source(e)
+            Error::new(ErrorKind::Checkpoint, message)
+                .with_help("check that the disk has room, and that the folder may be written")
+                .with_source(e)
         })?;
         place.share(&file)?;
         let tensors = shard.into_iter().map(|tensor| (tensor, file.clone()));

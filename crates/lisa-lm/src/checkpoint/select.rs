@@ -8,6 +8,7 @@ use burn::store::burn_pack::Tensor as PackTensor;
 use burn::tensor::{DType, FloatDType};
 
 use super::names::{EMBEDDING, HEAD, Names, Role};
+use super::shards::Stored;
 use crate::error::{Error, ErrorKind};
 use crate::files::shown;
 use crate::model::config::ModelConfig;
@@ -17,7 +18,7 @@ pub(super) struct Selected {
     /// Those of the model; their names are the paths of their parameters.
     pub(super) tensors: Vec<PackTensor>,
     /// Those that are not floats, by the path that a parameter of this name would have.
-    pub(super) not_floats: BTreeMap<String, (String, DType)>,
+    pub(super) not_floats: BTreeMap<String, (String, String)>,
 }
 
 impl Selected {
@@ -25,13 +26,13 @@ impl Selected {
     /// names of the other tensors that are not floats, such as masks: they are left out.
     pub(super) fn check_dtypes<'a>(
         dir: &Path,
-        not_floats: BTreeMap<String, (String, DType)>,
+        not_floats: BTreeMap<String, (String, String)>,
         mut missing: impl Iterator<Item = &'a str>,
     ) -> Result<(), Error> {
         if let Some((name, dtype)) = missing.find_map(|path| not_floats.get(path)) {
             let name = shown(&name.escape_debug());
             let message = format!(
-                "tensor {name} is {dtype:?}, but only floats of 16, 32 or 64 bits are supported"
+                "tensor {name} is {dtype}, but only floats of 16, 32 or 64 bits are supported"
             );
             return Err(refuse(dir, message)
                 .with_help("if the checkpoint is quantized, use the unquantized one"));
@@ -44,16 +45,19 @@ impl Selected {
 
 /// The tensors of the model. Buffers and tensors of other parts are left out. The copy of a tied
 /// weight is, too: if the embedding is missing, the head is used for it.
-pub(super) fn select(
-    dir: &Path,
-    config: &ModelConfig,
-    stored: Vec<PackTensor>,
-) -> Result<Selected, Error> {
+pub(super) fn select(dir: &Path, config: &ModelConfig, stored: Stored) -> Result<Selected, Error> {
     let names = Names::of(config);
     let mut not_floats = BTreeMap::new();
     let mut found: BTreeMap<String, PackTensor> = BTreeMap::new();
     let mut others = Vec::new();
-    for mut tensor in stored {
+    for (name, dtype) in stored.others {
+        match names.role(&name) {
+            Role::Parameter(path) => drop(not_floats.insert(path, (name, dtype))),
+            Role::Buffer => {}
+            Role::Other => others.push(name),
+        }
+    }
+    for mut tensor in stored.tensors {
         let path = match names.role(&tensor.name) {
             Role::Parameter(path) => path,
             Role::Buffer => continue,
@@ -63,7 +67,7 @@ pub(super) fn select(
             }
         };
         if !is_float(&tensor) {
-            not_floats.insert(path, (tensor.name, tensor.dtype));
+            not_floats.insert(path, (tensor.name, format!("{:?}", tensor.dtype)));
             continue;
         }
         let name = std::mem::replace(&mut tensor.name, path.clone());
@@ -165,6 +169,7 @@ pub(super) fn refuse(dir: &Path, message: String) -> Error {
         ErrorKind::Checkpoint,
         format!("{}: {message}", dir.display()),
     )
+    .with_help("check that config.json and the weights are of one model, or fetch them again")
 }
 
 /// The first names of a list.

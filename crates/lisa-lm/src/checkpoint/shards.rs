@@ -8,6 +8,7 @@ use burn::store::burn_pack::Tensor as PackTensor;
 use burn::store::{ModuleStore, SafetensorsStore};
 use serde::{Deserialize, Serialize};
 
+use super::floats::{self, Found};
 use super::formats::no_weights;
 use crate::error::{Error, ErrorKind};
 use crate::files::{self, INDEX_BYTES, read_text, shown};
@@ -126,28 +127,28 @@ impl Files {
         self.names.iter()
     }
 
-    /// All tensors of the files. Their data is read on demand.
+    /// All tensors of the files. The data of those with a dtype that is known is read on demand.
     ///
     /// An index says only which files there are, as in transformers: it may list a tensor that no
     /// file has, and omit one. Of tensors with one name, the one in the listed file counts.
-    pub(super) fn read(&self, dir: &Path) -> Result<Vec<PackTensor>, Error> {
-        let mut all: BTreeMap<String, (PackTensor, &str)> = BTreeMap::new();
+    pub(super) fn read(&self, dir: &Path) -> Result<Stored, Error> {
+        let mut all: BTreeMap<String, (Found, &str)> = BTreeMap::new();
         let mut unlisted = 0;
         for file in &self.names {
-            for tensor in tensors(&dir.join(file))? {
-                let listed = self.index.weight_map.get(&tensor.name);
+            for (name, tensor) in found(&dir.join(file))? {
+                let listed = self.index.weight_map.get(&name);
                 unlisted += usize::from(listed.is_none());
-                let Some((_, other)) = all.get(&tensor.name) else {
-                    all.insert(tensor.name.clone(), (tensor, file));
+                let Some((_, other)) = all.get(&name) else {
+                    all.insert(name, (tensor, file));
                     continue;
                 };
                 match listed {
                     Some(listed) if listed == file => {
-                        all.insert(tensor.name.clone(), (tensor, file));
+                        all.insert(name, (tensor, file));
                     }
                     Some(listed) if listed == other => {}
                     _ => {
-                        let name = shown(&tensor.name.escape_debug());
+                        let name = shown(&name.escape_debug());
                         let dir = dir.display();
                         return Err(refuse(format!(
                             "{dir}: tensor {name} is stored twice, in {other} and {file}"
@@ -162,7 +163,14 @@ impl Files {
                 dir.display()
             );
         }
-        Ok(all.into_values().map(|(tensor, _)| tensor).collect())
+        let mut stored = Stored::default();
+        for (name, (found, _)) in all {
+            match found {
+                Found::Tensor(tensor) => stored.tensors.push(tensor),
+                Found::Other(dtype) => stored.others.push((name, dtype)),
+            }
+        }
+        Ok(stored)
     }
 
     /// The file in which the index lists a tensor.
@@ -171,23 +179,50 @@ impl Files {
     }
 }
 
+/// What the files store.
+#[derive(Debug, Default)]
+pub(super) struct Stored {
+    pub(super) tensors: Vec<PackTensor>,
+    /// The names and dtypes of tensors whose dtype Burn does not have.
+    pub(super) others: Vec<(String, String)>,
+}
+
+/// The tensors of a file, all of which are read on demand.
 pub(super) fn tensors(path: &Path) -> Result<Vec<PackTensor>, Error> {
+    let found = found(path)?.into_iter();
+    found
+        .map(|(name, found)| match found {
+            Found::Tensor(tensor) => Ok(tensor),
+            Found::Other(dtype) => Err(refuse(format!(
+                "{}: tensor {} is {dtype}, but only floats of 16, 32 or 64 bits are supported",
+                path.display(),
+                shown(&name.escape_debug())
+            ))),
+        })
+        .collect()
+}
+
+/// The tensors of a file, with their names.
+fn found(path: &Path) -> Result<Vec<(String, Found)>, Error> {
+    let failed = |cause: String| {
+        let path = path.display();
+        refuse(format!("{path} cannot be read as safetensors ({cause})"))
+            .with_help("it may be truncated: fetch it again")
+    };
     let mut store = SafetensorsStore::from_file(path);
     match store.get_all_tensors() {
-        Ok(tensors) => Ok(tensors.values().cloned().collect()),
-        Err(e) => {
-            let cause = e.to_string();
-            let help = if cause.contains("Unsupported dtype") {
-                "a quantized checkpoint cannot be trained: use the unquantized one"
-            } else {
-                "it may be truncated: fetch it again"
-            };
-            let path = path.display();
-            Err(refuse(format!("{path} cannot be read as safetensors ({cause})")).with_help(help))
+        Ok(tensors) => Ok(tensors
+            .values()
+            .map(|tensor| (tensor.name.clone(), Found::Tensor(tensor.clone())))
+            .collect()),
+        // One tensor of such a dtype makes the whole file unreadable.
+        Err(e) if e.to_string().contains("Unsupported dtype") => {
+            floats::read(path).map_err(|e| failed(e.to_string()))
         }
+        Err(e) => Err(failed(e.to_string())),
     }
 }
 
 fn refuse(message: String) -> Error {
-    Error::new(ErrorKind::Checkpoint, message)
+    Error::new(ErrorKind::Checkpoint, message).with_help("fetch the files of the model again")
 }

@@ -29,6 +29,7 @@ fn load(dir: impl AsRef<Path>) -> Result<CausalLm, Error> {
 fn stored(dir: &Path) -> BTreeMap<String, TensorData> {
     let tensors = shards::find(dir, None).unwrap().read(dir).unwrap();
     tensors
+        .tensors
         .into_iter()
         .map(|tensor| (tensor.name.clone(), to_data(&tensor).unwrap()))
         .collect()
@@ -43,6 +44,9 @@ fn write_safetensors(path: &Path, tensors: &BTreeMap<String, TensorData>) {
         data.extend_from_slice(tensor.as_bytes());
         let dtype = match tensor.dtype() {
             DType::I64 => "I64",
+            // Burn has neither.
+            DType::I8 => "F8_E4M3",
+            DType::U64 => "C64",
             DType::U8 => "U8",
             DType::Bool(_) => "BOOL",
             DType::F32 => "F32",
@@ -309,6 +313,39 @@ fn masks_are_left_out_and_a_head_with_other_signs_of_zero_is_tied() {
     assert!(with_head(0.0, -0.0));
     assert!(with_head(f32::NAN, f32::NAN));
     assert!(!with_head(0.0, 1e-40));
+}
+
+// Other parts of a model may have dtypes that Burn does not have.
+#[test]
+fn float8_and_complex_tensors_are_left_out_or_refused_by_name() {
+    let other = |tensors: &mut BTreeMap<String, TensorData>| {
+        let float8 = TensorData::new(vec![1i8; 6], [2, 3]);
+        tensors.insert("vision_tower.patch.weight".into(), float8.clone());
+        tensors.insert("model.layers.0.self_attn.bias".into(), float8);
+        let complex = TensorData::new(vec![0u64; 2], [2]);
+        tensors.insert("vision_tower.frequencies".into(), complex);
+    };
+    for name in ["llama", "llama_tied"] {
+        let mixed = altered(name, other);
+        let dir = tempfile::tempdir().unwrap();
+        save_to(dir.path(), &load(mixed.path()).unwrap(), None, usize::MAX);
+        assert_eq!(stored(dir.path()), stored(&fixture(name)), "{name}");
+    }
+    let up = "model.layers.1.mlp.up_proj.weight";
+    let ours = altered("llama", |tensors| {
+        other(tensors);
+        let float8 = TensorData::new(vec![1i8; 4], [2, 2]);
+        tensors.insert(up.into(), float8);
+    });
+    let found = message(load(ours.path()));
+    assert!(found.contains(&format!("{up} is F8_E4M3")), "{found}");
+    assert!(found.contains("use the unquantized one"), "{found}");
+    // A file that ends early is an error, as of the others.
+    let file = altered("llama", other);
+    let path = file.path().join(shards::SINGLE);
+    let bytes = fs::read(&path).unwrap();
+    fs::write(&path, &bytes[..bytes.len() - 9]).unwrap();
+    assert!(message(load(file.path())).contains("cannot be read as safetensors"));
 }
 
 #[test]

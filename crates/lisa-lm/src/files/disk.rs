@@ -29,6 +29,11 @@ pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), Error> {
     run("move", from, || fs::rename(from, to))
 }
 
+/// Makes a hard link to a file.
+pub(crate) fn link(from: &Path, to: &Path) -> Result<(), Error> {
+    run("link", from, || fs::hard_link(from, to))
+}
+
 /// Removes a file or a link. It may be missing.
 pub(crate) fn remove(path: &Path) -> Result<(), Error> {
     run("remove", path, || match fs::remove_file(path) {

@@ -97,7 +97,7 @@ impl Batches {
         }
         if examples.is_empty() {
             let message = "there are no examples to make batches of";
-            return Err(Error::new(ErrorKind::Data, message));
+            return Err(Error::new(ErrorKind::Data, message).with_help("give data with rows"));
         }
         if !examples.is_within(options.vocab_size) {
             for (index, example) in examples.iter().enumerate() {

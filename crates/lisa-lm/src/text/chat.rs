@@ -32,6 +32,8 @@ pub(super) use parts::{as_function, calls_of, part_types};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
     fields: Vec<(String, Value)>,
+    /// The text of a content that is a list of texts.
+    text: Option<String>,
 }
 
 impl Message {
@@ -41,6 +43,7 @@ impl Message {
         let field = |name: &str, text: String| (name.to_owned(), Value::from(text));
         Self {
             fields: vec![field("role", role.into()), field("content", content.into())],
+            text: None,
         }
     }
 
@@ -57,6 +60,7 @@ impl Message {
     /// Sets a field, such as `reasoning_content`.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Serialize) -> Self {
+        self.text.take_if(|_| name == "content");
         self.set(name, Value::from_serialize(value));
         self
     }
@@ -68,10 +72,16 @@ impl Message {
     }
 
     /// The text of the message; `None` if the field is absent or null, as in a message with tool
-    /// calls.
+    /// calls. Of a list of texts, all of them, joined.
     #[must_use]
     pub fn content(&self) -> Option<&str> {
-        self.get("content").and_then(Value::as_str)
+        let text = self.get("content").and_then(Value::as_str);
+        text.or(self.text.as_deref())
+    }
+
+    /// Whether the content is a list of texts.
+    pub(super) fn has_list(&self) -> bool {
+        self.text.is_some()
     }
 
     /// Whether the message has text.
@@ -93,7 +103,9 @@ impl Message {
             !REASONING.contains(&key.as_str())
                 && !matches!(key.as_str(), "tool_calls" | "function_call")
         });
-        message.set("content", Value::from(self.content().unwrap_or_default()));
+        if !self.has_list() {
+            message.set("content", Value::from(self.content().unwrap_or_default()));
+        }
         message
     }
 
@@ -120,11 +132,11 @@ impl Message {
         Self::from_fields(fields)
     }
 
-    /// A message with these fields. Of a list of parts, the texts become one text, reasoning
-    /// becomes `reasoning_content`, and tool calls become `tool_calls`. Content may be absent or
-    /// null if there is another field.
+    /// A message with these fields. A list of texts stays a list. Of a list with other parts, the
+    /// texts become one text, reasoning becomes `reasoning_content`, and tool calls become
+    /// `tool_calls`. Content may be absent or null if there is another field.
     pub(super) fn from_fields(fields: Vec<(String, Value)>) -> Result<Self, String> {
-        let mut message = Self { fields };
+        let mut message = Self { fields, text: None };
         if message.get("role").and_then(Value::as_str).is_none() {
             return Err("has no `role`".to_owned());
         }
@@ -137,7 +149,11 @@ impl Message {
             None => return Err("has no `content`".to_owned()),
         };
         if let Some(parts) = parts {
-            message.set("content", Value::from(parts.text));
+            if parts.is_plain {
+                message.text = Some(parts.text);
+            } else {
+                message.set("content", Value::from(parts.text));
+            }
             if !parts.reasoning.is_empty() && message.reasoning().is_none() {
                 message.set("reasoning_content", Value::from(parts.reasoning));
             }
@@ -178,11 +194,15 @@ impl Message {
 /// The names of the field with the assistant's reasoning. Most templates read the first.
 const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
 
-impl From<&Message> for Value {
+impl Message {
     /// The fields that a template sees, as in transformers: those that are not null, with the
-    /// reasoning under the names of all templates.
-    fn from(message: &Message) -> Self {
-        let mut message = message.clone();
+    /// reasoning under the names of all templates. A list of texts is joined unless the template
+    /// `takes_list`.
+    fn for_template(&self, takes_list: bool) -> Value {
+        let mut message = self.clone();
+        if let Some(text) = message.text.take_if(|_| !takes_list) {
+            message.set("content", Value::from(text));
+        }
         message.fields.retain(|(_, value)| !value.is_none());
         if let Some(reasoning) = message.reasoning().cloned() {
             if message.get("thinking").is_none() {
@@ -275,8 +295,12 @@ impl Chat {
     }
 
     /// The variables of a template: `messages`, `tools`, `documents`, and further ones.
-    pub(super) fn context(&self) -> Value {
-        let messages: Vec<Value> = self.messages.iter().map(Value::from).collect();
+    /// `takes_list` says of a role whether its content may be a list.
+    pub(super) fn context(&self, takes_list: impl Fn(&str) -> bool) -> Value {
+        let seen = |message: &Message| {
+            message.for_template(message.has_list() && takes_list(message.role()))
+        };
+        let messages: Vec<Value> = self.messages.iter().map(seen).collect();
         let own =
             minijinja::context! { messages, tools => &self.tools, documents => &self.documents };
         match &self.variables {

@@ -2,10 +2,13 @@
 //!
 //! A template is a Jinja program from the checkpoint's folder. It is rendered as transformers
 //! renders it, and its `{% generation %}` blocks mark the text that the assistant generates.
+//! Content that is a list of texts is given to a template that writes such lists, as in
+//! transformers. Other templates get one text.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use minijinja::value::{Value, merge_maps};
 use minijinja::{Environment, context};
@@ -19,6 +22,7 @@ mod filters;
 mod functions;
 mod generation;
 mod json;
+mod lists;
 mod named;
 mod python;
 mod refusal;
@@ -84,6 +88,8 @@ pub struct ChatTemplate {
     marks: bool,
     name: String,
     with_tools: Option<Box<ChatTemplate>>,
+    /// The roles whose content may be a list, once that was tried.
+    lists: OnceLock<Vec<&'static str>>,
 }
 
 /// A rendered chat.
@@ -119,6 +125,7 @@ impl ChatTemplate {
             marks,
             name: "template".to_owned(),
             with_tools: None,
+            lists: OnceLock::new(),
         })
     }
 
@@ -160,6 +167,7 @@ impl ChatTemplate {
             marks: false,
             name: "plain".to_owned(),
             with_tools: None,
+            lists: OnceLock::new(),
         }
     }
 
@@ -212,7 +220,10 @@ impl ChatTemplate {
         }
         let special = Value::from_serialize(special);
         // The last one wins: a chat's own variables may replace special tokens, and nothing else.
-        let arguments = merge_maps([special, chat.context(), context! { add_generation_prompt }]);
+        let lists = || lists::roles(&self.environment, &self.special);
+        let takes_list = |role: &str| self.lists.get_or_init(lists).contains(&role);
+        let chat_context = chat.context(takes_list);
+        let arguments = merge_maps([special, chat_context, context! { add_generation_prompt }]);
         let text = engine::render(&self.environment, arguments).map_err(|e| {
             let roles: Vec<&str> = chat.messages.iter().map(Message::role).take(20).collect();
             let roles = shown(&roles.join(", "));

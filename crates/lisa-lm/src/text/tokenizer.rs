@@ -179,6 +179,7 @@ impl Tokenizer {
             let start: String = text.chars().take(40).collect();
             let message = format!("a text that begins with {start:?} cannot be encoded: {e}");
             Error::new(ErrorKind::Tokenizer, message)
+                .with_help("remove the text, or check that tokenizer.json is whole")
         })?;
         let (before, after) = (own.start, ids.len() - own.end);
         let doubled = |a: usize, b: usize| ids[a] == ids[b];

@@ -99,6 +99,7 @@ impl Importance {
         let failed = |kind, what: String| {
             let message = format!("cannot read norms from `{}`: {what}", path.display());
             LisaError::new(kind, message)
+                .with_help("give a file that `Importance::save` or `lisa importance` wrote")
         };
         let text =
             std::fs::read_to_string(path).map_err(|e| failed(ErrorKind::Io, e.to_string()))?;
@@ -108,6 +109,7 @@ impl Importance {
 
 fn refuse(message: String) -> LisaError {
     LisaError::new(ErrorKind::Policy, message)
+        .with_help("measure the norms of this model again, with both runs")
 }
 
 fn ratios(lora: &[(String, f64)], full: &[(String, f64)]) -> Result<Vec<f64>, LisaError> {

@@ -56,7 +56,8 @@ impl LayerMap {
                 "{what}; the first layer has {}",
                 names.join(", ").replace(" .", " ").trim_start_matches('.')
             );
-            Err(LisaError::new(ErrorKind::Layers, message))
+            Err(LisaError::new(ErrorKind::Layers, message)
+                .with_help("give parts of these paths, such as attn"))
         };
         let all = || {
             let layers = self.layers().iter();

@@ -19,6 +19,7 @@ fn reference(name: &str) -> (Tensor<2, Int>, Tensor<3>) {
         .unwrap()
         .read(&fixture(name))
         .unwrap()
+        .tensors
         .into_iter();
     let mut data = |wanted: &str| {
         let tensor = tensors.find(|tensor| tensor.name == wanted).unwrap();
@@ -166,7 +167,7 @@ fn an_index_says_which_files_there_are_and_not_which_tensors() {
     let path = dir.path().join(first);
     let read = |file: &str| {
         let files = shards::find(dir.path(), Some(file)).unwrap();
-        let tensors = files.read(dir.path()).unwrap().into_iter();
+        let tensors = files.read(dir.path()).unwrap().tensors.into_iter();
         tensors
             .map(|tensor| (tensor.name.clone(), to_data(&tensor).unwrap()))
             .collect::<BTreeMap<_, _>>()

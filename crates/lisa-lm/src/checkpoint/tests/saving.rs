@@ -98,6 +98,11 @@ fn kill_at_every_operation(check: impl Fn(Option<Content>, &Content, &Content)) 
             };
             let killed = fault::killed_after(count, || drop(save(&new, &dir, &options)));
             let found = content(&dir);
+            // The files of the user are where they were, not in a hidden folder.
+            for name in ["notes.txt", "results/table.csv"] {
+                let own = fs::read_to_string(dir.join(name)).ok();
+                assert_eq!(own.as_deref(), Some("of the user"), "{name} after {count}");
+            }
             // The next save is not disturbed by what is left, and loses nothing.
             save(&new, &dir, &options).unwrap();
             let new_content = content(&dir).unwrap();

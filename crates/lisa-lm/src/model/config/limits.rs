@@ -62,4 +62,5 @@ pub(super) fn refuse(message: String) -> Error {
         ErrorKind::Model,
         format!("the model's configuration: {message}"),
     )
+    .with_help("correct it, or fetch the model's config.json again")
 }

@@ -32,8 +32,11 @@ impl ModelConfig {
 }
 
 fn model(text: &str) -> Result<ModelConfig, Error> {
-    let value: Value = serde_json::from_str(text)
-        .map_err(|e| refuse(format!("config.json is not JSON: {e}")).with_source(e))?;
+    let value: Value = serde_json::from_str(text).map_err(|e| {
+        refuse(format!("config.json is not JSON: {e}"))
+            .with_place("config.json", Some(e.line()))
+            .with_source(e)
+    })?;
     let Value::Object(map) = value else {
         return Err(refuse("config.json is not a JSON object".into()));
     };

@@ -10,6 +10,8 @@ pub(super) struct Parts {
     pub(super) text: String,
     pub(super) reasoning: String,
     pub(super) calls: Vec<Value>,
+    /// Whether each part is a text in the form of transformers.
+    pub(super) is_plain: bool,
 }
 
 /// The types of parts with text: of transformers and OpenAI, and of OpenAI's newer interface.
@@ -30,13 +32,18 @@ impl Parts {
     /// Joins `[{"type": "text", "text": "a"}, ..]`. The error is the second part of a sentence
     /// about the message.
     pub(super) fn new(list: &Value) -> Result<Self, String> {
-        let mut parts = Self::default();
+        let mut parts = Self {
+            is_plain: list.len() > Some(0),
+            ..Self::default()
+        };
         for part in list.try_iter().map_err(|e| e.to_string())? {
             if let Some(text) = part.as_str() {
                 parts.text.push_str(text);
+                parts.is_plain = false;
                 continue;
             }
             let kind = type_of(&part);
+            parts.is_plain &= is_plain(&part);
             let text = text_in(&part, &kind);
             let missing = || format!("has a part of type {:?} without a text", shown(&kind));
             match kind.as_str() {
@@ -59,6 +66,12 @@ impl Parts {
         }
         Ok(parts)
     }
+}
+
+/// Whether a part is `{"type": "text", "text": ".."}`, perhaps with more.
+fn is_plain(part: &Value) -> bool {
+    let field = |key| part.get_attr(key).unwrap_or_default();
+    field("type").as_str() == Some("text") && field("text").as_str().is_some()
 }
 
 /// The type of a part. A part with a text and no type is a text.

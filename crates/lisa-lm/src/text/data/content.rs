@@ -7,15 +7,16 @@ use crate::text::chat::Chat;
 pub enum Content {
     /// A chat, which is rendered with the chat template.
     Chat(Chat),
-    /// A prompt and its completion, concatenated unchanged, without the system message.
+    /// A prompt and its completion, concatenated unchanged.
     Pair {
         /// The text before the completion.
         prompt: String,
         /// The text to learn.
         completion: String,
-        /// The first message if the pair is rendered as a chat
-        /// ([`into_chat`](crate::text::Example::into_chat)).
-        system: Option<String>,
+        /// What comes before the prompt if the pair is rendered as a chat
+        /// ([`into_chat`](crate::text::Example::into_chat)): the system message and earlier turns,
+        /// with tools, documents and variables for the template.
+        before: Chat,
     },
     /// Plain text.
     Text(String),

@@ -25,7 +25,7 @@ pub(super) fn messages(
         } else {
             Message::from_value(&value)
         };
-        messages.push(message.map_err(|what| format!("message {at} {what}"))?);
+        messages.push(message.map_err(|what| format!("message {} {what}", at + 1))?);
         for (from, to) in part_types(&value.get_attr("content").unwrap_or_default()) {
             form.reads(from, to);
         }

@@ -20,7 +20,7 @@ use crate::text::chat::{Chat, Message};
 /// | `messages`, perhaps `system`, `tools`, `documents`, `chat_template_kwargs` | a chat, as for transformers |
 /// | `conversations` or `conversation`, and perhaps the same | a chat in the form of ShareGPT |
 /// | a request and an answer, perhaps `system`, `history` | a chat of one turn, after those of `history` |
-/// | `prompt`, `completion` | two texts: a pair; two lists of messages: a chat in which only the completion is in the loss |
+/// | `prompt`, `completion`, perhaps the same | two texts: a pair; two lists of messages: a chat in which only the completion is in the loss |
 /// | `text` | text |
 ///
 /// A request is `instruction`, `question`, `query`, `prompt` or `input`, perhaps with `input`,
@@ -75,23 +75,21 @@ impl Example {
         Self::from_row(&row, &Columns::default(), &mut Mapping::default())
     }
 
-    /// A pair as a chat of one turn, after its system message if it has one, so that the chat template
-    /// renders it. Other examples are unchanged.
+    /// A pair as a chat of one turn, after its system message and its history, so that the chat
+    /// template renders it, with its tools, documents and variables. Other examples are unchanged.
     #[must_use]
     pub fn into_chat(mut self) -> Self {
         if let Content::Pair {
             prompt,
             completion,
-            system,
+            before: mut chat,
         } = self.content
         {
-            let system = system.map(|text| Message::new("system", text));
-            let turn = [
+            chat.messages.extend([
                 Message::user(prompt.trim()),
                 Message::assistant(completion.trim()),
-            ];
-            let messages = system.into_iter().chain(turn);
-            self.content = Content::Chat(messages.collect::<Chat>());
+            ]);
+            self.content = Content::Chat(chat);
         }
         self
     }
@@ -122,6 +120,9 @@ impl Example {
 
 fn answer_of(chat: &Chat) -> Result<Option<&str>, String> {
     let is_assistant = |message: &&Message| message.role() == "assistant";
+    if chat.messages.is_empty() {
+        return Err("the chat has no messages".to_owned());
+    }
     if !chat.messages.iter().any(|message| is_assistant(&message)) {
         let mut roles: Vec<&str> = chat.messages.iter().map(Message::role).collect();
         roles.dedup();

@@ -97,7 +97,29 @@ fn chat_of(row: &mut Object, messages: Vec<Message>, form: &mut RowForm) -> Resu
         system_of(row, form, "system")?
     };
     let system = system.map(|text| Message::new("system", text));
-    let chat: Chat = system.into_iter().chain(messages).collect();
+    given(row, system.into_iter().chain(messages).collect(), form)
+}
+
+/// The chat of what comes before the prompt of a pair.
+fn before(row: &mut Object, form: &mut RowForm) -> Result<Chat, String> {
+    for (key, to) in [
+        ("history", "earlier turns if rendered as a chat"),
+        ("tools", "tools if rendered as a chat"),
+        ("documents", "documents if rendered as a chat"),
+        ("chat_template_kwargs", "variables if rendered as a chat"),
+    ] {
+        if row.has(key) {
+            form.reads(key, to);
+        }
+    }
+    let system = system_of(row, form, "system if rendered as a chat")?;
+    let system = system.map(|text| Message::new("system", text));
+    let history = history(row)?;
+    given(row, system.into_iter().chain(history).collect(), form)
+}
+
+/// The chat with the tools, documents and variables of the row.
+fn given(row: &mut Object, chat: Chat, form: &RowForm) -> Result<Chat, String> {
     let mut tools = row.list("tools")?;
     if let Some(list) = tools.as_mut().filter(|_| form.name == "ShareGPT") {
         let wrapped = list.try_iter().map_err(|e| e.to_string())?;
@@ -206,11 +228,11 @@ fn pair(row: &mut Object) -> Result<(Content, RowForm), String> {
             let prompt = row.required("prompt")?;
             let completion = row.required("completion")?;
             let mut form = RowForm::new("prompt and completion");
-            let system = system_of(row, &mut form, "system if rendered as a chat")?;
+            let before = before(row, &mut form)?;
             let content = Content::Pair {
                 prompt,
                 completion,
-                system,
+                before,
             };
             Ok((content, form))
         }

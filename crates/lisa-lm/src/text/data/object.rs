@@ -16,7 +16,7 @@ pub(super) struct Object {
 impl Object {
     pub(super) fn new(row: &Value, columns: &Columns) -> Result<Self, String> {
         if row.kind() != ValueKind::Map {
-            return Err(format!("{} and not an object", kind_of(row)));
+            return Err(format!("the row is {} and not an object", kind_of(row)));
         }
         let mut fields = Vec::new();
         for key in row.try_iter().map_err(|e| e.to_string())? {

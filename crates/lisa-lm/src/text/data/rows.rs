@@ -66,6 +66,12 @@ pub(super) fn rows(file: &Path) -> Result<Rows, Error> {
     match name.extension().and_then(OsStr::to_str) {
         Some("csv") => table::rows(shared, text, b','),
         Some("tsv") => table::rows(shared, text, b'\t'),
+        Some("parquet") => Err(Error::new(
+            ErrorKind::Data,
+            "it is not a Parquet file, which begins with PAR1",
+        )
+        .with_place(file, None)
+        .with_help("fetch the file again; it may be the pointer of Git LFS")),
         extension => json::rows(shared, text, extension == Some("json")),
     }
 }

@@ -33,7 +33,7 @@ fn each_format_is_told_by_its_keys() {
             Some("Hello"),
         ),
         (
-            r#"{"messages": [{"role": "assistant", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}, {"role": "user", "content": "c"}]}"#,
+            r#"{"messages": [{"role": "assistant", "content": ["a", {"type": "text", "text": "b"}]}, {"role": "user", "content": "c"}]}"#,
             chat(&[("assistant", "ab"), ("user", "c")]),
             None,
         ),
@@ -52,7 +52,7 @@ fn each_format_is_told_by_its_keys() {
             Content::Pair {
                 prompt: "one two".to_owned(),
                 completion: " three".to_owned(),
-                system: None,
+                before: crate::text::Chat::default(),
             },
             Some("three"),
         ),
@@ -89,19 +89,19 @@ fn a_line_that_cannot_be_used_says_why() {
         ),
         (
             r#"{"messages": [{"content": "a"}]}"#,
-            "message 0 has no `role`",
+            "message 1 has no `role`",
         ),
         (
             r#"{"messages": [{"role": "user"}]}"#,
-            "message 0 has no `content`",
+            "message 1 has no `content`",
         ),
         (
             r#"{"messages": [{"role": "user", "content": 3}]}"#,
-            "message 0 has a `content` that is not a string",
+            "message 1 has a `content` that is not a string",
         ),
         (
             r#"{"messages": [{"role": "user", "content": [{"type": "image"}]}]}"#,
-            "message 0 has a part of type \"image\", and the models that are trained here take only text",
+            "message 1 has a part of type \"image\", and the models that are trained here take only text",
         ),
         (
             r#"{"messages": [{"role": "user", "content": "a"}]}"#,

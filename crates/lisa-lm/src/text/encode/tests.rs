@@ -90,7 +90,7 @@ fn a_pair_is_joined_as_it_stands_and_ends() {
         content: Content::Pair {
             prompt: "Hello,".to_owned(),
             completion: " world!".to_owned(),
-            system: None,
+            before: Chat::default(),
         },
         answer: Some("world!".to_owned()),
         place: None,
@@ -110,7 +110,7 @@ fn a_token_across_the_border_belongs_to_the_answer() {
         content: Content::Pair {
             prompt: "Hel".to_owned(),
             completion: "lo".to_owned(),
-            system: None,
+            before: Chat::default(),
         },
         answer: Some("lo".to_owned()),
         place: None,
@@ -419,7 +419,7 @@ fn pair(prompt: &str, completion: &str) -> Encoded {
         content: Content::Pair {
             prompt: prompt.to_owned(),
             completion: completion.to_owned(),
-            system: None,
+            before: Chat::default(),
         },
         answer: None,
         place: None,

@@ -36,6 +36,7 @@ pub(super) fn environment(source: String) -> Result<Environment<'static>, Error>
     environment.add_filter("tojson", json::to_json);
     environment.add_filter("string", python::to_string);
     filters::add_to(&mut environment);
+    environment.add_test("number", python::is_number);
     environment.add_test("sequence", python::is_sequence);
     environment.add_test("iterable", python::is_iterable);
     caught(|| environment.add_template_owned(NAME, source))?;

@@ -11,6 +11,7 @@ use super::strings;
 pub(super) fn add_to(environment: &mut Environment<'_>) {
     environment.add_filter("int", int);
     environment.add_filter("replace", replace);
+    environment.add_filter("round", round);
     environment.add_filter("truncate", truncate);
     environment.add_filter("wordcount", word_count);
     environment.add_filter("center", center);
@@ -98,6 +99,45 @@ fn truncated(number: f64) -> Option<Value> {
     number
         .is_finite()
         .then(|| Value::from(number.trunc() as i128))
+}
+
+/// `value | round(precision=0, method='common')`: to the nearest number, of two the even one; or up
+/// with `ceil`, or down with `floor`.
+fn round(value: &Value, args: Rest<Value>) -> Result<Value, Error> {
+    let (precision, method, named): (Option<i32>, Option<String>, Kwargs) = from_args(&args)?;
+    let precision = either(precision, &named, "precision")?.unwrap_or(0);
+    let method = either(method, &named, "method")?.unwrap_or_else(|| "common".to_owned());
+    named.assert_all_used()?;
+    let is_whole = value.is_integer() || value.kind() == ValueKind::Bool;
+    if is_whole && method == "common" && precision >= 0 {
+        return int(value, Rest(Vec::new()));
+    }
+    let number = match value.kind() {
+        ValueKind::Bool => f64::from(u8::from(value.is_true())),
+        _ => f64::try_from(value.clone())?,
+    };
+    let scale = 10f64.powi(precision);
+    let rounded = match method.as_str() {
+        // The formatter rounds the exact value, as Python does.
+        "common" if (0..=300).contains(&precision) => {
+            let digits = usize::try_from(precision).unwrap_or_default();
+            format!("{number:.digits$}").parse().unwrap_or(number)
+        }
+        "common" if precision > 0 => number,
+        "common" => (number * scale).round_ties_even() / scale,
+        "ceil" => (number * scale).ceil() / scale,
+        "floor" => (number * scale).floor() / scale,
+        other => {
+            return Err(refuse(format!(
+                "round: the method is {other:?}, and not common, ceil or floor"
+            )));
+        }
+    };
+    Ok(if is_whole && method == "common" {
+        Value::from(rounded as i128)
+    } else {
+        Value::from(rounded)
+    })
 }
 
 /// `value | replace(old, new, count=none)`.

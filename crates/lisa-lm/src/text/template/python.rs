@@ -11,6 +11,11 @@ use super::strings;
 /// The maximum depth of nested lists and maps that are printed.
 pub(super) const DEPTH: usize = 100;
 
+/// The test `number`: in Python, true and false are numbers.
+pub(super) fn is_number(value: &Value) -> bool {
+    matches!(value.kind(), ValueKind::Number | ValueKind::Bool)
+}
+
 /// The test `sequence`: in Jinja, strings and maps pass it too.
 pub(super) fn is_sequence(value: &Value) -> bool {
     matches!(

@@ -68,7 +68,7 @@ fn compare(rows: &[Row]) -> (Vec<String>, Vec<String>) {
 #[test]
 fn templates_render_as_in_transformers() {
     let rows = fixture();
-    assert_eq!(rows.len(), 5);
+    assert_eq!(rows.len(), 6);
     let (different, refused) = compare(&rows);
     assert!(different.is_empty(), "{different:#?}");
     for message in refused {

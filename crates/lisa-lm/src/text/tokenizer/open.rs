@@ -20,7 +20,7 @@ impl Tokenizer {
     /// |---|---|
     /// | `tokenizer.json` | the tokenizer |
     /// | `vocab.json` and `merges.txt` | without `tokenizer.json`, the byte-level tokenizer of GPT-2 or Qwen2, by `tokenizer_class` or the model's type |
-    /// | `tokenizer_config.json` | special tokens, and in `added_tokens_decoder` further tokens |
+    /// | `tokenizer_config.json` | special tokens, in `added_tokens_decoder` further tokens, and `split_special_tokens` |
     /// | `special_tokens_map.json`, `added_tokens.json` | the same in old folders; not read if there is an `added_tokens_decoder` |
     /// | `generation_config.json`, `config.json` | more end-of-sequence tokens, as an id or a list |
     /// | `chat_template.jinja` and `additional_chat_templates`, else `chat_template` in `tokenizer_config.json`, else in `chat_template.json` | the chat template: the one named `default`; the one named `tool_use` for chats with tools |
@@ -60,13 +60,18 @@ impl Tokenizer {
             bpe::add_ends(&mut inner, &config)
                 .map_err(|e| Error::new(ErrorKind::Tokenizer, e.to_string()))?;
         }
+        let splits = folder.config["split_special_tokens"].as_bool();
+        inner.set_encode_special_tokens(splits.unwrap_or(false));
         let mut special = special_tokens(&config);
         let by_id = (folder.eos.iter()).find_map(|(id, _)| inner.id_to_token(*id));
         if let (None, Some(token)) = (special.get("eos_token"), by_id) {
             special.insert("eos_token".to_owned(), token);
             folder.eos_by_id = true;
         }
-        let template = template_of(&folder, &special)?;
+        let template = template_of(&folder, &special).map_err(|e| {
+            e.with_place(dir.join(folder.templates.file), None)
+                .with_help("correct the template, or remove it and choose another one")
+        })?;
         let eos: Vec<u32> = folder.eos.iter().map(|(id, _)| *id).collect();
         let tokenizer = Self::from_parts(inner, special, eos, template)?;
         Ok(Self {

@@ -56,7 +56,9 @@ fn guarded<T>(path: &Path, code: impl FnOnce() -> Result<T, ParquetError>) -> Re
         Err(_) => "the file is damaged".to_owned(),
     };
     let message = format!("the Parquet file cannot be read: {reason}");
-    Err(Error::new(ErrorKind::Data, message).with_place(path, None))
+    Err(Error::new(ErrorKind::Data, message)
+        .with_place(path, None)
+        .with_help("fetch the file again"))
 }
 
 fn refuse_codecs(path: &Path, reader: &SerializedFileReader<File>) -> Result<(), Error> {

@@ -90,9 +90,9 @@ fn failed(file: &Path, error: csv::Error) -> Error {
     let line = line.and_then(|line| usize::try_from(line).ok());
     match error.into_kind() {
         csv::ErrorKind::Io(error) => unreadable(file, error),
-        other => {
-            Error::new(ErrorKind::Data, format!("not a table: {other:?}")).with_place(file, line)
-        }
+        other => Error::new(ErrorKind::Data, format!("not a table: {other:?}"))
+            .with_place(file, line)
+            .with_help("correct the file: all rows have as many cells as the header"),
     }
 }
 

@@ -203,27 +203,27 @@ fn rows_that_cannot_be_learned_as_they_are_say_what_they_are_for() {
         ),
         (
             r#"{"conversations": [{"from": "narrator", "value": "a"}]}"#,
-            "message 0 is from \"narrator\", which is no known role",
+            "message 1 is from \"narrator\", which is no known role",
         ),
         (
             r#"{"conversations": [{"from": "function_call", "value": "f(1)"}]}"#,
-            "message 0 has a tool call that is not JSON",
+            "message 1 has a tool call that is not JSON",
         ),
         (
             r#"{"conversations": [{"from": "function_call", "value": "{\"arguments\": {}}"}]}"#,
-            "message 0 has a tool or tool call without a `name`",
+            "message 1 has a tool or tool call without a `name`",
         ),
         (
             r#"{"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}"#,
-            "message 0 has a part of type \"image_url\", and the models that are trained here take only text",
+            "message 1 has a part of type \"image_url\", and the models that are trained here take only text",
         ),
         (
             r#"{"messages": [{"role": "user", "content": [{"type": "poem", "text": "x"}]}]}"#,
-            "message 0 has a part of the unknown type \"poem\"",
+            "message 1 has a part of the unknown type \"poem\"",
         ),
         (
             r#"{"messages": [{"role": "user", "content": null}]}"#,
-            "message 0 has no `content`",
+            "message 1 has no `content`",
         ),
         (
             r#"{"messages": [{"role": "assistant", "content": "a"}], "tools": "stock"}"#,
@@ -349,7 +349,7 @@ fn rows_whose_only_answer_is_empty_are_read() {
             Content::Pair {
                 prompt: "a".to_owned(),
                 completion: String::new(),
-                system: None,
+                before: Chat::default(),
             },
         ),
     ] {
@@ -358,6 +358,48 @@ fn rows_whose_only_answer_is_empty_are_read() {
         // There is nothing to compare a generated answer with.
         assert_eq!(example.answer, None, "{row}");
     }
+}
+
+#[test]
+fn a_pair_keeps_its_history_tools_and_variables_as_a_chat() {
+    let row = r#"{"system": "S", "history": [["q", "r"]], "tools": "[{\"name\": \"f\"}]",
+        "documents": [{"title": "t", "text": "u"}], "chat_template_kwargs": {"thinks": true},
+        "prompt": "a", "completion": "b"}"#
+        .replace('\n', " ");
+    let dir = folder(&[("x.jsonl", &row)]);
+    let mut read = read_examples(&[dir.path()], &ReadOptions::default()).unwrap();
+    assert_eq!(
+        read.mapping.to_string(),
+        "1 row as prompt and completion (history -> earlier turns if rendered as a chat, tools -> \
+         tools if rendered as a chat, documents -> documents if rendered as a chat, \
+         chat_template_kwargs -> variables if rendered as a chat, system -> system if rendered as a \
+         chat)"
+    );
+    let object = |pairs: &[(&'static str, &'static str)]| {
+        pairs
+            .iter()
+            .copied()
+            .collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let turns = Chat::from([
+        Message::new("system", "S"),
+        Message::user("q"),
+        Message::assistant("r"),
+        Message::user("a"),
+        Message::assistant("b"),
+    ])
+    .with_tools([object(&[("name", "f")])])
+    .with_documents([object(&[("title", "t"), ("text", "u")])])
+    .with_variables(std::collections::BTreeMap::from([("thinks", true)]));
+    let example = read.examples.remove(0);
+    assert!(matches!(example.content, Content::Pair { .. }));
+    assert_eq!(example.into_chat().content, Content::Chat(turns));
+    let wrong = r#"{"history": [["q"]], "prompt": "a", "completion": "b"}"#;
+    let error = Example::from_json(wrong).unwrap_err();
+    assert!(
+        error.contains("`history` is not a list of pairs"),
+        "{error}"
+    );
 }
 
 #[test]

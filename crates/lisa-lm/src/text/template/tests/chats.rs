@@ -35,6 +35,48 @@ fn fields_that_are_null_are_not_given_to_the_template() {
     assert_eq!(call.content(), None);
 }
 
+#[test]
+fn a_list_of_texts_stays_a_list_for_the_roles_that_the_template_writes_lists_of() {
+    let user = message(
+        r#"{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}"#,
+    );
+    assert_eq!(user.content(), Some("ab"));
+    let assistant = user.clone().with("role", "assistant");
+    let chat = Chat::from([user.clone(), assistant.clone()]);
+    let loops = "{% for m in messages %}{% if m.content is string %}{{ m.content }}{% else %}\
+        {% for part in m.content %}({{ part.text }}){% endfor %}{% endif %};{% endfor %}";
+    let of_users = loops.replace("is string", "is string or m.role == 'assistant'");
+    let first = "{% for m in messages %}{{ m.content[0].text or m.content }};{% endfor %}";
+    for (source, expected) in [
+        (loops, "(a)(b);(a)(b);"),
+        (of_users.as_str(), "(a)(b);ab;"),
+        (
+            "{% for m in messages %}{{ m.content }};{% endfor %}",
+            "ab;ab;",
+        ),
+        (
+            "{% for m in messages %}{{ m.content + '' }};{% endfor %}",
+            "ab;ab;",
+        ),
+        // It would lose the second text.
+        (first, "ab;ab;"),
+    ] {
+        let template = template(source);
+        assert_eq!(
+            template.render(&chat, false).unwrap().text,
+            expected,
+            "{source}"
+        );
+        // The same for a part of the chat.
+        let part = template.render(&chat.before(1), false).unwrap().text;
+        assert!(expected.starts_with(&part), "{source}: {part}");
+    }
+    // What was set is not read as texts.
+    assert_eq!(user.with("content", ["x"]).content(), None);
+    let json = serde_json::to_string(&assistant).unwrap();
+    assert_eq!(message(&json), assistant);
+}
+
 // As in transformers 5: its arguments are given by name, and those of a chat replace special tokens.
 #[test]
 fn variables_of_a_chat_replace_special_tokens_and_not_the_generation_prompt() {

@@ -62,6 +62,14 @@ fn filters_and_methods_of_strings_write_what_jinja_writes() {
             "a       bc      d|a   b\n    c|ab",
         ),
         (
+            "{{ 2.5|round }}|{{ 3.5|round }}|{{ -0.5|round }}|{{ 2.675|round(2) }}|{{ 42.55|round(1, 'floor') }}|{{ 42.51|round(method='ceil') }}|{{ 7|round }}|{{ 1250|round(-2) }}|{{ 15|round(-1) }}|{{ 25.0|round(-1) }}|{{ true|round }}|{{ 7|round(0, 'ceil') }}|{{ 0.15|round(1) }}|{{ 1e22|round }}|{{ 35|round(-1) }}|{{ 1e16|round(1) }}",
+            "2.0|4.0|-0.0|2.67|42.5|43.0|7|1200|20|20.0|1|7.0|0.1|1e+22|40|1e+16",
+        ),
+        (
+            "{{ true is number }}{{ 1 is number }}{{ 1.5 is number }}{{ 'a' is number }}{{ none is number }}",
+            "TrueTrueTrueFalseFalse",
+        ),
+        (
             "{{ 'onetwothree'|truncate(5, false, '', 0) }}|{{ 'one two three four'|truncate(length=9, end='é', leeway=0) }}",
             "onetw|one twoé",
         ),

@@ -323,3 +323,32 @@ fn a_named_template_is_saved_with_its_tokens() {
         [768, 67, 769]
     );
 }
+
+// As in transformers 5.
+#[test]
+fn split_special_tokens_are_text_and_other_added_tokens_are_not() {
+    for (splits, turn) in [
+        ("false", &[67, 223, 1, 68, 0][..]),
+        (
+            "true",
+            &[
+                67, 507, 94, 87, 437, 94, 32, 68, 30, 94, 71, 302, 81, 72, 562, 94, 32,
+            ],
+        ),
+    ] {
+        let config = format!(
+            r#"{{"eos_token": "<|endoftext|>", "split_special_tokens": {splits},
+            "added_tokens_decoder": {{"768": {{"content": "<tool>", "special": false}}}}}}"#
+        );
+        let dir = folder(&[
+            ("tokenizer.json", TOKENIZER),
+            ("tokenizer_config.json", &config),
+        ]);
+        let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
+        let ids = tokenizer.encode("a <|user|>b<|endoftext|>").unwrap();
+        assert_eq!(ids, turn, "{splits}");
+        assert_eq!(tokenizer.encode("x <tool> y").unwrap(), [90, 223, 768, 486]);
+        // The end of a text is a token in both.
+        assert_eq!(tokenizer.eos_id(), Some(0));
+    }
+}
