@@ -50,3 +50,84 @@ pub(crate) fn resident_peak() -> Option<u64> {
 pub(crate) fn mib(bytes: u64) -> String {
     format!("{:.0}", bytes as f64 / 1_048_576.0)
 }
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use burn::module::Module;
+    use burn::optim::GradientsParams;
+    use burn::tensor::{Int, Tensor};
+    use lisa::recompute::Recompute;
+    use lisa_lm::model::config::LlamaConfig;
+    use lisa_lm::model::{BatchTensors, Input};
+    use lisa_lm::{ModelConfig, linear_cross_entropy};
+
+    use super::*;
+
+    /// The most bytes that are in use during a call, without those in use before it. Other tests
+    /// run at the same time, so sizes of 100 MiB are distinguished.
+    fn during(run: impl FnOnce()) -> usize {
+        let before = HEAP.current_usage();
+        reset_heap();
+        run();
+        HEAP.peak_usage().saturating_sub(before)
+    }
+
+    fn tokens<const D: usize>(shape: [usize; D], vocab: usize, device: &Device) -> Tensor<D, Int> {
+        let count: usize = shape.iter().product();
+        let tokens = Tensor::<1, Int>::arange(0..count as i64, device);
+        tokens
+            .mul_scalar(7)
+            .remainder_scalar(vocab as i64)
+            .reshape(shape)
+    }
+
+    #[test]
+    fn the_logits_of_all_rows_never_exist() {
+        let device = Device::flex().autodiff();
+        let (rows, width, vocab) = (1024, 8, 65536);
+        let of = |shape| Tensor::<2>::ones(shape, &device).require_grad();
+        let (hidden, weight) = (of([rows, width]), of([width, vocab]));
+        let targets = tokens([rows], vocab, &device);
+        let peak = during(|| {
+            let loss = linear_cross_entropy(hidden.clone(), weight.clone(), targets);
+            let grads = loss.backward();
+            assert!(hidden.grad(&grads).is_some() && weight.grad(&grads).is_some());
+        });
+        let logits = rows * vocab * 4;
+        assert!(peak < logits / 2, "{peak} of {logits}");
+    }
+
+    #[test]
+    fn a_tied_embedding_has_one_gradient() {
+        let device = Device::flex().autodiff();
+        let (vocab, width) = (200_000, 256);
+        let mut config = LlamaConfig::new(vocab, width, 1, 2);
+        config.tie_word_embeddings = true;
+        let model = ModelConfig::Llama(config).init(&device).unwrap();
+        let batch = BatchTensors {
+            tokens: tokens([1, 8], vocab, &device),
+            targets: tokens([1, 8], vocab, &device),
+            weights: None,
+            padding: None,
+            segments: None,
+            positions: None,
+        };
+        // Initializes the weights.
+        let input = Input::from(batch.clone());
+        let _ = model
+            .valid()
+            .next_token_loss(&input, batch.targets.clone().inner());
+        let plain = during(|| {
+            let grads = model.batch_loss(batch.clone()).backward();
+            assert_eq!(GradientsParams::from_grads(grads, &model).len(), 11);
+        });
+        let recomputed = during(|| {
+            let pass = Recompute::new().forward(&model, &batch);
+            assert_eq!(pass.backward(&model).len(), 11);
+        });
+        let one = vocab * width * 4;
+        for peak in [plain, recomputed] {
+            assert!(peak > one && peak < one + one / 2, "{peak} of {one}");
+        }
+    }
+}

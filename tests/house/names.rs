@@ -49,6 +49,13 @@ fn the_root_of_lisa_lm_has_these_names() {
         "ModelConfig",
         "Tokenizer",
     ];
-    let others = ["checkpoint", "files", "generate", "model", "text"];
+    let others = [
+        "checkpoint",
+        "files",
+        "generate",
+        "linear_cross_entropy",
+        "model",
+        "text",
+    ];
     assert_eq!(root_names("lisa-lm"), [&items[..], &others].concat());
 }

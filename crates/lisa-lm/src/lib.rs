@@ -28,7 +28,7 @@ mod test_support;
 pub use checkpoint::Checkpoint;
 pub use error::{Error, ErrorKind};
 pub use model::config::ModelConfig;
-pub use model::{CausalLm, GenerationConfig, generate};
+pub use model::{CausalLm, GenerationConfig, generate, linear_cross_entropy};
 pub use text::{ChatTemplate, Tokenizer};
 
 /// The code of the readme, compiled.

@@ -70,6 +70,7 @@
 
 mod backward;
 mod cuts;
+mod embed;
 mod gradients;
 mod head;
 mod model;
@@ -81,6 +82,7 @@ mod tests;
 mod tied;
 
 pub use cuts::Cuts;
+pub use embed::EmbedPass;
 pub use head::HeadPass;
 pub use model::LayeredModel;
 pub use pass::Pass;

@@ -1,6 +1,7 @@
 //! [`CausalLm`]: a causal language model of any supported family.
 
 use burn::module::Module;
+use burn::nn::Embedding;
 use burn::tensor::{DType, Device, Int, Tensor};
 use lisa::recompute::Cuts;
 
@@ -14,7 +15,6 @@ use crate::model::decoder::Decoder;
 use crate::model::head::Head;
 use crate::model::input::{BatchTensors, Input};
 use crate::model::lora_config::LoraConfig;
-use crate::model::ops;
 
 /// A causal language model. Load one with [`Checkpoint`](crate::Checkpoint), or create one with
 /// [`ModelConfig::init`].
@@ -178,7 +178,7 @@ impl CausalLm {
         let [batch, seq] = tokens.dims();
         let input = Input::new(tokens);
         let context = self.model.context(&input, cache.len());
-        let mut h = self.model.embed(&input, &context);
+        let mut h = self.embed(&input, &context);
         for (block, cache) in self.model.layers.iter().zip(cache.layers_mut()) {
             h = run(block, h, &context, Some(cache));
         }
@@ -196,7 +196,8 @@ impl CausalLm {
     /// The hidden state before the first layer: `[batch, seq, hidden]`.
     #[must_use]
     pub fn embed(&self, input: &Input, context: &Context) -> Tensor<3> {
-        self.model.embed(input, context)
+        let weight_of = |embedding: &Embedding| embedding.weight.val();
+        self.model.embed(input, context, weight_of)
     }
 
     /// The hidden state after layer `index`, given the hidden state before it.
@@ -269,7 +270,8 @@ impl CausalLm {
         targets: Tensor<2, Int>,
         weights: Option<Tensor<2>>,
     ) -> Tensor<1> {
-        ops::batch_cross_entropy(self.head(h), targets, weights)
+        self.logits()
+            .loss(self.model.norm.forward(h), targets, weights)
     }
 
     /// The part of the head after the norm.

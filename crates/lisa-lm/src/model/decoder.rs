@@ -2,7 +2,8 @@
 
 use burn::module::Module;
 use burn::nn::{Embedding, EmbeddingConfig, Initializer};
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{Device, IndexingUpdateOp, Int, Tensor};
+use lisa::recompute::EmbedPass;
 
 use crate::model::block::{Block, Norm};
 use crate::model::context::Context;
@@ -95,14 +96,55 @@ impl Decoder {
         }
     }
 
-    /// The hidden state before the first layer: `[batch, seq, hidden]`.
-    pub(crate) fn embed(&self, input: &Input, context: &Context) -> Tensor<3> {
-        let tokens = ops::embed(self.embed_tokens.weight.val(), input.tokens.clone());
+    /// The hidden state before the first layer: `[batch, seq, hidden]`, with weights of the
+    /// embeddings that `weight_of` gives.
+    pub(crate) fn embed(
+        &self,
+        input: &Input,
+        context: &Context,
+        weight_of: impl Fn(&Embedding) -> Tensor<2>,
+    ) -> Tensor<3> {
+        let tokens = ops::embed(weight_of(&self.embed_tokens), input.tokens.clone());
         match (&self.embed_positions, &context.positions) {
             (Some(embedding), Some(positions)) => {
-                tokens + ops::embed(embedding.weight.val(), positions.clone())
+                tokens + ops::embed(weight_of(embedding), positions.clone())
             }
             _ => tokens,
         }
+    }
+
+    /// The same without an autodiff graph, with the backward pass of the embeddings.
+    pub(crate) fn embed_pass(&self, input: &Input, context: &Context) -> EmbedPass {
+        let mut trainable = Vec::new();
+        let positions = self.embed_positions.as_ref().zip(context.positions.clone());
+        let tokens = Some((&self.embed_tokens, input.tokens.clone()));
+        for (embedding, indices) in [tokens, positions].into_iter().flatten() {
+            let (param, weight) = (&embedding.weight, embedding.weight.val());
+            if param.is_require_grad() {
+                let (shape, device) = (weight.dims(), weight.device().inner());
+                trainable.push((param.id, shape, device, weight.dtype(), indices.inner()));
+            }
+        }
+        let output = self.embed(input, context, |embedding| embedding.weight.val().detach());
+        if trainable.is_empty() {
+            return output.into();
+        }
+        EmbedPass::custom(output, move |gradient, grads| {
+            let gradient = gradient.inner();
+            let [batch, _, width] = gradient.dims();
+            for (id, shape, device, dtype, indices) in trainable {
+                let before = grads.remove::<2>(id);
+                let sum = before.unwrap_or_else(|| ops::zeros(shape, &device, dtype));
+                // Rows that share their positions add up.
+                let gradient = match indices.dims()[0] {
+                    1 if batch > 1 => gradient.clone().sum_dim(0),
+                    _ => gradient.clone(),
+                };
+                let rows = gradient.reshape([-1, width as isize]);
+                let indices = indices.flatten(0, 1);
+                let sum = sum.select_assign(0, indices, rows, IndexingUpdateOp::Add);
+                grads.register(id, sum);
+            }
+        })
     }
 }

@@ -98,9 +98,14 @@ impl Footprint for CausalLm {
             active_layer: bytes(tokens.frozen + tokens.trainable) + scores,
             norms: bytes(tokens.norms),
             hidden: bytes(hidden),
-            logits: bytes(spec.vocab_size),
-            tied_head: spec.tied_head,
-            custom_head: true,
+            logits: 0,
+            head: ops::head_bytes(
+                batch * sequence,
+                spec.vocab_size,
+                hidden,
+                (&device, dtype.into()),
+            ),
+            tied_head: spec.tied_head && !fused,
         }
     }
 }

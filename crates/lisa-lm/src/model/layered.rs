@@ -2,11 +2,11 @@
 
 use burn::module::{Module, ModuleVisitor, ParamId};
 use burn::tensor::Tensor;
-use lisa::recompute::{Cuts, HeadPass, LayeredModel};
+use lisa::recompute::{Cuts, EmbedPass, HeadPass, LayeredModel};
 
 use crate::model::causal_lm::CausalLm;
 use crate::model::context::Context;
-use crate::model::head::{Head, head_pass};
+use crate::model::head::Head;
 use crate::model::input::{BatchTensors, Input};
 
 /// The loss is [`CausalLm::batch_loss`]. A layer has two sublayers, attention and
@@ -25,6 +25,10 @@ impl LayeredModel for CausalLm {
 
     fn embed(&self, batch: &BatchTensors, context: &Context) -> Tensor<3> {
         Self::embed(self, &Input::from(batch.clone()), context)
+    }
+
+    fn embed_pass(&self, batch: &BatchTensors, context: &Context) -> EmbedPass {
+        self.model.embed_pass(&Input::from(batch.clone()), context)
     }
 
     fn layer(&self, index: usize, h: Tensor<3>, context: &Context) -> Tensor<3> {
@@ -61,7 +65,7 @@ impl LayeredModel for CausalLm {
     fn head_pass(&self, h: Tensor<3>, batch: &BatchTensors, _: &Context) -> HeadPass {
         let normed = self.model.norm.forward(h);
         let (targets, weights) = (batch.targets.clone(), batch.weights.clone());
-        head_pass(normed, &self.logits(), targets, weights)
+        self.logits().pass(normed, targets, weights)
     }
 
     fn tied(&self) -> Vec<ParamId> {

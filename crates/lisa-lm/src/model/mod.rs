@@ -35,3 +35,4 @@ pub use generate::{GenerationConfig, generate, generate_while};
 pub use input::{BatchTensors, Input};
 pub use lora_config::LoraConfig;
 pub(crate) use lora_config::ends_with;
+pub use ops::linear_cross_entropy;

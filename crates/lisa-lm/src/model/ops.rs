@@ -5,11 +5,9 @@
 //! compute the same values up to rounding. The rest of the model calls the functions in this file
 //! and does not depend on the version.
 
-#[cfg(not(feature = "flex"))]
-use burn::tensor::Device;
 use burn::tensor::activation::{gelu, gelu_approximate, silu};
 use burn::tensor::module;
-use burn::tensor::{DType, FloatDType, Int, Tensor};
+use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
 
 /// Returns the result of a fused operation from the function, if there is one for these tensors.
 macro_rules! fused {
@@ -24,16 +22,19 @@ macro_rules! fused {
 }
 
 mod attention;
-mod cross_entropy;
+mod counted;
 mod extent;
 #[cfg(feature = "flex")]
 mod fused;
+mod linear_cross_entropy;
 
 pub(crate) use attention::{attend, attend_joint};
-pub(crate) use cross_entropy::{batch_cross_entropy, loss_and_gradient};
+pub(crate) use counted::Counted;
 pub(crate) use extent::{FUSED, KEPT, WRITTEN_OUT};
 #[cfg(feature = "flex")]
 pub(crate) use fused::takes as are_fused;
+pub use linear_cross_entropy::linear_cross_entropy;
+pub(crate) use linear_cross_entropy::{HeadWeight, head_bytes, head_gradients, head_loss, like};
 
 /// Whether operations on tensors of this device and dtype are fused.
 #[cfg(not(feature = "flex"))]
@@ -50,6 +51,17 @@ pub(crate) fn linear(x: Tensor<3>, weight: Tensor<2>, bias: Option<Tensor<1>>) -
             module::linear(x, weight, Some(bias))
         }
     }
+}
+
+/// Zeros, on a device without autodiff.
+///
+/// flex would allocate them twice, and a device with a memory pool would copy them from the host.
+pub(crate) fn zeros(shape: [usize; 2], device: &Device, dtype: DType) -> Tensor<2> {
+    if device.memory_pool_usage().is_some() {
+        return Tensor::zeros(shape, (device, dtype));
+    }
+    let zeros = TensorData::zeros::<f32, _>(shape).convert_dtype(dtype);
+    Tensor::from_data(zeros, (device, dtype))
 }
 
 fn product(x: Tensor<3>, weight: Tensor<2>) -> Tensor<3> {

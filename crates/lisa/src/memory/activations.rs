@@ -15,14 +15,18 @@ pub struct Activations {
     pub norms: u64,
     /// The hidden state between two layers.
     pub hidden: u64,
-    /// The logits, in the dtype of the model.
+    /// The logits, in the dtype of the model, if all of them exist at the same time: while the loss
+    /// runs backward, there are two more tensors of this size. Otherwise 0, and
+    /// [`head`](Self::head) counts.
     pub logits: u64,
-    /// Whether the head uses the weight of the embedding. The gradient of the head is then kept
-    /// until the gradient of the embedding is computed.
+    /// The most memory that the loss needs at a time, without the gradient of the head's weight, if
+    /// the loss is computed slice by slice. Such a model also computes the gradient of its embedding
+    /// in one tensor, and with recomputation adds it to that of a tied head in place, as
+    /// [`EmbedPass::custom`](crate::recompute::EmbedPass::custom) can.
+    pub head: u64,
+    /// Whether a backward pass without recomputation computes the gradient of an embedding in a
+    /// tensor of its own, and then adds it to that of the head with the same weight.
     pub tied_head: bool,
-    /// Whether the head has a [custom backward pass](crate::recompute::HeadPass::custom) when
-    /// layers are recomputed. On flex, this backward pass works in small blocks.
-    pub custom_head: bool,
     /// The largest memory that a [sublayer](crate::recompute::LayeredModel::sublayers) of an active
     /// layer needs in its backward pass: its activations and the gradients between two
     /// [cuts](crate::recompute::Cuts). If it is unknown, it is 0, and the whole layer counts.

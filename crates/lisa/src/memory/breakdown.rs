@@ -11,7 +11,7 @@ pub struct Breakdown {
     pub master_weights: u64,
     /// Gradients of parameters.
     pub gradients: u64,
-    /// What the backward pass keeps, with the logits.
+    /// What the backward pass keeps, with the logits if all of them exist.
     pub activations: u64,
     /// Temporary tensors of the backward pass of the head, of a dequantized layer, or of an update.
     pub temporary: u64,

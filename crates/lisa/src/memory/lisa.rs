@@ -54,7 +54,7 @@ impl MemoryPlan {
             gradients: run.gradients(),
             optimizer_state,
             master_weights,
-            activations: run.stored() + run.activations.logits,
+            activations: run.stored() + run.activations.logits + run.activations.head,
             host: run.full_precision() + idle_on_host,
             peak: at_peak.total(),
             peak_recomputed: at_peak_recomputed.total(),
@@ -63,9 +63,6 @@ impl MemoryPlan {
         })
     }
 }
-
-/// Bytes of one gradient block of a [custom head](Activations::custom_head); flex holds two copies.
-const HEAD_BLOCK: u64 = 2 << 20;
 
 /// A planned run. All methods return bytes, unless their documentation says otherwise.
 struct Run<'a> {
@@ -136,12 +133,11 @@ impl Run<'_> {
 impl Run<'_> {
     /// The peak within a step: in the backward pass of the head, or in the optimizer's step.
     fn step(&self) -> Breakdown {
-        let extra_copies = self.workload.copies() - 1;
         let mut head = self.head();
         head.activations += self.stored();
         head.max(Breakdown {
             gradients: self.gradients()
-                + self.largest_outside() * extra_copies
+                + self.largest_outside() * (self.outside_copies() - 1)
                 + self.tied_gradient(),
             temporary: self.update(),
             ..Breakdown::default()
@@ -168,6 +164,13 @@ impl Run<'_> {
 
     /// Memory that the backward pass of the head needs.
     fn head(&self) -> Breakdown {
+        if self.activations.head > 0 {
+            return Breakdown {
+                temporary: self.activations.head,
+                gradients: self.largest_outside(),
+                ..Breakdown::default()
+            };
+        }
         let logits = self.activations.logits;
         let of_logits = Breakdown {
             activations: logits,
@@ -183,6 +186,15 @@ impl Run<'_> {
             gradients: self.largest_outside() * self.workload.copies(),
             ..Breakdown::default()
         })
+    }
+
+    /// How many tensors of its size the gradient of an embedding needs while it is computed.
+    fn outside_copies(&self) -> u64 {
+        if self.activations.head > 0 {
+            1
+        } else {
+            self.workload.copies()
+        }
     }
 
     /// A gradient of the largest parameter outside the layers.
@@ -222,31 +234,12 @@ impl Run<'_> {
             temporary: self.update(),
             ..Breakdown::default()
         };
-        let mut above = (self.recomputed_head())
+        let mut above = (self.head())
             .max(self.recomputed_layer())
             .max(self.dense_layer())
             .max(update);
         above.activations += self.activations.hidden * states as u64;
         above.max(self.embedding())
-    }
-
-    /// Memory that the backward pass of the head needs.
-    fn recomputed_head(&self) -> Breakdown {
-        if !self.activations.custom_head {
-            return self.head();
-        }
-        let logits = self.activations.logits;
-        let of_logits = Breakdown {
-            activations: logits,
-            temporary: 2 * logits,
-            ..Breakdown::default()
-        };
-        of_logits.max(Breakdown {
-            activations: logits,
-            gradients: self.largest_outside(),
-            temporary: (self.workload.copies() - 1) * HEAD_BLOCK,
-            ..Breakdown::default()
-        })
     }
 
     /// Memory of the layers whose autodiff graph exists at the same time.
@@ -307,8 +300,13 @@ impl Run<'_> {
         if !self.elements.trainable_below {
             return Breakdown::default();
         }
+        let tied = if self.activations.head > 0 {
+            0
+        } else {
+            self.tied_gradient()
+        };
         Breakdown {
-            gradients: self.largest_outside() * self.workload.copies() + self.tied_gradient(),
+            gradients: self.largest_outside() * self.outside_copies() + tied,
             temporary: self.update(),
             ..Breakdown::default()
         }

@@ -51,7 +51,7 @@ impl MemoryPlan {
             weights,
             optimizer_state,
             activations: stored + sizes.logits,
-            temporary: sizes.logits,
+            temporary: sizes.logits + sizes.head,
             ..Breakdown::default()
         };
         Ok(Self {
@@ -59,7 +59,7 @@ impl MemoryPlan {
             gradients: adapters * wide,
             optimizer_state,
             master_weights: 0,
-            activations: stored + sizes.logits,
+            activations: stored + sizes.logits + sizes.head,
             host: 0,
             peak: at_peak.total(),
             peak_recomputed: at_peak.total(),

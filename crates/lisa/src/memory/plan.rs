@@ -20,7 +20,8 @@ pub struct MemoryPlan {
     pub optimizer_state: u64,
     /// f32 master weights of all trainable parameters.
     pub master_weights: u64,
-    /// Activations that a backward pass without recomputation keeps, with the logits.
+    /// Activations that a backward pass without recomputation keeps, with the logits of a slice or
+    /// of all tokens.
     pub activations: u64,
     /// In host memory: full-precision weights of quantized layers, and offloaded optimizer state.
     pub host: u64,

@@ -170,6 +170,40 @@ fn the_gradient_of_a_tied_head_is_held_until_that_of_the_embedding() {
     assert_eq!(tied.gradients, own.gradients);
 }
 
+#[derive(Module, Debug)]
+struct Sliced {
+    net: Net,
+}
+
+/// More than anything else in a step.
+const HEAD: u64 = 1 << 20;
+
+impl Footprint for Sliced {
+    fn activations(&self, batch: usize, sequence: usize, dtype: FloatDType) -> Activations {
+        Activations {
+            logits: 0,
+            head: HEAD,
+            ..self.net.activations(batch, sequence, dtype)
+        }
+    }
+}
+
+#[test]
+fn a_loss_in_slices_is_counted_with_one_gradient() {
+    let sliced = Sliced { net: net() };
+    let hidden = 4 * 32 * 4;
+    let found = plan(&sliced, &LisaConfig::new()).unwrap();
+    let held = found.weights + found.optimizer_state;
+    let gradient = 1024 * 4;
+    assert_eq!(found.activations, (6 + 2 * 2) * hidden + HEAD);
+    assert_eq!(found.peak, held + found.activations + gradient);
+    // The inputs of nine segments, and the head.
+    assert_eq!(found.peak_recomputed, held + 9 * hidden + HEAD + gradient);
+    let workload = Workload::new(&sliced, 1, 4);
+    let lora = MemoryPlan::lora(&sliced, 2, false, &workload).unwrap();
+    assert_eq!(lora.at_peak.temporary, HEAD);
+}
+
 #[test]
 fn lora_stores_the_inputs_of_its_products_and_not_those_of_norms() {
     let net = net();

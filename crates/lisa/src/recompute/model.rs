@@ -5,6 +5,7 @@ use burn::module::{Module, ModuleVisitor, ParamId};
 use burn::tensor::Tensor;
 
 use super::cuts::Cuts;
+use super::embed::EmbedPass;
 use super::head::HeadPass;
 
 /// A model that runs layer by layer: an embedding, a stack of layers, a head with a loss.
@@ -29,6 +30,14 @@ pub trait LayeredModel: Module {
 
     /// Computes the input of the first layer.
     fn embed(&self, batch: &Self::Batch, context: &Self::Context) -> Tensor<3>;
+
+    /// Computes the input of the first layer together with the backward pass of the embedding.
+    ///
+    /// By default the backward pass is that of [`embed`](Self::embed) on Burn's autodiff graph. A
+    /// tied embedding needs less memory with a [custom backward pass](EmbedPass::custom).
+    fn embed_pass(&self, batch: &Self::Batch, context: &Self::Context) -> EmbedPass {
+        EmbedPass::from(self.embed(batch, context))
+    }
 
     /// Computes the output of layer `index` from its input.
     fn layer(&self, index: usize, h: Tensor<3>, context: &Self::Context) -> Tensor<3>;

@@ -6,7 +6,8 @@ use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 
 use super::backward::Input;
-use super::gradients::{add, hand_over};
+use super::embed::EmbedPass;
+use super::gradients::add;
 use super::head::HeadPass;
 use super::model::LayeredModel;
 use super::plan::Recompute;
@@ -23,14 +24,14 @@ impl Recompute {
     #[must_use]
     pub fn forward<M: LayeredModel>(self, model: &M, batch: &M::Batch) -> Pass<M> {
         let stack = Stack::new(self, model, batch);
-        let embedded = model.embed(batch, stack.context());
-        let trainable_before = stack.trainable_before(model, embedded.is_tracked());
+        let embedded = model.embed_pass(batch, stack.context());
+        let trainable_before = stack.trainable_before(model, embedded.is_trainable());
         let recomputed = stack.recomputed_segments();
         // To freeze a lazy parameter would freeze its clones as well.
         model.visit(&mut Initialize);
         // Burn frees a graph that never runs backward only after a while, so none may be made here.
         let frozen = model.clone().no_grad();
-        let mut h = embedded.clone().detach();
+        let mut h = embedded.output();
         let mut inputs = Vec::with_capacity(recomputed);
         for segment in 0..recomputed {
             let input = h.clone();
@@ -54,10 +55,13 @@ impl Recompute {
             inputs,
             top,
             head,
-            embedded: embedded.is_tracked().then_some(embedded),
+            embedded: embedded.is_trainable().then_some(embedded),
         }
     }
 }
+
+/// A model, and what is left of its backward pass.
+type Rest<M> = (M, Option<(EmbedPass, Tensor<3>)>);
 
 /// A forward pass whose backward pass has not run yet.
 ///
@@ -92,8 +96,8 @@ pub struct Pass<M: LayeredModel> {
     /// The input of the part that is still on a graph: the last segment or the head.
     top: Tensor<3>,
     head: HeadPass,
-    /// The output of the embedding, if that is trainable.
-    embedded: Option<Tensor<3>>,
+    /// The backward pass of the embedding, if that is trainable.
+    embedded: Option<EmbedPass>,
 }
 
 impl<M: LayeredModel> std::fmt::Debug for Pass<M> {
@@ -128,11 +132,13 @@ impl<M: LayeredModel> Pass<M> {
     #[must_use]
     pub fn backward(self, model: &M) -> GradientsParams {
         let mut sum = GradientsParams::new();
-        let model = self.run(model.clone(), |model, mut grads| {
+        let (model, rest) = self.run(model.clone(), |model, mut grads| {
             add(&model, &mut sum, &mut grads);
             model
         });
-        drop(model);
+        if let Some((embedded, gradient)) = rest {
+            embedded.backward(&model, gradient, &mut sum);
+        }
         sum
     }
 
@@ -154,10 +160,16 @@ impl<M: LayeredModel> Pass<M> {
         mut update: impl FnMut(M, GradientsParams) -> M,
     ) -> Result<M, StepError<M>> {
         let mut tied = Tied::new(model.tied());
-        let model = self.run(model, |model, grads| match tied.hold_back(&model, grads) {
+        let mut take = |model, tied: &mut Tied, grads| match tied.hold_back(&model, grads) {
             Some(grads) => update(model, grads),
             None => model,
-        });
+        };
+        let (mut model, rest) = self.run(model, |model, grads| take(model, &mut tied, grads));
+        if let Some((embedded, gradient)) = rest {
+            let mut grads = tied.take();
+            embedded.backward(&model, gradient, &mut grads);
+            model = take(model, &mut tied, grads);
+        }
         match tied.finish() {
             Ok(Some(grads)) => Ok(update(model, grads)),
             Ok(None) => Ok(model),
@@ -165,10 +177,11 @@ impl<M: LayeredModel> Pass<M> {
         }
     }
 
-    /// Runs backward from the head to the lowest trainable segment.
-    fn run(self, mut model: M, mut take: impl FnMut(M, GradientsParams) -> M) -> M {
+    /// Runs backward from the head to the lowest trainable segment. Returns the backward pass of the
+    /// embedding with the gradient of its output, if the embedding is trainable.
+    fn run(self, mut model: M, mut take: impl FnMut(M, GradientsParams) -> M) -> Rest<M> {
         let Some((mut upstream, found)) = self.head.backward(&self.top, &model) else {
-            return model;
+            return (model, None);
         };
         drop(self.top);
         if !found.is_empty() {
@@ -179,7 +192,7 @@ impl<M: LayeredModel> Pass<M> {
             let segment = inputs.len();
             // Without one of them nothing is trainable here or below.
             let (Some(h), Some(gradient)) = (input, upstream) else {
-                return model;
+                return (model, None);
             };
             let needs_gradient = self.trainable_before[segment];
             let input = Input { h, needs_gradient };
@@ -187,11 +200,7 @@ impl<M: LayeredModel> Pass<M> {
                 .stack
                 .segment_backward(model, segment, input, gradient, &mut take);
         }
-        if let (Some(embedded), Some(gradient)) = (self.embedded, upstream) {
-            let grads = (embedded * gradient).sum().backward();
-            model = hand_over(model, grads, &mut take);
-        }
-        model
+        (model, self.embedded.zip(upstream))
     }
 }
 

@@ -43,6 +43,11 @@ impl Tied {
         (!grads.is_empty() && self.twice.is_none()).then_some(grads)
     }
 
+    /// Moves the gradients of tied parameters out, so that more can be added to them.
+    pub(super) fn take(&mut self) -> GradientsParams {
+        std::mem::take(&mut self.sum)
+    }
+
     /// The gradients of tied parameters that were kept; `None` if there are none.
     pub(super) fn finish(self) -> Result<Option<GradientsParams>, LisaError> {
         match self.twice {

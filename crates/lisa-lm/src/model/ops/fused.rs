@@ -8,11 +8,11 @@
 
 mod attention;
 mod autodiff;
-mod cross_entropy;
 mod embed;
 mod gelu;
 mod layer_norm;
 mod linear;
+mod linear_cross_entropy;
 mod rms_norm;
 mod rotate;
 mod rows;
@@ -23,11 +23,13 @@ mod tests;
 
 pub(crate) use attention::{attention, joint_attention};
 pub(crate) use autodiff::takes;
-pub(crate) use cross_entropy::{cross_entropy, loss_and_gradient};
 pub(crate) use embed::embed;
 pub(crate) use gelu::gelu;
 pub(crate) use layer_norm::layer_norm;
 pub(crate) use linear::{product, product_and_bias};
+#[cfg(test)]
+pub(crate) use linear_cross_entropy::in_slices;
+pub(crate) use linear_cross_entropy::{head_bytes, head_gradients, head_loss};
 pub(crate) use rms_norm::rms_norm;
 pub(crate) use rotate::rotate;
 pub(crate) use swiglu::swiglu;

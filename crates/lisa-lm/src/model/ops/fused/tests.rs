@@ -1,6 +1,6 @@
 use std::cell::RefCell;
 
-use burn::tensor::activation::{log_softmax, silu, softmax};
+use burn::tensor::activation::{silu, softmax};
 use burn::tensor::module::linear;
 use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData};
 use burn::tensor::{activation, module};
@@ -11,8 +11,8 @@ use super::linear::BLOCK;
 use super::rows::{Out, Rows, exp, run};
 use super::swiglu::SwiGlu;
 use super::{
-    attention, cross_entropy, embed, gelu, joint_attention, layer_norm, loss_and_gradient, product,
-    product_and_bias, rms_norm, rotate, swiglu, takes,
+    attention, embed, gelu, joint_attention, layer_norm, product, product_and_bias, rms_norm,
+    rotate, swiglu, takes,
 };
 
 fn device() -> Device {
@@ -417,33 +417,6 @@ fn a_row_with_every_key_masked_is_no_nan() {
     let found = attention(&x, &x, &x, Some(&mask)).unwrap();
     let sum = found.sum().into_scalar::<f32>();
     assert!(sum.is_finite(), "{sum}");
-}
-
-#[test]
-fn the_loss_and_its_gradient_are_those_of_the_steps() {
-    let (rows, vocab) = (70, 301);
-    let counts = |row: &i32| row % 7 != 3;
-    let target = |row: i32| row * 5 % vocab as i32;
-    let int = |of: &[i32]| Tensor::<1, Int>::from_data(of, &device());
-    let targets: Vec<i32> = (0..rows as i32)
-        .map(|row| if counts(&row) { target(row) } else { -100 })
-        .collect();
-    let targets = int(&targets);
-    let kept: Vec<i32> = (0..rows as i32).filter(counts).collect();
-    let picked: Vec<i32> = kept.iter().map(|row| target(*row)).collect();
-    let logits = random([rows, vocab]);
-    let steps = |logits: Tensor<2>| {
-        let logits = logits.select(0, int(&kept));
-        let logs = log_softmax(logits, 1);
-        let picked: Tensor<2, Int> = int(&picked).reshape([kept.len(), 1]);
-        logs.gather(1, picked).mean().neg()
-    };
-    let found = || cross_entropy(logits.clone(), &targets, None).unwrap();
-    agree([&logits], found, || steps(logits.clone()));
-    let expected = logits.grad(&steps(logits.clone()).backward()).unwrap();
-    let (loss, gradient) = loss_and_gradient(logits.clone().inner(), &targets, None).unwrap();
-    close(&Tensor::from_inner(loss), &steps(logits.clone()));
-    close(&gradient, &expected);
 }
 
 #[test]

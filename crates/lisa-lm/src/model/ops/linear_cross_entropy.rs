@@ -1,0 +1,266 @@
+//! The head and its loss as one operation: the logits of a large vocabulary never exist as a whole.
+//!
+//! The rows that count are divided into slices. For each slice, the logits are computed, then the
+//! loss and, if they are needed, the gradient of the logits and its products: the gradient of the
+//! hidden state and that of the weight. So the backward pass only multiplies both by the gradient
+//! of the loss.
+
+use burn::tensor::{DType, Device, FloatDType, IndexingUpdateOp, Int, Tensor};
+
+use super::counted::{Counted, slice_of};
+#[cfg(feature = "flex")]
+use super::fused;
+
+/// Elements of the logits of a slice on a CPU: 64 MiB in f32.
+const SLICE_ON_HOST: usize = 1 << 24;
+/// Elements of the logits of a slice on a GPU, where adding up the gradients of several slices costs
+/// more than a matmul.
+const SLICE: usize = 1 << 25;
+/// The gradients of up to this many slices are added up in the dtype of the model, those of more in
+/// f32, so that rounding changes the sum by less than two steps.
+const NARROW: usize = 4;
+
+/// The number of rows in a slice.
+fn slice_on(device: &Device, rows: usize, vocab: usize) -> usize {
+    let has_pool = device.memory_pool_usage().is_some();
+    let elements = if has_pool { SLICE } else { SLICE_ON_HOST };
+    slice_of(rows, elements / vocab.max(1))
+}
+
+/// The weight of a head.
+#[derive(Clone)]
+pub(crate) enum HeadWeight {
+    /// `[hidden, vocab]`.
+    Own(Tensor<2>),
+    /// The weight of the embedding, `[vocab, hidden]`.
+    Tied(Tensor<2>),
+}
+
+impl HeadWeight {
+    /// As it is stored.
+    pub(crate) fn stored(&self) -> &Tensor<2> {
+        let (Self::Own(weight) | Self::Tied(weight)) = self;
+        weight
+    }
+
+    pub(crate) fn is_tied(&self) -> bool {
+        matches!(self, Self::Tied(_))
+    }
+
+    pub(crate) fn vocab(&self) -> usize {
+        let [first, second] = self.stored().dims();
+        if self.is_tied() { first } else { second }
+    }
+
+    /// The same weight without autodiff.
+    pub(crate) fn inner(&self) -> Self {
+        match self {
+            Self::Own(weight) => Self::Own(weight.clone().inner()),
+            Self::Tied(weight) => Self::Tied(weight.clone().inner()),
+        }
+    }
+}
+
+/// The loss, of shape `[1]`, and the gradients of the hidden state and of the weight that were
+/// asked for. The gradient of a weight has the shape of the stored weight.
+pub(crate) type Found = (Tensor<1>, [Option<Tensor<2>>; 2]);
+
+/// The mean cross entropy of the logits `hidden weight`, without computing all logits at once.
+///
+/// - `hidden`: `[rows, hidden]`.
+/// - `weight`: `[hidden, vocab]`, as in Burn's `Linear`. For a head that is tied to an embedding, it
+///   is the transposed weight of the embedding.
+/// - `targets`: `[rows]`, the index of the right class of each row, or -100 for a row that is
+///   ignored.
+///
+/// The loss has the shape `[1]` and is in f32, as is the softmax. The mean is over the rows that are
+/// not ignored. If all are ignored, the loss and its gradients are 0.
+///
+/// If `hidden` or `weight` is tracked by autodiff, their gradients are computed together with the
+/// loss, and kept until the backward pass.
+///
+/// # Cost
+///
+/// Memory: the gradients of `hidden` and `weight`, and the logits of some rows in f32: up to 48 MiB on
+/// flex, 128 MiB with several temporary tensors on a GPU, or those of 64 rows. Time: three matmuls
+/// over the rows that are not ignored; one without gradients. The targets are copied to the host.
+///
+/// # Panics
+///
+/// Panics if the sizes do not match, and on a target that is neither -100 nor an index of the
+/// vocabulary.
+///
+/// # Example
+///
+/// ```
+/// use burn::tensor::{Device, Distribution, Int, Tensor};
+/// use lisa_lm::linear_cross_entropy;
+///
+/// let device = Device::flex().autodiff();
+/// // Four tokens, of width 8, and a vocabulary of 1000.
+/// let hidden = Tensor::<2>::random([4, 8], Distribution::Default, &device).require_grad();
+/// let weight = Tensor::<2>::random([8, 1000], Distribution::Default, &device).require_grad();
+/// let targets = Tensor::<1, Int>::from_data([3, -100, 999, 17], &device);
+///
+/// let loss = linear_cross_entropy(hidden.clone(), weight.clone(), targets);
+/// let gradients = loss.backward();
+/// assert_eq!(hidden.grad(&gradients).unwrap().dims(), [4, 8]);
+/// assert_eq!(weight.grad(&gradients).unwrap().dims(), [8, 1000]);
+/// ```
+#[must_use]
+pub fn linear_cross_entropy(
+    hidden: Tensor<2>,
+    weight: Tensor<2>,
+    targets: Tensor<1, Int>,
+) -> Tensor<1> {
+    let ([rows, width], [from, vocab], [labels]) = (hidden.dims(), weight.dims(), targets.dims());
+    assert!(
+        width == from && rows == labels,
+        "linear_cross_entropy: hidden is {:?}, weight {:?}, targets {:?}; expected [rows, hidden], \
+         [hidden, vocab], [rows]",
+        [rows, width],
+        [from, vocab],
+        [labels]
+    );
+    let counted = Counted::of(&targets, None, vocab);
+    head_loss(hidden, &HeadWeight::Own(weight), &counted)
+}
+
+/// The weighted mean cross entropy over the rows that count. See [`linear_cross_entropy`].
+pub(crate) fn head_loss(hidden: Tensor<2>, weight: &HeadWeight, counted: &Counted) -> Tensor<1> {
+    fused!(head_loss(&hidden, weight, counted));
+    let slice = slice_on(&hidden.device(), counted.len(), weight.vocab());
+    on_graph(hidden, weight, counted, slice)
+}
+
+/// [`head_loss`] in Burn's operations, with slices of `slice` rows.
+fn on_graph(hidden: Tensor<2>, weight: &HeadWeight, counted: &Counted, slice: usize) -> Tensor<1> {
+    let (hidden, stored) = (counted.select(hidden), weight.stored().clone());
+    let wanted = [hidden.is_tracked(), stored.is_tracked()];
+    let plain = hidden.clone().inner();
+    let (loss, gradients) = in_slices(plain, &weight.inner(), counted, wanted, slice);
+    let tracked = [hidden, stored].into_iter().zip(gradients);
+    tracked.fold(loss, |loss, (x, gradient)| {
+        let Some(gradient) = gradient else {
+            return like(&x, loss);
+        };
+        // A term of value 0 whose gradient is `gradient`.
+        let term = (x.clone() * like(&x, gradient)).sum();
+        like(&x, loss) + (term.clone() - term.detach()).cast(FloatDType::F32)
+    })
+}
+
+/// The tensor with autodiff if `x` has autodiff, on its device.
+pub(crate) fn like<const D: usize, const N: usize>(x: &Tensor<D>, tensor: Tensor<N>) -> Tensor<N> {
+    match x.gradient_checkpointing_strategy() {
+        None => tensor,
+        Some(strategy) => tensor
+            .autodiff()
+            .with_gradient_checkpointing_strategy(strategy),
+    }
+}
+
+/// The loss and the gradients, for tensors without autodiff.
+pub(crate) fn head_gradients(
+    hidden: Tensor<2>,
+    weight: &HeadWeight,
+    counted: &Counted,
+    wanted: [bool; 2],
+) -> Found {
+    fused!(head_gradients(&hidden, weight, counted, wanted));
+    let slice = slice_on(&hidden.device(), counted.len(), weight.vocab());
+    let rows = counted.select(hidden);
+    let (loss, [of_rows, of_weight]) = in_slices(rows, weight, counted, wanted, slice);
+    (loss, [of_rows.map(|rows| counted.scatter(rows)), of_weight])
+}
+
+/// The most bytes that the loss of this many rows needs at a time, with the gradient of the hidden
+/// states and without that of the weight.
+pub(crate) fn head_bytes(
+    rows: usize,
+    vocab: usize,
+    width: usize,
+    (device, dtype): (&Device, DType),
+) -> u64 {
+    let of_hidden = rows * width * dtype.size();
+    #[cfg(feature = "flex")]
+    if fused::takes(device, dtype) {
+        return (of_hidden + fused::head_bytes(rows, vocab, width)) as u64;
+    }
+    let slice = slice_on(device, rows, vocab);
+    let logits = slice * vocab;
+    // The logits and their gradient in the dtype of the model; logits, exponentials and gradient in
+    // f32.
+    let of_logits = logits * 2 * dtype.size() + logits * 3 * size_of::<f32>();
+    // A product next to the sum, which may be in f32.
+    let of_element = match rows.div_ceil(slice) {
+        1 => 0,
+        slices if slices > NARROW && dtype != DType::F32 => 2 * size_of::<f32>(),
+        _ => dtype.size(),
+    };
+    let sum = vocab * width * of_element;
+    (of_hidden + of_logits + sum) as u64
+}
+
+/// [`head_gradients`] in Burn's operations, for the rows that count, with slices of `slice` rows.
+fn in_slices(
+    hidden: Tensor<2>,
+    weight: &HeadWeight,
+    counted: &Counted,
+    [of_hidden, of_weight]: [bool; 2],
+    slice: usize,
+) -> Found {
+    let (device, dtype) = (hidden.device(), hidden.dtype());
+    let stored = weight.stored();
+    let columns = if weight.is_tied() {
+        stored.clone().transpose()
+    } else {
+        stored.clone()
+    };
+    let (targets, shares) = counted.to_tensors(&device);
+    let wide = counted.len() > NARROW * slice;
+    let (mut losses, mut hidden_parts, mut weight_sum) = (Vec::new(), Vec::new(), None);
+    for first in (0..counted.len()).step_by(slice) {
+        let range = first..(first + slice).min(counted.len());
+        let x = hidden.clone().slice_dim(0, range.clone());
+        let logits = x.clone().matmul(columns.clone()).cast(FloatDType::F32);
+        let targets = targets.clone().slice_dim(0, range.clone());
+        let share = shares.clone().slice_dim(0, range);
+        let target = logits.clone().gather(1, targets.clone());
+        let largest = logits.clone().max_dim(1);
+        let exps = (logits - largest.clone()).exp();
+        let sums = exps.clone().sum_dim(1);
+        losses.push(((sums.clone().log() + largest - target) * share.clone()).sum());
+        if !of_hidden && !of_weight {
+            continue;
+        }
+        let gradient = exps * (share.clone() / sums);
+        let gradient = gradient.scatter(1, targets, -share, IndexingUpdateOp::Add);
+        let gradient = gradient.cast(dtype);
+        if of_hidden {
+            hidden_parts.push(gradient.clone().matmul(columns.clone().transpose()));
+        }
+        if of_weight {
+            let product = if weight.is_tied() {
+                gradient.transpose().matmul(x)
+            } else {
+                x.transpose().matmul(gradient)
+            };
+            let product = if wide {
+                product.cast(FloatDType::F32)
+            } else {
+                product
+            };
+            weight_sum = Some(match weight_sum {
+                None => product,
+                Some(sum) => sum + product,
+            });
+        }
+    }
+    let of_hidden = of_hidden.then(|| Tensor::cat(hidden_parts, 0));
+    let of_weight = weight_sum.map(|sum: Tensor<2>| sum.cast(dtype));
+    (Tensor::cat(losses, 0).sum(), [of_hidden, of_weight])
+}
+
+#[cfg(test)]
+mod tests;
