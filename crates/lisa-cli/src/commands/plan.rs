@@ -15,6 +15,7 @@ use crate::settings::{
 use crate::terminal::output::say;
 use crate::terminal::text::{counted, size};
 use crate::train::fitting::{WAYS, changes};
+use crate::train::limits::Limits;
 use crate::train::planned::{Planned, room};
 
 /// Options of `lisa plan`.
@@ -161,12 +162,42 @@ fn table(mut flags: Flags, device: &Device) -> Result<String> {
         "\nThe columns add up to the peak, without host memory, which a CPU needs as well. Quantized \
          layers need recomputation: a backward pass without it keeps their dequantized weights.\n",
     );
+    if let Some(bytes) = bytes {
+        text.push_str(&limits(&settings, &model, device, positions, bytes)?);
+    }
     if let Some(bytes) = bytes.filter(|_| !fits) {
         text.push_str(&format!(
             "none fits into {}; what would: {}\n",
             size(bytes),
             changes(&settings, &model, device, tokens, bytes)?
         ));
+    }
+    Ok(text)
+}
+
+/// What fits into memory: for each method the longest row and the largest batch, and the flags to
+/// paste.
+fn limits(
+    settings: &Settings,
+    model: &CausalLm,
+    device: &Device,
+    positions: usize,
+    bytes: u64,
+) -> Result<String> {
+    let tokens = settings.input.max_seq_length;
+    let mut text = format!(
+        "\nwhat fits into {}: the most tokens of a single row (the model has {positions} positions), and \
+         the most rows of {} in a batch\n\n   tokens      rows  flags\n",
+        size(bytes),
+        counted(tokens, "token"),
+    );
+    for (flags, settings) in methods(settings, model) {
+        let found = Limits::of(&settings, model, device, (tokens, positions), bytes)?;
+        let flags = match found.flags(tokens) {
+            Some(largest) => format!("{flags} {largest}"),
+            None => format!("{flags}: does not fit"),
+        };
+        text.push_str(&format!("{:>9} {:>9}  {flags}\n", found.tokens, found.rows));
     }
     Ok(text)
 }

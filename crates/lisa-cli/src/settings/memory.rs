@@ -31,12 +31,24 @@ group! { "Memory", MemoryFlags, MemorySettings {
     no_master_weights: bool = false;
 }}
 
-/// Reads `--memory`. A file may have 0, which is not known.
+/// Reads `--memory`: GiB, or a number with GB or GiB. A file may have 0, which is not known.
 pub(crate) fn gib(text: &str) -> Result<f64, &'static str> {
-    let given = text.parse().ok();
+    let lower = text.to_ascii_lowercase();
+    let (number, unit) = if let Some(number) = lower.strip_suffix("gib") {
+        (number, 1.0)
+    } else if let Some(number) = lower.strip_suffix("gb") {
+        (number, 1e9 / f64::from(1 << 30))
+    } else {
+        (lower.as_str(), 1.0)
+    };
+    let given = number
+        .trim_end()
+        .parse()
+        .ok()
+        .map(|given: f64| given * unit);
     given
         .filter(|gib: &f64| *gib > 0.0 && gib.is_finite())
-        .ok_or("give the memory of the device in GiB, above 0, or leave it out")
+        .ok_or("give the memory of the device in GiB, above 0 (or as 24GB), or leave it out")
 }
 
 impl MemorySettings {
@@ -79,5 +91,23 @@ impl MemorySettings {
     pub(super) fn differs(&self, saved: &Self) -> Option<String> {
         differing!(self, saved; dtype, no_master_weights, quantize);
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::gib;
+
+    #[test]
+    fn memory_is_in_gib_or_has_its_unit() {
+        assert_eq!(gib("24"), Ok(24.0));
+        assert_eq!(gib("0.5GiB"), Ok(0.5));
+        assert_eq!(gib("24 gib"), Ok(24.0));
+        // 24e9 bytes.
+        let bytes = gib("24GB").unwrap() * f64::from(1 << 30);
+        assert!((bytes - 24e9).abs() < 1.0, "{bytes}");
+        for wrong in ["0", "-1GB", "GB", "inf", "24TB", ""] {
+            assert!(gib(wrong).unwrap_err().contains("above 0"), "{wrong}");
+        }
     }
 }

@@ -16,7 +16,7 @@
 //! | `finite` | which weights are not finite |
 //! | `record_limits` | checks of what checkpoints will have |
 //! | `summary`, `shown_row` | what is printed of the data |
-//! | `announce`, `planned`, `fitting`, `watch`, `clock` | what is printed |
+//! | `announce`, `planned`, `fitting`, `limits`, `out_of_memory`, `watch`, `clock` | what is printed |
 //! | `fingerprint`, `moved` | what a resumed run must have in common with its checkpoint |
 
 pub(crate) mod adapter;
@@ -34,10 +34,12 @@ mod finish;
 mod finite;
 pub(crate) mod fitting;
 mod held_out;
+pub(crate) mod limits;
 mod line;
 pub mod method;
 pub mod metrics;
 pub(crate) mod moved;
+mod out_of_memory;
 pub mod planned;
 pub mod plot;
 mod prepare;

@@ -10,6 +10,7 @@ use super::announce::announce;
 use super::checkpoints;
 use super::finish::finish;
 use super::method::Trainer;
+use super::out_of_memory::{advice, explained};
 use super::planned::planned;
 use super::prepare::Job;
 use super::steps::train;
@@ -53,7 +54,18 @@ fn whole(flags: Flags, start: Start, device: &Device, stop: Stop<'_>) -> Result<
         ))?;
         return Ok(Outcome::Finished);
     }
-    let result = whole_of(&job, batches, stop);
+    let result = explained(
+        || whole_of(&job, batches, stop),
+        || {
+            let shape = job.checkpoint.config().init(device)?;
+            advice(
+                &job.settings,
+                &shape,
+                device,
+                job.data.longest(&job.settings),
+            )
+        },
+    );
     if job.saved.is_none() && !matches!(result, Ok(Outcome::Finished)) {
         let was_stopped = match &result {
             Ok(_) => true,

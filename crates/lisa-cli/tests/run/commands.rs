@@ -104,6 +104,18 @@ fn commands_print_what_they_are_asked_for() {
         plan.contains("--method lisa") && plan.contains("does not fit"),
         "{plan}"
     );
+    assert_eq!(plan.matches(": does not fit").count(), 11, "{plan}");
+    let plan = run(&["plan", "--memory", "0.03", "--max-seq-length", "256"]);
+    let limits = plan.split("what fits into 31 MiB").nth(1).unwrap();
+    let line = limits
+        .lines()
+        .find(|line| line.contains("--method lisa --recompute --update-in-backward"))
+        .unwrap();
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let (tokens, rows): (usize, usize) = (words[0].parse().unwrap(), words[1].parse().unwrap());
+    assert!(tokens > 256 && tokens <= 1024 && rows > 0, "{plan}");
+    let flags = format!("--batch-size {rows} --max-seq-length 256");
+    assert!(line.ends_with(&flags), "{plan}");
     let show = run(&["show"]);
     for part in [
         "llama",
@@ -323,7 +335,7 @@ fn a_wrong_flag_is_reported_as_other_errors_are() {
         ),
         (
             "plan --memory 0",
-            "error: --memory is `0`\n  help: give the memory of the device in GiB, above 0, or leave \
+            "error: --memory is `0`\n  help: give the memory of the device in GiB, above 0 (or as 24GB), or leave \
              it out\n",
         ),
         (

@@ -1,0 +1,110 @@
+//! [`Limits`]: the longest rows and the largest batches that fit into memory.
+
+use anyhow::Result;
+use burn::tensor::Device;
+use lisa_lm::CausalLm;
+
+use super::planned::Planned;
+use crate::settings::Settings;
+
+/// More rows are not looked for.
+const MOST_ROWS: usize = 1024;
+
+/// What fits into memory with one method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// The most tokens of a row in a batch of one row; 0 if no row fits.
+    pub(crate) tokens: usize,
+    /// The most rows of the planned length in a batch; 0 if none fits.
+    pub(crate) rows: usize,
+}
+
+impl Limits {
+    /// Plans batches of these settings until they need more than `bytes`. A row has `tokens` tokens,
+    /// and at most `positions` where the length is looked for.
+    pub(crate) fn of(
+        settings: &Settings,
+        model: &CausalLm,
+        device: &Device,
+        (tokens, positions): (usize, usize),
+        bytes: u64,
+    ) -> Result<Self> {
+        let fits = |rows, tokens| -> Result<bool> {
+            Ok(Planned::of(settings, model, device, rows, tokens)?.needed() <= bytes)
+        };
+        Ok(Self {
+            tokens: most(positions, |tokens| fits(1, tokens))?,
+            rows: most(MOST_ROWS, |rows| fits(rows, tokens))?,
+        })
+    }
+
+    /// The flags of the largest batch, or of the longest row if not one row of the length fits. `None`
+    /// if nothing fits.
+    pub(crate) fn flags(self, tokens: usize) -> Option<String> {
+        let (rows, tokens) = match self {
+            Self { tokens: 0, .. } => return None,
+            Self { rows: 0, tokens } => (1, tokens),
+            Self { rows, .. } => (rows, tokens),
+        };
+        Some(format!("--batch-size {rows} --max-seq-length {tokens}"))
+    }
+}
+
+/// The largest number up to `limit` that fits, if all smaller ones do; 0 if 1 does not fit.
+fn most(limit: usize, fits: impl Fn(usize) -> Result<bool>) -> Result<usize> {
+    let (mut low, mut high) = (0, limit + 1);
+    // `low` fits, and `high` does not.
+    while high - low > 1 {
+        let middle = usize::midpoint(low, high);
+        if fits(middle)? {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    Ok(low)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Flags;
+
+    #[test]
+    fn the_largest_number_that_fits_is_found() {
+        for limit in [1, 2, 7, 1000] {
+            for largest in [0, 1, 2, 6, 7, 999, 1000] {
+                let found = most(limit, |number| Ok(number <= largest)).unwrap();
+                assert_eq!(found, largest.min(limit));
+            }
+        }
+    }
+
+    #[test]
+    fn one_row_or_token_more_does_not_fit() {
+        let device = Device::default().autodiff();
+        let config = lisa_lm::ModelConfig::from_json(crate::bundled::CONFIG).unwrap();
+        let model = config.init(&device).unwrap();
+        let settings = Flags::default().resolve(None).unwrap();
+        let needed = |rows, tokens| {
+            let planned = Planned::of(&settings, &model, &device, rows, tokens);
+            planned.unwrap().needed()
+        };
+        let bytes = needed(3, 100);
+        let limits = Limits::of(&settings, &model, &device, (100, 1024), bytes).unwrap();
+        assert_eq!(limits.rows, 3);
+        assert!(needed(1, limits.tokens) <= bytes && needed(1, limits.tokens + 1) > bytes);
+        let flags = limits.flags(100);
+        assert_eq!(
+            flags.as_deref(),
+            Some("--batch-size 3 --max-seq-length 100")
+        );
+        // Not one row of this length, but a shorter one.
+        let short = Limits::of(&settings, &model, &device, (1024, 1024), bytes).unwrap();
+        assert_eq!((short.rows, short.tokens), (0, limits.tokens));
+        let flags = format!("--batch-size 1 --max-seq-length {}", limits.tokens);
+        assert_eq!(short.flags(1024), Some(flags));
+        let none = Limits::of(&settings, &model, &device, (100, 1024), 1).unwrap();
+        assert_eq!((none.rows, none.tokens, none.flags(100)), (0, 0, None));
+    }
+}
