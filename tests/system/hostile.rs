@@ -26,6 +26,8 @@ fn configurations_of_any_kind_are_used_or_refused() {
 fn weights_of_any_kind_are_loaded_or_refused() {
     run("safetensors", 400);
     run("index", 400);
+    run("adapter", 400);
+    run("adapter_config", 400);
 }
 
 #[test]

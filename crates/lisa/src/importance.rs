@@ -7,6 +7,10 @@
 //! norms of one run, [`WeightNorms`] stores them, and [`Importance`] computes the probabilities
 //! from both runs.
 //!
+//! With AdamW, weight norms hardly differ between layers. [`Scores`] have another signal, which costs
+//! less: a [`GradientTracker`] measures the gradients of a few batches. [`distance_from_uniform`] says
+//! how much a signal changes the sampling.
+//!
 //! # Example
 //!
 //! ```
@@ -29,11 +33,16 @@
 //! # Ok::<(), lisa::LisaError>(())
 //! ```
 
+mod file;
+mod gradients;
 mod norms;
 mod ratios;
+mod scores;
 mod squares;
 mod tracker;
 
+pub use gradients::GradientTracker;
 pub use norms::WeightNorms;
 pub use ratios::Importance;
+pub use scores::{Scores, distance_from_uniform};
 pub use tracker::NormTracker;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use lisa_lm::checkpoint::{SaveOptions, save};
+use lisa_lm::checkpoint::{Adapter, SaveOptions, save};
 use lisa_lm::text::{
     Chat, EncodeOptions, Message, OnBadLine, ReadOptions, encode_examples, read_examples, turn_end,
 };
@@ -23,7 +23,12 @@ thread_local! {
     static CONFIGURED: TempDir = checkpoint(usize::MAX);
     static DATA: TempDir = folder(&[("tokenizer.json", TOKENIZER)]);
     static TOKENIZERS: TempDir = folder(&[]);
+    static ADAPTERS: TempDir = folder(&[]);
 }
+
+/// The adapter in the corpus, for the small checkpoint.
+const ADAPTER: &[u8] = include_bytes!("../corpus/adapter/small.safetensors");
+const ADAPTER_CONFIG: &[u8] = include_bytes!("../corpus/adapter_config/small.json");
 
 /// The tokenizer in the corpus.
 const TOKENIZER: &str = include_str!("../corpus/tokenizer/small.json");
@@ -74,6 +79,28 @@ pub fn safetensors(bytes: &[u8]) {
         write(dir.path(), "model.safetensors", bytes);
         load(dir.path());
     });
+}
+
+/// Opens an adapter, and merges it into the small checkpoint.
+fn adapt(config: &[u8], weights: &[u8]) {
+    ADAPTERS.with(|dir| {
+        write(dir.path(), "adapter_config.json", config);
+        write(dir.path(), "adapter_model.safetensors", weights);
+        let model = ModelConfig::from_json(CONFIG).and_then(|config| config.init(&Device::flex()));
+        if let Ok(adapted) = Adapter::open(dir).and_then(|adapter| adapter.apply(model?)) {
+            let _ = adapted.merge_lora();
+        }
+    });
+}
+
+/// `adapter_model.safetensors`, next to a configuration.
+pub fn adapter(bytes: &[u8]) {
+    adapt(ADAPTER_CONFIG, bytes);
+}
+
+/// `adapter_config.json`, next to the matrices of an adapter.
+pub fn adapter_config(bytes: &[u8]) {
+    adapt(bytes, ADAPTER);
 }
 
 /// `model.safetensors.index.json`, next to shards.

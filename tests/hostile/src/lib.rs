@@ -51,7 +51,7 @@ impl Target {
 pub const TIME: Duration = Duration::from_secs(30);
 
 /// All targets.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 11] = [
     Target::new("record", records::record, records::mutate),
     Target::new("lisa_config", records::lisa_config, json::mutate),
     Target::new("jsonl", folders::jsonl, json::mutate_lines),
@@ -62,6 +62,8 @@ pub const TARGETS: [Target; 9] = [
         json::mutate_safetensors,
     ),
     Target::new("index", folders::index, json::mutate),
+    Target::new("adapter", folders::adapter, json::mutate_safetensors),
+    Target::new("adapter_config", folders::adapter_config, json::mutate),
     Target::new("tokenizer", folders::tokenizer, json::mutate),
     Target::new("tokenizer_config", folders::tokenizer_config, json::mutate),
     Target {

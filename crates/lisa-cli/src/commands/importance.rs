@@ -1,34 +1,41 @@
-//! `lisa importance`: weight norms under LoRA and under full training, as in the paper's Figure 1.
+//! `lisa importance`: weight norms under LoRA and under full training, as in the paper's Figure 1, or
+//! another signal of how important each layer is.
 //!
-//! The command makes two short runs with the same model, data and seed. `importance.json` then
-//! gives `--policy weighted` and `--policy bernoulli` the probability of each layer. Tests: at the
-//! end, and `tests/run/`.
+//! For the norms, the command makes two short runs with the same model, data and seed.
+//! `importance.json` then gives `--policy weighted` and `--policy bernoulli` the probability of each
+//! layer. Tests: at the end, and `tests/run/`.
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use burn::tensor::Device;
 use clap::{Args, ValueEnum};
 use lisa::importance::{Importance, NormTracker, WeightNorms};
 use lisa_lm::Checkpoint;
-use lisa_lm::text::Batches;
 
-use super::norms_plot;
+use super::probe::{Source, probe};
+use super::{norms_plot, scores, scores_plot};
 use crate::model_tokenizer::model_tokenizer;
 use crate::output_folder;
 use crate::settings::{Flags, Method, Settings};
-use crate::terminal::output::say;
-use crate::terminal::progress::bar;
+use crate::terminal::output::{say, warn};
 use crate::terminal::text::counted;
-use crate::train::clock::Clock;
-use crate::train::data;
-use crate::train::method::Trainer;
 use crate::train::settle::Shapes;
-use crate::train::step::{Work, accumulate};
 use crate::user_error::require;
 
-/// The most bytes of importance.json and norms.svg.
+/// The most bytes of importance.json and its picture.
 const BYTES: u64 = 1 << 20;
+
+/// What the importance of a layer is.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// The ratio of its norms under LoRA and under full training, as in the paper
+    Ratio,
+    /// Its change in a run with LoRA, relative to its weights
+    LoraUpdate,
+    /// Its gradients in a few batches, without training
+    Gradient,
+}
 
 /// Which norms are measured.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +92,25 @@ const OF_LISA: [&str; 11] = [
     "unbiased",
 ];
 
+/// Settings of optimizer steps and of their gradients, which `--by gradient` does not take.
+const OF_TRAINING: [&str; 15] = [
+    "lr",
+    "warmup-ratio",
+    "min-lr-ratio",
+    "weight-decay",
+    "decay-all",
+    "max-grad-norm",
+    "lora-rank",
+    "lora-alpha",
+    "lora-dropout",
+    "rslora",
+    "lora-target-modules",
+    "freeze",
+    "recompute",
+    "sublayers",
+    "no-master-weights",
+];
+
 /// Options of `lisa importance`.
 #[derive(Args, Debug)]
 #[command(
@@ -92,16 +118,19 @@ const OF_LISA: [&str; 11] = [
         let is_without_effect = arg.get_long().is_some_and(|name| WITHOUT_EFFECT.contains(&name));
         if is_without_effect { arg.hide(true) } else { arg }
     }),
-    mut_arg("steps", |arg| arg.help("Optimizer steps of each run [default: 200]")),
-    mut_arg("out", |arg| arg.help("Folder of importance.json and norms.svg [default: runs/importance]"))
+    mut_arg("steps", |arg| arg.help("Optimizer steps of a run [default: 200; of --by gradient 16, without updates]")),
+    mut_arg("out", |arg| arg.help("Folder of importance.json and its picture [default: runs/importance]"))
 )]
 pub struct Options {
-    /// Which norms are measured
-    #[arg(long, value_enum, default_value = "weights")]
-    pub of: Of,
-    /// What LoRA is compared with
-    #[arg(long, value_enum, default_value = "full")]
-    pub against: Against,
+    /// What the importance of a layer is
+    #[arg(long, value_enum, default_value = "ratio")]
+    pub by: By,
+    /// Which norms --by ratio measures [default: weights]
+    #[arg(long, value_enum)]
+    pub of: Option<Of>,
+    /// What --by ratio compares LoRA with [default: full]
+    #[arg(long, value_enum)]
+    pub against: Option<Against>,
     /// Highest learning rate of the LoRA run [default: three times --lr]
     #[arg(long, value_name = "RATE")]
     pub lora_lr: Option<f64>,
@@ -116,16 +145,25 @@ pub struct Options {
     pub flags: Flags,
 }
 
-/// Makes both runs, writes `importance.json` and `norms.svg`, and prints the norms.
+/// Measures, writes `importance.json` and a picture, and prints a table.
 pub fn importance(options: &Options, device: &Device) -> Result<()> {
+    options.check()?;
     let mut flags = options.flags.clone();
     flags.refuse_flags(
         &WITHOUT_EFFECT,
         "`lisa importance`",
         "use it with `lisa train`",
     )?;
-    if options.against == Against::Full {
-        flags.refuse_flags(&OF_LISA, "--against full", "use --against lisa")?;
+    if options.by == By::Gradient {
+        flags.refuse_flags(&OF_TRAINING, "--by gradient", "use another --by")?;
+    }
+    if options.against != Some(Against::Lisa) {
+        let by = match options.by {
+            By::Ratio => "--against full",
+            By::LoraUpdate => "--by lora-update",
+            By::Gradient => "--by gradient",
+        };
+        flags.refuse_flags(&OF_LISA, by, "use --against lisa")?;
     }
     if let Some(lr) = options.lora_lr {
         require!(
@@ -137,7 +175,8 @@ pub fn importance(options: &Options, device: &Device) -> Result<()> {
     if let Some(path) = &options.config {
         flags = flags.or(Flags::from_file(path)?);
     }
-    flags.training.steps = flags.training.steps.or(Some(200));
+    let steps = if options.by == By::Gradient { 16 } else { 200 };
+    flags.training.steps = flags.training.steps.or(Some(steps));
     flags.output.out = flags.output.out.or_else(|| Some("runs/importance".into()));
     let out = flags.out()?;
     let is_ours = out.join("importance.json").is_file();
@@ -152,11 +191,11 @@ pub fn importance(options: &Options, device: &Device) -> Result<()> {
     output_folder::require_room(&out, BYTES)?;
     let model = flags.clone().resolve(None)?.input.folder()?;
     let checkpoint = Checkpoint::open(&model)?;
-    let method = match options.against {
-        Against::Full => Method::Full,
-        Against::Lisa => Method::Lisa,
-    };
-    flags.method.method = Some(method);
+    flags.method.method = Some(match (options.by, options.against) {
+        (By::LoraUpdate, _) => Method::Lora,
+        (By::Ratio, Some(Against::Lisa)) => Method::Lisa,
+        _ => Method::Full,
+    });
     let shapes = Shapes::of(&checkpoint, device)?;
     let settings = shapes.settings(flags.clone())?;
     // Those of the LoRA run have an effect with both.
@@ -167,87 +206,85 @@ pub fn importance(options: &Options, device: &Device) -> Result<()> {
     of_other.check_effect(&settings)?;
     require!(
         settings.training.steps > 0,
-        "give at least 1: the norms are means over the steps",
+        "give at least 1: the values are means over the steps",
         "--steps is 0"
     );
-    let out = &settings.output.out;
     let tokenizer = model_tokenizer(&model, &settings.input.chat_template)?;
     let settled = shapes.settle(flags, &settings, tokenizer, &checkpoint, device)?;
-    let (other, data, tokenizer) = (settled.settings, settled.data, settled.tokenizer);
-    let mut lora = other.clone();
-    lora.method.method = Method::Lora;
-    lora.training.lr = options.lora_lr.unwrap_or(3.0 * other.training.lr);
-    let probe = |settings: &Settings| {
-        let batches = data::batches(settings, &tokenizer, data.train.clone(), data.vocab_size)?;
-        probe(
-            settings,
-            &checkpoint,
-            batches,
-            data.vocab_size,
-            options.of,
-            device,
-        )
-        .with_context(|| format!("the run with --method {} failed", settings.method.method))
-    };
-    let importance = Importance {
-        lora: probe(&lora)?,
-        full: probe(&other)?,
+    let source = Source {
+        settings: settled.settings,
+        checkpoint,
+        data: settled.data,
+        tokenizer: settled.tokenizer,
+        device,
     };
     let path = out.join("importance.json");
-    importance.save(&path)?;
-    norms_plot::norms(&importance, &out.join("norms.svg"))?;
-    say(describe(&importance)?.trim_end())?;
+    let weights = if options.by == By::Ratio {
+        let importance = ratio(options, &source)?;
+        importance.save(&path)?;
+        norms_plot::norms(&importance, &out.join("norms.svg"))?;
+        say(describe(&importance)?.trim_end())?;
+        importance.probabilities()?
+    } else {
+        let (scores, squares) = match options.by {
+            By::Gradient => scores::gradient(&source)?,
+            _ => (scores::lora_update(&source)?, None),
+        };
+        scores.save(&path)?;
+        scores_plot::scores(&scores, &out.join("scores.svg"))?;
+        say(scores::table(&scores, squares.as_ref())?.trim_end())?;
+        scores.weights()?
+    };
+    let (text, is_uniform) = scores::from_uniform(&weights);
+    say(text)?;
+    if is_uniform {
+        warn("sampling by this importance is nearly uniform: `--policy uniform` does the same");
+    }
     say(format_args!(
-        "wrote {path} and norms.svg; use the norms with --policy weighted --importance {path}",
+        "wrote {path} and a picture of it; use it with --policy weighted --importance {path}",
         path = path.display()
     ))?;
     Ok(())
 }
 
-/// Makes one short run, and returns the mean norms over its steps.
-fn probe(
-    settings: &Settings,
-    checkpoint: &Checkpoint,
-    mut batches: Batches,
-    vocab_size: usize,
-    of: Of,
-    device: &Device,
-) -> Result<WeightNorms> {
-    let training = device.clone().autodiff();
-    let base = checkpoint.load(&training, Some(settings.memory.dtype.into()))?;
-    let base = base.resize_embeddings(vocab_size)?;
-    let mut tracker = NormTracker::new(&base, &[])?;
-    let (mut trainer, mut model) = Trainer::new(settings, base.clone())?;
-    let progress = bar(settings.training.steps as u64, 0);
-    for step in 0..settings.training.steps as u64 {
-        let lr = settings
-            .training
-            .learning_rate(step, settings.training.steps as u64);
-        let clock = &mut Clock::default();
-        let (work, loss, _) =
-            accumulate(&model, &mut batches, settings, &training, clock, &|_| false)?;
-        require!(
-            loss.is_finite(),
-            "give a lower --lr",
-            "the loss of step {} is {loss}",
-            step + 1
-        );
-        if let Work::Gradients(grads) = work {
-            model = trainer.step(lr, model, grads)?;
+impl Options {
+    /// Returns an error if a flag of `--by ratio` is given with another importance.
+    fn check(&self) -> Result<()> {
+        let given = [
+            ("of", self.of.is_some()),
+            ("against", self.against.is_some()),
+            ("lora-lr", self.lora_lr.is_some()),
+        ];
+        for (name, is_given) in given {
+            require!(
+                !is_given || self.by == By::Ratio,
+                "leave it out, or use --by ratio",
+                "--{name} has no effect with --by {}",
+                self.by.to_possible_value().unwrap_or_default().get_name()
+            );
         }
-        let merged = match settings.method.method {
-            Method::Lora => model.clone().merge_lora(),
-            _ => trainer.exact(&model),
-        };
-        match of {
-            Of::Weights => tracker.observe(&merged)?,
-            Of::Update => tracker.observe_update(&merged, &base)?,
-        }
-        progress.set_message(format!("loss {loss:.3}"));
-        progress.inc(1);
+        Ok(())
     }
-    progress.finish_and_clear();
-    Ok(tracker.norms()?)
+}
+
+/// Makes two short runs, one of which is LoRA.
+fn ratio(options: &Options, source: &Source<'_>) -> Result<Importance> {
+    let other = &source.settings;
+    let mut lora = other.clone();
+    lora.method.method = Method::Lora;
+    lora.training.lr = options.lora_lr.unwrap_or(3.0 * other.training.lr);
+    let norms = |settings: &Settings| -> Result<WeightNorms> {
+        let mut tracker = NormTracker::new(&source.model()?, &[])?;
+        probe(source, settings, |merged, base, _| match options.of {
+            Some(Of::Update) => Ok(tracker.observe_update(merged, base)?),
+            _ => Ok(tracker.observe(merged)?),
+        })?;
+        Ok(tracker.norms()?)
+    };
+    Ok(Importance {
+        lora: norms(&lora)?,
+        full: norms(other)?,
+    })
 }
 
 /// The norms of both runs and their ratios.

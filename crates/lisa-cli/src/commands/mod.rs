@@ -20,6 +20,9 @@ mod export_adapter;
 pub mod generate;
 pub mod importance;
 mod norms_plot;
+mod probe;
+mod scores;
+mod scores_plot;
 pub mod plan;
 pub mod preview;
 pub mod show;
@@ -49,7 +52,7 @@ pub enum Command {
     Train(Box<train::Options>),
     /// Print the memory that each method needs, without loading the model
     Plan(plan::Options),
-    /// Measure weight norms under LoRA and full training, for --policy weighted
+    /// Measure how important each layer is, for --policy weighted
     Importance(Box<importance::Options>),
     /// Print the architecture of a model and what LISA would train
     Show(show::Options),

@@ -113,7 +113,8 @@ impl Flags {
                 Ok(true)
             }
             "lora_target_modules" => {
-                self.method.lora_target_modules = Some(input::strings(value)?);
+                self.method.lora_target_modules =
+                    Some(input::strings(value, "a name or a list of names")?);
                 Ok(true)
             }
             name if InputFlags::KEYS.contains(&name) => self.input.set(name, value),

@@ -150,19 +150,22 @@ impl InputSettings {
 
 /// Reads one path, or a list of paths. Empty paths are none.
 pub(super) fn paths<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::Error> {
-    let paths = strings(deserializer)?;
+    let paths = strings(deserializer, "a path or a list of paths")?;
     Ok(paths.into_iter().map(PathBuf::from).collect())
 }
 
-/// Reads one text, or a list of texts. An empty text is none.
-pub(super) fn strings<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    struct Strings;
+/// Reads one text, or a list of texts; errors say that `expected` was expected. An empty text is none.
+pub(super) fn strings<'de, D: Deserializer<'de>>(
+    deserializer: D,
+    expected: &'static str,
+) -> Result<Vec<String>, D::Error> {
+    struct Strings(&'static str);
 
     impl<'de> Visitor<'de> for Strings {
         type Value = Vec<String>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a text or a list of texts")
+            f.write_str(self.0)
         }
 
         fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
@@ -179,5 +182,5 @@ pub(super) fn strings<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<
         }
     }
 
-    deserializer.deserialize_any(Strings)
+    deserializer.deserialize_any(Strings(expected))
 }

@@ -6,7 +6,7 @@ use anyhow::Result;
 use burn::module::{Module, ModuleVisitor, Param, ParamGroup};
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::Tensor;
-use lisa::importance::Importance;
+use lisa::importance::{Importance, Scores};
 use lisa::optimizer::Decay;
 use lisa::policy::{Budget, CyclicOrder, Gradient};
 use lisa::recompute::Pass;
@@ -132,10 +132,21 @@ fn policy(settings: &MethodSettings) -> Result<PolicyConfig> {
         if settings.importance.as_os_str().is_empty() {
             return Ok(settings.probabilities.clone());
         }
+        let is_bernoulli = settings.policy == Policy::Bernoulli;
+        let active = settings.active_layers;
+        // A file of `lisa importance --by` another signal than the ratio of norms.
+        if let Ok(scores) = Scores::load(&settings.importance) {
+            return Ok(if is_bernoulli {
+                scores.scaled(active)?
+            } else {
+                scores.weights()?
+            });
+        }
         let importance = Importance::load(&settings.importance)?;
-        Ok(match settings.policy {
-            Policy::Bernoulli => importance.scaled(settings.active_layers)?,
-            _ => importance.probabilities()?,
+        Ok(if is_bernoulli {
+            importance.scaled(active)?
+        } else {
+            importance.probabilities()?
         })
     };
     Ok(match settings.policy {

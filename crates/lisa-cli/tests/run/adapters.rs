@@ -19,7 +19,8 @@ fn lora(out: &Path, more: &str) -> Flags {
 fn a_run_writes_its_adapter_next_to_the_merged_model_and_goes_on_with_one() {
     let dir = tempfile::tempdir().unwrap();
     let (first, second) = (dir.path().join("first"), dir.path().join("second"));
-    let settings = "--lora-rank 4 --lora_dropout 0.1 --rslora --target_modules q_proj,down_proj";
+    let settings =
+        "--lora-rank 4 --lora-dropout 0.1 --rslora --lora-target-modules q_proj,down_proj";
     go(lora(&first, settings), Start::Fresh, false).unwrap();
     let adapter = first.join("adapter");
     let config = json(&adapter.join("adapter_config.json"));

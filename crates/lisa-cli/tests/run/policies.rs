@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use burn::tensor::Device;
-use lisa::importance::Importance;
-use lisa_cli::commands::importance::{Against, Of, Options, importance};
+use lisa::importance::{Importance, Scores};
+use lisa_cli::commands::importance::{Against, By, Of, Options, importance};
 use lisa_cli::settings::Flags;
 use lisa_cli::terminal::report::report;
 use lisa_cli::train::run::Start;
@@ -27,8 +27,9 @@ fn importance_refuses_flags_without_effect_there() {
     let refused = |more: &str, against: Against, lora_lr: Option<f64>| {
         let more: Vec<&str> = more.split_whitespace().collect();
         let options = Options {
-            of: Of::Weights,
-            against,
+            by: By::Ratio,
+            of: None,
+            against: Some(against),
             lora_lr,
             overwrite: false,
             config: None,
@@ -81,8 +82,9 @@ fn importance_is_measured_and_every_policy_trains_and_resumes() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("importance");
     let mut options = Options {
-        of: Of::Weights,
-        against: Against::Full,
+        by: By::Ratio,
+        of: None,
+        against: None,
         lora_lr: None,
         overwrite: false,
         config: None,
@@ -104,7 +106,7 @@ fn importance_is_measured_and_every_policy_trains_and_resumes() {
             .contains("LoRA")
     );
     // Of the update alone: LoRA trains nothing outside the layers.
-    options.of = Of::Update;
+    options.of = Some(Of::Update);
     let error = importance(&options, &Device::flex()).unwrap_err();
     assert!(error.to_string().contains("importance.json already"));
     options.overwrite = true;
@@ -153,4 +155,53 @@ fn parts_of_layers_are_counted_as_such() {
     // The axis of the plot has every part.
     let plot = fs::read_to_string(dir.path().join("out/losses.svg")).unwrap();
     assert!(plot.contains("\n14\n</text>"), "{plot}");
+}
+
+#[test]
+fn importance_by_gradients_or_a_lora_update_gives_weights_to_the_policy() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("importance");
+    let mut options = Options {
+        by: By::Gradient,
+        of: None,
+        against: None,
+        lora_lr: None,
+        overwrite: true,
+        config: None,
+        flags: of_both(&out),
+    };
+    let measured = |options: &Options| {
+        importance(options, &Device::flex()).unwrap();
+        let svg = fs::read_to_string(out.join("scores.svg")).unwrap();
+        assert!(svg.contains("scores of the layers by"), "{svg}");
+        Scores::load(out.join("importance.json")).unwrap()
+    };
+    let gradient = measured(&options);
+    assert_eq!((&*gradient.by, gradient.observations), ("gradient", 2));
+    assert_eq!(gradient.layers.len(), 8);
+    assert_eq!(gradient.layers[7].0, "model.layers.7");
+    // The same batches have the same gradients, however many make a step.
+    options.flags.training.steps = Some(1);
+    options.flags.training.gradient_accumulation_steps = Some(2);
+    assert_eq!(measured(&options), gradient);
+    let path = out.join("importance.json");
+    let path = path.to_str().unwrap();
+    for policy in ["weighted", "bernoulli"] {
+        let more = ["--policy", policy, "--importance", path, "--no-eval"];
+        let run = dir.path().join(policy);
+        go(flags(&run, &more), Start::Fresh, false).unwrap();
+    }
+
+    options.by = By::LoraUpdate;
+    options.flags.training.gradient_accumulation_steps = None;
+    let update = measured(&options);
+    assert_eq!(update.by, "LoRA update");
+    assert!(update.weights().unwrap().iter().all(|weight| *weight > 0.1));
+    assert!(update.layers.iter().all(|(_, score)| *score < 0.1));
+    options.lora_lr = Some(1e-3);
+    let error = importance(&options, &Device::flex()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "--lora-lr has no effect with --by lora-update"
+    );
 }

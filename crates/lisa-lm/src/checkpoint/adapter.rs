@@ -134,8 +134,19 @@ impl Adapter {
     /// As [`CausalLm::with_lora`]; a tensor is missing, belongs to no module of the model, or has
     /// another shape.
     pub fn apply(&self, model: CausalLm) -> Result<CausalLm, Error> {
-        let mut model = model.with_lora(&self.config)?;
         let mut matrices = matrices(&self.dir)?;
+        // No memory is allocated for a rank that the file does not have.
+        let rank = self.config.rank;
+        let other = |[a, b]: &&[PackTensor; 2]| {
+            a.shape.first() != Some(&rank) || b.shape.last() != Some(&rank)
+        };
+        if let Some([a, _]) = matrices.values().find(other) {
+            let (name, shape) = (shown(&a.name.escape_debug()), &a.shape[..]);
+            return Err(self.refuse(format!(
+                "tensor {name} has shape {shape:?}, and the rank of {CONFIG} is {rank}"
+            )));
+        }
+        let mut model = model.with_lora(&self.config)?;
         for (path, _, projection) in model.linear_mut() {
             if let Some(lora) = &mut projection.lora {
                 let Some([a, b]) = matrices.remove(&path) else {

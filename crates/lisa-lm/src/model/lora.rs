@@ -6,12 +6,13 @@
 use std::collections::BTreeSet;
 
 use burn::module::{Module, Param, ParamId};
+use rand_chacha::rand_core::Rng;
 
 use crate::error::{Error, ErrorKind};
 use crate::model::block::Projection;
 use crate::model::causal_lm::CausalLm;
 use crate::model::lora_config::{LoraConfig, ends_with};
-use crate::model::random::{mixed, seeded};
+use crate::model::random::sequence;
 
 /// The path of the head.
 const HEAD: &str = "lm_head";
@@ -61,14 +62,12 @@ impl CausalLm {
             model.untie();
         }
         model = model.no_grad();
-        let device = model.device();
-        seeded(&device, config.seed, || {
-            for (path, in_layers, projection) in model.linear_mut() {
-                if config.selects(&path, in_layers) {
-                    projection.add_lora(config.rank, config.scale(), config.dropout);
-                }
+        let mut random = sequence(config.seed, 0);
+        for (path, in_layers, projection) in model.linear_mut() {
+            if config.selects(&path, in_layers) {
+                projection.add_lora(config, &mut random);
             }
-        });
+        }
         model.set_lora(Some(config.clone()));
         Ok(model)
     }
@@ -88,13 +87,13 @@ impl CausalLm {
     /// nothing is dropped, as at first. No tensor is copied.
     ///
     /// Give each batch another seed, and evaluate without. A backward pass that
-    /// [recomputes](lisa::recompute) layers drops the same elements again. Dropout seeds the device,
-    /// and waits for one that is not the host.
+    /// [recomputes](lisa::recompute) layers drops the same elements again. They are drawn on the host,
+    /// and copied to the device for each adapter.
     #[must_use]
     pub fn with_dropout(mut self, seed: Option<u64>) -> Self {
         for (index, (_, _, projection)) in self.linear_mut().enumerate() {
             if let Some(lora) = &mut projection.lora {
-                lora.set_dropout(seed.map(|seed| mixed(&[seed, index as u64])));
+                lora.set_dropout(seed.map(|seed| sequence(seed, 1 + index as u64).next_u64()));
             }
         }
         self

@@ -2,6 +2,9 @@
 
 use crate::error::{Error, ErrorKind};
 
+/// The largest rank: more than the width of any model.
+const MAX_RANK: usize = 1 << 16;
+
 /// The configuration of LoRA adapters, with the meaning of PEFT's `LoraConfig`.
 ///
 /// # Example
@@ -107,6 +110,12 @@ impl LoraConfig {
             return refuse(
                 "the rank of the LoRA adapters is 0".to_owned(),
                 "give at least 1",
+            );
+        }
+        if self.rank > MAX_RANK {
+            return refuse(
+                format!("the rank of the LoRA adapters is {}", self.rank),
+                "give at most 65536",
             );
         }
         if !(self.alpha > 0.0 && self.alpha.is_finite()) {

@@ -1,33 +1,34 @@
-//! [`seeded`]: random numbers that depend on a seed only.
+//! Random tensors that depend on a seed only, whatever the device and whatever else draws from it.
 
-use std::sync::{Mutex, PoisonError};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
 
-use burn::tensor::Device;
-
-/// A device has one sequence of random numbers in a process, so only one caller may draw from it.
-static ONE: Mutex<()> = Mutex::new(());
-
-/// What `draw` makes, with the random numbers of this seed. `draw` must not call this function.
-/// Waits for a device that is not the host.
-pub(crate) fn seeded<T>(device: &Device, seed: u64, draw: impl FnOnce() -> T) -> T {
-    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    device.seed(seed);
-    let drawn = draw();
-    // A device may draw later, when it has another seed. Its failure is reported where the tensors are
-    // used.
-    if device.memory_pool_usage().is_some() {
-        let _ = device.sync();
-    }
-    drawn
+/// A sequence of random numbers that depends on these numbers.
+pub(super) fn sequence(seed: u64, index: u64) -> ChaCha8Rng {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    bytes[8..16].copy_from_slice(&index.to_le_bytes());
+    ChaCha8Rng::from_seed(bytes)
 }
 
-/// A seed that depends on all of these numbers.
-pub(crate) fn mixed(numbers: &[u64]) -> u64 {
-    numbers.iter().fold(0, |seed, number| {
-        // SplitMix64.
-        let mut z = (seed ^ number).wrapping_add(0x9e37_79b9_7f4a_7c15);
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    })
+/// Values that are uniformly distributed between `-bound` and `bound`.
+pub(super) fn uniform(random: &mut ChaCha8Rng, count: usize, bound: f64) -> Vec<f32> {
+    // 2^52 distinct values.
+    let mut unit = || (random.next_u64() >> 12) as f64 / (1u64 << 51) as f64 - 1.0;
+    (0..count).map(|_| (bound * unit()) as f32).collect()
+}
+
+/// The value `1 / kept` with the probability `kept`, which is rounded to 16 bits, and else 0.
+pub(super) fn mask(random: &mut ChaCha8Rng, count: usize, kept: f64) -> Vec<f32> {
+    let (limit, value) = ((kept * 65536.0).round() as u64, (1.0 / kept) as f32);
+    let mut values = Vec::with_capacity(count + 3);
+    while values.len() < count {
+        let bits = random.next_u64();
+        for part in 0..4 {
+            let is_kept = (bits >> (16 * part)) & 0xffff < limit;
+            values.push(if is_kept { value } else { 0.0 });
+        }
+    }
+    values.truncate(count);
+    values
 }

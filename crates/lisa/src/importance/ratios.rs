@@ -1,11 +1,10 @@
 //! [`Importance`]: the norms under LoRA relative to those under full fine-tuning.
 
-use std::io::Write;
 use std::path::Path;
 
-use burn_pack::AtomicFile;
 use serde::{Deserialize, Serialize};
 
+use super::file;
 use super::norms::WeightNorms;
 use crate::policy::systematic;
 use crate::{ErrorKind, LisaError};
@@ -56,17 +55,7 @@ impl Importance {
     /// As [`probabilities`](Self::probabilities). Also if fewer than `active_layers` layers have a
     /// probability above 0.
     pub fn scaled(&self, active_layers: usize) -> Result<Vec<f64>, LisaError> {
-        let p = self.probabilities()?;
-        let positive = p.iter().filter(|&&p| p > 0.0).count();
-        if positive < active_layers {
-            let layers = p.len();
-            return Err(refuse(format!(
-                "active_layers is {active_layers}, but only {positive} of {layers} layers have a \
-                 probability above 0"
-            ))
-            .with_help(format!("set active_layers to {positive} or less")));
-        }
-        Ok(systematic::inclusion(&p, active_layers))
+        scaled(&self.probabilities()?, active_layers)
     }
 
     /// Saves the norms of both runs to one JSON file, atomically.
@@ -75,18 +64,7 @@ impl Importance {
     ///
     /// The file cannot be written; the message has its path.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), LisaError> {
-        let path = path.as_ref();
-        let failed = |what: String| {
-            let message = format!("cannot save the norms to `{}`: {what}", path.display());
-            LisaError::new(ErrorKind::Io, message)
-        };
-        let text = serde_json::to_string_pretty(self).map_err(|e| failed(e.to_string()))?;
-        let (scratch, mut file) = AtomicFile::create(path).map_err(|e| failed(e.to_string()))?;
-        file.write_all(text.as_bytes())
-            .and_then(|()| file.sync_all())
-            .map_err(|e| failed(e.to_string()))?;
-        drop(file);
-        scratch.commit().map_err(|e| failed(e.to_string()))
+        file::save(self, path.as_ref(), "the norms")
     }
 
     /// Loads a file that [`save`](Self::save) wrote.
@@ -95,16 +73,22 @@ impl Importance {
     ///
     /// The file cannot be read or has other content; the message has its path.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, LisaError> {
-        let path = path.as_ref();
-        let failed = |kind, what: String| {
-            let message = format!("cannot read norms from `{}`: {what}", path.display());
-            LisaError::new(kind, message)
-                .with_help("give a file that `Importance::save` or `lisa importance` wrote")
-        };
-        let text =
-            std::fs::read_to_string(path).map_err(|e| failed(ErrorKind::Io, e.to_string()))?;
-        serde_json::from_str(&text).map_err(|e| failed(ErrorKind::Record, e.to_string()))
+        file::load(path.as_ref(), "norms")
     }
+}
+
+/// The probabilities multiplied by one factor so that their sum is `active_layers`, each at most 1.
+pub(super) fn scaled(p: &[f64], active_layers: usize) -> Result<Vec<f64>, LisaError> {
+    let positive = p.iter().filter(|&&p| p > 0.0).count();
+    if positive < active_layers {
+        let layers = p.len();
+        return Err(refuse(format!(
+            "active_layers is {active_layers}, but only {positive} of {layers} layers have a \
+             probability above 0"
+        ))
+        .with_help(format!("set active_layers to {positive} or less")));
+    }
+    Ok(systematic::inclusion(p, active_layers))
 }
 
 fn refuse(message: String) -> LisaError {

@@ -240,7 +240,7 @@ fn an_adapter_that_would_be_computed_otherwise_is_refused() {
         let dir = with("llama", change);
         Adapter::open(&dir).unwrap_err().to_string()
     };
-    let cases: [(fn(&mut Value), &str); 9] = [
+    let cases: [(fn(&mut Value), &str); 10] = [
         (
             |c| c["peft_type"] = "LOHA".into(),
             "peft_type is LOHA, and only LORA",
@@ -261,6 +261,7 @@ fn an_adapter_that_would_be_computed_otherwise_is_refused() {
             "init_lora_weights is pissa",
         ),
         (|c| c["r"] = 0.into(), "the rank of the LoRA adapters is 0"),
+        (|c| c["r"] = 100_000.into(), "adapters is 100000"),
         (|c| c["lora_alpha"] = "two".into(), "lora_alpha is \"two\""),
     ];
     for (change, expected) in cases {
@@ -291,7 +292,11 @@ fn an_adapter_that_would_be_computed_otherwise_is_refused() {
         ),
         (
             changed(|all| drop(all.insert(Q.into(), TensorData::zeros::<f32, _>([4, 64])))),
-            "q_proj.lora_A.weight has shape [4, 64], but the model and the rank ask for [2, 64]",
+            "q_proj.lora_A.weight has shape [4, 64], and the rank of adapter_config.json is 2",
+        ),
+        (
+            changed(|all| drop(all.insert(Q.into(), TensorData::zeros::<f32, _>([2, 32])))),
+            "q_proj.lora_A.weight has shape [2, 32], but the model and the rank ask for [2, 64]",
         ),
         (
             changed(|all| {

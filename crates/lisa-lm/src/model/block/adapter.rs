@@ -1,10 +1,11 @@
 //! [`LoraAdapter`]: the two matrices of a LoRA adapter.
 
 use burn::module::{Module, Param, ParamId};
-use burn::tensor::{DType, Device, Distribution, FloatDType, Tensor};
+use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
+use rand_chacha::ChaCha8Rng;
 
 use crate::model::ops;
-use crate::model::random::seeded;
+use crate::model::random::{mask, sequence, uniform};
 
 /// The two matrices of a LoRA adapter, for a projection of `[in, out]`.
 ///
@@ -35,12 +36,13 @@ impl LoraAdapter {
         [from, to]: [usize; 2],
         rank: usize,
         (device, dtype): (&Device, DType),
+        random: &mut ChaCha8Rng,
     ) -> Self {
         let is_half = matches!(dtype, DType::F16 | DType::BF16);
         let dtype = if is_half { DType::F32 } else { dtype };
-        let bound = (from as f64).powf(-0.5);
-        let uniform = Distribution::Uniform(-bound, bound);
-        let a = Tensor::random([from, rank], uniform, (device, dtype));
+        let values = uniform(random, from * rank, (from as f64).powf(-0.5));
+        let a = TensorData::new(values, [from, rank]);
+        let a = Tensor::from_data(a, (device, dtype));
         let b = Tensor::zeros([rank, to], (device, dtype));
         Self {
             a: trainable(ParamId::new(), a),
@@ -101,10 +103,9 @@ impl Dropout {
         };
         let kept = 1.0 - self.probability;
         let (device, dtype) = (x.device(), x.dtype());
-        let mask: Tensor<3> = seeded(&device, seed, || {
-            Tensor::random(x.dims(), Distribution::Bernoulli(kept), (&device, dtype))
-        });
-        x * (mask * (1.0 / kept))
+        let values = mask(&mut sequence(seed, 0), x.shape().num_elements(), kept);
+        let mask = TensorData::new(values, x.dims());
+        x * Tensor::from_data(mask, (&device, dtype))
     }
 }
 

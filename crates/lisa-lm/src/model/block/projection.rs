@@ -3,8 +3,10 @@
 use burn::module::{Module, Param};
 use burn::nn::Initializer;
 use burn::tensor::{Device, Tensor};
+use rand_chacha::ChaCha8Rng;
 
 use super::adapter::LoraAdapter;
+use crate::model::lora_config::LoraConfig;
 use crate::model::ops;
 
 /// `x W + b`. With a LoRA adapter: `x W + b + s (x A) B`, without computing `W + s A B`.
@@ -51,11 +53,11 @@ impl Projection {
     }
 
     /// Adds a new adapter on the weight's device.
-    pub(crate) fn add_lora(&mut self, rank: usize, scale: f64, dropout: f64) {
+    pub(crate) fn add_lora(&mut self, config: &LoraConfig, random: &mut ChaCha8Rng) {
         let weight = self.weight.val();
         let options = (&weight.device(), weight.dtype());
-        let lora = LoraAdapter::new(weight.dims(), rank, options);
-        self.lora = Some(lora.scaled(scale).dropping(dropout));
+        let lora = LoraAdapter::new(weight.dims(), config.rank, options, random);
+        self.lora = Some(lora.scaled(config.scale()).dropping(config.dropout));
     }
 
     /// Adds the product `s A B` of the adapter to the weight, which keeps its dtype, and removes the

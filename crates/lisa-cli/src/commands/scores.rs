@@ -1,0 +1,143 @@
+//! Scores of layers for `lisa importance`: from the gradients of a few batches, and from a run with
+//! LoRA. Tests: at the end, and `tests/run/policies.rs`.
+
+use anyhow::Result;
+use burn::module::Module;
+use lisa::LisaError;
+use lisa::importance::{GradientTracker, NormTracker, Scores, distance_from_uniform};
+use lisa::recompute::Recompute;
+
+use super::probe::{Source, probe};
+use crate::terminal::progress::bar;
+use crate::terminal::text::counted;
+
+/// Sampling by weights that are nearer to uniform than this is called uniform.
+const NEAR: f64 = 0.05;
+
+/// For each layer, the root mean square and the square of its gradients. The gradients of one layer
+/// exist at a time, and there is no optimizer.
+pub(super) fn gradient(source: &Source<'_>) -> Result<(Scores, Option<Scores>)> {
+    let settings = &source.settings;
+    let mut model = source.model()?;
+    let mut tracker = GradientTracker::new(&model)?;
+    // The other parameters have no score.
+    model.model.embed_tokens = model.model.embed_tokens.no_grad();
+    model.model.embed_positions = model.model.embed_positions.map(Module::no_grad);
+    model.model.norm = model.model.norm.no_grad();
+    model.lm_head = model.lm_head.map(Module::no_grad);
+    let mut batches = source.batches(settings)?;
+    let device = model.device();
+    let progress = bar(settings.training.steps as u64, 0);
+    for _ in 0..settings.training.steps {
+        for batch in batches.next_step(settings.training.gradient_accumulation_steps) {
+            let pass = Recompute::new().forward(&model, &batch.to_tensors(&device));
+            let passed = pass.backward_with(model, |model, grads| {
+                tracker.observe(&model, grads);
+                model
+            });
+            model = passed.map_err(LisaError::from)?;
+            tracker.end_batch();
+        }
+        progress.inc(1);
+    }
+    progress.finish_and_clear();
+    Ok((tracker.root_mean_squares(), Some(tracker.squares())))
+}
+
+/// For each layer, the norm of its change in a run with LoRA, divided by the norm of its weights.
+pub(super) fn lora_update(source: &Source<'_>) -> Result<Scores> {
+    let base = source.model()?;
+    let mut weights = NormTracker::new(&base, &[])?;
+    let mut update = weights.clone();
+    weights.observe(&base)?;
+    probe(source, &source.settings, |merged, base, is_last| {
+        if is_last {
+            update.observe_update(merged, base)?;
+        }
+        Ok(())
+    })?;
+    let (weights, update) = (weights.norms()?, update.norms()?);
+    let layers = update.layers.into_iter().zip(weights.layers);
+    Ok(Scores {
+        by: "LoRA update".to_owned(),
+        observations: source.settings.training.steps as u64,
+        layers: layers
+            .map(|((path, update), (_, weight))| (path, update / weight))
+            .collect(),
+    })
+}
+
+/// The score and the weight of each layer; `squares` are another score of the same layers.
+pub(super) fn table(scores: &Scores, squares: Option<&Scores>) -> Result<String> {
+    let times = match (squares, scores.observations) {
+        (Some(_), 1) => "1 batch".to_owned(),
+        (Some(_), count) => format!("{count} batches"),
+        (None, count) => counted(count as usize, "step"),
+    };
+    let mut text = format!(
+        "scores by {} over {times}\n  {:<32}{:>12}{:>8}",
+        scores.by, "", "score", "weight"
+    );
+    if squares.is_some() {
+        text.push_str(&format!("{:>14}", "squared norm"));
+    }
+    text.push('\n');
+    let weights = scores.weights()?;
+    for (index, ((path, score), weight)) in scores.layers.iter().zip(weights).enumerate() {
+        text.push_str(&format!("  {path:<32}{score:>12.4e}{weight:>8.3}"));
+        if let Some(squares) = squares {
+            text.push_str(&format!("{:>14.4e}", squares.layers[index].1));
+        }
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+/// How far sampling by these weights is from uniform, as text, and whether it is nearly uniform.
+pub(super) fn from_uniform(weights: &[f64]) -> (String, bool) {
+    let distance = distance_from_uniform(weights);
+    let (least, most) = weights
+        .iter()
+        .fold((f64::INFINITY, 0.0f64), |(a, b), &w| (a.min(w), b.max(w)));
+    let text = format!(
+        "distance from uniform sampling {:.1} %: that share of the draws would be other layers; the \
+         largest weight is {:.2} times the smallest",
+        100.0 * distance,
+        most / least
+    );
+    (text, distance < NEAR)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_has_scores_weights_and_squares_and_the_distance_is_said() {
+        let scores = |by: &str, values: [f64; 2]| Scores {
+            by: by.to_owned(),
+            observations: 3,
+            layers: vec![
+                ("layers.0".into(), values[0]),
+                ("layers.1".into(), values[1]),
+            ],
+        };
+        let (sizes, squares) = (
+            scores("gradient", [0.5, 2.0]),
+            scores("squared", [1.0, 16.0]),
+        );
+        let text = table(&sizes, Some(&squares)).unwrap();
+        assert!(
+            text.starts_with("scores by gradient over 3 batches\n"),
+            "{text}"
+        );
+        assert!(text.contains("5.0000e-1   0.250      1.0000e0"), "{text}");
+        assert!(text.contains("2.0000e0   1.000      1.6000e1"), "{text}");
+        let (text, near) = from_uniform(&sizes.weights().unwrap());
+        assert!(
+            text.contains("30.0 %") && text.contains("4.00 times"),
+            "{text}"
+        );
+        assert!(!near && from_uniform(&[1.0, 0.95]).1);
+    }
+}

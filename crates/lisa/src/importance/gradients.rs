@@ -1,0 +1,115 @@
+//! [`GradientTracker`]: the size of each layer's gradient over a few batches.
+
+use burn::module::Module;
+use burn::optim::GradientsParams;
+
+use super::scores::Scores;
+use crate::gradients::{LayerSquares, measure};
+use crate::{LayerMap, LisaError};
+
+/// Measures the gradient of each layer over a few batches, without an optimizer.
+///
+/// Gradients may be observed in parts, such as those that
+/// [`Pass::backward_with`](crate::recompute::Pass::backward_with) hands over layer by layer, so that
+/// never more than the gradients of one layer exist.
+///
+/// Cost of a batch: a sum of squares over all gradients; [`end_batch`](Self::end_batch) waits for the
+/// device and reads one number for each layer. State kept: two numbers for each layer.
+///
+/// # Example
+///
+/// ```
+/// # use burn::module::Module;
+/// # use burn::nn::{Linear, LinearConfig};
+/// # use burn::optim::GradientsParams;
+/// # use burn::tensor::{Device, Tensor};
+/// # #[derive(Module, Debug)]
+/// # struct Model { layers: Vec<Linear> }
+/// # let device = Device::flex().autodiff();
+/// # let linear = |_| LinearConfig::new(2, 2).with_bias(false).init(&device);
+/// # let model = Model { layers: (0..2).map(linear).collect() };
+/// use lisa::importance::GradientTracker;
+///
+/// let mut tracker = GradientTracker::new(&model)?;
+/// for scale in [1.0, 3.0] {
+///     // The gradient of each element of the second layer is `scale`.
+///     let loss = model.layers[1].weight.val().sum() * scale;
+///     tracker.observe(&model, GradientsParams::from_grads(loss.backward(), &model));
+///     tracker.end_batch();
+/// }
+/// let sizes = tracker.root_mean_squares();
+/// assert_eq!(sizes.layers, [("layers.0".into(), 0.0), ("layers.1".into(), 2.0)]);
+/// assert_eq!(tracker.squares().layers[1].1, 20.0);
+/// # Ok::<(), lisa::LisaError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct GradientTracker {
+    map: LayerMap,
+    /// Of the batch that is being observed.
+    batch: LayerSquares,
+    /// For each layer, the sums over batches of the norm and of the squared norm.
+    norms: Vec<f64>,
+    squares: Vec<f64>,
+    batches: u64,
+}
+
+impl GradientTracker {
+    /// A tracker for this model.
+    ///
+    /// # Errors
+    ///
+    /// As [`LayerMap::find`].
+    pub fn new<M: Module>(model: &M) -> Result<Self, LisaError> {
+        let map = LayerMap::find(model)?;
+        let layers = map.layers().len();
+        Ok(Self {
+            map,
+            batch: LayerSquares::default(),
+            norms: vec![0.0; layers],
+            squares: vec![0.0; layers],
+            batches: 0,
+        })
+    }
+
+    /// Adds gradients of the batch: all, or a part that was not observed yet.
+    pub fn observe<M: Module>(&mut self, model: &M, mut grads: GradientsParams) {
+        self.batch.merge(measure(model, &mut grads, &self.map));
+    }
+
+    /// Ends the batch. A layer without gradients counts as 0.
+    pub fn end_batch(&mut self) {
+        for (layer, square) in std::mem::take(&mut self.batch).into_sums() {
+            let square = f64::from(square.into_scalar::<f32>());
+            self.norms[layer] += square.sqrt();
+            self.squares[layer] += square;
+        }
+        self.batches += 1;
+    }
+
+    /// For each layer, the mean over the batches of the gradient's norm, divided by the square root of
+    /// the layer's number of elements.
+    #[must_use]
+    pub fn root_mean_squares(&self) -> Scores {
+        let sizes = self.map.layers().iter().map(|layer| layer.size as f64);
+        let values = self.norms.iter().zip(sizes);
+        self.scores("gradient", values.map(|(sum, size)| sum / size.sqrt()))
+    }
+
+    /// For each layer, the mean over the batches of the gradient's squared norm.
+    #[must_use]
+    pub fn squares(&self) -> Scores {
+        self.scores("squared gradient", self.squares.iter().copied())
+    }
+
+    fn scores(&self, by: &str, sums: impl Iterator<Item = f64>) -> Scores {
+        let batches = self.batches.max(1) as f64;
+        let layers = self.map.layers().iter().zip(sums);
+        Scores {
+            by: by.to_owned(),
+            observations: self.batches,
+            layers: layers
+                .map(|(layer, sum)| (layer.path.clone(), sum / batches))
+                .collect(),
+        }
+    }
+}
