@@ -205,7 +205,7 @@ pub(super) fn explained(
                 _ => argument,
             };
             let help = format!("add it; `lisa {name} --help` lists the flags");
-            Ok(UserError::new(format!("{missing} is missing")).with_help(help))
+            Ok(UserError::new(format!("`lisa {name}` also needs {missing}")).with_help(help))
         }
         ErrorKind::UnknownArgument => Ok(UserError::new(format!(
             "`{argument}` is not an argument of `lisa {name}`"

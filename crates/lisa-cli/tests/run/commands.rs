@@ -372,7 +372,7 @@ fn a_wrong_flag_is_reported_as_other_errors_are() {
         ),
         (
             "export runs/lisa",
-            "error: --out <DIR> is missing\n  help: add it; `lisa export --help` lists the flags\n",
+            "error: `lisa export` also needs --out <DIR>\n  help: add it; `lisa export --help` lists the flags\n",
         ),
         (
             "train here",

@@ -43,8 +43,16 @@ fn parsed(arguments: &[&str]) -> Flags {
 fn flags(out: &Path, more: &[&str]) -> Flags {
     let mut line = vec!["--out", out.to_str().unwrap()];
     line.extend("--steps 7 --batch-size 2 --save-every 0 --max-seq-length 48".split(' '));
-    let evaluation = "--eval-every 0 --eval-examples 3 --max-new-tokens 3".split(' ');
-    line.extend(evaluation.filter(|_| !more.contains(&"--no-eval")));
+    // A flag without effect would be refused.
+    let gives = |flag: &str, value: &str| more.windows(2).any(|pair| pair == [flag, value]);
+    let evaluation = if more.contains(&"--no-eval") || gives("--eval-fraction", "0") {
+        ""
+    } else if gives("--eval-examples", "0") {
+        "--eval-every 0"
+    } else {
+        "--eval-every 0 --eval-examples 3 --max-new-tokens 3"
+    };
+    line.extend(evaluation.split_whitespace());
     let no_periods = ["full", "lora", "fixed"]
         .iter()
         .any(|method| more.contains(method));

@@ -139,7 +139,7 @@ fn a_run_without_held_out_rows_trains_on_every_row_and_resumes() {
     let (out, data) = (dir.path().join("out"), dir.path().join("one.jsonl"));
     fs::write(&data, HELD_OUT.lines().next().unwrap()).unwrap();
     let data = data.to_str().unwrap();
-    let none = ["--eval-fraction", "0", "--data", data, "--eval-every", "1"];
+    let none = ["--eval-fraction", "0", "--data", data];
     let calls = go_in_parts(flags(&out, &none), &out);
     assert_eq!(calls, 7);
     let lines = lines(&out);
