@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
+use minijinja::value::Value;
+use serde::Deserialize;
 use tempfile::TempDir;
 
 use crate::Tokenizer;
+use crate::text::Message;
 
 /// The small byte-level tokenizer of the fixtures: `<|endoftext|>` 0, `<|user|>` 1,
 /// `<|assistant|>` 2.
@@ -43,4 +46,34 @@ pub(crate) fn tokenizer_with(template: &str, special: &BTreeMap<String, String>)
         ("tokenizer_config.json", &config.to_string()),
     ];
     Tokenizer::from_dir(folder(&files).path()).unwrap()
+}
+
+/// A chat template, and how transformers renders chats with it.
+#[derive(Deserialize)]
+pub(crate) struct Rendering {
+    pub(crate) name: String,
+    pub(crate) template: String,
+    pub(crate) special: BTreeMap<String, String>,
+    pub(crate) renders: Vec<Render>,
+}
+
+/// A chat as text.
+#[derive(Deserialize)]
+pub(crate) struct Render {
+    pub(crate) messages: Vec<Message>,
+    #[serde(default)]
+    pub(crate) tools: Value,
+    /// Whether a generation prompt follows.
+    pub(crate) prompt: bool,
+    /// None: the template refuses the chat.
+    pub(crate) text: Option<String>,
+    /// Characters that are marked as generated.
+    #[serde(default)]
+    pub(crate) spans: Option<Vec<(usize, usize)>>,
+}
+
+/// The templates in the file that `LISA_TEMPLATES` names.
+pub(crate) fn given_templates() -> Vec<Rendering> {
+    let path = std::env::var("LISA_TEMPLATES").unwrap();
+    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
 }

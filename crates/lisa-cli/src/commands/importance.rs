@@ -210,7 +210,7 @@ pub fn importance(options: &Options, device: &Device) -> Result<()> {
         "--steps is 0"
     );
     let tokenizer = model_tokenizer(&model, &settings.input.chat_template)?;
-    let settled = shapes.settle(flags, &settings, tokenizer, &checkpoint, device)?;
+    let settled = shapes.settle(flags, &settings, tokenizer, &checkpoint, device, &out)?;
     let source = Source {
         settings: settled.settings,
         checkpoint,

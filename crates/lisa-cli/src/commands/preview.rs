@@ -57,7 +57,16 @@ pub fn preview(options: &Options) -> Result<()> {
         layers: config.num_layers(),
         positions: config.max_positions(),
     };
-    let settled = settle(flags, &settings, tokenizer, &checkpoint, &facts, None)?;
+    let folder = std::env::temp_dir();
+    let settled = settle(
+        flags,
+        &settings,
+        tokenizer,
+        &checkpoint,
+        &facts,
+        None,
+        &folder,
+    )?;
     let (settings, data, tokenizer) = (settled.settings, settled.data, settled.tokenizer);
     let (row, rows) = (options.row, data.train.len());
     require!(
@@ -66,6 +75,6 @@ pub fn preview(options: &Options) -> Result<()> {
         "--row is {row}, and there are {rows} rows"
     );
     data.show(row - 1, &tokenizer, Show::All)?;
-    let batches = data::batches(&settings, &tokenizer, data.train.clone(), data.vocab_size)?;
+    let batches = data::batches(&settings, &tokenizer, &data)?;
     data.summarize(&settings, &tokenizer, &batches)
 }

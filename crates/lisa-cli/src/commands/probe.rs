@@ -33,8 +33,7 @@ impl Source<'_> {
 
     /// The training data in batches.
     pub(super) fn batches(&self, settings: &Settings) -> Result<Batches> {
-        let (rows, vocab_size) = (self.data.train.clone(), self.data.vocab_size);
-        Ok(data::batches(settings, &self.tokenizer, rows, vocab_size)?)
+        Ok(data::batches(settings, &self.tokenizer, &self.data)?)
     }
 }
 

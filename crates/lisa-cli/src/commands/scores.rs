@@ -29,7 +29,7 @@ pub(super) fn gradient(source: &Source<'_>) -> Result<(Scores, Option<Scores>)> 
     let device = model.device();
     let progress = bar(settings.training.steps as u64, 0);
     for _ in 0..settings.training.steps {
-        for batch in batches.next_step(settings.training.gradient_accumulation_steps) {
+        for batch in batches.try_next_step(settings.training.gradient_accumulation_steps)? {
             let pass = Recompute::new().forward(&model, &batch.to_tensors(&device));
             let passed = pass.backward_with(model, |model, grads| {
                 tracker.observe(&model, grads);

@@ -35,6 +35,9 @@ group! { "Model and data", InputFlags, InputSettings {
     /// Longest row in tokens; longer rows are cut [default: by the data]
     #[arg(long, value_name = "TOKENS")]
     max_seq_length: usize = 512;
+    /// Memory for encoded rows in GiB; more are in a file [default: by the machine]
+    #[arg(long, value_name = "GIB", hide_short_help = true)]
+    data_memory: f64 = 0.0;
     /// Pack several examples into one row
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
     pack: bool = false;
@@ -125,6 +128,12 @@ impl InputSettings {
             "give at least 2: a token is predicted from those before it",
             "--max-seq-length is {}",
             self.max_seq_length
+        );
+        require!(
+            self.data_memory >= 0.0 && self.data_memory.is_finite(),
+            "give a size in GiB, such as 4 or 0.5",
+            "--data-memory is {}",
+            self.data_memory
         );
         require!(
             (0.0..1.0).contains(&self.eval_fraction),

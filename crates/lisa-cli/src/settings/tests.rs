@@ -229,6 +229,7 @@ fn the_help_names_each_default_and_it_is_the_default() {
             "chat-template",
             "revision",
             "max-seq-length",
+            "data-memory",
             "active-layers",
             "period",
             "lora-alpha",

@@ -52,6 +52,12 @@ impl Slow {
         Self::new(what, "{bar:12} {pos}/{len} {eta:>4}  {wide_msg}")
     }
 
+    /// A bar that counts items whose total is not known.
+    #[must_use]
+    pub fn count(what: &str) -> Self {
+        Self::new(what, "{pos}  {wide_msg}")
+    }
+
     fn new(what: &str, template: &str) -> Self {
         let bar = ProgressBar::hidden();
         bar.set_style(style(template));

@@ -1,32 +1,41 @@
 //! The data of a run: reads, splits and encodes examples, and makes batches. Tests: `tests/run/`.
 
+use std::path::Path;
+
 use anyhow::Result;
-use lisa_lm::text::{
-    BatchOptions, Batches, Content, EncodeOptions, Encoded, EncodedSet, Example, Place,
-    encode_examples_with,
-};
+use lisa_lm::text::{BatchOptions, Batches, Example, RowStore, StoredRows};
 use lisa_lm::{Checkpoint, Tokenizer};
 
-use super::examples::{self, Given};
+use super::examples::{Examples, For};
+use super::part::Part;
+use super::places::Places;
+use super::score::Scorer;
 use super::shown_row::{Show, tokens};
-use super::summary::{Lengths, Summary};
+use super::summary::Summary;
+use super::visited::Rows;
 use super::{text, vocabulary};
+use crate::machine::available_bytes;
 use crate::settings::{Contents, Settings};
 use crate::terminal::output::{has_colours, say, say_styled, warn};
 use crate::terminal::progress::Slow;
-use crate::terminal::text::{counted, counted_as, epochs_in_words, one_line};
-use crate::user_error::UserError;
+use crate::terminal::text::{counted, counted_as, epochs_in_words, one_line, size};
 
 /// Training and held-out data.
 pub(crate) struct Data {
-    pub(crate) train: Vec<Encoded>,
-    /// The origin of each training row.
-    pub(crate) origins: Vec<Origin>,
-    pub(crate) held_out: Vec<Encoded>,
-    /// The held-out examples. One may have several rows, or none.
-    pub(crate) held_out_examples: Vec<Example>,
-    /// For each held-out row, the index of its example.
+    pub(crate) train: StoredRows,
+    /// For each training row, the index of its example, and its tokens before truncation.
+    train_sources: Vec<usize>,
+    train_lengths: Vec<usize>,
+    /// The places of the training examples.
+    places: Places,
+    pub(crate) held_out: StoredRows,
+    /// For each held-out row, the index of its example. An example may have several rows, or none.
     pub(crate) held_out_sources: Vec<usize>,
+    examples: Examples,
+    /// Compares generated answers with those of the data.
+    pub(crate) scorer: Scorer,
+    /// What a resumed run must have in common: the training rows, and the held-out ones.
+    pub(crate) fingerprints: [Rows; 2],
     /// The rows that the model's embedding must have.
     pub(crate) vocab_size: usize,
     /// What was read, and how it became text. A line may be a warning.
@@ -34,14 +43,6 @@ pub(crate) struct Data {
     has_chats: bool,
     train_summary: Summary,
     held_out_summary: Option<Summary>,
-}
-
-/// Where a row comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Origin {
-    pub(crate) place: Option<Place>,
-    /// Tokens before truncation.
-    pub(crate) length: usize,
 }
 
 impl Data {
@@ -108,8 +109,9 @@ impl Data {
 
     /// Prints a training row, counted from 0: where it comes from, and its tokens.
     pub(crate) fn show(&self, row: usize, tokenizer: &Tokenizer, show: Show) -> Result<()> {
-        let (encoded, origin) = (&self.train[row], &self.origins[row]);
-        let place = origin.place.as_ref().map(|place| format!(" ({place})"));
+        let encoded = self.train.get(row)?;
+        let place = self.places.get(self.train_sources[row]);
+        let place = place.map(|place| format!(" ({place})"));
         say(format_args!(
             "row {} of {}{}: {}, {} trained; each token is followed by its id",
             row + 1,
@@ -118,8 +120,8 @@ impl Data {
             counted(encoded.ids.len(), "token"),
             encoded.trained()
         ))?;
-        say_styled(tokens(encoded, tokenizer, show, has_colours())?)?;
-        let cut = origin.length - encoded.ids.len();
+        say_styled(tokens(&encoded, tokenizer, show, has_colours())?)?;
+        let cut = self.train_lengths[row] - encoded.ids.len();
         if cut > 0 {
             say(format_args!(
                 "cut here (--max-seq-length): {} more",
@@ -131,126 +133,113 @@ impl Data {
 
     /// The number of tokens in the longest row.
     pub(crate) fn longest(&self, settings: &Settings) -> usize {
-        let longest = self.train.iter().map(|example| example.ids.len()).max();
+        let longest = self.train.lengths().max();
         if settings.input.pack {
             settings.input.max_seq_length
         } else {
             longest.unwrap_or(settings.input.max_seq_length)
         }
     }
-}
 
-/// Encoded examples of one kind, whole.
-struct Whole {
-    examples: Vec<Example>,
-    set: EncodedSet,
-}
-
-impl Whole {
-    fn encode(
-        examples: Vec<Example>,
-        tokenizer: &Tokenizer,
-        options: EncodeOptions,
-    ) -> Result<Self> {
-        let (bar, all) = (Slow::items("tokenizing"), examples.len() as u64);
-        let set = encode_examples_with(&examples, tokenizer, options, |done| {
-            bar.set(done as u64, all);
-        });
-        let set = set.map_err(|error| {
-            let file = examples.first().and_then(|one| one.place.as_ref());
-            match file.filter(|_| error.place().is_none()) {
-                Some(place) => error.with_place(place.file(), None),
-                None => examples::skippable(error),
-            }
-        })?;
-        Ok(Self { examples, set })
+    /// Reads the held-out examples with these indices.
+    pub(crate) fn held_out_examples(&self, indices: &[usize]) -> Result<Vec<Example>> {
+        self.examples.held_out(indices)
     }
 
-    /// Truncates the rows to `limit` tokens.
-    fn cut(self, tokenizer: &Tokenizer, limit: usize) -> Result<Part> {
-        let Self { examples, set } = self;
-        let before = Lengths::of(&set);
-        let set = set.cut(limit).map_err(|error| {
-            let help = format!(
-                "raise --max-seq-length: the longest row has {}",
-                counted(before.longest(), "token")
-            );
-            let refused = UserError::new(error.message()).with_help(help);
-            match examples.first().and_then(|one| one.place.as_ref()) {
-                Some(place) => refused.with_place(place.file(), place.line()),
-                None => refused,
-            }
-        })?;
-        let summary = Summary::of(&examples, tokenizer, &before, &set, limit);
-        Ok(Part {
-            examples,
-            set,
-            summary,
-        })
+    /// The bytes of the temporary file of the rows.
+    pub(crate) fn file_bytes(&self) -> u64 {
+        let store = self.train.store();
+        if store.is_in_file() { store.bytes() } else { 0 }
     }
 }
 
-/// Encoded examples of one kind, truncated.
-struct Part {
-    examples: Vec<Example>,
-    set: EncodedSet,
-    summary: Summary,
-}
-
-impl Part {
-    fn origins(&self) -> Vec<Origin> {
-        let rows = self.set.sources.iter().zip(&self.set.lengths);
-        let origin = |(source, length): (&usize, &usize)| Origin {
-            place: self.examples[*source].place.clone(),
-            length: *length,
-        };
-        rows.map(origin).collect()
-    }
-}
-
-/// Training and held-out data as tokens, whole.
+/// Training and held-out data as tokens, with rows of at most the model's limit.
 pub(crate) struct WholeData {
-    train: Whole,
-    held_out: Option<Whole>,
+    examples: Examples,
+    train: Part,
+    held_out: Option<Part>,
+    scorer: Scorer,
     /// The tokenizer as the data needs it.
-    pub(crate) tokenizer: Tokenizer,
-    /// What the data has, before pairs are rendered as chats.
-    pub(crate) contents: Contents,
+    tokenizer: Tokenizer,
+    has_chats: bool,
     lines: Vec<String>,
 }
 
-/// Reads the data of the settings, splits it into training and held-out data, and encodes it.
-pub(crate) fn read(settings: &Settings, tokenizer: Tokenizer) -> Result<WholeData> {
-    let options = settings.input.encoding(usize::MAX);
-    let Given {
-        mut train,
-        mut held_out,
-        notes: mut lines,
-        contents,
-    } = examples::read(&settings.input, settings.training.seed)?;
-    let sets = &mut [&mut train, &mut held_out];
-    let (tokenizer, prepared) = text::prepare(&settings.input, tokenizer, sets)?;
+/// The memory of encoded rows, if it is not given and the machine does not say what it has.
+const MEMORY: u64 = 1 << 30;
+
+/// Reads the data of the settings, splits it into training and held-out data, and encodes rows of at
+/// most `longest` tokens. Rows that are larger than `--data-memory` are in a file in `folder`.
+pub(crate) fn read(
+    settings: &Settings,
+    tokenizer: Tokenizer,
+    longest: usize,
+    folder: &Path,
+) -> Result<WholeData> {
+    let input = &settings.input;
+    let mut prepare = text::Prepare::new(input, tokenizer);
+    let mut examples = Examples::read(input, settings.training.seed, |one| prepare.see(one))?;
+    let has_chats = prepare.has_chats;
+    let (tokenizer, prepared) = prepare.finish();
+    let mut lines = std::mem::take(&mut examples.notes);
     lines.extend(prepared);
-    let encode = |examples| Whole::encode(examples, &tokenizer, options);
-    let train = encode(train)?;
-    let held_out = if held_out.is_empty() {
-        None
-    } else {
-        Some(encode(held_out)?)
+
+    let memory = match input.data_memory {
+        0.0 => available_bytes().map_or(MEMORY, |bytes| bytes / 8),
+        gib => (gib * f64::from(1 << 30)) as u64,
     };
+    let store = RowStore::new(memory, folder);
+    let options = input.encoding(longest);
+    let mut train = Part::new(options, &store)?;
+    let held_out = examples.has_held_out().then(|| Part::new(options, &store));
+    let mut held_out = held_out.transpose()?;
+    let mut scorer = Scorer::new(settings.output.metric, []);
+    let (bar, all) = (Slow::items("tokenizing"), examples.len() as u64);
+    let mut done = 0;
+    examples.each(|kind, example| {
+        match (kind, &mut held_out) {
+            (For::Evaluation, Some(part)) => {
+                example.answer.iter().for_each(|answer| scorer.see(answer));
+                part.push(example, &tokenizer)?;
+            }
+            _ => train.push(example, &tokenizer)?,
+        }
+        done += 1;
+        bar.set(done, all);
+        Ok(())
+    })?;
+    for part in [Some(&mut train), held_out.as_mut()].into_iter().flatten() {
+        part.end(&tokenizer)?;
+    }
+    if store.is_in_file() {
+        lines.push(format!(
+            "encoded rows: {} in a temporary file in `{}`, since they are more than {} \
+             (--data-memory)",
+            size(store.bytes()),
+            folder.display(),
+            size(memory)
+        ));
+    }
     Ok(WholeData {
+        examples,
         train,
         held_out,
+        scorer,
         tokenizer,
-        contents,
+        has_chats,
         lines,
     })
 }
 
 impl WholeData {
+    /// What the data has, before pairs are rendered as chats.
+    pub(crate) fn contents(&self) -> Contents {
+        self.examples.contents
+    }
+
     /// The number of tokens of each training row.
-    pub(crate) fn lengths(&self) -> Vec<usize> {
-        self.train.set.lengths.clone()
+    pub(crate) fn lengths(&self) -> &[usize] {
+        self.train.lengths()
     }
 
     /// The data with rows of at most the tokens of `--max-seq-length`.
@@ -261,35 +250,31 @@ impl WholeData {
     ) -> Result<(Data, Tokenizer)> {
         let (tokenizer, mut lines) = (self.tokenizer, self.lines);
         let limit = settings.input.max_seq_length;
-        let train = self.train.cut(&tokenizer, limit)?;
-        let held_out = self.held_out.map(|whole| whole.cut(&tokenizer, limit));
-        let held_out = held_out.transpose()?;
+        let train = self.train.cut(limit)?;
+        let held_out = self.held_out.map(|part| part.cut(limit)).transpose()?;
         let parts = [Some(&train), held_out.as_ref()];
-        let sets: Vec<(&EncodedSet, &[Example])> = parts
-            .into_iter()
-            .flatten()
-            .map(|part| (&part.set, &*part.examples))
-            .collect();
-        let vocab_size = vocabulary::rows(settings, &tokenizer, checkpoint, &sets, &mut lines)?;
-        let is_chat = |example: &Example| matches!(example.content, Content::Chat(_));
-        let has_chats = sets
-            .iter()
-            .any(|(_, examples)| examples.iter().any(is_chat));
-        let origins = train.origins();
-        let (held_out, held_out_examples, held_out_summary) = match held_out {
-            Some(part) => (part.set, part.examples, Some(part.summary)),
-            None => (EncodedSet::default(), Vec::new(), None),
+        let parts: Vec<_> = parts.into_iter().flatten().collect();
+        let vocab_size = vocabulary::rows(settings, &tokenizer, checkpoint, &parts, &mut lines)?;
+        let held_out_rows = held_out.as_ref().map(|part| part.visited.rows);
+        let fingerprints = [train.visited.rows, held_out_rows.unwrap_or_default()];
+        let (held_out, held_out_sources, held_out_summary) = match held_out {
+            Some(part) => (part.set.examples, part.set.sources, Some(part.summary)),
+            None => (StoredRows::default(), Vec::new(), None),
         };
         let data = Data {
+            train: train.set.examples,
+            train_sources: train.set.sources,
+            train_lengths: train.set.lengths,
+            places: train.places,
+            held_out,
+            held_out_sources,
+            examples: self.examples,
+            scorer: self.scorer,
+            fingerprints,
             vocab_size,
             lines,
-            has_chats,
-            origins,
-            train: train.set.examples,
+            has_chats: self.has_chats,
             train_summary: train.summary,
-            held_out: held_out.examples,
-            held_out_sources: held_out.sources,
-            held_out_examples,
             held_out_summary,
         };
         Ok((data, tokenizer))
@@ -300,8 +285,7 @@ impl WholeData {
 pub(crate) fn batches(
     settings: &Settings,
     tokenizer: &Tokenizer,
-    examples: Vec<Encoded>,
-    vocab_size: usize,
+    data: &Data,
 ) -> Result<Batches, lisa_lm::Error> {
     let options = BatchOptions {
         batch_size: settings.training.batch_size,
@@ -309,9 +293,9 @@ pub(crate) fn batches(
         shuffle: true,
         seed: settings.training.seed,
         pad_id: tokenizer.pad_id(),
-        vocab_size,
+        vocab_size: data.vocab_size,
     };
-    Batches::new(examples, options)
+    Batches::from_rows(data.train.clone(), options)
 }
 
 /// How the source of the chat template begins.

@@ -6,9 +6,10 @@ use anyhow::Result;
 use burn::module::Module;
 use burn::tensor::Device;
 use lisa_lm::model::generate_while;
-use lisa_lm::text::{BatchOptions, Batches, Encoded, Example, shuffled};
+use lisa_lm::text::{BatchOptions, Batches, StoredRows, shuffled};
 use lisa_lm::{CausalLm, GenerationConfig, Tokenizer};
 
+use super::data::Data;
 use super::evaluation::{Answers, Evaluation, Sample};
 use super::line::Line;
 use super::prompts::Prompts;
@@ -50,27 +51,24 @@ pub(crate) struct With<'a> {
 #[derive(Clone, Debug)]
 pub struct Evaluate {
     /// The rows of `--eval-rows`; the first of them are evaluated before training.
-    rows: Vec<Encoded>,
+    rows: StoredRows,
     first: usize,
     /// The other held-out rows.
-    others: Vec<Encoded>,
+    others: StoredRows,
     prompts: Prompts,
     scorer: Scorer,
     batch_size: usize,
 }
 
 impl Evaluate {
-    /// Chooses the rows by the seed, and encodes the prompts of their examples. Row `i` is of
-    /// `examples[sources[i]]`.
-    pub fn new(
-        settings: &Settings,
-        mut rows: Vec<Encoded>,
-        sources: &[usize],
-        examples: &[Example],
-        tokenizer: &Tokenizer,
-        longest: usize,
-    ) -> Result<Self> {
+    /// Chooses the rows by the seed, and encodes the prompts of their examples.
+    pub(crate) fn new(settings: &Settings, data: &Data, tokenizer: &Tokenizer) -> Result<Self> {
         let (output, seed) = (&settings.output, settings.training.seed);
+        let rows = if output.no_eval {
+            StoredRows::default()
+        } else {
+            data.held_out.clone()
+        };
         let order = shuffled(rows.len(), seed, 0);
         let count = match output.eval_rows {
             0 => rows.len(),
@@ -88,31 +86,22 @@ impl Evaluate {
         let mut others = order[count..].to_vec();
         others.sort_unstable();
         let mut asked = BTreeSet::new();
-        let chosen_sources = chosen.iter().map(|row| sources[*row]);
-        let each_once = chosen_sources.filter(|source| asked.insert(*source));
+        let sources = chosen.iter().map(|row| data.held_out_sources[*row]);
+        let each_once: Vec<usize> = sources.filter(|source| asked.insert(*source)).collect();
         let prompts = Prompts::new(
-            each_once.map(|source| &examples[source]),
+            &data.held_out_examples(&each_once)?,
             tokenizer,
             output.eval_examples,
-            longest,
+            settings.input.max_seq_length,
             output.max_new_tokens,
             settings.input.on_bad_line.into(),
         )?;
-        let wanted = examples.iter().filter_map(|one| one.answer.as_deref());
-        let scorer = Scorer::new(output.metric, wanted);
-        let mut take = |which: &[usize]| -> Vec<Encoded> {
-            let empty = || Encoded::all_trained(Vec::new());
-            let rows = which
-                .iter()
-                .map(|row| std::mem::replace(&mut rows[*row], empty()));
-            rows.collect()
-        };
         Ok(Self {
-            rows: take(&chosen),
-            others: take(&others),
+            rows: rows.select(chosen),
+            others: rows.select(others),
             first,
             prompts,
-            scorer,
+            scorer: data.scorer.clone(),
             batch_size: settings.training.batch_size,
         })
     }
@@ -180,11 +169,12 @@ impl Evaluate {
         mut tick: impl FnMut(),
     ) -> Result<Evaluation> {
         let model = model.valid();
-        let mut loss_of = |rows: &[Encoded]| loss(&model, rows, self.batch_size, with, &mut tick);
-        let first = loss_of(&self.rows[..self.first])?;
+        let mut loss_of = |rows: &StoredRows| loss(&model, rows, self.batch_size, with, &mut tick);
+        let first = loss_of(&self.rows.select(0..self.first))?;
         let mut mean = first;
         if extent != Extent::First {
-            mean = mean.and(loss_of(&self.rows[self.first..])?);
+            let rest = self.first..self.rows.len();
+            mean = mean.and(loss_of(&self.rows.select(rest))?);
         }
         if extent == Extent::All {
             mean = mean.and(loss_of(&self.others)?);
@@ -286,7 +276,7 @@ impl Mean {
 /// Mean loss over all trained tokens of the rows, by their weights.
 fn loss(
     model: &CausalLm,
-    rows: &[Encoded],
+    rows: &StoredRows,
     batch_size: usize,
     with: &With<'_>,
     tick: &mut impl FnMut(),
@@ -296,8 +286,9 @@ fn loss(
         return Ok(mean);
     }
     // Rows of similar length have little padding.
-    let mut rows = rows.to_vec();
-    rows.sort_by_key(|row| row.ids.len());
+    let mut order: Vec<usize> = (0..rows.len()).collect();
+    order.sort_by_key(|row| rows.length(*row));
+    let rows = rows.select(order);
     let options = BatchOptions {
         batch_size,
         pack_to: None,
@@ -306,10 +297,10 @@ fn loss(
         pad_id: with.tokenizer.pad_id(),
         vocab_size: model.config().vocab_size(),
     };
-    let mut batches = Batches::new(rows, options)?;
+    let mut batches = Batches::from_rows(rows, options)?;
     for _ in 0..batches.per_epoch() {
         check(with.stop, Point::Evaluate)?;
-        let batch = batches.next_batch();
+        let batch = batches.try_next_batch()?;
         let loss = model.batch_loss(batch.to_tensors(with.device));
         mean.sum += f64::from(loss.into_scalar::<f32>()) * batch.weight();
         mean.weight += batch.weight();

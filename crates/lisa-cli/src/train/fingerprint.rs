@@ -7,12 +7,10 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use crc32c::{crc32c, crc32c_append};
-use lisa_lm::text::Encoded;
 use lisa_lm::{Checkpoint, Tokenizer};
 use serde::{Deserialize, Serialize};
 
-use super::data::Data;
-use crate::terminal::text::counted;
+use super::visited::Rows;
 use crate::user_error::UserError;
 
 /// Bytes that are read from a file at once.
@@ -32,14 +30,6 @@ pub struct Fingerprint {
     held_out: Rows,
 }
 
-/// Encoded rows, in order: their number, their tokens, and a checksum of ids, labels and weights.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Rows {
-    count: usize,
-    tokens: usize,
-    checksum: u32,
-}
-
 /// What a resumed run may have changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Allowed {
@@ -52,11 +42,16 @@ pub struct Allowed {
 }
 
 impl Fingerprint {
-    /// The fingerprint of a run. It reads at most 4 GiB of the weights.
-    pub(crate) fn of(checkpoint: &Checkpoint, tokenizer: &Tokenizer, data: &Data) -> Result<Self> {
+    /// The fingerprint of a run with these rows. It reads at most 4 GiB of the weights.
+    pub(crate) fn of(
+        checkpoint: &Checkpoint,
+        tokenizer: &Tokenizer,
+        training: Rows,
+        held_out: Rows,
+    ) -> Result<Self> {
         Ok(Self {
-            training: Rows::of(&data.train),
-            held_out: Rows::of(&data.held_out),
+            training,
+            held_out,
             ..Self::of_model(checkpoint, tokenizer)?
         })
     }
@@ -154,37 +149,6 @@ impl Fingerprint {
     }
 }
 
-impl Rows {
-    fn of(rows: &[Encoded]) -> Self {
-        let mut all = Self {
-            count: rows.len(),
-            ..Self::default()
-        };
-        for row in rows {
-            all.tokens += row.ids.len();
-            let mut bytes = Vec::with_capacity(row.ids.len() * 12 + 8);
-            bytes.extend(row.ids.len().to_le_bytes());
-            bytes.extend(row.ids.iter().flat_map(|id| id.to_le_bytes()));
-            bytes.extend(row.labels.iter().flat_map(|label| label.to_le_bytes()));
-            let weights = row.weights.iter().flatten();
-            bytes.extend(weights.flat_map(|weight| weight.to_le_bytes()));
-            all.checksum = crc32c_append(all.checksum, &bytes);
-        }
-        all
-    }
-
-    fn compared(self, then: Self) -> String {
-        let size = |rows: Self| {
-            let tokens = counted(rows.tokens, "token");
-            format!("{} of {tokens}", counted(rows.count, "row"))
-        };
-        if size(self) == size(then) {
-            return format!("{}, with other tokens or in another order", size(self));
-        }
-        format!("{} now, {} then", size(self), size(then))
-    }
-}
-
 /// A checksum of the names, the sizes and the bytes of the weights.
 fn weights(checkpoint: &Checkpoint) -> Result<u32> {
     let files = checkpoint.weight_files()?;
@@ -220,15 +184,14 @@ fn add(mut checksum: u32, path: &Path, size: u64, step: u64) -> io::Result<u32> 
 
 #[cfg(test)]
 mod tests {
+    use lisa_lm::text::Encoded;
+
     use super::*;
-    use lisa_lm::text::IGNORED;
+    use crate::train::visited::Visited;
 
     fn rows(of: &[&[u32]]) -> Rows {
-        let rows: Vec<Encoded> = of
-            .iter()
-            .map(|ids| Encoded::all_trained(ids.to_vec()))
-            .collect();
-        Rows::of(&rows)
+        let rows = of.iter().map(|ids| Encoded::all_trained(ids.to_vec()));
+        Visited::of(&rows.collect::<Vec<_>>().into()).unwrap().rows
     }
 
     fn fingerprint() -> Fingerprint {
@@ -240,24 +203,6 @@ mod tests {
             training: rows(&[&[1, 2], &[3]]),
             held_out: Rows::default(),
         }
-    }
-
-    #[test]
-    fn rows_differ_by_ids_labels_borders_and_order() {
-        let all = rows(&[&[1, 2], &[3]]);
-        assert_eq!((all.count, all.tokens), (2, 3));
-        assert_eq!(all, rows(&[&[1, 2], &[3]]));
-        for other in [&[&[1, 2][..], &[4]][..], &[&[1], &[2, 3]], &[&[3], &[1, 2]]] {
-            assert_ne!(all.checksum, rows(other).checksum);
-        }
-        let mut masked = Encoded::all_trained(vec![1, 2]);
-        masked.labels[1] = IGNORED;
-        let masked = Rows::of(&[masked, Encoded::all_trained(vec![3])]);
-        assert_ne!(all.checksum, masked.checksum);
-        let mut weighed = Encoded::all_trained(vec![1, 2]);
-        weighed.weights = Some(vec![1.0, 0.5]);
-        let weighed = Rows::of(&[weighed, Encoded::all_trained(vec![3])]);
-        assert_ne!(all.checksum, weighed.checksum);
     }
 
     #[test]

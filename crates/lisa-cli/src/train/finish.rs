@@ -14,7 +14,7 @@ use super::checkpoints::{self, State};
 use super::clock::Part;
 use super::evaluate::Extent;
 use super::evaluation::Evaluation;
-use super::held_out::evaluation;
+use super::held_out::{evaluate, printed};
 use super::method::Trainer;
 use super::metrics::peak_bytes;
 use super::plot;
@@ -49,7 +49,8 @@ pub(crate) fn finish(job: &Job<'_>, trained: Training, stop: Stop<'_>) -> Result
         save(job, job.steps, &last, &model, &folder)
     })?;
     let shown = written(job, &folder);
-    let after = match evaluation("after", Extent::Full, job, &model, &mut clock, stop) {
+    let after = evaluate(Extent::Full, job, &model, &mut clock, stop);
+    let after = match after.and_then(|result| printed("after", result)) {
         Err(error) if error.is::<Stopped>() => return stopped(job, &shown),
         result => result?,
     };
@@ -62,7 +63,8 @@ pub(crate) fn finish(job: &Job<'_>, trained: Training, stop: Stop<'_>) -> Result
     }
     let mut after_all = None;
     if output.final_eval_all && after.is_some() {
-        after_all = match evaluation("all rows", Extent::All, job, &model, &mut clock, stop) {
+        let all = evaluate(Extent::All, job, &model, &mut clock, stop);
+        after_all = match all.and_then(|result| printed("all rows", result)) {
             Err(error) if error.is::<Stopped>() => return stopped(job, &shown),
             result => result?,
         };

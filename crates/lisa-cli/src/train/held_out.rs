@@ -1,4 +1,4 @@
-//! [`evaluation`]: evaluates the model of a run on its held-out rows.
+//! [`evaluate`]: evaluates the model of a run on its held-out rows.
 
 use anyhow::Result;
 use lisa_lm::CausalLm;
@@ -50,16 +50,8 @@ pub(crate) fn evaluate(
     result.map(Some)
 }
 
-/// Evaluates the model and prints the result after the word `when`.
-pub(crate) fn evaluation(
-    when: &str,
-    extent: Extent,
-    job: &Job<'_>,
-    model: &CausalLm,
-    clock: &mut Clock,
-    stop: Stop<'_>,
-) -> Result<Option<Evaluation>> {
-    let result = evaluate(extent, job, model, clock, stop)?;
+/// Prints the result of an evaluation after the word `when`.
+pub(crate) fn printed(when: &str, result: Option<Evaluation>) -> Result<Option<Evaluation>> {
     if let Some(result) = &result {
         say(format_args!("{when}: {result}"))?;
     }

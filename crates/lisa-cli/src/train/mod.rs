@@ -10,6 +10,7 @@
 //! | `finish`, `adapter` | writes the model, the adapter of LoRA, the plots and the summary |
 //! | `data`, `step`, `method` | the work of the loop |
 //! | `held_out`, `evaluate`, `evaluation`, `prompts`, `score` | how a model is evaluated |
+//! | `examples`, `part`, `places`, `prompt_ends`, `visited` | how examples are read and encoded |
 //! | `text` | how examples become text: prompts as chats, the chat template, the end of a turn |
 //! | `vocabulary` | checks tokens against the model's vocabulary |
 //! | `checkpoints`, `metrics`, `line`, `table`, `events`, `plot`, `card` | what is written |
@@ -40,9 +41,12 @@ pub mod method;
 pub mod metrics;
 pub(crate) mod moved;
 mod out_of_memory;
+mod part;
+mod places;
 pub mod planned;
 pub mod plot;
 mod prepare;
+mod prompt_ends;
 mod record_limits;
 pub mod prompts;
 pub mod run;
@@ -55,6 +59,7 @@ mod steps;
 mod summary;
 mod table;
 pub mod text;
+mod visited;
 mod vocabulary;
 mod training;
 pub mod watch;

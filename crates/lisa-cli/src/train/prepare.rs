@@ -81,25 +81,29 @@ impl<'a> Job<'a> {
         flags.check_effect(&settings)?;
         supports(device, settings.memory.dtype)?;
         if let Some((_, state)) = &saved {
-            let made_with = state.settings.clone().resolve(None)?;
-            if let Some(difference) = settings.differs(&made_with) {
-                return Err(UserError::new(format!("cannot resume: {difference}"))
-                    .with_help("leave that flag out, or start a new run with another --out")
-                    .into());
-            }
+            require_same(&settings, state)?;
         }
         check(stop, Point::Prepare)?;
         let tokenizer = match &saved {
             Some((_, state)) => state.text.restore(Tokenizer::from_dir(&model)?)?,
             None => model_tokenizer(&model, &settings.input.chat_template)?,
         };
+        let temporary = std::env::temp_dir();
+        let folder = if writes { &out } else { &temporary };
         let Settled {
             settings,
             origins,
-            mut data,
+            data,
             tokenizer,
         } = shapes
-            .settle(flags, &settings, tokenizer.clone(), &checkpoint, device)
+            .settle(
+                flags,
+                &settings,
+                tokenizer.clone(),
+                &checkpoint,
+                device,
+                folder,
+            )
             .or_else(|error| {
                 // If the model has changed, that may be why its data cannot be used.
                 let run = saved
@@ -111,11 +115,12 @@ impl<'a> Job<'a> {
                 Err(error)
             })?;
         check(stop, Point::Prepare)?;
-        let fingerprint = Fingerprint::of(&checkpoint, &tokenizer, &data)?;
+        let [training, held_out] = data.fingerprints;
+        let fingerprint = Fingerprint::of(&checkpoint, &tokenizer, training, held_out)?;
         if let (Some((path, state)), Some(allowed)) = (&saved, start.resumed()) {
             compare(&fingerprint, state, path, allowed)?;
         }
-        let batches = data::batches(&settings, &tokenizer, data.train.clone(), data.vocab_size)?;
+        let batches = data::batches(&settings, &tokenizer, &data)?;
         data.summarize(&settings, &tokenizer, &batches)?;
         data.show(0, &tokenizer, Show::Borders)?;
         let accumulation = settings.training.gradient_accumulation_steps;
@@ -133,7 +138,7 @@ impl<'a> Job<'a> {
         if let Some((_, state)) = &saved {
             require_later(steps, state.step, &out)?;
         }
-        let evaluate = evaluate(&settings, &mut data, &tokenizer)?;
+        let evaluate = Evaluate::new(&settings, &data, &tokenizer)?;
         // Settings that cannot be planned are reported where the optimizer is made.
         let state = planned::state(&settings, &shapes.model, device).unwrap_or(0);
         check_sizes(&shapes.model, settings.memory.dtype.into(), state)?;
@@ -143,6 +148,7 @@ impl<'a> Job<'a> {
         if writes {
             require_room(disk, &out, saved.is_some())?;
         }
+        let rows_on_disk = if writes { data.file_bytes() } else { 0 };
         let job = Self {
             settings,
             origins,
@@ -155,7 +161,7 @@ impl<'a> Job<'a> {
             evaluate,
             steps,
             steps_per_epoch: batches.steps_per_epoch(accumulation) as u64,
-            disk: disk.all,
+            disk: disk.all + rows_on_disk,
             _lock: lock,
             device,
             training_device: device.clone().autodiff(),
@@ -203,16 +209,15 @@ fn require_room(disk: Disk, out: &Path, is_resumed: bool) -> Result<()> {
     output_folder::require_room(out, needed)
 }
 
-/// What is evaluated; the held-out rows are moved into it.
-fn evaluate(settings: &Settings, data: &mut Data, tokenizer: &Tokenizer) -> Result<Evaluate> {
-    let held_out = if settings.output.no_eval {
-        Vec::new()
-    } else {
-        std::mem::take(&mut data.held_out)
-    };
-    let (sources, examples) = (&data.held_out_sources, &data.held_out_examples);
-    let longest = settings.input.max_seq_length;
-    Evaluate::new(settings, held_out, sources, examples, tokenizer, longest)
+/// Returns an error if a setting must be that of the checkpoint and is not.
+fn require_same(settings: &Settings, state: &State) -> Result<()> {
+    let made_with = state.settings.clone().resolve(None)?;
+    if let Some(difference) = settings.differs(&made_with) {
+        return Err(UserError::new(format!("cannot resume: {difference}"))
+            .with_help("leave that flag out, or start a new run with another --out")
+            .into());
+    }
+    Ok(())
 }
 
 /// Returns an error if the run would end before its newest checkpoint or its finished model.

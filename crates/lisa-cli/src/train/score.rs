@@ -15,14 +15,19 @@ pub struct Scorer {
 impl Scorer {
     /// A scorer for data with these answers.
     pub fn new<'a>(metric: Metric, answers: impl IntoIterator<Item = &'a str>) -> Self {
-        let choices = match metric {
-            Metric::Choice => answers
-                .into_iter()
-                .filter_map(|text| words(text).next())
-                .collect(),
-            _ => BTreeSet::new(),
+        let mut scorer = Self {
+            metric,
+            choices: BTreeSet::new(),
         };
-        Self { metric, choices }
+        answers.into_iter().for_each(|answer| scorer.see(answer));
+        scorer
+    }
+
+    /// Adds an answer of the data.
+    pub fn see(&mut self, answer: &str) {
+        if self.metric == Metric::Choice {
+            self.choices.extend(words(answer).next());
+        }
     }
 
     /// The metric.

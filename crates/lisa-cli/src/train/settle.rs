@@ -1,5 +1,7 @@
 //! [`settle`]: reads the data, and settles the settings that follow from the model and the data.
 
+use std::path::Path;
+
 use anyhow::Result;
 use burn::tensor::Device;
 use lisa_lm::{CausalLm, Checkpoint, Tokenizer};
@@ -40,7 +42,7 @@ impl Shapes {
     }
 
     /// Reads the data, settles what follows from it, and prints a warning if the run does not fit into
-    /// memory.
+    /// memory. Rows that are larger than `--data-memory` are in a file in `folder`.
     pub(crate) fn settle(
         &self,
         flags: Flags,
@@ -48,6 +50,7 @@ impl Shapes {
         tokenizer: Tokenizer,
         checkpoint: &Checkpoint,
         device: &Device,
+        folder: &Path,
     ) -> Result<Settled> {
         let needs = |rows: usize, tokens: usize| {
             let plan = Planned::of(settings, &self.model, device, rows, tokens);
@@ -65,6 +68,7 @@ impl Shapes {
             checkpoint,
             &self.facts,
             room.as_ref(),
+            folder,
         )?;
         let (settings, tokens) = (&settled.settings, settled.data.longest(&settled.settings));
         for warning in warnings(settings, &self.model, device, tokens, bytes)? {
@@ -93,10 +97,13 @@ pub(crate) fn settle(
     checkpoint: &Checkpoint,
     model: &ModelFacts,
     room: Option<&Room<'_>>,
+    folder: &Path,
 ) -> Result<Settled> {
-    let whole = data::read(settings, tokenizer)?;
-    flags.check_effect_on(whole.contents, settings)?;
-    let facts = DataFacts::of(whole.lengths());
+    let longest = flags.input.max_seq_length.unwrap_or(usize::MAX);
+    let longest = longest.min(model.positions).max(2);
+    let whole = data::read(settings, tokenizer, longest, folder)?;
+    flags.check_effect_on(whole.contents(), settings)?;
+    let facts = DataFacts::of(whole.lengths().to_vec());
     let (settings, origins) = flags.resolve_with(Facts {
         model: Some(model),
         data: facts.as_ref(),

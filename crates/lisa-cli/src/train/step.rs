@@ -17,7 +17,7 @@ use crate::terminal::text::one_line;
 pub(crate) fn origin(batches: &mut Batches, at: Position, tokenizer: &Tokenizer) -> Result<String> {
     let now = Batches::position(batches);
     batches.seek(at);
-    let batch = batches.next_batch();
+    let batch = batches.try_next_batch()?;
     batches.seek(now);
     let row = batch.rows().first().map_or(&[][..], |row| &row.tokens);
     let text = tokenizer.decode(row, true)?;
@@ -63,10 +63,10 @@ pub(crate) fn forward(
 ) -> Result<(Work, f64, usize)> {
     check(stop, Point::Batch)?;
     let (batch, tensors) = clock.time(Part::Data, || {
-        let batch = batches.next_batch();
+        let batch = batches.try_next_batch()?;
         let tensors = batch.to_tensors(device);
-        (batch, tensors)
-    });
+        Ok::<_, lisa_lm::Error>((batch, tensors))
+    })?;
     let (pass, loss) = clock.time(Part::Forward, || {
         let pass = settings.memory.recomputation().forward(model, &tensors);
         let loss = f64::from(pass.loss().into_scalar::<f32>());
@@ -89,7 +89,7 @@ pub(crate) fn accumulate(
 ) -> Result<(Work, f64, usize)> {
     let times = settings.training.gradient_accumulation_steps;
     let first = Batches::position(batches);
-    let group = clock.time(Part::Data, || batches.next_step(times));
+    let group = clock.time(Part::Data, || batches.try_next_step(times))?;
     let weight: f64 = group.iter().map(Batch::weight).sum();
     let mut accumulator = GradientsAccumulator::new();
     let (mut mean, mut tokens) = (0.0, 0);

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 
 use lisa_lm::Tokenizer;
-use lisa_lm::text::{Encoded, EncodedSet, Example, Place, role_tokens};
+use lisa_lm::text::{EncodedSet, Example, Place, role_tokens};
 
+use super::places::Places;
+use super::visited::Visited;
 use crate::terminal::text::{counted, one_line};
 
 /// How many places of dropped rows are listed.
@@ -22,8 +24,8 @@ pub(crate) struct Summary {
     /// Tokens of each role in the first examples, without truncation.
     roles: BTreeMap<String, usize>,
     measured: usize,
-    /// The lengths of all rows before truncation, sorted.
-    lengths: Vec<usize>,
+    /// Of all rows before truncation.
+    lengths: Quantiles,
     limit: usize,
     cut: usize,
     /// Tokens after the limit, of the rows that are cut and kept.
@@ -41,43 +43,35 @@ pub(crate) struct Summary {
 }
 
 impl Summary {
-    /// A summary of `set`, which is `whole` after truncation to `limit` tokens.
-    pub(crate) fn of(
-        examples: &[Example],
-        tokenizer: &Tokenizer,
-        whole: &Lengths,
-        set: &EncodedSet,
+    /// A summary of `set`: rows of `lengths` tokens that were truncated to `limit` tokens.
+    pub(crate) fn of<R>(
+        places: &Places,
+        roles: Roles,
+        lengths: &Lengths,
+        set: &EncodedSet<R>,
+        visited: &Visited,
         limit: usize,
     ) -> Self {
-        let tokens = set.examples.iter().map(|row| row.ids.len()).sum();
-        let mut has_row = vec![false; examples.len()];
+        let tokens = visited.rows.tokens;
+        let mut has_row = vec![false; places.len()];
         for &source in &set.sources {
             has_row[source] = true;
         }
-        let mut roles = BTreeMap::new();
-        let measured = examples.iter().take(MEASURED);
-        // An example that is refused has no row.
-        for (role, count) in measured
-            .filter_map(|one| role_tokens(one, tokenizer).ok())
-            .flatten()
-        {
-            *roles.entry(role).or_insert(0) += count;
-        }
-        let without_row = examples.iter().zip(has_row).filter(|(_, has)| !has);
+        let without_row = has_row.iter().enumerate().filter(|(_, has)| !**has);
         Self {
-            rows: set.examples.len(),
+            rows: visited.rows.count,
             tokens,
-            trained: set.examples.iter().map(Encoded::trained).sum(),
-            roles,
-            measured: examples.len().min(MEASURED),
-            lengths: whole.lengths.clone(),
+            trained: visited.trained,
+            roles: roles.tokens,
+            measured: roles.measured,
+            lengths: lengths.quantiles(),
             limit,
             cut: set.truncated,
             beyond: set.lengths.iter().sum::<usize>() - tokens,
-            dropped: set.dropped - whole.untrained,
-            untrained: whole.untrained,
+            dropped: set.dropped - lengths.untrained,
+            untrained: lengths.untrained,
             without_row: without_row
-                .filter_map(|(example, _)| example.place.clone())
+                .filter_map(|(index, _)| places.get(index))
                 .take(PLACES)
                 .collect(),
             split: set.split,
@@ -104,9 +98,7 @@ impl Summary {
         Some(format!(
             "{} of {all} rows ({share:.1} %) are cut at {} tokens{dropped}; the longest row has {} \
              (--max-seq-length)",
-            self.cut,
-            self.limit,
-            self.longest()
+            self.cut, self.limit, self.lengths.longest
         ))
     }
 
@@ -114,16 +106,26 @@ impl Summary {
     pub(crate) fn tokens(&self) -> usize {
         self.tokens
     }
+}
 
-    fn longest(&self) -> usize {
-        self.lengths.last().copied().unwrap_or_default()
-    }
+/// Tokens of the roles in the first examples.
+#[derive(Debug, Default)]
+pub(crate) struct Roles {
+    tokens: BTreeMap<String, usize>,
+    measured: usize,
+}
 
-    /// The smallest length that this share of the rows does not exceed.
-    fn quantile(&self, share: f64) -> usize {
-        let index = (share * self.lengths.len() as f64).ceil() as usize;
-        let at = index.saturating_sub(1);
-        self.lengths.get(at).copied().unwrap_or_default()
+impl Roles {
+    /// Measures an example, if it is one of the first.
+    pub(crate) fn see(&mut self, example: &Example, tokenizer: &Tokenizer) {
+        if self.measured == MEASURED {
+            return;
+        }
+        self.measured += 1;
+        // An example that is refused has no row.
+        for (role, count) in role_tokens(example, tokenizer).unwrap_or_default() {
+            *self.tokens.entry(role).or_insert(0) += count;
+        }
     }
 }
 
@@ -135,18 +137,40 @@ pub(crate) struct Lengths {
 }
 
 impl Lengths {
-    /// Of rows that were encoded without a limit.
-    pub(crate) fn of(set: &EncodedSet) -> Self {
-        let mut lengths = set.lengths.clone();
+    /// Of rows with these numbers of tokens, and the number of other rows, which have no token in the
+    /// loss.
+    pub(crate) fn new(mut lengths: Vec<usize>, untrained: usize) -> Self {
         lengths.sort_unstable();
-        let untrained = set.dropped;
         Self { lengths, untrained }
     }
 
     /// Tokens of the longest row.
     pub(crate) fn longest(&self) -> usize {
-        self.lengths.last().copied().unwrap_or_default()
+        self.quantile(1.0)
     }
+
+    fn quantiles(&self) -> Quantiles {
+        Quantiles {
+            median: self.quantile(0.5),
+            most: [0.95, 0.99].map(|share| self.quantile(share)),
+            longest: self.longest(),
+        }
+    }
+
+    /// The smallest length that this share of the rows does not exceed.
+    fn quantile(&self, share: f64) -> usize {
+        let index = (share * self.lengths.len() as f64).ceil() as usize;
+        let at = index.saturating_sub(1);
+        self.lengths.get(at).copied().unwrap_or_default()
+    }
+}
+
+/// Lengths that a half, 95 %, 99 % and all of the rows do not exceed.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Quantiles {
+    median: usize,
+    most: [usize; 2],
+    longest: usize,
 }
 
 impl fmt::Display for Summary {
@@ -172,10 +196,7 @@ impl fmt::Display for Summary {
         write!(
             f,
             "\n  lengths: median {}, 95 % up to {}, 99 % up to {}, longest {}",
-            self.quantile(0.5),
-            self.quantile(0.95),
-            self.quantile(0.99),
-            self.longest()
+            self.lengths.median, self.lengths.most[0], self.lengths.most[1], self.lengths.longest
         )?;
         if self.cut == 0 {
             write!(f, "; none above {} (--max-seq-length)", self.limit)?;
@@ -239,34 +260,27 @@ impl fmt::Display for Summary {
 
 #[cfg(test)]
 mod tests {
+    use lisa_lm::text::{Encoded, IGNORED};
+
     use super::*;
-    use lisa_lm::text::{Content, Encoded, IGNORED};
 
     /// Examples of these lengths, whose last two tokens are trained, cut at `limit`.
     fn summary(lengths: &[usize], limit: usize) -> Summary {
-        let example = |line| Example {
-            content: Content::Text(String::new()),
-            answer: None,
-            place: Some(Place::at_line(std::path::Path::new("a.jsonl"), line)),
-        };
-        let examples: Vec<Example> = (1..=lengths.len()).map(example).collect();
+        let mut places = Places::default();
         let mut whole = EncodedSet::default();
         for (source, &length) in lengths.iter().enumerate() {
+            let place = Place::at_line(std::path::Path::new("a.jsonl"), source + 1);
+            places.push(Some(&place));
             let mut row = Encoded::all_trained(vec![7; length]);
             row.labels[..length - 2].fill(IGNORED);
             whole.examples.push(row);
             whole.sources.push(source);
             whole.lengths.push(length);
         }
-        let before = Lengths::of(&whole);
-        let tokenizer = Tokenizer::from_dir(crate::bundled::model().unwrap()).unwrap();
-        Summary::of(
-            &examples,
-            &tokenizer,
-            &before,
-            &whole.cut(limit).unwrap(),
-            limit,
-        )
+        let lengths = Lengths::new(whole.lengths.clone(), 0);
+        let set = whole.cut(limit).unwrap();
+        let visited = Visited::of(&set.examples.clone().into()).unwrap();
+        Summary::of(&places, Roles::default(), &lengths, &set, &visited, limit)
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `prepare`: how examples become text: prompts as chats, the chat template, the end of a turn.
+//! [`Prepare`]: how examples become text: prompts as chats, the chat template, the end of a turn.
 //! [`Text`]: what of it a checkpoint stores.
 
 use anyhow::Result;
@@ -56,86 +56,124 @@ impl Text {
     }
 }
 
-/// Applies `--pairs` to the examples, and prepares the tokenizer for their chats. Returns lines for
-/// the user.
-pub(crate) fn prepare(
-    input: &InputSettings,
-    mut tokenizer: Tokenizer,
-    examples: &mut [&mut Vec<Example>],
-) -> Result<(Tokenizer, Vec<String>)> {
-    let mut lines = Vec::new();
-    let all = || examples.iter().flat_map(|set| set.iter());
-    let is_pair = |example: &&Example| matches!(example.content, Content::Pair { .. });
-    let pairs = all().filter(is_pair).count();
-    if pairs > 0 && input.pairs == Pairs::Auto && tokenizer.has_chat_template() {
-        let verb = if pairs == 1 { "is" } else { "are" };
-        let pairs = counted(pairs, "pair");
-        lines.push(format!(
-            "warning: the model has a chat template, and {pairs} of prompt and completion {verb} \
-             trained as plain text; --pairs chat renders them with the template, and --pairs text \
-             is without this warning"
-        ));
+/// The example as `--pairs` says: with `chat`, a pair is a chat.
+pub(crate) fn rendered(example: Example, pairs: Pairs) -> Example {
+    match pairs {
+        Pairs::Chat => example.into_chat(),
+        Pairs::Auto | Pairs::Text => example,
     }
-    if input.pairs == Pairs::Chat {
-        for set in examples.iter_mut() {
-            **set = std::mem::take(*set)
-                .into_iter()
-                .map(Example::into_chat)
-                .collect();
+}
+
+/// Prepares the tokenizer for the chats of the data, of which each example is seen once.
+pub(crate) struct Prepare {
+    tokenizer: Tokenizer,
+    how: Pairs,
+    /// Whether the model has a chat template.
+    has_template: bool,
+    pairs: usize,
+    pub(crate) has_chats: bool,
+    /// How the first chat ends that has an end; `None` if the template refuses that chat.
+    end: Option<TurnEnd>,
+    /// Whether that chat was seen.
+    is_end_seen: bool,
+}
+
+impl Prepare {
+    pub(crate) fn new(input: &InputSettings, tokenizer: Tokenizer) -> Self {
+        Self {
+            has_template: tokenizer.has_chat_template(),
+            tokenizer,
+            how: input.pairs,
+            pairs: 0,
+            has_chats: false,
+            end: None,
+            is_end_seen: false,
         }
     }
-    let chats = examples.iter().flat_map(|set| set.iter());
-    let mut chats = chats.filter_map(|example| match &example.content {
-        Content::Chat(chat) => Some(chat),
-        _ => None,
-    });
-    let Some(first) = chats.next() else {
-        lines.push(described(&tokenizer));
-        return Ok((tokenizer, lines));
-    };
-    if tokenizer.has_chat_template() {
-        let name = tokenizer.chat_template().name();
-        lines.push(format!("chat template: {}", one_line(name)));
-    } else {
-        tokenizer = tokenizer.with_named_template("plain")?;
-        lines.push(
+
+    /// Looks at the next example.
+    pub(crate) fn see(&mut self, example: &Example) -> Result<()> {
+        let is_pair = matches!(example.content, Content::Pair { .. });
+        self.pairs += usize::from(is_pair);
+        if self.is_end_seen || (is_pair && self.how != Pairs::Chat) {
+            return Ok(());
+        }
+        let example = rendered(example.clone(), self.how);
+        let Content::Chat(chat) = &example.content else {
+            return Ok(());
+        };
+        if !self.has_chats && !self.has_template {
+            self.tokenizer = self.tokenizer.clone().with_named_template("plain")?;
+        }
+        self.has_chats = true;
+        // A chat that the template refuses is an error with its place when it is encoded.
+        if let Some(end) = turn_end(chat, &self.tokenizer).transpose() {
+            self.end = end.ok();
+            self.is_end_seen = true;
+        }
+        Ok(())
+    }
+
+    /// The tokenizer, and lines for the user.
+    pub(crate) fn finish(self) -> (Tokenizer, Vec<String>) {
+        let mut tokenizer = self.tokenizer;
+        let mut lines = Vec::new();
+        if self.pairs > 0 && self.how == Pairs::Auto && self.has_template {
+            let verb = if self.pairs == 1 { "is" } else { "are" };
+            let pairs = counted(self.pairs, "pair");
+            lines.push(format!(
+                "warning: the model has a chat template, and {pairs} of prompt and completion \
+                 {verb} trained as plain text; --pairs chat renders them with the template, and \
+                 --pairs text is without this warning"
+            ));
+        }
+        if !self.has_chats {
+            lines.push(described(&tokenizer));
+            return (tokenizer, lines);
+        }
+        lines.push(if self.has_template {
+            let name = tokenizer.chat_template().name();
+            format!("chat template: {}", one_line(name))
+        } else {
             "chat template: the model has none, and `plain` is used (User: .. Assistant: ..); \
              choose another one with --chat-template chatml, llama3, or a file"
-                .to_owned(),
-        );
+                .to_owned()
+        });
+        let end = self.end;
+        let warning = end.as_ref().and_then(|end| warning(end, &tokenizer));
+        if let Some(TurnEnd::Token(id)) = end {
+            tokenizer.add_eos(id);
+        }
+        lines.push(described(&tokenizer));
+        lines.extend(warning);
+        (tokenizer, lines)
     }
-    // A chat that the template refuses is an error with its place when it is encoded.
-    let ends = std::iter::once(first).chain(chats);
-    let mut ends = ends.filter_map(|chat| turn_end(chat, &tokenizer).transpose());
-    let end = ends.next().and_then(Result::ok);
-    let warning = match &end {
-        Some(TurnEnd::Token(id)) => {
+}
+
+/// A warning if generation does not stop at the end of a turn.
+fn warning(end: &TurnEnd, tokenizer: &Tokenizer) -> Option<String> {
+    Some(match end {
+        TurnEnd::Token(id) => {
             let token = tokenizer.id_to_token(*id).unwrap_or_default();
-            Some(format!(
+            format!(
                 "warning: a turn ends with {} ({id}), which was not an end of sequence: it is added \
                  to eos_token_id in generation_config.json of the trained model, so that generation \
                  stops there",
                 one_line(&token)
-            ))
+            )
         }
-        Some(TurnEnd::Text(text)) => Some(format!(
+        TurnEnd::Text(text) => format!(
             "warning: a turn ends with {:?}, which is not one token of the tokenizer, so generation \
              does not stop there; choose another template with --chat-template",
             one_line(text)
-        )),
-        Some(TurnEnd::Nothing) => Some(
-            "warning: the chat template ends a turn without a token, so generation does not stop \
-             there; choose another template with --chat-template"
-                .to_owned(),
         ),
-        Some(TurnEnd::EndOfSequence(_)) | None => None,
-    };
-    if let Some(TurnEnd::Token(id)) = end {
-        tokenizer.add_eos(id);
-    }
-    lines.push(described(&tokenizer));
-    lines.extend(warning);
-    Ok((tokenizer, lines))
+        TurnEnd::Nothing => {
+            "warning: the chat template ends a turn without a token, so generation \
+             does not stop there; choose another template with --chat-template"
+                .to_owned()
+        }
+        TurnEnd::EndOfSequence(_) => return None,
+    })
 }
 
 /// The tokens that end a sequence.
@@ -175,11 +213,16 @@ mod tests {
         pairs: Pairs,
         lines: &[&str],
     ) -> (Tokenizer, Vec<String>, Vec<Example>) {
-        let examples = lines.iter().map(|line| Example::from_json(line).unwrap());
-        let mut examples: Vec<Example> = examples.collect();
         let mut input = Flags::default().resolve(None).unwrap().input;
         input.pairs = pairs;
-        let (tokenizer, lines) = prepare(&input, tokenizer, &mut [&mut examples]).unwrap();
+        let mut prepare = Prepare::new(&input, tokenizer);
+        let examples = lines.iter().map(|line| {
+            let example = Example::from_json(line).unwrap();
+            prepare.see(&example).unwrap();
+            rendered(example, pairs)
+        });
+        let examples = examples.collect();
+        let (tokenizer, lines) = prepare.finish();
         (tokenizer, lines, examples)
     }
 

@@ -10,7 +10,7 @@ use super::checkpoints::{self, State};
 use super::clock::{Clock, Part};
 use super::evaluate::Extent;
 use super::finite;
-use super::held_out::evaluation;
+use super::held_out::{evaluate, printed};
 use super::method::Trainer;
 use super::metrics::{HeldOut, Metrics};
 use super::prepare::Job;
@@ -68,7 +68,8 @@ impl Training {
                 Extent::First
             };
             let exact = trainer.exact(&model);
-            let before = evaluation("before", extent, job, &exact, &mut clock, stop)?;
+            let before = evaluate(extent, job, &exact, &mut clock, stop)?;
+            let before = printed("before", before)?;
             let state = State {
                 step: 0,
                 position: batches.position(),

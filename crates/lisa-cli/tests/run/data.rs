@@ -1,12 +1,17 @@
 //! The files that `--data` and `--eval` name.
 
 use std::fs;
+use std::path::Path;
 
 use lisa_cli::settings::Flags;
 use lisa_cli::train::run::{Outcome, Start};
 use tempfile::TempDir;
 
-use super::{flags, go, message, parsed};
+use super::commands::lisa;
+use super::{
+    HELD_OUT, file_of, flags, go, go_in_parts, lines, message, only_out, parsed, summary,
+    weights_of,
+};
 
 fn folder(files: &[(&str, &str)]) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
@@ -75,4 +80,71 @@ fn columns_that_no_row_has_are_named() {
     let given = ["--data", data.to_str().unwrap(), "--columns", "txt=text"];
     let message = message(flags(&dir.path().join("out"), &given), Start::Fresh);
     assert!(message.contains("has the column `txt`"), "{message}");
+}
+
+/// The names of the files in a folder.
+fn names(folder: &Path) -> Vec<String> {
+    let names = fs::read_dir(folder).unwrap();
+    let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.filter(|name| !name.starts_with("events.")).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn rows_in_a_file_train_as_rows_in_memory_also_when_the_run_is_resumed() {
+    let dir = tempfile::tempdir().unwrap();
+    let rows: Vec<&str> = HELD_OUT.lines().take(40).collect();
+    let data = file_of(dir.path(), "rows.jsonl", &rows);
+    let [memory, file] = ["memory", "file"].map(|name| dir.path().join(name));
+    for more in [&[][..], &["--pack", "--gradient-accumulation-steps", "2"]] {
+        let more = [&["--data", &data, "--max-seq-length", "24"][..], more].concat();
+        let given = |out: &Path, memory: &str| {
+            let memory = ["--data-memory", memory];
+            flags(out, &[&more[..], &memory].concat())
+        };
+        let outcome = go(given(&memory, "1"), Start::Overwrite, false).unwrap();
+        assert_eq!(outcome, Outcome::Finished);
+        assert_eq!(go_in_parts(given(&file, "1e-9"), &file), 7);
+        assert_eq!(weights_of(&memory), weights_of(&file));
+        assert_eq!(lines(&memory), lines(&file));
+        let scores = |out: &Path| {
+            let summary = summary(out);
+            ["before", "after"].map(|when| summary[when].clone())
+        };
+        assert_eq!(scores(&memory), scores(&file));
+        // The file of the rows is gone.
+        assert_eq!(names(&memory), names(&file));
+    }
+    // Where the rows are is no property of a run, and their file counts as space on the disk.
+    let mut again = only_out(&memory);
+    again.input.data_memory = Some(1e-9);
+    again.training.steps = Some(8);
+    assert_eq!(go(again, Start::Resume, false).unwrap(), Outcome::Finished);
+}
+
+#[test]
+fn rows_in_a_file_are_said_with_their_size_and_the_flag() {
+    let dir = tempfile::tempdir().unwrap();
+    let rows: Vec<&str> = HELD_OUT.lines().take(40).collect();
+    file_of(dir.path(), "rows.jsonl", &rows);
+    let printed = |line: &str| {
+        let line: Vec<&str> = line.split(' ').collect();
+        let output = lisa(dir.path(), &line).output().unwrap();
+        let text = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+        (output.status.success(), text.concat())
+    };
+    let line = "train --data rows.jsonl --steps 1 --no-eval --out out --data-memory";
+    let (_, text) = printed(&format!("{line} 1e-9"));
+    let start = "encoded rows: ";
+    let said = text.lines().find(|line| line.starts_with(start)).unwrap();
+    assert!(said.contains(" in a temporary file in `"), "{said}");
+    assert!(
+        said.ends_with("since they are more than 0 MiB (--data-memory)"),
+        "{said}"
+    );
+    let (is_ok, text) = printed(&format!("{line} 1 --overwrite"));
+    assert!(is_ok && !text.contains(start), "{text}");
+    let (is_ok, text) = printed(&format!("{line} -1 --overwrite"));
+    assert!(!is_ok && text.contains("--data-memory is -1"), "{text}");
 }

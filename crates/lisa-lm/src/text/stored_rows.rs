@@ -117,8 +117,10 @@ impl StoredRows {
         &self.store
     }
 
-    /// Whether every id is below `size`, as far as is known without reading the rows.
-    pub(super) fn is_within(&self, size: usize) -> bool {
+    /// Whether every id of the store is below `size`. Reads no row, so it is also false if such an id is
+    /// only in other rows of the store.
+    #[must_use]
+    pub fn is_within(&self, size: usize) -> bool {
         self.store
             .largest_id()
             .is_none_or(|id| (id as usize) < size)

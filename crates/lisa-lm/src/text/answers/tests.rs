@@ -4,33 +4,12 @@ use minijinja::value::Value;
 use serde::Deserialize;
 
 use super::*;
-use crate::test_support::tokenizer_with;
+use crate::test_support::{given_templates, tokenizer_with};
 use crate::text::chat::Message;
 use crate::text::data::{Content, Example};
 use crate::text::encode::encode_example;
 use crate::text::encode_options::EncodeOptions;
 use crate::text::encoded::IGNORED;
-
-/// A file of LISA_TEMPLATES.
-#[derive(Deserialize)]
-struct Row {
-    name: String,
-    template: String,
-    special: BTreeMap<String, String>,
-    renders: Vec<Render>,
-}
-
-#[derive(Deserialize)]
-struct Render {
-    messages: Vec<Message>,
-    #[serde(default)]
-    tools: Value,
-    prompt: bool,
-    text: Option<String>,
-    /// Characters that are marked as generated.
-    #[serde(default)]
-    spans: Option<Vec<(usize, usize)>>,
-}
 
 /// A template of `answers.json`, with its marks and without.
 #[derive(Deserialize)]
@@ -312,8 +291,7 @@ fn characters(text: &str, spans: &[(Range<usize>, f32)]) -> BTreeSet<usize> {
 #[test]
 #[ignore = "reads the file of LISA_TEMPLATES, which tests/fixtures/make_text.py makes of templates that one has"]
 fn answers_of_real_templates_are_those_that_their_marks_give() {
-    let path = std::env::var("LISA_TEMPLATES").unwrap();
-    let rows: Vec<Row> = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let rows = given_templates();
     let mut counts = BTreeMap::<&str, usize>::new();
     for row in &rows {
         let marked = row.name.replace(".jinja", "_training.jinja");

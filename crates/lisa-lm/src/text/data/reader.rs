@@ -48,6 +48,8 @@ pub struct ExampleReader {
     read: usize,
     mapping: Mapping,
     skipped: BadLines,
+    /// Whether skipped lines are logged.
+    logs: bool,
     is_done: bool,
 }
 
@@ -58,18 +60,29 @@ impl ExampleReader {
     ///
     /// As [`data_files`].
     pub fn open<P: AsRef<Path>>(paths: &[P], options: &ReadOptions) -> Result<Self, Error> {
-        let files = data_files(paths)?.train;
-        Ok(Self {
+        Ok(Self::of(data_files(paths)?.train, options.clone(), true))
+    }
+
+    fn of(files: Vec<PathBuf>, options: ReadOptions, logs: bool) -> Self {
+        Self {
             unread: files.clone().into_iter(),
             files,
             rows: None,
-            options: options.clone(),
             seen: vec![false; options.columns.iter().count()],
+            options,
             read: 0,
             mapping: Mapping::default(),
             skipped: BadLines::default(),
+            logs,
             is_done: false,
-        })
+        }
+    }
+
+    /// A reader of the same files from their beginning. It does not log skipped lines, since this one
+    /// has done so.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        Self::of(self.files.clone(), self.options.clone(), false)
     }
 
     /// The files, in the order in which they are read.
@@ -133,7 +146,7 @@ impl ExampleReader {
                 .with_help("correct the line, or skip bad lines")),
             (Err(reason), OnBadLine::Skip) => {
                 let bad = BadLine { place, reason };
-                if self.skipped.count() < BadLines::SHOWN {
+                if self.logs && self.skipped.count() < BadLines::SHOWN {
                     log::warn!("skipped {bad}");
                 }
                 self.skipped.push(bad);

@@ -25,6 +25,10 @@ mod table;
 /// The largest size of a row of a text file, 64 MiB. A longer row cannot be used.
 pub const LINE_BYTES: usize = 64 << 20;
 
+/// The most values in a row of a text file. A row of more values cannot be used: as a tree, its values
+/// take a hundred times the memory of its text.
+const VALUES: usize = 1 << 20;
+
 /// A row and its place, or why it cannot be read. The error of the iterator ends the file.
 pub(super) type Rows = Box<dyn Iterator<Item = Result<Row, Error>> + Send>;
 
@@ -149,6 +153,22 @@ fn breaks_in(text: &[u8]) -> usize {
     text.split(|byte| *byte == b'\n').count() - 1
 }
 
+/// Whether JSON text has more than this many values, or nearly so.
+fn more_values_than(most: usize, text: &str) -> bool {
+    let (mut count, mut in_string, mut is_escaped) = (0, false, false);
+    for byte in text.bytes() {
+        if in_string {
+            in_string = is_escaped || byte != b'"';
+            is_escaped = !is_escaped && byte == b'\\';
+        } else if byte == b'"' {
+            in_string = true;
+        } else if matches!(byte, b',' | b'[' | b'{') {
+            count += 1;
+        }
+    }
+    count > most
+}
+
 /// The value of JSON text, or why it is none. The error's first part is the number of line breaks
 /// before the fault.
 fn value_of(text: &[u8]) -> Result<Value, (usize, String)> {
@@ -156,6 +176,9 @@ fn value_of(text: &[u8]) -> Result<Value, (usize, String)> {
         let breaks = breaks_in(&text[..e.valid_up_to()]);
         (breaks, format!("not UTF-8: {e}"))
     })?;
+    if text.len() > VALUES && more_values_than(VALUES, text) {
+        return Err((0, format!("more than {VALUES} values")));
+    }
     serde_json::from_str(text).map_err(|e| {
         let whole = e.to_string();
         let reason = match whole.rsplit_once(" at line ") {
@@ -164,4 +187,33 @@ fn value_of(text: &[u8]) -> Result<Value, (usize, String)> {
         };
         (e.line().saturating_sub(1), format!("not JSON: {reason}"))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_counted_outside_of_texts() {
+        for (text, values) in [
+            (r#"{"a": [1, 2, {"b": null}]}"#, 5),
+            (r#"{"a": ",,,[[[{{{", "b\"": "\\"}"#, 2),
+            (r#""\\\", [" "#, 0),
+            ("7", 0),
+        ] {
+            assert!(!more_values_than(values, text), "{text}");
+            assert!(values == 0 || more_values_than(values - 1, text), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_row_of_too_many_values_cannot_be_used_and_a_long_text_can() {
+        let most = format!("[{}0]", "0,".repeat(VALUES - 2));
+        assert!(value_of(most.as_bytes()).is_ok());
+        let more = format!("[{}0]", "0,".repeat(VALUES));
+        let reason = value_of(more.as_bytes()).unwrap_err().1;
+        assert_eq!(reason, "more than 1048576 values");
+        let text = format!("[\"{}\"]", ",[{".repeat(VALUES));
+        assert!(value_of(text.as_bytes()).is_ok());
+    }
 }

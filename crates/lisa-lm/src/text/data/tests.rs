@@ -227,3 +227,25 @@ fn data_that_is_a_pipe_or_a_device_is_refused() {
     // In a folder it is passed over.
     assert!(read_examples(&[dir.path()], &ReadOptions::default()).is_err());
 }
+
+#[test]
+fn a_reader_reads_again_from_the_beginning() {
+    let files = [
+        ("a.jsonl", "{\"text\": \"a\"}\n{\n"),
+        ("b.jsonl", "{\"text\": \"b\"}\n"),
+    ];
+    let dir = folder(&files);
+    let mut reader = ExampleReader::open(&[dir.path()], &skip()).unwrap();
+    assert!(reader.next().unwrap().is_ok());
+    for _ in 0..2 {
+        let mut again = reader.again();
+        let found: Result<Vec<_>, _> = again.by_ref().collect();
+        let places = found
+            .unwrap()
+            .into_iter()
+            .map(|example| example.place.unwrap());
+        let lines: Vec<_> = places.map(|place| place.line()).collect();
+        assert_eq!(lines, [Some(1), Some(1)]);
+        assert_eq!((again.skipped().count(), again.files().len()), (1, 2));
+    }
+}

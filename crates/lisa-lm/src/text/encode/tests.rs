@@ -25,6 +25,11 @@ fn chat(turns: &[(&str, &str)]) -> Example {
     }
 }
 
+fn pair(prompt: &str, completion: &str) -> Example {
+    let line = serde_json::json!({"prompt": prompt, "completion": completion});
+    Example::from_json(&line.to_string()).unwrap()
+}
+
 /// The only row of an example.
 fn one(example: &Example, tokenizer: &Tokenizer, loss_on: LossOn) -> Encoded {
     let options = EncodeOptions {
@@ -86,15 +91,7 @@ fn by_a_flag_every_token_is_trained() {
 #[test]
 fn a_pair_is_joined_as_it_stands_and_ends() {
     let tokenizer = tokenizer(TURNS);
-    let example = Example {
-        content: Content::Pair {
-            prompt: "Hello,".to_owned(),
-            completion: " world!".to_owned(),
-            before: Chat::default(),
-        },
-        answer: Some("world!".to_owned()),
-        place: None,
-    };
+    let example = pair("Hello,", " world!");
     let encoded = one(&example, &tokenizer, LossOn::Answer);
     assert_eq!(encoded.ids, [42, 71, 78, 350, 14, 309, 275, 401, 3, 0]);
     assert_eq!(encoded.labels, [X, X, X, X, X, 309, 275, 401, 3, 0]);
@@ -106,15 +103,7 @@ fn a_pair_is_joined_as_it_stands_and_ends() {
 fn a_token_across_the_border_belongs_to_the_answer() {
     let tokenizer = tokenizer(TURNS);
     // "lo" is one token (350), and the border runs through it.
-    let example = Example {
-        content: Content::Pair {
-            prompt: "Hel".to_owned(),
-            completion: "lo".to_owned(),
-            before: Chat::default(),
-        },
-        answer: Some("lo".to_owned()),
-        place: None,
-    };
+    let example = pair("Hel", "lo");
     let encoded = one(&example, &tokenizer, LossOn::Answer);
     assert_eq!(encoded.ids, [42, 71, 78, 350, 0]);
     assert_eq!(encoded.labels, [X, X, X, 350, 0]);
@@ -413,20 +402,6 @@ fn an_empty_answer_is_counted_or_refused() {
     }
 }
 
-/// What the tokenizer makes of a prompt and its completion.
-fn pair(prompt: &str, completion: &str) -> Encoded {
-    let example = Example {
-        content: Content::Pair {
-            prompt: prompt.to_owned(),
-            completion: completion.to_owned(),
-            before: Chat::default(),
-        },
-        answer: None,
-        place: None,
-    };
-    one(&example, &tokenizer(TURNS), LossOn::Answer)
-}
-
 #[test]
 fn a_pair_is_tokenized_in_the_two_parts_of_inference() {
     let tokenizer = tokenizer(TURNS);
@@ -435,7 +410,7 @@ fn a_pair_is_tokenized_in_the_two_parts_of_inference() {
     let parts = [prompt, completion].map(|text| tokenizer.encode(text).unwrap());
     let whole = tokenizer.encode("hello!").unwrap();
     assert_ne!(parts.concat(), whole);
-    let found = pair(prompt, completion);
+    let found = one(&pair(prompt, completion), &tokenizer, LossOn::Answer);
     assert_eq!(found.ids, [parts.concat(), vec![0]].concat());
     assert_eq!(found.labels[..parts[0].len()], vec![X; parts[0].len()]);
     assert_eq!(found.trained(), parts[1].len() + 1);

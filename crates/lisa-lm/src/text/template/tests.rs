@@ -1,31 +1,10 @@
-use serde::Deserialize;
-
 use super::*;
+use crate::test_support::{Rendering, given_templates};
 
 mod chats;
 mod jinja;
 
-#[derive(Deserialize)]
-struct Row {
-    name: String,
-    template: String,
-    special: BTreeMap<String, String>,
-    renders: Vec<Render>,
-}
-
-#[derive(Deserialize)]
-struct Render {
-    messages: Vec<Message>,
-    #[serde(default)]
-    tools: Value,
-    prompt: bool,
-    text: Option<String>,
-    /// Characters that are marked as generated.
-    #[serde(default)]
-    spans: Option<Vec<(usize, usize)>>,
-}
-
-fn fixture() -> Vec<Row> {
+fn fixture() -> Vec<Rendering> {
     serde_json::from_str(include_str!("../../../../../tests/fixtures/chat.json")).unwrap()
 }
 
@@ -34,7 +13,7 @@ fn special() -> BTreeMap<String, String> {
 }
 
 /// What is not as in transformers, and the messages of the errors where transformers has one too.
-fn compare(rows: &[Row]) -> (Vec<String>, Vec<String>) {
+fn compare(rows: &[Rendering]) -> (Vec<String>, Vec<String>) {
     let (mut different, mut refused) = (Vec::new(), Vec::new());
     for row in rows {
         let template = ChatTemplate::new(&row.template, &row.special).unwrap();
@@ -79,8 +58,7 @@ fn templates_render_as_in_transformers() {
 #[test]
 #[ignore = "reads the file of LISA_TEMPLATES, which tests/fixtures/make_text.py makes of templates that one has"]
 fn templates_of_real_models_render_as_in_transformers() {
-    let path = std::env::var("LISA_TEMPLATES").unwrap();
-    let rows: Vec<Row> = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let rows = given_templates();
     let all: usize = rows.iter().map(|row| row.renders.len()).sum();
     let (different, refused) = compare(&rows);
     let (count, refused) = (rows.len(), refused.len());
