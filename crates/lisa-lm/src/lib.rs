@@ -6,6 +6,9 @@
 //! | [`model`] | the Llama family and GPT-2: configuration, forward pass, loss, LoRA, generation |
 //! | [`checkpoint`] | reads a folder of safetensors, and writes a folder that transformers can load |
 //!
+//! [`linear_cross_entropy`] computes a loss over a large vocabulary without all of its logits, in any
+//! Burn training loop.
+//!
 //! With the feature `flex`, f32 models on Burn's flex backend use fused operations.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]

@@ -29,15 +29,15 @@ type Backward = dyn FnOnce(Tensor<3>, &mut GradientsParams);
 /// /// The rows of a trainable weight, `[vocab, width]`, for tokens, `[batch, seq]`.
 /// fn embed_pass(weight: &Param<Tensor<2>>, tokens: Tensor<2, Int>) -> EmbedPass {
 ///     let ([batch, seq], [_, width]) = (tokens.dims(), weight.dims());
-///     let (id, weight) = (weight.id, weight.val().inner());
-///     let tokens = tokens.inner().reshape([batch * seq]);
+///     let (id, weight) = (weight.id, weight.val().detach());
+///     let tokens = tokens.reshape([batch * seq]);
 ///     let output = weight.clone().select(0, tokens.clone());
-///     let (shape, options) = (weight.dims(), (weight.device(), weight.dtype()));
+///     let (shape, device, dtype) = (weight.dims(), weight.device().inner(), weight.dtype());
 ///     EmbedPass::custom(output.reshape([batch, seq, width]), move |gradient, grads| {
 ///         let before = grads.remove(id);
-///         let sum = before.unwrap_or_else(|| Tensor::<2>::zeros(shape, options));
+///         let sum = before.unwrap_or_else(|| Tensor::<2>::zeros(shape, (&device, dtype)));
 ///         let rows = gradient.inner().reshape([batch * seq, width]);
-///         grads.register(id, sum.select_assign(0, tokens, rows, IndexingUpdateOp::Add));
+///         grads.register(id, sum.select_assign(0, tokens.inner(), rows, IndexingUpdateOp::Add));
 ///     })
 /// }
 /// ```
@@ -64,8 +64,8 @@ impl From<Tensor<3>> for EmbedPass {
 }
 
 impl EmbedPass {
-    /// The output of a trainable embedding, `[batch, sequence, width]`, on no graph, and its
-    /// backward pass.
+    /// The output of a trainable embedding, `[batch, sequence, width]`, on the model's device with
+    /// autodiff but on no graph, and its backward pass.
     ///
     /// `backward` is called at most once, with the gradient of the output. It adds the gradients of
     /// the embedding's parameters to those that it is given.

@@ -89,7 +89,8 @@ impl Rows for SumRows<'_> {
 /// `x^T grad`, of `[rows, from]` and `[rows, to]`.
 fn gradient_of_weight(x: &FlexTensor, grad: &FlexTensor) -> FlexTensor {
     let ([_, from], [_, to]) = (x.layout().shape().dims(), grad.layout().shape().dims());
-    let block = (BLOCK / to.max(1)).max(1);
+    // Matmuls of a few rows are inefficient.
+    let block = (BLOCK / to.max(1)).max(64);
     if block >= from {
         return Flex::float_matmul(x.transpose(0, 1), grad.clone());
     }

@@ -223,8 +223,8 @@ fn a_head_equals_the_loss_of_all_its_logits() {
             .mask_fill(targets.clone().equal_scalar(-100), 0),
     );
     let counts = Tensor::from_inner(targets.clone().not_equal_scalar(-100).float());
-    let logs = log_softmax(logits, 1).gather(1, kept.reshape([rows, 1]));
-    let loss = (logs.reshape([rows]) * counts.clone()).sum().neg() / counts.sum();
+    let picked = log_softmax(logits, 1).gather(1, kept.reshape([rows, 1]));
+    let loss = (picked.reshape([rows]) * counts.clone()).sum().neg() / counts.sum();
     let grads = loss.clone().backward();
     let expected = [
         values(loss),
