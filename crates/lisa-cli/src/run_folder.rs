@@ -24,7 +24,7 @@ const SUMMARY: &str = "summary.json";
 pub(crate) const MODELS: [&str; 4] = ["model", "model-best", "adapter", "adapter-best"];
 
 /// What a folder has while a model is written into it.
-const SAVING: &str = ".lisa-saving";
+pub(crate) const SAVING: &str = ".lisa-saving";
 
 /// Whether a run of this program has written to the folder: it has an event file, a summary or a
 /// checkpoint of the program. Files of these names that others wrote do not count.

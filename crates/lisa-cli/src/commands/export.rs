@@ -71,7 +71,9 @@ pub fn export(options: &Options, device: &Device) -> Result<()> {
         "`{}` contains a model already",
         out.display()
     );
-    output_folder::require_ours(out, is_model, "a model")?;
+    // An export that was killed has left a part of a model.
+    let is_ours = is_model || out.join(run_folder::SAVING).exists();
+    output_folder::require_ours(out, is_ours, "a model")?;
     output_folder::make(out)?;
     let exported = if export_adapter::is_adapter(&options.run) {
         require!(
@@ -313,6 +315,8 @@ mod tests {
         let error = exported(&line).unwrap_err().to_string();
         assert!(error.contains("about 3 MiB are needed"), "{error}");
         assert!(!out.join("config.json").exists());
+        // What a killed export has left does not matter.
+        std::fs::create_dir_all(out.join(run_folder::SAVING)).unwrap();
         output_folder::FREE.set(Some(3_100_000));
         exported(&line).unwrap();
         output_folder::FREE.set(None);

@@ -191,8 +191,6 @@ fn losses_of_fewer_rows_are_a_series_of_their_own() {
         "--eval-first=false",
         "--eval-every",
         "3",
-        "--eval-examples",
-        "0",
     ];
     go(flags(&out, &more), Start::Fresh, false).unwrap();
     let series = |pick: fn(&lisa_cli::train::metrics::Line) -> Option<f64>| -> Vec<(u64, f64)> {
