@@ -38,10 +38,10 @@ pub struct Options {
     /// Temperature; 0 takes the most probable token
     #[arg(long, value_name = "T", default_value_t = 0.0)]
     temperature: f64,
-    /// With a temperature: take the fewest tokens with this total probability [default: 1]
+    /// Take the fewest tokens with this total probability [default: 1]
     #[arg(long, value_name = "P")]
     top_p: Option<f64>,
-    /// With a temperature: seed of sampling [default: 0]
+    /// Seed of sampling [default: 0]
     #[arg(long, value_name = "SEED")]
     seed: Option<u64>,
     /// Dtype of the weights [default: as stored; bundled model: f32]

@@ -55,8 +55,8 @@ pub enum Against {
     Lisa,
 }
 
-/// Settings without effect here: the methods are given, adapters are new and not saved, the gradients of all layers are needed at
-/// once, and nothing is skipped, evaluated or saved on the way.
+/// Settings without effect here: the methods are given, adapters are new and not saved, the gradients
+/// of all layers are needed at once, and nothing is skipped, evaluated or saved on the way.
 const WITHOUT_EFFECT: [&str; 17] = [
     "method",
     "adapter",

@@ -293,7 +293,7 @@ fn a_wrong_flag_is_reported_as_other_errors_are() {
     let dir = tempfile::tempdir().unwrap();
     let texts = "{\"text\": \"one two\"}\n{\"text\": \"three\"}\n";
     fs::write(dir.path().join("t.jsonl"), texts).unwrap();
-    fs::write(dir.path().join("latin.toml"), b"\xe9").unwrap();
+    fs::write(dir.path().join("latin.toml"), b"\xe9\n").unwrap();
     let folder = dir.path().canonicalize().unwrap();
     for (line, expected) in [
         (
@@ -380,8 +380,8 @@ fn a_wrong_flag_is_reported_as_other_errors_are() {
              the flags\n",
         ),
         (
-            "trian",
-            "error: `trian` is not a command of lisa\n  help: did you mean `lisa train`?\n",
+            "tran",
+            "error: `tran` is not a command of lisa\n  help: did you mean `lisa train`?\n",
         ),
         (
             "train --columns a",

@@ -89,7 +89,10 @@ fn a_bad_row_of_a_list_has_its_line_and_the_next_one_is_read() {
         bad[0],
         (2, "not JSON: expected ident at column 13".to_owned())
     );
-    assert_eq!(bad[1], (6, "a number and not an object".to_owned()));
+    assert_eq!(
+        bad[1],
+        (6, "the row is a number and not an object".to_owned())
+    );
     assert_eq!(bad[2].0, 9);
     assert!(bad[2].1.starts_with("not JSON"), "{bad:?}");
     let error = read_examples(&[dir.path()], &ReadOptions::default()).unwrap_err();
