@@ -6,7 +6,7 @@ use lisa_lm::CausalLm;
 use super::method::{Trainer, count};
 use super::planned::Planned;
 use super::prepare::{Job, device_name};
-use crate::settings::{Method, Settings};
+use crate::settings::Method;
 use crate::terminal::output::say;
 use crate::terminal::text::{counted, epochs_in_words, size};
 
@@ -24,7 +24,7 @@ pub(crate) fn announce(job: &Job<'_>, model: &CausalLm, trainer: &Trainer) -> Re
     let mut lines = vec![
         ("model", model_line(job, model)),
         ("data", data_line(job)),
-        ("method", method_line(settings, model, trainer)),
+        ("method", method_line(job, model, trainer)),
         (
             "trainable",
             format!(
@@ -79,27 +79,27 @@ fn data_line(job: &Job<'_>) -> String {
     )
 }
 
-fn method_line(settings: &Settings, model: &CausalLm, trainer: &Trainer) -> String {
-    let method = &settings.method;
+fn method_line(job: &Job<'_>, model: &CausalLm, trainer: &Trainer) -> String {
+    let method = &job.settings.method;
     match method.method {
         Method::Full => "full: all parameters".to_owned(),
         Method::Lora => format!("lora: adapters of rank {}", method.lora_rank),
         Method::Lisa => {
-            let all = trainer.layers();
-            let layers: Vec<String> = trainer
-                .active_layers()
-                .iter()
-                .map(ToString::to_string)
-                .collect();
+            let active = trainer.active_layers();
+            let all = match (trainer.layers(), model.num_layers()) {
+                (parts, layers) if parts != layers => format!("{parts} parts of {layers}"),
+                (layers, _) => layers.to_string(),
+            };
+            // The checkpoint of a resumed run, which has its layers, is not loaded yet.
+            let which = if job.saved.is_some() {
+                String::new()
+            } else {
+                let names: Vec<String> = active.iter().map(ToString::to_string).collect();
+                format!(" ({})", names.join(", "))
+            };
             format!(
-                "lisa: {} of {}layers ({}), sampled anew every {}",
-                layers.len(),
-                if all == model.num_layers() {
-                    format!("{all} ")
-                } else {
-                    format!("{all} parts of {} ", model.num_layers())
-                },
-                layers.join(", "),
+                "lisa: {} of {all} layers{which}, sampled anew every {}",
+                active.len(),
                 counted(method.period, "step")
             )
         }

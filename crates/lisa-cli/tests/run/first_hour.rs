@@ -263,7 +263,15 @@ fn the_first_hour() {
     );
 
     let resumed = run("train --resume run");
-    has(&resumed, &[&format!("step {STEPS} of {STEPS}: loss ")]);
+    has(
+        &resumed,
+        &[
+            // Not the layers of the first period.
+            "lisa: 2 of 6 layers, sampled anew every 20 steps\n",
+            &format!("resumed at step {step} from "),
+            &format!("step {STEPS} of {STEPS}: loss "),
+        ],
+    );
     assert!(!resumed.contains("step 10 of"), "{resumed}");
     let finished = run("train --resume run");
     let said = format!("finished at step {STEPS}; give --steps M to go on to step M\n");
@@ -288,6 +296,18 @@ fn the_first_hour() {
     assert!(
         loss(after, "first_rows_loss") < 0.5 * loss(before, "loss"),
         "{after}"
+    );
+
+    // Three epochs of the tokens that the summary of the data says.
+    let (_, rest) = resumed.split_once("training data: 180 rows, ").unwrap();
+    let tokens: usize = rest.split(' ').next().unwrap().parse().unwrap();
+    assert_eq!(one["tokens"], 3 * tokens);
+    has(
+        &fs::read_to_string(stopped.join("model/README.md")).unwrap(),
+        &[&format!(
+            "| tokens, with those of prompts | {} |",
+            3 * tokens
+        )],
     );
 
     files_of_a_run(&stopped);
