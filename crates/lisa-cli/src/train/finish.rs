@@ -11,7 +11,7 @@ use serde_json::json;
 use super::adapter;
 use super::card::{Card, card};
 use super::checkpoints::{self, State};
-use super::clock::Part;
+use super::clock::{Clock, Part};
 use super::evaluate::Extent;
 use super::evaluation::Evaluation;
 use super::held_out::{evaluate, printed};
@@ -97,16 +97,12 @@ pub(crate) fn finish(job: &Job<'_>, trained: Training, stop: Stop<'_>) -> Result
 
     plot::losses(&metrics.lines, layers, &out.join("losses.svg"))?;
     plot::memory(&metrics.lines, &out.join("memory.svg"))?;
-    let seconds: serde_json::Map<String, serde_json::Value> = clock
-        .parts()
-        .map(|(name, seconds)| (name.to_owned(), seconds.into()))
-        .collect();
     let summary = json!({
         "program": "lisa",
         "settings": job.settings.to_flags(),
         "steps": job.steps,
         "seconds": state.seconds,
-        "seconds_by_part": seconds,
+        "seconds_by_part": seconds_by_part(&clock),
         "tokens": state.tokens,
         "tokens_per_second": state.tokens as f64 / state.seconds.max(1e-9),
         "peak_bytes": peak_bytes(job.device),
@@ -134,6 +130,13 @@ pub(crate) fn finish(job: &Job<'_>, trained: Training, stop: Stop<'_>) -> Result
         ))?;
     }
     Ok(true)
+}
+
+fn seconds_by_part(clock: &Clock) -> serde_json::Map<String, serde_json::Value> {
+    let parts = clock.parts();
+    parts
+        .map(|(name, seconds)| (name.to_owned(), seconds.into()))
+        .collect()
 }
 
 /// Says that the run was stopped in the evaluation of the finished model.
