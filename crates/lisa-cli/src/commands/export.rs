@@ -36,10 +36,10 @@ pub struct Options {
     /// Dtype of the weights [default: that of the run]
     #[arg(long, value_enum)]
     dtype: Option<Dtype>,
-    /// Merge the adapter of LoRA into the weights; without it, the adapter is written
+    /// Merge the adapter of LoRA into the weights [default: write it alone]
     #[arg(long)]
     merge: bool,
-    /// Base model of an adapter or of a checkpoint [default: the one that it names]
+    /// Base model of an adapter or a checkpoint [default: the one it names]
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
     /// Export although the base model or the folder is not the run's
