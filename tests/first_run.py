@@ -106,7 +106,8 @@ def shown(text, columns):
 
 def bars(text):
     """The progress bars of a terminal, as they were drawn."""
-    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "\r", text)
+    # The terminal shows Ctrl-C where it is pressed.
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "\r", text.replace("^C", ""))
     return [part for part in plain.split("\r") if re.match(r"[█░ ]{12} \d+/\d+ ", part)]
 
 
