@@ -7,6 +7,12 @@ use super::*;
 use crate::files::disk::fault;
 use crate::model::LoraConfig;
 
+/// A tensor of the Llama fixture.
+const Q: &str = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight";
+
+/// A change of a configuration, and what its refusal says.
+type Case = (fn(&mut Value), &'static str);
+
 const FAMILIES: [&str; 2] = ["llama", "gpt2"];
 
 /// The fixture's adapter.
@@ -212,7 +218,7 @@ fn a_tied_head_with_an_adapter_is_untied() {
 #[test]
 fn a_narrowed_adapter_has_the_modules_of_its_tensors() {
     let dir = with("llama", |config| {
-        config["target_modules"] = "(q|down)_proj".into()
+        config["target_modules"] = "(q|down)_proj".into();
     });
     let adapter = Adapter::open(&dir).unwrap();
     assert_eq!(adapter.config().modules.len(), 8);
@@ -240,7 +246,7 @@ fn an_adapter_that_would_be_computed_otherwise_is_refused() {
         let dir = with("llama", change);
         Adapter::open(&dir).unwrap_err().to_string()
     };
-    let cases: [(fn(&mut Value), &str); 10] = [
+    let cases: [Case; 10] = [
         (
             |c| c["peft_type"] = "LOHA".into(),
             "peft_type is LOHA, and only LORA",
@@ -269,6 +275,10 @@ fn an_adapter_that_would_be_computed_otherwise_is_refused() {
         assert!(found.contains(expected), "`{expected}` is not in: {found}");
         assert!(found.contains(ADAPTER_CONFIG), "{found}");
     }
+}
+
+#[test]
+fn matrices_that_do_not_fit_are_refused() {
     let applied = |dir: &Path, base: &str| {
         let adapter = Adapter::open(dir).unwrap();
         adapter
@@ -284,7 +294,6 @@ fn an_adapter_that_would_be_computed_otherwise_is_refused() {
         write_safetensors(&path, &all);
         applied(dir.path(), "llama")
     };
-    const Q: &str = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight";
     let cases = [
         (
             changed(|all| drop(all.remove(Q))),
@@ -358,8 +367,8 @@ fn adapters_and_models_do_not_share_a_folder() {
 #[test]
 fn a_killed_save_leaves_the_old_adapter_or_the_new_one() {
     let base = load(fixture("llama")).unwrap();
-    let adapted = |rank: usize| base.clone().with_lora(&LoraConfig::new(rank)).unwrap();
-    let (old, new) = (adapted(1), adapted(2));
+    let of_rank = |rank: usize| base.clone().with_lora(&LoraConfig::new(rank)).unwrap();
+    let (old, new) = (of_rank(1), of_rank(2));
     let options = AdapterOptions::new("llama");
     let rank = |dir: &Path| {
         let adapter = Adapter::open(dir).ok()?;
