@@ -18,6 +18,8 @@ struct PerToken {
     trainable: usize,
     /// The part of `trainable` that is kept for the weights of norms.
     norms: usize,
+    /// Elements that the backward pass of the feed-forward network needs in addition.
+    backward: usize,
     /// The largest number of elements during the backward pass of attention, and during that of the
     /// feed-forward network up to its last projection.
     attention: usize,
@@ -53,6 +55,7 @@ fn per_token(spec: &DecoderSpec, fused: bool) -> PerToken {
         frozen: 2 * norm + q + 2 * kv + rope + activation,
         trainable: 2 * norm_weight + 2 * hidden + q + inner,
         norms: 2 * norm_weight,
+        backward: 2 * inner + 2 * hidden,
         attention: norm_backward + 2 * hidden + 2 * q + rope_backward + 2 * kv,
         feed_forward: norm_backward + 2 * hidden + activation_backward,
     }
@@ -97,6 +100,7 @@ impl Footprint for CausalLm {
             frozen_layer: bytes(tokens.frozen) + scores,
             active_layer: bytes(tokens.frozen + tokens.trainable) + scores,
             norms: bytes(tokens.norms),
+            layer_backward: bytes(tokens.backward),
             hidden: bytes(hidden),
             logits: 0,
             head: ops::head_bytes(

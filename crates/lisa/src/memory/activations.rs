@@ -13,6 +13,9 @@ pub struct Activations {
     /// The part of [`active_layer`](Self::active_layer) that is kept only for the weights of norms.
     /// LoRA does not train them.
     pub norms: u64,
+    /// The most memory that the backward pass of a layer needs in addition to what it keeps, without
+    /// the gradients of its weights.
+    pub layer_backward: u64,
     /// The hidden state between two layers.
     pub hidden: u64,
     /// The logits, in the dtype of the model, if all of them exist at the same time: while the loss

@@ -131,11 +131,13 @@ impl Run<'_> {
 
 /// A step without recomputation.
 impl Run<'_> {
-    /// The peak within a step: in the backward pass of the head, or in the optimizer's step.
+    /// The peak within a step: at the head, in the backward pass of a layer, or in the optimizer's
+    /// step.
     fn step(&self) -> Breakdown {
         let mut head = self.head();
         head.activations += self.stored();
-        head.max(Breakdown {
+        let layers = (0..self.layers_backward()).map(|done| self.layer_step(done));
+        layers.fold(head, Breakdown::max).max(Breakdown {
             gradients: self.gradients()
                 + self.largest_outside() * (self.outside_copies() - 1)
                 + self.tied_gradient(),
@@ -146,10 +148,32 @@ impl Run<'_> {
 
     /// Activations that the layers store for the backward pass.
     fn stored(&self) -> u64 {
-        let active = self.draw.active_layers;
-        let frozen = self.layers_backward().saturating_sub(active);
+        self.stored_below(0)
+    }
+
+    /// The same after the backward pass of `done` layers. The active ones are the last ones, which run
+    /// backward first: then their gradients exist while most activations do.
+    fn stored_below(&self, done: usize) -> u64 {
+        let active = self.draw.active_layers.saturating_sub(done);
+        let frozen = self.layers_backward() - done;
+        let frozen = frozen.saturating_sub(active);
         let activations = &self.activations;
         activations.active_layer * active as u64 + activations.frozen_layer * frozen as u64
+    }
+
+    /// The backward pass of a layer after that of `done` layers: what is still stored, and the
+    /// gradients until its end.
+    fn layer_step(&self, done: usize) -> Breakdown {
+        let active = self.draw.active.len() * (done + 1);
+        let active = active.div_ceil(self.draw.active_layers.max(1));
+        let units = self.draw.active.iter().take(active);
+        let trainable: u64 = units.map(|unit| unit.trainable).sum();
+        Breakdown {
+            gradients: self.largest_outside() + trainable * self.workload.element(),
+            activations: self.stored_below(done),
+            temporary: self.activations.layer_backward + self.activations.hidden,
+            ..Breakdown::default()
+        }
     }
 
     /// The number of layers that the backward pass goes through.
@@ -166,7 +190,8 @@ impl Run<'_> {
     fn head(&self) -> Breakdown {
         if self.activations.head > 0 {
             return Breakdown {
-                temporary: self.activations.head,
+                // The last hidden state, its norm, and its gradient.
+                temporary: self.activations.head + 3 * self.activations.hidden,
                 gradients: self.largest_outside(),
                 ..Breakdown::default()
             };

@@ -26,11 +26,12 @@ impl MemoryPlan {
     ) -> Result<Self, LisaError> {
         let map = LayerMap::of_shapes(model, &[])?;
         let element = workload.element();
-        let (mut adapters, mut matrices) = (0, 0);
+        let (mut adapters, mut matrices, mut projections) = (0, 0, 0);
         for (i, parameter) in map.parameters().iter().enumerate() {
             if let (Some(_), [input, output]) = (map.layer_of(i), &parameter.shape[..]) {
                 adapters += (rank * (input + output)) as u64;
                 matrices += (input * output) as u64;
+                projections += 1;
             }
         }
         let base: u64 = map.parameters().iter().map(|p| p.len() as u64).sum();
@@ -46,12 +47,18 @@ impl MemoryPlan {
         // The inputs of all products are kept, those of the norms are not.
         let layer = sizes.active_layer.saturating_sub(sizes.norms);
         let sums = if merged { matrices * element } else { 0 };
-        let stored = map.layers().len() as u64 * layer + sums + casts;
+        // The product of each projection's input with the first matrix of its adapter.
+        let low = if merged {
+            0
+        } else {
+            projections * (rank * workload.batch * workload.sequence) as u64 * element
+        };
+        let stored = map.layers().len() as u64 * layer + sums + casts + low;
         let at_peak = Breakdown {
             weights,
             optimizer_state,
             activations: stored + sizes.logits,
-            temporary: sizes.logits + sizes.head,
+            temporary: sizes.logits + (sizes.head + 3 * sizes.hidden).max(sizes.layer_backward),
             ..Breakdown::default()
         };
         Ok(Self {

@@ -196,12 +196,48 @@ fn a_loss_in_slices_is_counted_with_one_gradient() {
     let held = found.weights + found.optimizer_state;
     let gradient = 1024 * 4;
     assert_eq!(found.activations, (6 + 2 * 2) * hidden + HEAD);
-    assert_eq!(found.peak, held + found.activations + gradient);
+    // The loss has the last hidden state, its norm, and its gradient.
+    let head = HEAD + 3 * hidden;
+    assert_eq!(found.peak, held + (6 + 2 * 2) * hidden + head + gradient);
     // The inputs of nine segments, and the head.
-    assert_eq!(found.peak_recomputed, held + 9 * hidden + HEAD + gradient);
+    assert_eq!(found.peak_recomputed, held + 9 * hidden + head + gradient);
     let workload = Workload::new(&sliced, 1, 4);
     let lora = MemoryPlan::lora(&sliced, 2, false, &workload).unwrap();
-    assert_eq!(lora.at_peak.temporary, HEAD);
+    assert_eq!(lora.at_peak.temporary, head);
+}
+
+#[derive(Module, Debug)]
+struct Backward {
+    net: Net,
+    /// Bytes.
+    layer: u64,
+}
+
+impl Footprint for Backward {
+    fn activations(&self, batch: usize, sequence: usize, dtype: FloatDType) -> Activations {
+        Activations {
+            layer_backward: self.layer,
+            ..self.net.activations(batch, sequence, dtype)
+        }
+    }
+}
+
+#[test]
+fn the_peak_may_be_in_the_backward_pass_of_a_layer() {
+    let (hidden, gradient) = (4 * 32 * 4, 1024 * 4);
+    let peak = |layer, active| {
+        let net = Backward { net: net(), layer };
+        let found = plan(&net, &LisaConfig::new().with_active_layers(active)).unwrap();
+        (found.peak - found.weights - found.optimizer_state, found)
+    };
+    // All activations are stored. The head and the first active layer have gradients, and after the
+    // second one, whose activations are gone, both layers have.
+    let large = 1 << 20;
+    let (peak, found) = peak(large, 2);
+    assert_eq!(found.at_peak.temporary, large + hidden);
+    let second = 3 * gradient + (6 + 2) * hidden;
+    assert_eq!(peak, second + large + hidden);
+    assert!(second > 2 * gradient + (6 + 2 * 2) * hidden);
 }
 
 #[test]
@@ -210,7 +246,10 @@ fn lora_stores_the_inputs_of_its_products_and_not_those_of_norms() {
     let workload = Workload::new(&net, 1, 4);
     let hidden = 4 * 32 * 4;
     let side = MemoryPlan::lora(&net, 2, false, &workload).unwrap();
-    assert_eq!(side.activations, 8 * (2 * hidden - hidden / 4) + hidden);
+    // Eight projections to rank 2, of four tokens.
+    let low = 8 * 2 * 4 * 4;
+    let layers = 8 * (2 * hidden - hidden / 4);
+    assert_eq!(side.activations, layers + hidden + low);
     assert_eq!(side.gradients, 8 * 2 * (32 + 32) * 4);
     // Adapters of a model in half precision are f32.
     let half = Workload {
@@ -222,7 +261,7 @@ fn lora_stores_the_inputs_of_its_products_and_not_those_of_norms() {
     assert_eq!(half.optimizer_state, 2 * half.gradients);
     assert_eq!(2 * half.weights, side.weights + half.gradients);
     let merged = MemoryPlan::lora(&net, 2, true, &workload).unwrap();
-    assert_eq!(merged.activations, side.activations + 8 * 1024 * 4);
+    assert_eq!(merged.activations, layers + hidden + 8 * 1024 * 4);
 }
 
 #[derive(Module, Debug)]
