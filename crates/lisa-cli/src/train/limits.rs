@@ -29,12 +29,12 @@ impl Limits {
         (tokens, positions): (usize, usize),
         bytes: u64,
     ) -> Result<Self> {
-        let fits = |rows, tokens| -> Result<bool> {
-            Ok(Planned::of(settings, model, device, rows, tokens)?.needed() <= bytes)
+        let needed = |rows, tokens| -> Result<u64> {
+            Ok(Planned::of(settings, model, device, rows, tokens)?.needed())
         };
         Ok(Self {
-            tokens: most(positions, |tokens| fits(1, tokens))?,
-            rows: most(MOST_ROWS, |rows| fits(rows, tokens))?,
+            tokens: most(positions, bytes, |tokens| needed(1, tokens))?,
+            rows: most(MOST_ROWS, bytes, |rows| needed(rows, tokens))?,
         })
     }
 
@@ -50,19 +50,34 @@ impl Limits {
     }
 }
 
-/// The largest number up to `limit` that fits, if all smaller ones do; 0 if 1 does not fit.
-fn most(limit: usize, fits: impl Fn(usize) -> Result<bool>) -> Result<usize> {
-    let (mut low, mut high) = (0, limit + 1);
-    // `low` fits, and `high` does not.
-    while high - low > 1 {
-        let middle = usize::midpoint(low, high);
-        if fits(middle)? {
-            low = middle;
-        } else {
-            high = middle;
-        }
+/// The largest number up to `limit` that needs at most `bytes`, if larger numbers need more; 0 if 1
+/// needs more.
+fn most(limit: usize, bytes: u64, needed: impl Fn(usize) -> Result<u64>) -> Result<usize> {
+    let (first, last) = (needed(1)?, needed(limit)?);
+    if last <= bytes {
+        return Ok(limit);
     }
-    Ok(low)
+    if first > bytes {
+        return Ok(0);
+    }
+    let (mut low, mut high) = ((1, first), (limit, last));
+    let mut halves = false;
+    while high.0 - low.0 > 1 {
+        // Memory grows nearly linearly, so a plan or two are enough; halving ends any search.
+        let distance = high.0 - low.0;
+        let share = (bytes - low.1) as f64 / (high.1 - low.1) as f64;
+        let share = if halves { 0.5 } else { share };
+        let step = (share * distance as f64) as usize;
+        let middle = low.0 + step.clamp(1, distance - 1);
+        let found = needed(middle)?;
+        if found <= bytes {
+            low = (middle, found);
+        } else {
+            high = (middle, found);
+        }
+        halves = !halves;
+    }
+    Ok(low.0)
 }
 
 #[cfg(test)]
@@ -74,10 +89,22 @@ mod tests {
     fn the_largest_number_that_fits_is_found() {
         for limit in [1, 2, 7, 1000] {
             for largest in [0, 1, 2, 6, 7, 999, 1000] {
-                let found = most(limit, |number| Ok(number <= largest)).unwrap();
-                assert_eq!(found, largest.min(limit));
+                for power in [1, 2] {
+                    // As many bytes as `largest` needs, and a few more.
+                    let needed = |number: usize| 10 + 7 * (number as u64).pow(power);
+                    let found = most(limit, needed(largest) + 3, |number| Ok(needed(number)));
+                    assert_eq!(found.unwrap(), largest.min(limit), "{limit} {power}");
+                }
             }
         }
+        // A straight line takes five plans, whatever the limit is.
+        let plans = std::cell::Cell::new(0);
+        let needed = |number: usize| {
+            plans.set(plans.get() + 1);
+            Ok(500 + 3 * number as u64)
+        };
+        assert_eq!(most(1_000_000, 500 + 3 * 1234, needed).unwrap(), 1234);
+        assert!(plans.get() <= 5, "{plans:?}");
     }
 
     #[test]

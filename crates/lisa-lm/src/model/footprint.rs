@@ -95,12 +95,22 @@ impl Footprint for CausalLm {
         let attention = bytes(tokens.attention) + scores + attention as u64;
         let feed_forward = bytes(tokens.feed_forward) + feed_forward as u64;
 
+        // A mask of each kind, and cosines and sines.
+        let attends = &spec.block.attention;
+        let kinds = 1 + usize::from(spec.sliding_window.is_some());
+        let masks = kinds * attends.groups() * sequence * sequence;
+        let tables = match &spec.rope {
+            Some(_) => 2 * sequence * attends.head_dim * size,
+            None => 0,
+        };
+
         Activations {
             sublayer: attention.max(feed_forward),
             frozen_layer: bytes(tokens.frozen) + scores,
             active_layer: bytes(tokens.frozen + tokens.trainable) + scores,
             norms: bytes(tokens.norms),
             layer_backward: bytes(tokens.backward),
+            workspace: ops::workspace_bytes(&device) + (masks + tables) as u64,
             hidden: bytes(hidden),
             logits: 0,
             head: ops::head_bytes(

@@ -42,6 +42,17 @@ pub(crate) fn are_fused(_: &Device, _: DType) -> bool {
     false
 }
 
+/// Bytes that matmuls on this device hold during a whole run: on flex the packed operands, which were
+/// measured.
+pub(crate) fn workspace_bytes(device: &Device) -> u64 {
+    #[cfg(feature = "flex")]
+    if *device == Device::flex() {
+        return (2 + rayon::current_num_threads() as u64) << 20;
+    }
+    let _ = device;
+    0
+}
+
 /// `x weight + bias`: `[batch, seq, from]` times `[from, to]`.
 pub(crate) fn linear(x: Tensor<3>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<3> {
     match bias {

@@ -16,6 +16,8 @@ pub struct Activations {
     /// The most memory that the backward pass of a layer needs in addition to what it keeps, without
     /// the gradients of its weights.
     pub layer_backward: u64,
+    /// What a whole step holds besides: masks, tables of positions, the buffers of a matmul.
+    pub workspace: u64,
     /// The hidden state between two layers.
     pub hidden: u64,
     /// The logits, in the dtype of the model, if all of them exist at the same time: while the loss

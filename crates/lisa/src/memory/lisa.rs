@@ -45,6 +45,7 @@ impl MemoryPlan {
             weights,
             optimizer_state: optimizer_state + idle_on_device,
             master_weights,
+            temporary: step.temporary + run.activations.workspace,
             ..step
         };
         let at_peak = during(run.step(), run.weights() + run.full_precision());
@@ -63,6 +64,10 @@ impl MemoryPlan {
         })
     }
 }
+
+/// Hidden states while a loss is computed in slices: the last one, its norm, the rows of it that have
+/// a target, and the gradients of both.
+pub(super) const LOSS_STATES: u64 = 5;
 
 /// A planned run. All methods return bytes, unless their documentation says otherwise.
 struct Run<'a> {
@@ -190,8 +195,7 @@ impl Run<'_> {
     fn head(&self) -> Breakdown {
         if self.activations.head > 0 {
             return Breakdown {
-                // The last hidden state, its norm, and its gradient.
-                temporary: self.activations.head + 3 * self.activations.hidden,
+                temporary: self.activations.head + LOSS_STATES * self.activations.hidden,
                 gradients: self.largest_outside(),
                 ..Breakdown::default()
             };

@@ -2,6 +2,7 @@
 
 use super::activations::Footprint;
 use super::breakdown::Breakdown;
+use super::lisa::LOSS_STATES;
 use super::plan::MemoryPlan;
 use super::workload::Workload;
 use crate::{LayerMap, LisaError};
@@ -58,7 +59,9 @@ impl MemoryPlan {
             weights,
             optimizer_state,
             activations: stored + sizes.logits,
-            temporary: sizes.logits + (sizes.head + 3 * sizes.hidden).max(sizes.layer_backward),
+            temporary: sizes.logits
+                + (sizes.head + LOSS_STATES * sizes.hidden).max(sizes.layer_backward)
+                + sizes.workspace,
             ..Breakdown::default()
         };
         Ok(Self {
