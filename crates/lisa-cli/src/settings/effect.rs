@@ -10,6 +10,8 @@ type Without = (String, String);
 
 /// What the data has, as far as settings depend on it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+// Each is a fact of its own.
+#[allow(clippy::struct_excessive_bools)]
 pub struct Contents {
     /// Held-out rows.
     pub held_out: bool,

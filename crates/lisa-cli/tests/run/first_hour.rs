@@ -213,15 +213,7 @@ fn the_first_hour() {
         ],
     );
 
-    let (tokens, _) = preview.split_once("training files").unwrap();
-    let marked: Vec<u32> = tokens
-        .split("[\"")
-        .skip(1)
-        .map(|token| token.split_once("\":").unwrap().1)
-        .map(|id| id.split_once(']').unwrap().0.parse().unwrap())
-        .collect();
-    let answer = format!("{}<|im_end|>\n", row(0).1);
-    assert_eq!(marked, tokenizer.encode(&answer).unwrap());
+    marks_the_answer(&preview, &tokenizer);
 
     let whole = run("train --model model --data data --metric last-number --out whole");
     has(
@@ -277,26 +269,8 @@ fn the_first_hour() {
     let said = format!("finished at step {STEPS}; give --steps M to go on to step M\n");
     assert!(finished.ends_with(&said), "{finished}");
 
-    // Stopped or not: the same run.
     let (whole, stopped) = (home.join("whole"), home.join("run"));
-    assert!(weights_of(&whole) == weights_of(&stopped));
-    assert_eq!(lines(&whole), lines(&stopped));
-    let (one, other) = (summary(&whole), summary(&stopped));
-    for name in ["before", "after", "best", "tokens", "steps"] {
-        assert_eq!(one[name], other[name], "{name}");
-    }
-    assert_eq!(
-        (&one["steps"], &one["after"]["rows"]),
-        (&STEPS.into(), &HELD_OUT.into())
-    );
-    assert_eq!(one["after"]["answers"]["asked"], 4);
-    let (before, after) = (&one["before"], &one["after"]);
-    let loss = |of: &Value, name: &str| of[name].as_f64().unwrap();
-    assert!((6.0..8.0).contains(&loss(before, "loss")), "{before}");
-    assert!(
-        loss(after, "first_rows_loss") < 0.5 * loss(before, "loss"),
-        "{after}"
-    );
+    let one = the_same_run(&whole, &stopped);
 
     // Three epochs of the tokens that the summary of the data says.
     let (_, rest) = resumed.split_once("training data: 180 rows, ").unwrap();
@@ -312,6 +286,42 @@ fn the_first_hour() {
 
     files_of_a_run(&stopped);
     the_saved_model(home, &tokenizer, &run);
+}
+
+/// The marked tokens of the first row are those of its answer.
+fn marks_the_answer(preview: &str, tokenizer: &Tokenizer) {
+    let (tokens, _) = preview.split_once("training files").unwrap();
+    let marked: Vec<u32> = tokens
+        .split("[\"")
+        .skip(1)
+        .map(|token| token.split_once("\":").unwrap().1)
+        .map(|id| id.split_once(']').unwrap().0.parse().unwrap())
+        .collect();
+    let answer = format!("{}<|im_end|>\n", row(0).1);
+    assert_eq!(marked, tokenizer.encode(&answer).unwrap());
+}
+
+/// Stopped and resumed, or not: the same run. Returns its summary.
+fn the_same_run(whole: &Path, stopped: &Path) -> Value {
+    assert!(weights_of(whole) == weights_of(stopped));
+    assert_eq!(lines(whole), lines(stopped));
+    let (one, other) = (summary(whole), summary(stopped));
+    for name in ["before", "after", "best", "tokens", "steps"] {
+        assert_eq!(one[name], other[name], "{name}");
+    }
+    assert_eq!(
+        (&one["steps"], &one["after"]["rows"]),
+        (&STEPS.into(), &HELD_OUT.into())
+    );
+    assert_eq!(one["after"]["answers"]["asked"], 4);
+    let (before, after) = (&one["before"], &one["after"]);
+    let loss = |of: &Value, name: &str| of[name].as_f64().unwrap();
+    assert!((6.0..8.0).contains(&loss(before, "loss")), "{before}");
+    assert!(
+        loss(after, "first_rows_loss") < 0.5 * loss(before, "loss"),
+        "{after}"
+    );
+    one
 }
 
 /// The number of tokens of a row.

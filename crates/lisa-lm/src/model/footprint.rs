@@ -33,9 +33,8 @@ fn per_token(spec: &DecoderSpec, fused: bool) -> PerToken {
     // For each of the two norms: kept while frozen, in addition while trainable, and during its backward
     // pass. A fused norm keeps its input whether it is trainable or not.
     let (norm, norm_weight, norm_backward) = match spec.block.norm.kind {
-        NormKind::Rms if fused => (hidden, 0, 0),
+        _ if fused => (hidden, 0, 0),
         NormKind::Rms => (hidden, hidden, hidden),
-        NormKind::Layer if fused => (hidden, 0, 0),
         NormKind::Layer => (5 * hidden, hidden, 3 * hidden),
     };
     // Rotary positions: kept, and during the backward pass.

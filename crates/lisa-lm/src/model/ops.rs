@@ -26,6 +26,7 @@ mod counted;
 mod extent;
 #[cfg(feature = "flex")]
 mod fused;
+mod head_weight;
 mod linear_cross_entropy;
 
 pub(crate) use attention::{attend, attend_joint};
@@ -33,8 +34,9 @@ pub(crate) use counted::Counted;
 pub(crate) use extent::{FUSED, KEPT, WRITTEN_OUT};
 #[cfg(feature = "flex")]
 pub(crate) use fused::takes as are_fused;
+pub(crate) use head_weight::HeadWeight;
 pub use linear_cross_entropy::linear_cross_entropy;
-pub(crate) use linear_cross_entropy::{HeadWeight, head_bytes, head_gradients, head_loss, like};
+pub(crate) use linear_cross_entropy::{head_bytes, head_gradients, head_loss, like};
 
 /// Whether operations on tensors of this device and dtype are fused.
 #[cfg(not(feature = "flex"))]

@@ -193,14 +193,14 @@ fn a_loss_in_slices_is_counted_with_one_gradient() {
     let sliced = Sliced { net: net() };
     let hidden = 4 * 32 * 4;
     let found = plan(&sliced, &LisaConfig::new()).unwrap();
-    let held = found.weights + found.optimizer_state;
+    let resident = found.weights + found.optimizer_state;
     let gradient = 1024 * 4;
     assert_eq!(found.activations, (6 + 2 * 2) * hidden + HEAD);
     // The loss has the last hidden state, its norm, the rows with a target, and gradients of both.
     let head = HEAD + 5 * hidden;
-    assert_eq!(found.peak, held + (6 + 2 * 2) * hidden + head + gradient);
+    assert_eq!(found.peak, resident + (6 + 2 * 2) * hidden + head + gradient);
     // The inputs of nine segments, and the head.
-    assert_eq!(found.peak_recomputed, held + 9 * hidden + head + gradient);
+    assert_eq!(found.peak_recomputed, resident + 9 * hidden + head + gradient);
     let workload = Workload::new(&sliced, 1, 4);
     let lora = MemoryPlan::lora(&sliced, 2, false, &workload).unwrap();
     assert_eq!(lora.at_peak.temporary, head);

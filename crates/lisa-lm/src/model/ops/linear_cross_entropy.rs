@@ -10,6 +10,7 @@ use burn::tensor::{DType, Device, FloatDType, IndexingUpdateOp, Int, Tensor};
 use super::counted::{Counted, slice_of};
 #[cfg(feature = "flex")]
 use super::fused;
+use super::head_weight::{Found, HeadWeight};
 
 /// Elements of the logits of a slice on a CPU: 64 MiB in f32.
 const SLICE_ON_HOST: usize = 1 << 24;
@@ -26,44 +27,6 @@ fn slice_on(device: &Device, rows: usize, vocab: usize) -> usize {
     let elements = if has_pool { SLICE } else { SLICE_ON_HOST };
     slice_of(rows, elements / vocab.max(1))
 }
-
-/// The weight of a head.
-#[derive(Clone)]
-pub(crate) enum HeadWeight {
-    /// `[hidden, vocab]`.
-    Own(Tensor<2>),
-    /// The weight of the embedding, `[vocab, hidden]`.
-    Tied(Tensor<2>),
-}
-
-impl HeadWeight {
-    /// As it is stored.
-    pub(crate) fn stored(&self) -> &Tensor<2> {
-        let (Self::Own(weight) | Self::Tied(weight)) = self;
-        weight
-    }
-
-    pub(crate) fn is_tied(&self) -> bool {
-        matches!(self, Self::Tied(_))
-    }
-
-    pub(crate) fn vocab(&self) -> usize {
-        let [first, second] = self.stored().dims();
-        if self.is_tied() { first } else { second }
-    }
-
-    /// The same weight without autodiff.
-    pub(crate) fn inner(&self) -> Self {
-        match self {
-            Self::Own(weight) => Self::Own(weight.clone().inner()),
-            Self::Tied(weight) => Self::Tied(weight.clone().inner()),
-        }
-    }
-}
-
-/// The loss, of shape `[1]`, and the gradients of the hidden state and of the weight that were
-/// asked for. The gradient of a weight has the shape of the stored weight.
-pub(crate) type Found = (Tensor<1>, [Option<Tensor<2>>; 2]);
 
 /// The mean cross entropy of the logits `hidden weight`, without computing all logits at once.
 ///

@@ -16,10 +16,12 @@ use super::rows::{Out, Rows, exp, row_of, run};
 /// The factor of x by GELU, and the derivative of GELU at x.
 #[inline(always)]
 fn share<const TANH: bool>(x: f32) -> (f32, f32) {
+    // 2 sqrt(2 / pi), and 1 / sqrt(2 pi).
+    const LINEAR: f32 = 1.595_769_2;
+    const CUBIC: f32 = LINEAR * 0.044_715;
+    const DENSITY: f32 = 0.398_942_3;
     if TANH {
         // 0.5 (1 + tanh(u)) is sigmoid(2 u); u is sqrt(2 / pi) (x + 0.044715 x^3).
-        const LINEAR: f32 = 1.595_769_1;
-        const CUBIC: f32 = LINEAR * 0.044_715;
         let square = x * x;
         let below = exp(-x * (LINEAR + CUBIC * square));
         let share = 1.0 / (1.0 + below);
@@ -30,7 +32,6 @@ fn share<const TANH: bool>(x: f32) -> (f32, f32) {
     }
     // The upper tail of the normal distribution over the exponential is smooth: a polynomial in
     // 1 / (1 + 0.23 |x|), fitted to a relative error of 4e-8.
-    const DENSITY: f32 = 0.398_942_3;
     let far = x.abs();
     let t = 1.0 / (1.0 + 0.23 * far);
     let mut series = -0.076_736_02;

@@ -17,7 +17,7 @@ use burn_flex::FlexTensor;
 use super::autodiff::{Operand, apply, owned, tensor_of, values};
 use super::rows::{Out, Rows, exps, largest, row_of, run};
 use crate::model::ops::counted::{Counted, slice_of};
-use crate::model::ops::linear_cross_entropy::{Found, HeadWeight};
+use crate::model::ops::head_weight::{Found, HeadWeight};
 
 /// Elements of the logits of a slice: 48 MiB.
 const SLICE: usize = 12 << 20;
