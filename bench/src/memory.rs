@@ -51,7 +51,8 @@ pub(crate) fn mib(bytes: u64) -> String {
     format!("{:.0}", bytes as f64 / 1_048_576.0)
 }
 
-#[cfg(all(test, feature = "flex"))]
+#[cfg(test)]
+#[cfg(feature = "flex")]
 mod tests {
     use burn::module::Module;
     use burn::optim::GradientsParams;

@@ -122,7 +122,7 @@ const OF_TRAINING: [&str; 15] = [
     mut_arg("out", |arg| arg.help("Folder of importance.json and its picture [default: runs/importance]"))
 )]
 pub struct Options {
-    /// What the importance of a layer is
+    /// Measure of importance
     #[arg(long, value_enum, default_value = "ratio")]
     pub by: By,
     /// Which norms --by ratio measures [default: weights]

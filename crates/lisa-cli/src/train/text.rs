@@ -1,4 +1,4 @@
-//! [`Prepare`]: how examples become text: prompts as chats, the chat template, the end of a turn.
+//! `Prepare`: how examples become text: prompts as chats, the chat template, the end of a turn.
 //! [`Text`]: what of it a checkpoint stores.
 
 use anyhow::Result;
