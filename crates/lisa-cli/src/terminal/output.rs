@@ -4,7 +4,6 @@ use std::fmt::Display;
 use std::io::{ErrorKind, Result, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anstream::{AutoStream, ColorChoice};
 use anstyle::AnsiColor;
 
 use super::text::printable;
@@ -34,12 +33,6 @@ pub fn warn(text: impl Display) {
     let style = AnsiColor::BrightYellow.on_default().bold();
     let text = printable(&text.to_string());
     anstream::eprintln!("{style}warning{style:#}: {text}");
-}
-
-/// Whether standard output shows colours.
-#[must_use]
-pub fn has_colours() -> bool {
-    AutoStream::choice(&std::io::stdout()) != ColorChoice::Never
 }
 
 /// As [`say`], for text with the styles of this program, which are left out where colours are not

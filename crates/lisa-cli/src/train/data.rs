@@ -16,7 +16,7 @@ use super::visited::Rows;
 use super::{text, vocabulary};
 use crate::machine::available_bytes;
 use crate::settings::{Contents, Settings};
-use crate::terminal::output::{has_colours, say, say_styled, warn};
+use crate::terminal::output::{say, say_styled, warn};
 use crate::terminal::progress::Slow;
 use crate::terminal::text::{counted, counted_as, epochs_in_words, one_line, size};
 
@@ -120,7 +120,7 @@ impl Data {
             counted(encoded.ids.len(), "token"),
             encoded.trained()
         ))?;
-        say_styled(tokens(&encoded, tokenizer, show, has_colours())?)?;
+        say_styled(tokens(&encoded, tokenizer, show)?)?;
         let cut = self.train_lengths[row] - encoded.ids.len();
         if cut > 0 {
             say(format_args!(

@@ -25,14 +25,9 @@ pub(crate) enum Show {
 const ENDS: usize = 6;
 const RUNS: usize = 6;
 
-/// The tokens with their ids, and their weights if they are not 1. Tokens in the loss are green and
-/// bold, or in brackets without `colours`.
-pub(crate) fn tokens(
-    row: &Encoded,
-    tokenizer: &Tokenizer,
-    show: Show,
-    colours: bool,
-) -> Result<String> {
+/// The tokens with their ids, and their weights if they are not 1. Tokens in the loss are
+/// in brackets, and green and bold.
+pub(crate) fn tokens(row: &Encoded, tokenizer: &Tokenizer, show: Show) -> Result<String> {
     let mut lines = Lines::default();
     let mut start = 0;
     for (number, run) in (0..row.ids.len())
@@ -49,7 +44,7 @@ pub(crate) fn tokens(
         };
         for (at, &index) in run.iter().enumerate() {
             if at == elided.start && !elided.is_empty() {
-                lines.push(&format!("... {} more ...", elided.len()), None, colours);
+                lines.push(&format!("... {} more ...", elided.len()), None);
             }
             if elided.contains(&at) {
                 continue;
@@ -62,16 +57,12 @@ pub(crate) fn tokens(
                 let _ = write!(after, "*{weight}");
             }
             let word = printable(&format!("{:?}", piece(row, index, tokenizer)?));
-            lines.push(&word, Some((&after, trained)), colours);
+            lines.push(&word, Some((&after, trained)));
         }
         start += run.len();
     }
     if start < row.ids.len() {
-        lines.push(
-            &format!("... {} more", row.ids.len() - start),
-            None,
-            colours,
-        );
+        lines.push(&format!("... {} more", row.ids.len() - start), None);
     }
     Ok(lines.text)
 }
@@ -105,13 +96,9 @@ struct Lines {
 
 impl Lines {
     /// Adds a word; `token`: what follows it, and whether it is trained.
-    fn push(&mut self, word: &str, token: Option<(&str, bool)>, colours: bool) {
+    fn push(&mut self, word: &str, token: Option<(&str, bool)>) {
         let (after, trained) = token.unwrap_or_default();
-        let (open, close) = if trained && !colours {
-            ("[", "]")
-        } else {
-            ("", "")
-        };
+        let (open, close) = if trained { ("[", "]") } else { ("", "") };
         let width = word.chars().count() + after.len() + open.len() * 2;
         if self.column > 0 && self.column + 1 + width > WIDTH {
             self.text.push('\n');
@@ -140,13 +127,13 @@ mod tests {
     use super::*;
     use crate::bundled;
 
-    fn shown(row: &Encoded, show: Show, colours: bool) -> String {
+    fn shown(row: &Encoded, show: Show) -> String {
         let tokenizer = Tokenizer::from_dir(bundled::model().unwrap()).unwrap();
-        tokens(row, &tokenizer, show, colours).unwrap()
+        tokens(row, &tokenizer, show).unwrap()
     }
 
     fn plain(row: &Encoded, show: Show) -> String {
-        anstream::adapter::strip_str(&shown(row, show, false)).to_string()
+        anstream::adapter::strip_str(&shown(row, show)).to_string()
     }
 
     fn row(text: &str) -> Encoded {
@@ -155,18 +142,13 @@ mod tests {
     }
 
     #[test]
-    fn trained_tokens_are_marked_with_and_without_colours() {
+    fn trained_tokens_are_in_brackets_and_green() {
         let mut row = row("a red ring");
         row.labels[1] = IGNORED;
         let text = plain(&row, Show::All);
         // The first token is not predicted, and the second is not trained.
         assert_eq!(text.matches('[').count(), row.ids.len() - 2, "{text}");
-        let coloured = shown(&row, Show::All, true);
-        assert!(
-            !anstream::adapter::strip_str(&coloured)
-                .to_string()
-                .contains('[')
-        );
+        let coloured = shown(&row, Show::All);
         let green = AnsiColor::Green.on_default().bold().render().to_string();
         assert!(coloured.matches(&green).count() >= row.ids.len() - 2);
     }
@@ -186,7 +168,7 @@ mod tests {
 
     #[test]
     fn control_characters_of_a_row_are_escaped() {
-        let text = shown(&row("a\u{1b}[2Jb\u{7}\n"), Show::All, false);
+        let text = shown(&row("a\u{1b}[2Jb\u{7}\n"), Show::All);
         let plain = anstream::adapter::strip_str(&text).to_string();
         assert!(
             !plain.contains(|c: char| c.is_control() && c != '\n'),

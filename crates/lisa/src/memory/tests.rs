@@ -198,9 +198,15 @@ fn a_loss_in_slices_is_counted_with_one_gradient() {
     assert_eq!(found.activations, (6 + 2 * 2) * hidden + HEAD);
     // The loss has the last hidden state, its norm, the rows with a target, and gradients of both.
     let head = HEAD + 5 * hidden;
-    assert_eq!(found.peak, resident + (6 + 2 * 2) * hidden + head + gradient);
+    assert_eq!(
+        found.peak,
+        resident + (6 + 2 * 2) * hidden + head + gradient
+    );
     // The inputs of nine segments, and the head.
-    assert_eq!(found.peak_recomputed, resident + 9 * hidden + head + gradient);
+    assert_eq!(
+        found.peak_recomputed,
+        resident + 9 * hidden + head + gradient
+    );
     let workload = Workload::new(&sliced, 1, 4);
     let lora = MemoryPlan::lora(&sliced, 2, false, &workload).unwrap();
     assert_eq!(lora.at_peak.temporary, head);
