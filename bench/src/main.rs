@@ -18,6 +18,7 @@ mod settings;
 mod soak;
 mod stats;
 mod study;
+mod tasks;
 mod theory;
 mod trainer;
 mod values;
@@ -54,6 +55,8 @@ enum Command {
     Soak(soak::Options),
     /// Scores of the methods and policies over several seeds; an interrupted study continues
     Study(study::Options),
+    /// Make the task folders of the study from GSM8K, PubMedQA and an instruction set
+    Tasks(tasks::Options),
     /// The convex case of the paper's theorem: average regret over steps
     Theory(theory::Options),
     /// Make the model and the instruction set that the program `lisa` contains
@@ -92,6 +95,7 @@ fn run(command: Command) -> Result<()> {
         Command::Draws(options) => draws::run(&options),
         Command::Soak(options) => soak::run(&options),
         Command::Study(options) => study::run(&options),
+        Command::Tasks(options) => tasks::run(&options),
         Command::Theory(options) => theory::run(&options),
         Command::MakeModel(options) => make_model::run(&options),
         Command::Worker { kind, order } => match kind.as_str() {
