@@ -224,6 +224,8 @@ fn training(dir: &Path, epochs: usize) -> SupervisedTraining<LisaModule<Net>> {
 fn a_learner_resumes_from_its_checkpoint_to_the_same_bits() {
     for on_freeze in [OnFreeze::Drop, OnFreeze::Keep, OnFreeze::Offload] {
         learner_resumes(&config().with_on_freeze(on_freeze));
+        // The checkpoint is of a period in which embedding and head are frozen.
+        learner_resumes(&config().with_on_freeze(on_freeze).with_outer_every(Some(2)));
     }
 }
 
@@ -280,9 +282,16 @@ fn learner_resumes(config: &LisaConfig) {
 
 #[test]
 fn a_learner_trains_as_a_loop_of_ones_own() {
-    let (optimizer, model) = wrapped(&config());
+    for every in [1, 2] {
+        let config = config().with_outer_every(Some(every));
+        learner_trains_as_a_loop(&config);
+    }
+}
+
+fn learner_trains_as_a_loop(config: &LisaConfig) {
+    let (optimizer, model) = wrapped(config);
     let mut learner = Learner::new(model, optimizer, ConstantLr::new(0.05));
-    let (mut lisa, mut model) = config().init(adamw(), net(&device())).unwrap();
+    let (mut lisa, mut model) = config.init(adamw(), net(&device())).unwrap();
     for step in 0..8 {
         let x = rows(&[step, step + 1], &device());
         learner.lr_step();
@@ -291,6 +300,7 @@ fn a_learner_trains_as_a_loop_of_ones_own() {
         let grads = GradientsParams::from_grads(model.loss(x).backward(), &model);
         model = lisa.step(0.05, model, grads);
         assert_eq!(learner.model().lisa().active_layers(), lisa.active_layers());
+        assert_eq!(learner.model().lisa().outer_active(), lisa.outer_active());
         assert_eq!(
             learner.model().lisa().memory().optimizer_state,
             lisa.memory().optimizer_state
@@ -461,6 +471,10 @@ fn records_of_the_bare_and_the_wrapped_module_load_into_each_other() {
             config().with_active_layers(1),
             "its number of active layers is 2",
         ),
+        (
+            config().with_outer_every(Some(3)),
+            "its outer_every is 1, this run's is 3",
+        ),
     ] {
         let error = wrapped(&other)
             .1
@@ -469,6 +483,13 @@ fn records_of_the_bare_and_the_wrapped_module_load_into_each_other() {
             .to_string();
         assert!(error.contains(word), "{error}");
     }
+    let (_, model) = wrapped(&config().with_outer_every(Some(3)));
+    let record = model.into_record();
+    let error = fresh.try_load_record(record).unwrap_err().to_string();
+    assert!(
+        error.contains("its outer_every is 3, this run's is 1"),
+        "{error}"
+    );
 }
 
 /// Before there were scores the wrapper's tensor had five words.

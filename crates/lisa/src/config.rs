@@ -55,6 +55,15 @@ pub struct LisaConfig {
     pub decay: Decay,
     /// Parameters that stay frozen for the whole run, such as embeddings or the head.
     pub frozen: Option<ParamGroup>,
+    /// The parameters outside the layers (embeddings, final norm, head) train in every n-th sampling
+    /// period, beginning with the first. In the other periods they are frozen like a layer that is
+    /// not active: they have no gradients, [`on_freeze`](Self::on_freeze) applies to their optimizer
+    /// state, and weight decay does not change them. With none or 1, they train in every period.
+    ///
+    /// In the periods in which they are frozen, a step needs less memory and time. The peak of the
+    /// run is that of a period in which they train. A value above 1 is refused if no parameter
+    /// outside the layers can train, and together with [`unbiased`](Self::unbiased).
+    pub outer_every: Option<usize>,
     /// In which form the device stores the weights of frozen layers. To export a model with
     /// quantized layers, use [`Lisa::exact`](crate::Lisa::exact).
     #[config(default = "FrozenWeights::Exact")]
@@ -86,12 +95,19 @@ pub struct LisaConfig {
     ///
     /// It is refused if the policy has no [inclusion
     /// probabilities](crate::policy::SamplingPolicy::inclusion), or if the probability of a layer
-    /// that could train is 0.
+    /// that could train is 0. The same holds for parameters outside the layers: in a period in which
+    /// [`outer_every`](Self::outer_every) freezes them, their probability is 0. To compensate for
+    /// these periods with SGD, multiply the learning rate of their group by `outer_every`.
     #[config(default = false)]
     pub unbiased: bool,
 }
 
 impl LisaConfig {
+    /// The parameters outside the layers train in one of so many periods.
+    pub(crate) fn outer_every(&self) -> usize {
+        self.outer_every.unwrap_or(1)
+    }
+
     /// Refuses settings that are out of range for any model.
     pub(crate) fn validate(&self) -> Result<(), LisaError> {
         let refuse = |message: String, help: &str| {
@@ -105,6 +121,22 @@ impl LisaConfig {
         }
         if self.sampling_period == 0 {
             return refuse("sampling_period is 0 steps".into(), "set it to at least 1");
+        }
+        let every = self.outer_every();
+        if every == 0 {
+            return refuse(
+                "outer_every is 0, so the parameters outside the layers would never train".into(),
+                "set it to 1 to train them in every period; to freeze them, name them in frozen",
+            );
+        }
+        if every > 1 && self.unbiased {
+            return refuse(
+                format!(
+                    "unbiased is set and outer_every is {every}, so the parameters outside the layers \
+                     have probability 0 in some periods"
+                ),
+                "set outer_every to 1, or unbiased to false",
+            );
         }
         match self.max_grad_norm {
             Some(norm) if !(norm > 0.0 && norm.is_finite()) => refuse(
@@ -130,19 +162,26 @@ mod tests {
             .with_frozen(Some(ParamGroup::from_any_predicates(vec!["embed", "head"])))
             .with_max_grad_norm(Some(0.1 + 0.2))
             .with_decay(Decay::Matrices)
+            .with_outer_every(Some(3))
             .with_layers(vec!["encoder".into(), "decoder".into()]);
         config.save(&path).unwrap();
         let loaded = LisaConfig::load(&path).unwrap();
         assert_eq!(loaded.to_string(), config.to_string());
         assert_eq!(loaded.policy, config.policy);
         assert_eq!(loaded.max_grad_norm, Some(0.1 + 0.2));
-        assert_eq!(loaded.decay, Decay::Matrices);
-        // Files of 0.1.0 do not have the setting.
-        let text = std::fs::read_to_string(&path).unwrap();
-        let older = text.replace("\"decay\": \"Matrices\",", "");
-        assert!(older.len() < text.len(), "{text}");
-        std::fs::write(&path, older).unwrap();
-        assert_eq!(LisaConfig::load(&path).unwrap().decay, Decay::All);
+        assert_eq!(
+            (loaded.decay, loaded.outer_every),
+            (Decay::Matrices, Some(3))
+        );
+        // Files of 0.1.0 do not have these settings.
+        let mut text = std::fs::read_to_string(&path).unwrap();
+        for line in ["\"decay\": \"Matrices\",", "\"outer_every\": 3,"] {
+            assert!(text.contains(line), "{text}");
+            text = text.replace(line, "");
+        }
+        std::fs::write(&path, text).unwrap();
+        let older = LisaConfig::load(&path).unwrap();
+        assert_eq!((older.decay, older.outer_every), (Decay::All, None));
     }
 
     #[test]
@@ -153,7 +192,7 @@ mod tests {
         assert_eq!(config.on_freeze, OnFreeze::Drop);
         assert!(config.master_weights && config.frozen.is_none() && config.layers.is_empty());
         assert!(config.split.is_empty() && !config.unbiased);
-        assert_eq!(config.decay, Decay::All);
+        assert_eq!((config.decay, config.outer_every), (Decay::All, None));
     }
 
     #[test]
@@ -163,5 +202,11 @@ mod tests {
         assert!(message(LisaConfig::new().with_sampling_period(0)).contains("0 steps"));
         let clip = LisaConfig::new().with_max_grad_norm(Some(f64::NAN));
         assert!(message(clip).contains("NaN"));
+        let never = LisaConfig::new().with_outer_every(Some(0));
+        assert!(message(never).contains("outer_every is 0"));
+        let unbiased = LisaConfig::new()
+            .with_outer_every(Some(3))
+            .with_unbiased(true);
+        assert!(message(unbiased).contains("unbiased is set and outer_every is 3"));
     }
 }

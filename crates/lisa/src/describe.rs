@@ -11,8 +11,9 @@ use crate::optimizer::usage::Usage;
 pub struct Description {
     /// All layers, in order.
     pub layers: Vec<LayerDescription>,
-    /// Elements of the trainable parameters outside the layers.
-    pub always_on: usize,
+    /// Elements that train in this period outside the layers; 0 in a period in which
+    /// [`outer_every`](crate::LisaConfig::outer_every) freezes them.
+    pub outside: usize,
     /// Elements that train in this period because their layer is active.
     pub active: usize,
     /// Elements that are frozen in this period.
@@ -45,7 +46,7 @@ impl Lisa {
     pub fn describe(&self) -> Description {
         let all = self.layers().parameters().iter().map(Parameter::len);
         let layers = self.layers().layers().iter().enumerate();
-        let (always_on, active) = self.trainable_elements();
+        let (outside, active) = self.trainable_elements();
         Description {
             layers: layers
                 .map(|(i, layer)| LayerDescription {
@@ -54,9 +55,9 @@ impl Lisa {
                     active: self.active_layers().contains(&i),
                 })
                 .collect(),
-            always_on,
+            outside,
             active,
-            frozen: all.sum::<usize>() - always_on - active,
+            frozen: all.sum::<usize>() - outside - active,
             policy: self.policy_name(),
             step: self.steps(),
             period: self.period(),
@@ -69,7 +70,7 @@ impl Description {
     /// The number of elements of all parameters of the model.
     #[must_use]
     pub fn total(&self) -> usize {
-        self.always_on + self.active + self.frozen
+        self.outside + self.active + self.frozen
     }
 }
 
@@ -83,7 +84,7 @@ impl fmt::Display for Description {
             self.step, self.period, self.policy
         )?;
         for (name, n) in [
-            ("always on", self.always_on),
+            ("outside layers", self.outside),
             ("active", self.active),
             ("frozen", self.frozen),
         ] {

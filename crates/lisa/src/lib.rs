@@ -4,7 +4,8 @@
 //! Every `K` steps LISA samples a few layers ([arXiv
 //! 2403.17919](https://arxiv.org/abs/2403.17919)). These layers are active: they train until layers
 //! are sampled again, and the other layers are frozen. By default, the parameters outside the
-//! layers (embeddings, final norm, head) train in every step. Gradients and optimizer state exist
+//! layers (embeddings, final norm, head) train in every step; [`LisaConfig::outer_every`] lets them
+//! train in every n-th period only. Gradients and optimizer state exist
 //! for trainable parameters only. In a training loop, the line that makes the optimizer changes:
 //!
 //! ```text

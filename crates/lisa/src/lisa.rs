@@ -231,19 +231,67 @@ impl Lisa {
         self.optimizer.get_ref()
     }
 
+    /// Whether the parameters outside the layers (embeddings, final norm, head) train in this period;
+    /// false if all of them are frozen. [`LisaConfig::outer_every`] says in which periods they train.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use burn::module::Module;
+    /// # use burn::nn::{Linear, LinearConfig};
+    /// # use burn::optim::{AdamWConfig, GradientsParams};
+    /// # use burn::tensor::{Device, Tensor};
+    /// use lisa::LisaConfig;
+    ///
+    /// # #[derive(Module, Debug)]
+    /// # struct Model { layers: Vec<Linear>, head: Linear }
+    /// # let device = Device::flex().autodiff();
+    /// # let linear = || LinearConfig::new(4, 4).init(&device);
+    /// # let model = Model { layers: (0..6).map(|_| linear()).collect(), head: linear() };
+    /// // One step in a period. The head trains in the first period of three.
+    /// let config = LisaConfig::new().with_sampling_period(1).with_outer_every(Some(3));
+    /// let (mut optimizer, mut model) = config.init(AdamWConfig::new(), model)?;
+    /// let mut trains = Vec::new();
+    /// for _ in 0..6 {
+    ///     trains.push(optimizer.outer_active());
+    /// #   let mut x = Tensor::<2>::ones([1, 4], &device);
+    /// #   for layer in &model.layers {
+    /// #       x = layer.forward(x);
+    /// #   }
+    /// #   let loss = model.head.forward(x).mean();
+    ///     let grads = GradientsParams::from_grads(loss.backward(), &model);
+    ///     model = optimizer.step(1e-3, model, grads);
+    /// }
+    /// assert_eq!(trains, [true, false, false, true, false, false]);
+    /// # Ok::<(), lisa::LisaError>(())
+    /// ```
+    #[must_use]
+    pub fn outer_active(&self) -> bool {
+        self.trainable_elements().0 > 0
+    }
+
     /// How many elements train outside the layers, and how many in the active layers.
     pub(crate) fn trainable_elements(&self) -> (usize, usize) {
-        let always_on = self.trainable.elements(self.trainable.always_on());
-        let active = self.trainable.with(|layer| self.sampler.is_active(layer));
-        (always_on, self.trainable.elements(active) - always_on)
+        let train = |outer: bool| {
+            let is_active = move |layer: Option<usize>| {
+                layer.is_none() == outer && self.sampler.is_active(layer)
+            };
+            self.trainable.elements(self.trainable.with(is_active))
+        };
+        (train(true), train(false))
     }
 
     fn log(&self) {
+        let outer = match (self.config.outer_every(), self.outer_active()) {
+            (1, _) => "",
+            (_, true) => " and the parameters outside the layers",
+            (_, false) => " only",
+        };
         log::info!(
-            "step {}, period {}: active layers {}",
+            "step {}, period {}: active layers {}{outer}",
             self.steps(),
             self.period(),
-            self.sampler.active_paths()
+            self.sampler.active_paths(),
         );
     }
 }

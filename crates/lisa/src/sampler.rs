@@ -19,8 +19,8 @@ pub(crate) struct Sampling {
     pub(crate) period: usize,
     /// Whether gradients are divided by the probability of their layer.
     pub(crate) unbiased: bool,
-    /// Whether a period without active layers still trains something.
-    pub(crate) allow_empty: bool,
+    /// The parameters outside the layers train in every n-th period; 0 if they never train.
+    pub(crate) outer_every: u64,
     /// By layer: its path, and how many of its elements may train.
     pub(crate) layers: Vec<(String, u64)>,
 }
@@ -131,9 +131,21 @@ impl Sampler {
         &self.active
     }
 
-    /// Whether this layer trains in this period.
-    pub(crate) fn is_active(&self, layer: usize) -> bool {
-        self.active.binary_search(&layer).is_ok()
+    /// Whether this layer trains in this period; `None`: the parameters outside the layers.
+    ///
+    /// After an invalid draw, the layers of the previous period stay active. If there are none, the
+    /// parameters outside the layers train.
+    pub(crate) fn is_active(&self, layer: Option<usize>) -> bool {
+        match layer {
+            Some(layer) => self.active.binary_search(&layer).is_ok(),
+            None => self.outer_trains() || self.active.is_empty(),
+        }
+    }
+
+    /// Whether the parameters outside the layers train in this period.
+    fn outer_trains(&self) -> bool {
+        let every = self.sampling.outer_every;
+        every > 0 && self.period().is_multiple_of(every)
     }
 
     /// By layer: the probability that its gradient is divided by; `None` if gradients are not
@@ -176,7 +188,9 @@ impl Sampler {
 
     /// What the policy refuses of this run.
     fn check(&self) -> Result<(), LisaError> {
-        self.policy().validate(&self.next_draw())
+        let always = self.sampling.outer_every == 1;
+        self.policy()
+            .validate(&self.next_draw().with_allow_empty(always))
     }
 
     /// Samples the layers of this period. If they are invalid, it returns the reason and changes
@@ -198,7 +212,7 @@ impl Sampler {
             sampling.layers.len(),
             sampling.active_layers,
         )
-        .with_allow_empty(sampling.allow_empty)
+        .with_allow_empty(self.outer_trains())
         .with_scores(self.scores.clone())
     }
 
@@ -211,7 +225,7 @@ impl Sampler {
         }
         layers.sort_unstable();
         layers.dedup();
-        if layers.is_empty() && !self.sampling.allow_empty {
+        if layers.is_empty() && !self.outer_trains() {
             return Err(self
                 .invalid("drew no layer, and nothing outside the layers trains,")
                 .with_help("draw a layer where Draw::allow_empty is false"));
@@ -297,7 +311,7 @@ mod tests {
             active_layers: 2,
             period: 2,
             unbiased: false,
-            allow_empty: true,
+            outer_every: 1,
             layers: (0..4).map(|i| (format!("layers.{i}"), 10)).collect(),
         }
     }
@@ -312,7 +326,7 @@ mod tests {
             .next(&BTreeMap::from([(0, 4.0), (2, f32::NAN)]))
             .unwrap();
         assert_eq!((sampler.active(), sampler.period()), (&[3][..], 1));
-        assert!(sampler.is_active(3) && !sampler.is_active(0));
+        assert!(sampler.is_active(Some(3)) && !sampler.is_active(Some(0)));
         let of = |layer| sampler.scores().get(layer);
         assert_eq!((of(0).score, of(0).last_drawn), (Some(4.0), Some(0)));
         assert_eq!((of(2).score, of(2).last_drawn), (None, Some(0)));
@@ -327,7 +341,7 @@ mod tests {
         ];
         for (draws, message) in cases {
             let mut asked = sampling(Told(draws));
-            asked.allow_empty = false;
+            asked.outer_every = 0;
             let mut sampler = Sampler::new(asked).unwrap();
             sampler.advance();
             sampler.advance();
@@ -337,6 +351,41 @@ mod tests {
             assert!(error.message().contains("`told`") && error.help().is_some());
             assert_eq!(sampler.active(), [1]);
         }
+    }
+
+    #[test]
+    fn parameters_outside_the_layers_train_in_every_nth_period() {
+        for (every, expected) in [
+            (0, [false; 7]),
+            (1, [true; 7]),
+            (2, [true, false, true, false, true, false, true]),
+            (3, [true, false, false, true, false, false, true]),
+            (9, [true, false, false, false, false, false, false]),
+        ] {
+            let mut asked = sampling(Told(&[&[1]]));
+            asked.outer_every = every;
+            let start = Sampler::new(asked).unwrap();
+            for (period, expected) in expected.into_iter().enumerate() {
+                for step in [2 * period, 2 * period + 1] {
+                    let run = start.at(step as u64, vec![1], &[]).unwrap();
+                    assert_eq!(run.is_active(None), expected, "{every}, step {step}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_period_without_layers_needs_the_parameters_outside_them() {
+        let mut asked = sampling(Told(&[&[]]));
+        asked.outer_every = 2;
+        let mut sampler = Sampler::new(asked).unwrap();
+        assert!(sampler.active().is_empty() && sampler.is_active(None));
+        sampler.advance();
+        sampler.advance();
+        let error = sampler.next(&BTreeMap::new()).unwrap_err();
+        assert!(error.message().contains("drew no layer"), "{error}");
+        // As the layers of the previous period, which are none, stay active.
+        assert_eq!((sampler.period(), sampler.is_active(None)), (1, true));
     }
 
     #[test]

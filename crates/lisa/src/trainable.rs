@@ -73,28 +73,23 @@ impl Trainable {
             .collect()
     }
 
-    /// Indices of the parameters outside the layers that train: the always-on parameters.
-    pub(crate) fn always_on(&self) -> impl Iterator<Item = usize> + '_ {
-        (0..self.may_train.len()).filter(|&i| self.may_train[i] && self.map.layer_of(i).is_none())
-    }
-
-    /// Indices of the parameters that train with these layers.
+    /// Indices of the parameters that train with these layers; `None`: those outside the layers.
     pub(crate) fn with<'a>(
         &'a self,
-        is_active: impl Fn(usize) -> bool + 'a,
+        is_active: impl Fn(Option<usize>) -> bool + 'a,
     ) -> impl Iterator<Item = usize> + 'a {
         (0..self.may_train.len()).filter(move |&i| self.trains(i, &is_active))
     }
 
     /// The ids of the parameters that train with these layers.
-    pub(crate) fn ids(&self, is_active: impl Fn(usize) -> bool) -> HashSet<ParamId> {
+    pub(crate) fn ids(&self, is_active: impl Fn(Option<usize>) -> bool) -> HashSet<ParamId> {
         let parameters = self.map.parameters();
         self.with(is_active).map(|i| parameters[i].id).collect()
     }
 
     /// Whether a parameter trains with these layers.
-    pub(crate) fn trains(&self, i: usize, is_active: impl Fn(usize) -> bool) -> bool {
-        self.may_train[i] && self.map.layer_of(i).is_none_or(is_active)
+    pub(crate) fn trains(&self, i: usize, is_active: impl Fn(Option<usize>) -> bool) -> bool {
+        self.may_train[i] && is_active(self.map.layer_of(i))
     }
 
     /// How many elements these parameters have.
@@ -258,6 +253,7 @@ fn may_train(map: &LayerMap, config: &LisaConfig) -> Result<Vec<bool>, LisaError
         .map(|p| p.trainable && !is_frozen(p))
         .collect();
     let outside = (0..may_train.len()).any(|i| may_train[i] && map.layer_of(i).is_none());
+    let every = config.outer_every();
     let mut all = map.layers().iter();
     let dead = all.find(|l| !l.parameters.iter().any(|&i| may_train[i]));
     match dead {
@@ -268,6 +264,18 @@ fn may_train(map: &LayerMap, config: &LisaConfig) -> Result<Vec<bool>, LisaError
                 layer.path
             ),
             "unfreeze one of them".into(),
+        ),
+        Some(layer) if every > 1 => refuse(
+            format!(
+                "outer_every is {every} and `{}` is frozen altogether, so a period with that layer \
+                 alone would train nothing",
+                layer.path
+            ),
+            "set outer_every to 1, or unfreeze the layer".into(),
+        ),
+        None if !outside && every > 1 => refuse(
+            format!("outer_every is {every}, and no parameter outside the layers can train"),
+            "set outer_every to 1, or unfreeze some of them".into(),
         ),
         _ => Ok(may_train),
     }
@@ -295,11 +303,13 @@ mod tests {
     }
 
     #[test]
-    fn parameters_train_with_their_layer_and_outside_of_layers_always() {
+    fn parameters_train_with_their_layer_or_with_those_outside_the_layers() {
         let trainable = Trainable::new(&LisaConfig::new(), &model(3)).unwrap();
-        let with: Vec<usize> = trainable.with(|layer| layer == 1).collect();
-        assert_eq!(with, [1, 3]);
-        assert_eq!(trainable.always_on().collect::<Vec<_>>(), [3]);
+        let with = |active: &[Option<usize>]| -> Vec<usize> {
+            trainable.with(|layer| active.contains(&layer)).collect()
+        };
+        assert_eq!(with(&[Some(1), None]), [1, 3]);
+        assert_eq!((with(&[Some(1)]), with(&[None])), (vec![1], vec![3]));
         assert_eq!(trainable.layers()[2], ("layers.2".into(), 4));
         assert_eq!(trainable.elements(trainable.with(|_| true)), 16);
     }

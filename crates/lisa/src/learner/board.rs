@@ -34,11 +34,11 @@ impl Board {
 
     /// Copies the current values of a run.
     pub(super) fn show(&self, lisa: &Lisa) {
-        let (always_on, active) = lisa.trainable_elements();
+        let (outside, active) = lisa.trainable_elements();
         let optimizer_state = lisa.memory().optimizer_state;
         self.with(|values| {
             values.active = lisa.active_layers().to_vec();
-            values.trainable = always_on + active;
+            values.trainable = outside + active;
             values.optimizer_state = optimizer_state;
         });
     }

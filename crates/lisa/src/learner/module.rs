@@ -32,8 +32,8 @@ use crate::{ErrorKind, FrozenWeights, Lisa, LisaError};
 /// - A record of `M` can be loaded; the step of the run does not change.
 /// - A record of the wrapper can be loaded into `M` with
 ///   `ModuleRecord::load(path)?.allow_unused(true)`.
-/// - A record with another seed, sampling period or number of active layers is an error. The
-///   message names the setting.
+/// - A record with another seed, sampling period, number of active layers or `outer_every` is an
+///   error. The message names the setting.
 ///
 /// # Panics
 ///

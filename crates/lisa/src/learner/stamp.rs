@@ -1,10 +1,10 @@
 //! The stamp: a tensor in a module's record that stores the state of a run. Without it, burn-train
 //! saves only weights and optimizer state.
 //!
-//! It is a sequence of 64-bit words: format, step, seed, sampling period, active layers, and the
-//! number of layers with scores. Three words follow for each of these layers: its score, the last
-//! period in which it was active, and the sum and count of its observations in this period. Floats
-//! are saved as their bits. Format 1 had only the first five words; it can still be loaded.
+//! It is a sequence of 64-bit words: format, step, seed, sampling period, active layers (with
+//! `outer_every` - 1 in the upper half), and the number of layers with scores. Three words follow
+//! for each of these layers: its score, the last period in which it was active, and the sum and
+//! count of its observations in this period. Floats are saved as their bits. Format 1 had only the first five words; it can still be loaded.
 
 use burn::module::{Module, Param, ParamId};
 use burn::store::{ModuleRecord, RecordError};
@@ -33,7 +33,7 @@ pub(super) fn tensor(id: ParamId, lisa: &Lisa, device: &Device) -> Param<Tensor<
         lisa.steps(),
         config.seed,
         config.sampling_period as u64,
-        config.active_layers as u64,
+        units(lisa),
         layers_scored(lisa) as u64,
     ];
     let scores = lisa.score_state();
@@ -59,6 +59,17 @@ fn limbs(word: u64) -> [i32; LIMBS] {
 
 fn word(limbs: &[u64]) -> u64 {
     limbs.iter().rev().fold(0, |word, limb| word << 16 | limb)
+}
+
+/// The number of active layers, and `outer_every` - 1 in the upper half. So a stamp without
+/// `outer_every` is one of a run with 1.
+fn units(lisa: &Lisa) -> u64 {
+    let config = lisa.config();
+    (config.outer_every() as u64 - 1) << 32 | low(config.active_layers as u64)
+}
+
+fn low(word: u64) -> u64 {
+    word & u64::from(u32::MAX)
 }
 
 /// The number of layers with scores.
@@ -122,8 +133,8 @@ impl Stamp {
     /// Sets a run to the step of the stamp. The sums of this period are put on `device`.
     pub(super) fn resume(&self, lisa: &mut Lisa, device: &Device) -> Result<(), RecordError> {
         let refuse = |message: String| Err(RecordError::Validation(message));
-        let config = lisa.config();
-        let &[format, step, seed, period, active, ..] = self.0.as_slice() else {
+        let (config, units) = (lisa.config(), units(lisa));
+        let &[format, step, seed, period, found, ..] = self.0.as_slice() else {
             return refuse(format!(
                 "the record's `{STAMP}` has {} words instead of {FIRST} or more",
                 self.0.len()
@@ -134,11 +145,8 @@ impl Stamp {
             ("format version", format, FORMAT),
             ("seed", seed, config.seed),
             ("sampling period", period, config.sampling_period as u64),
-            (
-                "number of active layers",
-                active,
-                config.active_layers as u64,
-            ),
+            ("number of active layers", low(found), low(units)),
+            ("outer_every", (found >> 32) + 1, (units >> 32) + 1),
         ] {
             if found != expected {
                 return refuse(format!(

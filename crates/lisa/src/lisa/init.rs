@@ -119,7 +119,11 @@ fn sampling(config: &LisaConfig, trainable: &Trainable) -> Sampling {
         active_layers: config.active_layers,
         period: config.sampling_period,
         unbiased: config.unbiased,
-        allow_empty: trainable.always_on().next().is_some(),
+        outer_every: if trainable.with(|layer| layer.is_none()).next().is_some() {
+            config.outer_every() as u64
+        } else {
+            0
+        },
         layers: trainable.layers(),
     }
 }

@@ -179,6 +179,7 @@ impl Lisa {
             decay: config.decay,
             frozen_weights: config.frozen_weights,
             unbiased: config.unbiased,
+            outer_every: config.outer_every(),
             scores: self.score_state().map(|state| state.read()),
             layers: layers.map(|layer| layer.path.clone()).collect(),
             parameters: parameters

@@ -19,6 +19,7 @@ mod decay;
 mod half;
 mod hostile;
 mod layered;
+mod outer;
 mod plain;
 mod policies;
 mod quantized;
@@ -438,7 +439,7 @@ fn the_description_counts_every_parameter_once() {
     let (lisa, model) = init(&LisaConfig::new());
     let split = lisa.describe();
     assert_eq!(split.total(), model.num_params());
-    assert_eq!(split.always_on, 2 * WIDTH * WIDTH);
+    assert_eq!(split.outside, 2 * WIDTH * WIDTH);
     assert_eq!(split.active, 2 * (WIDTH * WIDTH + WIDTH));
     assert_eq!(split.layers.iter().filter(|l| l.active).count(), 2);
     let text = lisa.to_string();

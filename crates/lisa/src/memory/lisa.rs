@@ -11,6 +11,9 @@ use crate::{LayerMap, LisaConfig, LisaError, OnFreeze};
 impl MemoryPlan {
     /// Plans a LISA run. If all layers of the model are active, it is the plan of full training.
     ///
+    /// The plan is that of a period in which the parameters outside the layers train. In the other
+    /// periods of [`outer_every`](LisaConfig::outer_every), a run needs less device memory.
+    ///
     /// If layers differ in size, the largest ones count as active. For `Budget`, the plan assumes
     /// that the whole budget is used; for `Fixed`, it uses the layers given. With
     /// [`split`](LisaConfig::split), the plan assumes that the active parts belong to as many
@@ -56,7 +59,7 @@ impl MemoryPlan {
             optimizer_state,
             master_weights,
             activations: run.stored() + run.activations.logits + run.activations.head,
-            host: run.full_precision() + idle_on_host,
+            host: run.full_precision() + idle_on_host + run.outer_on_host(),
             peak: at_peak.total(),
             peak_recomputed: at_peak_recomputed.total(),
             at_peak,
@@ -126,6 +129,17 @@ impl Run<'_> {
             OnFreeze::Drop => (0, 0),
             OnFreeze::Keep => (state, 0),
             OnFreeze::Offload => (0, state),
+        }
+    }
+
+    /// Offloaded optimizer state of the parameters outside the layers, in a period in which they are
+    /// frozen. On flex, it is in the memory that the peak has for it.
+    fn outer_on_host(&self) -> u64 {
+        let offloads = self.config.on_freeze == OnFreeze::Offload && !self.workload.flex;
+        if offloads && self.config.outer_every() > 1 {
+            self.elements.outside * self.state_of_element()
+        } else {
+            0
         }
     }
 

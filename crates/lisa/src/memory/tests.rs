@@ -6,7 +6,7 @@ use burn::tensor::{DType, Device, FloatDType};
 
 use super::*;
 use crate::recompute::Recompute;
-use crate::{FrozenWeights, LisaConfig, PolicyConfig};
+use crate::{FrozenWeights, LisaConfig, OnFreeze, PolicyConfig};
 
 /// Plans one row of four tokens with the dtype of the model.
 fn plan<M: Footprint>(model: &M, config: &LisaConfig) -> Result<MemoryPlan, crate::LisaError> {
@@ -77,6 +77,38 @@ fn weights_gradients_and_state_are_counted_by_parameter() {
     let int8 = plan(&LisaConfig::new().with_frozen_weights(FrozenWeights::Int8));
     assert_eq!(int8.weights, 4 * 1024 * 4 + 6 * (1024 + 32 * 4));
     assert_eq!(int8.host, 6 * 1024 * 4);
+}
+
+#[test]
+fn a_plan_is_that_of_a_period_in_which_the_parameters_outside_the_layers_train() {
+    let net = net();
+    let plan = |every, on_freeze, flex| {
+        let config = LisaConfig::new()
+            .with_outer_every(Some(every))
+            .with_on_freeze(on_freeze);
+        let workload = Workload {
+            flex,
+            ..Workload::new(&net, 1, 4)
+        };
+        MemoryPlan::lisa(&net, &config, &workload).unwrap()
+    };
+    for flex in [true, false] {
+        for on_freeze in [OnFreeze::Drop, OnFreeze::Keep, OnFreeze::Offload] {
+            let mut always = plan(1, on_freeze, flex);
+            // Their offloaded moments are in host memory in the other periods.
+            if on_freeze == OnFreeze::Offload && !flex {
+                always.host += 2 * 2 * 1024 * 4;
+            }
+            assert_eq!(plan(3, on_freeze, flex), always, "{on_freeze:?}");
+        }
+    }
+    let outer = ParamGroup::from_any_predicates(vec!["embed", "head"]);
+    let config = LisaConfig::new()
+        .with_frozen(Some(outer))
+        .with_outer_every(Some(3));
+    let workload = Workload::new(&net, 1, 4);
+    let error = MemoryPlan::lisa(&net, &config, &workload).unwrap_err();
+    assert!(error.message().contains("outer_every is 3"), "{error}");
 }
 
 #[test]

@@ -119,8 +119,9 @@ impl SamplingPolicy for Bernoulli {
         }
         if !draw.allow_empty && given != 0 && self.probabilities.iter().all(|&p| p == 0.0) {
             return refuse(
-                "every layer has probability 0 and no parameter outside the layers trains".into(),
-                "raise a probability, or leave the embeddings trainable",
+                "every layer has probability 0 and no parameter outside the layers trains in every period"
+                    .into(),
+                "raise a probability, or let the embeddings train in every period",
             );
         }
         Ok(())

@@ -15,7 +15,8 @@ pub struct Draw {
     pub layers: usize,
     /// How many of them the policy should return (gamma).
     pub active_layers: usize,
-    /// Whether the policy may return no layer: true if parameters outside the layers train.
+    /// Whether the policy may return no layer: true if parameters outside the layers train in this
+    /// period.
     pub allow_empty: bool,
     /// The scores and the sizes of the layers.
     pub scores: Scores,

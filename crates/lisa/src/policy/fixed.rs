@@ -58,8 +58,9 @@ impl SamplingPolicy for Fixed {
         }
         if self.layers.is_empty() && !draw.allow_empty {
             return refuse(
-                "fixed has no layer and no parameter outside the layers trains".into(),
-                "name a layer, or leave the embeddings trainable",
+                "fixed has no layer and no parameter outside the layers trains in every period"
+                    .into(),
+                "name a layer, or let the embeddings train in every period",
             );
         }
         Ok(())

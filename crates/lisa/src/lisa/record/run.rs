@@ -28,6 +28,9 @@ pub(super) struct Run {
     pub(super) frozen_weights: FrozenWeights,
     #[serde(default)]
     pub(super) unbiased: bool,
+    /// Absent in older records, of runs that train the parameters outside the layers always.
+    #[serde(default = "always")]
+    pub(super) outer_every: usize,
     /// The scores of a policy that observes gradients.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) scores: Option<Vec<SavedUnit>>,
@@ -35,6 +38,10 @@ pub(super) struct Run {
     pub(super) layers: Vec<String>,
     /// The paths and shapes, and whether they may train.
     pub(super) parameters: Vec<(String, Vec<usize>, bool)>,
+}
+
+fn always() -> usize {
+    1
 }
 
 impl Run {
@@ -85,6 +92,7 @@ impl Run {
             decay: "decay",
             frozen_weights: "frozen_weights",
             unbiased: "unbiased",
+            outer_every: "outer_every",
         );
         if let Some(scores) = &self.scores
             && scores.len() != run.layers.len()
@@ -101,5 +109,19 @@ impl Run {
             );
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_older_record_trains_the_parameters_outside_the_layers_always() {
+        let older = r#"{"format": 1, "step": 3, "active": [0], "seed": 42, "policy": "uniform",
+            "active_layers": 1, "sampling_period": 2, "on_freeze": "Drop", "master_weights": true,
+            "layers": ["layers.0"], "parameters": [["head", [2, 2], true]]}"#;
+        let run: Run = serde_json::from_str(older).unwrap();
+        assert_eq!((run.outer_every, run.decay), (1, Decay::All));
     }
 }
