@@ -73,6 +73,82 @@ pub(crate) fn lines(area: &Area, [x, y]: [&str; 2], series: &[Series]) -> Drawn 
     Ok(())
 }
 
+/// A point of a curve with the range of its values.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Band {
+    pub(crate) x: f64,
+    pub(crate) middle: f64,
+    pub(crate) low: f64,
+    pub(crate) high: f64,
+}
+
+/// The ranges of an axis that hold these values, with a margin.
+fn range(values: impl Iterator<Item = f64> + Clone) -> std::ops::Range<f64> {
+    let low = values.clone().fold(f64::MAX, f64::min);
+    let high = values.fold(low + 1e-9, f64::max);
+    let margin = 0.04 * (high - low);
+    low - margin..high + margin
+}
+
+/// Curves with a legend, each in a band.
+pub(crate) fn bands(area: &Area, [x, y]: [&str; 2], series: &[(String, Vec<Band>)]) -> Drawn {
+    let all = || series.iter().flat_map(|(_, points)| points.iter());
+    let right = all().map(|p| p.x).fold(1e-9, f64::max);
+    let values = all().flat_map(|p| [p.low, p.high]);
+    let mut chart = ChartBuilder::on(area)
+        .margin(12)
+        .x_label_area_size(36)
+        .y_label_area_size(64)
+        .build_cartesian_2d(0.0..right, range(values))?;
+    let mesh = &mut chart.configure_mesh();
+    mesh.light_line_style(WHITE).x_desc(x).y_desc(y).draw()?;
+    for (i, (name, points)) in series.iter().enumerate() {
+        let color = Palette99::pick(i).to_rgba();
+        let upper = points.iter().map(|p| (p.x, p.high));
+        let lower = points.iter().rev().map(|p| (p.x, p.low));
+        let band: Vec<(f64, f64)> = upper.chain(lower).collect();
+        chart.draw_series([Polygon::new(band, color.mix(0.12).filled())])?;
+        chart
+            .draw_series(LineSeries::new(
+                points.iter().map(|p| (p.x, p.middle)),
+                color.stroke_width(2),
+            ))?
+            .label(name)
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2)));
+    }
+    chart
+        .configure_series_labels()
+        .border_style(BLACK.mix(0.3))
+        .background_style(WHITE.mix(0.8))
+        .draw()?;
+    Ok(())
+}
+
+/// Points with their names.
+pub(crate) fn points(area: &Area, [x, y]: [&str; 2], points: &[(String, f64, f64)]) -> Drawn {
+    let across = range(points.iter().map(|point| point.1));
+    // The names are to the right of their points.
+    let right = across.end + 0.3 * (across.end - across.start);
+    let mut chart = ChartBuilder::on(area)
+        .margin(12)
+        .x_label_area_size(36)
+        .y_label_area_size(64)
+        .build_cartesian_2d(
+            across.start..right,
+            range(points.iter().map(|point| point.2)),
+        )?;
+    let mesh = &mut chart.configure_mesh();
+    mesh.light_line_style(WHITE).x_desc(x).y_desc(y).draw()?;
+    for (i, (name, x, y)) in points.iter().enumerate() {
+        let color = Palette99::pick(i).to_rgba();
+        chart.draw_series([Circle::new((*x, *y), 5, color.filled())])?;
+        let name =
+            EmptyElement::at((*x, *y)) + Text::new(name.clone(), (9, -7), ("sans-serif", 13));
+        chart.draw_series([name])?;
+    }
+    Ok(())
+}
+
 /// A bar for each name, with its value and, where there is one, its interval.
 pub(crate) fn bars(area: &Area, title: &str, rows: &[(String, Mean)]) -> Drawn {
     let end = |mean: &Mean| mean.mean + mean.half.unwrap_or(0.0);

@@ -1,4 +1,7 @@
-//! Medians, means with intervals, a slope, and the chi-square test.
+//! Medians, means with intervals, the bootstrap, a slope, and the chi-square test.
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
 
 /// Two-sided 95 % quantiles of Student's t by degrees of freedom, from 1 (standard tables).
 const T: [f64; 30] = [
@@ -57,17 +60,6 @@ impl Mean {
         Some(Self { mean, half })
     }
 
-    /// The mean of `a - b`, pair by pair.
-    pub(crate) fn of_differences(pairs: &[(f64, f64)]) -> Option<Self> {
-        let differences: Vec<f64> = pairs.iter().map(|(a, b)| a - b).collect();
-        Self::of(&differences)
-    }
-
-    /// Whether the interval excludes 0.
-    pub(crate) fn is_clear(self) -> bool {
-        self.half.is_some_and(|half| self.mean.abs() > half)
-    }
-
     /// The text of a table cell.
     pub(crate) fn text(self, digits: usize) -> String {
         let mean = self.mean;
@@ -76,6 +68,58 @@ impl Mean {
             None => format!("{mean:.digits$}"),
         }
     }
+}
+
+/// A mean with its 95 % interval.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Interval {
+    pub(crate) mean: f64,
+    pub(crate) low: f64,
+    pub(crate) high: f64,
+}
+
+impl Interval {
+    /// Whether the interval excludes 0.
+    pub(crate) fn is_clear(self) -> bool {
+        self.low > 0.0 || self.high < 0.0
+    }
+}
+
+/// Resamples of the bootstrap.
+const RESAMPLES: usize = 2000;
+
+/// The mean of differences with the percentile interval of the bootstrap: seeds are drawn with
+/// replacement, and then rows, the same ones in every seed. `differences` has a list for each seed;
+/// rows that not every seed has are ignored. None without values, or where a value is not finite.
+pub(crate) fn bootstrap(differences: &[Vec<f64>]) -> Option<Interval> {
+    let seeds = differences.len();
+    let rows = differences.iter().map(Vec::len).min()?;
+    let all = || differences.iter().flat_map(|seed| &seed[..rows]);
+    if rows == 0 || !all().all(|value| value.is_finite()) {
+        return None;
+    }
+    let mut random = ChaCha8Rng::seed_from_u64(0);
+    let mut below = |count: usize| (random.next_u64() % count as u64) as usize;
+    let mut means: Vec<f64> = (0..RESAMPLES)
+        .map(|_| {
+            let seeds_drawn: Vec<usize> = (0..seeds).map(|_| below(seeds)).collect();
+            let mut sum = 0.0;
+            for _ in 0..rows {
+                let row = below(rows);
+                sum += seeds_drawn
+                    .iter()
+                    .map(|seed| differences[*seed][row])
+                    .sum::<f64>();
+            }
+            sum / (seeds * rows) as f64
+        })
+        .collect();
+    means.sort_by(f64::total_cmp);
+    Some(Interval {
+        mean: all().sum::<f64>() / (seeds * rows) as f64,
+        low: means[RESAMPLES / 40],
+        high: means[RESAMPLES - RESAMPLES / 40 - 1],
+    })
 }
 
 /// The slope of the least squares line through these points.
@@ -129,12 +173,25 @@ mod tests {
     }
 
     #[test]
-    fn differences_are_taken_pair_by_pair() {
-        let mean = Mean::of_differences(&[(1.0, 0.0), (5.0, 4.0), (9.0, 8.1)]).unwrap();
-        assert!((mean.mean - 2.9 / 3.0).abs() < 1e-9 && mean.is_clear());
-        let mean = Mean::of_differences(&[(1.0, 0.0), (5.0, 6.0), (9.0, 8.0)]).unwrap();
-        assert!(!mean.is_clear());
-        assert!(!Mean::of_differences(&[(1.0, 0.0)]).unwrap().is_clear());
+    fn the_bootstrap_covers_rows_and_seeds() {
+        let same = bootstrap(&[vec![0.5; 8], vec![0.5; 8]]).unwrap();
+        assert_eq!((same.mean, same.low, same.high), (0.5, 0.5, 0.5));
+        assert!(same.is_clear());
+        // Of one seed, the interval is that of the rows' mean: 1.96 times 1 / sqrt(100) around 0.
+        let rows: Vec<f64> = (0..100)
+            .map(|row| if row % 2 == 0 { 1.0 } else { -1.0 })
+            .collect();
+        let one = bootstrap(std::slice::from_ref(&rows)).unwrap();
+        assert!(
+            (one.low + 0.196).abs() < 0.03 && (one.high - 0.196).abs() < 0.03,
+            "{one:?}"
+        );
+        assert!(!one.is_clear() && one.mean == 0.0);
+        // Rows without spread, seeds at 1 and -1: of four pairs of seeds one has the mean -1, one 1.
+        let seeds = bootstrap(&[vec![1.0; 9], vec![-1.0; 9]]).unwrap();
+        assert_eq!((seeds.mean, seeds.low, seeds.high), (0.0, -1.0, 1.0));
+        assert_eq!(bootstrap(&[]), None);
+        assert_eq!(bootstrap(&[vec![f64::NAN]]), None);
     }
 
     #[test]

@@ -2,77 +2,52 @@
 
 use std::path::PathBuf;
 
-use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
+use super::arm::Arm;
 use crate::number;
-use crate::values::display_as_value;
-
-/// A way to train in the study.
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(crate) enum Method {
-    /// The model without training
-    Base,
-    /// AdamW on all parameters
-    Full,
-    /// LoRA as a side path, rank 8
-    Lora,
-    /// LISA: exactly gamma layers, uniformly
-    Uniform,
-    /// LISA: each layer independently with probability gamma / N
-    Bernoulli,
-    /// LISA: one layer after the other, in an order that is shuffled each time
-    Cyclic,
-    /// LISA: exactly gamma layers, by the size of their gradients
-    Gradient,
-    /// LISA: halves of layers, by their gradients, up to the size of gamma layers
-    Budget,
-}
-
-display_as_value!(Method);
-
-impl Method {
-    /// Whether layers are sampled.
-    pub(crate) fn samples(self) -> bool {
-        !matches!(self, Self::Base | Self::Full | Self::Lora)
-    }
-}
 
 /// The purpose of a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Purpose {
-    /// A score on the validation examples, to choose the learning rate.
+    /// A loss on the validation rows, to choose the learning rate
     Choice,
-    /// A score on the test examples.
+    /// Losses and scores on the held-out rows
     Test,
+    /// A test of one seed on the CPU, where memory is counted, with generated answers
+    Cost,
 }
 
 /// The sizes of a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Sizes {
-    /// Optimizer steps, and examples in a batch.
+    /// Optimizer steps, and rows in a batch.
     pub(crate) steps: usize,
     pub(crate) batch: usize,
-    /// The most tokens of an example.
+    /// The most tokens of a row.
     pub(crate) max_length: usize,
-    /// The most examples of a score. The validation examples are the last of the training file.
+    /// The most rows of a score after training, of a point of the curve, and of each other task.
     pub(crate) scored: usize,
-    /// Active layers (gamma) and steps of a period (K).
-    pub(crate) active_layers: usize,
-    pub(crate) period: usize,
+    pub(crate) points: usize,
+    pub(crate) others: usize,
+    /// Steps between the points of the curve.
+    pub(crate) every: usize,
+    /// Answers that are generated and compared, where [`Purpose::Cost`] asks for them.
+    pub(crate) answers: usize,
 }
 
-/// A run. Equal jobs have equal outcomes.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// A run. Equal jobs have equal losses on one device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Job {
     /// The names of the checkpoint's and the task's folders.
     pub(crate) model: String,
     pub(crate) task: String,
     pub(crate) purpose: Purpose,
-    pub(crate) method: Method,
-    /// The highest learning rate is 2 to the power of this, in thousandths.
+    pub(crate) arm: Arm,
+    /// The highest learning rate is 1e-5 times 10 to the power of half of this.
     pub(crate) rate: i32,
-    /// Seed of the order of the data, the draws and the side paths.
+    /// Seed of the order of the data, the draws and the adapters.
     pub(crate) seed: u64,
     pub(crate) sizes: Sizes,
 }
@@ -80,7 +55,7 @@ pub(crate) struct Job {
 impl Job {
     /// The highest learning rate.
     pub(crate) fn learning_rate(&self) -> f64 {
-        1e-3 * 2f64.powi(self.rate)
+        1e-5 * 10f64.powf(f64::from(self.rate) / 2.0)
     }
 }
 
@@ -90,54 +65,100 @@ pub(crate) struct Order {
     pub(crate) job: Job,
     pub(crate) model: PathBuf,
     pub(crate) task: PathBuf,
+    /// The other tasks, for what the training forgets.
+    pub(crate) others: Vec<PathBuf>,
+}
+
+/// Held-out losses of rows, and right answers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Scores {
+    /// For each row: the sum of the losses of its trained tokens in nats, and their number.
+    #[serde(deserialize_with = "number::each_or_nan")]
+    pub(crate) losses: Vec<f64>,
+    pub(crate) counts: Vec<u32>,
+    /// For a task with choices: for each row, whether the right one is the most probable.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) right: Vec<u8>,
+}
+
+impl Scores {
+    /// The mean loss of a trained token, in nats.
+    pub(crate) fn loss(&self) -> f64 {
+        let sum: f64 = self.losses.iter().sum();
+        let count: u32 = self.counts.iter().sum();
+        sum / f64::from(count.max(1))
+    }
+}
+
+/// A point of the curve.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Point {
+    /// Steps that were made, and the CPU seconds and seconds that they took.
+    pub(crate) step: usize,
+    pub(crate) cpu: f64,
+    pub(crate) wall: f64,
+    /// Mean training loss of the steps since the last point.
+    #[serde(deserialize_with = "number::or_nan")]
+    pub(crate) train: f64,
+    /// Held-out loss of the first rows.
+    #[serde(deserialize_with = "number::or_nan")]
+    pub(crate) loss: f64,
 }
 
 /// The result of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Outcome {
-    /// Mean loss of a target token of the scored examples, in nats.
-    #[serde(deserialize_with = "number::or_nan")]
-    pub(crate) loss: f64,
-    /// Examples whose answer is right in every token, of the examples asked.
-    pub(crate) hits: usize,
-    pub(crate) asked: usize,
-    /// Mean training loss of each tenth of the steps.
-    #[serde(deserialize_with = "number::each_or_nan")]
-    pub(crate) curve: Vec<f64>,
-    /// The most trainable parameters of a step, and bytes of their optimizer state.
+    /// Where it ran, and the version of the program.
+    pub(crate) device: String,
+    pub(crate) commit: String,
+    /// Scores after training.
+    pub(crate) scores: Scores,
+    pub(crate) curve: Vec<Point>,
+    /// Losses on the other tasks, by name.
+    pub(crate) others: Vec<(String, f64)>,
+    /// Generated answers that are right, of those generated.
+    #[serde(default)]
+    pub(crate) generated: Option<(usize, usize)>,
+    /// The most bytes of a training step, and the trainable parameters.
+    pub(crate) peak: u64,
     pub(crate) trainable: u64,
-    pub(crate) state_bytes: u64,
-    /// CPU seconds of the training steps.
-    pub(crate) cpu: f64,
-    /// By layer: the share of the steps in which it was active; half a layer counts as a half.
+    /// Trained tokens, and all tokens without padding, of the training steps.
+    pub(crate) trained: u64,
+    pub(crate) tokens: u64,
+    /// By layer: the share of the steps in which it was active.
+    #[serde(default)]
     pub(crate) active: Vec<f64>,
 }
 
 impl Outcome {
-    /// The share of right answers.
-    pub(crate) fn exact_match(&self) -> f64 {
-        self.hits as f64 / self.asked.max(1) as f64
+    /// CPU seconds of a training step.
+    pub(crate) fn cpu_per_step(&self) -> f64 {
+        self.curve
+            .last()
+            .map_or(0.0, |point| point.cpu / point.step.max(1) as f64)
     }
 }
 
 /// A small job and an outcome, for tests.
 #[cfg(test)]
 impl Job {
-    pub(crate) fn sample(method: Method, seed: u64) -> Self {
+    pub(crate) fn sample(arm: Arm, seed: u64) -> Self {
         Self {
             model: "base".into(),
             task: "data".into(),
             purpose: Purpose::Test,
-            method,
-            rate: 1,
+            arm,
+            rate: 4,
             seed,
             sizes: Sizes {
                 steps: 4,
                 batch: 2,
                 max_length: 64,
                 scored: 8,
-                active_layers: 2,
-                period: 2,
+                points: 2,
+                others: 2,
+                every: 2,
+                answers: 2,
             },
         }
     }
@@ -145,20 +166,26 @@ impl Job {
 
 #[cfg(test)]
 impl Outcome {
-    pub(crate) fn sample(hits: usize, loss: f64) -> Self {
+    pub(crate) fn sample(loss: f64) -> Self {
         Self {
-            loss,
-            hits,
-            asked: 10,
+            scores: Scores {
+                losses: vec![2.0 * loss, 4.0 * loss],
+                counts: vec![2, 4],
+                right: vec![1, 0],
+            },
             ..Self::default()
         }
     }
 }
 
 #[test]
-fn rates_are_powers_of_two() {
-    let job = Job::sample(Method::Uniform, 1);
-    assert_eq!(job.learning_rate(), 2e-3);
-    assert_eq!(job.method.to_string(), "uniform");
-    assert_eq!(Outcome::sample(3, 0.0).exact_match(), 0.3);
+fn rates_are_half_powers_of_ten() {
+    let mut job = Job::sample(Arm::Full, 1);
+    let rates = [0, 1, 2, 3].map(|rate| {
+        job.rate = rate;
+        format!("{:.1e}", job.learning_rate())
+    });
+    assert_eq!(rates, ["1.0e-5", "3.2e-5", "1.0e-4", "3.2e-4"]);
+    assert_eq!(Outcome::sample(0.5).scores.loss(), 0.5);
+    assert!(Outcome::sample(f64::NAN).scores.loss().is_nan());
 }

@@ -1,6 +1,6 @@
 //! [`Log`]: the finished runs, a JSON line each.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ struct Line {
 pub(crate) struct Log {
     path: PathBuf,
     file: File,
-    done: HashMap<Job, Outcome>,
+    done: BTreeMap<String, (Job, Outcome)>,
 }
 
 impl Log {
@@ -34,11 +34,11 @@ impl Log {
             String::new()
         };
         let whole = text.rfind('\n').map_or(0, |end| end + 1);
-        let mut done = HashMap::new();
+        let mut done = BTreeMap::new();
         for (number, line) in text[..whole].lines().enumerate() {
             let line: Line = serde_json::from_str(line)
                 .with_context(|| format!("line {} of `{}`", number + 1, path.display()))?;
-            done.insert(line.job, line.outcome);
+            done.insert(key(&line.job)?, (line.job, line.outcome));
         }
         let mut options = OpenOptions::new();
         let file = options
@@ -64,19 +64,31 @@ impl Log {
             .write_all(text.as_bytes())
             .and_then(|()| self.file.sync_data())
             .with_context(|| format!("cannot write `{}`", self.path.display()))?;
-        self.done.insert(line.job, line.outcome);
+        self.done.insert(key(&line.job)?, (line.job, line.outcome));
         Ok(())
     }
 
     /// The outcome of a run; none where it is missing.
     pub(crate) fn get(&self, job: &Job) -> Option<&Outcome> {
-        self.done.get(job)
+        let (_, outcome) = self.done.get(&key(job).ok()?)?;
+        Some(outcome)
     }
+
+    /// All finished runs.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &(Job, Outcome)> {
+        self.done.values()
+    }
+}
+
+/// A job as text: no two have the same.
+fn key(job: &Job) -> Result<String> {
+    Ok(serde_json::to_string(job)?)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::job::Method;
+    use super::super::arm::Arm;
+    use super::super::job::{Point, Scores};
     use super::*;
 
     #[test]
@@ -84,24 +96,21 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("runs.jsonl");
         let mut log = Log::open(&path).unwrap();
-        let (one, two) = (
-            Job::sample(Method::Uniform, 1),
-            Job::sample(Method::Uniform, 2),
-        );
-        log.add(one.clone(), Outcome::sample(1, 0.1)).unwrap();
-        log.add(two.clone(), Outcome::sample(2, 0.2)).unwrap();
+        let (one, two) = (Job::sample(Arm::Full, 1), Job::sample(Arm::Full, 2));
+        log.add(one.clone(), Outcome::sample(0.1)).unwrap();
+        log.add(two.clone(), Outcome::sample(0.2)).unwrap();
         drop(log);
         let text = std::fs::read_to_string(&path).unwrap();
         std::fs::write(&path, &text[..text.len() - 9]).unwrap();
 
         let mut log = Log::open(&path).unwrap();
-        assert_eq!(log.get(&one), Some(&Outcome::sample(1, 0.1)));
+        assert_eq!(log.get(&one), Some(&Outcome::sample(0.1)));
         assert_eq!(log.get(&two), None);
-        log.add(two.clone(), Outcome::sample(2, 0.2)).unwrap();
+        log.add(two.clone(), Outcome::sample(0.2)).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
         assert_eq!(
             Log::open(&path).unwrap().get(&two),
-            Some(&Outcome::sample(2, 0.2))
+            Some(&Outcome::sample(0.2))
         );
     }
 
@@ -109,18 +118,29 @@ mod tests {
     fn a_run_that_diverged_is_read_again() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("runs.jsonl");
-        let job = Job::sample(Method::Uniform, 1);
-        let outcome = Outcome {
-            curve: vec![0.1 + 0.2, f64::INFINITY],
+        let job = Job::sample(Arm::Full, 1);
+        let point = Point {
+            train: f64::INFINITY,
             cpu: 1.0 / 11.0,
-            ..Outcome::sample(0, f64::NAN)
+            ..Point::default()
+        };
+        let outcome = Outcome {
+            scores: Scores {
+                losses: vec![f64::NAN, 0.1 + 0.2],
+                ..Scores::default()
+            },
+            curve: vec![point],
+            ..Outcome::default()
         };
         let mut log = Log::open(&path).unwrap();
         log.add(job.clone(), outcome).unwrap();
         let log = Log::open(&path).unwrap();
         let read = log.get(&job).unwrap();
-        assert!(read.loss.is_nan() && read.curve[1].is_nan());
-        assert_eq!((read.curve[0], read.cpu), (0.1 + 0.2, 1.0 / 11.0));
+        assert!(read.scores.loss().is_nan() && read.curve[0].train.is_nan());
+        assert_eq!(
+            (read.scores.losses[1], read.curve[0].cpu),
+            (0.1 + 0.2, 1.0 / 11.0)
+        );
     }
 
     #[test]

@@ -1,80 +1,118 @@
-//! `bench study`: scores of the methods and policies, over several seeds, on tasks that are folders of
-//! JSONL files.
+//! `bench study`: full training, LoRA and LISA with its levers on tasks that are folders of JSONL files,
+//! over several seeds.
 //!
 //! A [`job`] is one run, by everything that determines it, and each finished run is a line of the
-//! [`log`], so that an interrupted study continues. The [`plan`] lists the runs that are missing, worker
-//! processes [`train`], and the report is made from the lines.
+//! [`log`], so that an interrupted study continues, also on another machine. The [`plan`] lists the runs
+//! that are missing, worker processes [`train`] and [`score`], and the tables and pictures are made from
+//! the lines.
 
+mod arm;
 mod job;
 mod log;
+mod pictures;
 mod plan;
 mod pool;
 mod report;
 mod results;
+mod score;
 pub(crate) mod train;
 
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
+use burn::tensor::Device;
 use clap::Args;
 
+use self::job::Purpose;
 use self::log::Log;
 use self::plan::Plan;
+use self::pool::Pool;
 use self::results::Results;
 use crate::files;
 
 /// Options of the study.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
-    /// Folder of the log, the tables and the plots
+    /// Folder of the log, the tables and the pictures
     #[arg(long, default_value = "runs/study", value_name = "DIR")]
     out: PathBuf,
-    /// Runs at a time, each a process of one thread
+    /// Write the tables and pictures of the runs in this folder, and run nothing
+    #[arg(long, value_name = "DIR", conflicts_with = "out")]
+    report: Option<PathBuf>,
+    /// Runs at a time, each a process
     #[arg(long, default_value_t = 1, value_name = "N")]
     jobs: usize,
-    /// Two methods, two seeds and a few steps, to test that everything works
+    /// Threads of a run
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    threads: usize,
+    /// Start no run after so many seconds [default: run all]
+    #[arg(long, value_name = "SECONDS")]
+    seconds: Option<u64>,
+    /// The runs to make; `cost` needs a CPU, where memory is counted [default: all that the device can]
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "NAME,..")]
+    purposes: Vec<Purpose>,
+    /// A few methods, two seeds and a few steps, to test that everything works
     #[arg(long)]
     quick: bool,
-    /// Write the tables and plots of the finished runs, and run nothing
-    #[arg(long)]
-    report: bool,
     /// Folder of the checkpoint to fine-tune [default: the bundled model]
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
-    /// Folders with `train.jsonl` and `heldout.jsonl`, one for each task [default: the bundled data]
+    /// Folders of tasks, as `bench tasks` writes them [default: the bundled data]
     #[arg(long, value_name = "DIR,..", value_delimiter = ',')]
     tasks: Vec<PathBuf>,
 }
 
-/// Runs what is missing, and writes tables and plots.
+/// The names of a report, where no folders are given.
+const TASKS: [&str; 3] = ["gsm8k", "pubmedqa", "instruct"];
+const MODEL: &str = "smollm2";
+
+/// Runs what is missing, and writes tables and pictures.
 pub(crate) fn run(options: &Options) -> Result<()> {
     ensure!(options.jobs > 0, "--jobs is 0; give at least 1");
-    let out = &options.out;
+    ensure!(options.threads > 0, "--threads is 0; give at least 1");
+    let reports = options.report.is_some();
+    let out = options.report.as_ref().unwrap_or(&options.out);
     files::make_folder(out)?;
-    let model = options
-        .model
-        .clone()
-        .unwrap_or_else(|| files::bundled("base"));
+    let model = options.model.clone().unwrap_or_else(|| {
+        if reports {
+            PathBuf::from(MODEL)
+        } else {
+            files::bundled("base")
+        }
+    });
     let tasks = match options.tasks.as_slice() {
+        [] if reports => TASKS.map(PathBuf::from).to_vec(),
         [] => vec![files::bundled("data")],
         tasks => tasks.to_vec(),
     };
-    let plan = if options.quick {
+    let mut plan = if options.quick {
         Plan::quick(model, tasks)
     } else {
         Plan::full(model, tasks)
     };
     let mut log = Log::open(&out.join("runs.jsonl"))?;
-    if !options.report {
-        pool::run(&plan, &mut log, options.jobs)?;
+    if !reports {
+        let counted = Device::default().memory_pool_usage().is_none();
+        plan.purposes
+            .retain(|purpose| counted || *purpose != Purpose::Cost);
+        if !options.purposes.is_empty() {
+            plan.purposes.clone_from(&options.purposes);
+        }
+        let pool = Pool {
+            at_a_time: options.jobs,
+            threads: options.threads,
+            seconds: options.seconds,
+        };
+        pool::run(&plan, &mut log, pool)?;
     }
     let results = Results {
         plan: &plan,
         log: &log,
     };
     let text = report::markdown(&results);
-    files::write(&out.join("study.md"), &text)?;
-    report::draw(&out.join("study.svg"), &results)?;
-    println!("{text}study.md and study.svg are in {}", out.display());
+    files::write(&out.join("README.md"), &text)?;
+    files::write(&out.join("headline.md"), &report::headline(&results))?;
+    pictures::write(out, &results)?;
+    println!("{text}The tables and pictures are in {}", out.display());
     Ok(())
 }

@@ -2,9 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::ValueEnum;
-
-use super::job::{Job, Method, Order, Purpose, Sizes};
+use super::arm::{Arm, Policy, Sampled, State};
+use super::job::{Job, Order, Purpose, Sizes};
 use super::log::Log;
 
 /// The questions of the study.
@@ -12,12 +11,17 @@ use super::log::Log;
 pub(crate) struct Plan {
     pub(crate) model: PathBuf,
     pub(crate) tasks: Vec<PathBuf>,
-    pub(crate) methods: Vec<Method>,
+    /// The arms of every task.
+    pub(crate) arms: Vec<Arm>,
+    /// The arms of the first task only.
+    pub(crate) levers: Vec<Arm>,
     pub(crate) sizes: Sizes,
     /// The first number of learning rates to choose from, and the most, where the best is at an end.
     pub(crate) rates: [usize; 2],
     /// Number of seeds of the test.
     pub(crate) seeds: u64,
+    /// The purposes of the runs that are made.
+    pub(crate) purposes: Vec<Purpose>,
 }
 
 /// The name of a folder.
@@ -26,23 +30,103 @@ pub(crate) fn name(folder: &Path) -> String {
     name.to_string_lossy().into_owned()
 }
 
+/// The arms of every task.
+const ARMS: [Arm; 10] = [
+    Arm::Base,
+    Arm::Full,
+    Arm::Lora { rank: 16 },
+    Arm::Lisa(Arm::lisa(2)),
+    Arm::Lisa(Arm::lisa(4)),
+    Arm::Lisa(FROZEN_2),
+    Arm::Lisa(Sampled {
+        active_layers: 6,
+        ..FROZEN_2
+    }),
+    Arm::Lisa(Sampled {
+        outer_every: 4,
+        ..Arm::lisa(4)
+    }),
+    Arm::Lisa(Sampled {
+        period: 0,
+        ..Arm::lisa(2)
+    }),
+    Arm::Lora { rank: 128 },
+];
+
+const FROZEN_2: Sampled = Sampled {
+    outer_every: 0,
+    ..Arm::lisa(2)
+};
+
+/// What might close the gap to LoRA.
+fn levers() -> Vec<Arm> {
+    let two = Arm::lisa(2);
+    let frozen = |active_layers| Sampled {
+        active_layers,
+        ..FROZEN_2
+    };
+    let sampled = [
+        Sampled {
+            state: State::Offload,
+            ..two
+        },
+        frozen(10),
+        Sampled {
+            state: State::Offload,
+            ..frozen(6)
+        },
+        Sampled {
+            policy: Policy::MeanNorm,
+            ..two
+        },
+        Sampled {
+            policy: Policy::MeanSquare,
+            ..two
+        },
+        Sampled { period: 5, ..two },
+        Sampled { period: 30, ..two },
+        Sampled {
+            policy: Policy::Gradient,
+            ..two
+        },
+        Sampled {
+            policy: Policy::Budget,
+            ..two
+        },
+        Sampled {
+            policy: Policy::Cyclic,
+            ..two
+        },
+        Sampled {
+            unbiased: true,
+            ..two
+        },
+        Arm::lisa(6),
+    ];
+    sampled.into_iter().map(Arm::Lisa).collect()
+}
+
 impl Plan {
     /// The study.
     pub(crate) fn full(model: PathBuf, tasks: Vec<PathBuf>) -> Self {
         Self {
             model,
             tasks,
-            methods: Method::value_variants().to_vec(),
+            arms: ARMS.to_vec(),
+            levers: levers(),
             sizes: Sizes {
-                steps: 300,
-                batch: 8,
-                max_length: 256,
-                scored: 150,
-                active_layers: 2,
-                period: 5,
+                steps: 120,
+                batch: 4,
+                max_length: 512,
+                scored: 128,
+                points: 32,
+                others: 32,
+                every: 20,
+                answers: 50,
             },
-            rates: [4, 6],
-            seeds: 5,
+            rates: [3, 5],
+            seeds: 3,
+            purposes: vec![Purpose::Choice, Purpose::Test, Purpose::Cost],
         }
     }
 
@@ -50,11 +134,15 @@ impl Plan {
     pub(crate) fn quick(model: PathBuf, tasks: Vec<PathBuf>) -> Self {
         let full = Self::full(model, tasks);
         Self {
-            methods: vec![Method::Base, Method::Full, Method::Uniform],
+            arms: vec![Arm::Base, Arm::Full, Arm::Lisa(Arm::lisa(2))],
+            levers: vec![Arm::Lisa(FROZEN_2)],
             sizes: Sizes {
                 steps: 8,
                 scored: 16,
-                period: 2,
+                points: 8,
+                others: 8,
+                every: 4,
+                answers: 2,
                 ..full.sizes
             },
             rates: [2, 2],
@@ -63,12 +151,12 @@ impl Plan {
         }
     }
 
-    fn job(&self, purpose: Purpose, task: &Path, method: Method, rate: i32, seed: u64) -> Job {
+    fn job(&self, purpose: Purpose, task: &Path, arm: Arm, rate: i32, seed: u64) -> Job {
         Job {
             model: name(&self.model),
             task: name(task),
             purpose,
-            method,
+            arm,
             rate,
             seed,
             sizes: self.sizes,
@@ -77,20 +165,34 @@ impl Plan {
 
     /// The job with its folders.
     pub(crate) fn order(&self, job: Job) -> Order {
-        let task = self.tasks.iter().find(|task| name(task) == job.task);
+        let (task, others): (Vec<_>, Vec<_>) = self
+            .tasks
+            .iter()
+            .cloned()
+            .partition(|task| name(task) == job.task);
         Order {
             model: self.model.clone(),
-            task: task.cloned().unwrap_or_default(),
+            task: task.into_iter().next().unwrap_or_default(),
+            others,
             job,
         }
     }
 
-    /// The runs that choose the learning rate of a method, by ascending rate. Where the best rate is the
+    /// The arms of a task.
+    pub(crate) fn arms_of(&self, task: &Path) -> Vec<Arm> {
+        let mut arms = self.arms.clone();
+        if self.tasks.first().is_some_and(|first| first == task) {
+            arms.extend(&self.levers);
+        }
+        arms
+    }
+
+    /// The runs that choose the learning rate of an arm, by ascending rate. Where the best rate is the
     /// lowest or the highest, the next one is added.
-    pub(crate) fn choices(&self, log: &Log, task: &Path, method: Method) -> Vec<Job> {
+    pub(crate) fn choices(&self, log: &Log, task: &Path, arm: Arm) -> Vec<Job> {
         let [count, most] = self.rates.map(|n| n as i32);
-        let first = i32::from(method == Method::Lora);
-        let job = |rate| self.job(Purpose::Choice, task, method, rate, 0);
+        let first = arm.first_rate();
+        let job = |rate| self.job(Purpose::Choice, task, arm, rate, 0);
         let mut jobs: Vec<Job> = (first..first + count).map(job).collect();
         while (jobs.len() as i32) < most {
             let Some(best) = best(log, &jobs) else { break };
@@ -106,64 +208,69 @@ impl Plan {
     }
 
     /// The chosen rate, when all runs that choose it are done.
-    pub(crate) fn rate(&self, log: &Log, task: &Path, method: Method) -> Option<i32> {
-        if method == Method::Base {
+    pub(crate) fn rate(&self, log: &Log, task: &Path, arm: Arm) -> Option<i32> {
+        if arm == Arm::Base {
             return Some(0);
         }
-        best(log, &self.choices(log, task, method)).map(|job| job.rate)
+        best(log, &self.choices(log, task, arm)).map(|job| job.rate)
     }
 
     /// The runs of the test, one for each seed; none before the rate is chosen.
-    pub(crate) fn tests(&self, log: &Log, task: &Path, method: Method) -> Vec<Job> {
-        let Some(rate) = self.rate(log, task, method) else {
+    pub(crate) fn tests(&self, log: &Log, task: &Path, arm: Arm) -> Vec<Job> {
+        let Some(rate) = self.rate(log, task, arm) else {
             return Vec::new();
         };
-        let seeds = if method == Method::Base {
-            1
-        } else {
-            self.seeds
-        };
-        let job = |seed| self.job(Purpose::Test, task, method, rate, seed);
+        let seeds = if arm == Arm::Base { 1 } else { self.seeds };
+        let job = |seed| self.job(Purpose::Test, task, arm, rate, seed);
         (1..=seeds).map(job).collect()
     }
 
-    /// The missing runs whose rates are known: task by task, in each first the choices and then the
-    /// tests by seed, so that the tables of an interrupted study are complete.
+    /// The run that measures the memory and the time of an arm; none before the rate is chosen.
+    pub(crate) fn cost(&self, log: &Log, task: &Path, arm: Arm) -> Option<Job> {
+        let rate = self.rate(log, task, arm)?;
+        Some(self.job(Purpose::Cost, task, arm, rate, 1))
+    }
+
+    /// The missing runs whose rates are known. The arms of every task come first, task by task; in each
+    /// first the choices and then the tests by seed, so that the tables of an interrupted study are
+    /// complete.
     pub(crate) fn next(&self, log: &Log) -> Vec<Job> {
         let mut jobs = Vec::new();
         for task in &self.tasks {
-            let mut tests = Vec::new();
-            for &method in &self.methods {
-                if method != Method::Base {
-                    jobs.extend(self.choices(log, task, method));
-                }
-                tests.extend(self.tests(log, task, method));
-            }
-            tests.sort_by_key(|job| job.seed);
-            jobs.extend(tests);
+            jobs.extend(self.missing(log, task, &self.arms));
         }
-        jobs.retain(|job| log.get(job).is_none());
+        if let Some(first) = self.tasks.first() {
+            jobs.extend(self.missing(log, first, &self.levers));
+        }
+        jobs
+    }
+
+    fn missing(&self, log: &Log, task: &Path, arms: &[Arm]) -> Vec<Job> {
+        let (mut jobs, mut tests) = (Vec::new(), Vec::new());
+        for &arm in arms {
+            if arm != Arm::Base {
+                jobs.extend(self.choices(log, task, arm));
+            }
+            tests.extend(self.tests(log, task, arm));
+            tests.extend(self.cost(log, task, arm));
+        }
+        tests.sort_by_key(|job| (job.purpose == Purpose::Cost, job.seed));
+        jobs.extend(tests);
+        jobs.retain(|job| self.purposes.contains(&job.purpose) && log.get(job).is_none());
         jobs
     }
 }
 
-/// The best of runs that are all done: the most right answers, then the lowest loss.
+/// The run with the lowest loss of runs that are all done.
 fn best<'a>(log: &Log, jobs: &'a [Job]) -> Option<&'a Job> {
     let mut scored = Vec::new();
     for job in jobs {
-        let outcome = log.get(job)?;
+        let loss = log.get(job)?.scores.loss();
         // A run that diverged has no finite loss.
-        let loss = if outcome.loss.is_finite() {
-            outcome.loss
-        } else {
-            f64::MAX
-        };
-        scored.push((outcome.hits, loss, job));
+        scored.push((if loss.is_finite() { loss } else { f64::MAX }, job));
     }
-    let order = scored
-        .into_iter()
-        .max_by(|a, b| a.0.cmp(&b.0).then(b.1.total_cmp(&a.1)));
-    order.map(|(_, _, job)| job)
+    let best = scored.into_iter().min_by(|a, b| a.0.total_cmp(&b.0));
+    best.map(|(_, job)| job)
 }
 
 #[cfg(test)]
@@ -188,39 +295,42 @@ mod tests {
         let mut count = 0;
         while let Some(job) = plan.next(&log).into_iter().next() {
             assert!(log.get(&job).is_none());
-            // The middle rates are the best.
-            let hits = if (1..3).contains(&job.rate) { 5 } else { 1 };
-            assert_eq!(
-                plan.order(job.clone()).task,
-                Path::new("data").join(&job.task)
-            );
-            log.add(job, Outcome::sample(hits, 1.0)).unwrap();
+            // The middle rate is the best.
+            let middle = job.rate == job.arm.first_rate() + 1;
+            let order = plan.order(job.clone());
+            assert_eq!(order.task, Path::new("data").join(&job.task));
+            assert_eq!(order.others.len(), 1);
+            log.add(job, Outcome::sample(if middle { 0.5 } else { 1.0 }))
+                .unwrap();
             count += 1;
         }
-        // For each task: seven methods at four rates and five seeds, and the base.
-        assert_eq!(count, 2 * (7 * 9 + 1));
-        assert_eq!(plan.tests(&log, Path::new("a"), Method::Full).len(), 5);
+        // Of each arm on a task: three rates, three seeds and a cost; of the base a test and a cost.
+        let trained = 2 * (ARMS.len() - 1) + levers().len();
+        assert_eq!(count, 7 * trained + 2 * 2);
+        let purposes = vec![Purpose::Choice];
+        let fresh = Plan { purposes, ..plan };
+        let (_dir, log) = self::log();
+        assert_eq!(fresh.next(&log).len(), 3 * trained);
     }
 
     #[test]
     fn a_rate_is_added_where_the_best_is_at_an_end() {
         let (_dir, mut log) = log();
         let (plan, task) = (plan(), Path::new("a"));
-        for job in plan.choices(&log, task, Method::Full) {
-            let rate = job.rate;
-            log.add(job, Outcome::sample(rate as usize, 1.0)).unwrap();
+        for job in plan.choices(&log, task, Arm::Full) {
+            let loss = 1.0 - 0.1 * f64::from(job.rate);
+            log.add(job, Outcome::sample(loss)).unwrap();
         }
-        assert_eq!(plan.rate(&log, task, Method::Full), None);
-        assert!(plan.tests(&log, task, Method::Full).is_empty());
-        let jobs = plan.choices(&log, task, Method::Full);
-        assert_eq!(
-            jobs.iter().map(|job| job.rate).collect::<Vec<_>>(),
-            [0, 1, 2, 3, 4]
-        );
-        log.add(jobs[4].clone(), Outcome::sample(3, 0.5)).unwrap();
-        // As many hits as at 3, but a lower loss: one more.
-        let jobs = plan.choices(&log, task, Method::Full);
-        log.add(jobs[5].clone(), Outcome::sample(2, 0.1)).unwrap();
-        assert_eq!(plan.rate(&log, task, Method::Full), Some(4));
+        assert_eq!(plan.rate(&log, task, Arm::Full), None);
+        assert!(plan.tests(&log, task, Arm::Full).is_empty());
+        let jobs = plan.choices(&log, task, Arm::Full);
+        let rates: Vec<i32> = jobs.iter().map(|job| job.rate).collect();
+        assert_eq!(rates, [0, 1, 2, 3]);
+        log.add(jobs[3].clone(), Outcome::sample(0.5)).unwrap();
+        let jobs = plan.choices(&log, task, Arm::Full);
+        log.add(jobs[4].clone(), Outcome::sample(f64::NAN)).unwrap();
+        assert_eq!(plan.rate(&log, task, Arm::Full), Some(3));
+        assert_eq!(plan.tests(&log, task, Arm::Full).len(), 3);
+        assert_eq!(plan.tests(&log, task, Arm::Base).len(), 1);
     }
 }

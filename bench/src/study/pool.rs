@@ -1,6 +1,7 @@
-//! Worker processes: each runs one job on one thread.
+//! Worker processes: each runs one job.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 
@@ -15,8 +16,23 @@ struct State<'a> {
     failed: Option<anyhow::Error>,
 }
 
-/// Runs every missing job, so many at a time.
-pub(crate) fn run(plan: &Plan, log: &mut Log, at_a_time: usize) -> Result<()> {
+/// How the missing runs are made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pool {
+    /// Runs at a time, and threads of each.
+    pub(crate) at_a_time: usize,
+    pub(crate) threads: usize,
+    /// After so many seconds no run is started.
+    pub(crate) seconds: Option<u64>,
+}
+
+/// Makes the missing runs.
+pub(crate) fn run(plan: &Plan, log: &mut Log, pool: Pool) -> Result<()> {
+    let started = Instant::now();
+    let in_time = || {
+        pool.seconds
+            .is_none_or(|most| started.elapsed().as_secs() < most)
+    };
     let state = Mutex::new(State {
         log,
         running: Vec::new(),
@@ -24,8 +40,8 @@ pub(crate) fn run(plan: &Plan, log: &mut Log, at_a_time: usize) -> Result<()> {
     });
     let ended = Condvar::new();
     std::thread::scope(|scope| {
-        for _ in 0..at_a_time {
-            scope.spawn(|| work(plan, &state, &ended));
+        for _ in 0..pool.at_a_time {
+            scope.spawn(|| work(plan, pool.threads, &state, &ended, &in_time));
         }
     });
     let state = state.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -33,10 +49,16 @@ pub(crate) fn run(plan: &Plan, log: &mut Log, at_a_time: usize) -> Result<()> {
 }
 
 /// Runs jobs until none is missing, or one failed.
-fn work(plan: &Plan, state: &Mutex<State>, ended: &Condvar) {
+fn work(
+    plan: &Plan,
+    threads: usize,
+    state: &Mutex<State>,
+    ended: &Condvar,
+    in_time: &(dyn Fn() -> bool + Sync),
+) {
     let lock = || -> MutexGuard<_> { state.lock().unwrap_or_else(PoisonError::into_inner) };
     let mut locked = lock();
-    while locked.failed.is_none() {
+    while locked.failed.is_none() && in_time() {
         let missing = plan.next(locked.log);
         let count = missing.len();
         let free = |job: &Job| !locked.running.contains(job);
@@ -50,21 +72,19 @@ fn work(plan: &Plan, state: &Mutex<State>, ended: &Condvar) {
         };
         locked.running.push(job.clone());
         drop(locked);
-        let outcome = one(plan, &job);
+        let outcome = one(plan, &job, threads);
         locked = lock();
         locked.running.retain(|other| *other != job);
         let added = outcome.and_then(|outcome| {
             eprintln!(
-                "{count} left: {:?} {} {} at {} seed {}: {} of {} right, loss {:.4}, {:.1} CPU-s",
+                "{count} left: {:?} {} {} at {:.1e} seed {}: loss {:.4}, {:.0} s of training",
                 job.purpose,
                 job.task,
-                job.method,
+                job.arm,
                 job.learning_rate(),
                 job.seed,
-                outcome.hits,
-                outcome.asked,
-                outcome.loss,
-                outcome.cpu
+                outcome.scores.loss(),
+                outcome.curve.last().map_or(0.0, |point| point.wall)
             );
             locked.log.add(job, outcome)
         });
@@ -75,7 +95,7 @@ fn work(plan: &Plan, state: &Mutex<State>, ended: &Condvar) {
     }
 }
 
-fn one(plan: &Plan, job: &Job) -> Result<Outcome> {
-    let mut lines = process::worker("study", &plan.order(job.clone()), 1)?;
+fn one(plan: &Plan, job: &Job, threads: usize) -> Result<Outcome> {
+    let mut lines = process::worker("study", &plan.order(job.clone()), threads)?;
     lines.pop().context("the worker printed no result")
 }

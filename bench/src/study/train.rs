@@ -1,22 +1,32 @@
-//! One run: fine-tunes the checkpoint and scores the result.
+//! One run: fine-tunes the checkpoint and scores it.
 
-use anyhow::{Result, bail, ensure};
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::optim::{GradientsParams, ModuleOptimizer};
+use burn::optim::GradientsParams;
 use burn::tensor::{Device, FloatDType, Tensor};
 use cpu_time::ProcessTime;
-use lisa::policy::{Budget, CyclicOrder, Gradient};
-use lisa::{Lisa, LisaConfig, PolicyConfig};
-use lisa_lm::model::{BatchTensors, Input, LoraConfig};
+use lisa::importance::GradientTracker;
+use lisa::recompute::Recompute;
+use lisa::{Lisa, LisaConfig};
+use lisa_lm::model::LoraConfig;
 use lisa_lm::text::{
-    Batch, BatchOptions, Batches, EncodeOptions, Encoded, IGNORED, ReadOptions, encode_examples,
+    BatchOptions, Batches, EncodeOptions, Encoded, Example, ReadOptions, encode_examples,
     read_examples,
 };
 use lisa_lm::{CausalLm, Checkpoint, Tokenizer};
 
-use super::job::{Job, Method, Order, Outcome, Purpose};
+use super::arm::{Arm, Policy};
+use super::job::{Job, Order, Outcome, Point, Purpose};
+use super::plan::name;
+use super::score::{answers, metric, score};
 use crate::method::adamw;
-use crate::process;
+use crate::{memory, process};
+
+/// Batches from which a signal for the sampling is measured before training.
+const PROBED: usize = 8;
 
 /// Runs a job and prints its outcome.
 pub(crate) fn work(order: &Order) -> Result<()> {
@@ -24,137 +34,200 @@ pub(crate) fn work(order: &Order) -> Result<()> {
 }
 
 fn run(order: &Order) -> Result<Outcome> {
-    let job = &order.job;
+    let (job, sizes) = (&order.job, order.job.sizes);
     let device = Device::default().autodiff();
     let tokenizer = Tokenizer::from_dir(&order.model)?;
     let model = Checkpoint::open(&order.model)?.load(&device, Some(FloatDType::F32))?;
     device.seed(job.seed);
-    let read = |file: &str| -> Result<Vec<Encoded>> {
-        let examples = read_examples(&[order.task.join(file)], &ReadOptions::default())?.examples;
+    let encode = |examples: &[Example]| -> Result<Vec<Encoded>> {
         let options = EncodeOptions {
-            max_length: job.sizes.max_length,
+            max_length: sizes.max_length,
             ..EncodeOptions::default()
         };
-        Ok(encode_examples(&examples, &tokenizer, options)?.examples)
+        Ok(encode_examples(examples, &tokenizer, options)?.examples)
     };
-    let mut train = read("train.jsonl")?;
-    let scored = job.sizes.scored;
-    ensure!(
-        train.len() > scored,
-        "`{}` has {} training examples; {scored} of them are for validation",
-        job.task,
-        train.len()
-    );
-    let validation = train.split_off(train.len() - scored);
-    let held_out = match job.purpose {
+    let [train, validation, held_out] = read(&order.task, sizes.scored)?;
+    let scored = match job.purpose {
         Purpose::Choice => validation,
-        Purpose::Test => {
-            let mut test = read("heldout.jsonl")?;
-            test.truncate(scored);
-            test
-        }
+        Purpose::Test | Purpose::Cost => held_out,
     };
-    let mut outcome = Outcome::default();
-    let pad = tokenizer.pad_id();
-    let model = if job.method == Method::Base {
-        model
-    } else {
-        fit(job, model, train, pad, &mut outcome)?
+    let run = Run {
+        job,
+        device: device.clone(),
+        pad_id: tokenizer.pad_id(),
+        held_out: encode(&scored)?,
     };
-    score(&model, held_out, pad, &device.inner(), &mut outcome)?;
+    let mut outcome = Outcome {
+        device: format!("{:?}", device.clone().inner()),
+        commit: commit(),
+        ..Outcome::default()
+    };
+    let model = match job.arm {
+        Arm::Base => model,
+        _ => run.fit(model, encode(&train)?, &mut outcome)?,
+    };
+    let metric = metric(&job.task);
+    let choices = metric == Some(lisa_cli::settings::Metric::Choice);
+    let score = |rows: &[Encoded], choices| {
+        score(&model, rows, run.pad_id, &device.clone().inner(), choices)
+    };
+    outcome.scores = score(&run.held_out, choices);
+    if job.purpose == Purpose::Choice {
+        return Ok(outcome);
+    }
+    for other in &order.others {
+        let [_, _, mut rows] = read(other, sizes.scored)?;
+        rows.truncate(sizes.others);
+        let loss = score(&encode(&rows)?, false).loss();
+        outcome.others.push((name(other), loss));
+    }
+    if let (Purpose::Cost, Some(metric)) = (job.purpose, metric) {
+        let examples = &scored[..sizes.answers.min(scored.len())];
+        outcome.generated = Some(answers(&model, examples, &tokenizer, metric)?);
+    }
     Ok(outcome)
 }
 
-/// An optimizer, with the layers that it trains.
-enum Trainer {
-    Lisa(Box<Lisa>),
-    Plain(ModuleOptimizer),
-}
-
-fn trainer(job: &Job, model: CausalLm) -> Result<(Trainer, CausalLm)> {
-    let layers = model.num_layers();
-    let share = job.sizes.active_layers as f64 / layers as f64;
-    let config = LisaConfig::new()
-        .with_seed(job.seed)
-        .with_active_layers(job.sizes.active_layers)
-        .with_sampling_period(job.sizes.period);
-    let config = match job.method {
-        Method::Lora => {
-            let model = model.with_lora(&LoraConfig::new(8).with_seed(job.seed))?;
-            return Ok((Trainer::Plain(adamw().init()), model));
-        }
-        // With every layer active in every period, LISA is AdamW.
-        Method::Full => config.with_active_layers(layers),
-        Method::Uniform => config,
-        Method::Bernoulli => config.with_policy(PolicyConfig::Bernoulli(Vec::new())),
-        Method::Cyclic => config.with_policy(PolicyConfig::Cyclic(CyclicOrder::Reshuffled)),
-        Method::Gradient => config.with_policy(PolicyConfig::Gradient(Gradient::new())),
-        Method::Budget => config
-            .with_policy(PolicyConfig::Budget(Budget::new().with_share(share)))
-            .with_split(vec!["attn".into(), "input_layernorm".into()]),
-        Method::Base => bail!("`base` is not trained"),
+/// The training, validation and held-out rows of a task. Where it has no file of validation rows, they
+/// are the last training rows.
+fn read(task: &Path, scored: usize) -> Result<[Vec<Example>; 3]> {
+    let file = |name: &str| -> Result<Vec<Example>> {
+        Ok(read_examples(&[task.join(name)], &ReadOptions::default())?.examples)
     };
-    let (lisa, model) = config.init(adamw(), model)?;
-    Ok((Trainer::Lisa(Box::new(lisa)), model))
+    let mut train = file("train.jsonl")?;
+    let mut validation = if task.join("validation.jsonl").exists() {
+        file("validation.jsonl")?
+    } else {
+        ensure!(
+            train.len() > scored,
+            "`{}` has {} training rows; the last {scored} of them are for validation",
+            task.display(),
+            train.len()
+        );
+        train.split_off(train.len() - scored)
+    };
+    let mut held_out = file("heldout.jsonl")?;
+    validation.truncate(scored);
+    held_out.truncate(scored);
+    Ok([train, validation, held_out])
 }
 
-/// Trains; the costs are added to the outcome.
-fn fit(
-    job: &Job,
-    model: CausalLm,
-    examples: Vec<Encoded>,
+/// The commit of the working tree; empty without git.
+fn commit() -> String {
+    let git = std::process::Command::new("git")
+        .args(["rev-parse", "--short", "HEAD"])
+        .output();
+    git.map_or(String::new(), |found| {
+        String::from_utf8_lossy(&found.stdout).trim().to_owned()
+    })
+}
+
+struct Run<'a> {
+    job: &'a Job,
+    device: Device,
     pad_id: u32,
-    outcome: &mut Outcome,
-) -> Result<CausalLm> {
-    let (steps, layers, device) = (job.sizes.steps, model.num_layers(), model.device());
-    let (mut trainer, mut model) = trainer(job, model)?;
-    let options = BatchOptions {
-        batch_size: job.sizes.batch,
-        pack_to: None,
-        shuffle: true,
-        seed: job.seed,
-        pad_id,
-        vocab_size: model.config().vocab_size(),
-    };
-    let mut batches = Batches::new(examples, options)?;
-    let start = ProcessTime::now();
-    let mut active = vec![0.0; layers];
-    let mut losses = Vec::new();
-    for step in 0..steps {
-        let (input, targets) = input_of(&batches.next_batch(), &device);
-        let loss = model.next_token_loss(&input, targets);
-        losses.push(f64::from(loss.clone().into_scalar::<f32>()));
-        let grads = GradientsParams::from_grads(loss.backward(), &model);
-        let rate = learning_rate(job.learning_rate(), step, steps);
-        match &mut trainer {
-            Trainer::Plain(optimizer) => model = optimizer.step(rate, model, grads),
-            Trainer::Lisa(lisa) => {
-                // Layers may be split into units.
-                let units = lisa.layers().layers().len() / layers;
-                for &unit in lisa.active_layers() {
-                    active[unit / units] += 1.0 / (units * steps) as f64;
-                }
-                outcome.trainable = outcome.trainable.max(trainable(&model));
-                model = lisa.try_step(rate, model, grads)?;
-                let state = lisa.memory().optimizer_state;
-                outcome.state_bytes = outcome.state_bytes.max(state);
+    held_out: Vec<Encoded>,
+}
+
+impl Run<'_> {
+    fn batches(&self, rows: Vec<Encoded>, vocab_size: usize) -> Result<Batches> {
+        let options = BatchOptions {
+            batch_size: self.job.sizes.batch,
+            pack_to: None,
+            shuffle: true,
+            seed: self.job.seed,
+            pad_id: self.pad_id,
+            vocab_size,
+        };
+        Ok(Batches::new(rows, options)?)
+    }
+
+    /// The optimizer of the arm. Full training is LISA with every layer active, and LoRA that of a
+    /// model which is frozen except for its adapters, as in the program.
+    fn lisa(&self, model: CausalLm, rows: &[Encoded]) -> Result<(Lisa, CausalLm)> {
+        let layers = model.num_layers();
+        let seed = self.job.seed;
+        let all = LisaConfig::new().with_active_layers(layers).with_seed(seed);
+        let (config, model) = match self.job.arm {
+            Arm::Base | Arm::Full => (all, model),
+            Arm::Lora { rank } => {
+                let lora = LoraConfig::new(rank).with_seed(seed);
+                (all, model.with_lora(&lora)?)
+            }
+            Arm::Lisa(sampled) => {
+                let weights = self.weights(sampled.policy, &model, rows)?;
+                (sampled.config(layers, seed, weights), model)
+            }
+        };
+        Ok(config.init(adamw(), model)?)
+    }
+
+    /// The weights of a policy that samples by a signal of the first batches.
+    fn weights(&self, policy: Policy, model: &CausalLm, rows: &[Encoded]) -> Result<Vec<f64>> {
+        if ![Policy::MeanNorm, Policy::MeanSquare].contains(&policy) {
+            return Ok(Vec::new());
+        }
+        let mut batches = self.batches(rows.to_vec(), model.config().vocab_size())?;
+        let mut tracker = GradientTracker::new(model)?;
+        for _ in 0..PROBED {
+            let batch = batches.next_batch().to_tensors(&self.device);
+            let pass = Recompute::new().forward(model, &batch);
+            tracker.observe(model, pass.backward(model));
+            tracker.end_batch();
+        }
+        let scores = match policy {
+            Policy::MeanSquare => tracker.squares(),
+            _ => tracker.root_mean_squares(),
+        };
+        Ok(scores.weights()?)
+    }
+
+    /// Trains; the curve and the costs are added to the outcome.
+    fn fit(&self, model: CausalLm, rows: Vec<Encoded>, outcome: &mut Outcome) -> Result<CausalLm> {
+        let sizes = self.job.sizes;
+        let (mut lisa, mut model) = self.lisa(model, &rows)?;
+        let layers = model.num_layers();
+        let points = &self.held_out[..sizes.points.min(self.held_out.len())];
+        let mut batches = self.batches(rows, model.config().vocab_size())?;
+        let mut active = vec![0.0; layers];
+        let (mut losses, mut cpu, mut wall) = (Vec::new(), 0.0, 0.0);
+        for step in 1..=sizes.steps {
+            let batch = batches.next_batch();
+            outcome.trained += batch.trained() as u64;
+            outcome.tokens += batch.tokens() as u64;
+            memory::reset_heap();
+            let start = (ProcessTime::now(), Instant::now());
+            let loss = model.batch_loss(batch.to_tensors(&self.device));
+            let grads = GradientsParams::from_grads(loss.backward(), &model);
+            // Layers may be split into units.
+            let units = lisa.layers().layers().len() / layers;
+            for &unit in lisa.active_layers() {
+                active[unit / units] += 1.0 / (units * sizes.steps) as f64;
+            }
+            outcome.trainable = outcome.trainable.max(trainable(&model));
+            let rate = learning_rate(self.job.learning_rate(), step, sizes.steps);
+            model = lisa.try_step(rate, model, grads)?;
+            losses.push(f64::from(loss.into_scalar::<f32>()));
+            cpu += start.0.elapsed().as_secs_f64();
+            wall += start.1.elapsed().as_secs_f64();
+            outcome.peak = outcome.peak.max(memory::peak(&self.device));
+            if step % sizes.every == 0 || step == sizes.steps {
+                let device = self.device.clone().inner();
+                let count = losses.len() as f64;
+                outcome.curve.push(Point {
+                    step,
+                    cpu,
+                    wall,
+                    train: losses.drain(..).sum::<f64>() / count,
+                    loss: score(&model, points, self.pad_id, &device, false).loss(),
+                });
             }
         }
-    }
-    outcome.cpu = start.elapsed().as_secs_f64();
-    let tenths = losses.chunks(steps.div_ceil(10).max(1));
-    outcome.curve = tenths
-        .map(|tenth| tenth.iter().sum::<f64>() / tenth.len() as f64)
-        .collect();
-    match trainer {
-        Trainer::Plain(_) => {
-            outcome.trainable = trainable(&model);
-            // Two moments in f32.
-            outcome.state_bytes = 8 * outcome.trainable;
+        if matches!(self.job.arm, Arm::Lisa(_)) {
+            outcome.active = active;
         }
-        Trainer::Lisa(_) => outcome.active = active,
+        Ok(model.merge_lora())
     }
-    Ok(model.merge_lora())
 }
 
 /// The number of trainable parameters.
@@ -172,135 +245,96 @@ fn trainable(model: &CausalLm) -> u64 {
     count.0 as u64
 }
 
-/// Rises over the first twentieth of the steps, then falls to 0 linearly.
+/// The rate of a step, counted from 1: rises over the first twentieth of the steps, then falls to 0
+/// linearly.
 fn learning_rate(highest: f64, step: usize, steps: usize) -> f64 {
     let warm_up = (steps / 20).max(1);
-    if step < warm_up {
-        return highest * (step + 1) as f64 / warm_up as f64;
+    if step <= warm_up {
+        return highest * step as f64 / warm_up as f64;
     }
-    highest * (steps - step) as f64 / (steps - warm_up) as f64
-}
-
-fn input_of(batch: &Batch, device: &Device) -> (Input, burn::tensor::Tensor<2, burn::tensor::Int>) {
-    let tensors: BatchTensors = batch.to_tensors(device);
-    let targets = tensors.targets.clone();
-    (Input::from(tensors), targets)
-}
-
-/// The mean loss of a target, and how many answers greedy generation would give exactly, with their end.
-///
-/// Generation gives an answer if and only if each of its tokens is the most probable after the tokens
-/// before it, so one forward pass over the wanted answers is enough.
-fn score(
-    model: &CausalLm,
-    examples: Vec<Encoded>,
-    pad_id: u32,
-    device: &Device,
-    outcome: &mut Outcome,
-) -> Result<()> {
-    let model = model.valid();
-    outcome.asked = examples.len();
-    let options = BatchOptions {
-        batch_size: 32,
-        pack_to: None,
-        shuffle: false,
-        seed: 0,
-        pad_id,
-        vocab_size: model.config().vocab_size(),
-    };
-    let mut batches = Batches::new(examples, options)?;
-    let (mut sum, mut count) = (0.0, 0);
-    for _ in 0..batches.per_epoch() {
-        let batch = batches.next_batch();
-        let (input, targets) = input_of(&batch, device);
-        let loss = model.next_token_loss(&input, targets).into_scalar::<f32>();
-        sum += f64::from(loss) * batch.trained() as f64;
-        count += batch.trained();
-        let most_probable = model.forward(&input).argmax(2).into_data();
-        let most_probable: Vec<i64> = most_probable.iter::<i64>().collect();
-        let rows = most_probable.chunks(batch.shape()[1]);
-        for (row, found) in batch.rows().iter().zip(rows) {
-            let mut pairs = row.targets.iter().zip(found);
-            let right = pairs.all(|(wanted, found)| *wanted == IGNORED || wanted == found);
-            outcome.hits += usize::from(right);
-        }
-    }
-    outcome.loss = sum / count.max(1) as f64;
-    Ok(())
+    highest * (steps - step + 1) as f64 / (steps - warm_up) as f64
 }
 
 #[cfg(test)]
 mod tests {
-    use lisa_lm::{GenerationConfig, generate};
-
+    use super::super::arm::State;
     use super::*;
     use crate::files::bundled;
 
-    fn order(method: Method) -> Order {
+    fn order(arm: Arm, purpose: Purpose) -> Order {
         Order {
-            job: Job::sample(method, 3),
+            job: Job {
+                purpose,
+                ..Job::sample(arm, 3)
+            },
             model: bundled("base"),
             task: bundled("data"),
+            others: vec![bundled("data")],
         }
     }
 
     #[test]
     fn a_run_is_a_pure_function_of_its_job() {
-        use Method::{Bernoulli, Budget, Cyclic, Full, Gradient, Lora, Uniform};
-        for method in [Full, Lora, Uniform, Bernoulli, Cyclic, Gradient, Budget] {
-            let again = || Outcome {
-                cpu: 0.0,
-                ..run(&order(method)).unwrap()
+        let two = Arm::lisa(2);
+        let with = |policy| Arm::Lisa(super::super::arm::Sampled { policy, ..two });
+        let arms = [
+            Arm::Full,
+            Arm::Lora { rank: 4 },
+            Arm::Lisa(two),
+            with(Policy::Cyclic),
+            with(Policy::Gradient),
+            with(Policy::Budget),
+            with(Policy::MeanNorm),
+            with(Policy::MeanSquare),
+            Arm::Lisa(super::super::arm::Sampled {
+                period: 0,
+                outer_every: 0,
+                state: State::Offload,
+                unbiased: true,
+                ..two
+            }),
+        ];
+        for arm in arms {
+            let again = || {
+                let outcome = run(&order(arm, Purpose::Test)).unwrap();
+                let losses = outcome.curve.iter().map(|point| [point.train, point.loss]);
+                let losses: Vec<_> = losses.collect();
+                (
+                    outcome.scores,
+                    outcome.others,
+                    losses,
+                    outcome.active,
+                    outcome.trainable,
+                )
             };
             let first = again();
-            assert_eq!(first, again(), "{method}");
-            assert!(first.loss.is_finite() && first.state_bytes > 0);
-            // Two of eight layers at a time; under Bernoulli by chance.
-            let active: f64 = first.active.iter().sum();
-            match method {
-                Full => assert!((active - 8.0).abs() < 1e-9),
-                Lora => assert!(first.active.is_empty()),
-                Bernoulli => assert!((0.0..=8.0).contains(&active)),
-                _ => assert!((active - 2.0).abs() < 1e-9, "{method} {active}"),
+            assert_eq!(first, again(), "{arm}");
+            let (scores, others, losses, active, trainable) = first;
+            assert!(scores.loss().is_finite() && losses.len() == 2 && others.len() == 1);
+            assert!(trainable > 0);
+            // Two of eight layers at a time.
+            let active: f64 = active.iter().sum();
+            match arm {
+                Arm::Lisa(_) => assert!((active - 2.0).abs() < 1e-9, "{arm} {active}"),
+                _ => assert!(active == 0.0),
             }
         }
     }
 
     #[test]
-    fn an_answer_is_right_if_greedy_generation_gives_it() {
-        let device = Device::default();
-        let checkpoint = Checkpoint::open(bundled("base")).unwrap();
-        let model = checkpoint.load(&device, Some(FloatDType::F32)).unwrap();
-        let config = GenerationConfig {
-            max_new_tokens: 3,
-            ..GenerationConfig::default()
-        };
-        let tokenizer = Tokenizer::from_dir(bundled("base")).unwrap();
-        let prompt = tokenizer.encode("Anna has 3 hats").unwrap();
-        let answer = generate(&model, &prompt, &config).unwrap();
-        let example = |answer: &[u32]| {
-            let mut labels = vec![IGNORED; prompt.len()];
-            labels.extend(answer.iter().map(|id| i64::from(*id)));
-            let ids = [prompt.as_slice(), answer].concat();
-            Encoded::new(ids, labels)
-        };
-        let mut wrong = answer.clone();
-        wrong[2] = (wrong[2] + 1) % 50;
-        let hits = |examples| {
-            let mut outcome = Outcome::default();
-            score(&model, examples, 0, &device, &mut outcome).unwrap();
-            outcome.hits
-        };
-        assert_eq!(hits(vec![example(&answer)]), 1);
-        assert_eq!(hits(vec![example(&wrong)]), 0);
-        // Rows of different lengths in a batch.
-        let short = example(&answer[..1]);
-        assert_eq!(hits(vec![example(&answer), example(&wrong), short]), 2);
+    fn rows_for_validation_are_those_that_do_not_train() {
+        let [train, validation, held_out] = read(&bundled("data"), 8).unwrap();
+        assert_eq!((validation.len(), held_out.len()), (8, 8));
+        assert!(!train.contains(&validation[0]));
+        let chosen = run(&order(Arm::Base, Purpose::Choice)).unwrap();
+        let tested = run(&order(Arm::Base, Purpose::Cost)).unwrap();
+        assert_ne!(chosen.scores, tested.scores);
+        assert!(chosen.others.is_empty() && tested.others.len() == 1);
     }
 
     #[test]
     fn the_learning_rate_rises_and_falls_to_zero() {
-        let rates: Vec<f64> = (0..40).map(|step| learning_rate(1.0, step, 40)).collect();
+        let rates: Vec<f64> = (1..=40).map(|step| learning_rate(1.0, step, 40)).collect();
         assert_eq!(rates[..3], [0.5, 1.0, 1.0]);
         assert!(rates[2..].windows(2).all(|pair| pair[1] < pair[0]));
         assert!((rates[39] - 1.0 / 38.0).abs() < 1e-12);

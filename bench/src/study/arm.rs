@@ -1,0 +1,196 @@
+//! [`Arm`]: a way to train, with all its settings.
+
+use std::fmt;
+
+use burn::module::ParamGroup;
+use lisa::policy::{Budget, CyclicOrder, Gradient};
+use lisa::{LisaConfig, OnFreeze, PolicyConfig};
+use serde::{Deserialize, Serialize};
+
+/// A way to train. Its text is its name in tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Arm {
+    /// The model without training.
+    Base,
+    /// AdamW on all parameters.
+    Full,
+    /// LoRA as a side path at every linear layer of the blocks; alpha is twice the rank.
+    Lora { rank: usize },
+    /// LISA.
+    Lisa(Sampled),
+}
+
+/// The settings of LISA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Sampled {
+    /// Active layers (gamma).
+    pub(crate) active_layers: usize,
+    /// Steps of a period (K); 0: the layers are drawn once.
+    pub(crate) period: usize,
+    /// Embeddings and head train in every n-th period; 0: never.
+    pub(crate) outer_every: usize,
+    pub(crate) state: State,
+    pub(crate) policy: Policy,
+    /// Whether gradients are divided by the sampling probability.
+    pub(crate) unbiased: bool,
+}
+
+/// What happens to the optimizer state of a layer that freezes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum State {
+    Drop,
+    /// It stays in host memory until the layer is active again.
+    Offload,
+}
+
+/// How layers are sampled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Policy {
+    Uniform,
+    Cyclic,
+    /// By the gradients of the active layers.
+    Gradient,
+    /// By the gradients, halves of layers, up to the size of gamma layers.
+    Budget,
+    /// By the mean norm of a layer's gradient over the square root of its size, before training (GRASS).
+    MeanNorm,
+    /// By the mean squared norm of a layer's gradient, before training (MISA).
+    MeanSquare,
+}
+
+impl Arm {
+    /// LISA with so many active layers, and otherwise as the main rows have it.
+    pub(crate) const fn lisa(active_layers: usize) -> Sampled {
+        Sampled {
+            active_layers,
+            period: 10,
+            outer_every: 1,
+            state: State::Drop,
+            policy: Policy::Uniform,
+            unbiased: false,
+        }
+    }
+
+    /// The lowest of the first candidates for the learning rate, as [`Job::rate`](super::job::Job::rate).
+    pub(crate) fn first_rate(self) -> i32 {
+        match self {
+            Self::Base | Self::Full => 0,
+            Self::Lisa(_) => 1,
+            Self::Lora { .. } => 2,
+        }
+    }
+}
+
+impl Sampled {
+    /// The configuration for a model of so many layers. The weights are those of
+    /// [`Policy::MeanNorm`] and [`Policy::MeanSquare`].
+    pub(crate) fn config(self, layers: usize, seed: u64, weights: Vec<f64>) -> LisaConfig {
+        let outer = vec!["embed_tokens", "embed_positions", "lm_head"];
+        let active_layers = self.active_layers.min(layers);
+        let config = LisaConfig::new()
+            .with_seed(seed)
+            .with_active_layers(active_layers)
+            .with_sampling_period(match self.period {
+                0 => usize::MAX,
+                period => period,
+            })
+            .with_unbiased(self.unbiased)
+            .with_on_freeze(match self.state {
+                State::Drop => OnFreeze::Drop,
+                State::Offload => OnFreeze::Offload,
+            })
+            .with_frozen((self.outer_every == 0).then(|| ParamGroup::from_any_predicates(outer)));
+        let share = active_layers as f64 / layers as f64;
+        match self.policy {
+            Policy::Uniform => config,
+            Policy::Cyclic => config.with_policy(PolicyConfig::Cyclic(CyclicOrder::Reshuffled)),
+            Policy::Gradient => config.with_policy(PolicyConfig::Gradient(Gradient::new())),
+            Policy::Budget => config
+                .with_policy(PolicyConfig::Budget(Budget::new().with_share(share)))
+                .with_split(vec!["attn".into(), "input_layernorm".into()]),
+            Policy::MeanNorm | Policy::MeanSquare => {
+                config.with_policy(PolicyConfig::Weighted(weights))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Arm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lisa = match self {
+            Self::Base => return f.write_str("no training"),
+            Self::Full => return f.write_str("full"),
+            Self::Lora { rank } => return write!(f, "LoRA, rank {rank}"),
+            Self::Lisa(lisa) => lisa,
+        };
+        write!(f, "LISA {}", lisa.active_layers)?;
+        match lisa.outer_every {
+            0 => write!(f, ", embeddings frozen")?,
+            1 => {}
+            n => write!(f, ", embeddings every {n} periods")?,
+        }
+        match lisa.period {
+            0 => write!(f, ", drawn once")?,
+            10 => {}
+            period => write!(f, ", K {period}")?,
+        }
+        match lisa.policy {
+            Policy::Uniform => {}
+            Policy::Cyclic => write!(f, ", cyclic")?,
+            Policy::Gradient => write!(f, ", `gradient`")?,
+            Policy::Budget => write!(f, ", `budget`")?,
+            Policy::MeanNorm => write!(f, ", weighted by gradient norm")?,
+            Policy::MeanSquare => write!(f, ", weighted by squared gradient")?,
+        }
+        if lisa.state == State::Offload {
+            write!(f, ", state kept")?;
+        }
+        if lisa.unbiased {
+            write!(f, ", unbiased")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arms_have_names() {
+        let frozen = Sampled {
+            outer_every: 0,
+            state: State::Offload,
+            ..Arm::lisa(6)
+        };
+        assert_eq!(
+            Arm::Lisa(frozen).to_string(),
+            "LISA 6, embeddings frozen, state kept"
+        );
+        let other = Sampled {
+            outer_every: 4,
+            period: 50,
+            policy: Policy::MeanNorm,
+            unbiased: true,
+            ..Arm::lisa(2)
+        };
+        assert_eq!(
+            Arm::Lisa(other).to_string(),
+            "LISA 2, embeddings every 4 periods, K 50, weighted by gradient norm, unbiased"
+        );
+        assert_eq!(Arm::Lora { rank: 16 }.to_string(), "LoRA, rank 16");
+    }
+
+    #[test]
+    fn layers_that_are_drawn_once_stay() {
+        let once = Sampled {
+            period: 0,
+            ..Arm::lisa(2)
+        };
+        assert_eq!(once.config(30, 1, Vec::new()).sampling_period, usize::MAX);
+        assert_eq!(once.config(1, 1, Vec::new()).active_layers, 1);
+    }
+}

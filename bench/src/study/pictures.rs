@@ -1,0 +1,73 @@
+//! The pictures of the finished runs: loss over steps and over CPU time, and loss over peak memory.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use super::arm::Arm;
+use super::results::{Results, Runs};
+use crate::chart::{self, Band};
+
+/// Writes `NAME-steps.svg`, `NAME-time.svg` and `NAME-memory.svg` of each task to a folder.
+pub(crate) fn write(folder: &Path, results: &Results) -> Result<()> {
+    for task in &results.plan.tasks {
+        let name = super::plan::name(task);
+        let arms = results.plan.arms.iter();
+        let rows: Vec<(Arm, Runs)> = arms.map(|&arm| (arm, results.runs(task, arm))).collect();
+        let steps = bands(&rows, |_| Some(1.0));
+        if steps.is_empty() {
+            continue;
+        }
+        let y = "held-out loss";
+        chart::write(
+            &folder.join(format!("{name}-steps.svg")),
+            (760, 440),
+            |area| chart::bands(area, ["steps", y], &steps),
+        )?;
+        let time = bands(&rows, Runs::cpu_per_step);
+        if time.is_empty() {
+            continue;
+        }
+        chart::write(
+            &folder.join(format!("{name}-time.svg")),
+            (760, 440),
+            |area| chart::bands(area, ["CPU seconds", y], &time),
+        )?;
+        let points: Vec<(String, f64, f64)> = rows
+            .iter()
+            .filter_map(|(arm, runs)| {
+                let peak = runs.cost.as_ref().filter(|cost| cost.peak > 0)?.peak;
+                let loss = runs.loss()?.mean;
+                Some((arm.to_string(), peak as f64 / 1_048_576.0, loss))
+            })
+            .collect();
+        chart::write(
+            &folder.join(format!("{name}-memory.svg")),
+            (760, 440),
+            |area| chart::points(area, ["peak memory, MiB", y], &points),
+        )?;
+    }
+    Ok(())
+}
+
+/// The curves of the arms: mean, and the range over the seeds.
+fn bands(rows: &[(Arm, Runs)], scale: impl Fn(&Runs) -> Option<f64>) -> Vec<(String, Vec<Band>)> {
+    let band = |(step, losses): (usize, Vec<f64>), scale: f64| {
+        let low = losses.iter().copied().fold(f64::MAX, f64::min);
+        let high = losses.iter().copied().fold(f64::MIN, f64::max);
+        Band {
+            x: step as f64 * scale,
+            middle: losses.iter().sum::<f64>() / losses.len().max(1) as f64,
+            low,
+            high,
+        }
+    };
+    rows.iter()
+        .filter_map(|(arm, runs)| {
+            let scale = scale(runs)?;
+            let points = runs.curve().into_iter();
+            let points: Vec<Band> = points.map(|point| band(point, scale)).collect();
+            (points.len() > 1).then(|| (arm.to_string(), points))
+        })
+        .collect()
+}
