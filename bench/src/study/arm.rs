@@ -98,6 +98,7 @@ impl Sampled {
                 period => period,
             })
             .with_unbiased(self.unbiased)
+            .with_outer_every(self.outer_every.max(1))
             .with_on_freeze(match self.state {
                 State::Drop => OnFreeze::Drop,
                 State::Offload => OnFreeze::Offload,
@@ -191,6 +192,11 @@ mod tests {
             ..Arm::lisa(2)
         };
         assert_eq!(once.config(30, 1, Vec::new()).sampling_period, usize::MAX);
-        assert_eq!(once.config(1, 1, Vec::new()).active_layers, 1);
+        let config = Sampled {
+            outer_every: 4,
+            ..once
+        }
+        .config(1, 1, Vec::new());
+        assert_eq!((config.active_layers, config.outer_every), (1, 4));
     }
 }
