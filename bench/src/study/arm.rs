@@ -98,7 +98,7 @@ impl Sampled {
                 period => period,
             })
             .with_unbiased(self.unbiased)
-            .with_outer_every(self.outer_every.max(1))
+            .with_outer_every((self.outer_every > 1).then_some(self.outer_every))
             .with_on_freeze(match self.state {
                 State::Drop => OnFreeze::Drop,
                 State::Offload => OnFreeze::Offload,
@@ -197,6 +197,6 @@ mod tests {
             ..once
         }
         .config(1, 1, Vec::new());
-        assert_eq!((config.active_layers, config.outer_every), (1, 4));
+        assert_eq!((config.active_layers, config.outer_every), (1, Some(4)));
     }
 }
