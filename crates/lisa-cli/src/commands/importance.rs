@@ -78,7 +78,7 @@ const WITHOUT_EFFECT: [&str; 17] = [
 ];
 
 /// Settings of `--against lisa`.
-const OF_LISA: [&str; 11] = [
+const OF_LISA: [&str; 12] = [
     "active-layers",
     "period",
     "policy",
@@ -90,6 +90,7 @@ const OF_LISA: [&str; 11] = [
     "share",
     "split",
     "unbiased",
+    "outer-every",
 ];
 
 /// Settings of optimizer steps and of their gradients, which `--by gradient` does not take.

@@ -162,6 +162,12 @@ fn table(mut flags: Flags, device: &Device) -> Result<String> {
         "\nThe columns add up to the peak, without host memory, which a CPU needs as well. Quantized \
          layers need recomputation: a backward pass without it keeps their dequantized weights.\n",
     );
+    if settings.method.outer_every > 1 {
+        text.push_str(&format!(
+            "The peak is that of a period in which the parameters outside the layers train, 1 of {}.\n",
+            settings.method.outer_every
+        ));
+    }
     if let Some(bytes) = bytes {
         text.push_str(&limits(&settings, &model, device, positions, bytes)?);
     }

@@ -209,7 +209,8 @@ impl Flags {
     /// Sets the sampling period: at most [`PERIOD`], shorter in a run that would otherwise end before
     /// each layer could have had its turn.
     fn derive_period(&mut self, model: &ModelFacts, data: &DataFacts, reasons: &mut Reasons) {
-        let fixed = self.method.policy == Some(Policy::Fixed);
+        let fixed =
+            self.method.policy == Some(Policy::Fixed) && self.method.outer_every.unwrap_or(1) == 1;
         if self.method_or_default() != Method::Lisa || fixed || self.method.period.is_some() {
             return;
         }

@@ -94,7 +94,7 @@ pub(super) fn without(name: &str, settings: &Settings) -> Option<Without> {
     let said = |with: &str, instead: &str| Some((with.to_owned(), instead.to_owned()));
     let output = &settings.output;
     match name {
-        "policy" | "split" | "unbiased" => of_method(Method::Lisa),
+        "policy" | "split" | "unbiased" | "outer-every" => of_method(Method::Lisa),
         "active-layers" if policy == Budget => not_of(Budget, "give --share"),
         "active-layers" if policy == Bernoulli && !settings.method.probabilities.is_empty() => {
             of_method(Method::Lisa).or_else(|| {
@@ -104,6 +104,8 @@ pub(super) fn without(name: &str, settings: &Settings) -> Option<Without> {
                 )
             })
         }
+        // The parameters outside the layers have periods with every policy.
+        "period" | "moments" if settings.method.outer_every > 1 => of_method(Method::Lisa),
         "active-layers" | "period" | "moments" => not_of(Fixed, "use another policy"),
         "order" => of_policies(&[Cyclic]),
         "share" => of_policies(&[Budget]),

@@ -29,6 +29,9 @@ group! { "Method", MethodFlags, MethodSettings {
     /// Freeze parameters with one of these in their path, such as embed_tokens,lm_head
     #[arg(long, value_delimiter = ',', value_name = "PATH,..", hide_short_help = true)]
     freeze: Vec<String> = Vec::new();
+    /// Train the parameters outside the layers in every N-th period only [default: 1]
+    #[arg(long, value_name = "N", hide_short_help = true)]
+    outer_every: usize = 1;
     /// Optimizer state of a layer that freezes [default: drop]
     #[arg(long, value_enum, hide_short_help = true)]
     moments: Moments = Moments::Drop;
@@ -155,6 +158,7 @@ impl MethodSettings {
         for (name, count) in [
             ("active-layers", self.active_layers),
             ("period", self.period),
+            ("outer-every", self.outer_every),
         ] {
             require!(count > 0, "give at least 1", "--{name} is 0");
         }
@@ -182,6 +186,13 @@ impl MethodSettings {
             "give a share above 0 and at most 1",
             "--share is {}",
             self.share
+        );
+        require!(
+            !self.unbiased || self.outer_every == 1,
+            "leave one out",
+            "--unbiased and --outer-every {} are both given: in periods in which they are frozen, the \
+             parameters outside the layers have probability 0",
+            self.outer_every
         );
         let file = !self.importance.as_os_str().is_empty();
         let given = !self.probabilities.is_empty();
@@ -227,7 +238,7 @@ impl MethodSettings {
     pub(super) fn differs(&self, saved: &Self) -> Option<String> {
         differing!(self, saved;
             method, active_layers, period, policy, importance, probabilities, order, fixed_layers,
-            share, split, unbiased, moments, freeze, lora_rank, lora_alpha, lora_dropout, rslora,
+            share, split, unbiased, outer_every, moments, freeze, lora_rank, lora_alpha, lora_dropout, rslora,
             lora_target_modules, adapter);
         None
     }

@@ -74,6 +74,7 @@ fn the_defaults_of_the_program_are_those_of_the_library() {
     assert_eq!(program.method.moments, Moments::Drop);
     assert_eq!(program.memory.no_master_weights, !library.master_weights);
     assert_eq!(program.method.unbiased, library.unbiased);
+    assert_eq!((program.method.outer_every, library.outer_every), (1, None));
     // It decays matrices alone, as other trainers do; the library decays what Burn decays.
     assert!(!program.training.decay_all);
     assert_eq!(library.decay, lisa::optimizer::Decay::All);
@@ -396,6 +397,11 @@ fn a_setting_without_effect_is_an_error_that_says_so() {
             "leave it out, or use --method lisa",
         ),
         (
+            "method = \"full\"\nouter-every = 3",
+            "--outer-every has no effect with --method full",
+            "leave it out, or use --method lisa",
+        ),
+        (
             "policy = \"gradient\"\norder = \"shuffled\"",
             "--order has no effect with --policy gradient",
             "leave it out, or use --policy cyclic",
@@ -452,6 +458,7 @@ fn a_setting_without_effect_is_an_error_that_says_so() {
     for text in [
         "policy = \"budget\"\nshare = 0.3",
         "method = \"lora\"\nlora-rank = 4",
+        "outer-every = 3\npolicy = \"fixed\"\nfixed-layers = [1]\nperiod = 4\nmoments = \"keep\"",
         // A switch that is off asks for nothing.
         "method = \"lora\"\nunbiased = false",
         "policy = \"cyclic\"\norder = \"ascending\"\nperiod = 4",

@@ -6,7 +6,7 @@ use lisa_lm::CausalLm;
 use super::method::{Trainer, count};
 use super::planned::Planned;
 use super::prepare::{Job, device_name};
-use crate::settings::Method;
+use crate::settings::{Method, MethodSettings};
 use crate::terminal::output::say;
 use crate::terminal::text::{counted, epochs_in_words, size};
 
@@ -98,11 +98,20 @@ fn method_line(job: &Job<'_>, model: &CausalLm, trainer: &Trainer) -> String {
                 format!(" ({})", names.join(", "))
             };
             format!(
-                "lisa: {} of {all} layers{which}, sampled anew every {}",
+                "lisa: {} of {all} layers{which}, sampled anew every {}{}",
                 active.len(),
-                counted(method.period, "step")
+                counted(method.period, "step"),
+                outer(method)
             )
         }
+    }
+}
+
+/// In which periods the parameters outside the layers train, if not in all.
+pub(super) fn outer(method: &MethodSettings) -> String {
+    match method.outer_every {
+        1 => String::new(),
+        every => format!("; parameters outside the layers in 1 of {every} periods"),
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::Result;
 use lisa_lm::files::write_atomically;
 
+use super::announce::outer;
 use super::checkpoints::State;
 use super::evaluation::Evaluation;
 use super::prepare::Job;
@@ -73,9 +74,10 @@ impl Card<'_> {
         text += "| | |\n|---|---|\n";
         let method = match settings.method.method {
             Method::Lisa => format!(
-                "LISA: {}, sampled anew every {}",
+                "LISA: {}, sampled anew every {}{}",
                 counted(settings.method.active_layers, "active layer"),
-                counted(settings.method.period, "step")
+                counted(settings.method.period, "step"),
+                outer(&settings.method)
             ),
             Method::Full => "all parameters".to_owned(),
             Method::Lora => {

@@ -43,6 +43,9 @@ pub struct Line {
     /// The layers that were active in the step.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub active_layers: Vec<usize>,
+    /// Whether the parameters outside the layers trained in the step, with `--outer-every`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outer_active: Option<bool>,
     /// Bytes of optimizer state on the device.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state_bytes: Option<u64>,

@@ -70,6 +70,13 @@ impl Trainer {
         self.0.active_layers()
     }
 
+    /// Whether the parameters outside the layers train; `None` if they do in every period.
+    #[must_use]
+    pub fn outer_active(&self) -> Option<bool> {
+        let every = self.0.config().outer_every;
+        every.filter(|n| *n > 1).map(|_| self.0.outer_active())
+    }
+
     /// How many layers are sampled from. With `--split` these are parts of layers.
     #[must_use]
     pub fn layers(&self) -> usize {
@@ -188,6 +195,7 @@ pub(crate) fn lisa_config(settings: &Settings, model: &CausalLm) -> Result<LisaC
         .with_policy(policy)
         .with_split(split)
         .with_unbiased(method.unbiased && method.method == Method::Lisa)
+        .with_outer_every((method.method == Method::Lisa).then_some(method.outer_every))
         .with_on_freeze(match method.moments {
             Moments::Drop => OnFreeze::Drop,
             Moments::Keep => OnFreeze::Keep,

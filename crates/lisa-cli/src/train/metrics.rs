@@ -134,7 +134,7 @@ mod tests {
         assert_eq!(text.lines().count(), 4);
         let table = std::fs::read_to_string(dir.path().join("metrics.csv")).unwrap();
         assert_eq!(table.lines().count(), 5);
-        assert!(table.ends_with("\n4,1,,,,,1,,,\n"), "{table}");
+        assert!(table.ends_with("\n4,1,,,,,1,,,,\n"), "{table}");
         assert_eq!(metrics.lines[3], line(4));
         assert_eq!(
             Metrics::open(dir.path(), 0, HeldOut::Earlier)

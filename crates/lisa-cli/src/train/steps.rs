@@ -154,7 +154,7 @@ fn one_step(
         mut metrics,
         saved,
     } = training;
-    let active = trainer.active_layers().to_vec();
+    let (active, outer_active) = (trainer.active_layers().to_vec(), trainer.outer_active());
     let lr = settings.training.learning_rate(state.step, job.steps);
     let first = batches.position();
     let held = trainer.state_bytes();
@@ -193,6 +193,7 @@ fn one_step(
                     lr: Some(lr),
                     tokens_per_second: Some(state.tokens as f64 / state.seconds.max(1e-9)),
                     active_layers: active,
+                    outer_active,
                     // Of the step itself: what layers lose at the end of a period is included.
                     state_bytes: Some(held.max(trainer.state_bytes())),
                     memory_bytes: memory_bytes(job.device),

@@ -5,7 +5,7 @@ use super::line::Line;
 /// The first line of the table.
 pub(super) const HEADER: &str = "step,loss,held_out_loss,held_out_first_loss,lr,\
                                  tokens_per_second,active_layers,state_bytes,memory_bytes,\
-                                 peak_bytes\n";
+                                 peak_bytes,outer_active\n";
 
 /// A row with its line break. Unknown values are empty; layers are separated by spaces.
 pub(super) fn row(line: &Line) -> String {
@@ -23,6 +23,8 @@ pub(super) fn row(line: &Line) -> String {
         bytes(line.state_bytes),
         bytes(line.memory_bytes),
         bytes(line.peak_bytes),
+        line.outer_active
+            .map_or(String::new(), |active| active.to_string()),
     ];
     cells.join(",") + "\n"
 }
@@ -39,10 +41,11 @@ mod tests {
             lr: Some(5e-5),
             active_layers: vec![2, 11],
             state_bytes: Some(8),
+            outer_active: Some(false),
             ..Line::default()
         };
-        assert_eq!(row(&line), "3,1.25,,,0.00005,,2 11,8,,\n");
+        assert_eq!(row(&line), "3,1.25,,,0.00005,,2 11,8,,,false\n");
         assert_eq!(row(&line).matches(',').count(), HEADER.matches(',').count());
-        assert_eq!(row(&Line::held_out(7, f64::INFINITY)), "7,,inf,,,,,,,\n");
+        assert_eq!(row(&Line::held_out(7, f64::INFINITY)), "7,,inf,,,,,,,,\n");
     }
 }

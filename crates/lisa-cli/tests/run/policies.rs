@@ -158,6 +158,57 @@ fn parts_of_layers_are_counted_as_such() {
 }
 
 #[test]
+fn embeddings_and_head_train_in_a_share_of_the_periods() {
+    let dir = tempfile::tempdir().unwrap();
+    let train = |more: &str| {
+        let line = "train --steps 8 --period 2 --no-eval --out out";
+        let arguments = line.split(' ').chain(more.split(' '));
+        let arguments: Vec<&str> = arguments.collect();
+        lisa(dir.path(), &arguments).output().unwrap()
+    };
+    let refusal = |more: &str| String::from_utf8(train(more).stderr).unwrap();
+    let method = "sampled anew every 2 steps; parameters outside the layers in 1 of 2 periods";
+    let printed = text(&train("--outer-every 2"));
+    assert!(printed.contains(method), "{printed}");
+    let out = dir.path().join("out");
+    let card = fs::read_to_string(out.join("model/README.md")).unwrap();
+    assert!(card.contains(method), "{card}");
+    let steps = lines(&out);
+    let active: Vec<_> = steps.iter().map(|line| line.outer_active).collect();
+    let (on, off) = (Some(true), Some(false));
+    assert_eq!(active, [on, on, off, off, on, on, off, off]);
+    // The first step of each period: two layers have state, and in half of the periods the others.
+    let state = |step: usize| steps[step].state_bytes.unwrap();
+    assert!(state(2) < state(0), "{} {}", state(2), state(0));
+    assert_eq!((state(4), state(6)), (state(0), state(2)));
+    let table = fs::read_to_string(out.join("metrics.csv")).unwrap();
+    assert!(table.lines().nth(3).unwrap().ends_with(",false"), "{table}");
+
+    let refused = refusal("--outer-every 3 --resume");
+    assert!(
+        refused.contains("--outer-every is 3, and the checkpoint was made with 2"),
+        "{refused}"
+    );
+    for (more, message) in [
+        ("--outer-every 0 --overwrite", "--outer-every is 0"),
+        (
+            "--outer-every 2 --unbiased --overwrite",
+            "--unbiased and --outer-every 2 are both given",
+        ),
+    ] {
+        let refused = refusal(more);
+        assert!(refused.contains(message), "{refused}");
+    }
+    fs::write(dir.path().join("run.toml"), "outer-every = 3\n").unwrap();
+    let mut planned = lisa(dir.path(), &["plan", "--config", "run.toml"]);
+    let planned = text(&planned.output().unwrap());
+    assert!(
+        planned.contains("a period in which the parameters outside the layers train, 1 of 3."),
+        "{planned}"
+    );
+}
+
+#[test]
 fn importance_by_gradients_or_a_lora_update_gives_weights_to_the_policy() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("importance");

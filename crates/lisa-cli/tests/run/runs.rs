@@ -27,7 +27,9 @@ fn a_run_stopped_after_every_step_writes_bit_identical_weights() {
         &["--gradient-accumulation-steps", "2"][..],
         &["--dtype", "bf16", "--moments", "offload"],
         &["--method", "lora"],
+        &["--outer-every", "2", "--moments", "offload"],
         &IN_PIECES,
+        &[&IN_PIECES[..], &["--outer-every", "2"]].concat(),
     ] {
         let whole = dir.path().join("whole");
         let outcome = go(flags(&whole, method), Start::Overwrite, false).unwrap();

@@ -497,3 +497,81 @@ fn the_loss_of_a_batch_is_the_mean_by_its_weights() {
         }
     }
 }
+
+#[test]
+fn embeddings_and_head_have_no_gradient_in_periods_in_which_they_are_frozen() {
+    use burn::module::Module;
+    use burn::optim::SgdConfig;
+    use lisa::LisaConfig;
+    use lisa::recompute::Recompute;
+
+    /// The values of the parameters with these ids.
+    struct Values<'a>(&'a [ParamId], Vec<f32>);
+    impl ModuleVisitor for Values<'_> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if self.0.contains(&param.id) {
+                self.1.extend(param.val().into_data().iter::<f32>());
+            }
+        }
+    }
+    /// How many of the parameters with these ids have a gradient.
+    struct Found<'a>(&'a [ParamId], &'a GradientsParams, usize);
+    impl ModuleVisitor for Found<'_> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let has = self.1.get::<D>(param.id).is_some();
+            self.2 += usize::from(has && self.0.contains(&param.id));
+        }
+    }
+    let config = LisaConfig::new()
+        .with_active_layers(1)
+        .with_sampling_period(1)
+        .with_outer_every(Some(2));
+    for device in with_autodiff() {
+        for name in ["llama", "llama_tied", "gpt2"] {
+            let tokens = reference_ints(name, "input_ids", &device);
+            let batch = BatchTensors {
+                tokens: tokens.clone(),
+                targets: tokens.roll_dim(-1, 1),
+                weights: None,
+                padding: None,
+                segments: None,
+                positions: None,
+            };
+            let start = || config.init(SgdConfig::new(), load(name, &device)).unwrap();
+            let ((mut plain, mut a), (mut layered, mut b)) = (start(), start());
+            for step in 0..4 {
+                let ids = |lisa: &lisa::Lisa| -> Vec<ParamId> {
+                    lisa.layers().outside().map(|p| p.id).collect()
+                };
+                let (of_a, of_b) = (ids(&plain), ids(&layered));
+                let found = |model: &CausalLm, ids: &[ParamId], grads: &GradientsParams| {
+                    let mut found = Found(ids, grads, 0);
+                    model.visit(&mut found);
+                    found.2
+                };
+                let values = |model: &CausalLm| {
+                    let mut values = Values(&of_a, Vec::new());
+                    model.visit(&mut values);
+                    values.1
+                };
+                let trains = step % 2 == 0;
+                let expected = if trains { of_a.len() } else { 0 };
+                let loss = a.batch_loss(batch.clone());
+                let grads = GradientsParams::from_grads(loss.backward(), &a);
+                assert_eq!(found(&a, &of_a, &grads), expected, "{name}, {step}");
+                let before = values(&a);
+                a = plain.step(0.1, a, grads);
+                assert_eq!(before == values(&a), !trains, "{name}, {step}");
+
+                let pass = Recompute::new().forward(&b, &batch);
+                let grads = pass.backward(&b);
+                assert_eq!(found(&b, &of_b, &grads), expected, "{name}, {step}");
+                let pass = Recompute::new().forward(&b, &batch);
+                b = layered.step_layered(0.1, b, pass);
+            }
+            let logits = |model: &CausalLm| model.forward(&Input::new(batch.tokens.clone()));
+            let difference = largest_difference(&logits(&a).into_data(), &logits(&b).into_data());
+            assert!(difference < 1e-4, "{name}: {difference}");
+        }
+    }
+}
