@@ -11,7 +11,7 @@ use burn_autodiff::ops::{Backward, Ops};
 use burn_flex::FlexTensor;
 
 use super::autodiff::{Operand, apply, made, owned, values, width_of};
-use super::rows::{Out, Rows, row_of, run, sigmoid};
+use super::rows::{Out, Rows, exp, row_of, run, sigmoid};
 
 /// `silu(gate) * up`.
 pub(super) struct SwiGlu<'a> {
@@ -40,9 +40,12 @@ impl Rows for SwiGluBackward<'_> {
     fn row(&self, index: usize, gate: &mut [f32], up: &mut [f32]) {
         let grad = row_of(self.grad, index, gate.len());
         for ((gate, up), grad) in gate.iter_mut().zip(up).zip(grad) {
-            let (x, open) = (*gate, sigmoid(*gate));
+            let (x, below) = (*gate, exp(-*gate));
+            let open = 1.0 / (1.0 + below);
             let through = x * open;
-            *gate = grad * *up * (open + through * (1.0 - open));
+            // 1 - open, without its rounding error.
+            let rest = below * open;
+            *gate = grad * *up * (open + through * rest);
             *up = grad * through;
         }
     }

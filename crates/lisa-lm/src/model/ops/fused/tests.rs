@@ -104,6 +104,23 @@ fn swiglu_is_silu_times_up() {
     agree([&gate], || swiglu(&gate, &up).unwrap(), steps);
 }
 
+#[test]
+fn the_slope_of_silu_does_not_cancel() {
+    let points: Vec<f32> = (-160..=160).map(|i| i as f32 / 8.0).collect();
+    let shape = [1, 1, points.len()];
+    let gate = Tensor::<3>::from_data(TensorData::new(points.clone(), shape), &device());
+    let (gate, up) = (gate.require_grad(), Tensor::<3>::ones(shape, &device()));
+    let grads = swiglu(&gate, &up).unwrap().sum().backward();
+    let found: Vec<f32> = gate.grad(&grads).unwrap().into_data().iter().collect();
+    for (x, found) in points.into_iter().map(f64::from).zip(found) {
+        let (open, rest) = (1.0 / (1.0 + (-x).exp()), 1.0 / (1.0 + x.exp()));
+        let expected = open * (1.0 + x * rest);
+        // Relative to both terms of the sum, which is 0 near -1.28.
+        let apart = (f64::from(found) - expected).abs() / (open * (1.0 + x.abs() * rest));
+        assert!(apart < 2.5e-7, "{x}: {found} {expected}");
+    }
+}
+
 /// Checks values and gradients of the sum against PyTorch's, computed in f64.
 fn is_torchs<const D: usize>(found: &Tensor<D>, expected: &[f64], within: f64) {
     let found: Vec<f32> = found.clone().into_data().iter().collect();
