@@ -13,12 +13,14 @@ use crate::values::display_as_value;
 /// A way to train.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Method {
-    /// AdamW on all parameters
+    /// AdamW on all parameters, as `lisa train --method full`: LISA with all layers active
     Full,
     /// Burn's own LoRA, on all matrices
     LoraBurn,
     /// LoRA as a side path, on all matrices
     Lora,
+    /// LoRA as a side path, with layer-wise recomputation and updates during the backward pass
+    LoraRecompute,
     /// LISA
     Lisa,
     /// LISA that keeps the optimizer state of frozen layers, as LMFlow does
@@ -52,7 +54,8 @@ impl Method {
 
     /// Whether it runs where no methods are named.
     pub(crate) fn is_default(self) -> bool {
-        !matches!(self, Self::LisaKeep | Self::LisaOffload)
+        let others = [Self::LoraRecompute, Self::LisaKeep, Self::LisaOffload];
+        !others.contains(&self)
     }
 
     /// Whether frozen layers are quantized: the model is then initialized in host memory.
@@ -63,7 +66,7 @@ impl Method {
     pub(crate) fn recomputes(self) -> bool {
         let plain = matches!(
             self,
-            Self::LisaRecompute | Self::LisaRecomputeFrozenEmbeddings
+            Self::LoraRecompute | Self::LisaRecompute | Self::LisaRecomputeFrozenEmbeddings
         );
         plain || self.quantizes()
     }
@@ -79,15 +82,18 @@ impl Method {
         }
     }
 
-    /// The configuration of LISA for this method.
-    pub(crate) fn lisa_config(self, settings: &Settings) -> LisaConfig {
+    /// The configuration of LISA for this method on a model with so many layers.
+    pub(crate) fn lisa_config(self, settings: &Settings, layers: usize) -> LisaConfig {
         let freezes = matches!(
             self,
             Self::LisaFrozenEmbeddings | Self::LisaRecomputeFrozenEmbeddings
         );
         let outer = vec!["embed_tokens", "embed_positions", "lm_head"];
         LisaConfig::new()
-            .with_active_layers(settings.active_layers)
+            .with_active_layers(match self {
+                Self::Full | Self::LoraRecompute => layers,
+                _ => settings.active_layers,
+            })
             .with_sampling_period(settings.period)
             .with_seed(settings.seed)
             .with_master_weights(!settings.no_master_weights)

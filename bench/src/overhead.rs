@@ -75,7 +75,7 @@ fn draw() -> Result<()> {
         steps: 24,
         ..Settings::default()
     };
-    let config = Method::Lisa.lisa_config(&settings);
+    let config = Method::Lisa.lisa_config(&settings, model.num_layers());
     let (mut lisa, mut model) = config.init(adamw(), model)?;
     let tokens = workload::tokens(&settings)?;
     let (mut steps, mut draws) = (Vec::new(), Vec::new());

@@ -1,8 +1,11 @@
 //! `bench plans`: the planned peak of each method next to the measured one.
 
+use std::collections::HashMap;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use burn::tensor::Device;
 use clap::{Args, ValueEnum};
 
@@ -28,7 +31,7 @@ pub(crate) struct Options {
         value_enum,
         value_delimiter = ',',
         value_name = "A,B,..",
-        default_value = "small,smollm2,gpt2"
+        default_value = "smollm2,gpt2,tinyllama"
     )]
     presets: Vec<Preset>,
     /// Methods, separated by commas [default: all but PyTorch's]
@@ -53,12 +56,12 @@ pub(crate) struct Options {
     /// Leave out what is planned to need more memory, in GiB
     #[arg(long, value_name = "GIB", default_value_t = 8.0)]
     memory: f64,
-    /// File of the table
-    #[arg(long, default_value = "runs/plans.md", value_name = "FILE")]
+    /// Folder of the table, plans.md, and of the measurements, plans.jsonl, which are not repeated
+    #[arg(long, default_value = "runs/plans", value_name = "DIR")]
     out: PathBuf,
 }
 
-/// Runs each method for three steps, the first of which makes the optimizer's state, and writes the
+/// Runs each method for a few steps, the first of which makes the optimizer's state, and writes the
 /// table.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let methods: Vec<Method> = if options.methods.is_empty() {
@@ -67,6 +70,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     } else {
         options.methods.clone()
     };
+    files::make_folder(&options.out)?;
+    let mut measured = Measured::open(options.out.join("plans.jsonl"))?;
     let mut text = String::from(
         "| preset | batch x tokens | method | planned MiB | measured MiB | planned / measured |\n\
          |---|--:|---|--:|--:|--:|\n",
@@ -74,29 +79,27 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     print!("{text}");
     let (mut right, mut below, mut all) = (0, 0, 0);
     for &preset in &options.presets {
-        for &sequence in &options.sequences {
-            for &batch in &options.batches {
+        for &batch in &options.batches {
+            for &sequence in &options.sequences {
                 for &method in &methods {
                     let settings = Settings {
                         preset,
                         model: None,
                         batch,
                         sequence,
-                        steps: 3,
-                        warmup: 1,
-                        period: 4,
-                        ..options.settings.clone()
+                        ..steps(method, &options.settings)
                     };
-                    let Some((planned, measured)) = pair(&settings, method, options.memory)? else {
+                    let Some(planned) = planned(&settings, method, options.memory)? else {
                         continue;
                     };
-                    let ratio = planned as f64 / measured as f64;
+                    let peak = measured.of(Order { settings, method })?;
+                    let ratio = planned as f64 / peak as f64;
                     all += 1;
                     right += usize::from((1.0..=ABOVE).contains(&ratio));
                     below += usize::from(ratio < 1.0);
-                    let (planned, measured) = (mib(planned), mib(measured));
+                    let (planned, peak) = (mib(planned), mib(peak));
                     let line = format!(
-                        "| {preset} | {batch} x {sequence} | {method} | {planned} | {measured} | \
+                        "| {preset} | {batch} x {sequence} | {method} | {planned} | {peak} | \
                          {ratio:.3} |\n"
                     );
                     print!("{line}");
@@ -113,28 +116,112 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     );
     print!("{summary}");
     text.push_str(&summary);
-    files::write(&options.out, &text)
+    files::write(&options.out.join("plans.md"), &text)
 }
 
-/// The planned and the measured peak; none where the plan exceeds the memory or the model's positions
-/// are too few.
-fn pair(settings: &Settings, method: Method, gib: f64) -> Result<Option<(u64, u64)>> {
-    if settings.sequence > settings.config()?.max_positions() {
+/// Two steps of one period; of three periods if the state of frozen layers stays somewhere.
+fn steps(method: Method, settings: &Settings) -> Settings {
+    let periods = match method {
+        Method::LisaKeep | Method::LisaOffload => 3,
+        _ => 1,
+    };
+    Settings {
+        steps: 2 * periods,
+        warmup: 1,
+        period: 2,
+        ..settings.clone()
+    }
+}
+
+/// The planned peak; none where it exceeds the memory or the model's positions are too few.
+fn planned(settings: &Settings, method: Method, gib: f64) -> Result<Option<u64>> {
+    let config = settings.config()?;
+    if settings.sequence > config.max_positions() {
         return Ok(None);
     }
     let device = Device::default().autodiff();
     let flex = device.memory_pool_usage().is_none();
-    let model = settings.config()?.init(&device)?;
-    let Some((_, planned)) = plan::of(settings, method, &model, flex)? else {
-        return Ok(None);
-    };
-    if planned as f64 > gib * f64::from(1 << 30) {
-        return Ok(None);
+    let plan = plan::of(settings, method, &config.init(&device)?, flex)?;
+    let fits = |planned: &u64| *planned as f64 <= gib * f64::from(1 << 30);
+    Ok(plan.map(|(_, planned)| planned).filter(fits))
+}
+
+/// The measured peaks of this and of earlier calls, by the order as JSON, in a file with a line each.
+struct Measured {
+    path: PathBuf,
+    peaks: HashMap<String, u64>,
+}
+
+impl Measured {
+    fn open(path: PathBuf) -> Result<Self> {
+        let text = if path.exists() {
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?
+        } else {
+            String::new()
+        };
+        // The last line may be cut.
+        let peaks = text
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok());
+        Ok(Self {
+            peaks: peaks.collect(),
+            path,
+        })
     }
-    let order = Order {
-        settings: settings.clone(),
-        method,
-    };
-    let events: Vec<Event> = process::worker("method", &order, settings.threads)?;
-    Ok(highest(&events, |event| event.peak).map(|measured| (planned, measured)))
+
+    fn of(&mut self, order: Order) -> Result<u64> {
+        let key = serde_json::to_string(&order)?;
+        if let Some(&peak) = self.peaks.get(&key) {
+            return Ok(peak);
+        }
+        let events: Vec<Event> = process::worker("method", &order, order.settings.threads)?;
+        let peak = highest(&events, |event| event.peak)
+            .with_context(|| format!("`{}` measured no memory", order.method))?;
+        let mut file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&self.path)?;
+        writeln!(file, "{}", serde_json::to_string(&(&key, peak))?)?;
+        self.peaks.insert(key, peak);
+        Ok(peak)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peak_of_an_earlier_call_is_not_measured_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("plans.jsonl");
+        let order = |method| Order {
+            settings: steps(method, &Settings::default()),
+            method,
+        };
+        let line = |method, peak: u64| {
+            let key = serde_json::to_string(&order(method)).unwrap();
+            serde_json::to_string(&(key, peak)).unwrap()
+        };
+        let text = format!(
+            "{}\n{}",
+            line(Method::Full, 7),
+            &line(Method::Lora, 8)[..20]
+        );
+        fs::write(&path, text).unwrap();
+        let mut measured = Measured::open(path).unwrap();
+        assert_eq!(measured.of(order(Method::Full)).unwrap(), 7);
+        // The line was cut.
+        assert_eq!(measured.peaks.len(), 1);
+    }
+
+    #[test]
+    fn kept_state_is_measured_over_three_draws() {
+        let draws = |method| {
+            let settings = steps(method, &Settings::default());
+            crate::workload::draws(&settings, 16).len()
+        };
+        assert_eq!(draws(Method::Lisa), 1);
+        assert_eq!(draws(Method::LisaKeep), 3);
+    }
 }

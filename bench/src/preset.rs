@@ -72,7 +72,7 @@ impl Preset {
         match self {
             Self::Tiny => llama(64, 16, 2, [2, 2], 16),
             Self::Small => llama(8192, 768, 16, [12, 12], 2048),
-            Self::Smollm2 => tied(llama(49152, 576, 30, [9, 3], 1536)),
+            Self::Smollm2 => smollm2(llama(49152, 576, 30, [9, 3], 1536)),
             Self::Tinyllama => llama(32000, 2048, 22, [32, 4], 5632),
             Self::Llama2_7b => llama(32000, 4096, 32, [32, 32], 11008),
             Self::Llama2_70b => llama(32000, 8192, 80, [64, 8], 28672),
@@ -84,10 +84,11 @@ impl Preset {
     }
 }
 
-/// The same with the embedding as its head.
-fn tied(mut config: ModelConfig) -> ModelConfig {
+/// The same with the embedding as its head, and the positions of SmolLM2.
+fn smollm2(mut config: ModelConfig) -> ModelConfig {
     if let ModelConfig::Llama(config) = &mut config {
         config.tie_word_embeddings = true;
+        config.max_position_embeddings = 8192;
     }
     config
 }

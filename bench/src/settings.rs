@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser};
 use lisa_lm::ModelConfig;
+use lisa_lm::model::LoraConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::preset::{Dtype, Preset};
@@ -45,6 +46,10 @@ pub(crate) struct Settings {
     /// Rank of LoRA, on all matrices
     #[arg(long, default_value_t = 16, value_name = "R")]
     pub(crate) lora_rank: usize,
+    /// Modules with an adapter in the methods `lora` and `lora-recompute` [default: all matrices]
+    #[arg(long, value_delimiter = ',', value_name = "NAME,..")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) lora_modules: Vec<String>,
     /// Learning rate
     #[arg(long, default_value_t = 1e-4, value_name = "RATE")]
     pub(crate) lr: f64,
@@ -98,6 +103,17 @@ impl Settings {
             Some(size) => config.with_vocab_size(size),
             None => config,
         })
+    }
+
+    /// The adapters of LoRA.
+    pub(crate) fn lora(&self) -> LoraConfig {
+        LoraConfig::new(self.lora_rank).with_modules(self.lora_modules.clone())
+    }
+
+    /// The preset, if the model has its shape unchanged.
+    pub(crate) fn preset_in_full(&self) -> Option<Preset> {
+        let is_changed = self.model.is_some() || self.shrink != 1 || self.vocabulary.is_some();
+        (!is_changed).then_some(self.preset)
     }
 
     /// The name of the model's shape.

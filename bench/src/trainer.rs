@@ -9,7 +9,7 @@ use burn::tensor::Device;
 use lisa::Lisa;
 use lisa::recompute::Recompute;
 use lisa_lm::CausalLm;
-use lisa_lm::model::{BatchTensors, Input, LoraConfig};
+use lisa_lm::model::{BatchTensors, Input};
 
 use crate::method::{Method, adamw};
 use crate::settings::Settings;
@@ -40,17 +40,20 @@ impl Trainer {
         let rank = settings.lora_rank;
         let plain = || Self::Plain(adamw().init());
         Ok(match method {
-            Method::Full => (plain(), model),
             Method::LoraBurn => {
                 let names = r"\.layers\.\d+\..*proj.*weight$";
                 let matrices = ParamGroup::from_regex(names).map_err(|e| anyhow!("{e:?}"))?;
                 let lora = Lora::new(rank, 2.0 * rank as f64).set_param_group(matrices);
                 (plain(), model.apply_lora(lora))
             }
-            Method::Lora => (plain(), model.with_lora(&LoraConfig::new(rank))?),
+            Method::Lora => (plain(), model.with_lora(&settings.lora())?),
             _ if method.is_torch() => bail!("`{method}` runs in PyTorch"),
             _ => {
-                let config = method.lisa_config(settings);
+                let model = match method {
+                    Method::LoraRecompute => model.with_lora(&settings.lora())?,
+                    _ => model,
+                };
+                let config = method.lisa_config(settings, model.num_layers());
                 let (lisa, model) = if method.quantizes() {
                     config.init_on(adamw(), model, device)?
                 } else {

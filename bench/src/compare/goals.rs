@@ -2,6 +2,8 @@
 
 use super::row::Row;
 use crate::method::Method;
+use crate::preset::Preset;
+use crate::settings::Settings;
 use crate::stats::median;
 
 /// A quantity of a row.
@@ -32,7 +34,11 @@ impl Of {
 }
 
 /// A method, the method that it is divided by, the quantity, and the highest ratio that meets the goal.
-const GOALS: [(Method, Method, Of, f64); 12] = [
+type Goal = (Method, Method, Of, f64);
+
+/// Goals within the project, for `small`: in models with a larger vocabulary, embeddings and head, which
+/// LISA always trains, are a larger part.
+const OF_SMALL: [Goal; 5] = [
     (Method::Lisa, Method::Full, Of::Peak, 0.55),
     (Method::Lisa, Method::Full, Of::Cpu, 0.60),
     (Method::LisaRecompute, Method::Full, Of::Peak, 0.38),
@@ -43,21 +49,41 @@ const GOALS: [(Method, Method, Of, f64); 12] = [
         0.80,
     ),
     (Method::LisaFrozenEmbeddings, Method::Lora, Of::Cpu, 0.85),
+];
+
+/// Goals for every shape.
+const OF_ALL: [Goal; 6] = [
     (Method::Lisa, Method::TorchLisa, Of::Resident, 0.95),
     (Method::LisaRecompute, Method::TorchLisa, Of::Resident, 0.70),
     (Method::Lisa, Method::TorchLisa, Of::Peak, 0.70),
     (Method::Lisa, Method::TorchLisa, Of::Cpu, 1.00),
     (Method::Full, Method::TorchFull, Of::Cpu, 1.00),
     (Method::Lora, Method::TorchLora, Of::Cpu, 0.95),
-    (Method::Lisa, Method::Lora, Of::Cpu, 1.20),
 ];
+
+/// A goal for SmolLM2's shape, and for `small`.
+const OF_SMOLLM2: Goal = (Method::Lisa, Method::Lora, Of::Cpu, 1.20);
+
+/// The goals for this shape.
+fn goals(settings: &Settings) -> Vec<Goal> {
+    let preset = settings.preset_in_full();
+    let mut goals = Vec::new();
+    if preset == Some(Preset::Small) {
+        goals.extend(OF_SMALL);
+    }
+    goals.extend(OF_ALL);
+    if matches!(preset, Some(Preset::Small | Preset::Smollm2)) {
+        goals.push(OF_SMOLLM2);
+    }
+    goals
+}
 
 /// The table of the goals whose methods both ran. The steps of one round follow each other closely,
 /// so the ratio of times is the median of the rounds' ratios.
-pub(crate) fn markdown(rows: &[Row]) -> String {
+pub(crate) fn markdown(settings: &Settings, rows: &[Row]) -> String {
     let row = |method| rows.iter().find(|row| row.method == method);
     let mut text = String::from("| ratio | found | rounds | at most | |\n|---|--:|--:|--:|---|\n");
-    for (ours, other, of, most) in GOALS {
+    for (ours, other, of, most) in goals(settings) {
         let values = |method| row(method).map_or_else(Vec::new, |row| of.values(row));
         let pairs = values(ours).into_iter().zip(values(other));
         let ratios: Vec<f64> = pairs.map(|(a, b)| a / b).collect();
@@ -104,10 +130,39 @@ mod tests {
             row(Method::Lisa, [1.0, 11.0, 120.0]),
             row(Method::Lora, [1.0, 10.0, 100.0]),
         ];
-        let text = markdown(&rows);
+        let of = |preset| {
+            let settings = Settings {
+                preset,
+                ..Settings::default()
+            };
+            markdown(&settings, &rows)
+        };
+        let text = of(Preset::Smollm2);
         let line = text.lines().last().unwrap();
         let expected = "| CPU time, lisa / lora | 1.100 | 1.000 to 1.200 | 1.20 | met |";
         assert_eq!(line, expected);
         assert_eq!(text.lines().count(), 3, "{text}");
+        // The shape of GPT-2 has no goal for these two.
+        assert_eq!(of(Preset::Gpt2).lines().count(), 2);
+    }
+
+    #[test]
+    fn goals_relative_to_full_training_are_those_of_small() {
+        let relative = |settings: Settings| {
+            let goals = goals(&settings);
+            goals.iter().any(|(_, other, _, _)| *other == Method::Full)
+        };
+        let of = |preset, shrink| Settings {
+            preset,
+            shrink,
+            ..Settings::default()
+        };
+        assert!(relative(of(Preset::Small, 1)));
+        assert!(!relative(of(Preset::Small, 2)));
+        assert!(!relative(of(Preset::Smollm2, 1)));
+        // The shape of a folder, whatever the preset is.
+        let mut folder = of(Preset::Small, 1);
+        folder.model = Some("model".into());
+        assert!(!relative(folder));
     }
 }

@@ -1,8 +1,10 @@
 //! The memory that each method would need, from the model's shape alone.
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
 use burn::tensor::Device;
-use lisa::memory::{MemoryPlan, Workload};
+use lisa::memory::{Adapters, MemoryPlan, Workload};
 use lisa_lm::CausalLm;
 
 use crate::method::Method;
@@ -85,17 +87,17 @@ pub(crate) fn of(
     };
     let plan = match method {
         _ if method.is_torch() => return Ok(None),
-        Method::Lora | Method::LoraBurn => {
-            let merged = method == Method::LoraBurn;
-            MemoryPlan::lora(model, settings.lora_rank, merged, &run)?
+        Method::LoraBurn => {
+            let adapters = Adapters::all(settings.lora_rank, true);
+            MemoryPlan::lora(model, &adapters, &run)?
+        }
+        Method::Lora | Method::LoraRecompute => {
+            let (rows, tokens) = (settings.batch, settings.sequence);
+            let adapters = model.planned_lora(&settings.lora(), rows, tokens, run.dtype);
+            MemoryPlan::lora(model, &adapters, &run)?
         }
         _ => {
-            let mut config = method.lisa_config(settings);
-            if method == Method::Full {
-                config.active_layers = model.num_layers();
-                // Plain AdamW has none.
-                config.master_weights = false;
-            }
+            let config = method.lisa_config(settings, model.num_layers());
             MemoryPlan::lisa(model, &config, &run)?
         }
     };
@@ -104,5 +106,73 @@ pub(crate) fn of(
     } else {
         plan.peak
     };
-    Ok(Some((plan, peak)))
+    let unused = if flex && method == Method::LisaKeep {
+        let dropped = Method::Lisa.lisa_config(settings, model.num_layers());
+        let kept = peak - MemoryPlan::lisa(model, &dropped, &run)?.peak;
+        let (never, frozen) = never_active(settings, model.num_layers());
+        kept / frozen.max(1) * never
+    } else {
+        0
+    };
+    Ok(Some((plan, peak - unused)))
+}
+
+/// How many layers the run never activates, and how many are frozen at a time. The plan of a run that
+/// keeps the state of frozen layers assumes that each of them was active.
+fn never_active(settings: &Settings, layers: usize) -> (u64, u64) {
+    let drawn: BTreeSet<usize> = workload::draws(settings, layers)
+        .into_iter()
+        .flatten()
+        .collect();
+    let frozen = layers.saturating_sub(settings.active_layers);
+    ((layers - drawn.len()) as u64, frozen as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::preset::Preset;
+
+    #[test]
+    fn kept_state_is_that_of_the_layers_that_were_drawn() {
+        let settings = Settings {
+            preset: Preset::Small,
+            shrink: 32,
+            period: 1,
+            ..Settings::default()
+        };
+        let device = Device::default().autodiff();
+        let model = settings.config().unwrap().init(&device).unwrap();
+        let peak = |method, steps| {
+            let settings = Settings {
+                steps,
+                ..settings.clone()
+            };
+            of(&settings, method, &model, true).unwrap().unwrap().1
+        };
+        // The first draw keeps nothing of an earlier one.
+        assert_eq!(peak(Method::LisaKeep, 1), peak(Method::Lisa, 1));
+        let layer = (peak(Method::LisaKeep, 1000) - peak(Method::Lisa, 1000)) / 14;
+        for steps in [2, 3, 5] {
+            let settings = Settings {
+                steps,
+                ..settings.clone()
+            };
+            let (never, frozen) = never_active(&settings, 16);
+            assert_eq!(frozen, 14);
+            let kept = peak(Method::LisaKeep, steps) - peak(Method::Lisa, steps);
+            assert_eq!(kept, layer * (14 - never), "{steps}");
+        }
+    }
+
+    #[test]
+    fn full_training_is_planned_as_it_runs() {
+        let settings = Settings {
+            preset: Preset::Tiny,
+            ..Settings::default()
+        };
+        let config = Method::Full.lisa_config(&settings, 9);
+        assert_eq!(config.active_layers, 9);
+        assert_eq!(config.master_weights, !settings.no_master_weights);
+    }
 }

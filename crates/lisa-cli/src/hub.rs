@@ -9,15 +9,15 @@ use hf_hub::progress::{DownloadEvent, Progress, ProgressEvent, ProgressHandler};
 use hf_hub::repository::RepoTreeEntry;
 use hf_hub::{HFClientSync, HFError};
 
-use crate::hub_files::wanted;
+use crate::hub_files::Need;
 use crate::terminal::output::say;
 use crate::terminal::progress::Slow;
-use crate::terminal::text::size;
+use crate::terminal::text::{counted, size};
 use crate::user_error::UserError;
 
-/// Downloads what a model needs, and returns its folder. Prints the size before. Files that are in
-/// the cache are not downloaded again; without a network, the cached model is used.
-pub(crate) fn download(id: &str, revision: &str) -> Result<PathBuf> {
+/// Downloads what is needed of a model, and returns its folder. Prints the size before. Files that are
+/// in the cache are not downloaded again; without a network, the cached model is used.
+pub(crate) fn download(id: &str, revision: &str, need: Need) -> Result<PathBuf> {
     let (owner, name) = id.split_once('/').unwrap_or((id, ""));
     let revision = if revision.is_empty() {
         "main"
@@ -57,15 +57,15 @@ pub(crate) fn download(id: &str, revision: &str) -> Result<PathBuf> {
         })
         .collect();
     let names: Vec<&str> = files.iter().map(|(name, _)| *name).collect();
-    let names = wanted(&names);
+    let names = need.of(&names);
     let bytes: u64 = files
         .iter()
         .filter(|(name, _)| names.contains(name))
         .map(|(_, bytes)| bytes)
         .sum();
     say(format_args!(
-        "{id} at {revision} ({commit:.12}): {} files, {}",
-        names.len(),
+        "{id} at {revision} ({commit:.12}): {}, {}",
+        counted(names.len(), "file"),
         size(bytes)
     ))?;
     repository

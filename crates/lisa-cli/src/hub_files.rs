@@ -1,9 +1,33 @@
-//! [`wanted`]: which files of a repository on the Hugging Face hub a model needs.
+//! [`Need`]: which files of a repository on the Hugging Face hub a command needs.
+
+/// What a command reads of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// The whole model.
+    Model,
+    /// The shape of the model: only `config.json`.
+    Config,
+}
+
+#[cfg(any(feature = "hub", test))]
+impl Need {
+    /// The names, of these files of a repository, of those that are downloaded.
+    pub(crate) fn of<'a>(self, names: &[&'a str]) -> Vec<&'a str> {
+        match self {
+            Self::Model => wanted(names),
+            Self::Config => {
+                let names = names.iter().copied();
+                names.filter(|name| *name == "config.json").collect()
+            }
+        }
+    }
+}
 
 /// The names, of these files of a repository, of those that are downloaded: configuration,
 /// tokenizer, chat templates, licence, model card, and the weights once. Weights in other formats
 /// and precisions are left out.
-pub(crate) fn wanted<'a>(names: &[&'a str]) -> Vec<&'a str> {
+#[cfg(any(feature = "hub", test))]
+fn wanted<'a>(names: &[&'a str]) -> Vec<&'a str> {
     const SINGLE: &str = "model.safetensors";
     let has = |name: &str| names.contains(&name);
     let is_wanted = |name: &&&str| {
@@ -69,5 +93,20 @@ mod tests {
         check(&["model.safetensors"], &shards);
         check(&[&shards[..], &index].concat(), &[]);
         assert_eq!(wanted(&["weights.safetensors"]), ["weights.safetensors"]);
+    }
+
+    #[test]
+    fn a_plan_needs_the_configuration_alone() {
+        let names = [
+            "README.md",
+            "config.json",
+            "generation_config.json",
+            "model.safetensors",
+            "onnx/config.json",
+            "tokenizer.json",
+        ];
+        assert_eq!(Need::Config.of(&names), ["config.json"]);
+        assert_eq!(Need::Model.of(&names).len(), 5);
+        assert!(Need::Config.of(&["model.safetensors"]).is_empty());
     }
 }

@@ -10,7 +10,6 @@ pub mod commands;
 mod data_folder;
 #[cfg(feature = "hub")]
 mod hub;
-#[cfg(any(feature = "hub", test))]
 mod hub_files;
 pub mod device;
 pub mod earlier_run;

@@ -7,6 +7,7 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::bundled;
+use crate::hub_files::Need;
 use crate::user_error::{UserError, require};
 
 /// The flags that choose a model.
@@ -40,6 +41,12 @@ impl ModelFlags {
 /// commit in `revision`, or the main branch if that is empty. With the feature `hub` it is
 /// downloaded; without, it is an error.
 pub fn model_folder(model: &Path, revision: &str) -> Result<PathBuf> {
+    folder_with(model, revision, Need::Model)
+}
+
+/// The same, of which only these files are needed: of a model on the hub, the others are not
+/// downloaded.
+pub(crate) fn folder_with(model: &Path, revision: &str, need: Need) -> Result<PathBuf> {
     let is_local = model.as_os_str().is_empty() || is_path(model);
     require!(
         revision.is_empty() || !is_local,
@@ -55,7 +62,7 @@ pub fn model_folder(model: &Path, revision: &str) -> Result<PathBuf> {
         return bundled::model();
     }
     if !is_local {
-        return download(&model.to_string_lossy(), revision);
+        return download(&model.to_string_lossy(), revision, need);
     }
     if model.exists() {
         return Ok(model.to_path_buf());
@@ -86,7 +93,7 @@ pub(crate) fn is_hub_id(owner: &str, name: &str) -> bool {
 }
 
 #[cfg(not(feature = "hub"))]
-fn download(id: &str, _revision: &str) -> Result<PathBuf> {
+fn download(id: &str, _: &str, _: Need) -> Result<PathBuf> {
     Err(UserError::new(format!("there is no folder `{id}`"))
         .with_help("if it is an id of the Hugging Face hub, build with `--features hub`")
         .into())

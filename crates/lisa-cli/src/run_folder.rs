@@ -17,6 +17,8 @@ pub const OUR_EVENTS: &str = ".lisa";
 pub const STEP: &str = "lisa.json";
 /// The files of a checkpoint: the weights, the optimizer state, and everything else.
 pub const CHECKPOINT: [&str; 3] = ["weights.bpk", "optimizer.bpk", "state.json"];
+/// The folder of a checkpoint of LoRA, which has adapters instead of weights.
+pub const ADAPTER: &str = "adapter";
 
 pub(crate) const CHECKPOINTS: &str = "checkpoints";
 const SUMMARY: &str = "summary.json";
@@ -160,6 +162,7 @@ fn is_model(folder: &Path, out: &Path) -> bool {
 fn is_checkpoint(path: &Path) -> bool {
     let files = list(path);
     let has_own = CHECKPOINT.iter().any(|name| path.join(name).is_file());
+    let has_own = has_own || path.join(ADAPTER).is_dir();
     let is_begun = files.is_empty() && path.extension().is_some() && path.is_dir();
     step_of_name(path).is_some() && (has_own || is_begun)
 }

@@ -49,6 +49,7 @@
 //! ```
 
 mod activations;
+mod adapters;
 mod breakdown;
 mod device;
 mod elements;
@@ -61,6 +62,7 @@ mod workload;
 
 pub use crate::optimizer::usage::Usage;
 pub use activations::{Activations, Footprint};
+pub use adapters::{Adapters, LayerAdapters};
 pub use breakdown::Breakdown;
 pub use device::DeviceUsage;
 pub use plan::MemoryPlan;

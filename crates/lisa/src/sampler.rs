@@ -275,7 +275,9 @@ impl Sampler {
 
 /// What the policy of this configuration refuses, for a configuration without a run.
 pub(crate) fn check(sampling: Sampling) -> Result<(), LisaError> {
-    Sampler::undrawn(sampling).check()
+    let sampler = Sampler::undrawn(sampling);
+    sampler.check()?;
+    sampler.inclusion_in(&sampler.next_draw()).map(|_| ())
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@ use clap::Args;
 use lisa_lm::{CausalLm, ModelConfig};
 
 use crate::bundled;
+use crate::hub_files::Need;
+use crate::model_folder::folder_with;
 use crate::settings::{
     Dtype, Facts, Flags, InputFlags, MemoryFlags, Method, MethodFlags, ModelFacts, Quantize,
     Settings, TrainingFlags, gib,
@@ -24,7 +26,7 @@ pub struct Options {
     /// Memory of the device in GiB; the table then says which methods fit
     #[arg(long, value_name = "GIB", value_parser = gib)]
     memory: Option<f64>,
-    /// Folder of a model, read for config.json [default: bundled model]
+    /// Folder of a model, or a hub id; only config.json is read [default: bundled model]
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
     /// Dtype of the weights [default: as stored; bundled model: f32]
@@ -96,17 +98,8 @@ fn table(mut flags: Flags, device: &Device) -> Result<String> {
     let config = if path.as_os_str().is_empty() {
         ModelConfig::from_json(bundled::CONFIG)?
     } else {
-        let input = InputFlags {
-            model: Some(path),
-            ..InputFlags::default()
-        };
-        let input = Flags {
-            input,
-            ..Flags::default()
-        }
-        .resolve(None)?
-        .input;
-        let path = input.folder()?.join("config.json");
+        let revision = flags.input.revision.clone().unwrap_or_default();
+        let path = folder_with(&path, &revision, Need::Config)?.join("config.json");
         let text = lisa_lm::files::read_small_text(&path)
             .with_context(|| format!("cannot read `{}`", path.display()))?;
         ModelConfig::from_json(&text).map_err(|e| {

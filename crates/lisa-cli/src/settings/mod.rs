@@ -174,6 +174,11 @@ impl Flags {
             all.method.lora_alpha = Some(2.0 * rank as f64);
             reasons.push(("lora-alpha", "twice the rank".to_owned()));
         }
+        // A resumed run has the rows of its checkpoint.
+        if all.output.no_eval == Some(true) && all.input.eval_fraction.is_none() {
+            all.input.eval_fraction = Some(0.0);
+            reasons.push(("eval-fraction", "--no-eval".to_owned()));
+        }
         if let Some(model) = facts.model {
             all.derive_from_model(model, &mut reasons);
             if let Some(data) = facts.data {

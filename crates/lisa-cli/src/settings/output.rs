@@ -33,7 +33,7 @@ group! { "Output and evaluation", OutputFlags, OutputSettings {
     /// Measure the loss of all held-out rows at the end too
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, hide_short_help = true)]
     final_eval_all: bool = false;
-    /// Train without any evaluation
+    /// Train without any evaluation, on all rows
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, hide_short_help = true)]
     no_eval: bool = false;
     /// Held-out examples to generate answers for [default: 4]

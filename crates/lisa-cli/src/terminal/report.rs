@@ -12,7 +12,7 @@ use crate::user_error::UserError;
 /// The error and its sources as text with colours.
 ///
 /// ```text
-/// error: active_layers is 9 and the model has 8 layers
+/// error: --active-layers is 9 and the model has 8 layers
 ///   --> run.toml:3
 ///   because: ..
 ///   help: give at most 8
@@ -80,6 +80,24 @@ fn help_of_system(error: &(dyn Error + 'static)) -> Option<String> {
     Some(help.to_owned())
 }
 
+/// A text of the library with the flags that set its fields.
+fn in_flags(text: &str) -> String {
+    const FLAGS: [(&str, &str); 7] = [
+        ("set unbiased to false", "leave --unbiased out"),
+        ("active_layers", "--active-layers"),
+        ("sampling_period", "--period"),
+        ("on_freeze", "--moments"),
+        (
+            "set frozen_weights to FrozenWeights::Exact",
+            "leave --quantize out",
+        ),
+        ("frozen_weights", "--quantize"),
+        ("max_grad_norm", "--max-grad-norm"),
+    ];
+    let replaced = |text: String, (field, flag)| text.replace(field, flag);
+    FLAGS.into_iter().fold(text.to_owned(), replaced)
+}
+
 /// What one error of the chain says.
 struct Fields {
     message: String,
@@ -105,8 +123,8 @@ impl Fields {
         }
         if let Some(error) = error.downcast_ref::<LisaError>() {
             return Self {
-                message: error.message().to_owned(),
-                help: error.help().map(str::to_owned),
+                message: in_flags(error.message()),
+                help: error.help().map(in_flags),
                 place: None,
             };
         }

@@ -1,4 +1,5 @@
-//! The adapter of a LoRA run: the one that it begins with, and the ones that it writes. Tests:
+//! The adapter of a LoRA run: the one that it begins with, those of its checkpoints, and the ones that
+//! it writes at its end. Tests:
 //! `tests/run/adapters.rs`.
 
 use std::path::{Path, PathBuf};
@@ -44,6 +45,26 @@ pub(crate) fn write(
         files,
     };
     Ok(save_adapter(model, folder, &options)?)
+}
+
+/// The same without the tokenizer, for a checkpoint; the base model is in a folder.
+pub(crate) fn write_alone(
+    model: &CausalLm,
+    revision: &str,
+    base_folder: &Path,
+    folder: &Path,
+) -> Result<()> {
+    let (base, revision) = base(base_folder, revision)?;
+    let options = AdapterOptions {
+        revision: revision.as_deref(),
+        ..AdapterOptions::new(&base)
+    };
+    Ok(save_adapter(model, folder, &options)?)
+}
+
+/// The model with the adapters of a checkpoint in place of its own.
+pub(crate) fn restored(folder: &Path, model: CausalLm) -> Result<CausalLm> {
+    Ok(Adapter::open(folder)?.restore(model)?)
 }
 
 /// The base model as PEFT finds it: its id on the hub and the revision, or an absolute path.

@@ -37,14 +37,13 @@ pub(crate) fn announce(job: &Job<'_>, model: &CausalLm, trainer: &Trainer) -> Re
         ("training", steps_line(job)),
         ("evaluation", evaluation_line(job)),
     ];
-    // Settings that cannot be planned have been refused already.
-    if let Ok(plan) = Planned::of_run(settings, model, job.device, longest) {
-        let peak = size(plan.needed());
-        lines.push((
-            "memory",
-            format!("about {peak} planned, for rows of up to {longest} tokens"),
-        ));
-    }
+    // The layers of the model are masked already.
+    let plan = Planned::of_run(settings, &job.shape()?, job.device, longest)?;
+    let peak = size(plan.needed());
+    lines.push((
+        "memory",
+        format!("about {peak} planned, for rows of up to {longest} tokens"),
+    ));
     lines.push(("output", output_line(job)));
     for (name, text) in lines {
         say(format_args!("{name:<11} {text}"))?;

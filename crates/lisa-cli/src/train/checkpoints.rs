@@ -2,7 +2,8 @@
 //!
 //! A checkpoint is written to `step-N.partial` and renamed to `step-N` when it is complete, so an
 //! interrupted save leaves no checkpoint. The newest are kept, and the one with the lowest held-out
-//! loss.
+//! loss. A checkpoint of LoRA has the adapters alone, in PEFT's format, and the name and the fingerprint
+//! of their base model.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use lisa_lm::files::write_atomically;
 use lisa_lm::text::{Batches, Position};
 use serde::{Deserialize, Serialize};
 
+use super::adapter;
 use super::clock::Clock;
 use super::evaluation::Evaluation;
 use super::fingerprint::Fingerprint;
@@ -21,7 +23,7 @@ use super::method::Trainer;
 use super::text::Text;
 use crate::number;
 use crate::output_folder;
-use crate::run_folder::CHECKPOINT;
+use crate::run_folder::{ADAPTER, CHECKPOINT};
 use crate::settings::Flags;
 use crate::terminal::text::counted;
 use crate::user_error::{UserError, require};
@@ -115,10 +117,12 @@ pub fn path(out: &Path, step: u64) -> PathBuf {
     folder(out).join(format!("step-{step:08}"))
 }
 
-/// Writes a checkpoint, and removes all except the newest `keep` and the best one.
+/// Writes a checkpoint, and removes all except the newest `keep` and the best one. The base model is
+/// in the folder `base`.
 pub fn save(
     out: &Path,
     keep: usize,
+    base: &Path,
     model: &CausalLm,
     trainer: &Trainer,
     state: &State,
@@ -130,10 +134,13 @@ pub fn save(
         output_folder::remove(old)?;
     }
     fs::create_dir_all(&partial).with_context(failed)?;
-    model
-        .clone()
-        .save_file(partial.join(WEIGHTS))
-        .with_context(failed)?;
+    if model.lora().is_some() {
+        let revision = state.settings.input.revision.as_deref().unwrap_or_default();
+        adapter::write_alone(model, revision, base, &partial.join(ADAPTER)).with_context(failed)?;
+    } else {
+        let saved = model.clone().save_file(partial.join(WEIGHTS));
+        saved.with_context(failed)?;
+    }
     trainer
         .save(&partial.join(OPTIMIZER))
         .with_context(failed)?;
@@ -252,6 +259,10 @@ pub fn load(path: &Path, model: CausalLm, trainer: Trainer) -> Result<(CausalLm,
 
 /// Loads only the weights of a checkpoint. A LoRA model must already have its adapters.
 pub fn weights(path: &Path, model: CausalLm) -> Result<CausalLm> {
+    if model.lora().is_some() {
+        let restored = adapter::restored(&path.join(ADAPTER), model);
+        return restored.map_err(|error| unusable(path, error));
+    }
     let file = path.join(WEIGHTS);
     let loaded = model
         .try_load_file(&file)

@@ -123,6 +123,15 @@ pub(crate) fn finish(job: &Job<'_>, trained: Training, stop: Stop<'_>) -> Result
         job.steps,
         shown.display()
     ))?;
+    if job.settings.method.method == Method::Lora {
+        let adapter = adapter::folder_of(&folder);
+        let adapter = adapter.display();
+        say(format_args!(
+            "the adapter alone, in PEFT's format, is in {adapter}: PEFT opens it on the base model, \
+             `lisa train --adapter {adapter}` trains it further, and `lisa export {adapter} --merge \
+             --out DIR` merges it"
+        ))?;
+    }
     if let Some((step, loss)) = best {
         say(format_args!(
             "the best checkpoint is that of step {step}, held-out loss {loss:.4}: its model is in {}",

@@ -10,7 +10,7 @@ use lisa::importance::{Importance, Scores};
 use lisa::optimizer::Decay;
 use lisa::policy::{Budget, CyclicOrder, Gradient};
 use lisa::recompute::Pass;
-use lisa::{FrozenWeights, LayerMap, Lisa, LisaConfig, LisaError, OnFreeze, PolicyConfig};
+use lisa::{FrozenWeights, Lisa, LisaConfig, LisaError, OnFreeze, PolicyConfig};
 use lisa_lm::CausalLm;
 use lisa_lm::text::Position;
 
@@ -176,7 +176,7 @@ pub(crate) fn lisa_config(settings: &Settings, model: &CausalLm) -> Result<LisaC
     let method = &settings.method;
     let active = match method.method {
         Method::Lisa => method.active_layers,
-        _ => LayerMap::find(model)?.layers().len(),
+        _ => model.num_layers(),
     };
     let split = match method.method {
         Method::Lisa => method.split.clone(),

@@ -167,9 +167,18 @@ pub(crate) fn disk(
     evaluates: bool,
 ) -> Result<Disk> {
     let plan = plan(settings, model, device, 1, 1)?;
-    let checkpoint = plan.weights + plan.optimizer_state + plan.master_weights + plan.host;
+    let (weights, finished) = if settings.method.method == Method::Lora {
+        // The gradients are of the adapters, and have their dtype.
+        let adapters = plan.gradients;
+        let merged = plan.weights - adapters;
+        let merged = if settings.method.no_merge { 0 } else { merged };
+        (adapters, adapters + merged)
+    } else {
+        (plan.weights, plan.weights)
+    };
+    let checkpoint = weights + plan.optimizer_state + plan.master_weights + plan.host;
     let output = &settings.output;
-    Ok(Disk::of(output, steps, evaluates, checkpoint, plan.weights))
+    Ok(Disk::of(output, steps, evaluates, checkpoint, finished))
 }
 
 /// The most bytes of optimizer state in a checkpoint.
@@ -194,7 +203,9 @@ fn plan(
         recompute: settings.memory.recomputation(),
     };
     Ok(if settings.method.method == Method::Lora {
-        MemoryPlan::lora(model, settings.method.lora_rank, false, &run)?
+        let lora = settings.method.lora(settings.training.seed);
+        let adapters = model.planned_lora(&lora, rows, tokens, run.dtype);
+        MemoryPlan::lora(model, &adapters, &run)?
     } else {
         MemoryPlan::lisa(model, &lisa_config(settings, model)?, &run)?
     })
@@ -219,6 +230,44 @@ fn is_host(device: &Device) -> bool {
 mod tests {
     use super::*;
     use crate::settings::Flags;
+
+    #[test]
+    fn the_plan_of_lora_is_that_of_its_modules_and_of_recomputation() {
+        let config = lisa_lm::ModelConfig::from_json(crate::bundled::CONFIG).unwrap();
+        let device = Device::default().autodiff();
+        let model = config.init(&device).unwrap();
+        let mut settings = Flags::default().resolve(None).unwrap();
+        settings.method.method = Method::Lora;
+        let needed = |settings: &Settings| {
+            let planned = Planned::of(settings, &model, &device, 8, 256);
+            planned.unwrap().needed()
+        };
+        let all = needed(&settings);
+        let mut less = settings.clone();
+        less.memory.recompute = 1;
+        // Seven of eight layers keep their input alone.
+        assert!(needed(&less) < all / 2);
+        let mut few = settings.clone();
+        few.method.lora_target_modules = vec!["v_proj".into()];
+        assert!(needed(&few) < all);
+        let mut last = settings.clone();
+        last.method.lora_target_modules = vec!["layers.7.self_attn.v_proj".into()];
+        assert!(needed(&last) < all / 2);
+    }
+
+    #[test]
+    fn a_plan_initializes_no_parameter() {
+        let config = lisa_lm::ModelConfig::from_json(crate::bundled::CONFIG).unwrap();
+        let device = Device::default().autodiff();
+        let model = config.init(&device).unwrap();
+        for method in [Method::Full, Method::Lora, Method::Lisa] {
+            let mut settings = Flags::default().resolve(None).unwrap();
+            settings.method.method = method;
+            Planned::of(&settings, &model, &device, 1, 16).unwrap();
+            let weight = &model.model.layers[0].mlp.down_proj.weight;
+            assert!(!weight.is_initialized(), "{method}");
+        }
+    }
 
     #[test]
     fn the_disk_has_the_best_checkpoints_and_what_a_run_has_already() {

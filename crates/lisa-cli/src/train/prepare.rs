@@ -44,6 +44,8 @@ pub(crate) struct Job<'a> {
     pub(crate) evaluate: Evaluate,
     /// Optimizer steps of the whole run.
     pub(crate) steps: u64,
+    /// Whether the last step is taken, and everything is written.
+    pub(crate) is_finished: bool,
     /// Optimizer steps of an epoch.
     pub(crate) steps_per_epoch: u64,
     /// The most bytes that the run has on disk.
@@ -80,6 +82,8 @@ impl<'a> Job<'a> {
         let settings = shapes.settings(flags.clone())?;
         flags.check_effect(&settings)?;
         supports(device, settings.memory.dtype)?;
+        // What a model of this structure refuses of the settings.
+        planned::state(&settings, &shapes.model, device)?;
         if let Some((_, state)) = &saved {
             require_same(&settings, state)?;
         }
@@ -121,8 +125,6 @@ impl<'a> Job<'a> {
             compare(&fingerprint, state, path, allowed)?;
         }
         let batches = data::batches(&settings, &tokenizer, &data)?;
-        data.summarize(&settings, &tokenizer, &batches)?;
-        data.show(0, &tokenizer, Show::Borders)?;
         let accumulation = settings.training.gradient_accumulation_steps;
         let steps = match settings.training.steps {
             0 => batches.steps_in(settings.training.epochs, accumulation),
@@ -135,16 +137,20 @@ impl<'a> Job<'a> {
             }
             None => (None, false),
         };
-        if let Some((_, state)) = &saved {
-            require_later(steps, state.step, &out)?;
+        let step = saved.as_ref().map(|(_, state)| state.step);
+        if let Some(step) = step {
+            require_later(steps, step, &out)?;
+        }
+        let is_finished = step == Some(steps) && is_written(&settings, steps);
+        if !is_finished || !writes {
+            data.summarize(&settings, &tokenizer, &batches)?;
+            data.show(0, &tokenizer, Show::Borders)?;
         }
         let evaluate = Evaluate::new(&settings, &data, &tokenizer)?;
-        // Settings that cannot be planned are reported where the optimizer is made.
-        let state = planned::state(&settings, &shapes.model, device).unwrap_or(0);
+        let state = planned::state(&settings, &shapes.model, device)?;
         check_sizes(&shapes.model, settings.memory.dtype.into(), state)?;
         let evaluates = !evaluate.is_empty();
-        let disk = planned::disk(&settings, &shapes.model, device, steps, evaluates);
-        let disk = disk.unwrap_or_default();
+        let disk = planned::disk(&settings, &shapes.model, device, steps, evaluates)?;
         if writes {
             require_room(disk, &out, saved.is_some())?;
         }
@@ -160,6 +166,7 @@ impl<'a> Job<'a> {
             data,
             evaluate,
             steps,
+            is_finished,
             steps_per_epoch: batches.steps_per_epoch(accumulation) as u64,
             disk: disk.all + rows_on_disk,
             _lock: lock,
@@ -169,22 +176,11 @@ impl<'a> Job<'a> {
         Ok((job, batches))
     }
 
-    /// Whether the run has taken its last step and written all that it writes at its end.
-    pub(crate) fn is_finished(&self) -> bool {
-        let (method, out) = (&self.settings.method, &self.settings.output.out);
-        let step = self.saved.as_ref().map(|(_, state)| state.step);
-        let Some(summary) = run_folder::summary(out) else {
-            return false;
-        };
-        let has_best = !summary["best"].is_null();
-        let is_written = |name: &str| {
-            let best = out.join(format!("{name}-best"));
-            run_folder::step_of(out, name) == step && (!has_best || run_folder::has_model(&best))
-        };
-        step == Some(self.steps)
-            && summary["steps"].as_u64() == step
-            && (method.method != Method::Lora || is_written("adapter"))
-            && (method.no_merge || is_written("model"))
+    /// The model with lazy parameters: nothing is allocated.
+    pub(crate) fn shape(&self) -> Result<CausalLm> {
+        let config = self.checkpoint.config().clone();
+        let config = config.with_vocab_size(self.data.vocab_size);
+        Ok(config.init(&self.training_device)?)
     }
 
     /// Loads the weights.
@@ -199,6 +195,22 @@ impl<'a> Job<'a> {
         // A checkpoint has the adapter of its step.
         begun_with(&self.settings.method, model, self.saved.is_some())
     }
+}
+
+/// Whether the output folder has everything that the run writes at its end, after so many steps.
+fn is_written(settings: &Settings, steps: u64) -> bool {
+    let (method, out) = (&settings.method, &settings.output.out);
+    let Some(summary) = run_folder::summary(out) else {
+        return false;
+    };
+    let has_best = !summary["best"].is_null();
+    let is_written = |name: &str| {
+        let best = out.join(format!("{name}-best"));
+        run_folder::step_of(out, name) == Some(steps) && (!has_best || run_folder::has_model(&best))
+    };
+    summary["steps"].as_u64() == Some(steps)
+        && (method.method != Method::Lora || is_written("adapter"))
+        && (method.no_merge || is_written("model"))
 }
 
 /// Checks the room on the disk for a run. One that is resumed, or that replaces another one, has a

@@ -47,7 +47,7 @@ pub fn run(flags: Flags, start: Start, device: &Device, stop: Stop<'_>) -> Resul
 
 fn whole(flags: Flags, start: Start, device: &Device, stop: Stop<'_>) -> Result<Outcome> {
     let (job, batches) = Job::open(flags, start, device, true, stop)?;
-    if job.is_finished() {
+    if job.is_finished {
         say(format_args!(
             "finished at step {}; give --steps M to go on to step M",
             job.steps
@@ -57,10 +57,9 @@ fn whole(flags: Flags, start: Start, device: &Device, stop: Stop<'_>) -> Result<
     let result = explained(
         || whole_of(&job, batches, stop),
         || {
-            let shape = job.checkpoint.config().init(device)?;
             advice(
                 &job.settings,
-                &shape,
+                &job.shape()?,
                 device,
                 job.data.longest(&job.settings),
             )
@@ -114,7 +113,7 @@ pub fn dry_run(flags: Flags, start: Start, device: &Device) -> Result<()> {
     let (job, batches) = Job::open(flags, start, device, false, &|_| false)?;
     let model = job.load()?;
     let longest = job.data.longest(&job.settings);
-    let memory = planned(&job.settings, &model, device, longest)?;
+    let memory = planned(&job.settings, &job.shape()?, device, longest)?;
     let (trainer, model) = Trainer::new(&job.settings, model)?;
     announce(&job, &model, &trainer)?;
     if let Some((path, _)) = &job.saved {

@@ -126,7 +126,14 @@ impl Training {
         clock.time(Part::Saving, || {
             let exact = self.trainer.exact(&self.model);
             require_finite(&exact, self.state.step, self.saved, &output.out)?;
-            checkpoints::save(&output.out, output.keep, &exact, &self.trainer, &self.state)
+            checkpoints::save(
+                &output.out,
+                output.keep,
+                job.checkpoint.dir(),
+                &exact,
+                &self.trainer,
+                &self.state,
+            )
         })?;
         earlier_run::remove_earlier(&output.out)?;
         self.state.clock = clock;

@@ -6,7 +6,9 @@ use lisa_lm::{Checkpoint, Tokenizer};
 
 use super::part::Cut;
 use crate::settings::{Method, Settings};
-use crate::user_error::UserError;
+use crate::terminal::output::warn;
+use crate::terminal::text::counted;
+use crate::user_error::{UserError, require};
 
 /// The rows that the embedding must have: those of the model, or with `--resize-embeddings` at least
 /// one for each token of the tokenizer. Returns an error if a token of the data has none.
@@ -44,6 +46,20 @@ pub(crate) fn rows(
                 )
                 .with_source(error)
         })?;
+    }
+    if settings.method.method == Method::Lora && resized > rows {
+        require!(
+            !settings.method.no_merge,
+            "leave --no-merge out: only a merged model can have the new rows; or give --method lisa",
+            "--resize-embeddings adds {} to the embedding, and --no-merge would lose them: LoRA's \
+             adapter does not have them",
+            counted(resized - rows, "row")
+        );
+        warn(
+            "only the merged model in `model` has the new rows of the embedding, which LoRA does not \
+             train: use it instead of the adapter on its base model; to train the rows, give --method \
+             lisa",
+        );
     }
     if settings.input.resize_embeddings {
         let frozen = match settings.method.method {

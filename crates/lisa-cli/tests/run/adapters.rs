@@ -105,6 +105,34 @@ fn lora_is_resumed_and_recomputed_with_the_same_dropout() {
 }
 
 #[test]
+fn a_checkpoint_of_lora_has_the_adapter_its_optimizer_state_and_its_base() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run");
+    go(lora(&out, "--save-every 2 --steps 3"), Start::Fresh, false).unwrap();
+    let checkpoint = out.join("checkpoints/step-00000002");
+    let names = |folder: &Path| {
+        let entries = fs::read_dir(folder).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(
+        names(&checkpoint),
+        ["adapter", "optimizer.bpk", "state.json"]
+    );
+    let adapter = checkpoint.join("adapter");
+    assert_eq!(
+        names(&adapter),
+        ["adapter_config.json", "adapter_model.safetensors"]
+    );
+    let base = json(&adapter.join("adapter_config.json"))["base_model_name_or_path"].clone();
+    let base = Path::new(base.as_str().unwrap());
+    assert!(base.join("config.json").is_file(), "{}", base.display());
+    let state = json(&checkpoint.join("state.json"));
+    assert!(state["fingerprint"]["weights"].is_u64(), "{state}");
+}
+
+#[test]
 fn export_writes_adapters_and_merges_them() {
     let dir = tempfile::tempdir().unwrap();
     let run = |line: &str| {
@@ -118,7 +146,12 @@ fn export_writes_adapters_and_merges_them() {
         }
     };
     let read = |path: &str| fs::read(dir.path().join(path)).unwrap();
-    run("train --method lora --steps 3 --no-eval --save-every 2 --out r --dtype bf16");
+    let said = run("train --method lora --steps 3 --no-eval --save-every 2 --out r --dtype bf16");
+    let at_the_end = [
+        "the adapter alone, in PEFT's format, is in",
+        "r/adapter --merge --out DIR` merges it",
+    ];
+    assert!(at_the_end.iter().all(|part| said.contains(part)), "{said}");
     // The adapter of the newest checkpoint is that of the finished run.
     run("export r --out adapter");
     let weights = "adapter_model.safetensors";

@@ -485,19 +485,48 @@ fn a_run_says_one_figure_of_planned_memory() {
         let words = rest.split_whitespace().take(2);
         words.collect::<Vec<_>>().join(" ")
     };
-    for more in ["", " --recompute"] {
-        let line = format!("train --dry-run --quantize int8{more}");
+    let int8 = "--quantize int8";
+    for more in [
+        int8,
+        "--quantize int8 --recompute",
+        "--split attn",
+        "--split mlp --active-layers 9",
+        "--method lora",
+        "--method lora --recompute --lora-target-modules v_proj",
+    ] {
+        let line = format!("train --dry-run {more}");
         let arguments: Vec<&str> = line.split(' ').collect();
         let output = lisa(dir.path(), &arguments).output().unwrap();
         let said = text(&output);
         let figure = after(&said, "memory      about ");
         assert_eq!(after(&said, "  peak "), figure, "{said}");
-        assert!(said.contains("  host memory "), "{said}");
+        let quantizes = more.starts_with(int8);
+        assert_eq!(said.contains("  host memory "), quantizes, "{said}");
         let warned = String::from_utf8(output.stderr).unwrap();
-        if more.is_empty() {
+        if more == int8 {
             let needed = after(&warned, "--quantize without --recompute needs ");
             assert_eq!(needed, figure, "{warned}");
         }
+    }
+}
+
+#[test]
+fn without_evaluation_all_rows_are_trained_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let rows = (0..20).map(|i| format!("{{\"text\": \"the number {i}\"}}\n"));
+    std::fs::write(dir.path().join("data.jsonl"), rows.collect::<String>()).unwrap();
+    for (more, expected) in [
+        ("", "18 rows to train on, 2 held out"),
+        (" --no-eval", "20 rows to train on, 0 held out"),
+        (
+            " --no-eval --eval-fraction 0.2",
+            "16 rows to train on, 4 held out",
+        ),
+    ] {
+        let line = format!("train --data data.jsonl --dry-run{more}");
+        let arguments: Vec<&str> = line.split(' ').collect();
+        let said = text(&lisa(dir.path(), &arguments).output().unwrap());
+        assert!(said.contains(expected), "{more}: {said}");
     }
 }
 

@@ -34,7 +34,11 @@ fn errors_say_what_was_asked_and_what_was_found() {
     let cases: &[(&[&str], &[&str])] = &[
         (
             &["--active-layers", "9"],
-            &["active_layers is 9", "8 layers"],
+            &[
+                "error: --active-layers is 9",
+                "8 layers",
+                "set it to at most 8",
+            ],
         ),
         (&["--active-layers", "0"], &["--active-layers is 0"]),
         (&["--period", "0"], &["--period is 0"]),
@@ -48,6 +52,15 @@ fn errors_say_what_was_asked_and_what_was_found() {
         (&["--sublayers"], &["--sublayers", "add --recompute"]),
         (&["--lr=-1"], &["--lr is -1"]),
         (&["--data", bad], &["bad.jsonl", "2", "txt"]),
+        // Before the data is read.
+        (
+            &["--policy", "cyclic", "--unbiased", "--data", bad],
+            &["does not know how probable", "leave --unbiased out"],
+        ),
+        (
+            &["--split", "nonsense", "--data", bad],
+            &["cannot be split by `nonsense`"],
+        ),
         (&["--data", "/nowhere/at/all"], &["/nowhere/at/all"]),
         (&["--model", empty], &[empty, "config.json"]),
         (&["--model", "some/model"], &["--features hub"]),

@@ -68,6 +68,10 @@ fn a_token_without_a_row_stops_the_run_before_it_starts_or_gets_one() {
     assert!(dry.to_string().contains("no row in the model's embedding"));
 
     let lora = ["--method", "lora", "--dtype", "f32"];
+    let lost = [&["--resize-embeddings", "--no-merge"], &lora[..]].concat();
+    let refused = message(with("lost", &lost), Start::Fresh);
+    let part = "--resize-embeddings adds 1 row to the embedding, and --no-merge would lose them";
+    assert!(refused.contains(part), "{refused}");
     let int8 = ["--quantize", "int8", "--recompute"];
     for (name, method) in [("lisa", &[][..]), ("lora", &lora), ("int8", &int8)] {
         let more = [&["--resize-embeddings"], method].concat();

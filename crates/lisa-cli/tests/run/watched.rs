@@ -270,6 +270,8 @@ fn a_run_resumes_from_any_working_directory_and_prints_lines_in_a_pipe() {
         resumed.contains("finished at step 5; give --steps M"),
         "{resumed}"
     );
+    // Without a summary of the data, which is not trained on.
+    assert!(!resumed.contains("training data"), "{resumed}");
     lisa(
         &there,
         &format!("train --resume {} --steps 6", run.display()),

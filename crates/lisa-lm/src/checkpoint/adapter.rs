@@ -134,6 +134,17 @@ impl Adapter {
     /// As [`CausalLm::with_lora`]; a tensor is missing, belongs to no module of the model, or has
     /// another shape.
     pub fn apply(&self, model: CausalLm) -> Result<CausalLm, Error> {
+        self.restore(model.with_lora(&self.config)?)
+    }
+
+    /// Replaces the matrices of a model's adapters by those of the folder. Their ids, their scale and
+    /// their dropout stay those of the model. Reads the file of the matrices.
+    ///
+    /// # Errors
+    ///
+    /// The model has no adapters, or adapters of other modules or of another rank; a tensor is missing,
+    /// or has another shape.
+    pub fn restore(&self, mut model: CausalLm) -> Result<CausalLm, Error> {
         let mut matrices = matrices(&self.dir)?;
         // No memory is allocated for a rank that the file does not have.
         let rank = self.config.rank;
@@ -146,7 +157,6 @@ impl Adapter {
                 "tensor {name} has shape {shape:?}, and the rank of {CONFIG} is {rank}"
             )));
         }
-        let mut model = model.with_lora(&self.config)?;
         for (path, _, projection) in model.linear_mut() {
             if let Some(lora) = &mut projection.lora {
                 let Some([a, b]) = matrices.remove(&path) else {

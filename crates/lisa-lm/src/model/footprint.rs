@@ -1,12 +1,13 @@
-//! The size of the activations of a [`CausalLm`], for LISA's memory estimates.
+//! The size of the activations and of the adapters of a [`CausalLm`], for LISA's memory estimates.
 //!
 //! It counts the tensors that the operations keep for the backward pass. `bench` prints the
 //! estimates next to measured sizes.
 
 use burn::tensor::{DType, FloatDType};
-use lisa::memory::{Activations, Footprint};
+use lisa::memory::{Activations, Adapters, Footprint, LayerAdapters};
 
 use crate::model::causal_lm::CausalLm;
+use crate::model::lora_config::LoraConfig;
 use crate::model::ops::{self, FUSED, KEPT, WRITTEN_OUT};
 use crate::model::spec::{DecoderSpec, NormKind};
 
@@ -119,6 +120,136 @@ impl Footprint for CausalLm {
                 (&device, dtype.into()),
             ),
             tied_head: spec.tied_head && !fused,
+            tied: spec.tied_head,
+        }
+    }
+}
+
+/// The head's path in transformers.
+const HEAD: &str = "lm_head";
+
+impl CausalLm {
+    /// The adapters that [`with_lora`](Self::with_lora) would add, for
+    /// [`MemoryPlan::lora`](lisa::memory::MemoryPlan::lora), with batches of `batch` rows of
+    /// `sequence` tokens and weights of this dtype. Initializes nothing.
+    #[must_use]
+    pub fn planned_lora(
+        &self,
+        config: &LoraConfig,
+        batch: usize,
+        sequence: usize,
+        dtype: FloatDType,
+    ) -> Adapters {
+        let spec = self.model.spec();
+        let bytes = (batch * sequence * DType::from(dtype).size()) as u64;
+        let (q, _) = spec.block.attention.widths();
+        // The projections by their input: one of those that share it keeps it for the others.
+        let inputs = [
+            (
+                &["q_proj", "k_proj", "v_proj", "qkv_proj"][..],
+                spec.hidden_size,
+            ),
+            (&["o_proj"], q),
+            (&["gate_proj", "up_proj"], spec.hidden_size),
+            (&["down_proj"], spec.block.feed_forward.width),
+        ];
+        let names = self.config().file_names();
+        // The layers are not changed.
+        let mut layers = self.model.layers.clone();
+        let of_layer = |(index, block): (usize, &mut crate::model::block::Block)| {
+            let (mut weights, mut kept) = (Vec::new(), [0; 4]);
+            for (name, projection) in block.projections_mut() {
+                let path = names.stored(&format!("model.layers.{index}.{name}.weight"));
+                if config.selects(path.trim_end_matches(".weight"), true) {
+                    let shape = projection.weight.lazy_shape();
+                    weights.push([shape[0], shape[1]]);
+                    for (kept, (ends, width)) in kept.iter_mut().zip(inputs) {
+                        if ends.iter().any(|end| name.ends_with(end)) {
+                            *kept = width as u64 * bytes;
+                        }
+                    }
+                }
+            }
+            let inputs = kept.iter().sum();
+            LayerAdapters { weights, inputs }
+        };
+        let of_layers = layers.iter_mut().enumerate().map(of_layer).collect();
+        let head = [spec.hidden_size, spec.vocab_size];
+        Adapters {
+            rank: config.rank,
+            merged: false,
+            of_layers: Some(of_layers),
+            head: config.selects(HEAD, false).then_some(head),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+    use lisa::memory::{MemoryPlan, Workload};
+
+    use super::*;
+    use crate::ModelConfig;
+    use crate::model::config::{Gpt2Config, LlamaConfig};
+
+    #[test]
+    fn planned_adapters_are_those_that_are_added() {
+        let device = Device::default().autodiff();
+        let mut llama = LlamaConfig::new(64, 16, 3, 4);
+        llama.num_key_value_heads = 2;
+        let configs = [
+            (
+                ModelConfig::Llama(llama),
+                "v_proj",
+                "layers.1.mlp.down_proj",
+            ),
+            (
+                ModelConfig::Gpt2(Gpt2Config::new(64, 16, 3, 4)),
+                "c_attn",
+                "h.1.mlp.c_proj",
+            ),
+        ];
+        for (config, name, one) in configs {
+            let all = LoraConfig::new(3);
+            for (lora, layers) in [
+                (all.clone(), [true; 3]),
+                (all.clone().with_modules([name]), [true; 3]),
+                (all.clone().with_modules([one]), [false, true, false]),
+                (all.with_modules(["lm_head"]), [false; 3]),
+            ] {
+                let model = config.init(&device).unwrap();
+                let planned = model.planned_lora(&lora, 2, 5, FloatDType::F32);
+                let weight = &model.model.layers[0].mlp.down_proj.weight;
+                assert!(!weight.is_initialized());
+                let of_layers = planned.of_layers.clone().unwrap();
+                let has = of_layers.iter().map(|layer| !layer.weights.is_empty());
+                assert!(has.eq(layers), "{of_layers:?}");
+                let run = Workload::new(&model, 2, 5);
+                let plan = MemoryPlan::lora(&model, &planned, &run).unwrap();
+                let mut added = model.with_lora(&lora).unwrap();
+                let adapters = added.linear_mut().filter_map(|(.., projection)| {
+                    let lora = projection.lora.as_ref()?;
+                    Some(lora.a.dims()[0] + lora.b.dims()[1])
+                });
+                let elements = 3 * adapters.sum::<usize>();
+                assert_eq!(plan.gradients, 4 * elements as u64, "{lora:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn adapters_on_all_matrices_keep_the_inputs_of_all_matmuls() {
+        let device = Device::default().autodiff();
+        for config in [
+            ModelConfig::Llama(LlamaConfig::new(64, 16, 3, 2)),
+            ModelConfig::Gpt2(Gpt2Config::new(64, 16, 3, 2)),
+        ] {
+            let model = config.init(&device).unwrap();
+            let named = model.planned_lora(&LoraConfig::new(3), 2, 5, FloatDType::F32);
+            let run = Workload::new(&model, 2, 5);
+            let plan = |adapters| MemoryPlan::lora(&model, &adapters, &run).unwrap();
+            assert_eq!(plan(named), plan(Adapters::all(3, false)));
         }
     }
 }

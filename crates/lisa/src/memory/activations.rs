@@ -32,6 +32,9 @@ pub struct Activations {
     /// Whether a backward pass without recomputation computes the gradient of an embedding in a
     /// tensor of its own, and then adds it to that of the head with the same weight.
     pub tied_head: bool,
+    /// Whether embedding and head share a weight. With recomputation, its gradient is then kept until
+    /// that of the embedding is added.
+    pub tied: bool,
     /// The largest memory that a [sublayer](crate::recompute::LayeredModel::sublayers) of an active
     /// layer needs in its backward pass: its activations and the gradients between two
     /// [cuts](crate::recompute::Cuts). If it is unknown, it is 0, and the whole layer counts.

@@ -277,10 +277,11 @@ impl Run<'_> {
             temporary: self.update(),
             ..Breakdown::default()
         };
-        let mut above = (self.head())
-            .max(self.recomputed_layer())
-            .max(self.dense_layer())
-            .max(update);
+        let mut layer = self.recomputed_layer().max(self.dense_layer());
+        if self.activations.tied && self.elements.trainable_below {
+            layer.gradients += self.largest_outside();
+        }
+        let mut above = self.head().max(layer).max(update);
         above.activations += self.activations.hidden * states as u64;
         above.max(self.embedding())
     }
@@ -333,7 +334,7 @@ impl Run<'_> {
         let dense = layers.map(matrices).max().unwrap_or(0);
         Breakdown {
             activations: self.activations.frozen_layer,
-            temporary: dense * self.workload.element(),
+            temporary: dense * self.workload.element() + self.activations.layer_backward,
             ..Breakdown::default()
         }
     }

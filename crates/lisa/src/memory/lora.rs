@@ -1,80 +1,173 @@
 //! [`MemoryPlan::lora`]: the arithmetic of a LoRA run.
 
-use super::activations::Footprint;
+use super::activations::{Activations, Footprint};
+use super::adapters::{Adapters, LayerAdapters};
 use super::breakdown::Breakdown;
 use super::lisa::LOSS_STATES;
 use super::plan::MemoryPlan;
 use super::workload::Workload;
 use crate::{LayerMap, LisaError};
 
+/// Tensors of the size of the logits, in f32, while the loss of a head with an adapter runs backward:
+/// their softmax, and two gradients of it.
+const LOGITS: u64 = 5;
+
 impl MemoryPlan {
-    /// Plans LoRA of this rank on all matrices of the layers.
+    /// Plans LoRA with these adapters on a model without adapters.
     ///
-    /// `merged`: whether each projection computes `W + A B` before its matmul, as Burn's own LoRA
-    /// does, instead of adding the result of a second matmul. Adapters, their gradients and their
-    /// moments have the dtype of the weights if merged. Otherwise, they are at least f32, and are cast
-    /// to the dtype of the weights for the matmul. Nothing is recomputed, so both peaks
-    /// are equal, and only rows, tokens and dtype of the workload matter.
+    /// Adapters, their gradients and their moments have the dtype of the weights if they are merged.
+    /// Otherwise, they are at least f32, and are cast to the dtype of the weights for the matmul.
+    /// Layers below the lowest adapter keep nothing for the backward pass. With recomputation, the
+    /// adapters are updated during the backward pass.
     ///
     /// # Errors
     ///
     /// The stack of layers is not found or is ambiguous.
     pub fn lora<M: Footprint>(
         model: &M,
-        rank: usize,
-        merged: bool,
+        adapters: &Adapters,
         workload: &Workload,
     ) -> Result<Self, LisaError> {
         let map = LayerMap::of_shapes(model, &[])?;
-        let element = workload.element();
-        let (mut adapters, mut matrices, mut projections) = (0, 0, 0);
-        for (i, parameter) in map.parameters().iter().enumerate() {
-            if let (Some(_), [input, output]) = (map.layer_of(i), &parameter.shape[..]) {
-                adapters += (rank * (input + output)) as u64;
-                matrices += (input * output) as u64;
-                projections += 1;
-            }
-        }
-        let base: u64 = map.parameters().iter().map(|p| p.len() as u64).sum();
-        let wide = if merged { element } else { element.max(4) };
-        let casts = if wide == element {
-            0
-        } else {
-            adapters * element
-        };
-        let weights = base * element + adapters * wide;
-        let optimizer_state = 2 * adapters * wide;
         let sizes = model.activations(workload.batch, workload.sequence, workload.dtype);
-        // The inputs of all products are kept, those of the norms are not.
-        let layer = sizes.active_layer.saturating_sub(sizes.norms);
-        let sums = if merged { matrices * element } else { 0 };
-        // The product of each projection's input with the first matrix of its adapter.
-        let low = if merged {
-            0
+        let all;
+        let of_layers = if let Some(given) = &adapters.of_layers {
+            given
         } else {
-            projections * (rank * workload.batch * workload.sequence) as u64 * element
+            all = on_all_matrices(&map, &sizes);
+            &all
         };
-        let stored = map.layers().len() as u64 * layer + sums + casts + low;
-        let at_peak = Breakdown {
+        let element = workload.element();
+        let run = Run {
+            rank: adapters.rank as u64,
+            tokens: (workload.batch * workload.sequence) as u64,
+            element,
+            wide: if adapters.merged {
+                element
+            } else {
+                element.max(4)
+            },
+            merged: adapters.merged,
+            sizes,
+            of_layers,
+        };
+        let base: u64 = map.parameters().iter().map(|p| p.len() as u64).sum();
+        let head = adapters.head.map_or(0, |shape| run.elements(&[shape]));
+        let elements = head
+            + of_layers
+                .iter()
+                .map(|l| run.elements(&l.weights))
+                .sum::<u64>();
+        let weights = base * element + elements * run.wide;
+        let optimizer_state = 2 * elements * run.wide;
+        let logits = adapters
+            .head
+            .map_or(0, |[_, vocab]| run.tokens * vocab as u64 * 4);
+        let loss = (LOGITS * logits).max(sizes.head) + LOSS_STATES * sizes.hidden;
+        let at = |activations, temporary, gradients| Breakdown {
             weights,
             optimizer_state,
-            activations: stored + sizes.logits,
-            temporary: sizes.logits
-                + (sizes.head + LOSS_STATES * sizes.hidden).max(sizes.layer_backward)
-                + sizes.workspace,
+            gradients,
+            activations: activations + sizes.logits,
+            temporary: temporary + sizes.logits + sizes.workspace,
             ..Breakdown::default()
         };
+
+        let backward = &of_layers[run.lowest()..];
+        let kept = backward.iter().map(|layer| run.kept(layer));
+        let stored: u64 = kept.clone().sum();
+        let at_peak = at(stored, loss.max(sizes.layer_backward), 0);
+
+        let states = workload.recompute.states_kept(backward.len()) as u64 * sizes.hidden;
+        let recorded = workload.recompute.layers_recorded();
+        let segments = backward.chunks(recorded.max(1));
+        let segment = |layers: &[LayerAdapters]| -> (u64, u64) {
+            let kept = layers.iter().map(|layer| run.kept(layer)).sum();
+            let gradients = layers.iter().map(|layer| run.elements(&layer.weights));
+            (kept, gradients.sum::<u64>() * run.wide)
+        };
+        let (kept, gradients) = segments.map(segment).max().unwrap_or_default();
+        let at_head = at(states, loss, head * run.wide);
+        let at_layer = at(states + kept, sizes.layer_backward, gradients);
+        let at_peak_recomputed = at_head.max(at_layer);
         Ok(Self {
             weights,
-            gradients: adapters * wide,
+            gradients: elements * run.wide,
             optimizer_state,
             master_weights: 0,
             activations: stored + sizes.logits + sizes.head,
             host: 0,
             peak: at_peak.total(),
-            peak_recomputed: at_peak.total(),
+            peak_recomputed: at_peak_recomputed.total(),
             at_peak,
-            at_peak_recomputed: at_peak,
+            at_peak_recomputed,
         })
+    }
+}
+
+/// The adapters of all matrices of the layers: the inputs of all matmuls are kept, those of the norms
+/// are not.
+fn on_all_matrices(map: &LayerMap, sizes: &Activations) -> Vec<LayerAdapters> {
+    let trainable = sizes.active_layer.saturating_sub(sizes.norms);
+    let inputs = trainable.saturating_sub(sizes.frozen_layer);
+    let matrices = |parameters: &Vec<usize>| {
+        let shapes = parameters.iter().map(|&i| &map.parameters()[i].shape[..]);
+        let weights = shapes.filter_map(|shape| <[usize; 2]>::try_from(shape).ok());
+        LayerAdapters {
+            weights: weights.collect(),
+            inputs,
+        }
+    };
+    let layers = map.layers().iter();
+    layers.map(|layer| matrices(&layer.parameters)).collect()
+}
+
+/// A planned run. All methods return bytes, unless their documentation says otherwise.
+struct Run<'a> {
+    rank: u64,
+    tokens: u64,
+    /// Bytes of an element of the weights, and of the adapters.
+    element: u64,
+    wide: u64,
+    merged: bool,
+    sizes: Activations,
+    of_layers: &'a [LayerAdapters],
+}
+
+impl Run<'_> {
+    /// Elements of the adapters of these weights.
+    fn elements(&self, weights: &[[usize; 2]]) -> u64 {
+        let widths = weights
+            .iter()
+            .map(|[input, output]| (input + output) as u64);
+        self.rank * widths.sum::<u64>()
+    }
+
+    /// The index of the lowest layer with an adapter; the number of layers if none has one.
+    fn lowest(&self) -> usize {
+        let has = |layer: &LayerAdapters| !layer.weights.is_empty();
+        let lowest = self.of_layers.iter().position(has);
+        lowest.unwrap_or(self.of_layers.len())
+    }
+
+    /// What the backward pass keeps of a layer: its activations, the inputs of the adapters, and, if
+    /// they are merged, the sums; otherwise, the adapters in the dtype of the weights, and the products
+    /// of the inputs with the first matrices.
+    fn kept(&self, layer: &LayerAdapters) -> u64 {
+        let activations = self.sizes.frozen_layer + layer.inputs;
+        if self.merged {
+            let sizes = layer
+                .weights
+                .iter()
+                .map(|[input, output]| (input * output) as u64);
+            return activations + sizes.sum::<u64>() * self.element;
+        }
+        let casts = if self.wide == self.element {
+            0
+        } else {
+            self.elements(&layer.weights) * self.element
+        };
+        let low = layer.weights.len() as u64 * self.rank * self.tokens * self.element;
+        activations + casts + low
     }
 }

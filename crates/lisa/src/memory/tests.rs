@@ -240,7 +240,7 @@ fn a_loss_in_slices_is_counted_with_one_gradient() {
         resident + 9 * hidden + head + gradient
     );
     let workload = Workload::new(&sliced, 1, 4);
-    let lora = MemoryPlan::lora(&sliced, 2, false, &workload).unwrap();
+    let lora = MemoryPlan::lora(&sliced, &Adapters::all(2, false), &workload).unwrap();
     assert_eq!(lora.at_peak.temporary, head);
 }
 
@@ -279,12 +279,45 @@ fn the_peak_may_be_in_the_backward_pass_of_a_layer() {
     assert!(second > 2 * gradient + (6 + 2 * 2) * hidden);
 }
 
+#[derive(Module, Debug)]
+struct Shared {
+    net: Net,
+}
+
+impl Footprint for Shared {
+    fn activations(&self, batch: usize, sequence: usize, dtype: FloatDType) -> Activations {
+        Activations {
+            logits: 0,
+            head: 1,
+            layer_backward: 1 << 20,
+            tied: true,
+            ..self.net.activations(batch, sequence, dtype)
+        }
+    }
+}
+
+#[test]
+fn a_recomputed_layer_is_there_with_the_gradient_of_a_tied_head() {
+    let (tied, hidden, matrix) = (Shared { net: net() }, 4 * 32 * 4, 1024 * 4);
+    let int8 = LisaConfig::new().with_frozen_weights(FrozenWeights::Int8);
+    let peak = |config: &LisaConfig| {
+        let found = plan(&tied, config).unwrap();
+        found.peak_recomputed - found.weights - found.optimizer_state
+    };
+    // The states of eight layers and of the head; a frozen layer, dequantized, in its backward pass.
+    let layer = 9 * hidden + hidden + matrix + (1 << 20);
+    assert_eq!(peak(&int8), matrix + layer);
+    // Without the gradient, where nothing before the layers trains.
+    let frozen = Some(ParamGroup::from_any_predicates(vec!["embed", "head"]));
+    assert_eq!(peak(&int8.with_frozen(frozen)), layer);
+}
+
 #[test]
 fn lora_stores_the_inputs_of_its_products_and_not_those_of_norms() {
     let net = net();
     let workload = Workload::new(&net, 1, 4);
     let hidden = 4 * 32 * 4;
-    let side = MemoryPlan::lora(&net, 2, false, &workload).unwrap();
+    let side = MemoryPlan::lora(&net, &Adapters::all(2, false), &workload).unwrap();
     // Eight projections to rank 2, of four tokens.
     let low = 8 * 2 * 4 * 4;
     let layers = 8 * (2 * hidden - hidden / 4);
@@ -295,12 +328,64 @@ fn lora_stores_the_inputs_of_its_products_and_not_those_of_norms() {
         dtype: FloatDType::BF16,
         ..workload
     };
-    let half = MemoryPlan::lora(&net, 2, false, &half).unwrap();
+    let half = MemoryPlan::lora(&net, &Adapters::all(2, false), &half).unwrap();
     assert_eq!(half.gradients, side.gradients);
     assert_eq!(half.optimizer_state, 2 * half.gradients);
     assert_eq!(2 * half.weights, side.weights + half.gradients);
-    let merged = MemoryPlan::lora(&net, 2, true, &workload).unwrap();
+    let merged = MemoryPlan::lora(&net, &Adapters::all(2, true), &workload).unwrap();
     assert_eq!(merged.activations, layers + hidden + 8 * 1024 * 4);
+}
+
+#[test]
+fn lora_below_the_lowest_adapter_keeps_nothing_and_recomputed_layers_keep_their_input() {
+    let net = net();
+    let workload = Workload::new(&net, 1, 4);
+    let hidden = 4 * 32 * 4;
+    let mut of_layers = vec![LayerAdapters::default(); 8];
+    of_layers[5] = LayerAdapters {
+        weights: vec![[32, 32]],
+        inputs: 100,
+    };
+    let some = Adapters {
+        rank: 2,
+        of_layers: Some(of_layers),
+        ..Adapters::default()
+    };
+    let found = MemoryPlan::lora(&net, &some, &workload).unwrap();
+    assert_eq!(found.gradients, 2 * (32 + 32) * 4);
+    assert_eq!(found.weights, 10 * 1024 * 4 + found.gradients);
+    // Three layers, the input of the adapter, its product to rank 2 of four tokens, and the logits.
+    let low = 2 * 4 * 4;
+    assert_eq!(found.activations, 3 * hidden + 100 + low + hidden);
+    // Recomputed: three inputs and the state of the head, at the head.
+    let held = found.weights + found.optimizer_state;
+    let logits = 2 * hidden;
+    assert_eq!(
+        found.peak_recomputed,
+        held + (3 + 1) * hidden + logits + lisa::LOSS_STATES * hidden
+    );
+    // A layer needs more than the head.
+    let large = Backward {
+        net: net.clone(),
+        layer: 1 << 16,
+    };
+    let layer = MemoryPlan::lora(&large, &some, &workload).unwrap();
+    let kept = hidden + 100 + low;
+    assert_eq!(
+        layer.peak_recomputed,
+        held + (3 + 1) * hidden + kept + found.gradients + (1 << 16) + 7 + logits
+    );
+    // An adapter of the head: all logits, in f32, several times.
+    let head = Adapters {
+        head: Some([32, 256]),
+        ..some
+    };
+    let head = MemoryPlan::lora(&net, &head, &workload).unwrap();
+    assert_eq!(head.gradients, found.gradients + 2 * (32 + 256) * 4);
+    assert_eq!(
+        head.at_peak.temporary - found.at_peak.temporary,
+        5 * 4 * 256 * 4
+    );
 }
 
 #[derive(Module, Debug)]
