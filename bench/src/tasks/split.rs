@@ -30,10 +30,10 @@ impl Task {
     /// the shuffled training rows: at most a fifth.
     pub(super) fn new(pool: Pool, seed: u64) -> Result<Self> {
         let mut unused = pool.unused;
-        let mut seen = HashMap::new();
+        let mut prompts = HashMap::new();
         // A repeated prompt stays where it is scored.
         let [mut heldout, mut validation, mut train] = [pool.heldout, pool.validation, pool.train]
-            .map(|rows| distinct(rows, &mut seen, &mut unused));
+            .map(|rows| distinct(rows, &mut prompts, &mut unused));
         for (stream, rows) in [&mut heldout, &mut validation, &mut train]
             .into_iter()
             .enumerate()
@@ -79,18 +79,18 @@ impl Task {
     }
 }
 
-/// The rows whose prompts were not seen before; the others are named in `unused`.
+/// The rows whose prompts were not read before; the others are named in `unused`.
 fn distinct(
     rows: Vec<Row>,
-    seen: &mut HashMap<String, String>,
+    prompts: &mut HashMap<String, String>,
     unused: &mut Vec<String>,
 ) -> Vec<Row> {
     let mut distinct = Vec::with_capacity(rows.len());
     for row in rows {
-        if let Some(first) = seen.get(&row.prompt) {
+        if let Some(first) = prompts.get(&row.prompt) {
             unused.push(format!("{}: the prompt is that of {first}", row.place));
         } else {
-            seen.insert(row.prompt.clone(), row.place.clone());
+            prompts.insert(row.prompt.clone(), row.place.clone());
             distinct.push(row);
         }
     }
