@@ -28,7 +28,7 @@ def options():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", required=True, help="folder of a Llama, such as SmolLM2")
+    parser.add_argument("--model", type=Path, required=True, help="folder of a Llama, such as SmolLM2")
     parser.add_argument("--task", type=Path, required=True, help="folder with train.jsonl and heldout.jsonl")
     parser.add_argument("--method", choices=["lisa", "lora", "full"], required=True)
     parser.add_argument("--lr", type=float, required=True, help="highest learning rate")
@@ -113,7 +113,7 @@ def main():
     trainable = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=args.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01, foreach=False)
     emit(
-        settings={name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()},
+        settings={name: value.name if isinstance(value, Path) else value for name, value in vars(args).items()},
         versions={module.__name__: module.__version__ for module in (torch, transformers, peft)},
         rows=len(train),
     )
