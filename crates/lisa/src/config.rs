@@ -35,6 +35,15 @@ pub struct LisaConfig {
     /// Optimizer steps in a sampling period (K). The paper uses 5 to 50 for 7B models.
     #[config(default = 20)]
     pub sampling_period: usize,
+    /// Steps over which the learning rate of a layer that becomes active rises to that of the step: in
+    /// step `j` of the period it is multiplied by `j / layer_warmup`. None or 1: no warm-up.
+    ///
+    /// A layer that was active in the previous period has no warm-up, and neither have the layers of
+    /// the first period, which the schedule of the run warms up. Parameters outside the layers that
+    /// [`outer_every`](Self::outer_every) froze in the previous period are warmed up as well. Weight
+    /// decay is multiplied by the same factor if the optimizer multiplies it by the learning rate, as
+    /// AdamW does.
+    pub layer_warmup: Option<usize>,
     /// Seed of the sampling. The same seed samples the same layers on every platform.
     #[config(default = 42)]
     pub seed: u64,
@@ -138,6 +147,18 @@ impl LisaConfig {
                 "set outer_every to 1, or unbiased to false",
             );
         }
+        match self.layer_warmup {
+            Some(steps) if steps > self.sampling_period => {
+                return refuse(
+                    format!(
+                        "layer_warmup is {steps} steps and a sampling period has {}",
+                        self.sampling_period
+                    ),
+                    "set layer_warmup to at most sampling_period",
+                );
+            }
+            _ => {}
+        }
         match self.max_grad_norm {
             Some(norm) if !(norm > 0.0 && norm.is_finite()) => refuse(
                 format!("max_grad_norm is {norm}"),
@@ -163,6 +184,7 @@ mod tests {
             .with_max_grad_norm(Some(0.1 + 0.2))
             .with_decay(Decay::Matrices)
             .with_outer_every(Some(3))
+            .with_layer_warmup(Some(5))
             .with_layers(vec!["encoder".into(), "decoder".into()]);
         config.save(&path).unwrap();
         let loaded = LisaConfig::load(&path).unwrap();
@@ -180,6 +202,7 @@ mod tests {
             text = text.replace(line, "");
         }
         std::fs::write(&path, text).unwrap();
+        assert_eq!(loaded.layer_warmup, Some(5));
         let older = LisaConfig::load(&path).unwrap();
         assert_eq!((older.decay, older.outer_every), (Decay::All, None));
     }
@@ -204,6 +227,8 @@ mod tests {
         assert!(message(clip).contains("NaN"));
         let never = LisaConfig::new().with_outer_every(Some(0));
         assert!(message(never).contains("outer_every is 0"));
+        let long = LisaConfig::new().with_layer_warmup(Some(21));
+        assert!(message(long).contains("layer_warmup is 21 steps and a sampling period has 20"));
         let unbiased = LisaConfig::new()
             .with_outer_every(Some(3))
             .with_unbiased(true);

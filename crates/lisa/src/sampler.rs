@@ -21,6 +21,8 @@ pub(crate) struct Sampling {
     pub(crate) unbiased: bool,
     /// The parameters outside the layers train in every n-th period; 0 if they never train.
     pub(crate) outer_every: u64,
+    /// Steps over which the learning rate of a layer that becomes active rises.
+    pub(crate) warmup: u64,
     /// By layer: its path, and how many of its elements may train.
     pub(crate) layers: Vec<(String, u64)>,
 }
@@ -38,6 +40,9 @@ pub(crate) struct Sampler {
     /// By layer: the probability with which it was sampled. Empty unless gradients are divided by
     /// it.
     inclusion: Vec<f64>,
+    /// By layer: whether it was active in the previous period, in which case it has no warm-up. Empty
+    /// if no layer has one.
+    was_active: Vec<bool>,
 }
 
 impl Sampler {
@@ -56,6 +61,7 @@ impl Sampler {
             scores: Scores::new(sampling.layers.iter().map(|(_, size)| *size)),
             active: Vec::new(),
             inclusion: Vec::new(),
+            was_active: Vec::new(),
             sampling,
         }
     }
@@ -70,6 +76,7 @@ impl Sampler {
         let mut sampler = self.moved(step, scores);
         let active = sampler.valid(active)?;
         sampler.inclusion = sampler.inclusion_in(&sampler.next_draw())?;
+        sampler.was_active = sampler.previously_active();
         sampler.active = active;
         Ok(sampler)
     }
@@ -138,14 +145,32 @@ impl Sampler {
     pub(crate) fn is_active(&self, layer: Option<usize>) -> bool {
         match layer {
             Some(layer) => self.active.binary_search(&layer).is_ok(),
-            None => self.outer_trains() || self.active.is_empty(),
+            None => self.outer_trains(self.period()) || self.active.is_empty(),
         }
     }
 
-    /// Whether the parameters outside the layers train in this period.
-    fn outer_trains(&self) -> bool {
+    /// Whether the parameters outside the layers train in a period.
+    fn outer_trains(&self, period: u64) -> bool {
         let every = self.sampling.outer_every;
-        every > 0 && self.period().is_multiple_of(every)
+        every > 0 && period.is_multiple_of(every)
+    }
+
+    /// The factor of the learning rate of a layer in the next step; `None`: of the parameters outside
+    /// the layers. It is below 1 in the warm-up of what was frozen in the previous period.
+    pub(crate) fn warmup(&self, layer: Option<usize>) -> f64 {
+        let (step, steps) = (self.schedule.step_of_period() + 1, self.sampling.warmup);
+        if self.was_active.is_empty() || step >= steps {
+            return 1.0;
+        }
+        let was_active = match layer {
+            Some(layer) => self.was_active[layer],
+            None => self.outer_trains(self.period() - 1),
+        };
+        if was_active {
+            1.0
+        } else {
+            step as f64 / steps as f64
+        }
     }
 
     /// By layer: the probability that its gradient is divided by; `None` if gradients are not
@@ -199,20 +224,40 @@ impl Sampler {
         let draw = self.next_draw();
         let active = self.valid(self.policy().draw(&draw))?;
         self.inclusion = self.inclusion_in(&draw)?;
+        self.was_active = self.previously_active();
         self.active = active;
         Ok(())
     }
 
+    /// By layer: whether it was active in the previous period. It follows from the period and the
+    /// scores, so a resumed run has the same. Empty if no layer has a warm-up.
+    fn previously_active(&self) -> Vec<bool> {
+        let (layers, period) = (self.sampling.layers.len(), self.period());
+        let Some(previous) = period.checked_sub(1).filter(|_| self.sampling.warmup > 1) else {
+            return Vec::new();
+        };
+        if self.observation().is_some() {
+            let scores = self.scores.iter();
+            return scores.map(|s| s.last_drawn == Some(previous)).collect();
+        }
+        let drawn = self.policy().draw(&self.draw_of(previous));
+        (0..layers).map(|layer| drawn.contains(&layer)).collect()
+    }
+
     /// The input of the policy for this period.
     fn next_draw(&self) -> Draw {
+        self.draw_of(self.period())
+    }
+
+    fn draw_of(&self, period: u64) -> Draw {
         let sampling = &self.sampling;
         Draw::new(
             sampling.seed,
-            self.period(),
+            period,
             sampling.layers.len(),
             sampling.active_layers,
         )
-        .with_allow_empty(self.outer_trains())
+        .with_allow_empty(self.outer_trains(period))
         .with_scores(self.scores.clone())
     }
 
@@ -225,7 +270,7 @@ impl Sampler {
         }
         layers.sort_unstable();
         layers.dedup();
-        if layers.is_empty() && !self.outer_trains() {
+        if layers.is_empty() && !self.outer_trains(self.period()) {
             return Err(self
                 .invalid("drew no layer, and nothing outside the layers trains,")
                 .with_help("draw a layer where Draw::allow_empty is false"));
@@ -281,149 +326,4 @@ pub(crate) fn check(sampling: Sampling) -> Result<(), LisaError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::policy::{Gradient, Statistic, Uniform};
-
-    /// Returns given layers, period by period.
-    #[derive(Debug)]
-    struct Told(&'static [&'static [usize]]);
-
-    impl SamplingPolicy for Told {
-        fn name(&self) -> String {
-            "told".into()
-        }
-
-        fn draw(&self, draw: &Draw) -> Vec<usize> {
-            self.0[draw.period as usize % self.0.len()].to_vec()
-        }
-
-        fn observes(&self) -> Option<Observation> {
-            Some(Observation {
-                statistic: Statistic::MeanSquare,
-                decay: 0.5,
-            })
-        }
-    }
-
-    fn sampling(policy: impl SamplingPolicy) -> Sampling {
-        Sampling {
-            policy: Arc::new(policy),
-            seed: 42,
-            active_layers: 2,
-            period: 2,
-            unbiased: false,
-            outer_every: 1,
-            layers: (0..4).map(|i| (format!("layers.{i}"), 10)).collect(),
-        }
-    }
-
-    #[test]
-    fn a_period_has_its_layers_and_the_next_one_others() {
-        let mut sampler = Sampler::new(sampling(Told(&[&[2, 0, 2], &[3]]))).unwrap();
-        assert_eq!(sampler.active(), [0, 2]);
-        assert_eq!(sampler.active_paths(), "layers.0, layers.2");
-        assert!(!sampler.advance() && sampler.advance());
-        sampler
-            .next(&BTreeMap::from([(0, 4.0), (2, f32::NAN)]))
-            .unwrap();
-        assert_eq!((sampler.active(), sampler.period()), (&[3][..], 1));
-        assert!(sampler.is_active(Some(3)) && !sampler.is_active(Some(0)));
-        let of = |layer| sampler.scores().get(layer);
-        assert_eq!((of(0).score, of(0).last_drawn), (Some(4.0), Some(0)));
-        assert_eq!((of(2).score, of(2).last_drawn), (None, Some(0)));
-        assert_eq!(of(3).last_drawn, None);
-    }
-
-    #[test]
-    fn an_invalid_draw_is_an_error_and_changes_no_layer() {
-        let cases: [(&'static [&'static [usize]], &str); 2] = [
-            (&[&[1], &[4]], "drew layer 4 of 4"),
-            (&[&[1], &[]], "drew no layer"),
-        ];
-        for (draws, message) in cases {
-            let mut asked = sampling(Told(draws));
-            asked.outer_every = 0;
-            let mut sampler = Sampler::new(asked).unwrap();
-            sampler.advance();
-            sampler.advance();
-            let error = sampler.next(&BTreeMap::new()).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Policy);
-            assert!(error.message().contains(message), "{error}");
-            assert!(error.message().contains("`told`") && error.help().is_some());
-            assert_eq!(sampler.active(), [1]);
-        }
-    }
-
-    #[test]
-    fn parameters_outside_the_layers_train_in_every_nth_period() {
-        for (every, expected) in [
-            (0, [false; 7]),
-            (1, [true; 7]),
-            (2, [true, false, true, false, true, false, true]),
-            (3, [true, false, false, true, false, false, true]),
-            (9, [true, false, false, false, false, false, false]),
-        ] {
-            let mut asked = sampling(Told(&[&[1]]));
-            asked.outer_every = every;
-            let start = Sampler::new(asked).unwrap();
-            for (period, expected) in expected.into_iter().enumerate() {
-                for step in [2 * period, 2 * period + 1] {
-                    let run = start.at(step as u64, vec![1], &[]).unwrap();
-                    assert_eq!(run.is_active(None), expected, "{every}, step {step}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_period_without_layers_needs_the_parameters_outside_them() {
-        let mut asked = sampling(Told(&[&[]]));
-        asked.outer_every = 2;
-        let mut sampler = Sampler::new(asked).unwrap();
-        assert!(sampler.active().is_empty() && sampler.is_active(None));
-        sampler.advance();
-        sampler.advance();
-        let error = sampler.next(&BTreeMap::new()).unwrap_err();
-        assert!(error.message().contains("drew no layer"), "{error}");
-        // As the layers of the previous period, which are none, stay active.
-        assert_eq!((sampler.period(), sampler.is_active(None)), (1, true));
-    }
-
-    #[test]
-    fn a_run_goes_on_at_another_step() {
-        let start = Sampler::new(sampling(Gradient::new())).unwrap();
-        let mut run = start.clone();
-        for period in 0..5u8 {
-            run.advance();
-            run.advance();
-            let observed = run.active().iter().map(|&l| (l, f32::from(period) + 0.5));
-            let observed = observed.collect();
-            run.next(&observed).unwrap();
-        }
-        let scores: Vec<_> = run
-            .scores()
-            .iter()
-            .map(|s| (s.score, s.last_drawn))
-            .collect();
-        let again = start.at(10, run.active().to_vec(), &scores).unwrap();
-        assert_eq!(again.active(), run.active());
-        assert_eq!((again.steps(), again.scores()), (10, run.scores()));
-    }
-
-    #[test]
-    fn probabilities_are_known_where_gradients_are_divided_by_them() {
-        let mut asked = sampling(Uniform);
-        assert!(Sampler::new(asked.clone()).unwrap().inclusion().is_none());
-        asked.unbiased = true;
-        let sampler = Sampler::new(asked).unwrap();
-        assert_eq!(sampler.inclusion(), Some(&[0.5; 4][..]));
-        let mut unknown = sampling(Gradient::new());
-        unknown.unbiased = true;
-        let error = Sampler::new(unknown).unwrap_err();
-        assert!(
-            error.message().contains("does not know how probable"),
-            "{error}"
-        );
-    }
-}
+mod tests;

@@ -35,6 +35,12 @@ impl Schedule {
         self.step
     }
 
+    /// The step of its period that the next step is, counted from 0.
+    #[must_use]
+    pub(crate) fn step_of_period(&self) -> u64 {
+        self.step % self.sampling_period
+    }
+
     /// The period of the next step, counted from 0.
     #[must_use]
     pub(crate) fn period(&self) -> u64 {

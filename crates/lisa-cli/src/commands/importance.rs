@@ -78,7 +78,7 @@ const WITHOUT_EFFECT: [&str; 17] = [
 ];
 
 /// Settings of `--against lisa`.
-const OF_LISA: [&str; 12] = [
+const OF_LISA: [&str; 13] = [
     "active-layers",
     "period",
     "policy",
@@ -91,6 +91,7 @@ const OF_LISA: [&str; 12] = [
     "split",
     "unbiased",
     "outer-every",
+    "layer-warmup",
 ];
 
 /// Settings of optimizer steps and of their gradients, which `--by gradient` does not take.

@@ -105,8 +105,12 @@ pub(super) fn without(name: &str, settings: &Settings) -> Option<Without> {
             })
         }
         // The parameters outside the layers have periods with every policy.
-        "period" | "moments" if settings.method.outer_every > 1 => of_method(Method::Lisa),
-        "active-layers" | "period" | "moments" => not_of(Fixed, "use another policy"),
+        "period" | "moments" | "layer-warmup" if settings.method.outer_every > 1 => {
+            of_method(Method::Lisa)
+        }
+        "active-layers" | "period" | "moments" | "layer-warmup" => {
+            not_of(Fixed, "use another policy")
+        }
         "order" => of_policies(&[Cyclic]),
         "share" => of_policies(&[Budget]),
         "fixed-layers" => of_policies(&[Fixed]),

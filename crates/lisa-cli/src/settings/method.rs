@@ -32,6 +32,9 @@ group! { "Method", MethodFlags, MethodSettings {
     /// Train the parameters outside the layers in every N-th period only [default: 1]
     #[arg(long, value_name = "N", hide_short_help = true)]
     outer_every: usize = 1;
+    /// Steps over which the learning rate of a layer that becomes active rises [default: 0]
+    #[arg(long, value_name = "STEPS", hide_short_help = true)]
+    layer_warmup: usize = 0;
     /// Optimizer state of a layer that freezes [default: drop]
     #[arg(long, value_enum, hide_short_help = true)]
     moments: Moments = Moments::Drop;
@@ -188,6 +191,13 @@ impl MethodSettings {
             self.share
         );
         require!(
+            self.layer_warmup <= self.period,
+            format!("give at most the steps of a period, {}", self.period),
+            "--layer-warmup is {}, and --period is {}",
+            self.layer_warmup,
+            self.period
+        );
+        require!(
             !self.unbiased || self.outer_every == 1,
             "leave one out",
             "--unbiased and --outer-every {} are both given: in periods in which they are frozen, the \
@@ -238,7 +248,7 @@ impl MethodSettings {
     pub(super) fn differs(&self, saved: &Self) -> Option<String> {
         differing!(self, saved;
             method, active_layers, period, policy, importance, probabilities, order, fixed_layers,
-            share, split, unbiased, outer_every, moments, freeze, lora_rank, lora_alpha, lora_dropout, rslora,
+            share, split, unbiased, outer_every, layer_warmup, moments, freeze, lora_rank, lora_alpha, lora_dropout, rslora,
             lora_target_modules, adapter);
         None
     }

@@ -75,6 +75,8 @@ fn the_defaults_of_the_program_are_those_of_the_library() {
     assert_eq!(program.memory.no_master_weights, !library.master_weights);
     assert_eq!(program.method.unbiased, library.unbiased);
     assert_eq!((program.method.outer_every, library.outer_every), (1, None));
+    let warmup = (program.method.layer_warmup, library.layer_warmup);
+    assert_eq!(warmup, (0, None));
     // It decays matrices alone, as other trainers do; the library decays what Burn decays.
     assert!(!program.training.decay_all);
     assert_eq!(library.decay, lisa::optimizer::Decay::All);
@@ -399,6 +401,11 @@ fn a_setting_without_effect_is_an_error_that_says_so() {
         (
             "method = \"full\"\nouter-every = 3",
             "--outer-every has no effect with --method full",
+            "leave it out, or use --method lisa",
+        ),
+        (
+            "method = \"full\"\nlayer-warmup = 3",
+            "--layer-warmup has no effect with --method full",
             "leave it out, or use --method lisa",
         ),
         (

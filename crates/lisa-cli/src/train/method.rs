@@ -196,6 +196,7 @@ pub(crate) fn lisa_config(settings: &Settings, model: &CausalLm) -> Result<LisaC
         .with_split(split)
         .with_unbiased(method.unbiased && method.method == Method::Lisa)
         .with_outer_every((method.method == Method::Lisa).then_some(method.outer_every))
+        .with_layer_warmup((method.method == Method::Lisa).then_some(method.layer_warmup))
         .with_on_freeze(match method.moments {
             Moments::Drop => OnFreeze::Drop,
             Moments::Keep => OnFreeze::Keep,

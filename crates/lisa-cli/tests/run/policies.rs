@@ -192,6 +192,10 @@ fn embeddings_and_head_train_in_a_share_of_the_periods() {
     for (more, message) in [
         ("--outer-every 0 --overwrite", "--outer-every is 0"),
         (
+            "--layer-warmup 3 --overwrite",
+            "--layer-warmup is 3, and --period is 2",
+        ),
+        (
             "--outer-every 2 --unbiased --overwrite",
             "--unbiased and --outer-every 2 are both given",
         ),

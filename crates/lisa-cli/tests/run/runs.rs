@@ -29,7 +29,11 @@ fn a_run_stopped_after_every_step_writes_bit_identical_weights() {
         &["--method", "lora"],
         &["--outer-every", "2", "--moments", "offload"],
         &IN_PIECES,
-        &[&IN_PIECES[..], &["--outer-every", "2"]].concat(),
+        &[
+            &IN_PIECES[..],
+            &["--outer-every", "2", "--layer-warmup", "3"],
+        ]
+        .concat(),
     ] {
         let whole = dir.path().join("whole");
         let outcome = go(flags(&whole, method), Start::Overwrite, false).unwrap();

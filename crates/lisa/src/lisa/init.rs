@@ -124,6 +124,7 @@ fn sampling(config: &LisaConfig, trainable: &Trainable) -> Sampling {
         } else {
             0
         },
+        warmup: config.layer_warmup.unwrap_or(0) as u64,
         layers: trainable.layers(),
     }
 }

@@ -2,13 +2,16 @@
 //! period sample, freeze and release. Tests: `lisa/tests.rs`, and for errors
 //! `lisa/tests/refused.rs`.
 
-use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
-use burn::module::Module;
+use std::collections::BTreeMap;
+
+use burn::lr_scheduler::module_lr_scheduler::{ModuleLearningRate, ModuleLrScheduler};
+use burn::module::{Module, ParamGroup, ParamId};
 use burn::optim::{GradientsParams, MultiGradientsParams};
 
 use super::Lisa;
 use crate::clip;
 use crate::gradients::{self, Gradients, LayerSquares};
+use crate::layers::Parameter;
 use crate::trainable::Trainable;
 use crate::{FreezeMask, LayerMap, LisaError, StepError};
 
@@ -151,10 +154,33 @@ impl Lisa {
         stepped: Stepped,
     ) -> M {
         let parameters = self.trainable.map().parameters();
+        let lr = self.warmed(lr, &stepped.parameters);
         let stepped_parameters = stepped.parameters.into_iter().map(|i| &parameters[i]);
         let model = self.optimizer.step(lr, model, grads, stepped_parameters);
         self.note(stepped.squares);
         model
+    }
+
+    /// The learning rates of these parameters with the [warm-up](crate::LisaConfig::layer_warmup) of
+    /// their layers.
+    fn warmed(&self, lr: ModuleLearningRate, stepped: &[usize]) -> ModuleLearningRate {
+        let map = self.trainable.map();
+        let factor = |i: usize| self.sampler.warmup(map.layer_of(i));
+        if stepped.iter().all(|&i| factor(i) >= 1.0) {
+            return lr;
+        }
+        let mut by_rate: BTreeMap<u64, Vec<ParamId>> = BTreeMap::new();
+        for &i in stepped {
+            let Parameter { id, path, .. } = &map.parameters()[i];
+            let rate = lr.lr_from_param(*id, Some(path)) * factor(i);
+            by_rate.entry(rate.to_bits()).or_default().push(*id);
+        }
+        let rates = by_rate.into_iter();
+        let base = ModuleLrScheduler::new(lr.base());
+        let groups = rates.fold(base, |groups, (rate, ids)| {
+            groups.with_group(ParamGroup::from_ids(ids), f64::from_bits(rate))
+        });
+        { groups }.step()
     }
 
     /// Adds what was measured of the gradients of a step to the sums of the period.

@@ -27,6 +27,7 @@ mod records;
 mod refused;
 mod trees;
 mod unbiased;
+mod warmup;
 
 const LAYERS: usize = 6;
 const WIDTH: usize = 4;

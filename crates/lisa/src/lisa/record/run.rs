@@ -29,8 +29,11 @@ pub(super) struct Run {
     #[serde(default)]
     pub(super) unbiased: bool,
     /// Absent in older records, of runs that train the parameters outside the layers always.
-    #[serde(default = "always")]
+    #[serde(default = "one")]
     pub(super) outer_every: usize,
+    /// Absent in older records, of runs without warm-up of layers.
+    #[serde(default = "one")]
+    pub(super) layer_warmup: usize,
     /// The scores of a policy that observes gradients.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) scores: Option<Vec<SavedUnit>>,
@@ -40,7 +43,8 @@ pub(super) struct Run {
     pub(super) parameters: Vec<(String, Vec<usize>, bool)>,
 }
 
-fn always() -> usize {
+/// No effect, for both settings.
+fn one() -> usize {
     1
 }
 
@@ -93,6 +97,7 @@ impl Run {
             frozen_weights: "frozen_weights",
             unbiased: "unbiased",
             outer_every: "outer_every",
+            layer_warmup: "layer_warmup",
         );
         if let Some(scores) = &self.scores
             && scores.len() != run.layers.len()
