@@ -123,15 +123,7 @@ pub(crate) fn finish(job: &Job<'_>, trained: Training, stop: Stop<'_>) -> Result
         job.steps,
         shown.display()
     ))?;
-    if job.settings.method.method == Method::Lora {
-        let adapter = adapter::folder_of(&folder);
-        let adapter = adapter.display();
-        say(format_args!(
-            "the adapter alone, in PEFT's format, is in {adapter}: PEFT opens it on the base model, \
-             `lisa train --adapter {adapter}` trains it further, and `lisa export {adapter} --merge \
-             --out DIR` merges it"
-        ))?;
-    }
+    say_adapter(job, &folder)?;
     if let Some((step, loss)) = best {
         say(format_args!(
             "the best checkpoint is that of step {step}, held-out loss {loss:.4}: its model is in {}",
@@ -139,6 +131,21 @@ pub(crate) fn finish(job: &Job<'_>, trained: Training, stop: Stop<'_>) -> Result
         ))?;
     }
     Ok(true)
+}
+
+/// Says where the adapter of LoRA is, and what opens it.
+fn say_adapter(job: &Job<'_>, model: &Path) -> Result<()> {
+    if job.settings.method.method != Method::Lora {
+        return Ok(());
+    }
+    let adapter = adapter::folder_of(model);
+    let adapter = adapter.display();
+    say(format_args!(
+        "the adapter alone, in PEFT's format, is in {adapter}: PEFT opens it on the base model, \
+         `lisa train --adapter {adapter}` trains it further, and `lisa export {adapter} --merge --out \
+         DIR` merges it"
+    ))?;
+    Ok(())
 }
 
 fn seconds_by_part(clock: &Clock) -> serde_json::Map<String, serde_json::Value> {

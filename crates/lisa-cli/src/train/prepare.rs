@@ -126,10 +126,7 @@ impl<'a> Job<'a> {
         }
         let batches = data::batches(&settings, &tokenizer, &data)?;
         let accumulation = settings.training.gradient_accumulation_steps;
-        let steps = match settings.training.steps {
-            0 => batches.steps_in(settings.training.epochs, accumulation),
-            steps => steps as u64,
-        };
+        let steps = steps(&settings, &batches);
         let (saved, has_other_held_out) = match saved {
             Some(saved) => {
                 let (saved, other) = continued(saved, &fingerprint, &batches, accumulation)?;
@@ -137,20 +134,17 @@ impl<'a> Job<'a> {
             }
             None => (None, false),
         };
-        let step = saved.as_ref().map(|(_, state)| state.step);
-        if let Some(step) = step {
-            require_later(steps, step, &out)?;
+        let mut is_finished = false;
+        if let Some((_, state)) = &saved {
+            require_later(steps, state.step, &out)?;
+            is_finished = state.step == steps && is_written(&settings, steps);
         }
-        let is_finished = step == Some(steps) && is_written(&settings, steps);
         if !is_finished || !writes {
             data.summarize(&settings, &tokenizer, &batches)?;
             data.show(0, &tokenizer, Show::Borders)?;
         }
         let evaluate = Evaluate::new(&settings, &data, &tokenizer)?;
-        let state = planned::state(&settings, &shapes.model, device)?;
-        check_sizes(&shapes.model, settings.memory.dtype.into(), state)?;
-        let evaluates = !evaluate.is_empty();
-        let disk = planned::disk(&settings, &shapes.model, device, steps, evaluates)?;
+        let disk = disk(&settings, &shapes, device, steps, !evaluate.is_empty())?;
         if writes {
             require_room(disk, &out, saved.is_some())?;
         }
@@ -195,6 +189,28 @@ impl<'a> Job<'a> {
         // A checkpoint has the adapter of its step.
         begun_with(&self.settings.method, model, self.saved.is_some())
     }
+}
+
+/// The optimizer steps of the whole run.
+fn steps(settings: &Settings, batches: &Batches) -> u64 {
+    let training = &settings.training;
+    match training.steps {
+        0 => batches.steps_in(training.epochs, training.gradient_accumulation_steps),
+        steps => steps as u64,
+    }
+}
+
+/// What the run has on disk. Returns an error if Burn could not read a checkpoint.
+fn disk(
+    settings: &Settings,
+    shapes: &Shapes,
+    device: &Device,
+    steps: u64,
+    evaluates: bool,
+) -> Result<Disk> {
+    let state = planned::state(settings, &shapes.model, device)?;
+    check_sizes(&shapes.model, settings.memory.dtype.into(), state)?;
+    planned::disk(settings, &shapes.model, device, steps, evaluates)
 }
 
 /// Whether the output folder has everything that the run writes at its end, after so many steps.

@@ -8,9 +8,8 @@ use super::plan::MemoryPlan;
 use super::workload::Workload;
 use crate::{LayerMap, LisaError};
 
-/// Tensors of the size of the logits, in f32, while the loss of a head with an adapter runs backward:
-/// their softmax, and two gradients of it.
-const LOGITS: u64 = 5;
+/// Tensors of the size of the logits, in f32, while the loss of a head with an adapter runs backward.
+const LOGITS: u64 = 3;
 
 impl MemoryPlan {
     /// Plans LoRA with these adapters on a model without adapters.
