@@ -67,12 +67,9 @@ pub(super) fn without(name: &str, settings: &Settings) -> Option<Without> {
     use Policy::{Bernoulli, Budget, Cyclic, Fixed, Weighted};
     let (method, policy) = (settings.method.method, settings.method.policy);
     let of_method = |wanted: Method| {
-        (method != wanted).then(|| {
-            (
-                format!("--method {method}"),
-                format!("use --method {wanted}"),
-            )
-        })
+        let with = format!("--method {method}");
+        let instead = format!("use --method {wanted}");
+        (method != wanted).then_some((with, instead))
     };
     let of_policies = |wanted: &[Policy]| {
         let names: Vec<String> = wanted.iter().map(|p| format!("--policy {p}")).collect();

@@ -82,7 +82,7 @@ fn help_of_system(error: &(dyn Error + 'static)) -> Option<String> {
 
 /// A text of the library with the flags that set its fields.
 fn in_flags(text: &str) -> String {
-    const FLAGS: [(&str, &str); 7] = [
+    const FLAGS: [(&str, &str); 9] = [
         ("set unbiased to false", "leave --unbiased out"),
         ("active_layers", "--active-layers"),
         ("sampling_period", "--period"),
@@ -93,6 +93,8 @@ fn in_flags(text: &str) -> String {
         ),
         ("frozen_weights", "--quantize"),
         ("max_grad_norm", "--max-grad-norm"),
+        ("outer_every", "--outer-every"),
+        ("layer_warmup", "--layer-warmup"),
     ];
     let replaced = |text: String, (field, flag)| text.replace(field, flag);
     FLAGS.into_iter().fold(text.to_owned(), replaced)
