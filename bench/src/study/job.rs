@@ -11,19 +11,18 @@ use crate::number;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Purpose {
-    /// A loss on the validation rows, to choose the learning rate
+    /// A loss on the validation rows after fewer steps, to choose the learning rate
     Choice,
     /// Losses and scores on the held-out rows
     Test,
-    /// A test of one seed on the CPU, where memory is counted, with generated answers
-    Cost,
 }
 
 /// The sizes of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Sizes {
-    /// Optimizer steps, and rows in a batch.
+    /// Optimizer steps of a test and of a choice, and rows in a batch.
     pub(crate) steps: usize,
+    pub(crate) choice_steps: usize,
     pub(crate) batch: usize,
     /// The most tokens of a row.
     pub(crate) max_length: usize,
@@ -33,7 +32,7 @@ pub(crate) struct Sizes {
     pub(crate) others: usize,
     /// Steps between the points of the curve.
     pub(crate) every: usize,
-    /// Answers that are generated and compared, where [`Purpose::Cost`] asks for them.
+    /// Answers that the first seed generates, for a task where they are right or wrong.
     pub(crate) answers: usize,
 }
 
@@ -56,6 +55,14 @@ impl Job {
     /// The highest learning rate.
     pub(crate) fn learning_rate(&self) -> f64 {
         1e-5 * 10f64.powf(f64::from(self.rate) / 2.0)
+    }
+
+    /// The number of optimizer steps.
+    pub(crate) fn steps(&self) -> usize {
+        match self.purpose {
+            Purpose::Choice => self.sizes.choice_steps,
+            Purpose::Test => self.sizes.steps,
+        }
     }
 }
 
@@ -119,7 +126,7 @@ pub(crate) struct Outcome {
     /// Generated answers that are right, of those generated.
     #[serde(default)]
     pub(crate) generated: Option<(usize, usize)>,
-    /// The most bytes of a training step, and the trainable parameters.
+    /// The most bytes of a training step, 0 where they are not counted, and the trainable parameters.
     pub(crate) peak: u64,
     pub(crate) trainable: u64,
     /// Trained tokens, and all tokens without padding, of the training steps.
@@ -152,6 +159,7 @@ impl Job {
             seed,
             sizes: Sizes {
                 steps: 4,
+                choice_steps: 2,
                 batch: 2,
                 max_length: 64,
                 scored: 8,

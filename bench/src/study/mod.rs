@@ -20,7 +20,6 @@ pub(crate) mod train;
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
-use burn::tensor::Device;
 use clap::Args;
 
 use self::job::Purpose;
@@ -48,7 +47,7 @@ pub(crate) struct Options {
     /// Start no run after so many seconds [default: run all]
     #[arg(long, value_name = "SECONDS")]
     seconds: Option<u64>,
-    /// The runs to make; `cost` needs a CPU, where memory is counted [default: all that the device can]
+    /// The runs to make [default: all]
     #[arg(long, value_enum, value_delimiter = ',', value_name = "NAME,..")]
     purposes: Vec<Purpose>,
     /// A few methods, two seeds and a few steps, to test that everything works
@@ -92,9 +91,6 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     };
     let mut log = Log::open(&out.join("runs.jsonl"))?;
     if !reports {
-        let counted = Device::default().memory_pool_usage().is_none();
-        plan.purposes
-            .retain(|purpose| counted || *purpose != Purpose::Cost);
         if !options.purposes.is_empty() {
             plan.purposes.clone_from(&options.purposes);
         }

@@ -36,7 +36,7 @@ pub(crate) fn write(folder: &Path, results: &Results) -> Result<()> {
         let points: Vec<(String, f64, f64)> = rows
             .iter()
             .filter_map(|(arm, runs)| {
-                let peak = runs.cost.as_ref().filter(|cost| cost.peak > 0)?.peak;
+                let peak = runs.cost()?.peak;
                 let loss = runs.loss()?.mean;
                 Some((arm.to_string(), peak as f64 / 1_048_576.0, loss))
             })

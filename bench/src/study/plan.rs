@@ -30,18 +30,17 @@ pub(crate) fn name(folder: &Path) -> String {
     name.to_string_lossy().into_owned()
 }
 
-/// The arms of every task.
-const ARMS: [Arm; 10] = [
+/// The arms of every task, the most telling ones first.
+const ARMS: [Arm; 8] = [
     Arm::Base,
-    Arm::Full,
     Arm::Lora { rank: 16 },
     Arm::Lisa(Arm::lisa(2)),
-    Arm::Lisa(Arm::lisa(4)),
-    Arm::Lisa(FROZEN_2),
+    Arm::Full,
     Arm::Lisa(Sampled {
         active_layers: 6,
         ..FROZEN_2
     }),
+    Arm::Lisa(Arm::lisa(4)),
     Arm::Lisa(Sampled {
         outer_every: 4,
         ..Arm::lisa(4)
@@ -50,8 +49,10 @@ const ARMS: [Arm; 10] = [
         period: 0,
         ..Arm::lisa(2)
     }),
-    Arm::Lora { rank: 128 },
 ];
+
+/// The arm whose learning rate the levers take.
+const PARENT: Arm = Arm::Lisa(Arm::lisa(2));
 
 const FROZEN_2: Sampled = Sampled {
     outer_every: 0,
@@ -70,6 +71,8 @@ fn levers() -> Vec<Arm> {
             state: State::Offload,
             ..two
         },
+        Arm::lisa(6),
+        frozen(2),
         frozen(10),
         Sampled {
             state: State::Offload,
@@ -101,9 +104,9 @@ fn levers() -> Vec<Arm> {
             unbiased: true,
             ..two
         },
-        Arm::lisa(6),
     ];
-    sampled.into_iter().map(Arm::Lisa).collect()
+    let lora = [Arm::Lora { rank: 128 }];
+    sampled.into_iter().map(Arm::Lisa).chain(lora).collect()
 }
 
 impl Plan {
@@ -116,17 +119,18 @@ impl Plan {
             levers: levers(),
             sizes: Sizes {
                 steps: 120,
+                choice_steps: 40,
                 batch: 4,
                 max_length: 512,
                 scored: 128,
-                points: 32,
-                others: 32,
+                points: 16,
+                others: 16,
                 every: 20,
-                answers: 50,
+                answers: 32,
             },
             rates: [3, 5],
             seeds: 3,
-            purposes: vec![Purpose::Choice, Purpose::Test, Purpose::Cost],
+            purposes: vec![Purpose::Choice, Purpose::Test],
         }
     }
 
@@ -138,6 +142,7 @@ impl Plan {
             levers: vec![Arm::Lisa(FROZEN_2)],
             sizes: Sizes {
                 steps: 8,
+                choice_steps: 4,
                 scored: 16,
                 points: 8,
                 others: 8,
@@ -207,11 +212,20 @@ impl Plan {
         jobs
     }
 
+    /// The arm for which the rate of an arm is chosen: a LISA lever takes that of LISA with two layers.
+    fn chosen_for(&self, arm: Arm) -> Arm {
+        match arm {
+            Arm::Lisa(_) if self.levers.contains(&arm) => PARENT,
+            _ => arm,
+        }
+    }
+
     /// The chosen rate, when all runs that choose it are done.
     pub(crate) fn rate(&self, log: &Log, task: &Path, arm: Arm) -> Option<i32> {
         if arm == Arm::Base {
             return Some(0);
         }
+        let arm = self.chosen_for(arm);
         best(log, &self.choices(log, task, arm)).map(|job| job.rate)
     }
 
@@ -225,39 +239,31 @@ impl Plan {
         (1..=seeds).map(job).collect()
     }
 
-    /// The run that measures the memory and the time of an arm; none before the rate is chosen.
-    pub(crate) fn cost(&self, log: &Log, task: &Path, arm: Arm) -> Option<Job> {
-        let rate = self.rate(log, task, arm)?;
-        Some(self.job(Purpose::Cost, task, arm, rate, 1))
-    }
-
-    /// The missing runs whose rates are known. The arms of every task come first, task by task; in each
-    /// first the choices and then the tests by seed, so that the tables of an interrupted study are
-    /// complete.
+    /// The missing runs whose rates are known. The arms of every task come first, seed by seed and task
+    /// by task, then the levers, so that the tables of an interrupted study are complete.
     pub(crate) fn next(&self, log: &Log) -> Vec<Job> {
         let mut jobs = Vec::new();
-        for task in &self.tasks {
-            jobs.extend(self.missing(log, task, &self.arms));
+        for seed in 1..=self.seeds {
+            for task in &self.tasks {
+                self.add(&mut jobs, log, task, &self.arms, seed);
+            }
+            if let Some(first) = self.tasks.first() {
+                self.add(&mut jobs, log, first, &self.levers, seed);
+            }
         }
-        if let Some(first) = self.tasks.first() {
-            jobs.extend(self.missing(log, first, &self.levers));
-        }
+        jobs.retain(|job| self.purposes.contains(&job.purpose) && log.get(job).is_none());
         jobs
     }
 
-    fn missing(&self, log: &Log, task: &Path, arms: &[Arm]) -> Vec<Job> {
-        let (mut jobs, mut tests) = (Vec::new(), Vec::new());
+    /// Adds the tests of a seed, each after the choice of its rate, which has no seed.
+    fn add(&self, jobs: &mut Vec<Job>, log: &Log, task: &Path, arms: &[Arm], seed: u64) {
         for &arm in arms {
-            if arm != Arm::Base {
+            if arm != Arm::Base && seed == 1 && self.chosen_for(arm) == arm {
                 jobs.extend(self.choices(log, task, arm));
             }
-            tests.extend(self.tests(log, task, arm));
-            tests.extend(self.cost(log, task, arm));
+            let tests = self.tests(log, task, arm).into_iter();
+            jobs.extend(tests.filter(|job| job.seed == seed));
         }
-        tests.sort_by_key(|job| (job.purpose == Purpose::Cost, job.seed));
-        jobs.extend(tests);
-        jobs.retain(|job| self.purposes.contains(&job.purpose) && log.get(job).is_none());
-        jobs
     }
 }
 
@@ -304,13 +310,13 @@ mod tests {
                 .unwrap();
             count += 1;
         }
-        // Of each arm on a task: three rates, three seeds and a cost; of the base a test and a cost.
-        let trained = 2 * (ARMS.len() - 1) + levers().len();
-        assert_eq!(count, 7 * trained + 2 * 2);
+        // Of each arm on a task: three rates and three seeds. LISA's levers take a rate that is known.
+        let (trained, levers) = (2 * (ARMS.len() - 1), levers().len());
+        assert_eq!(count, 6 * trained + 3 * levers + 3 + 2);
         let purposes = vec![Purpose::Choice];
         let fresh = Plan { purposes, ..plan };
         let (_dir, log) = self::log();
-        assert_eq!(fresh.next(&log).len(), 3 * trained);
+        assert_eq!(fresh.next(&log).len(), 3 * trained + 3);
     }
 
     #[test]

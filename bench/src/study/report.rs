@@ -137,7 +137,7 @@ fn costs(rows: &[(Arm, Runs)]) -> String {
     let measured: Vec<_> = rows
         .iter()
         .filter_map(|(arm, runs)| {
-            let cost = runs.cost.as_ref().filter(|cost| !cost.curve.is_empty())?;
+            let cost = runs.cost()?;
             Some((arm, runs, cost))
         })
         .collect();
@@ -216,8 +216,7 @@ pub(crate) fn headline(results: &Results) -> String {
         if runs.iter().all(|runs| runs.tests.is_empty()) {
             continue;
         }
-        let cost = runs.iter().find_map(|runs| runs.cost.as_ref());
-        let cost = cost.filter(|cost| !cost.curve.is_empty());
+        let cost = runs.iter().find_map(Runs::cost);
         text.push_str(&format!(
             "| {arm} | {} | {} |",
             cost.map_or(String::new(), |cost| mib(cost.peak)),

@@ -15,11 +15,14 @@ pub(crate) struct Runs {
     pub(crate) tests: Vec<Outcome>,
     pub(crate) seeds: Vec<u64>,
     pub(crate) learning_rate: Option<f64>,
-    /// Where memory and CPU time were measured.
-    pub(crate) cost: Option<Outcome>,
 }
 
 impl Runs {
+    /// A run of which memory and CPU time were measured.
+    pub(crate) fn cost(&self) -> Option<&Outcome> {
+        self.tests.iter().find(|test| test.peak > 0)
+    }
+
     /// The mean of a value over the seeds.
     pub(crate) fn mean(&self, of: impl Fn(&Outcome) -> f64) -> Option<Mean> {
         Mean::of(&self.tests.iter().map(of).collect::<Vec<_>>())
@@ -73,7 +76,7 @@ impl Runs {
 
     /// CPU seconds of a step, where they were measured.
     pub(crate) fn cpu_per_step(&self) -> Option<f64> {
-        self.cost.as_ref().map(Outcome::cpu_per_step)
+        self.cost().map(Outcome::cpu_per_step)
     }
 
     /// The curve: for each point its step, and the losses of all seeds.
@@ -135,8 +138,6 @@ impl Results<'_> {
                 runs.learning_rate = (arm != Arm::Base).then(|| job.learning_rate());
             }
         }
-        let cost = self.plan.cost(self.log, task, arm);
-        runs.cost = cost.and_then(|job| self.log.get(&job).cloned());
         runs
     }
 
@@ -168,12 +169,11 @@ mod tests {
                     ..Point::default()
                 })
                 .to_vec(),
+            peak: 1,
             ..Outcome::default()
         };
-        let tests: Vec<Outcome> = losses.iter().map(outcome).collect();
         Runs {
-            cost: tests.first().cloned(),
-            tests,
+            tests: losses.iter().map(outcome).collect(),
             seeds: losses.iter().map(|(seed, _)| *seed).collect(),
             learning_rate: None,
         }

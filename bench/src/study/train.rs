@@ -49,7 +49,7 @@ fn run(order: &Order) -> Result<Outcome> {
     let [train, validation, held_out] = read(&order.task, sizes.scored)?;
     let scored = match job.purpose {
         Purpose::Choice => validation,
-        Purpose::Test | Purpose::Cost => held_out,
+        Purpose::Test => held_out,
     };
     let run = Run {
         job,
@@ -81,7 +81,7 @@ fn run(order: &Order) -> Result<Outcome> {
         let loss = score(&encode(&rows)?, false).loss();
         outcome.others.push((name(other), loss));
     }
-    if let (Purpose::Cost, Some(metric)) = (job.purpose, metric) {
+    if let (1, Some(metric)) = (job.seed, metric) {
         let examples = &scored[..sizes.answers.min(scored.len())];
         outcome.generated = Some(answers(&model, examples, &tokenizer, metric)?);
     }
@@ -184,14 +184,19 @@ impl Run<'_> {
 
     /// Trains; the curve and the costs are added to the outcome.
     fn fit(&self, model: CausalLm, rows: Vec<Encoded>, outcome: &mut Outcome) -> Result<CausalLm> {
-        let sizes = self.job.sizes;
+        let (sizes, steps) = (self.job.sizes, self.job.steps());
+        let counted = self.device.memory_pool_usage().is_none();
         let (mut lisa, mut model) = self.lisa(model, &rows)?;
         let layers = model.num_layers();
-        let points = &self.held_out[..sizes.points.min(self.held_out.len())];
+        let points = match self.job.purpose {
+            Purpose::Choice => 0,
+            Purpose::Test => sizes.points.min(self.held_out.len()),
+        };
+        let points = &self.held_out[..points];
         let mut batches = self.batches(rows, model.config().vocab_size())?;
         let mut active = vec![0.0; layers];
         let (mut losses, mut cpu, mut wall) = (Vec::new(), 0.0, 0.0);
-        for step in 1..=sizes.steps {
+        for step in 1..=steps {
             let batch = batches.next_batch();
             outcome.trained += batch.trained() as u64;
             outcome.tokens += batch.tokens() as u64;
@@ -202,16 +207,18 @@ impl Run<'_> {
             // Layers may be split into units.
             let units = lisa.layers().layers().len() / layers;
             for &unit in lisa.active_layers() {
-                active[unit / units] += 1.0 / (units * sizes.steps) as f64;
+                active[unit / units] += 1.0 / (units * steps) as f64;
             }
             outcome.trainable = outcome.trainable.max(trainable(&model));
-            let rate = learning_rate(self.job.learning_rate(), step, sizes.steps);
+            let rate = learning_rate(self.job.learning_rate(), step, steps);
             model = lisa.try_step(rate, model, grads)?;
             losses.push(f64::from(loss.into_scalar::<f32>()));
             cpu += start.0.elapsed().as_secs_f64();
             wall += start.1.elapsed().as_secs_f64();
-            outcome.peak = outcome.peak.max(memory::peak(&self.device));
-            if step % sizes.every == 0 || step == sizes.steps {
+            if counted {
+                outcome.peak = outcome.peak.max(memory::peak(&self.device));
+            }
+            if step % sizes.every == 0 || step == steps {
                 let device = self.device.clone().inner();
                 let count = losses.len() as f64;
                 outcome.curve.push(Point {
@@ -327,7 +334,7 @@ mod tests {
         assert_eq!((validation.len(), held_out.len()), (8, 8));
         assert!(!train.contains(&validation[0]));
         let chosen = run(&order(Arm::Base, Purpose::Choice)).unwrap();
-        let tested = run(&order(Arm::Base, Purpose::Cost)).unwrap();
+        let tested = run(&order(Arm::Base, Purpose::Test)).unwrap();
         assert_ne!(chosen.scores, tested.scores);
         assert!(chosen.others.is_empty() && tested.others.len() == 1);
     }
