@@ -34,6 +34,8 @@ pub(crate) struct Sampled {
     pub(crate) policy: Policy,
     /// Whether gradients are divided by the sampling probability.
     pub(crate) unbiased: bool,
+    /// Steps over which the learning rate of a layer that becomes active rises.
+    pub(crate) layer_warmup: usize,
 }
 
 /// What happens to the optimizer state of a layer that freezes.
@@ -71,6 +73,7 @@ impl Arm {
             state: State::Drop,
             policy: Policy::Uniform,
             unbiased: false,
+            layer_warmup: 0,
         }
     }
 
@@ -98,6 +101,7 @@ impl Sampled {
                 period => period,
             })
             .with_unbiased(self.unbiased)
+            .with_layer_warmup((self.layer_warmup > 0).then_some(self.layer_warmup))
             .with_outer_every((self.outer_every > 1).then_some(self.outer_every))
             .with_on_freeze(match self.state {
                 State::Drop => OnFreeze::Drop,
@@ -151,6 +155,9 @@ impl fmt::Display for Arm {
         }
         if lisa.unbiased {
             write!(f, ", unbiased")?;
+        }
+        if lisa.layer_warmup > 0 {
+            write!(f, ", warm-up of {} steps", lisa.layer_warmup)?;
         }
         Ok(())
     }

@@ -104,6 +104,10 @@ fn levers() -> Vec<Arm> {
             unbiased: true,
             ..two
         },
+        Sampled {
+            layer_warmup: 5,
+            ..two
+        },
     ];
     let lora = [Arm::Lora { rank: 128 }];
     sampled.into_iter().map(Arm::Lisa).chain(lora).collect()
