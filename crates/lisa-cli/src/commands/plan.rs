@@ -26,7 +26,7 @@ pub struct Options {
     /// Memory of the device in GiB; the table then says which methods fit
     #[arg(long, value_name = "GIB", value_parser = gib)]
     memory: Option<f64>,
-    /// Folder of a model, or a hub id; only config.json is read [default: bundled model]
+    /// Folder of a model, or a hub id, for config.json [default: bundled]
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
     /// Dtype of the weights [default: as stored; bundled model: f32]
