@@ -113,7 +113,7 @@ pub struct LisaConfig {
 
 impl LisaConfig {
     /// The parameters outside the layers train in one of so many periods.
-    pub(crate) fn outer_every(&self) -> usize {
+    pub(crate) fn outer_every_nth(&self) -> usize {
         self.outer_every.unwrap_or(1)
     }
 
@@ -131,7 +131,7 @@ impl LisaConfig {
         if self.sampling_period == 0 {
             return refuse("sampling_period is 0 steps".into(), "set it to at least 1");
         }
-        let every = self.outer_every();
+        let every = self.outer_every_nth();
         if every == 0 {
             return refuse(
                 "outer_every is 0, so the parameters outside the layers would never train".into(),

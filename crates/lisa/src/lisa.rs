@@ -282,7 +282,7 @@ impl Lisa {
     }
 
     fn log(&self) {
-        let outer = match (self.config.outer_every(), self.outer_active()) {
+        let outer = match (self.config.outer_every_nth(), self.outer_active()) {
             (1, _) => "",
             (_, true) => " and the parameters outside the layers",
             (_, false) => " only",

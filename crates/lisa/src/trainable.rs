@@ -253,7 +253,7 @@ fn may_train(map: &LayerMap, config: &LisaConfig) -> Result<Vec<bool>, LisaError
         .map(|p| p.trainable && !is_frozen(p))
         .collect();
     let outside = (0..may_train.len()).any(|i| may_train[i] && map.layer_of(i).is_none());
-    let every = config.outer_every();
+    let every = config.outer_every_nth();
     let mut all = map.layers().iter();
     let dead = all.find(|l| !l.parameters.iter().any(|&i| may_train[i]));
     match dead {

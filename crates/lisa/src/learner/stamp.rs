@@ -65,7 +65,7 @@ fn word(limbs: &[u64]) -> u64 {
 /// `outer_every` is one of a run with 1.
 fn units(lisa: &Lisa) -> u64 {
     let config = lisa.config();
-    (config.outer_every() as u64 - 1) << 32 | low(config.active_layers as u64)
+    (config.outer_every_nth() as u64 - 1) << 32 | low(config.active_layers as u64)
 }
 
 fn low(word: u64) -> u64 {

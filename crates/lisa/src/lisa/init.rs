@@ -120,7 +120,7 @@ fn sampling(config: &LisaConfig, trainable: &Trainable) -> Sampling {
         period: config.sampling_period,
         unbiased: config.unbiased,
         outer_every: if trainable.with(|layer| layer.is_none()).next().is_some() {
-            config.outer_every() as u64
+            config.outer_every_nth() as u64
         } else {
             0
         },

@@ -179,7 +179,7 @@ impl Lisa {
             decay: config.decay,
             frozen_weights: config.frozen_weights,
             unbiased: config.unbiased,
-            outer_every: config.outer_every(),
+            outer_every: config.outer_every_nth(),
             layer_warmup: config.layer_warmup.unwrap_or(1).max(1),
             scores: self.score_state().map(|state| state.read()),
             layers: layers.map(|layer| layer.path.clone()).collect(),

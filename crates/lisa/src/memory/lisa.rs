@@ -136,7 +136,7 @@ impl Run<'_> {
     /// frozen. On flex, it is in the memory that the peak has for it.
     fn outer_on_host(&self) -> u64 {
         let offloads = self.config.on_freeze == OnFreeze::Offload && !self.workload.flex;
-        if offloads && self.config.outer_every() > 1 {
+        if offloads && self.config.outer_every_nth() > 1 {
             self.elements.outside * self.state_of_element()
         } else {
             0
