@@ -1,9 +1,11 @@
 //! Charts as SVG files: lines over an axis, and a row for each name.
 
+use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Result, anyhow};
 use plotters::coord::Shift;
+use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 
 use crate::files;
@@ -12,7 +14,9 @@ use crate::stats::Mean;
 /// A part of a picture.
 pub(crate) type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 /// What drawing returns.
-pub(crate) type Drawn = Result<(), Box<dyn std::error::Error>>;
+pub(crate) type Drawn<T = ()> = Result<T, Box<dyn std::error::Error>>;
+/// A part of a picture with two axes.
+type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 /// A curve with its name.
 pub(crate) type Series = (String, Vec<(f64, f64)>);
 
@@ -44,27 +48,47 @@ pub(crate) fn lines(area: &Area, [x, y]: [&str; 2], series: &[Series]) -> Drawn 
         low
     };
     let margin = 0.02 * (high - low).max(1e-9);
+    let mut chart = axes(area, [x, y], left..right, low - margin..high + margin)?;
+    for (i, (name, points)) in series.iter().enumerate() {
+        curve(&mut chart, i, name, points.iter().copied())?;
+    }
+    legend(&mut chart)
+}
+
+/// Two axes with their names.
+fn axes<'a, 'b>(
+    area: &'a Area<'b>,
+    [x, y]: [&str; 2],
+    across: Range<f64>,
+    up: Range<f64>,
+) -> Drawn<Chart<'a, 'b>> {
     let mut chart = ChartBuilder::on(area)
         .margin(12)
         .x_label_area_size(36)
         .y_label_area_size(64)
-        .build_cartesian_2d(left..right, low - margin..high + margin)?;
+        .build_cartesian_2d(across, up)?;
+    let mesh = &mut chart.configure_mesh();
+    mesh.light_line_style(WHITE).x_desc(x).y_desc(y).draw()?;
+    Ok(chart)
+}
+
+/// A curve, with its name for the legend.
+fn curve(
+    chart: &mut Chart,
+    index: usize,
+    name: &str,
+    points: impl Iterator<Item = (f64, f64)>,
+) -> Drawn {
+    let style = Palette99::pick(index).to_rgba().stroke_width(2);
     chart
-        .configure_mesh()
-        .light_line_style(WHITE)
-        .x_desc(x)
-        .y_desc(y)
-        .draw()?;
-    for (i, (name, points)) in series.iter().enumerate() {
-        let color = Palette99::pick(i).to_rgba();
-        chart
-            .draw_series(LineSeries::new(
-                points.iter().copied(),
-                color.stroke_width(2),
-            ))?
-            .label(name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2)));
-    }
+        .draw_series(LineSeries::new(points, style))?
+        .label(name)
+        .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
+    Ok(())
+}
+
+/// The names of the curves.
+fn legend<'a, 'b: 'a>(chart: &mut Chart<'a, 'b>) -> Drawn {
     chart
         .configure_series_labels()
         .border_style(BLACK.mix(0.3))
@@ -83,7 +107,7 @@ pub(crate) struct Band {
 }
 
 /// The ranges of an axis that hold these values, with a margin.
-fn range(values: impl Iterator<Item = f64> + Clone) -> std::ops::Range<f64> {
+fn range(values: impl Iterator<Item = f64> + Clone) -> Range<f64> {
     let low = values.clone().fold(f64::MAX, f64::min);
     let high = values.fold(low + 1e-9, f64::max);
     let margin = 0.04 * (high - low);
@@ -95,33 +119,16 @@ pub(crate) fn bands(area: &Area, [x, y]: [&str; 2], series: &[(String, Vec<Band>
     let all = || series.iter().flat_map(|(_, points)| points.iter());
     let right = all().map(|p| p.x).fold(1e-9, f64::max);
     let values = all().flat_map(|p| [p.low, p.high]);
-    let mut chart = ChartBuilder::on(area)
-        .margin(12)
-        .x_label_area_size(36)
-        .y_label_area_size(64)
-        .build_cartesian_2d(0.0..right, range(values))?;
-    let mesh = &mut chart.configure_mesh();
-    mesh.light_line_style(WHITE).x_desc(x).y_desc(y).draw()?;
+    let mut chart = axes(area, [x, y], 0.0..right, range(values))?;
     for (i, (name, points)) in series.iter().enumerate() {
-        let color = Palette99::pick(i).to_rgba();
         let upper = points.iter().map(|p| (p.x, p.high));
         let lower = points.iter().rev().map(|p| (p.x, p.low));
         let band: Vec<(f64, f64)> = upper.chain(lower).collect();
-        chart.draw_series([Polygon::new(band, color.mix(0.12).filled())])?;
-        chart
-            .draw_series(LineSeries::new(
-                points.iter().map(|p| (p.x, p.middle)),
-                color.stroke_width(2),
-            ))?
-            .label(name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2)));
+        let style = Palette99::pick(i).mix(0.12).filled();
+        chart.draw_series([Polygon::new(band, style)])?;
+        curve(&mut chart, i, name, points.iter().map(|p| (p.x, p.middle)))?;
     }
-    chart
-        .configure_series_labels()
-        .border_style(BLACK.mix(0.3))
-        .background_style(WHITE.mix(0.8))
-        .draw()?;
-    Ok(())
+    legend(&mut chart)
 }
 
 /// Points with their names.
@@ -129,16 +136,8 @@ pub(crate) fn points(area: &Area, [x, y]: [&str; 2], points: &[(String, f64, f64
     let across = range(points.iter().map(|point| point.1));
     // The names are to the right of their points.
     let right = across.end + 0.3 * (across.end - across.start);
-    let mut chart = ChartBuilder::on(area)
-        .margin(12)
-        .x_label_area_size(36)
-        .y_label_area_size(64)
-        .build_cartesian_2d(
-            across.start..right,
-            range(points.iter().map(|point| point.2)),
-        )?;
-    let mesh = &mut chart.configure_mesh();
-    mesh.light_line_style(WHITE).x_desc(x).y_desc(y).draw()?;
+    let up = range(points.iter().map(|point| point.2));
+    let mut chart = axes(area, [x, y], across.start..right, up)?;
     for (i, (name, x, y)) in points.iter().enumerate() {
         let color = Palette99::pick(i).to_rgba();
         chart.draw_series([Circle::new((*x, *y), 5, color.filled())])?;

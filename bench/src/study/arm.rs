@@ -193,17 +193,44 @@ mod tests {
     }
 
     #[test]
-    fn layers_that_are_drawn_once_stay() {
-        let once = Sampled {
-            period: 0,
+    fn a_run_has_the_settings_of_its_arm() {
+        let arm = Sampled {
+            period: 5,
+            outer_every: 4,
+            state: State::Offload,
+            policy: Policy::MeanNorm,
+            layer_warmup: 3,
             ..Arm::lisa(2)
         };
-        assert_eq!(once.config(30, 1, Vec::new()).sampling_period, usize::MAX);
-        let config = Sampled {
-            outer_every: 4,
-            ..once
-        }
-        .config(1, 1, Vec::new());
-        assert_eq!((config.active_layers, config.outer_every), (1, Some(4)));
+        let config = arm.config(30, 7, vec![1.0; 30]);
+        assert_eq!((config.active_layers, config.sampling_period), (2, 5));
+        assert_eq!(
+            (config.outer_every, config.layer_warmup),
+            (Some(4), Some(3))
+        );
+        assert_eq!((config.on_freeze, config.seed), (OnFreeze::Offload, 7));
+        assert_eq!(config.policy, PolicyConfig::Weighted(vec![1.0; 30]));
+        assert!(config.frozen.is_none() && !config.unbiased);
+
+        let other = Sampled {
+            period: 0,
+            outer_every: 0,
+            policy: Policy::Budget,
+            unbiased: true,
+            ..Arm::lisa(8)
+        };
+        let config = other.config(4, 7, Vec::new());
+        // Layers that are drawn once stay, and no more layers are active than there are.
+        assert_eq!(
+            (config.active_layers, config.sampling_period),
+            (4, usize::MAX)
+        );
+        assert_eq!((config.outer_every, config.layer_warmup), (None, None));
+        assert_eq!(config.on_freeze, OnFreeze::Drop);
+        assert!(config.unbiased && !config.split.is_empty());
+        let frozen = config.frozen.unwrap();
+        let freezes = |path| frozen.matches(&burn::module::ParamId::new(), Some(path));
+        assert!(freezes("model.embed_tokens.weight") && freezes("lm_head.weight"));
+        assert!(!freezes("model.norm.gamma") && !freezes("model.layers.0.mlp.up_proj.weight"));
     }
 }

@@ -89,11 +89,11 @@ pub(crate) struct Scores {
 }
 
 impl Scores {
-    /// The mean loss of a trained token, in nats.
+    /// The mean loss of a trained token, in nats; NaN without rows.
     pub(crate) fn loss(&self) -> f64 {
         let sum: f64 = self.losses.iter().sum();
         let count: u32 = self.counts.iter().sum();
-        sum / f64::from(count.max(1))
+        sum / f64::from(count)
     }
 }
 
@@ -107,7 +107,7 @@ pub(crate) struct Point {
     /// Mean training loss of the steps since the last point.
     #[serde(deserialize_with = "number::or_nan")]
     pub(crate) train: f64,
-    /// Held-out loss of the first rows.
+    /// Held-out loss of the first rows; NaN in a run that chooses the learning rate.
     #[serde(deserialize_with = "number::or_nan")]
     pub(crate) loss: f64,
 }
@@ -196,4 +196,5 @@ fn rates_are_half_powers_of_ten() {
     assert_eq!(rates, ["1.0e-5", "3.2e-5", "1.0e-4", "3.2e-4"]);
     assert_eq!(Outcome::sample(0.5).scores.loss(), 0.5);
     assert!(Outcome::sample(f64::NAN).scores.loss().is_nan());
+    assert!(Scores::default().loss().is_nan());
 }

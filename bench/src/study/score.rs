@@ -121,3 +121,89 @@ pub(crate) fn answers(
     }
     Ok((right, asked))
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::FloatDType;
+    use lisa_lm::Checkpoint;
+
+    use super::*;
+    use crate::files::bundled;
+
+    fn model(device: &Device) -> CausalLm {
+        let checkpoint = Checkpoint::open(bundled("base")).unwrap();
+        checkpoint.load(device, Some(FloatDType::F32)).unwrap()
+    }
+
+    /// A prompt and an answer, of which the answer is trained.
+    fn row(prompt: &[u32], answer: &[u32]) -> Encoded {
+        let mut labels = vec![IGNORED; prompt.len()];
+        labels.extend(answer.iter().map(|id| i64::from(*id)));
+        Encoded::new([prompt, answer].concat(), labels)
+    }
+
+    #[test]
+    fn losses_are_those_of_the_model() {
+        let device = Device::default();
+        let model = model(&device);
+        let rows = [row(&[5, 6, 7], &[8, 9]), row(&[5, 9], &[4, 4, 3, 11])];
+        let scores = score(&model, &rows, 0, &device, false);
+        assert_eq!(scores.counts, [2, 4]);
+        for (row, loss) in rows.iter().zip(&scores.losses) {
+            let batch = Batch::collate(vec![Row::new([row])], 0);
+            let count = batch.trained() as f64;
+            let mean = model
+                .batch_loss(batch.to_tensors(&device))
+                .into_scalar::<f32>();
+            assert!(
+                (loss - count * f64::from(mean)).abs() < 1e-3,
+                "{loss} {mean}"
+            );
+        }
+        assert!(scores.right.is_empty());
+    }
+
+    #[test]
+    fn a_choice_is_right_if_it_is_the_most_probable_of_the_rows_choices() {
+        let device = Device::default();
+        let model = model(&device);
+        let prompt = [5, 6, 7];
+        let tokens = Tensor::<2, Int>::from_data(TensorData::new(vec![5, 6, 7], [1, 3]), &device);
+        let logits = model.forward(&Input::new(tokens)).slice([0..1, 2..3]);
+        let logits: Vec<f32> = logits.into_data().iter::<f32>().collect();
+        // Neither of the two needs to be the most probable token of all.
+        let (likely, unlikely) = if logits[20] > logits[21] {
+            (20, 21)
+        } else {
+            (21, 20)
+        };
+        let rows = [likely, unlikely].map(|first| row(&prompt, &[first, 3]));
+        assert_eq!(score(&model, &rows, 0, &device, true).right, [1, 0]);
+        // Alone, a choice has no other.
+        assert_eq!(score(&model, &rows[1..], 0, &device, true).right, [1]);
+    }
+
+    #[test]
+    fn generated_answers_are_compared_with_those_of_the_rows() {
+        let device = Device::default();
+        let model = model(&device);
+        let tokenizer = Tokenizer::from_dir(bundled("base")).unwrap();
+        let example = |answer: &str| {
+            let line = serde_json::json!({"prompt": "Anna has 3 hats", "completion": answer});
+            Example::from_json(&line.to_string()).unwrap()
+        };
+        let prompt = encode_prompt(&example(" x"), &tokenizer).unwrap().unwrap();
+        let config = GenerationConfig {
+            max_new_tokens: ANSWER,
+            eos_ids: tokenizer.eos_ids().to_vec(),
+            ..GenerationConfig::default()
+        };
+        let found = generate(&model, &prompt, &config).unwrap();
+        let found = tokenizer.decode(&found, true).unwrap();
+        let examples = [example(&found), example(&format!("{found} no"))];
+        let (right, asked) = answers(&model, &examples, &tokenizer, Metric::Exact).unwrap();
+        assert_eq!((right, asked), (1, 2), "{found}");
+        assert_eq!(metric("gsm8k"), Some(Metric::LastNumber));
+        assert_eq!(metric("instruct"), None);
+    }
+}

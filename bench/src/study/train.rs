@@ -112,9 +112,10 @@ fn read(task: &Path, scored: usize) -> Result<[Vec<Example>; 3]> {
     Ok([train, validation, held_out])
 }
 
-/// The commit of the working tree; empty without git.
+/// The commit of the program's source; empty where that is not at hand.
 fn commit() -> String {
     let git = std::process::Command::new("git")
+        .args(["-C", env!("CARGO_MANIFEST_DIR")])
         .args(["rev-parse", "--short", "HEAD"])
         .output();
     git.map_or(String::new(), |found| {
