@@ -71,29 +71,16 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     ensure!(options.threads > 0, "--threads is 0; give at least 1");
     let reports = options.report.is_some();
     let out = options.report.as_ref().unwrap_or(&options.out);
+    let runs = out.join("runs.jsonl");
+    ensure!(
+        !reports || runs.is_file(),
+        "there is no `{}`; give the folder of a study",
+        runs.display()
+    );
+    let plan = plan(options)?;
     files::make_folder(out)?;
-    let model = options.model.clone().unwrap_or_else(|| {
-        if reports {
-            PathBuf::from(MODEL)
-        } else {
-            files::bundled("base")
-        }
-    });
-    let tasks = match options.tasks.as_slice() {
-        [] if reports => TASKS.map(PathBuf::from).to_vec(),
-        [] => vec![files::bundled("data")],
-        tasks => tasks.to_vec(),
-    };
-    let mut plan = if options.quick {
-        Plan::quick(model, tasks)
-    } else {
-        Plan::full(model, tasks)
-    };
-    let mut log = Log::open(&out.join("runs.jsonl"))?;
+    let mut log = Log::open(&runs)?;
     if !reports {
-        if !options.purposes.is_empty() {
-            plan.purposes.clone_from(&options.purposes);
-        }
         let pool = Pool {
             at_a_time: options.jobs,
             threads: options.threads,
@@ -111,4 +98,62 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     pictures::write(out, &results)?;
     println!("{text}The tables and pictures are in {}", out.display());
     Ok(())
+}
+
+/// The plan of these options. A report reads no folders but its own, and needs their names only.
+fn plan(options: &Options) -> Result<Plan> {
+    let reports = options.report.is_some();
+    let (model, tasks) = if reports {
+        (MODEL.into(), TASKS.map(PathBuf::from).to_vec())
+    } else {
+        (files::bundled("base"), vec![files::bundled("data")])
+    };
+    let model = options.model.clone().unwrap_or(model);
+    let tasks = match options.tasks.as_slice() {
+        [] => tasks,
+        given => given.to_vec(),
+    };
+    for folder in tasks.iter().chain([&model]) {
+        let is_there = reports || folder.is_dir();
+        ensure!(is_there, "there is no folder `{}`", folder.display());
+    }
+    let mut plan = if options.quick {
+        Plan::quick(model, tasks)
+    } else {
+        Plan::full(model, tasks)
+    };
+    if !options.purposes.is_empty() {
+        plan.purposes.clone_from(&options.purposes);
+    }
+    Ok(plan)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrong_folders_are_named_and_nothing_is_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options {
+            out: dir.path().join("out"),
+            report: None,
+            jobs: 1,
+            threads: 1,
+            seconds: None,
+            purposes: Vec::new(),
+            quick: true,
+            model: Some("nowhere".into()),
+            tasks: Vec::new(),
+        };
+        let error = run(&options).unwrap_err().to_string();
+        assert_eq!(error, "there is no folder `nowhere`");
+        let report = Options {
+            report: Some(options.out.clone()),
+            ..options.clone()
+        };
+        let error = run(&report).unwrap_err().to_string();
+        assert!(error.contains("runs.jsonl`; give the folder"), "{error}");
+        assert!(!options.out.exists());
+    }
 }
