@@ -161,10 +161,19 @@ fn is_model(folder: &Path, out: &Path) -> bool {
 /// Whether a path has the name and the files of a checkpoint, which may be incomplete.
 fn is_checkpoint(path: &Path) -> bool {
     let files = list(path);
-    let has_own = CHECKPOINT.iter().any(|name| path.join(name).is_file());
-    let has_own = has_own || path.join(ADAPTER).is_dir();
+    let has_own = files.iter().any(|file| is_of_checkpoint(&name_of(file)));
     let is_begun = files.is_empty() && path.extension().is_some() && path.is_dir();
     step_of_name(path).is_some() && (has_own || is_begun)
+}
+
+/// Whether a file or folder has the name of a part of a checkpoint, or of one that is being written:
+/// `weights.bpk.1234-5.tmp`.
+fn is_of_checkpoint(name: &str) -> bool {
+    let is_part = |part: &&str| {
+        let rest = name.strip_prefix(*part);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.') && rest.ends_with(".tmp"))
+    };
+    name == ADAPTER || CHECKPOINT.iter().any(is_part)
 }
 
 /// The step in the name of a checkpoint, complete or not.
@@ -302,6 +311,28 @@ mod tests {
         remove_own(out).unwrap();
         let left: Vec<String> = files(out).into_iter().map(|file| file.0).collect();
         assert_eq!(left, ["checkpoints/step-100/model.safetensors"]);
+    }
+
+    #[test]
+    fn a_checkpoint_that_is_begun_is_one_of_the_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path();
+        run(out);
+        // A run that was killed while it wrote its first file.
+        let begun = out.join("checkpoints/step-00000006.partial");
+        write(&begun.join("weights.bpk.1234-5.tmp"), "half");
+        require_replaceable(out).unwrap();
+        clean(out).unwrap();
+        assert!(!begun.exists());
+        // The same folder with a file of another program.
+        write(&begun.join("mine.tmp"), "");
+        let error = require_replaceable(out).unwrap_err().to_string();
+        assert!(
+            error.contains("step-00000006.partial` is not of a run"),
+            "{error}"
+        );
+        clean(out).unwrap();
+        assert!(begun.exists());
     }
 
     #[test]
