@@ -84,11 +84,9 @@ mod tests {
             .env(ALONE, "1")
             .output()
             .unwrap();
-        let text = String::from_utf8_lossy(&output.stdout);
-        assert!(
-            output.status.success() && text.contains("1 passed"),
-            "{text}"
-        );
+        let printed = String::from_utf8_lossy(&output.stdout);
+        let passed = output.status.success() && printed.contains("1 passed");
+        assert!(passed, "{printed}");
         false
     }
 

@@ -77,7 +77,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         "there is no `{}`; give the folder of a study",
         runs.display()
     );
-    let plan = plan(options)?;
+    let plan = planned(options)?;
     files::make_folder(out)?;
     let mut log = Log::open(&runs)?;
     if !reports {
@@ -101,7 +101,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 /// The plan of these options. A report reads no folders but its own, and needs their names only.
-fn plan(options: &Options) -> Result<Plan> {
+fn planned(options: &Options) -> Result<Plan> {
     let reports = options.report.is_some();
     let (model, tasks) = if reports {
         (MODEL.into(), TASKS.map(PathBuf::from).to_vec())

@@ -171,7 +171,9 @@ fn is_checkpoint(path: &Path) -> bool {
 fn is_of_checkpoint(name: &str) -> bool {
     let is_part = |part: &&str| {
         let rest = name.strip_prefix(*part);
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.') && rest.ends_with(".tmp"))
+        rest.is_some_and(|rest| {
+            rest.is_empty() || rest.starts_with('.') && rest.rsplit('.').next() == Some("tmp")
+        })
     };
     name == ADAPTER || CHECKPOINT.iter().any(is_part)
 }
