@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::arm::Arm;
 use super::job::Outcome;
-use super::plan::name;
+use super::plan::{Plan, name};
 use super::results::{Results, Runs};
 use crate::memory::mib;
 use crate::stats::{Interval, Mean};
@@ -42,6 +42,15 @@ pub(crate) fn markdown(results: &Results) -> String {
     text
 }
 
+/// The rows of a batch of each task.
+fn batches(plan: &Plan) -> String {
+    let rows = plan.tasks.iter().map(|task| {
+        let rows = plan.sizes_of(task).batch;
+        format!("{rows} rows of `{}`", name(task))
+    });
+    rows.collect::<Vec<_>>().join(", ")
+}
+
 fn setup(results: &Results) -> String {
     let plan = results.plan;
     let sizes = plan.sizes;
@@ -60,12 +69,13 @@ fn setup(results: &Results) -> String {
     commits.sort_unstable();
     commits.dedup();
     format!(
-        "Model `{}`, f32; {} runs. A run has {} steps of {} rows, truncated at {} tokens. Losses are of \
-         the first {} held-out rows, points of curves of the first {}. Made on {}, commits {}.\n",
+        "Model `{}`, f32; {} runs. A run has {} steps, with batches of {}, truncated at {} tokens. \
+         Losses are of the first {} held-out rows, points of curves of the first {}. Made on {}, \
+         commits {}.\n",
         name(&plan.model),
         results.log.all().count(),
         sizes.steps,
-        sizes.batch,
+        batches(plan),
         sizes.max_length,
         sizes.scored,
         sizes.points,
