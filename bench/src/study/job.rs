@@ -1,5 +1,6 @@
 //! [`Job`]: one run, by everything that determines it, and its [`Outcome`].
 
+use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -63,6 +64,14 @@ impl Job {
             Purpose::Choice => self.sizes.choice_steps,
             Purpose::Test => self.sizes.steps,
         }
+    }
+}
+
+impl fmt::Display for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (purpose, task, arm, seed) = (self.purpose, &self.task, self.arm, self.seed);
+        let rate = self.learning_rate();
+        write!(f, "{purpose:?} {task} {arm} at {rate:.1e} seed {seed}")
     }
 }
 
@@ -146,6 +155,27 @@ impl Outcome {
     }
 }
 
+impl Outcome {
+    /// The largest difference between losses of this run and of another run of the same job: of a row, and
+    /// of a point of the curve. Infinite where one has other rows or points.
+    pub(crate) fn distance(&self, other: &Self) -> f64 {
+        let (a, b) = (&self.scores, &other.scores);
+        if a.counts != b.counts || a.right != b.right || self.curve.len() != other.curve.len() {
+            return f64::INFINITY;
+        }
+        let rows = a.losses.iter().zip(&b.losses);
+        let rows = rows.zip(&a.counts).map(|((a, b), count)| {
+            // A row's loss is a sum over its tokens.
+            (a - b) / f64::from(*count).max(1.0)
+        });
+        let points = self.curve.iter().zip(&other.curve);
+        let points = points.flat_map(|(a, b)| [a.train - b.train, a.loss - b.loss]);
+        // In a run that chooses the rate, points have no held-out loss.
+        let all = rows.chain(points).filter(|difference| !difference.is_nan());
+        all.map(f64::abs).fold(0.0, f64::max)
+    }
+}
+
 /// A small job and an outcome, for tests.
 #[cfg(test)]
 impl Job {
@@ -184,6 +214,27 @@ impl Outcome {
             ..Self::default()
         }
     }
+}
+
+#[test]
+fn runs_of_one_job_differ_by_their_losses() {
+    let point = |loss| Point {
+        loss,
+        train: f64::NAN,
+        ..Point::default()
+    };
+    let run = |rows, curve| Outcome {
+        curve: vec![point(curve)],
+        ..Outcome::sample(rows)
+    };
+    assert_eq!(run(0.5, 1.0).distance(&run(0.5, 1.0)), 0.0);
+    // Rows of 2 and 4 tokens, each with a loss that is higher by 0.25.
+    assert_eq!(run(0.5, 1.0).distance(&run(0.75, 1.0)), 0.25);
+    assert_eq!(run(0.5, 1.0).distance(&run(0.5, 3.0)), 2.0);
+    assert_eq!(run(0.5, 1.0).distance(&Outcome::sample(0.5)), f64::INFINITY);
+    let mut other = run(0.5, 1.0);
+    other.scores.right[0] = 0;
+    assert_eq!(other.distance(&run(0.5, 1.0)), f64::INFINITY);
 }
 
 #[test]

@@ -1,6 +1,5 @@
 //! [`Log`]: the finished runs, a JSON line each.
 
-use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -21,7 +20,8 @@ struct Line {
 pub(crate) struct Log {
     path: PathBuf,
     file: File,
-    done: BTreeMap<String, (Job, Outcome)>,
+    /// By line.
+    done: Vec<(Job, Outcome)>,
 }
 
 impl Log {
@@ -34,11 +34,11 @@ impl Log {
             String::new()
         };
         let whole = text.rfind('\n').map_or(0, |end| end + 1);
-        let mut done = BTreeMap::new();
+        let mut done = Vec::new();
         for (number, line) in text[..whole].lines().enumerate() {
             let line: Line = serde_json::from_str(line)
                 .with_context(|| format!("line {} of `{}`", number + 1, path.display()))?;
-            done.insert(key(&line.job)?, (line.job, line.outcome));
+            done.push((line.job, line.outcome));
         }
         let mut options = OpenOptions::new();
         let file = options
@@ -64,25 +64,20 @@ impl Log {
             .write_all(text.as_bytes())
             .and_then(|()| self.file.sync_data())
             .with_context(|| format!("cannot write `{}`", self.path.display()))?;
-        self.done.insert(key(&line.job)?, (line.job, line.outcome));
+        self.done.push((line.job, line.outcome));
         Ok(())
     }
 
     /// The outcome of a run; none where it is missing.
     pub(crate) fn get(&self, job: &Job) -> Option<&Outcome> {
-        let (_, outcome) = self.done.get(&key(job).ok()?)?;
-        Some(outcome)
+        let mut done = self.done.iter();
+        done.find_map(|(other, outcome)| (other == job).then_some(outcome))
     }
 
-    /// All finished runs.
-    pub(crate) fn all(&self) -> impl Iterator<Item = &(Job, Outcome)> {
-        self.done.values()
+    /// All finished runs, by line.
+    pub(crate) fn all(&self) -> &[(Job, Outcome)] {
+        &self.done
     }
-}
-
-/// A job as text: no two have the same.
-fn key(job: &Job) -> Result<String> {
-    Ok(serde_json::to_string(job)?)
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ pub(crate) mod train;
 
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 
 use self::job::Purpose;
@@ -27,7 +27,7 @@ use self::log::Log;
 use self::plan::Plan;
 use self::pool::Pool;
 use self::results::Results;
-use crate::files;
+use crate::{files, memory};
 
 /// Options of the study.
 #[derive(Args, Clone, Debug)]
@@ -38,6 +38,12 @@ pub(crate) struct Options {
     /// Write the tables and pictures of the runs in this folder, and run nothing
     #[arg(long, value_name = "DIR", conflicts_with = "out")]
     report: Option<PathBuf>,
+    /// Write the summary into this page, too, between its marks
+    #[arg(long, value_name = "FILE", requires = "report")]
+    page: Option<PathBuf>,
+    /// Make the run of this line of the log again, print both results, and add nothing
+    #[arg(long, value_name = "LINE", conflicts_with = "report")]
+    again: Option<usize>,
     /// Runs at a time, each a process
     #[arg(long, default_value_t = 1, value_name = "N")]
     jobs: usize,
@@ -80,6 +86,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let plan = planned(options)?;
     files::make_folder(out)?;
     let mut log = Log::open(&runs)?;
+    if let Some(line) = options.again {
+        return again(&plan, &log, line, options.threads);
+    }
     if !reports {
         let pool = Pool {
             at_a_time: options.jobs,
@@ -94,9 +103,47 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     };
     let text = report::markdown(&results);
     files::write(&out.join("README.md"), &text)?;
-    files::write(&out.join("headline.md"), &report::headline(&results))?;
+    if let Some(page) = &options.page {
+        let old = std::fs::read_to_string(page)
+            .with_context(|| format!("cannot read `{}`", page.display()))?;
+        let new = report::marked(&old, &report::summary(&results)).with_context(|| {
+            let [begin, end] = report::MARKS;
+            format!("`{}` has no lines `{begin}` and `{end}`", page.display())
+        })?;
+        files::write(page, &new)?;
+    }
     pictures::write(out, &results)?;
     println!("{text}The tables and pictures are in {}", out.display());
+    Ok(())
+}
+
+/// Makes a run again and compares it with the first one.
+fn again(plan: &Plan, log: &Log, line: usize, threads: usize) -> Result<()> {
+    let found = line.checked_sub(1).and_then(|line| log.all().get(line));
+    let (job, first) = found.with_context(|| {
+        format!(
+            "there is no line {line}; the log has {} lines",
+            log.all().len()
+        )
+    })?;
+    println!("{job}");
+    let second = pool::one(plan, job, threads)?;
+    for (name, run) in [("first", first), ("again", &second)] {
+        let train = run.curve.last().map_or(f64::NAN, |point| point.train);
+        println!(
+            "{name}: commit {}, loss {:.6} of {} rows, training loss {train:.6}, {:?} generated answers \
+             right, peak {} MiB",
+            run.commit,
+            run.scores.loss(),
+            run.scores.losses.len(),
+            run.generated,
+            memory::mib(run.peak)
+        );
+    }
+    println!(
+        "largest difference of the loss of a row or of a point of the curve: {:.1e}",
+        first.distance(&second)
+    );
     Ok(())
 }
 
@@ -138,6 +185,8 @@ mod tests {
         let options = Options {
             out: dir.path().join("out"),
             report: None,
+            page: None,
+            again: None,
             jobs: 1,
             threads: 1,
             seconds: None,
@@ -155,5 +204,22 @@ mod tests {
         let error = run(&report).unwrap_err().to_string();
         assert!(error.contains("runs.jsonl`; give the folder"), "{error}");
         assert!(!options.out.exists());
+    }
+
+    #[test]
+    fn the_readme_has_the_summary_of_the_committed_runs() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let folder = root.join("docs/results/study");
+        let plan = Plan::full(MODEL.into(), TASKS.map(PathBuf::from).to_vec());
+        let results = Results {
+            plan: &plan,
+            log: &Log::open(&folder.join("runs.jsonl")).unwrap(),
+        };
+        let read = |path: PathBuf| std::fs::read_to_string(path).unwrap();
+        let readme = read(root.join("README.md"));
+        let summary = report::summary(&results);
+        assert_eq!(report::marked(&readme, &summary).as_ref(), Some(&readme));
+        assert_eq!(read(folder.join("README.md")), report::markdown(&results));
+        assert_eq!(report::marked("no marks", &summary), None);
     }
 }

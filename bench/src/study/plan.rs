@@ -30,20 +30,18 @@ pub(crate) fn name(folder: &Path) -> String {
     name.to_string_lossy().into_owned()
 }
 
-/// The arms of every task, the most telling ones first.
+/// The arms of every task, the most telling ones first. With ten layers and frozen embeddings, LISA needs
+/// about as much memory as LoRA.
 const ARMS: [Arm; 5] = [
     Arm::Base,
     Arm::Lora { rank: 16 },
     Arm::Lisa(Arm::lisa(2)),
     Arm::Lisa(Sampled {
-        active_layers: 6,
+        active_layers: 10,
         ..FROZEN_2
     }),
     Arm::Full,
 ];
-
-/// The arm whose learning rate the levers take.
-const PARENT: Arm = Arm::Lisa(Arm::lisa(2));
 
 const FROZEN_2: Sampled = Sampled {
     outer_every: 0,
@@ -64,12 +62,13 @@ fn levers() -> Vec<Arm> {
         },
         Sampled {
             state: State::Offload,
-            ..frozen(6)
+            ..frozen(10)
         },
         Arm::lisa(4),
         Sampled { period: 0, ..two },
         frozen(2),
-        frozen(10),
+        frozen(6),
+        frozen(20),
         Sampled {
             outer_every: 4,
             ..Arm::lisa(4)
@@ -222,12 +221,17 @@ impl Plan {
         jobs
     }
 
-    /// The arm for which the rate of an arm is chosen: a LISA lever takes that of LISA with two layers.
+    /// The arm for which the rate of an arm is chosen: a LISA lever takes that of LISA with two layers, or
+    /// with ten layers and frozen embeddings.
     fn chosen_for(&self, arm: Arm) -> Arm {
-        match arm {
-            Arm::Lisa(_) if self.levers.contains(&arm) => PARENT,
-            _ => arm,
-        }
+        let Arm::Lisa(sampled) = arm else { return arm };
+        let same = |other: &Arm| match other {
+            Arm::Lisa(other) => other.outer_every.min(1) == sampled.outer_every.min(1),
+            _ => false,
+        };
+        let is_lever = self.levers.contains(&arm);
+        let parent = self.arms.iter().copied().find(same);
+        parent.filter(|_| is_lever).unwrap_or(arm)
     }
 
     /// The chosen rate, when all runs that choose it are done.

@@ -77,12 +77,7 @@ fn work(
         locked.running.retain(|other| *other != job);
         let added = outcome.and_then(|outcome| {
             eprintln!(
-                "{count} left: {:?} {} {} at {:.1e} seed {}: loss {:.4}, {:.0} s of training",
-                job.purpose,
-                job.task,
-                job.arm,
-                job.learning_rate(),
-                job.seed,
+                "{count} left: {job}: loss {:.4}, {:.0} s of training",
                 outcome.scores.loss(),
                 outcome.curve.last().map_or(0.0, |point| point.wall)
             );
@@ -95,7 +90,8 @@ fn work(
     }
 }
 
-fn one(plan: &Plan, job: &Job, threads: usize) -> Result<Outcome> {
+/// Makes a run in a process of its own.
+pub(crate) fn one(plan: &Plan, job: &Job, threads: usize) -> Result<Outcome> {
     let mut lines = process::worker("study", &plan.order(job.clone()), threads)?;
     lines.pop().context("the worker printed no result")
 }

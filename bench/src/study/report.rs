@@ -29,6 +29,7 @@ fn difference(interval: Option<Interval>, digits: usize) -> String {
 pub(crate) fn markdown(results: &Results) -> String {
     let mut text = String::from("# Results of the study\n\n");
     text.push_str(&setup(results));
+    text.push_str(&format!("\n{}", summary(results)));
     for task in &results.plan.tasks {
         let rows = results.finished(task);
         if rows.is_empty() {
@@ -57,6 +58,7 @@ fn setup(results: &Results) -> String {
     let mut devices: Vec<&str> = results
         .log
         .all()
+        .iter()
         .map(|(_, run)| run.device.as_str())
         .collect();
     devices.sort_unstable();
@@ -64,6 +66,7 @@ fn setup(results: &Results) -> String {
     let mut commits: Vec<&str> = results
         .log
         .all()
+        .iter()
         .map(|(_, run)| run.commit.as_str())
         .collect();
     commits.sort_unstable();
@@ -73,7 +76,7 @@ fn setup(results: &Results) -> String {
          Losses are of the first {} held-out rows, points of curves of the first {}. Made on {}, \
          commits {}.\n",
         name(&plan.model),
-        results.log.all().count(),
+        results.log.all().len(),
         sizes.steps,
         batches(plan),
         sizes.max_length,
@@ -209,17 +212,32 @@ fn layers(rows: &[(Arm, Runs)]) -> String {
     text
 }
 
-/// The table of the README: the first arms on all tasks.
-pub(crate) fn headline(results: &Results) -> String {
-    let tasks = &results.plan.tasks;
+/// The lines between which a page has the summary.
+pub(crate) const MARKS: [&str; 2] = ["<!-- study -->", "<!-- end of study -->"];
+
+/// The page with this text between the marks; none for a page without them.
+pub(crate) fn marked(page: &str, text: &str) -> Option<String> {
+    let [begin, end] = MARKS;
+    let (before, rest) = page.split_once(begin)?;
+    let (_, after) = rest.split_once(end)?;
+    Some(format!("{before}{begin}\n{text}{end}{after}"))
+}
+
+/// A table of the arms that all tasks have; tasks without runs are left out.
+pub(crate) fn summary(results: &Results) -> String {
+    let tasks = results.plan.tasks.iter();
+    let tasks: Vec<&Path> = tasks
+        .map(AsRef::as_ref)
+        .filter(|task| !results.finished(task).is_empty())
+        .collect();
     let names: Vec<String> = tasks
         .iter()
-        .map(|task| format!(" `{}` |", name(task)))
+        .map(|task| format!(" `{}` | minus LoRA |", name(task)))
         .collect();
     let mut text = format!(
         "| method | peak, MiB | CPU-s of a step |{}\n|---|--:|--:|{}\n",
         names.concat(),
-        "--:|".repeat(tasks.len())
+        "--:|--:|".repeat(tasks.len())
     );
     for &arm in &results.plan.arms {
         let runs: Vec<Runs> = tasks.iter().map(|task| results.runs(task, arm)).collect();
@@ -232,10 +250,15 @@ pub(crate) fn headline(results: &Results) -> String {
             cost.map_or(String::new(), |cost| mib(cost.peak)),
             cost.map_or(String::new(), |cost| format!("{:.2}", cost.cpu_per_step()))
         ));
-        for runs in &runs {
+        for (task, runs) in tasks.iter().zip(&runs) {
             let accuracy = runs.accuracy();
             let accuracy = accuracy.map_or(String::new(), |mean| format!(", {} %", mean.text(1)));
-            text.push_str(&format!(" {}{accuracy} |", cell(runs.loss(), 3)));
+            let minus = (arm != REFERENCE).then(|| runs.minus(&results.runs(task, REFERENCE)));
+            text.push_str(&format!(
+                " {}{accuracy} | {} |",
+                cell(runs.loss(), 3),
+                difference(minus.flatten(), 3)
+            ));
         }
         text.push('\n');
     }

@@ -83,7 +83,7 @@ impl Room<'_> {
 pub(super) type Reasons = Vec<(&'static str, String)>;
 
 /// Models with fewer parameters learn with larger steps, such as the bundled one.
-const SMALL: usize = 10_000_000;
+pub(super) const SMALL: usize = 10_000_000;
 /// From this depth on, four layers are active, as in the paper's runs of 70 B parameters.
 const DEEP: usize = 48;
 /// Lengths are multiples of it.

@@ -27,6 +27,7 @@ mod origin;
 mod output;
 mod paths;
 mod training;
+mod unusual;
 
 pub use derived::{DataFacts, ModelFacts, Room, default_active_layers};
 pub use effect::Contents;
@@ -40,6 +41,7 @@ pub use method::{MethodFlags, MethodSettings};
 pub use origin::{Origin, Origins};
 pub use output::{OutputFlags, OutputSettings};
 pub use training::{TrainingFlags, TrainingSettings};
+pub use unusual::unusual;
 
 /// The settings that were given.
 #[derive(Args, Clone, Debug, Default, PartialEq, Serialize)]

@@ -22,7 +22,7 @@ use crate::lock::Lock;
 use crate::model_tokenizer::model_tokenizer;
 use crate::output_folder;
 use crate::run_folder;
-use crate::settings::{Dtype, Flags, Method, Origins, Settings};
+use crate::settings::{Dtype, Flags, Method, Origins, Settings, unusual};
 use crate::terminal::interrupt::{Point, Stop, check};
 use crate::terminal::output::{say, warn};
 use crate::terminal::progress::Slow;
@@ -127,6 +127,9 @@ impl<'a> Job<'a> {
         let batches = data::batches(&settings, &tokenizer, &data)?;
         let accumulation = settings.training.gradient_accumulation_steps;
         let steps = steps(&settings, &batches);
+        for warning in unusual(&settings, &shapes.facts, steps) {
+            warn(warning);
+        }
         let (saved, has_other_held_out) = match saved {
             Some(saved) => {
                 let (saved, other) = continued(saved, &fingerprint, &batches, accumulation)?;

@@ -1,0 +1,141 @@
+//! [`unusual`]: settings that are far from those that are known to work.
+
+use std::ops::RangeInclusive;
+
+use super::derived::SMALL;
+use super::{Method, ModelFacts, Policy, Settings};
+use crate::terminal::text::counted;
+
+/// The learning rates of pretrained models, from the lowest one that published runs have to the highest
+/// one that was useful in the study of SmolLM2 (docs/study.md).
+fn usual_rates(method: Method) -> RangeInclusive<f64> {
+    match method {
+        Method::Lisa => 5e-6..=5e-4,
+        Method::Full => 1e-6..=3e-4,
+        Method::Lora => 2e-5..=5e-3,
+    }
+}
+
+/// What a user should know of settings that are far from the usual ones, for a run of so many steps.
+pub fn unusual(settings: &Settings, model: &ModelFacts, steps: u64) -> Vec<String> {
+    let (method, mut found) = (&settings.method, Vec::new());
+    // Small models learn with larger steps, and with most layers active.
+    if model.parameters < SMALL {
+        return found;
+    }
+    let (lr, usual) = (settings.training.lr, usual_rates(method.method));
+    if !usual.contains(&lr) {
+        let (lowest, highest) = (usual.start(), usual.end());
+        let effect = if lr > *highest {
+            "the loss may rise, and the model may forget what it knew"
+        } else {
+            "the model may learn little"
+        };
+        found.push(format!(
+            "--lr {lr:e} is far from the rates that are usual for {} on pretrained models, \
+             {lowest:e} to {highest:e}; {effect}",
+            method.method
+        ));
+    }
+    if method.method != Method::Lisa || method.policy == Policy::Fixed {
+        return found;
+    }
+    let is_counted = method.policy != Policy::Budget;
+    let active = method.active_layers;
+    if is_counted && 2 * active >= model.layers {
+        found.push(format!(
+            "--active-layers {active} is half of the {} or more: the run needs nearly the memory of \
+             full training; use fewer, or --method full if it fits",
+            counted(model.layers, "layer")
+        ));
+    }
+    if method.period as u64 >= steps && !(is_counted && active >= model.layers) {
+        found.push(format!(
+            "--period {} is the whole run of {}: the layers are sampled once, and the others never \
+             train; use a shorter period",
+            method.period,
+            counted(steps as usize, "step")
+        ));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Flags;
+
+    const MODEL: ModelFacts = ModelFacts {
+        dtype: None,
+        parameters: 135_000_000,
+        layers: 30,
+        positions: 8192,
+    };
+
+    fn settings(change: impl Fn(&mut Settings)) -> Settings {
+        let mut settings = Flags::default().resolve(None).unwrap();
+        settings.training.lr = 1e-4;
+        (settings.method.active_layers, settings.method.period) = (2, 10);
+        change(&mut settings);
+        settings
+    }
+
+    fn of(change: impl Fn(&mut Settings)) -> Vec<String> {
+        unusual(&settings(change), &MODEL, 100)
+    }
+
+    #[test]
+    fn usual_settings_have_no_warning() {
+        assert!(of(|_| ()).is_empty());
+        assert!(of(|settings| settings.method.active_layers = 14).is_empty());
+        assert!(of(|settings| settings.method.period = 99).is_empty());
+        for method in [Method::Full, Method::Lora] {
+            let with = |settings: &mut Settings| {
+                settings.method.method = method;
+                // These are LISA's.
+                (settings.method.active_layers, settings.method.period) = (30, 1000);
+            };
+            assert!(of(with).is_empty(), "{method}");
+        }
+    }
+
+    #[test]
+    fn each_setting_that_is_far_from_usual_is_named() {
+        let high = of(|settings| settings.training.lr = 1e-3);
+        assert_eq!(
+            high,
+            [
+                "--lr 1e-3 is far from the rates that are usual for lisa on pretrained models, 5e-6 to \
+                 5e-4; the loss may rise, and the model may forget what it knew"
+            ]
+        );
+        let low = of(|settings| settings.training.lr = 1e-7);
+        assert!(low[0].ends_with("may learn little"), "{low:?}");
+        let lora = |settings: &mut Settings| {
+            settings.method.method = Method::Lora;
+            settings.training.lr = 1e-3;
+        };
+        assert!(of(lora).is_empty());
+
+        let half = of(|settings| settings.method.active_layers = 15);
+        assert!(half[0].starts_with("--active-layers 15 is half of the 30 layers or more: "));
+        let once = of(|settings| settings.method.period = 100);
+        assert!(once[0].starts_with("--period 100 is the whole run of 100 steps: "));
+        let fixed = |settings: &mut Settings| {
+            settings.method.policy = Policy::Fixed;
+            settings.method.period = 100;
+        };
+        assert!(of(fixed).is_empty());
+
+        let all = |settings: &mut Settings| {
+            settings.training.lr = 1.0;
+            (settings.method.active_layers, settings.method.period) = (15, 100);
+        };
+        assert_eq!(of(all).len(), 3);
+        let small = ModelFacts {
+            parameters: 1_500_000,
+            ..MODEL
+        };
+        assert!(unusual(&settings(all), &small, 100).is_empty());
+    }
+}
