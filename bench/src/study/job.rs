@@ -157,7 +157,7 @@ impl Outcome {
 
 impl Outcome {
     /// The largest difference between losses of this run and of another run of the same job: of a row, and
-    /// of a point of the curve. Infinite where one has other rows or points.
+    /// of a point of the curve. Infinite where one has other rows or points, or is not finite alone.
     pub(crate) fn distance(&self, other: &Self) -> f64 {
         let (a, b) = (&self.scores, &other.scores);
         if a.counts != b.counts || a.right != b.right || self.curve.len() != other.curve.len() {
@@ -166,13 +166,18 @@ impl Outcome {
         let rows = a.losses.iter().zip(&b.losses);
         let rows = rows.zip(&a.counts).map(|((a, b), count)| {
             // A row's loss is a sum over its tokens.
-            (a - b) / f64::from(*count).max(1.0)
+            let count = f64::from(*count).max(1.0);
+            (a / count, b / count)
         });
         let points = self.curve.iter().zip(&other.curve);
-        let points = points.flat_map(|(a, b)| [a.train - b.train, a.loss - b.loss]);
-        // In a run that chooses the rate, points have no held-out loss.
-        let all = rows.chain(points).filter(|difference| !difference.is_nan());
-        all.map(f64::abs).fold(0.0, f64::max)
+        let points = points.flat_map(|(a, b)| [(a.train, b.train), (a.loss, b.loss)]);
+        let distance = |(a, b): (f64, f64)| match (a.is_finite(), b.is_finite()) {
+            (true, true) => (a - b).abs(),
+            // In a run that chooses the rate, points have no held-out loss.
+            (false, false) => 0.0,
+            _ => f64::INFINITY,
+        };
+        rows.chain(points).map(distance).fold(0.0, f64::max)
     }
 }
 
@@ -232,6 +237,8 @@ fn runs_of_one_job_differ_by_their_losses() {
     assert_eq!(run(0.5, 1.0).distance(&run(0.75, 1.0)), 0.25);
     assert_eq!(run(0.5, 1.0).distance(&run(0.5, 3.0)), 2.0);
     assert_eq!(run(0.5, 1.0).distance(&Outcome::sample(0.5)), f64::INFINITY);
+    assert_eq!(run(0.5, f64::NAN).distance(&run(0.5, 1.0)), f64::INFINITY);
+    assert_eq!(run(0.5, f64::NAN).distance(&run(0.5, f64::NAN)), 0.0);
     let mut other = run(0.5, 1.0);
     other.scores.right[0] = 0;
     assert_eq!(other.distance(&run(0.5, 1.0)), f64::INFINITY);

@@ -1,10 +1,10 @@
 //! [`Log`]: the finished runs, a JSON line each.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use super::job::{Job, Outcome};
@@ -19,20 +19,38 @@ struct Line {
 #[derive(Debug)]
 pub(crate) struct Log {
     path: PathBuf,
-    file: File,
+    /// None where runs are only read.
+    file: Option<File>,
     /// By line.
     done: Vec<(Job, Outcome)>,
 }
 
 impl Log {
-    /// Reads the log, or starts one. An incomplete last line is removed: its run is repeated.
+    /// Opens the log, or starts one, for one study at a time. An incomplete last line is removed: its run
+    /// is repeated.
     pub(crate) fn open(path: &Path) -> Result<Self> {
+        let failed = || format!("cannot write `{}`", path.display());
+        let mut options = OpenOptions::new();
+        let options = options.create(true).append(true);
+        let file = options.open(path).with_context(failed)?;
+        if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
+            bail!("another study writes to `{}` now", path.display());
+        }
+        let mut log = Self::read(path)?;
+        let text = std::fs::read(path).with_context(failed)?;
+        if !text.ends_with(b"\n") {
+            let whole = text.iter().rposition(|byte| *byte == b'\n');
+            let whole = whole.map_or(0, |end| end as u64 + 1);
+            file.set_len(whole).with_context(failed)?;
+        }
+        log.file = Some(file);
+        Ok(log)
+    }
+
+    /// Reads the finished runs of a log.
+    pub(crate) fn read(path: &Path) -> Result<Self> {
         let failed = || format!("cannot read `{}`", path.display());
-        let text = if path.exists() {
-            std::fs::read_to_string(path).with_context(failed)?
-        } else {
-            String::new()
-        };
+        let text = std::fs::read_to_string(path).with_context(failed)?;
         let whole = text.rfind('\n').map_or(0, |end| end + 1);
         let mut done = Vec::new();
         for (number, line) in text[..whole].lines().enumerate() {
@@ -40,18 +58,9 @@ impl Log {
                 .with_context(|| format!("line {} of `{}`", number + 1, path.display()))?;
             done.push((line.job, line.outcome));
         }
-        let mut options = OpenOptions::new();
-        let file = options
-            .create(true)
-            .append(true)
-            .open(path)
-            .with_context(failed)?;
-        if whole < text.len() {
-            file.set_len(whole as u64).with_context(failed)?;
-        }
         Ok(Self {
             path: path.to_path_buf(),
-            file,
+            file: None,
             done,
         })
     }
@@ -60,10 +69,11 @@ impl Log {
     pub(crate) fn add(&mut self, job: Job, outcome: Outcome) -> Result<()> {
         let line = Line { job, outcome };
         let text = serde_json::to_string(&line)? + "\n";
-        self.file
-            .write_all(text.as_bytes())
-            .and_then(|()| self.file.sync_data())
-            .with_context(|| format!("cannot write `{}`", self.path.display()))?;
+        let failed = || format!("cannot write `{}`", self.path.display());
+        let file = self.file.as_mut().with_context(failed)?;
+        file.write_all(text.as_bytes())
+            .and_then(|()| file.sync_data())
+            .with_context(failed)?;
         self.done.push((line.job, line.outcome));
         Ok(())
     }
@@ -96,17 +106,20 @@ mod tests {
         log.add(two.clone(), Outcome::sample(0.2)).unwrap();
         drop(log);
         let text = std::fs::read_to_string(&path).unwrap();
-        std::fs::write(&path, &text[..text.len() - 9]).unwrap();
+        let cut = &text[..text.len() - 9];
+        std::fs::write(&path, cut).unwrap();
+        assert_eq!(Log::read(&path).unwrap().get(&two), None);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), cut);
 
         let mut log = Log::open(&path).unwrap();
+        let error = Log::open(&path).unwrap_err().to_string();
+        assert!(error.starts_with("another study writes to"), "{error}");
         assert_eq!(log.get(&one), Some(&Outcome::sample(0.1)));
         assert_eq!(log.get(&two), None);
         log.add(two.clone(), Outcome::sample(0.2)).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
-        assert_eq!(
-            Log::open(&path).unwrap().get(&two),
-            Some(&Outcome::sample(0.2))
-        );
+        let read = Log::read(&path).unwrap();
+        assert_eq!(read.get(&two), Some(&Outcome::sample(0.2)));
     }
 
     #[test]
@@ -129,7 +142,7 @@ mod tests {
         };
         let mut log = Log::open(&path).unwrap();
         log.add(job.clone(), outcome).unwrap();
-        let log = Log::open(&path).unwrap();
+        let log = Log::read(&path).unwrap();
         let read = log.get(&job).unwrap();
         assert!(read.scores.loss().is_nan() && read.curve[0].train.is_nan());
         assert_eq!(
@@ -143,7 +156,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("runs.jsonl");
         std::fs::write(&path, "{}\n").unwrap();
-        let error = format!("{:#}", Log::open(&path).unwrap_err());
+        let error = format!("{:#}", Log::read(&path).unwrap_err());
         assert!(
             error.contains("line 1") && error.contains("runs.jsonl"),
             "{error}"

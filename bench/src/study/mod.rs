@@ -78,17 +78,22 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let reports = options.report.is_some();
     let out = options.report.as_ref().unwrap_or(&options.out);
     let runs = out.join("runs.jsonl");
+    let reads = reports || options.again.is_some();
     ensure!(
-        !reports || runs.is_file(),
+        !reads || runs.is_file(),
         "there is no `{}`; give the folder of a study",
         runs.display()
     );
     let plan = planned(options)?;
-    files::make_folder(out)?;
-    let mut log = Log::open(&runs)?;
     if let Some(line) = options.again {
-        return again(&plan, &log, line, options.threads);
+        return again(&plan, &Log::read(&runs)?, line, options.threads);
     }
+    files::make_folder(out)?;
+    let mut log = if reports {
+        Log::read(&runs)?
+    } else {
+        Log::open(&runs)?
+    };
     if !reports {
         let pool = Pool {
             at_a_time: options.jobs,
@@ -126,6 +131,13 @@ fn again(plan: &Plan, log: &Log, line: usize, threads: usize) -> Result<()> {
             log.all().len()
         )
     })?;
+    let [model, task] = [&job.model, &job.task];
+    let has_task = plan.tasks.iter().any(|folder| plan::name(folder) == *task);
+    ensure!(
+        plan::name(&plan.model) == *model && has_task,
+        "the run of line {line} needs the model `{model}` and the task `{task}`; give folders of these \
+         names with --model and --tasks"
+    );
     println!("{job}");
     let second = pool::one(plan, job, threads)?;
     for (name, run) in [("first", first), ("again", &second)] {
@@ -204,6 +216,33 @@ mod tests {
         let error = run(&report).unwrap_err().to_string();
         assert!(error.contains("runs.jsonl`; give the folder"), "{error}");
         assert!(!options.out.exists());
+
+        let folder = dir.path().join("study");
+        std::fs::create_dir(&folder).unwrap();
+        let mut log = Log::open(&folder.join("runs.jsonl")).unwrap();
+        let job = job::Job::sample(arm::Arm::Full, 1);
+        log.add(job, job::Outcome::sample(0.5)).unwrap();
+        let again = |line| {
+            let options = Options {
+                out: folder.clone(),
+                again: Some(line),
+                model: None,
+                ..options.clone()
+            };
+            run(&options).unwrap_err().to_string()
+        };
+        assert_eq!(again(2), "there is no line 2; the log has 1 lines");
+        // The bundled model is `base`, and its data `data`.
+        let job = job::Job {
+            task: "gsm8k".into(),
+            ..job::Job::sample(arm::Arm::Full, 2)
+        };
+        log.add(job, job::Outcome::sample(0.5)).unwrap();
+        let error = again(2);
+        assert!(
+            error.contains("needs the model `base` and the task `gsm8k`"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -213,7 +252,7 @@ mod tests {
         let plan = Plan::full(MODEL.into(), TASKS.map(PathBuf::from).to_vec());
         let results = Results {
             plan: &plan,
-            log: &Log::open(&folder.join("runs.jsonl")).unwrap(),
+            log: &Log::read(&folder.join("runs.jsonl")).unwrap(),
         };
         let read = |path: PathBuf| std::fs::read_to_string(path).unwrap();
         let readme = read(root.join("README.md"));

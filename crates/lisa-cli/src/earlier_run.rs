@@ -1,6 +1,6 @@
 //! How a new run takes the place of an earlier one in the same folder.
 //!
-//! It sets the earlier run aside, in `earlier-run`, and removes it when its own first checkpoint is
+//! It sets the earlier run aside, in `.lisa-earlier-run`, and removes it when its own first checkpoint is
 //! complete. If it ends before that, the earlier run is put back; after a kill, the next command that
 //! writes to the folder does it. Until then, files are only renamed.
 
@@ -13,9 +13,9 @@ use crate::output_folder::{entries, remove, size_of};
 use crate::run_folder::{CHECKPOINTS, is_saved, own, remove_own};
 
 /// The earlier run while a new one has no checkpoint.
-const EARLIER: &str = "earlier-run";
+const EARLIER: &str = ".lisa-earlier-run";
 /// The same while its files are moved.
-const MOVING: &str = "earlier-run.moving";
+const MOVING: &str = ".lisa-earlier-run.moving";
 
 /// The bytes of the files of a run, with those of an earlier one that is set aside.
 #[must_use]
@@ -130,7 +130,12 @@ mod tests {
         fs::create_dir_all(out.join("checkpoints/step-00000002.partial")).unwrap();
     }
 
-    const OTHERS: [&str; 2] = ["checkpoints/of-mine/file", "notes.txt"];
+    const OTHERS: [&str; 3] = [
+        "checkpoints/of-mine/file",
+        "notes.txt",
+        // The name does not make it one of the program.
+        "earlier-run/notes.txt",
+    ];
 
     #[test]
     fn an_earlier_run_is_put_back_unless_the_new_one_has_a_checkpoint() {

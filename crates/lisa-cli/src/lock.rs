@@ -21,26 +21,49 @@ impl Lock {
     /// Locks the folder, which exists. `None` where the file system has no locks.
     pub fn of(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join(LOCK);
-        let open = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path);
-        let file =
-            open.with_context(|| format!("cannot write to the folder `{}`", folder.display()))?;
-        let is_free = match file.try_lock() {
-            Ok(()) => true,
-            Err(TryLockError::WouldBlock) => false,
-            Err(TryLockError::Error(_)) => return Ok(None),
+        let open = || {
+            let options = File::options()
+                .create(true)
+                .truncate(false)
+                .write(true)
+                .open(&path);
+            options.with_context(|| format!("cannot write to the folder `{}`", folder.display()))
         };
-        require!(
-            is_free,
-            "wait until it ends, or give another folder with --out",
-            "another command writes into `{}` now",
-            folder.display()
-        );
-        Ok(Some(Self { path, _file: file }))
+        loop {
+            let file = open()?;
+            let is_free = match file.try_lock() {
+                Ok(()) => true,
+                Err(TryLockError::WouldBlock) => false,
+                Err(TryLockError::Error(_)) => return Ok(None),
+            };
+            require!(
+                is_free,
+                "wait until it ends, or give another folder with --out",
+                "another command writes into `{}` now",
+                folder.display()
+            );
+            if is_at(&file, &path) {
+                return Ok(Some(Self { path, _file: file }));
+            }
+        }
     }
+}
+
+/// Whether the open file is the one at the path. A command that ended between opening and locking has
+/// removed it, and another one may have made a new file.
+#[cfg(unix)]
+fn is_at(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+
+    let place = |found: std::fs::Metadata| (found.dev(), found.ino());
+    let (open, there) = (file.metadata().map(place), path.metadata().map(place));
+    matches!((open, there), (Ok(open), Ok(there)) if open == there)
+}
+
+/// Elsewhere a file that is open is not removed.
+#[cfg(not(unix))]
+fn is_at(_: &File, _: &Path) -> bool {
+    true
 }
 
 impl Drop for Lock {
@@ -65,5 +88,18 @@ mod tests {
         // A file that a killed process left.
         std::fs::write(dir.path().join(LOCK), "").unwrap();
         assert!(Lock::of(dir.path()).unwrap().is_some());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_that_was_removed_is_no_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(LOCK);
+        let file = File::create(&path).unwrap();
+        assert!(is_at(&file, &path));
+        remove_file(&path).unwrap();
+        assert!(!is_at(&file, &path));
+        File::create(&path).unwrap();
+        assert!(!is_at(&file, &path));
     }
 }

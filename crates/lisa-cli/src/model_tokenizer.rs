@@ -10,7 +10,11 @@ use crate::user_error::UserError;
 /// The tokenizer of a model's folder. `template` is empty for the model's own chat template, the
 /// name of a template, or a file with one.
 pub fn model_tokenizer(folder: &Path, template: &str) -> Result<Tokenizer> {
-    let tokenizer = Tokenizer::from_dir(folder)?;
+    with_template(Tokenizer::from_dir(folder)?, template)
+}
+
+/// The tokenizer with the chat template of `--chat-template`, as [`model_tokenizer`].
+pub fn with_template(tokenizer: Tokenizer, template: &str) -> Result<Tokenizer> {
     if template.is_empty() {
         return Ok(tokenizer);
     }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use lisa_lm::checkpoint::is_model_file;
 use serde_json::Value;
 
 use crate::output_folder::{entries, remove};
@@ -102,6 +103,26 @@ pub fn require_replaceable(out: &Path) -> Result<()> {
         foreign.is_none(),
         "move it to another place, or give another folder with --out",
         "`{}` is not of a run, and the run would replace it",
+        foreign.unwrap_or_default().display()
+    );
+    Ok(())
+}
+
+/// Returns an error if a folder of the run has a file that no run has written: to replace the run would
+/// remove it.
+pub fn require_own_files(out: &Path) -> Result<()> {
+    let of_model = |name: &str| is_model_file(name) || name == STEP || name.starts_with('.');
+    let in_models = MODELS.iter().flat_map(|name| list(&out.join(name)));
+    let mut foreign = in_models.filter(|path| !of_model(&name_of(path)));
+    let steps = list(&out.join(CHECKPOINTS)).into_iter();
+    let in_steps = steps.filter(|path| is_checkpoint(path));
+    let in_steps = in_steps.flat_map(|path| list(&path));
+    let mut in_steps = in_steps.filter(|path| !is_of_checkpoint(&name_of(path)));
+    let foreign = foreign.next().or_else(|| in_steps.next());
+    require!(
+        foreign.is_none(),
+        "move it to another place, or give another folder with --out",
+        "`{}` is not of the run, and would be removed with it",
         foreign.unwrap_or_default().display()
     );
     Ok(())
@@ -287,6 +308,22 @@ mod tests {
         let mut expected = [&OTHERS[..], &best].concat();
         expected.sort_unstable();
         assert_eq!(left, expected);
+    }
+
+    #[test]
+    fn a_file_in_a_folder_of_the_run_that_no_run_wrote_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path();
+        run(out);
+        require_own_files(out).unwrap();
+        for name in ["model/notes.txt", "checkpoints/step-00000004/notes.txt"] {
+            write(&out.join(name), "of mine");
+            let error = require_own_files(out).unwrap_err().to_string();
+            let expected = format!("`{}` is not of the run", out.join(name).display());
+            assert!(error.starts_with(&expected), "{error}");
+            fs::remove_file(out.join(name)).unwrap();
+        }
+        require_own_files(out).unwrap();
     }
 
     #[test]

@@ -34,6 +34,7 @@ mod select;
 mod shards;
 
 pub use adapter::{Adapter, AdapterOptions, save_adapter};
+pub use contents::is_model_file;
 pub use folder::Checkpoint;
 #[cfg(test)]
 pub(crate) use names::Names;

@@ -12,7 +12,7 @@ use crate::output_folder;
 use crate::settings::Settings;
 use crate::terminal::progress::Slow;
 use crate::train::adapter;
-use crate::user_error::UserError;
+use crate::user_error::{UserError, require};
 
 /// What is exported.
 pub(super) struct Exported {
@@ -52,11 +52,23 @@ pub(super) fn load(folder: &Path, base: Option<&Path>, device: &Device) -> Resul
         .with_source(error)
     })?;
     let source = Checkpoint::open(base_folder)?;
+    adapter::check_base(&adapter, source.dir(), "")?;
+    let tokenizer = adapter::tokenizer(folder, source.dir())?;
+    let rows = source.config().vocab_size();
+    require!(
+        tokenizer.id_count() <= rows,
+        "give a base model with so many rows by --model, or merge the run that made the adapter: `lisa \
+         export RUN --merge`",
+        "the tokenizer of the adapter in `{}` has {} tokens, and the embedding of `{}` has {rows} rows",
+        folder.display(),
+        tokenizer.id_count(),
+        source.dir().display()
+    );
     let model = read(&source, None, device)?;
     Ok(Exported {
         model: adapter.apply(model)?,
         source,
-        files: Vec::new(),
+        files: tokenizer.changed_files()?,
         settings: None,
         name: "the merged adapter".to_owned(),
     })

@@ -225,7 +225,8 @@ impl Flags {
             steps => steps,
         };
         let turns = steps * self.method.active_layers.unwrap_or(2) / model.layers.max(1);
-        let period = turns.clamp(SHORTEST_PERIOD, PERIOD);
+        let warmup = self.method.layer_warmup.unwrap_or(0);
+        let period = turns.clamp(SHORTEST_PERIOD, PERIOD).max(warmup);
         self.method.period = Some(period);
         if period < PERIOD {
             let run = counted(steps, "step");
@@ -386,6 +387,12 @@ mod tests {
         // 30 layers, of which 2 are active, have 15 periods of turns.
         assert_eq!(of(7_473, Some(150)), (None, 10));
         assert_eq!(of(7_473, Some(50)), (None, 5));
+        let mut flags = Flags::default();
+        (flags.training.steps, flags.method.layer_warmup) = (Some(50), Some(8));
+        assert_eq!(
+            derived(flags, &MODEL, &data(100, 100)).0.method.period,
+            Some(8)
+        );
         // 3 epochs of 25 steps.
         assert_eq!(of(100, None), (Some(3.0), 5));
     }

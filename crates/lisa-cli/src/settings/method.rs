@@ -192,7 +192,7 @@ impl MethodSettings {
         );
         require!(
             self.layer_warmup <= self.period,
-            format!("give at most the steps of a period, {}", self.period),
+            format!("give at most {}, or a longer --period", self.period),
             "--layer-warmup is {}, and --period is {}",
             self.layer_warmup,
             self.period

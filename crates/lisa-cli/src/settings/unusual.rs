@@ -40,16 +40,24 @@ pub fn unusual(settings: &Settings, model: &ModelFacts, steps: u64) -> Vec<Strin
     if method.method != Method::Lisa || method.policy == Policy::Fixed {
         return found;
     }
-    let is_counted = method.policy != Policy::Budget;
-    let active = method.active_layers;
-    if is_counted && 2 * active >= model.layers {
+    let is_counted = method.policy != Policy::Budget && method.split.is_empty();
+    let (active, given) = if method.probabilities.is_empty() {
+        let given = format!("--active-layers {}", method.active_layers);
+        (method.active_layers as f64, given)
+    } else {
+        let sum = method.probabilities.iter().sum::<f64>();
+        let given = format!("--probabilities, {sum:.1} layers on average,");
+        (sum, given)
+    };
+    let layers = model.layers as f64;
+    if is_counted && 2.0 * active >= layers {
         found.push(format!(
-            "--active-layers {active} is half of the {} or more: the run needs nearly the memory of \
-             full training; use fewer, or --method full if it fits",
+            "{given} is half of the {} or more: the run needs nearly the memory of full training; use \
+             fewer, or --method full if it fits",
             counted(model.layers, "layer")
         ));
     }
-    if method.period as u64 >= steps && !(is_counted && active >= model.layers) {
+    if method.period as u64 >= steps && !(is_counted && active >= layers) {
         found.push(format!(
             "--period {} is the whole run of {}: the layers are sampled once, and the others never \
              train; use a shorter period",
@@ -119,6 +127,16 @@ mod tests {
 
         let half = of(|settings| settings.method.active_layers = 15);
         assert!(half[0].starts_with("--active-layers 15 is half of the 30 layers or more: "));
+        let split = |settings: &mut Settings| {
+            settings.method.split = vec!["attn".into()];
+            settings.method.active_layers = 15;
+        };
+        assert!(of(split).is_empty());
+        let given = |settings: &mut Settings| {
+            settings.method.policy = Policy::Bernoulli;
+            settings.method.probabilities = vec![0.6; 30];
+        };
+        assert!(of(given)[0].starts_with("--probabilities, 18.0 layers on average, is half of"));
         let once = of(|settings| settings.method.period = 100);
         assert!(once[0].starts_with("--period 100 is the whole run of 100 steps: "));
         let fixed = |settings: &mut Settings| {

@@ -6,21 +6,67 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use lisa_lm::checkpoint::{Adapter, AdapterOptions, save_adapter};
-use lisa_lm::{CausalLm, Checkpoint};
+use lisa_lm::{CausalLm, Checkpoint, Tokenizer};
 
 use crate::settings::MethodSettings;
+use crate::terminal::output::warn;
+use crate::user_error::UserError;
 
 /// The model with the adapter that the run goes on with, if there is one and the run is not resumed.
 pub(crate) fn begun_with(
     settings: &MethodSettings,
     model: CausalLm,
+    (base, revision): (&Path, &str),
     is_resumed: bool,
 ) -> Result<CausalLm> {
     if is_resumed || settings.adapter.as_os_str().is_empty() {
         return Ok(model);
     }
     let adapter = Adapter::open(&settings.adapter)?;
+    check_base(&adapter, base, revision)?;
     Ok(adapter.with_dropout(settings.lora_dropout).apply(model)?)
+}
+
+/// The tokenizer of a base model with what the adapter's own has changed: tokens, chat template, ends.
+/// An adapter without a tokenizer was trained with that of the base model.
+pub(crate) fn tokenizer(adapter: &Path, base: &Path) -> Result<Tokenizer> {
+    let tokenizer = Tokenizer::from_dir(base)?;
+    if !adapter.join("tokenizer.json").is_file() {
+        return Ok(tokenizer);
+    }
+    let own = Tokenizer::from_dir(adapter)?;
+    Ok(tokenizer.with_changes_of(&own).map_err(|error| {
+        UserError::new(format!(
+            "the tokenizers of the adapter in `{}` and of the model in `{}` differ",
+            adapter.display(),
+            base.display()
+        ))
+        .with_help("give the model that the adapter was trained on with --model")
+        .with_source(error)
+    })?)
+}
+
+/// Prints a warning if the adapter names another base model than the one that is used.
+pub(crate) fn check_base(adapter: &Adapter, folder: &Path, revision: &str) -> Result<()> {
+    let (used, _) = base(folder, revision)?;
+    let Some(named) = adapter.base().filter(|named| *named != used) else {
+        return Ok(());
+    };
+    let real = |path: &str| Path::new(path).canonicalize().ok();
+    // An id of the hub and a folder of the same name may be the same model.
+    let last = |path: &str| path.rsplit('/').next().map(str::to_owned);
+    let is_same = match (real(named), real(&used)) {
+        (Some(named), Some(used)) => named == used,
+        _ => last(named) == last(&used),
+    };
+    if !is_same {
+        warn(format!(
+            "the adapter in `{}` was trained on `{named}`, and is used on `{used}`; on another base \
+             model than its own, an adapter makes the results worse",
+            adapter.dir().display()
+        ));
+    }
+    Ok(())
 }
 
 /// The folder of a run's adapter, next to the folder of its model: `adapter` or `adapter-best`.

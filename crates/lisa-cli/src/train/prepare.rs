@@ -7,7 +7,7 @@ use burn::tensor::{Device, FloatDType};
 use lisa_lm::text::Batches;
 use lisa_lm::{CausalLm, Checkpoint, Tokenizer};
 
-use super::adapter::begun_with;
+use super::adapter;
 use super::checkpoints::State;
 use super::data::{self, Data};
 use super::evaluate::Evaluate;
@@ -19,7 +19,7 @@ use super::shown_row::Show;
 use super::start::{Entered, Saved, Start, require_outside};
 use crate::earlier_run;
 use crate::lock::Lock;
-use crate::model_tokenizer::model_tokenizer;
+use crate::model_tokenizer::with_template;
 use crate::output_folder;
 use crate::run_folder;
 use crate::settings::{Dtype, Flags, Method, Origins, Settings, unusual};
@@ -90,7 +90,11 @@ impl<'a> Job<'a> {
         check(stop, Point::Prepare)?;
         let tokenizer = match &saved {
             Some((_, state)) => state.text.restore(Tokenizer::from_dir(&model)?)?,
-            None => model_tokenizer(&model, &settings.input.chat_template)?,
+            None => {
+                let adapter = &settings.method.adapter;
+                let tokenizer = adapter::tokenizer(adapter, &model)?;
+                with_template(tokenizer, &settings.input.chat_template)?
+            }
         };
         let temporary = std::env::temp_dir();
         let folder = if writes { &out } else { &temporary };
@@ -190,7 +194,8 @@ impl<'a> Job<'a> {
             .load_with(&self.training_device, dtype, progress)?;
         let model = model.resize_embeddings(self.data.vocab_size)?;
         // A checkpoint has the adapter of its step.
-        begun_with(&self.settings.method, model, self.saved.is_some())
+        let base = (self.checkpoint.dir(), &self.settings.input.revision[..]);
+        adapter::begun_with(&self.settings.method, model, base, self.saved.is_some())
     }
 }
 

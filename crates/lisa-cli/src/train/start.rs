@@ -108,6 +108,9 @@ fn begin(flags: Flags, start: Start, out: &Path) -> Result<(Flags, Option<Saved>
         flags = flags.with_adapter()?;
     }
     run_folder::require_replaceable(out)?;
+    if start == Start::Overwrite {
+        run_folder::require_own_files(out)?;
+    }
     // A resumed run writes where it was read.
     if flags.output.out.is_none() {
         flags.origins.set("out", Origin::Default);

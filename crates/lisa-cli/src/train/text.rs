@@ -15,6 +15,8 @@ use crate::terminal::text::{counted, one_line};
 pub struct Text {
     /// The name and the source of a chat template that is not the model's.
     template: Option<(String, String)>,
+    /// The tokens that the model's tokenizer does not have.
+    tokens: Vec<String>,
     /// Every id that ends a sequence.
     eos_ids: Vec<u32>,
     /// The rows of the embedding.
@@ -33,6 +35,7 @@ impl Text {
         };
         Self {
             template: template.map(named),
+            tokens: tokenizer.added_tokens().to_vec(),
             eos_ids: tokenizer.eos_ids().to_vec(),
             vocab_size,
         }
@@ -40,8 +43,9 @@ impl Text {
 
     /// The tokenizer as the run has it.
     pub(crate) fn restore(&self, mut tokenizer: Tokenizer) -> Result<Tokenizer> {
+        tokenizer = tokenizer.with_added_tokens(self.tokens.iter().map(String::as_str))?;
         if let Some((name, source)) = &self.template {
-            // A named template also adds its tokens.
+            // A named template also adds its tokens, which older checkpoints do not store.
             tokenizer = match ChatTemplate::named(name, tokenizer.special_tokens()) {
                 Some(_) => tokenizer.with_named_template(name)?,
                 None => tokenizer,

@@ -207,3 +207,90 @@ fn export_writes_adapters_and_merges_them() {
     let found = run("export lisa --merge --out x3");
     assert!(found.contains("has no adapter"), "{found}");
 }
+
+#[test]
+fn an_adapter_is_used_with_the_tokenizer_that_it_was_trained_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let said = |line: &str| {
+        let arguments: Vec<&str> = line.split(' ').collect();
+        let output = lisa(dir.path(), &arguments).output().unwrap();
+        let error = String::from_utf8(output.stderr.clone()).unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        (output.status.success(), said + &error)
+    };
+    let run = |line: &str| {
+        let (ended_well, said) = said(line);
+        assert!(ended_well, "{line}: {said}");
+        said
+    };
+    let template =
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}{{ eos_token }}{% endfor %}";
+    fs::write(dir.path().join("mine.jinja"), template).unwrap();
+    let short = "--steps 2 --no-eval";
+    run(&format!(
+        "train --method lora {short} --chat-template mine.jinja --out first"
+    ));
+    let read = |path: &str| fs::read_to_string(dir.path().join(path)).unwrap();
+    assert_eq!(read("first/adapter/chat_template.jinja"), template);
+
+    run("export first/adapter --merge --out merged");
+    let names = [
+        "chat_template.jinja",
+        "tokenizer_config.json",
+        "generation_config.json",
+    ];
+    for name in names.iter().chain(&["tokenizer.json"]) {
+        assert_eq!(
+            read(&format!("merged/{name}")),
+            read(&format!("first/model/{name}"))
+        );
+    }
+    let more = run(&format!(
+        "train --adapter first/adapter {short} --out second"
+    ));
+    assert!(
+        more.contains("chat template: chat_template.jinja"),
+        "{more}"
+    );
+    assert!(!more.contains("was trained on"), "{more}");
+    assert_eq!(read("second/model/chat_template.jinja"), template);
+    run("train --resume --out second --steps 3");
+    assert_eq!(read("second/model/chat_template.jinja"), template);
+    // One that is given is used instead.
+    let plain = run(&format!(
+        "train --adapter first/adapter {short} --chat-template plain --out third"
+    ));
+    assert!(plain.contains("chat template: plain"), "{plain}");
+
+    // The adapter's tokens need rows that the base does not have.
+    let larger = "--chat-template chatml --resize-embeddings";
+    run(&format!("train --method lora {short} {larger} --out large"));
+    let (ended_well, refused) = said("export large/adapter --merge --out whole");
+    assert!(
+        !ended_well && refused.contains("has 1026 tokens, and the embedding of"),
+        "{refused}"
+    );
+    let (ended_well, refused) = said(&format!("train --adapter large/adapter {short} --out x"));
+    assert!(
+        !ended_well && refused.contains("--resize-embeddings"),
+        "{refused}"
+    );
+    run(&format!(
+        "train --adapter large/adapter {short} --resize-embeddings --out larger"
+    ));
+    run("train --resume --out larger --steps 3");
+    assert_eq!(
+        read("larger/model/tokenizer.json"),
+        read("large/model/tokenizer.json")
+    );
+
+    // Another base model.
+    let other = dir.path().join("other");
+    fs::create_dir(&other).unwrap();
+    for entry in fs::read_dir(lisa_cli::bundled::model().unwrap()).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, other.join(path.file_name().unwrap())).unwrap();
+    }
+    let warned = run("export first/adapter --merge --model other --out on-other");
+    assert!(warned.contains("was trained on `"), "{warned}");
+}

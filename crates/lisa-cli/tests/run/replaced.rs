@@ -131,7 +131,7 @@ fn an_earlier_run_stays_until_the_new_one_has_a_checkpoint() {
     // The new one has a checkpoint.
     go(flags(&out, &[]), Start::Overwrite, true).unwrap();
     assert_eq!(checkpoints(&out), ["step-00000001"]);
-    assert!(!out.join("model").exists() && !out.join("earlier-run").exists());
+    assert!(!out.join("model").exists() && !out.join(".lisa-earlier-run").exists());
 }
 
 #[cfg(unix)]

@@ -7,9 +7,12 @@ use burn::tensor::Device;
 use clap::Parser;
 use lisa_cli::commands::Program;
 use lisa_cli::train::run::{Outcome, Start, dry_run};
-use lisa_lm::Checkpoint;
+use lisa_lm::checkpoint::{SaveOptions, save};
+use lisa_lm::{Checkpoint, ModelConfig};
+use serde_json::Value;
 
-use super::{HELD_OUT, flags, go, go_in_parts, lines, weights_of};
+use super::commands::{lisa, text};
+use super::{HELD_OUT, file_of, flags, go, go_in_parts, lines, weights_of};
 
 const IN_PIECES: [&str; 6] = [
     "--recompute",
@@ -235,4 +238,37 @@ fn walk(folder: &Path) -> Box<dyn Iterator<Item = (std::path::PathBuf, Vec<u8>)>
             Box::new(std::iter::once((path, bytes)))
         }
     }))
+}
+
+#[test]
+fn a_model_of_one_layer_is_planned_and_trains_with_every_method() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = Checkpoint::open(lisa_cli::bundled::model().unwrap()).unwrap();
+    let path = base.dir().join("config.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    config["num_hidden_layers"] = 1.into();
+    let model = ModelConfig::from_json(&config.to_string()).unwrap();
+    let options = SaveOptions {
+        source: Some(&base),
+        ..SaveOptions::default()
+    };
+    let model = model.init(&Device::flex()).unwrap();
+    save(&model, dir.path().join("one"), &options).unwrap();
+    let run = |line: &str| {
+        let arguments: Vec<&str> = line.split(' ').collect();
+        text(&lisa(dir.path(), &arguments).output().unwrap())
+    };
+    let row = r#"{"instruction": "one", "output": "two"}"#;
+    let data = file_of(dir.path(), "rows.jsonl", &[row; 4]);
+    for method in ["lisa", "full", "lora"] {
+        let said = run(&format!(
+            "train --model one --data {data} --no-eval --steps 2 --method {method} --out {method}"
+        ));
+        assert!(said.contains("2 steps in"), "{said}");
+    }
+    run("plan --model one");
+    run("show --model one");
+    run(&format!(
+        "importance --by gradient --model one --data {data} --steps 1 --out importance"
+    ));
 }

@@ -31,6 +31,28 @@ pub(super) const COPIED: [&str; 17] = [
 /// The folder of the named chat templates.
 pub(super) const TEMPLATES: &str = "additional_chat_templates";
 
+/// Whether this is the name of a file that a saved model has besides its weights and its
+/// configuration: the tokenizer, the licence, or the model card.
+pub(super) fn is_copied(name: &str) -> bool {
+    COPIED.contains(&name) || name == "README.md"
+}
+
+/// Whether a file or folder of this name is part of a saved model or adapter: weights, configuration,
+/// tokenizer, licence, or model card.
+///
+/// # Example
+///
+/// ```
+/// use lisa_lm::checkpoint::is_model_file;
+///
+/// assert!(is_model_file("model-00001-of-00002.safetensors") && is_model_file("config.json"));
+/// assert!(!is_model_file("notes.txt") && !is_model_file("model.gguf"));
+/// ```
+#[must_use]
+pub fn is_model_file(name: &str) -> bool {
+    is_copied(name) || is_weights(name) || name == "config.json" || name == TEMPLATES
+}
+
 /// Whether this is the name of weights that a save writes, or of a part of one that an interrupted
 /// save left. The files of an adapter are among them: transformers loads an adapter with the model in
 /// its folder.

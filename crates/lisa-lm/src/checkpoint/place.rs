@@ -13,7 +13,7 @@ use std::ffi::OsString;
 use std::fs::{Metadata, Permissions};
 use std::path::{Component, Path, PathBuf};
 
-use super::contents::{ADAPTER_CONFIG, COPIED, TEMPLATES, is_weights};
+use super::contents::{ADAPTER_CONFIG, COPIED, TEMPLATES, is_copied, is_weights};
 use super::shards::{INDEX, SINGLE, STAGING};
 use crate::error::{Error, ErrorKind};
 use crate::files::{disk, failed};
@@ -288,7 +288,7 @@ fn is_replaced(name: &str, replaces_all: bool) -> bool {
 /// Whether a folder that has a file of this name may get a model: parts of a model, a model card,
 /// and hidden files.
 fn may_precede(name: &str) -> bool {
-    is_weights(name) || COPIED.contains(&name) || name == "README.md" || name.starts_with('.')
+    is_copied(name) || is_weights(name) || name.starts_with('.')
 }
 
 fn metadata(path: &Path) -> Result<Metadata, Error> {

@@ -10,7 +10,8 @@ use crate::visit::{FloatVisitor, ModulePath, visit_floats};
 use crate::{ErrorKind, LisaError};
 
 impl LayerMap {
-    /// Finds the stack: the one with the most parameters of all stacks with at least two layers.
+    /// Finds the stack: the one with the most parameters of all stacks with at least two layers, or
+    /// else of those with one.
     ///
     /// Lazy parameters are initialized. Cost: one visit of the module.
     ///
@@ -26,11 +27,15 @@ impl LayerMap {
     }
 
     fn best(tree: Tree) -> Result<Self, LisaError> {
-        let uniform: Vec<&Stack> = tree
-            .stacks
-            .iter()
-            .filter(|stack| stack.uniform && stack.items.len() > 1)
-            .collect();
+        let of_size = |least: usize| -> Vec<&Stack> {
+            let stacks = tree.stacks.iter();
+            let is_one = |stack: &&Stack| stack.uniform && stack.items.len() >= least;
+            stacks.filter(is_one).collect()
+        };
+        let mut uniform = of_size(2);
+        if uniform.is_empty() {
+            uniform = of_size(1);
+        }
         let Some(best) = uniform.iter().max_by_key(|stack| stack.size) else {
             return Err(tree.refuse(
                 "found no stack of layers: no Vec of modules whose items share parameter paths \

@@ -101,6 +101,17 @@ fn two_stacks_of_like_size_are_ambiguous_until_named() {
         decoder: stack(4, 4),
     };
     assert_eq!(LayerMap::find(&small).unwrap().layers().len(), 4);
+    // A stack of one layer counts where there is no larger one.
+    let one = Pair {
+        encoder: stack(1, 4),
+        decoder: stack(2, 2),
+    };
+    assert_eq!(LayerMap::find(&one).unwrap().layers().len(), 2);
+    let one = Pair {
+        encoder: stack(1, 4),
+        decoder: stack(1, 2),
+    };
+    assert_eq!(LayerMap::find(&one).unwrap().layers()[0].path, "encoder.0");
 }
 
 #[test]

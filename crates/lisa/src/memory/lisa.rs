@@ -278,6 +278,8 @@ impl Run<'_> {
             ..Breakdown::default()
         };
         let mut layer = self.recomputed_layer().max(self.dense_layer());
+        // The gradient of the layer's output.
+        layer.activations += self.activations.hidden;
         if self.activations.tied && self.elements.trainable_below {
             layer.gradients += self.largest_outside();
         }

@@ -304,8 +304,9 @@ fn a_recomputed_layer_is_there_with_the_gradient_of_a_tied_head() {
         let found = plan(&tied, config).unwrap();
         found.peak_recomputed - found.weights - found.optimizer_state
     };
-    // The states of eight layers and of the head; a frozen layer, dequantized, in its backward pass.
-    let layer = 9 * hidden + hidden + matrix + (1 << 20);
+    // The states of eight layers and of the head; a frozen layer, dequantized, in its backward pass, with
+    // the gradient of its output.
+    let layer = 9 * hidden + hidden + hidden + matrix + (1 << 20);
     assert_eq!(peak(&int8), matrix + layer);
     // Without the gradient, where nothing before the layers trains.
     let frozen = Some(ParamGroup::from_any_predicates(vec!["embed", "head"]));

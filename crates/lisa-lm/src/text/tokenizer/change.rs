@@ -35,7 +35,7 @@ impl Tokenizer {
     /// assert_eq!(tokenizer.id_count(), 770);
     /// # Ok::<(), lisa_lm::Error>(())
     /// ```
-    pub fn with_named_template(mut self, name: &str) -> Result<Self, Error> {
+    pub fn with_named_template(self, name: &str) -> Result<Self, Error> {
         if let Some(source) = self.folder.templates.get(name) {
             let template = ChatTemplate::new(source, &self.special)?.with_name(name);
             return Ok(self.with_chat_template(template));
@@ -51,14 +51,81 @@ impl Tokenizer {
             }
             return Err(Error::new(ErrorKind::Template, message).with_help(help));
         };
-        for token in named.tokens {
+        let tokens = named.tokens.iter().copied();
+        Ok(self.with_added_tokens(tokens)?.with_chat_template(template))
+    }
+
+    /// Adds these special tokens to the vocabulary, with the next free ids. Those that it has are
+    /// left out.
+    ///
+    /// # Errors
+    ///
+    /// The tokenizer cannot take a token.
+    pub fn with_added_tokens<'a>(
+        mut self,
+        tokens: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Self, Error> {
+        for token in tokens {
             if !added::is_added(&self.inner, token) {
-                let token_added = tokenizers::AddedToken::from(*token, true);
+                let token_added = tokenizers::AddedToken::from(token, true);
                 added::extend(&mut self.inner, &[token_added])?;
-                self.folder.added.push((*token).to_owned());
+                self.folder.added.push(token.to_owned());
             }
         }
-        Ok(self.with_chat_template(template))
+        Ok(self)
+    }
+
+    /// The tokens that were added after the folder was read.
+    #[must_use]
+    pub fn added_tokens(&self) -> &[String] {
+        &self.folder.added
+    }
+
+    /// Takes over what training has changed in `other`, the tokenizer of an adapter: tokens that this
+    /// vocabulary does not have, the chat template, and further end-of-sequence ids.
+    ///
+    /// # Errors
+    ///
+    /// A token has another id here. The vocabularies are compared as a whole, with added tokens.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use lisa_lm::Tokenizer;
+    ///
+    /// let base = Tokenizer::from_dir("../../tests/fixtures/tokenizer")?;
+    /// let trained = base.clone().with_named_template("chatml")?;
+    /// let same = base.with_changes_of(&trained)?;
+    /// assert_eq!(same.id_count(), 770);
+    /// assert_eq!(same.chat_template().source(), trained.chat_template().source());
+    /// # Ok::<(), lisa_lm::Error>(())
+    /// ```
+    pub fn with_changes_of(mut self, other: &Self) -> Result<Self, Error> {
+        let mut theirs: Vec<(String, u32)> = other.inner.get_vocab(true).into_iter().collect();
+        theirs.sort_unstable_by_key(|(_, id)| *id);
+        let new = |(token, _): &&(String, u32)| self.inner.token_to_id(token).is_none();
+        let new: Vec<&str> = theirs
+            .iter()
+            .filter(new)
+            .map(|(token, _)| &token[..])
+            .collect();
+        self = self.with_added_tokens(new)?;
+        for (token, id) in &theirs {
+            if let Some(found) = self.inner.token_to_id(token).filter(|found| found != id) {
+                let message = format!(
+                    "the token {:?} has the id {found}, and {id} in the other tokenizer",
+                    shown(token)
+                );
+                return Err(Error::new(ErrorKind::Tokenizer, message));
+            }
+        }
+        if other.has_chat_template() && other.template.source() != self.template.source() {
+            self = self.with_chat_template(other.template.clone());
+        }
+        for id in &other.eos_ids {
+            self.add_eos(*id);
+        }
+        Ok(self)
     }
 
     /// Adds an id that ends a sequence, in generation and in the saved `generation_config.json`.
