@@ -198,7 +198,10 @@ def page(session, how):
     text = block(text, how, printed)
     if how == "piped":
         seconds = sum(seconds for _, seconds in session.times)
-        time = f"These six commands took {seconds / 60:.0f} minutes on {processor()}."
+        time = (
+            "The session, with `lisa plan` and `lisa preview` before these four commands, took "
+            f"{seconds / 60:.0f} minutes on {processor()}."
+        )
         text = block(text, "time", time)
         shutil.copy(session.folder / "run/losses.svg", docs / "first-run.svg")
     (docs / "first-run.md").write_text(text)

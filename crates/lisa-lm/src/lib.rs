@@ -9,7 +9,8 @@
 //! [`linear_cross_entropy`] computes a loss over a large vocabulary without all of its logits, in any
 //! Burn training loop.
 //!
-//! With the feature `flex`, f32 models on Burn's flex backend use fused operations.
+//! With the feature `flex`, f32 models on Burn's flex backend use fused operations. With `parquet`, data
+//! files may be Parquet.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(clippy::missing_errors_doc, clippy::missing_panics_doc)]

@@ -22,7 +22,7 @@
 //! | [`layers`] | the layers of a model and their parameters |
 //! | [`recompute`] | gradient checkpointing by layer, and updates during the backward pass |
 //! | [`memory`] | the memory that a run will need, and that it uses |
-//! | [`importance`] | sampling probabilities of layers from the weight norms of two runs |
+//! | [`importance`] | how important each layer is, by weight norms or gradients, for weighted sampling |
 //! | `learner` | burn-train's `Learner` (feature `train`) |
 //!
 //! # Features

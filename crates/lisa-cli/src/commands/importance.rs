@@ -120,7 +120,7 @@ const OF_TRAINING: [&str; 15] = [
         let is_without_effect = arg.get_long().is_some_and(|name| WITHOUT_EFFECT.contains(&name));
         if is_without_effect { arg.hide(true) } else { arg }
     }),
-    mut_arg("steps", |arg| arg.help("Steps of a run [default: 200, by gradient 16]")),
+    mut_arg("steps", |arg| arg.help("Steps of a run [default: 200; 16 with --by gradient]")),
     mut_arg("out", |arg| arg.help("Folder of importance.json and its picture [default: runs/importance]"))
 )]
 pub struct Options {

@@ -48,7 +48,7 @@ pub struct Program {
 pub enum Command {
     /// Fine-tune the bundled model on the bundled instructions
     Demo(demo::Options),
-    /// Fine-tune a Hugging Face model on JSONL data
+    /// Fine-tune a Hugging Face model on your data (JSONL, JSON, CSV, Parquet)
     Train(Box<train::Options>),
     /// Print the memory that each method needs, without loading the model
     Plan(plan::Options),

@@ -32,10 +32,10 @@ group! { "Model and data", InputFlags, InputSettings {
     /// Share of the data that is held out [default: 0.1]
     #[arg(long, value_name = "SHARE", hide_short_help = true)]
     eval_fraction: f64 = 0.1;
-    /// Longest row in tokens; longer rows are cut [default: by the data]
+    /// Longest row in tokens; longer rows are cut [default: from the data]
     #[arg(long, value_name = "TOKENS")]
     max_seq_length: usize = 512;
-    /// Memory for encoded rows in GiB; more are in a file [default: by the machine]
+    /// Memory for encoded rows in GiB; if they need more, they go to a file [default: by the machine]
     #[arg(long, value_name = "GIB", hide_short_help = true)]
     data_memory: f64 = 0.0;
     /// Pack several examples into one row
@@ -47,7 +47,7 @@ group! { "Model and data", InputFlags, InputSettings {
     /// Answers of a chat that are trained on [default: auto]
     #[arg(long, value_enum, hide_short_help = true)]
     turns: Turns = Turns::Auto;
-    /// Answers that say nothing: train on them and warn, or refuse [default: warn]
+    /// Empty answers: train on them and warn, or refuse [default: warn]
     #[arg(long, value_enum, hide_short_help = true)]
     empty_answers: Empty = Empty::Warn;
     /// Lines that cannot be used: stop at the first, or skip them [default: stop]
@@ -56,7 +56,7 @@ group! { "Model and data", InputFlags, InputSettings {
     /// chatml, llama3, plain, or a Jinja file [default: the model's]
     #[arg(long, value_name = "NAME|FILE", hide_short_help = true)]
     chat_template: String = String::new();
-    /// Prompt and completion as text or as a chat; auto: text, warned [default: auto]
+    /// Prompt and completion as text or as a chat; auto: text, with a warning [default: auto]
     #[arg(long, value_enum, hide_short_help = true)]
     pairs: Pairs = Pairs::Auto;
     /// Add embedding rows, the mean of the others, for tokens without one

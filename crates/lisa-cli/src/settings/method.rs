@@ -17,16 +17,16 @@ group! { "Method", MethodFlags, MethodSettings {
     /// Which parameters are trained [default: lisa]
     #[arg(long, value_enum)]
     method: Method = Method::Lisa;
-    /// Layers that train in a period (gamma) [default: 2, of 48 or more 4]
+    /// Layers that train in a period (gamma) [default: 2; 4 from 48 layers on]
     #[arg(long, value_name = "N")]
     active_layers: usize = 2;
-    /// Steps between two samples of layers (K) [default: 20, short runs less]
+    /// Steps between two samples of layers (K) [default: 20; less in short runs]
     #[arg(long, value_name = "STEPS")]
     period: usize = 20;
     /// How layers are sampled [default: uniform]
     #[arg(long, value_enum)]
     policy: Policy = Policy::Uniform;
-    /// Freeze parameters with one of these in their path, such as embed_tokens,lm_head
+    /// Freeze parameters whose path contains one of these, such as embed_tokens,lm_head
     #[arg(long, value_delimiter = ',', value_name = "PATH,..", hide_short_help = true)]
     freeze: Vec<String> = Vec::new();
     /// Train the parameters outside the layers in every N-th period only [default: 1]
@@ -74,7 +74,7 @@ group! { "Method", MethodFlags, MethodSettings {
     /// Share of the layers' parameters that --policy budget activates [default: 0.25]
     #[arg(long, value_name = "SHARE", help_heading = "Sampling policy", hide_short_help = true)]
     share: f64 = 0.25;
-    /// Sample parts of layers: parameters with one of these in their path, and the rest
+    /// Sample parts of layers: parameters whose path contains one of these, and the rest
     #[arg(long, value_delimiter = ',', value_name = "PATH,..", help_heading = "Sampling policy", hide_short_help = true)]
     split: Vec<String> = Vec::new();
     /// Divide the gradients of a layer by its sampling probability

@@ -18,7 +18,7 @@ group! { "Output and evaluation", OutputFlags, OutputSettings {
     /// Newest checkpoints that are kept; the best one is kept too [default: 2]
     #[arg(long, value_name = "N", hide_short_help = true)]
     keep: usize = 2;
-    /// Steps between lines of progress where the output is no terminal [default: 10]
+    /// Steps between lines of progress if the output is not a terminal [default: 10]
     #[arg(long, value_name = "STEPS", hide_short_help = true)]
     log_every: usize = 10;
     /// Steps between held-out losses; 0: first and last [default: 200]
