@@ -7,14 +7,29 @@ use lisa_lm::{ChatTemplate, Tokenizer};
 
 use crate::user_error::UserError;
 
-/// The tokenizer of a model's folder. `template` is empty for the model's own chat template, the
-/// name of a template, or a file with one.
-pub fn model_tokenizer(folder: &Path, template: &str) -> Result<Tokenizer> {
-    with_template(Tokenizer::from_dir(folder)?, template)
+/// The tokenizer of a model with what the adapter's own has changed: tokens, chat template, ends. An
+/// adapter without a tokenizer was trained with that of the model.
+fn adapted(tokenizer: Tokenizer, folder: &Path, adapter: &Path) -> Result<Tokenizer> {
+    if adapter.as_os_str().is_empty() || !adapter.join("tokenizer.json").is_file() {
+        return Ok(tokenizer);
+    }
+    let own = Tokenizer::from_dir(adapter)?;
+    Ok(tokenizer.with_changes_of(&own).map_err(|error| {
+        UserError::new(format!(
+            "the tokenizers of the adapter in `{}` and of the model in `{}` differ",
+            adapter.display(),
+            folder.display()
+        ))
+        .with_help("give the model that the adapter was trained on with --model")
+        .with_source(error)
+    })?)
 }
 
-/// The tokenizer with the chat template of `--chat-template`, as [`model_tokenizer`].
-pub fn with_template(tokenizer: Tokenizer, template: &str) -> Result<Tokenizer> {
+/// The tokenizer of a model's folder, with what that of an adapter has changed. `adapter` is empty
+/// without one. `template` is empty for the model's own chat template, the name of a template, or a file
+/// with one.
+pub fn model_tokenizer(folder: &Path, adapter: &Path, template: &str) -> Result<Tokenizer> {
+    let tokenizer = adapted(Tokenizer::from_dir(folder)?, folder, adapter)?;
     if template.is_empty() {
         return Ok(tokenizer);
     }

@@ -8,6 +8,7 @@ use lisa_lm::checkpoint::Adapter;
 use lisa_lm::{CausalLm, Checkpoint};
 
 use crate::model_folder::model_folder;
+use crate::model_tokenizer::model_tokenizer;
 use crate::output_folder;
 use crate::settings::Settings;
 use crate::terminal::progress::Slow;
@@ -53,7 +54,7 @@ pub(super) fn load(folder: &Path, base: Option<&Path>, device: &Device) -> Resul
     })?;
     let source = Checkpoint::open(base_folder)?;
     adapter::check_base(&adapter, source.dir(), "")?;
-    let tokenizer = adapter::tokenizer(folder, source.dir())?;
+    let tokenizer = model_tokenizer(source.dir(), folder, "")?;
     let rows = source.config().vocab_size();
     require!(
         tokenizer.id_count() <= rows,

@@ -74,7 +74,7 @@ pub fn generate(options: &Options, device: &Device) -> Result<()> {
     let folder = options.model.folder()?;
     let checkpoint = Checkpoint::open(&folder)?;
     let template = options.chat_template.as_deref().unwrap_or_default();
-    let tokenizer = model_tokenizer(&folder, template)?;
+    let tokenizer = model_tokenizer(&folder, std::path::Path::new(""), template)?;
     let prompt = match (&options.prompt, &options.chat) {
         (_, Some(chat)) => {
             if !tokenizer.has_chat_template() {

@@ -6,11 +6,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use lisa_lm::checkpoint::{Adapter, AdapterOptions, save_adapter};
-use lisa_lm::{CausalLm, Checkpoint, Tokenizer};
+use lisa_lm::{CausalLm, Checkpoint};
 
 use crate::settings::MethodSettings;
 use crate::terminal::output::warn;
-use crate::user_error::UserError;
 
 /// The model with the adapter that the run goes on with, if there is one and the run is not resumed.
 pub(crate) fn begun_with(
@@ -25,25 +24,6 @@ pub(crate) fn begun_with(
     let adapter = Adapter::open(&settings.adapter)?;
     check_base(&adapter, base, revision)?;
     Ok(adapter.with_dropout(settings.lora_dropout).apply(model)?)
-}
-
-/// The tokenizer of a base model with what the adapter's own has changed: tokens, chat template, ends.
-/// An adapter without a tokenizer was trained with that of the base model.
-pub(crate) fn tokenizer(adapter: &Path, base: &Path) -> Result<Tokenizer> {
-    let tokenizer = Tokenizer::from_dir(base)?;
-    if !adapter.join("tokenizer.json").is_file() {
-        return Ok(tokenizer);
-    }
-    let own = Tokenizer::from_dir(adapter)?;
-    Ok(tokenizer.with_changes_of(&own).map_err(|error| {
-        UserError::new(format!(
-            "the tokenizers of the adapter in `{}` and of the model in `{}` differ",
-            adapter.display(),
-            base.display()
-        ))
-        .with_help("give the model that the adapter was trained on with --model")
-        .with_source(error)
-    })?)
 }
 
 /// Prints a warning if the adapter names another base model than the one that is used.

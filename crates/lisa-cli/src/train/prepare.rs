@@ -19,7 +19,7 @@ use super::shown_row::Show;
 use super::start::{Entered, Saved, Start, require_outside};
 use crate::earlier_run;
 use crate::lock::Lock;
-use crate::model_tokenizer::with_template;
+use crate::model_tokenizer::model_tokenizer;
 use crate::output_folder;
 use crate::run_folder;
 use crate::settings::{Dtype, Flags, Method, Origins, Settings, unusual};
@@ -90,11 +90,11 @@ impl<'a> Job<'a> {
         check(stop, Point::Prepare)?;
         let tokenizer = match &saved {
             Some((_, state)) => state.text.restore(Tokenizer::from_dir(&model)?)?,
-            None => {
-                let adapter = &settings.method.adapter;
-                let tokenizer = adapter::tokenizer(adapter, &model)?;
-                with_template(tokenizer, &settings.input.chat_template)?
-            }
+            None => model_tokenizer(
+                &model,
+                &settings.method.adapter,
+                &settings.input.chat_template,
+            )?,
         };
         let temporary = std::env::temp_dir();
         let folder = if writes { &out } else { &temporary };

@@ -209,7 +209,7 @@ mod tests {
         let copy = |name: &str| std::fs::copy(from.join(name), dir.path().join(name)).unwrap();
         copy("tokenizer.json");
         copy("config.json");
-        model_tokenizer(dir.path(), template).unwrap()
+        model_tokenizer(dir.path(), Path::new(""), template).unwrap()
     }
 
     fn prepared(
@@ -325,7 +325,8 @@ mod tests {
 
     #[test]
     fn an_unknown_template_is_refused_with_the_names() {
-        let error = model_tokenizer(Path::new(&bundled::model().unwrap()), "alpaca").unwrap_err();
+        let error =
+            model_tokenizer(&bundled::model().unwrap(), Path::new(""), "alpaca").unwrap_err();
         let text = crate::terminal::report::report(&error);
         let text = anstream::adapter::strip_str(&text).to_string();
         assert!(
