@@ -4,7 +4,7 @@ use burn::module::Param;
 use burn::nn::Embedding;
 use burn::optim::GradientsParams;
 use burn::tensor::activation::log_softmax;
-use burn::tensor::{FloatDType, Int, Tensor};
+use burn::tensor::{DType, FloatDType, Int, Tensor};
 use lisa::recompute::HeadPass;
 
 use crate::model::block::Projection;
@@ -38,6 +38,10 @@ impl Head<'_> {
         let counted = self.counted(targets, weights);
         match self.product() {
             Some((_, weight)) => ops::head_loss(h.flatten(0, 1), &weight, &counted),
+            // Divided by the number of targets, a gradient of logits in f16 would be 0.
+            None if h.dtype() == DType::F16 => {
+                loss_of_logits(self.forward(h.cast(FloatDType::F32)), &counted)
+            }
             None => loss_of_logits(self.forward(h), &counted),
         }
     }

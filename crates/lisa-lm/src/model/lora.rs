@@ -193,6 +193,53 @@ mod tests {
         }
     }
 
+    /// The gradient of a logit is at most 2^-23.6, and f16 has steps of 2^-24 there.
+    #[test]
+    fn an_adapter_of_the_head_has_the_gradients_of_f32_in_f16() {
+        use burn::module::{ModuleMapper, Param};
+        use burn::tensor::FloatDType;
+
+        struct Cast(FloatDType);
+        impl ModuleMapper for Cast {
+            fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+                param.map(|tensor| tensor.cast(self.0).detach().require_grad())
+            }
+        }
+        let device = Device::default().autodiff();
+        device.seed(3);
+        let (vocab, targets) = (12288, 16);
+        let plain = ModelConfig::Llama(LlamaConfig::new(vocab, 8, 1, 2));
+        let plain = plain.init(&device).unwrap();
+        let tokens: Vec<i64> = (0..4 * 257).map(|i| i * 7 % targets).collect();
+        let tokens = Tensor::<1, Int>::from_data(&tokens[..], &device).reshape([4, 257]);
+        let gradient = |dtype| -> Vec<f32> {
+            let model = plain.clone().map(&mut Cast(dtype));
+            let config = LoraConfig::new(2).with_modules([HEAD]);
+            let mut model = model.with_lora(&config).unwrap();
+            // All logits are 0.
+            let head = model.lm_head.as_mut().unwrap();
+            head.weight = head
+                .weight
+                .clone()
+                .map(|weight| weight.mul_scalar(0.0).detach());
+            let grads = model
+                .loss(&Input::new(tokens.clone()), tokens.clone())
+                .backward();
+            let lora = model.lm_head.as_ref().unwrap().lora.as_ref().unwrap();
+            let gradient = lora.b.val().grad(&grads).unwrap();
+            gradient.into_data().iter::<f32>().collect()
+        };
+        let (found, expected) = (gradient(FloatDType::F16), gradient(FloatDType::F32));
+        for row in 0..2 {
+            // The columns of tokens that are no targets.
+            for column in targets as usize..vocab {
+                let at = row * vocab + column;
+                let (found, expected) = (found[at], expected[at]);
+                assert!((found / expected - 1.0).abs() < 0.05, "{found} {expected}");
+            }
+        }
+    }
+
     #[test]
     fn every_projection_of_a_layer_has_an_adapter_of_its_shape() {
         let device = Device::default().autodiff();

@@ -1,5 +1,7 @@
 //! [`MemoryPlan::lora`]: the arithmetic of a LoRA run.
 
+use burn::tensor::FloatDType;
+
 use super::activations::{Activations, Footprint};
 use super::adapters::{Adapters, LayerAdapters};
 use super::breakdown::Breakdown;
@@ -62,7 +64,14 @@ impl MemoryPlan {
         let logits = adapters
             .head
             .map_or(0, |[_, vocab]| run.tokens * vocab as u64 * 4);
-        let loss = (LOGITS * logits).max(sizes.head) + LOSS_STATES * sizes.hidden;
+        // In f16, a head with an adapter is computed in f32: its weight, and the hidden states.
+        let in_f32 = match adapters.head {
+            Some([width, vocab]) if workload.dtype == FloatDType::F16 => {
+                (width * vocab * size_of::<f32>()) as u64 + LOSS_STATES * sizes.hidden
+            }
+            _ => 0,
+        };
+        let loss = (LOGITS * logits).max(sizes.head) + LOSS_STATES * sizes.hidden + in_f32;
         let at = |activations, temporary, gradients| Breakdown {
             weights,
             optimizer_state,

@@ -109,7 +109,8 @@ impl Dropout {
     }
 }
 
-fn in_dtype(tensor: Tensor<2>, dtype: DType) -> Tensor<2> {
+/// The tensor in this dtype of floats.
+pub(crate) fn in_dtype<const D: usize>(tensor: Tensor<D>, dtype: DType) -> Tensor<D> {
     if tensor.dtype() == dtype {
         return tensor;
     }

@@ -5,7 +5,7 @@ use burn::nn::Initializer;
 use burn::tensor::{Device, Tensor};
 use rand_chacha::ChaCha8Rng;
 
-use super::adapter::LoraAdapter;
+use super::adapter::{LoraAdapter, in_dtype};
 use crate::model::lora_config::LoraConfig;
 use crate::model::ops;
 
@@ -36,11 +36,12 @@ impl Projection {
         }
     }
 
-    /// `[batch, seq, in]` to `[batch, seq, out]`.
+    /// `[batch, seq, in]` to `[batch, seq, out]`, in the dtype of `x`.
     pub(crate) fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         let (weight, bias) = (self.weight.val(), self.bias.as_ref().map(Param::val));
+        let bias = bias.map(|bias| in_dtype(bias, x.dtype()));
         let weight = if weight.dtype().is_float() {
-            weight
+            in_dtype(weight, x.dtype())
         } else {
             // Burn's matmul with a quantized weight is slower. The dequantized weight has the
             // device's default dtype, which may differ from the model's dtype.

@@ -20,6 +20,9 @@ const SLICE: usize = 1 << 25;
 /// The gradients of up to this many slices are added up in the dtype of the model, those of more in
 /// f32, so that rounding changes the sum by less than two steps.
 const NARROW: usize = 4;
+/// Half of the largest power of two in f16, and the largest factor whose reciprocal is not subnormal.
+const ROOM: f32 = 32_768.0;
+const MOST: f32 = 16_384.0;
 
 /// The number of rows in a slice.
 fn slice_on(device: &Device, rows: usize, vocab: usize) -> usize {
@@ -40,13 +43,15 @@ fn slice_on(device: &Device, rows: usize, vocab: usize) -> usize {
 /// not ignored. If all are ignored, the loss and its gradients are 0.
 ///
 /// If `hidden` or `weight` is tracked by autodiff, their gradients are computed together with the
-/// loss, and kept until the backward pass.
+/// loss, and kept until the backward pass. In f16, the gradient of the logits is scaled while it is
+/// multiplied: divided by the number of rows, most of it would be below the smallest f16.
 ///
 /// # Cost
 ///
 /// Memory: the gradients of `hidden` and `weight`, and the logits of some rows in f32: up to 48 MiB on
 /// flex, 128 MiB with several temporary tensors on a GPU, or those of 64 rows. Time: three matmuls
-/// over the rows that are not ignored; one without gradients. The targets are copied to the host.
+/// over the rows that are not ignored; one without gradients. The targets are copied to the host, and
+/// in f16 the largest element of `hidden`.
 ///
 /// # Panics
 ///
@@ -182,6 +187,15 @@ fn in_slices(
     };
     let (targets, shares) = counted.to_tensors(&device);
     let wide = counted.len() > NARROW * slice;
+    let scale = if of_hidden || of_weight {
+        scale_of(&hidden, counted)
+    } else {
+        1.0
+    };
+    let scaled = |tensor: Tensor<2>, factor: f32| match factor {
+        1.0 => tensor,
+        factor => tensor.mul_scalar(factor),
+    };
     let (mut losses, mut hidden_parts, mut weight_sum) = (Vec::new(), Vec::new(), None);
     for first in (0..counted.len()).step_by(slice) {
         let range = first..(first + slice).min(counted.len());
@@ -197,11 +211,13 @@ fn in_slices(
         if !of_hidden && !of_weight {
             continue;
         }
+        let share = scaled(share, scale);
         let gradient = exps * (share.clone() / sums);
         let gradient = gradient.scatter(1, targets, -share, IndexingUpdateOp::Add);
         let gradient = gradient.cast(dtype);
         if of_hidden {
-            hidden_parts.push(gradient.clone().matmul(columns.clone().transpose()));
+            let product = gradient.clone().matmul(columns.clone().transpose());
+            hidden_parts.push(scaled(product, scale.recip()));
         }
         if of_weight {
             let product = if weight.is_tied() {
@@ -221,8 +237,23 @@ fn in_slices(
         }
     }
     let of_hidden = of_hidden.then(|| Tensor::cat(hidden_parts, 0));
-    let of_weight = weight_sum.map(|sum: Tensor<2>| sum.cast(dtype));
+    let of_weight = weight_sum.map(|sum: Tensor<2>| scaled(sum, scale.recip()).cast(dtype));
     (Tensor::cat(losses, 0).sum(), [of_hidden, of_weight])
+}
+
+/// The power of two by which the gradient of the logits is multiplied while it is in f16, so that its
+/// shares of the mean do not make it 0. The products with `hidden`, at most its largest element times
+/// the factor, stay finite. In other dtypes, 1.
+fn scale_of(hidden: &Tensor<2>, counted: &Counted) -> f32 {
+    let share = counted.shares.iter().copied().fold(0.0, f32::max);
+    if hidden.dtype() != DType::F16 || share == 0.0 {
+        return 1.0;
+    }
+    let largest = hidden.clone().abs().max().cast(FloatDType::F32);
+    let room = ROOM / largest.into_scalar::<f32>();
+    let most = share.recip().min(room).clamp(1.0, MOST);
+    // An exact power of two; `min` ignores a room that is not a number.
+    f32::from_bits(most.to_bits() & 0xff80_0000)
 }
 
 #[cfg(test)]

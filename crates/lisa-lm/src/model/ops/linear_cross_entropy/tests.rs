@@ -321,6 +321,93 @@ fn half_precision_is_within_two_rounding_steps() {
     }
 }
 
+/// The gradients of a head in f16 are those in f32, within four rounding steps of the largest
+/// element.
+#[track_caller]
+fn f16_as_f32(hidden: &Tensor<2>, stored: &Tensor<2>, targets: &[i64]) {
+    let device = Device::flex();
+    let targets: Tensor<1, Int> = Tensor::from_data(targets, &device);
+    let ways = |dtype: DType, is_tied: bool| -> Vec<[Vec<f32>; 2]> {
+        let (hidden, stored) = (hidden.clone().cast(dtype), stored.clone().cast(dtype));
+        let head = |weight: Tensor<2>| {
+            if is_tied {
+                HeadWeight::Tied(weight)
+            } else {
+                HeadWeight::Own(weight)
+            }
+        };
+        let weight = head(stored.clone());
+        let counted = Counted::of(&targets, None, weight.vocab());
+        // Also in more slices than are summed in f16.
+        let eighth = counted.len() / 8;
+        let [x, w] = [&hidden, &stored].map(|x| Tensor::from_inner(x.clone()).require_grad());
+        let grads = head_loss(x.clone(), &head(w.clone()), &counted).backward();
+        let all = [
+            head_gradients(hidden.clone(), &weight, &counted, [true; 2]).1,
+            in_slices(hidden, &weight, &counted, [true; 2], eighth).1,
+            [x.grad(&grads), w.grad(&grads)],
+        ];
+        let way = |found: [Option<Tensor<2>>; 2]| found.map(|found| values(found.unwrap()));
+        all.map(way).to_vec()
+    };
+    for is_tied in [true, false] {
+        let pairs = ways(DType::F16, is_tied)
+            .into_iter()
+            .zip(ways(DType::F32, is_tied));
+        for (found, expected) in pairs.flat_map(|(found, expected)| found.into_iter().zip(expected))
+        {
+            let size = expected.iter().fold(0.0, |size: f32, x| size.max(x.abs()));
+            let most = 4.0 * (size * 2f32.powi(-11) + 2f32.powi(-24));
+            for (found, expected) in found.iter().zip(&expected) {
+                let apart = (found - expected).abs();
+                assert!(apart <= most, "{found} instead of {expected}, of {size}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_small_share_of_each_row_is_not_0_in_f16() {
+    // Every probability is 2^-13, and its share 2^-12: the product is below the smallest f16.
+    let (rows, width, vocab) = (4096, 4, 8192);
+    let device = Device::flex();
+    let value = |i: usize| 1.0 + (i % 7) as f32 / 8.0;
+    let hidden: Vec<f32> = (0..rows * width).map(value).collect();
+    let hidden = Tensor::<2>::from_data(TensorData::new(hidden, [rows, width]), &device);
+    let targets: Vec<i64> = (0..rows as i64).map(|row| row % 16).collect();
+    let stored = Tensor::<2>::zeros([vocab, width], (&device, DType::F16));
+    let counted = Counted::of(&Tensor::from_data(&targets[..], &device), None, vocab);
+    let weight = HeadWeight::Tied(stored);
+    let half = hidden.clone().cast(DType::F16);
+    let [_, of_weight] = head_gradients(half, &weight, &counted, [true; 2]).1;
+    let expected = hidden.mean().into_scalar::<f32>() / vocab as f32;
+    // The row of a token that is no target.
+    for found in &values(of_weight.unwrap())[100 * width..101 * width] {
+        assert!((found / expected - 1.0).abs() < 0.01, "{found} {expected}");
+    }
+}
+
+#[test]
+fn the_gradients_of_a_head_in_f16_are_those_in_f32() {
+    let device = Device::flex();
+    let wave = |step: usize, shape: [usize; 2], size: f32| -> Tensor<2> {
+        let value = |i: usize| ((i * step % 1009) as f32 / 504.0 - 1.0) * size;
+        let values: Vec<f32> = (0..shape[0] * shape[1]).map(value).collect();
+        Tensor::<2>::from_data(TensorData::new(values, shape), &device)
+            .cast(DType::F16)
+            .cast(DType::F32)
+    };
+    let (rows, size) = (2048, 16);
+    // A quarter of the tokens are targets, so that the gradients do not cancel.
+    let targets: Vec<i64> = (0..rows as i64).map(|row| row * 7 % 4).collect();
+    let stored = wave(53, [size, size], 2e-3);
+    let hidden = wave(37, [rows, size], 0.5).add_scalar(1.0);
+    f16_as_f32(&hidden.cast(DType::F16), &stored, &targets);
+    // A sum over the rows, scaled by their number, would be infinite.
+    let large = Tensor::full([rows, size], 100.0, &device);
+    f16_as_f32(&large, &stored, &vec![3; rows]);
+}
+
 #[test]
 #[should_panic(expected = "target 6 of position 1 is outside the vocabulary of 6")]
 fn a_target_outside_the_vocabulary_is_refused() {
