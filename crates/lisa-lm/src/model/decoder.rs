@@ -2,7 +2,7 @@
 
 use burn::module::Module;
 use burn::nn::{Embedding, EmbeddingConfig, Initializer};
-use burn::tensor::{Device, IndexingUpdateOp, Int, Tensor};
+use burn::tensor::{Device, Int, Tensor};
 use lisa::recompute::EmbedPass;
 
 use crate::model::block::{Block, Norm};
@@ -141,9 +141,7 @@ impl Decoder {
                     _ => gradient.clone(),
                 };
                 let rows = gradient.reshape([-1, width as isize]);
-                let indices = indices.flatten(0, 1);
-                let sum = sum.select_assign(0, indices, rows, IndexingUpdateOp::Add);
-                grads.register(id, sum);
+                grads.register(id, ops::add_rows(sum, indices, rows));
             }
         })
     }

@@ -23,6 +23,7 @@ macro_rules! fused {
 
 mod attention;
 mod counted;
+mod embedding;
 mod extent;
 #[cfg(feature = "flex")]
 mod fused;
@@ -31,6 +32,7 @@ mod linear_cross_entropy;
 
 pub(crate) use attention::{attend, attend_joint};
 pub(crate) use counted::Counted;
+pub(crate) use embedding::add_rows;
 pub(crate) use extent::{FUSED, KEPT, WRITTEN_OUT};
 #[cfg(feature = "flex")]
 pub(crate) use fused::takes as are_fused;
@@ -89,6 +91,9 @@ fn product(x: Tensor<3>, weight: Tensor<2>) -> Tensor<3> {
 /// Panics if a token has no row.
 pub(crate) fn embed(weight: Tensor<2>, tokens: Tensor<2, Int>) -> Tensor<3> {
     fused!(embed(&weight, &tokens));
+    if weight.is_tracked() && embedding::is_half(weight.dtype()) {
+        return embedding::embed_half(weight, &tokens);
+    }
     module::embedding(weight, tokens)
 }
 

@@ -160,7 +160,7 @@ impl Run<'_> {
             gradients: self.gradients()
                 + self.largest_outside() * (self.outside_copies() - 1)
                 + self.tied_gradient(),
-            temporary: self.update(),
+            temporary: self.update().max(self.embedding_rows()),
             ..Breakdown::default()
         })
     }
@@ -249,6 +249,16 @@ impl Run<'_> {
     fn tied_gradient(&self) -> u64 {
         if self.activations.tied_head {
             self.largest_outside()
+        } else {
+            0
+        }
+    }
+
+    /// The rows of an embedding's gradient, which are summed in f32 if they are in half precision: the
+    /// rows in both dtypes, and their sums in both.
+    fn embedding_rows(&self) -> u64 {
+        if self.workload.element() < 4 && self.elements.trainable_below {
+            6 * self.activations.hidden
         } else {
             0
         }
@@ -353,7 +363,7 @@ impl Run<'_> {
         };
         Breakdown {
             gradients: self.largest_outside() * self.outside_copies() + tied,
-            temporary: self.update(),
+            temporary: self.update().max(self.embedding_rows()),
             ..Breakdown::default()
         }
     }
