@@ -55,7 +55,8 @@ pub struct LisaConfig {
     pub on_freeze: OnFreeze,
     /// Whether bf16 and f16 parameters are updated through f32 master weights. They need four more
     /// bytes, and f32 optimizer state, for each trainable element. Without them, small updates are
-    /// rounded away.
+    /// rounded away. Adam and AdamW need them for f16 parameters: an epsilon below 3e-8 and the squares
+    /// of gradients below 2e-4 are 0 in f16, and a division by 0 follows.
     #[config(default = true)]
     pub master_weights: bool,
     /// To which parameters the optimizer's weight decay is applied. The default is all, as with the

@@ -81,6 +81,12 @@ impl MemorySettings {
             "--update-in-backward has no effect without recomputation"
         );
         require!(
+            !self.no_master_weights || self.dtype != Dtype::F16 || method == Method::Lora,
+            "leave --no-master-weights out, or use --dtype bf16",
+            "--no-master-weights makes weights of --dtype f16 infinite: AdamW's epsilon of 1e-8 and small \
+             squares of gradients are 0 in f16"
+        );
+        require!(
             self.quantize == Quantize::None || method == Method::Lisa,
             "leave --quantize out, or use --method lisa",
             "--quantize is for frozen layers of LISA, and the method is {method}"

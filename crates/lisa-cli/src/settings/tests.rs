@@ -625,6 +625,25 @@ fn a_value_of_a_file_that_is_out_of_range_has_its_line() {
 }
 
 #[test]
+fn settings_that_would_destroy_the_weights_are_refused() {
+    let refused = |text: &str| {
+        let error = toml(text).unwrap().resolve(None).unwrap_err();
+        let error = error.downcast::<UserError>().unwrap();
+        (error.to_string(), error.help().unwrap().to_owned())
+    };
+    let (message, help) = refused("dtype = \"f16\"\nno-master-weights = true");
+    assert!(
+        message.starts_with("--no-master-weights makes weights of --dtype f16 infinite"),
+        "{message}"
+    );
+    assert_eq!(help, "leave --no-master-weights out, or use --dtype bf16");
+    // The dtype of the model's files.
+    let flags = toml("model = \"m\"\ndata = [\"d\"]\nno-master-weights = true").unwrap();
+    assert!(flags.clone().resolve(Some(Dtype::F16)).is_err());
+    flags.resolve(Some(Dtype::Bf16)).unwrap();
+}
+
+#[test]
 fn what_follows_from_model_and_data_is_said_with_its_reason() {
     let model = ModelFacts {
         dtype: Some(Dtype::Bf16),
