@@ -641,6 +641,15 @@ fn settings_that_would_destroy_the_weights_are_refused() {
     let flags = toml("model = \"m\"\ndata = [\"d\"]\nno-master-weights = true").unwrap();
     assert!(flags.clone().resolve(Some(Dtype::F16)).is_err());
     flags.resolve(Some(Dtype::Bf16)).unwrap();
+
+    let in_backward = "recompute = 1\nupdate-in-backward = true\nmax-grad-norm = 0.0\n";
+    let (message, help) = refused(&format!("{in_backward}skip-bad-steps = true"));
+    assert!(
+        message.starts_with("--update-in-backward updates layers before the gradients of all"),
+        "{message}"
+    );
+    assert_eq!(help, "leave one of them out");
+    toml(in_backward).unwrap().resolve(None).unwrap();
 }
 
 #[test]

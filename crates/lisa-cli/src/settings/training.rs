@@ -132,6 +132,12 @@ impl TrainingSettings {
         );
         if update_in_backward {
             require!(
+                !self.skip_bad_steps,
+                "leave one of them out",
+                "--update-in-backward updates layers before the gradients of all are known, so \
+                 --skip-bad-steps cannot leave a step out"
+            );
+            require!(
                 self.gradient_accumulation_steps == 1,
                 "leave one of them out",
                 "--update-in-backward has the gradients of one layer at a time, and --gradient-accumulation-steps \

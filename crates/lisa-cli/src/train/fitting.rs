@@ -91,6 +91,10 @@ pub(crate) fn changes(
                     }
                     way(&mut changed);
                     said.extend((!flags.is_empty()).then(|| (*flags).to_owned()));
+                    if changed.memory.update_in_backward && changed.training.skip_bad_steps {
+                        changed.training.skip_bad_steps = false;
+                        said.push("--skip-bad-steps=false".to_owned());
+                    }
                     if rows < batch {
                         said.push(format!("--batch-size {rows}"));
                         if !changed.memory.update_in_backward {

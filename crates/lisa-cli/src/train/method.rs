@@ -10,7 +10,7 @@ use lisa::importance::{Importance, Scores};
 use lisa::optimizer::Decay;
 use lisa::policy::{Budget, CyclicOrder, Gradient};
 use lisa::recompute::Pass;
-use lisa::{FrozenWeights, Lisa, LisaConfig, LisaError, OnFreeze, PolicyConfig};
+use lisa::{FrozenWeights, Lisa, LisaConfig, LisaError, OnFreeze, PolicyConfig, StepError};
 use lisa_lm::CausalLm;
 use lisa_lm::text::Position;
 
@@ -38,15 +38,15 @@ impl Trainer {
         Ok(stepped.map_err(LisaError::from)?)
     }
 
-    /// One optimizer step during the backward pass.
+    /// One optimizer step during the backward pass. The gradients of each part of the model are checked
+    /// before it is updated. The error gives the model back, and says whether it is partly updated.
     pub fn step_layered(
         &mut self,
         lr: f64,
         model: CausalLm,
         pass: Pass<CausalLm>,
-    ) -> Result<CausalLm> {
-        let stepped = self.0.try_step_layered(lr, model, pass);
-        Ok(stepped.map_err(LisaError::from)?)
+    ) -> Result<CausalLm, StepError<CausalLm>> {
+        self.0.try_step_layered_checked(lr, model, pass)
     }
 
     /// The model with full-precision weights: if layers are quantized, a copy with restored

@@ -1,13 +1,17 @@
-//! [`train`]: the training loop. Tests: `tests/run/`.
+//! [`train`]: the training loop. Tests: at the end, and `tests/run/`.
+
+use std::path::Path;
 
 use anyhow::Result;
+use lisa::{ErrorKind, LisaError};
+use lisa_lm::CausalLm;
 
 use super::checkpoints;
 use super::clock::Part;
 use super::evaluate::Extent;
 use super::held_out::evaluate;
 use super::line::{Line, memory_bytes, peak_bytes};
-use super::method::dropping;
+use super::method::{Trainer, dropping};
 use super::prepare::Job;
 use super::step::{Work, accumulate, finite, forward, origin};
 use super::training::Training;
@@ -173,14 +177,20 @@ fn one_step(
         }
         Err(error) => return Err(error),
         Ok((work, loss, tokens)) => {
-            if let Err(error) = finite(state.step + 1, loss, &trainer, &model, &work) {
+            let (updated, bad);
+            (model, updated, bad) = match finite(state.step + 1, loss, &trainer, &model, &work) {
+                Err(error) => (model, false, Some(error)),
+                Ok(()) => clock.time(Part::Update, || update(&mut trainer, lr, model, work))?,
+            };
+            if let Some(error) = bad {
                 let batch = origin(&mut batches, first, &job.tokenizer)?;
-                Taken::Bad(Bad { batch, lr, error })
+                let bad = Bad { batch, lr, error };
+                if updated {
+                    watch.end();
+                    return Err(partly_updated(&settings.output.out, saved, bad));
+                }
+                Taken::Bad(bad)
             } else {
-                model = clock.time(Part::Update, || match work {
-                    Work::Gradients(grads) => trainer.step(lr, model, grads),
-                    Work::Pass(pass) => trainer.step_layered(lr, model, *pass),
-                })?;
                 state.step += 1;
                 state.tokens += tokens as u64;
                 state.position = batches.position();
@@ -218,6 +228,49 @@ fn one_step(
     Ok((training, taken))
 }
 
+/// The update of a step: the model, whether it is changed, and the error if a gradient is not finite.
+fn update(
+    trainer: &mut Trainer,
+    lr: f64,
+    model: CausalLm,
+    work: Work,
+) -> Result<(CausalLm, bool, Option<anyhow::Error>)> {
+    let pass = match work {
+        Work::Gradients(grads) => return Ok((trainer.step(lr, model, grads)?, true, None)),
+        Work::Pass(pass) => *pass,
+    };
+    match trainer.step_layered(lr, model, pass) {
+        Ok(model) => Ok((model, true, None)),
+        Err(failed) if failed.error().kind() == ErrorKind::Gradient => {
+            let updated = failed.is_updated();
+            let (model, error) = failed.into_parts();
+            Ok((model, updated, Some(error.into())))
+        }
+        Err(failed) => Err(LisaError::from(failed).into()),
+    }
+}
+
+/// The error of a run that ends in the middle of an update. The newest checkpoint is of the step
+/// `saved`.
+fn partly_updated(out: &Path, saved: Option<u64>, bad: Bad) -> anyhow::Error {
+    let Bad { batch, lr, error } = bad;
+    let help = match saved {
+        Some(saved) => format!(
+            "continue from the checkpoint of step {saved} with a lower --lr: lisa train --resume --out \
+             {} --lr RATE",
+            out.display()
+        ),
+        None => "begin again with a lower --lr".to_owned(),
+    };
+    UserError::new(format!(
+        "training stopped at {batch}, at --lr {lr:.1e}; the weights are partly updated, so they are not \
+         saved"
+    ))
+    .with_help(format!("{help}, or without --update-in-backward"))
+    .with_source(error)
+    .into()
+}
+
 /// The error of a run that ends at a bad step. The steps before it are saved, if their weights are
 /// finite.
 fn ended(job: &Job<'_>, mut training: Training, bad_steps: u64, bad: Bad) -> anyhow::Error {
@@ -227,7 +280,7 @@ fn ended(job: &Job<'_>, mut training: Training, bad_steps: u64, bad: Bad) -> any
     let mut help = "give a lower --lr".to_owned();
     if job.settings.training.skip_bad_steps {
         message += &format!("; {bad_steps} steps in a row cannot be taken");
-    } else {
+    } else if !job.settings.memory.update_in_backward {
         help += ", or skip such batches with --skip-bad-steps";
     }
     if step == 0 {
@@ -249,4 +302,92 @@ fn ended(job: &Job<'_>, mut training: Training, bad_steps: u64, bad: Bad) -> any
         Err(unsaved) => UserError::new(format!("{message}: {error:#}")).with_source(unsaved),
     }
     .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, Int, Tensor};
+    use lisa::recompute::Recompute;
+    use lisa_lm::ModelConfig;
+    use lisa_lm::model::BatchTensors;
+    use lisa_lm::model::config::LlamaConfig;
+
+    use super::*;
+    use crate::settings::{Flags, Method};
+
+    /// The embedding is so small that its gradient is 1e15 times that of a layer.
+    fn model(device: &Device) -> CausalLm {
+        let mut config = LlamaConfig::new(16, 8, 2, 2);
+        config.rms_norm_eps = 1e-30;
+        let mut model = ModelConfig::Llama(config).init(device).unwrap();
+        let small = |weight: Tensor<2>| weight.mul_scalar(5e-14).detach().require_grad();
+        let weight = &mut model.model.embed_tokens.weight;
+        *weight = weight.clone().map(small);
+        model
+    }
+
+    #[test]
+    fn an_update_in_the_backward_pass_ends_before_a_gradient_that_is_not_finite() {
+        let device = Device::flex().autodiff();
+        device.seed(7);
+        let mut flags = Flags::default();
+        flags.method.method = Some(Method::Full);
+        flags.memory.recompute = Some(1);
+        flags.memory.update_in_backward = Some(true);
+        flags.training.max_grad_norm = Some(0.0);
+        let settings = flags.resolve(None).unwrap();
+        let tokens = Tensor::<2, Int>::from_data([[1, 2, 3, 4]], &device);
+        let batch = BatchTensors {
+            targets: tokens.clone(),
+            tokens,
+            weights: None,
+            padding: None,
+            segments: None,
+            positions: None,
+        };
+        for (factor, expected, bad) in [
+            (1.0, true, None),
+            (1e27, true, Some("model.embed_tokens.weight")),
+            (f64::INFINITY, false, Some("model.norm.gamma")),
+        ] {
+            let (mut trainer, model) = Trainer::new(&settings, model(&device)).unwrap();
+            let pass = Recompute::new().forward(&model, &batch);
+            assert!(pass.loss().into_scalar::<f32>().is_finite());
+            let work = Work::Pass(Box::new(pass.scale(factor)));
+            let (model, updated, error) = update(&mut trainer, 1e-3, model, work).unwrap();
+            assert_eq!(updated, expected, "{factor}: {error:?}");
+            assert_eq!(crate::train::finite::weights(&model), [""; 0], "{factor}");
+            let error = error.map(|error| error.to_string());
+            assert_eq!(error.is_some(), bad.is_some(), "{factor}: {error:?}");
+            if let (Some(error), Some(bad)) = (error, bad) {
+                assert!(error.contains(&format!("first of `{bad}`")), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn partly_updated_weights_are_not_saved_and_the_checkpoint_is_named() {
+        let said = |saved| {
+            let bad = Bad {
+                batch: "batch 3 of epoch 1".to_owned(),
+                lr: 1e-3,
+                error: anyhow::anyhow!("the gradient of step 3 is not finite"),
+            };
+            let error = partly_updated("out".as_ref(), saved, bad);
+            let error = error.downcast::<UserError>().unwrap();
+            (error.to_string(), error.help().unwrap().to_owned())
+        };
+        let (message, help) = said(Some(2));
+        assert_eq!(
+            message,
+            "training stopped at batch 3 of epoch 1, at --lr 1.0e-3; the weights are partly updated, \
+             so they are not saved"
+        );
+        assert_eq!(
+            help,
+            "continue from the checkpoint of step 2 with a lower --lr: lisa train --resume --out out \
+             --lr RATE, or without --update-in-backward"
+        );
+        assert!(said(None).1.starts_with("begin again with a lower --lr"));
+    }
 }

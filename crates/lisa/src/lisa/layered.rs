@@ -44,6 +44,37 @@ impl Lisa {
         model: M,
         pass: Pass<M>,
     ) -> Result<M, StepError<M>> {
+        self.step_in_backward(lr.into(), model, pass, false)
+    }
+
+    /// [`try_step_layered`](Self::try_step_layered) that refuses gradients with a NaN or an infinity.
+    ///
+    /// The gradients of a layer are [checked](Self::check_finite) before the layer is updated. Cost: in
+    /// addition, one pass over the gradients, and a wait for the device for each part of the model that
+    /// is updated.
+    ///
+    /// # Errors
+    ///
+    /// As `try_step_layered`, and if a gradient is not finite: an error of the kind
+    /// [`Gradient`](ErrorKind::Gradient). The parameters that it names and all parts of the model whose
+    /// gradients follow are not updated. If others are,
+    /// [`is_updated`](StepError::is_updated) is true: discard the model, and continue from a checkpoint.
+    pub fn try_step_layered_checked<M: LayeredModel>(
+        &mut self,
+        lr: impl Into<ModuleLearningRate>,
+        model: M,
+        pass: Pass<M>,
+    ) -> Result<M, StepError<M>> {
+        self.step_in_backward(lr.into(), model, pass, true)
+    }
+
+    fn step_in_backward<M: LayeredModel>(
+        &mut self,
+        lr: ModuleLearningRate,
+        model: M,
+        pass: Pass<M>,
+        is_checked: bool,
+    ) -> Result<M, StepError<M>> {
         if self.config.max_grad_norm.is_some() {
             let error = LisaError::new(
                 ErrorKind::Config,
@@ -57,10 +88,18 @@ impl Lisa {
             Ok(renamed) => renamed,
             Err(error) => return Err(StepError::new(model, error, false)),
         };
-        let lr = lr.into();
         let mut squares = LayerSquares::default();
+        let (mut bad, mut updated) = (None, false);
         let stepped = pass.backward_with(model, |model, mut grads| {
+            if bad.is_some() {
+                return model;
+            }
             let mut stepped = self.prepare(&model, &mut grads);
+            if is_checked && let Err(error) = self.check_finite(&model, &grads) {
+                bad = Some(error);
+                return model;
+            }
+            updated = true;
             squares.merge(std::mem::take(&mut stepped.squares));
             self.update(lr.clone(), model, grads, stepped)
         });
@@ -72,6 +111,15 @@ impl Lisa {
                 return Err(StepError::new(model, error, true));
             }
         };
+        if let Some(error) = bad {
+            let model = if renamed { self.apply(model) } else { model };
+            let error = if updated {
+                error.within("other parts of the model are already updated")
+            } else {
+                error
+            };
+            return Err(StepError::new(model, error, updated));
+        }
         self.note(squares);
         self.end_step(model, renamed)
     }

@@ -3,6 +3,9 @@
 use super::*;
 use crate::recompute::{LayeredModel, Recompute};
 
+/// The step with an input of up to 1e30.
+const LARGE: usize = 1000;
+
 impl LayeredModel for Net {
     /// The step, of which the input is made.
     type Batch = usize;
@@ -15,8 +18,9 @@ impl LayeredModel for Net {
     }
 
     fn embed(&self, step: &usize, (): &()) -> Tensor<3> {
+        let size = if *step == LARGE { 1e30 } else { 1.0 };
         let values: Vec<f32> = (0..2 * WIDTH)
-            .map(|i| ((i + 3 * step) as f32).cos())
+            .map(|i| ((i + 3 * step) as f32).cos() * size)
             .collect();
         let weight = self.embed.weight.val();
         let x = Tensor::<1>::from_floats(values.as_slice(), &weight.device());
@@ -92,6 +96,63 @@ fn a_norm_over_all_gradients_is_refused_during_backward() {
     let error = lisa.try_step_layered(0.1, model, pass).unwrap_err();
     assert!(error.to_string().contains("max_grad_norm"), "{error}");
     assert_eq!(lisa.steps(), 0);
+}
+
+#[test]
+fn a_gradient_that_is_not_finite_is_refused_before_its_part_is_updated() {
+    // The input is 1e30 times as large as usual, and the weight as small.
+    let start = || {
+        let mut model = net(&device());
+        let small = |weight: Tensor<2>| weight.mul_scalar(1e-30).detach().require_grad();
+        model.embed.weight = model.embed.weight.map(small);
+        LisaConfig::new().init(adamw(), model).unwrap()
+    };
+    let all_finite = |model: &Net| {
+        let bits = model.bits();
+        bits.iter()
+            .all(|(_, bits)| bits.iter().all(|bits| f32::from_bits(*bits).is_finite()))
+    };
+    for (factor, expected) in [(1e10, true), (1e38, false)] {
+        let (mut lisa, model) = start();
+        let before = model.clone();
+        let pass = Recompute::new().forward(&model, &LARGE);
+        assert!(pass.loss().into_scalar::<f32>().is_finite());
+        let pass = pass.scale(factor).scale(factor / 1e10 + 1.0);
+        let error = lisa
+            .try_step_layered_checked(0.05, model, pass)
+            .unwrap_err();
+        assert_eq!(error.error().kind(), crate::ErrorKind::Gradient);
+        assert_eq!(error.is_updated(), expected, "{error}");
+        assert_eq!(lisa.steps(), 0);
+        let message = error.to_string();
+        assert!(
+            message.contains("gradient of step 1 is not finite"),
+            "{message}"
+        );
+        let model = error.into_model();
+        assert!(all_finite(&model));
+        let mut changed = changed(&before, &model);
+        if expected {
+            // Of the embedding alone the gradient is infinite.
+            assert!(message.contains("already updated"), "{message}");
+            assert!(message.contains("first of `embed.weight`"), "{message}");
+            assert!(changed.remove("head.weight"), "{changed:?}");
+            assert_eq!(changed.len(), 4, "{changed:?}");
+        }
+        assert!(!changed.contains("embed.weight") && expected != changed.is_empty());
+    }
+    // Without a check the weights are destroyed.
+    let (mut lisa, model) = start();
+    let pass = Recompute::new().forward(&model, &LARGE).scale(1e10);
+    assert!(!all_finite(&lisa.step_layered(0.05, model, pass)));
+    // Finite gradients are those of an unchecked step.
+    let ((mut checked, a), (mut plain, b)) = (start(), start());
+    let (pass, same) = (
+        Recompute::new().forward(&a, &0),
+        Recompute::new().forward(&b, &0),
+    );
+    let a = checked.try_step_layered_checked(0.05, a, pass).unwrap();
+    assert_eq!(a.bits(), plain.step_layered(0.05, b, same).bits());
 }
 
 #[test]
