@@ -5,6 +5,9 @@ use std::collections::HashSet;
 
 use crate::{LayerMap, LisaConfig, PolicyConfig};
 
+/// How often more units may be active than a plan assumes.
+const RARE: f64 = 1e-3;
+
 /// Element counts of a unit. A unit is what a policy samples: a layer, or a part of one.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Unit {
@@ -104,13 +107,18 @@ impl Draw {
             PolicyConfig::Budget(budget) => budget.room(elements.trainable_units()),
             _ => 0,
         };
+        let most = most_active(elements.units.len(), config);
         let mut taken = 0;
         let (active, frozen): (Vec<Unit>, Vec<Unit>) =
             elements.units.iter().copied().partition(|unit: &Unit| {
                 let drawn = match &config.policy {
                     PolicyConfig::Fixed(fixed) => fixed.contains(&unit.index),
                     PolicyConfig::Budget(_) => unit.trainable <= left,
-                    _ => taken < config.active_layers,
+                    // A layer of probability 0 is never sampled.
+                    PolicyConfig::Bernoulli(p) => {
+                        taken < most && p.get(unit.index).is_none_or(|p| *p > 0.0)
+                    }
+                    _ => taken < most,
                 };
                 if drawn {
                     taken += 1;
@@ -130,6 +138,31 @@ impl Draw {
     pub(super) fn trainable(&self) -> u64 {
         self.active.iter().map(|unit| unit.trainable).sum()
     }
+}
+
+/// The number of units that a policy samples. That of [`Bernoulli`](crate::policy::Bernoulli) varies:
+/// the number that at most one in a thousand samples exceeds.
+fn most_active(units: usize, config: &LisaConfig) -> usize {
+    let PolicyConfig::Bernoulli(probabilities) = &config.policy else {
+        return config.active_layers;
+    };
+    let mean = (config.active_layers as f64 / units.max(1) as f64).min(1.0);
+    // The probability of each number of active units.
+    let mut counts = vec![1.0];
+    for unit in 0..units {
+        let p = probabilities.get(unit).copied().unwrap_or(mean);
+        counts.push(0.0);
+        for count in (0..counts.len()).rev() {
+            let below = if count > 0 { counts[count - 1] } else { 0.0 };
+            counts[count] = counts[count] * (1.0 - p) + below * p;
+        }
+    }
+    let mut above = 1.0;
+    let enough = |count: &f64| {
+        above -= count;
+        above <= RARE
+    };
+    counts.iter().position(enough).unwrap_or(units)
 }
 
 /// The largest number of layers that can have an active unit. Parts of layers count as parts of

@@ -126,6 +126,28 @@ fn a_configuration_that_init_refuses_has_no_plan() {
 }
 
 #[test]
+fn a_plan_for_bernoulli_has_the_layers_that_are_rarely_exceeded() {
+    let net = net();
+    let with = |policy, active| {
+        let config = LisaConfig::new().with_policy(policy);
+        plan(&net, &config.with_active_layers(active)).unwrap()
+    };
+    let uniform = |active| with(PolicyConfig::Uniform, active);
+    let bernoulli = |p: &[f64]| with(PolicyConfig::Bernoulli(p.to_vec()), 2);
+    assert_eq!(bernoulli(&[1.0; 8]), uniform(8));
+    // A layer of probability 0 is never active.
+    let two = [0.0, 1.0, 0.0, 0.0, 0.9, 0.0, 0.0, 0.0];
+    assert_eq!(bernoulli(&two), uniform(2));
+    // More than two of three are active in one period of 1000, or in fewer.
+    let three = |p| [0.0, p, 0.0, p, 0.0, p, 0.0, 0.0];
+    assert_eq!(bernoulli(&three(0.0999)), uniform(2));
+    assert_eq!(bernoulli(&three(0.1001)), uniform(3));
+    // 2 of 8 on average: more than six in 0.4 periods of 1000, more than five in 4.2.
+    assert_eq!(bernoulli(&[]), uniform(6));
+    assert_eq!(with(PolicyConfig::Bernoulli(Vec::new()), 8), uniform(8));
+}
+
+#[test]
 fn half_precision_has_masters_unless_they_are_turned_off() {
     let net = net();
     let plan = |masters| {
