@@ -226,6 +226,11 @@ fn a_learner_resumes_from_its_checkpoint_to_the_same_bits() {
         learner_resumes(&config().with_on_freeze(on_freeze));
         // The checkpoint is of a period in which embedding and head are frozen.
         learner_resumes(&config().with_on_freeze(on_freeze).with_outer_every(Some(2)));
+        learner_resumes(
+            &config()
+                .with_on_freeze(on_freeze)
+                .with_layer_warmup(Some(3)),
+        );
     }
 }
 
@@ -475,6 +480,10 @@ fn records_of_the_bare_and_the_wrapped_module_load_into_each_other() {
             config().with_outer_every(Some(3)),
             "its outer_every is 1, this run's is 3",
         ),
+        (
+            config().with_layer_warmup(Some(3)),
+            "its layer_warmup is 1, this run's is 3",
+        ),
     ] {
         let error = wrapped(&other)
             .1
@@ -483,13 +492,23 @@ fn records_of_the_bare_and_the_wrapped_module_load_into_each_other() {
             .to_string();
         assert!(error.contains(word), "{error}");
     }
-    let (_, model) = wrapped(&config().with_outer_every(Some(3)));
-    let record = model.into_record();
-    let error = fresh.try_load_record(record).unwrap_err().to_string();
-    assert!(
-        error.contains("its outer_every is 3, this run's is 1"),
-        "{error}"
-    );
+    for (config, word) in [
+        (
+            config().with_outer_every(Some(3)),
+            "its outer_every is 3, this run's is 1",
+        ),
+        (
+            config().with_layer_warmup(Some(2)),
+            "its layer_warmup is 2, this run's is 1",
+        ),
+    ] {
+        let record = wrapped(&config).1.into_record();
+        let error = fresh.clone().try_load_record(record).unwrap_err();
+        assert!(error.to_string().contains(word), "{error}");
+        // The same settings are accepted.
+        let record = wrapped(&config).1.into_record();
+        wrapped(&config).1.try_load_record(record).unwrap();
+    }
 }
 
 /// Before there were scores the wrapper's tensor had five words.

@@ -1,8 +1,8 @@
 //! The stamp: a tensor in a module's record that stores the state of a run. Without it, burn-train
 //! saves only weights and optimizer state.
 //!
-//! It is a sequence of 64-bit words: format, step, seed, sampling period, active layers (with
-//! `outer_every` - 1 in the upper half), and the number of layers with scores. Three words follow
+//! It is a sequence of 64-bit words: format, step, seed, sampling period (with `layer_warmup` - 1 in
+//! the upper half), active layers (with `outer_every` - 1 there), and the number of layers with scores. Three words follow
 //! for each of these layers: its score, the last period in which it was active, and the sum and
 //! count of its observations in this period. Floats are saved as their bits. Format 1 had only the first five words; it can still be loaded.
 
@@ -32,7 +32,7 @@ pub(super) fn tensor(id: ParamId, lisa: &Lisa, device: &Device) -> Param<Tensor<
         FORMAT,
         lisa.steps(),
         config.seed,
-        config.sampling_period as u64,
+        period(lisa),
         units(lisa),
         layers_scored(lisa) as u64,
     ];
@@ -66,6 +66,14 @@ fn word(limbs: &[u64]) -> u64 {
 fn units(lisa: &Lisa) -> u64 {
     let config = lisa.config();
     (config.outer_every_nth() as u64 - 1) << 32 | low(config.active_layers as u64)
+}
+
+/// The sampling period, and `layer_warmup` - 1 in the upper half. So a stamp without `layer_warmup` is
+/// one of a run without warm-up.
+fn period(lisa: &Lisa) -> u64 {
+    let config = lisa.config();
+    let warmup = config.layer_warmup.unwrap_or(1).max(1);
+    (warmup as u64 - 1) << 32 | low(config.sampling_period as u64)
 }
 
 fn low(word: u64) -> u64 {
@@ -133,7 +141,7 @@ impl Stamp {
     /// Sets a run to the step of the stamp. The sums of this period are put on `device`.
     pub(super) fn resume(&self, lisa: &mut Lisa, device: &Device) -> Result<(), RecordError> {
         let refuse = |message: String| Err(RecordError::Validation(message));
-        let (config, units) = (lisa.config(), units(lisa));
+        let (config, units, own_period) = (lisa.config(), units(lisa), period(lisa));
         let &[format, step, seed, period, found, ..] = self.0.as_slice() else {
             return refuse(format!(
                 "the record's `{STAMP}` has {} words instead of {FIRST} or more",
@@ -144,7 +152,8 @@ impl Stamp {
         for (what, found, expected) in [
             ("format version", format, FORMAT),
             ("seed", seed, config.seed),
-            ("sampling period", period, config.sampling_period as u64),
+            ("sampling period", low(period), low(own_period)),
+            ("layer_warmup", (period >> 32) + 1, (own_period >> 32) + 1),
             ("number of active layers", low(found), low(units)),
             ("outer_every", (found >> 32) + 1, (units >> 32) + 1),
         ] {
