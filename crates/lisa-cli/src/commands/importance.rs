@@ -17,7 +17,7 @@ use super::probe::{Source, probe};
 use super::{norms_plot, scores, scores_plot};
 use crate::model_tokenizer::model_tokenizer;
 use crate::output_folder;
-use crate::settings::{Flags, Method, Settings};
+use crate::settings::{Dtype, Flags, Method, Settings};
 use crate::terminal::output::{say, warn};
 use crate::terminal::text::counted;
 use crate::train::settle::Shapes;
@@ -276,6 +276,14 @@ impl Options {
 /// Makes two short runs, one of which is LoRA.
 fn ratio(options: &Options, source: &Source<'_>) -> Result<Importance> {
     let other = &source.settings;
+    if options.of == Some(Of::Update) && other.memory.dtype != Dtype::F32 {
+        let dtype = other.memory.dtype;
+        warn(format_args!(
+            "the update of the run with --method {} is measured on its {dtype} weights, without what they \
+             round away; --dtype f32 measures all of it",
+            other.method.method
+        ));
+    }
     let mut lora = other.clone();
     lora.method.method = Method::Lora;
     lora.training.lr = options.lora_lr.unwrap_or(3.0 * other.training.lr);

@@ -1,7 +1,8 @@
 //! [`probe`]: a short run of `lisa importance`.
 
 use anyhow::{Context, Result};
-use burn::tensor::Device;
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::{DType, Device, FloatDType, Tensor};
 use lisa_lm::text::Batches;
 use lisa_lm::{CausalLm, Checkpoint, Tokenizer};
 
@@ -37,6 +38,21 @@ impl Source<'_> {
     }
 }
 
+/// The model with merged adapters, in f32: most of a small update is rounded away in half precision.
+/// Cost: a copy of the model in f32.
+fn merged(model: &CausalLm) -> CausalLm {
+    struct Widen;
+    impl ModuleMapper for Widen {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            match param.val().dtype() {
+                DType::BF16 | DType::F16 => param.map(|weight| weight.cast(FloatDType::F32)),
+                _ => param,
+            }
+        }
+    }
+    model.clone().map(&mut Widen).merge_lora()
+}
+
 /// Makes one short run. After each step, `observe` gets the model with merged adapters, the base model,
 /// and whether it was the last step.
 pub(super) fn probe(
@@ -68,7 +84,7 @@ pub(super) fn probe(
             model = trainer.step(lr, model, grads).with_context(context)?;
         }
         let merged = match settings.method.method {
-            Method::Lora => model.clone().merge_lora(),
+            Method::Lora => merged(&model),
             _ => trainer.exact(&model),
         };
         observe(&merged, &base, step + 1 == steps)?;
@@ -77,4 +93,62 @@ pub(super) fn probe(
     }
     progress.finish_and_clear();
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Int, TensorData};
+    use lisa::importance::NormTracker;
+    use lisa_lm::ModelConfig;
+    use lisa_lm::model::config::LlamaConfig;
+    use lisa_lm::model::{Input, LoraConfig};
+
+    use super::*;
+
+    #[test]
+    fn the_norm_of_a_small_update_of_a_half_precision_model_is_that_of_the_product() {
+        struct Half(FloatDType);
+        impl ModuleMapper for Half {
+            fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+                param.map(|weight| weight.cast(self.0).detach().require_grad())
+            }
+        }
+        let device = Device::flex().autodiff();
+        for dtype in [FloatDType::BF16, FloatDType::F16] {
+            let model = ModelConfig::Llama(LlamaConfig::new(16, 8, 2, 2));
+            let model = model.init(&device).unwrap().map(&mut Half(dtype));
+            let lora = LoraConfig::new(2).with_modules(["layers.0.mlp.up_proj"]);
+            let mut changed = model.clone().with_lora(&lora).unwrap();
+            let scale = lora.scale();
+            let up = &mut changed.model.layers[0].mlp.up_proj;
+            // Weights of 1, of which bf16 has steps of 1/128.
+            let adapter = up.lora.as_mut().unwrap();
+            let [from, rank] = adapter.a.dims();
+            let [_, to] = adapter.b.dims();
+            let values = |rows: usize, columns: usize, size: f32| {
+                let values = (0..rows * columns).map(|i| size * (1.0 + (i % 3) as f32));
+                let values = TensorData::new(values.collect::<Vec<_>>(), [rows, columns]);
+                Tensor::<2>::from_data(values, (&device, DType::F32)).require_grad()
+            };
+            let (a, b) = (values(from, rank, 0.01), values(rank, to, 0.01));
+            let product = (a.clone().inner().matmul(b.clone().inner())) * scale;
+            let expected = product.square().sum().sqrt().into_scalar::<f32>();
+            adapter.a = Param::initialized(adapter.a.id, a);
+            adapter.b = Param::initialized(adapter.b.id, b);
+            let mut base = model;
+            for model in [&mut changed, &mut base] {
+                let up = &mut model.model.layers[0].mlp.up_proj;
+                let ones = |weight: Tensor<2>| weight.mul_scalar(0.0).add_scalar(1.0).detach();
+                up.weight = up.weight.clone().map(ones);
+            }
+            let mut tracker = NormTracker::new(&base, &[]).unwrap();
+            tracker.observe_update(&merged(&changed), &base).unwrap();
+            let found = tracker.norms().unwrap().layers[0].1;
+            let share = found / f64::from(expected);
+            assert!((share - 1.0).abs() < 0.01, "{dtype:?}: {found} {expected}");
+            // It is a copy: the model trains on.
+            let tokens = Tensor::<2, Int>::from_data([[1, 2]], &device);
+            assert_eq!(changed.forward(&Input::new(tokens)).dtype(), dtype.into());
+        }
+    }
 }
