@@ -3,6 +3,23 @@
 use std::fs;
 use std::path::Path;
 
+/// Files of the limit, the usage and the statistics of the process's group, and the entry of the
+/// statistics with the files that the kernel can drop from memory. For both versions of the groups.
+const GROUPS: [[&str; 4]; 2] = [
+    [
+        "memory.max",
+        "memory.current",
+        "memory.stat",
+        "inactive_file",
+    ],
+    [
+        "memory/memory.limit_in_bytes",
+        "memory/memory.usage_in_bytes",
+        "memory/memory.stat",
+        "total_inactive_file",
+    ],
+];
+
 /// Bytes that new programs can use: what Linux reports as available, and at most what the limits of
 /// the process's group leave. `None` on other systems.
 #[must_use]
@@ -10,23 +27,14 @@ pub fn available_bytes() -> Option<u64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     let machine = available_in(&text)?;
     let group = Path::new("/sys/fs/cgroup");
-    let left = [
-        ("memory.max", "memory.current"),
-        (
-            "memory/memory.limit_in_bytes",
-            "memory/memory.usage_in_bytes",
-        ),
-    ]
-    .into_iter()
-    .filter_map(|(most, now)| {
-        let bytes = |name| {
-            fs::read_to_string(group.join(name))
-                .ok()?
-                .trim()
-                .parse::<u64>()
-                .ok()
-        };
-        Some(bytes(most)?.saturating_sub(bytes(now)?))
+    let left = GROUPS.into_iter().filter_map(|[most, now, stat, entry]| {
+        let read = |name| fs::read_to_string(group.join(name)).ok();
+        left_in(
+            &read(most)?,
+            &read(now)?,
+            &read(stat).unwrap_or_default(),
+            entry,
+        )
     });
     Some(left.fold(machine, u64::min))
 }
@@ -37,6 +45,18 @@ fn available_in(text: &str) -> Option<u64> {
         .find(|line| line.starts_with("MemAvailable:"))?;
     let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
     Some(kib * 1024)
+}
+
+/// What the limit of a group leaves. Its usage includes the pages of files that were read. The kernel
+/// drops the inactive ones when the memory is needed, so they do not count. `None` without a limit.
+fn left_in(most: &str, now: &str, stat: &str, entry: &str) -> Option<u64> {
+    let bytes = |text: &str| text.trim().parse::<u64>().ok();
+    let cached = stat.lines().find_map(|line| {
+        let (name, value) = line.split_once(' ')?;
+        (name == entry).then(|| bytes(value))?
+    });
+    let used = bytes(now)?.saturating_sub(cached.unwrap_or(0));
+    Some(bytes(most)?.saturating_sub(used))
 }
 
 #[cfg(test)]
@@ -51,5 +71,18 @@ mod tests {
         if cfg!(target_os = "linux") {
             assert!(available_bytes().unwrap() > 0);
         }
+    }
+
+    #[test]
+    fn files_that_were_read_are_not_used_memory() {
+        let stat = "anon 300\nfile 500\ninactive_anon 1\ninactive_file 400\nactive_file 100\n";
+        let [[.., second], [.., first]] = GROUPS;
+        assert_eq!(left_in("1000\n", "800\n", stat, second), Some(600));
+        let both = "inactive_file 100\ntotal_inactive_file 250\n";
+        assert_eq!(left_in("1000\n", "800\n", both, first), Some(450));
+        // Without statistics, and with a usage above the limit.
+        assert_eq!(left_in("1000\n", "800\n", "", second), Some(200));
+        assert_eq!(left_in("1000\n", "1800\n", stat, second), Some(0));
+        assert_eq!(left_in("max\n", "800\n", stat, second), None);
     }
 }
