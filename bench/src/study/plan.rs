@@ -353,7 +353,7 @@ mod tests {
         assert_eq!(plan.rate(&log, task, Arm::Full), Some(3));
         assert_eq!(plan.tests(&log, task, Arm::Full).len(), 3);
         assert_eq!(plan.tests(&log, task, Arm::Base).len(), 1);
-        let long = plan.tests(&log, Path::new("data/pubmedqa"), Arm::Base);
-        assert_eq!(long[0].sizes.batch, 2);
+        let pubmedqa = plan.tests(&log, Path::new("data/pubmedqa"), Arm::Base);
+        assert_eq!(pubmedqa[0].sizes.batch, 2);
     }
 }

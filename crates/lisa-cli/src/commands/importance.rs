@@ -211,11 +211,8 @@ pub fn importance(options: &Options, device: &Device) -> Result<()> {
         "give at least 1: the values are means over the steps",
         "--steps is 0"
     );
-    let tokenizer = model_tokenizer(
-        &model,
-        &settings.method.adapter,
-        &settings.input.chat_template,
-    )?;
+    let adapter = &settings.method.adapter;
+    let tokenizer = model_tokenizer(&model, adapter, &settings.input.chat_template)?;
     let settled = shapes.settle(flags, &settings, tokenizer, &checkpoint, device, &out)?;
     let source = Source {
         settings: settled.settings,

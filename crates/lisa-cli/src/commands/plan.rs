@@ -38,7 +38,7 @@ pub struct Options {
     /// Tokens of a row [default: 512, at most the model's limit]
     #[arg(long, value_name = "TOKENS")]
     max_seq_length: Option<usize>,
-    /// Layers that LISA trains in a period [default: 2; 4 from 48 layers on]
+    /// Layers that LISA trains at a time [default: 2; 4 from 48 layers on]
     #[arg(long, value_name = "N")]
     active_layers: Option<usize>,
     /// Rank of the adapters of LoRA [default: 8]

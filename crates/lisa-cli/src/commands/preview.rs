@@ -48,11 +48,8 @@ pub fn preview(options: &Options) -> Result<()> {
     let settings = flags.clone().resolve(None)?;
     let folder = settings.input.folder()?;
     let checkpoint = Checkpoint::open(&folder)?;
-    let tokenizer = model_tokenizer(
-        &folder,
-        &settings.method.adapter,
-        &settings.input.chat_template,
-    )?;
+    let adapter = &settings.method.adapter;
+    let tokenizer = model_tokenizer(&folder, adapter, &settings.input.chat_template)?;
     // As `lisa train` settles the length, without regard to memory.
     let config = checkpoint.config();
     let facts = ModelFacts {

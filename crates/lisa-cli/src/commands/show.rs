@@ -17,7 +17,7 @@ use crate::user_error::require;
 pub struct Options {
     #[command(flatten)]
     model: ModelFlags,
-    /// Layers that LISA trains in a period [default: 2; 4 from 48 layers on]
+    /// Layers that LISA trains at a time [default: 2; 4 from 48 layers on]
     #[arg(long, value_name = "N")]
     active_layers: Option<usize>,
 }

@@ -18,7 +18,7 @@ group! { "Training", TrainingFlags, TrainingSettings {
     /// Passes over the data [default: 1 to 3, by its rows]
     #[arg(long, value_name = "N")]
     epochs: f64 = 3.0;
-    /// Optimizer steps, instead of --epochs [default: 0, which means --epochs]
+    /// Optimizer steps; 0: those of --epochs [default: 0]
     #[arg(long, value_name = "STEPS")]
     steps: usize = 0;
     /// Seed of all random choices [default: 42]

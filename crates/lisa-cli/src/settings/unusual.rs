@@ -17,6 +17,7 @@ fn usual_rates(method: Method) -> RangeInclusive<f64> {
 }
 
 /// What a user should know of settings that are far from the usual ones, for a run of so many steps.
+#[must_use]
 pub fn unusual(settings: &Settings, model: &ModelFacts, steps: u64) -> Vec<String> {
     let (method, mut found) = (&settings.method, Vec::new());
     // Small models learn with larger steps, and with most layers active.

@@ -88,14 +88,7 @@ impl<'a> Job<'a> {
             require_same(&settings, state)?;
         }
         check(stop, Point::Prepare)?;
-        let tokenizer = match &saved {
-            Some((_, state)) => state.text.restore(Tokenizer::from_dir(&model)?)?,
-            None => model_tokenizer(
-                &model,
-                &settings.method.adapter,
-                &settings.input.chat_template,
-            )?,
-        };
+        let tokenizer = tokenizer(&settings, &model, saved.as_ref())?;
         let temporary = std::env::temp_dir();
         let folder = if writes { &out } else { &temporary };
         let Settled {
@@ -196,6 +189,15 @@ impl<'a> Job<'a> {
         // A checkpoint has the adapter of its step.
         let base = (self.checkpoint.dir(), &self.settings.input.revision[..]);
         adapter::begun_with(&self.settings.method, model, base, self.saved.is_some())
+    }
+}
+
+/// The tokenizer as the run has it from its first step.
+fn tokenizer(settings: &Settings, model: &Path, saved: Option<&Saved>) -> Result<Tokenizer> {
+    let input = &settings.input;
+    match saved {
+        Some((_, state)) => state.text.restore(Tokenizer::from_dir(model)?),
+        None => model_tokenizer(model, &settings.method.adapter, &input.chat_template),
     }
 }
 
