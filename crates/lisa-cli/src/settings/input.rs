@@ -35,7 +35,7 @@ group! { "Model and data", InputFlags, InputSettings {
     /// Longest row in tokens; longer rows are cut [default: from the data]
     #[arg(long, value_name = "TOKENS")]
     max_seq_length: usize = 512;
-    /// Memory for encoded rows in GiB; larger ones go to a file [default: by the machine]
+    /// GiB for encoded rows; more of them go to a file [default: by the machine]
     #[arg(long, value_name = "GIB", hide_short_help = true)]
     data_memory: f64 = 0.0;
     /// Pack several examples into one row
@@ -56,7 +56,7 @@ group! { "Model and data", InputFlags, InputSettings {
     /// chatml, llama3, plain, or a Jinja file [default: the model's]
     #[arg(long, value_name = "NAME|FILE", hide_short_help = true)]
     chat_template: String = String::new();
-    /// Prompt and completion as text or a chat; auto: text, with a warning [default: auto]
+    /// Pairs as text or as a chat; auto: text, with a warning [default: auto]
     #[arg(long, value_enum, hide_short_help = true)]
     pairs: Pairs = Pairs::Auto;
     /// Add embedding rows, the mean of the others, for tokens without one

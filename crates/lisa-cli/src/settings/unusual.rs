@@ -11,7 +11,7 @@ use crate::terminal::text::counted;
 fn usual_rates(method: Method) -> RangeInclusive<f64> {
     match method {
         Method::Lisa => 5e-6..=5e-4,
-        Method::Full => 1e-6..=3e-4,
+        Method::Full => 1e-6..=2e-4,
         Method::Lora => 2e-5..=5e-3,
     }
 }
