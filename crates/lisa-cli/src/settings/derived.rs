@@ -247,16 +247,19 @@ fn longest_that_fits(wanted: usize, fits: impl Fn(usize) -> bool) -> usize {
     (fitting.max(1) * BLOCK).min(wanted)
 }
 
+/// The facts of SmolLM2-135M, for tests.
+#[cfg(test)]
+pub(super) const SMOLLM2: ModelFacts = ModelFacts {
+    dtype: None,
+    parameters: 135_000_000,
+    layers: 30,
+    positions: 8192,
+};
+
 #[cfg(test)]
 mod tests {
+    use super::SMOLLM2 as MODEL;
     use super::*;
-
-    const MODEL: ModelFacts = ModelFacts {
-        dtype: None,
-        parameters: 135_000_000,
-        layers: 30,
-        positions: 8192,
-    };
 
     /// The facts of 990 rows of `most` tokens and ten of `longest`.
     fn data(most: usize, longest: usize) -> DataFacts {

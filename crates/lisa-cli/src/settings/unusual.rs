@@ -71,15 +71,9 @@ pub fn unusual(settings: &Settings, model: &ModelFacts, steps: u64) -> Vec<Strin
 
 #[cfg(test)]
 mod tests {
+    use super::super::derived::SMOLLM2 as MODEL;
     use super::*;
     use crate::settings::Flags;
-
-    const MODEL: ModelFacts = ModelFacts {
-        dtype: None,
-        parameters: 135_000_000,
-        layers: 30,
-        positions: 8192,
-    };
 
     fn settings(change: impl Fn(&mut Settings)) -> Settings {
         let mut settings = Flags::default().resolve(None).unwrap();
