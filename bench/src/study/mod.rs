@@ -22,7 +22,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 
-use self::job::Purpose;
+use self::job::{Job, Outcome, Purpose};
 use self::log::Log;
 use self::plan::Plan;
 use self::pool::Pool;
@@ -122,22 +122,28 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Makes a run again and compares it with the first one.
-fn again(plan: &Plan, log: &Log, line: usize, threads: usize) -> Result<()> {
+/// The run of a line, of which the plan has the folders.
+fn run_of<'a>(plan: &Plan, log: &'a Log, line: usize) -> Result<&'a (Job, Outcome)> {
     let found = line.checked_sub(1).and_then(|line| log.all().get(line));
-    let (job, first) = found.with_context(|| {
+    let found = found.with_context(|| {
         format!(
             "there is no line {line}; the log has {} lines",
             log.all().len()
         )
     })?;
-    let [model, task] = [&job.model, &job.task];
+    let [model, task] = [&found.0.model, &found.0.task];
     let has_task = plan.tasks.iter().any(|folder| plan::name(folder) == *task);
     ensure!(
         plan::name(&plan.model) == *model && has_task,
         "the run of line {line} needs the model `{model}` and the task `{task}`; give folders of these \
          names with --model and --tasks"
     );
+    Ok(found)
+}
+
+/// Makes a run again and compares it with the first one.
+fn again(plan: &Plan, log: &Log, line: usize, threads: usize) -> Result<()> {
+    let (job, first) = run_of(plan, log, line)?;
     println!("{job}");
     let second = pool::one(plan, job, threads)?;
     for (name, run) in [("first", first), ("again", &second)] {
@@ -216,33 +222,30 @@ mod tests {
         let error = run(&report).unwrap_err().to_string();
         assert!(error.contains("runs.jsonl`; give the folder"), "{error}");
         assert!(!options.out.exists());
+    }
 
-        let folder = dir.path().join("study");
-        std::fs::create_dir(&folder).unwrap();
-        let mut log = Log::open(&folder.join("runs.jsonl")).unwrap();
-        let job = job::Job::sample(arm::Arm::Full, 1);
-        log.add(job, job::Outcome::sample(0.5)).unwrap();
-        let again = |line| {
-            let options = Options {
-                out: folder.clone(),
-                again: Some(line),
-                model: None,
-                ..options.clone()
-            };
-            run(&options).unwrap_err().to_string()
-        };
-        assert_eq!(again(2), "there is no line 2; the log has 1 lines");
-        // The bundled model is `base`, and its data `data`.
-        let job = job::Job {
+    #[test]
+    fn a_run_is_made_again_with_its_own_model_and_task() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = Log::open(&dir.path().join("runs.jsonl")).unwrap();
+        let sample = Job::sample(arm::Arm::Full, 1);
+        let other = Job {
             task: "gsm8k".into(),
-            ..job::Job::sample(arm::Arm::Full, 2)
+            ..sample.clone()
         };
-        log.add(job, job::Outcome::sample(0.5)).unwrap();
-        let error = again(2);
-        assert!(
-            error.contains("needs the model `base` and the task `gsm8k`"),
-            "{error}"
-        );
+        for job in [sample.clone(), other] {
+            log.add(job, Outcome::sample(0.5)).unwrap();
+        }
+        // The model of both is `base`, and the task of the first one `data`.
+        let plan = |model: &str| Plan::full(model.into(), vec!["folder/data".into()]);
+        let error = |model, line| run_of(&plan(model), &log, line).unwrap_err().to_string();
+        assert_eq!(run_of(&plan("base"), &log, 1).unwrap().0, sample);
+        assert!(error("other", 1).contains("needs the model `base` and the task `data`"));
+        assert!(error("base", 2).contains("needs the model `base` and the task `gsm8k`"));
+        for line in [0, 3] {
+            let message = format!("there is no line {line}; the log has 2 lines");
+            assert_eq!(error("base", line), message);
+        }
     }
 
     #[test]
