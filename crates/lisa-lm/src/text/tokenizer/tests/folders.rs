@@ -352,3 +352,28 @@ fn split_special_tokens_are_text_and_other_added_tokens_are_not() {
         assert_eq!(tokenizer.eos_id(), Some(0));
     }
 }
+
+#[test]
+fn a_tokenizer_takes_over_the_changes_of_another_one_with_the_same_ids() {
+    let base = || Tokenizer::from_dir("../../tests/fixtures/tokenizer").unwrap();
+    let with = |tokens: [&str; 2]| base().with_added_tokens(tokens).unwrap();
+    let mut trained = with(["<a>", "<b>"]).with_named_template("chatml").unwrap();
+    trained.add_eos(3);
+    let taken = base().with_changes_of(&trained).unwrap();
+    assert_eq!(taken.added_tokens(), trained.added_tokens());
+    assert_eq!(taken.eos_ids(), trained.eos_ids());
+    assert_eq!(
+        taken.changed_files().unwrap(),
+        trained.changed_files().unwrap()
+    );
+    // Nothing is taken from one that is the same, and tokens of its own stay.
+    assert_eq!(base().with_changes_of(&base()).unwrap().id_count(), 768);
+    let more = with(["<a>", "<b>"]).with_changes_of(&base()).unwrap();
+    assert_eq!(more.added_tokens(), ["<a>", "<b>"]);
+
+    let error = with(["<b>", "<a>"]).with_changes_of(&trained).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the token \"<a>\" has the id 769, and 768 in the other tokenizer"
+    );
+}
