@@ -374,6 +374,6 @@ fn a_tokenizer_takes_over_the_changes_of_another_one_with_the_same_ids() {
     let error = with(["<b>", "<a>"]).with_changes_of(&trained).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "the token \"<a>\" has the id 769, and 768 in the other tokenizer"
+        "tokenizer: the token \"<a>\" has the id 769, and 768 in the other tokenizer"
     );
 }
