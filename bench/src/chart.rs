@@ -131,18 +131,20 @@ pub(crate) fn bands(area: &Area, [x, y]: [&str; 2], series: &[(String, Vec<Band>
     legend(&mut chart)
 }
 
-/// Points with their names.
-pub(crate) fn points(area: &Area, [x, y]: [&str; 2], points: &[(String, f64, f64)]) -> Drawn {
-    let across = range(points.iter().map(|point| point.1));
+/// Points with their names, and lines over the ranges of their values.
+pub(crate) fn points(area: &Area, [x, y]: [&str; 2], points: &[(String, Band)]) -> Drawn {
+    let across = range(points.iter().map(|(_, point)| point.x));
     // The names are to the right of their points.
     let right = across.end + 0.3 * (across.end - across.start);
-    let up = range(points.iter().map(|point| point.2));
+    let up = range(points.iter().flat_map(|(_, point)| [point.low, point.high]));
     let mut chart = axes(area, [x, y], across.start..right, up)?;
-    for (i, (name, x, y)) in points.iter().enumerate() {
+    for (i, (name, point)) in points.iter().enumerate() {
         let color = Palette99::pick(i).to_rgba();
-        chart.draw_series([Circle::new((*x, *y), 5, color.filled())])?;
-        let name =
-            EmptyElement::at((*x, *y)) + Text::new(name.clone(), (9, -7), ("sans-serif", 13));
+        let at = (point.x, point.middle);
+        let whole = [(point.x, point.low), (point.x, point.high)];
+        chart.draw_series([PathElement::new(whole, color.stroke_width(2))])?;
+        chart.draw_series([Circle::new(at, 5, color.filled())])?;
+        let name = EmptyElement::at(at) + Text::new(name.clone(), (9, -7), ("sans-serif", 13));
         chart.draw_series([name])?;
     }
     Ok(())

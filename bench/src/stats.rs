@@ -88,14 +88,26 @@ impl Interval {
 /// Resamples of the bootstrap.
 const RESAMPLES: usize = 2000;
 
-/// The mean of differences with the percentile interval of the bootstrap: seeds are drawn with
-/// replacement, and then rows, the same ones in every seed. `differences` has a list for each seed;
-/// rows that not every seed has are ignored. None without values, or where a value is not finite.
-pub(crate) fn bootstrap(differences: &[Vec<f64>]) -> Option<Interval> {
+/// A difference of a row, and its weight.
+pub(crate) type Weighted = (f64, f64);
+
+/// The sum of differences divided by that of their weights.
+fn ratio<'a>(values: impl IntoIterator<Item = &'a Weighted>) -> f64 {
+    let sum = |(a, b): Weighted, (c, d): &Weighted| (a + c, b + d);
+    let (differences, weights) = values.into_iter().fold((0.0, 0.0), sum);
+    differences / weights
+}
+
+/// The mean of differences with the wider of two intervals: the percentile interval of the bootstrap, in
+/// which seeds are drawn with replacement, and then rows, the same ones in every seed; and, with several
+/// seeds, Student's interval of the seeds' means, since few seeds leave the first one too narrow.
+/// `differences` has a list for each seed; rows that not every seed has are ignored. None without values,
+/// or where a value is not finite.
+pub(crate) fn bootstrap(differences: &[Vec<Weighted>]) -> Option<Interval> {
     let seeds = differences.len();
     let rows = differences.iter().map(Vec::len).min()?;
     let all = || differences.iter().flat_map(|seed| &seed[..rows]);
-    if rows == 0 || !all().all(|value| value.is_finite()) {
+    if rows == 0 || !all().all(|value| value.0.is_finite()) {
         return None;
     }
     let mut random = ChaCha8Rng::seed_from_u64(0);
@@ -103,22 +115,25 @@ pub(crate) fn bootstrap(differences: &[Vec<f64>]) -> Option<Interval> {
     let mut means: Vec<f64> = (0..RESAMPLES)
         .map(|_| {
             let seeds_drawn: Vec<usize> = (0..seeds).map(|_| below(seeds)).collect();
-            let mut sum = 0.0;
-            for _ in 0..rows {
-                let row = below(rows);
-                sum += seeds_drawn
-                    .iter()
-                    .map(|seed| differences[*seed][row])
-                    .sum::<f64>();
-            }
-            sum / (seeds * rows) as f64
+            let rows_drawn: Vec<usize> = (0..rows).map(|_| below(rows)).collect();
+            let drawn = rows_drawn.iter().flat_map(|row| {
+                let of_row = seeds_drawn.iter();
+                of_row.map(|seed| &differences[*seed][*row])
+            });
+            ratio(drawn)
         })
         .collect();
     means.sort_by(f64::total_cmp);
+    let mean = ratio(all());
+    let of_seeds: Vec<f64> = differences
+        .iter()
+        .map(|seed| ratio(&seed[..rows]))
+        .collect();
+    let half = Mean::of(&of_seeds)?.half.unwrap_or(0.0);
     Some(Interval {
-        mean: all().sum::<f64>() / (seeds * rows) as f64,
-        low: means[RESAMPLES / 40],
-        high: means[RESAMPLES - RESAMPLES / 40 - 1],
+        mean,
+        low: means[RESAMPLES / 40].min(mean - half),
+        high: means[RESAMPLES - RESAMPLES / 40 - 1].max(mean + half),
     })
 }
 
@@ -174,24 +189,39 @@ mod tests {
 
     #[test]
     fn the_bootstrap_covers_rows_and_seeds() {
-        let same = bootstrap(&[vec![0.5; 8], vec![0.5; 8]]).unwrap();
+        let of = |seeds: &[Vec<f64>]| {
+            let weighted = seeds
+                .iter()
+                .map(|rows| rows.iter().map(|value| (*value, 1.0)));
+            bootstrap(&weighted.map(Iterator::collect).collect::<Vec<_>>())
+        };
+        let same = of(&[vec![0.5; 8], vec![0.5; 8]]).unwrap();
         assert_eq!((same.mean, same.low, same.high), (0.5, 0.5, 0.5));
         assert!(same.is_clear());
         // Of one seed, the interval is that of the rows' mean: 1.96 times 1 / sqrt(100) around 0.
         let rows: Vec<f64> = (0..100)
             .map(|row| if row % 2 == 0 { 1.0 } else { -1.0 })
             .collect();
-        let one = bootstrap(std::slice::from_ref(&rows)).unwrap();
+        let one = of(std::slice::from_ref(&rows)).unwrap();
         assert!(
             (one.low + 0.196).abs() < 0.03 && (one.high - 0.196).abs() < 0.03,
             "{one:?}"
         );
         assert!(!one.is_clear() && one.mean == 0.0);
-        // Rows without spread, seeds at 1 and -1: of four pairs of seeds one has the mean -1, one 1.
-        let seeds = bootstrap(&[vec![1.0; 9], vec![-1.0; 9]]).unwrap();
-        assert_eq!((seeds.mean, seeds.low, seeds.high), (0.0, -1.0, 1.0));
-        assert_eq!(bootstrap(&[]), None);
-        assert_eq!(bootstrap(&[vec![f64::NAN]]), None);
+        // Rows without spread, seeds at 1, 2 and 3: the bootstrap is between 1 and 3, Student's interval is
+        // that of `Mean`.
+        let seeds = of(&[vec![1.0; 9], vec![2.0; 9], vec![3.0; 9]]).unwrap();
+        let half = Mean::of(&[1.0, 2.0, 3.0]).unwrap().half.unwrap();
+        assert_eq!(
+            (seeds.mean, seeds.low, seeds.high),
+            (2.0, 2.0 - half, 2.0 + half)
+        );
+        assert!(half > 2.4 && !seeds.is_clear());
+        // The mean is that of all tokens: a row of three, with a difference of 3, and one of one, with 5.
+        let rows = bootstrap(&[vec![(3.0, 3.0), (5.0, 1.0)]]).unwrap();
+        assert_eq!((rows.mean, rows.low, rows.high), (2.0, 1.0, 5.0));
+        assert_eq!(of(&[]), None);
+        assert_eq!(of(&[vec![f64::NAN]]), None);
     }
 
     #[test]

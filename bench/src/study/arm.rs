@@ -32,8 +32,6 @@ pub(crate) struct Sampled {
     pub(crate) outer_every: usize,
     pub(crate) state: State,
     pub(crate) policy: Policy,
-    /// Whether gradients are divided by the sampling probability.
-    pub(crate) unbiased: bool,
     /// Steps over which the learning rate of a layer that becomes active rises.
     pub(crate) layer_warmup: usize,
 }
@@ -61,6 +59,8 @@ pub(crate) enum Policy {
     MeanNorm,
     /// By the mean squared norm of a layer's gradient, before training (MISA).
     MeanSquare,
+    /// By the change of a layer's weights in a short run with LoRA.
+    LoraUpdate,
 }
 
 impl Arm {
@@ -72,7 +72,6 @@ impl Arm {
             outer_every: 1,
             state: State::Drop,
             policy: Policy::Uniform,
-            unbiased: false,
             layer_warmup: 0,
         }
     }
@@ -87,9 +86,25 @@ impl Arm {
     }
 }
 
+impl Arm {
+    /// Whether it differs from the main rows of LISA in what is active only.
+    pub(crate) fn is_plain(self) -> bool {
+        let Self::Lisa(sampled) = self else {
+            return true;
+        };
+        let plain = Self::lisa(sampled.active_layers);
+        let outer_every = sampled.outer_every;
+        sampled
+            == Sampled {
+                outer_every,
+                ..plain
+            }
+    }
+}
+
 impl Sampled {
     /// The configuration for a model of so many layers. The weights are those of
-    /// [`Policy::MeanNorm`] and [`Policy::MeanSquare`].
+    /// [`Policy::MeanNorm`], [`Policy::MeanSquare`] and [`Policy::LoraUpdate`].
     pub(crate) fn config(self, layers: usize, seed: u64, weights: Vec<f64>) -> LisaConfig {
         let outer = vec!["embed_tokens", "embed_positions", "lm_head"];
         let active_layers = self.active_layers.min(layers);
@@ -100,7 +115,6 @@ impl Sampled {
                 0 => usize::MAX,
                 period => period,
             })
-            .with_unbiased(self.unbiased)
             .with_layer_warmup((self.layer_warmup > 0).then_some(self.layer_warmup))
             .with_outer_every((self.outer_every > 1).then_some(self.outer_every))
             .with_on_freeze(match self.state {
@@ -116,7 +130,7 @@ impl Sampled {
             Policy::Budget => config
                 .with_policy(PolicyConfig::Budget(Budget::new().with_share(share)))
                 .with_split(vec!["attn".into(), "input_layernorm".into()]),
-            Policy::MeanNorm | Policy::MeanSquare => {
+            Policy::MeanNorm | Policy::MeanSquare | Policy::LoraUpdate => {
                 config.with_policy(PolicyConfig::Weighted(weights))
             }
         }
@@ -149,12 +163,10 @@ impl fmt::Display for Arm {
             Policy::Budget => write!(f, ", `budget`")?,
             Policy::MeanNorm => write!(f, ", weighted by gradient norm")?,
             Policy::MeanSquare => write!(f, ", weighted by squared gradient")?,
+            Policy::LoraUpdate => write!(f, ", weighted by LoRA's update")?,
         }
         if lisa.state == State::Offload {
             write!(f, ", state kept")?;
-        }
-        if lisa.unbiased {
-            write!(f, ", unbiased")?;
         }
         if lisa.layer_warmup > 0 {
             write!(f, ", warm-up of {} steps", lisa.layer_warmup)?;
@@ -182,12 +194,12 @@ mod tests {
             outer_every: 4,
             period: 50,
             policy: Policy::MeanNorm,
-            unbiased: true,
+            layer_warmup: 5,
             ..Arm::lisa(2)
         };
         assert_eq!(
             Arm::Lisa(other).to_string(),
-            "LISA 2, embeddings every 4 periods, K 50, weighted by gradient norm, unbiased"
+            "LISA 2, embeddings every 4 periods, K 50, weighted by gradient norm, warm-up of 5 steps"
         );
         assert_eq!(Arm::Lora { rank: 16 }.to_string(), "LoRA, rank 16");
     }
@@ -210,13 +222,12 @@ mod tests {
         );
         assert_eq!((config.on_freeze, config.seed), (OnFreeze::Offload, 7));
         assert_eq!(config.policy, PolicyConfig::Weighted(vec![1.0; 30]));
-        assert!(config.frozen.is_none() && !config.unbiased);
+        assert!(config.frozen.is_none());
 
         let other = Sampled {
             period: 0,
             outer_every: 0,
             policy: Policy::Budget,
-            unbiased: true,
             ..Arm::lisa(8)
         };
         let config = other.config(4, 7, Vec::new());
@@ -227,7 +238,7 @@ mod tests {
         );
         assert_eq!((config.outer_every, config.layer_warmup), (None, None));
         assert_eq!(config.on_freeze, OnFreeze::Drop);
-        assert!(config.unbiased && !config.split.is_empty());
+        assert!(!config.split.is_empty());
         let frozen = config.frozen.unwrap();
         let freezes = |path| frozen.matches(&burn::module::ParamId::new(), Some(path));
         assert!(freezes("model.embed_tokens.weight") && freezes("lm_head.weight"));

@@ -52,10 +52,15 @@ pub(crate) struct Job {
     pub(crate) sizes: Sizes,
 }
 
+/// The highest learning rate of a [`Job::rate`].
+pub(crate) fn learning_rate(rate: i32) -> f64 {
+    1e-5 * 10f64.powf(f64::from(rate) / 2.0)
+}
+
 impl Job {
     /// The highest learning rate.
     pub(crate) fn learning_rate(&self) -> f64 {
-        1e-5 * 10f64.powf(f64::from(self.rate) / 2.0)
+        learning_rate(self.rate)
     }
 
     /// The number of optimizer steps.
@@ -73,6 +78,12 @@ impl fmt::Display for Job {
         let rate = self.learning_rate();
         write!(f, "{purpose:?} {task} {arm} at {rate:.1e} seed {seed}")
     }
+}
+
+/// `skip_serializing_if` wants a reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(value: &u64) -> bool {
+    *value == 0
 }
 
 /// A job with the folders that it reads.
@@ -135,8 +146,11 @@ pub(crate) struct Outcome {
     /// Generated answers that are right, of those generated.
     #[serde(default)]
     pub(crate) generated: Option<(usize, usize)>,
-    /// The most bytes of a training step, 0 where they are not counted, and the trainable parameters.
+    /// The most bytes of a training step on the device, 0 where they are not counted, the most bytes of
+    /// optimizer state in host memory, and the trainable parameters.
     pub(crate) peak: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) offloaded: u64,
     pub(crate) trainable: u64,
     /// Trained tokens, and all tokens without padding, of the training steps.
     pub(crate) trained: u64,

@@ -12,8 +12,9 @@ use crate::chart::{self, Band};
 pub(crate) fn write(folder: &Path, results: &Results) -> Result<()> {
     for task in &results.plan.tasks {
         let name = super::plan::name(task);
-        let arms = results.plan.arms.iter();
-        let rows: Vec<(Arm, Runs)> = arms.map(|&arm| (arm, results.runs(task, arm))).collect();
+        let is_lever = |arm: &Arm| results.plan.is_lever(*arm);
+        let finished = results.finished(task).into_iter();
+        let (levers, rows): (Vec<_>, Vec<_>) = finished.partition(|(arm, _)| is_lever(arm));
         let steps = bands(&rows, |_| Some(1.0));
         if steps.is_empty() {
             continue;
@@ -33,12 +34,21 @@ pub(crate) fn write(folder: &Path, results: &Results) -> Result<()> {
             (760, 440),
             |area| chart::bands(area, ["CPU seconds", y], &time),
         )?;
-        let points: Vec<(String, f64, f64)> = rows
+        // Of the levers, those that change the memory.
+        let sized = levers.iter().filter(|(arm, _)| arm.is_plain());
+        let points: Vec<(String, Band)> = rows
             .iter()
+            .chain(sized)
             .filter_map(|(arm, runs)| {
-                let peak = runs.cost()?.peak;
-                let loss = runs.loss()?.mean;
-                Some((arm.to_string(), peak as f64 / 1_048_576.0, loss))
+                let (peak, loss) = (runs.cost()?.peak, runs.loss()?);
+                let half = loss.half.unwrap_or(0.0);
+                let band = Band {
+                    x: peak as f64 / 1_048_576.0,
+                    middle: loss.mean,
+                    low: loss.mean - half,
+                    high: loss.mean + half,
+                };
+                Some((arm.to_string(), band))
             })
             .collect();
         chart::write(

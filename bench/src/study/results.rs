@@ -6,7 +6,7 @@ use super::arm::Arm;
 use super::job::{Outcome, Point};
 use super::log::Log;
 use super::plan::Plan;
-use crate::stats::{Interval, Mean, bootstrap};
+use crate::stats::{Interval, Mean, Weighted, bootstrap};
 
 /// The runs of an arm on a task.
 #[derive(Clone, Debug, Default)]
@@ -42,10 +42,11 @@ impl Runs {
     /// The held-out loss minus that of another arm, over the seeds that both have and the rows.
     pub(crate) fn minus(&self, other: &Self) -> Option<Interval> {
         self.differences(other, |mine, other| {
-            let count: u32 = mine.scores.counts.iter().sum();
-            let mean = f64::from(count) / mine.scores.counts.len().max(1) as f64;
             let pairs = mine.scores.losses.iter().zip(&other.scores.losses);
-            pairs.map(|(a, b)| (a - b) / mean.max(1.0)).collect()
+            let pairs = pairs.map(|(a, b)| a - b);
+            pairs
+                .zip(mine.scores.counts.iter().map(|&n| f64::from(n)))
+                .collect()
         })
     }
 
@@ -55,28 +56,45 @@ impl Runs {
         self.differences(other, |mine, other| {
             let pairs = mine.scores.right.iter().zip(&other.scores.right);
             pairs
-                .map(|(a, b)| 100.0 * (f64::from(*a) - f64::from(*b)))
+                .map(|(a, b)| (100.0 * (f64::from(*a) - f64::from(*b)), 1.0))
                 .collect()
         })
+    }
+
+    /// The runs of this arm and of another one, by seed. The untrained model is the same with each seed.
+    fn pairs<'a>(&'a self, other: &'a Self) -> Vec<(&'a Outcome, &'a Outcome)> {
+        let mine = self.seeds.iter().zip(&self.tests);
+        if self.learning_rate.is_none() {
+            let base = self.tests.first();
+            return base.map_or(Vec::new(), |base| {
+                other.tests.iter().map(|test| (base, test)).collect()
+            });
+        }
+        let pair = |(seed, mine)| {
+            let at = other.seeds.iter().position(|found| found == seed)?;
+            Some((mine, &other.tests[at]))
+        };
+        mine.filter_map(pair).collect()
     }
 
     fn differences(
         &self,
         other: &Self,
-        of: impl Fn(&Outcome, &Outcome) -> Vec<f64>,
+        of: impl Fn(&Outcome, &Outcome) -> Vec<Weighted>,
     ) -> Option<Interval> {
-        let mut differences = Vec::new();
-        for (seed, mine) in self.seeds.iter().zip(&self.tests) {
-            if let Some(at) = other.seeds.iter().position(|found| found == seed) {
-                differences.push(of(mine, &other.tests[at]));
-            }
-        }
-        bootstrap(&differences)
+        let pairs = self.pairs(other).into_iter();
+        bootstrap(
+            &pairs
+                .map(|(mine, other)| of(mine, other))
+                .collect::<Vec<_>>(),
+        )
     }
 
     /// CPU seconds of a step, where they were measured.
     pub(crate) fn cpu_per_step(&self) -> Option<f64> {
-        self.cost().map(Outcome::cpu_per_step)
+        let measured = self.tests.iter().filter(|test| test.peak > 0);
+        let values: Vec<f64> = measured.map(Outcome::cpu_per_step).collect();
+        Mean::of(&values).map(|found| found.mean)
     }
 
     /// The curve: for each point its step, and the losses of all seeds.
@@ -93,20 +111,27 @@ impl Runs {
             .collect()
     }
 
-    /// The mean loss of the curve after so many CPU seconds, between two points; none outside the curve.
-    pub(crate) fn loss_after(&self, seconds: f64) -> Option<f64> {
-        let per_step = self.cpu_per_step()?;
-        let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len().max(1) as f64;
-        let points: Vec<(f64, f64)> = self
-            .curve()
+    /// The loss of the curve after so many CPU seconds at the arm's mean cost of a step; none outside the
+    /// curves.
+    pub(crate) fn loss_after(&self, seconds: f64) -> Option<Mean> {
+        let steps = seconds / self.cpu_per_step()?;
+        let losses: Option<Vec<f64>> = self
+            .tests
             .iter()
-            .map(|(step, losses)| (*step as f64 * per_step, mean(losses)))
+            .map(|test| at(&test.curve, steps))
             .collect();
-        let after = points.iter().position(|(at, _)| *at >= seconds - 1e-9)?;
-        let (right, below) = (points[after], points.get(after.checked_sub(1)?)?);
-        let share = (seconds - below.0) / (right.0 - below.0);
-        Some(below.1 + share * (right.1 - below.1))
+        Mean::of(&losses?)
     }
+}
+
+/// The loss of a curve after so many steps, between two points; none outside the curve.
+fn at(curve: &[Point], steps: f64) -> Option<f64> {
+    let after = curve
+        .iter()
+        .position(|point| point.step as f64 >= steps - 1e-9)?;
+    let (right, left) = (curve[after], curve.get(after.checked_sub(1)?)?);
+    let share = (steps - left.step as f64) / (right.step - left.step) as f64;
+    Some(left.loss + share * (right.loss - left.loss))
 }
 
 /// The share of right choices.
@@ -175,7 +200,7 @@ mod tests {
         Runs {
             tests: losses.iter().map(outcome).collect(),
             seeds: losses.iter().map(|(seed, _)| *seed).collect(),
-            learning_rate: None,
+            learning_rate: Some(1e-4),
         }
     }
 
@@ -187,6 +212,15 @@ mod tests {
         let minus = a.minus(&b).unwrap();
         assert_eq!((minus.mean, minus.low, minus.high), (0.5, 0.5, 0.5));
         assert!(runs(&[(9, [1.0, 1.0])]).minus(&b).is_none());
+        // The untrained model has one seed, and is compared with all.
+        let base = Runs {
+            learning_rate: None,
+            ..runs(&[(1, [3.0, 3.0])])
+        };
+        let minus = base
+            .minus(&runs(&[(2, [1.0, 3.0]), (3, [1.0, 3.0])]))
+            .unwrap();
+        assert_eq!(minus.mean, 0.5);
         assert_eq!(a.loss().unwrap().mean, (18.0 + 6.0 + 6.0) / 12.0);
         assert_eq!(a.accuracy().unwrap().mean, 50.0);
     }
@@ -197,9 +231,10 @@ mod tests {
         assert_eq!(runs.curve()[1], (20, vec![2.0, 3.0]));
         assert_eq!(runs.cpu_per_step(), Some(0.5));
         // Steps 10 and 20 are at 5 and 10 seconds, with mean losses 4.5 and 2.5.
-        assert_eq!(runs.loss_after(7.5), Some(3.5));
-        assert_eq!(runs.loss_after(10.0), Some(2.5));
-        assert_eq!(runs.loss_after(10.5), None);
+        let after = |seconds| runs.loss_after(seconds).map(|found| found.mean);
+        assert_eq!(after(7.5), Some(3.5));
+        assert_eq!(after(10.0), Some(2.5));
+        assert_eq!((after(10.5), after(4.0)), (None, None));
         assert_eq!(Runs::default().loss_after(1.0), None);
     }
 }

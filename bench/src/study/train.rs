@@ -8,7 +8,7 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, FloatDType, Tensor};
 use cpu_time::ProcessTime;
-use lisa::importance::GradientTracker;
+use lisa::importance::{GradientTracker, NormTracker, Scores};
 use lisa::recompute::Recompute;
 use lisa::{Lisa, LisaConfig};
 use lisa_lm::model::LoraConfig;
@@ -27,6 +27,10 @@ use crate::{memory, process};
 
 /// Batches from which a signal for the sampling is measured before training.
 const PROBED: usize = 8;
+/// Steps, rank and learning rate of the run with LoRA that measures another signal.
+const PROBE_STEPS: usize = 20;
+const PROBE_RANK: usize = 16;
+const PROBE_RATE: f64 = 1e-3;
 
 /// Runs a job and prints its outcome.
 pub(crate) fn work(order: &Order) -> Result<()> {
@@ -81,7 +85,7 @@ fn run(order: &Order) -> Result<Outcome> {
         let loss = score(&encode(&rows)?, false).loss();
         outcome.others.push((name(other), loss));
     }
-    if let (1, Some(metric)) = (job.seed, metric) {
+    if let (1, Some(metric), 1..) = (job.seed, metric, sizes.answers) {
         let examples = &scored[..sizes.answers.min(scored.len())];
         outcome.generated = Some(answers(&model, examples, &tokenizer, metric)?);
     }
@@ -156,29 +160,79 @@ impl Run<'_> {
                 (all, model.with_lora(&lora)?)
             }
             Arm::Lisa(sampled) => {
-                let weights = self.weights(sampled.policy, &model, rows)?;
+                let (weights, model) = self.weights(sampled.policy, model, rows)?;
                 (sampled.config(layers, seed, weights), model)
             }
         };
         Ok(config.init(adamw(), model)?)
     }
 
-    /// The weights of a policy that samples by a signal of the first batches.
-    fn weights(&self, policy: Policy, model: &CausalLm, rows: &[Encoded]) -> Result<Vec<f64>> {
-        if ![Policy::MeanNorm, Policy::MeanSquare].contains(&policy) {
-            return Ok(Vec::new());
+    /// The weights of a policy that samples by a signal of the first batches; empty for other policies.
+    fn weights(
+        &self,
+        policy: Policy,
+        model: CausalLm,
+        rows: &[Encoded],
+    ) -> Result<(Vec<f64>, CausalLm)> {
+        let batches = || self.batches(rows.to_vec(), model.config().vocab_size());
+        match policy {
+            Policy::MeanNorm | Policy::MeanSquare => {
+                let batches = batches()?;
+                self.gradients(policy, model, batches)
+            }
+            Policy::LoraUpdate => Ok((self.lora_update(&model, batches()?)?, model)),
+            _ => Ok((Vec::new(), model)),
         }
-        let mut batches = self.batches(rows.to_vec(), model.config().vocab_size())?;
-        let mut tracker = GradientTracker::new(model)?;
+    }
+
+    /// By gradients; those of one layer exist at a time.
+    fn gradients(
+        &self,
+        policy: Policy,
+        mut model: CausalLm,
+        mut batches: Batches,
+    ) -> Result<(Vec<f64>, CausalLm)> {
+        let mut tracker = GradientTracker::new(&model)?;
         for _ in 0..PROBED {
             let batch = batches.next_batch().to_tensors(&self.device);
-            let pass = Recompute::new().forward(model, &batch);
-            tracker.observe(model, pass.backward(model));
+            let pass = Recompute::new().forward(&model, &batch);
+            let passed = pass.backward_with(model, |model, grads| {
+                tracker.observe(&model, grads);
+                model
+            });
+            model = passed.map_err(lisa::LisaError::from)?;
             tracker.end_batch();
         }
         let scores = match policy {
             Policy::MeanSquare => tracker.squares(),
             _ => tracker.root_mean_squares(),
+        };
+        Ok((scores.weights()?, model))
+    }
+
+    /// By the norm of each layer's change in a short run with LoRA, relative to that of its weights.
+    fn lora_update(&self, model: &CausalLm, mut batches: Batches) -> Result<Vec<f64>> {
+        let mut norms = NormTracker::new(model, &[])?;
+        let mut update = norms.clone();
+        norms.observe(model)?;
+        let lora = LoraConfig::new(PROBE_RANK).with_seed(self.job.seed);
+        let all = LisaConfig::new().with_active_layers(model.num_layers());
+        let (mut lisa, mut adapted) = all.init(adamw(), model.clone().with_lora(&lora)?)?;
+        for step in 1..=PROBE_STEPS {
+            let loss = adapted.batch_loss(batches.next_batch().to_tensors(&self.device));
+            let grads = GradientsParams::from_grads(loss.backward(), &adapted);
+            let rate = learning_rate(PROBE_RATE, step, PROBE_STEPS);
+            adapted = lisa.try_step(rate, adapted, grads)?;
+        }
+        update.observe_update(&adapted.merge_lora(), model)?;
+        let (norms, update) = (norms.norms()?, update.norms()?);
+        let ratios = update.layers.iter().zip(&norms.layers);
+        let scores = Scores {
+            by: "LoRA update".to_owned(),
+            observations: PROBE_STEPS as u64,
+            layers: ratios
+                .map(|((path, update), (_, norm))| (path.clone(), update / norm))
+                .collect(),
         };
         Ok(scores.weights()?)
     }
@@ -187,7 +241,15 @@ impl Run<'_> {
     fn fit(&self, model: CausalLm, rows: Vec<Encoded>, outcome: &mut Outcome) -> Result<CausalLm> {
         let (sizes, steps) = (self.job.sizes, self.job.steps());
         let counted = self.device.memory_pool_usage().is_none();
+        memory::reset_heap();
+        let start = (ProcessTime::now(), Instant::now());
         let (mut lisa, mut model) = self.lisa(model, &rows)?;
+        // What measures a signal for the sampling counts.
+        let mut cpu = start.0.elapsed().as_secs_f64();
+        let mut wall = start.1.elapsed().as_secs_f64();
+        if counted {
+            outcome.peak = memory::peak(&self.device);
+        }
         let layers = model.num_layers();
         let points = match self.job.purpose {
             Purpose::Choice => 0,
@@ -196,12 +258,13 @@ impl Run<'_> {
         let points = &self.held_out[..points];
         let mut batches = self.batches(rows, model.config().vocab_size())?;
         let mut active = vec![0.0; layers];
-        let (mut losses, mut cpu, mut wall) = (Vec::new(), 0.0, 0.0);
+        let mut losses = Vec::new();
         for step in 1..=steps {
             let batch = batches.next_batch();
             outcome.trained += batch.trained() as u64;
             outcome.tokens += batch.tokens() as u64;
             memory::reset_heap();
+            let in_host = lisa.memory().offloaded as u64;
             let start = (ProcessTime::now(), Instant::now());
             let loss = model.batch_loss(batch.to_tensors(&self.device));
             let grads = GradientsParams::from_grads(loss.backward(), &model);
@@ -216,8 +279,11 @@ impl Run<'_> {
             losses.push(f64::from(loss.into_scalar::<f32>()));
             cpu += start.0.elapsed().as_secs_f64();
             wall += start.1.elapsed().as_secs_f64();
+            // State of layers that return is in host memory until it moves.
+            let in_host = in_host.min(lisa.memory().offloaded as u64);
+            outcome.offloaded = outcome.offloaded.max(in_host);
             if counted {
-                outcome.peak = outcome.peak.max(memory::peak(&self.device));
+                outcome.peak = outcome.peak.max(memory::peak(&self.device) - in_host);
             }
             if step % sizes.every == 0 || step == steps {
                 let device = self.device.clone().inner();
@@ -294,11 +360,11 @@ mod tests {
             with(Policy::Budget),
             with(Policy::MeanNorm),
             with(Policy::MeanSquare),
+            with(Policy::LoraUpdate),
             Arm::Lisa(super::super::arm::Sampled {
                 period: 0,
                 outer_every: 0,
                 state: State::Offload,
-                unbiased: true,
                 ..two
             }),
         ];
