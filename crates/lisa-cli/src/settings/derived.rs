@@ -1,7 +1,7 @@
 //! Settings that follow from the model and the data, where they were not given.
 //!
-//! The rules are conventions of the field, not measurements: learning rates of published fine-tuning
-//! runs, gamma and K of the paper and of LMFlow.
+//! The learning rates are those of the study of SmolLM2 (docs/study.md) for models of about its size, and
+//! those of published fine-tuning runs for larger ones; gamma and K are those of the paper and of LMFlow.
 
 use std::fmt;
 
@@ -84,6 +84,8 @@ pub(super) type Reasons = Vec<(&'static str, String)>;
 
 /// Models with fewer parameters learn with larger steps, such as the bundled one.
 pub(super) const SMALL: usize = 10_000_000;
+/// From this size on, the learning rates are those of published runs, which are of larger models.
+const LARGE: usize = 500_000_000;
 /// From this depth on, four layers are active, as in the paper's runs of 70 B parameters.
 const DEEP: usize = 48;
 /// Lengths are multiples of it.
@@ -108,18 +110,16 @@ impl Flags {
     pub(super) fn derive_from_model(&mut self, model: &ModelFacts, reasons: &mut Reasons) {
         let method = self.method_or_default();
         if self.training.lr.is_none() {
-            let (lr, reason) = match (model.parameters, method) {
-                (..SMALL, _) => (
-                    1e-3,
-                    format!(
-                        "a model of {:.1} M parameters",
-                        model.parameters as f64 / 1e6
-                    ),
-                ),
-                (_, Method::Lora) => (2e-4, "lora on a pretrained model".to_owned()),
-                (_, method) => (5e-5, format!("{method} on a pretrained model")),
-            };
-            self.training.lr = Some(lr);
+            self.training.lr = Some(match (model.parameters, method) {
+                (..SMALL, _) | (..LARGE, Method::Lora) => 1e-3,
+                (..LARGE, Method::Lisa) => 3e-4,
+                (..LARGE, Method::Full) => 1e-4,
+                (_, Method::Lora) => 2e-4,
+                (_, Method::Lisa | Method::Full) => 5e-5,
+            });
+            let millions = model.parameters as f64 / 1e6;
+            let digits = usize::from(model.parameters < SMALL);
+            let reason = format!("{method} on a model of {millions:.digits$} M parameters");
             reasons.push(("lr", reason));
         }
         if method == Method::Lisa && self.method.active_layers.is_none() {
@@ -293,14 +293,16 @@ mod tests {
         let rows = data(100, 100);
         let lr =
             |method_of, model: &ModelFacts| derived(method(method_of), model, &rows).0.training.lr;
-        assert_eq!(lr(Method::Lisa, &MODEL), Some(5e-5));
-        assert_eq!(lr(Method::Full, &MODEL), Some(5e-5));
-        assert_eq!(lr(Method::Lora, &MODEL), Some(2e-4));
-        let small = ModelFacts {
-            parameters: 1_500_000,
-            ..MODEL
+        let of = |parameters| {
+            let model = ModelFacts {
+                parameters,
+                ..MODEL
+            };
+            [Method::Lisa, Method::Full, Method::Lora].map(|method| lr(method, &model).unwrap())
         };
-        assert_eq!(lr(Method::Lisa, &small), Some(1e-3));
+        assert_eq!(of(1_500_000), [1e-3; 3]);
+        assert_eq!(of(135_000_000), [3e-4, 1e-4, 1e-3]);
+        assert_eq!(of(500_000_000), [5e-5, 5e-5, 2e-4]);
         let active = |layers| {
             let model = ModelFacts { layers, ..MODEL };
             derived(Flags::default(), &model, &rows)

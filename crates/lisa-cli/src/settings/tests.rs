@@ -328,7 +328,7 @@ fn the_final_rate_is_at_most_the_highest_and_replaces_its_ratio() {
     );
     assert_eq!(error.place(), Some((Path::new("run.toml"), Some(2))));
     // The highest rate follows from the model, which is not known yet.
-    let unknown = toml("model = \"m\"\nmin_lr = 1e-4").unwrap();
+    let unknown = toml("model = \"m\"\nmin_lr = 1e-3").unwrap();
     unknown.clone().resolve(None).unwrap();
     let model = ModelFacts {
         dtype: None,
@@ -674,7 +674,7 @@ fn what_follows_from_model_and_data_is_said_with_its_reason() {
         [
             "active-layers 2 (of 30 layers)",
             "dtype bf16 (as stored)",
-            "lr 5e-5 (lisa on a pretrained model)",
+            "lr 3e-4 (lisa on a model of 135 M parameters)",
             "max-seq-length 300 (99th percentile of the data 300, longest row 300; the model's limit \
              8192)",
             "period 5 (about 50 steps for 30 layers)",
