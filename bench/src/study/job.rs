@@ -57,6 +57,16 @@ pub(crate) fn learning_rate(rate: i32) -> f64 {
     1e-5 * 10f64.powf(f64::from(rate) / 2.0)
 }
 
+/// The rate of a step, counted from 1: rises over the first twentieth of the steps, then falls to 0
+/// linearly.
+pub(crate) fn scheduled(highest: f64, step: usize, steps: usize) -> f64 {
+    let warm_up = (steps / 20).max(1);
+    if step <= warm_up {
+        return highest * step as f64 / warm_up as f64;
+    }
+    highest * (steps - step + 1) as f64 / (steps - warm_up) as f64
+}
+
 impl Job {
     /// The highest learning rate.
     pub(crate) fn learning_rate(&self) -> f64 {
@@ -269,4 +279,12 @@ fn rates_are_half_powers_of_ten() {
     assert_eq!(Outcome::sample(0.5).scores.loss(), 0.5);
     assert!(Outcome::sample(f64::NAN).scores.loss().is_nan());
     assert!(Scores::default().loss().is_nan());
+}
+
+#[test]
+fn the_learning_rate_rises_and_falls_to_zero() {
+    let rates: Vec<f64> = (1..=40).map(|step| scheduled(1.0, step, 40)).collect();
+    assert_eq!(rates[..3], [0.5, 1.0, 1.0]);
+    assert!(rates[2..].windows(2).all(|pair| pair[1] < pair[0]));
+    assert!((rates[39] - 1.0 / 38.0).abs() < 1e-12);
 }

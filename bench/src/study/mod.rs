@@ -7,6 +7,7 @@
 //! the lines.
 
 mod arm;
+mod cells;
 mod job;
 mod log;
 mod pictures;
@@ -15,6 +16,8 @@ mod pool;
 mod report;
 mod results;
 mod score;
+mod signal;
+mod tables;
 pub(crate) mod train;
 
 use std::path::PathBuf;

@@ -8,8 +8,6 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, FloatDType, Tensor};
 use cpu_time::ProcessTime;
-use lisa::importance::{GradientTracker, NormTracker, Scores};
-use lisa::recompute::Recompute;
 use lisa::{Lisa, LisaConfig};
 use lisa_lm::model::LoraConfig;
 use lisa_lm::text::{
@@ -18,19 +16,13 @@ use lisa_lm::text::{
 };
 use lisa_lm::{CausalLm, Checkpoint, Tokenizer};
 
-use super::arm::{Arm, Policy};
-use super::job::{Job, Order, Outcome, Point, Purpose};
+use super::arm::Arm;
+use super::job::{Job, Order, Outcome, Point, Purpose, scheduled};
 use super::plan::name;
 use super::score::{answers, metric, score};
+use super::signal;
 use crate::method::adamw;
 use crate::{memory, process};
-
-/// Batches from which a signal for the sampling is measured before training.
-const PROBED: usize = 8;
-/// Steps, rank and learning rate of the run with LoRA that measures another signal.
-const PROBE_STEPS: usize = 20;
-const PROBE_RANK: usize = 16;
-const PROBE_RATE: f64 = 1e-3;
 
 /// Runs a job and prints its outcome.
 pub(crate) fn work(order: &Order) -> Result<()> {
@@ -160,81 +152,12 @@ impl Run<'_> {
                 (all, model.with_lora(&lora)?)
             }
             Arm::Lisa(sampled) => {
-                let (weights, model) = self.weights(sampled.policy, model, rows)?;
+                let batches = self.batches(rows.to_vec(), model.config().vocab_size())?;
+                let (weights, model) = signal::weights(sampled.policy, model, batches, seed)?;
                 (sampled.config(layers, seed, weights), model)
             }
         };
         Ok(config.init(adamw(), model)?)
-    }
-
-    /// The weights of a policy that samples by a signal of the first batches; empty for other policies.
-    fn weights(
-        &self,
-        policy: Policy,
-        model: CausalLm,
-        rows: &[Encoded],
-    ) -> Result<(Vec<f64>, CausalLm)> {
-        let batches = || self.batches(rows.to_vec(), model.config().vocab_size());
-        match policy {
-            Policy::MeanNorm | Policy::MeanSquare => {
-                let batches = batches()?;
-                self.gradients(policy, model, batches)
-            }
-            Policy::LoraUpdate => Ok((self.lora_update(&model, batches()?)?, model)),
-            _ => Ok((Vec::new(), model)),
-        }
-    }
-
-    /// By gradients; those of one layer exist at a time.
-    fn gradients(
-        &self,
-        policy: Policy,
-        mut model: CausalLm,
-        mut batches: Batches,
-    ) -> Result<(Vec<f64>, CausalLm)> {
-        let mut tracker = GradientTracker::new(&model)?;
-        for _ in 0..PROBED {
-            let batch = batches.next_batch().to_tensors(&self.device);
-            let pass = Recompute::new().forward(&model, &batch);
-            let passed = pass.backward_with(model, |model, grads| {
-                tracker.observe(&model, grads);
-                model
-            });
-            model = passed.map_err(lisa::LisaError::from)?;
-            tracker.end_batch();
-        }
-        let scores = match policy {
-            Policy::MeanSquare => tracker.squares(),
-            _ => tracker.root_mean_squares(),
-        };
-        Ok((scores.weights()?, model))
-    }
-
-    /// By the norm of each layer's change in a short run with LoRA, relative to that of its weights.
-    fn lora_update(&self, model: &CausalLm, mut batches: Batches) -> Result<Vec<f64>> {
-        let mut norms = NormTracker::new(model, &[])?;
-        let mut update = norms.clone();
-        norms.observe(model)?;
-        let lora = LoraConfig::new(PROBE_RANK).with_seed(self.job.seed);
-        let all = LisaConfig::new().with_active_layers(model.num_layers());
-        let (mut lisa, mut adapted) = all.init(adamw(), model.clone().with_lora(&lora)?)?;
-        for step in 1..=PROBE_STEPS {
-            let loss = adapted.batch_loss(batches.next_batch().to_tensors(&self.device));
-            let grads = GradientsParams::from_grads(loss.backward(), &adapted);
-            let rate = learning_rate(PROBE_RATE, step, PROBE_STEPS);
-            adapted = lisa.try_step(rate, adapted, grads)?;
-        }
-        update.observe_update(&adapted.merge_lora(), model)?;
-        let (norms, update) = (norms.norms()?, update.norms()?);
-        let ratios = update.layers.iter().zip(&norms.layers);
-        let scores = Scores {
-            by: "LoRA update".to_owned(),
-            observations: PROBE_STEPS as u64,
-            layers: ratios
-                .map(|((path, update), (_, norm))| (path.clone(), update / norm))
-                .collect(),
-        };
-        Ok(scores.weights()?)
     }
 
     /// Trains; the curve and the costs are added to the outcome.
@@ -274,7 +197,7 @@ impl Run<'_> {
                 active[unit / units] += 1.0 / (units * steps) as f64;
             }
             outcome.trainable = outcome.trainable.max(trainable(&model));
-            let rate = learning_rate(self.job.learning_rate(), step, steps);
+            let rate = scheduled(self.job.learning_rate(), step, steps);
             model = lisa.try_step(rate, model, grads)?;
             losses.push(f64::from(loss.into_scalar::<f32>()));
             cpu += start.0.elapsed().as_secs_f64();
@@ -319,19 +242,9 @@ fn trainable(model: &CausalLm) -> u64 {
     count.0 as u64
 }
 
-/// The rate of a step, counted from 1: rises over the first twentieth of the steps, then falls to 0
-/// linearly.
-fn learning_rate(highest: f64, step: usize, steps: usize) -> f64 {
-    let warm_up = (steps / 20).max(1);
-    if step <= warm_up {
-        return highest * step as f64 / warm_up as f64;
-    }
-    highest * (steps - step + 1) as f64 / (steps - warm_up) as f64
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::arm::State;
+    use super::super::arm::{Policy, State};
     use super::*;
     use crate::files::bundled;
 
@@ -404,13 +317,5 @@ mod tests {
         let tested = run(&order(Arm::Base, Purpose::Test)).unwrap();
         assert_ne!(chosen.scores, tested.scores);
         assert!(chosen.others.is_empty() && tested.others.len() == 1);
-    }
-
-    #[test]
-    fn the_learning_rate_rises_and_falls_to_zero() {
-        let rates: Vec<f64> = (1..=40).map(|step| learning_rate(1.0, step, 40)).collect();
-        assert_eq!(rates[..3], [0.5, 1.0, 1.0]);
-        assert!(rates[2..].windows(2).all(|pair| pair[1] < pair[0]));
-        assert!((rates[39] - 1.0 / 38.0).abs() < 1e-12);
     }
 }

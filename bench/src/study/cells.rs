@@ -1,0 +1,27 @@
+//! Cells and rows of the tables, as Markdown.
+
+use crate::stats::{Interval, Mean};
+
+/// A mean; empty without one.
+pub(super) fn cell(mean: Option<Mean>, digits: usize) -> String {
+    mean.map_or(String::new(), |mean| mean.text(digits))
+}
+
+/// A difference with its interval; a star where the interval excludes 0.
+pub(super) fn difference(interval: Option<Interval>, digits: usize) -> String {
+    interval.map_or(String::new(), |found| {
+        let star = if found.is_clear() { " *" } else { "" };
+        let Interval { mean, low, high } = found;
+        format!("{mean:+.digits$} [{low:+.digits$}, {high:+.digits$}]{star}")
+    })
+}
+
+/// The first lines of a table.
+pub(super) fn header(names: &[&str]) -> String {
+    let names = names.iter().map(ToString::to_string).collect::<Vec<_>>();
+    format!("{}|---|{}\n", row(&names), "--:|".repeat(names.len() - 1))
+}
+
+pub(super) fn row(cells: &[String]) -> String {
+    format!("| {} |\n", cells.join(" | "))
+}
