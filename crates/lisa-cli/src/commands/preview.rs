@@ -7,7 +7,7 @@ use clap::Args;
 use lisa_lm::Checkpoint;
 
 use crate::model_tokenizer::model_tokenizer;
-use crate::settings::{Flags, InputFlags, ModelFacts, Origin};
+use crate::settings::{Facts, Flags, InputFlags, ModelFacts, Origin};
 use crate::train::data;
 use crate::train::settle::settle;
 use crate::train::shown_row::Show;
@@ -52,22 +52,18 @@ pub fn preview(options: &Options) -> Result<()> {
     let tokenizer = model_tokenizer(&folder, adapter, &settings.input.chat_template)?;
     // As `lisa train` settles the length, without regard to memory.
     let config = checkpoint.config();
-    let facts = ModelFacts {
+    let model = ModelFacts {
         dtype: None,
         parameters: 0,
         layers: config.num_layers(),
         positions: config.max_positions(),
     };
+    let facts = Facts {
+        model: Some(&model),
+        ..Facts::default()
+    };
     let folder = std::env::temp_dir();
-    let settled = settle(
-        flags,
-        &settings,
-        tokenizer,
-        &checkpoint,
-        &facts,
-        None,
-        &folder,
-    )?;
+    let settled = settle(flags, &settings, tokenizer, &checkpoint, facts, &folder)?;
     let (settings, data, tokenizer) = (settled.settings, settled.data, settled.tokenizer);
     let (row, rows) = (options.row, data.train.len());
     require!(

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use super::{Flags, Method, Policy};
+use super::{Facts, Flags, Method, Policy};
 use crate::settings::Dtype;
 use crate::terminal::text::{counted, size};
 
@@ -79,6 +79,20 @@ impl Room<'_> {
     }
 }
 
+/// For batches of so many rows of so many tokens: how many layers LISA can train in the memory that LoRA
+/// needs, with [`OUTER`] frozen.
+#[derive(Clone, Copy)]
+pub struct LikeLora<'a>(pub &'a dyn Fn(usize, usize) -> Option<usize>);
+
+impl fmt::Debug for LikeLora<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("LikeLora").finish_non_exhaustive()
+    }
+}
+
+/// Parameters outside the layers that are large: embeddings and head.
+pub const OUTER: [&str; 3] = ["embed_tokens", "embed_positions", "lm_head"];
+
 /// The settings that were derived: name and reason.
 pub(super) type Reasons = Vec<(&'static str, String)>;
 
@@ -136,10 +150,11 @@ impl Flags {
         &mut self,
         model: &ModelFacts,
         data: &DataFacts,
-        room: Option<&Room<'_>>,
+        facts: Facts<'_>,
         reasons: &mut Reasons,
     ) {
-        self.derive_shape(model, data, room, reasons);
+        self.derive_shape(model, data, facts.room, reasons);
+        self.derive_layers(model, data, facts.like_lora, reasons);
         if self.training.steps.unwrap_or(0) == 0 && self.training.epochs.is_none() {
             let epochs = match data.rows() {
                 0..2_000 => 3.0,
@@ -150,6 +165,44 @@ impl Flags {
             reasons.push(("epochs", counted(data.rows(), "row")));
         }
         self.derive_period(model, data, reasons);
+    }
+
+    /// Sets the active layers, and freezes embeddings and head, for a model of about the size of the
+    /// study's, where a run with the memory of LoRA had LoRA's loss (docs/study.md). For larger models,
+    /// and where a setting decides which parameters train, the paper's stay.
+    fn derive_layers(
+        &mut self,
+        model: &ModelFacts,
+        data: &DataFacts,
+        like_lora: Option<LikeLora<'_>>,
+        reasons: &mut Reasons,
+    ) {
+        let method = &mut self.method;
+        let decides = method.freeze.is_some()
+            || method.outer_every.is_some()
+            || method.split.is_some()
+            || method.probabilities.is_some()
+            || matches!(method.policy, Some(Policy::Budget | Policy::Fixed));
+        // It was not given.
+        let derived = reasons
+            .iter()
+            .position(|(name, _)| *name == "active-layers");
+        let (Some(at), Some(LikeLora(like_lora))) = (derived, like_lora) else {
+            return;
+        };
+        if decides || !(SMALL..LARGE).contains(&model.parameters) {
+            return;
+        }
+        let tokens = self.input.max_seq_length.unwrap_or(usize::MAX);
+        let rows = self.training.batch_size.unwrap_or(1);
+        let Some(active) = like_lora(rows, tokens.min(data.longest())) else {
+            return;
+        };
+        method.active_layers = Some(active);
+        method.freeze = Some(OUTER.map(str::to_owned).to_vec());
+        let layers = counted(model.layers, "layer");
+        reasons[at].1 = format!("of {layers}: in at most the memory of LoRA");
+        reasons.push(("freeze", "more layers train in the same memory".to_owned()));
     }
 
     /// Sets the length of a row and the size of a batch.
@@ -278,7 +331,11 @@ mod tests {
     ) -> (Flags, Reasons) {
         let mut reasons = Vec::new();
         flags.derive_from_model(model, &mut reasons);
-        flags.derive_from_data(model, data, room, &mut reasons);
+        let facts = Facts {
+            room,
+            ..Facts::default()
+        };
+        flags.derive_from_data(model, data, facts, &mut reasons);
         (flags, reasons)
     }
 
@@ -320,6 +377,59 @@ mod tests {
             (lora.method.active_layers, lora.method.period),
             (None, None)
         );
+    }
+
+    #[test]
+    fn a_model_of_the_studys_size_trains_as_many_layers_as_lora_has_memory_for() {
+        let rows = data(100, 100);
+        let like_lora = |rows: usize, tokens: usize| (tokens < 1000).then_some(rows + tokens);
+        let of = |mut flags: Flags, parameters: usize| {
+            let model = ModelFacts {
+                parameters,
+                ..MODEL
+            };
+            let facts = Facts {
+                like_lora: Some(LikeLora(&like_lora)),
+                ..Facts::default()
+            };
+            let mut reasons = Vec::new();
+            flags.derive_from_model(&model, &mut reasons);
+            flags.derive_from_data(&model, &rows, facts, &mut reasons);
+            let freeze = flags.method.freeze.map(|paths| paths.join(","));
+            (flags.method.active_layers, freeze)
+        };
+        let frozen = Some("embed_tokens,embed_positions,lm_head".to_owned());
+        let paper = (Some(2), None);
+        // Four rows of 100 tokens; rows that are cut are shorter.
+        assert_eq!(
+            of(Flags::default(), 135_000_000),
+            (Some(104), frozen.clone())
+        );
+        let mut cut = Flags::default();
+        cut.input.max_seq_length = Some(64);
+        assert_eq!(of(cut, 135_000_000), (Some(68), frozen));
+        for parameters in [1_500_000, 500_000_000] {
+            assert_eq!(of(Flags::default(), parameters), paper);
+        }
+        let with = |set: fn(&mut Flags)| {
+            let mut flags = Flags::default();
+            set(&mut flags);
+            of(flags, 135_000_000)
+        };
+        assert_eq!(with(|flags| flags.method.active_layers = Some(2)), paper);
+        assert_eq!(with(|flags| flags.method.outer_every = Some(1)), paper);
+        assert_eq!(
+            with(|flags| flags.method.policy = Some(Policy::Fixed)),
+            paper
+        );
+        assert_eq!(
+            with(|flags| flags.method.split = Some(vec!["attn".into()])),
+            paper
+        );
+        let none = with(|flags| flags.method.freeze = Some(Vec::new()));
+        assert_eq!(none, (Some(2), Some(String::new())));
+        let full = with(|flags| flags.method.method = Some(Method::Full));
+        assert_eq!(full, (None, None));
     }
 
     #[test]

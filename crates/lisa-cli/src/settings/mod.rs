@@ -29,7 +29,7 @@ mod paths;
 mod training;
 mod unusual;
 
-pub use derived::{DataFacts, ModelFacts, Room, default_active_layers};
+pub use derived::{DataFacts, LikeLora, ModelFacts, OUTER, Room, default_active_layers};
 pub use effect::Contents;
 pub use input::{InputFlags, InputSettings};
 pub use kinds::{
@@ -81,6 +81,8 @@ pub struct Facts<'a> {
     pub data: Option<&'a DataFacts>,
     /// The memory that the run may use; `None` if it is not known.
     pub room: Option<&'a Room<'a>>,
+    /// How many layers LISA can train with the memory of LoRA; `None` if it is not known.
+    pub like_lora: Option<LikeLora<'a>>,
 }
 
 /// All settings of a run.
@@ -184,7 +186,7 @@ impl Flags {
         if let Some(model) = facts.model {
             all.derive_from_model(model, &mut reasons);
             if let Some(data) = facts.data {
-                all.derive_from_data(model, data, facts.room, &mut reasons);
+                all.derive_from_data(model, data, facts, &mut reasons);
             }
         }
         origins.add(reasons);

@@ -664,7 +664,7 @@ fn what_follows_from_model_and_data_is_said_with_its_reason() {
     let facts = Facts {
         model: Some(&model),
         data: Some(&data),
-        room: None,
+        ..Facts::default()
     };
     let mut flags = toml("model = \"m\"\ndata = \"d\"\nsteps = 50").unwrap();
     flags.training.seed = Some(7);
