@@ -182,6 +182,8 @@ impl Flags {
             || method.outer_every.is_some()
             || method.split.is_some()
             || method.probabilities.is_some()
+            // New tokens have embeddings that must be trained.
+            || self.input.resize_embeddings == Some(true)
             || matches!(method.policy, Some(Policy::Budget | Policy::Fixed));
         // It was not given.
         let derived = reasons
@@ -424,6 +426,10 @@ mod tests {
         );
         assert_eq!(
             with(|flags| flags.method.split = Some(vec!["attn".into()])),
+            paper
+        );
+        assert_eq!(
+            with(|flags| flags.input.resize_embeddings = Some(true)),
             paper
         );
         let none = with(|flags| flags.method.freeze = Some(Vec::new()));

@@ -17,7 +17,7 @@ group! { "Method", MethodFlags, MethodSettings {
     /// Which parameters are trained [default: lisa]
     #[arg(long, value_enum)]
     method: Method = Method::Lisa;
-    /// Layers that train in a period (gamma) [default: 2; 4 from 48 layers on]
+    /// Layers that train in a period (gamma) [default: by model and memory]
     #[arg(long, value_name = "N")]
     active_layers: usize = 2;
     /// Steps between two samples of layers (K) [default: 20; less in short runs]
@@ -26,7 +26,8 @@ group! { "Method", MethodFlags, MethodSettings {
     /// How layers are sampled [default: uniform]
     #[arg(long, value_enum)]
     policy: Policy = Policy::Uniform;
-    /// Freeze parameters whose path contains one of these, such as embed_tokens,lm_head
+    /// Freeze parameters whose path contains one of these, such as embed_tokens,lm_head [default: by
+    /// model]
     #[arg(long, value_delimiter = ',', value_name = "PATH,..", hide_short_help = true)]
     freeze: Vec<String> = Vec::new();
     /// Train the parameters outside the layers in every N-th period only [default: 1]

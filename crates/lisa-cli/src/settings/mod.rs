@@ -165,6 +165,12 @@ impl Flags {
         let mut all = self.or_demo()?;
         let mut origins = all.all_origins();
         let mut reasons = Vec::new();
+        // `--freeze=` is one empty path, which every path contains.
+        for paths in [&mut all.method.freeze, &mut all.method.split] {
+            paths
+                .iter_mut()
+                .for_each(|paths| paths.retain(|path| !path.is_empty()));
+        }
         if all.memory.dtype.is_none() {
             // The bundled model is stored in half precision to be small, and a CPU is faster in f32.
             all.memory.dtype = stored.filter(|_| all.input.has_model());

@@ -234,6 +234,7 @@ fn the_help_names_each_default_and_it_is_the_default() {
             "max-seq-length",
             "data-memory",
             "active-layers",
+            "freeze",
             "period",
             "lora-alpha",
             "memory",
@@ -248,7 +249,6 @@ fn the_help_names_each_default_and_it_is_the_default() {
             let none = [
                 "config",
                 "eval",
-                "freeze",
                 "adapter",
                 "importance",
                 "probabilities",
@@ -721,4 +721,14 @@ fn what_follows_from_model_and_data_is_said_with_its_reason() {
             .1,
         Some(2)
     );
+}
+
+#[test]
+fn an_empty_path_freezes_and_splits_nothing() {
+    let mut flags = Flags::default();
+    flags.method.freeze = Some(vec![String::new()]);
+    flags.method.split = Some(vec![String::new(), "attn".into()]);
+    let method = flags.resolve(None).unwrap().method;
+    assert!(method.freeze.is_empty());
+    assert_eq!(method.split, ["attn"]);
 }
