@@ -59,8 +59,6 @@ pub(crate) enum Policy {
     MeanNorm,
     /// By the mean squared norm of a layer's gradient, before training (MISA).
     MeanSquare,
-    /// By the change of a layer's weights in a short run with LoRA.
-    LoraUpdate,
 }
 
 impl Arm {
@@ -104,7 +102,7 @@ impl Arm {
 
 impl Sampled {
     /// The configuration for a model of so many layers. The weights are those of
-    /// [`Policy::MeanNorm`], [`Policy::MeanSquare`] and [`Policy::LoraUpdate`].
+    /// [`Policy::MeanNorm`] and [`Policy::MeanSquare`].
     pub(crate) fn config(self, layers: usize, seed: u64, weights: Vec<f64>) -> LisaConfig {
         let outer = vec!["embed_tokens", "embed_positions", "lm_head"];
         let active_layers = self.active_layers.min(layers);
@@ -130,7 +128,7 @@ impl Sampled {
             Policy::Budget => config
                 .with_policy(PolicyConfig::Budget(Budget::new().with_share(share)))
                 .with_split(vec!["attn".into(), "input_layernorm".into()]),
-            Policy::MeanNorm | Policy::MeanSquare | Policy::LoraUpdate => {
+            Policy::MeanNorm | Policy::MeanSquare => {
                 config.with_policy(PolicyConfig::Weighted(weights))
             }
         }
@@ -163,7 +161,6 @@ impl fmt::Display for Arm {
             Policy::Budget => write!(f, ", `budget`")?,
             Policy::MeanNorm => write!(f, ", weighted by gradient norm")?,
             Policy::MeanSquare => write!(f, ", weighted by squared gradient")?,
-            Policy::LoraUpdate => write!(f, ", weighted by LoRA's update")?,
         }
         if lisa.state == State::Offload {
             write!(f, ", state kept")?;

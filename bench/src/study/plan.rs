@@ -75,7 +75,6 @@ fn levers() -> Vec<Arm> {
         every(5),
         every(30),
         by(Policy::Gradient),
-        by(Policy::LoraUpdate),
         Sampled {
             outer_every: 4,
             ..Arm::lisa(4)

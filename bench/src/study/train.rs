@@ -153,7 +153,7 @@ impl Run<'_> {
             }
             Arm::Lisa(sampled) => {
                 let batches = self.batches(rows.to_vec(), model.config().vocab_size())?;
-                let (weights, model) = signal::weights(sampled.policy, model, batches, seed)?;
+                let (weights, model) = signal::weights(sampled.policy, model, batches)?;
                 (sampled.config(layers, seed, weights), model)
             }
         };
@@ -273,7 +273,6 @@ mod tests {
             with(Policy::Budget),
             with(Policy::MeanNorm),
             with(Policy::MeanSquare),
-            with(Policy::LoraUpdate),
             Arm::Lisa(super::super::arm::Sampled {
                 period: 0,
                 outer_every: 0,
