@@ -8,8 +8,7 @@ use crate::model::rope::RopeTables;
 /// them for a model and its device. Use a context only with the model it was computed for; the
 /// model without autodiff needs a separate one.
 ///
-/// The masks take `batch * groups * seq * seq` bytes with padding or packing, and
-/// `groups * seq * seq` without, where `groups` is the number of query heads for each key head.
+/// The masks take `batch * seq * seq` bytes with padding or packing, and `seq * seq` without.
 #[derive(Clone, Debug)]
 pub struct Context {
     /// The mask of layers without a sliding window; `None` if every token attends to every other.

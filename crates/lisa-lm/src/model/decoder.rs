@@ -8,7 +8,7 @@ use lisa::recompute::EmbedPass;
 use crate::model::block::{Block, Norm};
 use crate::model::context::Context;
 use crate::model::input::Input;
-use crate::model::mask::MaskShape;
+use crate::model::mask;
 use crate::model::ops;
 use crate::model::rope::RopeTables;
 use crate::model::spec::DecoderSpec;
@@ -80,12 +80,10 @@ impl Decoder {
                 Tensor::<1, Int>::arange(first..end, &device).reshape([1, seq])
             })
         });
-        let groups = spec.block.attention.groups();
         let mask = |slides: bool, window| {
-            let shape = MaskShape { past, groups };
             let is_used = spec.sliding_layers.contains(&slides);
             is_used
-                .then(|| shape.mask(input, window, &device))
+                .then(|| mask::of(input, past, window, &device))
                 .flatten()
         };
         Context {

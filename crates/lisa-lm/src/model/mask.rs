@@ -1,60 +1,44 @@
-//! [`MaskShape`]: the masks of attention.
+//! The masks of attention.
 
 use burn::tensor::{Bool, Device, Int, Tensor};
 
 use crate::model::input::Input;
 
-/// The shape of a mask, `[batch or 1, 1, groups * seq, past + seq]`: a row for each query of the
-/// query heads that share a key head.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct MaskShape {
-    /// The number of keys before the first query; they are in a cache.
-    pub(crate) past: usize,
-    /// Query heads for each key head.
-    pub(crate) groups: usize,
-}
-
-impl MaskShape {
-    /// The mask of a layer with this sliding window: true where a query must not attend to a key.
-    /// `None` if every query attends to every key.
-    pub(crate) fn mask(
-        self,
-        input: &Input,
-        window: Option<usize>,
-        device: &Device,
-    ) -> Option<Tensor<4, Bool>> {
-        let [batch, seq] = input.tokens.dims();
-        let (past, groups) = (self.past, self.groups);
-        let keys = past + seq;
-        let slides = window.is_some_and(|window| keys > window);
-        if seq == 1 && !slides && input.padding.is_none() && input.segments.is_none() {
-            return None;
-        }
-        let offset = past as i64;
-        let mut mask = Tensor::<2, Bool>::tril_mask([seq, keys], offset, device);
-        if let (Some(window), true) = (window, slides) {
-            let first = offset - window as i64 + 1;
-            mask = mask.bool_or(Tensor::triu_mask([seq, keys], first, device));
-        }
-        let mut mask: Tensor<4, Bool> = mask.reshape([1, 1, seq, keys]);
-        if let Some(padding) = &input.padding {
-            let padding = padding.clone().reshape([batch, 1, 1, keys]);
-            let shape = [batch, 1, seq, keys];
-            mask = mask.expand(shape).bool_or(padding.expand(shape));
-        }
-        if let Some(segments) = &input.segments {
-            let shape = [batch, 1, seq, keys];
-            let rows: Tensor<4, Int> = segments.clone().reshape([batch, 1, seq, 1]);
-            let columns: Tensor<4, Int> = segments.clone().reshape([batch, 1, 1, keys]);
-            let differ = rows.expand(shape).not_equal(columns.expand(shape));
-            mask = mask.expand(shape).bool_or(differ);
-        }
-        Some(if groups == 1 {
-            mask
-        } else {
-            mask.repeat_dim(2, groups)
-        })
+/// The mask of a layer with this sliding window, after `past` keys that are in a cache: `[batch or 1,
+/// 1, seq, past + seq]`, true where a query must not attend to a key. `None` if every query attends to
+/// every key.
+pub(crate) fn of(
+    input: &Input,
+    past: usize,
+    window: Option<usize>,
+    device: &Device,
+) -> Option<Tensor<4, Bool>> {
+    let [batch, seq] = input.tokens.dims();
+    let keys = past + seq;
+    let slides = window.is_some_and(|window| keys > window);
+    if seq == 1 && !slides && input.padding.is_none() && input.segments.is_none() {
+        return None;
     }
+    let offset = past as i64;
+    let mut mask = Tensor::<2, Bool>::tril_mask([seq, keys], offset, device);
+    if let (Some(window), true) = (window, slides) {
+        let first = offset - window as i64 + 1;
+        mask = mask.bool_or(Tensor::triu_mask([seq, keys], first, device));
+    }
+    let mut mask: Tensor<4, Bool> = mask.reshape([1, 1, seq, keys]);
+    if let Some(padding) = &input.padding {
+        let padding = padding.clone().reshape([batch, 1, 1, keys]);
+        let shape = [batch, 1, seq, keys];
+        mask = mask.expand(shape).bool_or(padding.expand(shape));
+    }
+    if let Some(segments) = &input.segments {
+        let shape = [batch, 1, seq, keys];
+        let rows: Tensor<4, Int> = segments.clone().reshape([batch, 1, seq, 1]);
+        let columns: Tensor<4, Int> = segments.clone().reshape([batch, 1, 1, keys]);
+        let differ = rows.expand(shape).not_equal(columns.expand(shape));
+        mask = mask.expand(shape).bool_or(differ);
+    }
+    Some(mask)
 }
 
 #[cfg(test)]
@@ -66,9 +50,7 @@ mod tests {
         let device = Device::default();
         let tokens = Tensor::<2, Int>::zeros([1, 3], &device);
         let rows = |past, window, input: &Input| {
-            let mask = MaskShape { past, groups: 1 }
-                .mask(input, window, &device)
-                .unwrap();
+            let mask = of(input, past, window, &device).unwrap();
             let bits: Vec<bool> = mask.into_data().iter::<bool>().collect();
             bits.chunks(3 + past)
                 .map(|row| row.iter().map(|b| u8::from(!b)).collect())
@@ -95,10 +77,6 @@ mod tests {
         input.padding = Some(Tensor::from_data([[false, false, true]], &device));
         expect(rows(0, None, &input), [&[1, 0, 0], &[1, 1, 0], &[1, 1, 0]]);
         let one = Input::new(Tensor::<2, Int>::zeros([1, 1], &device));
-        assert!(
-            MaskShape { past: 7, groups: 2 }
-                .mask(&one, Some(9), &device)
-                .is_none()
-        );
+        assert!(of(&one, 7, Some(9), &device).is_none());
     }
 }

@@ -15,7 +15,7 @@ use super::extent::{MASKED, WRITTEN_OUT};
 /// `softmax(q k^T / sqrt(head_dim)) v`.
 ///
 /// `q` is `[batch, heads, seq, head_dim]`; `k` and `v` are `[batch, key heads, keys, head_dim]`;
-/// the mask is `[batch or 1, 1, groups * seq, keys]`, true where a query must not attend to a key.
+/// the mask is `[batch or 1, 1, seq, keys]`, true where a query must not attend to a key.
 /// Without a mask every query attends to every key. The last query has the position of the last
 /// key. Returns `[batch, heads, seq, head_dim]`.
 pub(crate) fn attend(
@@ -93,11 +93,12 @@ fn attend_in_blocks(
         let scores = q.matmul(k.transpose()).cast(DType::F32);
         let scores = match mask {
             Some(mask) => {
-                let [rows_of, one, _, _] = mask.dims();
-                let mask: Tensor<5, Bool> = mask.clone().reshape([rows_of, one, groups, seq, keys]);
+                // The query heads that share a key head share the mask, too.
+                let shape = [batch, kv_heads, groups, end - first, seen];
+                let mask: Tensor<5, Bool> = mask.clone().unsqueeze_dim(2);
                 let mask = mask.slice_dim(3, first..end).slice_dim(4, 0..seen);
-                let mask: Tensor<4, Bool> = mask.reshape([rows_of, one, rows, seen]);
-                scores.mask_fill(mask.expand([batch, kv_heads, rows, seen]), MASKED)
+                let scores = scores.reshape(shape).mask_fill(mask.expand(shape), MASKED);
+                scores.reshape([batch, kv_heads, rows, seen])
             }
             None => scores,
         };
@@ -129,7 +130,7 @@ mod tests {
     use burn::tensor::{Device, Distribution, Int};
 
     use crate::model::input::Input;
-    use crate::model::mask::MaskShape;
+    use crate::model::mask;
 
     #[test]
     fn written_out_and_fused_attention_agree() {
@@ -149,10 +150,9 @@ mod tests {
         let segments = Tensor::<1, Int>::from_data(segments.as_slice(), plain).reshape([2, seq]);
         let mut input = Input::new(segments.clone());
         input.segments = Some(segments);
-        let shape = MaskShape { past: 0, groups: 2 };
         let run = |device: &Device| {
             let on = |x: &Tensor<4>| Tensor::<4>::from_data(x.to_data(), device);
-            let mask = shape.mask(&input, Some(90), plain);
+            let mask = mask::of(&input, 0, Some(90), plain);
             attend(on(&q), on(&k), on(&v), mask.as_ref()).into_data()
         };
         // With Burn's gradient checkpointing, operations are not fused, whatever the features are.

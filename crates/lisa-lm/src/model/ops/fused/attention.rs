@@ -135,7 +135,6 @@ impl Inputs {
         let mut scores = Flex::float_matmul(q, k.transpose(3, 4));
         let mask = self.mask.as_ref().map(|mask| Mask {
             bytes: mask.storage(),
-            groups: self.sizes.groups,
             seq: self.sizes.seq,
             keys: self.sizes.keys,
             row: block.row,

@@ -13,10 +13,9 @@ pub(super) struct Softmax<'a> {
     pub(super) mask: Option<Mask<'a>>,
 }
 
-/// The mask: bytes of `[batch or 1, groups, seq, keys]`; a score is masked if its byte is not 0.
+/// The mask: bytes of `[batch or 1, seq, keys]`; a score is masked if its byte is not 0.
 pub(super) struct Mask<'a> {
     pub(super) bytes: &'a [u8],
-    pub(super) groups: usize,
     pub(super) seq: usize,
     pub(super) keys: usize,
     /// The row of the batch, the first query of the block, and the number of queries.
@@ -29,9 +28,8 @@ impl Mask<'_> {
     #[inline(always)]
     fn row(&self, index: usize, seen: usize) -> &[u8] {
         let query = self.first + index % self.block;
-        let group = index / self.block % self.groups;
         let rows = self.bytes.len() / self.keys;
-        let row = ((self.row * self.groups + group) * self.seq + query) % rows;
+        let row = (self.row * self.seq + query) % rows;
         &self.bytes[row * self.keys..row * self.keys + seen]
     }
 }

@@ -7,12 +7,13 @@ use burn::tensor::{activation, module};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
+use super::autodiff::takes;
 use super::linear::BLOCK;
 use super::rows::{Out, Rows, exp, run};
 use super::swiglu::SwiGlu;
 use super::{
     attention, embed, gelu, joint_attention, layer_norm, product, product_and_bias, rms_norm,
-    rotate, swiglu, takes,
+    rotate, swiglu,
 };
 
 fn device() -> Device {
@@ -392,10 +393,9 @@ fn attention_is_that_of_its_steps() {
         let hidden = hidden.bool_and(diagonal.reshape([1, 1, seq, keys]));
         let hidden = hidden.bool_or(causal.clone());
         let causal = Tensor::cat(vec![causal, hidden], 0);
-        let mask = causal.clone().repeat_dim(2, groups);
         let found = || {
             let [q, k, v] = parts();
-            attention(&q, &k, &v, Some(&mask)).unwrap()
+            attention(&q, &k, &v, Some(&causal)).unwrap()
         };
         let shared = |x: Tensor<4>| {
             let x: Tensor<5> = x.reshape([batch, kv_heads, 1, keys, dim]);
@@ -421,7 +421,6 @@ fn attention_of_joint_heads_is_that_of_its_parts() {
         let x = random([batch, seq, (heads + 2 * kv_heads) * dim]);
         let mask = Tensor::<2, Bool>::tril_mask([seq, seq], 0, &device());
         let mask: Tensor<4, Bool> = mask.reshape([1, 1, seq, seq]);
-        let mask = mask.repeat_dim(2, heads / kv_heads);
         let part = |first: usize, count: usize| {
             let part = x.clone().narrow(2, first * dim, count * dim);
             part.reshape([batch, seq, count, dim]).swap_dims(1, 2)
