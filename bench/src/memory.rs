@@ -54,9 +54,11 @@ pub(crate) fn mib(bytes: u64) -> String {
 #[cfg(test)]
 #[cfg(feature = "flex")]
 mod tests {
-    use burn::module::Module;
-    use burn::optim::GradientsParams;
-    use burn::tensor::{Int, Tensor};
+    use burn::module::{Module, Param, ParamId};
+    use burn::nn::Linear;
+    use burn::optim::{GradientsParams, SgdConfig};
+    use burn::tensor::{DType, Int, Tensor};
+    use lisa::LisaConfig;
     use lisa::recompute::Recompute;
     use lisa_lm::model::config::LlamaConfig;
     use lisa_lm::model::{BatchTensors, Input};
@@ -116,6 +118,47 @@ mod tests {
         });
         let logits = rows * vocab * 4;
         assert!(peak < logits / 2, "{peak} of {logits}");
+    }
+
+    const WIDTH: usize = 2048;
+
+    #[test]
+    fn clipping_and_the_search_for_bad_gradients_copy_no_gradient() {
+        if !alone("clipping_and_the_search_for_bad_gradients_copy_no_gradient") {
+            return;
+        }
+        let device = Device::flex().autodiff();
+        for dtype in [DType::F32, DType::BF16] {
+            let layer = || Linear {
+                weight: Param::from_tensor(Tensor::ones([WIDTH, WIDTH], (&device, dtype))),
+                bias: None,
+            };
+            let config = LisaConfig::new().with_max_grad_norm(Some(1e-3));
+            // Without momentum there is no state, so the step itself needs no more than a slice.
+            let optimizer = SgdConfig::new();
+            let (mut lisa, model) = config.init(optimizer, vec![layer(), layer()]).unwrap();
+            let ids: Vec<ParamId> = model.iter().map(|layer| layer.weight.id).collect();
+            let gradients = || {
+                let mut grads = GradientsParams::new();
+                for id in &ids {
+                    let device = device.clone().inner();
+                    let ones = Tensor::<2>::ones([WIDTH, WIDTH], (&device, dtype));
+                    grads.register(*id, ones);
+                }
+                grads
+            };
+            let grads = gradients();
+            let one = WIDTH * WIDTH * dtype.size();
+            let peak = during(|| lisa.check_finite(&model, &grads).unwrap());
+            assert!(peak < one / 8, "{dtype:?}: {peak} of {one}");
+            // In bf16, the first step makes the f32 master weights.
+            let mut model = Some(lisa.step(1e-3, model, grads));
+            let grads = gradients();
+            let peak = during(|| model = Some(lisa.step(1e-3, model.take().unwrap(), grads)));
+            // In bf16, new weights are made from the master weights.
+            let made = if dtype == DType::F32 { 0 } else { one };
+            assert!(peak < made + one / 8, "{dtype:?}: {peak} of {one}");
+        }
     }
 
     #[test]

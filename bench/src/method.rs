@@ -91,7 +91,7 @@ impl Method {
         let outer = vec!["embed_tokens", "embed_positions", "lm_head"];
         LisaConfig::new()
             .with_active_layers(match self {
-                Self::Full | Self::LoraRecompute => layers,
+                Self::Full | Self::Lora | Self::LoraRecompute => layers,
                 _ => settings.active_layers,
             })
             .with_sampling_period(settings.period)
@@ -107,6 +107,7 @@ impl Method {
                 Self::LisaInt4 => FrozenWeights::Int4,
                 _ => FrozenWeights::Exact,
             })
+            .with_max_grad_norm((settings.max_grad_norm > 0.0).then_some(settings.max_grad_norm))
             .with_frozen(freezes.then(|| ParamGroup::from_any_predicates(outer)))
     }
 }

@@ -50,6 +50,23 @@ pub(crate) struct Settings {
     #[arg(long, value_delimiter = ',', value_name = "NAME,..")]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) lora_modules: Vec<String>,
+    /// Dropout of the inputs of LoRA's adapters, in the methods `lora` and `lora-recompute`
+    #[arg(long, default_value_t = 0.0, value_name = "P")]
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) lora_dropout: f64,
+    /// Clip gradients to this norm and look for gradients that are not finite, as `lisa train` does; 0:
+    /// neither. Methods with recomputation then update after the backward pass
+    #[arg(long, default_value_t = 0.0, value_name = "NORM")]
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) max_grad_norm: f64,
+    /// Batches whose gradients are added up for a step
+    #[arg(long, default_value_t = 1, value_name = "BATCHES")]
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub(crate) accumulation: usize,
+    /// Positions of padding at the end of each row
+    #[arg(long, default_value_t = 0, value_name = "TOKENS")]
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) padding: usize,
     /// Learning rate
     #[arg(long, default_value_t = 1e-4, value_name = "RATE")]
     pub(crate) lr: f64,
@@ -79,6 +96,13 @@ impl Settings {
             self.batch > 0 && self.sequence > 1,
             "--batch needs at least 1 row and --sequence at least 2 tokens"
         );
+        ensure!(self.accumulation > 0, "--accumulation needs at least 1");
+        ensure!(
+            self.padding + 2 <= self.sequence,
+            "--padding is {} of {} tokens; it leaves at least 2",
+            self.padding,
+            self.sequence
+        );
         ensure!(self.threads > 0, "--threads needs at least 1");
         ensure!(
             self.shrink > 0,
@@ -107,7 +131,14 @@ impl Settings {
 
     /// The adapters of LoRA.
     pub(crate) fn lora(&self) -> LoraConfig {
-        LoraConfig::new(self.lora_rank).with_modules(self.lora_modules.clone())
+        LoraConfig::new(self.lora_rank)
+            .with_modules(self.lora_modules.clone())
+            .with_dropout(self.lora_dropout)
+    }
+
+    /// Whether a step is taken with all gradients at a time, as `lisa train` takes it.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.max_grad_norm > 0.0 || self.accumulation > 1 || self.lora_dropout > 0.0
     }
 
     /// The preset, if the model has its shape unchanged.
@@ -140,6 +171,18 @@ impl Settings {
             ..self.clone()
         }
     }
+}
+
+fn is_zero<T: PartialEq + From<u8>>(value: &T) -> bool {
+    *value == T::from(0)
+}
+
+fn is_one<T: PartialEq + From<u8>>(value: &T) -> bool {
+    *value == T::from(1)
+}
+
+fn one() -> usize {
+    1
 }
 
 fn read(folder: &Path) -> Result<ModelConfig> {

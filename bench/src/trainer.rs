@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Result, anyhow, bail};
 use burn::module::{Lora, Module, ParamGroup};
-use burn::optim::{GradientsParams, ModuleOptimizer};
+use burn::optim::{GradientsAccumulator, GradientsParams, ModuleOptimizer};
 use burn::tensor::Device;
 use lisa::Lisa;
 use lisa::recompute::Recompute;
@@ -46,11 +46,11 @@ impl Trainer {
                 let lora = Lora::new(rank, 2.0 * rank as f64).set_param_group(matrices);
                 (plain(), model.apply_lora(lora))
             }
-            Method::Lora => (plain(), model.with_lora(&settings.lora())?),
+            Method::Lora if !settings.is_whole() => (plain(), model.with_lora(&settings.lora())?),
             _ if method.is_torch() => bail!("`{method}` runs in PyTorch"),
             _ => {
                 let model = match method {
-                    Method::LoraRecompute => model.with_lora(&settings.lora())?,
+                    Method::Lora | Method::LoraRecompute => model.with_lora(&settings.lora())?,
                     _ => model,
                 };
                 let config = method.lisa_config(settings, model.num_layers());
@@ -68,6 +68,43 @@ impl Trainer {
                 }
             }
         })
+    }
+
+    /// One step as `lisa train` takes it, with accumulated and clipped gradients and with dropout, all
+    /// as the settings say. Returns the model and the loss of the last batch.
+    pub(crate) fn whole_step(
+        &mut self,
+        settings: &Settings,
+        model: CausalLm,
+        batch: &BatchTensors,
+        seed: u64,
+    ) -> Result<(CausalLm, f64)> {
+        let dropped = model.clone().with_dropout(Some(seed));
+        let mut accumulator = GradientsAccumulator::new();
+        let mut last = 0.0;
+        for _ in 0..settings.accumulation {
+            let (grads, loss) = if let Self::Layered(_, recompute) = self {
+                let pass = recompute.forward(&dropped, batch);
+                let loss = pass.loss();
+                (pass.backward(&dropped), loss)
+            } else {
+                let loss = dropped.batch_loss(batch.clone());
+                let grads = GradientsParams::from_grads(loss.clone().backward(), &dropped);
+                (grads, loss)
+            };
+            last = f64::from(loss.into_scalar::<f32>());
+            accumulator.accumulate(&dropped, grads);
+        }
+        let grads = accumulator.grads();
+        drop(dropped);
+        let model = match self {
+            Self::Plain(optimizer) => optimizer.step(settings.lr, model, grads),
+            Self::Lisa(lisa) | Self::Layered(lisa, _) => {
+                lisa.check_finite(&model, &grads)?;
+                lisa.try_step(settings.lr, model, grads)?
+            }
+        };
+        Ok((model.with_dropout(None), last))
     }
 
     /// One step: returns the model, the loss and the times. A layered step updates during the backward

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use burn::module::{Module, ModuleMapper, Param};
-use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
+use burn::tensor::{Bool, Device, FloatDType, Int, Tensor, TensorData};
 use lisa::policy::{Draw, SamplingPolicy, Uniform};
 use lisa_lm::CausalLm;
 use lisa_lm::model::BatchTensors;
@@ -61,7 +61,7 @@ pub(crate) fn tokens(settings: &Settings) -> Result<Vec<u32>> {
     Ok(tokens.collect())
 }
 
-/// The batch of a step; the last token of a row has no target.
+/// The batch of a step; the last token of a row, and padding, have no target.
 pub(crate) fn batch(
     settings: &Settings,
     tokens: &[u32],
@@ -73,14 +73,21 @@ pub(crate) fn batch(
     let rows = &tokens[step * size..(step + 1) * size];
     let ints =
         |values: Vec<i64>| Tensor::<2, Int>::from_data(TensorData::new(values, shape), device);
-    let targets = rows
-        .chunks(settings.sequence)
-        .flat_map(|row| row[1..].iter().map(|t| i64::from(*t)).chain([IGNORED]));
+    let texts = settings.sequence - settings.padding;
+    let targets = rows.chunks(settings.sequence).flat_map(|row| {
+        let targets = row[1..texts].iter().map(|t| i64::from(*t));
+        targets.chain((texts..=settings.sequence).map(|_| IGNORED))
+    });
+    let padding = (settings.padding > 0).then(|| {
+        let padded = (0..size).map(|at| at % settings.sequence >= texts);
+        let padded = TensorData::new(padded.collect::<Vec<bool>>(), shape);
+        Tensor::<2, Bool>::from_data(padded, device)
+    });
     BatchTensors {
         targets: ints(targets.collect()),
         tokens: ints(rows.iter().map(|t| i64::from(*t)).collect()),
         weights: None,
-        padding: None,
+        padding,
         segments: None,
         positions: None,
     }

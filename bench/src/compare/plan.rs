@@ -84,6 +84,8 @@ pub(crate) fn of(
         flex,
         lowest_active: if flex { lowest() } else { 0 },
         recompute: method.recompute(model.num_layers()),
+        in_backward: !settings.is_whole(),
+        accumulated: settings.accumulation,
     };
     let plan = match method {
         _ if method.is_torch() => return Ok(None),
@@ -92,8 +94,7 @@ pub(crate) fn of(
             MemoryPlan::lora(model, &adapters, &run)?
         }
         Method::Lora | Method::LoraRecompute => {
-            let (rows, tokens) = (settings.batch, settings.sequence);
-            let adapters = model.planned_lora(&settings.lora(), rows, tokens, run.dtype);
+            let adapters = model.planned_lora(&settings.lora(), &run);
             MemoryPlan::lora(model, &adapters, &run)?
         }
         _ => {

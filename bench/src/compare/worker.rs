@@ -1,6 +1,7 @@
 //! One method in a process of its own: prints an [`Event`] as JSON for each step.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use burn::tensor::{Device, FloatDType};
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::method::Method;
 use crate::settings::Settings;
-use crate::trainer::Trainer;
+use crate::trainer::{Times, Trainer};
 use crate::{memory, number, process, workload};
 
 /// A method to run.
@@ -82,7 +83,18 @@ pub(crate) fn train(order: &Order) -> Result<()> {
         let host = |trainer: &Trainer| trainer.lisa().map(|lisa| lisa.memory().on_host());
         let host_before = host(&trainer);
         let cpu = ProcessTime::now();
-        let (stepped, loss, times) = trainer.step(settings.lr, model, &batch, &training)?;
+        let (stepped, loss, times) = if settings.is_whole() {
+            let begun = Instant::now();
+            let (stepped, loss) = trainer.whole_step(settings, model, &batch, step as u64)?;
+            let times = Times {
+                forward: 0.0,
+                backward: 0.0,
+                update: begun.elapsed().as_secs_f64(),
+            };
+            (stepped, loss, times)
+        } else {
+            trainer.step(settings.lr, model, &batch, &training)?
+        };
         let cpu = cpu.elapsed().as_secs_f64();
         model = stepped;
         // The allocator counts host memory too; a device with its own pool does not.

@@ -7,10 +7,11 @@
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
-use burn::tensor::{FloatDType, Tensor};
+use burn::tensor::{DType, FloatDType, Tensor};
 
 use crate::gradients::Gradients;
-use crate::squares::{Sum, sum_of_squares, wide};
+use crate::slicing::slices_of;
+use crate::squares::{Sum, sum_of, sum_of_squares, wide};
 use crate::visit::{FloatVisitor, ModulePath, visit_floats};
 
 /// Scales all gradients of `module` so that their common L2 norm is at most `max_norm`.
@@ -50,16 +51,26 @@ impl<G: Gradients> ModuleVisitor for Scale<'_, G> {
         let Some((grad, device)) = self.grads.take::<D>(param.id) else {
             return;
         };
-        let dtype = grad.dtype();
         let factor = self.factor.clone().to_device(&device).unsqueeze();
-        let grad = wide(grad).mul(factor);
-        let grad = if grad.dtype() == dtype {
-            grad
-        } else {
-            grad.cast(dtype)
-        };
-        self.grads.put(param.id, grad, &device);
+        self.grads.put(param.id, scaled(grad, factor), &device);
     }
+}
+
+/// The product of a gradient with a factor in f32, in the dtype of the gradient. Half precision is
+/// multiplied in slices, because its f32 copy is larger than the gradient.
+fn scaled<const D: usize>(mut grad: Tensor<D>, factor: Tensor<D>) -> Tensor<D> {
+    let dtype = grad.dtype();
+    if !matches!(dtype, DType::F16 | DType::BF16) {
+        return grad.mul(factor);
+    }
+    for rows in slices_of(&grad) {
+        let part = grad.clone().slice_dim(0, rows.clone());
+        let part = wide(part).mul(factor.clone()).cast(dtype);
+        let mut ranges = grad.dims().map(|size| 0..size);
+        ranges[0] = rows;
+        grad = grad.slice_assign(ranges, part);
+    }
+    grad
 }
 
 /// The paths of the parameters whose gradient has a NaN or an infinite element. Waits for the
@@ -69,7 +80,7 @@ pub(crate) fn not_finite<M: Module>(module: &M, grads: &GradientsParams) -> Vec<
     impl ModuleVisitor for All<'_> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             if let Some(grad) = self.0.get::<D>(param.id) {
-                self.1.add(zero(grad));
+                self.1.add(zero(&grad));
             }
         }
     }
@@ -77,7 +88,7 @@ pub(crate) fn not_finite<M: Module>(module: &M, grads: &GradientsParams) -> Vec<
     impl FloatVisitor for Each<'_> {
         fn visit_float<const D: usize>(&mut self, path: &ModulePath, param: &Param<Tensor<D>>) {
             if let Some(grad) = self.0.get::<D>(param.id)
-                && zero(grad).into_scalar::<f32>().is_nan()
+                && zero(&grad).into_scalar::<f32>().is_nan()
             {
                 self.1.push(path.to_string());
             }
@@ -95,6 +106,8 @@ pub(crate) fn not_finite<M: Module>(module: &M, grads: &GradientsParams) -> Vec<
 }
 
 /// 0 if all elements are finite, else NaN: zero times NaN or infinity is NaN.
-fn zero<const D: usize>(grad: Tensor<D>) -> Tensor<1> {
-    grad.cast(FloatDType::F32).mul_scalar(0.0).sum()
+fn zero<const D: usize>(grad: &Tensor<D>) -> Tensor<1> {
+    sum_of(grad, |slice| {
+        slice.cast(FloatDType::F32).mul_scalar(0.0).sum()
+    })
 }

@@ -37,6 +37,7 @@
 // From the bottom up: a module uses only those above it.
 mod error;
 mod visit;
+mod slicing;
 mod squares;
 pub mod policy;
 mod schedule;

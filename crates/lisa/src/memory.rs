@@ -11,7 +11,7 @@
 //! ```
 //! use burn::module::Module;
 //! use burn::nn::{Linear, LinearConfig};
-//! use burn::tensor::{DType, Device, FloatDType};
+//! use burn::tensor::{DType, Device};
 //! use lisa::LisaConfig;
 //! use lisa::memory::{Activations, Footprint, MemoryPlan, Workload};
 //!
@@ -21,8 +21,9 @@
 //! }
 //!
 //! impl Footprint for Network {
-//!     fn activations(&self, batch: usize, sequence: usize, dtype: FloatDType) -> Activations {
-//!         let hidden = (batch * sequence * 4096 * DType::from(dtype).size()) as u64;
+//!     fn activations(&self, workload: &Workload) -> Activations {
+//!         let tokens = workload.batch * workload.sequence;
+//!         let hidden = (tokens * 4096 * DType::from(workload.dtype).size()) as u64;
 //!         Activations {
 //!             frozen_layer: hidden,
 //!             active_layer: 2 * hidden,

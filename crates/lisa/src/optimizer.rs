@@ -43,4 +43,3 @@ pub(crate) use layer_optimizer::{LayerOptimizer, Wrapping};
 pub(crate) use leaves::Leaves;
 pub use release::OnFreeze;
 pub(crate) use shapes::StateShapes;
-pub(crate) use slices::{SLICE, SLICE_ON_HOST};

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use burn::tensor::Device;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use lisa_lm::{CausalLm, ModelConfig};
 
 use crate::bundled;
@@ -16,29 +16,39 @@ use crate::settings::{
 };
 use crate::terminal::output::say;
 use crate::terminal::text::{counted, size};
-use crate::train::fitting::{WAYS, changes};
+use crate::train::fitting::{LAYERED_FROZEN, apply, changes, ways};
+use crate::train::hardware::Hardware;
 use crate::train::limits::Limits;
-use crate::train::planned::{Planned, room};
+use crate::train::planned::{MARGIN, Planned, room};
 
 /// Options of `lisa plan`.
 #[derive(Args, Debug)]
 pub struct Options {
-    /// Memory of the device in GiB; the table then says which methods fit
+    /// Memory of the device in GiB; the table then says what fits
     #[arg(long, value_name = "GIB", value_parser = gib)]
     memory: Option<f64>,
-    /// Folder of a model, or a hub id, for config.json [default: bundled]
+    /// Device to plan for [default: gpu with --memory]
+    #[arg(long, value_enum, value_name = "DEVICE")]
+    device: Option<On>,
+    /// Model folder or hub id, for config.json [default: bundled]
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
-    /// Dtype of the weights [default: as stored; bundled model: f32]
+    /// Branch, tag or commit on the hub [default: main]
+    #[arg(long, value_name = "REVISION")]
+    revision: Option<String>,
+    /// Dtype of the weights [default: as stored; bundled: f32]
     #[arg(long, value_enum)]
     dtype: Option<Dtype>,
     /// Rows of a batch [default: 4]
     #[arg(long, value_name = "ROWS")]
     batch_size: Option<usize>,
+    /// Batches of an optimizer step [default: 1]
+    #[arg(long, value_name = "N")]
+    gradient_accumulation_steps: Option<usize>,
     /// Tokens of a row [default: 512, at most the model's limit]
     #[arg(long, value_name = "TOKENS")]
     max_seq_length: Option<usize>,
-    /// Layers that LISA trains at a time [default: 2; 4 from 48 layers on]
+    /// Layers LISA trains at a time [default: 2; 4 from 48 on]
     #[arg(long, value_name = "N")]
     active_layers: Option<usize>,
     /// Rank of the adapters of LoRA [default: 8]
@@ -52,6 +62,26 @@ pub struct Options {
     config: Option<PathBuf>,
 }
 
+/// A device that a table is made for.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum On {
+    /// A GPU with memory of its own
+    Gpu,
+    /// A CPU
+    Cpu,
+}
+
+impl On {
+    /// The hardware to plan for, where the program itself uses this device.
+    fn hardware(self, device: &Device) -> Hardware {
+        match (self, Hardware::from(device)) {
+            (Self::Gpu, _) => Hardware::Gpu,
+            (Self::Cpu, Hardware::Gpu) => Hardware::Flex,
+            (Self::Cpu, cpu) => cpu,
+        }
+    }
+}
+
 impl Options {
     /// The settings that were given.
     fn flags(&self) -> Result<Flags> {
@@ -62,6 +92,7 @@ impl Options {
         let flags = Flags {
             input: InputFlags {
                 model: self.model.clone(),
+                revision: self.revision.clone(),
                 max_seq_length: self.max_seq_length,
                 ..InputFlags::default()
             },
@@ -78,6 +109,7 @@ impl Options {
             },
             training: TrainingFlags {
                 batch_size: self.batch_size,
+                gradient_accumulation_steps: self.gradient_accumulation_steps,
                 ..TrainingFlags::default()
             },
             ..Flags::default()
@@ -88,12 +120,13 @@ impl Options {
 
 /// Prints the table.
 pub fn plan(options: &Options, device: &Device) -> Result<()> {
-    Ok(say(table(options.flags()?, device)?.trim_end())?)
+    let table = table(options.flags()?, options.device, device)?;
+    Ok(say(table.trim_end())?)
 }
 
 /// One line per method with what its memory holds at the peak of a step. With the memory of the device,
 /// it says which methods fit.
-fn table(mut flags: Flags, device: &Device) -> Result<String> {
+fn table(mut flags: Flags, on: Option<On>, device: &Device) -> Result<String> {
     let path = flags.input.model.clone().unwrap_or_default();
     let config = if path.as_os_str().is_empty() {
         ModelConfig::from_json(bundled::CONFIG)?
@@ -135,25 +168,22 @@ fn table(mut flags: Flags, device: &Device) -> Result<String> {
     let bytes = (settings.memory.memory > 0.0)
         .then(|| room(&settings, device))
         .flatten();
-    let mut text = format!(
-        "{:.1} M parameters in {}, {}, {} of {}; memory at the peak of a step\n\n{}\n",
-        model.num_parameters() as f64 / 1e6,
-        counted(model.num_layers(), "layer"),
-        settings.memory.dtype,
-        counted(rows, "row"),
-        counted(tokens, "token"),
-        HEADER
-    );
+    // Who names the memory of a device asks for a GPU.
+    let hardware = match on.or(bytes.map(|_| On::Gpu)) {
+        Some(on) => on.hardware(device),
+        None => device.into(),
+    };
+    let mut text = heading(&settings, &model, hardware);
     let mut fits = false;
     for (flags, settings) in methods(&settings, &model) {
-        let plan = Planned::of(&settings, &model, device, rows, tokens)?;
+        let plan = Planned::of(&settings, &model, hardware, rows, tokens)?;
         let fitting = bytes.map(|bytes| plan.needed() <= bytes);
         fits |= fitting == Some(true);
         text.push_str(&line(&flags, &plan, fitting));
     }
     text.push_str(
-        "\nThe columns add up to the peak, without host memory, which a CPU needs as well. Quantized \
-         layers need recomputation: a backward pass without it keeps their dequantized weights.\n",
+        "\nThe columns add up to the peak, without host memory. Quantized layers need recomputation: a \
+         backward pass without it keeps their dequantized weights.\n",
     );
     if settings.method.outer_every > 1 {
         text.push_str(&format!(
@@ -162,16 +192,40 @@ fn table(mut flags: Flags, device: &Device) -> Result<String> {
         ));
     }
     if let Some(bytes) = bytes {
-        text.push_str(&limits(&settings, &model, device, positions, bytes)?);
+        text.push_str(&limits(&settings, &model, hardware, positions, bytes)?);
     }
     if let Some(bytes) = bytes.filter(|_| !fits) {
         text.push_str(&format!(
             "none fits into {}; what would: {}\n",
             size(bytes),
-            changes(&settings, &model, device, tokens, bytes)?
+            changes(&settings, &model, hardware, tokens, bytes)?
         ));
     }
     Ok(text)
+}
+
+/// What the table is of.
+fn heading(settings: &Settings, model: &CausalLm, hardware: Hardware) -> String {
+    let accumulated = match settings.training.gradient_accumulation_steps {
+        1 => String::new(),
+        batches => format!(", {batches} batches in a step"),
+    };
+    let device = match hardware {
+        Hardware::Gpu => format!(
+            "for a GPU: host memory is apart, and {MARGIN} % is left to its memory pool (--device cpu: \
+             for a CPU)"
+        ),
+        _ => "for a CPU: it needs the host memory as well (--device gpu: for a GPU)".to_owned(),
+    };
+    format!(
+        "{:.1} M parameters in {}, {}, {} of {}{accumulated}; memory at the peak of a step\n{device}\n\n\
+         {HEADER}\n",
+        model.num_parameters() as f64 / 1e6,
+        counted(model.num_layers(), "layer"),
+        settings.memory.dtype,
+        counted(settings.training.batch_size, "row"),
+        counted(settings.input.max_seq_length, "token"),
+    )
 }
 
 /// What fits into memory: for each method the longest row and the largest batch, and the flags to
@@ -179,7 +233,7 @@ fn table(mut flags: Flags, device: &Device) -> Result<String> {
 fn limits(
     settings: &Settings,
     model: &CausalLm,
-    device: &Device,
+    hardware: Hardware,
     positions: usize,
     bytes: u64,
 ) -> Result<String> {
@@ -191,7 +245,7 @@ fn limits(
         counted(tokens, "token"),
     );
     for (flags, settings) in methods(settings, model) {
-        let found = Limits::of(&settings, model, device, (tokens, positions), bytes)?;
+        let found = Limits::of(&settings, model, hardware, (tokens, positions), bytes)?;
         let flags = match found.flags(tokens) {
             Some(largest) => format!("{flags} {largest}"),
             None => format!("{flags}: does not fit"),
@@ -226,31 +280,94 @@ fn with_method(settings: &Settings, method: Method) -> Settings {
     settings
 }
 
-/// The methods, and the ways to run LISA, with their flags.
+/// The methods, and the ways to run them, with their flags.
 fn methods(settings: &Settings, model: &CausalLm) -> Vec<(String, Settings)> {
-    let of = |method| with_method(settings, method);
-    let mut methods = vec![
-        ("--method full".to_owned(), of(Method::Full)),
-        ("--method lora".to_owned(), of(Method::Lora)),
-    ];
-    for (flags, way) in WAYS {
-        let mut settings = of(Method::Lisa);
-        way(&mut settings);
-        methods.push((
-            format!("--method lisa {flags}").trim_end().to_owned(),
-            settings,
-        ));
+    let mut methods: Vec<(String, Settings)> = Vec::new();
+    let mut add = |method, flags: &[String], settings: Settings| {
+        if methods.iter().all(|(_, other)| *other != settings) {
+            let flags = [&[format!("--method {method}")], flags].concat();
+            methods.push((flags.join(" "), settings));
+        }
+    };
+    for (method, count) in [(Method::Full, 1), (Method::Lora, 2), (Method::Lisa, 7)] {
+        for way in &ways(method)[..count] {
+            let mut settings = with_method(settings, method);
+            let flags = apply(way, &mut settings);
+            add(method, &flags, settings);
+        }
     }
     let every = model.num_layers().isqrt().max(1);
-    let mut sublayers = of(Method::Lisa);
-    WAYS[3].1(&mut sublayers);
+    let mut sublayers = with_method(settings, Method::Lisa);
     (sublayers.memory.recompute, sublayers.memory.sublayers) = (every, true);
-    let flags = WAYS[3]
-        .0
-        .replace("--recompute", &format!("--recompute {every} --sublayers"));
-    methods.push((format!("--method lisa {flags}"), sublayers));
-    let mut quantized = of(Method::Lisa);
+    let mut flags = vec![format!("--recompute {every} --sublayers")];
+    flags.extend(apply(LAYERED_FROZEN, &mut sublayers));
+    add(Method::Lisa, &flags, sublayers);
+    let mut quantized = with_method(settings, Method::Lisa);
     quantized.memory.quantize = Quantize::Int8;
-    methods.push(("--method lisa --quantize int8".to_owned(), quantized));
+    add(Method::Lisa, &["--quantize int8".to_owned()], quantized);
     methods
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table_on(on: Option<On>, memory: Option<f64>, accumulation: usize) -> String {
+        let flags = Flags {
+            memory: MemoryFlags {
+                memory,
+                ..MemoryFlags::default()
+            },
+            training: TrainingFlags {
+                gradient_accumulation_steps: Some(accumulation),
+                ..TrainingFlags::default()
+            },
+            ..Flags::default()
+        };
+        table(flags, on, &Device::default()).unwrap()
+    }
+
+    /// The peak and the host memory of a row, in MiB.
+    fn row(table: &str, flags: &str) -> [f64; 2] {
+        let line = table.lines().find(|line| line.ends_with(flags)).unwrap();
+        let numbers: Vec<f64> = line
+            .split_whitespace()
+            .filter_map(|word| word.parse().ok())
+            .collect();
+        [numbers[0], numbers[7]]
+    }
+
+    #[test]
+    fn the_memory_of_a_device_is_that_of_a_gpu_unless_a_cpu_is_asked_for() {
+        let (build, gpu) = (table_on(None, None, 1), table_on(Some(On::Gpu), None, 1));
+        let named = table_on(None, Some(1.0), 1);
+        assert!(build.contains("\nfor a CPU: "), "{build}");
+        for table in [&gpu, &named] {
+            assert!(
+                table.contains("\nfor a GPU: host memory is apart, and 10 %"),
+                "{table}"
+            );
+        }
+        assert_eq!(table_on(Some(On::Cpu), None, 1), build);
+        let method =
+            "--method lisa --recompute --update-in-backward --max-grad-norm 0 --quantize int4";
+        // A GPU stores two values in a byte.
+        assert!(row(&gpu, method)[1] > 0.0);
+        assert_eq!(row(&gpu, method), row(&named, &format!("fits: {method}")));
+        assert_ne!(row(&gpu, method), row(&build, method));
+    }
+
+    #[test]
+    fn the_table_has_lora_with_recomputation_and_accumulated_gradients() {
+        let (one, four) = (table_on(None, None, 1), table_on(None, None, 4));
+        let peak = |table: &str, flags| row(table, flags)[0];
+        assert!(peak(&one, "--method lora --recompute") < peak(&one, "--method lora") / 2.0);
+        assert!(four.contains(", 4 batches in a step;"), "{four}");
+        // 1,509,504 gradients in f32.
+        let more = peak(&four, "--method full") - peak(&one, "--method full");
+        assert!((more - 5.76).abs() < 1.1, "{four}");
+        let method = "--update-in-backward --max-grad-norm 0 --gradient-accumulation-steps 1";
+        let layered = "--update-in-backward --max-grad-norm 0";
+        assert_eq!(row(&four, method), row(&one, layered));
+    }
 }

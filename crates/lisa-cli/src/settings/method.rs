@@ -26,8 +26,7 @@ group! { "Method", MethodFlags, MethodSettings {
     /// How layers are sampled [default: uniform]
     #[arg(long, value_enum)]
     policy: Policy = Policy::Uniform;
-    /// Freeze parameters whose path contains one of these, such as embed_tokens,lm_head [default: by
-    /// model]
+    /// Freeze parameters whose path contains one of these, such as lm_head [default: by model]
     #[arg(long, value_delimiter = ',', value_name = "PATH,..", hide_short_help = true)]
     freeze: Vec<String> = Vec::new();
     /// Train the parameters outside the layers in every N-th period only [default: 1]

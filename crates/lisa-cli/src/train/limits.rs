@@ -1,9 +1,9 @@
 //! [`Limits`]: the longest rows and the largest batches that fit into memory.
 
 use anyhow::Result;
-use burn::tensor::Device;
 use lisa_lm::CausalLm;
 
+use super::hardware::Hardware;
 use super::planned::Planned;
 use crate::settings::Settings;
 
@@ -25,12 +25,12 @@ impl Limits {
     pub(crate) fn of(
         settings: &Settings,
         model: &CausalLm,
-        device: &Device,
+        hardware: Hardware,
         (tokens, positions): (usize, usize),
         bytes: u64,
     ) -> Result<Self> {
         let needed = |rows, tokens| -> Result<u64> {
-            Ok(Planned::of(settings, model, device, rows, tokens)?.needed())
+            Ok(Planned::of(settings, model, hardware, rows, tokens)?.needed())
         };
         Ok(Self {
             tokens: most(positions, bytes, |tokens| needed(1, tokens))?,
@@ -82,6 +82,8 @@ fn most(limit: usize, bytes: u64, needed: impl Fn(usize) -> Result<u64>) -> Resu
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::Device;
+
     use super::*;
     use crate::settings::Flags;
 
@@ -118,7 +120,7 @@ mod tests {
             planned.unwrap().needed()
         };
         let bytes = needed(3, 100);
-        let limits = Limits::of(&settings, &model, &device, (100, 1024), bytes).unwrap();
+        let limits = Limits::of(&settings, &model, (&device).into(), (100, 1024), bytes).unwrap();
         assert_eq!(limits.rows, 3);
         assert!(needed(1, limits.tokens) <= bytes && needed(1, limits.tokens + 1) > bytes);
         let flags = limits.flags(100);
@@ -127,11 +129,11 @@ mod tests {
             Some("--batch-size 3 --max-seq-length 100")
         );
         // Not one row of this length, but a shorter one.
-        let short = Limits::of(&settings, &model, &device, (1024, 1024), bytes).unwrap();
+        let short = Limits::of(&settings, &model, (&device).into(), (1024, 1024), bytes).unwrap();
         assert_eq!((short.rows, short.tokens), (0, limits.tokens));
         let flags = format!("--batch-size 1 --max-seq-length {}", limits.tokens);
         assert_eq!(short.flags(1024), Some(flags));
-        let none = Limits::of(&settings, &model, &device, (100, 1024), 1).unwrap();
+        let none = Limits::of(&settings, &model, (&device).into(), (100, 1024), 1).unwrap();
         assert_eq!((none.rows, none.tokens, none.flags(100)), (0, 0, None));
     }
 }

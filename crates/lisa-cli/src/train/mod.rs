@@ -17,7 +17,7 @@
 //! | `finite` | which weights are not finite |
 //! | `record_limits` | checks of what checkpoints will have |
 //! | `summary`, `shown_row` | what is printed of the data |
-//! | `announce`, `planned`, `fitting`, `limits`, `out_of_memory`, `watch`, `clock` | what is printed |
+//! | `announce`, `hardware`, `planned`, `fitting`, `limits`, `out_of_memory`, `watch`, `clock` | what is printed |
 //! | `fingerprint`, `moved` | what a resumed run must have in common with its checkpoint |
 
 pub(crate) mod adapter;
@@ -34,6 +34,7 @@ pub mod fingerprint;
 mod finish;
 mod finite;
 pub(crate) mod fitting;
+pub(crate) mod hardware;
 mod held_out;
 pub(crate) mod limits;
 mod line;

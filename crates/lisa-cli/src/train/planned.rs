@@ -5,49 +5,46 @@ use burn::tensor::Device;
 use lisa::memory::{Breakdown, MemoryPlan, Workload};
 use lisa_lm::CausalLm;
 
+use super::hardware::Hardware;
 use super::method::lisa_config;
 use crate::machine::available_bytes;
 use crate::settings::{Method, OutputSettings, Settings};
 use crate::terminal::text::{counted, size};
 
+/// What the memory pool of a GPU may reserve in addition to its tensors, in per cent of them.
+pub(crate) const MARGIN: u64 = 10;
+
 /// The memory that a run needs.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Planned {
     /// What the device holds at the peak of a step.
     pub(crate) peak: Breakdown,
     /// Bytes in host memory.
     pub(crate) host: u64,
-    /// Whether the device is the host.
-    on_host: bool,
+    hardware: Hardware,
 }
 
 impl Planned {
-    /// Plans batches of `rows` rows of `tokens` tokens. The parameters of the model may be lazy.
+    /// Plans steps with batches of `rows` rows of `tokens` tokens. The parameters of the model may be
+    /// lazy.
     pub(crate) fn of(
         settings: &Settings,
         model: &CausalLm,
-        device: &Device,
+        hardware: impl Into<Hardware>,
         rows: usize,
         tokens: usize,
     ) -> Result<Self> {
-        let memory = &settings.memory;
-        let plan = plan(settings, model, device, rows, tokens)?;
-        let mut peak = plan.at_peak;
-        if memory.recompute > 0 {
-            let mut recomputed = plan.at_peak_recomputed;
-            if !memory.update_in_backward {
-                // All gradients exist until the update; some of them are counted twice.
-                recomputed.gradients += plan.gradients;
-            }
-            if recomputed.total() < peak.total() {
-                peak = recomputed;
-            }
-        }
-        let host = plan.host;
+        let hardware = hardware.into();
+        let plan = plan(settings, model, hardware, rows, tokens)?;
+        let peak = if settings.memory.recompute > 0 {
+            plan.at_peak_recomputed
+        } else {
+            plan.at_peak
+        };
         Ok(Self {
             peak,
-            host,
-            on_host: is_host(device),
+            host: plan.host,
+            hardware,
         })
     }
 
@@ -67,9 +64,15 @@ impl Planned {
         )
     }
 
-    /// Bytes that the device must have: on a CPU, also those in host memory.
+    /// Bytes that the device must have: on a CPU, also those in host memory; otherwise, with a margin
+    /// for the memory pool.
     pub(crate) fn needed(&self) -> u64 {
-        self.peak.total() + if self.on_host { self.host } else { 0 }
+        let peak = self.peak.total();
+        if self.hardware.is_host() {
+            peak + self.host
+        } else {
+            peak + peak * MARGIN / 100
+        }
     }
 
     /// The parts of the peak with their names, which add up to it.
@@ -98,17 +101,17 @@ pub fn planned(
     let (rows, longest) = (counted(rows, "row"), counted(longest, "token"));
     let mut text = format!("planned memory at the peak of a step, {rows} of {longest}:\n");
     let host = (plan.host > 0).then_some(("host memory", plan.host));
-    // On a CPU, host memory is a part of the peak.
-    let (in_peak, apart) = if plan.on_host {
-        (host, None)
+    let mut lines = plan.parts().to_vec();
+    if plan.hardware.is_host() {
+        // Host memory is a part of the peak.
+        lines.extend(host);
+        lines.push(("peak", plan.needed()));
     } else {
-        (None, host)
-    };
-    let peak = ("peak", plan.needed());
-    for (name, bytes) in (plan.parts().into_iter().chain(in_peak))
-        .chain([peak])
-        .chain(apart)
-    {
+        lines.push(("peak", plan.peak.total()));
+        lines.push(("with the pool", plan.needed()));
+        lines.extend(host);
+    }
+    for (name, bytes) in lines {
         text.push_str(&format!("  {name:<16}{:>10}\n", size(bytes)));
     }
     Ok(text)
@@ -166,7 +169,7 @@ pub(crate) fn disk(
     steps: u64,
     evaluates: bool,
 ) -> Result<Disk> {
-    let plan = plan(settings, model, device, 1, 1)?;
+    let plan = plan(settings, model, device.into(), 1, 1)?;
     let (weights, finished) = if settings.method.method == Method::Lora {
         // The gradients are of the adapters, and have their dtype.
         let adapters = plan.gradients;
@@ -183,14 +186,14 @@ pub(crate) fn disk(
 
 /// The most bytes of optimizer state in a checkpoint.
 pub(crate) fn state(settings: &Settings, model: &CausalLm, device: &Device) -> Result<u64> {
-    let plan = plan(settings, model, device, 1, 1)?;
+    let plan = plan(settings, model, device.into(), 1, 1)?;
     Ok(plan.optimizer_state + plan.master_weights + plan.host)
 }
 
 fn plan(
     settings: &Settings,
     model: &CausalLm,
-    device: &Device,
+    hardware: Hardware,
     rows: usize,
     tokens: usize,
 ) -> Result<MemoryPlan> {
@@ -198,13 +201,15 @@ fn plan(
         batch: rows,
         sequence: tokens,
         dtype: settings.memory.dtype.into(),
-        flex: is_host(device),
+        flex: hardware == Hardware::Flex,
         lowest_active: 0,
         recompute: settings.memory.recomputation(),
+        in_backward: settings.memory.update_in_backward,
+        accumulated: settings.training.gradient_accumulation_steps,
     };
     Ok(if settings.method.method == Method::Lora {
         let lora = settings.method.lora(settings.training.seed);
-        let adapters = model.planned_lora(&lora, rows, tokens, run.dtype);
+        let adapters = model.planned_lora(&lora, &run);
         MemoryPlan::lora(model, &adapters, &run)?
     } else {
         MemoryPlan::lisa(model, &lisa_config(settings, model)?, &run)?
@@ -218,12 +223,8 @@ pub(crate) fn room(settings: &Settings, device: &Device) -> Option<u64> {
     if gib > 0.0 {
         return Some((gib * f64::from(1 << 30)) as u64);
     }
-    is_host(device).then(available_bytes)?
-}
-
-/// Whether the memory of the device is that of the machine: the backends of GPUs report theirs.
-fn is_host(device: &Device) -> bool {
-    device.memory_pool_usage().is_none()
+    let is_host = Hardware::from(device).is_host();
+    is_host.then(available_bytes)?
 }
 
 #[cfg(test)]
@@ -253,6 +254,40 @@ mod tests {
         let mut last = settings.clone();
         last.method.lora_target_modules = vec!["layers.7.self_attn.v_proj".into()];
         assert!(needed(&last) < all / 2);
+    }
+
+    #[test]
+    fn accumulated_gradients_count_and_a_gpu_has_a_margin() {
+        let config = lisa_lm::ModelConfig::from_json(crate::bundled::CONFIG).unwrap();
+        let model = config.init(&Device::default().autodiff()).unwrap();
+        let mut settings = Flags::default().resolve(None).unwrap();
+        for method in [Method::Full, Method::Lora, Method::Lisa] {
+            for recompute in [0, 1] {
+                settings.method.method = method;
+                settings.memory.recompute = recompute;
+                let planned = |accumulated, hardware| {
+                    let mut settings = settings.clone();
+                    settings.training.gradient_accumulation_steps = accumulated;
+                    let run = plan(&settings, &model, hardware, 4, 64).unwrap();
+                    (
+                        Planned::of(&settings, &model, hardware, 4, 64).unwrap(),
+                        run.gradients,
+                    )
+                };
+                for hardware in [Hardware::Flex, Hardware::Gpu] {
+                    let ((one, gradients), (eight, _)) =
+                        (planned(1, hardware), planned(8, hardware));
+                    let more = eight.peak.total() - one.peak.total();
+                    assert_eq!(more, gradients, "{method}, {recompute}, {hardware:?}");
+                    let margin = if hardware == Hardware::Gpu {
+                        one.peak.total() / 10
+                    } else {
+                        one.host
+                    };
+                    assert_eq!(one.needed(), one.peak.total() + margin);
+                }
+            }
+        }
     }
 
     #[test]

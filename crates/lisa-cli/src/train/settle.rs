@@ -55,8 +55,17 @@ impl Shapes {
         device: &Device,
         folder: &Path,
     ) -> Result<Settled> {
+        // Smaller batches than those of the settings are accumulated.
+        let derives = flags.training.batch_size.is_none()
+            && flags.training.gradient_accumulation_steps.is_none()
+            && !settings.memory.update_in_backward;
         let needs = |rows: usize, tokens: usize| {
-            let plan = Planned::of(settings, &self.model, device, rows, tokens);
+            let mut settings = settings.clone();
+            if derives {
+                let batches = settings.training.batch_size.div_ceil(rows.max(1));
+                settings.training.gradient_accumulation_steps = batches;
+            }
+            let plan = Planned::of(&settings, &self.model, device, rows, tokens);
             plan.ok().map(|plan| plan.needed())
         };
         let bytes = room(settings, device);

@@ -104,8 +104,16 @@ fn commands_print_what_they_are_asked_for() {
         plan.contains("--method lisa") && plan.contains("does not fit"),
         "{plan}"
     );
-    assert_eq!(plan.matches(": does not fit").count(), 11, "{plan}");
-    let plan = run(&["plan", "--memory", "0.03", "--max-seq-length", "128"]);
+    assert_eq!(plan.matches(": does not fit").count(), 12, "{plan}");
+    let plan = run(&[
+        "plan",
+        "--device",
+        "cpu",
+        "--memory",
+        "0.03",
+        "--max-seq-length",
+        "128",
+    ]);
     let limits = plan.split("what fits into 31 MiB").nth(1).unwrap();
     let line = limits
         .lines()
@@ -445,7 +453,7 @@ fn the_plan_adds_up_and_says_what_would_fit() {
         "{plan}"
     );
     // 18 MiB: too little for 4 rows of 256 tokens with every method.
-    let plan = run("plan --memory 0.0176");
+    let plan = run("plan --device cpu --memory 0.0176");
     let would = plan.lines().last().unwrap();
     assert!(
         would.starts_with("none fits into 18 MiB; what would: --"),

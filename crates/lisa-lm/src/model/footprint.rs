@@ -3,8 +3,8 @@
 //! It counts the tensors that the operations keep for the backward pass. `bench` prints the
 //! estimates next to measured sizes.
 
-use burn::tensor::{DType, FloatDType};
-use lisa::memory::{Activations, Adapters, Footprint, LayerAdapters};
+use burn::tensor::DType;
+use lisa::memory::{Activations, Adapters, Footprint, LayerAdapters, Workload};
 
 use crate::model::causal_lm::CausalLm;
 use crate::model::lora_config::LoraConfig;
@@ -62,11 +62,12 @@ fn per_token(spec: &DecoderSpec, fused: bool) -> PerToken {
 }
 
 impl Footprint for CausalLm {
-    fn activations(&self, batch: usize, sequence: usize, dtype: FloatDType) -> Activations {
+    fn activations(&self, workload: &Workload) -> Activations {
         let spec = self.model.spec();
-        let device = self.model.embed_tokens.weight.lazy_device();
-        let fused = ops::are_fused(&device, dtype.into());
-        let size = DType::from(dtype).size();
+        let (batch, sequence) = (workload.batch, workload.sequence);
+        let dtype = DType::from(workload.dtype);
+        let fused = ops::would_be_fused(workload.flex, dtype);
+        let size = dtype.size();
         let bytes = |elements: usize| (batch * sequence * elements * size) as u64;
         let tokens = per_token(spec, fused);
 
@@ -95,14 +96,14 @@ impl Footprint for CausalLm {
         let attention = bytes(tokens.attention) + scores + attention as u64;
         let feed_forward = bytes(tokens.feed_forward) + feed_forward as u64;
 
-        // A mask of each kind, and cosines and sines.
-        let attends = &spec.block.attention;
+        // A mask of each kind, for each row because rows may be padded or packed, and cosines and sines.
         let kinds = 1 + usize::from(spec.sliding_window.is_some());
-        let masks = kinds * attends.groups() * sequence * sequence;
+        let masks = kinds * batch * sequence * sequence;
         let tables = match &spec.rope {
-            Some(_) => 2 * sequence * attends.head_dim * size,
+            Some(_) => 2 * sequence * spec.block.attention.head_dim * size,
             None => 0,
         };
+        let head_weight = (spec.vocab_size * hidden * size) as u64;
 
         Activations {
             sublayer: attention.max(feed_forward),
@@ -110,15 +111,17 @@ impl Footprint for CausalLm {
             active_layer: bytes(tokens.frozen + tokens.trainable) + scores,
             norms: bytes(tokens.norms),
             layer_backward: bytes(tokens.backward),
-            workspace: ops::workspace_bytes(&device) + (masks + tables) as u64,
+            workspace: ops::workspace_bytes(workload.flex) + (masks + tables) as u64,
             hidden: bytes(hidden),
             logits: 0,
             head: ops::head_bytes(
                 batch * sequence,
                 spec.vocab_size,
                 hidden,
-                (&device, dtype.into()),
+                (workload.flex, dtype),
             ),
+            // A term of the loss whose gradient is that of the weight: ones, and their product.
+            head_backward: if fused { 0 } else { 2 * head_weight },
             tied_head: spec.tied_head && !fused,
             tied: spec.tied_head,
         }
@@ -130,20 +133,16 @@ const HEAD: &str = "lm_head";
 
 impl CausalLm {
     /// The adapters that [`with_lora`](Self::with_lora) would add, for
-    /// [`MemoryPlan::lora`](lisa::memory::MemoryPlan::lora), with batches of `batch` rows of
-    /// `sequence` tokens and weights of this dtype. Initializes nothing.
+    /// [`MemoryPlan::lora`](lisa::memory::MemoryPlan::lora) with this workload. Initializes nothing.
     #[must_use]
-    pub fn planned_lora(
-        &self,
-        config: &LoraConfig,
-        batch: usize,
-        sequence: usize,
-        dtype: FloatDType,
-    ) -> Adapters {
+    pub fn planned_lora(&self, config: &LoraConfig, workload: &Workload) -> Adapters {
         let spec = self.model.spec();
-        let bytes = (batch * sequence * DType::from(dtype).size()) as u64;
+        let tokens = workload.batch * workload.sequence;
+        let bytes = (tokens * DType::from(workload.dtype).size()) as u64;
         let (q, _) = spec.block.attention.widths();
-        // The projections by their input: one of those that share it keeps it for the others.
+        // The projections by their input: one of those that share it keeps it for the others. With dropout,
+        // each has its own, and its mask.
+        let drops = config.dropout > 0.0;
         let inputs = [
             (
                 &["q_proj", "k_proj", "v_proj", "qkv_proj"][..],
@@ -165,7 +164,8 @@ impl CausalLm {
                     weights.push([shape[0], shape[1]]);
                     for (kept, (ends, width)) in kept.iter_mut().zip(inputs) {
                         if ends.iter().any(|end| name.ends_with(end)) {
-                            *kept = width as u64 * bytes;
+                            let own = width as u64 * bytes;
+                            *kept = if drops { *kept + 2 * own } else { own };
                         }
                     }
                 }
@@ -219,13 +219,13 @@ mod tests {
                 (all.with_modules(["lm_head"]), [false; 3]),
             ] {
                 let model = config.init(&device).unwrap();
-                let planned = model.planned_lora(&lora, 2, 5, FloatDType::F32);
+                let run = Workload::new(&model, 2, 5);
+                let planned = model.planned_lora(&lora, &run);
                 let weight = &model.model.layers[0].mlp.down_proj.weight;
                 assert!(!weight.is_initialized());
                 let of_layers = planned.of_layers.clone().unwrap();
                 let has = of_layers.iter().map(|layer| !layer.weights.is_empty());
                 assert!(has.eq(layers), "{of_layers:?}");
-                let run = Workload::new(&model, 2, 5);
                 let plan = MemoryPlan::lora(&model, &planned, &run).unwrap();
                 let mut added = model.with_lora(&lora).unwrap();
                 let adapters = added.linear_mut().filter_map(|(.., projection)| {
@@ -246,10 +246,46 @@ mod tests {
             ModelConfig::Gpt2(Gpt2Config::new(64, 16, 3, 2)),
         ] {
             let model = config.init(&device).unwrap();
-            let named = model.planned_lora(&LoraConfig::new(3), 2, 5, FloatDType::F32);
             let run = Workload::new(&model, 2, 5);
+            let named = model.planned_lora(&LoraConfig::new(3), &run);
             let plan = |adapters| MemoryPlan::lora(&model, &adapters, &run).unwrap();
             assert_eq!(plan(named), plan(Adapters::all(3, false)));
         }
+    }
+
+    #[test]
+    fn with_dropout_each_adapter_keeps_its_own_input_and_a_mask() {
+        let device = Device::default().autodiff();
+        let config = ModelConfig::Llama(LlamaConfig::new(64, 16, 3, 2));
+        let model = config.init(&device).unwrap();
+        let run = Workload::new(&model, 2, 5);
+        let inputs = |dropout, modules: &[&str]| {
+            let lora = LoraConfig::new(3).with_dropout(dropout);
+            let lora = lora.with_modules(modules.iter().copied());
+            let planned = model.planned_lora(&lora, &run);
+            planned.of_layers.unwrap()[1].inputs
+        };
+        let of_hidden = 2 * 5 * 16 * 4;
+        let qkv = ["q_proj", "k_proj", "v_proj"];
+        assert_eq!(inputs(0.0, &qkv), of_hidden);
+        assert_eq!(inputs(0.1, &qkv), 3 * 2 * of_hidden);
+        assert_eq!(inputs(0.1, &["v_proj"]), 2 * of_hidden);
+    }
+
+    #[test]
+    fn each_row_has_a_mask_which_all_heads_share() {
+        let device = Device::default().autodiff();
+        let workspace = |kv_heads, window, rows| {
+            let mut llama = LlamaConfig::new(64, 16, 3, 4);
+            llama.num_key_value_heads = kv_heads;
+            llama.sliding_window = window;
+            let model = ModelConfig::Llama(llama).init(&device).unwrap();
+            model
+                .activations(&Workload::new(&model, rows, 32))
+                .workspace
+        };
+        let one = workspace(4, None, 1);
+        assert_eq!(workspace(4, None, 3) - one, 2 * 32 * 32);
+        assert_eq!(workspace(1, None, 3), workspace(4, None, 3));
     }
 }

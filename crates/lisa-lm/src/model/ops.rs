@@ -34,27 +34,19 @@ pub(crate) use attention::{attend, attend_joint};
 pub(crate) use counted::Counted;
 pub(crate) use embedding::add_rows;
 pub(crate) use extent::{FUSED, KEPT, WRITTEN_OUT};
-#[cfg(feature = "flex")]
-pub(crate) use fused::takes as are_fused;
 pub(crate) use head_weight::HeadWeight;
 pub use linear_cross_entropy::linear_cross_entropy;
 pub(crate) use linear_cross_entropy::{head_bytes, head_gradients, head_loss, like};
 
-/// Whether operations on tensors of this device and dtype are fused.
-#[cfg(not(feature = "flex"))]
-pub(crate) fn are_fused(_: &Device, _: DType) -> bool {
-    false
+/// Whether operations on tensors of this dtype would be fused, on flex or on another device.
+pub(crate) fn would_be_fused(flex: bool, dtype: DType) -> bool {
+    cfg!(feature = "flex") && flex && dtype == DType::F32
 }
 
-/// Bytes that matmuls on this device hold during a whole run: on flex the packed operands, as measured
-/// with one and two threads.
-pub(crate) fn workspace_bytes(device: &Device) -> u64 {
-    #[cfg(feature = "flex")]
-    if *device == Device::flex() {
-        return 4 << 20;
-    }
-    let _ = device;
-    0
+/// Bytes that matmuls hold during a whole run: on flex the packed operands, as measured with one and
+/// two threads.
+pub(crate) fn workspace_bytes(flex: bool) -> u64 {
+    if flex { 4 << 20 } else { 0 }
 }
 
 /// `x weight + bias`: `[batch, seq, from]` times `[from, to]`.

@@ -54,11 +54,6 @@ pub(crate) struct AttentionSpec {
 }
 
 impl AttentionSpec {
-    /// Query heads for each key head.
-    pub(crate) fn groups(&self) -> usize {
-        self.heads / self.kv_heads
-    }
-
     /// The widths of queries and of keys.
     pub(crate) fn widths(&self) -> (usize, usize) {
         (self.heads * self.head_dim, self.kv_heads * self.head_dim)

@@ -1,7 +1,8 @@
 //! [`Footprint`]: the size of a model's activations.
 
 use burn::module::Module;
-use burn::tensor::FloatDType;
+
+use super::workload::Workload;
 
 /// The sizes of a model's activations for one batch, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,6 +30,9 @@ pub struct Activations {
     /// in one tensor, and with recomputation adds it to that of a tied head in place, as
     /// [`EmbedPass::custom`](crate::recompute::EmbedPass::custom) can.
     pub head: u64,
+    /// Temporary tensors of the backward pass of a loss that is computed slice by slice, without
+    /// recomputation, if the head is trainable.
+    pub head_backward: u64,
     /// Whether a backward pass without recomputation computes the gradient of an embedding in a
     /// tensor of its own, and then adds it to that of the head with the same weight.
     pub tied_head: bool,
@@ -45,6 +49,7 @@ pub struct Activations {
 ///
 /// The [module page](super) shows an implementation.
 pub trait Footprint: Module {
-    /// The sizes for a batch of `batch` rows of `sequence` tokens, with weights of this dtype.
-    fn activations(&self, batch: usize, sequence: usize, dtype: FloatDType) -> Activations;
+    /// The sizes for a batch of this workload: its rows, the tokens of a row, the dtype of the weights,
+    /// and whether it runs on flex.
+    fn activations(&self, workload: &Workload) -> Activations;
 }

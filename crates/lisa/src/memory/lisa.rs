@@ -5,7 +5,6 @@ use super::breakdown::Breakdown;
 use super::elements::{Draw, Elements, Unit};
 use super::plan::MemoryPlan;
 use super::workload::Workload;
-use crate::optimizer::{SLICE, SLICE_ON_HOST};
 use crate::{LayerMap, LisaConfig, LisaError, OnFreeze};
 
 impl MemoryPlan {
@@ -36,7 +35,7 @@ impl MemoryPlan {
         let run = Run {
             draw: Draw::largest(&elements, config),
             elements,
-            activations: model.activations(workload.batch, workload.sequence, workload.dtype),
+            activations: model.activations(workload),
             config,
             workload,
         };
@@ -154,16 +153,27 @@ impl Run<'_> {
     /// The peak within a step: at the head, in the backward pass of a layer, or in the optimizer's
     /// step.
     fn step(&self) -> Breakdown {
-        let mut head = self.head();
+        let mut head = self.head().max(self.head_backward());
         head.activations += self.stored();
         let layers = (0..self.layers_backward()).map(|done| self.layer_step(done));
-        layers.fold(head, Breakdown::max).max(Breakdown {
+        let mut step = layers.fold(head, Breakdown::max).max(Breakdown {
             gradients: self.gradients()
                 + self.largest_outside() * (self.outside_copies() - 1)
                 + self.tied_gradient(),
             temporary: self.update().max(self.embedding_rows()),
             ..Breakdown::default()
-        })
+        });
+        step.gradients += self.accumulated();
+        step
+    }
+
+    /// The gradients of the earlier batches of a step, added up.
+    fn accumulated(&self) -> u64 {
+        if self.workload.accumulates() {
+            self.gradients()
+        } else {
+            0
+        }
     }
 
     /// Activations that the layers store for the backward pass.
@@ -184,16 +194,21 @@ impl Run<'_> {
     /// The backward pass of a layer after that of `done` layers: what is still stored, and the
     /// gradients until its end.
     fn layer_step(&self, done: usize) -> Breakdown {
-        let active = self.draw.active.len() * (done + 1);
-        let active = active.div_ceil(self.draw.active_layers.max(1));
-        let units = self.draw.active.iter().take(active);
-        let trainable: u64 = units.map(|unit| unit.trainable).sum();
         Breakdown {
-            gradients: self.largest_outside() + trainable * self.workload.element(),
+            gradients: self.largest_outside() + self.gradients_of(done + 1),
             activations: self.stored_below(done),
             temporary: self.activations.layer_backward + self.activations.hidden,
             ..Breakdown::default()
         }
+    }
+
+    /// The gradients of the layers after the backward pass of `done` layers.
+    fn gradients_of(&self, done: usize) -> u64 {
+        let active = self.draw.active.len() * done;
+        let active = active.div_ceil(self.draw.active_layers.max(1));
+        let units = self.draw.active.iter().take(active);
+        let trainable: u64 = units.map(|unit| unit.trainable).sum();
+        trainable * self.workload.element()
     }
 
     /// The number of layers that the backward pass goes through.
@@ -232,6 +247,18 @@ impl Run<'_> {
         })
     }
 
+    /// The backward pass of the head, if the loss has computed its gradients already.
+    fn head_backward(&self) -> Breakdown {
+        if self.elements.outside == 0 || self.activations.head == 0 {
+            return Breakdown::default();
+        }
+        Breakdown {
+            temporary: self.activations.head_backward + LOSS_STATES * self.activations.hidden,
+            gradients: self.largest_outside(),
+            ..Breakdown::default()
+        }
+    }
+
     /// How many tensors of its size the gradient of an embedding needs while it is computed.
     fn outside_copies(&self) -> u64 {
         if self.activations.head > 0 {
@@ -267,21 +294,20 @@ impl Run<'_> {
 
     /// Temporary tensors of AdamW: four in f32, for a slice of the largest parameter.
     fn update(&self) -> u64 {
-        let slice = if self.workload.flex {
-            SLICE_ON_HOST
-        } else {
-            SLICE
-        };
         let units = self.elements.units.iter();
         let largest = units.map(|unit| unit.largest).max().unwrap_or(0);
-        16 * (slice as u64).min(largest.max(self.elements.largest_outside))
+        self.workload
+            .update(largest.max(self.elements.largest_outside))
     }
 }
 
-/// A step with recomputation and an update of each layer during the backward pass.
+/// A step with recomputation.
 impl Run<'_> {
     /// The peak within a step: at the head, at a layer, in an update, or at the embedding.
     fn recomputed_step(&self) -> Breakdown {
+        if !self.workload.in_backward {
+            return self.recomputed_step_at_once();
+        }
         let states = self.workload.recompute.states_kept(self.layers_backward());
         let update = Breakdown {
             gradients: self.largest_outside(),
@@ -297,6 +323,37 @@ impl Run<'_> {
         let mut above = self.head().max(layer).max(update);
         above.activations += self.activations.hidden * states as u64;
         above.max(self.embedding())
+    }
+
+    /// The same if all gradients exist until the update.
+    fn recomputed_step_at_once(&self) -> Breakdown {
+        let layers = self.layers_backward();
+        let states = |left| self.workload.recompute.states_kept(left) as u64;
+        let layer = |done: usize| {
+            let mut layer = if done < self.draw.active_layers {
+                self.recomputed_layer().max(self.dense_layer())
+            } else {
+                self.dense_layer()
+            };
+            // Those of the head and of the layers above this one; a sublayer has those of its layer.
+            let own = usize::from(self.workload.recompute.by_sublayer());
+            layer.gradients += self.largest_outside() + self.gradients_of(done + own);
+            // With the gradient of the layer's output.
+            layer.activations += (states(layers - done) + 1) * self.activations.hidden;
+            layer
+        };
+        let mut head = self.head();
+        head.activations += states(layers) * self.activations.hidden;
+        let mut end = self.embedding();
+        end.gradients += self.gradients();
+        if self.elements.trainable_below {
+            // It is counted already.
+            end.gradients -= self.largest_outside();
+        }
+        end.temporary = end.temporary.max(self.update());
+        let mut step = (0..layers).map(layer).fold(head.max(end), Breakdown::max);
+        step.gradients += self.accumulated();
+        step
     }
 
     /// Memory of the layers whose autodiff graph exists at the same time.

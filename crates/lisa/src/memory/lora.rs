@@ -18,8 +18,7 @@ impl MemoryPlan {
     ///
     /// Adapters, their gradients and their moments have the dtype of the weights if they are merged.
     /// Otherwise, they are at least f32, and are cast to the dtype of the weights for the matmul.
-    /// Layers below the lowest adapter keep nothing for the backward pass. With recomputation, the
-    /// adapters are updated during the backward pass.
+    /// Layers below the lowest adapter keep nothing for the backward pass.
     ///
     /// # Errors
     ///
@@ -30,7 +29,7 @@ impl MemoryPlan {
         workload: &Workload,
     ) -> Result<Self, LisaError> {
         let map = LayerMap::of_shapes(model, &[])?;
-        let sizes = model.activations(workload.batch, workload.sequence, workload.dtype);
+        let sizes = model.activations(workload);
         let all;
         let of_layers = if let Some(given) = &adapters.of_layers {
             given
@@ -81,26 +80,48 @@ impl MemoryPlan {
             ..Breakdown::default()
         };
 
-        let backward = &of_layers[run.lowest()..];
-        let kept = backward.iter().map(|layer| run.kept(layer));
-        let stored: u64 = kept.clone().sum();
-        let at_peak = at(stored, loss.max(sizes.layer_backward), 0);
+        let (gradients, of_head) = (elements * run.wide, head * run.wide);
+        let (backward, update) = (&of_layers[run.lowest()..], workload.update(run.largest()));
+        let stored: u64 = backward.iter().map(|layer| run.kept(layer)).sum();
+        let (mut left, mut done) = (stored, of_head);
+        let layers = backward.iter().rev().map(|layer| {
+            done += run.gradients(layer);
+            let during = at(left, sizes.layer_backward, done);
+            left -= run.kept(layer);
+            during
+        });
+        let ends = at(stored, loss, of_head).max(at(0, update, gradients));
+        let mut at_peak = layers.fold(ends, Breakdown::max);
 
-        let states = workload.recompute.states_kept(backward.len()) as u64 * sizes.hidden;
+        let states = |layers| workload.recompute.states_kept(layers) as u64 * sizes.hidden;
+        let (mut left, mut done) = (backward.len(), of_head);
         let recorded = workload.recompute.layers_recorded();
-        let segments = backward.chunks(recorded.max(1));
-        let segment = |layers: &[LayerAdapters]| -> (u64, u64) {
-            let kept = layers.iter().map(|layer| run.kept(layer)).sum();
-            let gradients = layers.iter().map(|layer| run.elements(&layer.weights));
-            (kept, gradients.sum::<u64>() * run.wide)
-        };
-        let (kept, gradients) = segments.map(segment).max().unwrap_or_default();
-        let at_head = at(states, loss, head * run.wide);
-        let at_layer = at(states + kept, sizes.layer_backward, gradients);
-        let at_peak_recomputed = at_head.max(at_layer);
+        let segments = backward.chunks(recorded.max(1)).rev().map(|layers| {
+            let kept: u64 = layers.iter().map(|layer| run.kept(layer)).sum();
+            let own: u64 = layers.iter().map(|layer| run.gradients(layer)).sum();
+            done += own;
+            let (before, found) = if workload.in_backward {
+                (backward.len(), own)
+            } else {
+                (left, done)
+            };
+            left -= layers.len();
+            at(states(before) + kept, sizes.layer_backward, found)
+        });
+        let mut at_peak_recomputed =
+            segments.fold(at(states(backward.len()), loss, of_head), Breakdown::max);
+        if !workload.in_backward {
+            at_peak_recomputed = at_peak_recomputed.max(at(0, update, gradients));
+        }
+        if workload.accumulates() {
+            at_peak.gradients += gradients;
+            if !workload.in_backward {
+                at_peak_recomputed.gradients += gradients;
+            }
+        }
         Ok(Self {
             weights,
-            gradients: elements * run.wide,
+            gradients,
             optimizer_state,
             master_weights: 0,
             activations: stored + sizes.logits + sizes.head,
@@ -149,6 +170,18 @@ impl Run<'_> {
             .iter()
             .map(|[input, output]| (input + output) as u64);
         self.rank * widths.sum::<u64>()
+    }
+
+    /// The gradients of the adapters of a layer.
+    fn gradients(&self, layer: &LayerAdapters) -> u64 {
+        self.elements(&layer.weights) * self.wide
+    }
+
+    /// Elements of the largest matrix of an adapter of the layers.
+    fn largest(&self) -> u64 {
+        let weights = self.of_layers.iter().flat_map(|layer| &layer.weights);
+        let widths = weights.flatten().max().copied().unwrap_or(0);
+        self.rank * widths as u64
     }
 
     /// The index of the lowest layer with an adapter; the number of layers if none has one.

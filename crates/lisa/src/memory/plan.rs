@@ -27,8 +27,8 @@ pub struct MemoryPlan {
     pub host: u64,
     /// The peak of device memory without recomputation.
     pub peak: u64,
-    /// The peak of device memory with [recomputation](crate::recompute::Recompute) and
-    /// [`Lisa::step_layered`](crate::Lisa::step_layered).
+    /// The peak of device memory with [recomputation](crate::recompute::Recompute), updated as
+    /// [`Workload::in_backward`](super::Workload::in_backward) says.
     pub peak_recomputed: u64,
     /// What device memory holds at [`peak`](Self::peak), which is its total.
     pub at_peak: Breakdown,

@@ -21,8 +21,9 @@ struct Net {
 }
 
 impl Footprint for Net {
-    fn activations(&self, batch: usize, sequence: usize, dtype: FloatDType) -> Activations {
-        let hidden = (batch * sequence * 32) as u64 * DType::from(dtype).size() as u64;
+    fn activations(&self, workload: &Workload) -> Activations {
+        let tokens = (workload.batch * workload.sequence) as u64;
+        let hidden = tokens * 32 * DType::from(workload.dtype).size() as u64;
         Activations {
             frozen_layer: hidden,
             active_layer: 2 * hidden,
@@ -207,10 +208,10 @@ struct Tied {
 }
 
 impl Footprint for Tied {
-    fn activations(&self, batch: usize, sequence: usize, dtype: FloatDType) -> Activations {
+    fn activations(&self, workload: &Workload) -> Activations {
         Activations {
             tied_head: true,
-            ..self.net.activations(batch, sequence, dtype)
+            ..self.net.activations(workload)
         }
     }
 }
@@ -233,11 +234,11 @@ struct Sliced {
 const HEAD: u64 = 1 << 20;
 
 impl Footprint for Sliced {
-    fn activations(&self, batch: usize, sequence: usize, dtype: FloatDType) -> Activations {
+    fn activations(&self, workload: &Workload) -> Activations {
         Activations {
             logits: 0,
             head: HEAD,
-            ..self.net.activations(batch, sequence, dtype)
+            ..self.net.activations(workload)
         }
     }
 }
@@ -274,11 +275,11 @@ struct Backward {
 }
 
 impl Footprint for Backward {
-    fn activations(&self, batch: usize, sequence: usize, dtype: FloatDType) -> Activations {
+    fn activations(&self, workload: &Workload) -> Activations {
         Activations {
             layer_backward: self.layer,
             workspace: 7,
-            ..self.net.activations(batch, sequence, dtype)
+            ..self.net.activations(workload)
         }
     }
 }
@@ -307,13 +308,13 @@ struct Shared {
 }
 
 impl Footprint for Shared {
-    fn activations(&self, batch: usize, sequence: usize, dtype: FloatDType) -> Activations {
+    fn activations(&self, workload: &Workload) -> Activations {
         Activations {
             logits: 0,
             head: 1,
             layer_backward: 1 << 20,
             tied: true,
-            ..self.net.activations(batch, sequence, dtype)
+            ..self.net.activations(workload)
         }
     }
 }
@@ -418,8 +419,8 @@ struct Blocks {
 }
 
 impl Footprint for Blocks {
-    fn activations(&self, batch: usize, sequence: usize, _: FloatDType) -> Activations {
-        let hidden = (batch * sequence * 32) as u64 * 4;
+    fn activations(&self, workload: &Workload) -> Activations {
+        let hidden = (workload.batch * workload.sequence * 32) as u64 * 4;
         Activations {
             frozen_layer: hidden,
             active_layer: 3 * hidden,
@@ -489,10 +490,10 @@ struct InSublayers {
 }
 
 impl Footprint for InSublayers {
-    fn activations(&self, batch: usize, sequence: usize, dtype: FloatDType) -> Activations {
+    fn activations(&self, workload: &Workload) -> Activations {
         Activations {
             sublayer: 100,
-            ..self.net.activations(batch, sequence, dtype)
+            ..self.net.activations(workload)
         }
     }
 }
@@ -531,4 +532,127 @@ fn by_sublayer_few_hidden_states_and_one_sublayer_are_held() {
         peak(&net, every(3).with_sublayers()),
         fixed + 7 * hidden + logits
     );
+}
+
+/// Plans one row of four tokens on a GPU.
+fn on_gpu<M: Footprint>(model: &M, change: impl Fn(&mut Workload)) -> MemoryPlan {
+    let mut workload = Workload {
+        flex: false,
+        ..Workload::new(model, 1, 4)
+    };
+    change(&mut workload);
+    MemoryPlan::lisa(model, &LisaConfig::new(), &workload).unwrap()
+}
+
+#[test]
+fn the_gradients_of_earlier_batches_are_in_memory_during_the_passes_of_a_batch() {
+    let net = net();
+    let workload = |accumulated, in_backward| Workload {
+        in_backward,
+        accumulated,
+        ..Workload::new(&net, 1, 4)
+    };
+    let config = LisaConfig::new();
+    let adapters = Adapters::all(300, false);
+    for of in [
+        &|workload: &Workload| MemoryPlan::lisa(&net, &config, workload).unwrap(),
+        &|workload: &Workload| MemoryPlan::lora(&net, &adapters, workload).unwrap(),
+    ] as [&dyn Fn(&Workload) -> MemoryPlan; 2]
+    {
+        let (one, two) = (of(&workload(1, false)), of(&workload(2, false)));
+        assert_eq!(two.peak, one.peak + one.gradients);
+        assert_eq!(two.peak_recomputed, one.peak_recomputed + one.gradients);
+        assert_eq!(two.peak, of(&workload(9, false)).peak);
+        // An update in the backward pass is that of a single batch.
+        let layered = of(&workload(2, true)).peak_recomputed;
+        assert_eq!(layered, of(&workload(1, true)).peak_recomputed);
+        assert!(layered < one.peak_recomputed);
+    }
+}
+
+#[test]
+fn without_an_update_in_the_backward_pass_gradients_add_up_while_states_are_freed() {
+    let large = Backward {
+        net: net(),
+        layer: 1 << 20,
+    };
+    let found = on_gpu(&large, |workload| workload.in_backward = false);
+    let (hidden, gradient) = (4 * 32 * 4, 1024 * 4);
+    // After two layers, their gradients and that of the head; the states of six layers and of the layer
+    // that runs, with the gradient of its output.
+    let layer = 3 * gradient + (7 + 1 + 1) * hidden + (1 << 20) + 7;
+    assert_eq!(
+        found.peak_recomputed,
+        found.weights + found.optimizer_state + layer
+    );
+    // Without a layer that needs more: all gradients, and AdamW's temporary tensors.
+    let net = net();
+    let found = on_gpu(&net, |workload| workload.in_backward = false);
+    let end = found.gradients + 4 * gradient;
+    assert_eq!(
+        found.peak_recomputed,
+        found.weights + found.optimizer_state + end
+    );
+}
+
+#[test]
+fn the_gradients_of_large_adapters_exist_at_the_end_of_the_backward_pass() {
+    let net = net();
+    let workload = Workload::new(&net, 1, 4);
+    let plan = MemoryPlan::lora(&net, &Adapters::all(300, false), &workload).unwrap();
+    let found = plan.at_peak;
+    assert_eq!(
+        (found.gradients, found.activations),
+        (plan.gradients, hidden_of(&net))
+    );
+    assert_eq!(plan.gradients, 8 * 300 * (32 + 32) * 4);
+    // The update of a matrix of 300 x 32 elements.
+    assert_eq!(found.temporary - hidden_of(&net), 16 * 300 * 32);
+    // The lowest layer runs backward last.
+    let large = Backward {
+        net: net.clone(),
+        layer: 1 << 24,
+    };
+    let found = MemoryPlan::lora(&large, &Adapters::all(300, false), &workload).unwrap();
+    assert_eq!(found.at_peak.gradients, plan.gradients);
+}
+
+/// Bytes of the logits of a [`Net`] for one row of four tokens.
+fn hidden_of(net: &Net) -> u64 {
+    net.activations(&Workload::new(net, 1, 4)).logits
+}
+
+#[derive(Module, Debug)]
+struct OnGraph {
+    net: Net,
+}
+
+impl Footprint for OnGraph {
+    fn activations(&self, workload: &Workload) -> Activations {
+        Activations {
+            logits: 0,
+            head: 1,
+            head_backward: 1 << 20,
+            ..self.net.activations(workload)
+        }
+    }
+}
+
+#[test]
+fn the_backward_pass_of_a_trainable_head_has_its_temporary_tensors() {
+    let model = OnGraph { net: net() };
+    let found = on_gpu(&model, |_| ());
+    let hidden = 4 * 32 * 4;
+    assert_eq!(
+        found.at_peak.temporary,
+        (1 << 20) + lisa::LOSS_STATES * hidden
+    );
+    // All activations and the gradient of the head exist then.
+    assert_eq!(found.at_peak.activations, (6 + 2 * 2) * hidden);
+    assert_eq!(found.at_peak.gradients, 1024 * 4);
+    assert!(found.peak_recomputed < 1 << 20);
+    let frozen = Some(ParamGroup::from_any_predicates(vec!["embed", "head"]));
+    let config = LisaConfig::new().with_frozen(frozen);
+    let frozen = plan(&model, &config).unwrap();
+    assert!(frozen.peak < 1 << 20);
 }

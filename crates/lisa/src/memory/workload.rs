@@ -5,6 +5,7 @@ use burn::tensor::{DType, FloatDType, Tensor};
 
 use super::device::DeviceUsage;
 use crate::recompute::Recompute;
+use crate::slicing::{SLICE, SLICE_ON_HOST};
 
 /// The batches, the dtype and the device of a planned run.
 ///
@@ -43,6 +44,14 @@ pub struct Workload {
     /// How layers are recomputed, for
     /// [`MemoryPlan::peak_recomputed`](super::MemoryPlan::peak_recomputed).
     pub recompute: Recompute,
+    /// With recomputation, whether each layer is updated during the backward pass, as
+    /// [`Lisa::step_layered`](crate::Lisa::step_layered) does. Otherwise all gradients exist until the
+    /// update.
+    pub in_backward: bool,
+    /// Batches whose gradients are added up for a step. If there are several, the sum of the gradients
+    /// is in memory while those of the next batch are computed. An update during the backward pass has
+    /// one batch.
+    pub accumulated: usize,
 }
 
 impl Workload {
@@ -51,7 +60,8 @@ impl Workload {
     ///
     /// Lazy parameters count as f32. A device that does not report its memory counts as flex.
     /// LibTorch does not report it, so set `flex = false` there. The workload assumes that every
-    /// layer may be active, and that each layer is a segment of recomputation.
+    /// layer may be active, that each layer is a segment of recomputation and is updated during the
+    /// recomputed backward pass, and that a step has one batch.
     #[must_use]
     pub fn new<M: Module>(model: &M, batch: usize, sequence: usize) -> Self {
         let devices = model.devices();
@@ -63,7 +73,21 @@ impl Workload {
             flex: !devices.first().is_some_and(reports),
             lowest_active: 0,
             recompute: Recompute::new(),
+            in_backward: true,
+            accumulated: 1,
         }
+    }
+
+    /// Whether gradients of an earlier batch of the step are in memory during a pass.
+    pub(super) fn accumulates(&self) -> bool {
+        self.accumulated > 1
+    }
+
+    /// Bytes of the temporary tensors of AdamW, four in f32, for a slice of a parameter with this many
+    /// elements.
+    pub(super) fn update(&self, elements: u64) -> u64 {
+        let slice = if self.flex { SLICE_ON_HOST } else { SLICE };
+        16 * (slice as u64).min(elements)
     }
 
     /// Bytes of an element of the weights.

@@ -4,7 +4,8 @@ use std::any::TypeId;
 use std::collections::BTreeSet;
 
 use super::master::MASTER;
-use super::slices::{is_elementwise, rows_of, slice_of};
+use super::slices::{is_elementwise, slice_of};
+use crate::slicing::rows_of;
 
 /// The shapes that the tensors of a parameter's state have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -9,11 +9,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::bytes::{StateBytes, Weighed, tensor_bytes};
 use super::exact;
-
-/// Elements in a slice on a CPU: the temporary tensors of a step then fit its cache.
-pub(crate) const SLICE_ON_HOST: usize = 1 << 16;
-/// Elements in a slice on a GPU, which prefers fewer and larger kernels.
-pub(crate) const SLICE: usize = 1 << 22;
+use crate::slicing::{count, elements, rows_of};
 
 /// The prefix of a slice's leaves in a record: `slice0`, `slice1` and so on.
 const SLICED: &str = "slice";
@@ -133,34 +129,6 @@ pub(super) fn slice_of(leaf: &str) -> Option<usize> {
     name.strip_prefix(SLICED)?.parse().ok()
 }
 
-/// The rows of a slice, given the number of rows and of slices of the parameter. Empty if there is
-/// no such slice.
-pub(super) fn rows_of(slice: usize, slices: usize, rows: usize) -> Range<usize> {
-    let each = rows.div_ceil(slices);
-    (slice * each).min(rows)..((slice + 1) * each).min(rows)
-}
-
-/// Elements in a slice on this device. A device that does not report its memory counts as a CPU.
-fn elements(device: &Device) -> usize {
-    if device.memory_pool_usage().is_none() {
-        SLICE_ON_HOST
-    } else {
-        SLICE
-    }
-}
-
-/// The number of slices, of at most this many elements, in which a parameter is stepped.
-fn count(shape: &[usize], elements: usize) -> usize {
-    let rows = shape.first().copied().unwrap_or(1).max(1);
-    let wanted = shape
-        .iter()
-        .product::<usize>()
-        .div_ceil(elements)
-        .clamp(1, rows);
-    // With whole rows in each, the last slices may be left over.
-    rows.div_ceil(rows.div_ceil(wanted))
-}
-
 /// Whether an optimizer is elementwise, so that slices may be stepped one by one.
 pub(super) fn is_elementwise<O: 'static>() -> bool {
     use burn::optim::{AdaGrad, Adam, AdamW, Lion, RmsProp, Sgd};
@@ -180,25 +148,6 @@ pub(super) fn is_elementwise<O: 'static>() -> bool {
 mod tests {
     use super::*;
     use burn::optim::{AdamWConfig, MuonConfig};
-
-    #[test]
-    fn slices_have_whole_rows_and_none_is_empty() {
-        for (shape, elements, wanted) in [
-            (&[10, 3][..], 30, 1),
-            (&[10, 3], 29, 2),
-            (&[10, 3], 9, 4),
-            (&[10, 3], 1, 10),
-            (&[7], 2, 4),
-            (&[], 1, 1),
-        ] {
-            let found = count(shape, elements);
-            assert_eq!(found, wanted, "{shape:?} by {elements}");
-            let rows = shape.first().copied().unwrap_or(1);
-            let sizes = (0..found).map(|slice| rows_of(slice, found, rows).len());
-            assert!(sizes.clone().all(|size| size > 0));
-            assert_eq!(sizes.sum::<usize>(), rows);
-        }
-    }
 
     #[test]
     fn a_large_parameter_is_stepped_in_slices_to_the_same_values() {

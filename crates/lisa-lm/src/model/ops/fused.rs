@@ -22,7 +22,6 @@ mod swiglu;
 mod tests;
 
 pub(crate) use attention::{attention, joint_attention};
-pub(crate) use autodiff::takes;
 pub(crate) use embed::embed;
 pub(crate) use gelu::gelu;
 pub(crate) use layer_norm::layer_norm;

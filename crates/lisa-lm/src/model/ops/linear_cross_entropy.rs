@@ -24,9 +24,13 @@ const NARROW: usize = 4;
 const ROOM: f32 = 32_768.0;
 const MOST: f32 = 16_384.0;
 
-/// The number of rows in a slice.
+/// The number of rows in a slice on this device.
 fn slice_on(device: &Device, rows: usize, vocab: usize) -> usize {
-    let has_pool = device.memory_pool_usage().is_some();
+    slice_for(device.memory_pool_usage().is_some(), rows, vocab)
+}
+
+/// The number of rows in a slice on a device with or without a memory pool.
+fn slice_for(has_pool: bool, rows: usize, vocab: usize) -> usize {
     let elements = if has_pool { SLICE } else { SLICE_ON_HOST };
     slice_of(rows, elements / vocab.max(1))
 }
@@ -143,19 +147,19 @@ pub(crate) fn head_gradients(
 }
 
 /// The most bytes that the loss of this many rows needs at a time, with the gradient of the hidden
-/// states and without that of the weight.
+/// states and without that of the weight, on flex or on another device.
 pub(crate) fn head_bytes(
     rows: usize,
     vocab: usize,
     width: usize,
-    (device, dtype): (&Device, DType),
+    (flex, dtype): (bool, DType),
 ) -> u64 {
     let of_hidden = rows * width * dtype.size();
     #[cfg(feature = "flex")]
-    if fused::takes(device, dtype) {
+    if super::would_be_fused(flex, dtype) {
         return (of_hidden + fused::head_bytes(rows, vocab, width)) as u64;
     }
-    let slice = slice_on(device, rows, vocab);
+    let slice = slice_for(!flex, rows, vocab);
     let logits = slice * vocab;
     // The logits and their gradient in the dtype of the model; logits, exponentials and gradient in
     // f32.

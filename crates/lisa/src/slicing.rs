@@ -1,0 +1,72 @@
+//! Slices of a large tensor along its first dimension, so that temporary tensors have the size of a
+//! slice.
+
+use std::ops::Range;
+
+use burn::tensor::{Device, Tensor};
+
+/// Elements in a slice on a CPU: the temporary tensors of a step then fit its cache.
+pub(crate) const SLICE_ON_HOST: usize = 1 << 16;
+/// Elements in a slice on a GPU, which prefers fewer and larger kernels.
+pub(crate) const SLICE: usize = 1 << 22;
+
+/// The rows of each slice of a tensor, in order.
+pub(crate) fn slices_of<const D: usize>(
+    tensor: &Tensor<D>,
+) -> impl ExactSizeIterator<Item = Range<usize>> + use<D> {
+    let shape = tensor.dims();
+    let (slices, rows) = (count(&shape, elements(&tensor.device())), shape[0]);
+    (0..slices).map(move |slice| rows_of(slice, slices, rows))
+}
+
+/// The rows of a slice, given the number of rows and of slices of the parameter. Empty if there is
+/// no such slice.
+pub(crate) fn rows_of(slice: usize, slices: usize, rows: usize) -> Range<usize> {
+    let each = rows.div_ceil(slices);
+    (slice * each).min(rows)..((slice + 1) * each).min(rows)
+}
+
+/// Elements in a slice on this device. A device that does not report its memory counts as a CPU.
+pub(crate) fn elements(device: &Device) -> usize {
+    if device.memory_pool_usage().is_none() {
+        SLICE_ON_HOST
+    } else {
+        SLICE
+    }
+}
+
+/// The number of slices, of at most this many elements, in which a parameter is stepped.
+pub(crate) fn count(shape: &[usize], elements: usize) -> usize {
+    let rows = shape.first().copied().unwrap_or(1).max(1);
+    let wanted = shape
+        .iter()
+        .product::<usize>()
+        .div_ceil(elements)
+        .clamp(1, rows);
+    // With whole rows in each, the last slices may be left over.
+    rows.div_ceil(rows.div_ceil(wanted))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slices_have_whole_rows_and_none_is_empty() {
+        for (shape, elements, wanted) in [
+            (&[10, 3][..], 30, 1),
+            (&[10, 3], 29, 2),
+            (&[10, 3], 9, 4),
+            (&[10, 3], 1, 10),
+            (&[7], 2, 4),
+            (&[], 1, 1),
+        ] {
+            let found = count(shape, elements);
+            assert_eq!(found, wanted, "{shape:?} by {elements}");
+            let rows = shape.first().copied().unwrap_or(1);
+            let sizes = (0..found).map(|slice| rows_of(slice, found, rows).len());
+            assert!(sizes.clone().all(|size| size > 0));
+            assert_eq!(sizes.sum::<usize>(), rows);
+        }
+    }
+}
