@@ -46,6 +46,7 @@ pub mod layers;
 mod mask;
 mod frozen;
 mod quantize;
+mod weights;
 mod gradients;
 mod clip;
 mod period;

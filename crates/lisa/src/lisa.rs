@@ -1,6 +1,7 @@
 //! [`Lisa`]: sampler, mask and optimizer of a run in one type. Tests: `lisa/tests.rs`.
 
 use std::fmt;
+use std::path::Path;
 
 use burn::grad_clipping::GradientClipping;
 use burn::module::{Module, ParamGroup};
@@ -15,6 +16,7 @@ use crate::policy::Scores;
 use crate::quantize::FullWeights;
 use crate::sampler::Sampler;
 use crate::trainable::Trainable;
+use crate::weights;
 use crate::{ErrorKind, FreezeMask, LayerMap, LisaConfig, LisaError};
 
 mod step;
@@ -205,6 +207,61 @@ impl Lisa {
     #[must_use]
     pub fn exact<M: Module>(&self, model: &M, device: &Device) -> M {
         self.full.whole(model.clone(), device)
+    }
+
+    /// Like [`exact`](Self::exact), for the end of a run: the full-precision weights that this optimizer
+    /// keeps are moved into the model, and it has none afterwards. Each quantized weight is freed when
+    /// its parameter is restored, unless `model` has clones.
+    ///
+    /// If `device` is the host, no weight is copied that was in host memory.
+    #[must_use]
+    pub fn take_exact<M: Module>(&mut self, model: M, device: &Device) -> M {
+        self.full.take(model, device)
+    }
+
+    /// Saves the weights of the model in full precision: a file that
+    /// [`Module::try_load_file`](burn::module::Module::try_load_file) reads, as that of
+    /// [`Module::save_file`](burn::module::Module::save_file).
+    ///
+    /// The write is atomic. Cost: one weight at a time in host memory, and nothing on the device;
+    /// `save_file` copies the whole model to host memory.
+    ///
+    /// # Errors
+    ///
+    /// The operating system refuses a file operation, or the device a transfer; the message has the
+    /// path.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use burn::module::Module;
+    /// # use burn::nn::{Linear, LinearConfig};
+    /// # use burn::optim::AdamWConfig;
+    /// # use burn::tensor::Device;
+    /// # #[derive(Module, Debug)]
+    /// # struct Model { layers: Vec<Linear> }
+    /// # let device = Device::flex().autodiff();
+    /// # let linear = |_| LinearConfig::new(64, 64).with_bias(false).init(&device);
+    /// # let new = || Model { layers: (0..4).map(linear).collect() };
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("weights.bpk");
+    /// use lisa::{FrozenWeights, LisaConfig};
+    ///
+    /// let config = LisaConfig::new().with_frozen_weights(FrozenWeights::Int8);
+    /// let model = new();
+    /// let before = model.layers[0].weight.val().into_data();
+    /// let (lisa, model) = config.init(AdamWConfig::new(), model)?;
+    /// lisa.save_weights(&model, &path)?;
+    /// let loaded = new().load_file(&path);
+    /// assert_eq!(loaded.layers[0].weight.val().into_data(), before);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn save_weights<M: Module>(
+        &self,
+        model: &M,
+        path: impl AsRef<Path>,
+    ) -> Result<(), LisaError> {
+        weights::save(model, &self.full, path.as_ref())
     }
 
     /// The configuration.

@@ -49,11 +49,21 @@ impl FullWeights {
 
     /// The model with all weights in full precision, on `device`.
     pub(crate) fn whole<M: Module>(&self, model: M, device: &Device) -> M {
+        self.clone().take(model, device)
+    }
+
+    /// The same without copies of the weights that are kept here: they are moved into the model.
+    pub(crate) fn take<M: Module>(&mut self, model: M, device: &Device) -> M {
         model.map(&mut Restore {
-            full: &mut self.clone(),
+            full: self,
             trainable: None,
             device: Some(device),
         })
+    }
+
+    /// The full-precision weights of a parameter that is quantized now.
+    pub(crate) fn of(&self, id: ParamId) -> Option<&Arc<TensorData>> {
+        self.weights.get(&id)
     }
 
     /// Quantizes the parameters of layers that are not `trainable` and not quantized yet. If
@@ -108,7 +118,7 @@ impl ModuleMapper for Restore<'_> {
             // If the tensor is in full precision, it was loaded later and is newer.
             Some(data) if !tensor.dtype().is_float() => {
                 let dtype = data.dtype();
-                Tensor::from_data((*data).clone(), (device, dtype))
+                Tensor::from_data(Arc::unwrap_or_clone(data), (device, dtype))
             }
             _ if self.device.is_some() => moved(tensor, device),
             _ => tensor,
@@ -153,6 +163,9 @@ impl ModuleMapper for Quantize<'_> {
 
 /// Moves a parameter's value to another device. Whether it requires gradients does not change.
 fn moved<const D: usize>(tensor: Tensor<D>, device: &Device) -> Tensor<D> {
+    if tensor.device() == *device {
+        return tensor;
+    }
     if !tensor.dtype().is_float() {
         return tensor.to_device(device);
     }

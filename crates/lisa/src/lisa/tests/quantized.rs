@@ -190,3 +190,37 @@ fn a_model_moves_to_its_device_on_the_way() {
     let (lisa, net) = train(lisa, net, 0..4);
     assert_ne!(weights(&lisa.exact(&net, &device)), expected);
 }
+
+#[test]
+fn weights_are_saved_and_taken_in_full_precision() {
+    let device = device();
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str| dir.path().join(name).with_extension("bpk");
+    for kind in [
+        FrozenWeights::Exact,
+        FrozenWeights::Int8,
+        FrozenWeights::Int4,
+    ] {
+        let (lisa, net) = config(kind).init(adamw(), wide(&device)).unwrap();
+        let (mut lisa, net) = train(lisa, net, 0..4);
+        let exact = lisa.exact(&net, &device);
+        let expected = weights(&exact);
+        exact.save_file(file("copied")).unwrap();
+        lisa.save_weights(&net, file("streamed")).unwrap();
+        // Burn writes the same file.
+        let [copied, streamed] = ["copied", "streamed"].map(|name| std::fs::read(file(name)));
+        assert_eq!(streamed.unwrap(), copied.unwrap(), "{kind:?}");
+        let loaded = wide(&device).load_file(file("streamed"));
+        assert_eq!(weights(&loaded), expected, "{kind:?}");
+
+        let taken = lisa.take_exact(net, &Device::flex());
+        assert_eq!(weights(&taken), expected, "{kind:?}");
+        assert_eq!(lisa.memory().full_precision, 0);
+    }
+    let (lisa, net) = config(FrozenWeights::Exact)
+        .init(adamw(), wide(&device))
+        .unwrap();
+    let nowhere = dir.path().join("absent/weights.bpk");
+    let error = lisa.save_weights(&net, &nowhere).unwrap_err().to_string();
+    assert!(error.contains("absent/weights.bpk"), "{error}");
+}
