@@ -10,10 +10,10 @@ use std::path::PathBuf;
 use anyhow::Result;
 use burn::tensor::Device;
 use clap::{Args, ValueEnum};
-use lisa::importance::{Importance, NormTracker, WeightNorms};
+use lisa::importance::{Importance, NormTracker, Scores, WeightNorms};
 use lisa_lm::Checkpoint;
 
-use super::probe::{Source, probe};
+use super::probe::{After, Source, probe};
 use super::{norms_plot, scores, scores_plot};
 use crate::model_tokenizer::model_tokenizer;
 use crate::output_folder;
@@ -33,8 +33,10 @@ pub enum By {
     Ratio,
     /// Its change in a run with LoRA, relative to its weights
     LoraUpdate,
-    /// Its gradients in a few batches, without training
+    /// The mean norm of its gradients in a few batches, for its size, without training
     Gradient,
+    /// The mean squared norm of its gradients in a few batches, without training
+    SquaredGradient,
 }
 
 /// Which norms are measured.
@@ -94,7 +96,8 @@ const OF_LISA: [&str; 13] = [
     "layer-warmup",
 ];
 
-/// Settings of optimizer steps and of their gradients, which `--by gradient` does not take.
+/// Settings of optimizer steps and of their gradients, which `--by gradient` and `--by squared-gradient`
+/// do not take.
 const OF_TRAINING: [&str; 15] = [
     "lr",
     "warmup-ratio",
@@ -120,11 +123,11 @@ const OF_TRAINING: [&str; 15] = [
         let is_without_effect = arg.get_long().is_some_and(|name| WITHOUT_EFFECT.contains(&name));
         if is_without_effect { arg.hide(true) } else { arg }
     }),
-    mut_arg("steps", |arg| arg.help("Steps of a run [default: 200; 16 with --by gradient]")),
+    mut_arg("steps", |arg| arg.help("Steps of a run [default: 200; 16 with gradients]")),
     mut_arg("out", |arg| arg.help("Folder of importance.json and its picture [default: runs/importance]"))
 )]
 pub struct Options {
-    /// Measure of importance
+    /// How importance is measured
     #[arg(long, value_enum, default_value = "ratio")]
     pub by: By,
     /// Which norms --by ratio measures [default: weights]
@@ -156,14 +159,14 @@ pub fn importance(options: &Options, device: &Device) -> Result<()> {
         "`lisa importance`",
         "use it with `lisa train`",
     )?;
-    if options.by == By::Gradient {
-        flags.refuse_flags(&OF_TRAINING, "--by gradient", "use another --by")?;
+    let by = options.by.flag();
+    if options.by.is_of_gradients() {
+        flags.refuse_flags(&OF_TRAINING, &by, "use another --by")?;
     }
     if options.against != Some(Against::Lisa) {
         let by = match options.by {
             By::Ratio => "--against full",
-            By::LoraUpdate => "--by lora-update",
-            By::Gradient => "--by gradient",
+            _ => &by,
         };
         flags.refuse_flags(&OF_LISA, by, "use --against lisa")?;
     }
@@ -177,7 +180,11 @@ pub fn importance(options: &Options, device: &Device) -> Result<()> {
     if let Some(path) = &options.config {
         flags = flags.or(Flags::from_file(path)?);
     }
-    let steps = if options.by == By::Gradient { 16 } else { 200 };
+    let steps = if options.by.is_of_gradients() {
+        16
+    } else {
+        200
+    };
     flags.training.steps = flags.training.steps.or(Some(steps));
     flags.output.out = flags.output.out.or_else(|| Some("runs/importance".into()));
     let out = flags.out()?;
@@ -229,13 +236,10 @@ pub fn importance(options: &Options, device: &Device) -> Result<()> {
         say(describe(&importance)?.trim_end())?;
         importance.probabilities()?
     } else {
-        let (scores, squares) = match options.by {
-            By::Gradient => scores::gradient(&source)?,
-            _ => (scores::lora_update(&source)?, None),
-        };
+        let (scores, observations) = scored(options.by, &source)?;
         scores.save(&path)?;
         scores_plot::scores(&scores, &out.join("scores.svg"))?;
-        say(scores::table(&scores, squares.as_ref())?.trim_end())?;
+        say(scores::table(&scores, observations)?.trim_end())?;
         scores.weights()?
     };
     let (text, is_uniform) = scores::from_uniform(&weights);
@@ -250,6 +254,18 @@ pub fn importance(options: &Options, device: &Device) -> Result<()> {
     Ok(())
 }
 
+impl By {
+    fn is_of_gradients(self) -> bool {
+        matches!(self, Self::Gradient | Self::SquaredGradient)
+    }
+
+    /// The flag with its value.
+    fn flag(self) -> String {
+        let value = self.to_possible_value().unwrap_or_default();
+        format!("--by {}", value.get_name())
+    }
+}
+
 impl Options {
     /// Returns an error if a flag of `--by ratio` is given with another importance.
     fn check(&self) -> Result<()> {
@@ -262,12 +278,22 @@ impl Options {
             require!(
                 !is_given || self.by == By::Ratio,
                 "leave it out, or use --by ratio",
-                "--{name} has no effect with --by {}",
-                self.by.to_possible_value().unwrap_or_default().get_name()
+                "--{name} has no effect with {}",
+                self.by.flag()
             );
         }
         Ok(())
     }
+}
+
+/// The scores by another signal than the ratio, and the words for one and several of its observations.
+fn scored(by: By, source: &Source<'_>) -> Result<(Scores, [&'static str; 2])> {
+    let batches = ["batch", "batches"];
+    Ok(match by {
+        By::Gradient => (scores::gradients(source)?.root_mean_squares(), batches),
+        By::SquaredGradient => (scores::gradients(source)?.squares(), batches),
+        _ => (scores::lora_update(source)?, ["step", "steps"]),
+    })
 }
 
 /// Makes two short runs, one of which is LoRA.
@@ -285,11 +311,19 @@ fn ratio(options: &Options, source: &Source<'_>) -> Result<Importance> {
     lora.method.method = Method::Lora;
     lora.training.lr = options.lora_lr.unwrap_or(3.0 * other.training.lr);
     let norms = |settings: &Settings| -> Result<WeightNorms> {
-        let mut tracker = NormTracker::new(&source.model()?, &[])?;
-        probe(source, settings, |merged, base, _| match options.of {
-            Some(Of::Update) => Ok(tracker.observe_update(merged, base)?),
-            _ => Ok(tracker.observe(merged)?),
-        })?;
+        let model = source.model()?;
+        let mut tracker = NormTracker::new(&model, &[])?;
+        let base = (options.of == Some(Of::Update)).then(|| model.clone());
+        probe(
+            source,
+            settings,
+            model,
+            After::EachStep,
+            |merged| match &base {
+                Some(base) => Ok(tracker.observe_update(merged, base)?),
+                None => Ok(tracker.observe(merged)?),
+            },
+        )?;
         Ok(tracker.norms()?)
     };
     Ok(Importance {

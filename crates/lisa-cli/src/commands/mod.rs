@@ -10,6 +10,7 @@ use clap_complete::Shell;
 use crate::device::device;
 use crate::terminal::output::say;
 use crate::terminal::report::report;
+use crate::train::out_of_memory::explained_for;
 use crate::train::run::Outcome;
 
 mod arguments;
@@ -105,11 +106,22 @@ impl Program {
             Command::Demo(options) => return demo::demo(options, &device()?),
             Command::Train(options) => return train::train(*options, &device()?),
             Command::Plan(options) => plan::plan(&options, &device()?)?,
-            Command::Importance(options) => importance::importance(&options, &device()?)?,
+            Command::Importance(options) => {
+                let device = device()?;
+                explained_for("lisa importance", || {
+                    importance::importance(&options, &device)
+                })?;
+            }
             Command::Show(options) => show::show(&options, &device()?)?,
             Command::Preview(options) => preview::preview(&options)?,
-            Command::Generate(options) => generate::generate(&options, &device()?)?,
-            Command::Export(options) => export::export(&options, &device()?)?,
+            Command::Generate(options) => {
+                let device = device()?;
+                explained_for("lisa generate", || generate::generate(&options, &device))?;
+            }
+            Command::Export(options) => {
+                let device = device()?;
+                explained_for("lisa export", || export::export(&options, &device))?;
+            }
             Command::Devices => devices::devices()?,
             Command::Completions { shell } => {
                 say(String::from_utf8_lossy(&completions(shell)).trim_end())?;

@@ -10,6 +10,7 @@ use crate::settings::{Method, Settings};
 use crate::terminal::progress::bar;
 use crate::train::clock::Clock;
 use crate::train::data::{self, Data};
+use crate::train::exact::host;
 use crate::train::method::Trainer;
 use crate::train::step::{Work, accumulate};
 use crate::user_error::require;
@@ -53,18 +54,26 @@ fn merged(model: &CausalLm) -> CausalLm {
     model.clone().map(&mut Widen).merge_lora()
 }
 
-/// Makes one short run. After each step, `observe` gets the model with merged adapters, the base model,
-/// and whether it was the last step.
+/// After which steps the model of a run is observed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum After {
+    EachStep,
+    LastStep,
+}
+
+/// Makes one short run of a base model. `observe` gets the model with merged adapters: a copy of the
+/// model in f32, which is made only for it.
 pub(super) fn probe(
     source: &Source<'_>,
     settings: &Settings,
-    mut observe: impl FnMut(&CausalLm, &CausalLm, bool) -> Result<()>,
+    base: CausalLm,
+    after: After,
+    mut observe: impl FnMut(&CausalLm) -> Result<()>,
 ) -> Result<()> {
     let context = || format!("the run with --method {} failed", settings.method.method);
     let training = source.device.clone().autodiff();
-    let base = source.model()?;
     let mut batches = source.batches(settings)?;
-    let (mut trainer, mut model) = Trainer::new(settings, base.clone())?;
+    let (mut trainer, mut model) = Trainer::new(settings, base, &training)?;
     let steps = settings.training.steps as u64;
     let progress = bar(steps, 0);
     for step in 0..steps {
@@ -83,11 +92,12 @@ pub(super) fn probe(
         if let Work::Gradients(grads) = work {
             model = trainer.step(lr, model, grads).with_context(context)?;
         }
-        let merged = match settings.method.method {
-            Method::Lora => merged(&model),
-            _ => trainer.exact(&model),
-        };
-        observe(&merged, &base, step + 1 == steps)?;
+        if after == After::EachStep || step + 1 == steps {
+            observe(&match settings.method.method {
+                Method::Lora => merged(&model),
+                _ => trainer.copied(&model, &host(&training)),
+            })?;
+        }
         progress.set_message(format!("loss {loss:.3}"));
         progress.inc(1);
     }

@@ -7,16 +7,15 @@ use lisa::LisaError;
 use lisa::importance::{GradientTracker, NormTracker, Scores, distance_from_uniform};
 use lisa::recompute::Recompute;
 
-use super::probe::{Source, probe};
+use super::probe::{After, Source, probe};
 use crate::terminal::progress::bar;
-use crate::terminal::text::counted;
 
 /// Sampling by weights that are nearer to uniform than this is called uniform.
 const NEAR: f64 = 0.05;
 
-/// For each layer, the root mean square and the square of its gradients. The gradients of one layer
-/// exist at a time, and there is no optimizer.
-pub(super) fn gradient(source: &Source<'_>) -> Result<(Scores, Option<Scores>)> {
+/// The gradient of each layer in a few batches. The gradients of one layer exist at a time, and there is
+/// no optimizer.
+pub(super) fn gradients(source: &Source<'_>) -> Result<GradientTracker> {
     let settings = &source.settings;
     let mut model = source.model()?;
     let mut tracker = GradientTracker::new(&model)?;
@@ -41,7 +40,7 @@ pub(super) fn gradient(source: &Source<'_>) -> Result<(Scores, Option<Scores>)> 
         progress.inc(1);
     }
     progress.finish_and_clear();
-    Ok((tracker.root_mean_squares(), Some(tracker.squares())))
+    Ok(tracker)
 }
 
 /// For each layer, the norm of its change in a run with LoRA, divided by the norm of its weights.
@@ -50,12 +49,15 @@ pub(super) fn lora_update(source: &Source<'_>) -> Result<Scores> {
     let mut weights = NormTracker::new(&base, &[])?;
     let mut update = weights.clone();
     weights.observe(&base)?;
-    probe(source, &source.settings, |merged, base, is_last| {
-        if is_last {
-            update.observe_update(merged, base)?;
-        }
-        Ok(())
-    })?;
+    // The run shares the weights of the base model, which are frozen.
+    let trained = base.clone();
+    probe(
+        source,
+        &source.settings,
+        trained,
+        After::LastStep,
+        |merged| Ok(update.observe_update(merged, &base)?),
+    )?;
     let (weights, update) = (weights.norms()?, update.norms()?);
     let layers = update.layers.into_iter().zip(weights.layers);
     Ok(Scores {
@@ -67,28 +69,16 @@ pub(super) fn lora_update(source: &Source<'_>) -> Result<Scores> {
     })
 }
 
-/// The score and the weight of each layer; `squares` are another score of the same layers.
-pub(super) fn table(scores: &Scores, squares: Option<&Scores>) -> Result<String> {
-    let times = match (squares, scores.observations) {
-        (Some(_), 1) => "1 batch".to_owned(),
-        (Some(_), count) => format!("{count} batches"),
-        (None, count) => counted(count as usize, "step"),
-    };
+/// The score and the weight of each layer, with the words for one and for several observations.
+pub(super) fn table(scores: &Scores, [one, several]: [&str; 2]) -> Result<String> {
+    let count = scores.observations;
+    let observations = if count == 1 { one } else { several };
     let mut text = format!(
-        "scores by {} over {times}\n  {:<32}{:>12}{:>8}",
+        "scores by {} over {count} {observations}\n  {:<32}{:>12}{:>8}\n",
         scores.by, "", "score", "weight"
     );
-    if squares.is_some() {
-        text.push_str(&format!("{:>14}", "squared norm"));
-    }
-    text.push('\n');
-    let weights = scores.weights()?;
-    for (index, ((path, score), weight)) in scores.layers.iter().zip(weights).enumerate() {
-        text.push_str(&format!("  {path:<32}{score:>12.4e}{weight:>8.3}"));
-        if let Some(squares) = squares {
-            text.push_str(&format!("{:>14.4e}", squares.layers[index].1));
-        }
-        text.push('\n');
+    for ((path, score), weight) in scores.layers.iter().zip(scores.weights()?) {
+        text.push_str(&format!("  {path:<32}{score:>12.4e}{weight:>8.3}\n"));
     }
     Ok(text)
 }
@@ -113,27 +103,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_has_scores_weights_and_squares_and_the_distance_is_said() {
-        let scores = |by: &str, values: [f64; 2]| Scores {
+    fn the_table_has_scores_and_weights_and_the_distance_is_said() {
+        let sizes = |by: &str, observations| Scores {
             by: by.to_owned(),
-            observations: 3,
-            layers: vec![
-                ("layers.0".into(), values[0]),
-                ("layers.1".into(), values[1]),
-            ],
+            observations,
+            layers: vec![("layers.0".into(), 0.5), ("layers.1".into(), 2.0)],
         };
-        let (sizes, squares) = (
-            scores("gradient", [0.5, 2.0]),
-            scores("squared", [1.0, 16.0]),
-        );
-        let text = table(&sizes, Some(&squares)).unwrap();
+        let text = table(&sizes("gradient", 3), ["batch", "batches"]).unwrap();
         assert!(
             text.starts_with("scores by gradient over 3 batches\n"),
             "{text}"
         );
-        assert!(text.contains("5.0000e-1   0.250      1.0000e0"), "{text}");
-        assert!(text.contains("2.0000e0   1.000      1.6000e1"), "{text}");
-        let (text, near) = from_uniform(&sizes.weights().unwrap());
+        assert!(text.contains("5.0000e-1   0.250\n"), "{text}");
+        assert!(text.contains("2.0000e0   1.000\n"), "{text}");
+        let text = table(&sizes("LoRA update", 1), ["step", "steps"]).unwrap();
+        assert!(text.contains("over 1 step\n"), "{text}");
+        let weights = sizes("gradient", 1).weights().unwrap();
+        let (text, near) = from_uniform(&weights);
         assert!(
             text.contains("30.0 %") && text.contains("4.00 times"),
             "{text}"

@@ -166,10 +166,9 @@ impl Flags {
         let mut origins = all.all_origins();
         let mut reasons = Vec::new();
         // `--freeze=` is one empty path, which every path contains.
-        for paths in [&mut all.method.freeze, &mut all.method.split] {
-            paths
-                .iter_mut()
-                .for_each(|paths| paths.retain(|path| !path.is_empty()));
+        let paths = [&mut all.method.freeze, &mut all.method.split];
+        for paths in paths.into_iter().flatten() {
+            paths.retain(|path| !path.is_empty());
         }
         if all.memory.dtype.is_none() {
             // The bundled model is stored in half precision to be small, and a CPU is faster in f32.

@@ -138,7 +138,7 @@ pub fn save(
         let revision = state.settings.input.revision.as_deref().unwrap_or_default();
         adapter::write_alone(model, revision, base, &partial.join(ADAPTER)).with_context(failed)?;
     } else {
-        let saved = model.clone().save_file(partial.join(WEIGHTS));
+        let saved = trainer.save_weights(model, &partial.join(WEIGHTS));
         saved.with_context(failed)?;
     }
     trainer
@@ -249,9 +249,13 @@ pub fn state(path: &Path) -> Result<State> {
     read().map_err(|error| unusable(path, error))
 }
 
-/// Loads the weights and the optimizer state of a checkpoint.
-pub fn load(path: &Path, model: CausalLm, trainer: Trainer) -> Result<(CausalLm, Trainer)> {
-    let model = weights(path, trainer.exact(&model))?;
+/// Loads the optimizer state of a checkpoint, and its adapters if the model has some. Other models must
+/// have the [weights] of the checkpoint.
+pub(crate) fn load(path: &Path, model: CausalLm, trainer: Trainer) -> Result<(CausalLm, Trainer)> {
+    let model = match model.lora() {
+        Some(_) => weights(path, model)?,
+        None => model,
+    };
     let loaded = trainer.load(&path.join(OPTIMIZER), model);
     let (trainer, model) = loaded.map_err(|error| unusable(path, error))?;
     Ok((model, trainer))

@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 
 use anyhow::Result;
-use burn::module::Module;
 use burn::tensor::Device;
 use lisa_lm::model::generate_while;
-use lisa_lm::text::{BatchOptions, Batches, StoredRows, shuffled};
+use lisa_lm::text::{Batch, BatchOptions, Batches, StoredRows, shuffled};
 use lisa_lm::{CausalLm, GenerationConfig, Tokenizer};
 
 use super::data::Data;
 use super::evaluation::{Answers, Evaluation, Sample};
+use super::exact::Exact;
 use super::line::Line;
 use super::prompts::Prompts;
 use super::score::Scorer;
@@ -58,6 +58,8 @@ pub struct Evaluate {
     prompts: Prompts,
     scorer: Scorer,
     batch_size: usize,
+    /// `--recompute`: how many layers there are for each hidden state that a step keeps.
+    segment: usize,
 }
 
 impl Evaluate {
@@ -103,6 +105,7 @@ impl Evaluate {
             prompts,
             scorer: data.scorer.clone(),
             batch_size: settings.training.batch_size,
+            segment: settings.memory.recompute.max(1),
         })
     }
 
@@ -160,16 +163,16 @@ impl Evaluate {
         }) as u64
     }
 
-    /// Evaluates the model. `tick` is called after each batch and each answer.
+    /// Evaluates the model. Losses are of its full-precision weights, answers of those that are on the
+    /// device. `tick` is called after each batch and each answer.
     pub(crate) fn run(
         &self,
-        model: &CausalLm,
+        model: &Exact<'_>,
         extent: Extent,
         with: &With<'_>,
         mut tick: impl FnMut(),
     ) -> Result<Evaluation> {
-        let model = model.valid();
-        let mut loss_of = |rows: &StoredRows| loss(&model, rows, self.batch_size, with, &mut tick);
+        let mut loss_of = |rows: &StoredRows| self.loss(model, rows, with, &mut tick);
         let first = loss_of(&self.rows.select(0..self.first))?;
         let mut mean = first;
         if extent != Extent::First {
@@ -189,9 +192,60 @@ impl Evaluate {
             samples: Vec::new(),
         };
         if extent == Extent::Full {
-            self.answer(&model, with, tick, &mut result)?;
+            self.answer(model.on_device(), with, tick, &mut result)?;
         }
         Ok(result)
+    }
+
+    /// Mean loss over all trained tokens of the rows, by their weights.
+    fn loss(
+        &self,
+        model: &Exact<'_>,
+        rows: &StoredRows,
+        with: &With<'_>,
+        tick: &mut impl FnMut(),
+    ) -> Result<Mean> {
+        let mut mean = Mean::default();
+        if rows.is_empty() {
+            return Ok(mean);
+        }
+        // Rows of similar length have little padding.
+        let mut order: Vec<usize> = (0..rows.len()).collect();
+        order.sort_by_key(|row| rows.length(*row));
+        let rows = rows.select(order);
+        let config = model.on_device().config();
+        let options = BatchOptions {
+            batch_size: self.batch_size,
+            pack_to: None,
+            shuffle: false,
+            seed: 0,
+            pad_id: with.tokenizer.pad_id(),
+            vocab_size: config.vocab_size(),
+        };
+        let mut batches = Batches::from_rows(rows, options)?;
+        // As many hidden states as a step keeps, for each layer that is read.
+        let together = if model.is_whole() {
+            1
+        } else {
+            config.num_layers().div_ceil(self.segment)
+        };
+        let mut left = batches.per_epoch();
+        while left > 0 {
+            let mut group = Vec::new();
+            for _ in 0..together.min(left) {
+                check(with.stop, Point::Evaluate)?;
+                group.push(batches.try_next_batch()?);
+            }
+            left -= group.len();
+            let tensors = |batch: &Batch| batch.to_tensors(with.device);
+            let losses = model.losses(group.iter().map(tensors).collect());
+            for (batch, loss) in group.iter().zip(losses) {
+                mean.sum += loss * batch.weight();
+                mean.weight += batch.weight();
+                tick();
+            }
+        }
+        Ok(mean)
     }
 
     fn answer(
@@ -271,40 +325,4 @@ impl Mean {
             0.0
         }
     }
-}
-
-/// Mean loss over all trained tokens of the rows, by their weights.
-fn loss(
-    model: &CausalLm,
-    rows: &StoredRows,
-    batch_size: usize,
-    with: &With<'_>,
-    tick: &mut impl FnMut(),
-) -> Result<Mean> {
-    let mut mean = Mean::default();
-    if rows.is_empty() {
-        return Ok(mean);
-    }
-    // Rows of similar length have little padding.
-    let mut order: Vec<usize> = (0..rows.len()).collect();
-    order.sort_by_key(|row| rows.length(*row));
-    let rows = rows.select(order);
-    let options = BatchOptions {
-        batch_size,
-        pack_to: None,
-        shuffle: false,
-        seed: 0,
-        pad_id: with.tokenizer.pad_id(),
-        vocab_size: model.config().vocab_size(),
-    };
-    let mut batches = Batches::from_rows(rows, options)?;
-    for _ in 0..batches.per_epoch() {
-        check(with.stop, Point::Evaluate)?;
-        let batch = batches.try_next_batch()?;
-        let loss = model.batch_loss(batch.to_tensors(with.device));
-        mean.sum += f64::from(loss.into_scalar::<f32>()) * batch.weight();
-        mean.weight += batch.weight();
-        tick();
-    }
-    Ok(mean)
 }

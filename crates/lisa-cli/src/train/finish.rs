@@ -14,8 +14,9 @@ use super::checkpoints::{self, State};
 use super::clock::{Clock, Part};
 use super::evaluate::Extent;
 use super::evaluation::Evaluation;
+use super::exact::Exact;
 use super::held_out::{evaluate, printed};
-use super::method::Trainer;
+use super::method::prepared;
 use super::metrics::peak_bytes;
 use super::plot;
 use super::prepare::Job;
@@ -33,7 +34,7 @@ use crate::terminal::text::{counted, duration};
 pub(crate) fn finish(job: &Job<'_>, trained: Training, stop: Stop<'_>) -> Result<bool> {
     let Training {
         model: last,
-        trainer,
+        mut trainer,
         mut state,
         mut metrics,
         saved,
@@ -42,14 +43,21 @@ pub(crate) fn finish(job: &Job<'_>, trained: Training, stop: Stop<'_>) -> Result
     let output = &job.settings.output;
     let out = &output.out;
     let folder = out.join("model");
-    let model = whole(job, &last, &trainer);
+    let (layers, state_bytes) = (trainer.layers(), trainer.state_bytes());
     let mut clock = state.clock;
-    clock.time(Part::Saving, || {
-        require_finite(&model, job.steps, saved, out)?;
-        save(job, job.steps, &last, &model, &folder)
+    // If the weights go to host memory, losses still need the model on the device.
+    let on_device = (job.home() != job.training_device).then(|| last.clone());
+    let model = clock.time(Part::Saving, || {
+        write(job, (job.steps, saved), &folder, last, |last| {
+            trainer.take_exact(last, &job.home())
+        })
     })?;
+    let exact = match &on_device {
+        Some(last) => trainer.moved(last, &model),
+        None => Exact::whole(&model),
+    };
     let shown = written(job, &folder);
-    let after = evaluate(Extent::Full, job, &model, &mut clock, stop);
+    let after = evaluate(Extent::Full, job, &exact, &mut clock, stop);
     let after = match after.and_then(|result| printed("after", result)) {
         Err(error) if error.is::<Stopped>() => return stopped(job, &shown),
         result => result?,
@@ -63,14 +71,14 @@ pub(crate) fn finish(job: &Job<'_>, trained: Training, stop: Stop<'_>) -> Result
     }
     let mut after_all = None;
     if output.final_eval_all && after.is_some() {
-        let all = evaluate(Extent::All, job, &model, &mut clock, stop);
+        let all = evaluate(Extent::All, job, &exact, &mut clock, stop);
         after_all = match all.and_then(|result| printed("all rows", result)) {
             Err(error) if error.is::<Stopped>() => return stopped(job, &shown),
             result => result?,
         };
     }
-    let (layers, state_bytes) = (trainer.layers(), trainer.state_bytes());
-    drop(model);
+    drop(exact);
+    drop((trainer, on_device));
     let best = checkpoints::best(out, Some(&job.fingerprint))?;
     let best = best.filter(|(step, _)| *step != job.steps);
     let described = |step, is_best| Card {
@@ -83,16 +91,9 @@ pub(crate) fn finish(job: &Job<'_>, trained: Training, stop: Stop<'_>) -> Result
     };
     cards(&described(job.steps, false), &folder)?;
     let best_folder = out.join("model-best");
+    clock.time(Part::Saving, || write_best(job, best, &best_folder, model))?;
     if let Some((step, _)) = best {
-        clock.time(Part::Saving, || -> Result<()> {
-            let model = checkpoints::weights(&checkpoints::path(out, step), last)?;
-            let exact = whole(job, &model, &trainer);
-            save(job, step, &model, &exact, &best_folder)
-        })?;
         cards(&described(step, true), &best_folder)?;
-    } else {
-        output_folder::remove(&best_folder)?;
-        output_folder::remove(&adapter::folder_of(&best_folder))?;
     }
 
     plot::losses(&metrics.lines, layers, &out.join("losses.svg"))?;
@@ -181,29 +182,65 @@ fn change(state: &State, after: Option<&Evaluation>) -> String {
     format!("held-out loss {:.4} -> {same:.4}{rows}, ", before.loss)
 }
 
-/// The model with full-precision weights, and with its adapters merged.
-fn whole(job: &Job<'_>, model: &CausalLm, trainer: &Trainer) -> CausalLm {
+/// Writes the model of the best checkpoint, or removes an earlier one. `last` is the finished model.
+fn write_best(
+    job: &Job<'_>,
+    best: Option<(u64, f64)>,
+    folder: &Path,
+    last: CausalLm,
+) -> Result<()> {
+    let Some((step, _)) = best else {
+        output_folder::remove(folder)?;
+        return output_folder::remove(&adapter::folder_of(folder));
+    };
+    let checkpoint = checkpoints::path(&job.settings.output.out, step);
+    let model = of_checkpoint(job, &checkpoint, last)?;
+    write(job, (step, None), folder, model, |model| model)?;
+    Ok(())
+}
+
+/// The model of a checkpoint in full precision. `last` is the finished model, which is freed first,
+/// unless it is the base model of the adapters.
+fn of_checkpoint(job: &Job<'_>, checkpoint: &Path, last: CausalLm) -> Result<CausalLm> {
+    if last.lora().is_some() {
+        return checkpoints::weights(checkpoint, last);
+    }
+    drop(last);
     match job.settings.method.method {
-        Method::Lora => model.clone().merge_lora(),
-        _ => trainer.exact(model),
+        // The base model has the last adapters merged into it.
+        Method::Lora => checkpoints::weights(checkpoint, prepared(&job.settings, job.base()?)?),
+        _ => job.weights(checkpoint),
     }
 }
 
-/// Writes the model of a step, whose weights are `whole`, to the folder. The adapters of LoRA are
-/// written next to it. The folders say which step it is, so that this changes together with the model.
-fn save(job: &Job<'_>, step: u64, model: &CausalLm, whole: &CausalLm, folder: &Path) -> Result<()> {
+/// Writes the model of a step to the folder, and returns it. `exact` makes its weights those of full
+/// precision. The adapters of LoRA are written next to it, and then merged one by one. The folders say
+/// which step it is, so that this changes together with the model. The newest checkpoint is of the step
+/// `saved`.
+fn write(
+    job: &Job<'_>,
+    (step, saved): (u64, Option<u64>),
+    folder: &Path,
+    model: CausalLm,
+    exact: impl FnOnce(CausalLm) -> CausalLm,
+) -> Result<CausalLm> {
+    let (settings, out) = (&job.settings, &job.settings.output.out);
     let mut files = job.tokenizer.changed_files()?;
     let text = format!("{}\n", json!({ "step": step }));
     files.push((run_folder::STEP.to_owned(), text.into_bytes()));
-    if model.lora().is_some() {
-        let settings = &job.settings;
+    let model = if model.lora().is_some() {
+        require_finite(&Exact::whole(&model), step, saved, out)?;
         let folder = adapter::folder_of(folder);
         let revision = &settings.input.revision;
-        adapter::write(model, revision, &job.checkpoint, &files, &folder)?;
+        adapter::write(&model, revision, &job.checkpoint, &files, &folder)?;
         if settings.method.no_merge {
-            return Ok(());
+            return Ok(model);
         }
-    }
+        model.merge_lora()
+    } else {
+        exact(model)
+    };
+    require_finite(&Exact::whole(&model), step, saved, out)?;
     let options = SaveOptions {
         source: Some(&job.checkpoint),
         files: &files,
@@ -211,9 +248,8 @@ fn save(job: &Job<'_>, step: u64, model: &CausalLm, whole: &CausalLm, folder: &P
     };
     let slow = Slow::bytes("writing the model");
     let progress = move |done, all| slow.set(done, all);
-    Ok(lisa_lm::checkpoint::save_with(
-        whole, folder, &options, progress,
-    )?)
+    lisa_lm::checkpoint::save_with(&model, folder, &options, progress)?;
+    Ok(model)
 }
 
 /// The folder that the user is told: that of the model, or without a merged model that of the adapter.

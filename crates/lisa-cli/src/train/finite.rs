@@ -2,23 +2,33 @@
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{FloatDType, Tensor};
-use lisa_lm::CausalLm;
+
+use super::exact::Exact;
 
 /// The paths of the parameters whose weights are not all finite. Cost: one pass over the weights, with
-/// a copy of one parameter in f32, and a wait for the device, only one if all are finite.
-pub(crate) fn weights(model: &CausalLm) -> Vec<String> {
-    // Without gradients, so that nothing is recorded.
-    let model = model.valid();
+/// a copy of one parameter in f32, and a wait for the device, only one if all are finite. If layers are
+/// quantized, each of them is on the device in full precision in turn, with a wait for each.
+pub(crate) fn weights(model: &Exact<'_>) -> Vec<String> {
+    let mut found = of(model.on_device(), Vec::new());
+    for (path, layer) in model.layers() {
+        found.extend(of(&layer, vec![path]));
+    }
+    found
+}
+
+/// The same for a module at this path, without its quantized weights.
+fn of<M: Module>(module: &M, path: Vec<String>) -> Vec<String> {
     let mut all = Visitor::default();
-    model.visit(&mut all);
+    module.visit(&mut all);
     if all.sum.is_none_or(|sum| !is_nan(sum)) {
         return Vec::new();
     }
     let mut each = Visitor {
         each: true,
+        path,
         ..Visitor::default()
     };
-    model.visit(&mut each);
+    module.visit(&mut each);
     each.found
 }
 
@@ -48,8 +58,12 @@ impl ModuleVisitor for Visitor {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let weight = param.val();
+        if !weight.dtype().is_float() {
+            return;
+        }
         // Zero times NaN or infinity is NaN.
-        let sum: Tensor<1> = param.val().cast(FloatDType::F32).mul_scalar(0.0).sum();
+        let sum: Tensor<1> = weight.cast(FloatDType::F32).mul_scalar(0.0).sum();
         if !self.each {
             self.sum = Some(match self.sum.take() {
                 Some(all) => all + sum,
@@ -101,7 +115,10 @@ mod tests {
         let model = ModelConfig::Llama(LlamaConfig::new(16, 8, 1, 2));
         let model = model.init(&device).unwrap();
         for dtype in [FloatDType::F32, FloatDType::BF16, FloatDType::F16] {
-            let found = |value| weights(&model.clone().map(&mut Set(1, value, dtype)));
+            let found = |value| {
+                let model = model.clone().map(&mut Set(1, value, dtype));
+                weights(&Exact::whole(&model))
+            };
             assert_eq!(found(-3.5), Vec::<String>::new(), "{dtype:?}");
             for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
                 let found = found(value);

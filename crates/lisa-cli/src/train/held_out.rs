@@ -1,11 +1,11 @@
 //! [`evaluate`]: evaluates the model of a run on its held-out rows.
 
 use anyhow::Result;
-use lisa_lm::CausalLm;
 
 use super::clock::{Clock, Part};
 use super::evaluate::{Extent, With};
 use super::evaluation::Evaluation;
+use super::exact::Exact;
 use super::prepare::Job;
 use crate::terminal::interrupt::Stop;
 use crate::terminal::output::say;
@@ -17,7 +17,7 @@ use crate::terminal::text::counted;
 pub(crate) fn evaluate(
     extent: Extent,
     job: &Job<'_>,
-    model: &CausalLm,
+    model: &Exact<'_>,
     clock: &mut Clock,
     stop: Stop<'_>,
 ) -> Result<Option<Evaluation>> {
@@ -35,6 +35,12 @@ pub(crate) fn evaluate(
                 say(format_args!("evaluating {rows}, generating {answers}"))?;
             }
         }
+    }
+    if !model.is_whole() && evaluate.size(extent).1 > 0 {
+        say(
+            "the answers are those of the model with quantized layers; losses are of the \
+             full-precision weights",
+        )?;
     }
     let bar = timed_bar(evaluate.length(extent));
     bar.set_message("evaluating");

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use burn::module::{Module, ModuleVisitor, Param, ParamGroup};
 use burn::optim::{AdamWConfig, GradientsParams};
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use lisa::importance::{Importance, Scores};
 use lisa::optimizer::Decay;
 use lisa::policy::{Budget, CyclicOrder, Gradient};
@@ -14,6 +14,7 @@ use lisa::{FrozenWeights, Lisa, LisaConfig, LisaError, OnFreeze, PolicyConfig, S
 use lisa_lm::CausalLm;
 use lisa_lm::text::Position;
 
+use super::exact::Exact;
 use crate::settings::{
     Method, MethodSettings, Moments, Order, Policy, Quantize, Settings, TrainingSettings,
 };
@@ -24,11 +25,16 @@ use crate::settings::{
 pub struct Trainer(Box<Lisa>);
 
 impl Trainer {
-    /// Prepares the model for the method and makes its optimizer.
-    pub fn new(settings: &Settings, model: CausalLm) -> Result<(Self, CausalLm)> {
+    /// Prepares the model for the method, makes its optimizer, and moves the model to the device if it
+    /// is on another one.
+    pub fn new(settings: &Settings, model: CausalLm, device: &Device) -> Result<(Self, CausalLm)> {
         let model = prepared(settings, model)?;
-        let (lisa, model) =
-            lisa_config(settings, &model)?.init(adamw(&settings.training), model)?;
+        let (config, adamw) = (lisa_config(settings, &model)?, adamw(&settings.training));
+        let (lisa, model) = if model.device() == *device {
+            config.init(adamw, model)?
+        } else {
+            config.init_on(adamw, model, device)?
+        };
         Ok((Self(Box::new(lisa)), model))
     }
 
@@ -49,14 +55,46 @@ impl Trainer {
         self.0.try_step_layered_checked(lr, model, pass)
     }
 
-    /// The model with full-precision weights: if layers are quantized, a copy with restored
-    /// weights.
-    #[must_use]
-    pub fn exact(&self, model: &CausalLm) -> CausalLm {
-        if self.0.config().frozen_weights == FrozenWeights::Exact {
-            return model.clone();
+    /// The model with full-precision weights. Quantized layers are read from host memory one at a time.
+    pub(crate) fn exact<'a>(&'a self, model: &'a CausalLm) -> Exact<'a> {
+        if !self.quantizes() {
+            return Exact::whole(model);
         }
-        self.0.exact(model, &model.device())
+        let device = model.device();
+        Exact::by_layer(model, move |index| {
+            self.0.exact(&model.model.layers[index], &device)
+        })
+    }
+
+    /// A copy of the model with full-precision weights, on this device if layers are quantized.
+    pub(crate) fn copied(&self, model: &CausalLm, device: &Device) -> CausalLm {
+        if self.quantizes() {
+            self.0.exact(model, device)
+        } else {
+            model.clone()
+        }
+    }
+
+    /// The model with full-precision weights, after the last step. If layers are quantized, it is on this
+    /// device, and their weights are moved there.
+    pub(crate) fn take_exact(&mut self, model: CausalLm, device: &Device) -> CausalLm {
+        if self.quantizes() {
+            self.0.take_exact(model, device)
+        } else {
+            model
+        }
+    }
+
+    /// The model as it is on the device, with layers of a whole copy of it that is elsewhere.
+    pub(crate) fn moved<'a>(&'a self, model: &CausalLm, whole: &'a CausalLm) -> Exact<'a> {
+        let device = model.device();
+        Exact::by_layer(model, move |index| {
+            self.0.exact(&whole.model.layers[index], &device)
+        })
+    }
+
+    fn quantizes(&self) -> bool {
+        self.0.config().frozen_weights != FrozenWeights::Exact
     }
 
     /// Returns an error if gradients are not finite, and names their parameters.
@@ -87,6 +125,11 @@ impl Trainer {
     #[must_use]
     pub fn state_bytes(&self) -> u64 {
         self.0.memory().on_device()
+    }
+
+    /// Saves the full-precision weights of the model to a file.
+    pub(crate) fn save_weights(&self, model: &CausalLm, path: &Path) -> Result<()> {
+        Ok(self.0.save_weights(model, path)?)
     }
 
     /// Saves the optimizer's state to a file.

@@ -14,7 +14,7 @@
 //! | `text` | how examples become text: prompts as chats, the chat template, the end of a turn |
 //! | `vocabulary` | checks tokens against the model's vocabulary |
 //! | `checkpoints`, `metrics`, `line`, `table`, `events`, `plot`, `card` | what is written |
-//! | `finite` | which weights are not finite |
+//! | `exact`, `finite` | the weights in full precision, and which of them are not finite |
 //! | `record_limits` | checks of what checkpoints will have |
 //! | `summary`, `shown_row` | what is printed of the data |
 //! | `announce`, `hardware`, `planned`, `fitting`, `limits`, `out_of_memory`, `watch`, `clock` | what is printed |
@@ -29,6 +29,7 @@ pub(crate) mod data;
 pub mod evaluate;
 pub mod evaluation;
 mod events;
+pub(crate) mod exact;
 mod examples;
 pub mod fingerprint;
 mod finish;
@@ -41,7 +42,7 @@ mod line;
 pub mod method;
 pub mod metrics;
 pub(crate) mod moved;
-mod out_of_memory;
+pub(crate) mod out_of_memory;
 mod part;
 mod places;
 pub mod planned;

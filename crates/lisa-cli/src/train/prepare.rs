@@ -8,9 +8,10 @@ use lisa_lm::text::Batches;
 use lisa_lm::{CausalLm, Checkpoint, Tokenizer};
 
 use super::adapter;
-use super::checkpoints::State;
+use super::checkpoints::{self, State};
 use super::data::{self, Data};
 use super::evaluate::Evaluate;
+use super::exact::host;
 use super::fingerprint::{Allowed, Fingerprint};
 use super::planned::{self, Disk};
 use super::record_limits::check_sizes;
@@ -22,7 +23,7 @@ use crate::lock::Lock;
 use crate::model_tokenizer::model_tokenizer;
 use crate::output_folder;
 use crate::run_folder;
-use crate::settings::{Dtype, Flags, Method, Origins, Settings, unusual};
+use crate::settings::{Dtype, Flags, Method, Origins, Quantize, Settings, unusual};
 use crate::terminal::interrupt::{Point, Stop, check};
 use crate::terminal::output::{say, warn};
 use crate::terminal::progress::Slow;
@@ -172,19 +173,44 @@ impl<'a> Job<'a> {
 
     /// The model with lazy parameters: nothing is allocated.
     pub(crate) fn shape(&self) -> Result<CausalLm> {
-        let config = self.checkpoint.config().clone();
-        let config = config.with_vocab_size(self.data.vocab_size);
-        Ok(config.init(&self.training_device)?)
+        self.shape_on(&self.training_device)
     }
 
-    /// Loads the weights.
+    fn shape_on(&self, device: &Device) -> Result<CausalLm> {
+        let config = self.checkpoint.config().clone();
+        let config = config.with_vocab_size(self.data.vocab_size);
+        Ok(config.init(device)?)
+    }
+
+    /// Where the model is before and after training: on the device, or in host memory if layers are
+    /// quantized, which the device may not hold in full precision.
+    pub(crate) fn home(&self) -> Device {
+        match self.settings.memory.quantize {
+            Quantize::None => self.training_device.clone(),
+            _ => host(&self.training_device),
+        }
+    }
+
+    /// The model that the run begins with, without new adapters. If it continues from a checkpoint, the
+    /// weights are those of the checkpoint; those of the base model are read for LoRA only.
     pub(crate) fn load(&self) -> Result<CausalLm> {
+        match &self.saved {
+            Some((path, _)) if self.settings.method.method != Method::Lora => self.weights(path),
+            _ => self.base(),
+        }
+    }
+
+    /// The weights of a checkpoint of this run, which is not of LoRA.
+    pub(crate) fn weights(&self, checkpoint: &Path) -> Result<CausalLm> {
+        checkpoints::weights(checkpoint, self.shape_on(&self.home())?)
+    }
+
+    /// The base model, with the adapter that the run goes on with.
+    pub(crate) fn base(&self) -> Result<CausalLm> {
         let slow = Slow::bytes("reading the weights");
         let dtype = Some(FloatDType::from(self.settings.memory.dtype));
         let progress = move |done, all| slow.set(done, all);
-        let model = self
-            .checkpoint
-            .load_with(&self.training_device, dtype, progress)?;
+        let model = self.checkpoint.load_with(&self.home(), dtype, progress)?;
         let model = model.resize_embeddings(self.data.vocab_size)?;
         // A checkpoint has the adapter of its step.
         let base = (self.checkpoint.dir(), &self.settings.input.revision[..]);

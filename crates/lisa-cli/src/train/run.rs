@@ -78,7 +78,7 @@ fn whole(flags: Flags, start: Start, device: &Device, stop: Stop<'_>) -> Result<
 }
 
 fn whole_of(job: &Job<'_>, batches: Batches, stop: Stop<'_>) -> Result<Outcome> {
-    let (trainer, model) = Trainer::new(&job.settings, job.load()?)?;
+    let (trainer, model) = Trainer::new(&job.settings, job.load()?, &job.training_device)?;
     check(stop, Point::Prepare)?;
     announce(job, &model, &trainer)?;
     let training = Training::begin(job, model, trainer, batches, stop)?;
@@ -114,7 +114,7 @@ pub fn dry_run(flags: Flags, start: Start, device: &Device) -> Result<()> {
     let model = job.load()?;
     let longest = job.data.longest(&job.settings);
     let memory = planned(&job.settings, &job.shape()?, device, longest)?;
-    let (trainer, model) = Trainer::new(&job.settings, model)?;
+    let (trainer, model) = Trainer::new(&job.settings, model, &job.training_device)?;
     announce(&job, &model, &trainer)?;
     if let Some((path, _)) = &job.saved {
         checkpoints::load(path, model, trainer)?;

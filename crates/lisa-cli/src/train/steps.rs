@@ -72,10 +72,11 @@ fn between(job: &Job<'_>, training: &mut Training, watch: &Watch, stop: Stop<'_>
     if every(output.eval_every) && !is_last && training.state.held_out_loss.is_none() {
         let best = checkpoints::best(&output.out, Some(&job.fingerprint))?;
         let best = best.map_or(f64::INFINITY, |best| best.1);
-        let exact = training.trainer.exact(&training.model);
         watch.busy("evaluating");
-        let clock = &mut training.state.clock;
-        let result = match evaluate(Extent::Loss, job, &exact, clock, stop) {
+        let exact = training.trainer.exact(&training.model);
+        let result = evaluate(Extent::Loss, job, &exact, &mut training.state.clock, stop);
+        drop(exact);
+        let result = match result {
             // The steps before the evaluation are saved.
             Err(error) if !error.is::<Stopped>() => {
                 training.save(job)?;
@@ -314,6 +315,7 @@ mod tests {
 
     use super::*;
     use crate::settings::{Flags, Method};
+    use crate::train::exact::Exact;
 
     /// The embedding is so small that its gradient is 1e15 times that of a layer.
     fn model(device: &Device) -> CausalLm {
@@ -350,13 +352,17 @@ mod tests {
             (1e27, true, Some("model.embed_tokens.weight")),
             (f64::INFINITY, false, Some("model.norm.gamma")),
         ] {
-            let (mut trainer, model) = Trainer::new(&settings, model(&device)).unwrap();
+            let (mut trainer, model) = Trainer::new(&settings, model(&device), &device).unwrap();
             let pass = Recompute::new().forward(&model, &batch);
             assert!(pass.loss().into_scalar::<f32>().is_finite());
             let work = Work::Pass(Box::new(pass.scale(factor)));
             let (model, updated, error) = update(&mut trainer, 1e-3, model, work).unwrap();
             assert_eq!(updated, expected, "{factor}: {error:?}");
-            assert_eq!(crate::train::finite::weights(&model), [""; 0], "{factor}");
+            assert_eq!(
+                crate::train::finite::weights(&Exact::whole(&model)),
+                [""; 0],
+                "{factor}"
+            );
             let error = error.map(|error| error.to_string());
             assert_eq!(error.is_some(), bad.is_some(), "{factor}: {error:?}");
             if let (Some(error), Some(bad)) = (error, bad) {

@@ -9,6 +9,7 @@ use lisa_lm::text::Batches;
 use super::checkpoints::{self, State};
 use super::clock::{Clock, Part};
 use super::evaluate::Extent;
+use super::exact::Exact;
 use super::finite;
 use super::held_out::{evaluate, printed};
 use super::method::Trainer;
@@ -67,9 +68,8 @@ impl Training {
             } else {
                 Extent::First
             };
-            let exact = trainer.exact(&model);
-            let before = evaluate(extent, job, &exact, &mut clock, stop)?;
-            let before = printed("before", before)?;
+            let before = evaluate(extent, job, &trainer.exact(&model), &mut clock, stop);
+            let before = printed("before", before?)?;
             let state = State {
                 step: 0,
                 position: batches.position(),
@@ -130,7 +130,7 @@ impl Training {
                 &output.out,
                 output.keep,
                 job.checkpoint.dir(),
-                &exact,
+                &self.model,
                 &self.trainer,
                 &self.state,
             )
@@ -145,7 +145,7 @@ impl Training {
 /// Returns an error if weights of the model are not finite. The newest checkpoint is of the step
 /// `saved`.
 pub(crate) fn require_finite(
-    model: &CausalLm,
+    model: &Exact<'_>,
     step: u64,
     saved: Option<u64>,
     out: &Path,

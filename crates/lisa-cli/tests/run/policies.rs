@@ -4,11 +4,14 @@ use std::fs;
 use std::path::Path;
 
 use burn::tensor::Device;
+use lisa::LayerMap;
 use lisa::importance::{Importance, Scores};
+use lisa_cli::bundled;
 use lisa_cli::commands::importance::{Against, By, Of, Options, importance};
 use lisa_cli::settings::Flags;
 use lisa_cli::terminal::report::report;
 use lisa_cli::train::run::Start;
+use lisa_lm::{CausalLm, ModelConfig};
 
 use super::commands::{lisa, text};
 use super::{flags, go, go_in_parts, lines, parsed, weights_of};
@@ -212,6 +215,11 @@ fn embeddings_and_head_train_in_a_share_of_the_periods() {
     );
 }
 
+fn bundled_model() -> CausalLm {
+    let config = ModelConfig::from_json(bundled::CONFIG).unwrap();
+    config.init(&Device::flex()).unwrap()
+}
+
 #[test]
 fn importance_by_gradients_or_a_lora_update_gives_weights_to_the_policy() {
     let dir = tempfile::tempdir().unwrap();
@@ -235,6 +243,32 @@ fn importance_by_gradients_or_a_lora_update_gives_weights_to_the_policy() {
     assert_eq!((&*gradient.by, gradient.observations), ("gradient", 2));
     assert_eq!(gradient.layers.len(), 8);
     assert_eq!(gradient.layers[7].0, "model.layers.7");
+    options.by = By::SquaredGradient;
+    let squared = measured(&options);
+    assert_eq!(
+        (&*squared.by, squared.observations),
+        ("squared gradient", 2)
+    );
+    // The mean square of two norms is at most twice the square of their mean.
+    let elements = |path: &str| {
+        let map = LayerMap::find(&bundled_model()).unwrap();
+        let layer = map.layers().iter().find(|layer| layer.path == path);
+        layer.unwrap().size as f64
+    };
+    for ((path, square), (_, size)) in squared.layers.iter().zip(&gradient.layers) {
+        let ratio = square / (size * size * elements(path));
+        assert!((0.999..2.0).contains(&ratio), "{path}: {ratio}");
+    }
+    let path = out.join("importance.json");
+    let weighted = ["--policy", "weighted", "--no-eval", "--importance"];
+    let more = [&weighted[..], &[path.to_str().unwrap()]].concat();
+    go(
+        flags(&dir.path().join("squared"), &more),
+        Start::Fresh,
+        false,
+    )
+    .unwrap();
+    options.by = By::Gradient;
     // The same batches have the same gradients, however many make a step.
     options.flags.training.steps = Some(1);
     options.flags.training.gradient_accumulation_steps = Some(2);

@@ -10,6 +10,7 @@ use lisa_cli::train::run::Start;
 use lisa_lm::Checkpoint;
 use serde_json::Value;
 
+use super::commands::{lisa, text};
 use super::{HELD_OUT, flags, go, go_in_parts, lines, message, only_out, weights_of};
 
 const TRAIN: &str = include_str!("../../data/train.jsonl");
@@ -343,5 +344,22 @@ fn with_quantized_layers_every_held_out_loss_is_of_the_weights_that_are_saved() 
             during.iter().all(|loss| *loss == before),
             "{quantize}: {during:?}"
         );
+    }
+}
+
+#[test]
+fn a_run_says_which_answers_are_of_quantized_layers() {
+    let dir = tempfile::tempdir().unwrap();
+    let line = "train --steps 1 --batch-size 2 --max-seq-length 48 --eval-rows 4 --eval-examples 1 \
+                --max-new-tokens 2 --eval-first --recompute --period 1 --out run";
+    for (quantize, expected) in [("none", 0), ("int8", 1)] {
+        let mut arguments: Vec<&str> = line.split_whitespace().collect();
+        arguments.extend(["--overwrite", "--quantize", quantize]);
+        let said = text(&lisa(dir.path(), &arguments).output().unwrap());
+        // Those after training are of the full-precision weights, which a CPU has in host memory.
+        let found = said
+            .matches("the answers are those of the model with quantized layers")
+            .count();
+        assert_eq!(found, expected, "{said}");
     }
 }

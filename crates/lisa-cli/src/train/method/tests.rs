@@ -45,7 +45,7 @@ fn trained(family: &str, max_grad_norm: f64) -> (Vec<f64>, Vec<f32>) {
         .load(&device, None)
         .unwrap();
     let model = begun_with(&settings.method, model, (&folder, ""), false).unwrap();
-    let (mut trainer, mut model) = Trainer::new(&settings, model).unwrap();
+    let (mut trainer, mut model) = Trainer::new(&settings, model, &device).unwrap();
 
     let (shape, bytes) = tensor(&folder.join("reference.safetensors"), "input_ids");
     let ids: Vec<i64> = bytes

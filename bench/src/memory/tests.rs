@@ -1,0 +1,293 @@
+//! What the counting allocator finds: in a loss, and in whole runs of the program.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::Path;
+
+use burn::module::{Module, Param, ParamId};
+use burn::nn::Linear;
+use burn::optim::{GradientsParams, SgdConfig};
+use burn::tensor::{DType, FloatDType, Int, Tensor};
+use lisa::LisaConfig;
+use lisa::recompute::Recompute;
+use lisa_cli::bundled;
+use lisa_cli::commands::Program;
+use lisa_lm::checkpoint::{SaveOptions, save};
+use lisa_lm::model::config::LlamaConfig;
+use lisa_lm::model::{BatchTensors, Input};
+use lisa_lm::{Checkpoint, ModelConfig, linear_cross_entropy};
+
+use super::*;
+
+/// The most bytes that are in use during a call, without those in use before it. The allocator
+/// counts the whole process, so a test that asks for this runs [`alone`].
+fn during(run: impl FnOnce()) -> usize {
+    let before = HEAP.current_usage();
+    reset_heap();
+    run();
+    HEAP.peak_usage().saturating_sub(before)
+}
+
+/// Runs a test of this file again in a process of its own. Returns whether this is that process.
+fn alone(test: &str) -> bool {
+    const ALONE: &str = "BENCH_TEST_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        return true;
+    }
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args([&format!("memory::tests::{test}"), "--exact"])
+        .env(ALONE, "1")
+        .output()
+        .unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let passed = output.status.success() && printed.contains("1 passed");
+    assert!(passed, "{printed}");
+    false
+}
+
+fn tokens<const D: usize>(shape: [usize; D], vocab: usize, device: &Device) -> Tensor<D, Int> {
+    let count: usize = shape.iter().product();
+    let tokens = Tensor::<1, Int>::arange(0..count as i64, device);
+    tokens
+        .mul_scalar(7)
+        .remainder_scalar(vocab as i64)
+        .reshape(shape)
+}
+
+/// In bf16 the head is made of Burn's operations, as on a GPU.
+#[test]
+fn the_logits_of_all_rows_never_exist() {
+    if !alone("the_logits_of_all_rows_never_exist") {
+        return;
+    }
+    let device = Device::flex().autodiff();
+    let (rows, width, vocab) = (2048, 8, 65536);
+    for (dtype, share) in [(FloatDType::F32, 4), (FloatDType::BF16, 1)] {
+        let of = |shape| {
+            let ones = Tensor::<2>::ones(shape, &device).cast(dtype);
+            ones.detach().require_grad()
+        };
+        let (hidden, weight) = (of([rows, width]), of([width, vocab]));
+        let targets = tokens([rows], vocab, &device);
+        let peak = during(|| {
+            let loss = linear_cross_entropy(hidden.clone(), weight.clone(), targets);
+            let grads = loss.backward();
+            assert!(hidden.grad(&grads).is_some() && weight.grad(&grads).is_some());
+        });
+        // In f32, in which the softmax is in every dtype.
+        let logits = rows * vocab * 4;
+        assert!(peak < logits / share, "{dtype:?}: {peak} of {logits}");
+    }
+}
+
+const WIDTH: usize = 2048;
+
+#[test]
+fn clipping_and_the_search_for_bad_gradients_copy_no_gradient() {
+    if !alone("clipping_and_the_search_for_bad_gradients_copy_no_gradient") {
+        return;
+    }
+    let device = Device::flex().autodiff();
+    for dtype in [DType::F32, DType::BF16] {
+        let layer = || Linear {
+            weight: Param::from_tensor(Tensor::ones([WIDTH, WIDTH], (&device, dtype))),
+            bias: None,
+        };
+        let config = LisaConfig::new().with_max_grad_norm(Some(1e-3));
+        // Without momentum there is no state, so the step itself needs no more than a slice.
+        let optimizer = SgdConfig::new();
+        let (mut lisa, model) = config.init(optimizer, vec![layer(), layer()]).unwrap();
+        let ids: Vec<ParamId> = model.iter().map(|layer| layer.weight.id).collect();
+        let gradients = || {
+            let mut grads = GradientsParams::new();
+            for id in &ids {
+                let device = device.clone().inner();
+                let ones = Tensor::<2>::ones([WIDTH, WIDTH], (&device, dtype));
+                grads.register(*id, ones);
+            }
+            grads
+        };
+        let grads = gradients();
+        let one = WIDTH * WIDTH * dtype.size();
+        let peak = during(|| lisa.check_finite(&model, &grads).unwrap());
+        assert!(peak < one / 8, "{dtype:?}: {peak} of {one}");
+        // In bf16, the first step makes the f32 master weights.
+        let mut model = Some(lisa.step(1e-3, model, grads));
+        let grads = gradients();
+        let peak = during(|| model = Some(lisa.step(1e-3, model.take().unwrap(), grads)));
+        // In bf16, new weights are made from the master weights.
+        let made = if dtype == DType::F32 { 0 } else { one };
+        assert!(peak < made + one / 8, "{dtype:?}: {peak} of {one}");
+    }
+}
+
+#[test]
+fn a_tied_embedding_has_one_gradient() {
+    if !alone("a_tied_embedding_has_one_gradient") {
+        return;
+    }
+    let device = Device::flex().autodiff();
+    let (vocab, width) = (200_000, 256);
+    let mut config = LlamaConfig::new(vocab, width, 1, 2);
+    config.tie_word_embeddings = true;
+    let model = ModelConfig::Llama(config).init(&device).unwrap();
+    let batch = BatchTensors {
+        tokens: tokens([1, 8], vocab, &device),
+        targets: tokens([1, 8], vocab, &device),
+        weights: None,
+        padding: None,
+        segments: None,
+        positions: None,
+    };
+    // Initializes the weights.
+    let input = Input::from(batch.clone());
+    let _ = model
+        .valid()
+        .next_token_loss(&input, batch.targets.clone().inner());
+    let plain = during(|| {
+        let grads = model.batch_loss(batch.clone()).backward();
+        assert_eq!(GradientsParams::from_grads(grads, &model).len(), 11);
+    });
+    let recomputed = during(|| {
+        let pass = Recompute::new().forward(&model, &batch);
+        assert_eq!(pass.backward(&model).len(), 11);
+    });
+    let one = vocab * width * 4;
+    for peak in [plain, recomputed] {
+        assert!(peak > one && peak < one + one / 2, "{peak} of {one}");
+    }
+}
+
+/// A folder with a model whose weights are in many layers, and the bundled tokenizer. Returns the bytes
+/// of its weights.
+fn deep_model(folder: &Path) -> usize {
+    let base = Checkpoint::open(bundled::model().unwrap()).unwrap();
+    let mut config = LlamaConfig::new(base.config().vocab_size(), 256, 16, 4);
+    config.tie_word_embeddings = true;
+    let device = Device::flex();
+    device.seed(7);
+    let model = ModelConfig::Llama(config).init(&device).unwrap();
+    let tokenizer = ["tokenizer.json", "tokenizer_config.json"];
+    let files = tokenizer.map(|name| (name.to_owned(), fs::read(base.dir().join(name)).unwrap()));
+    let options = SaveOptions {
+        files: &files,
+        ..SaveOptions::default()
+    };
+    save(&model, folder, &options).unwrap();
+    model.num_parameters() * 4
+}
+
+/// The peak of a command of the program, in units of the weights of a deep model. Training on `train.jsonl`
+/// makes the loss of `held_out.jsonl` larger, so an earlier checkpoint is the best.
+fn of_command(dir: &Path, line: &str) -> f64 {
+    let (model, out) = (dir.join("base"), dir.join("run"));
+    let bytes = deep_model(&model);
+    let rows = |name: &str, answer: &str| {
+        let row = format!("{{\"instruction\": \"Name it.\", \"output\": \"{answer}\"}}\n");
+        let path = dir.join(name);
+        fs::write(&path, row.repeat(8)).unwrap();
+        path.to_string_lossy().into_owned()
+    };
+    let mut arguments = vec!["lisa".to_owned()];
+    arguments.extend(line.split(' ').map(str::to_owned));
+    let paths = [("--model", &model), ("--out", &out)];
+    let paths = paths.map(|(flag, path)| (flag, path.to_string_lossy().into_owned()));
+    let data = [
+        (
+            "--data",
+            rows(
+                "train.jsonl",
+                "black black black black black black black black",
+            ),
+        ),
+        (
+            "--eval",
+            rows(
+                "held_out.jsonl",
+                "white kite forest hat Tina Oscar colour red boat tree",
+            ),
+        ),
+    ];
+    for (flag, path) in paths.into_iter().chain(data) {
+        arguments.extend([flag.to_owned(), path]);
+    }
+    let arguments = arguments.into_iter().map(OsString::from);
+    let program = Program::parsed(arguments).unwrap();
+    let peak = during(|| {
+        program.run().unwrap();
+    });
+    peak as f64 / bytes as f64
+}
+
+/// A run of three steps, each of which is evaluated and saved.
+const TRAIN: &str = "train --steps 3 --batch-size 1 --eval-every 1 --save-every 1 --eval-examples 2 \
+                     --max-new-tokens 2 --recompute";
+
+/// Whether the model of an earlier checkpoint is written as the best one.
+fn has_best(dir: &Path) -> bool {
+    let text = fs::read(dir.join("run/summary.json")).unwrap();
+    let summary: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    summary["best"]["step"].is_u64()
+}
+
+/// Runs a test in a process of its own: the peak of a run whose last checkpoint is not the best is below
+/// `most` times the weights.
+fn trains_within(test: &str, flags: &str, most: f64) {
+    if !alone(test) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let peak = of_command(dir.path(), &format!("{TRAIN} {flags}"));
+    assert!((1.0..most).contains(&peak), "{peak}");
+    assert!(has_best(dir.path()));
+}
+
+/// The full-precision weights, their quantized copy, and one layer that trains, with its gradient, its
+/// state, and their copies in a checkpoint.
+#[test]
+fn a_run_with_quantized_layers_has_its_weights_once_in_full_precision() {
+    trains_within(
+        "a_run_with_quantized_layers_has_its_weights_once_in_full_precision",
+        "--lr 1 --active-layers 1 --period 5 --quantize int8 --freeze embed_tokens",
+        1.8,
+    );
+}
+
+#[test]
+fn a_checkpoint_and_the_best_model_are_written_without_a_copy_of_the_weights() {
+    trains_within(
+        "a_checkpoint_and_the_best_model_are_written_without_a_copy_of_the_weights",
+        "--lr 1 --active-layers 1 --period 5 --freeze embed_tokens",
+        1.6,
+    );
+}
+
+#[test]
+fn adapters_are_merged_without_a_copy_of_the_weights() {
+    trains_within(
+        "adapters_are_merged_without_a_copy_of_the_weights",
+        "--lr 0.02 --method lora --lora-rank 2",
+        1.4,
+    );
+}
+
+#[test]
+fn adapters_are_written_alone_without_a_copy_of_the_weights() {
+    trains_within(
+        "adapters_are_written_alone_without_a_copy_of_the_weights",
+        "--lr 0.02 --method lora --lora-rank 2 --no-merge",
+        1.4,
+    );
+}
+
+/// The base model, and the merged layers.
+#[test]
+fn importance_by_a_lora_update_merges_once_and_loads_one_model() {
+    if !alone("importance_by_a_lora_update_merges_once_and_loads_one_model") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let line = "importance --by lora-update --steps 3 --batch-size 1 --lora-rank 2 --recompute";
+    let peak = of_command(dir.path(), line);
+    assert!((1.9..2.4).contains(&peak), "{peak}");
+}
