@@ -16,10 +16,11 @@ use crate::settings::{
 };
 use crate::terminal::output::say;
 use crate::terminal::text::{counted, size};
-use crate::train::fitting::{LAYERED_FROZEN, apply, changes, ways};
+use crate::train::fitting::{FROZEN, LAYERED_FROZEN, apply, changes, ways};
 use crate::train::hardware::Hardware;
 use crate::train::limits::Limits;
 use crate::train::planned::{MARGIN, Planned, room};
+use crate::train::settle::like_lora;
 
 /// Options of `lisa plan`.
 #[derive(Args, Debug)]
@@ -150,6 +151,7 @@ fn table(mut flags: Flags, on: Option<On>, device: &Device) -> Result<String> {
         positions,
     };
     flags.input.max_seq_length = flags.input.max_seq_length.or(Some(positions.min(512)));
+    let gives_layers = flags.method.active_layers.is_some() || flags.says_what_trains();
     let masters = MemoryFlags {
         no_master_weights: flags.memory.no_master_weights,
         ..MemoryFlags::default()
@@ -174,12 +176,24 @@ fn table(mut flags: Flags, on: Option<On>, device: &Device) -> Result<String> {
         None => device.into(),
     };
     let mut text = heading(&settings, &model, hardware);
+    let defaults = if gives_layers || !facts.is_of_studied_size() {
+        None
+    } else {
+        Some(like_lora(
+            &settings,
+            &model,
+            hardware,
+            (rows, tokens),
+            bytes,
+        )?)
+    };
+    let methods = methods(&settings, &model, &facts, defaults);
     let mut fits = false;
-    for (flags, settings) in methods(&settings, &model) {
-        let plan = Planned::of(&settings, &model, hardware, rows, tokens)?;
+    for (flags, settings) in &methods {
+        let plan = Planned::of(settings, &model, hardware, rows, tokens)?;
         let fitting = bytes.map(|bytes| plan.needed() <= bytes);
         fits |= fitting == Some(true);
-        text.push_str(&line(&flags, &plan, fitting));
+        text.push_str(&line(flags, &plan, fitting));
     }
     text.push_str(
         "\nThe columns add up to the peak, without host memory. Quantized layers need recomputation: a \
@@ -192,7 +206,9 @@ fn table(mut flags: Flags, on: Option<On>, device: &Device) -> Result<String> {
         ));
     }
     if let Some(bytes) = bytes {
-        text.push_str(&limits(&settings, &model, hardware, positions, bytes)?);
+        text.push_str(&limits(
+            &methods, &settings, &model, hardware, positions, bytes,
+        )?);
     }
     if let Some(bytes) = bytes.filter(|_| !fits) {
         text.push_str(&format!(
@@ -231,6 +247,7 @@ fn heading(settings: &Settings, model: &CausalLm, hardware: Hardware) -> String 
 /// What fits into memory: for each method the longest row and the largest batch, and the flags to
 /// paste.
 fn limits(
+    methods: &[(String, Settings)],
     settings: &Settings,
     model: &CausalLm,
     hardware: Hardware,
@@ -244,8 +261,8 @@ fn limits(
         size(bytes),
         counted(tokens, "token"),
     );
-    for (flags, settings) in methods(settings, model) {
-        let found = Limits::of(&settings, model, hardware, (tokens, positions), bytes)?;
+    for (flags, settings) in methods {
+        let found = Limits::of(settings, model, hardware, (tokens, positions), bytes)?;
         let flags = match found.flags(tokens) {
             Some(largest) => format!("{flags} {largest}"),
             None => format!("{flags}: does not fit"),
@@ -280,16 +297,33 @@ fn with_method(settings: &Settings, method: Method) -> Settings {
     settings
 }
 
-/// The methods, and the ways to run them, with their flags.
-fn methods(settings: &Settings, model: &CausalLm) -> Vec<(String, Settings)> {
+/// The methods, and the ways to run them, with their flags. `defaults` are the layers that LISA trains by
+/// default with embeddings and head frozen.
+fn methods(
+    settings: &Settings,
+    model: &CausalLm,
+    facts: &ModelFacts,
+    defaults: Option<usize>,
+) -> Vec<(String, Settings)> {
     let mut methods: Vec<(String, Settings)> = Vec::new();
     let mut add = |method, flags: &[String], settings: Settings| {
         if methods.iter().all(|(_, other)| *other != settings) {
-            let flags = [&[format!("--method {method}")], flags].concat();
-            methods.push((flags.join(" "), settings));
+            let mut all = vec![format!("--method {method}")];
+            // Where other layers and parameters would train by default.
+            if method == Method::Lisa && facts.is_of_studied_size() {
+                all.push(format!("--active-layers {}", settings.method.active_layers));
+            }
+            all.extend_from_slice(flags);
+            methods.push((all.join(" "), settings));
         }
     };
     for (method, count) in [(Method::Full, 1), (Method::Lora, 2), (Method::Lisa, 7)] {
+        if let (Method::Lisa, Some(active_layers)) = (method, defaults) {
+            let mut settings = with_method(settings, method);
+            settings.method.active_layers = active_layers;
+            let flags = apply(&[FROZEN], &mut settings);
+            add(method, &flags, settings);
+        }
         for way in &ways(method)[..count] {
             let mut settings = with_method(settings, method);
             let flags = apply(way, &mut settings);
@@ -369,5 +403,27 @@ mod tests {
         let method = "--update-in-backward --max-grad-norm 0 --gradient-accumulation-steps 1";
         let layered = "--update-in-backward --max-grad-norm 0";
         assert_eq!(row(&four, method), row(&one, layered));
+    }
+
+    #[test]
+    fn the_table_has_what_lisa_trains_by_default_and_flags_that_give_other_layers() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = r#"{"model_type": "llama", "vocab_size": 49152, "hidden_size": 576,
+            "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
+            "num_key_value_heads": 3, "tie_word_embeddings": true, "max_position_embeddings": 2048}"#;
+        std::fs::write(folder.path().join("config.json"), config).unwrap();
+        let table = |active_layers| {
+            let mut flags = Flags::default();
+            flags.input.model = Some(folder.path().into());
+            flags.method.active_layers = active_layers;
+            table(flags, None, &Device::default()).unwrap()
+        };
+        let (default, three) = (table(None), table(Some(3)));
+        let frozen = "--method lisa --active-layers 10 --freeze embed_tokens,lm_head";
+        let (lora, lisa) = (row(&default, "--method lora"), row(&default, frozen));
+        assert!(lisa[0] > 0.5 * lora[0] && lisa[0] <= lora[0], "{default}");
+        row(&default, "--method lisa --active-layers 2");
+        row(&three, "--method lisa --active-layers 3 --recompute");
+        assert!(!three.contains("--active-layers 10"), "{three}");
     }
 }

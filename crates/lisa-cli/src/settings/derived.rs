@@ -22,6 +22,15 @@ pub struct ModelFacts {
     pub positions: usize,
 }
 
+impl ModelFacts {
+    /// Whether the model is of about the size of the study's, so that LISA freezes embeddings and head by
+    /// default, and trains as many layers as [`LikeLora`] says.
+    #[must_use]
+    pub fn is_of_studied_size(&self) -> bool {
+        (SMALL..LARGE).contains(&self.parameters)
+    }
+}
+
 /// What is known of the training data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DataFacts {
@@ -120,6 +129,18 @@ impl Flags {
         self.method.method.unwrap_or(Method::Lisa)
     }
 
+    /// Whether a setting besides the number of layers decides which parameters LISA trains.
+    pub(crate) fn says_what_trains(&self) -> bool {
+        let method = &self.method;
+        method.freeze.is_some()
+            || method.outer_every.is_some()
+            || method.split.is_some()
+            || method.probabilities.is_some()
+            // New tokens have embeddings that must be trained.
+            || self.input.resize_embeddings == Some(true)
+            || matches!(method.policy, Some(Policy::Budget | Policy::Fixed))
+    }
+
     /// Sets what follows from the model.
     pub(super) fn derive_from_model(&mut self, model: &ModelFacts, reasons: &mut Reasons) {
         let method = self.method_or_default();
@@ -177,14 +198,6 @@ impl Flags {
         like_lora: Option<LikeLora<'_>>,
         reasons: &mut Reasons,
     ) {
-        let method = &mut self.method;
-        let decides = method.freeze.is_some()
-            || method.outer_every.is_some()
-            || method.split.is_some()
-            || method.probabilities.is_some()
-            // New tokens have embeddings that must be trained.
-            || self.input.resize_embeddings == Some(true)
-            || matches!(method.policy, Some(Policy::Budget | Policy::Fixed));
         // It was not given.
         let derived = reasons
             .iter()
@@ -192,7 +205,7 @@ impl Flags {
         let (Some(at), Some(LikeLora(like_lora))) = (derived, like_lora) else {
             return;
         };
-        if decides || !(SMALL..LARGE).contains(&model.parameters) {
+        if self.says_what_trains() || !model.is_of_studied_size() {
             return;
         }
         let tokens = self.input.max_seq_length.unwrap_or(usize::MAX);
@@ -200,8 +213,8 @@ impl Flags {
         let Some(active) = like_lora(rows, tokens.min(data.longest())) else {
             return;
         };
-        method.active_layers = Some(active);
-        method.freeze = Some(OUTER.map(str::to_owned).to_vec());
+        self.method.active_layers = Some(active);
+        self.method.freeze = Some(OUTER.map(str::to_owned).to_vec());
         let layers = counted(model.layers, "layer");
         reasons[at].1 = format!("of {layers}: in at most the memory of LoRA");
         reasons.push(("freeze", "more layers train in the same memory".to_owned()));

@@ -72,7 +72,8 @@ const EVERY_PERIOD: Change = Change {
 pub(crate) type Way = &'static [&'static [Change]];
 
 const LAYERED: &[Change] = &[RECOMPUTE, IN_BACKWARD, NO_CLIPPING, ONE_BATCH, NO_SKIPPING];
-const FROZEN: &[Change] = &[FREEZE, EVERY_PERIOD];
+/// Frozen embeddings and head.
+pub(crate) const FROZEN: &[Change] = &[FREEZE, EVERY_PERIOD];
 /// Recomputation, an update of each layer in the backward pass, and frozen embeddings and head.
 pub(crate) const LAYERED_FROZEN: Way = &[LAYERED, FROZEN];
 

@@ -8,6 +8,7 @@ use lisa_lm::{CausalLm, Checkpoint, Tokenizer};
 
 use super::data::{self, Data};
 use super::fitting::warnings;
+use super::hardware::Hardware;
 use super::planned::{Planned, room};
 use crate::settings::{
     DataFacts, Dtype, Facts, Flags, LikeLora, Method, ModelFacts, OUTER, Origins, Room, Settings,
@@ -95,15 +96,16 @@ impl Shapes {
 /// How many layers LISA can train with embeddings and head frozen in the memory that LoRA of rank 16 needs
 /// for batches of so many rows and tokens, or in `bytes`: at most a third of them, as in the study, and at
 /// least two.
-fn like_lora(
+pub(crate) fn like_lora(
     settings: &Settings,
     model: &CausalLm,
-    device: &Device,
+    hardware: impl Into<Hardware>,
     (rows, tokens): (usize, usize),
     bytes: Option<u64>,
 ) -> Result<usize> {
+    let hardware = hardware.into();
     let needed = |settings: &Settings| -> Result<u64> {
-        Ok(Planned::of(settings, model, device, rows, tokens)?.needed())
+        Ok(Planned::of(settings, model, hardware, rows, tokens)?.needed())
     };
     let mut lora = settings.clone();
     lora.method.method = Method::Lora;
