@@ -151,7 +151,7 @@ pub(super) fn varied(results: &Results, task: &Path, rows: &[(Arm, Runs)]) -> St
     ]);
     for (arm, runs) in rows {
         let varies = results.plan.chosen_for(*arm);
-        let varied = results.runs(task, varies);
+        let parent = results.runs(task, varies);
         let peak = runs.cost().map_or(String::new(), |cost| {
             let host = match cost.offloaded {
                 0 => String::new(),
@@ -163,7 +163,7 @@ pub(super) fn varied(results: &Results, task: &Path, rows: &[(Arm, Runs)]) -> St
             arm.to_string(),
             runs.tests.len().to_string(),
             cell(runs.loss(), 4),
-            format!("{} ({varies})", difference(runs.minus(&varied), 4)),
+            format!("{} ({varies})", difference(runs.minus(&parent), 4)),
             difference(runs.minus(&reference), 4),
             peak,
             seconds(runs),

@@ -187,7 +187,7 @@ impl Run<'_> {
             outcome.trained += batch.trained() as u64;
             outcome.tokens += batch.tokens() as u64;
             memory::reset_heap();
-            let in_host = lisa.memory().offloaded as u64;
+            let in_host = lisa.memory().offloaded;
             let start = (ProcessTime::now(), Instant::now());
             let loss = model.batch_loss(batch.to_tensors(&self.device));
             let grads = GradientsParams::from_grads(loss.backward(), &model);
@@ -203,7 +203,7 @@ impl Run<'_> {
             cpu += start.0.elapsed().as_secs_f64();
             wall += start.1.elapsed().as_secs_f64();
             // State of layers that return is in host memory until it moves.
-            let in_host = in_host.min(lisa.memory().offloaded as u64);
+            let in_host = in_host.min(lisa.memory().offloaded);
             outcome.offloaded = outcome.offloaded.max(in_host);
             if counted {
                 outcome.peak = outcome.peak.max(memory::peak(&self.device) - in_host);
