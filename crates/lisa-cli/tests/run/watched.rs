@@ -89,6 +89,27 @@ fn a_stop_in_a_batch_or_in_an_evaluation_changes_nothing_of_the_run() {
 }
 
 #[test]
+fn the_best_adapter_is_merged_into_the_base_model_and_not_into_the_last_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let more = ["--method", "lora", "--eval-every", "1", "--save-every", "1"];
+    let start = [&more[..], &["--steps", "12", "--lr", "0.03"]].concat();
+    go(flags(&out, &start), Start::Fresh, false).unwrap();
+    let adapter = |folder: &str| {
+        let path = out.join(folder).join("adapter_model.safetensors");
+        fs::read(path).unwrap()
+    };
+    let best = (weights_of(&out), adapter("adapter"));
+    let worse = parsed(&["--steps", "14", "--lr", "100"]).or(only_out(&out));
+    go(worse, Start::Resume, false).unwrap();
+    assert_eq!(summary(&out)["best"]["step"], 12);
+    assert!(weights_of(&out) != best.0 && adapter("adapter") != best.1);
+    let model = fs::read(out.join("model-best/model.safetensors")).unwrap();
+    assert!(model == best.0, "the models differ");
+    assert!(adapter("adapter-best") == best.1, "the adapters differ");
+}
+
+#[test]
 fn the_best_checkpoint_and_its_model_outlive_a_worse_continuation() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
