@@ -159,7 +159,10 @@ pub(crate) fn own(out: &Path) -> Vec<PathBuf> {
     let names = names.into_iter().map(PathBuf::from);
     let mut own: Vec<PathBuf> = names.filter(|name| out.join(name).exists()).collect();
     let files = list(out).into_iter().map(|path| name_of(&path));
-    own.extend(files.filter(|name| is_event(name)).map(PathBuf::from));
+    // A killed run leaves files that it was writing: `metrics.jsonl.1234-5.tmp`.
+    let is_half = |name: &str| name.starts_with("metrics.") && name.ends_with(".tmp");
+    let ours = files.filter(|name| is_event(name) || is_half(name));
+    own.extend(ours.map(PathBuf::from));
     let checkpoints = list(&out.join(CHECKPOINTS)).into_iter();
     let checkpoints = checkpoints.filter(|path| is_checkpoint(path));
     own.extend(checkpoints.map(|path| Path::new(CHECKPOINTS).join(name_of(&path))));
@@ -274,6 +277,7 @@ mod tests {
             "checkpoints/of-mine/file",
             "metrics.jsonl",
             "metrics.csv",
+            "metrics.jsonl.1234-5.tmp",
             "losses.svg",
             "events.out.tfevents.7.lisa",
             "events.out.tfevents.7.host",

@@ -60,10 +60,12 @@ impl Metrics {
             json.push('\n');
             table += &table::row(line);
         }
+        // The first file in the folder, by which it is known as that of a run if this one is killed now.
+        let events = Events::begin(folder, step).with_context(|| failed(folder))?;
         Ok(Self {
             json: Appended::open(path, &json)?,
             table: Appended::open(folder.join("metrics.csv"), &table)?,
-            events: Events::begin(folder, step).with_context(|| failed(folder))?,
+            events,
             folder: folder.to_path_buf(),
             lines,
         })
@@ -120,6 +122,15 @@ mod tests {
             active_layers: vec![1],
             ..Line::default()
         }
+    }
+
+    #[test]
+    fn a_folder_is_known_as_that_of_a_run_before_its_metrics_are_written() {
+        let dir = tempfile::tempdir().unwrap();
+        // The file cannot be written.
+        std::fs::create_dir(dir.path().join("metrics.jsonl")).unwrap();
+        Metrics::open(dir.path(), 0, HeldOut::Earlier).unwrap_err();
+        assert!(crate::run_folder::holds_a_run(dir.path()));
     }
 
     #[test]
