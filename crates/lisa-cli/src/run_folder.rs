@@ -160,7 +160,9 @@ pub(crate) fn own(out: &Path) -> Vec<PathBuf> {
     let mut own: Vec<PathBuf> = names.filter(|name| out.join(name).exists()).collect();
     let files = list(out).into_iter().map(|path| name_of(&path));
     // A killed run leaves files that it was writing: `metrics.jsonl.1234-5.tmp`.
-    let is_half = |name: &str| name.starts_with("metrics.") && name.ends_with(".tmp");
+    let is_half = |name: &str| {
+        name.starts_with("metrics.") && Path::new(name).extension().is_some_and(|end| end == "tmp")
+    };
     let ours = files.filter(|name| is_event(name) || is_half(name));
     own.extend(ours.map(PathBuf::from));
     let checkpoints = list(&out.join(CHECKPOINTS)).into_iter();
