@@ -37,6 +37,7 @@ mod finite;
 pub(crate) mod fitting;
 pub(crate) mod hardware;
 mod held_out;
+pub(crate) mod like_lora;
 pub(crate) mod limits;
 mod line;
 pub mod method;

@@ -8,11 +8,10 @@ use lisa_lm::{CausalLm, Checkpoint, Tokenizer};
 
 use super::data::{self, Data};
 use super::fitting::warnings;
-use super::hardware::Hardware;
+use super::like_lora::like_lora;
 use super::planned::{Planned, room};
 use crate::settings::{
-    DataFacts, Dtype, Facts, Flags, LikeLora, Method, ModelFacts, OUTER, Origins, Room, Settings,
-    default_active_layers,
+    DataFacts, Dtype, Facts, Flags, LikeLora, ModelFacts, Origins, Room, Settings,
 };
 use crate::terminal::output::warn;
 
@@ -93,40 +92,6 @@ impl Shapes {
     }
 }
 
-/// How many layers LISA can train with embeddings and head frozen in the memory that LoRA of rank 16 needs
-/// for batches of so many rows and tokens, or in `bytes`: at most a third of them, as in the study, and at
-/// least two.
-pub(crate) fn like_lora(
-    settings: &Settings,
-    model: &CausalLm,
-    hardware: impl Into<Hardware>,
-    (rows, tokens): (usize, usize),
-    bytes: Option<u64>,
-) -> Result<usize> {
-    let hardware = hardware.into();
-    let needed = |settings: &Settings| -> Result<u64> {
-        Ok(Planned::of(settings, model, hardware, rows, tokens)?.needed())
-    };
-    let mut lora = settings.clone();
-    lora.method.method = Method::Lora;
-    (lora.method.lora_rank, lora.method.lora_alpha) = (RANK, 2.0 * RANK as f64);
-    let limit = needed(&lora)?.min(bytes.unwrap_or(u64::MAX));
-    let mut lisa = settings.clone();
-    lisa.method.freeze = OUTER.map(str::to_owned).to_vec();
-    let least = default_active_layers(model.num_layers());
-    let most = (model.num_layers() / 3).max(least);
-    for active_layers in (least + 1..=most).rev() {
-        lisa.method.active_layers = active_layers;
-        if needed(&lisa)? <= limit {
-            return Ok(active_layers);
-        }
-    }
-    Ok(least)
-}
-
-/// The rank of LoRA with which LISA is compared.
-const RANK: usize = 16;
-
 /// The settings of a run with its data.
 pub(crate) struct Settled {
     pub(crate) settings: Settings,
@@ -162,54 +127,4 @@ pub(crate) fn settle(
         data,
         tokenizer,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use lisa_lm::ModelConfig;
-    use lisa_lm::model::config::LlamaConfig;
-
-    use super::*;
-
-    #[test]
-    fn as_many_layers_train_as_fit_into_the_memory_of_lora() {
-        // The shape of SmolLM2; nothing is allocated.
-        let config = LlamaConfig {
-            num_key_value_heads: 3,
-            intermediate_size: 1536,
-            tie_word_embeddings: true,
-            ..LlamaConfig::new(49_152, 576, 30, 9)
-        };
-        let device = Device::default().autodiff();
-        let model = ModelConfig::Llama(config).init(&device).unwrap();
-        let settings = Flags::default().resolve(None).unwrap();
-        let of = |rows, tokens, bytes| {
-            let found = like_lora(&settings, &model, &device, (rows, tokens), bytes);
-            found.unwrap()
-        };
-        let needed = |active_layers: Option<usize>, rows, tokens| {
-            let mut settings = settings.clone();
-            if let Some(active_layers) = active_layers {
-                settings.method.active_layers = active_layers;
-                settings.method.freeze = OUTER.map(str::to_owned).to_vec();
-            } else {
-                settings.method.method = Method::Lora;
-                settings.method.lora_rank = RANK;
-            }
-            let plan = Planned::of(&settings, &model, &device, rows, tokens);
-            plan.unwrap().needed()
-        };
-        // With much activation memory, a third of the layers.
-        assert_eq!(of(4, 512, None), 10);
-        assert!(needed(Some(10), 4, 512) <= needed(None, 4, 512));
-        // With little, as many as fit, and at least two.
-        let some = of(1, 256, None);
-        assert!((3..10).contains(&some), "{some}");
-        assert!(needed(Some(some), 1, 256) <= needed(None, 1, 256));
-        assert!(needed(Some(some + 1), 1, 256) > needed(None, 1, 256));
-        assert_eq!(of(1, 2, None), 2);
-        // Less memory than LoRA needs.
-        let bytes = needed(Some(6), 4, 512);
-        assert_eq!(of(4, 512, Some(bytes)), 6);
-    }
 }

@@ -1,0 +1,203 @@
+use super::SMOLLM2 as MODEL;
+use super::*;
+
+/// The facts of 990 rows of `most` tokens and ten of `longest`.
+fn data(most: usize, longest: usize) -> DataFacts {
+    DataFacts::of([vec![most; 990], vec![longest; 10]].concat()).unwrap()
+}
+
+fn derived(flags: Flags, model: &ModelFacts, data: &DataFacts) -> (Flags, Reasons) {
+    derived_in(flags, model, data, None)
+}
+
+fn derived_in(
+    mut flags: Flags,
+    model: &ModelFacts,
+    data: &DataFacts,
+    room: Option<&Room<'_>>,
+) -> (Flags, Reasons) {
+    let mut reasons = Vec::new();
+    flags.derive_from_model(model, &mut reasons);
+    let facts = Facts {
+        room,
+        ..Facts::default()
+    };
+    flags.derive_from_data(model, data, facts, &mut reasons);
+    (flags, reasons)
+}
+
+fn method(method: Method) -> Flags {
+    let mut flags = Flags::default();
+    flags.method.method = Some(method);
+    flags
+}
+
+#[test]
+fn learning_rate_and_layers_follow_from_method_and_model() {
+    let rows = data(100, 100);
+    let lr = |method_of, model: &ModelFacts| derived(method(method_of), model, &rows).0.training.lr;
+    let of = |parameters| {
+        let model = ModelFacts {
+            parameters,
+            ..MODEL
+        };
+        [Method::Lisa, Method::Full, Method::Lora].map(|method| lr(method, &model).unwrap())
+    };
+    assert_eq!(of(1_500_000), [1e-3; 3]);
+    assert_eq!(of(135_000_000), [3e-4, 1e-4, 1e-3]);
+    assert_eq!(of(500_000_000), [5e-5, 5e-5, 2e-4]);
+    let active = |layers| {
+        let model = ModelFacts { layers, ..MODEL };
+        derived(Flags::default(), &model, &rows)
+            .0
+            .method
+            .active_layers
+    };
+    assert_eq!(
+        (active(1), active(30), active(80)),
+        (Some(1), Some(2), Some(4))
+    );
+    // The other methods have no active layers and no period.
+    let lora = derived(method(Method::Lora), &MODEL, &rows).0;
+    assert_eq!(
+        (lora.method.active_layers, lora.method.period),
+        (None, None)
+    );
+}
+
+#[test]
+fn a_model_of_the_studys_size_trains_as_many_layers_as_lora_has_memory_for() {
+    let rows = data(100, 100);
+    let like_lora = |rows: usize, tokens: usize| (tokens < 1000).then_some(rows + tokens);
+    let of = |mut flags: Flags, parameters: usize| {
+        let model = ModelFacts {
+            parameters,
+            ..MODEL
+        };
+        let facts = Facts {
+            like_lora: Some(LikeLora(&like_lora)),
+            ..Facts::default()
+        };
+        let mut reasons = Vec::new();
+        flags.derive_from_model(&model, &mut reasons);
+        flags.derive_from_data(&model, &rows, facts, &mut reasons);
+        let freeze = flags.method.freeze.map(|paths| paths.join(","));
+        (flags.method.active_layers, freeze)
+    };
+    let frozen = Some("embed_tokens,embed_positions,lm_head".to_owned());
+    let paper = (Some(2), None);
+    // Four rows of 100 tokens; rows that are cut are shorter.
+    assert_eq!(
+        of(Flags::default(), 135_000_000),
+        (Some(104), frozen.clone())
+    );
+    let mut cut = Flags::default();
+    cut.input.max_seq_length = Some(64);
+    assert_eq!(of(cut, 135_000_000), (Some(68), frozen));
+    for parameters in [1_500_000, 500_000_000] {
+        assert_eq!(of(Flags::default(), parameters), paper);
+    }
+    let with = |set: fn(&mut Flags)| {
+        let mut flags = Flags::default();
+        set(&mut flags);
+        of(flags, 135_000_000)
+    };
+    assert_eq!(with(|flags| flags.method.active_layers = Some(2)), paper);
+    assert_eq!(with(|flags| flags.method.outer_every = Some(1)), paper);
+    assert_eq!(
+        with(|flags| flags.method.policy = Some(Policy::Fixed)),
+        paper
+    );
+    assert_eq!(
+        with(|flags| flags.method.split = Some(vec!["attn".into()])),
+        paper
+    );
+    assert_eq!(
+        with(|flags| flags.input.resize_embeddings = Some(true)),
+        paper
+    );
+    let none = with(|flags| flags.method.freeze = Some(Vec::new()));
+    assert_eq!(none, (Some(2), Some(String::new())));
+    let full = with(|flags| flags.method.method = Some(Method::Full));
+    assert_eq!(full, (None, None));
+}
+
+#[test]
+fn the_length_covers_the_data_and_stays_below_the_models_limit() {
+    let length = |model: &ModelFacts, data: &DataFacts| {
+        let (flags, reasons) = derived(Flags::default(), model, data);
+        let reason = reasons.iter().find(|(name, _)| *name == "max-seq-length");
+        (
+            flags.input.max_seq_length.unwrap(),
+            reason.unwrap().1.clone(),
+        )
+    };
+    assert_eq!(length(&MODEL, &data(489, 612)).0, 612);
+    let (far, reason) = length(&MODEL, &data(489, 5000));
+    assert_eq!(far, 512);
+    assert_eq!(
+        reason,
+        "99th percentile of the data 489, longest row 5000; the model's limit 8192"
+    );
+    let short = ModelFacts {
+        positions: 256,
+        ..MODEL
+    };
+    assert_eq!(length(&short, &data(489, 612)).0, 256);
+    assert_eq!(DataFacts::of(Vec::new()), None);
+}
+
+#[test]
+fn what_does_not_fit_into_memory_is_made_smaller_and_said() {
+    let rows = data(489, 612);
+    let shape = |bytes, given: Flags| {
+        let needs = |rows: usize, tokens: usize| Some((rows * tokens) as u64);
+        let room = Room {
+            bytes,
+            needs: &needs,
+        };
+        let (flags, reasons) = derived_in(given, &MODEL, &rows, Some(&room));
+        let training = flags.training;
+        (
+            training.batch_size.unwrap(),
+            training.gradient_accumulation_steps.unwrap_or(1),
+            flags.input.max_seq_length.unwrap(),
+            reasons
+                .iter()
+                .any(|(_, reason)| reason.contains("not fit into memory")),
+        )
+    };
+    assert_eq!(shape(2448, Flags::default()), (4, 1, 612, false));
+    assert_eq!(shape(2447, Flags::default()), (2, 2, 612, true));
+    assert_eq!(shape(612, Flags::default()), (1, 4, 612, true));
+    assert_eq!(shape(600, Flags::default()), (1, 4, 576, true));
+    assert_eq!(shape(1, Flags::default()), (1, 4, 64, true));
+    let mut batch = Flags::default();
+    batch.training.batch_size = Some(4);
+    assert_eq!(shape(600, batch), (4, 1, 128, true));
+}
+
+#[test]
+fn epochs_and_period_follow_from_the_rows() {
+    let of = |rows: usize, steps: Option<usize>| {
+        let data = DataFacts::of(vec![100; rows]).unwrap();
+        let mut flags = Flags::default();
+        flags.training.steps = steps;
+        let (flags, _) = derived(flags, &MODEL, &data);
+        (flags.training.epochs, flags.method.period.unwrap())
+    };
+    assert_eq!(of(1_999, None), (Some(3.0), 20));
+    assert_eq!(of(7_473, None), (Some(2.0), 20));
+    assert_eq!(of(52_000, None), (Some(1.0), 20));
+    // 30 layers, of which 2 are active, have 15 periods of turns.
+    assert_eq!(of(7_473, Some(150)), (None, 10));
+    assert_eq!(of(7_473, Some(50)), (None, 5));
+    let mut flags = Flags::default();
+    (flags.training.steps, flags.method.layer_warmup) = (Some(50), Some(8));
+    assert_eq!(
+        derived(flags, &MODEL, &data(100, 100)).0.method.period,
+        Some(8)
+    );
+    // 3 epochs of 25 steps.
+    assert_eq!(of(100, None), (Some(3.0), 5));
+}
