@@ -23,6 +23,8 @@ macro_rules! fused {
 
 mod attention;
 mod counted;
+#[cfg(feature = "custom-backward")]
+mod custom;
 mod embedding;
 mod extent;
 #[cfg(feature = "flex")]
@@ -36,7 +38,7 @@ pub(crate) use embedding::add_rows;
 pub(crate) use extent::{FUSED, KEPT, WRITTEN_OUT};
 pub(crate) use head_weight::HeadWeight;
 pub use linear_cross_entropy::linear_cross_entropy;
-pub(crate) use linear_cross_entropy::{head_bytes, head_gradients, head_loss, like};
+pub(crate) use linear_cross_entropy::{Product, head_bytes, head_gradients, head_loss, like};
 
 /// Whether operations on tensors of this dtype would be fused, on flex or on another device.
 pub(crate) fn would_be_fused(flex: bool, dtype: DType) -> bool {

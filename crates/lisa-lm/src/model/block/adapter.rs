@@ -68,10 +68,16 @@ impl LoraAdapter {
 
     /// `s (x A) B`: `[batch, seq, in]` to `[batch, seq, out]`.
     pub(crate) fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let (low, b) = self.factors(x);
+        ops::linear(low, b, None)
+    }
+
+    /// The factors of the product: `s (x A)`, `[batch, seq, rank]`, and B, both in the dtype of `x`.
+    pub(crate) fn factors(&self, x: Tensor<3>) -> (Tensor<3>, Tensor<2>) {
         let dtype = x.dtype();
         let of = |param: &Param<Tensor<2>>| in_dtype(param.val(), dtype);
         let low = ops::linear(self.dropout.apply(x), of(&self.a), None);
-        ops::linear(low * self.scale, of(&self.b), None)
+        (low * self.scale, of(&self.b))
     }
 
     /// The weight with `s A B` added, in the dtype of the weight. The sum is in f32.

@@ -2,7 +2,7 @@
 
 use burn::module::{Module, Param};
 use burn::nn::Initializer;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 use rand_chacha::ChaCha8Rng;
 
 use super::adapter::{LoraAdapter, in_dtype};
@@ -38,19 +38,26 @@ impl Projection {
 
     /// `[batch, seq, in]` to `[batch, seq, out]`, in the dtype of `x`.
     pub(crate) fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let (weight, bias) = (self.weight.val(), self.bias.as_ref().map(Param::val));
-        let bias = bias.map(|bias| in_dtype(bias, x.dtype()));
-        let weight = if weight.dtype().is_float() {
-            in_dtype(weight, x.dtype())
-        } else {
-            // Burn's matmul with a quantized weight is slower. The dequantized weight has the
-            // device's default dtype, which may differ from the model's dtype.
-            weight.dequantize().cast(x.dtype())
-        };
+        let bias = self
+            .bias
+            .as_ref()
+            .map(|bias| in_dtype(bias.val(), x.dtype()));
+        let weight = self.dense_weight(x.dtype());
         match &self.lora {
             None => ops::linear(x, weight, bias),
             Some(lora) => ops::linear(x.clone(), weight, bias) + lora.forward(x),
         }
+    }
+
+    /// The weight in this dtype, dequantized if it is quantized.
+    pub(crate) fn dense_weight(&self, dtype: DType) -> Tensor<2> {
+        let weight = self.weight.val();
+        if weight.dtype().is_float() {
+            return in_dtype(weight, dtype);
+        }
+        // Burn's matmul with a quantized weight is slower. The dequantized weight has the device's
+        // default dtype, which may differ from the model's dtype.
+        weight.dequantize().cast(dtype)
     }
 
     /// Adds a new adapter on the weight's device.

@@ -1,16 +1,23 @@
 //! [`attend`]: attention of groups of query heads that share a key head.
 //!
 //! The query heads of a key head are concatenated along the sequence, `[batch, key heads, groups *
-//! seq, head_dim]`, so that keys and values are not copied for each query head. There are three
-//! forms: fused; in Burn's operations with the softmax in f32; and Burn's own attention, which may
-//! be a fused kernel of the backend, for tensors without autodiff and without a mask. (Burn 0.22.1
-//! inverts the mask on LibTorch, so masked attention does not use it.)
+//! seq, head_dim]`, so that keys and values are not copied for each query head. There are four
+//! forms: fused; in Burn's operations with its own backward pass ([`recomputed`]); in Burn's
+//! operations only; and Burn's own attention, which may be a fused kernel of the backend, for tensors
+//! without autodiff and without a mask. (Burn 0.22.1 inverts the mask on LibTorch, so masked attention
+//! does not use it.)
 
 use burn::tensor::module::attention;
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Bool, DType, Tensor};
 
-use super::extent::{MASKED, WRITTEN_OUT};
+use super::extent::WRITTEN_OUT;
+
+mod blocks;
+#[cfg(feature = "custom-backward")]
+mod recomputed;
+
+use blocks::{Block, Inputs};
 
 /// `softmax(q k^T / sqrt(head_dim)) v`.
 ///
@@ -25,14 +32,15 @@ pub(crate) fn attend(
     mask: Option<&Tensor<4, Bool>>,
 ) -> Tensor<4> {
     fused!(attention(&q, &k, &v, mask));
-    let [batch, heads, seq, dim] = q.dims();
-    let kv_heads = k.dims()[1];
-    let groups = heads / kv_heads;
-    if mask.is_some() || q.device().is_autodiff() {
-        let shape = [batch, kv_heads, groups, seq, dim];
-        return attend_in_blocks(q.reshape(shape), &k, &v, mask).reshape([batch, heads, seq, dim]);
+    #[cfg(feature = "custom-backward")]
+    if let Some(attended) = recomputed::attend(&q, &k, &v, mask) {
+        return attended;
     }
-    let q = q.reshape([batch, kv_heads, groups * seq, dim]);
+    let ([batch, heads, seq, dim], kv_heads) = (q.dims(), k.dims()[1]);
+    if mask.is_some() || q.device().is_autodiff() {
+        return attend_in_blocks(&Inputs::new(q, k, v, mask));
+    }
+    let q = q.reshape([batch, kv_heads, heads / kv_heads * seq, dim]);
     let weighted = attention(q, k, v, None, None, AttentionModuleOptions::default());
     weighted.reshape([batch, heads, seq, dim])
 }
@@ -56,52 +64,13 @@ pub(crate) fn attend_joint(
     attend(q, k, part(heads + kv_heads, kv_heads), mask)
 }
 
-/// [`attend`] in Burn's operations, for `q` of `[batch, key heads, groups, seq, head_dim]`.
+/// [`attend`] in Burn's operations only.
 ///
 /// Keeps one tensor of the size of the scores for the backward pass: the exponentials. Computes
 /// only the scores of keys up to the last query of a block.
-fn attend_in_blocks(
-    q: Tensor<5>,
-    k: &Tensor<4>,
-    v: &Tensor<4>,
-    mask: Option<&Tensor<4, Bool>>,
-) -> Tensor<5> {
-    let [batch, kv_heads, groups, seq, dim] = q.dims();
-    let keys = k.dims()[2];
-    let dtype = q.dtype();
-    let q = q.mul_scalar((dim as f64).powf(-0.5));
-    let is_whole = WRITTEN_OUT.block(seq) >= seq;
-    // Slicing the whole tensor would add operations to the autodiff graph.
-    let up_to = |x: &Tensor<4>, seen: usize| {
-        if seen == keys {
-            x.clone()
-        } else {
-            x.clone().slice_dim(2, 0..seen)
-        }
-    };
-    let mut blocks = Vec::new();
-    for (first, end) in WRITTEN_OUT.ranges(seq) {
-        let seen = keys - seq + end;
-        let rows = groups * (end - first);
-        let shape = [batch, kv_heads, rows, dim];
-        let q = if is_whole {
-            q.clone().reshape(shape)
-        } else {
-            q.clone().slice_dim(3, first..end).reshape(shape)
-        };
-        let (k, v) = (up_to(k, seen), up_to(v, seen));
-        let scores = q.matmul(k.transpose()).cast(DType::F32);
-        let scores = match mask {
-            Some(mask) => {
-                // The query heads that share a key head share the mask, too.
-                let shape = [batch, kv_heads, groups, end - first, seen];
-                let mask: Tensor<5, Bool> = mask.clone().unsqueeze_dim(2);
-                let mask = mask.slice_dim(3, first..end).slice_dim(4, 0..seen);
-                let scores = scores.reshape(shape).mask_fill(mask.expand(shape), MASKED);
-                scores.reshape([batch, kv_heads, rows, seen])
-            }
-            None => scores,
-        };
+fn attend_in_blocks(inputs: &Inputs) -> Tensor<4> {
+    let dtype = inputs.v.dtype();
+    let blocks = inputs.blocks(WRITTEN_OUT).map(|Block { v, scores, .. }| {
         // Burn's exponential would keep its result a second time. So it runs on detached scores,
         // and its gradient comes from a term of value 0 below.
         let values = scores.clone().detach();
@@ -114,14 +83,9 @@ fn attend_in_blocks(
             sums = sums + zero.clone().sum_dim(3);
             weighted = weighted + zero.cast(dtype).matmul(v.detach());
         }
-        let weighted = weighted.cast(DType::F32) / sums;
-        let weighted = weighted.cast(dtype);
-        blocks.push(weighted.reshape([batch, kv_heads, groups, end - first, dim]));
-    }
-    if blocks.len() == 1 {
-        return blocks.remove(0);
-    }
-    Tensor::cat(blocks, 3)
+        (weighted.cast(DType::F32) / sums).cast(dtype)
+    });
+    inputs.joined(blocks.collect())
 }
 
 #[cfg(test)]

@@ -14,11 +14,18 @@ pub(crate) struct Extent {
     blocks: usize,
 }
 
-/// For attention in Burn's operations. The backward pass of a slice costs as much as the backward
+/// For attention in Burn's operations only. The backward pass of a slice costs as much as the backward
 /// pass of the whole tensor, so there are few blocks.
 pub(crate) const WRITTEN_OUT: Extent = Extent {
     queries: 128,
     blocks: 4,
+};
+
+/// For attention in Burn's operations that computes its weights again.
+#[cfg(feature = "custom-backward")]
+pub(crate) const RECOMPUTED: Extent = Extent {
+    queries: 256,
+    blocks: usize::MAX,
 };
 
 /// For fused attention.

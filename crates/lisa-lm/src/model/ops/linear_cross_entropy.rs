@@ -5,6 +5,8 @@
 //! hidden state and that of the weight. So the backward pass only multiplies both by the gradient
 //! of the loss.
 
+use std::ops::Range;
+
 use burn::tensor::{DType, Device, FloatDType, IndexingUpdateOp, Int, Tensor};
 
 use super::counted::{Counted, slice_of};
@@ -95,23 +97,55 @@ pub fn linear_cross_entropy(
         [labels]
     );
     let counted = Counted::of(&targets, None, vocab);
-    head_loss(hidden, &HeadWeight::Own(weight), &counted)
+    head_loss(
+        Product::new(hidden, HeadWeight::Own(weight)),
+        None,
+        &counted,
+    )
 }
 
-/// The weighted mean cross entropy over the rows that count. See [`linear_cross_entropy`].
-pub(crate) fn head_loss(hidden: Tensor<2>, weight: &HeadWeight, counted: &Counted) -> Tensor<1> {
-    fused!(head_loss(&hidden, weight, counted));
-    let slice = slice_on(&hidden.device(), counted.len(), weight.vocab());
-    on_graph(hidden, weight, counted, slice)
+/// The product of rows, `[rows, width]`, and a weight: the logits, or a part of them.
+#[derive(Clone)]
+pub(crate) struct Product {
+    rows: Tensor<2>,
+    weight: HeadWeight,
+}
+
+impl Product {
+    pub(crate) fn new(rows: Tensor<2>, weight: HeadWeight) -> Self {
+        Self { rows, weight }
+    }
+}
+
+/// The weighted mean cross entropy over the rows that count. See [`linear_cross_entropy`]. The
+/// logits are the product, or the sum of both.
+pub(crate) fn head_loss(product: Product, added: Option<Product>, counted: &Counted) -> Tensor<1> {
+    if added.is_none() {
+        fused!(head_loss(&product.rows, &product.weight, counted));
+    }
+    let slice = slice_on(
+        &product.rows.device(),
+        counted.len(),
+        product.weight.vocab(),
+    );
+    on_graph([product].into_iter().chain(added), counted, slice)
 }
 
 /// [`head_loss`] in Burn's operations, with slices of `slice` rows.
-fn on_graph(hidden: Tensor<2>, weight: &HeadWeight, counted: &Counted, slice: usize) -> Tensor<1> {
-    let (hidden, stored) = (counted.select(hidden), weight.stored().clone());
-    let wanted = [hidden.is_tracked(), stored.is_tracked()];
-    let plain = hidden.clone().inner();
-    let (loss, gradients) = in_slices(plain, &weight.inner(), counted, wanted, slice);
-    let tracked = [hidden, stored].into_iter().zip(gradients);
+fn on_graph(
+    products: impl IntoIterator<Item = Product>,
+    counted: &Counted,
+    slice: usize,
+) -> Tensor<1> {
+    let (mut plain, mut inputs) = (Vec::new(), Vec::new());
+    for Product { rows, weight } in products {
+        let (rows, stored) = (counted.select(rows), weight.stored().clone());
+        let wanted = [rows.is_tracked(), stored.is_tracked()];
+        plain.push((Product::new(rows.clone().inner(), weight.inner()), wanted));
+        inputs.extend([rows, stored]);
+    }
+    let (loss, gradients) = in_slices(&plain, counted, slice);
+    let tracked = inputs.into_iter().zip(gradients.into_iter().flatten());
     tracked.fold(loss, |loss, (x, gradient)| {
         let Some(gradient) = gradient else {
             return like(&x, loss);
@@ -141,8 +175,9 @@ pub(crate) fn head_gradients(
 ) -> Found {
     fused!(head_gradients(&hidden, weight, counted, wanted));
     let slice = slice_on(&hidden.device(), counted.len(), weight.vocab());
-    let rows = counted.select(hidden);
-    let (loss, [of_rows, of_weight]) = in_slices(rows, weight, counted, wanted, slice);
+    let product = Product::new(counted.select(hidden), weight.clone());
+    let (loss, mut gradients) = in_slices(&[(product, wanted)], counted, slice);
+    let [of_rows, of_weight] = gradients.remove(0);
     (loss, [of_rows.map(|rows| counted.scatter(rows)), of_weight])
 }
 
@@ -174,87 +209,148 @@ pub(crate) fn head_bytes(
     (of_hidden + of_logits + sum) as u64
 }
 
-/// [`head_gradients`] in Burn's operations, for the rows that count, with slices of `slice` rows.
+/// The loss of the logits that are the sum of these products, and the gradients of each that are
+/// wanted, for the rows that count. In Burn's operations, with slices of `slice` rows.
 fn in_slices(
-    hidden: Tensor<2>,
-    weight: &HeadWeight,
+    products: &[(Product, [bool; 2])],
     counted: &Counted,
-    [of_hidden, of_weight]: [bool; 2],
     slice: usize,
-) -> Found {
-    let (device, dtype) = (hidden.device(), hidden.dtype());
-    let stored = weight.stored();
-    let columns = if weight.is_tied() {
-        stored.clone().transpose()
-    } else {
-        stored.clone()
-    };
+) -> (Tensor<1>, Vec<[Option<Tensor<2>>; 2]>) {
+    let (first, _) = &products[0];
+    let (device, dtype) = (first.rows.device(), first.rows.dtype());
+    let wanted = products.iter().any(|(_, wanted)| wanted.contains(&true));
     let (targets, shares) = counted.to_tensors(&device);
-    let wide = counted.len() > NARROW * slice;
-    let scale = if of_hidden || of_weight {
-        scale_of(&hidden, counted)
+    let scale = if wanted {
+        scale_of(products, counted)
     } else {
         1.0
     };
-    let scaled = |tensor: Tensor<2>, factor: f32| match factor {
-        1.0 => tensor,
-        factor => tensor.mul_scalar(factor),
-    };
-    let (mut losses, mut hidden_parts, mut weight_sum) = (Vec::new(), Vec::new(), None);
+    let wide = counted.len() > NARROW * slice;
+    let mut sums: Vec<Sums> = products
+        .iter()
+        .map(|(product, wanted)| Sums::new(product, *wanted, wide))
+        .collect();
+    let mut losses = Vec::new();
     for first in (0..counted.len()).step_by(slice) {
         let range = first..(first + slice).min(counted.len());
-        let x = hidden.clone().slice_dim(0, range.clone());
-        let logits = x.clone().matmul(columns.clone()).cast(FloatDType::F32);
+        let parts: Vec<_> = sums.iter().map(|sums| sums.slice(range.clone())).collect();
+        let logits = sums
+            .iter()
+            .zip(&parts)
+            .map(|(sums, x)| x.clone().matmul(sums.columns.clone()));
+        let logits = logits.reduce(|sum, logits| sum + logits);
+        let logits = logits.expect("there is a product").cast(FloatDType::F32);
         let targets = targets.clone().slice_dim(0, range.clone());
         let share = shares.clone().slice_dim(0, range);
         let target = logits.clone().gather(1, targets.clone());
         let largest = logits.clone().max_dim(1);
         let exps = (logits - largest.clone()).exp();
-        let sums = exps.clone().sum_dim(1);
-        losses.push(((sums.clone().log() + largest - target) * share.clone()).sum());
-        if !of_hidden && !of_weight {
-            continue;
+        let sum = exps.clone().sum_dim(1);
+        losses.push(((sum.clone().log() + largest - target) * share.clone()).sum());
+        if wanted {
+            let share = scaled(share, scale);
+            let gradient = exps * (share.clone() / sum);
+            let gradient = gradient.scatter(1, targets, -share, IndexingUpdateOp::Add);
+            let gradient = gradient.cast(dtype);
+            for (sums, x) in sums.iter_mut().zip(parts) {
+                sums.add(x, &gradient, scale.recip());
+            }
         }
-        let share = scaled(share, scale);
-        let gradient = exps * (share.clone() / sums);
-        let gradient = gradient.scatter(1, targets, -share, IndexingUpdateOp::Add);
-        let gradient = gradient.cast(dtype);
-        if of_hidden {
-            let product = gradient.clone().matmul(columns.clone().transpose());
-            hidden_parts.push(scaled(product, scale.recip()));
+    }
+    let gradients = sums.into_iter().map(|sums| sums.gradients(scale.recip()));
+    (Tensor::cat(losses, 0).sum(), gradients.collect())
+}
+
+fn scaled(tensor: Tensor<2>, factor: f32) -> Tensor<2> {
+    match factor {
+        1.0 => tensor,
+        factor => tensor.mul_scalar(factor),
+    }
+}
+
+/// The gradients of a product, slice by slice.
+struct Sums<'a> {
+    product: &'a Product,
+    wanted: [bool; 2],
+    /// Whether the gradient of the weight is summed in f32.
+    wide: bool,
+    /// The weight, `[width, vocab]`.
+    columns: Tensor<2>,
+    of_rows: Vec<Tensor<2>>,
+    of_weight: Option<Tensor<2>>,
+}
+
+impl<'a> Sums<'a> {
+    fn new(product: &'a Product, wanted: [bool; 2], wide: bool) -> Self {
+        let weight = &product.weight;
+        let stored = weight.stored().clone();
+        let columns = if weight.is_tied() {
+            stored.transpose()
+        } else {
+            stored
+        };
+        Self {
+            product,
+            wanted,
+            wide,
+            columns,
+            of_rows: Vec::new(),
+            of_weight: None,
+        }
+    }
+
+    fn slice(&self, rows: Range<usize>) -> Tensor<2> {
+        self.product.rows.clone().slice_dim(0, rows)
+    }
+
+    /// Adds the gradients of a slice of the rows, for the gradient of its logits.
+    fn add(&mut self, x: Tensor<2>, gradient: &Tensor<2>, unscale: f32) {
+        let [of_rows, of_weight] = self.wanted;
+        if of_rows {
+            let product = gradient.clone().matmul(self.columns.clone().transpose());
+            self.of_rows.push(scaled(product, unscale));
         }
         if of_weight {
-            let product = if weight.is_tied() {
+            let gradient = gradient.clone();
+            let product = if self.product.weight.is_tied() {
                 gradient.transpose().matmul(x)
             } else {
                 x.transpose().matmul(gradient)
             };
-            let product = if wide {
+            let product = if self.wide {
                 product.cast(FloatDType::F32)
             } else {
                 product
             };
-            weight_sum = Some(match weight_sum {
+            self.of_weight = Some(match self.of_weight.take() {
                 None => product,
                 Some(sum) => sum + product,
             });
         }
     }
-    let of_hidden = of_hidden.then(|| Tensor::cat(hidden_parts, 0));
-    let of_weight = weight_sum.map(|sum: Tensor<2>| scaled(sum, scale.recip()).cast(dtype));
-    (Tensor::cat(losses, 0).sum(), [of_hidden, of_weight])
+
+    /// The gradients of the rows and of the weight.
+    fn gradients(self, unscale: f32) -> [Option<Tensor<2>>; 2] {
+        let dtype = self.columns.dtype();
+        let of_rows = self.wanted[0].then(|| Tensor::cat(self.of_rows, 0));
+        let of_weight = self.of_weight.map(|sum| scaled(sum, unscale).cast(dtype));
+        [of_rows, of_weight]
+    }
 }
 
 /// The power of two by which the gradient of the logits is multiplied while it is in f16, so that its
-/// shares of the mean do not make it 0. The products with `hidden`, at most its largest element times
+/// shares of the mean do not make it 0. The products with the rows, at most their largest element times
 /// the factor, stay finite. In other dtypes, 1.
-fn scale_of(hidden: &Tensor<2>, counted: &Counted) -> f32 {
+fn scale_of(products: &[(Product, [bool; 2])], counted: &Counted) -> f32 {
     let share = counted.shares.iter().copied().fold(0.0, f32::max);
-    if hidden.dtype() != DType::F16 || share == 0.0 {
+    if products[0].0.rows.dtype() != DType::F16 || share == 0.0 {
         return 1.0;
     }
-    let largest = hidden.clone().abs().max().cast(FloatDType::F32);
-    let room = ROOM / largest.into_scalar::<f32>();
+    let largest = products.iter().map(|(product, _)| {
+        let largest = product.rows.clone().abs().max().cast(FloatDType::F32);
+        largest.into_scalar::<f32>()
+    });
+    let room = ROOM / largest.fold(0.0, f32::max);
     let most = share.recip().min(room).clamp(1.0, MOST);
     // An exact power of two; `min` ignores a room that is not a number.
     f32::from_bits(most.to_bits() & 0xff80_0000)

@@ -78,6 +78,13 @@ fn identity(device: &Device) -> Tensor<2> {
     Tensor::eye(VOCAB, device)
 }
 
+/// [`in_slices`] for one product, with both gradients.
+fn one_in_slices(rows: Tensor<2>, weight: &HeadWeight, counted: &Counted, slice: usize) -> Found {
+    let product = Product::new(rows, weight.clone());
+    let (loss, mut gradients) = in_slices(&[(product, [true; 2])], counted, slice);
+    (loss, gradients.remove(0))
+}
+
 /// The loss and the gradients of the hidden state and the weight, by each way to compute them.
 fn ways(hidden: &Tensor<2>, weight: &HeadWeight, counted: &Counted) -> Vec<[Vec<f32>; 3]> {
     let both = [true, true];
@@ -89,7 +96,7 @@ fn ways(hidden: &Tensor<2>, weight: &HeadWeight, counted: &Counted) -> Vec<[Vec<
     let mut ways = vec![of(head_gradients(hidden.clone(), weight, counted, both))];
     for slice in [1, 2, 3, counted.len().max(1)] {
         let rows = counted.select(hidden.clone());
-        let (loss, [of_rows, of_weight]) = in_slices(rows, weight, counted, both, slice);
+        let (loss, [of_rows, of_weight]) = one_in_slices(rows, weight, counted, slice);
         let of_hidden = of_rows.map(|rows| counted.scatter(rows));
         ways.push(of((loss, [of_hidden, of_weight])));
         #[cfg(feature = "flex")]
@@ -107,9 +114,9 @@ fn ways(hidden: &Tensor<2>, weight: &HeadWeight, counted: &Counted) -> Vec<[Vec<
             HeadWeight::Own(stored.clone())
         };
         let loss = if is_fused {
-            head_loss(hidden.clone(), &weight, counted)
+            head_loss(Product::new(hidden.clone(), weight), None, counted)
         } else {
-            on_graph(hidden.clone(), &weight, counted, 2)
+            on_graph([Product::new(hidden.clone(), weight)], counted, 2)
         };
         // A gradient of the loss that is not 1.
         let grads = loss.clone().mul_scalar(3).backward();
@@ -159,7 +166,11 @@ fn a_weighted_loss_and_its_gradient_are_those_of_torch() {
     let counted = Counted::of(&targets(&device), Some(&weights(WEIGHTS, &device)), VOCAB);
     let weight = HeadWeight::Own(identity(&device));
     close(
-        &values(head_loss(logits(&device), &weight, &counted)),
+        &values(head_loss(
+            Product::new(logits(&device), weight.clone()),
+            None,
+            &counted,
+        )),
         &[LOSS],
     );
     let (loss, gradients) = head_gradients(logits(&device), &weight, &counted, [false, false]);
@@ -263,6 +274,40 @@ fn a_head_equals_the_loss_of_all_its_logits() {
 }
 
 #[test]
+fn logits_may_be_the_sum_of_two_products() {
+    let device = Device::flex();
+    let tracked = |step: usize, shape: [usize; 2]| {
+        let value = |i: usize| ((i * step % 101) as f32 - 50.0) / 25.0;
+        let values: Vec<f32> = (0..shape[0] * shape[1]).map(value).collect();
+        let x = Tensor::<2>::from_data(TensorData::new(values, shape), &device);
+        Tensor::from_inner(x).require_grad()
+    };
+    let (hidden, weight) = (tracked(37, [ROWS, 7]), tracked(53, [7, VOCAB]));
+    let (low, up) = (tracked(29, [ROWS, 2]), tracked(31, [2, VOCAB]));
+    let counted = Counted::of(&targets(&device), None, VOCAB);
+    let inputs = [&hidden, &weight, &low, &up];
+    let all = |loss: Tensor<1>| {
+        let grads = loss.clone().backward();
+        let gradients = inputs.map(|x| values(x.grad(&grads).unwrap()));
+        (values(loss), gradients.concat())
+    };
+    let product = |rows: &Tensor<2>, weight: &Tensor<2>| {
+        Product::new(rows.clone(), HeadWeight::Own(weight.clone()))
+    };
+    let joint = product(
+        &Tensor::cat(vec![hidden.clone(), low.clone()], 1),
+        &Tensor::cat(vec![weight.clone(), up.clone()], 0),
+    );
+    let (expected, gradients) = all(head_loss(joint, None, &counted));
+    for slice in [2, ROWS] {
+        let both = [product(&hidden, &weight), product(&low, &up)];
+        let (loss, found) = all(on_graph(both, &counted, slice));
+        close(&loss, &expected);
+        close(&found, &gradients);
+    }
+}
+
+#[test]
 fn rows_that_do_not_count_are_not_read() {
     let device = Device::flex();
     let weight = HeadWeight::Own(identity(&device));
@@ -294,16 +339,10 @@ fn half_precision_is_within_two_rounding_steps() {
         let (hidden, stored) = (hidden.clone().cast(dtype), stored.clone().cast(dtype));
         // The same values in f32.
         let wide = HeadWeight::Tied(stored.clone().cast(DType::F32));
-        let wide = in_slices(
-            hidden.clone().cast(DType::F32),
-            &wide,
-            &counted,
-            [true, true],
-            rows,
-        );
+        let wide = one_in_slices(hidden.clone().cast(DType::F32), &wide, &counted, rows);
         for slice in [8, 40, rows] {
             let weight = HeadWeight::Tied(stored.clone());
-            let found = in_slices(hidden.clone(), &weight, &counted, [true, true], slice);
+            let found = one_in_slices(hidden.clone(), &weight, &counted, slice);
             let apart = |found: Vec<f32>, expected: Vec<f32>| {
                 let size = expected.iter().fold(0.0, |size: f32, x| size.max(x.abs()));
                 for (found, expected) in found.iter().zip(&expected) {
@@ -341,10 +380,11 @@ fn f16_as_f32(hidden: &Tensor<2>, stored: &Tensor<2>, targets: &[i64]) {
         // Also in more slices than are summed in f16.
         let eighth = counted.len() / 8;
         let [x, w] = [&hidden, &stored].map(|x| Tensor::from_inner(x.clone()).require_grad());
-        let grads = head_loss(x.clone(), &head(w.clone()), &counted).backward();
+        let product = Product::new(x.clone(), head(w.clone()));
+        let grads = head_loss(product, None, &counted).backward();
         let all = [
             head_gradients(hidden.clone(), &weight, &counted, [true; 2]).1,
-            in_slices(hidden, &weight, &counted, [true; 2], eighth).1,
+            one_in_slices(hidden, &weight, &counted, eighth).1,
             [x.grad(&grads), w.grad(&grads)],
         ];
         let way = |found: [Option<Tensor<2>>; 2]| found.map(|found| values(found.unwrap()));
