@@ -18,7 +18,8 @@ pub(crate) fn model(settings: &Settings, device: &Device) -> Result<CausalLm> {
     Ok(model.map(&mut Cast(settings.dtype.into())))
 }
 
-struct Cast(FloatDType);
+/// Casts every parameter.
+pub(crate) struct Cast(pub(crate) FloatDType);
 
 impl ModuleMapper for Cast {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {

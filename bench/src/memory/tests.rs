@@ -14,10 +14,11 @@ use lisa_cli::bundled;
 use lisa_cli::commands::Program;
 use lisa_lm::checkpoint::{SaveOptions, save};
 use lisa_lm::model::config::LlamaConfig;
-use lisa_lm::model::{BatchTensors, Input};
-use lisa_lm::{Checkpoint, ModelConfig, linear_cross_entropy};
+use lisa_lm::model::{BatchTensors, Input, LoraConfig};
+use lisa_lm::{CausalLm, Checkpoint, ModelConfig, linear_cross_entropy};
 
 use super::*;
+use crate::workload::Cast;
 
 /// The most bytes that are in use during a call, without those in use before it. The allocator
 /// counts the whole process, so a test that asks for this runs [`alone`].
@@ -77,6 +78,48 @@ fn the_logits_of_all_rows_never_exist() {
         // In f32, in which the softmax is in every dtype.
         let logits = rows * vocab * 4;
         assert!(peak < logits / share, "{dtype:?}: {peak} of {logits}");
+    }
+}
+
+/// The most bytes in use during forward and backward pass of a row of 2048 tokens.
+fn of_a_row(model: &CausalLm, device: &Device) -> usize {
+    let row = tokens([1, ROW], 64, device);
+    during(|| {
+        let loss = model.next_token_loss(&Input::new(row.clone()), row);
+        let _ = loss.backward();
+    })
+}
+
+const ROW: usize = 2048;
+
+#[test]
+fn the_logits_of_a_head_with_an_adapter_never_exist() {
+    if !alone("the_logits_of_a_head_with_an_adapter_never_exist") {
+        return;
+    }
+    let device = Device::flex().autodiff();
+    let vocab = 65536;
+    let config = ModelConfig::Llama(LlamaConfig::new(vocab, 8, 1, 1));
+    let lora = LoraConfig::new(2).with_modules(["lm_head"]);
+    let model = config.init(&device).unwrap().with_lora(&lora).unwrap();
+    let (peak, logits) = (of_a_row(&model, &device), ROW * vocab * 4);
+    assert!(peak < logits, "{peak} of {logits}");
+}
+
+/// In bf16 attention is made of Burn's operations, as on a GPU.
+#[test]
+fn a_square_of_scores_never_exists() {
+    if !alone("a_square_of_scores_never_exists") {
+        return;
+    }
+    let device = Device::flex().autodiff();
+    for dtype in [FloatDType::F32, FloatDType::BF16] {
+        let heads = 8;
+        let config = ModelConfig::Llama(LlamaConfig::new(64, 4 * heads, 3, heads));
+        let model = config.init(&device).unwrap();
+        let model = model.map(&mut Cast(dtype));
+        let (peak, scores) = (of_a_row(&model, &device), heads * ROW * ROW * 4);
+        assert!(peak < scores, "{dtype:?}: {peak} of {scores}");
     }
 }
 

@@ -9,8 +9,9 @@
 //! [`linear_cross_entropy`] computes a loss over a large vocabulary without all of its logits, in any
 //! Burn training loop.
 //!
-//! With the feature `flex`, f32 models on Burn's flex backend use fused operations. With `parquet`, data
-//! files may be Parquet.
+//! With the feature `flex`, f32 models on Burn's flex backend use fused operations. With the feature of
+//! another backend (`cuda`, `rocm`, `wgpu`, `tch`), attention and activations keep less for the backward
+//! pass there; memory plans assume it. With `parquet`, data files may be Parquet.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(clippy::missing_errors_doc, clippy::missing_panics_doc)]

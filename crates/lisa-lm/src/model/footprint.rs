@@ -3,12 +3,13 @@
 //! It counts the tensors that the operations keep for the backward pass. `bench` prints the
 //! estimates next to measured sizes.
 
+use burn::module::Module;
 use burn::tensor::DType;
 use lisa::memory::{Activations, Adapters, Footprint, LayerAdapters, Workload};
 
 use crate::model::causal_lm::CausalLm;
 use crate::model::lora_config::LoraConfig;
-use crate::model::ops::{self, FUSED, KEPT, WRITTEN_OUT};
+use crate::model::ops::{self, Form};
 use crate::model::spec::{DecoderSpec, NormKind};
 
 /// Elements for each token.
@@ -27,7 +28,8 @@ struct PerToken {
     feed_forward: usize,
 }
 
-fn per_token(spec: &DecoderSpec, fused: bool) -> PerToken {
+fn per_token(spec: &DecoderSpec, form: Form, size: usize) -> PerToken {
+    let fused = form == Form::Fused;
     let hidden = spec.hidden_size;
     let (q, kv) = spec.block.attention.widths();
     let inner = spec.block.feed_forward.width;
@@ -45,17 +47,27 @@ fn per_token(spec: &DecoderSpec, fused: bool) -> PerToken {
         None => (0, 0),
     };
     // Activation and gate: kept, and during the backward pass.
-    let (activation, activation_backward) = match (spec.block.feed_forward.gated, fused) {
-        (false, true) => (inner, 2 * inner),
-        (false, false) => (6 * inner, 7 * inner),
-        (true, true) => (2 * inner, 3 * inner),
-        (true, false) => (4 * inner, 5 * inner),
+    // A recomputed activation is in f32: inputs, value, slope and gradient.
+    let wide = if spec.block.feed_forward.gated { 4 } else { 5 };
+    let wide_backward = inner * wide * size_of::<f32>() / size;
+    let (activation, activation_backward) = match (spec.block.feed_forward.gated, form) {
+        (false, Form::Fused) => (inner, 2 * inner),
+        (false, Form::Recomputed) => (inner, wide_backward),
+        (false, Form::WrittenOut) => (6 * inner, 7 * inner),
+        (true, Form::Fused) => (2 * inner, 3 * inner),
+        (true, Form::Recomputed) => (2 * inner, wide_backward),
+        (true, Form::WrittenOut) => (4 * inner, 5 * inner),
     };
     PerToken {
         frozen: 2 * norm + q + 2 * kv + rope + activation,
         trainable: 2 * norm_weight + 2 * hidden + q + inner,
         norms: 2 * norm_weight,
-        backward: 2 * inner + 2 * hidden,
+        backward: 2 * hidden
+            + if form == Form::Recomputed {
+                wide_backward
+            } else {
+                2 * inner
+            },
         attention: norm_backward + 2 * hidden + 2 * q + rope_backward + 2 * kv,
         feed_forward: norm_backward + 2 * hidden + activation_backward,
     }
@@ -66,25 +78,14 @@ impl Footprint for CausalLm {
         let spec = self.model.spec();
         let (batch, sequence) = (workload.batch, workload.sequence);
         let dtype = DType::from(workload.dtype);
-        let fused = ops::would_be_fused(workload.flex, dtype);
+        let form = self.form(workload);
+        let fused = form == Form::Fused;
         let size = dtype.size();
         let bytes = |elements: usize| (batch * sequence * elements * size) as u64;
-        let tokens = per_token(spec, fused);
-
-        let (extent, per_score) = if fused {
-            (FUSED, 4)
-        } else {
-            // Exponentials in f32, a copy in half precision, and the mask.
-            let cast = if size < 4 { size } else { 0 };
-            (WRITTEN_OUT, 4 + 1 + cast)
-        };
-        let heads = spec.block.attention.heads;
-        let kept = if fused && sequence > KEPT {
-            0
-        } else {
-            extent.scores(sequence)
-        };
-        let scores = (batch * heads * kept * per_score) as u64;
+        let tokens = per_token(spec, form, size);
+        let heads = batch * spec.block.attention.heads;
+        let [scores, block] =
+            ops::attention_bytes(form, sequence, dtype).map(|of_head| (heads * of_head) as u64);
 
         // The gradients of weights between two cuts of the autodiff graph: all of attention, and all of the
         // feed-forward network but the last projection.
@@ -93,7 +94,7 @@ impl Footprint for CausalLm {
         let attention = 2 * hidden * (q + kv) * size;
         let inward = 1 + usize::from(feed.gated);
         let feed_forward = inward * hidden * feed.width * size;
-        let attention = bytes(tokens.attention) + scores + attention as u64;
+        let attention = bytes(tokens.attention) + scores + block + attention as u64;
         let feed_forward = bytes(tokens.feed_forward) + feed_forward as u64;
 
         // A mask of each kind, for each row because rows may be padded or packed, and cosines and sines.
@@ -110,15 +111,16 @@ impl Footprint for CausalLm {
             frozen_layer: bytes(tokens.frozen) + scores,
             active_layer: bytes(tokens.frozen + tokens.trainable) + scores,
             norms: bytes(tokens.norms),
-            layer_backward: bytes(tokens.backward),
+            layer_backward: bytes(tokens.backward).max(bytes(tokens.attention) + block)
+                + ops::matmul_bytes(hidden * feed.width, workload.flex, dtype) as u64,
             workspace: ops::workspace_bytes(workload.flex) + (masks + tables) as u64,
             hidden: bytes(hidden),
             logits: 0,
             head: ops::head_bytes(
-                batch * sequence,
-                spec.vocab_size,
-                hidden,
-                (workload.flex, dtype),
+                [batch * sequence, hidden, spec.vocab_size],
+                0,
+                (form, workload.flex),
+                dtype,
             ),
             // A term of the loss whose gradient is that of the weight: ones, and their product.
             head_backward: if fused { 0 } else { 2 * head_weight },
@@ -132,6 +134,12 @@ impl Footprint for CausalLm {
 const HEAD: &str = "lm_head";
 
 impl CausalLm {
+    /// How the operations of a planned run are computed.
+    fn form(&self, workload: &Workload) -> Form {
+        let available = Form::is_available(self.devices().first());
+        Form::of(workload.flex, workload.dtype.into(), available)
+    }
+
     /// The adapters that [`with_lora`](Self::with_lora) would add, for
     /// [`MemoryPlan::lora`](lisa::memory::MemoryPlan::lora) with this workload. Initializes nothing.
     #[must_use]
@@ -175,11 +183,17 @@ impl CausalLm {
         };
         let of_layers = layers.iter_mut().enumerate().map(of_layer).collect();
         let head = [spec.hidden_size, spec.vocab_size];
+        let dtype = DType::from(workload.dtype);
+        let form = self.form(workload);
+        let has_head = config.selects(HEAD, false);
+        let sizes = [tokens, spec.hidden_size, spec.vocab_size];
+        let head_loss = ops::head_bytes(sizes, config.rank, (form, workload.flex), dtype);
         Adapters {
             rank: config.rank,
             merged: false,
             of_layers: Some(of_layers),
-            head: config.selects(HEAD, false).then_some(head),
+            head: has_head.then_some(head),
+            head_loss: if has_head { head_loss } else { 0 },
         }
     }
 }

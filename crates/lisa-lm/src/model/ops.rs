@@ -5,7 +5,6 @@
 //! compute the same values up to rounding. The rest of the model calls the functions in this file
 //! and does not depend on the version.
 
-use burn::tensor::activation::{gelu, gelu_approximate, silu};
 use burn::tensor::module;
 use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
 
@@ -21,6 +20,7 @@ macro_rules! fused {
     };
 }
 
+mod activation;
 mod attention;
 mod counted;
 #[cfg(feature = "custom-backward")]
@@ -32,23 +32,62 @@ mod fused;
 mod head_weight;
 mod linear_cross_entropy;
 
-pub(crate) use attention::{attend, attend_joint};
+pub(crate) use activation::Activation;
+pub(crate) use attention::{attend, attend_joint, attention_bytes};
 pub(crate) use counted::Counted;
 pub(crate) use embedding::add_rows;
-pub(crate) use extent::{FUSED, KEPT, WRITTEN_OUT};
 pub(crate) use head_weight::HeadWeight;
 pub use linear_cross_entropy::linear_cross_entropy;
 pub(crate) use linear_cross_entropy::{Product, head_bytes, head_gradients, head_loss, like};
 
-/// Whether operations on tensors of this dtype would be fused, on flex or on another device.
-pub(crate) fn would_be_fused(flex: bool, dtype: DType) -> bool {
-    cfg!(feature = "flex") && flex && dtype == DType::F32
+/// How operations run on a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// In one kernel each.
+    Fused,
+    /// In Burn's operations. Attention and activations compute again in the backward pass what they do
+    /// not keep.
+    Recomputed,
+    /// In Burn's operations, and with the backward pass of Burn's autodiff.
+    WrittenOut,
+}
+
+impl Form {
+    /// That of operations on tensors of this dtype, on flex or on another device. `available`: whether
+    /// this crate has a feature for that device.
+    pub(crate) fn of(flex: bool, dtype: DType, available: bool) -> Self {
+        if cfg!(feature = "flex") && flex && dtype == DType::F32 {
+            Self::Fused
+        } else if available {
+            Self::Recomputed
+        } else {
+            Self::WrittenOut
+        }
+    }
+
+    /// Whether this crate has a feature for the device of a model, or, if it is not a GPU, for any.
+    pub(crate) fn is_available(device: Option<&Device>) -> bool {
+        if device.is_some_and(|device| device.memory_pool_usage().is_some()) {
+            return cfg!(any(feature = "cuda", feature = "rocm", feature = "wgpu"));
+        }
+        cfg!(feature = "custom-backward")
+    }
 }
 
 /// Bytes that matmuls hold during a whole run: on flex the packed operands, as measured with one and
 /// two threads.
 pub(crate) fn workspace_bytes(flex: bool) -> u64 {
     if flex { 4 << 20 } else { 0 }
+}
+
+/// Bytes of the copies of a weight of this many elements during a matmul: flex copies a transposed
+/// weight in half precision, and converts it to f32.
+pub(crate) fn matmul_bytes(elements: usize, flex: bool, dtype: DType) -> usize {
+    if flex && dtype.size() < 4 {
+        elements * (dtype.size() + 4)
+    } else {
+        0
+    }
 }
 
 /// `x weight + bias`: `[batch, seq, from]` times `[from, to]`.
@@ -131,43 +170,4 @@ pub(crate) fn rotate(
     fused!(rotate(&heads, cos, sin));
     let swapped = heads.clone().matmul(swap.clone());
     heads * cos.clone() + swapped * sin.clone()
-}
-
-fn gelu_exact(x: Tensor<3>) -> Tensor<3> {
-    fused!(gelu::<false>(&x));
-    gelu(x)
-}
-
-fn gelu_tanh(x: Tensor<3>) -> Tensor<3> {
-    fused!(gelu::<true>(&x));
-    gelu_approximate(x)
-}
-
-/// An activation function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Activation {
-    /// `x sigmoid(x)`.
-    Silu,
-    /// The exact GELU.
-    Gelu,
-    /// The tanh approximation of GELU.
-    GeluTanh,
-}
-
-impl Activation {
-    pub(crate) fn apply(self, x: Tensor<3>) -> Tensor<3> {
-        match self {
-            Self::Silu => silu(x),
-            Self::Gelu => gelu_exact(x),
-            Self::GeluTanh => gelu_tanh(x),
-        }
-    }
-
-    /// The activation of `gate`, times `up`.
-    pub(crate) fn gated(self, gate: Tensor<3>, up: Tensor<3>) -> Tensor<3> {
-        if self == Self::Silu {
-            fused!(swiglu(&gate, &up));
-        }
-        self.apply(gate) * up
-    }
 }

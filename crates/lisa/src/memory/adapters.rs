@@ -10,9 +10,11 @@ pub struct Adapters {
     pub merged: bool,
     /// The weights of layers with an adapter; `None`: all matrices of the layers.
     pub of_layers: Option<Vec<LayerAdapters>>,
-    /// The shape of the head, `[hidden, vocab]`, if it has an adapter. Then the logits of all tokens
-    /// exist at the same time.
+    /// The shape of the head, `[hidden, vocab]`, if it has an adapter.
     pub head: Option<[usize; 2]>,
+    /// The most memory that the loss of a head with an adapter needs at a time, in bytes: instead of
+    /// [`Activations::head`](super::Activations::head).
+    pub head_loss: u64,
 }
 
 /// The adapters of one layer.

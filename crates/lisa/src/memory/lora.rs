@@ -1,7 +1,5 @@
 //! [`MemoryPlan::lora`]: the arithmetic of a LoRA run.
 
-use burn::tensor::FloatDType;
-
 use super::activations::{Activations, Footprint};
 use super::adapters::{Adapters, LayerAdapters};
 use super::breakdown::Breakdown;
@@ -9,9 +7,6 @@ use super::lisa::LOSS_STATES;
 use super::plan::MemoryPlan;
 use super::workload::Workload;
 use crate::{LayerMap, LisaError};
-
-/// Tensors of the size of the logits, in f32, while the loss of a head with an adapter runs backward.
-const LOGITS: u64 = 3;
 
 impl MemoryPlan {
     /// Plans LoRA with these adapters on a model without adapters.
@@ -60,17 +55,12 @@ impl MemoryPlan {
                 .sum::<u64>();
         let weights = base * element + elements * run.wide;
         let optimizer_state = 2 * elements * run.wide;
-        let logits = adapters
-            .head
-            .map_or(0, |[_, vocab]| run.tokens * vocab as u64 * 4);
-        // In f16, a head with an adapter is computed in f32: its weight, and the hidden states.
-        let in_f32 = match adapters.head {
-            Some([width, vocab]) if workload.dtype == FloatDType::F16 => {
-                (width * vocab * size_of::<f32>()) as u64 + LOSS_STATES * sizes.hidden
-            }
-            _ => 0,
+        let of_head = if adapters.head.is_some() {
+            adapters.head_loss
+        } else {
+            sizes.head
         };
-        let loss = (LOGITS * logits).max(sizes.head) + LOSS_STATES * sizes.hidden + in_f32;
+        let loss = of_head + LOSS_STATES * sizes.hidden;
         let at = |activations, temporary, gradients| Breakdown {
             weights,
             optimizer_state,

@@ -11,7 +11,8 @@ use burn::tensor::module::attention;
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Bool, DType, Tensor};
 
-use super::extent::WRITTEN_OUT;
+use super::Form;
+use super::extent::{Extent, FUSED, KEPT, RECOMPUTED, WRITTEN_OUT};
 
 mod blocks;
 #[cfg(feature = "custom-backward")]
@@ -38,7 +39,12 @@ pub(crate) fn attend(
     }
     let ([batch, heads, seq, dim], kv_heads) = (q.dims(), k.dims()[1]);
     if mask.is_some() || q.device().is_autodiff() {
-        return attend_in_blocks(&Inputs::new(q, k, v, mask));
+        let extent = if q.device().is_autodiff() {
+            WRITTEN_OUT
+        } else {
+            RECOMPUTED
+        };
+        return attend_in_blocks(&Inputs::new(q, k, v, mask), extent);
     }
     let q = q.reshape([batch, kv_heads, heads / kv_heads * seq, dim]);
     let weighted = attention(q, k, v, None, None, AttentionModuleOptions::default());
@@ -66,11 +72,11 @@ pub(crate) fn attend_joint(
 
 /// [`attend`] in Burn's operations only.
 ///
-/// Keeps one tensor of the size of the scores for the backward pass: the exponentials. Computes
-/// only the scores of keys up to the last query of a block.
-fn attend_in_blocks(inputs: &Inputs) -> Tensor<4> {
+/// If the inputs are tracked, it keeps one tensor of the size of the scores for the backward pass: the
+/// exponentials. Computes only the scores of keys up to the last query of a block.
+fn attend_in_blocks(inputs: &Inputs, extent: Extent) -> Tensor<4> {
     let dtype = inputs.v.dtype();
-    let blocks = inputs.blocks(WRITTEN_OUT).map(|Block { v, scores, .. }| {
+    let blocks = inputs.blocks(extent).map(|Block { v, scores, .. }| {
         // Burn's exponential would keep its result a second time. So it runs on detached scores,
         // and its gradient comes from a term of value 0 below.
         let values = scores.clone().detach();
@@ -86,6 +92,20 @@ fn attend_in_blocks(inputs: &Inputs) -> Tensor<4> {
         (weighted.cast(DType::F32) / sums).cast(dtype)
     });
     inputs.joined(blocks.collect())
+}
+
+/// Bytes for a head of a row of `seq` tokens: kept for the backward pass besides queries, keys and
+/// values, and needed during it.
+pub(crate) fn attention_bytes(form: Form, seq: usize, dtype: DType) -> [usize; 2] {
+    let cast = if dtype.size() < 4 { dtype.size() } else { 0 };
+    match form {
+        Form::Fused if seq > KEPT => [0, 0],
+        Form::Fused => [FUSED.scores(seq) * 4, 0],
+        // Weights, their gradient, and the product of both in f32; a copy in half precision.
+        Form::Recomputed => [0, RECOMPUTED.block(seq).min(seq) * seq * (3 * 4 + cast)],
+        // Exponentials in f32, a copy in half precision, and the mask.
+        Form::WrittenOut => [WRITTEN_OUT.scores(seq) * (4 + 1 + cast), 0],
+    }
 }
 
 #[cfg(test)]

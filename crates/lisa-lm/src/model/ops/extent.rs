@@ -16,20 +16,19 @@ pub(crate) struct Extent {
 
 /// For attention in Burn's operations only. The backward pass of a slice costs as much as the backward
 /// pass of the whole tensor, so there are few blocks.
-pub(crate) const WRITTEN_OUT: Extent = Extent {
+pub(super) const WRITTEN_OUT: Extent = Extent {
     queries: 128,
     blocks: 4,
 };
 
-/// For attention in Burn's operations that computes its weights again.
-#[cfg(feature = "custom-backward")]
-pub(crate) const RECOMPUTED: Extent = Extent {
+/// For attention in Burn's operations that computes its weights again, or has no backward pass.
+pub(super) const RECOMPUTED: Extent = Extent {
     queries: 256,
     blocks: usize::MAX,
 };
 
 /// For fused attention.
-pub(crate) const FUSED: Extent = Extent {
+pub(super) const FUSED: Extent = Extent {
     queries: 128,
     blocks: usize::MAX,
 };
@@ -37,7 +36,7 @@ pub(crate) const FUSED: Extent = Extent {
 /// The longest sequence for which fused attention keeps its weights for the backward pass. For
 /// longer ones it computes them again: at 1024 tokens they would be half of what a layer keeps, and
 /// they grow with the square of the length.
-pub(crate) const KEPT: usize = 256;
+pub(super) const KEPT: usize = 256;
 
 impl Extent {
     /// Queries in a block, for `seq` queries; the last block may have fewer.

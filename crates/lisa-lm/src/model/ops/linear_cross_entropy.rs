@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use burn::tensor::{DType, Device, FloatDType, IndexingUpdateOp, Int, Tensor};
 
+use super::Form;
 use super::counted::{Counted, slice_of};
 #[cfg(feature = "flex")]
 use super::fused;
@@ -182,23 +183,26 @@ pub(crate) fn head_gradients(
 }
 
 /// The most bytes that the loss of this many rows needs at a time, with the gradient of the hidden
-/// states and without that of the weight, on flex or on another device.
+/// states and without that of the weight, on flex or on another device. `added`: the width of the rows
+/// of a product that is added to the logits, or 0.
 pub(crate) fn head_bytes(
-    rows: usize,
-    vocab: usize,
-    width: usize,
-    (flex, dtype): (bool, DType),
+    [rows, width, vocab]: [usize; 3],
+    added: usize,
+    (form, flex): (Form, bool),
+    dtype: DType,
 ) -> u64 {
     let of_hidden = rows * width * dtype.size();
     #[cfg(feature = "flex")]
-    if super::would_be_fused(flex, dtype) {
+    if form == Form::Fused && added == 0 {
         return (of_hidden + fused::head_bytes(rows, vocab, width)) as u64;
     }
     let slice = slice_for(!flex, rows, vocab);
     let logits = slice * vocab;
     // The logits and their gradient in the dtype of the model; logits, exponentials and gradient in
     // f32.
-    let of_logits = logits * 2 * dtype.size() + logits * 3 * size_of::<f32>();
+    let of_logits = logits * 2 * dtype.size()
+        + logits * 3 * size_of::<f32>()
+        + super::matmul_bytes(vocab * width, flex, dtype);
     // A product next to the sum, which may be in f32.
     let of_element = match rows.div_ceil(slice) {
         1 => 0,
@@ -206,7 +210,12 @@ pub(crate) fn head_bytes(
         _ => dtype.size(),
     };
     let sum = vocab * width * of_element;
-    (of_hidden + of_logits + sum) as u64
+    if added == 0 {
+        return (of_hidden + of_logits + sum) as u64;
+    }
+    // The weight has no gradient. Of the added product, both have; its logits are a tensor more.
+    let of_added = added * (rows * 2 + vocab * 3) * size_of::<f32>();
+    (of_hidden + of_logits + logits * dtype.size() + of_added) as u64
 }
 
 /// The loss of the logits that are the sum of these products, and the gradients of each that are
