@@ -11,15 +11,17 @@ use lisa::recompute::Recompute;
 use lisa_lm::CausalLm;
 use lisa_lm::model::{BatchTensors, Input};
 
+use crate::memory;
 use crate::method::{Method, adamw};
 use crate::settings::Settings;
 
-/// Seconds of the phases of a step.
+/// Seconds of the phases of a step, and the most bytes in use at their ends.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Times {
     pub(crate) forward: f64,
     pub(crate) backward: f64,
     pub(crate) update: f64,
+    pub(crate) live: u64,
 }
 
 /// An optimizer, and how it is used.
@@ -126,6 +128,7 @@ impl Trainer {
                 forward,
                 backward: clock.lap()?,
                 update: 0.0,
+                live: clock.live,
             };
             return Ok((model, f64::from(loss.into_scalar::<f32>()), times));
         }
@@ -142,6 +145,7 @@ impl Trainer {
             forward,
             backward,
             update: clock.lap()?,
+            live: clock.live,
         };
         Ok((model, f64::from(loss.into_scalar::<f32>()), times))
     }
@@ -163,18 +167,25 @@ impl Trainer {
 struct Clock<'a> {
     device: &'a Device,
     last: Instant,
+    /// The most bytes in use at these points.
+    live: u64,
 }
 
 impl<'a> Clock<'a> {
     fn start(device: &'a Device) -> Self {
         let last = Instant::now();
-        Self { device, last }
+        Self {
+            device,
+            last,
+            live: 0,
+        }
     }
 
     fn lap(&mut self) -> Result<f64> {
         let synced = self.device.sync();
         synced.map_err(|e| anyhow!("the device failed: {e:?}"))?;
         let seconds = self.last.elapsed().as_secs_f64();
+        self.live = self.live.max(memory::live(self.device));
         self.last = Instant::now();
         Ok(seconds)
     }

@@ -4,8 +4,8 @@ use super::row::Row;
 use crate::memory::mib;
 use crate::settings::Settings;
 
-const NOTE: &str = "\nPeak counts the bytes in use on the device (on flex: in the process) without those under \
-     host. Host counts what stays in host memory besides: offloaded optimizer state, and the \
+const NOTE: &str = "\nPeak counts the bytes in use on flex, and the bytes that the pool of another device reserved, both \
+     without those under host. In use is the most at the ends of forward pass, backward pass and update. Host counts what stays in host memory besides: offloaded optimizer state, and the \
      full-precision weights of quantized layers.\n";
 
 fn tokens_per_second(settings: &Settings, row: &Row) -> f64 {
@@ -16,7 +16,7 @@ fn tokens_per_second(settings: &Settings, row: &Row) -> f64 {
 pub(crate) fn markdown(settings: &Settings, rounds: usize, rows: &[Row]) -> String {
     let mut text = format!(
         "{}, {}, batch {} x {} tokens, gamma {}, K {}, {} thread(s), {} steps x {rounds}\n\n\
-         | method | peak MiB | host MiB | planned | resident MiB | CPU-s a step | quartiles | s a step | forward \
+         | method | peak MiB | in use MiB | host MiB | planned | resident MiB | CPU-s a step | quartiles | s a step | forward \
          | backward | update | tokens/s | loss |\n|---|{}\n",
         settings.name(),
         settings.dtype,
@@ -26,17 +26,18 @@ pub(crate) fn markdown(settings: &Settings, rounds: usize, rows: &[Row]) -> Stri
         settings.period,
         settings.threads,
         settings.steps,
-        "--:|".repeat(12),
+        "--:|".repeat(13),
     );
     for row in rows {
         let bytes = |bytes: Option<u64>| bytes.map_or("-".into(), mib);
         let [forward, backward, update] = row.phases();
         let [low, high] = row.cpu_quartiles();
         text.push_str(&format!(
-            "| {} | {} | {} | {} | {} | {:.2} | {low:.2} to {high:.2} | {:.2} | {forward:.2} | {backward:.2} | {update:.2} \
+            "| {} | {} | {} | {} | {} | {} | {:.2} | {low:.2} to {high:.2} | {:.2} | {forward:.2} | {backward:.2} | {update:.2} \
              | {:.0} | {:.4} |\n",
             row.method,
             mib(row.peak),
+            bytes(row.live),
             bytes(row.host),
             bytes(row.planned),
             bytes(row.resident),
@@ -46,9 +47,7 @@ pub(crate) fn markdown(settings: &Settings, rounds: usize, rows: &[Row]) -> Stri
             row.loss,
         ));
     }
-    if rows.iter().any(|row| row.host.is_some()) {
-        text.push_str(NOTE);
-    }
+    text.push_str(NOTE);
     text
 }
 

@@ -45,8 +45,8 @@ pub(crate) struct Event {
     /// CPU seconds of all threads.
     #[serde(default)]
     pub(crate) cpu: f64,
-    /// The most bytes in use during the step and the bytes in use after it, where they are counted,
-    /// without what `host` counts.
+    /// The most bytes in use during the step (on a GPU: that its pool reserved), and at the ends of its
+    /// forward pass, backward pass and update. Where they are counted, and without what `host` counts.
     pub(crate) peak: Option<u64>,
     pub(crate) live: Option<u64>,
     /// Bytes of optimizer state and master weights on the device.
@@ -90,6 +90,7 @@ pub(crate) fn train(order: &Order) -> Result<()> {
                 forward: 0.0,
                 backward: 0.0,
                 update: begun.elapsed().as_secs_f64(),
+                live: memory::live(&device),
             };
             (stepped, loss, times)
         } else {
@@ -110,7 +111,7 @@ pub(crate) fn train(order: &Order) -> Result<()> {
             update: times.update,
             cpu,
             peak: Some(memory::peak(&device).saturating_sub(on_heap)),
-            live: Some(memory::live(&device).saturating_sub(on_heap)),
+            live: Some(times.live.saturating_sub(on_heap)),
             state: trainer.lisa().map(|lisa| lisa.memory().on_device()),
             host: host(&trainer),
             rss: memory::resident_peak(),

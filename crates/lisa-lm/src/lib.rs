@@ -9,9 +9,11 @@
 //! [`linear_cross_entropy`] computes a loss over a large vocabulary without all of its logits, in any
 //! Burn training loop.
 //!
-//! With the feature `flex`, f32 models on Burn's flex backend use fused operations. With the feature of
-//! another backend (`cuda`, `rocm`, `wgpu`, `tch`), attention and activations keep less for the backward
-//! pass there; memory plans assume it. With `parquet`, data files may be Parquet.
+//! With the feature `flex`, f32 models on Burn's flex backend use fused operations. With `flex` in half
+//! precision, and with the feature of another backend (`cuda`, `rocm`, `tch`, and `wgpu`, also for Vulkan,
+//! Metal and WebGPU), layers keep less for the backward pass. A memory plan for a
+//! device on which the model is assumes what the build has; one for another device assumes the feature.
+//! With `parquet`, data files may be Parquet.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(clippy::missing_errors_doc, clippy::missing_panics_doc)]

@@ -9,7 +9,7 @@ use lisa::memory::{Activations, Adapters, Footprint, LayerAdapters, Workload};
 
 use crate::model::causal_lm::CausalLm;
 use crate::model::lora_config::LoraConfig;
-use crate::model::ops::{self, Form};
+use crate::model::ops::{self, Activation, Form};
 use crate::model::spec::{DecoderSpec, NormKind};
 
 /// Elements for each token.
@@ -35,8 +35,12 @@ fn per_token(spec: &DecoderSpec, form: Form, size: usize) -> PerToken {
     let inner = spec.block.feed_forward.width;
     // For each of the two norms: kept while frozen, in addition while trainable, and during its backward
     // pass. A fused norm keeps its input whether it is trainable or not.
+    let in_f32 = |tensors: usize| tensors * size_of::<f32>() / size;
     let (norm, norm_weight, norm_backward) = match spec.block.norm.kind {
         _ if fused => (hidden, 0, 0),
+        NormKind::Rms if form == Form::Recomputed => (hidden, 0, in_f32(3 * hidden)),
+        // In half precision, also a copy in f32.
+        NormKind::Rms if size < 4 => (hidden + in_f32(hidden), hidden, hidden),
         NormKind::Rms => (hidden, hidden, hidden),
         NormKind::Layer => (5 * hidden, hidden, 3 * hidden),
     };
@@ -47,19 +51,35 @@ fn per_token(spec: &DecoderSpec, form: Form, size: usize) -> PerToken {
         None => (0, 0),
     };
     // Activation and gate: kept, and during the backward pass.
-    // A recomputed activation is in f32: inputs, value, slope and gradient.
-    let wide = if spec.block.feed_forward.gated { 4 } else { 5 };
-    let wide_backward = inner * wide * size_of::<f32>() / size;
+    // Tensors in f32 of a recomputed activation: its input, share, slope, gradient, and a temporary one of
+    // GELU.
+    let wide = match spec.block.feed_forward.activation {
+        Activation::Silu => 4,
+        Activation::Gelu | Activation::GeluTanh => 5,
+    };
+    let wide_backward = in_f32(inner * wide);
     let (activation, activation_backward) = match (spec.block.feed_forward.gated, form) {
         (false, Form::Fused) => (inner, 2 * inner),
-        (false, Form::Recomputed) => (inner, wide_backward),
+        (false, Form::Recomputed) => (inner, inner + wide_backward),
         (false, Form::WrittenOut) => (6 * inner, 7 * inner),
         (true, Form::Fused) => (2 * inner, 3 * inner),
-        (true, Form::Recomputed) => (2 * inner, wide_backward),
+        (true, Form::Recomputed) => (2 * inner, 2 * inner + wide_backward),
         (true, Form::WrittenOut) => (4 * inner, 5 * inner),
     };
+    // Queries that are a part of one projection's output are copied.
+    let joint = if spec.block.attention.fused_qkv && spec.rope.is_none() && !fused {
+        q
+    } else {
+        0
+    };
+    // The gradients of keys and values are summed up in f32 over the blocks.
+    let sums = if form == Form::Recomputed {
+        in_f32(2 * kv)
+    } else {
+        0
+    };
     PerToken {
-        frozen: 2 * norm + q + 2 * kv + rope + activation,
+        frozen: 2 * norm + q + 2 * kv + joint + rope + activation,
         trainable: 2 * norm_weight + 2 * hidden + q + inner,
         norms: 2 * norm_weight,
         backward: 2 * hidden
@@ -68,7 +88,7 @@ fn per_token(spec: &DecoderSpec, form: Form, size: usize) -> PerToken {
             } else {
                 2 * inner
             },
-        attention: norm_backward + 2 * hidden + 2 * q + rope_backward + 2 * kv,
+        attention: norm_backward + 2 * hidden + 2 * q + rope_backward + 2 * kv + sums,
         feed_forward: norm_backward + 2 * hidden + activation_backward,
     }
 }
@@ -136,8 +156,7 @@ const HEAD: &str = "lm_head";
 impl CausalLm {
     /// How the operations of a planned run are computed.
     fn form(&self, workload: &Workload) -> Form {
-        let available = Form::is_available(self.devices().first());
-        Form::of(workload.flex, workload.dtype.into(), available)
+        Form::of(workload, self.devices().first())
     }
 
     /// The adapters that [`with_lora`](Self::with_lora) would add, for

@@ -93,7 +93,7 @@ impl Head<'_> {
         }
     }
 
-    /// The weight for hidden states of this dtype, dequantized if it is quantized.
+    /// The weight. A head of its own is converted to the dtype of the hidden states, or dequantized.
     fn weight(&self, dtype: DType) -> HeadWeight {
         match self {
             Self::Own(head) => HeadWeight::Own(head.dense_weight(dtype)),
@@ -119,13 +119,18 @@ impl Head<'_> {
             return None;
         };
         let rows = h.dims()[0] * h.dims()[1];
+        // The gradients of an adapter, divided by the number of targets, would be 0 in f16.
+        let dtype = match h.dtype() {
+            DType::F16 => DType::F32,
+            dtype => dtype,
+        };
         // A bias is the weight of an input that is always 1.
         let bias = head.bias.as_ref().map(|bias| {
-            let ones = Tensor::ones([rows, 1], (&h.device(), h.dtype()));
-            (ones, in_dtype(bias.val(), h.dtype()).unsqueeze_dim(0))
+            let ones = Tensor::ones([rows, 1], (&h.device(), dtype));
+            (ones, in_dtype(bias.val(), dtype).unsqueeze_dim(0))
         });
         let adapter = head.lora.as_ref().map(|lora| {
-            let (low, up) = lora.factors(h.clone());
+            let (low, up) = lora.factors(in_dtype(h.clone(), dtype));
             (low.flatten(0, 1), up)
         });
         let (low, up): (Vec<Tensor<2>>, Vec<Tensor<2>>) = bias.into_iter().chain(adapter).unzip();
@@ -165,7 +170,8 @@ mod tests {
             let mut head = Projection::new([SHAPE[2], VOCAB], with_bias, 0.5, &device);
             let random = |param: &Param<Tensor<2>>| param.random_like(Distribution::Default);
             if let Some(bias) = &mut head.bias {
-                *bias = Param::initialized(ParamId::new(), bias.random_like(Distribution::Default));
+                let random = bias.random_like(Distribution::Default).require_grad();
+                *bias = Param::initialized(ParamId::new(), random);
             }
             if with_adapter {
                 head.add_lora(&LoraConfig::new(2), &mut sequence(1, 0));
@@ -180,6 +186,8 @@ mod tests {
                 let mut all = vec![loss.into_data(), h.grad(&grads).unwrap().into_data()];
                 let of_adapter = head.lora.iter().flat_map(|lora| [&lora.a, &lora.b]);
                 all.extend(of_adapter.map(|x| x.val().grad(&grads).unwrap().into_data()));
+                let of_bias = head.bias.iter();
+                all.extend(of_bias.map(|x| x.val().grad(&grads).unwrap().into_data()));
                 all
             };
             let found = of(own.loss(h.clone(), targets.clone(), None));

@@ -1,12 +1,17 @@
-//! The operations of the models. Each is fused if possible, and otherwise uses Burn's operations.
+//! The operations of the models, in three forms.
 //!
-//! A fused operation is one kernel in the forward pass and one in the backward pass
-//! (`ops/fused.rs`). Operations are fused for f32 on flex, with the feature `flex`. Both versions
-//! compute the same values up to rounding. The rest of the model calls the functions in this file
-//! and does not depend on the version.
+//! A fused operation is one kernel in the forward pass and one in the backward pass (`ops/fused.rs`).
+//! Operations are fused for f32 on flex, with the feature `flex`. Otherwise they use Burn's operations:
+//! attention, activations and RMS norm with a backward pass of their own (`ops/custom.rs`), if there is a feature
+//! for the backend, and all others with that of Burn. All forms compute the same values up to rounding,
+//! except in rows of attention where everything is masked. The rest of the model calls the functions in
+//! this file and does not depend on the form.
 
 use burn::tensor::module;
-use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
+use burn::tensor::{
+    DType, Device, FloatDType, GradientCheckpointingStrategy, Int, Tensor, TensorData,
+};
+use lisa::memory::Workload;
 
 /// Returns the result of a fused operation from the function, if there is one for these tensors.
 macro_rules! fused {
@@ -31,6 +36,7 @@ mod extent;
 mod fused;
 mod head_weight;
 mod linear_cross_entropy;
+mod rms_norm;
 
 pub(crate) use activation::Activation;
 pub(crate) use attention::{attend, attend_joint, attention_bytes};
@@ -39,6 +45,7 @@ pub(crate) use embedding::add_rows;
 pub(crate) use head_weight::HeadWeight;
 pub use linear_cross_entropy::linear_cross_entropy;
 pub(crate) use linear_cross_entropy::{Product, head_bytes, head_gradients, head_loss, like};
+pub(crate) use rms_norm::rms_norm;
 
 /// How operations run on a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,24 +60,28 @@ pub(crate) enum Form {
 }
 
 impl Form {
-    /// That of operations on tensors of this dtype, on flex or on another device. `available`: whether
-    /// this crate has a feature for that device.
-    pub(crate) fn of(flex: bool, dtype: DType, available: bool) -> Self {
-        if cfg!(feature = "flex") && flex && dtype == DType::F32 {
-            Self::Fused
-        } else if available {
-            Self::Recomputed
+    /// That of a planned run of a model on this device. If the model is on the host and the run is not on
+    /// flex, the program that runs has the feature of its backend.
+    pub(crate) fn of(workload: &Workload, device: Option<&Device>) -> Self {
+        let flex = cfg!(feature = "flex");
+        let gpu = cfg!(any(feature = "cuda", feature = "rocm", feature = "wgpu"));
+        let has_pool = device.is_some_and(|device| device.memory_pool_usage().is_some());
+        let available = if workload.flex {
+            flex
+        } else if has_pool {
+            gpu
         } else {
+            flex || gpu || cfg!(feature = "tch")
+        };
+        let checkpoints = device.and_then(Device::gradient_checkpointing_strategy)
+            == Some(GradientCheckpointingStrategy::Balanced);
+        if !available || checkpoints {
             Self::WrittenOut
+        } else if workload.flex && DType::from(workload.dtype) == DType::F32 {
+            Self::Fused
+        } else {
+            Self::Recomputed
         }
-    }
-
-    /// Whether this crate has a feature for the device of a model, or, if it is not a GPU, for any.
-    pub(crate) fn is_available(device: Option<&Device>) -> bool {
-        if device.is_some_and(|device| device.memory_pool_usage().is_some()) {
-            return cfg!(any(feature = "cuda", feature = "rocm", feature = "wgpu"));
-        }
-        cfg!(feature = "custom-backward")
     }
 }
 
@@ -128,16 +139,6 @@ pub(crate) fn embed(weight: Tensor<2>, tokens: Tensor<2, Int>) -> Tensor<3> {
         return embedding::embed_half(weight, &tokens);
     }
     module::embedding(weight, tokens)
-}
-
-/// `x / sqrt(mean(x^2) + epsilon) * gamma` along the last dimension, with the mean in f32.
-pub(crate) fn rms_norm<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, epsilon: f64) -> Tensor<D> {
-    fused!(rms_norm(&x, &gamma, epsilon));
-    let dtype = x.dtype();
-    let square = x.clone().cast(DType::F32).square().mean_dim(D - 1);
-    // Multiplying by the reciprocal takes half the backward operations of a division.
-    let scale = (square + epsilon).sqrt().recip().cast(dtype);
-    (x * scale) * gamma.unsqueeze()
 }
 
 /// `(x - mean(x)) / sqrt(variance(x) + epsilon) * gamma + beta` along the last dimension.

@@ -12,8 +12,8 @@ pub struct Adapters {
     pub of_layers: Option<Vec<LayerAdapters>>,
     /// The shape of the head, `[hidden, vocab]`, if it has an adapter.
     pub head: Option<[usize; 2]>,
-    /// The most memory that the loss of a head with an adapter needs at a time, in bytes: instead of
-    /// [`Activations::head`](super::Activations::head).
+    /// The most memory that the loss of a head with an adapter needs at a time, in bytes, if it is more
+    /// than [`Activations::head`](super::Activations::head).
     pub head_loss: u64,
 }
 

@@ -55,12 +55,8 @@ impl MemoryPlan {
                 .sum::<u64>();
         let weights = base * element + elements * run.wide;
         let optimizer_state = 2 * elements * run.wide;
-        let of_head = if adapters.head.is_some() {
-            adapters.head_loss
-        } else {
-            sizes.head
-        };
-        let loss = of_head + LOSS_STATES * sizes.hidden;
+        let of_loss = sizes.head.max(adapters.head_loss);
+        let loss = of_loss + LOSS_STATES * sizes.hidden;
         let at = |activations, temporary, gradients| Breakdown {
             weights,
             optimizer_state,
@@ -114,7 +110,7 @@ impl MemoryPlan {
             gradients,
             optimizer_state,
             master_weights: 0,
-            activations: stored + sizes.logits + sizes.head,
+            activations: stored + sizes.logits + of_loss,
             host: 0,
             peak: at_peak.total(),
             peak_recomputed: at_peak_recomputed.total(),

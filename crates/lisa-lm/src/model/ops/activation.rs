@@ -1,12 +1,13 @@
 //! [`Activation`]: the activation functions of the feed-forward network.
 
-use burn::tensor::Tensor;
 use burn::tensor::activation::{gelu, gelu_approximate, silu};
+use burn::tensor::{FloatDType, Tensor};
 
 #[cfg(feature = "custom-backward")]
 mod recomputed;
 
-/// An activation function.
+/// An activation function. It is computed in f32, also if the model is in half precision, and rounded
+/// once, as in PyTorch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Activation {
     /// `x sigmoid(x)`.
@@ -29,7 +30,8 @@ impl Activation {
         if let Some(result) = recomputed::apply(self, &x) {
             return result;
         }
-        self.of(x)
+        let dtype = x.dtype();
+        self.of(in_f32(x)).cast(dtype)
     }
 
     /// The activation of `gate`, times `up`.
@@ -41,7 +43,8 @@ impl Activation {
         if let Some(result) = recomputed::gated(self, &gate, &up) {
             return result;
         }
-        self.of(gate) * up
+        let dtype = gate.dtype();
+        (self.of(in_f32(gate)) * in_f32(up)).cast(dtype)
     }
 
     /// In Burn's operations.
@@ -52,4 +55,8 @@ impl Activation {
             Self::GeluTanh => gelu_approximate(x),
         }
     }
+}
+
+fn in_f32(x: Tensor<3>) -> Tensor<3> {
+    x.cast(FloatDType::F32)
 }

@@ -77,21 +77,30 @@ pub(crate) fn attend_joint(
 fn attend_in_blocks(inputs: &Inputs, extent: Extent) -> Tensor<4> {
     let dtype = inputs.v.dtype();
     let blocks = inputs.blocks(extent).map(|Block { v, scores, .. }| {
-        // Burn's exponential would keep its result a second time. So it runs on detached scores,
-        // and its gradient comes from a term of value 0 below.
-        let values = scores.clone().detach();
-        let exps = (values.clone() - values.clone().max_dim(3)).exp();
         // Normalized after the matmul with the values, so that no normalized weights are kept.
-        let mut sums = exps.clone().sum_dim(3);
-        let mut weighted = exps.clone().cast(dtype).matmul(v.clone());
-        if scores.is_tracked() {
-            let zero = (scores - values) * exps;
-            sums = sums + zero.clone().sum_dim(3);
-            weighted = weighted + zero.cast(dtype).matmul(v.detach());
-        }
+        let (sums, weighted) = if scores.is_tracked() {
+            // Burn's exponential would keep its result a second time. So it runs on detached scores,
+            // and its gradient comes from a term of value 0.
+            let values = scores.clone().detach();
+            let (exps, sums) = exponentials(values.clone());
+            let zero = (scores - values) * exps.clone();
+            let weighted = exps.cast(dtype).matmul(v.clone());
+            let tracked = zero.clone().cast(dtype).matmul(v.detach());
+            (sums + zero.sum_dim(3), weighted + tracked)
+        } else {
+            let (exps, sums) = exponentials(scores);
+            (sums, exps.cast(dtype).matmul(v))
+        };
         (weighted.cast(DType::F32) / sums).cast(dtype)
     });
     inputs.joined(blocks.collect())
+}
+
+/// The exponentials of scores relative to the largest of their row, and the sums of the rows.
+fn exponentials(scores: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
+    let largest = scores.clone().max_dim(3);
+    let exps = (scores - largest).exp();
+    (exps.clone(), exps.sum_dim(3))
 }
 
 /// Bytes for a head of a row of `seq` tokens: kept for the backward pass besides queries, keys and
@@ -101,8 +110,8 @@ pub(crate) fn attention_bytes(form: Form, seq: usize, dtype: DType) -> [usize; 2
     match form {
         Form::Fused if seq > KEPT => [0, 0],
         Form::Fused => [FUSED.scores(seq) * 4, 0],
-        // Weights, their gradient, and the product of both in f32; a copy in half precision.
-        Form::Recomputed => [0, RECOMPUTED.block(seq).min(seq) * seq * (3 * 4 + cast)],
+        // Weights, their gradient, and the product of both in f32; copies in half precision.
+        Form::Recomputed => [0, RECOMPUTED.block(seq).min(seq) * seq * (3 * 4 + 2 * cast)],
         // Exponentials in f32, a copy in half precision, and the mask.
         Form::WrittenOut => [WRITTEN_OUT.scores(seq) * (4 + 1 + cast), 0],
     }

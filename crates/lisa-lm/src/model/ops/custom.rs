@@ -25,6 +25,16 @@ pub(super) trait CustomBackward<const D: usize, const N: usize>:
 ///
 /// `None` if an input has no autodiff, uses Burn's gradient checkpointing, or is on a backend that
 /// this crate has no feature for.
+#[cfg_attr(
+    not(any(
+        feature = "flex",
+        feature = "cuda",
+        feature = "rocm",
+        feature = "wgpu",
+        feature = "tch"
+    )),
+    allow(unused)
+)]
 pub(super) fn with_backward<const D: usize, const N: usize, S: CustomBackward<D, N>>(
     inputs: [&Tensor<D>; N],
     forward: impl FnOnce([Tensor<D>; N]) -> (Tensor<D>, S),

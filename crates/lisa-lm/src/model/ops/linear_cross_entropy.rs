@@ -192,8 +192,8 @@ pub(crate) fn head_bytes(
     dtype: DType,
 ) -> u64 {
     let of_hidden = rows * width * dtype.size();
-    #[cfg(feature = "flex")]
     if form == Form::Fused && added == 0 {
+        #[cfg(feature = "flex")]
         return (of_hidden + fused::head_bytes(rows, vocab, width)) as u64;
     }
     let slice = slice_for(!flex, rows, vocab);
@@ -226,7 +226,7 @@ fn in_slices(
     slice: usize,
 ) -> (Tensor<1>, Vec<[Option<Tensor<2>>; 2]>) {
     let (first, _) = &products[0];
-    let (device, dtype) = (first.rows.device(), first.rows.dtype());
+    let device = first.rows.device();
     let wanted = products.iter().any(|(_, wanted)| wanted.contains(&true));
     let (targets, shares) = counted.to_tensors(&device);
     let scale = if wanted {
@@ -243,12 +243,12 @@ fn in_slices(
     for first in (0..counted.len()).step_by(slice) {
         let range = first..(first + slice).min(counted.len());
         let parts: Vec<_> = sums.iter().map(|sums| sums.slice(range.clone())).collect();
-        let logits = sums
-            .iter()
-            .zip(&parts)
-            .map(|(sums, x)| x.clone().matmul(sums.columns.clone()));
+        let logits = sums.iter().zip(&parts).map(|(sums, x)| {
+            let logits = x.clone().matmul(sums.columns.clone());
+            logits.cast(FloatDType::F32)
+        });
         let logits = logits.reduce(|sum, logits| sum + logits);
-        let logits = logits.expect("there is a product").cast(FloatDType::F32);
+        let logits = logits.expect("there is a product");
         let targets = targets.clone().slice_dim(0, range.clone());
         let share = shares.clone().slice_dim(0, range);
         let target = logits.clone().gather(1, targets.clone());
@@ -260,7 +260,6 @@ fn in_slices(
             let share = scaled(share, scale);
             let gradient = exps * (share.clone() / sum);
             let gradient = gradient.scatter(1, targets, -share, IndexingUpdateOp::Add);
-            let gradient = gradient.cast(dtype);
             for (sums, x) in sums.iter_mut().zip(parts) {
                 sums.add(x, &gradient, scale.recip());
             }
@@ -315,6 +314,7 @@ impl<'a> Sums<'a> {
     /// Adds the gradients of a slice of the rows, for the gradient of its logits.
     fn add(&mut self, x: Tensor<2>, gradient: &Tensor<2>, unscale: f32) {
         let [of_rows, of_weight] = self.wanted;
+        let gradient = &gradient.clone().cast(self.columns.dtype());
         if of_rows {
             let product = gradient.clone().matmul(self.columns.clone().transpose());
             self.of_rows.push(scaled(product, unscale));
@@ -352,16 +352,18 @@ impl<'a> Sums<'a> {
 /// the factor, stay finite. In other dtypes, 1.
 fn scale_of(products: &[(Product, [bool; 2])], counted: &Counted) -> f32 {
     let share = counted.shares.iter().copied().fold(0.0, f32::max);
-    if products[0].0.rows.dtype() != DType::F16 || share == 0.0 {
+    let rows = products.iter().map(|(product, _)| &product.rows);
+    let mut of_rows = rows.filter(|rows| rows.dtype() == DType::F16).peekable();
+    if of_rows.peek().is_none() || share == 0.0 {
         return 1.0;
     }
-    let largest = products.iter().map(|(product, _)| {
-        let largest = product.rows.clone().abs().max().cast(FloatDType::F32);
+    let largest = of_rows.map(|rows| {
+        let largest = rows.clone().abs().max().cast(FloatDType::F32);
         largest.into_scalar::<f32>()
     });
     let room = ROOM / largest.fold(0.0, f32::max);
     let most = share.recip().min(room).clamp(1.0, MOST);
-    // An exact power of two; `min` ignores a room that is not a number.
+    // An exact power of two.
     f32::from_bits(most.to_bits() & 0xff80_0000)
 }
 

@@ -1,18 +1,18 @@
 //! Activations that keep their inputs only, and compute the rest again in the backward pass, in Burn's
-//! operations. In f32, as PyTorch's kernels, also if the model is in half precision.
+//! operations.
 
 use std::f64::consts::{FRAC_1_SQRT_2, PI};
 
+use burn::tensor::Tensor;
 use burn::tensor::activation::sigmoid;
-use burn::tensor::{FloatDType, Tensor};
 
-use super::Activation;
+use super::{Activation, in_f32};
 use crate::model::ops::custom::{CustomBackward, with_backward};
 
 /// The activation of `x`. `None` if the backend is not supported.
 pub(super) fn apply(activation: Activation, x: &Tensor<3>) -> Option<Tensor<3>> {
     with_backward([x], |[x]| {
-        let result = activation.of(wide(&x)).cast(x.dtype());
+        let result = activation.of(in_f32(x.clone())).cast(x.dtype());
         (result, Single { activation, x })
     })
 }
@@ -20,7 +20,7 @@ pub(super) fn apply(activation: Activation, x: &Tensor<3>) -> Option<Tensor<3>> 
 /// The activation of `gate`, times `up`. `None` if the backend is not supported.
 pub(super) fn gated(activation: Activation, gate: &Tensor<3>, up: &Tensor<3>) -> Option<Tensor<3>> {
     with_backward([gate, up], |[gate, up]| {
-        let result = activation.of(wide(&gate)) * wide(&up);
+        let result = activation.of(in_f32(gate.clone())) * in_f32(up.clone());
         let result = result.cast(gate.dtype());
         (
             result,
@@ -33,10 +33,6 @@ pub(super) fn gated(activation: Activation, gate: &Tensor<3>, up: &Tensor<3>) ->
     })
 }
 
-fn wide(x: &Tensor<3>) -> Tensor<3> {
-    x.clone().cast(FloatDType::F32)
-}
-
 #[derive(Clone, Debug)]
 struct Single {
     activation: Activation,
@@ -45,9 +41,9 @@ struct Single {
 
 impl CustomBackward<3, 1> for Single {
     fn gradients(self, gradient: Tensor<3>, _: [bool; 1]) -> [Option<Tensor<3>>; 1] {
-        let (_, slope) = value_and_slope(self.activation, wide(&self.x));
-        let gradient = wide(&gradient) * slope;
-        [Some(gradient.cast(self.x.dtype()))]
+        let dtype = self.x.dtype();
+        let (_, slope) = share_and_slope(self.activation, &in_f32(self.x));
+        [Some((in_f32(gradient) * slope).cast(dtype))]
     }
 }
 
@@ -59,19 +55,18 @@ struct Gated {
 }
 
 impl CustomBackward<3, 2> for Gated {
-    fn gradients(self, gradient: Tensor<3>, _: [bool; 2]) -> [Option<Tensor<3>>; 2] {
+    fn gradients(self, gradient: Tensor<3>, wanted: [bool; 2]) -> [Option<Tensor<3>>; 2] {
         let dtype = self.gate.dtype();
-        let (value, slope) = value_and_slope(self.activation, wide(&self.gate));
-        let gradient = wide(&gradient);
-        let of_up = (gradient.clone() * value).cast(dtype);
-        let of_gate = (gradient * wide(&self.up) * slope).cast(dtype);
-        [Some(of_gate), Some(of_up)]
+        let (gate, gradient) = (in_f32(self.gate), in_f32(gradient));
+        let (share, slope) = share_and_slope(self.activation, &gate);
+        let of_up = wanted[1].then(|| (gate * share * gradient.clone()).cast(dtype));
+        let of_gate = wanted[0].then(|| (gradient * in_f32(self.up) * slope).cast(dtype));
+        [of_gate, of_up]
     }
 }
 
-/// The activation of `x`, and its derivative.
-fn value_and_slope(activation: Activation, x: Tensor<3>) -> (Tensor<3>, Tensor<3>) {
-    // Each activation is x times a share, between 0 and 1.
+/// The share of `x` that is the activation, between 0 and 1, and the derivative of the activation.
+fn share_and_slope(activation: Activation, x: &Tensor<3>) -> (Tensor<3>, Tensor<3>) {
     let (share, slope_of_share) = match activation {
         Activation::Silu => {
             let share = sigmoid(x.clone());
@@ -92,7 +87,7 @@ fn value_and_slope(activation: Activation, x: Tensor<3>) -> (Tensor<3>, Tensor<3
         }
     };
     let slope = share.clone() + x.clone() * slope_of_share;
-    (x * share, slope)
+    (share, slope)
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ pub(super) struct Inputs {
 }
 
 /// Some queries, and the keys and values up to the last one that a query attends to.
+#[cfg_attr(not(feature = "custom-backward"), allow(dead_code))]
 pub(super) struct Block {
     pub(super) queries: usize,
     /// `[batch, key heads, groups * queries, head_dim]`.
