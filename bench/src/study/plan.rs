@@ -13,8 +13,9 @@ pub(crate) struct Plan {
     pub(crate) tasks: Vec<PathBuf>,
     /// The arms of every task.
     pub(crate) arms: Vec<Arm>,
-    /// The arms of the first task only.
+    /// The arms of the first task only, and those of them that the other tasks have, too.
     pub(crate) levers: Vec<Arm>,
+    pub(crate) best_levers: Vec<Arm>,
     pub(crate) sizes: Sizes,
     /// The first number of learning rates to choose from, and the most, where the best is at an end.
     pub(crate) rates: [usize; 2],
@@ -49,6 +50,12 @@ const FROZEN_2: Sampled = Sampled {
     ..Arm::lisa(2)
 };
 
+/// About the memory of LoRA with the long rows of `instruct`.
+const SIXTEEN: Arm = Arm::Lisa(Sampled {
+    active_layers: 16,
+    ..FROZEN_2
+});
+
 /// What might close the gap to LoRA, and the paper's control, whose layers are drawn once. They vary LISA
 /// with ten layers where they can: with two, 12 periods draw 24 of 30 layers, so that there are hardly
 /// layers that return, and the adaptive policies only begin to use what they observe.
@@ -61,7 +68,6 @@ fn levers() -> Vec<Arm> {
     let by = |policy| Sampled { policy, ..ten };
     let every = |period| Sampled { period, ..ten };
     let sampled = [
-        // About the memory of LoRA.
         frozen(16),
         every(0),
         Sampled {
@@ -102,6 +108,7 @@ impl Plan {
             tasks,
             arms: ARMS.to_vec(),
             levers: levers(),
+            best_levers: vec![SIXTEEN],
             sizes: Sizes {
                 steps: 120,
                 choice_steps: 40,
@@ -126,6 +133,7 @@ impl Plan {
         Self {
             arms: vec![Arm::Base, Arm::Full, Arm::Lisa(Arm::lisa(2))],
             levers: vec![Arm::Lisa(FROZEN_2)],
+            best_levers: Vec::new(),
             sizes: Sizes {
                 steps: 8,
                 choice_steps: 4,
@@ -187,10 +195,16 @@ impl Plan {
     /// The arms of a task.
     pub(crate) fn arms_of(&self, task: &Path) -> Vec<Arm> {
         let mut arms = self.arms.clone();
-        if self.tasks.first().is_some_and(|first| first == task) {
-            arms.extend(&self.levers);
-        }
+        arms.extend(self.levers_of(task));
         arms
+    }
+
+    fn levers_of(&self, task: &Path) -> &[Arm] {
+        if self.tasks.first().is_some_and(|first| first == task) {
+            &self.levers
+        } else {
+            &self.best_levers
+        }
     }
 
     /// The runs that choose the learning rate of an arm, by ascending rate. Where the best rate is the
@@ -225,7 +239,7 @@ impl Plan {
         parent.filter(|_| self.is_lever(arm)).unwrap_or(arm)
     }
 
-    /// Whether the arm is run on the first task only.
+    /// Whether the arm varies another one.
     pub(crate) fn is_lever(&self, arm: Arm) -> bool {
         self.levers.contains(&arm)
     }
@@ -254,15 +268,16 @@ impl Plan {
     }
 
     /// The missing runs whose rates are known. The arms of every task come first, seed by seed and task
-    /// by task, then the levers, so that the tables of an interrupted study are complete.
+    /// by task, then the levers, the best ones first, so that the tables of an interrupted study are
+    /// complete.
     pub(crate) fn next(&self, log: &Log) -> Vec<Job> {
         let mut jobs = Vec::new();
         for seed in 1..=self.seeds {
             for task in &self.tasks {
                 self.add(&mut jobs, log, task, &self.arms, seed);
             }
-            if let Some(first) = self.tasks.first() {
-                self.add(&mut jobs, log, first, &self.levers, seed);
+            for task in self.tasks.iter().rev() {
+                self.add(&mut jobs, log, task, self.levers_of(task), seed);
             }
         }
         jobs.retain(|job| self.purposes.contains(&job.purpose) && log.get(job).is_none());
@@ -324,8 +339,9 @@ mod tests {
                 .unwrap();
             count += 1;
         }
-        // Of each arm on a task: three rates and three seeds. Levers have one seed, and take a rate.
-        let (trained, levers) = (2 * (ARMS.len() - 1), levers().len());
+        // Of each arm on a task: three rates and three seeds. Levers have one seed, and take a rate; one is
+        // run on both tasks.
+        let (trained, levers) = (2 * (ARMS.len() - 1), levers().len() + 1);
         assert_eq!(count, 6 * trained + levers + 2);
         let purposes = vec![Purpose::Choice];
         let fresh = Plan { purposes, ..plan };

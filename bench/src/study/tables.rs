@@ -314,6 +314,7 @@ mod tests {
         let full = Plan::full("base".into(), vec!["a".into(), "b".into()]);
         let plan = Plan {
             levers: vec![kept],
+            best_levers: Vec::new(),
             ..full
         };
         let (_dir, log) = finished(&plan, |arm, seed| {
