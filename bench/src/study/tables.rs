@@ -314,7 +314,6 @@ mod tests {
         let full = Plan::full("base".into(), vec!["a".into(), "b".into()]);
         let plan = Plan {
             levers: vec![kept],
-            best_levers: Vec::new(),
             ..full
         };
         let (_dir, log) = finished(&plan, |arm, seed| {

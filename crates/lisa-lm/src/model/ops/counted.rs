@@ -69,6 +69,7 @@ impl Counted {
         self.rows.len() == self.positions
     }
 
+    #[cfg(feature = "flex")]
     pub(crate) fn positions(&self) -> usize {
         self.positions
     }
