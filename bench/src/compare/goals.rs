@@ -12,6 +12,8 @@ enum Of {
     Peak,
     Resident,
     Cpu,
+    /// Seconds of a step, instead of `Cpu` where the device is not the CPU.
+    Wall,
 }
 
 impl Of {
@@ -20,6 +22,7 @@ impl Of {
             Self::Peak => "peak",
             Self::Resident => "resident",
             Self::Cpu => "CPU time",
+            Self::Wall => "time",
         }
     }
 
@@ -29,6 +32,7 @@ impl Of {
             Self::Peak => vec![row.peak as f64],
             Self::Resident => row.resident.iter().map(|bytes| *bytes as f64).collect(),
             Self::Cpu => row.cpu_of_rounds().collect(),
+            Self::Wall => row.wall_of_rounds().collect(),
         }
     }
 }
@@ -79,11 +83,16 @@ fn goals(settings: &Settings) -> Vec<Goal> {
 }
 
 /// The table of the goals whose methods both ran. The steps of one round follow each other closely,
-/// so the ratio of times is the median of the rounds' ratios.
-pub(crate) fn markdown(settings: &Settings, rows: &[Row]) -> String {
+/// so the ratio of times is the median of the rounds' ratios. On a device other than the CPU, times are
+/// those of steps.
+pub(crate) fn markdown(settings: &Settings, on_cpu: bool, rows: &[Row]) -> String {
     let row = |method| rows.iter().find(|row| row.method == method);
     let mut text = String::from("| ratio | found | rounds | at most | |\n|---|--:|--:|--:|---|\n");
     for (ours, other, of, most) in goals(settings) {
+        let of = match of {
+            Of::Cpu if !on_cpu => Of::Wall,
+            of => of,
+        };
         let values = |method| row(method).map_or_else(Vec::new, |row| of.values(row));
         let pairs = values(ours).into_iter().zip(values(other));
         let ratios: Vec<f64> = pairs.map(|(a, b)| a / b).collect();
@@ -116,6 +125,7 @@ mod tests {
         let event = |cpu: f64| Event {
             step: Some(0),
             cpu,
+            forward: 2.0 * cpu,
             peak: Some((cpu * 1e3) as u64),
             ..Event::default()
         };
@@ -130,20 +140,22 @@ mod tests {
             row(Method::Lisa, [1.0, 11.0, 120.0]),
             row(Method::Lora, [1.0, 10.0, 100.0]),
         ];
-        let of = |preset| {
+        let of = |preset, on_cpu| {
             let settings = Settings {
                 preset,
                 ..Settings::default()
             };
-            markdown(&settings, &rows)
+            markdown(&settings, on_cpu, &rows)
         };
-        let text = of(Preset::Smollm2);
+        let text = of(Preset::Smollm2, true);
         let line = text.lines().last().unwrap();
         let expected = "| CPU time, lisa / lora | 1.100 | 1.000 to 1.200 | 1.20 | met |";
         assert_eq!(line, expected);
         assert_eq!(text.lines().count(), 3, "{text}");
+        let on_gpu = of(Preset::Smollm2, false);
+        assert_eq!(on_gpu, text.replace("CPU time", "time"));
         // The shape of GPT-2 has no goal for these two.
-        assert_eq!(of(Preset::Gpt2).lines().count(), 2);
+        assert_eq!(of(Preset::Gpt2, true).lines().count(), 2);
     }
 
     #[test]

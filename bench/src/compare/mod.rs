@@ -114,7 +114,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let text = format!(
         "{}\n{}",
         table::markdown(settings, options.repeat, &rows),
-        goals::markdown(settings, &rows)
+        goals::markdown(settings, flex, &rows)
     );
     files::write(&out.join("compare.csv"), &table::csv(settings, &rows))?;
     files::write(&out.join("compare.md"), &text)?;

@@ -99,8 +99,17 @@ impl Row {
 
     /// The median CPU seconds of a step in each round.
     pub(crate) fn cpu_of_rounds(&self) -> impl Iterator<Item = f64> {
-        let round = |times: &Vec<[f64; 4]>| times.iter().map(|times| times[0]).collect::<Vec<_>>();
-        self.times.iter().map(move |times| median(&round(times)))
+        self.of_rounds(|times| times[0])
+    }
+
+    /// The median seconds of a step in each round.
+    pub(crate) fn wall_of_rounds(&self) -> impl Iterator<Item = f64> {
+        self.of_rounds(|times| times[1..].iter().sum())
+    }
+
+    fn of_rounds(&self, of: impl Fn(&[f64; 4]) -> f64) -> impl Iterator<Item = f64> {
+        let rounds = self.times.iter();
+        rounds.map(move |times| median(&times.iter().map(&of).collect::<Vec<_>>()))
     }
 
     /// Seconds of a step.
