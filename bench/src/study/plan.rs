@@ -15,7 +15,7 @@ pub(crate) struct Plan {
     pub(crate) arms: Vec<Arm>,
     /// The arms of the first task only.
     pub(crate) levers: Vec<Arm>,
-    /// By task, the most layers with embeddings frozen that need no more memory than LoRA.
+    /// By task, about the most layers with embeddings frozen that need no more memory than LoRA.
     pub(crate) largest: Vec<(&'static str, Arm)>,
     pub(crate) sizes: Sizes,
     /// The first number of learning rates to choose from, and the most, where the best is at an end.
@@ -106,8 +106,9 @@ impl Plan {
             tasks,
             arms: ARMS.to_vec(),
             levers: levers(),
-            // The peaks of ten layers are 340, 56 and 319 MiB below LoRA's, and a layer needs about 39.
-            largest: [("gsm8k", 14), ("pubmedqa", 11), ("instruct", 18)]
+            // The peaks of ten layers are 340, 56 and 319 MiB below LoRA's. On `gsm8k` each of four more needs
+            // 48 MiB, and of six more 65: it depends on the layers that are drawn for the longest batch.
+            largest: [("gsm8k", 14), ("pubmedqa", 11), ("instruct", 14)]
                 .map(|(task, layers)| (task, Arm::Lisa(frozen(layers))))
                 .to_vec(),
             sizes: Sizes {
@@ -357,7 +358,7 @@ mod tests {
         let plan = Plan::full("models/base".into(), tasks.to_vec());
         let counts = tasks.each_ref().map(|task| plan.levers_of(task).len());
         assert_eq!(counts, [levers().len() + 1, 1, 1]);
-        let instruct = Arm::Lisa(frozen(18));
+        let instruct = Arm::Lisa(frozen(14));
         assert_eq!(plan.levers_of(&tasks[2]), [instruct]);
         assert!(plan.is_lever(instruct) && !plan.is_lever(Arm::Full));
         assert_eq!(plan.chosen_for(instruct), Arm::Lisa(frozen(10)));

@@ -219,7 +219,7 @@ impl CausalLm {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::Device;
+    use burn::tensor::{Device, FloatDType};
     use lisa::memory::{MemoryPlan, Workload};
 
     use super::*;
@@ -320,5 +320,44 @@ mod tests {
         let one = workspace(4, None, 1);
         assert_eq!(workspace(4, None, 3) - one, 2 * 32 * 32);
         assert_eq!(workspace(1, None, 3), workspace(4, None, 3));
+    }
+
+    #[test]
+    fn a_recomputed_layer_keeps_nothing_that_grows_with_the_square_of_the_length() {
+        let plain = Device::default().autodiff();
+        let kept = |device: &Device, dtype, sequence| {
+            let config = ModelConfig::Llama(LlamaConfig::new(64, 16, 3, 2));
+            let model = config.init(device).unwrap();
+            let workload = Workload {
+                dtype,
+                ..Workload::new(&model, 2, sequence)
+            };
+            model.activations(&workload).frozen_layer
+        };
+        let half = FloatDType::BF16;
+        assert_eq!(kept(&plain, half, 2048), 16 * kept(&plain, half, 128));
+        // In bf16: two norms, queries, keys and values, rotated queries, gate and up.
+        let inner = LlamaConfig::new(64, 16, 3, 2).intermediate_size;
+        let elements = 2 * 16 + 3 * 16 + 16 + 2 * inner;
+        assert_eq!(kept(&plain, half, 128), (2 * 128 * elements * 2) as u64);
+        // With Burn's gradient checkpointing, operations are written out.
+        let written_out = plain.gradient_checkpointing();
+        for dtype in [half, FloatDType::F32] {
+            let [short, long] = [128, 2048].map(|n| kept(&written_out, dtype, n));
+            assert!(long > 32 * short, "{dtype:?}: {short} {long}");
+        }
+    }
+
+    #[test]
+    fn the_loss_of_an_adapted_head_needs_more_than_that_of_another() {
+        let device = Device::default().autodiff();
+        let config = ModelConfig::Llama(LlamaConfig::new(4096, 16, 3, 2));
+        let model = config.init(&device).unwrap();
+        let run = Workload::new(&model, 2, 64);
+        let head_loss = |lora: LoraConfig| model.planned_lora(&lora, &run).head_loss;
+        assert_eq!(head_loss(LoraConfig::new(3)), 0);
+        let adapted = head_loss(LoraConfig::new(3).with_modules(["lm_head"]));
+        // The logits and their exponentials at least, which are all in one slice.
+        assert!(adapted > model.activations(&run).head.max(2 * 128 * 4096 * 4));
     }
 }

@@ -117,20 +117,21 @@ mod tests {
     ///
     /// The inputs are rounded to one dtype, and have another one.
     fn both(
-        seq: usize,
+        (seq, past): (usize, usize),
         (rounded, dtype): (DType, DType),
         tracked: [bool; 3],
     ) -> [Vec<Vec<f32>>; 2] {
         let device = Device::flex();
-        let values = |heads: usize, step: usize| {
+        let values = |heads: usize, rows: usize, step: usize| {
             let value = |i: usize| (i * step % 1009) as f32 / 504.0 - 1.0;
-            let values: Vec<f32> = (0..2 * heads * seq * 8).map(value).collect();
-            let values = TensorData::new(values, [2, heads, seq, 8]);
+            let values: Vec<f32> = (0..2 * heads * rows * 8).map(value).collect();
+            let values = TensorData::new(values, [2, heads, rows, 8]);
             let x = Tensor::<4>::from_data(values, &device);
             x.cast(rounded).cast(dtype)
         };
-        let inputs = [values(4, 37), values(2, 53), values(2, 71)];
-        let gradient = values(4, 89);
+        let keys = seq + past;
+        let inputs = [values(4, seq, 37), values(2, keys, 53), values(2, keys, 71)];
+        let gradient = values(4, seq, 89);
         // Two rows with segments and a window.
         let starts = |at: usize| (0..seq).map(move |i| i64::from(i >= at) + i64::from(i > 70));
         let segments: Vec<i64> = starts(3).chain(starts(2)).collect();
@@ -138,7 +139,8 @@ mod tests {
         let segments = segments.reshape([2, seq]);
         let mut input = Input::new(segments.clone());
         input.segments = Some(segments);
-        let mask = mask::of(&input, 0, Some(600), &device);
+        // Earlier keys, and no mask; or a mask.
+        let mask = mask::of(&input, 0, Some(600), &device).filter(|_| past == 0);
         let run = |recomputes: bool| {
             let [q, k, v] = [0, 1, 2].map(|at| {
                 let x = Tensor::from_inner(inputs[at].clone());
@@ -164,9 +166,9 @@ mod tests {
     #[test]
     fn the_gradients_are_those_of_autodiff() {
         // One block; several; several of which the last is short.
-        for seq in [5, 512, 700] {
+        for sizes in [(5, 0), (512, 0), (700, 0), (5, 3)] {
             for tracked in [[true; 3], [true, false, false], [false, true, true]] {
-                let [found, expected] = both(seq, (DType::F32, DType::F32), tracked);
+                let [found, expected] = both(sizes, (DType::F32, DType::F32), tracked);
                 for (found, expected) in found.iter().flatten().zip(expected.iter().flatten()) {
                     let apart = (found - expected).abs();
                     assert!(apart < 2e-6 * expected.abs().max(1.0), "{found} {expected}");
@@ -178,8 +180,8 @@ mod tests {
     #[test]
     fn half_precision_is_as_near_to_f32_as_with_autodiff() {
         for dtype in [DType::BF16, DType::F16] {
-            let [found, expected] = both(700, (dtype, dtype), [true; 3]);
-            let [exact, _] = both(700, (dtype, DType::F32), [true; 3]);
+            let [found, expected] = both((700, 0), (dtype, dtype), [true; 3]);
+            let [exact, _] = both((700, 0), (dtype, DType::F32), [true; 3]);
             for ((found, expected), exact) in found.iter().zip(&expected).zip(&exact) {
                 let error = |x: &[f32]| {
                     let apart = x.iter().zip(exact).map(|(x, exact)| (x - exact).powi(2));
