@@ -178,16 +178,20 @@ mod tests {
     }
 
     #[test]
-    fn half_precision_is_as_near_to_f32_as_with_autodiff() {
+    fn half_precision_is_nearer_to_f32_than_with_autodiff() {
         for dtype in [DType::BF16, DType::F16] {
-            let [found, expected] = both((700, 0), (dtype, dtype), [true; 3]);
-            let [exact, _] = both((700, 0), (dtype, DType::F32), [true; 3]);
-            for ((found, expected), exact) in found.iter().zip(&expected).zip(&exact) {
+            let [found, expected] = both((2100, 0), (dtype, dtype), [true; 3]);
+            let [_, exact] = both((2100, 0), (dtype, DType::F32), [true; 3]);
+            // The result is as near, and the gradients are nearer.
+            let bounds = [1.001, 0.9, 0.95, 0.95];
+            let all = found.iter().zip(&expected).zip(&exact).zip(bounds);
+            for (((found, expected), exact), most) in all {
                 let error = |x: &[f32]| {
                     let apart = x.iter().zip(exact).map(|(x, exact)| (x - exact).powi(2));
                     apart.sum::<f32>()
                 };
-                assert!(error(found) < 1.1 * error(expected), "{dtype:?}");
+                let ratio = error(found) / error(expected);
+                assert!(ratio < most, "{dtype:?}: {ratio}");
             }
         }
     }
