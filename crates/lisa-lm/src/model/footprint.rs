@@ -99,7 +99,7 @@ impl Footprint for CausalLm {
         let (batch, sequence) = (workload.batch, workload.sequence);
         let dtype = DType::from(workload.dtype);
         let form = self.form(workload);
-        let fused = form == Form::Fused;
+        let written_out = form == Form::WrittenOut;
         let size = dtype.size();
         let bytes = |elements: usize| (batch * sequence * elements * size) as u64;
         let tokens = per_token(spec, form, size);
@@ -143,8 +143,8 @@ impl Footprint for CausalLm {
                 dtype,
             ),
             // A term of the loss whose gradient is that of the weight: ones, and their product.
-            head_backward: if fused { 0 } else { 2 * head_weight },
-            tied_head: spec.tied_head && !fused,
+            head_backward: if written_out { 2 * head_weight } else { 0 },
+            tied_head: spec.tied_head && written_out,
             tied: spec.tied_head,
         }
     }

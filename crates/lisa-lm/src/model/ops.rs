@@ -8,9 +8,7 @@
 //! this file and does not depend on the form.
 
 use burn::tensor::module;
-use burn::tensor::{
-    DType, Device, FloatDType, GradientCheckpointingStrategy, Int, Tensor, TensorData,
-};
+use burn::tensor::{DType, Device, FloatDType, GradientCheckpointingStrategy, Tensor, TensorData};
 use lisa::memory::Workload;
 
 /// Returns the result of a fused operation from the function, if there is one for these tensors.
@@ -41,7 +39,7 @@ mod rms_norm;
 pub(crate) use activation::Activation;
 pub(crate) use attention::{attend, attend_joint, attention_bytes};
 pub(crate) use counted::Counted;
-pub(crate) use embedding::add_rows;
+pub(crate) use embedding::{add_rows, embed};
 pub(crate) use head_weight::HeadWeight;
 pub use linear_cross_entropy::linear_cross_entropy;
 pub(crate) use linear_cross_entropy::{Product, head_bytes, head_gradients, head_loss, like};
@@ -126,19 +124,6 @@ pub(crate) fn zeros(shape: [usize; 2], device: &Device, dtype: DType) -> Tensor<
 fn product(x: Tensor<3>, weight: Tensor<2>) -> Tensor<3> {
     fused!(product(&x, &weight));
     module::linear(x, weight, None)
-}
-
-/// Rows of an embedding, `[vocab, width]`, for tokens, `[batch, seq]`: `[batch, seq, width]`.
-///
-/// # Panics
-///
-/// Panics if a token has no row.
-pub(crate) fn embed(weight: Tensor<2>, tokens: Tensor<2, Int>) -> Tensor<3> {
-    fused!(embed(&weight, &tokens));
-    if weight.is_tracked() && embedding::is_half(weight.dtype()) {
-        return embedding::embed_half(weight, &tokens);
-    }
-    module::embedding(weight, tokens)
 }
 
 /// `(x - mean(x)) / sqrt(variance(x) + epsilon) * gamma + beta` along the last dimension.

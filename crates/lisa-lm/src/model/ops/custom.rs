@@ -5,20 +5,30 @@
 
 use std::fmt::Debug;
 use std::marker::PhantomData;
+use std::sync::Arc;
 
-use burn::backend::{Autodiff, Backend};
-use burn::tensor::Tensor;
+use burn::backend::{Autodiff, Backend, TensorMetadata};
+use burn::tensor::{Shape, Tensor};
 use burn_autodiff::checkpoint::base::Checkpointer;
 use burn_autodiff::checkpoint::strategy::NoCheckpointing;
 use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops, OpsKind};
 
-/// What an operation of `N` inputs keeps for its backward pass. No tensor in it has autodiff.
-pub(super) trait CustomBackward<const D: usize, const N: usize>:
+/// What an operation of `N` inputs of `D` dimensions, with a result of `O` dimensions, keeps for its
+/// backward pass. No tensor in it has autodiff.
+pub(super) trait CustomBackward<const D: usize, const N: usize, const O: usize = D>:
     Clone + Debug + Send + 'static
 {
     /// The gradients of the inputs that are wanted, for the gradient of the result.
-    fn gradients(self, gradient: Tensor<D>, wanted: [bool; N]) -> [Option<Tensor<D>>; N];
+    ///
+    /// `take` returns the sum of the gradients that other operations have found for an input, so that
+    /// this operation can add its own in place. If there are none, it is a tensor of one element, 0.
+    fn gradients(
+        self,
+        gradient: Tensor<O>,
+        wanted: [bool; N],
+        take: impl FnMut(usize) -> Option<Tensor<D>>,
+    ) -> [Option<Tensor<D>>; N];
 }
 
 /// The result of `forward`, which gets the inputs without autodiff, as a node of the autodiff graph.
@@ -35,29 +45,32 @@ pub(super) trait CustomBackward<const D: usize, const N: usize>:
     )),
     allow(unused)
 )]
-pub(super) fn with_backward<const D: usize, const N: usize, S: CustomBackward<D, N>>(
+pub(super) fn with_backward<
+    const D: usize,
+    const N: usize,
+    const O: usize,
+    S: CustomBackward<D, N, O>,
+>(
     inputs: [&Tensor<D>; N],
-    forward: impl FnOnce([Tensor<D>; N]) -> (Tensor<D>, S),
-) -> Option<Tensor<D>> {
+    forward: impl FnOnce([Tensor<D>; N]) -> (Tensor<O>, S),
+) -> Option<Tensor<O>> {
     macro_rules! on {
         ($backend:ty) => {{
             let found = inputs.map(|x| x.clone().try_into_primitive::<Autodiff<$backend>>().ok());
             if found.iter().all(Option::is_some) {
                 let nodes = found.map(|x| x.expect("all are found").node());
                 let (out, state) = forward(inputs.map(|x| x.clone().inner()));
-                let primitive = |x: Tensor<D>| {
-                    let found = x.try_into_primitive::<$backend>();
-                    found.expect("the backward pass stays on its backend")
-                };
-                let bridge = Bridge::<$backend, S, D> {
-                    tensor: Tensor::from_primitive::<$backend>,
-                    primitive,
+                let out = out.try_into_primitive::<$backend>().expect(STAYS);
+                let bridge = Bridge::<$backend, S, D, O> {
+                    output: Tensor::from_primitive::<$backend>,
+                    input: Tensor::from_primitive::<$backend>,
+                    primitive: |x| x.try_into_primitive::<$backend>().expect(STAYS),
                     state: PhantomData,
                 };
                 let prepared = bridge.prepare::<NoCheckpointing>(nodes).compute_bound();
                 let out = match prepared.stateful() {
-                    OpsKind::Tracked(prepared) => prepared.finish(state, primitive(out)),
-                    OpsKind::UnTracked(prepared) => prepared.finish(primitive(out)),
+                    OpsKind::Tracked(prepared) => prepared.finish(state, out),
+                    OpsKind::UnTracked(prepared) => prepared.finish(out),
                 };
                 return Some(Tensor::from_primitive::<Autodiff<$backend>>(out));
             }
@@ -76,24 +89,40 @@ pub(super) fn with_backward<const D: usize, const N: usize, S: CustomBackward<D,
     None
 }
 
+const STAYS: &str = "the operation stays on its backend";
+
 /// Calls the backward pass of `S` with the tensors of a backend.
 #[derive(Debug)]
-struct Bridge<B: Backend, S, const D: usize> {
-    tensor: fn(B::FloatTensorPrimitive) -> Tensor<D>,
+struct Bridge<B: Backend, S, const D: usize, const O: usize> {
+    output: fn(B::FloatTensorPrimitive) -> Tensor<O>,
+    input: fn(B::FloatTensorPrimitive) -> Tensor<D>,
     primitive: fn(Tensor<D>) -> B::FloatTensorPrimitive,
     state: PhantomData<S>,
 }
 
-impl<B: Backend, S: CustomBackward<D, N>, const D: usize, const N: usize> Backward<B, N>
-    for Bridge<B, S, D>
+impl<B: Backend, S: CustomBackward<D, N, O>, const D: usize, const N: usize, const O: usize>
+    Backward<B, N> for Bridge<B, S, D, O>
 {
     type State = S;
 
     fn backward(self, ops: Ops<S, N>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let gradient = (self.tensor)(grads.consume::<B>(&ops.node));
-        let wanted = ops.parents.each_ref().map(Option::is_some);
-        let found = ops.state.gradients(gradient, wanted);
-        for (parent, gradient) in ops.parents.into_iter().zip(found) {
+        let gradient = grads.consume::<B>(&ops.node);
+        let (mut node, parents) = (ops.node, ops.parents);
+        let wanted = parents.each_ref().map(Option::is_some);
+        let (device, dtype) = (gradient.device(), gradient.dtype());
+        // Burn removes gradients of intermediate nodes only, so this operation's own node, which is no
+        // longer needed, gets the id of the input.
+        let take = |input: usize| {
+            let id = parents[input].as_ref()?.id;
+            Arc::get_mut(&mut node)?.id = id;
+            // Burn panics if there is no gradient; this one changes none.
+            let zero = B::float_zeros(Shape::new([1; D]), &device, dtype.into());
+            grads.register::<B>(id, zero);
+            Some((self.input)(grads.consume::<B>(&node)))
+        };
+        let gradient = (self.output)(gradient);
+        let found = ops.state.gradients(gradient, wanted, take);
+        for (parent, gradient) in parents.into_iter().zip(found) {
             if let (Some(parent), Some(gradient)) = (parent, gradient) {
                 grads.register::<B>(parent.id, (self.primitive)(gradient));
             }

@@ -1,20 +1,41 @@
-//! The gradient of an embedding in half precision, summed in f32.
+//! Rows of an embedding, and their gradient.
 //!
-//! A sum of many rows in bf16 stops at 256 times the size of a row, and the rows of a frequent token
-//! are many. So the rows of each token are first summed in f32, in a tensor that has a row for each
-//! different token of the batch, and then added to the gradient once. A second gradient of the whole
-//! vocabulary in f32 never exists.
+//! The rows are added to the gradient that a tied head has found, in place (`in_place`), on the backends
+//! that this crate has a feature for. In half precision they are summed in f32 first: a sum of many rows
+//! in bf16 stops at 256 times the size of a row, and the rows of a frequent token are many. So the rows
+//! of each token are summed in a tensor that has a row for each different token of the batch, and then
+//! added to the gradient once. A second gradient of the whole vocabulary in f32 never exists.
 //!
-//! Cost: while it is computed, up to six tensors of the size of the hidden state in half precision. The
-//! tokens are copied to the host.
+//! Cost of half precision: while the gradient is computed, up to six tensors of the size of the hidden
+//! state in half precision. The tokens are copied to the host.
+
+#[cfg(feature = "custom-backward")]
+mod in_place;
 
 use std::collections::HashMap;
 
+use burn::tensor::module;
 use burn::tensor::{DType, Device, FloatDType, IndexingUpdateOp, Int, Tensor, TensorData};
 
 use super::zeros;
 
-pub(super) fn is_half(dtype: DType) -> bool {
+/// Rows of an embedding, `[vocab, width]`, for tokens, `[batch, seq]`: `[batch, seq, width]`.
+///
+/// # Panics
+///
+/// Panics if a token has no row.
+pub(crate) fn embed(weight: Tensor<2>, tokens: Tensor<2, Int>) -> Tensor<3> {
+    #[cfg(feature = "custom-backward")]
+    if let Some(rows) = in_place::embed(&weight, &tokens) {
+        return rows;
+    }
+    if weight.is_tracked() && is_half(weight.dtype()) {
+        return embed_half(weight, &tokens);
+    }
+    module::embedding(weight, tokens)
+}
+
+fn is_half(dtype: DType) -> bool {
     matches!(dtype, DType::F16 | DType::BF16)
 }
 
@@ -49,8 +70,8 @@ fn ints(values: Vec<i64>, device: &Device) -> Tensor<1, Int> {
     Tensor::from_data(TensorData::new(values, shape), device)
 }
 
-/// [`embed`](super::embed) for a tracked weight in half precision.
-pub(super) fn embed_half(weight: Tensor<2>, tokens: &Tensor<2, Int>) -> Tensor<3> {
+/// [`embed`] for a tracked weight in half precision.
+fn embed_half(weight: Tensor<2>, tokens: &Tensor<2, Int>) -> Tensor<3> {
     let ([batch, seq], [_, width]) = (tokens.dims(), weight.dims());
     let dtype = weight.dtype();
     let Distinct { tokens, indices } = Distinct::of(tokens);
@@ -78,7 +99,6 @@ pub(crate) fn add_rows(to: Tensor<2>, indices: Tensor<2, Int>, rows: Tensor<2>) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::ops::embed;
 
     /// Token 2 at 1000 positions, token 0 at two.
     fn tokens(device: &Device) -> Tensor<2, Int> {

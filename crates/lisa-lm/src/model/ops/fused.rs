@@ -8,7 +8,6 @@
 
 mod attention;
 mod autodiff;
-mod embed;
 mod gelu;
 mod layer_norm;
 mod linear;
@@ -22,7 +21,6 @@ mod swiglu;
 mod tests;
 
 pub(crate) use attention::{attention, joint_attention};
-pub(crate) use embed::embed;
 pub(crate) use gelu::gelu;
 pub(crate) use layer_norm::layer_norm;
 pub(crate) use linear::{product, product_and_bias};

@@ -40,7 +40,12 @@ struct Single {
 }
 
 impl CustomBackward<3, 1> for Single {
-    fn gradients(self, gradient: Tensor<3>, _: [bool; 1]) -> [Option<Tensor<3>>; 1] {
+    fn gradients(
+        self,
+        gradient: Tensor<3>,
+        _: [bool; 1],
+        _: impl FnMut(usize) -> Option<Tensor<3>>,
+    ) -> [Option<Tensor<3>>; 1] {
         let dtype = self.x.dtype();
         let (_, slope) = share_and_slope(self.activation, &in_f32(self.x));
         [Some((in_f32(gradient) * slope).cast(dtype))]
@@ -55,7 +60,12 @@ struct Gated {
 }
 
 impl CustomBackward<3, 2> for Gated {
-    fn gradients(self, gradient: Tensor<3>, wanted: [bool; 2]) -> [Option<Tensor<3>>; 2] {
+    fn gradients(
+        self,
+        gradient: Tensor<3>,
+        wanted: [bool; 2],
+        _: impl FnMut(usize) -> Option<Tensor<3>>,
+    ) -> [Option<Tensor<3>>; 2] {
         let dtype = self.gate.dtype();
         let (gate, gradient) = (in_f32(self.gate), in_f32(gradient));
         let (share, slope) = share_and_slope(self.activation, &gate);

@@ -32,7 +32,12 @@ pub(super) fn attend(
 }
 
 impl CustomBackward<4, 3> for Inputs {
-    fn gradients(self, gradient: Tensor<4>, wanted: [bool; 3]) -> [Option<Tensor<4>>; 3] {
+    fn gradients(
+        self,
+        gradient: Tensor<4>,
+        wanted: [bool; 3],
+        _: impl FnMut(usize) -> Option<Tensor<4>>,
+    ) -> [Option<Tensor<4>>; 3] {
         let [batch, kv_heads, groups, seq, dim] = self.q.dims();
         let dtype = self.v.dtype();
         let gradient = gradient.reshape([batch, kv_heads, groups, seq, dim]);

@@ -12,8 +12,8 @@ use super::linear::BLOCK;
 use super::rows::{Out, Rows, exp, run};
 use super::swiglu::SwiGlu;
 use super::{
-    attention, embed, gelu, joint_attention, layer_norm, product, product_and_bias, rms_norm,
-    rotate, swiglu,
+    attention, gelu, joint_attention, layer_norm, product, product_and_bias, rms_norm, rotate,
+    swiglu,
 };
 
 fn device() -> Device {
@@ -319,14 +319,6 @@ fn a_product_with_a_weight_is_burns() {
             );
         }
     }
-}
-
-#[test]
-fn rows_of_an_embedding_are_burns_and_sum_up_where_a_token_comes_twice() {
-    let weight = random([7, 5]);
-    let tokens = Tensor::<2, Int>::from_data([[0, 6, 3], [6, 6, 1]], &device());
-    let expected = || burn::tensor::module::embedding(weight.clone(), tokens.clone());
-    agree([&weight], || embed(&weight, &tokens).unwrap(), expected);
 }
 
 #[test]

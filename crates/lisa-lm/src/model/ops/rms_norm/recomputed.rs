@@ -26,7 +26,12 @@ struct Norm<const D: usize> {
 }
 
 impl<const D: usize> CustomBackward<D, 2> for Norm<D> {
-    fn gradients(self, gradient: Tensor<D>, wanted: [bool; 2]) -> [Option<Tensor<D>>; 2] {
+    fn gradients(
+        self,
+        gradient: Tensor<D>,
+        wanted: [bool; 2],
+        _: impl FnMut(usize) -> Option<Tensor<D>>,
+    ) -> [Option<Tensor<D>>; 2] {
         let wide = |x: Tensor<D>| x.cast(FloatDType::F32);
         let (of_x, of_gamma) = (self.x.dtype(), self.gamma.dtype());
         let (x, gradient) = (wide(self.x), wide(gradient));
