@@ -1,4 +1,4 @@
-//! [`available_bytes`]: the memory that this machine has available.
+//! [`available_bytes`] and [`total_bytes`]: the memory of this machine.
 
 use std::fs;
 use std::path::Path;
@@ -25,10 +25,8 @@ const GROUPS: [[&str; 4]; 2] = [
 #[must_use]
 pub fn available_bytes() -> Option<u64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let machine = available_in(&text)?;
-    let group = Path::new("/sys/fs/cgroup");
+    let machine = entry_in(&text, "MemAvailable:")?;
     let left = GROUPS.into_iter().filter_map(|[most, now, stat, entry]| {
-        let read = |name| fs::read_to_string(group.join(name)).ok();
         left_in(
             &read(most)?,
             &read(now)?,
@@ -39,18 +37,37 @@ pub fn available_bytes() -> Option<u64> {
     Some(left.fold(machine, u64::min))
 }
 
-fn available_in(text: &str) -> Option<u64> {
-    let line = text
-        .lines()
-        .find(|line| line.starts_with("MemAvailable:"))?;
+/// Bytes of the machine, or of the limits of the process's group, with the machine's swap. `None` on other
+/// systems than Linux.
+#[must_use]
+pub fn total_bytes() -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let entry = |name| entry_in(&text, name);
+    let machine = entry("MemTotal:")? + entry("SwapTotal:").unwrap_or(0);
+    let limits = GROUPS
+        .into_iter()
+        .filter_map(|[most, ..]| bytes(&read(most)?));
+    Some(limits.fold(machine, u64::min))
+}
+
+/// A file of the process's group.
+fn read(name: &str) -> Option<String> {
+    fs::read_to_string(Path::new("/sys/fs/cgroup").join(name)).ok()
+}
+
+fn entry_in(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find(|line| line.starts_with(name))?;
     let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
     Some(kib * 1024)
+}
+
+fn bytes(text: &str) -> Option<u64> {
+    text.trim().parse().ok()
 }
 
 /// What the limit of a group leaves. Its usage includes the pages of files that were read. The kernel
 /// drops the inactive ones when the memory is needed, so they do not count. `None` without a limit.
 fn left_in(most: &str, now: &str, stat: &str, entry: &str) -> Option<u64> {
-    let bytes = |text: &str| text.trim().parse::<u64>().ok();
     let cached = stat.lines().find_map(|line| {
         let (name, value) = line.split_once(' ')?;
         (name == entry).then(|| bytes(value))?
@@ -66,10 +83,11 @@ mod tests {
     #[test]
     fn the_available_memory_is_read() {
         let text = "MemTotal:  100 kB\nMemFree:  10 kB\nMemAvailable:    64 kB\n";
-        assert_eq!(available_in(text), Some(64 * 1024));
-        assert_eq!(available_in("MemFree: 1 kB"), None);
+        assert_eq!(entry_in(text, "MemAvailable:"), Some(64 * 1024));
+        assert_eq!(entry_in("MemFree: 1 kB", "MemAvailable:"), None);
         if cfg!(target_os = "linux") {
-            assert!(available_bytes().unwrap() > 0);
+            let (available, total) = (available_bytes().unwrap(), total_bytes().unwrap());
+            assert!(0 < available && available <= total);
         }
     }
 

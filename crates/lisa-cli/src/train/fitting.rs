@@ -8,6 +8,7 @@ use super::hardware::Hardware;
 use super::planned::Planned;
 use crate::settings::{Method, OUTER, Quantize, Settings};
 use crate::terminal::text::{counted, size};
+use crate::user_error::UserError;
 
 /// A change of the settings that lowers the memory of a run.
 pub(crate) struct Change {
@@ -194,11 +195,8 @@ pub(crate) fn warnings(
     let mut warnings = Vec::new();
     if let Some(room) = room.filter(|room| needed > *room) {
         warnings.push(format!(
-            "the planned memory of {} for {} of {} is more than the {} that are available; \
-             what would fit: {}",
-            size(needed),
-            counted(rows, "row"),
-            counted(tokens, "token"),
+            "{}, more than the {} that are available; what would fit: {}",
+            of_batch(needed, rows, tokens),
             size(room),
             changes(settings, model, device, tokens, room)?
         ));
@@ -214,6 +212,41 @@ pub(crate) fn warnings(
         ));
     }
     Ok(warnings)
+}
+
+fn of_batch(needed: u64, rows: usize, tokens: usize) -> String {
+    let (rows, tokens) = (counted(rows, "row"), counted(tokens, "token"));
+    format!("the run needs {} for {rows} of {tokens}", size(needed))
+}
+
+/// Refuses a run on a CPU that needs more memory than the machine has in `total`: the system would end it
+/// without an error. With `--memory`, the user has said how much there is.
+pub(crate) fn require_memory(
+    settings: &Settings,
+    model: &CausalLm,
+    device: &Device,
+    tokens: usize,
+    total: Option<u64>,
+) -> Result<()> {
+    let is_known = Hardware::from(device).is_host() && settings.memory.memory == 0.0;
+    let Some(total) = total.filter(|_| is_known) else {
+        return Ok(());
+    };
+    let rows = settings.training.batch_size;
+    let needed = Planned::of(settings, model, device, rows, tokens)?.needed();
+    if needed <= total {
+        return Ok(());
+    }
+    let changes = changes(settings, model, device, tokens, total)?;
+    Err(UserError::new(format!(
+        "{}, but this machine has {} of memory and swap",
+        of_batch(needed, rows, tokens),
+        size(total)
+    ))
+    .with_help(format!(
+        "use flags that need less: {changes}. If the machine has more, give it with --memory"
+    ))
+    .into())
 }
 
 #[cfg(test)]
@@ -303,5 +336,26 @@ mod tests {
             (training.batch_size, training.gradient_accumulation_steps),
             (1, 4)
         );
+    }
+
+    #[test]
+    fn a_run_that_needs_more_than_the_machine_has_is_refused() {
+        let (model, device) = (model(), Device::default().autodiff());
+        let mut settings = settings(Method::Full);
+        let rows = settings.training.batch_size;
+        let planned = Planned::of(&settings, &model, &device, rows, 256).unwrap();
+        let needed = planned.needed();
+        let check = |settings: &Settings, total: Option<u64>| {
+            require_memory(settings, &model, &device, 256, total)
+        };
+        check(&settings, Some(needed)).unwrap();
+        check(&settings, None).unwrap();
+        let refused = check(&settings, Some(needed - 1)).unwrap_err();
+        let shown = crate::terminal::report::report(&refused);
+        for part in [&size(needed)[..], "256 tokens", "--recompute: planned"] {
+            assert!(shown.contains(part), "{shown}");
+        }
+        settings.memory.memory = 0.001;
+        check(&settings, Some(needed - 1)).unwrap();
     }
 }

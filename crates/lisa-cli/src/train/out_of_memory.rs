@@ -2,7 +2,7 @@
 //! less.
 //!
 //! Memory of the host cannot be treated like this: where the allocator fails, Rust ends the process,
-//! and Linux ends it without an error. So a run on a CPU compares its plan with the available memory
+//! and Linux ends it without an error. So a run on a CPU compares its plan with the memory of the machine
 //! before it starts.
 
 use std::any::Any;

@@ -7,9 +7,10 @@ use burn::tensor::Device;
 use lisa_lm::{CausalLm, Checkpoint, Tokenizer};
 
 use super::data::{self, Data};
-use super::fitting::warnings;
+use super::fitting::{require_memory, warnings};
 use super::like_lora::like_lora;
 use super::planned::{Planned, room};
+use crate::machine::total_bytes;
 use crate::settings::{
     DataFacts, Dtype, Facts, Flags, LikeLora, ModelFacts, Origins, Room, Settings,
 };
@@ -44,8 +45,8 @@ impl Shapes {
         Ok(flags.resolve_with(facts)?.0)
     }
 
-    /// Reads the data, settles what follows from it, and prints a warning if the run does not fit into
-    /// memory. Rows that are larger than `--data-memory` are in a file in `folder`.
+    /// Reads the data, settles what follows from it, and prints a warning if the run does not fit into the
+    /// available memory. A run that needs more than the machine has is an error. Rows that are larger than `--data-memory` are in a file in `folder`.
     pub(crate) fn settle(
         &self,
         flags: Flags,
@@ -85,6 +86,7 @@ impl Shapes {
         };
         let settled = settle(flags, settings, tokenizer, checkpoint, facts, folder)?;
         let (settings, tokens) = (&settled.settings, settled.data.longest(&settled.settings));
+        require_memory(settings, &self.model, device, tokens, total_bytes())?;
         for warning in warnings(settings, &self.model, device, tokens, bytes)? {
             warn(warning);
         }
