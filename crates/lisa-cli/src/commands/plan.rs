@@ -49,7 +49,7 @@ pub struct Options {
     /// Tokens of a row [default: 512, at most the model's limit]
     #[arg(long, value_name = "TOKENS")]
     max_seq_length: Option<usize>,
-    /// Layers LISA trains at a time [default: 2; 4 from 48 on]
+    /// Layers LISA trains at a time [default: by model]
     #[arg(long, value_name = "N")]
     active_layers: Option<usize>,
     /// Rank of the adapters of LoRA [default: 8]

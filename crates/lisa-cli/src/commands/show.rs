@@ -4,12 +4,14 @@ use anyhow::Result;
 use burn::tensor::Device;
 use clap::Args;
 use lisa::LayerMap;
+use lisa::layers::Parameter;
 use lisa_lm::{Checkpoint, Tokenizer};
 
 use crate::model_folder::ModelFlags;
-use crate::settings::{Dtype, default_active_layers};
+use crate::settings::{Dtype, ModelFacts, OUTER, default_active_layers};
 use crate::terminal::output::say;
 use crate::terminal::text::counted;
+use crate::train::like_lora::most_like_lora;
 use crate::user_error::require;
 
 /// Options of `lisa show`.
@@ -17,7 +19,7 @@ use crate::user_error::require;
 pub struct Options {
     #[command(flatten)]
     model: ModelFlags,
-    /// Layers that LISA trains at a time [default: 2; 4 from 48 layers on]
+    /// Layers that LISA trains at a time [default: by model]
     #[arg(long, value_name = "N")]
     active_layers: Option<usize>,
 }
@@ -31,7 +33,21 @@ pub fn show(options: &Options, device: &Device) -> Result<()> {
     let model = config.init(&device.clone().autodiff())?;
     let map = LayerMap::find(&model)?;
     let layers = map.layers();
-    let default = default_active_layers(layers.len());
+    let all = model.num_parameters();
+    let facts = ModelFacts {
+        dtype: None,
+        parameters: all,
+        layers: layers.len(),
+        positions: config.max_positions(),
+    };
+    let least = default_active_layers(layers.len());
+    // By default: as many layers as the memory of LoRA holds, with embeddings and head frozen.
+    let by_memory = options.active_layers.is_none() && facts.is_of_studied_size();
+    let default = if by_memory {
+        most_like_lora(layers.len())
+    } else {
+        least
+    };
     let active = options.active_layers.unwrap_or(default);
     require!(
         (1..=layers.len()).contains(&active),
@@ -39,14 +55,22 @@ pub fn show(options: &Options, device: &Device) -> Result<()> {
         "--active-layers is {active}, and the model has {}",
         counted(layers.len(), "layer")
     );
-    let in_layers: usize = layers.iter().map(|layer| layer.size).sum();
-    let all = model.num_parameters();
     let largest: usize = {
         let mut sizes: Vec<usize> = layers.iter().map(|layer| layer.size).collect();
         sizes.sort_unstable();
         sizes.iter().rev().take(active).sum()
     };
-    let (outside, trainable) = (all - in_layers, all - in_layers + largest);
+    let is_frozen = |path: &str| by_memory && OUTER.iter().any(|name| path.contains(name));
+    let trained = map
+        .outside()
+        .filter(|parameter| !is_frozen(&parameter.path));
+    let outside: usize = trained.map(Parameter::len).sum();
+    let trainable = outside + largest;
+    let (up_to, frozen) = if by_memory {
+        ("up to ", ", with embeddings and head frozen")
+    } else {
+        ("", "")
+    };
     let tokenizer = Tokenizer::from_dir(&folder)?;
     let dtype = Dtype::stored(&checkpoint).unwrap_or(Dtype::F32);
     let share = |part: usize| 100.0 * part as f64 / all as f64;
@@ -86,8 +110,8 @@ pub fn show(options: &Options, device: &Device) -> Result<()> {
         (
             "LISA trains",
             format!(
-                "{trainable} parameters ({:.1} %): {active} of {} layers, and {outside} outside the \
-                 layers ({:.1} %)",
+                "{up_to}{trainable} parameters ({:.1} %): {active} of {} layers, and {outside} outside \
+                 the layers ({:.1} %){frozen}",
                 share(trainable),
                 layers.len(),
                 share(outside)

@@ -141,6 +141,13 @@ impl Flags {
             || matches!(method.policy, Some(Policy::Budget | Policy::Fixed))
     }
 
+    /// Whether LISA trains as many layers as the memory of LoRA holds if their number is not given.
+    pub(crate) fn trains_like_lora(&self, model: &ModelFacts) -> bool {
+        self.method_or_default() == Method::Lisa
+            && !self.decides_trainable()
+            && model.is_of_studied_size()
+    }
+
     /// Sets what follows from the model.
     pub(super) fn derive_from_model(&mut self, model: &ModelFacts, reasons: &mut Reasons) {
         let method = self.method_or_default();
@@ -205,7 +212,7 @@ impl Flags {
         let (Some(at), Some(LikeLora(like_lora))) = (derived, like_lora) else {
             return;
         };
-        if self.decides_trainable() || !model.is_of_studied_size() {
+        if !self.trains_like_lora(model) {
             return;
         }
         let tokens = self.input.max_seq_length.unwrap_or(usize::MAX);

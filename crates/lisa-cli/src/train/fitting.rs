@@ -5,8 +5,10 @@ use burn::tensor::Device;
 use lisa_lm::CausalLm;
 
 use super::hardware::Hardware;
-use super::planned::Planned;
+use super::planned::{Planned, room};
+use crate::machine::total_bytes;
 use crate::settings::{Method, OUTER, Quantize, Settings};
+use crate::terminal::output::warn;
 use crate::terminal::text::{counted, size};
 use crate::user_error::UserError;
 
@@ -180,73 +182,66 @@ fn smaller(settings: &mut Settings, rows: usize) -> Vec<String> {
     flags
 }
 
-/// What a user should know of the memory that a run needs: that it does not fit, or that quantized
-/// layers need more of it.
-pub(crate) fn warnings(
+/// Prints what a user should know of the memory that a run needs: that it does not fit, or that quantized
+/// layers need more of it. A run on a CPU that `starts` is refused if it needs more than the machine has:
+/// the system would end it without an error. With `--memory`, the user has said how much there is.
+pub(crate) fn check_memory(
     settings: &Settings,
     model: &CausalLm,
     device: &Device,
     tokens: usize,
-    room: Option<u64>,
-) -> Result<Vec<String>> {
+    starts: bool,
+) -> Result<()> {
+    let total = total_bytes().filter(|_| starts);
+    check_in(total, settings, model, device, tokens)
+}
+
+fn check_in(
+    total: Option<u64>,
+    settings: &Settings,
+    model: &CausalLm,
+    device: &Device,
+    tokens: usize,
+) -> Result<()> {
     let rows = settings.training.batch_size;
     let planned = |settings: &Settings| Planned::of(settings, model, device, rows, tokens);
     let needed = planned(settings)?.needed();
-    let mut warnings = Vec::new();
-    if let Some(room) = room.filter(|room| needed > *room) {
-        warnings.push(format!(
-            "{}, more than the {} that are available; what would fit: {}",
-            of_batch(needed, rows, tokens),
+    let of_batch = || {
+        let (rows, tokens) = (counted(rows, "row"), counted(tokens, "token"));
+        format!("the run needs {} for {rows} of {tokens}", size(needed))
+    };
+    let is_known = Hardware::from(device).is_host() && settings.memory.memory == 0.0;
+    if let Some(total) = total.filter(|total| is_known && needed > *total) {
+        let changes = changes(settings, model, device, tokens, total)?;
+        return Err(UserError::new(format!(
+            "{}, but this machine has {} of memory and swap",
+            of_batch(),
+            size(total)
+        ))
+        .with_help(format!(
+            "what would fit: {changes}. The plan may be too high: to run anyway, give --memory GIB"
+        ))
+        .into());
+    }
+    if let Some(room) = room(settings, device).filter(|room| needed > *room) {
+        let changes = changes(settings, model, device, tokens, room)?;
+        warn(format!(
+            "{}, more than the {} that are available; what would fit: {changes}",
+            of_batch(),
             size(room),
-            changes(settings, model, device, tokens, room)?
         ));
     }
     if settings.memory.quantize != Quantize::None && settings.memory.recompute == 0 {
         let mut exact = settings.clone();
         exact.memory.quantize = Quantize::None;
-        warnings.push(format!(
+        warn(format!(
             "--quantize without --recompute needs {} instead of {}, because the backward \
              pass keeps the dequantized weights; add --recompute",
             size(needed),
             size(planned(&exact)?.needed())
         ));
     }
-    Ok(warnings)
-}
-
-fn of_batch(needed: u64, rows: usize, tokens: usize) -> String {
-    let (rows, tokens) = (counted(rows, "row"), counted(tokens, "token"));
-    format!("the run needs {} for {rows} of {tokens}", size(needed))
-}
-
-/// Refuses a run on a CPU that needs more memory than the machine has in `total`: the system would end it
-/// without an error. With `--memory`, the user has said how much there is.
-pub(crate) fn require_memory(
-    settings: &Settings,
-    model: &CausalLm,
-    device: &Device,
-    tokens: usize,
-    total: Option<u64>,
-) -> Result<()> {
-    let is_known = Hardware::from(device).is_host() && settings.memory.memory == 0.0;
-    let Some(total) = total.filter(|_| is_known) else {
-        return Ok(());
-    };
-    let rows = settings.training.batch_size;
-    let needed = Planned::of(settings, model, device, rows, tokens)?.needed();
-    if needed <= total {
-        return Ok(());
-    }
-    let changes = changes(settings, model, device, tokens, total)?;
-    Err(UserError::new(format!(
-        "{}, but this machine has {} of memory and swap",
-        of_batch(needed, rows, tokens),
-        size(total)
-    ))
-    .with_help(format!(
-        "use flags that need less: {changes}. If the machine has more, give it with --memory"
-    ))
-    .into())
+    Ok(())
 }
 
 #[cfg(test)]
@@ -346,13 +341,14 @@ mod tests {
         let planned = Planned::of(&settings, &model, &device, rows, 256).unwrap();
         let needed = planned.needed();
         let check = |settings: &Settings, total: Option<u64>| {
-            require_memory(settings, &model, &device, 256, total)
+            check_in(total, settings, &model, &device, 256)
         };
         check(&settings, Some(needed)).unwrap();
+        // A dry run only warns.
         check(&settings, None).unwrap();
         let refused = check(&settings, Some(needed - 1)).unwrap_err();
         let shown = crate::terminal::report::report(&refused);
-        for part in [&size(needed)[..], "256 tokens", "--recompute: planned"] {
+        for part in [&size(needed)[..], "256 tokens", "--batch-size 4"] {
             assert!(shown.contains(part), "{shown}");
         }
         settings.memory.memory = 0.001;

@@ -31,7 +31,7 @@ pub(crate) fn like_lora(
     let mut lisa = settings.clone();
     lisa.method.freeze = OUTER.map(str::to_owned).to_vec();
     let least = default_active_layers(model.num_layers());
-    let most = (model.num_layers() / 3).max(least);
+    let most = most_like_lora(model.num_layers());
     for active_layers in (least + 1..=most).rev() {
         lisa.method.active_layers = active_layers;
         if needed(&lisa)? <= limit {
@@ -39,6 +39,11 @@ pub(crate) fn like_lora(
         }
     }
     Ok(least)
+}
+
+/// The most layers that [`like_lora`] returns for a model with so many layers.
+pub(crate) fn most_like_lora(layers: usize) -> usize {
+    (layers / 3).max(default_active_layers(layers))
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use super::data::{self, Data};
 use super::evaluate::Evaluate;
 use super::exact::host;
 use super::fingerprint::{Allowed, Fingerprint};
+use super::fitting::check_memory;
 use super::planned::{self, Disk};
 use super::record_limits::check_sizes;
 use super::settle::{Settled, Shapes};
@@ -106,16 +107,14 @@ impl<'a> Job<'a> {
                 device,
                 folder,
             )
-            .or_else(|error| {
-                // If the model has changed, that may be why its data cannot be used.
-                let run = saved
-                    .as_ref()
-                    .and_then(|(_, state)| state.fingerprint.as_ref());
-                if let (Some(run), Some(allowed)) = (run, start.resumed()) {
-                    Fingerprint::of_model(&checkpoint, &tokenizer)?.check_model(run, allowed)?;
-                }
-                Err(error)
-            })?;
+            .map_err(|error| cause(error, saved.as_ref(), start, &checkpoint, &tokenizer))?;
+        check_memory(
+            &settings,
+            &shapes.model,
+            device,
+            data.longest(&settings),
+            writes,
+        )?;
         check(stop, Point::Prepare)?;
         let [training, held_out] = data.fingerprints;
         let fingerprint = Fingerprint::of(&checkpoint, &tokenizer, training, held_out)?;
@@ -263,6 +262,23 @@ fn is_written(settings: &Settings, steps: u64) -> bool {
     summary["steps"].as_u64() == Some(steps)
         && (method.method != Method::Lora || is_written("adapter"))
         && (method.no_merge || is_written("model"))
+}
+
+/// Why the data of a resumed run cannot be used: that the model has changed, or else the error.
+fn cause(
+    error: anyhow::Error,
+    saved: Option<&Saved>,
+    start: Start,
+    checkpoint: &Checkpoint,
+    tokenizer: &Tokenizer,
+) -> anyhow::Error {
+    let run = saved.and_then(|(_, state)| state.fingerprint.as_ref());
+    let (Some(run), Some(allowed)) = (run, start.resumed()) else {
+        return error;
+    };
+    let model = Fingerprint::of_model(checkpoint, tokenizer);
+    let changed = model.and_then(|model| model.check_model(run, allowed));
+    changed.err().unwrap_or(error)
 }
 
 /// Checks the room on the disk for a run. One that is resumed, or that replaces another one, has a

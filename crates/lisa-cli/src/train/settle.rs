@@ -7,14 +7,11 @@ use burn::tensor::Device;
 use lisa_lm::{CausalLm, Checkpoint, Tokenizer};
 
 use super::data::{self, Data};
-use super::fitting::{require_memory, warnings};
 use super::like_lora::like_lora;
 use super::planned::{Planned, room};
-use crate::machine::total_bytes;
 use crate::settings::{
-    DataFacts, Dtype, Facts, Flags, LikeLora, ModelFacts, Origins, Room, Settings,
+    DataFacts, Dtype, Facts, Flags, LikeLora, ModelFacts, OUTER, Origins, Room, Settings,
 };
-use crate::terminal::output::warn;
 
 /// The shapes of a model, and what settings follow from.
 pub(crate) struct Shapes {
@@ -45,8 +42,8 @@ impl Shapes {
         Ok(flags.resolve_with(facts)?.0)
     }
 
-    /// Reads the data, settles what follows from it, and prints a warning if the run does not fit into the
-    /// available memory. A run that needs more than the machine has is an error. Rows that are larger than `--data-memory` are in a file in `folder`.
+    /// Reads the data, and settles what follows from it. Rows that are larger than `--data-memory` are in a
+    /// file in `folder`.
     pub(crate) fn settle(
         &self,
         flags: Flags,
@@ -60,8 +57,19 @@ impl Shapes {
         let derives = flags.training.batch_size.is_none()
             && flags.training.gradient_accumulation_steps.is_none()
             && !settings.memory.update_in_backward;
+        let bytes = room(settings, device);
+        let like_lora = |rows, tokens| {
+            let found = like_lora(settings, &self.model, device, (rows, tokens), bytes);
+            found.ok()
+        };
+        let counts_layers =
+            flags.method.active_layers.is_none() && flags.trains_like_lora(&self.facts);
         let needs = |rows: usize, tokens: usize| {
             let mut settings = settings.clone();
+            if let Some(active) = like_lora(rows, tokens).filter(|_| counts_layers) {
+                settings.method.active_layers = active;
+                settings.method.freeze = OUTER.map(str::to_owned).to_vec();
+            }
             if derives {
                 let batches = settings.training.batch_size.div_ceil(rows.max(1));
                 settings.training.gradient_accumulation_steps = batches;
@@ -69,28 +77,17 @@ impl Shapes {
             let plan = Planned::of(&settings, &self.model, device, rows, tokens);
             plan.ok().map(|plan| plan.needed())
         };
-        let bytes = room(settings, device);
         let room = bytes.map(|bytes| Room {
             bytes,
             needs: &needs,
         });
-        let like_lora = |rows, tokens| {
-            let found = like_lora(settings, &self.model, device, (rows, tokens), bytes);
-            found.ok()
-        };
         let facts = Facts {
             model: Some(&self.facts),
             data: None,
             room: room.as_ref(),
             like_lora: Some(LikeLora(&like_lora)),
         };
-        let settled = settle(flags, settings, tokenizer, checkpoint, facts, folder)?;
-        let (settings, tokens) = (&settled.settings, settled.data.longest(&settled.settings));
-        require_memory(settings, &self.model, device, tokens, total_bytes())?;
-        for warning in warnings(settings, &self.model, device, tokens, bytes)? {
-            warn(warning);
-        }
-        Ok(settled)
+        settle(flags, settings, tokenizer, checkpoint, facts, folder)
     }
 }
 

@@ -4,12 +4,12 @@
 //! estimates next to measured sizes.
 
 use burn::module::Module;
-use burn::tensor::DType;
+use burn::tensor::{DType, Device};
 use lisa::memory::{Activations, Adapters, Footprint, LayerAdapters, Workload};
 
 use crate::model::causal_lm::CausalLm;
 use crate::model::lora_config::LoraConfig;
-use crate::model::ops::{self, Activation, Form};
+use crate::model::ops::{self, Activation, Form, HeadSizes};
 use crate::model::spec::{DecoderSpec, NormKind};
 
 /// Elements for each token.
@@ -125,6 +125,7 @@ impl Footprint for CausalLm {
             None => 0,
         };
         let head_weight = (spec.vocab_size * hidden * size) as u64;
+        let head = self.head_sizes(workload).bytes();
 
         Activations {
             sublayer: attention.max(feed_forward),
@@ -136,15 +137,11 @@ impl Footprint for CausalLm {
             workspace: ops::workspace_bytes(workload.flex) + (masks + tables) as u64,
             hidden: bytes(hidden),
             logits: 0,
-            head: ops::head_bytes(
-                [batch * sequence, hidden, spec.vocab_size],
-                0,
-                (form, workload.flex),
-                dtype,
-            ),
-            // A term of the loss whose gradient is that of the weight: ones, and their product.
+            head: head.frozen,
+            head_weight: head.weight,
+            // Written out: a term of the loss whose gradient is that of the weight: ones, and their product.
             head_backward: if written_out { 2 * head_weight } else { 0 },
-            tied_head: spec.tied_head && written_out,
+            tied_head: spec.tied_head && (written_out || !self.adds_in_place(workload)),
             tied: spec.tied_head,
         }
     }
@@ -157,6 +154,29 @@ impl CausalLm {
     /// How the operations of a planned run are computed.
     fn form(&self, workload: &Workload) -> Form {
         Form::of(workload, self.devices().first())
+    }
+
+    /// Whether a planned run adds the gradient of a tied embedding to that of the head in place. If the model
+    /// is on the host and the run is not on flex, the run is on a GPU.
+    fn adds_in_place(&self, workload: &Workload) -> bool {
+        let is_elsewhere = |device: &Device| ops::is_flex(device) && !workload.flex;
+        let devices = self.devices();
+        let device = devices.first();
+        device.is_none_or(|device| is_elsewhere(device) || ops::adds_in_place(device))
+    }
+
+    fn head_sizes(&self, workload: &Workload) -> HeadSizes {
+        let spec = self.model.spec();
+        HeadSizes {
+            rows: workload.batch * workload.sequence,
+            width: spec.hidden_size,
+            vocab: spec.vocab_size,
+            is_tied: spec.tied_head,
+            added: 0,
+            dtype: workload.dtype.into(),
+            form: self.form(workload),
+            flex: workload.flex,
+        }
     }
 
     /// The adapters that [`with_lora`](Self::with_lora) would add, for
@@ -202,24 +222,26 @@ impl CausalLm {
         };
         let of_layers = layers.iter_mut().enumerate().map(of_layer).collect();
         let head = [spec.hidden_size, spec.vocab_size];
-        let dtype = DType::from(workload.dtype);
-        let form = self.form(workload);
         let has_head = config.selects(HEAD, false);
-        let sizes = [tokens, spec.hidden_size, spec.vocab_size];
-        let head_loss = ops::head_bytes(sizes, config.rank, (form, workload.flex), dtype);
+        // A tied head gets a weight of its own.
+        let adapted = HeadSizes {
+            added: config.rank,
+            is_tied: false,
+            ..self.head_sizes(workload)
+        };
         Adapters {
             rank: config.rank,
             merged: false,
             of_layers: Some(of_layers),
             head: has_head.then_some(head),
-            head_loss: if has_head { head_loss } else { 0 },
+            head_loss: if has_head { adapted.bytes().frozen } else { 0 },
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::{Device, FloatDType};
+    use burn::tensor::FloatDType;
     use lisa::memory::{MemoryPlan, Workload};
 
     use super::*;

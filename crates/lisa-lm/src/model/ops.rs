@@ -8,7 +8,9 @@
 //! this file and does not depend on the form.
 
 use burn::tensor::module;
-use burn::tensor::{DType, Device, FloatDType, GradientCheckpointingStrategy, Tensor, TensorData};
+use burn::tensor::{
+    DType, Device, FloatDType, GradientCheckpointingStrategy, Tensor, TensorData, bf16, f16,
+};
 use lisa::memory::Workload;
 
 /// Returns the result of a fused operation from the function, if there is one for these tensors.
@@ -39,10 +41,10 @@ mod rms_norm;
 pub(crate) use activation::Activation;
 pub(crate) use attention::{attend, attend_joint, attention_bytes};
 pub(crate) use counted::Counted;
-pub(crate) use embedding::{add_rows, embed};
+pub(crate) use embedding::{add_rows, adds_in_place, embed};
 pub(crate) use head_weight::HeadWeight;
 pub use linear_cross_entropy::linear_cross_entropy;
-pub(crate) use linear_cross_entropy::{Product, head_bytes, head_gradients, head_loss, like};
+pub(crate) use linear_cross_entropy::{HeadSizes, Product, head_gradients, head_loss, like};
 pub(crate) use rms_norm::rms_norm;
 
 /// How operations run on a device.
@@ -90,9 +92,9 @@ pub(crate) fn workspace_bytes(flex: bool) -> u64 {
 }
 
 /// Bytes of the copies of a weight of this many elements during a matmul: flex copies a transposed
-/// weight in half precision, and converts it to f32.
+/// weight in bf16, and converts it to f32.
 pub(crate) fn matmul_bytes(elements: usize, flex: bool, dtype: DType) -> usize {
-    if flex && dtype.size() < 4 {
+    if flex && dtype == DType::BF16 {
         elements * (dtype.size() + 4)
     } else {
         0
@@ -111,14 +113,30 @@ pub(crate) fn linear(x: Tensor<3>, weight: Tensor<2>, bias: Option<Tensor<1>>) -
 }
 
 /// Zeros, on a device without autodiff.
-///
-/// flex would allocate them twice, and a device with a memory pool would copy them from the host.
 pub(crate) fn zeros(shape: [usize; 2], device: &Device, dtype: DType) -> Tensor<2> {
-    if device.memory_pool_usage().is_some() {
+    if !is_flex(device) {
         return Tensor::zeros(shape, (device, dtype));
     }
-    let zeros = TensorData::zeros::<f32, _>(shape).convert_dtype(dtype);
+    // flex would allocate them twice.
+    let zeros = match dtype {
+        DType::BF16 => TensorData::zeros::<bf16, _>(shape),
+        DType::F16 => TensorData::zeros::<f16, _>(shape),
+        _ => TensorData::zeros::<f32, _>(shape).convert_dtype(dtype),
+    };
     Tensor::from_data(zeros, (device, dtype))
+}
+
+/// Whether this is flex, with or without autodiff.
+pub(crate) fn is_flex(device: &Device) -> bool {
+    #[cfg(feature = "flex")]
+    {
+        *device == Device::flex()
+    }
+    #[cfg(not(feature = "flex"))]
+    {
+        let _ = device;
+        false
+    }
 }
 
 fn product(x: Tensor<3>, weight: Tensor<2>) -> Tensor<3> {

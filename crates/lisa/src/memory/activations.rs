@@ -30,6 +30,9 @@ pub struct Activations {
     /// in one tensor, and with recomputation adds it to that of a tied head in place, as
     /// [`EmbedPass::custom`](crate::recompute::EmbedPass::custom) can.
     pub head: u64,
+    /// What a loss that is computed slice by slice needs in addition if the head's weight is trainable,
+    /// besides its gradient.
+    pub head_weight: u64,
     /// Temporary tensors of the backward pass of a loss that is computed slice by slice, without
     /// recomputation, if the head is trainable.
     pub head_backward: u64,

@@ -226,8 +226,14 @@ impl Run<'_> {
     /// Memory that the backward pass of the head needs.
     fn head(&self) -> Breakdown {
         if self.activations.head > 0 {
+            let of_weight = match self.elements.outside {
+                0 => 0,
+                _ => self.activations.head_weight,
+            };
             return Breakdown {
-                temporary: self.activations.head + LOSS_STATES * self.activations.hidden,
+                temporary: self.activations.head
+                    + of_weight
+                    + LOSS_STATES * self.activations.hidden,
                 gradients: self.largest_outside(),
                 ..Breakdown::default()
             };

@@ -232,12 +232,14 @@ struct Sliced {
 
 /// More than anything else in a step.
 const HEAD: u64 = 1 << 20;
+const HEAD_WEIGHT: u64 = 1000;
 
 impl Footprint for Sliced {
     fn activations(&self, workload: &Workload) -> Activations {
         Activations {
             logits: 0,
             head: HEAD,
+            head_weight: HEAD_WEIGHT,
             ..self.net.activations(workload)
         }
     }
@@ -253,15 +255,14 @@ fn a_loss_in_slices_is_counted_with_one_gradient() {
     assert_eq!(found.activations, (6 + 2 * 2) * hidden + HEAD);
     // The loss has the last hidden state, its norm, the rows with a target, and gradients of both.
     let head = HEAD + 5 * hidden;
-    assert_eq!(
-        found.peak,
-        resident + (6 + 2 * 2) * hidden + head + gradient
-    );
+    let trained = head + HEAD_WEIGHT + gradient;
+    assert_eq!(found.peak, resident + (6 + 2 * 2) * hidden + trained);
     // The inputs of nine segments, and the head.
-    assert_eq!(
-        found.peak_recomputed,
-        resident + 9 * hidden + head + gradient
-    );
+    assert_eq!(found.peak_recomputed, resident + 9 * hidden + trained);
+    // Neither LoRA nor a frozen head has what its weight needs.
+    let frozen = Some(ParamGroup::from_any_predicates(vec!["embed", "head"]));
+    let frozen = plan(&sliced, &LisaConfig::new().with_frozen(frozen)).unwrap();
+    assert_eq!(frozen.at_peak.temporary, head);
     let workload = Workload::new(&sliced, 1, 4);
     let lora = MemoryPlan::lora(&sliced, &Adapters::all(2, false), &workload).unwrap();
     assert_eq!(lora.at_peak.temporary, head);

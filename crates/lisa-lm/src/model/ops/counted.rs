@@ -115,14 +115,33 @@ pub(crate) fn slice_of(rows: usize, most: usize) -> usize {
     rows.div_ceil(rows.div_ceil(most.max(64)).max(1)).max(1)
 }
 
+/// The most rows that [`slice_of`] returns for up to so many rows.
+pub(crate) fn largest_slice(rows: usize, most: usize) -> usize {
+    rows.min(most.max(64))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::slice_of;
+    use super::{largest_slice, slice_of};
 
     #[test]
     fn rows_are_divided_evenly() {
         let slices = [0, 1, 64, 257, 2048, 2049].map(|rows| slice_of(rows, 256));
         assert_eq!(slices, [1, 1, 64, 129, 256, 228]);
         assert_eq!(slice_of(1000, 3), 63);
+    }
+
+    #[test]
+    fn no_slice_is_larger_than_the_largest() {
+        for most in [3, 64, 100, 341] {
+            for rows in [1, 63, 64, 100, 129, 1024] {
+                let found = (0..=rows).map(|rows| slice_of(rows, most)).max().unwrap();
+                let largest = largest_slice(rows, most);
+                assert!(
+                    found <= largest && largest <= found + most.max(64) / 2,
+                    "{rows} {most}"
+                );
+            }
+        }
     }
 }

@@ -21,8 +21,10 @@ pub(super) trait CustomBackward<const D: usize, const N: usize, const O: usize =
 {
     /// The gradients of the inputs that are wanted, for the gradient of the result.
     ///
-    /// `take` returns the sum of the gradients that other operations have found for an input, so that
-    /// this operation can add its own in place. If there are none, it is a tensor of one element, 0.
+    /// `take` removes the sum of the gradients that other operations have found for an input, so that
+    /// this operation can add its own in place. If there are none, it is a tensor of one element, 0, in
+    /// the dtype of `gradient`. It is `None` if the sum cannot be removed, or must not be: then the
+    /// gradient is added to it afterwards.
     fn gradients(
         self,
         gradient: Tensor<O>,
@@ -113,11 +115,15 @@ impl<B: Backend, S: CustomBackward<D, N, O>, const D: usize, const N: usize, con
         // Burn removes gradients of intermediate nodes only, so this operation's own node, which is no
         // longer needed, gets the id of the input.
         let take = |input: usize| {
-            let id = parents[input].as_ref()?.id;
-            Arc::get_mut(&mut node)?.id = id;
+            let parent = parents[input].as_ref()?;
+            // Burn sends the gradient of a distributed parameter when it is registered for the last time.
+            if parent.distributed_params.is_some() {
+                return None;
+            }
+            Arc::get_mut(&mut node)?.id = parent.id;
             // Burn panics if there is no gradient; this one changes none.
             let zero = B::float_zeros(Shape::new([1; D]), &device, dtype.into());
-            grads.register::<B>(id, zero);
+            grads.register::<B>(parent.id, zero);
             Some((self.input)(grads.consume::<B>(&node)))
         };
         let gradient = (self.output)(gradient);

@@ -1,6 +1,6 @@
 //! Rows of an embedding, and their gradient.
 //!
-//! The rows are added to the gradient that a tied head has found, in place (`in_place`), on the backends
+//! The rows are added to the gradient that a tied head has found, in place (`in_place`), on flex and GPUs
 //! that this crate has a feature for. In half precision they are summed in f32 first: a sum of many rows
 //! in bf16 stops at 256 times the size of a row, and the rows of a frequent token are many. So the rows
 //! of each token are summed in a tensor that has a row for each different token of the batch, and then
@@ -17,7 +17,7 @@ use std::collections::HashMap;
 use burn::tensor::module;
 use burn::tensor::{DType, Device, FloatDType, IndexingUpdateOp, Int, Tensor, TensorData};
 
-use super::zeros;
+use super::{is_flex, zeros};
 
 /// Rows of an embedding, `[vocab, width]`, for tokens, `[batch, seq]`: `[batch, seq, width]`.
 ///
@@ -33,6 +33,11 @@ pub(crate) fn embed(weight: Tensor<2>, tokens: Tensor<2, Int>) -> Tensor<3> {
         return embed_half(weight, &tokens);
     }
     module::embedding(weight, tokens)
+}
+
+/// Whether rows are added to a gradient in place on this device. LibTorch copies the gradient.
+pub(crate) fn adds_in_place(device: &Device) -> bool {
+    is_flex(device) || device.memory_pool_usage().is_some()
 }
 
 fn is_half(dtype: DType) -> bool {
@@ -121,19 +126,23 @@ mod tests {
             let sum = add_rows(before, tokens(&device), rows);
             assert_eq!((sum.dtype(), values(sum)), (dtype, vec![2.5, 0.25, 1024.0]));
 
-            // The same on an autodiff graph, where the gradient of each position is 2.
+            // The same on an autodiff graph, where the gradient of each position is 2, and with Burn's
+            // operations.
             let device = device.autodiff();
-            let weight = Tensor::from_data([[3.0], [5.0], [7.0]], (&device, dtype)).require_grad();
-            let embedded = embed(weight.clone(), tokens(&device));
-            assert_eq!((embedded.dims(), embedded.dtype()), ([2, 501, 1], dtype));
-            let first: Vec<f32> = embedded.clone().into_data().iter::<f32>().take(9).collect();
-            assert_eq!(first, [7.0, 7.0, 7.0, 7.0, 7.0, 7.0, 7.0, 3.0, 7.0]);
-            let grads = (embedded * 2.0).cast(DType::F32).sum().backward();
-            let found = weight.grad(&grads).unwrap();
-            assert_eq!(
-                (found.dtype(), values(found)),
-                (dtype, vec![4.0, 0.0, 2000.0])
-            );
+            for device in [device.clone(), device.gradient_checkpointing()] {
+                let weight =
+                    Tensor::from_data([[3.0], [5.0], [7.0]], (&device, dtype)).require_grad();
+                let embedded = embed(weight.clone(), tokens(&device));
+                assert_eq!((embedded.dims(), embedded.dtype()), ([2, 501, 1], dtype));
+                let first: Vec<f32> = embedded.clone().into_data().iter::<f32>().take(9).collect();
+                assert_eq!(first, [7.0, 7.0, 7.0, 7.0, 7.0, 7.0, 7.0, 3.0, 7.0]);
+                let grads = (embedded * 2.0).cast(DType::F32).sum().backward();
+                let found = weight.grad(&grads).unwrap();
+                assert_eq!(
+                    (found.dtype(), values(found)),
+                    (dtype, vec![4.0, 0.0, 2000.0])
+                );
+            }
         }
     }
 }

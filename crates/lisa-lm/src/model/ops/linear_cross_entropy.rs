@@ -9,14 +9,14 @@ use std::ops::Range;
 
 use burn::tensor::{DType, Device, FloatDType, IndexingUpdateOp, Int, Tensor};
 
-use super::Form;
 use super::counted::{Counted, slice_of};
-#[cfg(feature = "flex")]
-use super::fused;
 use super::head_weight::{Found, HeadWeight};
 
 #[cfg(feature = "custom-backward")]
 mod known_gradients;
+mod planned;
+
+pub(crate) use planned::HeadSizes;
 
 /// Elements of the logits of a slice on a CPU: 64 MiB in f32.
 const SLICE_ON_HOST: usize = 1 << 24;
@@ -32,13 +32,13 @@ const MOST: f32 = 16_384.0;
 
 /// The number of rows in a slice on this device.
 fn slice_on(device: &Device, rows: usize, vocab: usize) -> usize {
-    slice_for(device.memory_pool_usage().is_some(), rows, vocab)
+    slice_of(rows, most_on(device.memory_pool_usage().is_some(), vocab))
 }
 
-/// The number of rows in a slice on a device with or without a memory pool.
-fn slice_for(has_pool: bool, rows: usize, vocab: usize) -> usize {
+/// The most rows in a slice on a device with or without a memory pool.
+fn most_on(has_pool: bool, vocab: usize) -> usize {
     let elements = if has_pool { SLICE } else { SLICE_ON_HOST };
-    slice_of(rows, elements / vocab.max(1))
+    elements / vocab.max(1)
 }
 
 /// The mean cross entropy of the logits `hidden weight`, without computing all logits at once.
@@ -193,45 +193,6 @@ pub(crate) fn head_gradients(
     let (loss, mut gradients) = in_slices(&[(product, wanted)], counted, slice);
     let [of_rows, of_weight] = gradients.remove(0);
     (loss, [of_rows.map(|rows| counted.scatter(rows)), of_weight])
-}
-
-/// The most bytes that the loss of this many rows needs at a time, with the gradient of the hidden
-/// states and without that of the weight, on flex or on another device. `added`: the width of the rows
-/// of a product that is added to the logits, or 0.
-pub(crate) fn head_bytes(
-    [rows, width, vocab]: [usize; 3],
-    added: usize,
-    (form, flex): (Form, bool),
-    dtype: DType,
-) -> u64 {
-    let of_hidden = rows * width * dtype.size();
-    if form == Form::Fused && added == 0 {
-        #[cfg(feature = "flex")]
-        return (of_hidden + fused::head_bytes(rows, vocab, width)) as u64;
-    }
-    let slice = slice_for(!flex, rows, vocab);
-    let logits = slice * vocab;
-    let of_logit = if flex && dtype.size() < size_of::<f32>() {
-        // The gradient in f32 and in the dtype of the model, and the copy of a matmul.
-        dtype.size() + 2 * size_of::<f32>()
-    } else {
-        // The logits and their gradient in the dtype of the model; logits, exponentials and gradient in f32.
-        2 * dtype.size() + 3 * size_of::<f32>()
-    };
-    let of_logits = logits * of_logit + super::matmul_bytes(vocab * width, flex, dtype);
-    // A product next to the sum, which may be in f32.
-    let of_element = match rows.div_ceil(slice) {
-        1 => 0,
-        slices if slices > NARROW && dtype != DType::F32 => 2 * size_of::<f32>(),
-        _ => dtype.size(),
-    };
-    let sum = vocab * width * of_element;
-    if added == 0 {
-        return (of_hidden + of_logits + sum) as u64;
-    }
-    // The weight has no gradient. Of the added product, both have; its logits are a tensor more.
-    let of_added = added * (rows * 2 + vocab * 3) * size_of::<f32>();
-    (of_hidden + of_logits + logits * dtype.size() + of_added) as u64
 }
 
 /// The loss of the logits that are the sum of these products, and the gradients of each that are

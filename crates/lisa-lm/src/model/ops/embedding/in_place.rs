@@ -3,19 +3,19 @@
 use burn::tensor::module;
 use burn::tensor::{Int, Tensor};
 
-use super::add_rows;
+use super::{add_rows, adds_in_place};
 use crate::model::ops::custom::{CustomBackward, with_backward};
 use crate::model::ops::zeros;
 
-/// As [`embed`](super::embed). `None` if the backend is not supported, or without autodiff.
+/// As [`embed`](super::embed). `None` if the backend is not supported or copies what it adds to, or
+/// without autodiff.
 pub(super) fn embed(weight: &Tensor<2>, tokens: &Tensor<2, Int>) -> Option<Tensor<3>> {
+    if !adds_in_place(&weight.device()) {
+        return None;
+    }
     with_backward([weight], |[weight]| {
         let vocab = weight.dims()[0];
-        let tokens = if tokens.device().is_autodiff() {
-            tokens.clone().inner()
-        } else {
-            tokens.clone()
-        };
+        let tokens = tokens.clone().inner();
         let rows = module::embedding(weight, tokens.clone());
         (rows, Rows { tokens, vocab })
     })
@@ -55,22 +55,29 @@ mod tests {
         Tensor::from_data(TensorData::new(values, shape), &Device::flex())
     }
 
-    /// The gradient of a weight of `[7, 5]` that is looked up, and is also multiplied `times` times.
+    /// The gradient of a weight of `[7, 5]` that is looked up twice, and is also multiplied `times` times.
     fn gradient(dtype: DType, times: usize, is_custom: bool) -> Vec<f32> {
         let weight = Tensor::from_inner(wave(37, [7, 5]).cast(dtype)).require_grad();
-        let tokens = Tensor::<2, Int>::from_data([[0, 6, 3], [6, 6, 1]], &weight.device());
-        let rows = if is_custom {
-            embed(&weight, &tokens).unwrap()
-        } else {
-            module::embedding(weight.clone(), tokens)
-        };
+        let rows = [[[0, 6, 3], [6, 6, 1]], [[2, 6, 0], [0, 1, 1]]].map(|tokens| {
+            let tokens = Tensor::<2, Int>::from_data(tokens, &weight.device());
+            if is_custom {
+                embed(&weight, &tokens).unwrap()
+            } else {
+                module::embedding(weight.clone(), tokens)
+            }
+        });
         let factors = Tensor::from_inner(wave(53, [6, 5]).cast(dtype)).reshape([2, 3, 5]);
-        let loss = (rows * factors).sum();
+        let [first, second] = rows.clone();
+        let loss = ((first + second.mul_scalar(0.5)) * factors).sum();
         let loss = (0..times).fold(loss, |loss, step| {
             let factors = Tensor::from_inner(wave(61 + step, [7, 5]).cast(dtype));
             loss + (weight.clone() * factors).sum()
         });
+        // The first lookup is still referenced, so its node cannot get another id.
+        let [first, second] = rows;
+        drop(second);
         let found = weight.grad(&loss.backward()).unwrap();
+        drop(first);
         assert_eq!((found.dims(), found.dtype()), ([7, 5], dtype));
         found.into_data().iter::<f32>().collect()
     }

@@ -7,6 +7,7 @@ use burn_autodiff::ops::{Backward, OpsKind};
 use burn_flex::{FlexTensor, Layout};
 
 use super::rows::{Out, Rows, run};
+use crate::model::ops::is_flex;
 
 pub(super) type WithAutodiff =
     <Autodiff<Flex> as burn::backend::BackendTypes>::FloatTensorPrimitive;
@@ -15,9 +16,7 @@ pub(super) type WithAutodiff =
 /// gradient checkpointing.
 pub(crate) fn takes(device: &Device, dtype: DType) -> bool {
     let recomputes = Some(GradientCheckpointingStrategy::Balanced);
-    dtype == DType::F32
-        && *device == Device::flex()
-        && device.gradient_checkpointing_strategy() != recomputes
+    dtype == DType::F32 && is_flex(device) && device.gradient_checkpointing_strategy() != recomputes
 }
 
 /// A tensor of flex.

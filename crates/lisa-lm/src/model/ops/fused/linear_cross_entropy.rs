@@ -16,7 +16,7 @@ use burn_flex::FlexTensor;
 
 use super::autodiff::{Operand, apply, owned, tensor_of, values};
 use super::rows::{Out, Rows, exps, largest, row_of, run};
-use crate::model::ops::counted::{Counted, slice_of};
+use crate::model::ops::counted::{Counted, largest_slice, slice_of};
 use crate::model::ops::head_weight::{Found, HeadWeight};
 
 /// Elements of the logits of a slice: 48 MiB.
@@ -25,7 +25,11 @@ const SLICE: usize = 12 << 20;
 /// The number of rows in a slice: at most half of them, because a small batch needs little other
 /// memory.
 fn slice_for(rows: usize, vocab: usize) -> usize {
-    slice_of(rows, (SLICE / vocab.max(1)).min(rows.div_ceil(2)))
+    slice_of(rows, most_for(rows, vocab))
+}
+
+fn most_for(rows: usize, vocab: usize) -> usize {
+    (SLICE / vocab.max(1)).min(rows.div_ceil(2))
 }
 
 /// The maximum number of elements of a block of a product: 1 MiB.
@@ -102,9 +106,9 @@ pub(crate) fn in_slices(
     Some((Tensor::from_primitive::<Flex>(loss), found))
 }
 
-/// The most bytes that the loss of this many rows needs at a time, without the gradients.
+/// The most bytes that the loss of up to this many rows needs at a time, without the gradients.
 pub(crate) fn head_bytes(rows: usize, vocab: usize, width: usize) -> usize {
-    let slice = slice_for(rows, vocab);
+    let slice = largest_slice(rows, most_for(rows, vocab));
     // Burn allocates the result of a matmul twice.
     4 * (slice * vocab + 2 * BLOCK.max(slice * width))
 }

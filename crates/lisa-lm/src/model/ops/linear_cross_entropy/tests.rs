@@ -2,6 +2,8 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, TensorData};
 
 use super::*;
+#[cfg(feature = "flex")]
+use crate::model::ops::fused;
 
 const ROWS: usize = 5;
 const VOCAB: usize = 6;
