@@ -15,7 +15,8 @@ pub(crate) struct Plan {
     pub(crate) arms: Vec<Arm>,
     /// The arms of the first task only.
     pub(crate) levers: Vec<Arm>,
-    /// By task, about the most layers with embeddings frozen that need no more memory than LoRA.
+    /// By task, about the most layers with embeddings frozen that need no more memory than LoRA: sampled
+    /// every K steps, and drawn once.
     pub(crate) largest: Vec<(&'static str, Arm)>,
     pub(crate) sizes: Sizes,
     /// The first number of learning rates to choose from, and the most, where the best is at an end.
@@ -58,6 +59,14 @@ fn frozen(active_layers: usize) -> Sampled {
     }
 }
 
+/// Layers that are drawn once, for the whole run.
+fn once(active_layers: usize) -> Sampled {
+    Sampled {
+        period: 0,
+        ..frozen(active_layers)
+    }
+}
+
 /// What might close the gap to LoRA, and the paper's control, whose layers are drawn once. They vary LISA
 /// with ten layers where they can: with two, 12 periods draw 24 of 30 layers, so that there are hardly
 /// layers that return, and the adaptive policies only begin to use what they observe.
@@ -67,17 +76,23 @@ fn levers() -> Vec<Arm> {
     let every = |period| Sampled { period, ..ten };
     let sampled = [
         frozen(16),
-        every(0),
+        once(10),
         Sampled {
             state: State::Offload,
             ..ten
         },
+        // Each layer has one turn.
+        Sampled {
+            period: 40,
+            policy: Policy::Cyclic,
+            ..ten
+        },
+        every(30),
         by(Policy::MeanNorm),
         by(Policy::MeanSquare),
         Arm::lisa(4),
         frozen(6),
         every(5),
-        every(30),
         by(Policy::Gradient),
         Sampled {
             outer_every: 4,
@@ -109,8 +124,11 @@ impl Plan {
             // The peaks of ten layers are 340, 56 and 319 MiB below LoRA's. On `gsm8k` each of four more needs
             // 48 MiB, and of six more 65: it depends on the layers that are drawn for the longest batch.
             largest: [("gsm8k", 14), ("pubmedqa", 11), ("instruct", 14)]
-                .map(|(task, layers)| (task, Arm::Lisa(frozen(layers))))
-                .to_vec(),
+                .into_iter()
+                .flat_map(|(task, layers)| {
+                    [frozen(layers), once(layers)].map(|arm| (task, Arm::Lisa(arm)))
+                })
+                .collect(),
             sizes: Sizes {
                 steps: 120,
                 choice_steps: 40,
@@ -357,11 +375,14 @@ mod tests {
         let tasks = ["data/gsm8k", "data/pubmedqa", "data/instruct"].map(PathBuf::from);
         let plan = Plan::full("models/base".into(), tasks.to_vec());
         let counts = tasks.each_ref().map(|task| plan.levers_of(task).len());
-        assert_eq!(counts, [levers().len() + 1, 1, 1]);
-        let instruct = Arm::Lisa(frozen(14));
-        assert_eq!(plan.levers_of(&tasks[2]), [instruct]);
-        assert!(plan.is_lever(instruct) && !plan.is_lever(Arm::Full));
-        assert_eq!(plan.chosen_for(instruct), Arm::Lisa(frozen(10)));
+        assert_eq!(counts, [levers().len() + 2, 2, 2]);
+        let instruct = [frozen(14), once(14)].map(Arm::Lisa);
+        assert_eq!(plan.levers_of(&tasks[2]), instruct);
+        assert!(!plan.is_lever(Arm::Full));
+        for arm in instruct {
+            assert!(plan.is_lever(arm));
+            assert_eq!(plan.chosen_for(arm), Arm::Lisa(frozen(10)));
+        }
     }
 
     #[test]

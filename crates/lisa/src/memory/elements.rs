@@ -30,6 +30,8 @@ pub(super) struct Elements {
     pub(super) outside: u64,
     /// Elements of the largest trainable parameter outside the layers.
     pub(super) largest_outside: u64,
+    /// Whether a matrix outside the layers is trainable, which may be the head.
+    pub(super) matrix_outside: bool,
     /// Whether a parameter before the layers, such as an embedding, is trainable.
     pub(super) trainable_below: bool,
     /// The units, in descending order of trainable elements.
@@ -48,6 +50,7 @@ impl Elements {
             total: 0,
             outside: 0,
             largest_outside: 0,
+            matrix_outside: false,
             trainable_below: false,
             units: (0..map.layers().len()).map(unit).collect(),
         };
@@ -72,6 +75,7 @@ impl Elements {
             } else if trainable {
                 elements.outside += len;
                 elements.largest_outside = elements.largest_outside.max(len);
+                elements.matrix_outside |= parameter.shape.len() > 1;
                 elements.trainable_below |= i < first;
             }
         }

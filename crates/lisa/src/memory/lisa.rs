@@ -226,9 +226,10 @@ impl Run<'_> {
     /// Memory that the backward pass of the head needs.
     fn head(&self) -> Breakdown {
         if self.activations.head > 0 {
-            let of_weight = match self.elements.outside {
-                0 => 0,
-                _ => self.activations.head_weight,
+            let of_weight = if self.elements.matrix_outside {
+                self.activations.head_weight
+            } else {
+                0
             };
             return Breakdown {
                 temporary: self.activations.head
@@ -257,7 +258,7 @@ impl Run<'_> {
 
     /// The backward pass of the head, if the loss has computed its gradients already.
     fn head_backward(&self) -> Breakdown {
-        if self.elements.outside == 0 || self.activations.head == 0 {
+        if !self.elements.matrix_outside || self.activations.head == 0 {
             return Breakdown::default();
         }
         Breakdown {
