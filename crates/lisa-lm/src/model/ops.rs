@@ -2,10 +2,11 @@
 //!
 //! A fused operation is one kernel in the forward pass and one in the backward pass (`ops/fused.rs`).
 //! Operations are fused for f32 on flex, with the feature `flex`. Otherwise they use Burn's operations:
-//! attention, activations and RMS norm with a backward pass of their own (`ops/custom.rs`), if there is a
-//! feature for the backend, and all others with that of Burn. All forms compute the same values up to rounding,
-//! except in rows of attention where everything is masked. The rest of the model calls the functions in
-//! this file and does not depend on the form.
+//! attention, activations, RMS norm, the loss and embedding lookups with a backward pass of their own
+//! (`ops/custom.rs`), if there is a feature for the backend, and all others with that of Burn. Lookups are
+//! never fused. All forms compute the same values up to rounding, except in rows of attention where
+//! everything is masked. The rest of the model calls the functions in this file and does not depend on the
+//! form.
 
 use burn::tensor::module;
 use burn::tensor::{
@@ -53,7 +54,7 @@ pub(crate) enum Form {
     /// In one kernel each.
     Fused,
     /// In Burn's operations. Attention, activations and RMS norm compute again in the backward pass what
-    /// they do not keep.
+    /// they do not keep, and the gradient of a tied weight is one tensor.
     Recomputed,
     /// In Burn's operations, and with the backward pass of Burn's autodiff.
     WrittenOut,
