@@ -643,6 +643,12 @@ fn settings_that_would_destroy_the_weights_are_refused() {
     flags.resolve(Some(Dtype::Bf16)).unwrap();
 
     let in_backward = "recompute = 1\nupdate-in-backward = true\nmax-grad-norm = 0.0\n";
+    let clipped = in_backward.replace("0.0", "0.5");
+    let (message, _) = refused(&clipped);
+    assert!(
+        message.contains("--max-grad-norm 0.5 needs those of all"),
+        "{message}"
+    );
     let (message, help) = refused(&format!("{in_backward}skip-bad-steps = true"));
     assert!(
         message.starts_with("--update-in-backward updates layers before the gradients of all"),

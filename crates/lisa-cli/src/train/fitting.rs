@@ -183,8 +183,8 @@ fn smaller(settings: &mut Settings, rows: usize) -> Vec<String> {
 }
 
 /// Prints what a user should know of the memory that a run needs: that it does not fit, or that quantized
-/// layers need more of it. A run on a CPU that `starts` is refused if it needs more than the machine has:
-/// the system would end it without an error. With `--memory`, the user has said how much there is.
+/// layers need more of it. A run that `starts` is refused if it needs more memory of the machine than there
+/// is: the system would end it without an error. With `--memory`, the user has said how much a CPU has.
 pub(crate) fn check_memory(
     settings: &Settings,
     model: &CausalLm,
@@ -193,26 +193,42 @@ pub(crate) fn check_memory(
     starts: bool,
 ) -> Result<()> {
     let total = total_bytes().filter(|_| starts);
-    check_in(total, settings, model, device, tokens)
+    let room = room(settings, device);
+    check_in([total, room], settings, model, device.into(), tokens)
 }
 
 fn check_in(
-    total: Option<u64>,
+    [total, room]: [Option<u64>; 2],
     settings: &Settings,
     model: &CausalLm,
-    device: &Device,
+    hardware: Hardware,
     tokens: usize,
 ) -> Result<()> {
     let rows = settings.training.batch_size;
-    let planned = |settings: &Settings| Planned::of(settings, model, device, rows, tokens);
-    let needed = planned(settings)?.needed();
+    let planned = |settings: &Settings| Planned::of(settings, model, hardware, rows, tokens);
+    let plan = planned(settings)?;
+    let needed = plan.needed();
     let of_batch = || {
         let (rows, tokens) = (counted(rows, "row"), counted(tokens, "token"));
         format!("the run needs {} for {rows} of {tokens}", size(needed))
     };
-    let is_known = Hardware::from(device).is_host() && settings.memory.memory == 0.0;
-    if let Some(total) = total.filter(|total| is_known && needed > *total) {
-        let changes = changes(settings, model, device, tokens, total)?;
+    let too_little = |bytes: u64| total.filter(|total| bytes > *total);
+    if !hardware.is_host()
+        && let Some(total) = too_little(plan.host)
+    {
+        return Err(UserError::new(format!(
+            "the run needs {} of host memory, but this machine has {} of memory and swap",
+            size(plan.host),
+            size(total)
+        ))
+        .with_help("a run without --quantize and with --moments drop keeps nothing in host memory")
+        .into());
+    }
+    if hardware.is_host()
+        && settings.memory.memory == 0.0
+        && let Some(total) = too_little(needed)
+    {
+        let changes = changes(settings, model, hardware, tokens, total)?;
         return Err(UserError::new(format!(
             "{}, but this machine has {} of memory and swap",
             of_batch(),
@@ -223,8 +239,8 @@ fn check_in(
         ))
         .into());
     }
-    if let Some(room) = room(settings, device).filter(|room| needed > *room) {
-        let changes = changes(settings, model, device, tokens, room)?;
+    if let Some(room) = room.filter(|room| needed > *room) {
+        let changes = changes(settings, model, hardware, tokens, room)?;
         warn(format!(
             "{}, more than the {} that are available; what would fit: {changes}",
             of_batch(),
@@ -335,23 +351,40 @@ mod tests {
 
     #[test]
     fn a_run_that_needs_more_than_the_machine_has_is_refused() {
-        let (model, device) = (model(), Device::default().autodiff());
+        let model = model();
         let mut settings = settings(Method::Full);
         let rows = settings.training.batch_size;
-        let planned = Planned::of(&settings, &model, &device, rows, 256).unwrap();
-        let needed = planned.needed();
-        let check = |settings: &Settings, total: Option<u64>| {
-            check_in(total, settings, &model, &device, 256)
+        let of = |settings: &Settings, hardware| {
+            Planned::of(settings, &model, hardware, rows, 256).unwrap()
         };
-        check(&settings, Some(needed)).unwrap();
+        let check = |settings: &Settings, hardware, total: Option<u64>| {
+            let checked = check_in([total, None], settings, &model, hardware, 256);
+            checked.map_err(|error| crate::terminal::report::report(&error))
+        };
+        let cpu = Hardware::Flex;
+        let needed = of(&settings, cpu).needed();
+        check(&settings, cpu, Some(needed)).unwrap();
         // A dry run only warns.
-        check(&settings, None).unwrap();
-        let refused = check(&settings, Some(needed - 1)).unwrap_err();
-        let shown = crate::terminal::report::report(&refused);
+        check(&settings, cpu, None).unwrap();
+        let shown = check(&settings, cpu, Some(needed - 1)).unwrap_err();
         for part in [&size(needed)[..], "256 tokens", "--batch-size 4"] {
             assert!(shown.contains(part), "{shown}");
         }
         settings.memory.memory = 0.001;
-        check(&settings, Some(needed - 1)).unwrap();
+        check(&settings, cpu, Some(needed - 1)).unwrap();
+
+        // On a GPU, only what is kept in host memory counts.
+        let gpu = Hardware::Gpu;
+        check(&settings, gpu, Some(1)).unwrap();
+        settings.method.method = Method::Lisa;
+        settings.memory.recompute = 1;
+        settings.memory.quantize = Quantize::Int8;
+        let host = of(&settings, gpu).host;
+        check(&settings, gpu, Some(host)).unwrap();
+        let shown = check(&settings, gpu, Some(host - 1)).unwrap_err();
+        assert!(
+            shown.contains("host memory") && shown.contains(&size(host)),
+            "{shown}"
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! The operations of the models, in three forms.
 //!
-//! A fused operation is one kernel in the forward pass and one in the backward pass (`ops/fused.rs`).
+//! A fused operation is one kernel in the forward pass and one in the backward pass (`ops/fused.rs`); norms
+//! have a second one for the gradients of their weights.
 //! Operations are fused for f32 on flex, with the feature `flex`. Otherwise they use Burn's operations:
 //! attention, activations, RMS norm, the loss and embedding lookups with a backward pass of their own
 //! (`ops/custom.rs`), if there is a feature for the backend, and all others with that of Burn. Lookups are

@@ -1,4 +1,5 @@
-//! Operations with one kernel for the forward pass and one for the backward pass, for f32 on flex.
+//! Operations with one kernel for the forward pass and one for the backward pass, for f32 on flex. Norms have
+//! a second one for the gradients of their weights.
 //!
 //! Burn 0.22 does not fuse operations on the CPU, and its exponential is not vectorized. The
 //! kernels here are added to Burn's autodiff graph by its backend extensions. For tensors of other

@@ -339,11 +339,21 @@ fn half_precision_is_within_two_rounding_steps() {
     let counted = Counted::of(&Tensor::from_data(&targets[..], &device), None, vocab);
     for (dtype, step) in [(DType::BF16, 2f32.powi(-8)), (DType::F16, 2f32.powi(-11))] {
         let (hidden, stored) = (hidden.clone().cast(dtype), stored.clone().cast(dtype));
-        // The same values in f32.
-        let wide = HeadWeight::Tied(stored.clone().cast(DType::F32));
-        let wide = one_in_slices(hidden.clone().cast(DType::F32), &wide, &counted, rows);
-        for slice in [8, 40, rows] {
-            let weight = HeadWeight::Tied(stored.clone());
+        let head = |stored: Tensor<2>, is_tied: bool| {
+            if is_tied {
+                HeadWeight::Tied(stored)
+            } else {
+                HeadWeight::Own(stored.transpose())
+            }
+        };
+        for (slice, is_tied) in [8, 40, rows]
+            .into_iter()
+            .flat_map(|n| [(n, true), (n, false)])
+        {
+            // The same values in f32.
+            let wide = head(stored.clone().cast(DType::F32), is_tied);
+            let wide = one_in_slices(hidden.clone().cast(DType::F32), &wide, &counted, rows);
+            let weight = head(stored.clone(), is_tied);
             let found = one_in_slices(hidden.clone(), &weight, &counted, slice);
             let apart = |found: Vec<f32>, expected: Vec<f32>| {
                 let size = expected.iter().fold(0.0, |size: f32, x| size.max(x.abs()));
