@@ -241,7 +241,9 @@ impl CausalLm {
 
 #[cfg(test)]
 mod tests {
+    use burn::module::ParamGroup;
     use burn::tensor::FloatDType;
+    use lisa::LisaConfig;
     use lisa::memory::{MemoryPlan, Workload};
 
     use super::*;
@@ -368,6 +370,29 @@ mod tests {
             let [short, long] = [128, 2048].map(|n| kept(&written_out, dtype, n));
             assert!(long > 32 * short, "{dtype:?}: {short} {long}");
         }
+    }
+
+    #[test]
+    fn a_frozen_head_needs_nothing_for_its_gradient() {
+        let device = Device::default().autodiff();
+        let mut config = LlamaConfig::new(4096, 16, 3, 2);
+        config.tie_word_embeddings = true;
+        let model = ModelConfig::Llama(config).init(&device).unwrap();
+        let run = Workload {
+            dtype: FloatDType::BF16,
+            ..Workload::new(&model, 2, 64)
+        };
+        let temporary = |config: &LisaConfig| {
+            let plan = MemoryPlan::lisa(&model, config, &run).unwrap();
+            plan.at_peak_recomputed.temporary
+        };
+        // The final norm still trains.
+        let frozen = ParamGroup::from_any_predicates(vec!["embed_tokens", "lm_head"]);
+        let [all, frozen] =
+            [None, Some(frozen)].map(|frozen| temporary(&LisaConfig::new().with_frozen(frozen)));
+        let of_weight = model.activations(&run).head_weight;
+        assert!(of_weight > 0);
+        assert_eq!(all - frozen, of_weight);
     }
 
     #[test]
