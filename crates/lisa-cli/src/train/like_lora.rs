@@ -29,16 +29,21 @@ pub(crate) fn like_lora(
     (lora.method.lora_rank, lora.method.lora_alpha) = (RANK, 2.0 * RANK as f64);
     let limit = needed(&lora)?.min(bytes.unwrap_or(u64::MAX));
     let mut lisa = settings.clone();
-    lisa.method.freeze = OUTER.map(str::to_owned).to_vec();
     let least = default_active_layers(model.num_layers());
     let most = most_like_lora(model.num_layers());
     for active_layers in (least + 1..=most).rev() {
-        lisa.method.active_layers = active_layers;
+        set_layers(&mut lisa, active_layers);
         if needed(&lisa)? <= limit {
             return Ok(active_layers);
         }
     }
     Ok(least)
+}
+
+/// Sets the number of active layers, and freezes embeddings and head.
+pub(crate) fn set_layers(settings: &mut Settings, active_layers: usize) {
+    settings.method.active_layers = active_layers;
+    settings.method.freeze = OUTER.map(str::to_owned).to_vec();
 }
 
 /// The most layers that [`like_lora`] returns for a model with so many layers.
@@ -75,8 +80,7 @@ mod tests {
         let needed = |active_layers: Option<usize>, rows, tokens| {
             let mut settings = settings.clone();
             if let Some(active_layers) = active_layers {
-                settings.method.active_layers = active_layers;
-                settings.method.freeze = OUTER.map(str::to_owned).to_vec();
+                set_layers(&mut settings, active_layers);
             } else {
                 settings.method.method = Method::Lora;
                 settings.method.lora_rank = RANK;

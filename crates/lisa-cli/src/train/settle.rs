@@ -7,10 +7,10 @@ use burn::tensor::Device;
 use lisa_lm::{CausalLm, Checkpoint, Tokenizer};
 
 use super::data::{self, Data};
-use super::like_lora::like_lora;
+use super::like_lora::{like_lora, set_layers};
 use super::planned::{Planned, room};
 use crate::settings::{
-    DataFacts, Dtype, Facts, Flags, LikeLora, ModelFacts, OUTER, Origins, Room, Settings,
+    DataFacts, Dtype, Facts, Flags, LikeLora, ModelFacts, Origins, Room, Settings,
 };
 
 /// The shapes of a model, and what settings follow from.
@@ -66,9 +66,8 @@ impl Shapes {
             flags.method.active_layers.is_none() && flags.trains_like_lora(&self.facts);
         let needs = |rows: usize, tokens: usize| {
             let mut settings = settings.clone();
-            if let Some(active) = like_lora(rows, tokens).filter(|_| counts_layers) {
-                settings.method.active_layers = active;
-                settings.method.freeze = OUTER.map(str::to_owned).to_vec();
+            if counts_layers && let Some(active) = like_lora(rows, tokens) {
+                set_layers(&mut settings, active);
             }
             if derives {
                 let batches = settings.training.batch_size.div_ceil(rows.max(1));

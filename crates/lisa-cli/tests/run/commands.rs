@@ -4,6 +4,11 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use burn::tensor::Device;
+use lisa_cli::bundled;
+use lisa_lm::ModelConfig;
+use lisa_lm::checkpoint::{SaveOptions, save};
+
 /// The program with these arguments, on flex, with a cache of its own.
 pub(super) fn lisa(cache: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lisa"));
@@ -93,6 +98,68 @@ fn a_demo_of_a_few_steps_is_exported_and_generates() {
     ]);
     assert!(!answer.trim().is_empty());
     assert!(run(&["show", "--model", "copy"]).contains("8 of"));
+}
+
+/// A folder with a model of 24 layers and 11 M parameters, which has the bundled tokenizer.
+fn of_studied_size(folder: &Path) {
+    let mut config: serde_json::Value = serde_json::from_str(bundled::CONFIG).unwrap();
+    for (key, value) in [
+        ("hidden_size", 192),
+        ("intermediate_size", 512),
+        ("num_hidden_layers", 24),
+        ("num_attention_heads", 6),
+        ("num_key_value_heads", 6),
+        ("head_dim", 32),
+    ] {
+        config[key] = value.into();
+    }
+    let model = ModelConfig::from_json(&config.to_string()).unwrap();
+    let model = model.init(&Device::flex()).unwrap();
+    let tokenizer = fs::read(bundled::model().unwrap().join("tokenizer.json")).unwrap();
+    let options = SaveOptions {
+        files: &[("tokenizer.json".to_owned(), tokenizer)],
+        ..SaveOptions::default()
+    };
+    save(&model, folder, &options).unwrap();
+}
+
+#[test]
+fn the_planned_memory_is_that_of_the_layers_that_train_by_default() {
+    let dir = tempfile::tempdir().unwrap();
+    of_studied_size(&dir.path().join("model"));
+    let row = "{\"prompt\": \"Name the colour.\", \"completion\": \"Blue.\"}\n";
+    fs::write(dir.path().join("data.jsonl"), row.repeat(40)).unwrap();
+    let run = |line: &str| {
+        let arguments: Vec<&str> = line.split(' ').collect();
+        text(&lisa(dir.path(), &arguments).output().unwrap())
+    };
+    let printed = run("train --dry-run --model model --data data.jsonl --pairs text --out run");
+    // As many layers as fit into the memory of LoRA for such short rows.
+    let active: usize = between(&printed, "lisa: ", " of 24 layers")
+        .parse()
+        .unwrap();
+    assert!((2..=8).contains(&active), "{printed}");
+    let reason = between(&printed, "; planned ", " of ");
+    assert_eq!(between(&printed, "about ", " planned"), reason, "{printed}");
+    // The most, since the length of the rows is not known.
+    let shown = run("show --model model");
+    assert!(shown.contains(": 8 of 24 layers"), "{shown}");
+    assert!(shown.contains("with embeddings and head frozen"), "{shown}");
+    let given = run("show --model model --active-layers 3");
+    assert!(
+        given.contains(": 3 of 24 layers") && !given.contains("frozen"),
+        "{given}"
+    );
+}
+
+/// The text after the first `before` up to the next `after`.
+fn between<'a>(text: &'a str, before: &str, after: &str) -> &'a str {
+    let (_, rest) = text
+        .split_once(before)
+        .unwrap_or_else(|| panic!("{before}: {text}"));
+    rest.split_once(after)
+        .unwrap_or_else(|| panic!("{after}: {text}"))
+        .0
 }
 
 #[test]

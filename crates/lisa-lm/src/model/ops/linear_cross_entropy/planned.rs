@@ -50,7 +50,7 @@ impl HeadSizes {
         };
         HeadBytes {
             frozen: (of_hidden + frozen + self.of_added()) as u64,
-            weight: trained.saturating_sub(frozen) as u64,
+            weight: (trained - frozen) as u64,
         }
     }
 
