@@ -99,7 +99,7 @@ fn run(command: Command) -> Result<()> {
         Command::Theory(options) => theory::run(&options),
         Command::MakeModel(options) => make_model::run(&options),
         Command::Worker { kind, order } => match kind.as_str() {
-            "method" => compare::worker::train(&serde_json::from_str(&order)?),
+            "method" => compare::worker::train(&serde_json::from_str(&order)?, process::print),
             "weights" => compare::worker::save_weights(&serde_json::from_str(&order)?),
             "study" => study::train::work(&serde_json::from_str(&order)?),
             _ => bail!("the worker `{kind}` does not exist"),

@@ -53,4 +53,4 @@ pub(crate) fn mib(bytes: u64) -> String {
 
 #[cfg(test)]
 #[cfg(feature = "flex")]
-mod tests;
+pub(crate) mod tests;

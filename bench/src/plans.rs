@@ -215,6 +215,45 @@ mod tests {
         assert_eq!(measured.peaks.len(), 1);
     }
 
+    /// Narrow layers, so that what does not depend on their width counts most.
+    #[cfg(feature = "flex")]
+    #[test]
+    fn no_plan_is_below_the_measured_peak() {
+        use crate::compare::worker::train;
+        use crate::memory::tests::alone;
+        use crate::preset::Dtype;
+
+        if !alone("plans::tests::no_plan_is_below_the_measured_peak") {
+            return;
+        }
+        let methods = Method::value_variants().iter().copied();
+        for method in methods.filter(|method| !method.is_torch()) {
+            for dtype in [Dtype::F32, Dtype::Bf16] {
+                let settings = Settings {
+                    preset: Preset::Smollm2,
+                    shrink: 8,
+                    vocabulary: Some(512),
+                    sequence: 64,
+                    dtype,
+                    ..steps(method, &Settings::default())
+                };
+                let planned = planned(&settings, method, 1.0).unwrap().unwrap();
+                let mut events = Vec::new();
+                let order = Order { settings, method };
+                train(&order, |event| {
+                    events.push(event.clone());
+                    Ok(())
+                })
+                .unwrap();
+                let measured = highest(&events, |event| event.peak).unwrap();
+                assert!(
+                    planned >= measured,
+                    "{method} in {dtype}: {planned} of {measured}"
+                );
+            }
+        }
+    }
+
     #[test]
     fn kept_state_is_measured_over_three_draws() {
         let draws = |method| {

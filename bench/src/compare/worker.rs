@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::method::Method;
 use crate::settings::Settings;
 use crate::trainer::{Times, Trainer};
-use crate::{memory, number, process, workload};
+use crate::{memory, number, workload};
 
 /// A method to run.
 #[derive(Debug, Serialize, Deserialize)]
@@ -58,8 +58,8 @@ pub(crate) struct Event {
     pub(crate) rss: Option<u64>,
 }
 
-/// Trains and prints.
-pub(crate) fn train(order: &Order) -> Result<()> {
+/// Trains, and gives what was measured before the first step and in each step.
+pub(crate) fn train(order: &Order, mut each: impl FnMut(&Event) -> Result<()>) -> Result<()> {
     let (settings, method) = (&order.settings, order.method);
     let device = Device::default();
     let training = device.clone().autodiff();
@@ -73,7 +73,7 @@ pub(crate) fn train(order: &Order) -> Result<()> {
     let tokens = workload::tokens(settings)?;
     let setup = memory::peak(&device);
     memory::reset(&device);
-    process::print(&Event {
+    each(&Event {
         peak: Some(setup),
         live: Some(memory::live(&device)),
         ..Event::default()
@@ -103,7 +103,7 @@ pub(crate) fn train(order: &Order) -> Result<()> {
             Some(_) => 0,
             None => host_before.min(host(&trainer)).unwrap_or(0),
         };
-        process::print(&Event {
+        each(&Event {
             step: Some(step),
             loss,
             forward: times.forward,

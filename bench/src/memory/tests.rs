@@ -29,14 +29,14 @@ fn during(run: impl FnOnce()) -> usize {
     HEAP.peak_usage().saturating_sub(before)
 }
 
-/// Runs a test of this file again in a process of its own. Returns whether this is that process.
-fn alone(test: &str) -> bool {
+/// Runs a test again in a process of its own, by its path. Returns whether this is that process.
+pub(crate) fn alone(test: &str) -> bool {
     const ALONE: &str = "BENCH_TEST_ALONE";
     if std::env::var_os(ALONE).is_some() {
         return true;
     }
     let output = std::process::Command::new(std::env::current_exe().unwrap())
-        .args([&format!("memory::tests::{test}"), "--exact"])
+        .args([test, "--exact"])
         .env(ALONE, "1")
         .output()
         .unwrap();
@@ -58,7 +58,7 @@ fn tokens<const D: usize>(shape: [usize; D], vocab: usize, device: &Device) -> T
 /// In bf16 the head is made of Burn's operations, as on a GPU.
 #[test]
 fn the_logits_of_all_rows_never_exist() {
-    if !alone("the_logits_of_all_rows_never_exist") {
+    if !alone("memory::tests::the_logits_of_all_rows_never_exist") {
         return;
     }
     let device = Device::flex().autodiff();
@@ -94,7 +94,7 @@ const ROW: usize = 2048;
 
 #[test]
 fn the_logits_of_a_head_with_an_adapter_never_exist() {
-    if !alone("the_logits_of_a_head_with_an_adapter_never_exist") {
+    if !alone("memory::tests::the_logits_of_a_head_with_an_adapter_never_exist") {
         return;
     }
     let device = Device::flex().autodiff();
@@ -109,7 +109,7 @@ fn the_logits_of_a_head_with_an_adapter_never_exist() {
 /// In bf16 attention is made of Burn's operations, as on a GPU.
 #[test]
 fn a_square_of_scores_never_exists() {
-    if !alone("a_square_of_scores_never_exists") {
+    if !alone("memory::tests::a_square_of_scores_never_exists") {
         return;
     }
     let device = Device::flex().autodiff();
@@ -127,7 +127,7 @@ const WIDTH: usize = 2048;
 
 #[test]
 fn clipping_and_the_search_for_bad_gradients_copy_no_gradient() {
-    if !alone("clipping_and_the_search_for_bad_gradients_copy_no_gradient") {
+    if !alone("memory::tests::clipping_and_the_search_for_bad_gradients_copy_no_gradient") {
         return;
     }
     let device = Device::flex().autodiff();
@@ -193,7 +193,7 @@ fn of_an_embedding(is_tied: bool) -> (CausalLm, BatchTensors) {
 /// matmuls copy the weight on flex, so only the backward pass is measured.
 #[test]
 fn a_backward_pass_in_half_precision_makes_no_gradient_twice() {
-    if !alone("a_backward_pass_in_half_precision_makes_no_gradient_twice") {
+    if !alone("memory::tests::a_backward_pass_in_half_precision_makes_no_gradient_twice") {
         return;
     }
     // A tied embedding adds to the gradient of the head; another one makes its own.
@@ -212,7 +212,7 @@ fn a_backward_pass_in_half_precision_makes_no_gradient_twice() {
 
 #[test]
 fn a_tied_embedding_has_one_gradient() {
-    if !alone("a_tied_embedding_has_one_gradient") {
+    if !alone("memory::tests::a_tied_embedding_has_one_gradient") {
         return;
     }
     let (model, batch) = of_an_embedding(true);
@@ -319,7 +319,7 @@ fn trains_within(test: &str, flags: &str, most: f64) {
 #[test]
 fn a_run_with_quantized_layers_has_its_weights_once_in_full_precision() {
     trains_within(
-        "a_run_with_quantized_layers_has_its_weights_once_in_full_precision",
+        "memory::tests::a_run_with_quantized_layers_has_its_weights_once_in_full_precision",
         "--lr 1 --active-layers 1 --period 5 --quantize int8 --freeze embed_tokens",
         1.8,
     );
@@ -328,7 +328,7 @@ fn a_run_with_quantized_layers_has_its_weights_once_in_full_precision() {
 #[test]
 fn a_checkpoint_and_the_best_model_are_written_without_a_copy_of_the_weights() {
     trains_within(
-        "a_checkpoint_and_the_best_model_are_written_without_a_copy_of_the_weights",
+        "memory::tests::a_checkpoint_and_the_best_model_are_written_without_a_copy_of_the_weights",
         "--lr 1 --active-layers 1 --period 5 --freeze embed_tokens",
         1.6,
     );
@@ -337,7 +337,7 @@ fn a_checkpoint_and_the_best_model_are_written_without_a_copy_of_the_weights() {
 #[test]
 fn adapters_are_merged_without_a_copy_of_the_weights() {
     trains_within(
-        "adapters_are_merged_without_a_copy_of_the_weights",
+        "memory::tests::adapters_are_merged_without_a_copy_of_the_weights",
         "--lr 0.02 --method lora --lora-rank 2",
         1.4,
     );
@@ -346,7 +346,7 @@ fn adapters_are_merged_without_a_copy_of_the_weights() {
 #[test]
 fn adapters_are_written_alone_without_a_copy_of_the_weights() {
     trains_within(
-        "adapters_are_written_alone_without_a_copy_of_the_weights",
+        "memory::tests::adapters_are_written_alone_without_a_copy_of_the_weights",
         "--lr 0.02 --method lora --lora-rank 2 --no-merge",
         1.4,
     );
@@ -355,7 +355,7 @@ fn adapters_are_written_alone_without_a_copy_of_the_weights() {
 /// The base model, and the merged layers.
 #[test]
 fn importance_by_a_lora_update_merges_once_and_loads_one_model() {
-    if !alone("importance_by_a_lora_update_merges_once_and_loads_one_model") {
+    if !alone("memory::tests::importance_by_a_lora_update_merges_once_and_loads_one_model") {
         return;
     }
     let dir = tempfile::tempdir().unwrap();

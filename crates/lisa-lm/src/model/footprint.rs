@@ -134,7 +134,7 @@ impl Footprint for CausalLm {
             norms: bytes(tokens.norms),
             layer_backward: bytes(tokens.backward).max(bytes(tokens.attention) + block)
                 + ops::matmul_bytes(hidden * feed.width, workload.flex, dtype) as u64,
-            workspace: ops::workspace_bytes(workload.flex) + (masks + tables) as u64,
+            workspace: ops::workspace_bytes(workload.flex, dtype) + (masks + tables) as u64,
             hidden: bytes(hidden),
             logits: 0,
             head: head.frozen,

@@ -88,9 +88,14 @@ impl Form {
 }
 
 /// Bytes that matmuls hold during a whole run: on flex the packed operands, as measured with one and
-/// two threads.
-pub(crate) fn workspace_bytes(flex: bool) -> u64 {
-    if flex { 4 << 20 } else { 0 }
+/// two threads. In half precision, the largest excess over the other terms is that of LoRA with
+/// recomputation, whose hundreds of small matrices are objects of their own.
+pub(crate) fn workspace_bytes(flex: bool, dtype: DType) -> u64 {
+    match dtype {
+        _ if !flex => 0,
+        DType::BF16 | DType::F16 => 8 << 20,
+        _ => 4 << 20,
+    }
 }
 
 /// Bytes of the copies of a weight of this many elements during a matmul: flex copies a transposed
