@@ -15,9 +15,9 @@ pub(crate) struct Plan {
     pub(crate) arms: Vec<Arm>,
     /// The arms of the first task only.
     pub(crate) levers: Vec<Arm>,
-    /// By task, about the most layers with embeddings frozen that need no more memory than LoRA: sampled
-    /// every K steps, and drawn once.
-    pub(crate) largest: Vec<(&'static str, Arm)>,
+    /// By task, about the most layers with embeddings frozen that need no more memory than LoRA. Drawn once
+    /// they are an arm, and sampled every K steps a lever.
+    pub(crate) largest: Vec<(&'static str, usize)>,
     pub(crate) sizes: Sizes,
     /// The first number of learning rates to choose from, and the most, where the best is at an end.
     pub(crate) rates: [usize; 2],
@@ -39,13 +39,16 @@ pub(crate) fn name(folder: &Path) -> String {
 const ARMS: [Arm; 5] = [
     Arm::Base,
     Arm::Lora { rank: 16 },
-    Arm::Lisa(Arm::lisa(2)),
     Arm::Lisa(Sampled {
         active_layers: 10,
         ..FROZEN_2
     }),
     Arm::Full,
+    Arm::Lisa(Arm::lisa(2)),
 ];
+
+/// The place of the layers that are drawn once among the arms.
+const ONCE: usize = 2;
 
 const FROZEN_2: Sampled = Sampled {
     outer_every: 0,
@@ -90,8 +93,11 @@ fn levers() -> Vec<Arm> {
         every(30),
         by(Policy::MeanNorm),
         by(Policy::MeanSquare),
+        Sampled {
+            policy: Policy::MeanNorm,
+            ..once(10)
+        },
         Arm::lisa(4),
-        frozen(6),
         every(5),
         by(Policy::Gradient),
         Sampled {
@@ -103,12 +109,10 @@ fn levers() -> Vec<Arm> {
             ..Arm::lisa(2)
         },
         by(Policy::Budget),
-        by(Policy::Cyclic),
         Sampled {
             layer_warmup: 5,
             ..ten
         },
-        frozen(2),
     ];
     sampled.into_iter().map(Arm::Lisa).collect()
 }
@@ -123,12 +127,7 @@ impl Plan {
             levers: levers(),
             // The peaks of ten layers are 340, 56 and 319 MiB below LoRA's. On `gsm8k` each of four more needs
             // 48 MiB, and of six more 65: it depends on the layers that are drawn for the longest batch.
-            largest: [("gsm8k", 14), ("pubmedqa", 11), ("instruct", 14)]
-                .into_iter()
-                .flat_map(|(task, layers)| {
-                    [frozen(layers), once(layers)].map(|arm| (task, Arm::Lisa(arm)))
-                })
-                .collect(),
+            largest: vec![("gsm8k", 14), ("pubmedqa", 11), ("instruct", 14)],
             sizes: Sizes {
                 steps: 120,
                 choice_steps: 40,
@@ -173,7 +172,7 @@ impl Plan {
 
     fn job(&self, purpose: Purpose, task: &Path, arm: Arm, rate: i32, seed: u64) -> Job {
         let mut sizes = self.sizes_of(task);
-        if self.is_lever(arm) {
+        if !self.arms.contains(&arm) {
             sizes.answers = 0;
         }
         Job {
@@ -212,21 +211,29 @@ impl Plan {
         }
     }
 
-    /// The arms of a task.
+    /// The arms of a task, in the same order for every task.
     pub(crate) fn arms_of(&self, task: &Path) -> Vec<Arm> {
         let mut arms = self.arms.clone();
-        arms.extend(self.levers_of(task));
+        if let Some(layers) = self.largest_of(task) {
+            arms.insert(ONCE.min(arms.len()), Arm::Lisa(once(layers)));
+        }
         arms
     }
 
-    fn levers_of(&self, task: &Path) -> Vec<Arm> {
-        let name = name(task);
-        let largest = self.largest.iter().filter(|(task, _)| *task == name);
-        let mut arms: Vec<Arm> = largest.map(|(_, arm)| *arm).collect();
+    /// The levers of a task.
+    pub(crate) fn levers_of(&self, task: &Path) -> Vec<Arm> {
+        let largest = self.largest_of(task);
+        let mut levers: Vec<Arm> = largest.map(frozen).map(Arm::Lisa).into_iter().collect();
         if self.tasks.first().is_some_and(|first| first == task) {
-            arms.extend(&self.levers);
+            levers.extend(&self.levers);
         }
-        arms
+        levers
+    }
+
+    fn largest_of(&self, task: &Path) -> Option<usize> {
+        let name = name(task);
+        let mut largest = self.largest.iter();
+        largest.find_map(|(task, layers)| (*task == name).then_some(*layers))
     }
 
     /// The runs that choose the learning rate of an arm, by ascending rate. Where the best rate is the
@@ -249,8 +256,8 @@ impl Plan {
         jobs
     }
 
-    /// The arm for which the rate of an arm is chosen: a LISA lever takes that of LISA with two layers, or
-    /// with ten layers and frozen embeddings.
+    /// The arm for which the rate of an arm is chosen: a lever, and layers that are drawn once, take that of
+    /// LISA with two layers, or with ten layers and frozen embeddings.
     pub(crate) fn chosen_for(&self, arm: Arm) -> Arm {
         let Arm::Lisa(sampled) = arm else { return arm };
         let same = |other: &Arm| match other {
@@ -258,13 +265,13 @@ impl Plan {
             _ => false,
         };
         let parent = self.arms.iter().copied().find(same);
-        parent.filter(|_| self.is_lever(arm)).unwrap_or(arm)
+        parent.filter(|_| !self.arms.contains(&arm)).unwrap_or(arm)
     }
 
     /// Whether the arm varies another one.
     pub(crate) fn is_lever(&self, arm: Arm) -> bool {
-        let mut largest = self.largest.iter().map(|(_, arm)| arm);
-        self.levers.contains(&arm) || largest.any(|other| *other == arm)
+        let mut largest = self.largest.iter();
+        self.levers.contains(&arm) || largest.any(|(_, layers)| Arm::Lisa(frozen(*layers)) == arm)
     }
 
     /// The chosen rate, when all runs that choose it are done.
@@ -290,14 +297,16 @@ impl Plan {
         (1..=seeds).map(job).collect()
     }
 
-    /// The missing runs whose rates are known. The arms of every task come first, seed by seed and task
-    /// by task, then the levers, so that the tables of an interrupted study are complete.
+    /// The missing runs whose rates are known. The arms come first, seed by seed and task by task, then the
+    /// levers, so that the tables of an interrupted study are complete.
     pub(crate) fn next(&self, log: &Log) -> Vec<Job> {
         let mut jobs = Vec::new();
         for seed in 1..=self.seeds {
             for task in &self.tasks {
-                self.add(&mut jobs, log, task, &self.arms, seed);
+                self.add(&mut jobs, log, task, &self.arms_of(task), seed);
             }
+        }
+        for seed in 1..=self.lever_seeds {
             for task in self.tasks.iter().rev() {
                 self.add(&mut jobs, log, task, &self.levers_of(task), seed);
             }
@@ -375,14 +384,15 @@ mod tests {
         let tasks = ["data/gsm8k", "data/pubmedqa", "data/instruct"].map(PathBuf::from);
         let plan = Plan::full("models/base".into(), tasks.to_vec());
         let counts = tasks.each_ref().map(|task| plan.levers_of(task).len());
-        assert_eq!(counts, [levers().len() + 2, 2, 2]);
-        let instruct = [frozen(14), once(14)].map(Arm::Lisa);
-        assert_eq!(plan.levers_of(&tasks[2]), instruct);
-        assert!(!plan.is_lever(Arm::Full));
-        for arm in instruct {
-            assert!(plan.is_lever(arm));
+        assert_eq!(counts, [levers().len() + 1, 1, 1]);
+        let [sampled, once] = [frozen(14), once(14)].map(Arm::Lisa);
+        assert_eq!(plan.levers_of(&tasks[2]), [sampled]);
+        assert!(plan.is_lever(sampled) && !plan.is_lever(once));
+        assert_eq!(plan.arms_of(&tasks[2])[ONCE], once);
+        for arm in [sampled, once] {
             assert_eq!(plan.chosen_for(arm), Arm::Lisa(frozen(10)));
         }
+        assert!(!plan.is_lever(Arm::Full));
     }
 
     #[test]

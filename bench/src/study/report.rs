@@ -123,13 +123,31 @@ pub(crate) fn summary(results: &Results) -> String {
         head.push("minus LoRA".to_owned());
     }
     let mut text = header(&head.iter().map(String::as_str).collect::<Vec<_>>());
-    for &arm in &results.plan.arms {
-        let runs: Vec<Runs> = tasks.iter().map(|task| results.runs(task, arm)).collect();
+    let arms: Vec<Vec<Arm>> = tasks
+        .iter()
+        .map(|task| results.plan.arms_of(task))
+        .collect();
+    for (index, &arm) in arms[0].iter().enumerate() {
+        let of = |(task, arms): (&&Path, &Vec<Arm>)| {
+            let arm = arms.get(index).copied();
+            arm.map_or_else(Runs::default, |arm| results.runs(task, arm))
+        };
+        let runs: Vec<Runs> = tasks.iter().zip(&arms).map(of).collect();
         if runs.iter().all(|runs| runs.tests.is_empty()) {
             continue;
         }
         let peak = runs[0].cost().map_or(String::new(), |cost| mib(cost.peak));
-        let mut cells = vec![arm.to_string(), peak, seconds(&runs[0])];
+        let mut method = arm.to_string();
+        for (task, arms) in tasks.iter().zip(&arms) {
+            match arms.get(index) {
+                // Only the number of layers differs.
+                Some(Arm::Lisa(other)) if Arm::Lisa(*other) != arm => {
+                    method.push_str(&format!(" (`{}`: {})", name(task), other.active_layers));
+                }
+                _ => {}
+            }
+        }
+        let mut cells = vec![method, peak, seconds(&runs[0])];
         for (task, runs) in tasks.iter().zip(&runs) {
             let accuracy = runs.accuracy();
             let accuracy = accuracy.map_or(String::new(), |mean| format!(", {} %", mean.text(1)));
@@ -144,9 +162,10 @@ pub(crate) fn summary(results: &Results) -> String {
 
 /// How many seeds the trained arms of a task have.
 fn seeds(results: &Results, task: &Path) -> String {
-    let trained = results.plan.arms.iter().filter(|arm| **arm != Arm::Base);
-    let counts: BTreeSet<usize> = trained
-        .map(|arm| results.runs(task, *arm).tests.len())
+    let arms = results.plan.arms_of(task).into_iter();
+    let counts: BTreeSet<usize> = arms
+        .filter(|arm| *arm != Arm::Base)
+        .map(|arm| results.runs(task, arm).tests.len())
         .collect();
     match (counts.first().copied(), counts.last().copied()) {
         (Some(1), Some(1)) => "1 seed".to_owned(),

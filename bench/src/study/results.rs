@@ -166,9 +166,10 @@ impl Results<'_> {
         runs
     }
 
-    /// The arms of a task that have finished runs.
+    /// The arms and levers of a task that have finished runs.
     pub(crate) fn finished(&self, task: &Path) -> Vec<(Arm, Runs)> {
-        let arms = self.plan.arms_of(task).into_iter();
+        let levers = self.plan.levers_of(task);
+        let arms = self.plan.arms_of(task).into_iter().chain(levers);
         let runs = arms.map(|arm| (arm, self.runs(task, arm)));
         runs.filter(|(_, runs)| !runs.tests.is_empty()).collect()
     }

@@ -61,7 +61,7 @@ pub fn unusual(settings: &Settings, model: &ModelFacts, steps: u64) -> Vec<Strin
     if method.period as u64 >= steps && !(is_counted && active >= layers) {
         found.push(format!(
             "--period {} is the whole run of {}: the layers are sampled once, and the others never \
-             train; use a shorter period",
+             train; with a shorter period, more layers do",
             method.period,
             counted(steps as usize, "step")
         ));
