@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::arm::Arm;
+use super::inputs::Inputs;
 use crate::number;
 
 /// The purpose of a run.
@@ -148,6 +149,9 @@ pub(crate) struct Outcome {
     /// Where it ran, and the version of the program.
     pub(crate) device: String,
     pub(crate) commit: String,
+    /// The contents of the folders; lines of earlier versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) inputs: Option<Inputs>,
     /// Scores after training.
     pub(crate) scores: Scores,
     pub(crate) curve: Vec<Point>,

@@ -8,6 +8,7 @@
 
 mod arm;
 mod cells;
+mod inputs;
 mod job;
 mod log;
 mod pictures;
@@ -98,6 +99,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         Log::open(&runs)?
     };
     if !reports {
+        inputs::check(&plan, &log)?;
         let pool = Pool {
             at_a_time: options.jobs,
             threads: options.threads,
@@ -147,6 +149,7 @@ fn run_of<'a>(plan: &Plan, log: &'a Log, line: usize) -> Result<&'a (Job, Outcom
 /// Makes a run again and compares it with the first one.
 fn again(plan: &Plan, log: &Log, line: usize, threads: usize) -> Result<()> {
     let (job, first) = run_of(plan, log, line)?;
+    inputs::check(plan, log)?;
     println!("{job}");
     let second = pool::one(plan, job, threads)?;
     for (name, run) in [("first", first), ("again", &second)] {

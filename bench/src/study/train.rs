@@ -17,6 +17,7 @@ use lisa_lm::text::{
 use lisa_lm::{CausalLm, Checkpoint, Tokenizer};
 
 use super::arm::Arm;
+use super::inputs::Inputs;
 use super::job::{Job, Order, Outcome, Point, Purpose, scheduled};
 use super::plan::name;
 use super::score::{answers, metric, score};
@@ -56,6 +57,7 @@ fn run(order: &Order) -> Result<Outcome> {
     let mut outcome = Outcome {
         device: format!("{:?}", device.clone().inner()),
         commit: commit(),
+        inputs: Some(Inputs::of(&order.model, &order.task)?),
         ..Outcome::default()
     };
     let model = match job.arm {
