@@ -102,7 +102,7 @@ pub(crate) fn marked(page: &str, text: &str) -> Option<String> {
     Some(format!("{before}{begin}\n{text}{end}{after}"))
 }
 
-/// A table of the arms that all tasks have; tasks without runs are left out. Memory and time are those of
+/// A table of the arms; tasks without runs are left out. Memory and time are those of
 /// the first task.
 pub(crate) fn summary(results: &Results) -> String {
     let tasks = results.plan.tasks.iter();
@@ -123,25 +123,22 @@ pub(crate) fn summary(results: &Results) -> String {
         head.push("minus LoRA".to_owned());
     }
     let mut text = header(&head.iter().map(String::as_str).collect::<Vec<_>>());
-    let arms: Vec<Vec<Arm>> = tasks
-        .iter()
-        .map(|task| results.plan.arms_of(task))
-        .collect();
-    for (index, &arm) in arms[0].iter().enumerate() {
-        let of = |(task, arms): (&&Path, &Vec<Arm>)| {
-            let arm = arms.get(index).copied();
+    let plan = results.plan;
+    let all = tasks.iter().map(|task| plan.arms_of(task));
+    for arm in all.max_by_key(Vec::len).unwrap_or_default() {
+        let of = |task: &&Path| {
+            let arm = plan.same(task, arm);
             arm.map_or_else(Runs::default, |arm| results.runs(task, arm))
         };
-        let runs: Vec<Runs> = tasks.iter().zip(&arms).map(of).collect();
+        let runs: Vec<Runs> = tasks.iter().map(of).collect();
         if runs.iter().all(|runs| runs.tests.is_empty()) {
             continue;
         }
         let peak = runs[0].cost().map_or(String::new(), |cost| mib(cost.peak));
         let mut method = arm.to_string();
-        for (task, arms) in tasks.iter().zip(&arms) {
-            match arms.get(index) {
-                // Only the number of layers differs.
-                Some(Arm::Lisa(other)) if Arm::Lisa(*other) != arm => {
+        for task in &tasks {
+            match plan.same(task, arm) {
+                Some(Arm::Lisa(other)) if Arm::Lisa(other) != arm => {
                     method.push_str(&format!(" (`{}`: {})", name(task), other.active_layers));
                 }
                 _ => {}

@@ -176,7 +176,8 @@ pub(super) fn varied(results: &Results, task: &Path, rows: &[(Arm, Runs)]) -> St
 pub(super) fn choices(results: &Results, task: &Path) -> String {
     let plan = results.plan;
     let mut found = Vec::new();
-    for &arm in plan.arms.iter().filter(|arm| **arm != Arm::Base) {
+    let arms = plan.arms_of(task).into_iter();
+    for arm in arms.filter(|arm| *arm != Arm::Base) {
         let jobs = plan.choices(results.log, task, arm).into_iter();
         let losses = jobs.filter_map(|job| Some((job.rate, results.log.get(&job)?.scores.loss())));
         let losses: BTreeMap<i32, f64> = losses.collect();
@@ -368,5 +369,36 @@ mod tests {
             line(&text, "LISA 2")[2..],
             ["", "4.000", "3.000", "4.000", "", ""]
         );
+    }
+
+    #[test]
+    fn the_summary_has_each_arm_in_its_own_row() {
+        let plan = Plan {
+            levers: Vec::new(),
+            ..Plan::full("base".into(), vec!["mine".into(), "gsm8k".into()])
+        };
+        let (_dir, log) = finished(&plan, |arm, _| match arm {
+            Arm::Full => 1.5,
+            Arm::Lisa(sampled) => sampled.active_layers as f64,
+            _ => 2.0,
+        });
+        let results = Results {
+            plan: &plan,
+            log: &log,
+        };
+        let text = super::super::report::summary(&results);
+        let losses = |method| {
+            let cells = line(&text, method);
+            [4, 6].map(|cell| cells[cell].clone())
+        };
+        // `mine` has no layers that are drawn once.
+        assert_eq!(
+            losses("LISA 14, embeddings frozen, drawn once"),
+            ["", "14.000 ± 0.000, 50.0 ± 0.0 %"]
+        );
+        let ten = "10.000 ± 0.000, 50.0 ± 0.0 %";
+        assert_eq!(losses("LISA 10, embeddings frozen"), [ten; 2]);
+        assert_eq!(losses("full"), ["1.500 ± 0.000, 50.0 ± 0.0 %"; 2]);
+        assert_eq!(losses("LISA 2"), ["2.000 ± 0.000, 50.0 ± 0.0 %"; 2]);
     }
 }
