@@ -312,13 +312,18 @@ impl Plan {
         (1..=seeds).map(job).collect()
     }
 
-    /// The missing runs whose rates are known. The arms come first, seed by seed and task by task, then the
-    /// levers, so that the tables of an interrupted study are complete.
+    /// The missing runs whose rates are known, the most telling ones first: the arms, seed by seed, each on
+    /// every task, then the levers.
     pub(crate) fn next(&self, log: &Log) -> Vec<Job> {
         let mut jobs = Vec::new();
+        let arms: Vec<Vec<Arm>> = self.tasks.iter().map(|task| self.arms_of(task)).collect();
+        let most = arms.iter().map(Vec::len).max().unwrap_or(0);
         for seed in 1..=self.seeds {
-            for task in &self.tasks {
-                self.add(&mut jobs, log, task, &self.arms_of(task), seed);
+            for index in 0..most {
+                for (task, arms) in self.tasks.iter().zip(&arms) {
+                    let arm = arms.get(index..=index).unwrap_or_default();
+                    self.add(&mut jobs, log, task, arm, seed);
+                }
             }
         }
         for seed in 1..=self.lever_seeds {
@@ -373,6 +378,10 @@ mod tests {
     fn a_study_ends_and_runs_nothing_twice() {
         let (_dir, mut log) = log();
         let plan = plan();
+        // Each arm runs on every task before the next arm.
+        let first = plan.next(&log).into_iter().map(|job| (job.arm, job.task));
+        let first: Vec<_> = first.take(2).collect();
+        assert_eq!(first, ["a", "b"].map(|task| (Arm::Base, task.to_owned())));
         let mut count = 0;
         while let Some(job) = plan.next(&log).into_iter().next() {
             assert!(log.get(&job).is_none());

@@ -90,11 +90,11 @@ impl Runs {
         )
     }
 
-    /// CPU seconds of a step, where they were measured.
+    /// CPU seconds of a step, where they were measured: the lowest of the seeds, because other programs on
+    /// the machine make a run slower and none faster.
     pub(crate) fn cpu_per_step(&self) -> Option<f64> {
         let measured = self.tests.iter().filter(|test| test.peak > 0);
-        let values: Vec<f64> = measured.map(Outcome::cpu_per_step).collect();
-        Mean::of(&values).map(|found| found.mean)
+        measured.map(Outcome::cpu_per_step).min_by(f64::total_cmp)
     }
 
     /// The curve: for each point its step, and the losses of all seeds.
@@ -111,8 +111,7 @@ impl Runs {
             .collect()
     }
 
-    /// The loss of the curve after so many CPU seconds at the arm's mean cost of a step; none outside the
-    /// curves.
+    /// The loss of the curve after so many CPU seconds at the arm's cost of a step; none outside the curves.
     pub(crate) fn loss_after(&self, seconds: f64) -> Option<Mean> {
         let steps = seconds / self.cpu_per_step()?;
         let losses: Option<Vec<f64>> = self
@@ -231,6 +230,9 @@ mod tests {
         let runs = runs(&[(1, [0.0, 0.0]), (2, [1.0, 0.0])]);
         assert_eq!(runs.curve()[1], (20, vec![2.0, 3.0]));
         assert_eq!(runs.cpu_per_step(), Some(0.5));
+        let mut slower = runs.clone();
+        slower.tests[1].curve[1].cpu *= 3.0;
+        assert_eq!(slower.cpu_per_step(), Some(0.5));
         // Steps 10 and 20 are at 5 and 10 seconds, with mean losses 4.5 and 2.5.
         let after = |seconds| runs.loss_after(seconds).map(|found| found.mean);
         assert_eq!(after(7.5), Some(3.5));

@@ -128,10 +128,10 @@ pub(super) fn costs(rows: &[(Arm, Runs)]) -> String {
     text + "\n"
 }
 
-/// The mean CPU seconds of a step.
+/// The CPU seconds of a step.
 pub(super) fn seconds(runs: &Runs) -> String {
-    let mean = runs.cpu_per_step();
-    mean.map_or(String::new(), |mean| format!("{mean:.1}"))
+    let seconds = runs.cpu_per_step();
+    seconds.map_or(String::new(), |seconds| format!("{seconds:.1}"))
 }
 
 /// The arms that vary another one, beside it.
