@@ -26,6 +26,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 
+use self::inputs::Inputs;
 use self::job::{Job, Outcome, Purpose};
 use self::log::Log;
 use self::plan::Plan;
@@ -99,7 +100,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         Log::open(&runs)?
     };
     if !reports {
-        inputs::check(&plan, &log)?;
+        check(&plan, &log)?;
         let pool = Pool {
             at_a_time: options.jobs,
             threads: options.threads,
@@ -149,7 +150,7 @@ fn run_of<'a>(plan: &Plan, log: &'a Log, line: usize) -> Result<&'a (Job, Outcom
 /// Makes a run again and compares it with the first one.
 fn again(plan: &Plan, log: &Log, line: usize, threads: usize) -> Result<()> {
     let (job, first) = run_of(plan, log, line)?;
-    inputs::check(plan, log)?;
+    check(plan, log)?;
     println!("{job}");
     let second = pool::one(plan, job, threads)?;
     for (name, run) in [("first", first), ("again", &second)] {
@@ -168,6 +169,33 @@ fn again(plan: &Plan, log: &Log, line: usize, threads: usize) -> Result<()> {
         "largest difference of the loss of a row or of a point of the curve: {:.1e}",
         first.distance(&second)
     );
+    Ok(())
+}
+
+/// Refuses a log that has runs of the plan's names with other contents.
+fn check(plan: &Plan, log: &Log) -> Result<()> {
+    for task in &plan.tasks {
+        let mine = Inputs::of(&plan.model, task)?;
+        for (index, (job, run)) in log.all().iter().enumerate() {
+            if job.model != plan::name(&plan.model) || job.task != plan::name(task) {
+                continue;
+            }
+            let Some(theirs) = &run.inputs else { continue };
+            let of = [
+                (&plan.model, "weights", &mine.weights, &theirs.weights),
+                (task, "rows", &mine.rows, &theirs.rows),
+            ];
+            for (folder, what, mine, theirs) in of {
+                ensure!(
+                    mine == theirs,
+                    "the {what} of `{}` are not those of line {} of the log (SHA-256 {mine}.. and \
+                     {theirs}..); give another --out, or the folder of the log's runs",
+                    folder.display(),
+                    index + 1
+                );
+            }
+        }
+    }
     Ok(())
 }
 
@@ -271,5 +299,48 @@ mod tests {
         let command = "bench study --report docs/results/study --page README.md";
         assert!(is_current, "`{command}` makes other tables");
         assert_eq!(report::marked("no marks", &summary), None);
+    }
+
+    #[test]
+    fn other_weights_or_rows_of_the_same_names_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let [model, task] = ["base", "data"].map(|name| dir.path().join(name));
+        let write = |folder: &std::path::Path, name: &str, text: &str| {
+            std::fs::create_dir_all(folder).unwrap();
+            std::fs::write(folder.join(name), text).unwrap();
+        };
+        write(&model, "model.safetensors", "abc");
+        write(&model, "config.json", "{}");
+        write(&task, "train.jsonl", "a");
+        write(&task, "heldout.jsonl", "bc");
+        let inputs = Inputs::of(&model, &task).unwrap();
+        // By sha256sum.
+        assert_eq!(inputs.weights, "f150ef7f12b900ab");
+
+        let mut log = Log::open(&dir.path().join("runs.jsonl")).unwrap();
+        let plan = Plan::full(model.clone(), vec![task.clone()]);
+        let line = Outcome {
+            inputs: Some(inputs),
+            ..Outcome::sample(0.5)
+        };
+        log.add(Job::sample(arm::Arm::Full, 1), line).unwrap();
+        // An older line does not say.
+        log.add(Job::sample(arm::Arm::Full, 2), Outcome::sample(0.5))
+            .unwrap();
+        check(&plan, &log).unwrap();
+        write(&model, "config.json", "{\"a\": 1}");
+        check(&plan, &log).unwrap();
+        // A row that moves from one file to the other.
+        write(&task, "train.jsonl", "ca");
+        write(&task, "heldout.jsonl", "b");
+        let error = check(&plan, &log).unwrap_err().to_string();
+        assert!(error.starts_with("the rows of `"), "{error}");
+        assert!(
+            error.contains("data` are not those of line 1 of the log"),
+            "{error}"
+        );
+        write(&model, "model.safetensors", "abd");
+        let error = check(&plan, &log).unwrap_err().to_string();
+        assert!(error.starts_with("the weights of `"), "{error}");
     }
 }
