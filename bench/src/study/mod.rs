@@ -188,8 +188,8 @@ fn check(plan: &Plan, log: &Log) -> Result<()> {
             for (folder, what, mine, theirs) in of {
                 ensure!(
                     mine == theirs,
-                    "the {what} of `{}` are not those of line {} of the log (SHA-256 {mine}.. and \
-                     {theirs}..); give another --out, or the folder of the log's runs",
+                    "the {what} of `{}` are not those of line {} of the log (digests {mine} and \
+                     {theirs}); give another --out, or the folder of the log's runs",
                     folder.display(),
                     index + 1
                 );

@@ -415,7 +415,9 @@ mod tests {
         assert_eq!(plan.arms_of(&tasks[2])[ONCE], once);
         let fewer = Arm::Lisa(super::once(11));
         assert_eq!(plan.same(&tasks[2], fewer), Some(once));
-        assert_eq!(plan.same(Path::new("other"), fewer), None);
+        for arm in [fewer, Arm::Lisa(Arm::lisa(4))] {
+            assert_eq!(plan.same(Path::new("other"), arm), None);
+        }
         for arm in ARMS {
             assert_eq!(plan.same(Path::new("other"), arm), Some(arm));
         }
