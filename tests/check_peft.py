@@ -4,10 +4,10 @@
     LISA_CHECK_PEFT=DIR cargo test --release -p lisa-lm -p lisa-cli --lib -- --ignored logits_for_peft
     python tests/check_peft.py check DIR
 
-`make` writes a random Llama and a random GPT-2 model into DIR with a tokenizer and data, trains an
-adapter of each with PEFT, and runs the program: it trains an adapter, trains PEFT's adapter further, and
-merges it. The test writes the logits that lisa-lm computes with each adapter. `check` opens the adapters
-and the merged models with PEFT and transformers, and exits with 1 if a logit differs by more than 1e-4.
+`make` writes random models into DIR with a tokenizer and data, trains an adapter of each with PEFT, and
+runs the program: it trains an adapter, trains PEFT's adapter further, and merges it. The test writes the
+logits that lisa-lm computes with each adapter. `check` opens the adapters and the merged models with PEFT
+and transformers, and exits with 1 if a logit differs by more than 1e-4.
 """
 
 import json
@@ -23,7 +23,9 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
 TOLERANCE = 1e-4
 TOKENIZER = pathlib.Path(__file__).parent / "fixtures" / "tokenizer" / "tokenizer.json"
-FAMILIES = ["llama", "gpt2"]
+# A Llama, a GPT-2, and a Llama whose tied head has an adapter.
+FAMILIES = ["llama", "gpt2", "head"]
+TARGETS = {"llama": "all-linear", "gpt2": ["c_attn", "c_fc"], "head": ["v_proj", "lm_head"]}
 # Adapters, with what they were made by.
 ADAPTERS = ["peft", "run/adapter", "further/adapter"]
 
@@ -52,9 +54,8 @@ def make_base(family, folder, vocab):
 
 
 def make_adapter(family, base, folder, ids):
-    targets = "all-linear" if family == "llama" else ["c_attn", "c_fc"]
     model = get_peft_model(open_base(base), LoraConfig(
-        r=3, lora_alpha=7, target_modules=targets, use_rslora=family == "gpt2", task_type="CAUSAL_LM",
+        r=3, lora_alpha=7, target_modules=TARGETS[family], use_rslora=family == "gpt2", task_type="CAUSAL_LM",
         fan_in_fan_out=family == "gpt2"))
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
     for _ in range(8):
@@ -79,6 +80,8 @@ def make(root, lisa):
         train = [lisa, "train", "--model", base, "--data", root / "data.jsonl", "--steps", "6", "--no-eval",
                  "--lr", "1e-2", "--dtype", "f32"]
         lora = ["--method", "lora", "--lora-rank", "4", "--lora-dropout", "0.1"]
+        if family == "head":
+            lora += ["--lora-target-modules", ",".join(TARGETS[family])]
         subprocess.run([*train, *lora, "--out", folder / "run"], check=True)
         subprocess.run([*train, "--adapter", folder / "peft", "--out", folder / "further"], check=True)
         subprocess.run([lisa, "export", folder / "peft", "--merge", "--out", folder / "merged"], check=True)

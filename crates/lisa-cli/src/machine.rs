@@ -1,58 +1,88 @@
 //! [`available_bytes`] and [`total_bytes`]: the memory of this machine.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// Files of the limit, the usage and the statistics of the process's group, and the entry of the
-/// statistics with the files that the kernel can drop from memory. For both versions of the groups.
-const GROUPS: [[&str; 4]; 2] = [
-    [
-        "memory.max",
-        "memory.current",
-        "memory.stat",
-        "inactive_file",
-    ],
-    [
-        "memory/memory.limit_in_bytes",
-        "memory/memory.usage_in_bytes",
-        "memory/memory.stat",
-        "total_inactive_file",
-    ],
+/// A version of the kernel's control groups.
+struct Version {
+    /// The place of its groups below `/sys/fs/cgroup`.
+    root: &'static str,
+    /// Files of the limit, the usage and the statistics.
+    files: [&'static str; 3],
+    /// The entry of the statistics with the files that the kernel can drop from memory.
+    dropped: &'static str,
+}
+
+/// The second version, and the first one.
+const VERSIONS: [Version; 2] = [
+    Version {
+        root: "",
+        files: ["memory.max", "memory.current", "memory.stat"],
+        dropped: "inactive_file",
+    },
+    Version {
+        root: "memory",
+        files: [
+            "memory.limit_in_bytes",
+            "memory.usage_in_bytes",
+            "memory.stat",
+        ],
+        dropped: "total_inactive_file",
+    },
 ];
 
-/// Bytes that new programs can use: what Linux reports as available, and at most what the limits of
-/// the process's group leave. `None` on other systems.
+/// Bytes that new programs can use: what Linux reports as available, and at most what the limits of the
+/// process's control group and of the groups above it leave. `None` on other systems.
 #[must_use]
 pub fn available_bytes() -> Option<u64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     let machine = entry_in(&text, "MemAvailable:")?;
-    let left = GROUPS.into_iter().filter_map(|[most, now, stat, entry]| {
+    let left = groups(Path::new("/")).filter_map(|(version, group)| {
+        let [most, now, stat] = version
+            .files
+            .map(|file| fs::read_to_string(group.join(file)));
         left_in(
-            &read(most)?,
-            &read(now)?,
-            &read(stat).unwrap_or_default(),
-            entry,
+            &most.ok()?,
+            &now.ok()?,
+            &stat.unwrap_or_default(),
+            version.dropped,
         )
     });
     Some(left.fold(machine, u64::min))
 }
 
-/// Bytes of the machine, or of the limits of the process's group, with the machine's swap. `None` on other
-/// systems than Linux.
+/// Bytes of the machine with its swap, or the limits of the process's control group and of the groups above
+/// it. `None` on other systems than Linux.
 #[must_use]
 pub fn total_bytes() -> Option<u64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     let entry = |name| entry_in(&text, name);
     let machine = entry("MemTotal:")? + entry("SwapTotal:").unwrap_or(0);
-    let limits = GROUPS
-        .into_iter()
-        .filter_map(|[most, ..]| bytes(&read(most)?));
+    let limits = groups(Path::new("/")).filter_map(|(version, group)| {
+        bytes(&fs::read_to_string(group.join(version.files[0])).ok()?)
+    });
     Some(limits.fold(machine, u64::min))
 }
 
-/// A file of the process's group.
-fn read(name: &str) -> Option<String> {
-    fs::read_to_string(Path::new("/sys/fs/cgroup").join(name)).ok()
+/// The folders of the process's control groups and of those above them, in a file system with this root.
+/// A container may show only its own group, as the uppermost one.
+fn groups(root: &Path) -> impl Iterator<Item = (&'static Version, PathBuf)> {
+    let own = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
+    VERSIONS.iter().flat_map(move |version| {
+        // Lines are `number:controllers:/path`; the second version has no controllers.
+        let path = own.lines().find_map(|line| {
+            let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+            let is_its = controllers.split(',').any(|name| name == version.root);
+            is_its.then(|| PathBuf::from(path))
+        });
+        let top = root.join("sys/fs/cgroup").join(version.root);
+        let path = path.unwrap_or_else(|| "/".into());
+        let folders = path.ancestors().map(|path| {
+            let below = path.strip_prefix("/").unwrap_or(path);
+            (version, top.join(below))
+        });
+        folders.collect::<Vec<_>>()
+    })
 }
 
 fn entry_in(text: &str, name: &str) -> Option<u64> {
@@ -94,7 +124,7 @@ mod tests {
     #[test]
     fn files_that_were_read_are_not_used_memory() {
         let stat = "anon 300\nfile 500\ninactive_anon 1\ninactive_file 400\nactive_file 100\n";
-        let [[.., second], [.., first]] = GROUPS;
+        let [second, first] = VERSIONS.map(|version| version.dropped);
         assert_eq!(left_in("1000\n", "800\n", stat, second), Some(600));
         let both = "inactive_file 100\ntotal_inactive_file 250\n";
         assert_eq!(left_in("1000\n", "800\n", both, first), Some(450));
@@ -102,5 +132,32 @@ mod tests {
         assert_eq!(left_in("1000\n", "800\n", "", second), Some(200));
         assert_eq!(left_in("1000\n", "1800\n", stat, second), Some(0));
         assert_eq!(left_in("max\n", "800\n", stat, second), None);
+    }
+
+    #[test]
+    fn limits_of_all_groups_above_the_process_count() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        fs::create_dir_all(root.join("proc/self")).unwrap();
+        let write = |text: &str| fs::write(root.join("proc/self/cgroup"), text).unwrap();
+        let found = || -> Vec<String> {
+            let folders = groups(root).map(|(_, folder)| {
+                let below = folder.strip_prefix(root.join("sys/fs/cgroup")).unwrap();
+                below.display().to_string()
+            });
+            folders.collect()
+        };
+        write("0::/system.slice/job.scope\n");
+        assert_eq!(
+            found(),
+            ["system.slice/job.scope", "system.slice", "", "memory"]
+        );
+        write("12:cpu,memory:/slurm/job_1\n3:pids:/other\n0::/\n");
+        assert_eq!(
+            found(),
+            ["", "memory/slurm/job_1", "memory/slurm", "memory"]
+        );
+        fs::remove_file(root.join("proc/self/cgroup")).unwrap();
+        assert_eq!(found(), ["", "memory"]);
     }
 }

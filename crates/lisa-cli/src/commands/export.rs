@@ -99,6 +99,7 @@ pub fn export(options: &Options, device: &Device) -> Result<()> {
         load(options, device)?
     };
     require_other(out, &exported.source, &options.run)?;
+    let name = exported.name.clone();
     if exported.model.lora().is_some() && !options.merge {
         require!(
             options.dtype.is_none(),
@@ -107,11 +108,10 @@ pub fn export(options: &Options, device: &Device) -> Result<()> {
         );
         export_adapter::write(&exported, out)?;
     } else {
-        write(options, &exported)?;
+        write(options, exported)?;
     }
     say(format_args!(
-        "{} of {} is in {}",
-        exported.name,
+        "{name} of {} is in {}",
         options.run.display(),
         out.display()
     ))?;
@@ -119,8 +119,8 @@ pub fn export(options: &Options, device: &Device) -> Result<()> {
 }
 
 /// Writes the model, into which its adapters are merged.
-fn write(options: &Options, exported: &Exported) -> Result<()> {
-    let model = exported.model.clone().merge_lora();
+fn write(options: &Options, exported: Exported) -> Result<()> {
+    let model = exported.model.merge_lora();
     let model = match options.dtype {
         Some(dtype) => model.map(&mut Cast(dtype.into())),
         None => model,

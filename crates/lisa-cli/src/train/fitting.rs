@@ -143,7 +143,11 @@ pub(crate) fn changes(
                         said.push(format!("--max-seq-length {length}"));
                     }
                     let needed = Planned::of(&changed, model, hardware, rows, length)?.needed();
-                    let said = said.join(" ");
+                    let mut said = said.join(" ");
+                    if method != settings.method.method && settings.method.method == Method::Lora {
+                        // They are refused with another method.
+                        said.push_str(" (without the flags of LoRA)");
+                    }
                     if needed <= bytes && !said.is_empty() {
                         return Ok(format!("{said}: planned {}", size(needed)));
                     }
@@ -295,6 +299,12 @@ mod tests {
         let lora = settings(Method::Lora);
         let said = advice(&lora, &lora);
         assert!(said.starts_with("--recompute: planned"), "{said}");
+        let said = advice(&lora, &with(Method::Lora, &[LAYERED]));
+        assert!(said.starts_with("--method lisa "), "{said}");
+        assert!(
+            said.contains(" (without the flags of LoRA): planned"),
+            "{said}"
+        );
         let full = settings(Method::Full);
         let cases: [(Way, &str); 3] = [
             (&[], "--recompute: "),

@@ -1,7 +1,7 @@
 //! `Planned`: estimates the memory of a run before it starts.
 
 use anyhow::Result;
-use burn::tensor::Device;
+use burn::tensor::{DType, Device, FloatDType};
 use lisa::memory::{Breakdown, MemoryPlan, Workload};
 use lisa_lm::CausalLm;
 
@@ -173,7 +173,16 @@ pub(crate) fn disk(
     let (weights, finished) = if settings.method.method == Method::Lora {
         // The gradients are of the adapters, and have their dtype.
         let adapters = plan.gradients;
-        let merged = plan.weights - adapters;
+        let lora = settings.method.lora(settings.training.seed);
+        let head = model.planned_lora(&lora, &Workload::new(model, 1, 1)).head;
+        // A tied head that is adapted gets a weight of its own.
+        let untied = match head {
+            Some([from, to]) if model.config().is_tied() => {
+                (from * to * DType::from(FloatDType::from(settings.memory.dtype)).size()) as u64
+            }
+            _ => 0,
+        };
+        let merged = plan.weights - adapters + untied;
         let merged = if settings.method.no_merge { 0 } else { merged };
         (adapters, adapters + merged)
     } else {
@@ -229,6 +238,9 @@ pub(crate) fn room(settings: &Settings, device: &Device) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use lisa_lm::ModelConfig;
+    use lisa_lm::model::config::LlamaConfig;
+
     use super::*;
     use crate::settings::Flags;
 
@@ -302,6 +314,24 @@ mod tests {
             let weight = &model.model.layers[0].mlp.down_proj.weight;
             assert!(!weight.is_initialized(), "{method}");
         }
+    }
+
+    #[test]
+    fn a_merged_head_needs_disk_for_a_weight_of_its_own() {
+        let device = Device::default();
+        let of = |tied: bool, no_merge| {
+            let mut config = LlamaConfig::new(64, 16, 2, 2);
+            config.tie_word_embeddings = tied;
+            let model = ModelConfig::Llama(config).init(&device).unwrap();
+            let mut settings = Flags::default().resolve(None).unwrap();
+            settings.method.method = Method::Lora;
+            settings.method.no_merge = no_merge;
+            settings.method.lora_target_modules = vec!["lm_head".into()];
+            disk(&settings, &model, &device, 1, false).unwrap().model
+        };
+        assert_eq!(of(true, false), of(false, false));
+        assert_eq!(of(true, true), of(false, true));
+        assert!(of(true, true) < of(true, false));
     }
 
     #[test]

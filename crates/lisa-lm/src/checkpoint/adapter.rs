@@ -27,6 +27,9 @@ const PREFIX: &str = "base_model.model.";
 /// The ends of the names of an adapter's two matrices: `[rank, in]` and `[out, rank]`.
 const A: &str = ".lora_A.weight";
 const B: &str = ".lora_B.weight";
+/// The end of the name of the base model's weight, which PEFT writes, too, if the head has an adapter:
+/// `[out, in]`.
+const COPY: &str = ".base_layer.weight";
 
 /// A LoRA adapter in PEFT's format: a folder with `adapter_config.json` and
 /// `adapter_model.safetensors`.
@@ -85,7 +88,7 @@ impl Adapter {
         let stored = Stored::parse(&text).map_err(|error| error.with_place(&path, None))?;
         let modules = match stored.modules {
             Some(modules) => modules,
-            None => matrices(&dir)?.into_keys().collect(),
+            None => Contents::read(&dir)?.adapters.into_keys().collect(),
         };
         let config = LoraConfig {
             modules,
@@ -132,7 +135,7 @@ impl Adapter {
     /// # Errors
     ///
     /// As [`CausalLm::with_lora`]; a tensor is missing, belongs to no module of the model, or has
-    /// another shape.
+    /// another shape; a weight of the base model that the file has is not that of the model.
     pub fn apply(&self, model: CausalLm) -> Result<CausalLm, Error> {
         self.restore(model.with_lora(&self.config)?)
     }
@@ -143,9 +146,12 @@ impl Adapter {
     /// # Errors
     ///
     /// The model has no adapters, or adapters of other modules or of another rank; a tensor is missing,
-    /// or has another shape.
+    /// or has another shape; a weight of the base model that the file has is not that of the model.
     pub fn restore(&self, mut model: CausalLm) -> Result<CausalLm, Error> {
-        let mut matrices = matrices(&self.dir)?;
+        let Contents {
+            adapters: mut matrices,
+            mut copies,
+        } = Contents::read(&self.dir)?;
         // No memory is allocated for a rank that the file does not have.
         let rank = self.config.rank;
         let other = |[a, b]: &&[PackTensor; 2]| {
@@ -164,13 +170,16 @@ impl Adapter {
                 };
                 self.set(lora, &a, &b)?;
             }
+            if let Some(copy) = copies.remove(&path) {
+                self.check(&projection.weight.val(), &copy)?;
+            }
         }
-        match matrices.into_keys().next() {
+        match matrices.into_keys().chain(copies.into_keys()).next() {
             None => Ok(model),
             Some(path) => {
                 let path = shown(&path.escape_debug());
                 Err(self.refuse(format!(
-                    "it has an adapter of {path}, which is no linear module of this model, or not \
+                    "it has tensors of {path}, which is no linear module of this model, or not \
                      among the target modules"
                 )))
             }
@@ -180,25 +189,44 @@ impl Adapter {
     /// Puts the stored matrices into an adapter.
     fn set(&self, lora: &mut LoraAdapter, a: &PackTensor, b: &PackTensor) -> Result<(), Error> {
         for (param, tensor) in [(&mut lora.a, a), (&mut lora.b, b)] {
-            let [rows, columns] = param.dims();
-            // PEFT stores the weights of linear modules, `[out, in]`.
-            if tensor.shape[..] != [columns, rows] {
-                let (name, found) = (shown(&tensor.name.escape_debug()), &tensor.shape[..]);
-                return Err(self.refuse(format!(
-                    "tensor {name} has shape {found:?}, but the model and the rank ask for \
-                     {:?}",
-                    [columns, rows]
-                )));
-            }
-            let old = param.val();
-            let options = (&old.device(), old.dtype());
-            let data = to_data(tensor).map_err(|e| self.refuse(e.to_string()).with_source(e))?;
-            let values: Vec<f32> = data.iter().collect();
-            let data = TensorData::new(transposed(&values, rows), [rows, columns]);
-            let new = Tensor::<2>::from_data(data, options);
-            *param = trainable(param.id, new);
+            *param = trainable(param.id, self.like(&param.val(), tensor)?);
         }
         Ok(())
+    }
+
+    /// Returns an error if the stored weight is not this one of the base model.
+    fn check(&self, weight: &Tensor<2>, copy: &PackTensor) -> Result<(), Error> {
+        if self
+            .like(weight, copy)?
+            .equal(weight.clone())
+            .all()
+            .into_scalar::<bool>()
+        {
+            return Ok(());
+        }
+        Err(self.refuse(format!(
+            "tensor {} is not the weight of the model, and weights of the base model are not read from \
+             an adapter",
+            shown(&copy.name.escape_debug())
+        )))
+    }
+
+    /// The stored values, `[out, in]`, as a tensor with the shape, `[in, out]`, the dtype and the device
+    /// of another one.
+    fn like(&self, other: &Tensor<2>, stored: &PackTensor) -> Result<Tensor<2>, Error> {
+        let [rows, columns] = other.dims();
+        if stored.shape[..] != [columns, rows] {
+            let (name, found) = (shown(&stored.name.escape_debug()), &stored.shape[..]);
+            return Err(self.refuse(format!(
+                "tensor {name} has shape {found:?}, but the model and the rank ask for {:?}",
+                [columns, rows]
+            )));
+        }
+        let data = to_data(stored).map_err(|e| self.refuse(e.to_string()).with_source(e))?;
+        let values: Vec<f32> = data.iter().collect();
+        let data = TensorData::new(transposed(&values, rows), [rows, columns]);
+        let options = (&other.device(), other.dtype());
+        Ok(Tensor::from_data(data, options))
     }
 
     fn refuse(&self, message: String) -> Error {
@@ -213,59 +241,71 @@ impl Adapter {
     }
 }
 
-/// The two matrices of each module with an adapter, by its path in transformers.
-fn matrices(dir: &Path) -> Result<BTreeMap<String, [PackTensor; 2]>, Error> {
-    let path = dir.join(WEIGHTS);
-    let found = files::find(dir, WEIGHTS)
-        .map_err(|e| refuse(&path, format!("it cannot be read ({e})")).with_source(e))?;
-    if found.is_none() {
-        let is_pickle = dir.join("adapter_model.bin").exists();
-        return Err(refuse(&path, "it does not exist".to_owned()).with_help(if is_pickle {
-            "adapter_model.bin is PyTorch's pickle format, which can run code: load and save the \
-             adapter with PEFT, which writes safetensors"
-        } else {
-            "get the whole folder of the adapter again"
-        }));
-    }
-    let mut halves: BTreeMap<String, [Option<PackTensor>; 2]> = BTreeMap::new();
-    for tensor in tensors(&path)? {
-        let name = tensor.name.strip_prefix(PREFIX).unwrap_or(&tensor.name);
-        // Files of the adapter named `default` may name it.
-        let name = name.replace(".default.weight", ".weight");
-        let (module, half) = match (name.strip_suffix(A), name.strip_suffix(B)) {
-            (Some(module), _) => (module, 0),
-            (_, Some(module)) => (module, 1),
-            _ => {
+/// The tensors of an adapter's file, by the paths of their modules in transformers.
+struct Contents {
+    /// The two matrices of each module with an adapter.
+    adapters: BTreeMap<String, [PackTensor; 2]>,
+    /// Weights of the base model.
+    copies: BTreeMap<String, PackTensor>,
+}
+
+impl Contents {
+    fn read(dir: &Path) -> Result<Self, Error> {
+        let path = dir.join(WEIGHTS);
+        let found = files::find(dir, WEIGHTS)
+            .map_err(|e| refuse(&path, format!("it cannot be read ({e})")).with_source(e))?;
+        if found.is_none() {
+            let is_pickle = dir.join("adapter_model.bin").exists();
+            return Err(refuse(&path, "it does not exist".to_owned()).with_help(if is_pickle {
+                "adapter_model.bin is PyTorch's pickle format, which can run code: load and save the \
+                 adapter with PEFT, which writes safetensors"
+            } else {
+                "get the whole folder of the adapter again"
+            }));
+        }
+        let mut halves: BTreeMap<String, [Option<PackTensor>; 2]> = BTreeMap::new();
+        let mut copies = BTreeMap::new();
+        for tensor in tensors(&path)? {
+            if !matches!(
+                tensor.dtype,
+                DType::F32 | DType::F16 | DType::BF16 | DType::F64
+            ) {
+                let (name, dtype) = (shown(&tensor.name.escape_debug()), tensor.dtype);
+                return Err(refuse(
+                    &path,
+                    format!("tensor {name} is {dtype:?}, and only floats are supported"),
+                ));
+            }
+            let name = tensor.name.strip_prefix(PREFIX).unwrap_or(&tensor.name);
+            // Files of the adapter named `default` may name it.
+            let name = name.replace(".default.weight", ".weight");
+            let [a, b, copy] = [A, B, COPY].map(|end| name.strip_suffix(end));
+            if let Some(module) = copy {
+                copies.insert(module.to_owned(), tensor);
+                continue;
+            }
+            let (Some(module), half) = (a.or(b), usize::from(a.is_none())) else {
                 let name = shown(&tensor.name.escape_debug());
                 let message = format!("tensor {name} is not a matrix of a LoRA adapter");
                 return Err(refuse(&path, message).with_help(
                     "whole weights and adapters of embeddings are not supported: merge the adapter \
                      with `merge_and_unload()` of PEFT, and use the merged model",
                 ));
+            };
+            halves.entry(module.to_owned()).or_default()[half] = Some(tensor);
+        }
+        let whole = halves.into_iter().map(|(module, halves)| match halves {
+            [Some(a), Some(b)] => Ok((module, [a, b])),
+            [first, _] => {
+                let missing = if first.is_some() { B } else { A };
+                let name = shown(&format!("{module}{missing}").escape_debug());
+                Err(refuse(&path, format!("tensor {name} is missing"))
+                    .with_help("get the file again"))
             }
-        };
-        if !matches!(
-            tensor.dtype,
-            DType::F32 | DType::F16 | DType::BF16 | DType::F64
-        ) {
-            let (name, dtype) = (shown(&tensor.name.escape_debug()), tensor.dtype);
-            return Err(refuse(
-                &path,
-                format!("tensor {name} is {dtype:?}, and only floats are supported"),
-            ));
-        }
-        let module = module.to_owned();
-        halves.entry(module).or_default()[half] = Some(tensor);
+        });
+        let adapters = whole.collect::<Result<_, _>>()?;
+        Ok(Self { adapters, copies })
     }
-    let whole = halves.into_iter().map(|(module, halves)| match halves {
-        [Some(a), Some(b)] => Ok((module, [a, b])),
-        [first, _] => {
-            let missing = if first.is_some() { B } else { A };
-            let name = shown(&format!("{module}{missing}").escape_debug());
-            Err(refuse(&path, format!("tensor {name} is missing")).with_help("get the file again"))
-        }
-    });
-    whole.collect()
 }
 
 /// A matrix of this many rows whose transpose has these values.

@@ -33,16 +33,22 @@ fn per_token(spec: &DecoderSpec, form: Form, size: usize) -> PerToken {
     let hidden = spec.hidden_size;
     let (q, kv) = spec.block.attention.widths();
     let inner = spec.block.feed_forward.width;
-    // For each of the two norms: kept while frozen, in addition while trainable, and during its backward
-    // pass. A fused norm keeps its input whether it is trainable or not.
-    let in_f32 = |tensors: usize| tensors * size_of::<f32>() / size;
-    let (norm, norm_weight, norm_backward) = match spec.block.norm.kind {
-        _ if fused => (hidden, 0, 0),
-        NormKind::Rms if form == Form::Recomputed => (hidden, 0, in_f32(3 * hidden)),
+    // For a norm over so many elements: kept while frozen, in addition while trainable, and during its
+    // backward pass. A fused norm keeps its input whether it is trainable or not.
+    let in_f32 = |elements: usize| elements * size_of::<f32>() / size;
+    let of_norm = |kind, width: usize| match kind {
+        _ if fused => (width, 0, 0),
+        NormKind::Rms if form == Form::Recomputed => (width, 0, in_f32(3 * width)),
         // In half precision, also a copy in f32.
-        NormKind::Rms if size < 4 => (hidden + in_f32(hidden), hidden, hidden),
-        NormKind::Rms => (hidden, hidden, hidden),
-        NormKind::Layer => (5 * hidden, hidden, 3 * hidden),
+        NormKind::Rms if size < 4 => (width + in_f32(width), width, width),
+        NormKind::Rms => (width, width, width),
+        NormKind::Layer => (5 * width, width, 3 * width),
+    };
+    let (norm, norm_weight, norm_backward) = of_norm(spec.block.norm.kind, hidden);
+    // The norms of queries and keys.
+    let (of_heads, of_heads_weight, of_heads_backward) = match &spec.block.attention.qk_norm {
+        Some(norm) => of_norm(norm.kind, q + kv),
+        None => (0, 0, 0),
     };
     // Rotary positions: kept, and during the backward pass.
     let (rope, rope_backward) = match &spec.rope {
@@ -79,16 +85,22 @@ fn per_token(spec: &DecoderSpec, form: Form, size: usize) -> PerToken {
         0
     };
     PerToken {
-        frozen: 2 * norm + q + 2 * kv + joint + rope + activation,
-        trainable: 2 * norm_weight + 2 * hidden + q + inner,
-        norms: 2 * norm_weight,
+        frozen: 2 * norm + of_heads + q + 2 * kv + joint + rope + activation,
+        trainable: 2 * norm_weight + of_heads_weight + 2 * hidden + q + inner,
+        norms: 2 * norm_weight + of_heads_weight,
         backward: 2 * hidden
             + if form == Form::Recomputed {
                 wide_backward
             } else {
                 2 * inner
             },
-        attention: norm_backward + 2 * hidden + 2 * q + rope_backward + 2 * kv + sums,
+        attention: norm_backward
+            + of_heads_backward
+            + 2 * hidden
+            + 2 * q
+            + rope_backward
+            + 2 * kv
+            + sums,
         feed_forward: norm_backward + 2 * hidden + activation_backward,
     }
 }
@@ -103,9 +115,8 @@ impl Footprint for CausalLm {
         let size = dtype.size();
         let bytes = |elements: usize| (batch * sequence * elements * size) as u64;
         let tokens = per_token(spec, form, size);
-        let heads = batch * spec.block.attention.heads;
         let [scores, block] =
-            ops::attention_bytes(form, sequence, dtype).map(|of_head| (heads * of_head) as u64);
+            ops::attention_bytes(form, batch, spec.block.attention.heads, sequence, dtype);
 
         // The gradients of weights between two cuts of the autodiff graph: all of attention, and all of the
         // feed-forward network but the last projection.

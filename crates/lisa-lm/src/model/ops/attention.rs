@@ -24,8 +24,8 @@ use blocks::{Block, Inputs};
 ///
 /// `q` is `[batch, heads, seq, head_dim]`; `k` and `v` are `[batch, key heads, keys, head_dim]`;
 /// the mask is `[batch or 1, 1, seq, keys]`, true where a query must not attend to a key.
-/// Without a mask every query attends to every key. The last query has the position of the last
-/// key. Returns `[batch, heads, seq, head_dim]`.
+/// The last query has the position of the last key. Only a single query may have no mask: it attends
+/// to every key. Returns `[batch, heads, seq, head_dim]`.
 pub(crate) fn attend(
     q: Tensor<4>,
     k: Tensor<4>,
@@ -103,18 +103,37 @@ fn exponentials(scores: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
     (exps.clone(), exps.sum_dim(3))
 }
 
-/// Bytes for a head of a row of `seq` tokens: kept for the backward pass besides queries, keys and
-/// values, and needed during it.
-pub(crate) fn attention_bytes(form: Form, seq: usize, dtype: DType) -> [usize; 2] {
+/// Bytes for so many rows of `seq` tokens: kept for the backward pass besides queries, keys and values,
+/// and needed during it for weights and scores.
+pub(crate) fn attention_bytes(
+    form: Form,
+    rows: usize,
+    heads: usize,
+    seq: usize,
+    dtype: DType,
+) -> [u64; 2] {
     let cast = if dtype.size() < 4 { dtype.size() } else { 0 };
-    match form {
-        Form::Fused if seq > KEPT => [0, 0],
-        Form::Fused => [FUSED.scores(seq) * 4, 0],
+    let all = rows * heads;
+    let [kept, during] = match form {
+        // A block is of one row. Its scores exist twice for a moment, and its weights are kept or computed
+        // again.
+        Form::Fused => {
+            let block = heads * FUSED.block(seq).min(seq) * seq * 4;
+            if seq > KEPT {
+                [0, 3 * block]
+            } else {
+                [all * FUSED.scores(seq) * 4, 2 * block]
+            }
+        }
         // Weights, their gradient, and the product of both in f32; copies in half precision.
-        Form::Recomputed => [0, RECOMPUTED.block(seq).min(seq) * seq * (3 * 4 + 2 * cast)],
+        Form::Recomputed => {
+            let block = RECOMPUTED.block(seq).min(seq) * seq;
+            [0, all * block * (3 * 4 + 2 * cast)]
+        }
         // Exponentials in f32, a copy in half precision, and the mask.
-        Form::WrittenOut => [WRITTEN_OUT.scores(seq) * (4 + 1 + cast), 0],
-    }
+        Form::WrittenOut => [all * WRITTEN_OUT.scores(seq) * (4 + 1 + cast), 0],
+    };
+    [kept as u64, during as u64]
 }
 
 #[cfg(test)]
