@@ -131,11 +131,11 @@ pub(crate) fn bands(area: &Area, [x, y]: [&str; 2], series: &[(String, Vec<Band>
     legend(&mut chart)
 }
 
-/// Points with their names, and lines over the ranges of their values.
+/// Points with a legend, and lines over the ranges of their values.
 pub(crate) fn points(area: &Area, [x, y]: [&str; 2], points: &[(String, Band)]) -> Drawn {
     let across = range(points.iter().map(|(_, point)| point.x));
-    // The names are to the right of their points.
-    let right = across.end + 0.3 * (across.end - across.start);
+    // The legend is to the right of the points.
+    let right = across.end + 0.7 * (across.end - across.start);
     let up = range(points.iter().flat_map(|(_, point)| [point.low, point.high]));
     let mut chart = axes(area, [x, y], across.start..right, up)?;
     for (i, (name, point)) in points.iter().enumerate() {
@@ -143,11 +143,12 @@ pub(crate) fn points(area: &Area, [x, y]: [&str; 2], points: &[(String, Band)]) 
         let at = (point.x, point.middle);
         let whole = [(point.x, point.low), (point.x, point.high)];
         chart.draw_series([PathElement::new(whole, color.stroke_width(2))])?;
-        chart.draw_series([Circle::new(at, 5, color.filled())])?;
-        let name = EmptyElement::at(at) + Text::new(name.clone(), (9, -7), ("sans-serif", 13));
-        chart.draw_series([name])?;
+        chart
+            .draw_series([Circle::new(at, 5, color.filled())])?
+            .label(name)
+            .legend(move |(x, y)| Circle::new((x + 9, y), 5, color.filled()));
     }
-    Ok(())
+    legend(&mut chart)
 }
 
 /// A bar for each name, with its value and, where there is one, its interval.

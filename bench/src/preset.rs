@@ -30,9 +30,10 @@ pub(crate) enum Preset {
 }
 
 /// Dtype of the weights.
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Dtype {
     /// Four bytes
+    #[default]
     F32,
     /// Two bytes, with the range of f32
     Bf16,

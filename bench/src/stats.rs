@@ -10,6 +10,15 @@ const T: [f64; 30] = [
     2.052, 2.048, 2.045, 2.042,
 ];
 
+/// Half the width of Student's 95 % interval of the mean of at least two values.
+fn half_width(values: &[f64]) -> f64 {
+    let n = values.len();
+    let mean = values.iter().sum::<f64>() / n as f64;
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    let deviation = (squares / (n - 1) as f64).sqrt();
+    T.get(n - 2).copied().unwrap_or(1.96) * deviation / (n as f64).sqrt()
+}
+
 /// The median; NaN for no values.
 pub(crate) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
@@ -36,7 +45,8 @@ pub(crate) fn quartiles(values: &[f64]) -> [f64; 2] {
     })
 }
 
-/// A mean with half the width of its 95 % interval; no interval for fewer than two values.
+/// A mean with half the width of its 95 % interval; no interval for fewer than three values, of which the
+/// spread says nearly nothing.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Mean {
     pub(crate) mean: f64,
@@ -47,17 +57,10 @@ impl Mean {
     /// The mean of these values; none of no values.
     pub(crate) fn of(values: &[f64]) -> Option<Self> {
         let n = values.len();
-        if n == 0 {
-            return None;
-        }
-        let mean = values.iter().sum::<f64>() / n as f64;
-        let half = (n > 1).then(|| {
-            let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-            let deviation = (squares / (n - 1) as f64).sqrt();
-            let quantile = T.get(n - 2).copied().unwrap_or(1.96);
-            quantile * deviation / (n as f64).sqrt()
-        });
-        Some(Self { mean, half })
+        (n > 0).then(|| Self {
+            mean: values.iter().sum::<f64>() / n as f64,
+            half: (n > 2).then(|| half_width(values)),
+        })
     }
 
     /// The text of a table cell.
@@ -76,12 +79,14 @@ pub(crate) struct Interval {
     pub(crate) mean: f64,
     pub(crate) low: f64,
     pub(crate) high: f64,
+    pub(crate) seeds: usize,
 }
 
 impl Interval {
-    /// Whether the interval excludes 0.
+    /// Whether the interval excludes 0 and covers the variation between seeds, of which fewer than three
+    /// say nearly nothing.
     pub(crate) fn is_clear(self) -> bool {
-        self.low > 0.0 || self.high < 0.0
+        self.seeds > 2 && (self.low > 0.0 || self.high < 0.0)
     }
 }
 
@@ -98,9 +103,10 @@ fn ratio<'a>(values: impl IntoIterator<Item = &'a Weighted>) -> f64 {
     differences / weights
 }
 
-/// The mean of differences with the wider of two intervals: the percentile interval of the bootstrap, in
-/// which seeds are drawn with replacement, and then rows, the same ones in every seed; and, with several
-/// seeds, Student's interval of the seeds' means, since few seeds leave the first one too narrow.
+/// The mean of differences and its 95 % interval. Its distance from the mean is, on each side, the root of
+/// the sum of two squares: of that of the bootstrap's percentile interval, in which rows are drawn with
+/// replacement, the same ones in every seed; and, with several seeds, of half of Student's interval of the
+/// seeds' means. Seeds have their rows in common, so neither contains the other.
 /// `differences` has a list for each seed; rows that not every seed has are ignored. None without values,
 /// or where a value is not finite.
 pub(crate) fn bootstrap(differences: &[Vec<Weighted>]) -> Option<Interval> {
@@ -114,26 +120,27 @@ pub(crate) fn bootstrap(differences: &[Vec<Weighted>]) -> Option<Interval> {
     let mut below = |count: usize| (random.next_u64() % count as u64) as usize;
     let mut means: Vec<f64> = (0..RESAMPLES)
         .map(|_| {
-            let seeds_drawn: Vec<usize> = (0..seeds).map(|_| below(seeds)).collect();
-            let rows_drawn: Vec<usize> = (0..rows).map(|_| below(rows)).collect();
-            let drawn = rows_drawn.iter().flat_map(|row| {
-                let of_row = seeds_drawn.iter();
-                of_row.map(|seed| &differences[*seed][*row])
-            });
-            ratio(drawn)
+            let drawn: Vec<usize> = (0..rows).map(|_| below(rows)).collect();
+            let of_row = |row: usize| differences.iter().map(move |seed| &seed[row]);
+            ratio(drawn.into_iter().flat_map(of_row))
         })
         .collect();
     means.sort_by(f64::total_cmp);
     let mean = ratio(all());
-    let of_seeds: Vec<f64> = differences
-        .iter()
-        .map(|seed| ratio(&seed[..rows]))
-        .collect();
-    let half = Mean::of(&of_seeds)?.half.unwrap_or(0.0);
+    let of_seeds = differences.iter().map(|seed| ratio(&seed[..rows]));
+    let of_seeds: Vec<f64> = of_seeds.collect();
+    let half = if seeds > 1 {
+        half_width(&of_seeds)
+    } else {
+        0.0
+    };
+    let [low, high] = [RESAMPLES / 40, RESAMPLES - RESAMPLES / 40 - 1]
+        .map(|place| (means[place] - mean).hypot(half));
     Some(Interval {
         mean,
-        low: means[RESAMPLES / 40].min(mean - half),
-        high: means[RESAMPLES - RESAMPLES / 40 - 1].max(mean + half),
+        low: mean - low,
+        high: mean + high,
+        seeds,
     })
 }
 
@@ -180,9 +187,9 @@ mod tests {
         assert_eq!(mean.mean, 3.0);
         assert!((mean.half.unwrap() - 1.96324).abs() < 5e-4, "{mean:?}");
         assert_eq!(mean.text(2), "3.00 ± 1.96");
-        // Two values: 12.706 times half their distance.
-        let two = Mean::of(&[0.0, 2.0]).unwrap();
-        assert!((two.half.unwrap() - 12.706).abs() < 1e-9);
+        // Two values: 12.706 times half their distance. A table does not show it.
+        assert!((half_width(&[0.0, 2.0]) - 12.706).abs() < 1e-9);
+        assert_eq!(Mean::of(&[0.0, 2.0]).unwrap().text(0), "1");
         assert_eq!(Mean::of(&[4.0]).unwrap().text(0), "4");
         assert_eq!(Mean::of(&[]), None);
     }
@@ -195,9 +202,11 @@ mod tests {
                 .map(|rows| rows.iter().map(|value| (*value, 1.0)));
             bootstrap(&weighted.map(Iterator::collect).collect::<Vec<_>>())
         };
-        let same = of(&[vec![0.5; 8], vec![0.5; 8]]).unwrap();
-        assert_eq!((same.mean, same.low, same.high), (0.5, 0.5, 0.5));
-        assert!(same.is_clear());
+        let same = |seeds: usize| of(&vec![vec![0.5; 8]; seeds]).unwrap();
+        let three = same(3);
+        assert_eq!((three.mean, three.low, three.high), (0.5, 0.5, 0.5));
+        // Two seeds may be equal by chance.
+        assert!(three.is_clear() && !same(2).is_clear());
         // Of one seed, the interval is that of the rows' mean: 1.96 times 1 / sqrt(100) around 0.
         let rows: Vec<f64> = (0..100)
             .map(|row| if row % 2 == 0 { 1.0 } else { -1.0 })
@@ -208,8 +217,7 @@ mod tests {
             "{one:?}"
         );
         assert!(!one.is_clear() && one.mean == 0.0);
-        // Rows without spread, seeds at 1, 2 and 3: the bootstrap is between 1 and 3, Student's interval is
-        // that of `Mean`.
+        // Rows without spread, seeds at 1, 2 and 3: Student's interval, that of `Mean`.
         let seeds = of(&[vec![1.0; 9], vec![2.0; 9], vec![3.0; 9]]).unwrap();
         let half = Mean::of(&[1.0, 2.0, 3.0]).unwrap().half.unwrap();
         assert_eq!(
@@ -217,6 +225,12 @@ mod tests {
             (2.0, 2.0 - half, 2.0 + half)
         );
         assert!(half > 2.4 && !seeds.is_clear());
+        // Both: the rows' and the seeds' variances add up.
+        let plus = |seed: f64| rows.iter().map(|row| row + seed).collect();
+        let both = of(&[plus(1.0), plus(2.0), plus(3.0)]).unwrap();
+        assert!((both.mean - 2.0).abs() < 1e-12);
+        let expected = (one.high - one.mean).hypot(half);
+        assert!((both.high - both.mean - expected).abs() < 1e-9, "{both:?}");
         // The mean is that of all tokens: a row of three, with a difference of 3, and one of one, with 5.
         let rows = bootstrap(&[vec![(3.0, 3.0), (5.0, 1.0)]]).unwrap();
         assert_eq!((rows.mean, rows.low, rows.high), (2.0, 1.0, 5.0));

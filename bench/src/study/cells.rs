@@ -7,11 +7,21 @@ pub(super) fn cell(mean: Option<Mean>, digits: usize) -> String {
     mean.map_or(String::new(), |mean| mean.text(digits))
 }
 
-/// A difference with its interval; a star where the interval excludes 0.
+/// A mean difference; empty without one.
+pub(super) fn change(mean: Option<Mean>, digits: usize) -> String {
+    mean.map_or(String::new(), |mean| {
+        let sign = if mean.mean < 0.0 { "" } else { "+" };
+        format!("{sign}{}", mean.text(digits))
+    })
+}
+
+/// A difference with its interval; a star where the interval is clear.
 pub(super) fn difference(interval: Option<Interval>, digits: usize) -> String {
     interval.map_or(String::new(), |found| {
         let star = if found.is_clear() { " *" } else { "" };
-        let Interval { mean, low, high } = found;
+        let Interval {
+            mean, low, high, ..
+        } = found;
         format!("{mean:+.digits$} [{low:+.digits$}, {high:+.digits$}]{star}")
     })
 }

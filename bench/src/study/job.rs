@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::arm::Arm;
 use super::inputs::Inputs;
 use crate::number;
+use crate::preset::Dtype;
 
 /// The purpose of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -51,6 +52,9 @@ pub(crate) struct Job {
     /// Seed of the order of the data, the draws and the adapters.
     pub(crate) seed: u64,
     pub(crate) sizes: Sizes,
+    /// That of the model; adapters, master weights and optimizer state are f32.
+    #[serde(default, skip_serializing_if = "is_f32")]
+    pub(crate) dtype: Dtype,
 }
 
 /// The highest learning rate of a [`Job::rate`].
@@ -95,6 +99,12 @@ impl fmt::Display for Job {
 #[allow(clippy::trivially_copy_pass_by_ref)]
 fn is_zero(value: &u64) -> bool {
     *value == 0
+}
+
+/// As [`is_zero`].
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_f32(dtype: &Dtype) -> bool {
+    *dtype == Dtype::F32
 }
 
 /// A job with the folders that it reads.
@@ -146,7 +156,7 @@ pub(crate) struct Point {
 /// The result of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Outcome {
-    /// Where it ran, and the version of the program.
+    /// Where it ran, and the commit that the program was built from.
     pub(crate) device: String,
     pub(crate) commit: String,
     /// The contents of the folders; lines of earlier versions have none.
@@ -160,8 +170,8 @@ pub(crate) struct Outcome {
     /// Generated answers that are right, of those generated.
     #[serde(default)]
     pub(crate) generated: Option<(usize, usize)>,
-    /// The most bytes of a training step on the device, 0 where they are not counted, the most bytes of
-    /// optimizer state in host memory, and the trainable parameters.
+    /// The most bytes of a training step on the device (on a GPU: that its pool reserved), the most bytes
+    /// of optimizer state in host memory, and the trainable parameters.
     pub(crate) peak: u64,
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) offloaded: u64,
@@ -175,11 +185,22 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// CPU seconds of a training step.
-    pub(crate) fn cpu_per_step(&self) -> f64 {
-        self.curve
-            .last()
-            .map_or(0.0, |point| point.cpu / point.step.max(1) as f64)
+    /// Whether the time of a run is that of the CPU; on a GPU it is that of the clock.
+    pub(crate) fn is_of_cpu(&self) -> bool {
+        self.device.contains("Cpu")
+    }
+
+    /// Seconds of a training step: CPU seconds, or on a GPU those of the clock.
+    pub(crate) fn time_per_step(&self) -> f64 {
+        let time = |point: &Point| {
+            if self.is_of_cpu() {
+                point.cpu
+            } else {
+                point.wall
+            }
+        };
+        let last = self.curve.last();
+        last.map_or(0.0, |point| time(point) / point.step.max(1) as f64)
     }
 }
 
@@ -231,6 +252,7 @@ impl Job {
                 every: 2,
                 answers: 2,
             },
+            dtype: Dtype::F32,
         }
     }
 }
@@ -239,6 +261,7 @@ impl Job {
 impl Outcome {
     pub(crate) fn sample(loss: f64) -> Self {
         Self {
+            device: "Cpu".into(),
             scores: Scores {
                 losses: vec![2.0 * loss, 4.0 * loss],
                 counts: vec![2, 4],
@@ -270,6 +293,34 @@ fn runs_of_one_job_differ_by_their_losses() {
     let mut other = run(0.5, 1.0);
     other.scores.right[0] = 0;
     assert_eq!(other.distance(&run(0.5, 1.0)), f64::INFINITY);
+}
+
+#[test]
+fn the_time_of_a_step_is_that_of_the_cpu_or_of_the_clock() {
+    let point = Point {
+        step: 10,
+        cpu: 40.0,
+        wall: 20.0,
+        ..Point::default()
+    };
+    let on = |device: &str| Outcome {
+        device: device.into(),
+        curve: vec![point],
+        ..Outcome::default()
+    };
+    assert_eq!(on("Device<Flex(Cpu)>").time_per_step(), 4.0);
+    assert_eq!(on("Device<Cuda(0)>, NVIDIA H100").time_per_step(), 2.0);
+}
+
+#[test]
+fn a_line_names_the_dtype_of_a_model_that_is_not_f32() {
+    let mut job = Job::sample(Arm::Full, 1);
+    let text = serde_json::to_string(&job).unwrap();
+    assert!(!text.contains("dtype"), "{text}");
+    assert_eq!(serde_json::from_str::<Job>(&text).unwrap(), job);
+    job.dtype = Dtype::Bf16;
+    let text = serde_json::to_string(&job).unwrap();
+    assert_eq!(serde_json::from_str::<Job>(&text).unwrap(), job);
 }
 
 #[test]

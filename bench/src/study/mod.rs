@@ -29,9 +29,10 @@ use clap::Args;
 use self::inputs::Inputs;
 use self::job::{Job, Outcome, Purpose};
 use self::log::Log;
-use self::plan::Plan;
+use self::plan::{Kind, Plan};
 use self::pool::Pool;
 use self::results::Results;
+use crate::preset::Dtype;
 use crate::{files, memory};
 
 /// Options of the study.
@@ -61,6 +62,15 @@ pub(crate) struct Options {
     /// The runs to make [default: all]
     #[arg(long, value_enum, value_delimiter = ',', value_name = "NAME,..")]
     purposes: Vec<Purpose>,
+    /// Only these methods, and no variants [default: all]
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "NAME,..")]
+    methods: Vec<Kind>,
+    /// Seeds of each method [default: 3]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    seeds: Option<u64>,
+    /// Dtype of the model; master weights, adapters and optimizer state are f32
+    #[arg(long, value_enum, default_value_t = Dtype::F32)]
+    dtype: Dtype,
     /// A few methods, two seeds and a few steps, to test that everything works
     #[arg(long)]
     quick: bool,
@@ -221,6 +231,11 @@ fn planned(options: &Options) -> Result<Plan> {
     } else {
         Plan::full(model, tasks)
     };
+    plan.dtype = options.dtype;
+    plan.seeds = options.seeds.unwrap_or(plan.seeds);
+    if !options.methods.is_empty() {
+        plan = plan.only(&options.methods);
+    }
     if !options.purposes.is_empty() {
         plan.purposes.clone_from(&options.purposes);
     }
@@ -243,6 +258,9 @@ mod tests {
             threads: 1,
             seconds: None,
             purposes: Vec::new(),
+            methods: Vec::new(),
+            seeds: None,
+            dtype: Dtype::F32,
             quick: true,
             model: Some("nowhere".into()),
             tasks: Vec::new(),

@@ -1,4 +1,5 @@
-//! The pictures of the finished runs: loss over steps and over CPU time, and loss over peak memory.
+//! The pictures of the finished runs: loss over steps and over CPU time, and loss and accuracy over peak
+//! memory.
 
 use std::path::Path;
 
@@ -7,8 +8,10 @@ use anyhow::Result;
 use super::arm::Arm;
 use super::results::{Results, Runs};
 use crate::chart::{self, Band};
+use crate::stats::Mean;
 
-/// Writes `NAME-steps.svg`, `NAME-time.svg` and `NAME-memory.svg` of each task to a folder.
+/// Writes `NAME-steps.svg`, `NAME-time.svg`, `NAME-memory.svg` and, for a task with choices,
+/// `NAME-accuracy.svg` of each task to a folder.
 pub(crate) fn write(folder: &Path, results: &Results) -> Result<()> {
     for task in &results.plan.tasks {
         let name = super::plan::name(task);
@@ -25,37 +28,46 @@ pub(crate) fn write(folder: &Path, results: &Results) -> Result<()> {
             (760, 440),
             |area| chart::bands(area, ["steps", y], &steps),
         )?;
-        let time = bands(&rows, Runs::cpu_per_step);
+        let time = bands(&rows, Runs::time_per_step);
         if time.is_empty() {
             continue;
         }
         chart::write(
             &folder.join(format!("{name}-time.svg")),
             (760, 440),
-            |area| chart::bands(area, ["CPU seconds", y], &time),
+            |area| chart::bands(area, [results.unit(), y], &time),
         )?;
         // Of the levers, those that change the memory.
         let sized = levers.iter().filter(|(arm, _)| arm.is_plain());
-        let points: Vec<(String, Band)> = rows
-            .iter()
-            .chain(sized)
-            .filter_map(|(arm, runs)| {
-                let (peak, loss) = (runs.cost()?.peak, runs.loss()?);
-                let half = loss.half.unwrap_or(0.0);
+        let points = |of: fn(&Runs) -> Option<Mean>| -> Vec<(String, Band)> {
+            let all = rows.iter().chain(sized.clone());
+            let points = all.filter_map(|(arm, runs)| {
+                let (peak, score) = (runs.cost()?.peak, of(runs)?);
+                let half = score.half.unwrap_or(0.0);
                 let band = Band {
                     x: peak as f64 / 1_048_576.0,
-                    middle: loss.mean,
-                    low: loss.mean - half,
-                    high: loss.mean + half,
+                    middle: score.mean,
+                    low: score.mean - half,
+                    high: score.mean + half,
                 };
                 Some((arm.to_string(), band))
-            })
-            .collect();
-        chart::write(
-            &folder.join(format!("{name}-memory.svg")),
-            (760, 440),
-            |area| chart::points(area, ["peak memory, MiB", y], &points),
-        )?;
+            });
+            points.collect()
+        };
+        for (of, file, y) in [
+            (Runs::loss as fn(&Runs) -> _, "memory", y),
+            (Runs::accuracy, "accuracy", "accuracy, %"),
+        ] {
+            let points = points(of);
+            if points.is_empty() {
+                continue;
+            }
+            chart::write(
+                &folder.join(format!("{name}-{file}.svg")),
+                (760, 440),
+                |area| chart::points(area, ["peak memory, MiB", y], &points),
+            )?;
+        }
     }
     Ok(())
 }

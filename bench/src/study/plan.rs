@@ -2,9 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use clap::ValueEnum;
+
 use super::arm::{Arm, Policy, Sampled, State};
 use super::job::{Job, Order, Purpose, Sizes};
 use super::log::Log;
+use crate::preset::Dtype;
 
 /// The questions of the study.
 #[derive(Clone, Debug)]
@@ -19,6 +22,7 @@ pub(crate) struct Plan {
     /// they are an arm, and sampled every K steps a lever.
     pub(crate) largest: Vec<(&'static str, usize)>,
     pub(crate) sizes: Sizes,
+    pub(crate) dtype: Dtype,
     /// The first number of learning rates to choose from, and the most, where the best is at an end.
     pub(crate) rates: [usize; 2],
     /// Number of seeds of the test, of the arms and of the levers.
@@ -26,6 +30,33 @@ pub(crate) struct Plan {
     pub(crate) lever_seeds: u64,
     /// The purposes of the runs that are made.
     pub(crate) purposes: Vec<Purpose>,
+}
+
+/// An arm of every task, by its name on the command line.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// LoRA of rank 16
+    Lora,
+    /// About as many layers as LoRA's memory holds, embeddings frozen, drawn once (the study's own tasks)
+    LisaOnce,
+    /// LISA with ten layers, embeddings frozen
+    LisaFrozen,
+    /// Full training
+    Full,
+    /// LISA with two layers, embeddings trained
+    Lisa,
+}
+
+impl Kind {
+    fn of(arm: Arm) -> Option<Self> {
+        match arm {
+            Arm::Base => None,
+            Arm::Lora { .. } => Some(Self::Lora),
+            Arm::Full => Some(Self::Full),
+            Arm::Lisa(sampled) if sampled.outer_every == 0 => Some(Self::LisaFrozen),
+            Arm::Lisa(_) => Some(Self::Lisa),
+        }
+    }
 }
 
 /// The name of a folder.
@@ -139,6 +170,7 @@ impl Plan {
                 every: 20,
                 answers: 32,
             },
+            dtype: Dtype::F32,
             rates: [3, 5],
             seeds: 3,
             lever_seeds: 1,
@@ -170,6 +202,18 @@ impl Plan {
         }
     }
 
+    /// The same with these arms only, besides the untrained model, and without levers.
+    pub(crate) fn only(mut self, kinds: &[Kind]) -> Self {
+        let is_wanted = |arm: &Arm| Kind::of(*arm).is_none_or(|kind| kinds.contains(&kind));
+        self.arms.retain(is_wanted);
+        self.levers.clear();
+        self.lever_seeds = 0;
+        if !kinds.contains(&Kind::LisaOnce) {
+            self.largest.clear();
+        }
+        self
+    }
+
     fn job(&self, purpose: Purpose, task: &Path, arm: Arm, rate: i32, seed: u64) -> Job {
         let mut sizes = self.sizes_of(task);
         if !self.arms.contains(&arm) {
@@ -183,6 +227,7 @@ impl Plan {
             rate,
             seed,
             sizes,
+            dtype: self.dtype,
         }
     }
 
@@ -425,6 +470,20 @@ mod tests {
             assert_eq!(plan.chosen_for(arm), Arm::Lisa(frozen(10)));
         }
         assert!(!plan.is_lever(Arm::Full));
+    }
+
+    #[test]
+    fn a_plan_of_some_methods_has_no_others() {
+        let task = PathBuf::from("data/gsm8k");
+        let plan = || Plan::full("models/base".into(), vec![task.clone()]);
+        let lora = Arm::Lora { rank: 16 };
+        let few = plan().only(&[Kind::Lora, Kind::Full]);
+        assert_eq!(few.arms_of(&task), [Arm::Base, lora, Arm::Full]);
+        assert!(few.levers_of(&task).is_empty());
+        let once = plan().only(&[Kind::LisaOnce]);
+        assert_eq!(once.arms_of(&task), [Arm::Base, Arm::Lisa(super::once(14))]);
+        let all = plan().only(Kind::value_variants());
+        assert_eq!(all.arms_of(&task), plan().arms_of(&task));
     }
 
     #[test]

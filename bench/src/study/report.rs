@@ -25,26 +25,29 @@ pub(crate) fn markdown(results: &Results) -> String {
         let is_lever = |(arm, _): &(Arm, Runs)| results.plan.is_lever(*arm);
         let (levers, arms): (Vec<_>, Vec<_>) = rows.into_iter().partition(is_lever);
         text.push_str(&scores(results, task, &arms));
-        text.push_str(&costs(&arms));
+        text.push_str(&costs(results, task, &arms));
         text.push_str(&varied(results, task, &levers));
         text.push_str(&layers(&levers));
         text.push_str(&choices(results, task));
         if arms.len() > 1 {
-            text.push_str(&pictures(&name(task)));
+            let has_accuracy = arms.iter().any(|(_, runs)| runs.accuracy().is_some());
+            text.push_str(&pictures(&name(task), has_accuracy));
         }
     }
     text
 }
 
 /// The pictures of a task.
-fn pictures(task: &str) -> String {
-    let of = |(file, about): (&str, &str)| format!("![{about} of {task}]({task}-{file}.svg)\n");
+fn pictures(task: &str, has_accuracy: bool) -> String {
+    let of = |(file, about): &(&str, &str)| format!("![{about} of {task}]({task}-{file}.svg)\n");
     let all = [
         ("steps", "Held-out loss over steps"),
         ("time", "Held-out loss over CPU time"),
         ("memory", "Held-out loss over peak memory"),
+        ("accuracy", "Accuracy over peak memory"),
     ];
-    all.map(of).concat()
+    let count = if has_accuracy { 4 } else { 3 };
+    all[..count].iter().map(of).collect()
 }
 
 /// The rows of a batch of each task.
@@ -63,6 +66,9 @@ fn setup(results: &Results) -> String {
     let (mut devices, mut commits) = (BTreeSet::new(), BTreeSet::new());
     let (mut tests, mut choices) = (0, 0);
     for (job, run) in results.log.all() {
+        if job.dtype != plan.dtype {
+            continue;
+        }
         devices.insert(run.device.as_str());
         commits.insert(run.commit.as_str());
         match job.purpose {
@@ -72,15 +78,21 @@ fn setup(results: &Results) -> String {
     }
     let list = |set: BTreeSet<&str>| set.into_iter().collect::<Vec<_>>().join(", ");
     format!(
-        "Model `{}`, f32; {tests} runs, and {choices} to choose learning rates. A run has {} steps, with \
+        "Model `{}`, {}; {tests} runs, and {choices} to choose learning rates. A run has {} steps, with \
          batches of {}, truncated at {} tokens. Losses are of the first {} held-out rows, points of curves \
          of the first {}. Made on {}, commits {}.\n\n\
          Differences are paired by row and seed, with their 95 % interval in brackets: with one seed that \
-         of the bootstrap over rows, which does not cover the variation between seeds; with more seeds the \
-         wider of the bootstrap over seeds and rows and Student's interval over seeds. A star marks an \
-         interval without 0; it is not corrected for the number of comparisons. Values after ± are \
-         Student's 95 % interval over seeds.\n",
+         of the bootstrap over rows, which does not cover the variation between seeds; with more seeds its \
+         half width and that of Student's interval over seeds are added as squares. A star marks an \
+         interval of at least three seeds without 0; it is not corrected for the number of comparisons. \
+         Values after ± are half of Student's 95 % interval over at least three seeds.\n\n\
+         The CPU time of a step is that of the fastest seed; on a machine with other programs the same run \
+         needs up to a third more, so a small difference in it says nothing. Losses after a time are read \
+         off the curves. Accuracy is the share of rows in which the first token of the right answer is more \
+         probable than those of the other answers. Bands of the curves are the range of the seeds, and the \
+         lines at the points over memory are the interval over at least three seeds.\n",
         name(&plan.model),
+        plan.dtype,
         sizes.steps,
         batches(plan),
         sizes.max_length,
@@ -116,7 +128,7 @@ pub(crate) fn summary(results: &Results) -> String {
     let mut head = vec![
         "method".to_owned(),
         format!("peak on `{}`, MiB", name(first)),
-        "CPU-s of a step".to_owned(),
+        format!("{} of a step", results.unit()),
     ];
     for task in &tasks {
         head.push(format!("`{}`, {}", name(task), seeds(results, task)));

@@ -90,11 +90,11 @@ impl Runs {
         )
     }
 
-    /// CPU seconds of a step, where they were measured: the lowest of the seeds, because other programs on
-    /// the machine make a run slower and none faster.
-    pub(crate) fn cpu_per_step(&self) -> Option<f64> {
+    /// Seconds of a step, where they were measured: the lowest of the seeds, because other programs on the
+    /// machine make a run slower and none faster.
+    pub(crate) fn time_per_step(&self) -> Option<f64> {
         let measured = self.tests.iter().filter(|test| test.peak > 0);
-        measured.map(Outcome::cpu_per_step).min_by(f64::total_cmp)
+        measured.map(Outcome::time_per_step).min_by(f64::total_cmp)
     }
 
     /// The curve: for each point its step, and the losses of all seeds.
@@ -111,15 +111,20 @@ impl Runs {
             .collect()
     }
 
-    /// The loss of the curve after so many CPU seconds at the arm's cost of a step; none outside the curves.
+    /// The loss of the curve after so many seconds at the arm's cost of a step; none outside the curves.
     pub(crate) fn loss_after(&self, seconds: f64) -> Option<Mean> {
-        let steps = seconds / self.cpu_per_step()?;
-        let losses: Option<Vec<f64>> = self
-            .tests
-            .iter()
-            .map(|test| at(&test.curve, steps))
-            .collect();
-        Mean::of(&losses?)
+        let steps = seconds / self.time_per_step()?;
+        let losses = self.tests.iter().map(|test| at(&test.curve, steps));
+        Mean::of(&losses.collect::<Option<Vec<_>>>()?)
+    }
+
+    /// That loss minus the one of another arm, over the seeds that both have.
+    pub(crate) fn minus_after(&self, other: &Self, seconds: f64) -> Option<Mean> {
+        let [mine, theirs] = [self, other].map(|runs| Some(seconds / runs.time_per_step()?));
+        let (mine, theirs) = (mine?, theirs?);
+        let pairs = self.pairs(other).into_iter();
+        let differences = pairs.map(|(a, b)| Some(at(&a.curve, mine)? - at(&b.curve, theirs)?));
+        Mean::of(&differences.collect::<Option<Vec<_>>>()?)
     }
 }
 
@@ -165,6 +170,16 @@ impl Results<'_> {
         runs
     }
 
+    /// The unit of times.
+    pub(crate) fn unit(&self) -> &'static str {
+        let mut all = self.log.all().iter();
+        if all.all(|(_, run)| run.is_of_cpu()) {
+            "CPU-s"
+        } else {
+            "s"
+        }
+    }
+
     /// The arms and levers of a task that have finished runs.
     pub(crate) fn finished(&self, task: &Path) -> Vec<(Arm, Runs)> {
         let levers = self.plan.levers_of(task);
@@ -195,6 +210,7 @@ mod tests {
                 })
                 .to_vec(),
             peak: 1,
+            device: "Cpu".into(),
             ..Outcome::default()
         };
         Runs {
@@ -229,15 +245,25 @@ mod tests {
     fn curves_are_read_at_a_time() {
         let runs = runs(&[(1, [0.0, 0.0]), (2, [1.0, 0.0])]);
         assert_eq!(runs.curve()[1], (20, vec![2.0, 3.0]));
-        assert_eq!(runs.cpu_per_step(), Some(0.5));
+        assert_eq!(runs.time_per_step(), Some(0.5));
         let mut slower = runs.clone();
         slower.tests[1].curve[1].cpu *= 3.0;
-        assert_eq!(slower.cpu_per_step(), Some(0.5));
+        assert_eq!(slower.time_per_step(), Some(0.5));
         // Steps 10 and 20 are at 5 and 10 seconds, with mean losses 4.5 and 2.5.
         let after = |seconds| runs.loss_after(seconds).map(|found| found.mean);
         assert_eq!(after(7.5), Some(3.5));
         assert_eq!(after(10.0), Some(2.5));
         assert_eq!((after(10.5), after(4.0)), (None, None));
         assert_eq!(Runs::default().loss_after(1.0), None);
+        // Slower, and with one seed in common.
+        let mut other = runs.clone();
+        other.seeds = vec![2, 3];
+        for test in &mut other.tests {
+            test.curve.iter_mut().for_each(|point| point.cpu *= 1.25);
+        }
+        // After 7.5 s, seed 2 is at step 15 with a loss of 4, and the other at step 12 with 3.6.
+        let minus = runs.minus_after(&other, 7.5).unwrap();
+        assert!((minus.mean - 0.4).abs() < 1e-9, "{minus:?}");
+        assert_eq!(runs.minus_after(&other, 4.0), None);
     }
 }

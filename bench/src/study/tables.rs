@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::arm::Arm;
-use super::cells::{cell, difference, header, row};
+use super::cells::{cell, change, difference, header, row};
 use super::job::{Outcome, learning_rate};
 use super::results::{Results, Runs};
 use crate::memory::mib;
@@ -67,7 +67,7 @@ pub(super) fn scores(results: &Results, task: &Path, rows: &[(Arm, Runs)]) -> St
             }));
         }
         for (other, before) in others {
-            cells.push(change(runs, other, *before));
+            cells.push(change_on(runs, other, *before));
         }
         text.push_str(&row(&cells));
     }
@@ -81,7 +81,7 @@ fn generated(runs: &Runs) -> Option<(usize, usize)> {
 }
 
 /// The loss on another task minus that before training; nothing for the untrained model.
-fn change(runs: &Runs, task: &str, before: f64) -> String {
+fn change_on(runs: &Runs, task: &str, before: f64) -> String {
     if runs.learning_rate.is_none() {
         return String::new();
     }
@@ -90,47 +90,50 @@ fn change(runs: &Runs, task: &str, before: f64) -> String {
         others.find_map(|(other, loss)| (other == task).then_some(*loss - before))
     };
     let changes: Option<Vec<f64>> = runs.tests.iter().map(after).collect();
-    let mean = changes.and_then(|changes| Mean::of(&changes));
-    mean.map_or(String::new(), |mean| {
-        format!("{}{}", if mean.mean < 0.0 { "" } else { "+" }, mean.text(3))
-    })
+    change(changes.and_then(|changes| Mean::of(&changes)), 3)
 }
 
-/// Memory, time, and the loss at equal CPU time.
-pub(super) fn costs(rows: &[(Arm, Runs)]) -> String {
+/// Memory, time, and the loss at equal time.
+pub(super) fn costs(results: &Results, task: &Path, rows: &[(Arm, Runs)]) -> String {
+    let reference = results.runs(task, REFERENCE);
     let measured = rows.iter().filter(|(_, runs)| runs.cost().is_some());
     let measured: Vec<_> = measured.collect();
     let steps = |runs: &Runs| runs.curve().last().map_or(0, |(step, _)| *step) as f64;
     let times = measured
         .iter()
-        .filter_map(|(_, runs)| Some(steps(runs) * runs.cpu_per_step()?));
+        .filter_map(|(_, runs)| Some(steps(runs) * runs.time_per_step()?));
     let Some(budget) = times.min_by(f64::total_cmp) else {
         return String::new();
     };
-    let after = format!("loss after {budget:.0} CPU-s");
+    let unit = results.unit();
+    let after = format!("loss after {budget:.0} {unit}");
+    let of_step = format!("{unit} of a step");
     let mut text = header(&[
         "method",
         "trainable, M",
         "peak, MiB",
-        "CPU-s of a step",
+        &of_step,
         &after,
+        "minus LoRA",
     ]);
     for (arm, runs) in measured {
         let Some(cost) = runs.cost() else { continue };
+        let minus = (*arm != REFERENCE).then(|| runs.minus_after(&reference, budget));
         text.push_str(&row(&[
             arm.to_string(),
             format!("{:.1}", cost.trainable as f64 / 1e6),
             mib(cost.peak),
             seconds(runs),
             cell(runs.loss_after(budget), 3),
+            change(minus.flatten(), 3),
         ]));
     }
     text + "\n"
 }
 
-/// The CPU seconds of a step.
+/// The seconds of a step.
 pub(super) fn seconds(runs: &Runs) -> String {
-    let seconds = runs.cpu_per_step();
+    let seconds = runs.time_per_step();
     seconds.map_or(String::new(), |seconds| format!("{seconds:.1}"))
 }
 
@@ -147,7 +150,7 @@ pub(super) fn varied(results: &Results, task: &Path, rows: &[(Arm, Runs)]) -> St
         "minus the method that it varies",
         "minus LoRA",
         "peak, MiB",
-        "CPU-s of a step",
+        &format!("{} of a step", results.unit()),
     ]);
     for (arm, runs) in rows {
         let varies = results.plan.chosen_for(*arm);
@@ -352,16 +355,20 @@ mod tests {
         assert!(cells[5].starts_with("+1.9980 "), "{cells:?}");
         assert_eq!(line(&text, "LoRA, rank 16")[5], "");
 
-        let text = costs(&arms);
+        let text = costs(&results, task, &arms);
         assert!(text.contains("loss after 240 CPU-s"), "{text}");
-        assert_eq!(line(&text, "LISA 2")[3..6], ["64", "2.0", "2.252 ± 0.002"]);
+        assert_eq!(
+            line(&text, "LISA 2")[3..7],
+            ["64", "2.0", "2.252 ± 0.002", "+0.250 ± 0.000"]
+        );
+        assert_eq!(line(&text, "LoRA, rank 16")[6], "");
         assert!(!text.contains("no training"));
 
         let text = varied(&results, task, &levers);
         let cells = line(&text, "LISA 10, embeddings frozen, state kept");
-        let difference = "+0.2500 [+0.2500, +0.2500] * (LISA 10, embeddings frozen)";
+        let difference = "+0.2500 [+0.2500, +0.2500] (LISA 10, embeddings frozen)";
         assert_eq!(cells[2..5], ["1", "2.5010", difference]);
-        assert_eq!(cells[5], "+0.5000 [+0.5000, +0.5000] *");
+        assert_eq!(cells[5], "+0.5000 [+0.5000, +0.5000]");
         assert_eq!(cells[6], "64 and 8 of the host");
 
         let text = choices(&results, task);

@@ -1,12 +1,13 @@
 //! One run: fine-tunes the checkpoint and scores it.
 
 use std::path::Path;
+use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
-use burn::tensor::{Device, FloatDType, Tensor};
+use burn::tensor::{Device, Tensor};
 use cpu_time::ProcessTime;
 use lisa::{Lisa, LisaConfig};
 use lisa_lm::model::LoraConfig;
@@ -34,7 +35,7 @@ fn run(order: &Order) -> Result<Outcome> {
     let (job, sizes) = (&order.job, order.job.sizes);
     let device = Device::default().autodiff();
     let tokenizer = Tokenizer::from_dir(&order.model)?;
-    let model = Checkpoint::open(&order.model)?.load(&device, Some(FloatDType::F32))?;
+    let model = Checkpoint::open(&order.model)?.load(&device, Some(job.dtype.into()))?;
     device.seed(job.seed);
     let encode = |examples: &[Example]| -> Result<Vec<Encoded>> {
         let options = EncodeOptions {
@@ -55,8 +56,8 @@ fn run(order: &Order) -> Result<Outcome> {
         held_out: encode(&scored)?,
     };
     let mut outcome = Outcome {
-        device: format!("{:?}", device.clone().inner()),
-        commit: commit(),
+        device: device_name(&device),
+        commit: env!("BENCH_COMMIT").to_owned(),
         inputs: Some(Inputs::of(&order.model, &order.task)?),
         ..Outcome::default()
     };
@@ -110,15 +111,19 @@ fn read(task: &Path, scored: usize) -> Result<[Vec<Example>; 3]> {
     Ok([train, validation, held_out])
 }
 
-/// The commit of the program's source; empty where that is not at hand.
-fn commit() -> String {
-    let git = std::process::Command::new("git")
-        .args(["-C", env!("CARGO_MANIFEST_DIR")])
-        .args(["rev-parse", "--short", "HEAD"])
+/// The device, with the name of an NVIDIA card.
+fn device_name(device: &Device) -> String {
+    let name = format!("{:?}", device.clone().inner());
+    if !name.contains("Cuda") {
+        return name;
+    }
+    let card = Command::new("nvidia-smi")
+        .args(["--query-gpu=name", "--format=csv,noheader"])
         .output();
-    git.map_or(String::new(), |found| {
-        String::from_utf8_lossy(&found.stdout).trim().to_owned()
-    })
+    let card = card
+        .ok()
+        .and_then(|found| String::from_utf8(found.stdout).ok());
+    card.map_or(name.clone(), |card| format!("{name}, {}", card.trim()))
 }
 
 struct Run<'a> {
@@ -165,16 +170,15 @@ impl Run<'_> {
     /// Trains; the curve and the costs are added to the outcome.
     fn fit(&self, model: CausalLm, rows: Vec<Encoded>, outcome: &mut Outcome) -> Result<CausalLm> {
         let (sizes, steps) = (self.job.sizes, self.job.steps());
+        // A pool has no counter of its peak: what it reserved after a step is the most that it needed.
         let counted = self.device.memory_pool_usage().is_none();
-        memory::reset_heap();
+        memory::reset(&self.device);
         let start = (ProcessTime::now(), Instant::now());
         let (mut lisa, mut model) = self.lisa(model, &rows)?;
         // What measures a signal for the sampling counts.
         let mut cpu = start.0.elapsed().as_secs_f64();
         let mut wall = start.1.elapsed().as_secs_f64();
-        if counted {
-            outcome.peak = memory::peak(&self.device);
-        }
+        outcome.peak = memory::peak(&self.device);
         let layers = model.num_layers();
         let points = match self.job.purpose {
             Purpose::Choice => 0,
@@ -207,9 +211,8 @@ impl Run<'_> {
             // State of layers that return is in host memory until it moves.
             let in_host = in_host.min(lisa.memory().offloaded);
             outcome.offloaded = outcome.offloaded.max(in_host);
-            if counted {
-                outcome.peak = outcome.peak.max(memory::peak(&self.device) - in_host);
-            }
+            let of_host = if counted { in_host } else { 0 };
+            outcome.peak = outcome.peak.max(memory::peak(&self.device) - of_host);
             if step % sizes.every == 0 || step == steps {
                 let device = self.device.clone().inner();
                 let count = losses.len() as f64;
@@ -220,6 +223,8 @@ impl Run<'_> {
                     train: losses.drain(..).sum::<f64>() / count,
                     loss: score(&model, points, self.pad_id, &device, false).loss(),
                 });
+                // What the scoring reserved is not of the next steps.
+                memory::reset(&self.device);
             }
         }
         if matches!(self.job.arm, Arm::Lisa(_)) {

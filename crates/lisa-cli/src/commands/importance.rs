@@ -1,5 +1,5 @@
-//! `lisa importance`: weight norms under LoRA and under full training, as in the paper's Figure 1, or
-//! another signal of how important each layer is.
+//! `lisa importance`: how important each layer is, by the gradients of a few batches, by its change in a run
+//! with LoRA, or by weight norms under LoRA and under full training, as in the paper's Figure 1.
 //!
 //! For the norms, the command makes two short runs with the same model, data and seed.
 //! `importance.json` then gives `--policy weighted` and `--policy bernoulli` the probability of each
@@ -128,7 +128,7 @@ const OF_TRAINING: [&str; 15] = [
 )]
 pub struct Options {
     /// How importance is measured
-    #[arg(long, value_enum, default_value = "ratio")]
+    #[arg(long, value_enum, default_value = "gradient")]
     pub by: By,
     /// Which norms --by ratio measures [default: weights]
     #[arg(long, value_enum)]

@@ -6,8 +6,8 @@ use super::derived::SMALL;
 use super::{Method, ModelFacts, Policy, Settings};
 use crate::terminal::text::counted;
 
-/// The learning rates of pretrained models, from the lowest one that published runs have to the highest
-/// one that was useful in the study of SmolLM2 (docs/study.md).
+/// The learning rates of pretrained models, from the lowest one that published runs have to somewhat more than
+/// the best ones of the study of SmolLM2 (docs/study.md): 3.2e-4, 1e-4 and 1e-3.
 fn usual_rates(method: Method) -> RangeInclusive<f64> {
     match method {
         Method::Lisa => 5e-6..=5e-4,
@@ -15,6 +15,9 @@ fn usual_rates(method: Method) -> RangeInclusive<f64> {
         Method::Lora => 2e-5..=5e-3,
     }
 }
+
+/// The steps of the runs in which layers that were drawn once did well (docs/study.md).
+const STUDIED: u64 = 120;
 
 /// What a user should know of settings that are far from the usual ones, for a run of so many steps.
 #[must_use]
@@ -53,15 +56,15 @@ pub fn unusual(settings: &Settings, model: &ModelFacts, steps: u64) -> Vec<Strin
     let layers = model.layers as f64;
     if is_counted && 2.0 * active >= layers {
         found.push(format!(
-            "{given} is half of the {} or more: the run needs nearly the memory of full training; use \
-             fewer, or --method full if it fits",
+            "{given} is half of the {} or more: gradients and optimizer state grow with it, up to those of \
+             full training; `lisa plan` compares the memory with that of LoRA and of full training",
             counted(model.layers, "layer")
         ));
     }
     if method.period as u64 >= steps && !(is_counted && active >= layers) {
         found.push(format!(
             "--period {} is the whole run of {}: the layers are sampled once, and the others never \
-             train; with a shorter period, more layers do",
+             train, which is known to do well in runs of about {STUDIED} steps only",
             method.period,
             counted(steps as usize, "step")
         ));

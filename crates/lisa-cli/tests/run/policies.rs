@@ -221,6 +221,23 @@ fn bundled_model() -> CausalLm {
 }
 
 #[test]
+fn importance_that_is_nearly_uniform_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let of = |by: &str| {
+        let line = format!("importance {by} --steps 2 --batch-size 2 --max-seq-length 48 --out");
+        let out = dir.path().join(by);
+        let mut line: Vec<&str> = line.split_whitespace().collect();
+        line.push(out.to_str().unwrap());
+        let output = lisa(dir.path(), &line).output().unwrap();
+        assert!(text(&output).contains("sampling by this"), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    // Two steps hardly change a norm. The gradients of layers differ, and are the default.
+    assert!(of("--by ratio").contains("nearly uniform: `--policy uniform` does the same"));
+    assert!(!of("").contains("nearly uniform"));
+}
+
+#[test]
 fn importance_by_gradients_or_a_lora_update_gives_weights_to_the_policy() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("importance");
