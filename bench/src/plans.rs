@@ -281,14 +281,22 @@ mod tests {
                     "num_hidden_layers": 12, "num_attention_heads": 8, "num_key_value_heads": 4,
                     "head_dim": 64, "max_position_embeddings": 1024}"#,
                 300,
+                1,
             ),
             (
                 r#"{"model_type": "llama", "vocab_size": 512, "hidden_size": 128, "intermediate_size": 256,
                     "num_hidden_layers": 4, "num_attention_heads": 32, "max_position_embeddings": 1024}"#,
                 512,
+                1,
+            ),
+            (
+                r#"{"model_type": "llama", "vocab_size": 512, "hidden_size": 256, "intermediate_size": 256,
+                    "num_hidden_layers": 2, "num_attention_heads": 64, "max_position_embeddings": 1024}"#,
+                256,
+                2,
             ),
         ];
-        for (shape, sequence) in shapes {
+        for (shape, sequence, batch) in shapes {
             fs::write(dir.path().join("config.json"), shape).unwrap();
             for method in [
                 Method::Full,
@@ -302,13 +310,14 @@ mod tests {
                 let settings = Settings {
                     model: Some(dir.path().into()),
                     sequence,
+                    batch,
                     ..Settings::default()
                 };
                 let [planned, measured] = both(&settings, method);
                 let ratio = planned as f64 / measured as f64;
                 assert!(
-                    (1.0..1.2).contains(&ratio),
-                    "{sequence} tokens, {method}: {planned} of {measured}"
+                    (1.0..1.25).contains(&ratio),
+                    "{batch} x {sequence}, {method}: {planned} of {measured}"
                 );
             }
         }

@@ -45,8 +45,8 @@ pub(crate) fn quartiles(values: &[f64]) -> [f64; 2] {
     })
 }
 
-/// A mean with half the width of its 95 % interval; no interval for fewer than three values, of which the
-/// spread says nearly nothing.
+/// A mean with half the width of its 95 % interval. Fewer than three values do not estimate a spread, and
+/// have no interval.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Mean {
     pub(crate) mean: f64,
@@ -83,8 +83,8 @@ pub(crate) struct Interval {
 }
 
 impl Interval {
-    /// Whether the interval excludes 0 and covers the variation between seeds, of which fewer than three
-    /// say nearly nothing.
+    /// Whether the interval excludes 0 and covers the variation between seeds, which fewer than three do
+    /// not estimate.
     pub(crate) fn is_clear(self) -> bool {
         self.seeds > 2 && (self.low > 0.0 || self.high < 0.0)
     }

@@ -7,6 +7,8 @@ use lisa::policy::{Budget, CyclicOrder, Gradient};
 use lisa::{LisaConfig, OnFreeze, PolicyConfig};
 use serde::{Deserialize, Serialize};
 
+use super::job::STEP;
+
 /// A way to train. Its text is its name in tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -78,8 +80,8 @@ impl Arm {
     pub(crate) fn first_rate(self) -> i32 {
         match self {
             Self::Base | Self::Full => 0,
-            Self::Lisa(_) => 1,
-            Self::Lora { .. } => 2,
+            Self::Lisa(_) => STEP,
+            Self::Lora { .. } => 2 * STEP,
         }
     }
 }

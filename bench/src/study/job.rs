@@ -47,7 +47,9 @@ pub(crate) struct Job {
     pub(crate) task: String,
     pub(crate) purpose: Purpose,
     pub(crate) arm: Arm,
-    /// The highest learning rate is 1e-5 times 10 to the power of half of this.
+    /// The highest learning rate is 1e-5 times 10 to the power of an eighth of this. In a line it is a fourth
+    /// of that.
+    #[serde(with = "grid")]
     pub(crate) rate: i32,
     /// Seed of the order of the data, the draws and the adapters.
     pub(crate) seed: u64,
@@ -57,9 +59,34 @@ pub(crate) struct Job {
     pub(crate) dtype: Dtype,
 }
 
+/// The distance of the candidates for a [`Job::rate`]: half a power of ten.
+pub(crate) const STEP: i32 = 4;
+
 /// The highest learning rate of a [`Job::rate`].
 pub(crate) fn learning_rate(rate: i32) -> f64 {
-    1e-5 * 10f64.powf(f64::from(rate) / 2.0)
+    1e-5 * 10f64.powf(f64::from(rate) / f64::from(2 * STEP))
+}
+
+/// A rate as a number of [`STEP`]s.
+mod grid {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::STEP;
+
+    /// `serialize_with` gives a reference.
+    #[allow(clippy::trivially_copy_pass_by_ref)]
+    pub(super) fn serialize<S: Serializer>(rate: &i32, to: S) -> Result<S::Ok, S::Error> {
+        if rate % STEP == 0 {
+            to.serialize_i32(rate / STEP)
+        } else {
+            to.serialize_f64(f64::from(*rate) / f64::from(STEP))
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<i32, D::Error> {
+        let steps = f64::deserialize(from)?;
+        Ok((steps * f64::from(STEP)).round() as i32)
+    }
 }
 
 /// The rate of a step, counted from 1: rises over the first twentieth of the steps, then falls to 0
@@ -91,7 +118,11 @@ impl fmt::Display for Job {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (purpose, task, arm, seed) = (self.purpose, &self.task, self.arm, self.seed);
         let rate = self.learning_rate();
-        write!(f, "{purpose:?} {task} {arm} at {rate:.1e} seed {seed}")
+        write!(f, "{purpose:?} {task} {arm} at {rate:.1e} seed {seed}")?;
+        match self.dtype {
+            Dtype::F32 => Ok(()),
+            dtype => write!(f, " in {dtype}"),
+        }
     }
 }
 
@@ -185,23 +216,24 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// Whether the time of a run is that of the CPU; on a GPU it is that of the clock.
-    pub(crate) fn is_of_cpu(&self) -> bool {
-        self.device.contains("Cpu")
-    }
-
-    /// Seconds of a training step: CPU seconds, or on a GPU those of the clock.
+    /// Seconds of a training step: CPU seconds, or on a GPU those of the clock after the first point, before
+    /// which kernels are compiled.
     pub(crate) fn time_per_step(&self) -> f64 {
-        let time = |point: &Point| {
-            if self.is_of_cpu() {
-                point.cpu
-            } else {
-                point.wall
-            }
+        let Some(last) = self.curve.last() else {
+            return 0.0;
         };
-        let last = self.curve.last();
-        last.map_or(0.0, |point| time(point) / point.step.max(1) as f64)
+        if is_cpu(&self.device) {
+            return last.cpu / last.step.max(1) as f64;
+        }
+        let first = self.curve.first().filter(|first| first.step < last.step);
+        let first = first.copied().unwrap_or_default();
+        (last.wall - first.wall) / (last.step - first.step).max(1) as f64
     }
+}
+
+/// Whether this is the name of a CPU.
+pub(crate) fn is_cpu(device: &str) -> bool {
+    device.contains("Cpu")
 }
 
 impl Outcome {
@@ -239,7 +271,7 @@ impl Job {
             task: "data".into(),
             purpose: Purpose::Test,
             arm,
-            rate: 4,
+            rate: 4 * STEP,
             seed,
             sizes: Sizes {
                 steps: 4,
@@ -297,19 +329,24 @@ fn runs_of_one_job_differ_by_their_losses() {
 
 #[test]
 fn the_time_of_a_step_is_that_of_the_cpu_or_of_the_clock() {
-    let point = Point {
-        step: 10,
-        cpu: 40.0,
-        wall: 20.0,
+    let point = |step, cpu, wall| Point {
+        step,
+        cpu,
+        wall,
         ..Point::default()
     };
-    let on = |device: &str| Outcome {
-        device: device.into(),
-        curve: vec![point],
-        ..Outcome::default()
+    let of = |device: &str, curve: &[Point]| {
+        let outcome = Outcome {
+            device: device.into(),
+            curve: curve.to_vec(),
+            ..Outcome::default()
+        };
+        outcome.time_per_step()
     };
-    assert_eq!(on("Device<Flex(Cpu)>").time_per_step(), 4.0);
-    assert_eq!(on("Device<Cuda(0)>, NVIDIA H100").time_per_step(), 2.0);
+    let curve = [point(10, 20.0, 90.0), point(20, 80.0, 110.0)];
+    assert_eq!(of("Device<Flex(Cpu)>", &curve), 4.0);
+    assert_eq!(of("Device<Cuda(0)>, NVIDIA H100", &curve), 2.0);
+    assert_eq!(of("Device<Cuda(0)>, NVIDIA H100", &curve[..1]), 9.0);
 }
 
 #[test]
@@ -324,13 +361,28 @@ fn a_line_names_the_dtype_of_a_model_that_is_not_f32() {
 }
 
 #[test]
-fn rates_are_half_powers_of_ten() {
+fn rates_are_eighths_of_powers_of_ten() {
     let mut job = Job::sample(Arm::Full, 1);
-    let rates = [0, 1, 2, 3].map(|rate| {
+    let rates = [0, 4, 8, 12, 11].map(|rate| {
         job.rate = rate;
-        format!("{:.1e}", job.learning_rate())
+        let text = serde_json::to_value(&job).unwrap();
+        assert_eq!(serde_json::from_value::<Job>(text.clone()).unwrap(), job);
+        (
+            format!("{:.1e}", job.learning_rate()),
+            text["rate"].to_string(),
+        )
     });
-    assert_eq!(rates, ["1.0e-5", "3.2e-5", "1.0e-4", "3.2e-4"]);
+    let expected = [
+        ("1.0e-5", "0"),
+        ("3.2e-5", "1"),
+        ("1.0e-4", "2"),
+        ("3.2e-4", "3"),
+        ("2.4e-4", "2.75"),
+    ];
+    assert_eq!(
+        rates,
+        expected.map(|(rate, text)| (rate.to_owned(), text.to_owned()))
+    );
     assert_eq!(Outcome::sample(0.5).scores.loss(), 0.5);
     assert!(Outcome::sample(f64::NAN).scores.loss().is_nan());
     assert!(Scores::default().loss().is_nan());

@@ -24,6 +24,7 @@ pub(crate) mod train;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
+use burn::tensor::Device;
 use clap::Args;
 
 use self::inputs::Inputs;
@@ -62,10 +63,10 @@ pub(crate) struct Options {
     /// The runs to make [default: all]
     #[arg(long, value_enum, value_delimiter = ',', value_name = "NAME,..")]
     purposes: Vec<Purpose>,
-    /// Only these methods, and no variants [default: all]
+    /// The methods to run; variants are run only with all of them [default: all]
     #[arg(long, value_enum, value_delimiter = ',', value_name = "NAME,..")]
     methods: Vec<Kind>,
-    /// Seeds of each method [default: 3]
+    /// Seeds of each method; variants have one [default: 3; 2 with --quick]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     seeds: Option<u64>,
     /// Dtype of the model; master weights, adapters and optimizer state are f32
@@ -182,12 +183,22 @@ fn again(plan: &Plan, log: &Log, line: usize, threads: usize) -> Result<()> {
     Ok(())
 }
 
-/// Refuses a log that has runs of the plan's names with other contents.
+/// Refuses a log that has runs of the plan's names with other contents, or times of another clock.
 fn check(plan: &Plan, log: &Log) -> Result<()> {
+    let device = train::device_name(&Device::default().autodiff());
+    for (index, (job, run)) in log.all().iter().enumerate() {
+        ensure!(
+            !plan.has(job) || job::is_cpu(&run.device) == job::is_cpu(&device),
+            "line {} of the log was made on {}, and this is {device}; times of a CPU and of a GPU cannot be \
+             compared: give another --out",
+            index + 1,
+            run.device
+        );
+    }
     for task in &plan.tasks {
         let mine = Inputs::of(&plan.model, task)?;
         for (index, (job, run)) in log.all().iter().enumerate() {
-            if job.model != plan::name(&plan.model) || job.task != plan::name(task) {
+            if !plan.has(job) || job.task != plan::name(task) {
                 continue;
             }
             let Some(theirs) = &run.inputs else { continue };
@@ -233,8 +244,13 @@ fn planned(options: &Options) -> Result<Plan> {
     };
     plan.dtype = options.dtype;
     plan.seeds = options.seeds.unwrap_or(plan.seeds);
-    if !options.methods.is_empty() {
-        plan = plan.only(&options.methods);
+    plan.kinds.clone_from(&options.methods);
+    for kind in &options.methods {
+        let mut arms = plan.tasks.iter().flat_map(|task| plan.arms_of(task));
+        ensure!(
+            arms.any(|arm| Kind::of(arm) == Some(*kind)),
+            "the study of these tasks has no `{kind}`; leave it out of --methods"
+        );
     }
     if !options.purposes.is_empty() {
         plan.purposes.clone_from(&options.purposes);
@@ -341,7 +357,8 @@ mod tests {
             inputs: Some(inputs),
             ..Outcome::sample(0.5)
         };
-        log.add(Job::sample(arm::Arm::Full, 1), line).unwrap();
+        log.add(Job::sample(arm::Arm::Full, 1), line.clone())
+            .unwrap();
         // An older line does not say.
         log.add(Job::sample(arm::Arm::Full, 2), Outcome::sample(0.5))
             .unwrap();
@@ -360,5 +377,29 @@ mod tests {
         write(&model, "model.safetensors", "abd");
         let error = check(&plan, &log).unwrap_err().to_string();
         assert!(error.starts_with("the weights of `"), "{error}");
+
+        // Runs of another dtype are another study. Those of a GPU have another clock.
+        let gpu = |dtype| {
+            let job = Job {
+                dtype,
+                ..Job::sample(arm::Arm::Full, 3)
+            };
+            let run = Outcome {
+                device: "Cuda(0), NVIDIA H100".into(),
+                ..line.clone()
+            };
+            (job, run)
+        };
+        let mut log = Log::open(&dir.path().join("gpu.jsonl")).unwrap();
+        let (job, run) = gpu(Dtype::Bf16);
+        log.add(job, run).unwrap();
+        check(&plan, &log).unwrap();
+        let (job, run) = gpu(Dtype::F32);
+        log.add(job, run).unwrap();
+        let error = check(&plan, &log).unwrap_err().to_string();
+        assert!(
+            error.starts_with("line 2 of the log was made on Cuda(0)"),
+            "{error}"
+        );
     }
 }

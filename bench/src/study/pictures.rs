@@ -1,4 +1,4 @@
-//! The pictures of the finished runs: loss over steps and over CPU time, and loss and accuracy over peak
+//! The pictures of the finished runs: loss over steps and over time, and loss and accuracy over peak
 //! memory.
 
 use std::path::Path;
@@ -15,9 +15,7 @@ use crate::stats::Mean;
 pub(crate) fn write(folder: &Path, results: &Results) -> Result<()> {
     for task in &results.plan.tasks {
         let name = super::plan::name(task);
-        let is_lever = |arm: &Arm| results.plan.is_lever(*arm);
-        let finished = results.finished(task).into_iter();
-        let (levers, rows): (Vec<_>, Vec<_>) = finished.partition(|(arm, _)| is_lever(arm));
+        let (rows, levers) = (results.finished(task), results.levers(task));
         let steps = bands(&rows, |_| Some(1.0));
         if steps.is_empty() {
             continue;
@@ -35,10 +33,12 @@ pub(crate) fn write(folder: &Path, results: &Results) -> Result<()> {
         chart::write(
             &folder.join(format!("{name}-time.svg")),
             (760, 440),
-            |area| chart::bands(area, [results.unit(), y], &time),
+            |area| chart::bands(area, [results.unit()[0], y], &time),
         )?;
         // Of the levers, those that change the memory.
-        let sized = levers.iter().filter(|(arm, _)| arm.is_plain());
+        let is_row = |arm: &Arm| rows.iter().any(|(other, _)| other == arm);
+        let sized = |(arm, _): &&(Arm, Runs)| arm.is_plain() && !is_row(arm);
+        let sized = levers.iter().filter(sized);
         let points = |of: fn(&Runs) -> Option<Mean>| -> Vec<(String, Band)> {
             let all = rows.iter().chain(sized.clone());
             let points = all.filter_map(|(arm, runs)| {

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 
 use super::arm::{Arm, Policy, Sampled, State};
-use super::job::{Job, Order, Purpose, Sizes};
+use super::job::{Job, Order, Purpose, STEP, Sizes};
 use super::log::Log;
 use crate::preset::Dtype;
+use crate::values::display_as_value;
 
 /// The questions of the study.
 #[derive(Clone, Debug)]
@@ -16,10 +17,10 @@ pub(crate) struct Plan {
     pub(crate) tasks: Vec<PathBuf>,
     /// The arms of every task.
     pub(crate) arms: Vec<Arm>,
-    /// The arms of the first task only.
+    /// What is compared on the first task only, with the best rate that was tried.
     pub(crate) levers: Vec<Arm>,
     /// By task, about the most layers with embeddings frozen that need no more memory than LoRA. Drawn once
-    /// they are an arm, and sampled every K steps a lever.
+    /// they are an arm, and drawn once and sampled every K steps they are levers.
     pub(crate) largest: Vec<(&'static str, usize)>,
     pub(crate) sizes: Sizes,
     pub(crate) dtype: Dtype,
@@ -28,16 +29,17 @@ pub(crate) struct Plan {
     /// Number of seeds of the test, of the arms and of the levers.
     pub(crate) seeds: u64,
     pub(crate) lever_seeds: u64,
-    /// The purposes of the runs that are made.
+    /// The purposes of the runs that are made, and their arms; all if it is empty. Then there are levers.
     pub(crate) purposes: Vec<Purpose>,
+    pub(crate) kinds: Vec<Kind>,
 }
 
-/// An arm of every task, by its name on the command line.
+/// An arm by its name on the command line.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// LoRA of rank 16
     Lora,
-    /// About as many layers as LoRA's memory holds, embeddings frozen, drawn once (the study's own tasks)
+    /// Layers drawn once, embeddings frozen: for gsm8k, pubmedqa and instruct
     LisaOnce,
     /// LISA with ten layers, embeddings frozen
     LisaFrozen,
@@ -47,12 +49,15 @@ pub(crate) enum Kind {
     Lisa,
 }
 
+display_as_value!(Kind);
+
 impl Kind {
-    fn of(arm: Arm) -> Option<Self> {
+    pub(crate) fn of(arm: Arm) -> Option<Self> {
         match arm {
             Arm::Base => None,
             Arm::Lora { .. } => Some(Self::Lora),
             Arm::Full => Some(Self::Full),
+            Arm::Lisa(sampled) if sampled.period == 0 => Some(Self::LisaOnce),
             Arm::Lisa(sampled) if sampled.outer_every == 0 => Some(Self::LisaFrozen),
             Arm::Lisa(_) => Some(Self::Lisa),
         }
@@ -175,6 +180,7 @@ impl Plan {
             seeds: 3,
             lever_seeds: 1,
             purposes: vec![Purpose::Choice, Purpose::Test],
+            kinds: Vec::new(),
         }
     }
 
@@ -202,16 +208,18 @@ impl Plan {
         }
     }
 
-    /// The same with these arms only, besides the untrained model, and without levers.
-    pub(crate) fn only(mut self, kinds: &[Kind]) -> Self {
-        let is_wanted = |arm: &Arm| Kind::of(*arm).is_none_or(|kind| kinds.contains(&kind));
-        self.arms.retain(is_wanted);
-        self.levers.clear();
-        self.lever_seeds = 0;
-        if !kinds.contains(&Kind::LisaOnce) {
-            self.largest.clear();
-        }
-        self
+    /// Whether tests of the arm are made.
+    fn is_wanted(&self, arm: Arm) -> bool {
+        let kind = Kind::of(arm);
+        self.kinds.is_empty() || kind.is_none_or(|kind| self.kinds.contains(&kind))
+    }
+
+    /// Whether a run is of the plan's model, dtype and tasks.
+    pub(crate) fn has(&self, job: &Job) -> bool {
+        let mut tasks = self.tasks.iter();
+        job.model == name(&self.model)
+            && job.dtype == self.dtype
+            && tasks.any(|task| name(task) == job.task)
     }
 
     fn job(&self, purpose: Purpose, task: &Path, arm: Arm, rate: i32, seed: u64) -> Job {
@@ -280,14 +288,26 @@ impl Plan {
         self.arms_of(task).into_iter().find(is_same)
     }
 
-    /// The levers of a task.
+    /// The levers of a task, and what they vary.
     pub(crate) fn levers_of(&self, task: &Path) -> Vec<Arm> {
         let largest = self.largest_of(task);
-        let mut levers: Vec<Arm> = largest.map(frozen).map(Arm::Lisa).into_iter().collect();
-        if self.tasks.first().is_some_and(|first| first == task) {
+        let is_first = self.tasks.first().is_some_and(|first| first == task);
+        let mut levers: Vec<Arm> = Vec::new();
+        if let Some(largest) = largest {
+            levers.extend([once(largest), frozen(largest)].map(Arm::Lisa));
+        }
+        if is_first {
             levers.extend(&self.levers);
         }
-        levers
+        let varied: Vec<Arm> = levers.iter().map(|arm| self.chosen_for(*arm)).collect();
+        let is_one = |arm: &Arm| matches!(arm, Arm::Lora { .. }) && !varied.is_empty();
+        let mut all: Vec<Arm> = self.arms.iter().copied().filter(is_one).collect();
+        for arm in varied.into_iter().chain(levers) {
+            if !all.contains(&arm) {
+                all.push(arm);
+            }
+        }
+        all
     }
 
     fn largest_of(&self, task: &Path) -> Option<usize> {
@@ -302,13 +322,13 @@ impl Plan {
         let [count, most] = self.rates.map(|n| n as i32);
         let first = arm.first_rate();
         let job = |rate| self.job(Purpose::Choice, task, arm, rate, 0);
-        let mut jobs: Vec<Job> = (first..first + count).map(job).collect();
+        let mut jobs: Vec<Job> = (0..count).map(|index| job(first + index * STEP)).collect();
         while (jobs.len() as i32) < most {
             let Some(best) = best(log, &jobs) else { break };
             if best.rate == jobs[0].rate {
-                jobs.insert(0, job(best.rate - 1));
+                jobs.insert(0, job(best.rate - STEP));
             } else if best.rate == jobs[jobs.len() - 1].rate {
-                jobs.push(job(best.rate + 1));
+                jobs.push(job(best.rate + STEP));
             } else {
                 break;
             }
@@ -328,33 +348,56 @@ impl Plan {
         parent.filter(|_| !self.arms.contains(&arm)).unwrap_or(arm)
     }
 
-    /// Whether the arm varies another one.
-    pub(crate) fn is_lever(&self, arm: Arm) -> bool {
-        let mut largest = self.largest.iter();
-        self.levers.contains(&arm) || largest.any(|(_, layers)| Arm::Lisa(frozen(*layers)) == arm)
-    }
-
-    /// The chosen rate, when all runs that choose it are done.
-    pub(crate) fn rate(&self, log: &Log, task: &Path, arm: Arm) -> Option<i32> {
-        if arm == Arm::Base {
-            return Some(0);
-        }
+    /// The best of the rates that were tried for an arm, when all runs that choose it are done.
+    fn tried(&self, log: &Log, task: &Path, arm: Arm) -> Option<i32> {
         let arm = self.chosen_for(arm);
         best(log, &self.choices(log, task, arm)).map(|job| job.rate)
     }
 
-    /// The runs of the test, one for each seed; none before the rate is chosen.
-    pub(crate) fn tests(&self, log: &Log, task: &Path, arm: Arm) -> Vec<Job> {
-        let Some(rate) = self.rate(log, task, arm) else {
+    /// The rate of an arm: the lowest point of the parabola through the losses of the best rate and of its
+    /// neighbours, to an eighth of a power of ten.
+    pub(crate) fn rate(&self, log: &Log, task: &Path, arm: Arm) -> Option<i32> {
+        if arm == Arm::Base {
+            return Some(0);
+        }
+        let best = self.tried(log, task, arm)?;
+        let chosen = self.chosen_for(arm);
+        let loss = |rate| {
+            let job = self.job(Purpose::Choice, task, chosen, rate, 0);
+            log.get(&job).map(|run| run.scores.loss())
+        };
+        let losses = [-STEP, 0, STEP].map(|step| loss(best + step));
+        let [Some(below), Some(at), Some(above)] = losses else {
+            return Some(best);
+        };
+        let offset = (below - above) / (2.0 * (below - 2.0 * at + above));
+        let is_between = (-0.5..=0.5).contains(&offset);
+        Some(
+            best + if is_between {
+                (offset * f64::from(STEP)).round() as i32
+            } else {
+                0
+            },
+        )
+    }
+
+    fn tests_at(&self, task: &Path, arm: Arm, rate: Option<i32>) -> Vec<Job> {
+        let Some(rate) = rate else {
             return Vec::new();
         };
-        let seeds = match arm {
-            Arm::Base => 1,
-            _ if self.is_lever(arm) => self.lever_seeds,
-            _ => self.seeds,
-        };
+        let seeds = if arm == Arm::Base { 1 } else { self.seeds };
         let job = |seed| self.job(Purpose::Test, task, arm, rate, seed);
         (1..=seeds).map(job).collect()
+    }
+
+    /// The runs of the test, one for each seed; none before the rate is chosen.
+    pub(crate) fn tests(&self, log: &Log, task: &Path, arm: Arm) -> Vec<Job> {
+        self.tests_at(task, arm, self.rate(log, task, arm))
+    }
+
+    /// The runs of a lever, or of what levers vary, with the best rate that was tried.
+    pub(crate) fn variants(&self, log: &Log, task: &Path, arm: Arm) -> Vec<Job> {
+        self.tests_at(task, arm, self.tried(log, task, arm))
     }
 
     /// The missing runs whose rates are known, the most telling ones first: the arms, seed by seed, each on
@@ -366,29 +409,35 @@ impl Plan {
         for seed in 1..=self.seeds {
             for index in 0..most {
                 for (task, arms) in self.tasks.iter().zip(&arms) {
-                    let arm = arms.get(index..=index).unwrap_or_default();
-                    self.add(&mut jobs, log, task, arm, seed);
+                    if let Some(arm) = arms.get(index).filter(|arm| self.is_wanted(**arm)) {
+                        self.add(&mut jobs, log, task, *arm, seed);
+                    }
                 }
             }
         }
-        for seed in 1..=self.lever_seeds {
+        if self.kinds.is_empty() {
             for task in self.tasks.iter().rev() {
-                self.add(&mut jobs, log, task, &self.levers_of(task), seed);
+                for arm in self.levers_of(task) {
+                    let variants = self.variants(log, task, arm).into_iter();
+                    jobs.extend(variants.filter(|job| job.seed <= self.lever_seeds));
+                }
             }
         }
-        jobs.retain(|job| self.purposes.contains(&job.purpose) && log.get(job).is_none());
+        let is_missing = |job: &Job| self.purposes.contains(&job.purpose) && log.get(job).is_none();
+        jobs.retain(is_missing);
         jobs
     }
 
-    /// Adds the tests of a seed, each after the choice of its rate, which has no seed.
-    fn add(&self, jobs: &mut Vec<Job>, log: &Log, task: &Path, arms: &[Arm], seed: u64) {
-        for &arm in arms {
-            if arm != Arm::Base && seed == 1 && self.chosen_for(arm) == arm {
-                jobs.extend(self.choices(log, task, arm));
-            }
-            let tests = self.tests(log, task, arm).into_iter();
-            jobs.extend(tests.filter(|job| job.seed == seed));
+    /// Adds the tests of a seed, after the choice of its rate, which has no seed.
+    fn add(&self, jobs: &mut Vec<Job>, log: &Log, task: &Path, arm: Arm, seed: u64) {
+        let chosen = self.chosen_for(arm);
+        // The rate may be that of an arm without tests.
+        let chooses = arm != Arm::Base && (chosen == arm || !self.is_wanted(chosen));
+        if chooses && seed == 1 {
+            jobs.extend(self.choices(log, task, chosen));
         }
+        let tests = self.tests(log, task, arm).into_iter();
+        jobs.extend(tests.filter(|job| job.seed == seed));
     }
 }
 
@@ -431,7 +480,7 @@ mod tests {
         while let Some(job) = plan.next(&log).into_iter().next() {
             assert!(log.get(&job).is_none());
             // The middle rate is the best.
-            let middle = job.rate == job.arm.first_rate() + 1;
+            let middle = job.rate == job.arm.first_rate() + STEP;
             let order = plan.order(job.clone());
             assert_eq!(order.task, Path::new("data").join(&job.task));
             assert_eq!(order.others.len(), 1);
@@ -439,7 +488,8 @@ mod tests {
                 .unwrap();
             count += 1;
         }
-        // Of each arm on a task: three rates and three seeds. Levers have one seed, and take a rate.
+        // Of each arm on a task: three rates and three seeds. Levers have one seed, and take a rate; what they
+        // vary has run with it already.
         let (trained, levers) = (2 * (ARMS.len() - 1), levers().len());
         assert_eq!(count, 6 * trained + levers + 2);
         let purposes = vec![Purpose::Choice];
@@ -453,10 +503,14 @@ mod tests {
         let tasks = ["data/gsm8k", "data/pubmedqa", "data/instruct"].map(PathBuf::from);
         let plan = Plan::full("models/base".into(), tasks.to_vec());
         let counts = tasks.each_ref().map(|task| plan.levers_of(task).len());
-        assert_eq!(counts, [levers().len() + 1, 1, 1]);
+        // LoRA and ten layers are beside them, and on the first task two layers.
+        assert_eq!(counts, [levers().len() + 5, 4, 4]);
         let [sampled, once] = [frozen(14), once(14)].map(Arm::Lisa);
-        assert_eq!(plan.levers_of(&tasks[2]), [sampled]);
-        assert!(plan.is_lever(sampled) && !plan.is_lever(once));
+        let varied = [Arm::Lora { rank: 16 }, Arm::Lisa(frozen(10))];
+        assert_eq!(
+            plan.levers_of(&tasks[2]),
+            [varied[0], varied[1], once, sampled]
+        );
         assert_eq!(plan.arms_of(&tasks[2])[ONCE], once);
         let fewer = Arm::Lisa(super::once(11));
         assert_eq!(plan.same(&tasks[2], fewer), Some(once));
@@ -469,21 +523,71 @@ mod tests {
         for arm in [sampled, once] {
             assert_eq!(plan.chosen_for(arm), Arm::Lisa(frozen(10)));
         }
-        assert!(!plan.is_lever(Arm::Full));
     }
 
     #[test]
-    fn a_plan_of_some_methods_has_no_others() {
-        let task = PathBuf::from("data/gsm8k");
-        let plan = || Plan::full("models/base".into(), vec![task.clone()]);
-        let lora = Arm::Lora { rank: 16 };
-        let few = plan().only(&[Kind::Lora, Kind::Full]);
-        assert_eq!(few.arms_of(&task), [Arm::Base, lora, Arm::Full]);
-        assert!(few.levers_of(&task).is_empty());
-        let once = plan().only(&[Kind::LisaOnce]);
-        assert_eq!(once.arms_of(&task), [Arm::Base, Arm::Lisa(super::once(14))]);
-        let all = plan().only(Kind::value_variants());
-        assert_eq!(all.arms_of(&task), plan().arms_of(&task));
+    fn a_rate_is_the_lowest_point_of_a_parabola() {
+        let (_dir, mut log) = log();
+        let (plan, task) = (plan(), Path::new("a"));
+        // A parabola whose lowest point is at 1.6 steps of half a power of ten.
+        for job in plan.choices(&log, task, Arm::Full) {
+            let distance = f64::from(job.rate) / f64::from(STEP) - 1.6;
+            let loss = 1.0 + 0.1 * distance * distance;
+            log.add(job, Outcome::sample(loss)).unwrap();
+        }
+        // The best one is the highest: a further rate is tried.
+        assert_eq!(plan.rate(&log, task, Arm::Full), None);
+        let further = plan.choices(&log, task, Arm::Full)[3].clone();
+        log.add(further, Outcome::sample(1.196)).unwrap();
+        assert_eq!(plan.rate(&log, task, Arm::Full), Some(6));
+        let rates = |jobs: Vec<Job>| jobs.iter().map(|job| job.rate).collect::<Vec<_>>();
+        assert_eq!(rates(plan.tests(&log, task, Arm::Full)), [6; 3]);
+        // Levers take the best rate that was tried.
+        assert_eq!(rates(plan.variants(&log, task, Arm::Full)), [8; 3]);
+    }
+
+    #[test]
+    fn a_study_of_some_methods_makes_no_other_tests_and_the_same_runs() {
+        let all = Plan::full("models/base".into(), vec!["data/gsm8k".into()]);
+        let made = |plan: &Plan| {
+            let (_dir, mut log) = log();
+            let mut made = Vec::new();
+            while let Some(job) = plan.next(&log).into_iter().next() {
+                made.push(job.clone());
+                log.add(job, Outcome::sample(0.5)).unwrap();
+            }
+            made
+        };
+        let whole = made(&all);
+        let some = |kinds: &[Kind]| {
+            let kinds = kinds.to_vec();
+            let found = made(&Plan {
+                kinds,
+                ..all.clone()
+            });
+            assert!(found.iter().all(|job| whole.contains(job)));
+            let arms = |purpose| {
+                let mut arms: Vec<Arm> = Vec::new();
+                for job in found.iter().filter(|job| job.purpose == purpose) {
+                    if !arms.contains(&job.arm) {
+                        arms.push(job.arm);
+                    }
+                }
+                arms
+            };
+            [arms(Purpose::Choice), arms(Purpose::Test)]
+        };
+        let [lora, ten, once] = [
+            Arm::Lora { rank: 16 },
+            Arm::Lisa(frozen(10)),
+            Arm::Lisa(once(14)),
+        ];
+        assert_eq!(
+            some(&[Kind::Full, Kind::Lora]),
+            [vec![lora, Arm::Full], vec![Arm::Base, lora, Arm::Full]]
+        );
+        // The rate of layers that are drawn once is that of ten layers.
+        assert_eq!(some(&[Kind::LisaOnce]), [vec![ten], vec![Arm::Base, once]]);
     }
 
     #[test]
@@ -491,19 +595,19 @@ mod tests {
         let (_dir, mut log) = log();
         let (plan, task) = (plan(), Path::new("a"));
         for job in plan.choices(&log, task, Arm::Full) {
-            let loss = 1.0 - 0.1 * f64::from(job.rate);
+            let loss = 1.0 - 0.1 * f64::from(job.rate / STEP);
             log.add(job, Outcome::sample(loss)).unwrap();
         }
         assert_eq!(plan.rate(&log, task, Arm::Full), None);
         assert!(plan.tests(&log, task, Arm::Full).is_empty());
         let jobs = plan.choices(&log, task, Arm::Full);
         let rates: Vec<i32> = jobs.iter().map(|job| job.rate).collect();
-        assert_eq!(rates, [0, 1, 2, 3]);
+        assert_eq!(rates, [0, STEP, 2 * STEP, 3 * STEP]);
         log.add(jobs[3].clone(), Outcome::sample(0.5)).unwrap();
         assert!(jobs.iter().all(|job| job.sizes.batch == 4));
         let jobs = plan.choices(&log, task, Arm::Full);
         log.add(jobs[4].clone(), Outcome::sample(f64::NAN)).unwrap();
-        assert_eq!(plan.rate(&log, task, Arm::Full), Some(3));
+        assert_eq!(plan.rate(&log, task, Arm::Full), Some(3 * STEP));
         assert_eq!(plan.tests(&log, task, Arm::Full).len(), 3);
         assert_eq!(plan.tests(&log, task, Arm::Base).len(), 1);
         let pubmedqa = plan.tests(&log, Path::new("data/pubmedqa"), Arm::Base);

@@ -18,12 +18,11 @@ pub(crate) fn markdown(results: &Results) -> String {
     text.push_str(&format!("\n{}", summary(results)));
     for task in &results.plan.tasks {
         let rows = results.finished(task);
-        if rows.is_empty() {
+        if rows.is_empty() && results.levers(task).is_empty() {
             continue;
         }
         text.push_str(&format!("\n## {}\n\n", name(task)));
-        let is_lever = |(arm, _): &(Arm, Runs)| results.plan.is_lever(*arm);
-        let (levers, arms): (Vec<_>, Vec<_>) = rows.into_iter().partition(is_lever);
+        let (arms, levers) = (rows, results.levers(task));
         text.push_str(&scores(results, task, &arms));
         text.push_str(&costs(results, task, &arms));
         text.push_str(&varied(results, task, &levers));
@@ -31,18 +30,20 @@ pub(crate) fn markdown(results: &Results) -> String {
         text.push_str(&choices(results, task));
         if arms.len() > 1 {
             let has_accuracy = arms.iter().any(|(_, runs)| runs.accuracy().is_some());
-            text.push_str(&pictures(&name(task), has_accuracy));
+            text.push_str(&pictures(results, &name(task), has_accuracy));
         }
     }
     text
 }
 
 /// The pictures of a task.
-fn pictures(task: &str, has_accuracy: bool) -> String {
+fn pictures(results: &Results, task: &str, has_accuracy: bool) -> String {
+    let [_, time] = results.unit();
     let of = |(file, about): &(&str, &str)| format!("![{about} of {task}]({task}-{file}.svg)\n");
+    let time = format!("Held-out loss over {time}");
     let all = [
         ("steps", "Held-out loss over steps"),
-        ("time", "Held-out loss over CPU time"),
+        ("time", &time),
         ("memory", "Held-out loss over peak memory"),
         ("accuracy", "Accuracy over peak memory"),
     ];
@@ -66,7 +67,7 @@ fn setup(results: &Results) -> String {
     let (mut devices, mut commits) = (BTreeSet::new(), BTreeSet::new());
     let (mut tests, mut choices) = (0, 0);
     for (job, run) in results.log.all() {
-        if job.dtype != plan.dtype {
+        if !plan.has(job) {
             continue;
         }
         devices.insert(run.device.as_str());
@@ -76,6 +77,12 @@ fn setup(results: &Results) -> String {
             Purpose::Choice => choices += 1,
         }
     }
+    let [unit, time] = results.unit();
+    let reserved = if unit == "s" {
+        ", the bytes that the pool of the GPU reserved"
+    } else {
+        ""
+    };
     let list = |set: BTreeSet<&str>| set.into_iter().collect::<Vec<_>>().join(", ");
     format!(
         "Model `{}`, {}; {tests} runs, and {choices} to choose learning rates. A run has {} steps, with \
@@ -86,11 +93,12 @@ fn setup(results: &Results) -> String {
          half width and that of Student's interval over seeds are added as squares. A star marks an \
          interval of at least three seeds without 0; it is not corrected for the number of comparisons. \
          Values after ± are half of Student's 95 % interval over at least three seeds.\n\n\
-         The CPU time of a step is that of the fastest seed; on a machine with other programs the same run \
-         needs up to a third more, so a small difference in it says nothing. Losses after a time are read \
-         off the curves. Accuracy is the share of rows in which the first token of the right answer is more \
-         probable than those of the other answers. Bands of the curves are the range of the seeds, and the \
-         lines at the points over memory are the interval over at least three seeds.\n",
+         Peaks are of the first seed{reserved}. The {time} of a step is that of the fastest seed; beside other \
+         programs, other seeds of the same method took up to 40 % more, so a small difference says nothing. \
+         Losses after a time are read off the curves, and ± is there over seeds only, not over their few \
+         rows. Accuracy is the share of rows in which the first token of the right answer is more probable \
+         than those of the other answers. Bands of the curves are the range of the seeds, and the lines at \
+         the points over memory are the interval over at least three seeds.\n",
         name(&plan.model),
         plan.dtype,
         sizes.steps,
@@ -128,7 +136,7 @@ pub(crate) fn summary(results: &Results) -> String {
     let mut head = vec![
         "method".to_owned(),
         format!("peak on `{}`, MiB", name(first)),
-        format!("{} of a step", results.unit()),
+        format!("{} of a step", results.unit()[0]),
     ];
     for task in &tasks {
         head.push(format!("`{}`, {}", name(task), seeds(results, task)));

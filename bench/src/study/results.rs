@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::arm::Arm;
-use super::job::{Outcome, Point};
+use super::job::{Job, Outcome, Point, is_cpu};
 use super::log::Log;
 use super::plan::Plan;
 use crate::stats::{Interval, Mean, Weighted, bootstrap};
@@ -157,10 +157,26 @@ pub(crate) struct Results<'a> {
 }
 
 impl Results<'_> {
-    /// The runs of an arm on a task.
+    /// The runs of an arm on a task: with its rate, or with the best rate that was tried while more seeds
+    /// have that.
     pub(crate) fn runs(&self, task: &Path, arm: Arm) -> Runs {
+        let runs = self.found(arm, self.plan.tests(self.log, task, arm));
+        let tried = self.variant(task, arm);
+        if tried.tests.len() > runs.tests.len() {
+            tried
+        } else {
+            runs
+        }
+    }
+
+    /// The runs of a lever, or of what levers vary, on a task.
+    pub(crate) fn variant(&self, task: &Path, arm: Arm) -> Runs {
+        self.found(arm, self.plan.variants(self.log, task, arm))
+    }
+
+    fn found(&self, arm: Arm, jobs: Vec<Job>) -> Runs {
         let mut runs = Runs::default();
-        for job in self.plan.tests(self.log, task, arm) {
+        for job in jobs {
             if let Some(outcome) = self.log.get(&job) {
                 runs.tests.push(outcome.clone());
                 runs.seeds.push(job.seed);
@@ -170,21 +186,27 @@ impl Results<'_> {
         runs
     }
 
-    /// The unit of times.
-    pub(crate) fn unit(&self) -> &'static str {
-        let mut all = self.log.all().iter();
-        if all.all(|(_, run)| run.is_of_cpu()) {
-            "CPU-s"
+    /// The unit of times, and its name.
+    pub(crate) fn unit(&self) -> [&'static str; 2] {
+        let mut all = self.log.all().iter().filter(|(job, _)| self.plan.has(job));
+        if all.all(|(_, run)| is_cpu(&run.device)) {
+            ["CPU-s", "CPU time"]
         } else {
-            "s"
+            ["s", "time"]
         }
     }
 
-    /// The arms and levers of a task that have finished runs.
+    /// The arms of a task that have finished runs.
     pub(crate) fn finished(&self, task: &Path) -> Vec<(Arm, Runs)> {
-        let levers = self.plan.levers_of(task);
-        let arms = self.plan.arms_of(task).into_iter().chain(levers);
+        let arms = self.plan.arms_of(task).into_iter();
         let runs = arms.map(|arm| (arm, self.runs(task, arm)));
+        runs.filter(|(_, runs)| !runs.tests.is_empty()).collect()
+    }
+
+    /// The levers of a task that have finished runs, and what they vary.
+    pub(crate) fn levers(&self, task: &Path) -> Vec<(Arm, Runs)> {
+        let levers = self.plan.levers_of(task).into_iter();
+        let runs = levers.map(|arm| (arm, self.variant(task, arm)));
         runs.filter(|(_, runs)| !runs.tests.is_empty()).collect()
     }
 }

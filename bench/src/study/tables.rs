@@ -51,8 +51,7 @@ pub(super) fn scores(results: &Results, task: &Path, rows: &[(Arm, Runs)]) -> St
         let mut cells = vec![
             arm.to_string(),
             runs.tests.len().to_string(),
-            runs.learning_rate
-                .map_or(String::new(), |rate| format!("{rate:.1e}")),
+            rate(runs),
             cell(runs.loss(), 4),
             minus(difference(runs.minus(&reference), 4)),
         ];
@@ -72,6 +71,12 @@ pub(super) fn scores(results: &Results, task: &Path, rows: &[(Arm, Runs)]) -> St
         text.push_str(&row(&cells));
     }
     text + "\n"
+}
+
+/// The learning rate.
+fn rate(runs: &Runs) -> String {
+    let rate = runs.learning_rate;
+    rate.map_or(String::new(), |rate| format!("{rate:.1e}"))
 }
 
 /// The right ones of the answers that the first seed generated.
@@ -105,7 +110,7 @@ pub(super) fn costs(results: &Results, task: &Path, rows: &[(Arm, Runs)]) -> Str
     let Some(budget) = times.min_by(f64::total_cmp) else {
         return String::new();
     };
-    let unit = results.unit();
+    let [unit, _] = results.unit();
     let after = format!("loss after {budget:.0} {unit}");
     let of_step = format!("{unit} of a step");
     let mut text = header(&[
@@ -142,19 +147,20 @@ pub(super) fn varied(results: &Results, task: &Path, rows: &[(Arm, Runs)]) -> St
     if rows.is_empty() {
         return String::new();
     }
-    let reference = results.runs(task, REFERENCE);
+    let reference = results.variant(task, REFERENCE);
     let mut text = header(&[
         "variant",
+        "learning rate",
         "seeds",
         "held-out loss",
         "minus the method that it varies",
         "minus LoRA",
         "peak, MiB",
-        &format!("{} of a step", results.unit()),
+        &format!("{} of a step", results.unit()[0]),
     ]);
     for (arm, runs) in rows {
         let varies = results.plan.chosen_for(*arm);
-        let parent = results.runs(task, varies);
+        let parent = results.variant(task, varies);
         let peak = runs.cost().map_or(String::new(), |cost| {
             let host = match cost.offloaded {
                 0 => String::new(),
@@ -162,12 +168,19 @@ pub(super) fn varied(results: &Results, task: &Path, rows: &[(Arm, Runs)]) -> St
             };
             mib(cost.peak) + &host
         });
+        let of_parent = if varies == *arm {
+            String::new()
+        } else {
+            format!("{} ({varies})", difference(runs.minus(&parent), 4))
+        };
+        let minus = (*arm != REFERENCE).then(|| runs.minus(&reference));
         text.push_str(&row(&[
             arm.to_string(),
+            rate(runs),
             runs.tests.len().to_string(),
             cell(runs.loss(), 4),
-            format!("{} ({varies})", difference(runs.minus(&parent), 4)),
-            difference(runs.minus(&reference), 4),
+            of_parent,
+            difference(minus.flatten(), 4),
             peak,
             seconds(runs),
         ]));
@@ -250,10 +263,11 @@ pub(super) fn layers(rows: &[(Arm, Runs)]) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::arm::{Sampled, State};
-    use super::super::job::{Point, Purpose};
+    use super::super::job::{Point, Purpose, STEP};
     use super::super::log::Log;
     use super::super::plan::Plan;
     use super::*;
+    use crate::preset::Dtype;
 
     /// A study of two tasks in which every run is done; the loss of an arm is `loss`.
     fn finished(plan: &Plan, loss: impl Fn(Arm, u64) -> f64) -> (tempfile::TempDir, Log) {
@@ -265,7 +279,7 @@ mod tests {
                 loss(job.arm, job.seed)
             } else {
                 // The middle of three rates is the best.
-                3.0 + f64::from((job.rate - job.arm.first_rate() - 1).abs())
+                3.0 + f64::from((job.rate - job.arm.first_rate() - STEP).abs()) / f64::from(STEP)
             };
             let trained = is_test && job.arm != Arm::Base;
             let point = |step| Point {
@@ -320,7 +334,7 @@ mod tests {
             levers: vec![kept],
             ..full
         };
-        let (_dir, log) = finished(&plan, |arm, seed| {
+        let (_dir, mut log) = finished(&plan, |arm, seed| {
             let noise = 0.001 * seed as f64;
             match arm {
                 Arm::Base => 4.0,
@@ -335,10 +349,7 @@ mod tests {
             log: &log,
         };
         let task = Path::new("a");
-        let (levers, arms): (Vec<_>, Vec<_>) = results
-            .finished(task)
-            .into_iter()
-            .partition(|(arm, _)| plan.is_lever(*arm));
+        let (arms, levers) = (results.finished(task), results.levers(task));
         let text = scores(&results, task, &arms);
         let cells = line(&text, "full");
         assert_eq!(cells[2..4], ["3", "3.2e-5"]);
@@ -362,20 +373,88 @@ mod tests {
             ["64", "2.0", "2.252 ± 0.002", "+0.250 ± 0.000"]
         );
         assert_eq!(line(&text, "LoRA, rank 16")[6], "");
+
+        // A run of another dtype, on a GPU, is not of this study.
+        let gpu = Outcome {
+            device: "Cuda(0)".into(),
+            ..Outcome::sample(1.0)
+        };
+        let job = super::super::job::Job {
+            model: "base".into(),
+            task: "a".into(),
+            dtype: Dtype::Bf16,
+            ..super::super::job::Job::sample(Arm::Full, 1)
+        };
+        log.add(job, gpu).unwrap();
+        let results = Results {
+            plan: &plan,
+            log: &log,
+        };
+        assert_eq!(results.unit(), ["CPU-s", "CPU time"]);
+        let half = Plan {
+            dtype: Dtype::Bf16,
+            ..plan.clone()
+        };
+        let half = Results {
+            plan: &half,
+            log: &log,
+        };
+        assert_eq!(half.unit()[0], "s");
         assert!(!text.contains("no training"));
 
         let text = varied(&results, task, &levers);
         let cells = line(&text, "LISA 10, embeddings frozen, state kept");
         let difference = "+0.2500 [+0.2500, +0.2500] (LISA 10, embeddings frozen)";
-        assert_eq!(cells[2..5], ["1", "2.5010", difference]);
-        assert_eq!(cells[5], "+0.5000 [+0.5000, +0.5000]");
-        assert_eq!(cells[6], "64 and 8 of the host");
+        assert_eq!(cells[2..6], ["1.0e-4", "1", "2.5010", difference]);
+        assert_eq!(cells[6], "+0.5000 [+0.5000, +0.5000]");
+        assert_eq!(cells[7], "64 and 8 of the host");
+        // What a lever varies is in the same table, and LoRA.
+        assert_eq!(line(&text, "LISA 10, embeddings frozen")[5], "");
+        assert_eq!(line(&text, "LoRA, rank 16")[6], "");
 
         let text = choices(&results, task);
         assert_eq!(
             line(&text, "LISA 2")[2..],
             ["", "4.000", "3.000", "4.000", "", ""]
         );
+    }
+
+    #[test]
+    fn runs_with_the_best_rate_that_was_tried_count_until_as_many_have_the_arms_own() {
+        let plan = Plan {
+            levers: Vec::new(),
+            seeds: 2,
+            ..Plan::full("base".into(), vec!["a".into()])
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = Log::open(&dir.path().join("runs.jsonl")).unwrap();
+        let task = Path::new("a");
+        // The lowest point is between two rates.
+        for (job, loss) in plan
+            .choices(&log, task, Arm::Full)
+            .into_iter()
+            .zip([1.5, 1.0, 1.1])
+        {
+            log.add(job, Outcome::sample(loss)).unwrap();
+        }
+        let tried = plan.variants(&log, task, Arm::Full);
+        let own = plan.tests(&log, task, Arm::Full);
+        assert_ne!(tried[0].rate, own[0].rate);
+        let mut losses = Vec::new();
+        for (job, loss) in [
+            (&tried[0], 2.0),
+            (&tried[1], 2.0),
+            (&own[0], 1.0),
+            (&own[1], 1.0),
+        ] {
+            log.add(job.clone(), Outcome::sample(loss)).unwrap();
+            let results = Results {
+                plan: &plan,
+                log: &log,
+            };
+            losses.push(results.runs(task, Arm::Full).loss().unwrap().mean);
+        }
+        assert_eq!(losses, [2.0, 2.0, 2.0, 1.0]);
     }
 
     #[test]

@@ -111,8 +111,8 @@ fn read(task: &Path, scored: usize) -> Result<[Vec<Example>; 3]> {
     Ok([train, validation, held_out])
 }
 
-/// The device, with the name of an NVIDIA card.
-fn device_name(device: &Device) -> String {
+/// The device, with the name of the first NVIDIA card.
+pub(crate) fn device_name(device: &Device) -> String {
     let name = format!("{:?}", device.clone().inner());
     if !name.contains("Cuda") {
         return name;
@@ -120,10 +120,12 @@ fn device_name(device: &Device) -> String {
     let card = Command::new("nvidia-smi")
         .args(["--query-gpu=name", "--format=csv,noheader"])
         .output();
-    let card = card
-        .ok()
-        .and_then(|found| String::from_utf8(found.stdout).ok());
-    card.map_or(name.clone(), |card| format!("{name}, {}", card.trim()))
+    let card = card.ok().filter(|output| output.status.success());
+    let cards = card.and_then(|output| String::from_utf8(output.stdout).ok());
+    match cards.as_deref().and_then(|cards| cards.lines().next()) {
+        Some(card) => format!("{name}, {}", card.trim()),
+        None => name,
+    }
 }
 
 struct Run<'a> {
@@ -170,7 +172,7 @@ impl Run<'_> {
     /// Trains; the curve and the costs are added to the outcome.
     fn fit(&self, model: CausalLm, rows: Vec<Encoded>, outcome: &mut Outcome) -> Result<CausalLm> {
         let (sizes, steps) = (self.job.sizes, self.job.steps());
-        // A pool has no counter of its peak: what it reserved after a step is the most that it needed.
+        // A pool has no counter of its peak: what it has reserved after a step is at least that.
         let counted = self.device.memory_pool_usage().is_none();
         memory::reset(&self.device);
         let start = (ProcessTime::now(), Instant::now());

@@ -1,7 +1,7 @@
 //! [`available_bytes`] and [`total_bytes`]: the memory of this machine.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// A version of the kernel's control groups.
 struct Version {
@@ -35,9 +35,20 @@ const VERSIONS: [Version; 2] = [
 /// process's control group and of the groups above it leave. `None` on other systems.
 #[must_use]
 pub fn available_bytes() -> Option<u64> {
-    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    available_in(Path::new("/"))
+}
+
+/// Bytes of the machine, or the lowest limit of the process's control group and of the groups above it, and
+/// the machine's swap. `None` on other systems than Linux.
+#[must_use]
+pub fn total_bytes() -> Option<u64> {
+    total_in(Path::new("/"))
+}
+
+fn available_in(root: &Path) -> Option<u64> {
+    let text = fs::read_to_string(root.join("proc/meminfo")).ok()?;
     let machine = entry_in(&text, "MemAvailable:")?;
-    let left = groups(Path::new("/")).filter_map(|(version, group)| {
+    let left = groups(root).filter_map(|(version, group)| {
         let [most, now, stat] = version
             .files
             .map(|file| fs::read_to_string(group.join(file)));
@@ -51,17 +62,15 @@ pub fn available_bytes() -> Option<u64> {
     Some(left.fold(machine, u64::min))
 }
 
-/// Bytes of the machine with its swap, or the limits of the process's control group and of the groups above
-/// it. `None` on other systems than Linux.
-#[must_use]
-pub fn total_bytes() -> Option<u64> {
-    let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let entry = |name| entry_in(&text, name);
-    let machine = entry("MemTotal:")? + entry("SwapTotal:").unwrap_or(0);
-    let limits = groups(Path::new("/")).filter_map(|(version, group)| {
+fn total_in(root: &Path) -> Option<u64> {
+    let text = fs::read_to_string(root.join("proc/meminfo")).ok()?;
+    let machine = entry_in(&text, "MemTotal:")?;
+    let limits = groups(root).filter_map(|(version, group)| {
         bytes(&fs::read_to_string(group.join(version.files[0])).ok()?)
     });
-    Some(limits.fold(machine, u64::min))
+    // The limits are those without swap.
+    let memory = limits.fold(machine, u64::min);
+    Some(memory + entry_in(&text, "SwapTotal:").unwrap_or(0))
 }
 
 /// The folders of the process's control groups and of those above them, in a file system with this root.
@@ -76,6 +85,8 @@ fn groups(root: &Path) -> impl Iterator<Item = (&'static Version, PathBuf)> {
             is_its.then(|| PathBuf::from(path))
         });
         let top = root.join("sys/fs/cgroup").join(version.root);
+        // A group that this process does not see is named with `..`.
+        let path = path.filter(|path| !path.components().any(|part| part == Component::ParentDir));
         let path = path.unwrap_or_else(|| "/".into());
         let folders = path.ancestors().map(|path| {
             let below = path.strip_prefix("/").unwrap_or(path);
@@ -157,7 +168,23 @@ mod tests {
             found(),
             ["", "memory/slurm/job_1", "memory/slurm", "memory"]
         );
-        fs::remove_file(root.join("proc/self/cgroup")).unwrap();
+        write("0::/../outside\n");
         assert_eq!(found(), ["", "memory"]);
+
+        // A limit above the process's own group, beside a larger one.
+        write("0::/slurm/job_1\n");
+        let kib = "MemTotal: 1000 kB\nMemAvailable: 900 kB\nSwapTotal: 50 kB\n";
+        fs::write(root.join("proc/meminfo"), kib).unwrap();
+        let both = || [available_in(root), total_in(root)].map(|bytes| bytes.unwrap() / 1024);
+        assert_eq!(both(), [900, 1050]);
+        for (group, most) in [("slurm", "307200"), ("slurm/job_1", "max")] {
+            let group = root.join("sys/fs/cgroup").join(group);
+            fs::create_dir_all(&group).unwrap();
+            fs::write(group.join("memory.max"), most).unwrap();
+            fs::write(group.join("memory.current"), "102400").unwrap();
+        }
+        assert_eq!(both(), [200, 350]);
+        fs::remove_file(root.join("proc/self/cgroup")).unwrap();
+        assert_eq!(both(), [900, 1050]);
     }
 }

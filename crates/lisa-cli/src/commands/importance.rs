@@ -145,7 +145,7 @@ pub struct Options {
     /// TOML file of settings (keys: long flag names); flags override it
     #[arg(long, value_name = "FILE.toml")]
     pub config: Option<PathBuf>,
-    /// The settings of both runs.
+    /// The settings of the batches or of both runs.
     #[command(flatten)]
     pub flags: Flags,
 }
@@ -168,7 +168,7 @@ pub fn importance(options: &Options, device: &Device) -> Result<()> {
             By::Ratio => "--against full",
             _ => &by,
         };
-        flags.refuse_flags(&OF_LISA, by, "use --against lisa")?;
+        flags.refuse_flags(&OF_LISA, by, "use --by ratio --against lisa")?;
     }
     if let Some(lr) = options.lora_lr {
         require!(

@@ -125,7 +125,7 @@ pub(crate) fn changes(
         Method::Lora => &[Method::Lora, Method::Lisa],
         Method::Full => &[Method::Full, Method::Lisa],
     };
-    let mut smallest: Option<(u64, String)> = None;
+    let mut smallest: Option<(u64, String, Method)> = None;
     let mut length = tokens;
     loop {
         for &method in methods {
@@ -143,16 +143,13 @@ pub(crate) fn changes(
                         said.push(format!("--max-seq-length {length}"));
                     }
                     let needed = Planned::of(&changed, model, hardware, rows, length)?.needed();
-                    let mut said = said.join(" ");
-                    if method != settings.method.method && settings.method.method == Method::Lora {
-                        // They are refused with another method.
-                        said.push_str(" (without the flags of LoRA)");
-                    }
+                    let said = said.join(" ");
                     if needed <= bytes && !said.is_empty() {
-                        return Ok(format!("{said}: planned {}", size(needed)));
+                        let note = note(settings, method);
+                        return Ok(format!("{said}: planned {}{note}", size(needed)));
                     }
-                    if smallest.as_ref().is_none_or(|(least, _)| needed < *least) {
-                        smallest = Some((needed, said));
+                    if smallest.as_ref().is_none_or(|(least, ..)| needed < *least) {
+                        smallest = Some((needed, said, method));
                     }
                 }
             }
@@ -162,11 +159,23 @@ pub(crate) fn changes(
         }
         length = (length / 2).max(64);
     }
-    let (needed, said) = smallest.unwrap_or_default();
+    let Some((needed, said, method)) = smallest else {
+        return Ok("nothing fits".into());
+    };
+    let note = note(settings, method);
     Ok(format!(
-        "nothing fits; {said} needs the least memory, {}",
+        "nothing fits; {said} needs the least memory, {}{note}",
         size(needed)
     ))
+}
+
+/// What must be left out with another method, which refuses it.
+fn note(settings: &Settings, method: Method) -> &'static str {
+    if settings.method.method == Method::Lora && method != Method::Lora {
+        ", without flags of LoRA"
+    } else {
+        ""
+    }
 }
 
 /// Makes the batches smaller, and as many more for a step. Returns the flags.
@@ -221,7 +230,7 @@ fn check_in(
         && let Some(total) = too_little(plan.host)
     {
         return Err(UserError::new(format!(
-            "the run needs {} of host memory, but this machine has {} of memory and swap",
+            "the run needs {} of host memory, but this machine has {} of memory and swap for it",
             size(plan.host),
             size(total)
         ))
@@ -234,7 +243,7 @@ fn check_in(
     {
         let changes = changes(settings, model, hardware, tokens, total)?;
         return Err(UserError::new(format!(
-            "{}, but this machine has {} of memory and swap",
+            "{}, but this machine has {} of memory and swap for it",
             of_batch(),
             size(total)
         ))
@@ -301,10 +310,7 @@ mod tests {
         assert!(said.starts_with("--recompute: planned"), "{said}");
         let said = advice(&lora, &with(Method::Lora, &[LAYERED]));
         assert!(said.starts_with("--method lisa "), "{said}");
-        assert!(
-            said.contains(" (without the flags of LoRA): planned"),
-            "{said}"
-        );
+        assert!(said.ends_with(", without flags of LoRA"), "{said}");
         let full = settings(Method::Full);
         let cases: [(Way, &str); 3] = [
             (&[], "--recompute: "),

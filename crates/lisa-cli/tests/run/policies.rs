@@ -71,8 +71,8 @@ fn importance_refuses_flags_without_effect_there() {
     }
     assert_eq!(
         refused("--policy cyclic", Against::Full, None),
-        "error: --policy has no effect with --against full\n  help: leave it out, or use --against \
-         lisa\n"
+        "error: --policy has no effect with --against full\n  help: leave it out, or use --by ratio \
+         --against lisa\n"
     );
     assert_eq!(
         refused("", Against::Full, Some(-1.0)),
@@ -223,18 +223,19 @@ fn bundled_model() -> CausalLm {
 #[test]
 fn importance_that_is_nearly_uniform_is_said() {
     let dir = tempfile::tempdir().unwrap();
-    let of = |by: &str| {
-        let line = format!("importance {by} --steps 2 --batch-size 2 --max-seq-length 48 --out");
-        let out = dir.path().join(by);
-        let mut line: Vec<&str> = line.split_whitespace().collect();
-        line.push(out.to_str().unwrap());
+    let of = |flags: &str| {
+        let line = format!("importance {flags} --steps 2 --batch-size 2 --max-seq-length 48");
+        let line: Vec<&str> = line.split_whitespace().collect();
         let output = lisa(dir.path(), &line).output().unwrap();
-        assert!(text(&output).contains("sampling by this"), "{output:?}");
+        assert!(text(&output).contains("distance from uniform"), "{output:?}");
         String::from_utf8(output.stderr).unwrap()
     };
     // Two steps hardly change a norm. The gradients of layers differ, and are the default.
-    assert!(of("--by ratio").contains("nearly uniform: `--policy uniform` does the same"));
-    assert!(!of("").contains("nearly uniform"));
+    assert!(
+        of("--by ratio --out ratio").contains("nearly uniform: `--policy uniform` does the same")
+    );
+    assert!(!of("--out default").contains("nearly uniform"));
+    assert!(dir.path().join("default/scores.svg").is_file());
 }
 
 #[test]

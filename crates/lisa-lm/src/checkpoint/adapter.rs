@@ -169,9 +169,9 @@ impl Adapter {
                     return Err(self.refuse(format!("there is no adapter of {path}")));
                 };
                 self.set(lora, &a, &b)?;
-            }
-            if let Some(copy) = copies.remove(&path) {
-                self.check(&projection.weight.val(), &copy)?;
+                if let Some(copy) = copies.remove(&path) {
+                    self.check(&projection.weight.val(), &copy)?;
+                }
             }
         }
         match matrices.into_keys().chain(copies.into_keys()).next() {
@@ -194,20 +194,29 @@ impl Adapter {
         Ok(())
     }
 
-    /// Returns an error if the stored weight is not this one of the base model.
+    /// Returns an error if the stored weight, rounded to the dtype of this one of the base model, or the other
+    /// way round, is not the same.
     fn check(&self, weight: &Tensor<2>, copy: &PackTensor) -> Result<(), Error> {
-        if self
-            .like(weight, copy)?
-            .equal(weight.clone())
+        let weight = weight.clone().transpose();
+        self.require_shape(copy, weight.dims())?;
+        let coarser = if copy.dtype.size() < weight.dtype().size() {
+            copy.dtype
+        } else {
+            weight.dtype()
+        };
+        let data = to_data(copy).map_err(|e| self.refuse(e.to_string()).with_source(e))?;
+        let stored = Tensor::<2>::from_data(data, (&weight.device(), coarser));
+        if stored
+            .equal(weight.cast(coarser))
             .all()
             .into_scalar::<bool>()
         {
             return Ok(());
         }
+        let name = shown(&copy.name.escape_debug());
         Err(self.refuse(format!(
-            "tensor {} is not the weight of the model, and weights of the base model are not read from \
-             an adapter",
-            shown(&copy.name.escape_debug())
+            "tensor {name} is not the weight of the model, and weights of the base model are not read from \
+             an adapter"
         )))
     }
 
@@ -215,18 +224,22 @@ impl Adapter {
     /// of another one.
     fn like(&self, other: &Tensor<2>, stored: &PackTensor) -> Result<Tensor<2>, Error> {
         let [rows, columns] = other.dims();
-        if stored.shape[..] != [columns, rows] {
-            let (name, found) = (shown(&stored.name.escape_debug()), &stored.shape[..]);
-            return Err(self.refuse(format!(
-                "tensor {name} has shape {found:?}, but the model and the rank ask for {:?}",
-                [columns, rows]
-            )));
-        }
+        self.require_shape(stored, [columns, rows])?;
         let data = to_data(stored).map_err(|e| self.refuse(e.to_string()).with_source(e))?;
         let values: Vec<f32> = data.iter().collect();
         let data = TensorData::new(transposed(&values, rows), [rows, columns]);
         let options = (&other.device(), other.dtype());
         Ok(Tensor::from_data(data, options))
+    }
+
+    fn require_shape(&self, stored: &PackTensor, shape: [usize; 2]) -> Result<(), Error> {
+        if stored.shape[..] == shape {
+            return Ok(());
+        }
+        let (name, found) = (shown(&stored.name.escape_debug()), &stored.shape[..]);
+        Err(self.refuse(format!(
+            "tensor {name} has shape {found:?}, but the model and the rank ask for {shape:?}"
+        )))
     }
 
     fn refuse(&self, message: String) -> Error {
@@ -303,7 +316,13 @@ impl Contents {
                     .with_help("get the file again"))
             }
         });
-        let adapters = whole.collect::<Result<_, _>>()?;
+        let adapters: BTreeMap<_, _> = whole.collect::<Result<_, _>>()?;
+        if adapters.is_empty() {
+            return Err(
+                refuse(&path, "it has no matrix of a LoRA adapter".to_owned())
+                    .with_help("get the file again"),
+            );
+        }
         Ok(Self { adapters, copies })
     }
 }

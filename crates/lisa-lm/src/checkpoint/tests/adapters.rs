@@ -224,30 +224,52 @@ fn a_weight_of_the_base_model_in_an_adapter_must_be_that_of_the_model() {
     let dir = tempfile::tempdir().unwrap();
     save_adapter(&model, dir.path(), &AdapterOptions::new("llama")).unwrap();
     let path = dir.path().join(ADAPTER);
-    let all = tensors(&path);
-    let weight = model.lm_head.as_ref().unwrap().weight.val().transpose();
-    let apply = |copy: TensorData, module: &str| {
-        let mut all = all.clone();
+    let matrices = tensors(&path);
+    let head = model.lm_head.as_ref().unwrap();
+    let weight = head.weight.val().transpose();
+    let apply = |base: &CausalLm, matrices: &BTreeMap<_, _>, copy: TensorData, module: &str| {
+        let mut all = matrices.clone();
         all.insert(format!("base_model.model.{module}.base_layer.weight"), copy);
         write_safetensors(&path, &all);
         let applied = Adapter::open(dir.path()).unwrap().apply(base.clone());
         applied.map_err(|error| error.to_string())
     };
-    let same = apply(weight.to_data(), "lm_head").unwrap();
+    let same = apply(&base, &matrices, weight.to_data(), "lm_head").unwrap();
     assert_eq!(logits("llama", &same), logits("llama", &base));
-    let error = |copy, module| apply(copy, module).unwrap_err();
-    let other = error(weight.clone().add_scalar(1e-3).into_data(), "lm_head");
-    assert!(
-        other.contains("lm_head.base_layer.weight is not the weight of the model"),
-        "{other}"
-    );
-    let short = error(weight.clone().narrow(0, 0, 4).into_data(), "lm_head");
-    assert!(short.contains("has shape [4, "), "{short}");
-    let nowhere = error(weight.into_data(), "head");
-    assert!(
-        nowhere.contains("it has tensors of head, which is no linear module"),
-        "{nowhere}"
-    );
+    // PEFT may have had the base model in another dtype.
+    let half = weight.clone().cast(DType::BF16);
+    apply(&base, &matrices, half.into_data(), "lm_head").unwrap();
+    let options = (&Device::default(), FloatDType::BF16);
+    let rounded = Checkpoint::open(fixture("llama")).unwrap();
+    let rounded = rounded.load(options.0, Some(options.1)).unwrap();
+    apply(&rounded, &matrices, weight.to_data(), "lm_head").unwrap();
+
+    let error = |matrices, copy, module| apply(&base, matrices, copy, module).unwrap_err();
+    let moved = weight.clone().add_scalar(1e-3).into_data();
+    for (found, expected) in [
+        (
+            error(&matrices, moved, "lm_head"),
+            "lm_head.base_layer.weight is not the weight of the model",
+        ),
+        (
+            error(
+                &matrices,
+                weight.clone().narrow(0, 0, 4).into_data(),
+                "lm_head",
+            ),
+            "has shape [4, ",
+        ),
+        (
+            error(&matrices, weight.to_data(), "head"),
+            "it has tensors of head, which is no linear module",
+        ),
+        (
+            error(&BTreeMap::new(), weight.to_data(), "lm_head"),
+            "it has no matrix of a LoRA adapter",
+        ),
+    ] {
+        assert!(found.contains(expected), "`{expected}` is not in: {found}");
+    }
 }
 
 #[test]

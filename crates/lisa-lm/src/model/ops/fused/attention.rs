@@ -134,7 +134,7 @@ impl Inputs {
     fn weights(&self, block: Block, q: FlexTensor, k: &FlexTensor) -> FlexTensor {
         let mut scores = Flex::float_matmul(q, k.transpose(3, 4));
         let mask = self.mask.as_ref().map(|mask| Mask {
-            bytes: &mask.storage()[mask.layout().start_offset()..][..mask.layout().num_elements()],
+            bytes: mask.storage(),
             seq: self.sizes.seq,
             keys: self.sizes.keys,
             row: block.row,
