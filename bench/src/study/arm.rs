@@ -7,7 +7,8 @@ use lisa::policy::{Budget, CyclicOrder, Gradient};
 use lisa::{LisaConfig, OnFreeze, PolicyConfig};
 use serde::{Deserialize, Serialize};
 
-use super::job::STEP;
+/// The distance of the learning rates that are tried: half a power of ten, of which a rate counts eighths.
+pub(crate) const STEP: i32 = 4;
 
 /// A way to train. Its text is its name in tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::arm::Arm;
+use super::arm::{Arm, STEP};
 use super::inputs::Inputs;
 use crate::number;
 use crate::preset::Dtype;
@@ -58,9 +58,6 @@ pub(crate) struct Job {
     #[serde(default, skip_serializing_if = "is_f32")]
     pub(crate) dtype: Dtype,
 }
-
-/// The distance of the candidates for a [`Job::rate`]: half a power of ten.
-pub(crate) const STEP: i32 = 4;
 
 /// The highest learning rate of a [`Job::rate`].
 pub(crate) fn learning_rate(rate: i32) -> f64 {

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 
-use super::arm::{Arm, Policy, Sampled, State};
-use super::job::{Job, Order, Purpose, STEP, Sizes};
+use super::arm::{Arm, Policy, STEP, Sampled, State};
+use super::job::{Job, Order, Purpose, Sizes};
 use super::log::Log;
 use crate::preset::Dtype;
 use crate::values::display_as_value;

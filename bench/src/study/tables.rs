@@ -262,8 +262,8 @@ pub(super) fn layers(rows: &[(Arm, Runs)]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::arm::{Sampled, State};
-    use super::super::job::{Point, Purpose, STEP};
+    use super::super::arm::{STEP, Sampled, State};
+    use super::super::job::{Point, Purpose};
     use super::super::log::Log;
     use super::super::plan::Plan;
     use super::*;

@@ -227,7 +227,10 @@ fn importance_that_is_nearly_uniform_is_said() {
         let line = format!("importance {flags} --steps 2 --batch-size 2 --max-seq-length 48");
         let line: Vec<&str> = line.split_whitespace().collect();
         let output = lisa(dir.path(), &line).output().unwrap();
-        assert!(text(&output).contains("distance from uniform"), "{output:?}");
+        assert!(
+            text(&output).contains("distance from uniform"),
+            "{output:?}"
+        );
         String::from_utf8(output.stderr).unwrap()
     };
     // Two steps hardly change a norm. The gradients of layers differ, and are the default.
