@@ -93,8 +93,8 @@ fn setup(results: &Results) -> String {
          half width and that of Student's interval over seeds are added as squares. A star marks an \
          interval of at least three seeds without 0; it is not corrected for the number of comparisons. \
          Values after ± are half of Student's 95 % interval over at least three seeds.\n\n\
-         Peaks are of the first seed{reserved}. The {time} of a step is that of the fastest seed; beside other \
-         programs, other seeds of the same method took up to 40 % more, so a small difference says nothing. \
+         Peaks are of the first seed{reserved}. The {time} of a step is that of the fastest run; beside other \
+         programs, other runs of the same method took up to 40 % more, so a small difference says nothing. \
          Losses after a time are read off the curves, and ± is there over seeds only, not over their few \
          rows. Accuracy is the share of rows in which the first token of the right answer is more probable \
          than those of the other answers. Bands of the curves are the range of the seeds, and the lines at \

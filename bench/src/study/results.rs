@@ -15,6 +15,8 @@ pub(crate) struct Runs {
     pub(crate) tests: Vec<Outcome>,
     pub(crate) seeds: Vec<u64>,
     pub(crate) learning_rate: Option<f64>,
+    /// Seconds of a step of the runs in which they were measured, also of those with another rate.
+    pub(crate) times: Vec<f64>,
 }
 
 impl Runs {
@@ -90,11 +92,10 @@ impl Runs {
         )
     }
 
-    /// Seconds of a step, where they were measured: the lowest of the seeds, because other programs on the
+    /// Seconds of a step, where they were measured: the lowest of all runs, because other programs on the
     /// machine make a run slower and none faster.
     pub(crate) fn time_per_step(&self) -> Option<f64> {
-        let measured = self.tests.iter().filter(|test| test.peak > 0);
-        measured.map(Outcome::time_per_step).min_by(f64::total_cmp)
+        self.times.iter().copied().min_by(f64::total_cmp)
     }
 
     /// The curve: for each point its step, and the losses of all seeds.
@@ -160,24 +161,41 @@ impl Results<'_> {
     /// The runs of an arm on a task: with its rate, or with the best rate that was tried while more seeds
     /// have that.
     pub(crate) fn runs(&self, task: &Path, arm: Arm) -> Runs {
-        let runs = self.found(arm, self.plan.tests(self.log, task, arm));
-        let tried = self.variant(task, arm);
-        if tried.tests.len() > runs.tests.len() {
+        let [own, tried] = self.both(task, arm);
+        if tried.tests.len() > own.tests.len() {
             tried
         } else {
-            runs
+            own
         }
     }
 
     /// The runs of a lever, or of what levers vary, on a task.
     pub(crate) fn variant(&self, task: &Path, arm: Arm) -> Runs {
-        self.found(arm, self.plan.variants(self.log, task, arm))
+        let [_, tried] = self.both(task, arm);
+        tried
+    }
+
+    /// The runs with the arm's own rate, and with the best one that was tried. A rate does not change the time
+    /// of a step.
+    fn both(&self, task: &Path, arm: Arm) -> [Runs; 2] {
+        let jobs = [
+            self.plan.tests(self.log, task, arm),
+            self.plan.variants(self.log, task, arm),
+        ];
+        let mut both = jobs.map(|jobs| self.found(arm, jobs));
+        let times = [both[0].times.clone(), both[1].times.clone()].concat();
+        both.iter_mut()
+            .for_each(|runs| runs.times.clone_from(&times));
+        both
     }
 
     fn found(&self, arm: Arm, jobs: Vec<Job>) -> Runs {
         let mut runs = Runs::default();
         for job in jobs {
             if let Some(outcome) = self.log.get(&job) {
+                if outcome.peak > 0 {
+                    runs.times.push(outcome.time_per_step());
+                }
                 runs.tests.push(outcome.clone());
                 runs.seeds.push(job.seed);
                 runs.learning_rate = (arm != Arm::Base).then(|| job.learning_rate());
@@ -239,6 +257,7 @@ mod tests {
             tests: losses.iter().map(outcome).collect(),
             seeds: losses.iter().map(|(seed, _)| *seed).collect(),
             learning_rate: Some(1e-4),
+            times: vec![0.5; losses.len()],
         }
     }
 
@@ -269,7 +288,7 @@ mod tests {
         assert_eq!(runs.curve()[1], (20, vec![2.0, 3.0]));
         assert_eq!(runs.time_per_step(), Some(0.5));
         let mut slower = runs.clone();
-        slower.tests[1].curve[1].cpu *= 3.0;
+        slower.times[1] *= 3.0;
         assert_eq!(slower.time_per_step(), Some(0.5));
         // Steps 10 and 20 are at 5 and 10 seconds, with mean losses 4.5 and 2.5.
         let after = |seconds| runs.loss_after(seconds).map(|found| found.mean);
@@ -280,9 +299,7 @@ mod tests {
         // Slower, and with one seed in common.
         let mut other = runs.clone();
         other.seeds = vec![2, 3];
-        for test in &mut other.tests {
-            test.curve.iter_mut().for_each(|point| point.cpu *= 1.25);
-        }
+        other.times = vec![0.625; 2];
         // After 7.5 s, seed 2 is at step 15 with a loss of 4, and the other at step 12 with 3.6.
         let minus = runs.minus_after(&other, 7.5).unwrap();
         assert!((minus.mean - 0.4).abs() < 1e-9, "{minus:?}");
