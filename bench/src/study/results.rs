@@ -184,8 +184,9 @@ impl Results<'_> {
         ];
         let mut both = jobs.map(|jobs| self.found(arm, jobs));
         let times = [both[0].times.clone(), both[1].times.clone()].concat();
-        both.iter_mut()
-            .for_each(|runs| runs.times.clone_from(&times));
+        for runs in &mut both {
+            runs.times.clone_from(&times);
+        }
         both
     }
 
