@@ -447,12 +447,25 @@ mod tests {
             (&own[0], 1.0),
             (&own[1], 1.0),
         ] {
-            log.add(job.clone(), Outcome::sample(loss)).unwrap();
+            // The runs with the own rate are the slower ones.
+            let point = Point {
+                step: 10,
+                cpu: 20.0 / loss,
+                ..Point::default()
+            };
+            let outcome = Outcome {
+                curve: vec![point],
+                peak: 1,
+                ..Outcome::sample(loss)
+            };
+            log.add(job.clone(), outcome).unwrap();
             let results = Results {
                 plan: &plan,
                 log: &log,
             };
-            losses.push(results.runs(task, Arm::Full).loss().unwrap().mean);
+            let runs = results.runs(task, Arm::Full);
+            losses.push(runs.loss().unwrap().mean);
+            assert_eq!(runs.time_per_step(), Some(1.0));
         }
         assert_eq!(losses, [2.0, 2.0, 2.0, 1.0]);
     }
