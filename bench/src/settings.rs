@@ -67,6 +67,10 @@ pub(crate) struct Settings {
     #[arg(long, default_value_t = 0, value_name = "TOKENS")]
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) padding: usize,
+    /// Whether all steps but the last have one short row: they make the optimizer's state only
+    #[arg(skip)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) last_only: bool,
     /// Learning rate
     #[arg(long, default_value_t = 1e-4, value_name = "RATE")]
     pub(crate) lr: f64,

@@ -14,6 +14,9 @@ use crate::settings::Settings;
 use crate::trainer::{Times, Trainer};
 use crate::{memory, number, workload};
 
+/// Tokens in the rows of short steps.
+const SHORT: usize = 16;
+
 /// A method to run.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Order {
@@ -79,7 +82,15 @@ pub(crate) fn train(order: &Order, mut each: impl FnMut(&Event) -> Result<()>) -
         ..Event::default()
     })?;
     for step in 0..settings.steps {
-        let batch = workload::batch(settings, &tokens, step, &training);
+        let short = Settings {
+            batch: 1,
+            sequence: settings.sequence.min(SHORT),
+            padding: 0,
+            ..settings.clone()
+        };
+        let is_short = settings.last_only && step + 1 < settings.steps;
+        let of_step = if is_short { &short } else { settings };
+        let batch = workload::batch(of_step, &tokens, step, &training);
         let host = |trainer: &Trainer| trainer.lisa().map(|lisa| lisa.memory().on_host());
         let host_before = host(&trainer);
         let cpu = ProcessTime::now();

@@ -88,12 +88,12 @@ fn per_token(spec: &DecoderSpec, form: Form, size: usize) -> PerToken {
         frozen: 2 * norm + of_heads + q + 2 * kv + joint + rope + activation,
         trainable: 2 * norm_weight + of_heads_weight + 2 * hidden + q + inner,
         norms: 2 * norm_weight + of_heads_weight,
-        backward: 2 * hidden
-            + if form == Form::Recomputed {
-                wide_backward
-            } else {
-                2 * inner
-            },
+        backward: match form {
+            // The gradient of the last projection's input, twice.
+            Form::Fused => 2 * inner,
+            Form::Recomputed => 2 * hidden + wide_backward,
+            Form::WrittenOut => 2 * hidden + 2 * inner,
+        },
         attention: norm_backward
             + of_heads_backward
             + 2 * hidden
@@ -126,7 +126,14 @@ impl Footprint for CausalLm {
         let inward = 1 + usize::from(feed.gated);
         let feed_forward = inward * hidden * feed.width * size;
         let attention = bytes(tokens.attention) + scores + block + attention as u64;
-        let feed_forward = bytes(tokens.feed_forward) + feed_forward as u64;
+        let mut feed_forward = bytes(tokens.feed_forward) + feed_forward as u64;
+        if form == Form::Fused {
+            // At the last projection: the output of the norm, what the activation keeps and its output, and
+            // the gradient of that, twice.
+            let kept = hidden + (inward + 1) * feed.width;
+            let last = bytes(kept + 2 * feed.width) + (feed.width * hidden * size) as u64;
+            feed_forward = feed_forward.max(last);
+        }
 
         // A mask of each kind, for each row because rows may be padded or packed, and cosines and sines.
         let kinds = 1 + usize::from(spec.sliding_window.is_some());
@@ -135,6 +142,7 @@ impl Footprint for CausalLm {
             Some(_) => 2 * sequence * spec.block.attention.head_dim * size,
             None => 0,
         };
+        let of_fused = |width| if form == Form::Fused { bytes(width) } else { 0 };
         let head_weight = (spec.vocab_size * hidden * size) as u64;
         let head = self.head_sizes(workload).bytes();
 
@@ -142,6 +150,8 @@ impl Footprint for CausalLm {
             sublayer: attention.max(feed_forward),
             frozen_layer: bytes(tokens.frozen) + scores,
             active_layer: bytes(tokens.frozen + tokens.trainable) + scores,
+            input: of_fused(hidden),
+            freed: of_fused(feed.width),
             norms: bytes(tokens.norms),
             layer_backward: bytes(tokens.backward).max(bytes(tokens.attention) + block)
                 + ops::matmul_bytes(hidden * feed.width, workload.flex, dtype) as u64,

@@ -11,6 +11,12 @@ pub struct Activations {
     pub frozen_layer: u64,
     /// What the backward pass keeps of a layer whose weights are trainable.
     pub active_layer: u64,
+    /// The part of both that is the input of the layer, which recomputation has in memory anyway; 0 if it
+    /// is not kept.
+    pub input: u64,
+    /// The part of [`active_layer`](Self::active_layer) that the backward pass of the layer frees before
+    /// it needs [`layer_backward`](Self::layer_backward), such as the input of its last matmul.
+    pub freed: u64,
     /// The part of [`active_layer`](Self::active_layer) that is kept only for the weights of norms.
     /// LoRA does not train them.
     pub norms: u64,
@@ -43,8 +49,8 @@ pub struct Activations {
     /// that of the embedding is added.
     pub tied: bool,
     /// The largest memory that a [sublayer](crate::recompute::LayeredModel::sublayers) of an active
-    /// layer needs in its backward pass: its activations and the gradients between two
-    /// [cuts](crate::recompute::Cuts). If it is unknown, it is 0, and the whole layer counts.
+    /// layer needs in its backward pass: its activations without its input, and the gradients between
+    /// two [cuts](crate::recompute::Cuts). If it is unknown, it is 0, and the whole layer counts.
     pub sublayer: u64,
 }
 

@@ -196,9 +196,11 @@ impl Run<'_> {
     /// The backward pass of a layer after that of `done` layers: what is still stored, and the
     /// gradients until its end.
     fn layer_step(&self, done: usize) -> Breakdown {
+        let is_active = done < self.draw.active_layers;
+        let freed = if is_active { self.activations.freed } else { 0 };
         Breakdown {
             gradients: self.largest_outside() + self.gradients_of(done + 1),
-            activations: self.stored_below(done),
+            activations: self.stored_below(done).saturating_sub(freed),
             temporary: self.activations.layer_backward + self.activations.hidden,
             ..Breakdown::default()
         }

@@ -72,7 +72,7 @@ impl MemoryPlan {
         let (mut left, mut done) = (stored, of_head);
         let layers = backward.iter().rev().map(|layer| {
             done += run.gradients(layer);
-            let during = at(left, sizes.layer_backward, done);
+            let during = at(left, sizes.layer_backward + sizes.hidden, done);
             left -= run.kept(layer);
             during
         });
@@ -92,6 +92,7 @@ impl MemoryPlan {
                 (left, done)
             };
             left -= layers.len();
+            let kept = kept.saturating_sub(sizes.input);
             at(states(before) + kept, sizes.layer_backward, found)
         });
         let mut at_peak_recomputed =

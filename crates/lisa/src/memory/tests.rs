@@ -328,9 +328,9 @@ fn a_recomputed_layer_is_there_with_the_gradient_of_a_tied_head() {
         let found = plan(&tied, config).unwrap();
         found.peak_recomputed - found.weights - found.optimizer_state
     };
-    // The states of eight layers and of the head; a frozen layer, dequantized, in its backward pass, with
-    // the gradient of its output.
-    let layer = 9 * hidden + hidden + hidden + matrix + (1 << 20);
+    // The states of eight layers and a gradient; an active layer or a dequantized frozen one, in its
+    // backward pass.
+    let layer = 9 * hidden + 2 * hidden + matrix + (1 << 20);
     assert_eq!(peak(&int8), matrix + layer);
     // Without the gradient, where nothing before the layers trains.
     let frozen = Some(ParamGroup::from_any_predicates(vec!["embed", "head"]));
@@ -483,6 +483,9 @@ fn parts_of_layers_budgets_and_fixed_layers_have_plans() {
     assert_eq!(fixed.activations, (2 * 3 + 2 + 1) * hidden);
 }
 
+/// Less than a layer needs.
+const SUBLAYER: u64 = 100;
+
 #[derive(Module, Debug)]
 struct InSublayers {
     net: Net,
@@ -491,7 +494,7 @@ struct InSublayers {
 impl Footprint for InSublayers {
     fn activations(&self, workload: &Workload) -> Activations {
         Activations {
-            sublayer: 100,
+            sublayer: SUBLAYER,
             ..self.net.activations(workload)
         }
     }
@@ -513,23 +516,23 @@ fn by_sublayer_few_hidden_states_and_one_sublayer_are_held() {
     let net = InSublayers { net: net() };
     let hidden = 256 * 32 * 4;
     let every = |n| Recompute::new().with_every(n);
-    // Two layers of 1024 elements, with their moments; nine hidden states; a layer with the gradients of
-    // its weights and of its output.
+    // Two layers of 1024 elements, with their moments; eight inputs of layers and a gradient; a layer with
+    // the gradients of its weights. At the head, its input and eight others.
     let fixed = (10 + 2 * 2) * 1024 * 4;
     let logits = 3 * hidden;
     assert_eq!(
         peak(&net, every(1)),
-        fixed + 9 * hidden + (3 * hidden + 1024 * 4).max(logits)
+        fixed + 9 * hidden + (2 * hidden + 1024 * 4).max(logits)
     );
     // Two layers at a time; half of the states.
     assert_eq!(
         peak(&net, every(2)),
-        fixed + 5 * hidden + (4 * hidden + 1024 * 4).max(logits)
+        fixed + 5 * hidden + (3 * hidden + 1024 * 4).max(logits)
     );
-    // For eight layers three segments, three layers and a gradient. The head needs more than a sublayer.
+    // Of eight layers the inputs of three segments, of two more layers and of a sublayer, and a gradient.
     assert_eq!(
         peak(&net, every(3).with_sublayers()),
-        fixed + 7 * hidden + logits
+        fixed + 7 * hidden + SUBLAYER
     );
 }
 
@@ -577,9 +580,9 @@ fn without_an_update_in_the_backward_pass_gradients_add_up_while_states_are_free
     };
     let found = on_gpu(&large, |workload| workload.in_backward = false);
     let (hidden, gradient) = (4 * 32 * 4, 1024 * 4);
-    // After two layers, their gradients and that of the head; the states of six layers and of the layer
-    // that runs, with the gradient of its output.
-    let layer = 3 * gradient + (7 + 1 + 1) * hidden + (1 << 20) + 7;
+    // When the second active layer begins: a gradient of it, and those of the first one and of the head;
+    // the states of seven layers, the gradient of its output, and what it keeps.
+    let layer = 3 * gradient + (7 + 1 + 2) * hidden + (1 << 20) + 7;
     assert_eq!(
         found.peak_recomputed,
         found.weights + found.optimizer_state + layer
@@ -654,4 +657,53 @@ fn the_backward_pass_of_a_trainable_head_has_its_temporary_tensors() {
     let config = LisaConfig::new().with_frozen(frozen);
     let frozen = plan(&model, &config).unwrap();
     assert!(frozen.peak < 1 << 20);
+}
+
+#[derive(Module, Debug)]
+struct Parts {
+    net: Net,
+    input: u64,
+    freed: u64,
+}
+
+impl Footprint for Parts {
+    fn activations(&self, workload: &Workload) -> Activations {
+        Activations {
+            layer_backward: 1 << 20,
+            input: self.input,
+            freed: self.freed,
+            ..self.net.activations(workload)
+        }
+    }
+}
+
+#[test]
+fn the_input_of_a_recomputed_layer_is_counted_once_and_what_is_freed_not_in_the_backward_pass() {
+    let hidden = 4 * 32 * 4;
+    let peaks = |input, freed| {
+        let net = Parts {
+            net: net(),
+            input,
+            freed,
+        };
+        let found = plan(&net, &LisaConfig::new()).unwrap();
+        let lora = MemoryPlan::lora(&net, &Adapters::all(2, false), &Workload::new(&net, 1, 4));
+        let lora = lora.unwrap();
+        [
+            found.peak,
+            found.peak_recomputed,
+            lora.peak,
+            lora.peak_recomputed,
+        ]
+    };
+    let [plain, recomputed, lora, lora_recomputed] = peaks(0, 0);
+    assert_eq!(
+        peaks(hidden, 0),
+        [plain, recomputed - hidden, lora, lora_recomputed - hidden]
+    );
+    // The second layer that runs backward is active. LoRA keeps what is freed.
+    assert_eq!(
+        peaks(0, 100),
+        [plain - 100, recomputed - 100, lora, lora_recomputed]
+    );
 }

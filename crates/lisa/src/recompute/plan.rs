@@ -90,8 +90,8 @@ impl Recompute {
     pub(crate) fn states_kept(self, layers: usize) -> usize {
         let segments = self.segments(layers);
         if self.sublayers {
-            // The inputs of a segment's layers and of a layer's sublayers, and the gradient.
-            segments + self.every.min(layers) + 1
+            // The inputs of the segments and of the other layers of one segment, and the gradient.
+            segments + self.every.min(layers)
         } else {
             segments + 1
         }
@@ -102,7 +102,7 @@ impl Recompute {
         if self.sublayers { 1 } else { self.every }
     }
 
-    pub(super) fn segments(self, layers: usize) -> usize {
+    pub(crate) fn segments(self, layers: usize) -> usize {
         layers.div_ceil(self.every)
     }
 

@@ -11,21 +11,21 @@ impl Run<'_> {
         if !self.workload.in_backward {
             return self.recomputed_step_at_once();
         }
-        let states = self.workload.recompute.states_kept(self.layers_backward());
+        let layers = self.layers_backward();
+        let states = |count| self.activations.hidden * count as u64;
         let update = Breakdown {
             gradients: self.largest_outside(),
             temporary: self.update(),
             ..Breakdown::default()
         };
         let mut layer = self.recomputed_layer().max(self.dense_layer());
-        // The gradient of the layer's output.
-        layer.activations += self.activations.hidden;
+        layer.activations += states(self.workload.recompute.states_kept(layers));
         if self.activations.tied && self.elements.trainable_below {
             layer.gradients += self.largest_outside();
         }
-        let mut above = self.head().max(layer).max(update);
-        above.activations += self.activations.hidden * states as u64;
-        above.max(self.embedding())
+        let mut above = self.head().max(update);
+        above.activations += states(self.workload.recompute.segments(layers) + 1);
+        above.max(layer).max(self.embedding())
     }
 
     /// The same if all gradients exist until the update.
@@ -41,12 +41,12 @@ impl Run<'_> {
             // Those of the head and of the layers above this one; a sublayer has those of its layer.
             let own = usize::from(self.workload.recompute.by_sublayer());
             layer.gradients += self.largest_outside() + self.gradients_of(done + own);
-            // With the gradient of the layer's output.
-            layer.activations += (states(layers - done) + 1) * self.activations.hidden;
+            layer.activations += states(layers - done) * self.activations.hidden;
             layer
         };
         let mut head = self.head();
-        head.activations += states(layers) * self.activations.hidden;
+        let segments = self.workload.recompute.segments(layers) as u64;
+        head.activations += (segments + 1) * self.activations.hidden;
         let mut end = self.embedding();
         end.gradients += self.gradients();
         if self.elements.trainable_below {
@@ -59,21 +59,38 @@ impl Run<'_> {
         step
     }
 
-    /// Memory of the layers whose autodiff graph exists at the same time.
+    /// Memory of the layers whose autodiff graph exists at the same time, at the end of the backward pass
+    /// of an active one, when it has all gradients, or at its begin.
     fn recomputed_layer(&self) -> Breakdown {
         let layers = self.elements.layers();
         let gradients = (0..layers).map(|layer| self.layer_gradients(layer)).max();
-        let mut layer = Breakdown {
+        let largest = self.elements.units.iter().map(|unit| unit.largest).max();
+        let activations = self
+            .activations
+            .active_layer
+            .saturating_sub(self.activations.input);
+        let end = Breakdown {
             gradients: gradients.unwrap_or(0),
-            activations: self.activations.active_layer,
+            activations,
             ..Breakdown::default()
         };
+        let begin = Breakdown {
+            gradients: largest.unwrap_or(0) * self.workload.element(),
+            activations: activations.saturating_sub(self.activations.freed),
+            temporary: self.activations.layer_backward,
+            ..Breakdown::default()
+        };
+        let mut layer = end.max(begin);
         let recompute = self.workload.recompute;
         if recompute.by_sublayer() && self.activations.sublayer > 0 {
-            if self.activations.sublayer < layer.total() {
-                // The gradients of the sublayer are among its activations.
-                layer.gradients = 0;
-                layer.activations = self.activations.sublayer;
+            // The gradients of the sublayer are among its activations. The input of the layer is kept for
+            // its other sublayers.
+            let sublayer = Breakdown {
+                activations: self.activations.sublayer + self.activations.hidden,
+                ..Breakdown::default()
+            };
+            if sublayer.total() < layer.total() {
+                layer = sublayer;
             }
             return layer;
         }
@@ -106,7 +123,10 @@ impl Run<'_> {
         let layers = 0..self.elements.layers();
         let dense = layers.map(matrices).max().unwrap_or(0);
         Breakdown {
-            activations: self.activations.frozen_layer,
+            activations: self
+                .activations
+                .frozen_layer
+                .saturating_sub(self.activations.input),
             temporary: dense * self.workload.element() + self.activations.layer_backward,
             ..Breakdown::default()
         }
