@@ -37,6 +37,9 @@ pub(crate) struct Sampled {
     pub(crate) policy: Policy,
     /// Steps over which the learning rate of a layer that becomes active rises.
     pub(crate) layer_warmup: usize,
+    /// Whether activations are recomputed, layer by layer, and layers updated in the backward pass.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) recompute: bool,
 }
 
 /// What happens to the optimizer state of a layer that freezes.
@@ -74,6 +77,7 @@ impl Arm {
             state: State::Drop,
             policy: Policy::Uniform,
             layer_warmup: 0,
+            recompute: false,
         }
     }
 
@@ -170,6 +174,9 @@ impl fmt::Display for Arm {
         }
         if lisa.layer_warmup > 0 {
             write!(f, ", warm-up of {} steps", lisa.layer_warmup)?;
+        }
+        if lisa.recompute {
+            write!(f, ", recomputed")?;
         }
         Ok(())
     }

@@ -9,8 +9,9 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
 use cpu_time::ProcessTime;
+use lisa::recompute::Recompute;
 use lisa::{Lisa, LisaConfig};
-use lisa_lm::model::LoraConfig;
+use lisa_lm::model::{BatchTensors, LoraConfig};
 use lisa_lm::text::{
     BatchOptions, Batches, EncodeOptions, Encoded, Example, ReadOptions, encode_examples,
     read_examples,
@@ -197,8 +198,7 @@ impl Run<'_> {
             memory::reset_heap();
             let in_host = lisa.memory().offloaded;
             let start = (ProcessTime::now(), Instant::now());
-            let loss = model.batch_loss(batch.to_tensors(&self.device));
-            let grads = GradientsParams::from_grads(loss.backward(), &model);
+            let batch = batch.to_tensors(&self.device);
             // Layers may be split into units.
             let units = lisa.layers().layers().len() / layers;
             for &unit in lisa.active_layers() {
@@ -206,7 +206,8 @@ impl Run<'_> {
             }
             outcome.trainable = outcome.trainable.max(trainable(&model));
             let rate = scheduled(self.job.learning_rate(), step, steps);
-            model = lisa.try_step(rate, model, grads)?;
+            let loss;
+            (model, loss) = self.step(&mut lisa, model, batch, rate)?;
             losses.push(f64::from(loss.into_scalar::<f32>()));
             cpu += start.0.elapsed().as_secs_f64();
             wall += start.1.elapsed().as_secs_f64();
@@ -233,6 +234,24 @@ impl Run<'_> {
             outcome.active = active;
         }
         Ok(model.merge_lora())
+    }
+
+    /// One step: the model and the loss.
+    fn step(
+        &self,
+        lisa: &mut Lisa,
+        model: CausalLm,
+        batch: BatchTensors,
+        rate: f64,
+    ) -> Result<(CausalLm, Tensor<1>)> {
+        if matches!(self.job.arm, Arm::Lisa(sampled) if sampled.recompute) {
+            let pass = Recompute::new().forward(&model, &batch);
+            let loss = pass.loss();
+            return Ok((lisa.try_step_layered(rate, model, pass)?, loss));
+        }
+        let loss = model.batch_loss(batch);
+        let grads = GradientsParams::from_grads(loss.clone().backward(), &model);
+        Ok((lisa.try_step(rate, model, grads)?, loss))
     }
 }
 
@@ -314,6 +333,21 @@ mod tests {
                 _ => assert!(active == 0.0),
             }
         }
+    }
+
+    #[test]
+    fn recomputation_changes_no_loss() {
+        let losses = |recompute| {
+            let sampled = super::super::arm::Sampled {
+                recompute,
+                ..Arm::lisa(2)
+            };
+            let outcome = run(&order(Arm::Lisa(sampled), Purpose::Test)).unwrap();
+            let curve = outcome.curve.into_iter();
+            let curve: Vec<_> = curve.map(|point| [point.train, point.loss]).collect();
+            (outcome.scores, curve)
+        };
+        assert_eq!(losses(true), losses(false));
     }
 
     #[test]

@@ -59,9 +59,9 @@ fn most_on(has_pool: bool, vocab: usize) -> usize {
 /// # Cost
 ///
 /// Memory: the gradients of `hidden` and `weight`, and the logits of some rows in f32: up to 48 MiB on
-/// flex, 128 MiB with several temporary tensors on a GPU, or those of 64 rows. Time: three matmuls
-/// over the rows that are not ignored; one without gradients. The targets are copied to the host, and
-/// in f16 the largest element of `hidden`.
+/// flex; in half precision 64 MiB on flex and 128 MiB on a GPU, with several temporary tensors; or those
+/// of 64 rows. Time: three matmuls over the rows that are not ignored; one without gradients. The
+/// targets are copied to the host, and in f16 the largest element of `hidden`.
 ///
 /// # Panics
 ///
