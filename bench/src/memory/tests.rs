@@ -63,7 +63,11 @@ fn the_logits_of_all_rows_never_exist() {
     }
     let device = Device::flex().autodiff();
     let (rows, width, vocab) = (2048, 8, 65536);
-    for (dtype, share) in [(FloatDType::F32, 4), (FloatDType::BF16, 2)] {
+    for (dtype, share) in [
+        (FloatDType::F32, 4),
+        (FloatDType::BF16, 2),
+        (FloatDType::F16, 2),
+    ] {
         let of = |shape| {
             let ones = Tensor::<2>::ones(shape, &device).cast(dtype);
             ones.detach().require_grad()
@@ -91,6 +95,44 @@ fn of_a_row(model: &CausalLm, device: &Device) -> usize {
 }
 
 const ROW: usize = 2048;
+
+#[test]
+fn the_logits_of_a_model_never_exist() {
+    if !alone("memory::tests::the_logits_of_a_model_never_exist") {
+        return;
+    }
+    let vocab = 65536;
+    for dtype in [FloatDType::F32, FloatDType::BF16, FloatDType::F16] {
+        let batch = |device: &Device| BatchTensors {
+            tokens: tokens([1, ROW], vocab, device),
+            targets: tokens([1, ROW], vocab, device),
+            weights: None,
+            padding: None,
+            segments: None,
+            positions: None,
+        };
+        let device = Device::flex().autodiff();
+        let config = ModelConfig::Llama(LlamaConfig::new(vocab, 8, 1, 1));
+        let model = config.init(&device).unwrap().map(&mut Cast(dtype));
+        let evaluated = model.valid();
+        let losses: [(&str, &dyn Fn()); 3] = [
+            ("plain", &|| {
+                let _ = model.batch_loss(batch(&device)).backward();
+            }),
+            ("recomputed", &|| {
+                let pass = Recompute::new().forward(&model, &batch(&device));
+                let _ = pass.backward(&model);
+            }),
+            ("evaluated", &|| {
+                let _ = evaluated.batch_loss(batch(&Device::flex())).into_data();
+            }),
+        ];
+        for (name, loss) in losses {
+            let (peak, logits) = (during(loss), ROW * vocab * 4);
+            assert!(peak < logits / 2, "{name}, {dtype:?}: {peak} of {logits}");
+        }
+    }
+}
 
 #[test]
 fn the_logits_of_a_head_with_an_adapter_never_exist() {
