@@ -87,15 +87,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
                         model: None,
                         batch,
                         sequence,
-                        ..steps(
-                            method,
-                            &Settings {
-                                preset,
-                                model: None,
-                                ..options.settings.clone()
-                            },
-                        )?
+                        ..options.settings.clone()
                     };
+                    let settings = steps(method, settings)?;
                     let Some(planned) = planned(&settings, method, options.memory)? else {
                         continue;
                     };
@@ -136,7 +130,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 /// Two steps of one period; of three periods if the state of frozen layers stays somewhere. The last
 /// period has the first layer and the last one among its active layers, which needs the most memory: its
 /// seed is the first one from --seed that draws them.
-fn steps(method: Method, settings: &Settings) -> Result<Settings> {
+fn steps(method: Method, settings: Settings) -> Result<Settings> {
     let periods = match method {
         Method::LisaKeep | Method::LisaOffload => 3,
         _ => 1,
@@ -147,7 +141,7 @@ fn steps(method: Method, settings: &Settings) -> Result<Settings> {
         warmup: 1,
         period: 2,
         last_only: true,
-        ..settings.clone()
+        ..settings
     };
     let has_both = |settings: &Settings| {
         let draws = workload::draws(settings, last + 1);
@@ -225,7 +219,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("plans.jsonl");
         let order = |method| Order {
-            settings: steps(method, &Settings::default()).unwrap(),
+            settings: steps(method, Settings::default()).unwrap(),
             method,
         };
         let line = |method, peak: u64| {
@@ -247,7 +241,7 @@ mod tests {
     /// The planned peak and the measured one.
     #[cfg(feature = "flex")]
     fn both(settings: &Settings, method: Method) -> [u64; 2] {
-        let settings = steps(method, settings).unwrap();
+        let settings = steps(method, settings.clone()).unwrap();
         let planned = planned(&settings, method, 8.0).unwrap().unwrap();
         let mut events = Vec::new();
         let order = Order { settings, method };
@@ -385,8 +379,8 @@ mod tests {
     #[test]
     fn kept_state_is_measured_over_three_draws() {
         let draws = |method| {
-            let settings = steps(method, &Settings::default()).unwrap();
-            crate::workload::draws(&settings, 16).len()
+            let settings = steps(method, Settings::default()).unwrap();
+            workload::draws(&settings, 16).len()
         };
         assert_eq!(draws(Method::Lisa), 1);
         assert_eq!(draws(Method::LisaKeep), 3);
@@ -395,8 +389,8 @@ mod tests {
     #[test]
     fn the_last_period_has_the_first_layer_and_the_last_one() {
         for method in [Method::Lisa, Method::LisaOffload] {
-            let settings = steps(method, &Settings::default()).unwrap();
-            let draws = crate::workload::draws(&settings, 16);
+            let settings = steps(method, Settings::default()).unwrap();
+            let draws = workload::draws(&settings, 16);
             assert_eq!(draws.last().unwrap(), &[0, 15]);
         }
     }

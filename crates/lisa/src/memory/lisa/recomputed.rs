@@ -59,8 +59,8 @@ impl Run<'_> {
         step
     }
 
-    /// Memory of the layers whose autodiff graph exists at the same time, at the end of the backward pass
-    /// of an active one, when it has all gradients, or at its begin.
+    /// Memory of the layers whose autodiff graph exists at the same time: at the beginning of the backward
+    /// pass of an active one, or at its end, when it has all gradients.
     fn recomputed_layer(&self) -> Breakdown {
         let layers = self.elements.layers();
         let gradients = (0..layers).map(|layer| self.layer_gradients(layer)).max();
