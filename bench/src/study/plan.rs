@@ -17,7 +17,7 @@ pub(crate) struct Plan {
     pub(crate) tasks: Vec<PathBuf>,
     /// The arms of every task.
     pub(crate) arms: Vec<Arm>,
-    /// What is compared on the first task only, with the best rate that was tried.
+    /// What is compared on the first task only.
     pub(crate) levers: Vec<Arm>,
     /// By task, about the most layers with embeddings frozen that need no more memory than LoRA. Drawn once
     /// they are an arm, and drawn once and sampled every K steps they are levers.
@@ -348,56 +348,23 @@ impl Plan {
         parent.filter(|_| !self.arms.contains(&arm)).unwrap_or(arm)
     }
 
-    /// The best of the rates that were tried for an arm, when all runs that choose it are done.
-    fn tried(&self, log: &Log, task: &Path, arm: Arm) -> Option<i32> {
-        let arm = self.chosen_for(arm);
-        best(log, &self.choices(log, task, arm)).map(|job| job.rate)
-    }
-
-    /// The rate of an arm: the lowest point of the parabola through the losses of the best rate and of its
-    /// neighbours, to an eighth of a power of ten.
+    /// The rate of an arm: the best of those that were tried, when all runs that choose it are done.
     pub(crate) fn rate(&self, log: &Log, task: &Path, arm: Arm) -> Option<i32> {
         if arm == Arm::Base {
             return Some(0);
         }
-        let best = self.tried(log, task, arm)?;
-        let chosen = self.chosen_for(arm);
-        let loss = |rate| {
-            let job = self.job(Purpose::Choice, task, chosen, rate, 0);
-            log.get(&job).map(|run| run.scores.loss())
-        };
-        let losses = [-STEP, 0, STEP].map(|step| loss(best + step));
-        let [Some(below), Some(at), Some(above)] = losses else {
-            return Some(best);
-        };
-        let offset = (below - above) / (2.0 * (below - 2.0 * at + above));
-        let is_between = (-0.5..=0.5).contains(&offset);
-        Some(
-            best + if is_between {
-                (offset * f64::from(STEP)).round() as i32
-            } else {
-                0
-            },
-        )
+        let arm = self.chosen_for(arm);
+        best(log, &self.choices(log, task, arm)).map(|job| job.rate)
     }
 
-    fn tests_at(&self, task: &Path, arm: Arm, rate: Option<i32>) -> Vec<Job> {
-        let Some(rate) = rate else {
+    /// The runs of the test, one for each seed; none before the rate is chosen.
+    pub(crate) fn tests(&self, log: &Log, task: &Path, arm: Arm) -> Vec<Job> {
+        let Some(rate) = self.rate(log, task, arm) else {
             return Vec::new();
         };
         let seeds = if arm == Arm::Base { 1 } else { self.seeds };
         let job = |seed| self.job(Purpose::Test, task, arm, rate, seed);
         (1..=seeds).map(job).collect()
-    }
-
-    /// The runs of the test, one for each seed; none before the rate is chosen.
-    pub(crate) fn tests(&self, log: &Log, task: &Path, arm: Arm) -> Vec<Job> {
-        self.tests_at(task, arm, self.rate(log, task, arm))
-    }
-
-    /// The runs of a lever, or of what levers vary, with the best rate that was tried.
-    pub(crate) fn variants(&self, log: &Log, task: &Path, arm: Arm) -> Vec<Job> {
-        self.tests_at(task, arm, self.tried(log, task, arm))
     }
 
     /// The missing runs whose rates are known, the most telling ones first: the arms, seed by seed, each on
@@ -418,8 +385,8 @@ impl Plan {
         if self.kinds.is_empty() {
             for task in self.tasks.iter().rev() {
                 for arm in self.levers_of(task) {
-                    let variants = self.variants(log, task, arm).into_iter();
-                    jobs.extend(variants.filter(|job| job.seed <= self.lever_seeds));
+                    let tests = self.tests(log, task, arm).into_iter();
+                    jobs.extend(tests.filter(|job| job.seed <= self.lever_seeds));
                 }
             }
         }
@@ -523,27 +490,6 @@ mod tests {
         for arm in [sampled, once] {
             assert_eq!(plan.chosen_for(arm), Arm::Lisa(frozen(10)));
         }
-    }
-
-    #[test]
-    fn a_rate_is_the_lowest_point_of_a_parabola() {
-        let (_dir, mut log) = log();
-        let (plan, task) = (plan(), Path::new("a"));
-        // A parabola whose lowest point is at 1.6 steps of half a power of ten.
-        for job in plan.choices(&log, task, Arm::Full) {
-            let distance = f64::from(job.rate) / f64::from(STEP) - 1.6;
-            let loss = 1.0 + 0.1 * distance * distance;
-            log.add(job, Outcome::sample(loss)).unwrap();
-        }
-        // The best one is the highest: a further rate is tried.
-        assert_eq!(plan.rate(&log, task, Arm::Full), None);
-        let further = plan.choices(&log, task, Arm::Full)[3].clone();
-        log.add(further, Outcome::sample(1.196)).unwrap();
-        assert_eq!(plan.rate(&log, task, Arm::Full), Some(6));
-        let rates = |jobs: Vec<Job>| jobs.iter().map(|job| job.rate).collect::<Vec<_>>();
-        assert_eq!(rates(plan.tests(&log, task, Arm::Full)), [6; 3]);
-        // Levers take the best rate that was tried.
-        assert_eq!(rates(plan.variants(&log, task, Arm::Full)), [8; 3]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::cells::{cell, difference, header, row};
 use super::job::Purpose;
 use super::plan::{Plan, name};
 use super::results::{Results, Runs};
-use super::tables::{REFERENCE, choices, costs, layers, scores, seconds, varied};
+use super::tables::{REFERENCE, choices, costs, layers, other_rates, scores, seconds, varied};
 use crate::memory::mib;
 
 /// The tables of each task.
@@ -27,6 +27,7 @@ pub(crate) fn markdown(results: &Results) -> String {
         text.push_str(&costs(results, task, &arms));
         text.push_str(&varied(results, task, &levers));
         text.push_str(&layers(&levers));
+        text.push_str(&other_rates(results, task, &arms));
         text.push_str(&choices(results, task));
         if arms.len() > 1 {
             let has_accuracy = arms.iter().any(|(_, runs)| runs.accuracy().is_some());

@@ -1,5 +1,6 @@
 //! [`Results`]: the finished runs of the plan, by task and arm.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::arm::Arm;
@@ -158,51 +159,57 @@ pub(crate) struct Results<'a> {
 }
 
 impl Results<'_> {
-    /// The runs of an arm on a task: with its rate, or with the best rate that was tried while more seeds
-    /// have that.
+    /// The runs of an arm on a task, with the rate that was chosen.
     pub(crate) fn runs(&self, task: &Path, arm: Arm) -> Runs {
-        let [own, tried] = self.both(task, arm);
-        if tried.tests.len() > own.tests.len() {
-            tried
-        } else {
-            own
+        let tests = self.plan.tests(self.log, task, arm);
+        let rate = tests.first().map(|job| job.rate);
+        let mut all = self.by_rate(task, arm);
+        // A rate does not change the time of a step.
+        let times = all.values().flat_map(|runs| runs.times.clone()).collect();
+        let runs = rate.and_then(|rate| all.remove(&rate));
+        Runs {
+            times,
+            ..runs.unwrap_or_default()
         }
     }
 
-    /// The runs of a lever, or of what levers vary, on a task.
-    pub(crate) fn variant(&self, task: &Path, arm: Arm) -> Runs {
-        let [_, tried] = self.both(task, arm);
-        tried
-    }
-
-    /// The runs with the arm's own rate, and with the best one that was tried. A rate does not change the time
-    /// of a step.
-    fn both(&self, task: &Path, arm: Arm) -> [Runs; 2] {
-        let jobs = [
-            self.plan.tests(self.log, task, arm),
-            self.plan.variants(self.log, task, arm),
-        ];
-        let mut both = jobs.map(|jobs| self.found(arm, jobs));
-        let times = [both[0].times.clone(), both[1].times.clone()].concat();
-        for runs in &mut both {
-            runs.times.clone_from(&times);
+    /// The runs of an arm with other rates than the chosen one, by ascending rate.
+    pub(crate) fn other_rates(&self, task: &Path, arm: Arm) -> Vec<Runs> {
+        let tests = self.plan.tests(self.log, task, arm);
+        let mut all = self.by_rate(task, arm);
+        if let Some(chosen) = tests.first() {
+            all.remove(&chosen.rate);
         }
-        both
+        all.into_values().collect()
     }
 
-    fn found(&self, arm: Arm, jobs: Vec<Job>) -> Runs {
-        let mut runs = Runs::default();
-        for job in jobs {
-            if let Some(outcome) = self.log.get(&job) {
-                if outcome.peak > 0 {
-                    runs.times.push(outcome.time_per_step());
+    /// The finished runs of an arm by rate.
+    fn by_rate(&self, task: &Path, arm: Arm) -> BTreeMap<i32, Runs> {
+        let wanted = self.plan.tests(self.log, task, arm);
+        let mut all: BTreeMap<i32, Runs> = BTreeMap::new();
+        let mut rows: Vec<_> = self.log.all().iter().collect();
+        rows.sort_by_key(|(job, _)| job.seed);
+        for (job, outcome) in rows {
+            let is_one = |wanted: &Job| {
+                let (rate, seed) = (job.rate, job.seed);
+                *job == Job {
+                    rate,
+                    seed,
+                    ..wanted.clone()
                 }
-                runs.tests.push(outcome.clone());
-                runs.seeds.push(job.seed);
-                runs.learning_rate = (arm != Arm::Base).then(|| job.learning_rate());
+            };
+            if !wanted.first().is_some_and(is_one) {
+                continue;
             }
+            let runs = all.entry(job.rate).or_default();
+            if outcome.peak > 0 {
+                runs.times.push(outcome.time_per_step());
+            }
+            runs.tests.push(outcome.clone());
+            runs.seeds.push(job.seed);
+            runs.learning_rate = (arm != Arm::Base).then(|| job.learning_rate());
         }
-        runs
+        all
     }
 
     /// The unit of times, and its name.
@@ -225,7 +232,7 @@ impl Results<'_> {
     /// The levers of a task that have finished runs, and what they vary.
     pub(crate) fn levers(&self, task: &Path) -> Vec<(Arm, Runs)> {
         let levers = self.plan.levers_of(task).into_iter();
-        let runs = levers.map(|arm| (arm, self.variant(task, arm)));
+        let runs = levers.map(|arm| (arm, self.runs(task, arm)));
         runs.filter(|(_, runs)| !runs.tests.is_empty()).collect()
     }
 }

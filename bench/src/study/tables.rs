@@ -147,7 +147,7 @@ pub(super) fn varied(results: &Results, task: &Path, rows: &[(Arm, Runs)]) -> St
     if rows.is_empty() {
         return String::new();
     }
-    let reference = results.variant(task, REFERENCE);
+    let reference = results.runs(task, REFERENCE);
     let mut text = header(&[
         "variant",
         "learning rate",
@@ -160,7 +160,7 @@ pub(super) fn varied(results: &Results, task: &Path, rows: &[(Arm, Runs)]) -> St
     ]);
     for (arm, runs) in rows {
         let varies = results.plan.chosen_for(*arm);
-        let parent = results.variant(task, varies);
+        let parent = results.runs(task, varies);
         let peak = runs.cost().map_or(String::new(), |cost| {
             let host = match cost.offloaded {
                 0 => String::new(),
@@ -186,6 +186,33 @@ pub(super) fn varied(results: &Results, task: &Path, rows: &[(Arm, Runs)]) -> St
         ]));
     }
     text + "\n"
+}
+
+/// Runs with other rates than the chosen ones.
+pub(super) fn other_rates(results: &Results, task: &Path, rows: &[(Arm, Runs)]) -> String {
+    let mut lines = String::new();
+    for (arm, chosen) in rows {
+        for runs in results.other_rates(task, *arm) {
+            lines.push_str(&row(&[
+                arm.to_string(),
+                rate(&runs),
+                runs.tests.len().to_string(),
+                cell(runs.loss(), 4),
+                format!("{} ({})", difference(runs.minus(chosen), 4), rate(chosen)),
+            ]));
+        }
+    }
+    if lines.is_empty() {
+        return lines;
+    }
+    let head = header(&[
+        "method with another rate",
+        "learning rate",
+        "seeds",
+        "held-out loss",
+        "minus the one with the chosen rate",
+    ]);
+    head + &lines + "\n"
 }
 
 /// The losses by which the learning rates were chosen.
@@ -263,7 +290,7 @@ pub(super) fn layers(rows: &[(Arm, Runs)]) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::arm::{STEP, Sampled, State};
-    use super::super::job::{Point, Purpose};
+    use super::super::job::{Job, Point, Purpose};
     use super::super::log::Log;
     use super::super::plan::Plan;
     use super::*;
@@ -379,11 +406,11 @@ mod tests {
             device: "Cuda(0)".into(),
             ..Outcome::sample(1.0)
         };
-        let job = super::super::job::Job {
+        let job = Job {
             model: "base".into(),
             task: "a".into(),
             dtype: Dtype::Bf16,
-            ..super::super::job::Job::sample(Arm::Full, 1)
+            ..Job::sample(Arm::Full, 1)
         };
         log.add(job, gpu).unwrap();
         let results = Results {
@@ -420,37 +447,20 @@ mod tests {
     }
 
     #[test]
-    fn runs_with_the_best_rate_that_was_tried_count_until_as_many_have_the_arms_own() {
+    fn runs_with_another_rate_are_beside_those_with_the_chosen_one() {
         let plan = Plan {
             levers: Vec::new(),
-            seeds: 2,
             ..Plan::full("base".into(), vec!["a".into()])
         };
-        let dir = tempfile::tempdir().unwrap();
-        let mut log = Log::open(&dir.path().join("runs.jsonl")).unwrap();
+        let (_dir, mut log) = finished(&plan, |_, _| 2.0);
         let task = Path::new("a");
-        // The lowest point is between two rates.
-        for (job, loss) in plan
-            .choices(&log, task, Arm::Full)
-            .into_iter()
-            .zip([1.5, 1.0, 1.1])
-        {
-            log.add(job, Outcome::sample(loss)).unwrap();
-        }
-        let tried = plan.variants(&log, task, Arm::Full);
-        let own = plan.tests(&log, task, Arm::Full);
-        assert_ne!(tried[0].rate, own[0].rate);
-        let mut losses = Vec::new();
-        for (job, loss) in [
-            (&tried[0], 2.0),
-            (&tried[1], 2.0),
-            (&own[0], 1.0),
-            (&own[1], 1.0),
-        ] {
-            // The runs with the own rate are the slower ones.
+        let chosen = plan.tests(&log, task, Arm::Full);
+        for (job, loss) in chosen.iter().zip([1.75, 1.25]) {
+            let rate = job.rate + 1;
+            // A faster run.
             let point = Point {
                 step: 10,
-                cpu: 20.0 / loss,
+                cpu: 5.0,
                 ..Point::default()
             };
             let outcome = Outcome {
@@ -458,16 +468,28 @@ mod tests {
                 peak: 1,
                 ..Outcome::sample(loss)
             };
-            log.add(job.clone(), outcome).unwrap();
-            let results = Results {
-                plan: &plan,
-                log: &log,
-            };
-            let runs = results.runs(task, Arm::Full);
-            losses.push(runs.loss().unwrap().mean);
-            assert_eq!(runs.time_per_step(), Some(1.0));
+            log.add(
+                Job {
+                    rate,
+                    ..job.clone()
+                },
+                outcome,
+            )
+            .unwrap();
         }
-        assert_eq!(losses, [2.0, 2.0, 2.0, 1.0]);
+        let results = Results {
+            plan: &plan,
+            log: &log,
+        };
+        let runs = results.runs(task, Arm::Full);
+        assert_eq!((runs.tests.len(), runs.loss().unwrap().mean), (3, 2.0));
+        assert_eq!(runs.time_per_step(), Some(0.5));
+        let text = other_rates(&results, task, &results.finished(task));
+        assert_eq!(text.lines().count(), 4);
+        let found = line(&text, "full");
+        assert_eq!(found[3..5], ["2", "1.5000"]);
+        assert!(found[5].starts_with("-0.5000"), "{found:?}");
+        assert!(other_rates(&results, task, &[]).is_empty());
     }
 
     #[test]
