@@ -11,7 +11,7 @@ use burn_autodiff::ops::{Backward, Ops};
 use burn_flex::FlexTensor;
 
 use super::autodiff::{Operand, apply, made, owned, tensor_of, values, width_of};
-use super::rows::{Out, Rows, dot_about, row_of, run, sum};
+use super::rows::{Rows, block_of, dot_about, row_of, run_and_sum, sum};
 
 /// `(x - mean(x)) / sqrt(variance(x) + epsilon)`, times gamma and plus beta in the forward pass.
 struct LayerNorm<'a> {
@@ -44,43 +44,31 @@ impl Rows for LayerNorm<'_> {
     }
 }
 
-/// Computes the gradient of x, in place of the gradient of the output.
+/// Computes the gradient of x, in place of the gradient of the output, and adds those of gamma and beta to the sums. A row
+/// of the outputs is a block of rows of x.
 struct LayerNormBackward<'a>(LayerNorm<'a>);
 
 impl Rows for LayerNormBackward<'_> {
     #[inline(always)]
-    fn row(&self, index: usize, grad: &mut [f32], _: &mut [f32]) {
+    fn row(&self, index: usize, grad: &mut [f32], sums: &mut [f32]) {
         let norm = &self.0;
-        let x = row_of(norm.x, index, grad.len());
-        let (mean, scale) = norm.mean_and_scale(x);
-        for (grad, gamma) in grad.iter_mut().zip(norm.gamma) {
-            *grad *= gamma;
-        }
-        let width = x.len() as f32;
-        let common = sum(grad) / width;
-        let along = dot_about(grad, x, 0.0, mean) * scale * scale / width;
-        for (grad, x) in grad.iter_mut().zip(x) {
-            *grad = (*grad - common - (x - mean) * along) * scale;
-        }
-    }
-}
-
-/// The gradients of gamma and beta: one row each, which must be initialized to zero.
-struct ParameterGradients<'a> {
-    norm: LayerNorm<'a>,
-    grad: &'a [f32],
-}
-
-impl Rows for ParameterGradients<'_> {
-    #[inline(always)]
-    fn row(&self, _: usize, of_gamma: &mut [f32], of_beta: &mut [f32]) {
-        let width = of_gamma.len();
-        for (x, grad) in self.norm.x.chunks(width).zip(self.grad.chunks(width)) {
-            let (mean, scale) = self.norm.mean_and_scale(x);
+        let width = norm.gamma.len();
+        let x = block_of(norm.x, index, grad.len(), width);
+        let (of_gamma, of_beta) = sums.split_at_mut(sums.len() / 2);
+        for (grad, x) in grad.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+            let (mean, scale) = norm.mean_and_scale(x);
             let sums = of_gamma.iter_mut().zip(of_beta.iter_mut());
-            for ((of_gamma, of_beta), (x, grad)) in sums.zip(x.iter().zip(grad)) {
+            for ((of_gamma, of_beta), (x, grad)) in sums.zip(x.iter().zip(&*grad)) {
                 *of_gamma += (x - mean) * scale * grad;
                 *of_beta += grad;
+            }
+            for (grad, gamma) in grad.iter_mut().zip(norm.gamma) {
+                *grad *= gamma;
+            }
+            let common = sum(grad) / width as f32;
+            let along = dot_about(grad, x, 0.0, mean) * scale * scale / width as f32;
+            for (grad, x) in grad.iter_mut().zip(x) {
+                *grad = (*grad - common - (x - mean) * along) * scale;
             }
         }
     }
@@ -118,30 +106,25 @@ impl Backward<Flex, 3> for LayerNormOp {
         let mut grad = owned(grads.consume::<Flex>(&ops.node));
         let (x, gamma, epsilon) = &ops.state;
         let width = width_of(x);
-        let norm = || LayerNorm {
+        let kernel = LayerNormBackward(LayerNorm {
             x: values(x),
             gamma: values(gamma),
             beta: &[],
             epsilon: *epsilon,
-        };
+        });
         let [of_x, of_gamma, of_beta] = ops.parents;
-        if of_gamma.is_some() || of_beta.is_some() {
-            let (mut first, mut second) = (vec![0.0; width], vec![0.0; width]);
-            let kernel = ParameterGradients {
-                norm: norm(),
-                grad: values(&grad),
-            };
-            let outs = (Out::new(&mut first, width), Out::new(&mut second, width));
-            run(&kernel, outs.0, outs.1);
-            for (parent, sums) in [(of_gamma, first), (of_beta, second)] {
+        let trainable = of_gamma.is_some() || of_beta.is_some();
+        let sums = if trainable { 2 * width } else { 0 };
+        let mut sums = run_and_sum(&kernel, grad.storage_mut(), width, sums);
+        if trainable {
+            let second = sums.split_off(width);
+            for (parent, sums) in [(of_gamma, sums), (of_beta, second)] {
                 if let Some(parent) = parent {
                     grads.register::<Flex>(parent.id, tensor_of(sums, Shape::new([width])));
                 }
             }
         }
         if let Some(parent) = of_x {
-            let out = Out::new(grad.storage_mut(), width);
-            run(&LayerNormBackward(norm()), out, Out::none());
             grads.register::<Flex>(parent.id, grad);
         }
     }

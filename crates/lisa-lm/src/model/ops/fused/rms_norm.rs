@@ -11,7 +11,7 @@ use burn_autodiff::ops::{Backward, Ops};
 use burn_flex::FlexTensor;
 
 use super::autodiff::{Operand, apply, made, owned, tensor_of, values, width_of};
-use super::rows::{Out, Rows, dot, dot3, row_of, run};
+use super::rows::{Rows, block_of, dot, dot3, row_of, run_and_sum};
 
 /// `x / sqrt(mean(x^2) + epsilon) * gamma`.
 struct RmsNorm<'a> {
@@ -38,36 +38,24 @@ impl Rows for RmsNorm<'_> {
     }
 }
 
-/// Computes the gradient of x, in place of the gradient of the output.
+/// Computes the gradient of x, in place of the gradient of the output, and adds that of gamma to the sums. A row of the
+/// outputs is a block of rows of x.
 struct RmsNormBackward<'a>(RmsNorm<'a>);
 
 impl Rows for RmsNormBackward<'_> {
     #[inline(always)]
-    fn row(&self, index: usize, grad: &mut [f32], _: &mut [f32]) {
+    fn row(&self, index: usize, grad: &mut [f32], of_gamma: &mut [f32]) {
         let norm = &self.0;
-        let x = row_of(norm.x, index, grad.len());
-        let scale = norm.scale(x);
-        let along = dot3(grad, norm.gamma, x) * scale * scale * scale / x.len() as f32;
-        for ((grad, x), gamma) in grad.iter_mut().zip(x).zip(norm.gamma) {
-            *grad = *grad * gamma * scale - x * along;
-        }
-    }
-}
-
-/// The gradient of gamma: one row, which must be initialized to zero.
-struct GammaGradient<'a> {
-    norm: RmsNorm<'a>,
-    grad: &'a [f32],
-}
-
-impl Rows for GammaGradient<'_> {
-    #[inline(always)]
-    fn row(&self, _: usize, sum: &mut [f32], _: &mut [f32]) {
-        let width = sum.len();
-        for (x, grad) in self.norm.x.chunks(width).zip(self.grad.chunks(width)) {
-            let scale = self.norm.scale(x);
-            for ((sum, x), grad) in sum.iter_mut().zip(x).zip(grad) {
+        let width = norm.gamma.len();
+        let x = block_of(norm.x, index, grad.len(), width);
+        for (grad, x) in grad.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+            let scale = norm.scale(x);
+            for ((sum, x), grad) in of_gamma.iter_mut().zip(x).zip(&*grad) {
                 *sum += x * scale * grad;
+            }
+            let along = dot3(grad, norm.gamma, x) * scale * scale * scale / width as f32;
+            for ((grad, x), gamma) in grad.iter_mut().zip(x).zip(norm.gamma) {
+                *grad = *grad * gamma * scale - x * along;
             }
         }
     }
@@ -102,24 +90,18 @@ impl Backward<Flex, 2> for RmsNormOp {
         let mut grad = owned(grads.consume::<Flex>(&ops.node));
         let (x, gamma, epsilon) = &ops.state;
         let width = width_of(x);
-        let norm = || RmsNorm {
+        let kernel = RmsNormBackward(RmsNorm {
             x: values(x),
             gamma: values(gamma),
             epsilon: *epsilon,
-        };
+        });
         let [of_x, of_gamma] = ops.parents;
+        let sums = if of_gamma.is_some() { width } else { 0 };
+        let sum = run_and_sum(&kernel, grad.storage_mut(), width, sums);
         if let Some(parent) = of_gamma {
-            let mut sum = vec![0.0; width];
-            let kernel = GammaGradient {
-                norm: norm(),
-                grad: values(&grad),
-            };
-            run(&kernel, Out::new(&mut sum, width), Out::none());
             grads.register::<Flex>(parent.id, tensor_of(sum, Shape::new([width])));
         }
         if let Some(parent) = of_x {
-            let out = Out::new(grad.storage_mut(), width);
-            run(&RmsNormBackward(norm()), out, Out::none());
             grads.register::<Flex>(parent.id, grad);
         }
     }

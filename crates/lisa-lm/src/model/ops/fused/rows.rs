@@ -18,7 +18,8 @@ const GRAIN: usize = 1 << 14;
 /// Elements that are summed in parallel.
 const LANES: usize = 32;
 
-/// Computes one row of each output; the second may have width 0.
+/// Computes one row of each output. The last row of the first output may be shorter, and the second output may have width
+/// 0.
 pub(super) trait Rows: Sync {
     fn row(&self, index: usize, a: &mut [f32], b: &mut [f32]);
 }
@@ -36,6 +37,11 @@ impl<'a> Out<'a> {
 
     pub(super) fn none() -> Self {
         Self::new(&mut [], 0)
+    }
+
+    fn row(&mut self, index: usize) -> &mut [f32] {
+        let end = ((index + 1) * self.width).min(self.elements.len());
+        &mut self.elements[index * self.width..end]
     }
 
     fn split(self, rows: usize) -> (Self, Self) {
@@ -57,11 +63,9 @@ impl<K: Rows> WithSimd for Job<'_, K> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let (a, b) = (self.a, self.b);
+        let (mut a, mut b) = (self.a, self.b);
         for i in 0..self.rows {
-            let first = &mut a.elements[i * a.width..(i + 1) * a.width];
-            let second = &mut b.elements[i * b.width..(i + 1) * b.width];
-            self.kernel.row(self.first + i, first, second);
+            self.kernel.row(self.first + i, a.row(i), b.row(i));
         }
     }
 }
@@ -95,7 +99,7 @@ impl<K: Rows> Job<'_, K> {
 
 /// Runs a kernel over all rows of the outputs, on several threads if there are many rows.
 pub(super) fn run<K: Rows>(kernel: &K, a: Out<'_>, b: Out<'_>) {
-    let rows = a.elements.len() / a.width.max(1);
+    let rows = a.elements.len().div_ceil(a.width.max(1));
     Job {
         kernel,
         first: 0,
@@ -104,6 +108,43 @@ pub(super) fn run<K: Rows>(kernel: &K, a: Out<'_>, b: Out<'_>) {
         b,
     }
     .run();
+}
+
+/// Changes rows of a gradient in place, and adds up `sums` numbers over all rows. A row of the outputs of `kernel` is a
+/// block of rows (`block_of`) with its sums.
+pub(super) fn run_and_sum<K: Rows>(
+    kernel: &K,
+    grad: &mut [f32],
+    width: usize,
+    sums: usize,
+) -> Vec<f32> {
+    let block = block_len(width);
+    let mut of_blocks = vec![0.0; grad.len().div_ceil(block) * sums];
+    run(
+        kernel,
+        Out::new(grad, block),
+        Out::new(&mut of_blocks, sums),
+    );
+    let mut total = vec![0.0; sums];
+    for of_block in of_blocks.chunks(sums.max(1)) {
+        for (total, sum) in total.iter_mut().zip(of_block) {
+            *total += sum;
+        }
+    }
+    total
+}
+
+/// The elements of a block of rows. It depends on nothing but the width, and so does the order of sums.
+#[inline(always)]
+fn block_len(width: usize) -> usize {
+    (GRAIN / width).max(1) * width
+}
+
+/// The first `len` elements of block `index` of rows of `width` elements.
+#[inline(always)]
+pub(super) fn block_of(elements: &[f32], index: usize, len: usize, width: usize) -> &[f32] {
+    let start = index * block_len(width);
+    &elements[start..start + len]
 }
 
 /// e^x with an error of at most 2 units in the last place; 0 below the smallest normal number.

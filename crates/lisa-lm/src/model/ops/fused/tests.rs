@@ -211,9 +211,10 @@ fn gelu_is_burns_and_pytorchs() {
 
 #[test]
 fn the_layer_norm_is_that_of_its_steps_and_pytorchs() {
-    for width in [1, 37, 768] {
+    // The last has three blocks.
+    for (rows, width) in [(9, 1), (9, 37), (29, 768)] {
         // The mean is large compared with the deviation.
-        let x = random([2, 9, width]).add_scalar(3.0);
+        let x = random([2, rows, width]).add_scalar(3.0);
         let x = x.detach().require_grad();
         let (gamma, beta) = (random([width]), random([width]));
         let found = || layer_norm(&x, &gamma, Some(&beta), 1e-5).unwrap();
@@ -224,9 +225,15 @@ fn the_layer_norm_is_that_of_its_steps_and_pytorchs() {
         };
         agree([&x], found, expected);
         agree([&gamma, &beta], found, expected);
-        agree([&x], found, || {
+        let burns = |x: &Tensor<3>, gamma: &Tensor<1>, beta: &Tensor<1>| {
             module::layer_norm(x.clone(), gamma.clone(), Some(beta.clone()), 1e-5)
-        });
+        };
+        agree([&x], found, || burns(&x, &gamma, &beta));
+        let [fixed, still] = [&gamma, &beta].map(|x| x.clone().detach());
+        let found = || layer_norm(&x, &fixed, Some(&still), 1e-5).unwrap();
+        agree([&x], found, || burns(&x, &fixed, &still));
+        let found = || layer_norm(&x, &fixed, Some(&beta), 1e-5).unwrap();
+        agree([&beta], found, || burns(&x, &fixed, &beta));
     }
     let ones = Tensor::<1>::ones([4], &device());
     assert!(layer_norm(&uniform([1, 1, 4]), &ones, None, 1e-5).is_none());
@@ -323,16 +330,20 @@ fn a_product_with_a_weight_is_burns() {
 
 #[test]
 fn the_norm_is_that_of_its_steps() {
-    for width in [1, 37, 768] {
-        let x = random([2, 9, width]);
+    for (rows, width) in [(9, 1), (9, 37), (29, 768)] {
+        let x = random([2, rows, width]);
         let gamma = random([width]);
-        let found = || rms_norm(&x, &gamma, 1e-5).unwrap();
-        let expected = || {
+        let found = |x: &Tensor<3>, gamma: &Tensor<1>| rms_norm(x, gamma, 1e-5).unwrap();
+        let expected = |x: &Tensor<3>, gamma: &Tensor<1>| {
             let scale = (x.clone().square().mean_dim(2) + 1e-5).sqrt().recip();
             x.clone() * scale * gamma.clone().unsqueeze()
         };
-        agree([&x], found, expected);
-        agree([&gamma], found, expected);
+        agree([&x], || found(&x, &gamma), || expected(&x, &gamma));
+        agree([&gamma], || found(&x, &gamma), || expected(&x, &gamma));
+        let fixed = gamma.clone().detach();
+        agree([&x], || found(&x, &fixed), || expected(&x, &fixed));
+        let x = x.detach();
+        agree([&gamma], || found(&x, &gamma), || expected(&x, &gamma));
     }
 }
 
