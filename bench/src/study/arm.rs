@@ -29,7 +29,7 @@ pub(crate) enum Arm {
 pub(crate) struct Sampled {
     /// Active layers (gamma).
     pub(crate) active_layers: usize,
-    /// Steps of a period (K); 0: the layers are drawn once.
+    /// Steps of a period (K); 0: the layers are sampled once.
     pub(crate) period: usize,
     /// Embeddings and head train in every n-th period; 0: never.
     pub(crate) outer_every: usize,
@@ -157,7 +157,7 @@ impl fmt::Display for Arm {
             n => write!(f, ", embeddings every {n} periods")?,
         }
         match lisa.period {
-            0 => write!(f, ", drawn once")?,
+            0 => write!(f, ", sampled once")?,
             10 => {}
             period => write!(f, ", K {period}")?,
         }
@@ -238,7 +238,7 @@ mod tests {
             ..Arm::lisa(8)
         };
         let config = other.config(4, 7, Vec::new());
-        // Layers that are drawn once stay, and no more layers are active than there are.
+        // Layers that are sampled once stay, and no more layers are active than there are.
         assert_eq!(
             (config.active_layers, config.sampling_period),
             (4, usize::MAX)

@@ -20,7 +20,7 @@ pub(crate) struct Plan {
     /// What is compared on the first task only.
     pub(crate) levers: Vec<Arm>,
     /// By task, about the most layers with embeddings frozen that need no more memory than LoRA. Drawn once
-    /// they are an arm, and drawn once and sampled every K steps they are levers.
+    /// they are an arm, and sampled once and sampled every K steps they are levers.
     pub(crate) largest: Vec<(&'static str, usize)>,
     pub(crate) sizes: Sizes,
     pub(crate) dtype: Dtype,
@@ -39,7 +39,7 @@ pub(crate) struct Plan {
 pub(crate) enum Kind {
     /// LoRA of rank 16
     Lora,
-    /// Layers drawn once, embeddings frozen: for gsm8k, pubmedqa and instruct
+    /// Layers sampled once, embeddings frozen: for gsm8k, pubmedqa and instruct
     LisaOnce,
     /// LISA with ten layers, embeddings frozen
     LisaFrozen,
@@ -83,7 +83,7 @@ const ARMS: [Arm; 5] = [
     Arm::Lisa(Arm::lisa(2)),
 ];
 
-/// The place of the layers that are drawn once among the arms.
+/// The place of the layers that are sampled once among the arms.
 const ONCE: usize = 2;
 
 const FROZEN_2: Sampled = Sampled {
@@ -98,7 +98,7 @@ fn frozen(active_layers: usize) -> Sampled {
     }
 }
 
-/// Layers that are drawn once, for the whole run.
+/// Layers that are sampled once, for the whole run.
 fn once(active_layers: usize) -> Sampled {
     Sampled {
         period: 0,
@@ -106,7 +106,7 @@ fn once(active_layers: usize) -> Sampled {
     }
 }
 
-/// What might close the gap to LoRA, and the paper's control, whose layers are drawn once. They vary LISA
+/// What might close the gap to LoRA, and the paper's control, whose layers are sampled once. They vary LISA
 /// with ten layers where they can: with two, 12 periods draw 24 of 30 layers, so that there are hardly
 /// layers that return, and the adaptive policies only begin to use what they observe.
 fn levers() -> Vec<Arm> {
@@ -336,7 +336,7 @@ impl Plan {
         jobs
     }
 
-    /// The arm for which the rate of an arm is chosen: a lever, and layers that are drawn once, take that of
+    /// The arm for which the rate of an arm is chosen: a lever, and layers that are sampled once, take that of
     /// LISA with two layers, or with ten layers and frozen embeddings.
     pub(crate) fn chosen_for(&self, arm: Arm) -> Arm {
         let Arm::Lisa(sampled) = arm else { return arm };
@@ -532,7 +532,7 @@ mod tests {
             some(&[Kind::Full, Kind::Lora]),
             [vec![lora, Arm::Full], vec![Arm::Base, lora, Arm::Full]]
         );
-        // The rate of layers that are drawn once is that of ten layers.
+        // The rate of layers that are sampled once is that of ten layers.
         assert_eq!(some(&[Kind::LisaOnce]), [vec![ten], vec![Arm::Base, once]]);
     }
 

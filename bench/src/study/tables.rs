@@ -512,9 +512,9 @@ mod tests {
             let cells = line(&text, method);
             [4, 6].map(|cell| cells[cell].clone())
         };
-        // `mine` has no layers that are drawn once.
+        // `mine` has no layers that are sampled once.
         assert_eq!(
-            losses("LISA 14, embeddings frozen, drawn once"),
+            losses("LISA 14, embeddings frozen, sampled once"),
             ["", "14.000 ± 0.000, 50.0 ± 0.0 %"]
         );
         let ten = "10.000 ± 0.000, 50.0 ± 0.0 %";

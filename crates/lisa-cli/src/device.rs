@@ -7,9 +7,7 @@ use crate::user_error::{UserError, require};
 
 /// All backends that the program can be built with: the name of the feature, which is also its name in
 /// `BURN_DEVICE`. Burn chooses the first one of a build.
-pub(crate) const BACKENDS: [&str; 8] = [
-    "cuda", "metal", "rocm", "vulkan", "webgpu", "wgpu", "tch", "flex",
-];
+pub(crate) const BACKENDS: [&str; 7] = ["cuda", "metal", "rocm", "vulkan", "wgpu", "tch", "flex"];
 
 /// The backends of this build with their names, in the order of `BACKENDS`.
 #[must_use]
@@ -23,8 +21,6 @@ pub fn backends() -> Vec<(&'static str, DeviceType)> {
         ("rocm", DeviceType::Rocm),
         #[cfg(feature = "vulkan")]
         ("vulkan", DeviceType::Vulkan),
-        #[cfg(feature = "webgpu")]
-        ("webgpu", DeviceType::WebGpu),
         #[cfg(feature = "wgpu")]
         ("wgpu", DeviceType::Wgpu),
         #[cfg(feature = "tch")]

@@ -75,7 +75,7 @@ pub(crate) fn folder_with(model: &Path, revision: &str, need: Need) -> Result<Pa
 }
 
 /// Whether this is a path on this machine, even if nothing is there.
-fn is_path(model: &Path) -> bool {
+pub(crate) fn is_path(model: &Path) -> bool {
     let id = model.to_string_lossy();
     let is_id = id
         .split_once('/')

@@ -29,14 +29,33 @@ pub fn require_ours(out: &Path, is_ours: bool, whose: &str) -> Result<()> {
     .into())
 }
 
-/// Makes the folder, and checks that files can be written in it.
-pub fn make(out: &Path) -> Result<()> {
+/// Folders that a command has made. Those that are still empty when this is dropped are removed.
+#[must_use]
+#[derive(Debug)]
+pub struct Made(Vec<PathBuf>);
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        for folder in &self.0 {
+            // Fails if there are files in it.
+            let _ = fs::remove_dir(folder);
+        }
+    }
+}
+
+/// Makes the folder, and those above it, and checks that files can be written in it.
+pub fn make(out: &Path) -> Result<Made> {
+    let missing = out
+        .ancestors()
+        .take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists());
+    let made = Made(missing.map(Path::to_path_buf).collect());
     fs::create_dir_all(out)
         .with_context(|| format!("cannot make the folder `{}`", out.display()))?;
     let probe = out.join(".lisa-probe");
     fs::write(&probe, b"")
         .and_then(|()| fs::remove_file(&probe))
-        .with_context(|| format!("cannot write to the folder `{}`", out.display()))
+        .with_context(|| format!("cannot write to the folder `{}`", out.display()))?;
+    Ok(made)
 }
 
 /// Returns an error if the disk of the folder has less room. Where the free space is not known,

@@ -11,9 +11,8 @@
 //!
 //! With the feature `flex`, f32 models on Burn's flex backend use fused operations. With `flex` in half
 //! precision, and with the feature of another backend (`cuda`, `rocm`, `tch`, and `wgpu`, also for Vulkan,
-//! Metal and WebGPU), layers keep less for the backward pass. A memory plan for a
-//! device on which the model is assumes what the build has; one for another device assumes the feature.
-//! With `parquet`, data files may be Parquet.
+//! and Metal), layers keep less for the backward pass. A memory plan for the model's own device is for
+//! the features of the build; a plan for another device assumes that its feature is enabled. With `parquet`, data files may be Parquet.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(clippy::missing_errors_doc, clippy::missing_panics_doc)]

@@ -224,7 +224,8 @@ impl Lisa {
     /// [`Module::save_file`](burn::module::Module::save_file).
     ///
     /// The write is atomic. Cost: one weight at a time in host memory, and nothing on the device;
-    /// `save_file` copies the whole model to host memory.
+    /// `save_file` copies the whole model to host memory. A mapper of Burn that changes a weight when it
+    /// is saved, such as that of `LinearLayout::Col`, is not applied to the weights of quantized layers.
     ///
     /// # Errors
     ///

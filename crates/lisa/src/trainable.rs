@@ -168,9 +168,10 @@ impl Trainable {
         }
     }
 
-    /// Takes the ids of another map of the same parameters.
+    /// Takes the ids of another map of the same parameters. Those that are quantized there keep the dtype
+    /// in which they train.
     pub(crate) fn rebind(&mut self, map: LayerMap) {
-        self.map = map;
+        self.map = map.with_float_dtypes_of(&self.map);
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use burn::module::{Module, ModuleMapper, Param};
-use burn::tensor::{Device, FloatDType, Tensor};
+use burn::tensor::{DType, Device, FloatDType, Tensor};
 use clap::{Args, ValueEnum};
 use lisa_lm::checkpoint::SaveOptions;
 use lisa_lm::{Checkpoint, Tokenizer};
@@ -74,7 +74,7 @@ pub fn export(options: &Options, device: &Device) -> Result<()> {
     // An export that was killed has left a part of a model.
     let is_ours = is_model || out.join(run_folder::SAVING).exists();
     output_folder::require_ours(out, is_ours, "a model")?;
-    output_folder::make(out)?;
+    let _made = output_folder::make(out)?;
     let exported = if export_adapter::is_adapter(&options.run) {
         require!(
             options.merge,
@@ -120,11 +120,17 @@ pub fn export(options: &Options, device: &Device) -> Result<()> {
 
 /// Writes the model, into which its adapters are merged.
 fn write(options: &Options, exported: Exported) -> Result<()> {
-    let model = exported.model.merge_lora();
-    let model = match options.dtype {
-        Some(dtype) => model.map(&mut Cast(dtype.into())),
-        None => model,
-    };
+    let mut model = exported.model;
+    let asked = options.dtype.map(FloatDType::from);
+    let asked = asked.filter(|asked| DType::from(*asked) != model.dtype());
+    if asked.is_some() && model.lora().is_some() {
+        // Before adapters are added, so that the sum is rounded to the asked dtype only.
+        model = model.map(&mut Cast(FloatDType::F32));
+    }
+    model = model.merge_lora();
+    if let Some(asked) = asked {
+        model = model.map(&mut Cast(asked));
+    }
     let bytes = (model.num_parameters() * model.dtype().size()) as u64;
     output_folder::require_room(&options.out, bytes)?;
     let save = SaveOptions {

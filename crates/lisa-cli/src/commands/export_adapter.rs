@@ -7,7 +7,7 @@ use burn::tensor::{Device, FloatDType};
 use lisa_lm::checkpoint::Adapter;
 use lisa_lm::{CausalLm, Checkpoint};
 
-use crate::model_folder::model_folder;
+use crate::model_folder::{self, model_folder};
 use crate::model_tokenizer::model_tokenizer;
 use crate::output_folder;
 use crate::settings::Settings;
@@ -37,13 +37,18 @@ pub(super) fn is_adapter(folder: &Path) -> bool {
 /// The adapter of a folder on its base model: `base`, or the one that it names.
 pub(super) fn load(folder: &Path, base: Option<&Path>, device: &Device) -> Result<Exported> {
     let adapter = Adapter::open(folder)?;
-    let Some(base) = base.or(adapter.base().map(Path::new)) else {
+    let named = adapter.base().map(|base| {
+        let is_local = model_folder::is_path(Path::new(base));
+        let revision = adapter.revision().filter(|_| !is_local);
+        (Path::new(base), revision.unwrap_or_default())
+    });
+    let Some((base, revision)) = base.map(|base| (base, "")).or(named) else {
         let message = format!("the adapter in `{}` names no base model", folder.display());
         return Err(UserError::new(message)
             .with_help("give the folder of its base model with --model")
             .into());
     };
-    let base_folder = model_folder(base, "").map_err(|error| {
+    let base_folder = model_folder(base, revision).map_err(|error| {
         UserError::new(format!(
             "the base model `{}` of the adapter in `{}` cannot be opened",
             base.display(),

@@ -196,7 +196,7 @@ pub fn importance(options: &Options, device: &Device) -> Result<()> {
         out.display()
     );
     output_folder::require_ours(&out, is_ours, "`lisa importance`")?;
-    output_folder::make(&out)?;
+    let _made = output_folder::make(&out)?;
     output_folder::require_room(&out, BYTES)?;
     let model = flags.clone().resolve(None)?.input.folder()?;
     let checkpoint = Checkpoint::open(&model)?;

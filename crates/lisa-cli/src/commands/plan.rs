@@ -257,7 +257,8 @@ fn limits(
     let tokens = settings.input.max_seq_length;
     let mut text = format!(
         "\nwhat fits into {}: the most tokens of a single row (the model has {positions} positions), and \
-         the most rows of {} in a batch\n\n   tokens      rows  flags\n",
+         the most rows of {} in a batch. The default learning rates are for 4 rows: with another \
+         --batch-size, choose --lr, too\n\n   tokens      rows  flags\n",
         size(bytes),
         counted(tokens, "token"),
     );

@@ -72,7 +72,7 @@ pub fn show(options: &Options, device: &Device) -> Result<()> {
         ("", "")
     };
     let tokenizer = Tokenizer::from_dir(&folder)?;
-    let dtype = Dtype::stored(&checkpoint).unwrap_or(Dtype::F32);
+    let dtype = Dtype::stored(&checkpoint)?.unwrap_or(Dtype::F32);
     let share = |part: usize| 100.0 * part as f64 / all as f64;
     let lines = [
         ("folder", folder.display().to_string()),

@@ -196,6 +196,11 @@ fn without_in(name: &str, contents: Contents, settings: &Settings) -> Option<Wit
             "data without pairs of prompt and completion",
             "give such data",
         ),
+        "chat-template" if !is_rendered && contents.pairs => said(
+            "pairs of prompt and completion, which are trained as plain text",
+            "render them as chats with --pairs chat",
+        ),
+        "chat-template" if !is_rendered => said("data without chats", "give chats"),
         "turns" if !is_rendered && contents.pairs => said(
             "data without chats",
             "render the pairs of prompt and completion as chats with --pairs chat",

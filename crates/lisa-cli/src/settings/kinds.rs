@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use anyhow::Result;
 use burn::tensor::FloatDType;
 use clap::ValueEnum;
 use lisa_lm::text::{EmptyAnswers, OnBadLine};
@@ -215,19 +216,24 @@ pub enum Dtype {
 }
 
 impl Dtype {
-    /// The dtype in which a model is stored; f32 if that is not half precision.
-    #[must_use]
-    pub fn stored(checkpoint: &Checkpoint) -> Option<Self> {
-        Self::of(checkpoint.config())
+    /// The dtype that `config.json` names, or in which the files are; f32 if that is not half precision.
+    pub fn stored(checkpoint: &Checkpoint) -> Result<Option<Self>> {
+        Ok(checkpoint.stored_dtype()?.map(Self::from))
     }
 
     /// The dtype that `config.json` names; f32 if that is not half precision.
     #[must_use]
     pub fn of(config: &ModelConfig) -> Option<Self> {
-        match config.common().dtype? {
-            FloatDType::BF16 => Some(Self::Bf16),
-            FloatDType::F16 => Some(Self::F16),
-            _ => Some(Self::F32),
+        config.common().dtype.map(Self::from)
+    }
+}
+
+impl From<FloatDType> for Dtype {
+    fn from(dtype: FloatDType) -> Self {
+        match dtype {
+            FloatDType::BF16 => Self::Bf16,
+            FloatDType::F16 => Self::F16,
+            _ => Self::F32,
         }
     }
 }

@@ -16,7 +16,7 @@ fn usual_rates(method: Method) -> RangeInclusive<f64> {
     }
 }
 
-/// The steps of the runs in which layers were drawn once (docs/study.md).
+/// The steps of the runs in which layers were sampled once (docs/study.md).
 const STUDIED: u64 = 120;
 
 /// What a user should know of settings that are far from the usual ones, for a run of so many steps.

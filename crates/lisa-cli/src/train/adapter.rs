@@ -39,6 +39,18 @@ pub(crate) fn check_base(adapter: &Adapter, folder: &Path, revision: &str) -> Re
         (Some(named), Some(used)) => named == used,
         _ => last(named) == last(&used),
     };
+    let revision = base(folder, "")?.1.filter(|used| is_commit(used));
+    let trained = adapter.revision().filter(|named| is_commit(named));
+    if let (Some(used), Some(trained)) = (revision, trained)
+        && is_same
+        && used != trained
+    {
+        warn(format!(
+            "the adapter in `{}` was trained on revision {trained} of `{named}`, and is used on {used}; \
+             its weights may differ",
+            adapter.dir().display()
+        ));
+    }
     if !is_same {
         warn(format!(
             "the adapter in `{}` was trained on `{named}`, and is used on `{used}`; on another base \
@@ -91,6 +103,10 @@ pub(crate) fn write_alone(
 /// The model with the adapters of a checkpoint in place of its own.
 pub(crate) fn restored(folder: &Path, model: CausalLm) -> Result<CausalLm> {
     Ok(Adapter::open(folder)?.restore(model)?)
+}
+
+fn is_commit(revision: &str) -> bool {
+    revision.len() == 40 && revision.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// The base model as PEFT finds it: its id on the hub and the revision, or an absolute path.

@@ -13,7 +13,7 @@ use crate::data_folder::data_paths;
 use crate::settings::{Contents, InputSettings, Pairs};
 use crate::terminal::progress::Slow;
 use crate::terminal::text::counted;
-use crate::user_error::require;
+use crate::user_error::{UserError, require};
 
 /// Training and held-out examples.
 #[derive(Debug)]
@@ -240,6 +240,18 @@ fn first_true(
 /// The files of `--eval`: a file, or the held-out files of a folder, or all its files.
 fn eval_files(input: &InputSettings) -> Result<Vec<PathBuf>> {
     let files = data_files(&data_paths(std::slice::from_ref(&input.eval))?)?;
+    if files.valid.is_empty()
+        && let Some(other) = files.left_out.first()
+    {
+        let message = format!(
+            "--eval {} has no held-out files, but training files and `{}`",
+            input.eval.display(),
+            other.display()
+        );
+        return Err(UserError::new(message)
+            .with_help("name the file to evaluate on with --eval")
+            .into());
+    }
     Ok(if files.valid.is_empty() {
         files.train
     } else {

@@ -22,7 +22,7 @@ use super::start::{Entered, Saved, Start, require_outside};
 use crate::earlier_run;
 use crate::lock::Lock;
 use crate::model_tokenizer::model_tokenizer;
-use crate::output_folder;
+use crate::output_folder::{self, Made};
 use crate::run_folder;
 use crate::settings::{Dtype, Flags, Method, Origins, Quantize, Settings, unusual};
 use crate::terminal::interrupt::{Point, Stop, check};
@@ -53,7 +53,7 @@ pub(crate) struct Job<'a> {
     /// The most bytes that the run has on disk.
     pub(crate) disk: u64,
     /// Keeps other commands from writing into the folder.
-    _lock: Option<Lock>,
+    _held: (Option<Lock>, Option<Made>),
     pub(crate) device: &'a Device,
     /// The same device, with gradients.
     pub(crate) training_device: Device,
@@ -73,7 +73,7 @@ impl<'a> Job<'a> {
             out,
             flags,
             saved,
-            lock,
+            held,
         } = Entered::of(flags, start, writes)?;
         let model = flags.clone().resolve(None)?.input.folder()?;
         if start == Start::Overwrite {
@@ -163,7 +163,7 @@ impl<'a> Job<'a> {
             is_finished,
             steps_per_epoch: batches.steps_per_epoch(accumulation) as u64,
             disk: disk.all + rows_on_disk,
-            _lock: lock,
+            _held: held,
             device,
             training_device: device.clone().autodiff(),
         };

@@ -25,7 +25,7 @@ impl Shapes {
         let config = checkpoint.config();
         let model = config.init(&device.clone().autodiff())?;
         let facts = ModelFacts {
-            dtype: Dtype::stored(checkpoint),
+            dtype: Dtype::stored(checkpoint)?,
             parameters: model.num_parameters(),
             layers: model.num_layers(),
             positions: config.max_positions(),

@@ -9,7 +9,7 @@ use super::fingerprint::Allowed;
 use super::moved;
 use crate::earlier_run;
 use crate::lock::Lock;
-use crate::output_folder;
+use crate::output_folder::{self, Made};
 use crate::run_folder;
 use crate::settings::{Flags, Origin};
 use crate::terminal::output::say;
@@ -48,8 +48,8 @@ pub(super) struct Entered {
     /// With those of the checkpoint.
     pub(super) flags: Flags,
     pub(super) saved: Option<Saved>,
-    /// `None` if nothing is written.
-    pub(super) lock: Option<Lock>,
+    /// The lock is removed before a folder that is still empty.
+    pub(super) held: (Option<Lock>, Option<Made>),
 }
 
 impl Entered {
@@ -57,7 +57,7 @@ impl Entered {
     /// order if a run was killed there.
     pub(super) fn of(flags: Flags, start: Start, writes: bool) -> Result<Self> {
         let out = std::path::absolute(flags.out()?)?;
-        let mut lock = None;
+        let (mut lock, mut made) = (None, None);
         if writes && out.is_dir() {
             lock = Lock::of(&out)?;
             if earlier_run::settle(&out)? {
@@ -69,7 +69,7 @@ impl Entered {
         }
         let (flags, saved) = begin(flags, start, &out)?;
         if writes {
-            output_folder::make(&out)?;
+            made = Some(output_folder::make(&out)?);
             lock = match lock {
                 Some(lock) => Some(lock),
                 None => Lock::of(&out)?,
@@ -79,7 +79,7 @@ impl Entered {
             out,
             flags,
             saved,
-            lock,
+            held: (lock, made),
         })
     }
 }

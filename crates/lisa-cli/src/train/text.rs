@@ -1,8 +1,10 @@
 //! `Prepare`: how examples become text: prompts as chats, the chat template, the end of a turn.
 //! [`Text`]: what of it a checkpoint stores.
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
-use lisa_lm::text::{Content, Example, TurnEnd, turn_end};
+use lisa_lm::text::{Content, Example, TurnEnd, turn_end, unwritten_context};
 use lisa_lm::{ChatTemplate, Tokenizer};
 use serde::{Deserialize, Serialize};
 
@@ -80,6 +82,10 @@ pub(crate) struct Prepare {
     end: Option<TurnEnd>,
     /// Whether that chat was seen.
     is_end_seen: bool,
+    /// Tools, documents and roles that were seen in a chat.
+    context: BTreeSet<String>,
+    /// Those that the template does not write.
+    unwritten: Vec<String>,
 }
 
 impl Prepare {
@@ -92,6 +98,8 @@ impl Prepare {
             has_chats: false,
             end: None,
             is_end_seen: false,
+            context: BTreeSet::new(),
+            unwritten: Vec::new(),
         }
     }
 
@@ -99,17 +107,34 @@ impl Prepare {
     pub(crate) fn see(&mut self, example: &Example) -> Result<()> {
         let is_pair = matches!(example.content, Content::Pair { .. });
         self.pairs += usize::from(is_pair);
-        if self.is_end_seen || (is_pair && self.how != Pairs::Chat) {
+        if is_pair && self.how != Pairs::Chat {
             return Ok(());
         }
-        let example = rendered(example.clone(), self.how);
-        let Content::Chat(chat) = &example.content else {
+        let as_chat;
+        let content = if is_pair {
+            as_chat = rendered(example.clone(), self.how);
+            &as_chat.content
+        } else {
+            &example.content
+        };
+        let Content::Chat(chat) = content else {
             return Ok(());
         };
         if !self.has_chats && !self.has_template {
             self.tokenizer = self.tokenizer.clone().with_named_template("plain")?;
         }
         self.has_chats = true;
+        let template = self.tokenizer.chat_template();
+        for what in unwritten_context(chat, template, &mut self.context) {
+            let place = example
+                .place
+                .as_ref()
+                .map(|place| format!(" (first in {place})"));
+            self.unwritten.push(what + &place.unwrap_or_default());
+        }
+        if self.is_end_seen {
+            return Ok(());
+        }
         // A chat that the template refuses is an error with its place when it is encoded.
         if let Some(end) = turn_end(chat, &self.tokenizer).transpose() {
             self.end = end.ok();
@@ -143,6 +168,13 @@ impl Prepare {
              choose another one with --chat-template chatml, llama3, or a file"
                 .to_owned()
         });
+        if !self.unwritten.is_empty() {
+            lines.push(format!(
+                "warning: the chat template does not write the {} of the data, so the model is trained \
+                 without them; another template may write them (--chat-template)",
+                self.unwritten.join(", the ")
+            ));
+        }
         let end = self.end;
         let warning = end.as_ref().and_then(|end| warning(end, &tokenizer));
         if let Some(TurnEnd::Token(id)) = end {

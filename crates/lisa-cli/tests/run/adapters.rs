@@ -188,8 +188,26 @@ fn export_writes_adapters_and_merges_them() {
     assert_eq!(written.config().common().dtype, stored);
     run("export adapter --merge --dtype bf16 --out half");
     assert_eq!(read("half/model.safetensors").len(), model.len());
+    // In f32, nothing of the sum of weights and adapter is rounded to the dtype of the base.
+    run("export adapter --merge --dtype f32 --out wide");
+    let weight = |folder: &str| {
+        let model = lisa_lm::Checkpoint::open(dir.path().join(folder)).unwrap();
+        let model = model.load(&burn::tensor::Device::flex(), None).unwrap();
+        let weight = model.model.layers[0].mlp.down_proj.weight.val();
+        weight
+            .cast(burn::tensor::FloatDType::F32)
+            .into_data()
+            .to_vec::<f32>()
+            .unwrap()
+    };
+    let (wide, whole) = (weight("wide"), weight("whole"));
+    let apart = |a: &f32, b: &f32| (a - b).abs() <= a.abs() / 256.0;
+    assert!(wide.iter().zip(&whole).all(|(a, b)| apart(a, b)));
+    assert_ne!(wide, whole);
 
-    let found = run("export adapter --out x");
+    // A refused command leaves no folder.
+    let found = run("export adapter --out no/x");
+    assert!(!dir.path().join("no").exists());
     assert!(found.contains("`adapter` is an adapter already"), "{found}");
     let found = run("export adapter --merge --model nowhere --out x");
     assert!(

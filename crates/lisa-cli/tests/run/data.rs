@@ -74,6 +74,62 @@ fn a_folder_is_trained_on_its_train_file_and_tested_on_its_valid_file() {
 }
 
 #[test]
+fn a_folder_to_evaluate_on_without_held_out_files_is_refused_if_it_has_tests() {
+    let row = "{\"prompt\": \"a\", \"completion\": \"b\"}\n";
+    let dir = folder(&[("a.jsonl", row)]);
+    let both = folder(&[("train.jsonl", row), ("test.jsonl", row)]);
+    let data = dir.path().join("a.jsonl");
+    let paths = [data.as_path(), both.path()].map(|path| path.to_str().unwrap());
+    let given = ["--data", paths[0], "--eval", paths[1]];
+    let error = message(flags(&dir.path().join("out"), &given), Start::Fresh);
+    assert!(
+        error.contains("has no held-out files, but training files and"),
+        "{error}"
+    );
+    assert!(error.contains("test.jsonl"), "{error}");
+}
+
+#[test]
+fn what_the_chat_template_leaves_out_is_said() {
+    let chat = r#"{"messages": [{"role": "developer", "content": "Be brief."},
+        {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
+        "tools": [{"name": "add"}]}"#
+        .replace('\n', "");
+    let template = "{% for m in messages %}{% if m.role in ['user', 'assistant'] %}{{ m.content }} \
+                    {% endif %}{% endfor %}";
+    let dir = folder(&[
+        ("a.jsonl", &format!("{chat}\n").repeat(4)),
+        ("t.jinja", template),
+    ]);
+    let line = "train --data a.jsonl --chat-template t.jinja --steps 1 --no-eval --out out";
+    let arguments: Vec<&str> = line.split(' ').collect();
+    let output = lisa(dir.path(), &arguments).output().unwrap();
+    let printed = [output.stdout, output.stderr].concat();
+    let printed = String::from_utf8(printed).unwrap();
+    for part in [
+        "does not write the messages of developer (first in ",
+        "a.jsonl:1), the tools (first in ",
+        "--chat-template",
+    ] {
+        assert!(printed.contains(part), "{printed}");
+    }
+    let pairs = folder(&[(
+        "a.jsonl",
+        &"{\"prompt\": \"a\", \"completion\": \"b\"}\n".repeat(4),
+    )]);
+    let data = pairs.path().join("a.jsonl");
+    let given = [
+        "--data",
+        data.to_str().unwrap(),
+        "--chat-template",
+        "chatml",
+        "--no-eval",
+    ];
+    let error = message(flags(&pairs.path().join("out"), &given), Start::Fresh);
+    assert!(error.contains("--pairs chat"), "{error}");
+}
+
+#[test]
 fn columns_that_no_row_has_are_named() {
     let dir = folder(&[("a.jsonl", "{\"text\": \"a\"}\n{\"text\": \"b\"}\n")]);
     let data = dir.path().join("a.jsonl");

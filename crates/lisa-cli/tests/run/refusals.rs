@@ -23,6 +23,25 @@ fn options_of_one_policy_are_refused_with_another() {
 }
 
 #[test]
+fn a_refused_run_leaves_no_folder_that_it_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let (out, model) = (dir.path().join("a/b"), dir.path().join("nowhere"));
+    fs::create_dir(dir.path().join("a")).unwrap();
+    let error = message(
+        flags(&out, &["--model", model.to_str().unwrap()]),
+        Start::Fresh,
+    );
+    assert!(error.contains("nowhere"), "{error}");
+    assert!(!out.exists());
+    fs::create_dir(&out).unwrap();
+    message(
+        flags(&out, &["--model", model.to_str().unwrap()]),
+        Start::Fresh,
+    );
+    assert!(out.exists());
+}
+
+#[test]
 fn errors_say_what_was_asked_and_what_was_found() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");

@@ -58,6 +58,7 @@ pub struct Adapter {
     dir: PathBuf,
     config: LoraConfig,
     base: Option<String>,
+    revision: Option<String>,
 }
 
 impl Adapter {
@@ -101,6 +102,7 @@ impl Adapter {
             dir,
             config,
             base: stored.base,
+            revision: stored.revision,
         })
     }
 
@@ -120,6 +122,12 @@ impl Adapter {
     #[must_use]
     pub fn base(&self) -> Option<&str> {
         self.base.as_deref()
+    }
+
+    /// The branch, tag or commit of the base model on the hub.
+    #[must_use]
+    pub fn revision(&self) -> Option<&str> {
+        self.revision.as_deref()
     }
 
     /// Sets the dropout of further training.

@@ -3,9 +3,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use burn::tensor::FloatDType;
 use serde::Deserialize;
 
-use super::select::has_own_head;
+use super::select::{has_own_head, most_elements};
 use super::shards::{self, Files};
 use crate::error::{Error, ErrorKind};
 use crate::files::{CONFIG_BYTES, read_text};
@@ -118,6 +119,19 @@ impl Checkpoint {
     #[must_use]
     pub fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    /// The dtype that `config.json` names, or else that of most elements of the files. Reads their
+    /// headers.
+    ///
+    /// # Errors
+    ///
+    /// A file of the weights is missing or damaged.
+    pub fn stored_dtype(&self) -> Result<Option<FloatDType>, Error> {
+        match self.config.common().dtype {
+            Some(dtype) => Ok(Some(dtype)),
+            None => Ok(most_elements(&self.files()?.read(&self.dir)?.tensors).0),
+        }
     }
 
     /// The text of `config.json`.

@@ -138,6 +138,12 @@ pub(super) fn has_own_head(
 /// The dtype for tensors of different dtypes: that of `config.json`, or that of most elements. If
 /// all tensors have one dtype, they keep it, and this is `None`.
 pub(super) fn one_dtype(config: &ModelConfig, tensors: &[PackTensor]) -> Option<FloatDType> {
+    let (most, is_mixed) = most_elements(tensors);
+    is_mixed.then(|| config.common().dtype.or(most))?
+}
+
+/// The dtype of most elements, and whether there are several.
+pub(super) fn most_elements(tensors: &[PackTensor]) -> (Option<FloatDType>, bool) {
     let mut elements = [
         (DType::F64, FloatDType::F64, 0),
         (DType::F32, FloatDType::F32, 0),
@@ -151,11 +157,12 @@ pub(super) fn one_dtype(config: &ModelConfig, tensors: &[PackTensor]) -> Option<
             }
         }
     }
-    if elements.iter().filter(|entry| entry.2 > 0).count() < 2 {
-        return None;
-    }
-    let most = elements.iter().max_by_key(|entry| entry.2)?;
-    Some(config.common().dtype.unwrap_or(most.1))
+    let is_mixed = elements.iter().filter(|entry| entry.2 > 0).count() > 1;
+    let most = elements.iter().max_by_key(|entry| entry.2);
+    (
+        most.filter(|entry| entry.2 > 0).map(|entry| entry.1),
+        is_mixed,
+    )
 }
 
 fn is_float(tensor: &PackTensor) -> bool {

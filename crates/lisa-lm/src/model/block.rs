@@ -14,7 +14,7 @@ mod norm;
 mod projection;
 
 pub use adapter::LoraAdapter;
-pub(crate) use adapter::{in_dtype, trainable};
+pub(crate) use adapter::{has_adapter, in_dtype, trainable};
 pub use attention::Attention;
 pub use feed_forward::FeedForward;
 pub use norm::Norm;

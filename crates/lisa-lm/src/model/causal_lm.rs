@@ -175,6 +175,11 @@ impl CausalLm {
     /// on more tokens than positions.
     #[must_use]
     pub fn read(&self, tokens: Tensor<2, Int>, cache: &mut KvCache) -> Tensor<3> {
+        assert_eq!(
+            cache.layers_mut().count(),
+            self.num_layers(),
+            "the cache is for a model with another number of layers"
+        );
         let [batch, seq] = tokens.dims();
         let input = Input::new(tokens);
         let context = self.model.context(&input, cache.len());

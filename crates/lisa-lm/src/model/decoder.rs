@@ -5,7 +5,7 @@ use burn::nn::{Embedding, EmbeddingConfig, Initializer};
 use burn::tensor::{Device, Int, Tensor};
 use lisa::recompute::EmbedPass;
 
-use crate::model::block::{Block, Norm};
+use crate::model::block::{Block, Norm, has_adapter};
 use crate::model::context::Context;
 use crate::model::input::Input;
 use crate::model::mask;
@@ -111,7 +111,8 @@ impl Decoder {
         }
     }
 
-    /// The same without an autodiff graph, with the backward pass of the embeddings.
+    /// The same without an autodiff graph, with the backward pass of the embeddings. On the graph if an
+    /// embedding has an adapter of Burn.
     pub(crate) fn embed_pass(&self, input: &Input, context: &Context) -> EmbedPass {
         let mut trainable = Vec::new();
         let positions = self.embed_positions.as_ref().zip(context.positions.clone());
@@ -122,6 +123,13 @@ impl Decoder {
                 let (shape, device) = (weight.dims(), weight.device().inner());
                 trainable.push((param.id, shape, device, weight.dtype(), indices.inner()));
             }
+        }
+        let positions = self.embed_positions.as_ref();
+        let mut all = [Some(&self.embed_tokens), positions].into_iter().flatten();
+        if all.any(|embedding| has_adapter(&embedding.weight)) {
+            return self
+                .embed(input, context, |embedding| embedding.weight.val())
+                .into();
         }
         let output = self.embed(input, context, |embedding| embedding.weight.val().detach());
         if trainable.is_empty() {

@@ -6,7 +6,7 @@ use burn::optim::GradientsParams;
 use burn::tensor::{DType, Int, Tensor};
 use lisa::recompute::HeadPass;
 
-use crate::model::block::{Projection, in_dtype};
+use crate::model::block::{Projection, has_adapter, in_dtype};
 use crate::model::ops::{self, Counted, HeadWeight, Product};
 
 /// The projection from hidden states to logits.
@@ -51,7 +51,7 @@ impl Head<'_> {
     ) -> HeadPass {
         let param = self.param();
         let wanted = [h.is_tracked(), param.is_require_grad()];
-        if !wanted.contains(&true) || !self.is_product() {
+        if !wanted.contains(&true) || !self.is_product() || has_adapter(param) {
             return self.loss(h, targets, weights).into();
         }
         let (id, weight) = (param.id, self.weight(h.dtype()));

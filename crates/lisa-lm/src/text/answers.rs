@@ -119,7 +119,7 @@ fn trained(chat: &Chat) -> Result<Vec<(usize, f32)>, Error> {
             Error::new(ErrorKind::Data, message)
         })?;
         let weight = weight.unwrap_or(1.0);
-        if message.role() == "assistant" && weight > 0.0 {
+        if message.role() == "assistant" && weight > 0.0 && index >= chat.prompt() {
             answers.push((index, weight));
         }
     }

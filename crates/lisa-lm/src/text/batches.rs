@@ -215,7 +215,7 @@ impl Batches {
     ///
     /// # Errors
     ///
-    /// A row cannot be read.
+    /// A row cannot be read. The position is then unchanged.
     ///
     /// # Panics
     ///
@@ -224,7 +224,12 @@ impl Batches {
         assert!(accumulation > 0, "a step of 0 batches");
         let left = self.per_epoch() - self.position.index;
         let count = accumulation.min(left);
-        (0..count).map(|_| self.try_next_batch()).collect()
+        let position = self.position;
+        let batches: Result<_, _> = (0..count).map(|_| self.try_next_batch()).collect();
+        if batches.is_err() {
+            self.position = position;
+        }
+        batches
     }
 
     /// The number of optimizer steps in an epoch, each of `accumulation` batches; the last one may

@@ -3,6 +3,8 @@
 //! A message keeps its whole JSON object, in the order of its keys, so that a template sees every
 //! field: `tool_calls`, `reasoning_content`, and fields that this crate does not know.
 
+use std::collections::BTreeSet;
+
 use minijinja::value::{Value, ValueKind, merge_maps};
 use serde::de::Error as _;
 use serde::ser::SerializeMap;
@@ -109,7 +111,8 @@ impl Message {
         message
     }
 
-    fn calls(&self) -> bool {
+    /// Whether the message has tool calls.
+    pub(super) fn calls(&self) -> bool {
         self.get("tool_calls").is_some_and(Value::is_true)
     }
 
@@ -249,6 +252,8 @@ pub struct Chat {
     tools: Option<Value>,
     documents: Option<Value>,
     variables: Option<Value>,
+    /// The number of first messages whose answers are not learned.
+    prompt: usize,
 }
 
 impl Chat {
@@ -286,7 +291,49 @@ impl Chat {
             tools: self.tools.clone(),
             documents: self.documents.clone(),
             variables: self.variables.clone(),
+            prompt: self.prompt,
         }
+    }
+
+    /// The chat with its first `count` messages as a prompt: their answers are not in the loss, unless
+    /// all tokens are.
+    #[must_use]
+    pub fn with_prompt(mut self, count: usize) -> Self {
+        self.prompt = count;
+        self
+    }
+
+    /// The number of first messages whose answers are not learned.
+    pub(super) fn prompt(&self) -> usize {
+        self.prompt
+    }
+
+    /// What a template may write besides answers: `tools`, `documents`, and the messages of each role
+    /// that have text.
+    pub(super) fn context_names(&self) -> BTreeSet<String> {
+        let asked = self.messages.iter().filter(|message| is_context(message));
+        let mut names: BTreeSet<String> = asked.map(|message| named(message.role())).collect();
+        let fields = [("tools", &self.tools), ("documents", &self.documents)];
+        let given = fields.into_iter().filter(|(_, field)| field.is_some());
+        names.extend(given.map(|(name, _)| name.to_owned()));
+        names
+    }
+
+    /// A chat that differs in one of [`context_names`](Self::context_names) only.
+    pub(super) fn with_other(mut self, name: &str) -> Self {
+        match name {
+            "tools" => self.tools = None,
+            "documents" => self.documents = None,
+            _ => {
+                for message in &mut self.messages {
+                    if is_context(message) && named(message.role()) == name {
+                        let text = format!("{} ..", message.content().unwrap_or_default());
+                        *message = message.clone().with("content", text);
+                    }
+                }
+            }
+        }
+        self
     }
 
     /// Whether there are descriptions of tools.
@@ -308,6 +355,15 @@ impl Chat {
             None => own,
         }
     }
+}
+
+/// Whether a message is text that is not the assistant's.
+fn is_context(message: &Message) -> bool {
+    message.role() != "assistant" && message.has_text()
+}
+
+fn named(role: &str) -> String {
+    format!("messages of {role}")
 }
 
 fn present(value: Value) -> Option<Value> {

@@ -49,6 +49,7 @@ mod roles;
 mod encode;
 mod row_encoder;
 mod turn_end;
+mod unwritten;
 mod vocabulary;
 
 pub use crate::place::Place;
@@ -73,4 +74,5 @@ pub use stored_rows::StoredRows;
 pub use template::{ChatTemplate, DEFAULT_TEMPLATE, Rendered};
 pub use tokenizer::{Tokenizer, Tokens};
 pub use turn_end::{TurnEnd, turn_end};
+pub use unwritten::unwritten_context;
 pub use vocabulary::check_vocabulary;

@@ -19,7 +19,8 @@ pub enum TurnEnd {
 }
 
 /// How the last answer of this chat ends, with the tokenizer's chat template. `None` if the chat has
-/// no answer with a text, or the template changes the text.
+/// no answer with a text and without tool calls, which a template writes after the text, or the
+/// template changes the text.
 ///
 /// # Errors
 ///
@@ -43,7 +44,8 @@ pub enum TurnEnd {
 /// ```
 pub fn turn_end(chat: &Chat, tokenizer: &Tokenizer) -> Result<Option<TurnEnd>, Error> {
     let answers = chat.messages.iter().enumerate().rev();
-    let mut answers = answers.filter(|(_, message)| message.role() == "assistant");
+    let mut answers =
+        answers.filter(|(_, message)| message.role() == "assistant" && !message.calls());
     let found = answers.find_map(|(index, message)| {
         let text = message.content()?.trim();
         (!text.is_empty()).then_some((index, text))
@@ -136,6 +138,19 @@ mod tests {
             assert_eq!(end(answer), Some(expected), "{answer}");
         }
         assert_eq!(end("{{ m.content | upper }}!"), None);
+    }
+
+    #[test]
+    fn an_answer_with_tool_calls_does_not_end_with_their_token() {
+        let template = "{% for m in messages %}{{ m.content }}{% if m.tool_calls %}<|user|>call{% endif %}\
+                        {{ eos_token }}{% endfor %}";
+        let template = tokenizer(template);
+        let call = Message::assistant("look").with("tool_calls", [[1]]);
+        let with_text = Chat::from([Message::assistant("no"), Message::user("two"), call.clone()]);
+        let expected = Some(TurnEnd::EndOfSequence(0));
+        assert_eq!(turn_end(&with_text, &template).unwrap(), expected);
+        let alone = Chat::from([Message::user("two"), call]);
+        assert_eq!(turn_end(&alone, &template).unwrap(), None);
     }
 
     #[test]

@@ -103,6 +103,16 @@ impl LayerMap {
         }
     }
 
+    /// The same map, with the dtypes of `other`, a map of the same parameters, for those that are quantized.
+    pub(crate) fn with_float_dtypes_of(mut self, other: &Self) -> Self {
+        for (parameter, other) in self.parameters.iter_mut().zip(&other.parameters) {
+            if !parameter.dtype.is_float() {
+                parameter.dtype = other.dtype;
+            }
+        }
+        self
+    }
+
     /// The same map with other layers.
     pub(super) fn with_layers(self, layers: Vec<Layer>, item_of: Vec<usize>) -> Self {
         Self::new(self.parameters, layers, item_of)

@@ -25,10 +25,16 @@ impl Lisa {
     /// parameters of the model have other `ParamId`s, for example after loading, they are matched
     /// by their paths.
     ///
-    /// Cost: the inner optimizer's step, two visits of the module, and two more at the end of a
-    /// period. It does not wait for the device, except for a policy that
-    /// [observes](crate::policy::SamplingPolicy::observes) gradients: at the end of a period, it
-    /// reads one value for each active layer.
+    /// Weights that the caller changes between two steps are kept, except those of half-precision
+    /// parameters that have [master weights](crate::LisaConfig::master_weights): the next step computes
+    /// them from the master weights. To go back to earlier weights, also [load](Self::load) the record
+    /// of that step.
+    ///
+    /// Cost: the inner optimizer's step and two visits of the module, and at the end of a period three
+    /// more visits and, to drop state, an empty step of the optimizer. It waits for the device in the
+    /// first two steps of a shape, whose state is measured, and at the end of a period, if the policy
+    /// [observes](crate::policy::SamplingPolicy::observes) gradients (one value for each active layer),
+    /// state is offloaded, or layers are quantized.
     ///
     /// # Errors
     ///

@@ -101,11 +101,14 @@ impl LayerOptimizer {
         map: &LayerMap,
     ) -> Result<Self, LisaError> {
         let (wrapped, ledger) = self.wrapping.wrap(config)?;
-        for parameter in map.parameters() {
-            if members.matches(&parameter.id, Some(&parameter.path)) {
-                self.held.remove(&parameter.id);
-            }
+        let parameters = map.parameters().iter();
+        let found = parameters.filter(|p| members.matches(&p.id, Some(&p.path)));
+        let (ids, paths): (Vec<_>, Vec<_>) = found.map(|p| (p.id, p.path.clone())).unzip();
+        for id in &ids {
+            self.held.remove(id);
         }
+        // By id and by path: loading changes ids, and a module around the model changes paths.
+        let members = ParamGroup::from_ids(ids).fuse(&ParamGroup::from_paths(paths));
         self.groups.push(Group {
             members: members.clone(),
             ledger,

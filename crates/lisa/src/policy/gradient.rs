@@ -53,7 +53,7 @@ pub struct Gradient {
 }
 
 impl Gradient {
-    /// The weight of each layer; they sum to 1.
+    /// The weight of each layer, above 0; they sum to 1.
     fn weights(&self, draw: &Draw) -> Vec<f64> {
         let scores = draw.scores.relative();
         let largest = scores.iter().copied().fold(f64::MIN, f64::max);
@@ -61,7 +61,8 @@ impl Gradient {
         let weights: Vec<f64> = scores.iter().map(|&m| libm::exp(exponent(m))).collect();
         let sum: f64 = weights.iter().sum();
         let equal = self.floor / scores.len() as f64;
-        let of = |w: f64| (1.0 - self.floor) * w / sum + equal;
+        // The weight of a small score underflows at a low temperature; it must not exclude the layer.
+        let of = |w: f64| ((1.0 - self.floor) * w / sum + equal).max(f64::MIN_POSITIVE);
         weights.into_iter().map(of).collect()
     }
 }
@@ -163,6 +164,23 @@ mod tests {
     }
 
     const DRAWS: &str = "[[6, 7], [3, 6], [2, 4], [1, 6], [5, 6], [2, 3]]";
+
+    #[test]
+    fn as_many_layers_as_asked_train_at_a_low_temperature_without_a_floor() {
+        let policy = Gradient::new().with_temperature(1e-3).with_floor(0.0);
+        let scores = scored(&[2.5, 0.5, 0.5, 0.5]);
+        let mut sampled = [0; 4];
+        for period in 1..100 {
+            let draw = Draw::new(1, period, 4, 2).with_scores(scores.clone());
+            let layers = policy.draw(&draw);
+            assert_eq!(layers.len(), 2);
+            for layer in layers {
+                sampled[layer] += 1;
+            }
+        }
+        assert_eq!(sampled[0], 99);
+        assert!(sampled.iter().all(|count| *count > 0), "{sampled:?}");
+    }
 
     #[test]
     fn layers_that_never_trained_come_first() {

@@ -65,7 +65,7 @@ pub trait SamplingPolicy: Debug + Send + Sync + 'static {
     }
 
     /// Checks, before the run, that the policy can sample these layers. `draw` is the input of the
-    /// first period.
+    /// first period, except that its `allow_empty` is that of every period.
     ///
     /// # Errors
     ///

@@ -15,7 +15,6 @@ use super::DrawRng;
 ///
 /// If at most `n` weights are positive, the probabilities of these layers are 1.
 pub(crate) fn inclusion(weights: &[f64], n: usize) -> Vec<f64> {
-    let largest = weights.iter().copied().fold(0.0, f64::max);
     let mut p = vec![0.0; weights.len()];
     let mut left: Vec<usize> = (0..weights.len()).filter(|&i| weights[i] > 0.0).collect();
     let mut n = n;
@@ -26,6 +25,7 @@ pub(crate) fn inclusion(weights: &[f64], n: usize) -> Vec<f64> {
             }
             return p;
         }
+        let largest = left.iter().map(|&i| weights[i]).fold(0.0, f64::max);
         let sum: f64 = left.iter().map(|&i| weights[i] / largest).sum();
         let share = |i: usize| n as f64 * (weights[i] / largest / sum);
         let (sure, rest): (Vec<usize>, Vec<usize>) = left.iter().partition(|&&i| share(i) >= 1.0);
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn probabilities_are_proportional_and_at_most_one() {
-        let cases: [(&[f64], usize, &[f64]); 6] = [
+        let cases: [(&[f64], usize, &[f64]); 7] = [
             (&[1.0, 1.0, 2.0], 1, &[0.25, 0.25, 0.5]),
             // 100 would have far more than 1; what is over goes to the others.
             (&[1.0, 100.0, 3.0], 2, &[0.25, 1.0, 0.75]),
@@ -81,6 +81,7 @@ mod tests {
             (&[0.0, 2.0, 0.0], 2, &[0.0, 1.0, 0.0]),
             (&[1.0; 4], 4, &[1.0; 4]),
             (&[1e300, 1e300], 1, &[0.5, 0.5]),
+            (&[1e300, 1e-300, 1e-300], 2, &[1.0, 0.5, 0.5]),
         ];
         for (weights, n, expected) in cases {
             let found = inclusion(weights, n);

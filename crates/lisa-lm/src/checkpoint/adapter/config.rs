@@ -45,6 +45,7 @@ pub(super) struct Stored {
     /// The modules, if they are known without the tensors.
     pub(super) modules: Option<Vec<String>>,
     pub(super) base: Option<String>,
+    pub(super) revision: Option<String>,
 }
 
 impl Stored {
@@ -102,6 +103,7 @@ impl Stored {
             config,
             modules: modules(map.get("target_modules")).filter(|_| !is_narrowed),
             base: text("base_model_name_or_path").filter(|base| !base.is_empty()),
+            revision: text("revision").filter(|revision| !revision.is_empty()),
         })
     }
 }

@@ -80,12 +80,26 @@ impl LoraAdapter {
         (low * self.scale, of(&self.b))
     }
 
-    /// The weight with `s A B` added, in the dtype of the weight. The sum is in f32.
+    /// The weight with `s A B` added, in the dtype of the weight, or that of the adapter if the weight is
+    /// quantized. The sum is in f32.
     pub(crate) fn added_to(&self, weight: Tensor<2>) -> Tensor<2> {
         let dtype = weight.dtype();
-        let product = (self.a.val().matmul(self.b.val()) * self.scale).detach();
+        let float = |x: Tensor<2>| {
+            if x.dtype().is_float() {
+                x
+            } else {
+                x.dequantize()
+            }
+        };
+        let product = float(self.a.val()).matmul(float(self.b.val()));
+        let product = (product * self.scale).detach();
         let wide = product.dtype();
-        in_dtype(in_dtype(weight, wide) + product, dtype)
+        let sum = in_dtype(weight, wide) + product;
+        if dtype.is_float() {
+            in_dtype(sum, dtype)
+        } else {
+            sum
+        }
     }
 }
 
@@ -102,6 +116,11 @@ pub(crate) fn trainable(id: ParamId, tensor: Tensor<2>) -> Param<Tensor<2>> {
     )
 }
 
+/// Whether the value of a parameter has an adapter of Burn in it, which trains instead of the parameter.
+pub(crate) fn has_adapter(param: &Param<Tensor<2>>) -> bool {
+    param.val().is_tracked() && !param.is_require_grad()
+}
+
 impl Dropout {
     fn apply(self, x: Tensor<3>) -> Tensor<3> {
         let Some(seed) = self.seed.filter(|_| self.probability > 0.0) else {
@@ -115,10 +134,13 @@ impl Dropout {
     }
 }
 
-/// The tensor in this dtype of floats.
+/// The tensor in this dtype of floats. A quantized one is dequantized.
 pub(crate) fn in_dtype<const D: usize>(tensor: Tensor<D>, dtype: DType) -> Tensor<D> {
     if tensor.dtype() == dtype {
         return tensor;
+    }
+    if !tensor.dtype().is_float() {
+        return in_dtype(tensor.dequantize(), dtype);
     }
     tensor.cast(match dtype {
         DType::F64 => FloatDType::F64,

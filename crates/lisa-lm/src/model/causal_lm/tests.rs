@@ -377,6 +377,39 @@ fn recomputed_gradients_are_those_of_plain_autodiff() {
     }
 }
 
+/// Burn's adapters of all linear layers, of the head and of the embedding.
+#[test]
+fn burns_adapters_have_the_same_gradients_with_recomputation() {
+    use burn::module::Lora;
+    use lisa::recompute::Recompute;
+    let device = Device::default().autodiff();
+    for name in ["llama", "llama_tied", "gpt2"] {
+        let model = load(name, &device).apply_lora(Lora::new(2, 4.0));
+        let tokens = reference_ints(name, "input_ids", &device);
+        let batch = BatchTensors {
+            targets: tokens.clone().roll_dim(-1, 1),
+            tokens,
+            weights: None,
+            padding: None,
+            segments: None,
+            positions: None,
+        };
+        let loss = model.batch_loss(batch.clone());
+        let expected = GradientsParams::from_grads(loss.backward(), &model);
+        let found = Recompute::new().forward(&model, &batch).backward(&model);
+        assert_eq!(found.len(), expected.len(), "{name}");
+        model.visit(&mut Same(&expected, &found, name));
+    }
+}
+
+#[test]
+#[should_panic(expected = "another number of layers")]
+fn a_cache_of_another_depth_is_refused() {
+    let device = Device::default();
+    let tokens = reference_ints("llama", "input_ids", &device);
+    let _ = load("llama", &device).read(tokens, &mut KvCache::new(1));
+}
+
 struct Same<'a>(&'a GradientsParams, &'a GradientsParams, &'a str);
 
 impl ModuleVisitor for Same<'_> {

@@ -23,9 +23,10 @@ impl Counted {
     ///
     /// # Panics
     ///
-    /// Panics on a target that is neither -100 nor below `vocab`.
+    /// Panics if there is no position, and on a target that is neither -100 nor below `vocab`.
     pub(crate) fn of(targets: &Tensor<1, Int>, weights: Option<&Tensor<1>>, vocab: usize) -> Self {
         let positions = targets.dims()[0];
+        assert!(positions > 0, "a loss of no positions");
         let weights: Vec<f32> = match weights {
             Some(weights) => weights.to_data().iter().collect(),
             None => vec![1.0; positions],

@@ -65,7 +65,7 @@ fn most_on(has_pool: bool, vocab: usize) -> usize {
 ///
 /// # Panics
 ///
-/// Panics if the sizes do not match, and on a target that is neither -100 nor an index of the
+/// Panics if the sizes do not match, if there is no position, and on a target that is neither -100 nor an index of the
 /// vocabulary.
 ///
 /// # Example

@@ -34,7 +34,8 @@ pub(super) fn messages(
 }
 
 fn has(value: &Value, key: &str) -> bool {
-    value.get_attr(key).is_ok_and(|value| !value.is_undefined())
+    let field = value.get_attr(key);
+    field.is_ok_and(|field| !field.is_undefined() && !field.is_none())
 }
 
 /// The names of the roles in ShareGPT data, and what they are for a chat template.
@@ -66,10 +67,22 @@ fn from_sharegpt(value: &Value, form: &mut RowForm) -> Result<Message, String> {
     let (mut role, mut content) = (None, None);
     for key in value.try_iter().map_err(|e| e.to_string())? {
         let field = value.get_item(&key).unwrap_or_default();
-        match key.as_str().unwrap_or_default() {
-            "from" | "role" => role = Some(field),
-            "value" | "content" => content = Some(field),
-            other => fields.push((other.to_owned(), field)),
+        let (names, own) = match key.as_str().unwrap_or_default() {
+            "from" | "role" => ("`from` and `role`", &mut role),
+            "value" | "content" => ("`value` and `content`", &mut content),
+            other => {
+                fields.push((other.to_owned(), field));
+                continue;
+            }
+        };
+        if field.is_none() {
+            continue;
+        }
+        if own
+            .replace(field.clone())
+            .is_some_and(|other| other != field)
+        {
+            return Err(format!("has both {names}, and they differ"));
         }
     }
     let Some(role) = role.as_ref().and_then(Value::as_str) else {

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use super::rows::unreadable;
 use crate::error::{Error, ErrorKind};
 
-/// How deep folders are searched: `data/train/part.jsonl` has depth 3.
-const DEPTH: usize = 3;
+/// How deep folders may be: `data/train/part.jsonl` has depth 3. A link to a folder above has no end.
+const DEPTH: usize = 8;
 
 /// The extensions of data in a folder, which may be followed by `.gz`.
 const EXTENSIONS: [&str; 6] = ["jsonl", "ndjson", "json", "csv", "tsv", "parquet"];
@@ -35,7 +35,7 @@ pub struct DataFiles {
 }
 
 /// The files that these paths stand for. A file is training data, whatever its name is. A folder is
-/// searched, three levels deep, for files with the extensions `jsonl`, `ndjson`, `json`, `csv`,
+/// searched, with its subfolders, for files with the extensions `jsonl`, `ndjson`, `json`, `csv`,
 /// `tsv` and `parquet`, each perhaps followed by `.gz`; then a word of its path in the folder
 /// decides:
 ///
@@ -50,9 +50,9 @@ pub struct DataFiles {
 ///
 /// # Errors
 ///
-/// A folder cannot be read; it has no file of data, or only tests and held-out files; it has the same
-/// file in two forms, such as `train.csv` and `train.jsonl`; or files with `train` in their name are
-/// in several folders of it, as the configurations of a data set are.
+/// A folder cannot be read, or is more than eight levels deep; it has no file of data, or only tests and held-out files; it has the same
+/// file in two forms, such as `train.csv` and `train.jsonl`; or files or folders with `train` in their
+/// name are in several folders of it, as the configurations of a data set are.
 ///
 /// # Example
 ///
@@ -127,9 +127,13 @@ fn search(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), E
             continue;
         }
         if path.is_dir() {
-            if depth > 1 {
-                search(&path, depth - 1, files)?;
+            if depth == 1 {
+                let message = format!("the folder {} is too deep", path.display());
+                return Err(Error::new(ErrorKind::Data, message).with_help(format!(
+                    "give the files by name, or a folder of at most {DEPTH} levels"
+                )));
             }
+            search(&path, depth - 1, files)?;
         } else if path.is_file() && is_data_file(&path) {
             files.push(path);
         }
@@ -175,20 +179,20 @@ fn split_of(path: &Path) -> Option<Split> {
     }
 }
 
-/// The folders whose files have `train` in their own names, as configurations of a data set have.
+/// The folders that have files, or folders of files, with `train` in their own names, as configurations
+/// of a data set have.
 fn sets(folder: &Path, files: &[PathBuf]) -> Vec<String> {
-    let is_named = |file: &&PathBuf| {
-        let name = file.file_name().map(Path::new);
-        name.is_some_and(|name| split_of(name) == Some(Split::Train))
+    let set_of = |file: &PathBuf| {
+        let path = file.strip_prefix(folder).unwrap_or(file);
+        let named = path.ancestors().find(|path| {
+            let name = path.file_name().map(Path::new);
+            name.is_some_and(|name| split_of(name) == Some(Split::Train))
+        });
+        Some(named?.parent()?.display().to_string())
     };
-    let parents = files
-        .iter()
-        .filter(is_named)
-        .filter_map(|file| file.parent());
-    let parents = parents.map(|parent| parent.strip_prefix(folder).unwrap_or(parent));
-    let mut parents: Vec<String> = parents.map(|parent| parent.display().to_string()).collect();
-    parents.dedup();
-    parents
+    let mut sets: Vec<String> = files.iter().filter_map(set_of).collect();
+    sets.dedup();
+    sets
 }
 
 /// Two files whose paths differ only in their extensions.

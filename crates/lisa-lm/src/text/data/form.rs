@@ -240,14 +240,11 @@ fn pair(row: &mut Object) -> Result<(Content, RowForm), String> {
             let mut form = RowForm::new("messages of a prompt and its completion");
             let prompt = conversation::messages(row, "prompt", &mut form)?;
             let completion = conversation::messages(row, "completion", &mut form)?;
-            // Only the completion is learned.
-            let untrained = |message: Message| match message.role() {
-                "assistant" => message.with("train", false),
-                _ => message,
-            };
-            let messages = prompt.into_iter().map(untrained).chain(completion);
+            let learned = completion.len();
+            let messages = prompt.into_iter().chain(completion);
             let chat = chat_of(row, messages.collect(), &mut form)?;
-            Ok((Content::Chat(chat), form))
+            let prompt = chat.messages.len() - learned;
+            Ok((Content::Chat(chat.with_prompt(prompt)), form))
         }
         _ => Err(
             "one of `prompt` and `completion` is a list of messages, and the other is not"

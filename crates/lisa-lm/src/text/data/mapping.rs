@@ -1,4 +1,4 @@
-//! [`Mapping`]: as what the rows of the data were read.
+//! [`Mapping`]: the form in which the rows of the data were read.
 
 use std::fmt;
 

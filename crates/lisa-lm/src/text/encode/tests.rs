@@ -56,6 +56,19 @@ fn in_a_chat_the_answer_and_its_end_are_trained() {
 }
 
 #[test]
+fn answers_of_a_prompt_are_in_the_loss_only_with_all_tokens() {
+    let tokenizer = tokenizer(TURNS);
+    let row = r#"{"prompt": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hi"},
+        {"role": "user", "content": "hi"}], "completion": [{"role": "assistant", "content": "hello"}]}"#;
+    let example = Example::from_json(row).unwrap();
+    let encoded = one(&example, &tokenizer, LossOn::Answer);
+    assert_eq!(encoded.trained(), 4);
+    let encoded = one(&example, &tokenizer, LossOn::All);
+    // All but the first, which nothing predicts.
+    assert_eq!((encoded.trained(), encoded.ids.len()), (14, 15));
+}
+
+#[test]
 fn in_a_chat_of_many_turns_every_answer_is_trained() {
     let tokenizer = tokenizer(TURNS);
     let example = chat(&[

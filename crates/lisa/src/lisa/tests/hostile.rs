@@ -1,4 +1,4 @@
-//! Records from anywhere: what does not fit is refused before it is used, and says what.
+//! Invalid records are refused before they are used, with an error that names the cause.
 
 use burn::optim::{AdaGradConfig, AdamConfig, LambConfig, RmsPropConfig};
 use burn::tensor::Bytes;

@@ -1,4 +1,4 @@
-//! Steps during the backward pass against steps behind it, bit for bit.
+//! Steps during the backward pass are bit-identical to steps after it.
 
 use super::*;
 use crate::recompute::{LayeredModel, Recompute};

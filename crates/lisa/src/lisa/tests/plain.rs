@@ -65,6 +65,22 @@ fn groups_have_their_own_optimizer_and_their_moments_are_dropped_as_well() {
 }
 
 #[test]
+fn a_group_by_ids_is_the_same_group_after_loading_weights_with_other_ids() {
+    let config = LisaConfig::new().with_active_layers(LAYERS);
+    let start = net(&device());
+    let head = |model: &Net| ParamGroup::ids_from_module(model.head.clone());
+    let fast = || adamw().with_weight_decay(0.5);
+    let (lisa, model) = config.init(adamw(), start.clone()).unwrap();
+    let mut lisa = lisa.with_group(head(&model), fast());
+    let expected = train_at(&mut lisa, model, 0..3, 0.1);
+
+    let (lisa, model) = config.init(adamw(), net(&device())).unwrap();
+    let mut lisa = lisa.with_group(head(&model), fast());
+    let loaded = train_at(&mut lisa, reloaded(&start, net), 0..3, 0.1);
+    assert_eq!(loaded.bits(), expected.bits());
+}
+
+#[test]
 fn clipping_that_is_set_on_burns_config_is_kept() {
     let norm = GradientClippingConfig::Norm(0.01);
     let clipped = || adamw().with_grad_clipping(Some(norm.clone()));

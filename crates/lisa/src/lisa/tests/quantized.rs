@@ -167,6 +167,7 @@ fn a_record_loads_into_a_model_whose_frozen_layers_are_quantized() {
     let saved = lisa.exact(&net, &device);
     let (lisa, net) = train(lisa, net, 13..22);
     let expected = weights(&lisa.exact(&net, &device));
+    let memory = lisa.memory();
 
     // A layer with state that the first period does not train: the fresh model has it quantized.
     // The order that Burn users know: weights, optimizer, optimizer state.
@@ -175,6 +176,7 @@ fn a_record_loads_into_a_model_whose_frozen_layers_are_quantized() {
     assert!(lisa.memory().offloaded > 0);
     let (lisa, net) = train(lisa, net, 13..22);
     assert_eq!(weights(&lisa.exact(&net, &device)), expected);
+    assert_eq!(lisa.memory(), memory);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Random module trees: whatever the tree, exactly what was drawn trains.
+//! Random module trees: in any tree, exactly the sampled layers train.
 //!
 //! The tree is read here a second time, by paths alone, so that nothing of `LayerMap` is taken for
 //! granted. A failure names the seed of its tree.

@@ -18,6 +18,7 @@ pub(super) fn rows(file: Arc<Path>, text: Text, separator: u8) -> Result<Rows, E
     let counted = Counted {
         text,
         bytes: bytes.clone(),
+        end: io::Cursor::new([b"\n", END].concat()),
     };
     let mut reader = ReaderBuilder::new()
         .delimiter(separator)
@@ -25,6 +26,12 @@ pub(super) fn rows(file: Arc<Path>, text: Text, separator: u8) -> Result<Rows, E
         .from_reader(counted);
     bytes.next_row();
     let header = reader.byte_headers().map_err(|e| failed(&file, e))?;
+    if header.iter().eq([END]) {
+        return Ok(Box::new(std::iter::empty()));
+    }
+    if is_open(header) {
+        return Err(unclosed(&file, 1));
+    }
     let names = names_of(&file, header)?;
     let mut record = ByteRecord::new();
     Ok(Box::new(std::iter::from_fn(move || {
@@ -34,11 +41,37 @@ pub(super) fn rows(file: Arc<Path>, text: Text, separator: u8) -> Result<Rows, E
             Ok(false) => return None,
             Ok(true) => {}
         }
+        if record.iter().eq([END]) {
+            return None;
+        }
         let line = bytes.line_from(record.position().map_or(0, csv::Position::byte));
+        if is_open(&record) {
+            return Some(Err(unclosed(&file, line)));
+        }
         let place = Place::at_line(Arc::clone(&file), line);
         let value = row_of(&names, &record);
         Some(Ok(Row { place, value }))
     })))
+}
+
+/// What follows the end of a file: a last row, or the end of a cell whose quote is not closed.
+const END: &[u8] = b"\x03\x03end of the table\x03\x03";
+
+/// Whether the last cell has no end.
+fn is_open(record: &ByteRecord) -> bool {
+    record
+        .iter()
+        .next_back()
+        .is_some_and(|cell| cell.ends_with(END))
+}
+
+fn unclosed(file: &Path, line: usize) -> Error {
+    Error::new(
+        ErrorKind::Data,
+        "a quote in this row is not closed: the rest of the file is in it",
+    )
+    .with_place(file, Some(line))
+    .with_help("close the quote, or write a quote inside of a cell as two")
 }
 
 fn names_of(file: &Path, header: &ByteRecord) -> Result<Vec<String>, Error> {
@@ -139,6 +172,8 @@ impl Bytes {
 struct Counted {
     text: Text,
     bytes: Bytes,
+    /// What follows the text.
+    end: io::Cursor<Vec<u8>>,
 }
 
 impl Read for Counted {
@@ -151,6 +186,9 @@ impl Read for Counted {
         }
         let wanted = buffer.len().min(counts.left);
         let count = self.text.read(&mut buffer[..wanted])?;
+        if count == 0 {
+            return self.end.read(buffer);
+        }
         counts.left -= count;
         for byte in &buffer[..count] {
             let is_break = matches!(byte, b'\r' | b'\n');

@@ -210,6 +210,41 @@ fn a_table_that_is_broken_says_where() {
 }
 
 #[test]
+fn a_quote_that_is_not_closed_is_an_error_at_its_row() {
+    for (name, table, line) in [
+        (
+            "x.csv",
+            "question,answer\nA?,x\n\nWhy?,\"because\nB?,y\nC?,z\n",
+            4,
+        ),
+        ("x.csv", "question,answer\nA?,x\nWhy?,\"because", 3),
+        ("x.csv", "question,answer\nA?,\"x\"\"\n", 2),
+        ("x.csv", "question,\"answer\nA?,x\n", 1),
+        ("x.tsv", "question\tanswer\nA?\t\"x\nB?\ty\n", 2),
+    ] {
+        let dir = folder(&[(name, table)]);
+        let error = read_examples(&[dir.path()], &skip()).unwrap_err();
+        let place = format!("{name}:{line}: a quote in this row is not closed");
+        assert!(error.to_string().contains(&place), "{table}: {error}");
+    }
+    // A quote at the end of the file, and none.
+    for table in [
+        "question,answer\nA?,\"x\"",
+        "question,answer\nA?,x",
+        "question,answer\nA?,5\" x\n",
+    ] {
+        let dir = folder(&[("x.csv", table)]);
+        assert_eq!(
+            read_examples(&[dir.path()], &ReadOptions::default())
+                .unwrap()
+                .examples
+                .len(),
+            1
+        );
+    }
+}
+
+#[test]
 fn a_compressed_file_that_is_cut_short_is_an_error() {
     let text = "{\"text\": \"1\"}\n".repeat(50);
     let whole = gzip(text.as_bytes());

@@ -18,7 +18,7 @@ fn found(names: &[&str]) -> Result<[Vec<String>; 3], Error> {
 
 #[test]
 fn the_words_of_a_path_decide_what_a_file_is_for() {
-    let cases: [(&[&str], [&[&str]; 3]); 6] = [
+    let cases: [(&[&str], [&[&str]; 3]); 7] = [
         (
             &[
                 "train.jsonl",
@@ -65,8 +65,13 @@ fn the_words_of_a_path_decide_what_a_file_is_for() {
             [&["train/1.jsonl"], &[], &["train/test.jsonl"]],
         ),
         (
-            &[".hidden/a.jsonl", "a/b/c.jsonl", "a/b/c/d.jsonl"],
-            [&["a/b/c.jsonl"], &[], &[]],
+            &[".hidden/a.jsonl", "a/b/c.jsonl", "a/b/c/d/e/f/g.jsonl"],
+            [&["a/b/c/d/e/f/g.jsonl", "a/b/c.jsonl"], &[], &[]],
+        ),
+        // Several folders below one with the word are one set.
+        (
+            &["train/en/0.jsonl", "train/fr/0.jsonl"],
+            [&["train/en/0.jsonl", "train/fr/0.jsonl"], &[], &[]],
         ),
     ];
     for (names, wanted) in cases {
@@ -91,6 +96,11 @@ fn a_folder_without_training_data_or_with_it_twice_is_refused() {
             ],
             "several sets of training data, in `main` and in `socratic`",
         ),
+        (
+            &["main/train/0.parquet", "socratic/train/0.parquet"],
+            "several sets of training data, in `main` and in `socratic`",
+        ),
+        (&["1/2/3/4/5/6/7/8/9.jsonl"], "/1/2/3/4/5/6/7/8 is too deep"),
     ] {
         let error = found(names).unwrap_err();
         assert!(error.message().contains(message), "{error}");

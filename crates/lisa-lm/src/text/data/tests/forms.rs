@@ -126,6 +126,24 @@ fn sharegpt_is_mapped_to_roles_and_calls() {
 }
 
 #[test]
+fn a_null_does_not_replace_the_other_key_of_a_sharegpt_message() {
+    let wanted =
+        r#"[{"role":"user","content":"Hi","name":"bob"},{"role":"assistant","content":"Ho"}]"#;
+    for message in [
+        r#"{"from": "human", "value": "Hi", "content": null, "name": "bob"}"#,
+        r#"{"from": "human", "role": null, "value": "Hi", "name": "bob"}"#,
+        r#"{"from": "user", "role": "user", "value": "Hi", "content": "Hi", "name": "bob"}"#,
+    ] {
+        let answer = r#"{"from": "gpt", "value": "Ho"}"#;
+        let row = format!(r#"{{"messages": [{message}, {answer}]}}"#);
+        assert_eq!(messages_of(&row), wanted, "{message}");
+    }
+    let row = r#"{"messages": [{"from": "human", "value": "Hi", "content": "Ho"}]}"#;
+    let error = Example::from_json(row).unwrap_err();
+    assert!(error.contains("has both `value` and `content`"), "{error}");
+}
+
+#[test]
 fn messages_in_the_other_form_are_read_under_either_key() {
     let wanted = r#"[{"role":"user","content":"a"},{"role":"assistant","content":"b"}]"#;
     for row in [
@@ -174,7 +192,7 @@ fn of_a_prompt_in_messages_only_the_completion_is_trained() {
         {"role": "user", "content": "c"}], "completion": [{"role": "assistant", "content": "d"}]}"#;
     assert_eq!(
         messages_of(row),
-        r#"[{"role":"user","content":"a"},{"role":"assistant","content":"b","train":false},{"role":"user","content":"c"},{"role":"assistant","content":"d"}]"#
+        r#"[{"role":"user","content":"a"},{"role":"assistant","content":"b"},{"role":"user","content":"c"},{"role":"assistant","content":"d"}]"#
     );
 }
 
