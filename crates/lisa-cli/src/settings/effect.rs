@@ -196,16 +196,11 @@ fn without_in(name: &str, contents: Contents, settings: &Settings) -> Option<Wit
             "data without pairs of prompt and completion",
             "give such data",
         ),
-        "chat-template" if !is_rendered && contents.pairs => said(
-            "pairs of prompt and completion, which are trained as plain text",
-            "render them as chats with --pairs chat",
-        ),
-        "chat-template" if !is_rendered => said("data without chats", "give chats"),
-        "turns" if !is_rendered && contents.pairs => said(
+        "chat-template" | "turns" if !is_rendered && contents.pairs => said(
             "data without chats",
             "render the pairs of prompt and completion as chats with --pairs chat",
         ),
-        "turns" if !is_rendered => said("data without chats", "give chats"),
+        "chat-template" | "turns" if !is_rendered => said("data without chats", "give chats"),
         "empty-answers" if settings.input.loss_on_all && is_rendered => said(
             "--loss-on-all, which trains on all tokens of a chat",
             "leave --loss-on-all out",
