@@ -28,6 +28,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
+use lisa_cli::pool::in_pool;
 
 use crate::settings::Settings;
 
@@ -69,15 +70,7 @@ enum Command {
 fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
     let cli = Cli::parse();
-    // flex computes on rayon's threads. From another thread each operation is handed over to them, which
-    // costs some per cent of a step. The stack is as large as a main thread's.
-    if let Err(error) = rayon::ThreadPoolBuilder::new()
-        .stack_size(8 << 20)
-        .build_global()
-    {
-        log::warn!("{error}");
-    }
-    match rayon::scope(|_| run(cli.command)) {
+    match in_pool(|| run(cli.command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");

@@ -7,9 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
-use burn::module::{Module, ModuleMapper, Param};
 use burn::optim::{AdamWConfig, GradientsParams};
-use burn::tensor::{Device, FloatDType, Tensor};
+use burn::tensor::{Device, FloatDType};
 use clap::Args;
 use lisa::LisaConfig;
 use lisa_lm::checkpoint::SaveOptions;
@@ -166,7 +165,11 @@ fn pretrain(rows: Vec<Encoded>, tokenizer: &Tokenizer, options: &Options) -> Res
             recent = 0.0;
         }
     }
-    lisa_lm::checkpoint::save(&net.map(&mut ToHalf), &options.out, &SaveOptions::default())?;
+    lisa_lm::checkpoint::save(
+        &net.cast(FloatDType::BF16),
+        &options.out,
+        &SaveOptions::default(),
+    )?;
     let generation = serde_json::json!({
         "do_sample": false,
         "eos_token_id": tokenizer.eos_id(),
@@ -175,15 +178,6 @@ fn pretrain(rows: Vec<Encoded>, tokenizer: &Tokenizer, options: &Options) -> Res
     write_json(&options.out.join("generation_config.json"), &generation)?;
     println!("written to {}", options.out.display());
     Ok(())
-}
-
-/// Rounds every parameter to bf16.
-struct ToHalf;
-
-impl ModuleMapper for ToHalf {
-    fn map_float<const D: usize>(&mut self, parameter: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        parameter.map(|tensor| tensor.cast(FloatDType::BF16))
-    }
 }
 
 /// Rises linearly over the first 5 % of the steps, then falls to a tenth along a cosine.

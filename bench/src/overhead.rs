@@ -1,9 +1,9 @@
 //! `bench overhead`: the cost of LISA itself, in a step and in a draw.
 
 use anyhow::Result;
-use burn::module::{Module, ModuleMapper, Param};
+use burn::module::Module;
 use burn::optim::GradientsParams;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 use cpu_time::ProcessTime;
 use lisa_lm::model::Input;
 use lisa_lm::model::config::LlamaConfig;
@@ -103,12 +103,6 @@ fn draw() -> Result<()> {
 
 /// What a user would write: no gradients for the frozen layers.
 fn freeze_by_hand(mut model: CausalLm, active: &[usize]) -> CausalLm {
-    struct Freeze;
-    impl ModuleMapper for Freeze {
-        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-            param.set_require_grad(false)
-        }
-    }
     let layers = std::mem::take(&mut model.model.layers)
         .into_iter()
         .enumerate();
@@ -116,7 +110,7 @@ fn freeze_by_hand(mut model: CausalLm, active: &[usize]) -> CausalLm {
         if active.contains(&index) {
             layer
         } else {
-            Module::map(layer, &mut Freeze)
+            Module::no_grad(layer)
         }
     };
     model.model.layers = layers.map(freeze).collect();

@@ -1,8 +1,7 @@
 //! The model and the tokens that every method starts from.
 
 use anyhow::Result;
-use burn::module::{Module, ModuleMapper, Param};
-use burn::tensor::{Bool, Device, FloatDType, Int, Tensor, TensorData};
+use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 use lisa::policy::{Draw, SamplingPolicy, Uniform};
 use lisa_lm::CausalLm;
 use lisa_lm::model::BatchTensors;
@@ -15,25 +14,7 @@ pub(crate) fn model(settings: &Settings, device: &Device) -> Result<CausalLm> {
     device.seed(settings.seed);
     let model = settings.config()?.init(device)?;
     // Parameter by parameter: each is initialized and cast before the next one exists.
-    Ok(model.map(&mut Cast(settings.dtype.into())))
-}
-
-/// Casts every parameter.
-pub(crate) struct Cast(pub(crate) FloatDType);
-
-impl ModuleMapper for Cast {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let (id, tensor, mapper) = param.consume();
-        // Detached after the cast: a cast of a detached tensor would not be a leaf.
-        let tensor = tensor.cast(self.0).detach();
-        let trains = tensor.device().is_autodiff();
-        let tensor = if trains {
-            tensor.require_grad()
-        } else {
-            tensor
-        };
-        Param::from_mapped_value(id, tensor, mapper)
-    }
+    Ok(model.cast(settings.dtype.into()))
 }
 
 /// The tokens of all steps, in a chain that can be learned: 15 of 16 tokens follow from the one

@@ -300,7 +300,7 @@ fn half_precision_with_masters_is_flexs() {
     };
     println!("in {dtype:?}");
     let losses = |kind: FrozenWeights, device: &Device| {
-        let model = load("llama", device).map(&mut Rounded(dtype));
+        let model = load("llama", device).cast(dtype);
         let config = config(kind, false);
         let (mut lisa, mut model) = config
             .clone()
@@ -329,15 +329,6 @@ fn half_precision_with_masters_is_flexs() {
             assert!(near, "{kind:?}: losses {found:?}, not {wanted:?}");
         }
         assert_eq!((found_masters, found_moments), (masters, moments));
-    }
-}
-
-/// Rounds a model to half precision.
-struct Rounded(FloatDType);
-
-impl burn::module::ModuleMapper for Rounded {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        param.map(|t| t.cast(self.0).detach().require_grad())
     }
 }
 

@@ -511,41 +511,6 @@ fn records_of_the_bare_and_the_wrapped_module_load_into_each_other() {
     }
 }
 
-/// Before there were scores the wrapper's tensor had five words.
-#[test]
-fn a_record_of_the_first_format_still_loads() {
-    #[derive(Module, Debug)]
-    struct Old {
-        embed: Linear,
-        layers: Vec<Linear>,
-        head: Linear,
-        lisa: Param<Tensor<1, Int>>,
-    }
-    let words: [u64; 5] = [1, 4, 42, 3, 2];
-    let limbs: Vec<i32> = words
-        .into_iter()
-        .flat_map(|word| [0, 16, 32, 48].map(|shift| (word >> shift & 0xffff) as i32))
-        .collect();
-    let net = net(&device());
-    let stamp = Tensor::from_data(limbs.as_slice(), &device().inner());
-    let old = Old {
-        embed: net.embed,
-        layers: net.layers,
-        head: net.head,
-        lisa: Param::initialized(ParamId::new(), stamp),
-    };
-    for policy in [
-        PolicyConfig::Uniform,
-        PolicyConfig::Gradient(Gradient::new()),
-    ] {
-        let (_, fresh) = wrapped(&config().with_policy(policy));
-        let loaded = fresh.try_load_record(old.clone().into_record()).unwrap();
-        assert_eq!((loaded.lisa().steps(), loaded.lisa().period()), (4, 1));
-        assert_eq!(loaded.lisa().active_layers().len(), 2);
-        assert!(loaded.lisa().scores().iter().all(|s| s.score.is_none()));
-    }
-}
-
 #[test]
 fn a_record_that_is_loaded_during_a_run_changes_no_weight_of_it() {
     for on_freeze in [OnFreeze::Drop, OnFreeze::Keep, OnFreeze::Offload] {

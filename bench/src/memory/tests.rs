@@ -18,7 +18,6 @@ use lisa_lm::model::{BatchTensors, Input, LoraConfig};
 use lisa_lm::{CausalLm, Checkpoint, ModelConfig, linear_cross_entropy};
 
 use super::*;
-use crate::workload::Cast;
 
 /// The most bytes that are in use during a call, without those in use before it. The allocator
 /// counts the whole process, so a test that asks for this runs [`alone`].
@@ -113,7 +112,7 @@ fn the_logits_of_a_model_never_exist() {
         };
         let device = Device::flex().autodiff();
         let config = ModelConfig::Llama(LlamaConfig::new(vocab, 8, 1, 1));
-        let model = config.init(&device).unwrap().map(&mut Cast(dtype));
+        let model = config.init(&device).unwrap().cast(dtype);
         let evaluated = model.valid();
         let losses: [(&str, &dyn Fn()); 3] = [
             ("plain", &|| {
@@ -159,7 +158,7 @@ fn a_square_of_scores_never_exists() {
         let heads = 8;
         let config = ModelConfig::Llama(LlamaConfig::new(64, 4 * heads, 3, heads));
         let model = config.init(&device).unwrap();
-        let model = model.map(&mut Cast(dtype));
+        let model = model.cast(dtype);
         let (peak, scores) = (of_a_row(&model, &device), heads * ROW * ROW * 4);
         assert!(peak < scores, "{dtype:?}: {peak} of {scores}");
     }
@@ -241,7 +240,7 @@ fn a_backward_pass_in_half_precision_makes_no_gradient_twice() {
     // A tied embedding adds to the gradient of the head; another one makes its own.
     for (is_tied, made) in [(true, 0), (false, OF_EMBEDDING * 2)] {
         let (model, batch) = of_an_embedding(is_tied);
-        let half = model.map(&mut Cast(FloatDType::BF16));
+        let half = model.cast(FloatDType::BF16);
         let loss = half.batch_loss(batch);
         let backward = during(|| {
             let grads = GradientsParams::from_grads(loss.backward(), &half);

@@ -50,7 +50,7 @@ pub fn is_saved(out: &Path) -> bool {
     checkpoints.any(is_whole) || summary(out).is_some() || finished_step(out).is_some()
 }
 
-/// The step of a finished model or adapter; `None` if the folder has none of a run, or one of 0.1.0.
+/// The step of a finished model or adapter; `None` if the folder has none of a run.
 #[must_use]
 pub fn step_of_model(folder: &Path) -> Option<u64> {
     if !has_model(folder) || folder.join(SAVING).exists() {
@@ -72,15 +72,10 @@ pub fn finished_step(out: &Path) -> Option<u64> {
     step_of(out, "model").max(step_of(out, "adapter"))
 }
 
-/// The step of the model or adapter in this folder of a run. For one of 0.1.0, that of the summary.
+/// The step of the model or adapter in this folder of a run.
 #[must_use]
 pub fn step_of(out: &Path, name: &str) -> Option<u64> {
-    let folder = out.join(name);
-    let of_summary = || {
-        let is_old = has_model(&folder) && !folder.join(STEP).exists();
-        summary(out).filter(|_| is_old)?["steps"].as_u64()
-    };
-    step_of_model(&folder).or_else(of_summary)
+    step_of_model(&out.join(name))
 }
 
 /// The summary of a run.
@@ -95,7 +90,7 @@ pub fn summary(out: &Path) -> Option<Value> {
 /// Returns an error if a new or a resumed run would replace something that no run has made.
 pub fn require_replaceable(out: &Path) -> Result<()> {
     let models = MODELS.map(|name| out.join(name)).into_iter();
-    let foreign = models.filter(|path| path.exists() && !is_model(path, out));
+    let foreign = models.filter(|path| path.exists() && !is_model(path));
     let checkpoints = list(&out.join(CHECKPOINTS)).into_iter();
     let named = |path: &PathBuf| step_of_name(path).is_some() && !is_checkpoint(path);
     let foreign = foreign.chain(checkpoints.filter(named)).next();
@@ -155,7 +150,7 @@ pub(crate) fn own(out: &Path) -> Vec<PathBuf> {
     if summary(out).is_some() {
         names.extend([SUMMARY, "losses.svg", "memory.svg"]);
     }
-    names.extend(MODELS.iter().filter(|name| is_model(&out.join(name), out)));
+    names.extend(MODELS.iter().filter(|name| is_model(&out.join(name))));
     let names = names.into_iter().map(PathBuf::from);
     let mut own: Vec<PathBuf> = names.filter(|name| out.join(name).exists()).collect();
     let files = list(out).into_iter().map(|path| name_of(&path));
@@ -171,17 +166,10 @@ pub(crate) fn own(out: &Path) -> Vec<PathBuf> {
     own
 }
 
-/// Whether a run has written this model, or a part of it. Models of 0.1.0 have no file with their step, and the
-/// summary of their run does not name the program.
-fn is_model(folder: &Path, out: &Path) -> bool {
-    if folder.join(SAVING).exists() || folder.is_dir() && list(folder).is_empty() {
-        return true;
-    }
-    if folder.join(STEP).is_file() {
-        return step_of_model(folder).is_some();
-    }
-    let of_old_run = || summary(out).is_some_and(|summary| summary.get("program").is_none());
-    has_model(folder) && of_old_run()
+/// Whether a run has written this model, or a part of it.
+fn is_model(folder: &Path) -> bool {
+    let is_begun = folder.join(SAVING).exists() || folder.is_dir() && list(folder).is_empty();
+    is_begun || step_of_model(folder).is_some()
 }
 
 /// Whether a path has the name and the files of a checkpoint, which may be incomplete.
@@ -389,8 +377,6 @@ mod tests {
         write(&out.join("model").join(STEP), r#"{"step": 9}"#);
         assert_eq!(finished_step(out), Some(9));
         fs::remove_file(out.join("model").join(STEP)).unwrap();
-        assert_eq!(finished_step(out), Some(4));
-        fs::remove_dir_all(out.join("model")).unwrap();
         assert_eq!(finished_step(out), None);
     }
 }

@@ -196,16 +196,7 @@ mod tests {
             (loaded.decay, loaded.outer_every),
             (Decay::Matrices, Some(3))
         );
-        // Files of 0.1.0 do not have these settings.
-        let mut text = std::fs::read_to_string(&path).unwrap();
-        for line in ["\"decay\": \"Matrices\",", "\"outer_every\": 3,"] {
-            assert!(text.contains(line), "{text}");
-            text = text.replace(line, "");
-        }
-        std::fs::write(&path, text).unwrap();
         assert_eq!(loaded.layer_warmup, Some(5));
-        let older = LisaConfig::load(&path).unwrap();
-        assert_eq!((older.decay, older.outer_every), (Decay::All, None));
     }
 
     #[test]

@@ -3,8 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use burn::module::{Module, ModuleMapper, Param};
-use burn::tensor::{DType, Device, FloatDType, Tensor};
+use burn::tensor::{DType, Device, FloatDType};
 use clap::{Args, ValueEnum};
 use lisa_lm::checkpoint::SaveOptions;
 use lisa_lm::{Checkpoint, Tokenizer};
@@ -125,11 +124,11 @@ fn write(options: &Options, exported: Exported) -> Result<()> {
     let asked = asked.filter(|asked| DType::from(*asked) != model.dtype());
     if asked.is_some() && model.lora().is_some() {
         // Before adapters are added, so that the sum is rounded to the asked dtype only.
-        model = model.map(&mut Cast(FloatDType::F32));
+        model = model.cast(FloatDType::F32);
     }
     model = model.merge_lora();
     if let Some(asked) = asked {
-        model = model.map(&mut Cast(asked));
+        model = model.cast(asked);
     }
     let bytes = (model.num_parameters() * model.dtype().size()) as u64;
     output_folder::require_room(&options.out, bytes)?;
@@ -220,17 +219,15 @@ fn load(options: &Options, device: &Device) -> Result<Exported> {
     require_lora(options, settings.method.method == Method::Lora)?;
     let source = Checkpoint::open(settings.input.folder()?)?;
     let tokenizer = text.restore(Tokenizer::from_dir(source.dir())?)?;
-    if let Some(then) = fingerprint {
-        let changes = Fingerprint::of_model(&source, &tokenizer)?.changes_of_model(&then);
-        require!(
-            changes.is_empty() || options.allow_changed.contains(&Changed::Model),
-            "give the model that the run began with by --model; to export with what there is now, add \
-             --allow-changed model",
-            "since the run began, this has changed in `{}`: {}",
-            source.dir().display(),
-            changes.join(", ")
-        );
-    }
+    let changes = Fingerprint::of_model(&source, &tokenizer)?.changes_of_model(&fingerprint);
+    require!(
+        changes.is_empty() || options.allow_changed.contains(&Changed::Model),
+        "give the model that the run began with by --model; to export with what there is now, add \
+         --allow-changed model",
+        "since the run began, this has changed in `{}`: {}",
+        source.dir().display(),
+        changes.join(", ")
+    );
     let mut model = read(&source, Some(settings.memory.dtype.into()), device)?;
     if text.vocab_size > 0 {
         model = model.resize_embeddings(text.vocab_size)?;
@@ -269,15 +266,6 @@ fn require_lora(options: &Options, is_lora: bool) -> Result<()> {
         options.run.display()
     );
     Ok(())
-}
-
-/// Casts every parameter.
-struct Cast(FloatDType);
-
-impl ModuleMapper for Cast {
-    fn map_float<const D: usize>(&mut self, parameter: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        parameter.map(|tensor| tensor.cast(self.0))
-    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,7 @@
 //! [`probe`]: a short run of `lisa importance`.
 
 use anyhow::{Context, Result};
-use burn::module::{Module, ModuleMapper, Param};
-use burn::tensor::{DType, Device, FloatDType, Tensor};
+use burn::tensor::{DType, Device, FloatDType};
 use lisa_lm::text::Batches;
 use lisa_lm::{CausalLm, Checkpoint, Tokenizer};
 
@@ -42,16 +41,10 @@ impl Source<'_> {
 /// The model with merged adapters, in f32: most of a small update is rounded away in half precision.
 /// Cost: a copy of the model in f32.
 fn merged(model: &CausalLm) -> CausalLm {
-    struct Widen;
-    impl ModuleMapper for Widen {
-        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-            match param.val().dtype() {
-                DType::BF16 | DType::F16 => param.map(|weight| weight.cast(FloatDType::F32)),
-                _ => param,
-            }
-        }
+    match model.dtype() {
+        DType::BF16 | DType::F16 => model.clone().cast(FloatDType::F32).merge_lora(),
+        _ => model.clone().merge_lora(),
     }
-    model.clone().map(&mut Widen).merge_lora()
 }
 
 /// After which steps the model of a run is observed.
@@ -107,7 +100,8 @@ pub(super) fn probe(
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::{Int, TensorData};
+    use burn::module::Param;
+    use burn::tensor::{Int, Tensor, TensorData};
     use lisa::importance::NormTracker;
     use lisa_lm::ModelConfig;
     use lisa_lm::model::config::LlamaConfig;
@@ -117,16 +111,10 @@ mod tests {
 
     #[test]
     fn the_norm_of_a_small_update_of_a_half_precision_model_is_that_of_the_product() {
-        struct Half(FloatDType);
-        impl ModuleMapper for Half {
-            fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-                param.map(|weight| weight.cast(self.0).detach().require_grad())
-            }
-        }
         let device = Device::flex().autodiff();
         for dtype in [FloatDType::BF16, FloatDType::F16] {
             let model = ModelConfig::Llama(LlamaConfig::new(16, 8, 2, 2));
-            let model = model.init(&device).unwrap().map(&mut Half(dtype));
+            let model = model.init(&device).unwrap().cast(dtype);
             let lora = LoraConfig::new(2).with_modules(["layers.0.mlp.up_proj"]);
             let mut changed = model.clone().with_lora(&lora).unwrap();
             let scale = lora.scale();

@@ -44,8 +44,8 @@ pub struct State {
     pub skipped: u64,
     /// The settings of the run.
     pub settings: Flags,
-    /// The model and the data that the run was started with; `None` in checkpoints of 0.1.0.
-    pub fingerprint: Option<Fingerprint>,
+    /// The model and the data that the run was started with.
+    pub fingerprint: Fingerprint,
     /// The chat template, the ends of sequences and the vocabulary.
     #[serde(default)]
     pub text: Text,
@@ -64,8 +64,7 @@ pub struct State {
 }
 
 impl State {
-    /// Refuses a position at which the steps of this run do not arrive. Runs of 0.1.0 continued a
-    /// step of several batches in the next epoch.
+    /// Refuses a position at which the steps of this run do not arrive.
     pub(crate) fn check_position(
         &self,
         path: &Path,
@@ -76,8 +75,7 @@ impl State {
         let Position { epoch, index } = self.position;
         require!(
             batches.steps_before(self.position, accumulation) == Some(steps),
-            "start a new run with another --out; only the version that wrote the checkpoint can \
-             continue it",
+            "start a new run with another --out; the checkpoint was changed after it was written",
             "cannot resume: the checkpoint `{}`, after {}, is at batch {} of epoch {}, where a step \
              with --gradient-accumulation-steps {accumulation} does not begin",
             path.display(),
@@ -173,7 +171,7 @@ fn write_state(path: &Path, state: &State) -> Result<()> {
 }
 
 fn prune(out: &Path, keep: usize, newest: &State) -> Result<()> {
-    let best = best(out, newest.fingerprint.as_ref())?.map(|(step, _)| step);
+    let best = best(out, &newest.fingerprint)?.map(|(step, _)| step);
     for (step, old) in list(out)?.into_iter().rev().skip(keep) {
         if Some(step) != best {
             output_folder::remove(&old)?;
@@ -185,14 +183,11 @@ fn prune(out: &Path, keep: usize, newest: &State) -> Result<()> {
 /// The step and the held-out loss of the checkpoint with the lowest loss; `None` if none is known.
 /// The first of several with the same loss. Losses of other held-out rows than those of `run` are not
 /// compared.
-pub fn best(out: &Path, run: Option<&Fingerprint>) -> Result<Option<(u64, f64)>> {
+pub fn best(out: &Path, run: &Fingerprint) -> Result<Option<(u64, f64)>> {
     let losses = list(out)?.into_iter().filter_map(|(step, path)| {
         // A damaged checkpoint is reported where it is read.
         let state = state(&path).ok()?;
-        let same_rows = match (run, &state.fingerprint) {
-            (Some(run), Some(then)) => run.has_held_out_data_of(then),
-            _ => true,
-        };
+        let same_rows = run.has_held_out_data_of(&state.fingerprint);
         let loss = state.held_out_loss.filter(|_| same_rows)?;
         loss.is_finite().then_some((step, loss))
     });

@@ -79,7 +79,7 @@ pub(crate) fn finish(job: &Job<'_>, trained: Training, stop: Stop<'_>) -> Result
     }
     drop(exact);
     drop((trainer, on_device));
-    let best = checkpoints::best(out, Some(&job.fingerprint))?;
+    let best = checkpoints::best(out, &job.fingerprint)?;
     let best = best.filter(|(step, _)| *step != job.steps);
     let described = |step, is_best| Card {
         job,

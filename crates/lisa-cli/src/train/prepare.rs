@@ -12,7 +12,7 @@ use super::checkpoints::{self, State};
 use super::data::{self, Data};
 use super::evaluate::Evaluate;
 use super::exact::host;
-use super::fingerprint::{Allowed, Fingerprint};
+use super::fingerprint::Fingerprint;
 use super::fitting::check_memory;
 use super::planned::{self, Disk};
 use super::record_limits::check_sizes;
@@ -118,8 +118,10 @@ impl<'a> Job<'a> {
         check(stop, Point::Prepare)?;
         let [training, held_out] = data.fingerprints;
         let fingerprint = Fingerprint::of(&checkpoint, &tokenizer, training, held_out)?;
-        if let (Some((path, state)), Some(allowed)) = (&saved, start.resumed()) {
-            compare(&fingerprint, state, path, allowed)?;
+        if let (Some((_, state)), Some(allowed)) = (&saved, start.resumed()) {
+            for changed in fingerprint.check(&state.fingerprint, allowed)? {
+                say(format_args!("changed since the run began: {changed}"))?;
+            }
         }
         let batches = data::batches(&settings, &tokenizer, &data)?;
         let accumulation = settings.training.gradient_accumulation_steps;
@@ -272,12 +274,11 @@ fn cause(
     checkpoint: &Checkpoint,
     tokenizer: &Tokenizer,
 ) -> anyhow::Error {
-    let run = saved.and_then(|(_, state)| state.fingerprint.as_ref());
-    let (Some(run), Some(allowed)) = (run, start.resumed()) else {
+    let (Some((_, state)), Some(allowed)) = (saved, start.resumed()) else {
         return error;
     };
     let model = Fingerprint::of_model(checkpoint, tokenizer);
-    let changed = model.and_then(|model| model.check_model(run, allowed));
+    let changed = model.and_then(|model| model.check_model(&state.fingerprint, allowed));
     changed.err().unwrap_or(error)
 }
 
@@ -323,16 +324,12 @@ fn continued(
     batches: &Batches,
     accumulation: usize,
 ) -> Result<(Saved, bool)> {
-    let run = state.fingerprint.clone();
-    if run
-        .as_ref()
-        .is_none_or(|run| fingerprint.has_training_data_of(run))
-    {
+    let other = !fingerprint.has_held_out_data_of(&state.fingerprint);
+    if fingerprint.has_training_data_of(&state.fingerprint) {
         state.check_position(&path, batches, accumulation)?;
     } else {
         state = state.in_other_data(batches, accumulation);
     }
-    let other = run.is_some_and(|run| !fingerprint.has_held_out_data_of(&run));
     if other {
         state.without_held_out_losses();
         say(
@@ -341,21 +338,6 @@ fn continued(
         )?;
     }
     Ok(((path, state), other))
-}
-
-/// Compares the model and the data with those that the run began with.
-fn compare(now: &Fingerprint, state: &State, path: &Path, allowed: Allowed) -> Result<()> {
-    let Some(run) = &state.fingerprint else {
-        warn(format_args!(
-            "`{}` does not say with which model and data the run began, so they are not compared",
-            path.display()
-        ));
-        return Ok(());
-    };
-    for changed in now.check(run, allowed)? {
-        say(format_args!("changed since the run began: {changed}"))?;
-    }
-    Ok(())
 }
 
 /// Returns an error if the device does not support the dtype.

@@ -70,7 +70,7 @@ fn between(job: &Job<'_>, training: &mut Training, watch: &Watch, stop: Stop<'_>
     let every = |n: usize| n > 0 && now > 0 && now.is_multiple_of(n as u64);
     let mut is_best = false;
     if every(output.eval_every) && !is_last && training.state.held_out_loss.is_none() {
-        let best = checkpoints::best(&output.out, Some(&job.fingerprint))?;
+        let best = checkpoints::best(&output.out, &job.fingerprint)?;
         let best = best.map_or(f64::INFINITY, |best| best.1);
         watch.busy("evaluating");
         let exact = training.trainer.exact(&training.model);

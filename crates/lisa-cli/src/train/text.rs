@@ -47,11 +47,6 @@ impl Text {
     pub(crate) fn restore(&self, mut tokenizer: Tokenizer) -> Result<Tokenizer> {
         tokenizer = tokenizer.with_added_tokens(self.tokens.iter().map(String::as_str))?;
         if let Some((name, source)) = &self.template {
-            // A named template also adds its tokens, which older checkpoints do not store.
-            tokenizer = match ChatTemplate::named(name, tokenizer.special_tokens()) {
-                Some(_) => tokenizer.with_named_template(name)?,
-                None => tokenizer,
-            };
             let template = ChatTemplate::new(source, tokenizer.special_tokens())?;
             tokenizer = tokenizer.with_chat_template(template.with_name(name));
         }

@@ -57,7 +57,7 @@ impl Training {
             // Flags of this call, such as another place of the data, hold for later calls too.
             let state = State {
                 settings: job.settings.to_flags(),
-                fingerprint: Some(job.fingerprint.clone()),
+                fingerprint: job.fingerprint.clone(),
                 ..state.clone()
             };
             (model, trainer, state)
@@ -75,7 +75,7 @@ impl Training {
                 position: batches.position(),
                 skipped: 0,
                 settings: job.settings.to_flags(),
-                fingerprint: Some(job.fingerprint.clone()),
+                fingerprint: job.fingerprint.clone(),
                 text: Text::of(&job.tokenizer, job.data.vocab_size),
                 before,
                 held_out_loss: None,

@@ -1,8 +1,8 @@
 //! [`CausalLm`]: a causal language model of any supported family.
 
-use burn::module::Module;
+use burn::module::{Module, ModuleMapper, Param};
 use burn::nn::Embedding;
-use burn::tensor::{DType, Device, Int, Tensor};
+use burn::tensor::{DType, Device, FloatDType, Int, Tensor};
 use lisa::recompute::Cuts;
 
 use crate::error::Error;
@@ -219,6 +219,28 @@ impl CausalLm {
     #[must_use]
     pub fn head(&self, h: Tensor<3>) -> Tensor<3> {
         self.logits().forward(self.model.norm.forward(h))
+    }
+
+    /// The model with every parameter in this dtype, one after the other. Those that require gradients still
+    /// do.
+    #[must_use]
+    pub fn cast(self, dtype: FloatDType) -> Self {
+        struct Cast(FloatDType);
+        impl ModuleMapper for Cast {
+            fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+                let trains = param.is_require_grad();
+                let (id, tensor, mapper) = param.consume();
+                // Detached after the cast: a cast of a detached tensor would not be a leaf.
+                let tensor = tensor.cast(self.0).detach();
+                let tensor = if trains {
+                    tensor.require_grad()
+                } else {
+                    tensor
+                };
+                Param::from_mapped_value(id, tensor, mapper)
+            }
+        }
+        self.map(&mut Cast(dtype))
     }
 
     /// The number of layers.

@@ -196,15 +196,8 @@ mod tests {
     /// The gradient of a logit is at most 2^-23.6, and f16 has steps of 2^-24 there.
     #[test]
     fn an_adapter_of_the_head_has_the_gradients_of_f32_in_f16() {
-        use burn::module::{ModuleMapper, Param};
         use burn::tensor::FloatDType;
 
-        struct Cast(FloatDType);
-        impl ModuleMapper for Cast {
-            fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-                param.map(|tensor| tensor.cast(self.0).detach().require_grad())
-            }
-        }
         let device = Device::default().autodiff();
         device.seed(3);
         let (vocab, targets) = (12288, 16);
@@ -213,7 +206,7 @@ mod tests {
         let tokens: Vec<i64> = (0..4 * 257).map(|i| i * 7 % targets).collect();
         let tokens = Tensor::<1, Int>::from_data(&tokens[..], &device).reshape([4, 257]);
         let gradient = |dtype| -> Vec<f32> {
-            let model = plain.clone().map(&mut Cast(dtype));
+            let model = plain.clone().cast(dtype);
             let config = LoraConfig::new(2).with_modules([HEAD]);
             let mut model = model.with_lora(&config).unwrap();
             // All logits are 0.

@@ -1,10 +1,12 @@
 //! The stamp: a tensor in a module's record that stores the state of a run. Without it, burn-train
 //! saves only weights and optimizer state.
 //!
-//! It is a sequence of 64-bit words: format, step, seed, sampling period (with `layer_warmup` - 1 in
-//! the upper half), active layers (with `outer_every` - 1 there), and the number of layers with scores. Three words follow
-//! for each of these layers: its score, the last period in which it was active, and the sum and
-//! count of its observations in this period. Floats are saved as their bits. Format 1 had only the first five words; it can still be loaded.
+//! It is a sequence of 64-bit words: format, step, seed, sampling period, `layer_warmup`, active layers,
+//! `outer_every`, and the number of layers with scores. Three words follow for each of these layers: its
+//! score, the last period in which it was active, and the sum and count of its observations in this
+//! period. Floats are saved as their bits.
+
+use std::iter;
 
 use burn::module::{Module, Param, ParamId};
 use burn::store::{ModuleRecord, RecordError};
@@ -16,9 +18,9 @@ use crate::saved::{SavedUnit, ScoreState};
 /// The path of the tensor in a record.
 pub(super) const STAMP: &str = "lisa";
 /// The version of the layout.
-const FORMAT: u64 = 2;
-/// Words of the first version.
-const FIRST: usize = 5;
+const FORMAT: u64 = 3;
+/// Words before those of the layers.
+const HEADER: usize = 8;
 /// Integers in a word. Each stores 16 bits, because a backend's integers may have only 32 bits.
 const LIMBS: usize = 4;
 /// The bit above the 32 bits of a score. It is set if the layer has a score.
@@ -27,18 +29,21 @@ const SOME: u64 = 1 << 32;
 /// The stamp of a run. Its values are computed when they are read: every visit of the module visits
 /// this tensor, but only a record should wait for the device.
 pub(super) fn tensor(id: ParamId, lisa: &Lisa, device: &Device) -> Param<Tensor<1, Int>> {
-    let config = lisa.config();
-    let header = vec![
+    let [seed, period, warmup, active, outer] = settings(lisa).map(|(_, value)| value);
+    let count = layers_scored(lisa) as u64;
+    let header: [u64; HEADER] = [
         FORMAT,
         lisa.steps(),
-        config.seed,
-        period(lisa),
-        units(lisa),
-        layers_scored(lisa) as u64,
+        seed,
+        period,
+        warmup,
+        active,
+        outer,
+        count,
     ];
     let scores = lisa.score_state();
     let make = move |device: &Device, _| {
-        let mut words = header;
+        let mut words = header.to_vec();
         for unit in scores.iter().flat_map(ScoreState::read) {
             words.extend([
                 unit.score.map_or(0, |bits| SOME | u64::from(bits)),
@@ -61,23 +66,19 @@ fn word(limbs: &[u64]) -> u64 {
     limbs.iter().rev().fold(0, |word, limb| word << 16 | limb)
 }
 
-/// The number of active layers, and `outer_every` - 1 in the upper half. So a stamp without
-/// `outer_every` is one of a run with 1.
-fn units(lisa: &Lisa) -> u64 {
+/// The settings that a resumed run must have in common with its record.
+fn settings(lisa: &Lisa) -> [(&'static str, u64); 5] {
     let config = lisa.config();
-    (config.outer_every_nth() as u64 - 1) << 32 | low(config.active_layers as u64)
-}
-
-/// The sampling period, and `layer_warmup` - 1 in the upper half. So a stamp without `layer_warmup` is
-/// one of a run without warm-up.
-fn period(lisa: &Lisa) -> u64 {
-    let config = lisa.config();
-    let warmup = config.layer_warmup.unwrap_or(1).max(1);
-    (warmup as u64 - 1) << 32 | low(config.sampling_period as u64)
-}
-
-fn low(word: u64) -> u64 {
-    word & u64::from(u32::MAX)
+    [
+        ("seed", config.seed),
+        ("sampling period", config.sampling_period as u64),
+        (
+            "layer_warmup",
+            config.layer_warmup.unwrap_or(1).max(1) as u64,
+        ),
+        ("number of active layers", config.active_layers as u64),
+        ("outer_every", config.outer_every_nth() as u64),
+    ]
 }
 
 /// The number of layers with scores.
@@ -87,7 +88,7 @@ fn layers_scored(lisa: &Lisa) -> usize {
 
 /// The number of integers in the stamp of this run.
 fn length(lisa: &Lisa) -> usize {
-    LIMBS * (FIRST + 1 + 3 * layers_scored(lisa))
+    LIMBS * (HEADER + 3 * layers_scored(lisa))
 }
 
 /// The words of a stamp that was read from a record.
@@ -100,14 +101,12 @@ pub(super) fn find(
     device: &Device,
 ) -> Result<Option<Stamp>, RecordError> {
     // Burn does not return the shape of a tensor in a record. It only refuses another shape.
-    read(record, length(lisa), device)
-        .or_else(|error| read(record, LIMBS * FIRST, device).map_err(|_| error))
-        .map_err(|error| {
-            RecordError::Validation(format!(
-                "the record is of another LISA run: its `{STAMP}` has the scores of another number \
-                 of layers, or of another policy; resume with the same settings ({error})"
-            ))
-        })
+    read(record, length(lisa), device).map_err(|error| {
+        RecordError::Validation(format!(
+            "the record is of another LISA run: its `{STAMP}` has the scores of another number of \
+             layers, or of another policy; resume with the same settings ({error})"
+        ))
+    })
 }
 
 /// Reads a stamp of `length` integers.
@@ -141,22 +140,17 @@ impl Stamp {
     /// Sets a run to the step of the stamp. The sums of this period are put on `device`.
     pub(super) fn resume(&self, lisa: &mut Lisa, device: &Device) -> Result<(), RecordError> {
         let refuse = |message: String| Err(RecordError::Validation(message));
-        let (config, units, own_period) = (lisa.config(), units(lisa), period(lisa));
-        let &[format, step, seed, period, found, ..] = self.0.as_slice() else {
+        let Some((&[format, step, ref found @ .., _], units)) =
+            self.0.split_first_chunk::<HEADER>()
+        else {
             return refuse(format!(
-                "the record's `{STAMP}` has {} words instead of {FIRST} or more",
+                "the record's `{STAMP}` has {} words instead of {HEADER} or more",
                 self.0.len()
             ));
         };
-        let format = if format == 1 { FORMAT } else { format };
-        for (what, found, expected) in [
-            ("format version", format, FORMAT),
-            ("seed", seed, config.seed),
-            ("sampling period", low(period), low(own_period)),
-            ("layer_warmup", (period >> 32) + 1, (own_period >> 32) + 1),
-            ("number of active layers", low(found), low(units)),
-            ("outer_every", (found >> 32) + 1, (units >> 32) + 1),
-        ] {
+        let own = settings(lisa).into_iter().zip(found);
+        let own = own.map(|((what, expected), found)| (what, *found, expected));
+        for (what, found, expected) in iter::once(("format version", format, FORMAT)).chain(own) {
             if found != expected {
                 return refuse(format!(
                     "the record is of another LISA run: its {what} is {found}, this run's is \
@@ -164,7 +158,7 @@ impl Stamp {
                 ));
             }
         }
-        let units = self.0.get(FIRST + 1..).unwrap_or_default().chunks_exact(3);
+        let units = units.chunks_exact(3);
         let units: Vec<SavedUnit> = units
             .map(|words| SavedUnit {
                 score: (words[0] & SOME != 0).then_some(words[0] as u32),

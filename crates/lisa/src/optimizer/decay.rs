@@ -3,7 +3,7 @@
 
 use burn::optim::{LearningRate, Optimizer};
 use burn::tensor::{Device, Tensor};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use super::bytes::{StateBytes, Weighed};
 use super::config::OptimizerConfig;
@@ -21,7 +21,7 @@ use crate::{ErrorKind, LisaError};
 /// let config = LisaConfig::new().with_decay(Decay::Matrices);
 /// # assert!(config.to_string().contains("Matrices"));
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Decay {
     /// All parameters, as Burn's optimizers do.
     #[default]
@@ -29,21 +29,6 @@ pub enum Decay {
     /// Parameters of rank 2 and above: matrices, embeddings and kernels of convolutions. Parameters
     /// of rank 0 and 1, which are biases and the weights of norms, are not decayed.
     Matrices,
-}
-
-impl<'de> Deserialize<'de> for Decay {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        enum Name {
-            All,
-            Matrices,
-        }
-        // Configurations and records of 0.1.0 do not have it: an absent field is read as `None`.
-        Ok(match Option::<Name>::deserialize(deserializer)? {
-            None | Some(Name::All) => Self::All,
-            Some(Name::Matrices) => Self::Matrices,
-        })
-    }
 }
 
 /// Steps matrices with one optimizer, and parameters of rank 0 and 1 with another one of the same

@@ -193,7 +193,6 @@ fn steps_of_nine_rows_are_counted_as_people_count_them() {
         (before(0, 4, 2), before(1, 0, 2), before(2, 2, 2)),
         (Some(2), Some(3), Some(7))
     );
-    // Runs of 0.1.0 continued a step in the next epoch.
     assert_eq!((before(1, 1, 2), before(0, 5, 1)), (None, None));
     assert_eq!((before(u64::MAX, 0, 1), before(1, 1, 1)), (None, Some(6)));
 }

@@ -4,7 +4,6 @@ use super::*;
 use crate::place::Place;
 use crate::test_support::tokenizer;
 use crate::text::chat::{Chat, Message};
-use crate::text::data::{ReadOptions, read_examples};
 use crate::text::encoded::IGNORED;
 use crate::text::role_tokens;
 
@@ -450,33 +449,6 @@ fn roles_have_their_tokens() {
         (tokens["user"], tokens["assistant"], tokens.len()),
         (6, 10, 2)
     );
-}
-
-/// Writes the rows of data that one has, for a comparison with transformers.
-#[test]
-#[ignore = "reads the model's folder LISA_MODEL and the data LISA_DATA, and writes LISA_ROWS"]
-fn rows_of_given_data() {
-    let given = |name: &str| std::env::var(name).unwrap();
-    let tokenizer = Tokenizer::from_dir(given("LISA_MODEL")).unwrap();
-    let read = ReadOptions {
-        on_bad: OnBadLine::Skip,
-        ..ReadOptions::default()
-    };
-    let read = read_examples(&[given("LISA_DATA")], &read).unwrap();
-    let options = EncodeOptions {
-        on_bad: OnBadLine::Skip,
-        ..EncodeOptions::default()
-    };
-    let set = encode_examples(&read.examples, &tokenizer, options).unwrap();
-    println!("{} examples: {set}", read.examples.len());
-    let mut out = String::new();
-    for (row, source) in set.examples.iter().zip(&set.sources) {
-        let row = serde_json::json!({
-            "source": source, "ids": row.ids, "labels": row.labels, "weights": row.weights,
-        });
-        out += &format!("{row}\n");
-    }
-    std::fs::write(given("LISA_ROWS"), out).unwrap();
 }
 
 #[test]

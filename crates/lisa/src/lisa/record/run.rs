@@ -22,30 +22,18 @@ pub(super) struct Run {
     pub(super) sampling_period: usize,
     pub(super) on_freeze: OnFreeze,
     pub(super) master_weights: bool,
-    /// Absent in records of 0.1.0, which decay all parameters.
     pub(super) decay: Decay,
-    #[serde(default)]
     pub(super) frozen_weights: FrozenWeights,
-    #[serde(default)]
     pub(super) unbiased: bool,
-    /// Absent in older records, of runs that train the parameters outside the layers always.
-    #[serde(default = "one")]
     pub(super) outer_every: usize,
-    /// Absent in older records, of runs without warm-up of layers.
-    #[serde(default = "one")]
     pub(super) layer_warmup: usize,
     /// The scores of a policy that observes gradients.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) scores: Option<Vec<SavedUnit>>,
     /// The paths.
     pub(super) layers: Vec<String>,
     /// The paths and shapes, and whether they may train.
     pub(super) parameters: Vec<(String, Vec<usize>, bool)>,
-}
-
-/// No effect, for both settings.
-fn one() -> usize {
-    1
 }
 
 impl Run {
@@ -114,19 +102,5 @@ impl Run {
             );
         }
         None
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_older_record_trains_the_parameters_outside_the_layers_always() {
-        let older = r#"{"format": 1, "step": 3, "active": [0], "seed": 42, "policy": "uniform",
-            "active_layers": 1, "sampling_period": 2, "on_freeze": "Drop", "master_weights": true,
-            "layers": ["layers.0"], "parameters": [["head", [2, 2], true]]}"#;
-        let run: Run = serde_json::from_str(older).unwrap();
-        assert_eq!((run.outer_every, run.decay), (1, Decay::All));
     }
 }

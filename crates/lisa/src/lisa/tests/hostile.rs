@@ -92,12 +92,7 @@ fn an_unchanged_record_is_loaded() {
 }
 
 #[test]
-fn a_record_of_0_1_0_decays_all_parameters() {
-    let without = |run: &mut serde_json::Value| {
-        let removed = run.as_object_mut().unwrap().remove("decay");
-        assert_eq!(removed.unwrap(), "All");
-    };
-    assert_eq!(refusal(|parts| parts.run(without)), "");
+fn a_record_of_another_weight_decay_is_refused() {
     let other = refusal(|parts| parts.run(|run| run["decay"] = "Matrices".into()));
     assert!(
         other.contains("its decay is Matrices, this run's is All"),

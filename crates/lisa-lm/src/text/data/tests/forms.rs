@@ -274,35 +274,6 @@ fn rows_that_cannot_be_learned_as_they_are_say_what_they_are_for() {
     }
 }
 
-/// Writes what `LISA_DATA=FILE` is read as, with the columns of `LISA_COLUMNS`, to FILE.read, to
-/// be compared with what other programs make of it.
-#[test]
-#[ignore = "needs files of users"]
-fn files_of_users_are_read() {
-    let path = PathBuf::from(std::env::var("LISA_DATA").unwrap());
-    let columns = std::env::var("LISA_COLUMNS").unwrap_or_default();
-    let columns = columns.parse().unwrap();
-    let options = ReadOptions {
-        columns,
-        ..ReadOptions::default()
-    };
-    let read = read_examples(&[&path], &options).unwrap();
-    println!("{}", read.mapping);
-    let mut lines = String::new();
-    for example in &read.examples {
-        let line = example.place.as_ref().unwrap().line();
-        lines += &match &example.content {
-            Content::Chat(chat) => {
-                let messages = serde_json::to_string(&chat.messages).unwrap();
-                let tools = rendered(chat, "{{ tools | tojson }}");
-                format!("[{}, {messages}, {tools}]\n", line.unwrap_or_default())
-            }
-            other => format!("{other:?}\n"),
-        };
-    }
-    fs::write(format!("{}.read", path.display()), lines).unwrap();
-}
-
 #[test]
 fn the_chosen_answers_of_pairs_are_trained_by_their_columns() {
     let dir = folder(&[(
