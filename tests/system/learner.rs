@@ -18,6 +18,7 @@ use burn::train::{
     TrainOutput, TrainStep, TrainingStrategy,
 };
 use lisa::learner::LisaModule;
+use lisa::optimizer::Decay;
 use lisa::policy::{Budget, CyclicOrder, Draw, Gradient, SamplingPolicy};
 use lisa::{FrozenWeights, Lisa, LisaConfig, ModuleStep, OnFreeze, PolicyConfig};
 
@@ -483,6 +484,14 @@ fn records_of_the_bare_and_the_wrapped_module_load_into_each_other() {
         (
             config().with_layer_warmup(Some(3)),
             "its layer_warmup is 1, this run's is 3",
+        ),
+        (
+            config().with_policy(PolicyConfig::Cyclic(CyclicOrder::Ascending)),
+            "its checksum of policy, ",
+        ),
+        (
+            config().with_decay(Decay::Matrices),
+            "its checksum of policy, ",
         ),
     ] {
         let error = wrapped(&other)

@@ -169,6 +169,12 @@ impl Lisa {
         self.sampler.scores()
     }
 
+    /// Which parameters of the map may train.
+    #[cfg(feature = "train")]
+    pub(crate) fn may_train(&self) -> &[bool] {
+        self.trainable.may_train()
+    }
+
     /// The name of the sampling policy.
     #[must_use]
     pub fn policy_name(&self) -> String {

@@ -51,6 +51,14 @@ impl Devices {
         Ok(vec![Device::default(); self.devices])
     }
 
+    /// How many devices' gradients are summed. `ddp` takes their mean.
+    pub(crate) fn summed(&self, devices: usize) -> usize {
+        match self.together {
+            Together::Main | Together::Sharded => devices,
+            Together::Ddp => 1,
+        }
+    }
+
     /// How several devices run the training.
     pub(crate) fn strategy(&self, devices: Vec<Device>) -> ExecutionStrategy {
         match self.together {

@@ -88,9 +88,10 @@ fn main() -> Result<()> {
     let validation = path(&arguments.validation, "data/heldout.jsonl");
     let validation = read(&validation, &tokenizer)?;
     if let Some(steps) = arguments.steps {
-        train.truncate(steps * BATCH_SIZE);
+        train.truncate(steps * BATCH_SIZE * devices.len());
     }
-    let steps = train.len().div_ceil(BATCH_SIZE) * arguments.epochs;
+    // Each device has a batch of its own in each step.
+    let steps = train.len().div_ceil(BATCH_SIZE * devices.len()) * arguments.epochs;
     let loader = |examples: Vec<Encoded>| {
         let pad_id = tokenizer.pad_id();
         DataLoaderBuilder::new(TextBatcher { pad_id })
@@ -104,12 +105,13 @@ fn main() -> Result<()> {
     // LISA: the optimizer and the module that `Learner` gets. Plain AdamW would be one line:
     // let optimizer = AdamWConfig::new().init();
     let model = checkpoint.load(&device, Some(FloatDType::F32))?;
+    let summed = arguments.devices.summed(devices.len());
     let (lisa, model) = LisaConfig::new()
         .with_active_layers(ACTIVE_LAYERS)
         .with_sampling_period(SAMPLING_PERIOD)
         .with_max_grad_norm(Some(MAX_GRAD_NORM))
         .with_seed(SEED)
-        .init(AdamWConfig::new(), TextModel { model })?;
+        .init(AdamWConfig::new(), TextModel { model, summed })?;
     println!("{lisa}");
     let (optimizer, model) = lisa.into_learner(model)?;
 

@@ -13,6 +13,8 @@ use lisa_lm::text::{Batch, Encoded, Row};
 #[derive(Module, Debug)]
 pub(crate) struct TextModel {
     pub(crate) model: CausalLm,
+    /// How many devices' gradients are summed: each divides its loss by it.
+    pub(crate) summed: usize,
 }
 
 impl TrainStep for TextModel {
@@ -22,6 +24,7 @@ impl TrainStep for TextModel {
     fn step(&self, batch: BatchTensors) -> TrainOutput<Loss> {
         let loss = self.model.batch_loss(batch);
         let shown = loss.clone().detach();
+        let loss = loss / self.summed as f64;
         TrainOutput::new(self, loss.backward(), Loss(shown))
     }
 }

@@ -52,6 +52,13 @@ impl DataFacts {
         self.lengths.len()
     }
 
+    /// At least how many rows of this length the rows make when they are packed.
+    #[must_use]
+    pub fn packed(&self, length: usize) -> usize {
+        let tokens: usize = self.lengths.iter().map(|own| own.min(&length)).sum();
+        tokens.div_ceil(length.max(1))
+    }
+
     /// The length that this share of the rows does not exceed.
     #[must_use]
     pub fn percentile(&self, share: f64) -> usize {
@@ -295,7 +302,11 @@ impl Flags {
                 let rows = training.batch_size.unwrap_or(1)
                     * training.gradient_accumulation_steps.unwrap_or(1);
                 let epochs = training.epochs.unwrap_or(1.0);
-                (epochs * data.rows().div_ceil(rows.max(1)) as f64).ceil() as usize
+                let all = match (self.input.pack, self.input.max_seq_length) {
+                    (Some(true), Some(length)) => data.packed(length),
+                    _ => data.rows(),
+                };
+                (epochs * all.div_ceil(rows.max(1)) as f64).ceil() as usize
             }
             steps => steps,
         };

@@ -197,11 +197,9 @@ pub(crate) fn read(
     let (bar, all) = (Slow::items("tokenizing"), examples.len() as u64);
     let mut done = 0;
     examples.each(|kind, example| {
+        example.answer.iter().for_each(|answer| scorer.see(answer));
         match (kind, &mut held_out) {
-            (For::Evaluation, Some(part)) => {
-                example.answer.iter().for_each(|answer| scorer.see(answer));
-                part.push(example, &tokenizer)?;
-            }
+            (For::Evaluation, Some(part)) => part.push(example, &tokenizer)?,
             _ => train.push(example, &tokenizer)?,
         }
         done += 1;

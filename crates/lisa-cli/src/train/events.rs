@@ -20,15 +20,17 @@ use crate::run_folder::{EVENTS, OUR_EVENTS};
 pub(super) struct Events(File);
 
 impl Events {
-    /// Begins the file of a session, whose next step is `step + 1`.
-    pub(super) fn begin(folder: &Path, step: u64) -> io::Result<Self> {
+    /// Begins the file of a session after `step`, which replaces what earlier files have after the step
+    /// `from`.
+    pub(super) fn begin(folder: &Path, step: u64, from: u64) -> io::Result<Self> {
         let now = now();
         // The step orders two sessions that begin in the same second.
         let name = format!("{EVENTS}{:010}.{step:08}{OUR_EVENTS}", now as u64);
         let mut events = Self(File::create(folder.join(name))?);
         events.write(&event(now, 0, |out| text(out, 3, "brain.Event:2")))?;
         // A session log with the status START.
-        events.write(&event(now, step + 1, |out| bytes(out, 7, &[0x08, 1])))?;
+        let first = if from == 0 { 0 } else { from + 1 };
+        events.write(&event(now, first, |out| bytes(out, 7, &[0x08, 1])))?;
         Ok(events)
     }
 
@@ -148,7 +150,7 @@ mod tests {
     #[test]
     fn every_known_number_of_a_line_is_a_scalar() {
         let dir = tempfile::tempdir().unwrap();
-        let mut events = Events::begin(dir.path(), 4).unwrap();
+        let mut events = Events::begin(dir.path(), 4, 4).unwrap();
         events.push(&Line::held_out(5, 0.5)).unwrap();
         let file = std::fs::read_dir(dir.path())
             .unwrap()

@@ -61,7 +61,12 @@ impl Metrics {
             table += &table::row(line);
         }
         // The first file in the folder, by which it is known as that of a run if this one is killed now.
-        let events = Events::begin(folder, step).with_context(|| failed(folder))?;
+        // A session replaces the earlier files from a step on: from the first one, if a loss of it is dropped.
+        let from = if held_out == HeldOut::All { step } else { 0 };
+        let mut events = Events::begin(folder, step, from).with_context(|| failed(folder))?;
+        for line in lines.iter().filter(|_| from == 0) {
+            events.push(line).with_context(|| failed(folder))?;
+        }
         Ok(Self {
             json: Appended::open(path, &json)?,
             table: Appended::open(folder.join("metrics.csv"), &table)?,
@@ -181,6 +186,21 @@ mod tests {
         }
         let kept = Metrics::open(dir.path(), 2, HeldOut::None).unwrap().lines;
         assert_eq!(kept, [line(1), line(2)]);
+        // TensorBoard drops the earlier file, too: the new one starts at step 0, and has the lines that are kept.
+        let names = std::fs::read_dir(dir.path()).unwrap();
+        let mut names: Vec<_> = names.map(|entry| entry.unwrap().path()).collect();
+        names.retain(|path| path.extension().is_some_and(|end| end == "lisa"));
+        names.sort();
+        let written = std::fs::read(names.last().unwrap()).unwrap();
+        let count = |part: &[u8]| {
+            written
+                .windows(part.len())
+                .filter(|found| found == &part)
+                .count()
+        };
+        assert_eq!((count(b"loss/train"), count(b"loss/held_out")), (2, 0));
+        // The step, 0, and a session log with the status START.
+        assert_eq!(count(&[0x10, 0, 0x3a, 2, 8, 1]), 1);
     }
 
     #[test]

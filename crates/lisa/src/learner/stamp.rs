@@ -2,7 +2,7 @@
 //! saves only weights and optimizer state.
 //!
 //! It is a sequence of 64-bit words: format, step, seed, sampling period, `layer_warmup`, active layers,
-//! `outer_every`, and the number of layers with scores. Three words follow for each of these layers: its
+//! `outer_every`, a checksum of the other settings, and the number of layers with scores. Three words follow for each of these layers: its
 //! score, the last period in which it was active, and the sum and count of its observations in this
 //! period. Floats are saved as their bits.
 
@@ -20,7 +20,7 @@ pub(super) const STAMP: &str = "lisa";
 /// The version of the layout.
 const FORMAT: u64 = 3;
 /// Words before those of the layers.
-const HEADER: usize = 8;
+const HEADER: usize = 9;
 /// Integers in a word. Each stores 16 bits, because a backend's integers may have only 32 bits.
 const LIMBS: usize = 4;
 /// The bit above the 32 bits of a score. It is set if the layer has a score.
@@ -29,7 +29,7 @@ const SOME: u64 = 1 << 32;
 /// The stamp of a run. Its values are computed when they are read: every visit of the module visits
 /// this tensor, but only a record should wait for the device.
 pub(super) fn tensor(id: ParamId, lisa: &Lisa, device: &Device) -> Param<Tensor<1, Int>> {
-    let [seed, period, warmup, active, outer] = settings(lisa).map(|(_, value)| value);
+    let [seed, period, warmup, active, outer, others] = settings(lisa).map(|(_, value)| value);
     let count = layers_scored(lisa) as u64;
     let header: [u64; HEADER] = [
         FORMAT,
@@ -39,6 +39,7 @@ pub(super) fn tensor(id: ParamId, lisa: &Lisa, device: &Device) -> Param<Tensor<
         warmup,
         active,
         outer,
+        others,
         count,
     ];
     let scores = lisa.score_state();
@@ -67,7 +68,7 @@ fn word(limbs: &[u64]) -> u64 {
 }
 
 /// The settings that a resumed run must have in common with its record.
-fn settings(lisa: &Lisa) -> [(&'static str, u64); 5] {
+fn settings(lisa: &Lisa) -> [(&'static str, u64); 6] {
     let config = lisa.config();
     [
         ("seed", config.seed),
@@ -78,7 +79,27 @@ fn settings(lisa: &Lisa) -> [(&'static str, u64); 5] {
         ),
         ("number of active layers", config.active_layers as u64),
         ("outer_every", config.outer_every_nth() as u64),
+        (
+            "checksum of policy, frozen parameters, unbiased, on_freeze, master_weights and decay",
+            others(lisa),
+        ),
     ]
+}
+
+/// A checksum (FNV-1a) of settings that are not numbers.
+fn others(lisa: &Lisa) -> u64 {
+    let config = lisa.config();
+    let text = format!(
+        "{} {:?} {} {:?} {} {:?}",
+        lisa.policy_name(),
+        lisa.may_train(),
+        config.unbiased,
+        config.on_freeze,
+        config.master_weights,
+        config.decay,
+    );
+    let add = |sum: u64, byte| (sum ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, add)
 }
 
 /// The number of layers with scores.

@@ -73,6 +73,10 @@ impl Recompute {
     /// Repeats dropout: seeds the random numbers of the device before each segment, in the forward
     /// pass and again when the segment is recomputed.
     ///
+    /// Burn's backends have one sequence of random numbers for the whole process. So nothing else may use
+    /// them during the pass: no other thread, and no other device that trains in this process; the masks,
+    /// and so the gradients, would be wrong.
+    ///
     /// It is needed only for layers that use random numbers. Give each step a different seed.
     #[must_use]
     pub fn with_dropout_seed(mut self, seed: u64) -> Self {

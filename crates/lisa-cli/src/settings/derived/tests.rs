@@ -200,4 +200,10 @@ fn epochs_and_period_follow_from_the_rows() {
     );
     // 3 epochs of 25 steps.
     assert_eq!(of(100, None), (Some(3.0), 5));
+    // 98 packed rows in batches of 4: 50 steps in 2 epochs, and not 1000.
+    let mut flags = Flags::default();
+    (flags.input.pack, flags.input.max_seq_length) = (Some(true), Some(2048));
+    let rows = DataFacts::of(vec![100; 2_000]).unwrap();
+    assert_eq!(rows.packed(2048), 98);
+    assert_eq!(derived(flags, &MODEL, &rows).0.method.period, Some(5));
 }
