@@ -130,6 +130,29 @@ fn what_the_chat_template_leaves_out_is_said() {
 }
 
 #[test]
+fn a_table_that_is_broken_as_a_whole_is_no_line_to_leave_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let tables = [
+        (
+            "question,answer\nA?,x\nWhy?,\"because\nB?,y\n",
+            "line 3 is not closed",
+        ),
+        ("text,text\n1,2\n", "has the column \"text\" twice"),
+    ];
+    for (table, what) in tables {
+        let data = dir.path().join("a.csv");
+        fs::write(&data, table).unwrap();
+        let given = ["--data", data.to_str().unwrap()];
+        let error = message(flags(&dir.path().join("out"), &given), Start::Fresh);
+        assert!(error.contains(what), "{error}");
+        assert!(
+            error.contains("a.csv") && !error.contains("--on-bad-line"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn columns_that_no_row_has_are_named() {
     let dir = folder(&[("a.jsonl", "{\"text\": \"a\"}\n{\"text\": \"b\"}\n")]);
     let data = dir.path().join("a.jsonl");

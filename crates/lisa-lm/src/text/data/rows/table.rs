@@ -65,13 +65,15 @@ fn is_open(record: &ByteRecord) -> bool {
         .is_some_and(|cell| cell.ends_with(END))
 }
 
+// Errors of a table as a whole have no line: one with a line is of a row that can be left out.
+
 fn unclosed(file: &Path, line: usize) -> Error {
-    Error::new(
-        ErrorKind::Data,
-        "a quote in this row is not closed: the rest of the file is in it",
-    )
-    .with_place(file, Some(line))
-    .with_help("close the quote, or write a quote inside of a cell as two")
+    let message = format!(
+        "a quote in the row of line {line} is not closed, so the rest of the file is in this row"
+    );
+    Error::new(ErrorKind::Data, message)
+        .with_place(file, None)
+        .with_help("close the quote, or write a quote inside of a cell as two")
 }
 
 fn names_of(file: &Path, header: &ByteRecord) -> Result<Vec<String>, Error> {
@@ -85,7 +87,7 @@ fn names_of(file: &Path, header: &ByteRecord) -> Result<Vec<String>, Error> {
         let message =
             format!("the header has one column, {name:?}; are the columns separated by {other:?}?");
         return Err(Error::new(ErrorKind::Data, message)
-            .with_place(file, Some(1))
+            .with_place(file, None)
             .with_help("separate them with commas, or with tabs in a file .tsv"));
     }
     let mut seen = BTreeSet::new();
@@ -94,7 +96,7 @@ fn names_of(file: &Path, header: &ByteRecord) -> Result<Vec<String>, Error> {
         Some(twice) => {
             let message = format!("the header has the column {twice:?} twice");
             Err(Error::new(ErrorKind::Data, message)
-                .with_place(file, Some(1))
+                .with_place(file, None)
                 .with_help("give each column a name of its own"))
         }
     }
@@ -120,11 +122,12 @@ fn row_of(names: &[String], record: &ByteRecord) -> Result<Value, String> {
 
 fn failed(file: &Path, error: csv::Error) -> Error {
     let line = error.position().map(csv::Position::line);
-    let line = line.and_then(|line| usize::try_from(line).ok());
+    let line = line.map(|line| format!(" from line {line} on"));
+    let line = line.unwrap_or_default();
     match error.into_kind() {
         csv::ErrorKind::Io(error) => unreadable(file, error),
-        other => Error::new(ErrorKind::Data, format!("not a table: {other:?}"))
-            .with_place(file, line)
+        other => Error::new(ErrorKind::Data, format!("not a table{line}: {other:?}"))
+            .with_place(file, None)
             .with_help("correct the file: all rows have as many cells as the header"),
     }
 }

@@ -224,7 +224,7 @@ fn a_quote_that_is_not_closed_is_an_error_at_its_row() {
     ] {
         let dir = folder(&[(name, table)]);
         let error = read_examples(&[dir.path()], &skip()).unwrap_err();
-        let place = format!("{name}:{line}: a quote in this row is not closed");
+        let place = format!("{name}: a quote in the row of line {line} is not closed");
         assert!(error.to_string().contains(&place), "{table}: {error}");
     }
     // A quote at the end of the file, and none.
