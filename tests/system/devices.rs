@@ -163,7 +163,7 @@ fn tolerance(kind: FrozenWeights) -> f32 {
     match kind {
         FrozenWeights::Exact => 1e-4,
         FrozenWeights::Int8 => 2e-3,
-        FrozenWeights::Int4 => 2e-2,
+        _ => 2e-2,
     }
 }
 

@@ -7,7 +7,7 @@ use burn::data::dataloader::batcher::Batcher;
 use burn::data::dataloader::{DataLoader, DataLoaderBuilder};
 use burn::data::dataset::InMemDataset;
 use burn::lr_scheduler::constant::ConstantLr;
-use burn::module::{Module, ModuleVisitor, Param, ParamId};
+use burn::module::{Module, ModuleVisitor, Param, ParamGroup, ParamId};
 use burn::nn::Linear;
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::store::ModuleRecord;
@@ -470,6 +470,7 @@ fn records_of_the_bare_and_the_wrapped_module_load_into_each_other() {
     };
     assert_eq!(trains(&loaded), trains(&model));
 
+    let others = "its checksum of layers, policy, ";
     for (other, word) in [
         (config().with_seed(1), "its seed is 42, this run's is 1"),
         (config().with_sampling_period(5), "its sampling period is 3"),
@@ -487,12 +488,16 @@ fn records_of_the_bare_and_the_wrapped_module_load_into_each_other() {
         ),
         (
             config().with_policy(PolicyConfig::Cyclic(CyclicOrder::Ascending)),
-            "its checksum of policy, ",
+            others,
         ),
+        (config().with_decay(Decay::Matrices), others),
         (
-            config().with_decay(Decay::Matrices),
-            "its checksum of policy, ",
+            config().with_frozen(Some(ParamGroup::from_predicate("embed"))),
+            others,
         ),
+        (config().with_unbiased(true), others),
+        (config().with_on_freeze(OnFreeze::Keep), others),
+        (config().with_master_weights(false), others),
     ] {
         let error = wrapped(&other)
             .1
@@ -518,6 +523,32 @@ fn records_of_the_bare_and_the_wrapped_module_load_into_each_other() {
         let record = wrapped(&config).1.into_record();
         wrapped(&config).1.try_load_record(record).unwrap();
     }
+}
+
+#[derive(Module, Debug)]
+struct Pair {
+    encoder: Vec<Linear>,
+    decoder: Vec<Linear>,
+}
+
+#[test]
+fn a_record_of_other_layers_is_refused() {
+    let pair = || Pair {
+        encoder: net(&device()).layers,
+        decoder: net(&device()).layers,
+    };
+    let of = |stacks: [&str; 2]| {
+        let config = config().with_layers(stacks.map(str::to_owned).to_vec());
+        let (lisa, model) = config.init(adamw(), pair()).unwrap();
+        lisa.into_learner(model).unwrap().1
+    };
+    let record = || of(["encoder", "decoder"]).into_record();
+    let other = of(["decoder", "encoder"]).try_load_record(record());
+    let error = other.unwrap_err().to_string();
+    assert!(error.contains("its checksum of layers, "), "{error}");
+    of(["encoder", "decoder"])
+        .try_load_record(record())
+        .unwrap();
 }
 
 #[test]
@@ -631,7 +662,19 @@ fn metrics_show_what_trains() -> Result<(), TensorReadError> {
         assert_eq!(value(norm).is_some(), active.contains(&layer));
     }
     let norm = value(&norms[active[0]]).unwrap();
-    assert!((norm - expected.into_scalar::<f64>()).abs() < 1e-6);
+    let expected = expected.into_scalar::<f64>();
+    assert!((norm - expected).abs() < 1e-6);
+
+    // Workers of one run, which step with the same summed gradients, show the norm of one of them.
+    let (optimizer, model) = wrapped(&config());
+    let mut metric = model.metrics().gradient_norm(active[0]).unwrap();
+    for _ in 0..2 {
+        let (worker, mut optimizer) = (model.clone(), optimizer.clone());
+        let output = TrainStep::step(&worker, rows(&[1], &device()));
+        let _ = worker.optimize(&mut optimizer, 0.05.into(), output.grads);
+    }
+    metric.update(&(), &metadata)?;
+    assert!((value(&metric).unwrap() - expected).abs() < 1e-6);
     Ok(())
 }
 

@@ -103,13 +103,13 @@ pub(crate) fn of(
         }
     };
     let peak = if method.recomputes() {
-        plan.peak_recomputed
+        plan.peak_recomputed()
     } else {
-        plan.peak
+        plan.peak()
     };
     let unused = if flex && method == Method::LisaKeep {
         let dropped = Method::Lisa.lisa_config(settings, model.num_layers());
-        let kept = peak - MemoryPlan::lisa(model, &dropped, &run)?.peak;
+        let kept = peak - MemoryPlan::lisa(model, &dropped, &run)?.peak();
         let (never, frozen) = never_active(settings, model.num_layers());
         kept / frozen.max(1) * never
     } else {

@@ -5,7 +5,7 @@
 //! over all tensors and one factor `max_norm / (norm + 1e-6)`, at most 1. Clipping does not wait
 //! for the device. Tests: `lisa/tests.rs`, and against PyTorch in the workspace's `tests`.
 
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::{DType, FloatDType, Tensor};
 
@@ -73,34 +73,44 @@ fn scaled<const D: usize>(mut grad: Tensor<D>, factor: Tensor<D>) -> Tensor<D> {
     grad
 }
 
-/// The paths of the parameters whose gradient has a NaN or an infinite element. Waits for the
-/// device, only once if all gradients are finite.
-pub(crate) fn not_finite<M: Module>(module: &M, grads: &GradientsParams) -> Vec<String> {
-    struct All<'a>(&'a GradientsParams, Sum);
-    impl ModuleVisitor for All<'_> {
+/// The paths of the trainable parameters whose gradient has a NaN or an infinite element. Waits for
+/// the device, only once if all gradients are finite.
+pub(crate) fn not_finite<M: Module>(
+    module: &M,
+    grads: &GradientsParams,
+    trains: impl Fn(ParamId) -> bool,
+) -> Vec<String> {
+    struct Found<'a, F>(&'a GradientsParams, F);
+    impl<F: Fn(ParamId) -> bool> Found<'_, F> {
+        fn of<const D: usize>(&self, param: &Param<Tensor<D>>) -> Option<Tensor<D>> {
+            self.0.get(param.id).filter(|_| self.1(param.id))
+        }
+    }
+    struct All<'a, F>(Found<'a, F>, Sum);
+    impl<F: Fn(ParamId) -> bool> ModuleVisitor for All<'_, F> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            if let Some(grad) = self.0.get::<D>(param.id) {
+            if let Some(grad) = self.0.of(param) {
                 self.1.add(zero(&grad));
             }
         }
     }
-    struct Each<'a>(&'a GradientsParams, Vec<String>);
-    impl FloatVisitor for Each<'_> {
+    struct Each<'a, F>(Found<'a, F>, Vec<String>);
+    impl<F: Fn(ParamId) -> bool> FloatVisitor for Each<'_, F> {
         fn visit_float<const D: usize>(&mut self, path: &ModulePath, param: &Param<Tensor<D>>) {
-            if let Some(grad) = self.0.get::<D>(param.id)
+            if let Some(grad) = self.0.of(param)
                 && zero(&grad).into_scalar::<f32>().is_nan()
             {
                 self.1.push(path.to_string());
             }
         }
     }
-    let mut all = All(grads, Sum::default());
+    let mut all = All(Found(grads, &trains), Sum::default());
     module.visit(&mut all);
     let sum = all.1.total();
     if sum.is_none_or(|sum| !sum.into_scalar::<f32>().is_nan()) {
         return Vec::new();
     }
-    let mut each = Each(grads, Vec::new());
+    let mut each = Each(Found(grads, &trains), Vec::new());
     visit_floats(module, &mut each);
     each.1
 }

@@ -8,6 +8,7 @@ use crate::optimizer::usage::Usage;
 
 /// A snapshot of a run, made by [`Lisa::describe`]. `Display` prints it as a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Description {
     /// All layers, in order.
     pub layers: Vec<LayerDescription>,
@@ -30,6 +31,7 @@ pub struct Description {
 
 /// One layer of a [`Description`].
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LayerDescription {
     /// Its path.
     pub path: String,

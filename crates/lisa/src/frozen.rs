@@ -25,6 +25,7 @@ use crate::{ErrorKind, LisaError};
 /// assert_eq!(FrozenWeights::Int8.bytes(&[64], true), None);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum FrozenWeights {
     /// Full-precision weights.
     #[default]

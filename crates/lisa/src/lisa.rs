@@ -102,31 +102,50 @@ impl Lisa {
     /// It works like Burn's `ModuleOptimizer::with_group`, and also applies the gradient clipping
     /// of the config and drops or offloads the state of frozen parameters. A group by path matches
     /// parts of paths: `layers.1` also matches `layers.10`. [`LisaConfig::decay`] applies to the
-    /// group as well.
+    /// group as well. Groups are not in a record: add them again before [`load`](Self::load).
     ///
     /// # Panics
     ///
-    /// The config has [`Decay::Matrices`](crate::optimizer::Decay::Matrices), and `optimizer` cannot
-    /// be made without weight decay, as [`Built`](crate::optimizer::Built).
+    /// With the message of the error that [`try_with_group`](Self::try_with_group) returns.
     #[must_use]
-    pub fn with_group<C: OptimizerConfig>(mut self, group: ParamGroup, optimizer: C) -> Self {
-        let map = self.trainable.map();
-        self.optimizer = match self.optimizer.with_group(group, &optimizer, map) {
-            Ok(optimizer) => optimizer,
+    pub fn with_group<C: OptimizerConfig>(self, group: ParamGroup, optimizer: C) -> Self {
+        match self.try_with_group(group, optimizer) {
+            Ok(lisa) => lisa,
             Err(error) => panic!("{error}"),
-        };
-        self
+        }
     }
 
-    /// Clips each gradient tensor separately, as Burn does. To clip by the global norm, use
-    /// [`LisaConfig::max_grad_norm`].
+    /// [`with_group`](Self::with_group) that returns errors.
+    ///
+    /// # Errors
+    ///
+    /// `group` matches no parameter of the model. Or the config has
+    /// [`Decay::Matrices`](crate::optimizer::Decay::Matrices), and `optimizer` cannot be made without
+    /// weight decay, as [`Built`](crate::optimizer::Built).
+    pub fn try_with_group<C: OptimizerConfig>(
+        mut self,
+        group: ParamGroup,
+        optimizer: C,
+    ) -> Result<Self, LisaError> {
+        let map = self.trainable.map();
+        self.optimizer = self.optimizer.with_group(group, &optimizer, map)?;
+        Ok(self)
+    }
+
+    /// Clips each gradient tensor separately, as Burn does, except those of a
+    /// [group](Self::with_group), which has the clipping of its own config. To clip by the global norm,
+    /// use [`LisaConfig::max_grad_norm`].
+    ///
+    /// Cost: a copy of the optimizer state in host memory. State that was offloaded is then on the
+    /// device until the end of the period.
     #[must_use]
     pub fn with_grad_clipping(mut self, clipping: GradientClipping) -> Self {
         self.optimizer = self.optimizer.with_grad_clipping(clipping);
         self
     }
 
-    /// Refuses gradients with a NaN or an infinity, and names the parameters and the step.
+    /// Refuses gradients of trainable parameters with a NaN or an infinity, and names the parameters
+    /// and the step.
     ///
     /// Call it before [`step`](Self::step) if a bad batch must not change the model. Cost: one pass
     /// over the gradients, and a wait for the device.
@@ -139,7 +158,7 @@ impl Lisa {
         model: &M,
         grads: &GradientsParams,
     ) -> Result<(), LisaError> {
-        let paths = clip::not_finite(model, grads);
+        let paths = clip::not_finite(model, grads, |id| self.mask.contains(id));
         if paths.is_empty() {
             return Ok(());
         }
@@ -225,9 +244,51 @@ impl Lisa {
         self.full.take(model, device)
     }
 
+    /// The model with the gradient requirements that it had before [`init`](LisaConfig::init), for
+    /// another run, with LISA or without it.
+    ///
+    /// During a run, most layers require no gradients. `init` takes such layers for layers that the
+    /// caller has frozen. If frozen layers are quantized, give the model of
+    /// [`take_exact`](Self::take_exact). Cost: three visits of the module; no tensor is copied.
+    ///
+    /// # Errors
+    ///
+    /// The model is not the one of this run.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use burn::module::Module;
+    /// # use burn::nn::{Linear, LinearConfig};
+    /// # use burn::optim::AdamWConfig;
+    /// # use burn::tensor::Device;
+    /// # #[derive(Module, Debug)]
+    /// # struct Model { layers: Vec<Linear> }
+    /// # let device = Device::flex().autodiff();
+    /// # let linear = |_| LinearConfig::new(4, 4).init(&device);
+    /// # let model = Model { layers: (0..6).map(linear).collect() };
+    /// use lisa::LisaConfig;
+    ///
+    /// let (lisa, model) = LisaConfig::new().init(AdamWConfig::new(), model)?;
+    /// // ... the first run; then one that trains four layers at a time.
+    /// let model = lisa.unfreeze(model)?;
+    /// let config = LisaConfig::new().with_active_layers(4);
+    /// let (lisa, model) = config.init(AdamWConfig::new(), model)?;
+    /// assert_eq!(lisa.describe().active, 4 * 20);
+    /// # Ok::<(), lisa::LisaError>(())
+    /// ```
+    pub fn unfreeze<M: Module>(&self, model: M) -> Result<M, LisaError> {
+        let map = self.trainable.same(&self.config, &model)?;
+        let mut mask = FreezeMask::new(Trainable::requiring(&map));
+        Ok(mask.change(model, self.trainable.required(&map)))
+    }
+
     /// Saves the weights of the model in full precision: a file that
     /// [`Module::try_load_file`](burn::module::Module::try_load_file) reads, as that of
     /// [`Module::save_file`](burn::module::Module::save_file).
+    ///
+    /// A path without an extension gets `.bpk`, as in `save_file`; [`save`](Self::save) takes the path
+    /// as it is. Weights that the caller has quantized are written in full precision.
     ///
     /// The write is atomic. Cost: one weight at a time in host memory, and nothing on the device;
     /// `save_file` copies the whole model to host memory. A mapper of Burn that changes a weight when it

@@ -251,14 +251,12 @@ impl Sampler {
 
     fn draw_of(&self, period: u64) -> Draw {
         let sampling = &self.sampling;
-        Draw::new(
-            sampling.seed,
-            period,
-            sampling.layers.len(),
-            sampling.active_layers,
-        )
-        .with_allow_empty(self.outer_trains(period))
-        .with_scores(self.scores.clone())
+        let layers = sampling.layers.len();
+        let can_train = sampling.layers.iter().filter(|(_, size)| *size > 0).count();
+        let active_layers = sampling.active_layers.min(can_train);
+        Draw::new(sampling.seed, period, layers, active_layers)
+            .with_allow_empty(self.outer_trains(period))
+            .with_scores(self.scores.clone())
     }
 
     /// The sampled layers in order, without duplicates; or the reason why they are invalid.
@@ -270,9 +268,10 @@ impl Sampler {
         }
         layers.sort_unstable();
         layers.dedup();
-        if layers.is_empty() && !self.outer_trains(self.period()) {
+        let can_train = |&layer: &usize| self.sampling.layers[layer].1 > 0;
+        if !layers.iter().any(can_train) && !self.outer_trains(self.period()) {
             return Err(self
-                .invalid("drew no layer, and nothing outside the layers trains,")
+                .invalid("drew no layer that can train, and nothing outside the layers trains,")
                 .with_help("draw a layer where Draw::allow_empty is false"));
         }
         Ok(layers)

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::Tensor;
 
-use crate::layers::Parameter;
+use crate::layers::{Layer, Parameter};
 use crate::{ErrorKind, LayerMap, LisaConfig, LisaError, PolicyConfig};
 
 /// The layers of a model, and which of its parameters may ever train.
@@ -14,24 +14,24 @@ pub(crate) struct Trainable {
     map: LayerMap,
     /// By parameter of the map.
     may_train: Vec<bool>,
+    /// By parameter of the map: whether it required gradients before the run.
+    required: Vec<bool>,
 }
 
-/// A model whose parameters are those of the run but have other ids.
+/// A model of the run, as it was found before a step.
+pub(crate) struct Found {
+    /// Its parameters, if they have other ids than those of the run.
+    pub(crate) renamed: Option<Renamed>,
+    /// The parameters that require gradients.
+    pub(crate) requiring: HashSet<ParamId>,
+}
+
+/// The parameters of a run under other ids.
 pub(crate) struct Renamed {
-    map: LayerMap,
-    ids: HashMap<ParamId, ParamId>,
-}
-
-impl Renamed {
     /// The layers of this model.
-    pub(crate) fn map(&self) -> &LayerMap {
-        &self.map
-    }
-
+    pub(crate) map: LayerMap,
     /// The ids in this model, by the ids in the run.
-    pub(crate) fn ids(&self) -> &HashMap<ParamId, ParamId> {
-        &self.ids
-    }
+    pub(crate) ids: HashMap<ParamId, ParamId>,
 }
 
 impl Trainable {
@@ -45,7 +45,12 @@ impl Trainable {
     /// The same with a map that already exists.
     pub(crate) fn of(map: LayerMap, config: &LisaConfig) -> Result<Self, LisaError> {
         let may_train = may_train(&map, config)?;
-        Ok(Self { map, may_train })
+        let required = map.parameters().iter().map(|p| p.trainable).collect();
+        Ok(Self {
+            map,
+            may_train,
+            required,
+        })
     }
 
     /// The layers and their parameters.
@@ -101,26 +106,68 @@ impl Trainable {
         self.map.parameters()[i].len()
     }
 
+    /// The ids of the parameters that required gradients before the run, in a map of the same
+    /// parameters.
+    pub(crate) fn required(&self, map: &LayerMap) -> HashSet<ParamId> {
+        let parameters = map.parameters().iter().zip(&self.required);
+        // A quantized parameter cannot require gradients.
+        let found = parameters.filter(|(p, required)| **required && p.dtype.is_float());
+        found.map(|(p, _)| p.id).collect()
+    }
+
     /// The parameters that require gradients in the model as it was read.
     pub(crate) fn requiring(map: &LayerMap) -> impl Iterator<Item = ParamId> + '_ {
         let requiring = map.parameters().iter().filter(|p| p.trainable);
         requiring.map(|p| p.id)
     }
 
-    /// Checks that a model belongs to this run. If all parameters of the model have other ids, they
-    /// are matched by path, and the result has their new ids. Cost: one visit of the module.
+    /// Checks that a model belongs to this run and that what trains with these layers requires
+    /// gradients in it. If all parameters of the model have other ids, they are matched by path, and
+    /// the result has their new ids. Cost: one visit of the module.
     pub(crate) fn follow<M: Module>(
         &self,
         config: &LisaConfig,
         model: &M,
-    ) -> Result<Option<Renamed>, LisaError> {
+        is_active: impl Fn(Option<usize>) -> bool,
+    ) -> Result<Found, LisaError> {
         let mut count = Count {
             map: &self.map,
-            known: 0,
+            known: HashSet::new(),
             unknown: 0,
+            requiring: HashSet::new(),
         };
         model.visit(&mut count);
-        let (known, unknown) = (count.known, count.unknown);
+        let requiring = count.requiring;
+        let renamed = self.renamed(config, model, count.known.len(), count.unknown)?;
+        let map = renamed.as_ref().map_or(&self.map, |renamed| &renamed.map);
+        let training = self.with(is_active).map(|i| &map.parameters()[i]);
+        let missing: Vec<_> = training.filter(|p| !requiring.contains(&p.id)).collect();
+        if let [first, ..] = missing[..] {
+            return Err(LisaError::new(
+                ErrorKind::Layers,
+                format!(
+                    "{} parameters that train in this period require no gradients in the model of \
+                     this step, first `{}`",
+                    missing.len(),
+                    first.path
+                ),
+            )
+            .with_help(
+                "step the model that the last step returned; to go back to an earlier one, also go \
+                 back to the `Lisa` of that time: a clone of it, or `load`",
+            ));
+        }
+        Ok(Found { renamed, requiring })
+    }
+
+    /// The new ids of a model in which so many ids are known, and so many are not.
+    fn renamed<M: Module>(
+        &self,
+        config: &LisaConfig,
+        model: &M,
+        known: usize,
+        unknown: usize,
+    ) -> Result<Option<Renamed>, LisaError> {
         if known == self.map.parameters().len() && unknown == 0 {
             return Ok(None);
         }
@@ -178,8 +225,9 @@ impl Trainable {
 /// Counts the parameters that are in a map with the same shape, and the others.
 struct Count<'a> {
     map: &'a LayerMap,
-    known: usize,
+    known: HashSet<ParamId>,
     unknown: usize,
+    requiring: HashSet<ParamId>,
 }
 
 impl ModuleVisitor for Count<'_> {
@@ -187,8 +235,13 @@ impl ModuleVisitor for Count<'_> {
         let known = self.map.index_of(param.id);
         let shape = |i: usize| &self.map.parameters()[i].shape[..];
         match known.filter(|&i| *shape(i) == param.lazy_shape()[..]) {
-            Some(_) => self.known += 1,
-            None => self.unknown += 1,
+            // One at two paths, which was tied after the run began, is no parameter of the run.
+            Some(_) if self.known.insert(param.id) => {}
+            _ => self.unknown += 1,
+        }
+        let tensor = param.val();
+        if tensor.dtype().is_float() && tensor.is_require_grad() {
+            self.requiring.insert(param.id);
         }
     }
 }
@@ -255,31 +308,28 @@ fn may_train(map: &LayerMap, config: &LisaConfig) -> Result<Vec<bool>, LisaError
         .collect();
     let outside = (0..may_train.len()).any(|i| may_train[i] && map.layer_of(i).is_none());
     let every = config.outer_every_nth();
-    let mut all = map.layers().iter();
-    let dead = all.find(|l| !l.parameters.iter().any(|&i| may_train[i]));
-    match dead {
-        Some(layer) if !outside => refuse(
-            format!(
-                "nothing outside the layers trains and `{}` is frozen altogether, so a period with \
-                 that layer alone would train nothing",
-                layer.path
-            ),
-            "unfreeze one of them".into(),
-        ),
-        Some(layer) if every > 1 => refuse(
-            format!(
-                "outer_every is {every} and `{}` is frozen altogether, so a period with that layer \
-                 alone would train nothing",
-                layer.path
-            ),
-            "set outer_every to 1, or unfreeze the layer".into(),
-        ),
-        None if !outside && every > 1 => refuse(
-            format!("outer_every is {every}, and no parameter outside the layers can train"),
-            "set outer_every to 1, or unfreeze some of them".into(),
-        ),
-        _ => Ok(may_train),
+    let in_layers = (0..may_train.len()).any(|i| may_train[i] && map.layer_of(i).is_some());
+    if !in_layers && !outside {
+        return refuse(
+            "the group of frozen parameters has every parameter that requires gradients".into(),
+            "leave some of them out".into(),
+        );
     }
+    if every > 1 && !(in_layers && outside) {
+        let what = if outside { "in" } else { "outside" };
+        return refuse(
+            format!("outer_every is {every}, and no parameter {what} the layers can train"),
+            "set outer_every to 1, or unfreeze some of them".into(),
+        );
+    }
+    let is_dead = |layer: &&Layer| !layer.parameters.iter().any(|&i| may_train[i]);
+    let dead = map.layers().iter().filter(is_dead).count();
+    if dead > 0 && counted && config.active_layers < layers {
+        log::warn!(
+            "{dead} of {layers} layers have no parameter that requires gradients, and are not sampled"
+        );
+    }
+    Ok(may_train)
 }
 
 #[cfg(test)]
@@ -320,12 +370,13 @@ mod tests {
         let config = LisaConfig::new();
         let own = model(3);
         let trainable = Trainable::new(&config, &own).unwrap();
-        assert!(trainable.follow(&config, &own).unwrap().is_none());
+        let found = |model: &Model| trainable.follow(&config, model, |_| true);
+        assert!(found(&own).unwrap().renamed.is_none());
         let loaded = model(3);
-        let renamed = trainable.follow(&config, &loaded).unwrap().unwrap();
-        assert_eq!(renamed.ids()[&own.head.weight.id], loaded.head.weight.id);
+        let renamed = found(&loaded).unwrap().renamed.unwrap();
+        assert_eq!(renamed.ids[&own.head.weight.id], loaded.head.weight.id);
 
-        let message = |model: &Model| match trainable.follow(&config, model) {
+        let message = |model: &Model| match found(model) {
             Ok(_) => String::new(),
             Err(error) => error.message().to_owned(),
         };
@@ -340,5 +391,8 @@ mod tests {
         let mut fewer = own.clone();
         fewer.layers.pop();
         assert!(message(&fewer).contains("it has 3 parameters and that had 4"));
+        let mut tied = own.clone();
+        tied.head = tied.layers[0].clone();
+        assert!(message(&tied).contains("tied"), "{}", message(&tied));
     }
 }

@@ -60,15 +60,42 @@ impl GradientTracker {
     ///
     /// As [`LayerMap::find`].
     pub fn new<M: Module>(model: &M) -> Result<Self, LisaError> {
-        let map = LayerMap::find(model)?;
+        Ok(Self::of_layers(LayerMap::find(model)?))
+    }
+
+    /// A tracker for these layers: of several stacks ([`LayerMap::at`]), or parts of layers
+    /// ([`LayerMap::split`]). The model that is observed must have their `ParamId`s.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use burn::module::Module;
+    /// # use burn::nn::{Linear, LinearConfig};
+    /// # use burn::tensor::Device;
+    /// # #[derive(Module, Debug)]
+    /// # struct Model { encoder: Vec<Linear>, decoder: Vec<Linear> }
+    /// # let device = Device::flex().autodiff();
+    /// # let stack = || (0..2).map(|_| LinearConfig::new(2, 2).init(&device)).collect();
+    /// # let model = Model { encoder: stack(), decoder: stack() };
+    /// use lisa::LayerMap;
+    /// use lisa::importance::GradientTracker;
+    ///
+    /// // `model` has the stacks `encoder` and `decoder`.
+    /// let map = LayerMap::at(&model, &["encoder".into(), "decoder".into()])?;
+    /// let tracker = GradientTracker::of_layers(map.split(&["bias".into()])?);
+    /// assert_eq!(tracker.squares().layers.len(), 8);
+    /// # Ok::<(), lisa::LisaError>(())
+    /// ```
+    #[must_use]
+    pub fn of_layers(map: LayerMap) -> Self {
         let layers = map.layers().len();
-        Ok(Self {
+        Self {
             map,
             batch: LayerSquares::default(),
             norms: vec![0.0; layers],
             squares: vec![0.0; layers],
             batches: 0,
-        })
+        }
     }
 
     /// Adds gradients of the batch: all, or a part that was not observed yet.

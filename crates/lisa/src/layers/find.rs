@@ -10,16 +10,16 @@ use crate::visit::{FloatVisitor, ModulePath, visit_floats};
 use crate::{ErrorKind, LisaError};
 
 impl LayerMap {
-    /// Finds the stack: the one with the most parameters of all stacks with at least two layers, or
-    /// else of those with one.
+    /// Finds the stack: the one with the most parameters of all stacks whose items have the same
+    /// parameters, with at least two layers, or else of those with one.
     ///
     /// Lazy parameters are initialized. Cost: one visit of the module.
     ///
     /// # Errors
     ///
     /// - There is no stack, or a second one that has at least half as many parameters and is not
-    ///   inside the first, as in an encoder-decoder model. Name one or both with [`at`](Self::at).
-    ///   The message lists the candidates with their paths and sizes.
+    ///   inside the first, as in an encoder-decoder model or one with blocks of two kinds. Name one or
+    ///   both with [`at`](Self::at). The message lists the candidates with their paths and sizes.
     /// - There are tied parameters: one `ParamId` at two paths. Burn would give both the same
     ///   gradient, and the copies would then diverge. Use one parameter twice in `forward` instead.
     pub fn find<M: Module>(module: &M) -> Result<Self, LisaError> {
@@ -42,10 +42,15 @@ impl LayerMap {
                  and shapes",
             ));
         };
-        let rival = uniform
-            .iter()
-            .filter(|s| s.path != best.path && !s.contains(best) && !best.contains(s))
-            .find(|s| s.size * 2 >= best.size);
+        // Items of several kinds may be the layers as well: blocks of two kinds, or stages, of which
+        // the best stack is one.
+        let several = tree.stacks.iter();
+        let several = several.filter(|s| !s.uniform && s.items.len() >= 2);
+        let mut others = uniform.iter().copied().chain(several);
+        let rival = others.find(|s| {
+            let is_apart = s.path != best.path && !best.contains(s);
+            is_apart && (s.size * 2 >= best.size || s.contains(best))
+        });
         if let Some(rival) = rival {
             return Err(tree.refuse(&format!(
                 "the stack of layers is ambiguous: `{}` and `{}` are both candidates",

@@ -7,6 +7,7 @@ use burn::tensor::DType;
 
 /// A float parameter of a module.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Parameter {
     /// Its path, such as `model.layers.3.mlp.up_proj.weight`.
     pub path: String,
@@ -36,6 +37,7 @@ impl Parameter {
 
 /// One layer: an element of a stack, or a part of one after [`LayerMap::split`].
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Layer {
     /// Its path, such as `model.layers.3`, or `model.layers.3[attn]` for a part.
     pub path: String,

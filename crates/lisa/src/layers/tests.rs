@@ -67,6 +67,24 @@ fn the_outer_of_two_nested_stacks_is_the_one() {
 }
 
 #[test]
+fn the_stages_around_the_largest_stack_make_it_ambiguous() {
+    let mut model = decoder();
+    model.blocks[1].experts = stack(5, 4);
+    let message = LayerMap::find(&model).unwrap_err().to_string();
+    assert!(
+        message.contains("`blocks.1.experts` and `blocks` are both candidates"),
+        "{message}"
+    );
+    assert_eq!(
+        LayerMap::at(&model, &["blocks".into()])
+            .unwrap()
+            .layers()
+            .len(),
+        3
+    );
+}
+
+#[test]
 fn options_and_enums_in_the_tree_are_walked() {
     let mut decoder = decoder();
     decoder.tail = Some(linear(4));
@@ -101,6 +119,18 @@ fn two_stacks_of_like_size_are_ambiguous_until_named() {
         decoder: stack(4, 4),
     };
     assert_eq!(LayerMap::find(&small).unwrap().layers().len(), 4);
+    // A large list of modules that differ may be the stack as well.
+    let mixed = Pair {
+        encoder: vec![linear(8), linear(9)],
+        decoder: stack(2, 2),
+    };
+    let message = LayerMap::find(&mixed).unwrap_err().to_string();
+    assert!(
+        message.contains("`decoder` and `encoder` are both candidates"),
+        "{message}"
+    );
+    let map = LayerMap::at(&mixed, &["encoder".into()]).unwrap();
+    assert_eq!(map.layers().len(), 2);
     // A stack of one layer counts where there is no larger one.
     let one = Pair {
         encoder: stack(1, 4),

@@ -23,8 +23,6 @@ struct Values {
     wants_norms: bool,
     /// The squares of the gradients of one step, over all devices.
     squares: LayerSquares,
-    /// The step that `squares` belongs to.
-    squares_step: u64,
 }
 
 impl Board {
@@ -48,19 +46,22 @@ impl Board {
         self.with(|values| values.wants_norms = true);
     }
 
-    /// Measures the gradients of a step if a metric wants it. Does not wait for the device.
-    pub(super) fn measure<M: Module>(&self, lisa: &Lisa, model: &M, grads: &mut GradientsParams) {
+    /// Measures the gradients of a step, of one or several devices, if a metric wants it. Does not
+    /// wait for the device. Workers that step with the same summed gradients measure the same.
+    pub(super) fn measure<'a, M: Module>(
+        &self,
+        lisa: &Lisa,
+        model: &M,
+        grads: impl Iterator<Item = &'a mut GradientsParams>,
+    ) {
         if !self.with(|values| values.wants_norms) {
             return;
         }
-        let squares = measure(model, grads, lisa.layers());
-        self.with(|values| {
-            if values.squares_step != lisa.steps() {
-                values.squares = LayerSquares::default();
-                values.squares_step = lisa.steps();
-            }
-            values.squares.merge(squares);
-        });
+        let mut squares = LayerSquares::default();
+        for grads in grads {
+            squares.merge(measure(model, grads, lisa.layers()));
+        }
+        self.with(|values| values.squares = squares);
     }
 
     pub(super) fn active(&self) -> Vec<usize> {

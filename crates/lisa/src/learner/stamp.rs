@@ -80,7 +80,7 @@ fn settings(lisa: &Lisa) -> [(&'static str, u64); 6] {
         ("number of active layers", config.active_layers as u64),
         ("outer_every", config.outer_every_nth() as u64),
         (
-            "checksum of policy, frozen parameters, unbiased, on_freeze, master_weights and decay",
+            "checksum of layers, policy, frozen parameters, unbiased, on_freeze, master_weights and decay",
             others(lisa),
         ),
     ]
@@ -90,7 +90,12 @@ fn settings(lisa: &Lisa) -> [(&'static str, u64); 6] {
 fn others(lisa: &Lisa) -> u64 {
     let config = lisa.config();
     let text = format!(
-        "{} {:?} {} {:?} {} {:?}",
+        "{:?} {} {:?} {} {:?} {} {:?}",
+        lisa.layers()
+            .layers()
+            .iter()
+            .map(|layer| &layer.path)
+            .collect::<Vec<_>>(),
         lisa.policy_name(),
         lisa.may_train(),
         config.unbiased,

@@ -22,7 +22,7 @@ impl<M: Module + TrainStep> TrainStep for LisaModule<M> {
         mut grads: GradientsParams,
     ) -> Self {
         let board = self.board();
-        board.measure(self.lisa(), self.get_ref(), &mut grads);
+        board.measure(self.lisa(), self.get_ref(), std::iter::once(&mut grads));
         self.stepped(optim, |lisa, model| lisa.step(lr_module, model, grads))
     }
 
@@ -32,9 +32,8 @@ impl<M: Module + TrainStep> TrainStep for LisaModule<M> {
         lr_module: ModuleLearningRate,
         mut grads: MultiGradientsParams,
     ) -> Self {
-        for (grads, _) in &mut grads.grads {
-            self.board().measure(self.lisa(), self.get_ref(), grads);
-        }
+        let all = grads.grads.iter_mut().map(|(grads, _)| grads);
+        self.board().measure(self.lisa(), self.get_ref(), all);
         self.stepped(optim, |lisa, model| {
             lisa.step_multi(lr_module, model, grads)
         })

@@ -10,7 +10,7 @@ use crate::period::PeriodSums;
 use crate::quantize::FullWeights;
 use crate::sampler::{self, Sampler, Sampling};
 use crate::trainable::Trainable;
-use crate::{FreezeMask, LayerMap, LisaConfig, LisaError};
+use crate::{ErrorKind, FreezeMask, LayerMap, LisaConfig, LisaError};
 
 impl LisaConfig {
     /// Makes the optimizer of a run, and freezes the layers of `model` that are not active in the
@@ -18,15 +18,19 @@ impl LisaConfig {
     ///
     /// `optimizer` is one of Burn's optimizer configs, such as `AdamWConfig::new()`; gradient
     /// clipping that is set on it is applied. Wrap an optimizer that is already built in
-    /// [`Built`](crate::optimizer::Built). Lazy parameters are initialized. Cost: one visit of the
-    /// module; no tensor is copied, unless frozen layers are [quantized](Self::frozen_weights).
+    /// [`Built`](crate::optimizer::Built). Lazy parameters are initialized. Layers without a parameter
+    /// that requires gradients are not sampled: they count as frozen by the caller, also if another run
+    /// has frozen them, which [`Lisa::unfreeze`] undoes. Cost: one visit of the module; no tensor is
+    /// copied, unless frozen layers are [quantized](Self::frozen_weights).
     ///
     /// # Errors
     ///
     /// A setting is out of range; the stack of layers is not found or is ambiguous; parameters are
     /// tied; a group of frozen parameters matches no parameter; the model has no trainable
-    /// parameters; the policy [refuses](crate::policy::SamplingPolicy::validate) the layers; the
-    /// optimizer cannot be made without weight decay, which [`decay`](Self::decay) needs.
+    /// parameters; the policy [refuses](crate::policy::SamplingPolicy::validate) the layers or samples
+    /// invalid ones; the device cannot quantize; the optimizer cannot be made without weight decay,
+    /// which [`decay`](Self::decay) needs. The model is not given back: clone it first if it is needed
+    /// then.
     pub fn init<C: OptimizerConfig, M: Module>(
         &self,
         optimizer: C,
@@ -43,7 +47,7 @@ impl LisaConfig {
     ///
     /// # Errors
     ///
-    /// As [`init`](Self::init).
+    /// As [`init`](Self::init), and if `device` is one without gradients.
     ///
     /// # Example
     ///
@@ -85,6 +89,13 @@ impl Lisa {
     ) -> Result<(Self, M), LisaError> {
         config.validate()?;
         let trainable = Trainable::new(config, &model)?;
+        let is_plain = device.is_some_and(|device| !device.is_autodiff());
+        if is_plain {
+            let message = "the device to which the model moves has no gradients";
+            return Err(
+                LisaError::new(ErrorKind::Config, message).with_help("give `device.autodiff()`")
+            );
+        }
         if let Some(device) = device.or(model.devices().first()) {
             config.frozen_weights.check(device)?;
         }

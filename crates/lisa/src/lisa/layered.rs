@@ -84,8 +84,8 @@ impl Lisa {
             .with_help("use Pass::backward and Lisa::step, or do not set max_grad_norm");
             return Err(StepError::new(model, error, false));
         }
-        let renamed = match self.follow(&model) {
-            Ok(renamed) => renamed,
+        let masks = match self.follow(&model) {
+            Ok(masks) => masks,
             Err(error) => return Err(StepError::new(model, error, false)),
         };
         let mut squares = LayerSquares::default();
@@ -107,12 +107,12 @@ impl Lisa {
             Ok(model) => model,
             Err(error) => {
                 let (model, error) = error.into_parts();
-                let model = if renamed { self.apply(model) } else { model };
+                let model = if masks { self.apply(model) } else { model };
                 return Err(StepError::new(model, error, true));
             }
         };
         if let Some(error) = bad {
-            let model = if renamed { self.apply(model) } else { model };
+            let model = if masks { self.apply(model) } else { model };
             let error = if updated {
                 error.within("other parts of the model are already updated")
             } else {
@@ -121,7 +121,7 @@ impl Lisa {
             return Err(StepError::new(model, error, updated));
         }
         self.note(squares);
-        self.end_step(model, renamed)
+        self.end_step(model, masks)
     }
 
     /// [`try_step_layered`](Self::try_step_layered) with the return type of [`step`](Self::step).

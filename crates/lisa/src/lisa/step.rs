@@ -12,7 +12,7 @@ use super::Lisa;
 use crate::clip;
 use crate::gradients::{self, Gradients, LayerSquares};
 use crate::layers::Parameter;
-use crate::trainable::Trainable;
+use crate::trainable::{Renamed, Trainable};
 use crate::{FreezeMask, LayerMap, LisaError, StepError};
 
 impl Lisa {
@@ -39,7 +39,8 @@ impl Lisa {
     /// # Errors
     ///
     /// - The model is not the model of this run: it has another structure, or only some of its
-    ///   `ParamId`s are known. This is checked before anything changes.
+    ///   `ParamId`s are known. Or parameters that train in this period require no gradients in it, as
+    ///   in a clone from another period. This is checked before anything changes.
     /// - The policy makes an invalid draw at the end of a period. The update is already applied:
     ///   the error contains the updated model, and the layers of the previous period stay active.
     pub fn try_step<M: Module>(
@@ -101,27 +102,36 @@ impl Lisa {
         model: M,
         mut grads: G,
     ) -> Result<M, StepError<M>> {
-        let renamed = match self.follow(&model) {
-            Ok(renamed) => renamed,
+        let masks = match self.follow(&model) {
+            Ok(masks) => masks,
             Err(error) => return Err(StepError::new(model, error, false)),
         };
         let stepped = self.prepare(&model, &mut grads);
         let model = self.update(lr, model, grads, stepped);
-        self.end_step(model, renamed)
+        self.end_step(model, masks)
     }
 
-    /// Checks that the model is the model of this run, before anything changes. Returns true if its
-    /// parameters have new ids; the run then uses these ids.
+    /// Checks that the model is the model of this run, before anything changes. Returns true if the
+    /// freeze mask must be applied to it: it was loaded, and its parameters have new ids, which the run
+    /// then uses, or frozen parameters require gradients.
     pub(super) fn follow<M: Module>(&mut self, model: &M) -> Result<bool, LisaError> {
-        let Some(renamed) = self.trainable.follow(&self.config, model)? else {
-            return Ok(false);
-        };
-        let (ids, map) = (renamed.ids(), renamed.map());
-        self.optimizer.rename(ids, map)?;
-        self.full.rename(ids);
-        self.bind(map.clone());
-        log::info!("step {}: the model has new parameter ids", self.steps() + 1);
-        Ok(true)
+        let is_active = |layer| self.sampler.is_active(layer);
+        let found = self.trainable.follow(&self.config, model, is_active)?;
+        let step = self.steps() + 1;
+        if let Some(Renamed { map, ids }) = found.renamed {
+            self.optimizer.rename(&ids, &map)?;
+            self.full.rename(&ids);
+            self.bind(map);
+            log::info!("step {step}: the model has new parameter ids");
+            return Ok(true);
+        }
+        let mask = FreezeMask::new(found.requiring);
+        let differs = mask != self.mask;
+        if differs {
+            log::info!("step {step}: frozen parameters of the model require gradients");
+            self.mask = mask;
+        }
+        Ok(differs)
     }
 
     /// Keeps the gradients of trainable parameters, measures them for the policy, scales and clips
@@ -197,14 +207,11 @@ impl Lisa {
         }
     }
 
-    /// Counts the step; at the end of a period, samples the layers of the next period.
-    pub(super) fn end_step<M: Module>(
-        &mut self,
-        model: M,
-        renamed: bool,
-    ) -> Result<M, StepError<M>> {
+    /// Counts the step; at the end of a period, samples the layers of the next period. Applies the
+    /// freeze mask then, or if `masks` is true.
+    pub(super) fn end_step<M: Module>(&mut self, model: M, masks: bool) -> Result<M, StepError<M>> {
         if !self.sampler.advance() {
-            return Ok(if renamed { self.apply(model) } else { model });
+            return Ok(if masks { self.apply(model) } else { model });
         }
         let observed = self.sums.take_means();
         let drawn = self.sampler.next(&observed);

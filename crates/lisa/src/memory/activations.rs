@@ -54,6 +54,14 @@ pub struct Activations {
     pub sublayer: u64,
 }
 
+impl Activations {
+    /// Hidden states while a loss is computed in slices: the last one, its norm, the rows of it that
+    /// have a target, and the gradients of both.
+    pub(super) fn loss_states(&self) -> u64 {
+        5 * self.hidden
+    }
+}
+
 /// A model that can report the size of its activations.
 ///
 /// The [module page](super) shows an implementation.

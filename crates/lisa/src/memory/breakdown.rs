@@ -2,6 +2,7 @@
 
 /// The memory of a device at one time of a step, in bytes, by what it holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Breakdown {
     /// Weights.
     pub weights: u64,

@@ -4,6 +4,7 @@ use burn::tensor::Device;
 
 /// The memory pool of a device, in bytes. It has all tensors of the program on that device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DeviceUsage {
     /// Bytes of live tensors.
     pub in_use: u64,

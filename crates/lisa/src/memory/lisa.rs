@@ -62,17 +62,11 @@ impl MemoryPlan {
             master_weights,
             activations: run.stored() + run.activations.logits + run.activations.head,
             host: run.full_precision() + idle_on_host + run.outer_on_host(),
-            peak: at_peak.total(),
-            peak_recomputed: at_peak_recomputed.total(),
             at_peak,
             at_peak_recomputed,
         })
     }
 }
-
-/// Hidden states while a loss is computed in slices: the last one, its norm, the rows of it that have
-/// a target, and the gradients of both.
-pub(super) const LOSS_STATES: u64 = 5;
 
 /// A planned run. All methods return bytes, unless their documentation says otherwise.
 struct Run<'a> {
@@ -234,9 +228,7 @@ impl Run<'_> {
                 0
             };
             return Breakdown {
-                temporary: self.activations.head
-                    + of_weight
-                    + LOSS_STATES * self.activations.hidden,
+                temporary: self.activations.head + of_weight + self.activations.loss_states(),
                 gradients: self.largest_outside(),
                 ..Breakdown::default()
             };
@@ -264,7 +256,7 @@ impl Run<'_> {
             return Breakdown::default();
         }
         Breakdown {
-            temporary: self.activations.head_backward + LOSS_STATES * self.activations.hidden,
+            temporary: self.activations.head_backward + self.activations.loss_states(),
             gradients: self.largest_outside(),
             ..Breakdown::default()
         }

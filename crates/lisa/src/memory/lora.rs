@@ -3,7 +3,6 @@
 use super::activations::{Activations, Footprint};
 use super::adapters::{Adapters, LayerAdapters};
 use super::breakdown::Breakdown;
-use super::lisa::LOSS_STATES;
 use super::plan::MemoryPlan;
 use super::workload::Workload;
 use crate::{LayerMap, LisaError};
@@ -32,89 +31,21 @@ impl MemoryPlan {
             all = on_all_matrices(&map, &sizes);
             &all
         };
-        let element = workload.element();
-        let run = Run {
-            rank: adapters.rank as u64,
-            tokens: (workload.batch * workload.sequence) as u64,
-            element,
-            wide: if adapters.merged {
-                element
-            } else {
-                element.max(4)
-            },
-            merged: adapters.merged,
-            sizes,
-            of_layers,
-        };
-        let base: u64 = map.parameters().iter().map(|p| p.len() as u64).sum();
-        let head = adapters.head.map_or(0, |shape| run.elements(&[shape]));
-        let elements = head
-            + of_layers
-                .iter()
-                .map(|l| run.elements(&l.weights))
-                .sum::<u64>();
-        let weights = base * element + elements * run.wide;
-        let optimizer_state = 2 * elements * run.wide;
-        let of_loss = sizes.head.max(adapters.head_loss);
-        let loss = of_loss + LOSS_STATES * sizes.hidden;
-        let at = |activations, temporary, gradients| Breakdown {
-            weights,
-            optimizer_state,
-            gradients,
-            activations: activations + sizes.logits,
-            temporary: temporary + sizes.logits + sizes.workspace,
-            ..Breakdown::default()
-        };
-
-        let (gradients, of_head) = (elements * run.wide, head * run.wide);
-        let (backward, update) = (&of_layers[run.lowest()..], workload.update(run.largest()));
-        let stored: u64 = backward.iter().map(|layer| run.kept(layer)).sum();
-        let (mut left, mut done) = (stored, of_head);
-        let layers = backward.iter().rev().map(|layer| {
-            done += run.gradients(layer);
-            let during = at(left, sizes.layer_backward + sizes.hidden, done);
-            left -= run.kept(layer);
-            during
-        });
-        let ends = at(stored, loss, of_head).max(at(0, update, gradients));
-        let mut at_peak = layers.fold(ends, Breakdown::max);
-
-        let states = |layers| workload.recompute.states_kept(layers) as u64 * sizes.hidden;
-        let (mut left, mut done) = (backward.len(), of_head);
-        let recorded = workload.recompute.layers_recorded();
-        let segments = backward.chunks(recorded.max(1)).rev().map(|layers| {
-            let kept: u64 = layers.iter().map(|layer| run.kept(layer)).sum();
-            let own: u64 = layers.iter().map(|layer| run.gradients(layer)).sum();
-            done += own;
-            let (before, found) = if workload.in_backward {
-                (backward.len(), own)
-            } else {
-                (left, done)
-            };
-            left -= layers.len();
-            let kept = kept.saturating_sub(sizes.input);
-            at(states(before) + kept, sizes.layer_backward, found)
-        });
-        let mut at_peak_recomputed =
-            segments.fold(at(states(backward.len()), loss, of_head), Breakdown::max);
-        if !workload.in_backward {
-            at_peak_recomputed = at_peak_recomputed.max(at(0, update, gradients));
-        }
+        let run = Run::new(&map, adapters, of_layers, workload, sizes);
+        let (mut at_peak, mut at_peak_recomputed) = (run.step(), run.recomputed_step());
         if workload.accumulates() {
-            at_peak.gradients += gradients;
+            at_peak.gradients += run.all_gradients();
             if !workload.in_backward {
-                at_peak_recomputed.gradients += gradients;
+                at_peak_recomputed.gradients += run.all_gradients();
             }
         }
         Ok(Self {
-            weights,
-            gradients,
-            optimizer_state,
+            weights: run.weights,
+            gradients: run.all_gradients(),
+            optimizer_state: run.optimizer_state(),
             master_weights: 0,
-            activations: stored + sizes.logits + of_loss,
+            activations: run.stored() + run.sizes.logits + run.loss,
             host: 0,
-            peak: at_peak.total(),
-            peak_recomputed: at_peak_recomputed.total(),
             at_peak,
             at_peak_recomputed,
         })
@@ -140,6 +71,7 @@ fn on_all_matrices(map: &LayerMap, sizes: &Activations) -> Vec<LayerAdapters> {
 
 /// A planned run. All methods return bytes, unless their documentation says otherwise.
 struct Run<'a> {
+    workload: &'a Workload,
     rank: u64,
     tokens: u64,
     /// Bytes of an element of the weights, and of the adapters.
@@ -148,9 +80,135 @@ struct Run<'a> {
     merged: bool,
     sizes: Activations,
     of_layers: &'a [LayerAdapters],
+    /// Elements of the adapters of the head, and of all adapters.
+    head: u64,
+    adapters: u64,
+    /// Of the model with its adapters.
+    weights: u64,
+    /// What the loss needs without the hidden states.
+    loss: u64,
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    fn new(
+        map: &LayerMap,
+        adapters: &Adapters,
+        of_layers: &'a [LayerAdapters],
+        workload: &'a Workload,
+        sizes: Activations,
+    ) -> Self {
+        let element = workload.element();
+        let mut run = Self {
+            workload,
+            rank: adapters.rank as u64,
+            tokens: (workload.batch * workload.sequence) as u64,
+            element,
+            wide: if adapters.merged {
+                element
+            } else {
+                element.max(4)
+            },
+            merged: adapters.merged,
+            loss: sizes.head.max(adapters.head_loss),
+            sizes,
+            of_layers,
+            head: 0,
+            adapters: 0,
+            weights: 0,
+        };
+        run.head = adapters.head.map_or(0, |shape| run.elements(&[shape]));
+        let layers = of_layers.iter().map(|l| run.elements(&l.weights));
+        run.adapters = run.head + layers.sum::<u64>();
+        let base: u64 = map.parameters().iter().map(|p| p.len() as u64).sum();
+        run.weights = base * element + run.adapters * run.wide;
+        run
+    }
+
+    /// The gradients of all adapters.
+    fn all_gradients(&self) -> u64 {
+        self.adapters * self.wide
+    }
+
+    fn optimizer_state(&self) -> u64 {
+        2 * self.all_gradients()
+    }
+
+    /// The device memory at a moment with these activations, temporary tensors and gradients.
+    fn at(&self, activations: u64, temporary: u64, gradients: u64) -> Breakdown {
+        Breakdown {
+            weights: self.weights,
+            optimizer_state: self.optimizer_state(),
+            gradients,
+            activations: activations + self.sizes.logits,
+            temporary: temporary + self.sizes.logits + self.sizes.workspace,
+            ..Breakdown::default()
+        }
+    }
+
+    /// At the loss, with these activations of the layers.
+    fn at_loss(&self, activations: u64) -> Breakdown {
+        let temporary = self.loss + self.sizes.loss_states();
+        self.at(activations, temporary, self.head * self.wide)
+    }
+
+    /// At the update, without activations.
+    fn at_update(&self) -> Breakdown {
+        let temporary = self.workload.update(self.largest());
+        self.at(0, temporary, self.all_gradients())
+    }
+
+    /// The layers that the backward pass reaches.
+    fn backward(&self) -> &'a [LayerAdapters] {
+        &self.of_layers[self.lowest()..]
+    }
+
+    /// What the backward pass keeps of all layers.
+    fn stored(&self) -> u64 {
+        self.backward().iter().map(|layer| self.kept(layer)).sum()
+    }
+
+    /// The peak of a step without recomputation.
+    fn step(&self) -> Breakdown {
+        let (mut left, mut done) = (self.stored(), self.head * self.wide);
+        let layers = self.backward().iter().rev().map(|layer| {
+            done += self.gradients(layer);
+            let temporary = self.sizes.layer_backward + self.sizes.hidden;
+            let during = self.at(left, temporary, done);
+            left -= self.kept(layer);
+            during
+        });
+        let ends = self.at_loss(self.stored()).max(self.at_update());
+        layers.fold(ends, Breakdown::max)
+    }
+
+    /// The peak of a step with recomputation.
+    fn recomputed_step(&self) -> Breakdown {
+        let plan = self.workload.recompute;
+        let states = |layers| plan.states_kept(layers) as u64 * self.sizes.hidden;
+        let backward = self.backward();
+        let (mut left, mut done) = (backward.len(), self.head * self.wide);
+        let segments = backward.chunks(plan.layers_recorded().max(1)).rev();
+        let segments = segments.map(|layers| {
+            let kept: u64 = layers.iter().map(|layer| self.kept(layer)).sum();
+            let own: u64 = layers.iter().map(|layer| self.gradients(layer)).sum();
+            done += own;
+            let (before, found) = if self.workload.in_backward {
+                (backward.len(), own)
+            } else {
+                (left, done)
+            };
+            left -= layers.len();
+            let kept = kept.saturating_sub(self.sizes.input);
+            self.at(states(before) + kept, self.sizes.layer_backward, found)
+        });
+        let at_peak = segments.fold(self.at_loss(states(backward.len())), Breakdown::max);
+        if self.workload.in_backward {
+            at_peak
+        } else {
+            at_peak.max(self.at_update())
+        }
+    }
+
     /// Elements of the adapters of these weights.
     fn elements(&self, weights: &[[usize; 2]]) -> u64 {
         let widths = weights

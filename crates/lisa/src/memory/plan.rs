@@ -10,6 +10,7 @@ use super::breakdown::Breakdown;
 /// every active layer has its optimizer state. A peak is the largest number of bytes in memory at
 /// one time of a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct MemoryPlan {
     /// Weights on the device.
     pub weights: u64,
@@ -25,15 +26,25 @@ pub struct MemoryPlan {
     pub activations: u64,
     /// In host memory: full-precision weights of quantized layers, and offloaded optimizer state.
     pub host: u64,
-    /// The peak of device memory without recomputation.
-    pub peak: u64,
-    /// The peak of device memory with [recomputation](crate::recompute::Recompute), updated as
-    /// [`Workload::in_backward`](super::Workload::in_backward) says.
-    pub peak_recomputed: u64,
-    /// What device memory holds at [`peak`](Self::peak), which is its total.
+    /// What device memory holds at its peak without recomputation.
     pub at_peak: Breakdown,
-    /// What device memory holds at [`peak_recomputed`](Self::peak_recomputed), which is its total.
+    /// What device memory holds at its peak with [recomputation](crate::recompute::Recompute), updated
+    /// as [`Workload::in_backward`](super::Workload::in_backward) says.
     pub at_peak_recomputed: Breakdown,
+}
+
+impl MemoryPlan {
+    /// The peak of device memory without recomputation.
+    #[must_use]
+    pub fn peak(&self) -> u64 {
+        self.at_peak.total()
+    }
+
+    /// The peak of device memory with recomputation.
+    #[must_use]
+    pub fn peak_recomputed(&self) -> u64 {
+        self.at_peak_recomputed.total()
+    }
 }
 
 impl fmt::Display for MemoryPlan {
@@ -45,8 +56,8 @@ impl fmt::Display for MemoryPlan {
             ("master weights", self.master_weights),
             ("activations", self.activations),
             ("in host memory", self.host),
-            ("peak", self.peak),
-            ("peak, recomputed", self.peak_recomputed),
+            ("peak", self.peak()),
+            ("peak, recomputed", self.peak_recomputed()),
         ] {
             writeln!(f, "  {name:<18}{:>9.2} GB", bytes as f64 / 1e9)?;
         }

@@ -22,6 +22,7 @@ use crate::{ErrorKind, LisaError};
 /// # assert!(config.to_string().contains("Matrices"));
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum Decay {
     /// All parameters, as Burn's optimizers do.
     #[default]

@@ -104,6 +104,12 @@ impl LayerOptimizer {
         let parameters = map.parameters().iter();
         let found = parameters.filter(|p| members.matches(&p.id, Some(&p.path)));
         let (ids, paths): (Vec<_>, Vec<_>) = found.map(|p| (p.id, p.path.clone())).unzip();
+        if ids.is_empty() {
+            let all = map.parameters().len();
+            let message = format!("the group matches none of {all} parameters");
+            return Err(LisaError::new(ErrorKind::Config, message)
+                .with_help("name parameters by their paths, as `LayerMap::parameters` has them"));
+        }
         for id in &ids {
             self.held.remove(id);
         }

@@ -15,10 +15,12 @@ use super::offload::Placed;
 pub(crate) const RELEASE: u64 = 0x7ff8_6c69_7361_0001;
 
 /// What happens to the optimizer state of a layer that freezes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[non_exhaustive]
 pub enum OnFreeze {
     /// It is dropped, so memory does not grow. A layer that becomes active again starts with new
     /// state, as in the paper's experiments.
+    #[default]
     Drop,
     /// It stays on the device, as in LMFlow. Memory grows to that of the plain optimizer.
     Keep,

@@ -5,6 +5,7 @@
 ///
 /// It does not include the weights of the model, which the caller owns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Usage {
     /// Optimizer state on the device, such as AdamW's moments, without master weights.
     pub optimizer_state: u64,

@@ -36,12 +36,16 @@ impl Bernoulli {
         Self { probabilities }
     }
 
-    fn probability(&self, draw: &Draw, layer: usize) -> f64 {
-        match self.probabilities.get(layer) {
+    /// By layer: the probability with which it is sampled, before an empty sample is drawn again.
+    fn probabilities(&self, draw: &Draw) -> Vec<f64> {
+        let equal = draw.active_layers as f64 / draw.trainable_layers().len() as f64;
+        let of = |layer: usize| match self.probabilities.get(layer) {
+            _ if !draw.can_train(layer) => 0.0,
             Some(&p) => p,
-            None if self.probabilities.is_empty() => draw.active_layers as f64 / draw.layers as f64,
+            None if self.probabilities.is_empty() => equal.min(1.0),
             None => 0.0,
-        }
+        };
+        (0..draw.layers).map(of).collect()
     }
 }
 
@@ -56,19 +60,18 @@ impl SamplingPolicy for Bernoulli {
 
     fn draw(&self, draw: &Draw) -> Vec<usize> {
         let mut rng = draw.rng();
+        let p = self.probabilities(draw);
         for _ in 0..REDRAWS {
             let layers: Vec<usize> = (0..draw.layers)
-                .filter(|&layer| rng.unit() < self.probability(draw, layer))
+                .filter(|&layer| rng.unit() < p[layer])
                 .collect();
             if draw.allow_empty || !layers.is_empty() {
                 return layers;
             }
         }
-        let total: f64 = (0..draw.layers).map(|l| self.probability(draw, l)).sum();
-        let mut left = rng.unit() * total;
+        let mut left = rng.unit() * p.iter().sum::<f64>();
         let mut taken = Vec::new();
-        for layer in 0..draw.layers {
-            let p = self.probability(draw, layer);
+        for (layer, p) in p.into_iter().enumerate() {
             if p > 0.0 {
                 taken = vec![layer];
                 if left < p {
@@ -83,9 +86,7 @@ impl SamplingPolicy for Bernoulli {
     /// The given probabilities if a sample may be empty. Otherwise, the probabilities given that
     /// the sample is not empty.
     fn inclusion(&self, draw: &Draw) -> Option<Vec<f64>> {
-        let p: Vec<f64> = (0..draw.layers)
-            .map(|layer| self.probability(draw, layer))
-            .collect();
+        let p = self.probabilities(draw);
         if draw.allow_empty {
             return Some(p);
         }
@@ -117,9 +118,9 @@ impl SamplingPolicy for Bernoulli {
                 "give a number in [0, 1]",
             );
         }
-        if !draw.allow_empty && given != 0 && self.probabilities.iter().all(|&p| p == 0.0) {
+        if !draw.allow_empty && given != 0 && self.probabilities(draw).iter().all(|&p| p == 0.0) {
             return refuse(
-                "every layer has probability 0 and no parameter outside the layers trains in every period"
+                "every layer that can train has probability 0 and no parameter outside the layers trains in every period"
                     .into(),
                 "raise a probability, or let the embeddings train in every period",
             );
@@ -199,7 +200,9 @@ mod tests {
         assert!(message(vec![0.5], true).contains("1 probabilities and the model 2 layers"));
         assert!(message(vec![0.5, 1.5], true).contains("layer 1 is 1.5"));
         assert!(message(vec![f64::NAN, 0.5], true).contains("layer 0 is NaN"));
-        assert!(message(vec![0.0, 0.0], false).contains("every layer has probability 0"));
+        assert!(
+            message(vec![0.0, 0.0], false).contains("every layer that can train has probability 0")
+        );
         assert!(
             Bernoulli::new(vec![0.0, 0.0])
                 .validate(&Draw::new(0, 0, 2, 1))

@@ -92,7 +92,7 @@ impl SamplingPolicy for Budget {
             .relative()
             .into_iter()
             .enumerate()
-            .filter(|(layer, _)| !fresh.contains(layer))
+            .filter(|(layer, _)| draw.can_train(*layer) && !fresh.contains(layer))
             .map(|(layer, g)| (layer, weight(g)))
             .collect();
         while !left.is_empty() {

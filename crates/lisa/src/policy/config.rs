@@ -26,6 +26,7 @@ use crate::{ErrorKind, LisaError};
 /// # Ok::<(), burn::config::ConfigError>(())
 /// ```
 #[derive(Config, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum PolicyConfig {
     /// [`Uniform`]: exactly gamma layers, without replacement.
     Uniform,

@@ -6,6 +6,7 @@ use super::{Draw, DrawRng, SamplingPolicy};
 
 /// The order in which [`Cyclic`] activates the layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum CyclicOrder {
     /// From the first layer to the last.
     Ascending,
@@ -56,15 +57,19 @@ impl SamplingPolicy for Cyclic {
     }
 
     fn draw(&self, draw: &Draw) -> Vec<usize> {
-        let layers = draw.layers;
+        let mut order = draw.trainable_layers();
+        let layers = order.len();
         let active = draw.active_layers.max(1);
         let periods = (layers.div_ceil(active) as u64).max(1);
         let (sweep, place) = (draw.period / periods, (draw.period % periods) as usize);
-        let order: Vec<usize> = match self.order {
-            CyclicOrder::Ascending => (0..layers).collect(),
-            CyclicOrder::Descending => (0..layers).rev().collect(),
-            CyclicOrder::Reshuffled => DrawRng::new(draw.seed, sweep).shuffle(layers),
-        };
+        match self.order {
+            CyclicOrder::Ascending => {}
+            CyclicOrder::Descending => order.reverse(),
+            CyclicOrder::Reshuffled => {
+                let shuffled = DrawRng::new(draw.seed, sweep).shuffle(layers);
+                order = shuffled.into_iter().map(|i| order[i]).collect();
+            }
+        }
         let from = (place * active).min(layers);
         let mut drawn = order[from..(from + active).min(layers)].to_vec();
         drawn.sort_unstable();

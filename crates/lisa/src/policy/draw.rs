@@ -13,7 +13,8 @@ pub struct Draw {
     pub period: u64,
     /// How many layers there are, after [`LisaConfig::split`](crate::LisaConfig::split).
     pub layers: usize,
-    /// How many of them the policy should return (gamma).
+    /// How many of them the policy should return: gamma, or the number of layers that can train if
+    /// that is less.
     pub active_layers: usize,
     /// Whether the policy may return no layer: true if parameters outside the layers train in this
     /// period.
@@ -49,6 +50,22 @@ impl Draw {
     pub fn with_allow_empty(mut self, allow_empty: bool) -> Self {
         self.allow_empty = allow_empty;
         self
+    }
+
+    /// Whether a layer has parameters that may train. A layer that is frozen as a whole has none, and
+    /// sampling it trains nothing.
+    #[must_use]
+    pub fn can_train(&self, layer: usize) -> bool {
+        layer < self.layers && (layer >= self.scores.len() || self.scores.get(layer).parameters > 0)
+    }
+
+    /// The layers that have parameters that may train, ascending. The policies of this module sample
+    /// from these.
+    #[must_use]
+    pub fn trainable_layers(&self) -> Vec<usize> {
+        (0..self.layers)
+            .filter(|&layer| self.can_train(layer))
+            .collect()
     }
 
     /// Random numbers for this period: the same on every platform for the same seed and period.

@@ -53,17 +53,21 @@ pub struct Gradient {
 }
 
 impl Gradient {
-    /// The weight of each layer, above 0; they sum to 1.
+    /// The weight of each layer, above 0 if it can train; they sum to 1.
     fn weights(&self, draw: &Draw) -> Vec<f64> {
         let scores = draw.scores.relative();
-        let largest = scores.iter().copied().fold(f64::MIN, f64::max);
-        let exponent = |m: f64| (m - largest) / self.temperature;
-        let weights: Vec<f64> = scores.iter().map(|&m| libm::exp(exponent(m))).collect();
-        let sum: f64 = weights.iter().sum();
-        let equal = self.floor / scores.len() as f64;
-        // The weight of a small score underflows at a low temperature; it must not exclude the layer.
-        let of = |w: f64| ((1.0 - self.floor) * w / sum + equal).max(f64::MIN_POSITIVE);
-        weights.into_iter().map(of).collect()
+        let layers = draw.trainable_layers();
+        let largest = layers.iter().map(|&i| scores[i]).fold(f64::MIN, f64::max);
+        let exponent = |i: usize| (scores[i] - largest) / self.temperature;
+        let softmax: Vec<f64> = layers.iter().map(|&i| libm::exp(exponent(i))).collect();
+        let sum: f64 = softmax.iter().sum();
+        let equal = self.floor / layers.len() as f64;
+        let mut weights = vec![0.0; scores.len()];
+        for (i, w) in layers.into_iter().zip(softmax) {
+            // The weight of a small score underflows at a low temperature; it must not exclude the layer.
+            weights[i] = ((1.0 - self.floor) * w / sum + equal).max(f64::MIN_POSITIVE);
+        }
+        weights
     }
 }
 

@@ -113,11 +113,11 @@ impl Scores {
         self.0.iter().map(of).collect()
     }
 
-    /// The layers that were not active in any complete period.
+    /// The layers that can train and were not active in any complete period.
     pub(super) fn never_drawn(&self) -> Vec<usize> {
         let layers = self.0.iter().enumerate();
         layers
-            .filter(|(_, layer)| layer.last_drawn.is_none())
+            .filter(|(_, layer)| layer.parameters > 0 && layer.last_drawn.is_none())
             .map(|(layer, _)| layer)
             .collect()
     }
@@ -125,6 +125,7 @@ impl Scores {
 
 /// What is computed in each step from the gradient g, of n elements, of an active layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Statistic {
     /// sqrt(|g|^2 / n).
     RootMeanSquare,

@@ -24,12 +24,21 @@ impl SamplingPolicy for Uniform {
     }
 
     fn draw(&self, draw: &Draw) -> Vec<usize> {
-        draw.rng().choose(draw.layers, draw.active_layers)
+        let layers = draw.trainable_layers();
+        let chosen = draw.rng().choose(layers.len(), draw.active_layers);
+        chosen.into_iter().map(|i| layers[i]).collect()
     }
 
     fn inclusion(&self, draw: &Draw) -> Option<Vec<f64>> {
-        let p = draw.active_layers as f64 / draw.layers as f64;
-        Some(vec![p.min(1.0); draw.layers])
+        let p = draw.active_layers as f64 / draw.trainable_layers().len() as f64;
+        let of = |layer| {
+            if draw.can_train(layer) {
+                p.min(1.0)
+            } else {
+                0.0
+            }
+        };
+        Some((0..draw.layers).map(of).collect())
     }
 }
 

@@ -35,6 +35,14 @@ impl Weighted {
     pub fn new(weights: Vec<f64>) -> Self {
         Self { weights }
     }
+
+    /// By layer: the probability with which it is sampled.
+    fn probabilities(&self, draw: &Draw) -> Vec<f64> {
+        let weights = self.weights.iter().enumerate();
+        let of = |(layer, &weight)| if draw.can_train(layer) { weight } else { 0.0 };
+        let weights: Vec<f64> = weights.map(of).collect();
+        systematic::inclusion(&weights, draw.active_layers)
+    }
 }
 
 impl SamplingPolicy for Weighted {
@@ -43,12 +51,11 @@ impl SamplingPolicy for Weighted {
     }
 
     fn draw(&self, draw: &Draw) -> Vec<usize> {
-        let p = systematic::inclusion(&self.weights, draw.active_layers);
-        systematic::draw(&p, &mut draw.rng())
+        systematic::draw(&self.probabilities(draw), &mut draw.rng())
     }
 
     fn inclusion(&self, draw: &Draw) -> Option<Vec<f64>> {
-        Some(systematic::inclusion(&self.weights, draw.active_layers))
+        Some(self.probabilities(draw))
     }
 
     /// Refuses a wrong number of weights, a weight that is negative or not finite, and fewer
@@ -68,11 +75,16 @@ impl SamplingPolicy for Weighted {
                 "give a finite number of at least 0",
             );
         }
-        let positive = self.weights.iter().filter(|&&w| w > 0.0).count();
+        let layers = self.weights.iter().enumerate();
+        let positive = layers.filter(|&(layer, &w)| w > 0.0 && draw.can_train(layer));
+        let positive = positive.count();
         if positive < draw.active_layers {
             let active = draw.active_layers;
             return refuse(
-                format!("{positive} of {given} weights are positive and active_layers is {active}"),
+                format!(
+                    "{positive} of {given} weights are positive and of layers that can train, and \
+                     active_layers is {active}"
+                ),
                 "lower active_layers, or give more layers a weight above 0",
             );
         }
@@ -140,6 +152,9 @@ mod tests {
         assert!(message(&[1.0, -0.5, 1.0]).contains("layer 1 is -0.5"));
         assert!(message(&[1.0, 1.0, f64::NAN]).contains("layer 2 is NaN"));
         assert!(message(&[f64::INFINITY, 1.0, 1.0]).contains("layer 0 is inf"));
-        assert!(message(&[1.0, 0.0, 0.0]).contains("1 of 3 weights are positive"));
+        assert!(
+            message(&[1.0, 0.0, 0.0])
+                .contains("1 of 3 weights are positive and of layers that can train")
+        );
     }
 }

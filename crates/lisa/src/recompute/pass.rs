@@ -1,7 +1,9 @@
 //! [`Recompute::forward`] and [`Pass`]: a forward pass that keeps the inputs of segments, and its
 //! backward pass.
 
-use burn::module::{ModuleVisitor, Param};
+use std::sync::Once;
+
+use burn::module::{Flag, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 
@@ -18,6 +20,10 @@ use crate::StepError;
 impl Recompute {
     /// Runs the model forward.
     ///
+    /// A module with dropout needs [`with_dropout_seed`](Self::with_dropout_seed); a warning is logged if
+    /// there may be one. Running statistics, as of batch normalization, are updated in the forward pass
+    /// and again when a layer is recomputed.
+    ///
     /// The layers run without an autodiff graph. The input of a segment is not kept if neither the
     /// segment, nor the embedding, nor a lower layer is trainable. The returned [`Pass`] contains
     /// the state.
@@ -28,7 +34,12 @@ impl Recompute {
         let trainable_before = stack.trainable_before(model, embedded.is_trainable());
         let recomputed = stack.recomputed_segments();
         // To freeze a lazy parameter would freeze its clones as well.
-        model.visit(&mut Initialize);
+        let mut read = Initialize::default();
+        model.visit(&mut read);
+        if read.trains_otherwise && !self.repeats_dropout() {
+            static ONCE: Once = Once::new();
+            ONCE.call_once(|| log::warn!("{WITHOUT_SEED}"));
+        }
         // Burn frees a graph that never runs backward only after a while, so none may be made here.
         let frozen = model.clone().no_grad();
         let mut h = embedded.output();
@@ -204,10 +215,22 @@ impl<M: LayeredModel> Pass<M> {
     }
 }
 
-/// Initializes lazy parameters.
-struct Initialize;
+/// What is logged once if a model may have dropout and the plan has no seed.
+const WITHOUT_SEED: &str = "the model has modules that behave differently in training, such as dropout, \
+    and `Recompute::with_dropout_seed` is not set: if they use random numbers, layers are recomputed with \
+    other ones, and the gradients are wrong";
+
+/// Initializes lazy parameters, and finds out whether a module behaves differently in training.
+#[derive(Default)]
+struct Initialize {
+    trains_otherwise: bool,
+}
 
 impl ModuleVisitor for Initialize {
+    fn visit_flag(&mut self, flag: &Param<Flag>) {
+        self.trains_otherwise |= flag.val().is_enabled();
+    }
+
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         drop(param.val());
     }

@@ -9,7 +9,8 @@ use burn::tensor::Device;
 /// Memory: one hidden state for each segment, and the activations of one segment at a time. Time:
 /// one more forward pass over the layers from the lowest trainable one to the last; with segments
 /// of more than one layer, the last segment is not recomputed. The gradients equal those of plain
-/// autodiff, except that sums may have another order.
+/// autodiff, except that sums may have another order. A model with dropout needs
+/// [`with_dropout_seed`](Self::with_dropout_seed).
 ///
 /// # Example
 ///
@@ -77,7 +78,8 @@ impl Recompute {
     /// them during the pass: no other thread, and no other device that trains in this process; the masks,
     /// and so the gradients, would be wrong.
     ///
-    /// It is needed only for layers that use random numbers. Give each step a different seed.
+    /// Layers that use random numbers need it: without it they are recomputed with other masks, and the
+    /// gradients are wrong. Give each step a different seed.
     #[must_use]
     pub fn with_dropout_seed(mut self, seed: u64) -> Self {
         self.dropout_seed = Some(seed);
@@ -125,6 +127,11 @@ impl Recompute {
     pub(super) fn layers_of(self, segment: usize, layers: usize) -> Range<usize> {
         let first = segment * self.every;
         first..(first + self.every).min(layers)
+    }
+
+    /// Whether the random numbers of the forward pass are repeated.
+    pub(super) fn repeats_dropout(self) -> bool {
+        self.dropout_seed.is_some()
     }
 
     /// Seeds the random numbers of a device for the `index`-th segment or sublayer.

@@ -191,6 +191,9 @@ fn a_model_moves_to_its_device_on_the_way() {
     assert_eq!(weights(&lisa.exact(&net, &Device::flex())), expected);
     let (lisa, net) = train(lisa, net, 0..4);
     assert_ne!(weights(&lisa.exact(&net, &device)), expected);
+    let refused = config(FrozenWeights::Exact).init_on(adamw(), wide(&device), &Device::flex());
+    let error = refused.map(|_| ()).unwrap_err();
+    assert!(error.to_string().contains("has no gradients"), "{error}");
 }
 
 #[test]

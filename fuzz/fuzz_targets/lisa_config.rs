@@ -1,6 +1,0 @@
-#![no_main]
-
-use libfuzzer_sys::fuzz_target;
-use hostile_input::records;
-
-fuzz_target!(|bytes: &[u8]| records::lisa_config(bytes));
