@@ -41,12 +41,14 @@ impl Decoder {
                 .with_initializer(normal.clone())
                 .init(device)
         };
-        let layers = spec.sliding_layers.iter();
+        let layers = spec.sliding_layers.iter().enumerate();
         Self {
             embed_tokens: embedding(spec.vocab_size),
             embed_positions: spec.learned_positions.map(embedding),
             layers: layers
-                .map(|slides| Block::new(&spec.block, hidden, *slides, init, device))
+                .map(|(index, slides)| {
+                    Block::new(&spec.layer(index), hidden, *slides, init, device)
+                })
                 .collect(),
             norm: Norm::new(spec.block.norm, hidden, device),
             spec,

@@ -104,6 +104,7 @@ fn llama(config: &LlamaConfig) -> DecoderSpec {
                 qkv_bias: config.qkv_bias(),
                 output_bias: config.o_bias(),
                 qk_norm: config.qk_norm().then_some(norm),
+                score_divisor: 1,
             },
             feed_forward: FeedForwardSpec {
                 width: config.intermediate_size,
@@ -114,6 +115,7 @@ fn llama(config: &LlamaConfig) -> DecoderSpec {
             norm,
             placement: NormPlacement::Before,
         },
+        scores_by_layer: false,
         tied_head: config.tie_word_embeddings,
         init: InitSpec {
             deviation: config.initializer_range,
@@ -139,6 +141,7 @@ fn gpt2(config: &Gpt2Config) -> DecoderSpec {
                 qkv_bias: true,
                 output_bias: true,
                 qk_norm: None,
+                score_divisor: 1,
             },
             feed_forward: FeedForwardSpec {
                 width: config.n_inner,
@@ -156,6 +159,7 @@ fn gpt2(config: &Gpt2Config) -> DecoderSpec {
             },
             placement: NormPlacement::Before,
         },
+        scores_by_layer: config.scale_attn_by_inverse_layer_idx,
         tied_head: config.tie_word_embeddings,
         // The residual projections start smaller, by the root of the number of additions to the hidden state.
         init: InitSpec {

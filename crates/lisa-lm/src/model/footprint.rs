@@ -28,7 +28,7 @@ struct PerToken {
     feed_forward: usize,
 }
 
-fn per_token(spec: &DecoderSpec, form: Form, size: usize) -> PerToken {
+fn per_token(spec: &DecoderSpec, form: Form, size: usize, flex: bool) -> PerToken {
     let fused = form == Form::Fused;
     let hidden = spec.hidden_size;
     let (q, kv) = spec.block.attention.widths();
@@ -42,6 +42,11 @@ fn per_token(spec: &DecoderSpec, form: Form, size: usize) -> PerToken {
         // In half precision, also a copy in f32.
         NormKind::Rms if size < 4 => (width + in_f32(width), width, width),
         NormKind::Rms => (width, width, width),
+        // In half precision, computed in f32, on flex by the fused operation.
+        NormKind::Layer if size < 4 && form == Form::Recomputed && flex => {
+            (in_f32(width), 0, in_f32(width))
+        }
+        NormKind::Layer if size < 4 => (in_f32(5 * width), in_f32(width), in_f32(3 * width)),
         NormKind::Layer => (5 * width, width, 3 * width),
     };
     let (norm, norm_weight, norm_backward) = of_norm(spec.block.norm.kind, hidden);
@@ -72,8 +77,9 @@ fn per_token(spec: &DecoderSpec, form: Form, size: usize) -> PerToken {
         (true, Form::Recomputed) => (2 * inner, 2 * inner + wide_backward),
         (true, Form::WrittenOut) => (4 * inner, 5 * inner),
     };
-    // Queries that are a part of one projection's output are copied.
-    let joint = if spec.block.attention.fused_qkv && spec.rope.is_none() && !fused {
+    // Queries that are a part of one projection's output are copied, and so are divided ones.
+    let is_copied = !fused || spec.scores_by_layer;
+    let joint = if spec.block.attention.fused_qkv && spec.rope.is_none() && is_copied {
         q
     } else {
         0
@@ -114,7 +120,7 @@ impl Footprint for CausalLm {
         let written_out = form == Form::WrittenOut;
         let size = dtype.size();
         let bytes = |elements: usize| (batch * sequence * elements * size) as u64;
-        let tokens = per_token(spec, form, size);
+        let tokens = per_token(spec, form, size, workload.flex);
         let [scores, block] =
             ops::attention_bytes(form, batch, spec.block.attention.heads, sequence, dtype);
 

@@ -160,13 +160,14 @@ pub(crate) fn layer_norm<const D: usize>(
 ) -> Tensor<D> {
     fused!(layer_norm(&x, &gamma, beta.as_ref(), epsilon));
     let dtype = x.dtype();
-    if dtype != DType::F16 {
+    if !matches!(dtype, DType::F16 | DType::BF16) {
         return module::layer_norm(x, gamma, beta, epsilon);
     }
-    // The sum of squares overflows f16.
+    // Burn's autodiff computes in the dtype of x: the sum of squares overflows f16, and a mean in bf16 has
+    // too few digits to be subtracted.
     let wide = FloatDType::F32;
     let beta = beta.map(|beta| beta.cast(wide));
-    module::layer_norm(x.cast(wide), gamma.cast(wide), beta, epsilon).cast(dtype)
+    layer_norm(x.cast(wide), gamma.cast(wide), beta, epsilon).cast(dtype)
 }
 
 /// Rotates heads, `[batch, heads, seq, head_dim]`, by tables of `[batch or 1, 1, seq, head_dim]`:
@@ -181,4 +182,31 @@ pub(crate) fn rotate(
     fused!(rotate(&heads, cos, sin));
     let swapped = heads.clone().matmul(swap.clone());
     heads * cos.clone() + swapped * sin.clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_layer_norm_of_bf16_is_rounded_once() {
+        let device = Device::flex().autodiff();
+        // The mean is halfway between two values of bf16, whose steps are 1/32 at 5.
+        let values = (0..64).map(|at| 5.015 + 0.25 * (0.7 * at as f32).sin());
+        let data = TensorData::new(values.collect::<Vec<f32>>(), [1, 64]);
+        let half = Tensor::<2>::from_data(data, (&device, DType::F32)).cast(FloatDType::BF16);
+        let normed = |x: Tensor<2>| {
+            let gamma = Tensor::<1>::ones([64], (&device, x.dtype()));
+            let beta = Tensor::<1>::zeros([64], (&device, x.dtype()));
+            layer_norm(x, gamma, Some(beta), 1e-5)
+        };
+        let found = normed(half.clone());
+        assert_eq!(found.dtype(), DType::BF16);
+        let found = found.cast(FloatDType::F32).into_data();
+        let exact = normed(half.cast(FloatDType::F32)).into_data();
+        for (found, exact) in found.iter::<f32>().zip(exact.iter::<f32>()) {
+            let step = (exact.abs().log2().floor() - 7.0).exp2();
+            assert!((found - exact).abs() <= 2.0 * step, "{found} {exact}");
+        }
+    }
 }

@@ -6,8 +6,8 @@
 use crate::model::config::RopeConfig;
 use crate::model::ops::Activation;
 
-/// A decoder: embeddings, a stack of layers that differ only in their sliding window, a final norm,
-/// a head.
+/// A decoder: embeddings, a stack of layers that differ only in their sliding window and in the size
+/// of their scores, a final norm, a head.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct DecoderSpec {
     pub(crate) vocab_size: usize,
@@ -22,9 +22,22 @@ pub(crate) struct DecoderSpec {
     /// For each layer, whether it has the sliding window.
     pub(crate) sliding_layers: Vec<bool>,
     pub(crate) block: BlockSpec,
+    /// Whether layer `i` divides the scores of attention by `i + 1`.
+    pub(crate) scores_by_layer: bool,
     /// Whether the head uses the weight of the embedding.
     pub(crate) tied_head: bool,
     pub(crate) init: InitSpec,
+}
+
+impl DecoderSpec {
+    /// The description of a layer.
+    pub(crate) fn layer(&self, index: usize) -> BlockSpec {
+        let mut block = self.block;
+        if self.scores_by_layer {
+            block.attention.score_divisor = index + 1;
+        }
+        block
+    }
 }
 
 /// A layer: attention and a feed-forward network, each added to the hidden state.
@@ -51,6 +64,8 @@ pub(crate) struct AttentionSpec {
     pub(crate) output_bias: bool,
     /// The norm of each head of the queries and keys; `None` if there is none.
     pub(crate) qk_norm: Option<NormSpec>,
+    /// Divides the scores.
+    pub(crate) score_divisor: usize,
 }
 
 impl AttentionSpec {

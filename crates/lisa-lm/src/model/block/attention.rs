@@ -99,11 +99,13 @@ impl Attention {
     /// Whether queries, keys and values are used as one projection gives them.
     fn takes_joint(&self, context: &Context) -> bool {
         let has_norm = self.q_norm.is_some() || self.k_norm.is_some();
-        self.qkv_proj.is_some() && context.rope.is_none() && !has_norm
+        let is_plain = context.rope.is_none() && !has_norm && self.spec.score_divisor == 1;
+        self.qkv_proj.is_some() && is_plain
     }
 
-    /// Queries, keys and values, each `[batch, heads, seq, head_dim]`, with norms and positions. `x`
-    /// is the input of the projections, or the output of the one projection.
+    /// Queries, keys and values, each `[batch, heads, seq, head_dim]`, with norms and positions, and
+    /// queries divided as the scores are to be. `x` is the input of the projections, or the output of
+    /// the one projection.
     fn heads(&self, x: Tensor<3>, context: &Context) -> [Tensor<4>; 3] {
         let (heads, kv_heads, dim) = (self.spec.heads, self.spec.kv_heads, self.spec.head_dim);
         let project = |own: &Option<Projection>, first: usize, count: usize| {
@@ -122,6 +124,10 @@ impl Attention {
             }
         };
         let q = positioned(&self.q_norm, project(&self.q_proj, 0, heads));
+        let q = match self.spec.score_divisor {
+            1 => q,
+            divisor => q.div_scalar(divisor as f64),
+        };
         let k = positioned(&self.k_norm, project(&self.k_proj, heads, kv_heads));
         let v = project(&self.v_proj, heads + kv_heads, kv_heads);
         [q, k, v]

@@ -59,7 +59,17 @@ fn devices() -> [Device; 3] {
 
 #[test]
 fn logits_are_those_of_transformers() {
-    for name in ["llama", "gpt2", "mistral", "qwen2", "qwen3", "llama_tied"] {
+    for name in [
+        "llama",
+        "gpt2",
+        "mistral",
+        "qwen2",
+        "qwen3",
+        "llama_tied",
+        "qwen3_yarn",
+        "ministral",
+        "gpt2_scaled",
+    ] {
         let expected = reference(name, "logits");
         for device in devices() {
             let tokens = reference_ints(name, "input_ids", &device);
@@ -161,7 +171,14 @@ fn gradient_norms_are_those_of_transformers() {
 
 #[test]
 fn packed_texts_have_the_logits_that_they_have_alone() {
-    for name in ["llama", "gpt2", "mistral", "qwen2"] {
+    for name in [
+        "llama",
+        "gpt2",
+        "mistral",
+        "qwen2",
+        "qwen3_yarn",
+        "gpt2_scaled",
+    ] {
         let device = Device::default();
         let model = load(name, &device);
         let all = reference_ints(name, "input_ids", &device).slice([0..1, 0..20]);
@@ -290,6 +307,9 @@ fn parameters_are_counted_and_ready_for_freezing() {
         ("qwen2", 17_696),
         ("qwen3", 22_736),
         ("llama_tied", 18_016),
+        ("qwen3_yarn", 25_824),
+        ("ministral", 19_616),
+        ("gpt2_scaled", 11_408),
     ] {
         assert_eq!(load(name, &device).num_parameters(), count);
     }
@@ -327,6 +347,7 @@ fn recomputed_gradients_are_those_of_plain_autodiff() {
         ("gpt2", false),
         ("llama_tied", true),
         ("qwen3", false),
+        ("gpt2_scaled", false),
     ] {
         let model = load(name, &device);
         let tokens = reference_ints(name, "input_ids", &device);

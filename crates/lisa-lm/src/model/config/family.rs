@@ -25,7 +25,7 @@ use crate::error::Error;
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub enum ModelConfig {
-    /// `llama`, `mistral`, `qwen2`, `qwen3`.
+    /// `llama`, `mistral`, `ministral`, `qwen2`, `qwen3`.
     Llama(LlamaConfig),
     /// `gpt2`.
     Gpt2(Gpt2Config),

@@ -42,6 +42,8 @@ pub struct Gpt2Config {
     /// Whether the activation is the tanh approximation of GELU (`gelu_new`) or the exact one
     /// (`gelu`).
     pub gelu_tanh: bool,
+    /// Whether layer `i` divides the scores of attention by `i + 1`.
+    pub scale_attn_by_inverse_layer_idx: bool,
     /// Added to the variance in every layer norm.
     pub layer_norm_epsilon: f64,
     /// Whether the head and the embedding share one weight.
@@ -65,6 +67,7 @@ impl Gpt2Config {
             n_head: heads,
             n_inner: 4 * width,
             gelu_tanh: true,
+            scale_attn_by_inverse_layer_idx: false,
             layer_norm_epsilon: 1e-5,
             tie_word_embeddings: true,
             initializer_range: 0.02,

@@ -56,4 +56,10 @@ impl<'a> Keys<'a> {
     pub(super) fn string(self, key: &str) -> Result<Option<&'a str>, Error> {
         self.typed(key, "a string", Value::as_str)
     }
+
+    /// The object of this key. An empty one counts as absent.
+    pub(super) fn object(self, key: &str) -> Result<Option<Keys<'a>>, Error> {
+        let found = self.typed(key, "an object", Value::as_object)?;
+        Ok(found.filter(|map| !map.is_empty()).map(|map| Keys { map }))
+    }
 }

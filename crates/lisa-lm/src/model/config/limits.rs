@@ -56,6 +56,11 @@ pub(super) fn require_deviation(value: f64) -> Result<(), Error> {
     Err(refuse(format!("initializer_range is {value}")).with_help("give a number from 0 to 1000"))
 }
 
+/// An error about an option of the model's configuration that no model here computes.
+pub(super) fn unsupported(message: String) -> Error {
+    refuse(message).with_help("this program does not compute it: use a model without it")
+}
+
 /// An error about the model's configuration.
 pub(super) fn refuse(message: String) -> Error {
     Error::new(

@@ -1,4 +1,4 @@
-//! [`LlamaConfig`]: the configuration of Llama, Mistral, Qwen2 and Qwen3.
+//! [`LlamaConfig`]: the configuration of Llama, Mistral, Ministral, Qwen2 and Qwen3.
 
 use super::common::CommonConfig;
 use super::limits::{at_most, in_range, refuse, require_deviation, require_epsilon};
@@ -12,6 +12,8 @@ pub enum LlamaKind {
     Llama,
     /// Mistral: no biases, optionally a sliding window.
     Mistral,
+    /// Ministral: a Mistral in which only some layers have the sliding window.
+    Ministral,
     /// Qwen2 and Qwen2.5: biases on queries, keys and values.
     Qwen2,
     /// Qwen3: a norm on each head of the queries and keys.
@@ -25,6 +27,7 @@ impl LlamaKind {
         match self {
             Self::Llama => "llama",
             Self::Mistral => "mistral",
+            Self::Ministral => "ministral",
             Self::Qwen2 => "qwen2",
             Self::Qwen3 => "qwen3",
         }
@@ -126,7 +129,7 @@ impl LlamaConfig {
     pub fn qkv_bias(&self) -> bool {
         match self.kind {
             LlamaKind::Llama | LlamaKind::Qwen3 => self.attention_bias,
-            LlamaKind::Mistral => false,
+            LlamaKind::Mistral | LlamaKind::Ministral => false,
             LlamaKind::Qwen2 => true,
         }
     }

@@ -1,20 +1,26 @@
-//! Reads a `config.json`. An absent key has the default value of transformers.
+//! Reads a `config.json`.
+//!
+//! An absent key has the default value of transformers, with two exceptions. The sizes of the model
+//! must be given. An absent id of a token means that there is no such token: transformers' defaults
+//! (1 and 2 for Llama and Mistral, 50256 for GPT-2) are ids of one vocabulary. With another one,
+//! training would end texts with some other token.
 
 use burn::tensor::FloatDType;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::common::CommonConfig;
 use super::family::ModelConfig;
 use super::gpt2::Gpt2Config;
 use super::keys::Keys;
-use super::limits::{at_most, refuse};
+use super::limits::{at_most, refuse, unsupported};
 use super::llama::{LlamaConfig, LlamaKind};
-use super::rope::{RopeConfig, RopeScaling};
 use crate::error::Error;
 use crate::files::shown;
 
+mod rope;
+
 /// The supported model types, for messages.
-const MODEL_TYPES: &str = "llama, mistral, qwen2, qwen3, gpt2";
+const MODEL_TYPES: &str = "llama, mistral, ministral, qwen2, qwen3, gpt2";
 
 impl ModelConfig {
     /// Reads the text of a `config.json` of transformers 4 or 5.
@@ -55,6 +61,7 @@ fn model(text: &str) -> Result<ModelConfig, Error> {
     let kind = match keys.string("model_type")? {
         Some("llama") => LlamaKind::Llama,
         Some("mistral") => LlamaKind::Mistral,
+        Some("ministral") => LlamaKind::Ministral,
         Some("qwen2") => LlamaKind::Qwen2,
         Some("qwen3") => LlamaKind::Qwen3,
         Some("gpt2") => return gpt2(keys).map(ModelConfig::Gpt2),
@@ -76,7 +83,7 @@ fn llama(keys: Keys, kind: LlamaKind) -> Result<LlamaConfig, Error> {
     match keys.string("hidden_act")?.unwrap_or("silu") {
         "silu" | "swish" => {}
         other => {
-            return Err(refuse(format!(
+            return Err(unsupported(format!(
                 "hidden_act {:?} is not supported, only \"silu\" is",
                 shown(&other)
             )));
@@ -89,8 +96,10 @@ fn llama(keys: Keys, kind: LlamaKind) -> Result<LlamaConfig, Error> {
     let hidden_size = keys.require("hidden_size")?;
     let kv_heads = match (keys.size("num_key_value_heads")?, kind) {
         (Some(found), _) => found,
-        (None, LlamaKind::Mistral) if !keys.is_null("num_key_value_heads") => 8,
-        (None, _) => heads,
+        (None, LlamaKind::Llama) => heads,
+        (None, _) if keys.is_null("num_key_value_heads") => heads,
+        (None, LlamaKind::Mistral | LlamaKind::Ministral) => 8,
+        (None, LlamaKind::Qwen2 | LlamaKind::Qwen3) => 32,
     };
     let head_dim = match (keys.size("head_dim")?, kind) {
         (Some(found), _) => found,
@@ -99,7 +108,7 @@ fn llama(keys: Keys, kind: LlamaKind) -> Result<LlamaConfig, Error> {
     };
     let max_positions = match kind {
         LlamaKind::Llama => 2048,
-        LlamaKind::Mistral => 131_072,
+        LlamaKind::Mistral | LlamaKind::Ministral => 131_072,
         LlamaKind::Qwen2 | LlamaKind::Qwen3 => 32_768,
     };
     let max_position_embeddings = keys
@@ -117,7 +126,7 @@ fn llama(keys: Keys, kind: LlamaKind) -> Result<LlamaConfig, Error> {
         head_dim,
         max_position_embeddings,
         rms_norm_eps: keys.number("rms_norm_eps")?.unwrap_or(1e-6),
-        rope: rope(keys, max_position_embeddings)?,
+        rope: rope::read(keys, max_position_embeddings)?,
         attention_bias: keys.flag("attention_bias")?.unwrap_or(false),
         mlp_bias: kind == LlamaKind::Llama && keys.flag("mlp_bias")?.unwrap_or(false),
         tie_word_embeddings: keys.flag("tie_word_embeddings")?.unwrap_or(false),
@@ -136,10 +145,10 @@ fn sliding(
 ) -> Result<(Option<usize>, Vec<bool>), Error> {
     let window = match kind {
         LlamaKind::Llama => None,
-        LlamaKind::Mistral if keys.map.contains_key("sliding_window") => {
-            keys.size("sliding_window")?
+        LlamaKind::Mistral | LlamaKind::Ministral => {
+            let absent = !keys.map.contains_key("sliding_window");
+            keys.size("sliding_window")?.or(absent.then_some(4096))
         }
-        LlamaKind::Mistral => Some(4096),
         LlamaKind::Qwen2 | LlamaKind::Qwen3 => {
             let is_used = keys.flag("use_sliding_window")?.unwrap_or(false);
             let found = keys.size("sliding_window")?;
@@ -155,7 +164,7 @@ fn sliding(
             .map(|found| match found.as_str() {
                 Some("full_attention") => Ok(false),
                 Some("sliding_attention") => Ok(true),
-                _ => Err(refuse(format!(
+                _ => Err(unsupported(format!(
                     "layer type {} is not supported, only full_attention and sliding_attention are",
                     shown(found)
                 ))),
@@ -164,7 +173,7 @@ fn sliding(
         return Ok((window, sliding?));
     }
     let first = match kind {
-        LlamaKind::Llama | LlamaKind::Mistral => 0,
+        LlamaKind::Llama | LlamaKind::Mistral | LlamaKind::Ministral => 0,
         LlamaKind::Qwen2 | LlamaKind::Qwen3 => keys.size("max_window_layers")?.unwrap_or(28),
     };
     let sliding = (0..layers)
@@ -173,81 +182,20 @@ fn sliding(
     Ok((window, sliding))
 }
 
-fn rope(keys: Keys, max_positions: usize) -> Result<RopeConfig, Error> {
-    let found = keys
-        .present("rope_parameters")
-        .or(keys.present("rope_scaling"));
-    let empty = Map::new();
-    let inner = match found {
-        None => Keys { map: &empty },
-        Some(Value::Object(map)) => Keys { map },
-        Some(other) => {
-            return Err(refuse(format!(
-                "rope_parameters is {}, not an object",
-                shown(other)
-            )));
-        }
-    };
-    let theta = match inner.number("rope_theta")? {
-        Some(theta) => theta,
-        None => keys.number("rope_theta")?.unwrap_or(10_000.0),
-    };
-    let partial = inner.number("partial_rotary_factor")?;
-    if partial
-        .or(keys.number("partial_rotary_factor")?)
-        .is_some_and(|factor| factor != 1.0)
-    {
-        return Err(refuse(
-            "partial_rotary_factor is supported only as 1".into(),
-        ));
-    }
-    let name = match inner.string("rope_type")? {
-        Some(name) => Some(name),
-        None => inner.string("type")?,
-    };
-    let factor = |key| {
-        let missing = || refuse(format!("rope type {name:?} needs {key}, which is missing"));
-        inner.number(key)?.ok_or_else(missing)
-    };
-    let scaling = match name {
-        None | Some("default") => RopeScaling::Default,
-        Some("linear") => RopeScaling::Linear {
-            factor: factor("factor")?,
-        },
-        Some("llama3") => RopeScaling::Llama3 {
-            factor: factor("factor")?,
-            low_freq_factor: factor("low_freq_factor")?,
-            high_freq_factor: factor("high_freq_factor")?,
-            original_max_positions: inner
-                .size("original_max_position_embeddings")?
-                .unwrap_or(max_positions),
-        },
-        Some(other) => {
-            return Err(refuse(format!(
-                "rope type {:?} is not supported, only \"default\", \"linear\" and \"llama3\" are",
-                shown(&other)
-            )));
-        }
-    };
-    Ok(RopeConfig { theta, scaling })
-}
-
 fn gpt2(keys: Keys) -> Result<Gpt2Config, Error> {
-    for (key, supported) in [
-        ("add_cross_attention", false),
-        ("scale_attn_by_inverse_layer_idx", false),
-        ("scale_attn_weights", true),
-    ] {
+    for (key, supported) in [("add_cross_attention", false), ("scale_attn_weights", true)] {
         if keys.flag(key)?.is_some_and(|found| found != supported) {
-            return Err(refuse(format!("{key} is supported only as {supported}")));
+            let message = format!("{key} is supported only as {supported}");
+            return Err(unsupported(message));
         }
     }
     let gelu_tanh = match keys.string("activation_function")?.unwrap_or("gelu_new") {
-        "gelu_new" | "gelu_pytorch_tanh" => true,
+        "gelu_new" | "gelu_fast" | "gelu_pytorch_tanh" => true,
         "gelu" => false,
         other => {
-            return Err(refuse(format!(
-                "activation_function {:?} is not supported, only \"gelu_new\" and \"gelu\" are",
+            return Err(unsupported(format!(
+                "activation_function {:?} is not supported, only \"gelu_new\", \"gelu_fast\", \
+                 \"gelu_pytorch_tanh\" and \"gelu\" are",
                 shown(&other)
             )));
         }
@@ -261,6 +209,9 @@ fn gpt2(keys: Keys) -> Result<Gpt2Config, Error> {
         n_head: keys.require("n_head")?,
         n_inner: keys.size("n_inner")?.unwrap_or(n_embd.saturating_mul(4)),
         gelu_tanh,
+        scale_attn_by_inverse_layer_idx: keys
+            .flag("scale_attn_by_inverse_layer_idx")?
+            .unwrap_or(false),
         layer_norm_epsilon: keys.number("layer_norm_epsilon")?.unwrap_or(1e-5),
         tie_word_embeddings: keys.flag("tie_word_embeddings")?.unwrap_or(true),
         initializer_range: keys.number("initializer_range")?.unwrap_or(0.02),
@@ -293,7 +244,7 @@ fn common(keys: Keys) -> Result<CommonConfig, Error> {
         Some("float16" | "half") => Some(FloatDType::F16),
         Some("float64" | "double") => Some(FloatDType::F64),
         Some(other) => {
-            return Err(refuse(format!(
+            return Err(unsupported(format!(
                 "dtype {:?} is not supported, only \"float32\", \"bfloat16\", \"float16\" and \"float64\" are",
                 shown(&other)
             )));

@@ -1,10 +1,13 @@
-//! [`RopeConfig`]: the frequencies of rotary positions. Tests: at the end, against transformers.
+//! [`RopeConfig`]: the frequencies of rotary positions.
+
+use std::f64::consts::TAU;
 
 use super::limits::refuse;
 use crate::error::Error;
 
 /// Rotary positions: the angle of pair `i` of a head at position `p` is `p` times
-/// [`frequencies`](Self::frequencies)`[i]`.
+/// [`frequencies`](Self::frequencies)`[i]`. Cosines and sines are multiplied by the
+/// [`attention_factor`](Self::attention_factor).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RopeConfig {
     /// The base: pair `i` of `head_dim / 2` has the frequency `theta^(-2 i / head_dim)`.
@@ -23,6 +26,12 @@ pub enum RopeScaling {
         /// The factor.
         factor: f64,
     },
+    /// No scaling up to `max_position_embeddings`. What transformers computes for longer sequences
+    /// is not implemented.
+    Dynamic {
+        /// The factor of longer sequences.
+        factor: f64,
+    },
     /// Divides the low frequencies by the factor, keeps the high frequencies, and interpolates
     /// between them (Llama 3.1 and later).
     Llama3 {
@@ -37,6 +46,24 @@ pub enum RopeScaling {
         /// The longest sequence of the training before the scaling.
         original_max_positions: usize,
     },
+    /// YaRN: divides the low frequencies by the factor, keeps the high frequencies, interpolates
+    /// between them linearly in the number of the pair, and multiplies cosines and sines by a
+    /// constant.
+    Yarn {
+        /// The factor of the low frequencies.
+        factor: f64,
+        /// The longest sequence of the training before the scaling.
+        original_max_positions: usize,
+        /// The interpolation begins at the pair with so many rotations within
+        /// `original_max_positions`; transformers' default is 32.
+        beta_fast: f64,
+        /// The interpolation ends at the pair with so many rotations; transformers' default is 1.
+        beta_slow: f64,
+        /// Whether the two ends are rounded outward to whole pairs; transformers' default is true.
+        truncate: bool,
+        /// Multiplies cosines and sines; transformers' default is `1 + 0.1 ln(factor)`.
+        attention_factor: f64,
+    },
 }
 
 impl RopeConfig {
@@ -50,11 +77,98 @@ impl RopeConfig {
     }
 
     pub(super) fn validate(&self) -> Result<(), Error> {
-        let is_positive = |value: f64| value > 0.0 && value.is_finite();
-        let fits = match self.scaling {
-            RopeScaling::Default => true,
-            RopeScaling::Linear { factor } => is_positive(factor),
+        let fits = is_positive(self.theta)
+            && self.scaling.is_valid()
+            // YaRN divides by its logarithm.
+            && (self.theta > 1.0 || !matches!(self.scaling, RopeScaling::Yarn { .. }));
+        if fits {
+            return Ok(());
+        }
+        Err(refuse(format!("rope_parameters are {self:?}")).with_help(
+            "give positive numbers, a high_freq_factor above low_freq_factor, and for yarn a \
+                 rope_theta above 1",
+        ))
+    }
+
+    /// Radians per position of each of the `head_dim / 2` pairs.
+    #[must_use]
+    pub fn frequencies(&self, head_dim: usize) -> Vec<f64> {
+        let pairs = 0..head_dim / 2;
+        pairs.map(|pair| self.frequency(pair, head_dim)).collect()
+    }
+
+    /// The number that cosines and sines are multiplied by: 1 except for YaRN.
+    #[must_use]
+    pub fn attention_factor(&self) -> f64 {
+        match self.scaling {
+            RopeScaling::Yarn {
+                attention_factor, ..
+            } => attention_factor,
+            _ => 1.0,
+        }
+    }
+
+    fn frequency(&self, pair: usize, head_dim: usize) -> f64 {
+        let plain = self.theta.powf(-((2 * pair) as f64) / head_dim as f64);
+        match self.scaling {
+            RopeScaling::Default | RopeScaling::Dynamic { .. } => plain,
+            RopeScaling::Linear { factor } => plain / factor,
             RopeScaling::Llama3 {
+                factor,
+                low_freq_factor: low,
+                high_freq_factor: high,
+                original_max_positions,
+            } => {
+                // The number of rotations within the original length.
+                let turns = original_max_positions as f64 * plain / TAU;
+                if turns > high {
+                    plain
+                } else if turns < low {
+                    plain / factor
+                } else {
+                    let smooth = (turns - low) / (high - low);
+                    plain * (smooth + (1.0 - smooth) / factor)
+                }
+            }
+            RopeScaling::Yarn {
+                factor,
+                original_max_positions,
+                beta_fast,
+                beta_slow,
+                truncate,
+                ..
+            } => {
+                let end = |turns| self.pair_of(turns, original_max_positions, head_dim);
+                let (mut first, mut last) = (end(beta_fast), end(beta_slow));
+                if truncate {
+                    (first, last) = (first.floor(), last.ceil());
+                }
+                let divided = share(pair, first.max(0.0), last.min(head_dim as f64 - 1.0));
+                plain * (1.0 - divided) + plain / factor * divided
+            }
+        }
+    }
+
+    /// The pair with so many rotations within so many positions, as a fraction.
+    fn pair_of(&self, turns: f64, positions: usize, head_dim: usize) -> f64 {
+        let turns_of_first = positions as f64 / TAU;
+        (turns_of_first / turns).ln() * head_dim as f64 / (2.0 * self.theta.ln())
+    }
+}
+
+/// The share of the divided frequency in that of a pair: 0 up to the first end, 1 from the last.
+fn share(pair: usize, first: f64, last: f64) -> f64 {
+    // transformers, too, keeps equal ends apart.
+    let distance = if first == last { 0.001 } else { last - first };
+    ((pair as f64 - first) / distance).clamp(0.0, 1.0)
+}
+
+impl RopeScaling {
+    fn is_valid(self) -> bool {
+        match self {
+            Self::Default => true,
+            Self::Linear { factor } | Self::Dynamic { factor } => is_positive(factor),
+            Self::Llama3 {
                 factor,
                 low_freq_factor,
                 high_freq_factor,
@@ -65,144 +179,24 @@ impl RopeConfig {
                     && high_freq_factor > low_freq_factor
                     && original_max_positions > 0
             }
-        };
-        if fits && is_positive(self.theta) {
-            return Ok(());
-        }
-        Err(refuse(format!("rope_parameters are {self:?}"))
-            .with_help("give positive numbers, and a high_freq_factor above low_freq_factor"))
-    }
-
-    /// Radians per position of each of the `head_dim / 2` pairs.
-    #[must_use]
-    pub fn frequencies(&self, head_dim: usize) -> Vec<f64> {
-        let pairs = 0..head_dim / 2;
-        let plain = pairs.map(|pair| self.theta.powf(-((2 * pair) as f64) / head_dim as f64));
-        plain
-            .map(|frequency| self.scaling.apply(frequency))
-            .collect()
-    }
-}
-
-impl RopeScaling {
-    fn apply(self, frequency: f64) -> f64 {
-        match self {
-            Self::Default => frequency,
-            Self::Linear { factor } => frequency / factor,
-            Self::Llama3 {
+            Self::Yarn {
                 factor,
-                low_freq_factor: low,
-                high_freq_factor: high,
                 original_max_positions,
+                beta_fast,
+                beta_slow,
+                truncate: _,
+                attention_factor,
             } => {
-                // The number of rotations within the original length.
-                let turns = original_max_positions as f64 * frequency / std::f64::consts::TAU;
-                if turns > high {
-                    frequency
-                } else if turns < low {
-                    frequency / factor
-                } else {
-                    let smooth = (turns - low) / (high - low);
-                    frequency * (smooth + (1.0 - smooth) / factor)
-                }
+                let numbers = [factor, beta_fast, beta_slow, attention_factor];
+                numbers.into_iter().all(is_positive) && original_max_positions > 0
             }
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn close(found: &[f64], expected: &[f64]) {
-        assert_eq!(found.len(), expected.len());
-        for (found, expected) in found.iter().zip(expected) {
-            assert!(
-                (found - expected).abs() <= 1e-6 * expected,
-                "{found} {expected}"
-            );
-        }
-    }
-
-    #[test]
-    fn frequencies_are_those_of_transformers() {
-        // transformers 5.23.0, head_dim 16: modeling_rope_utils.ROPE_INIT_FUNCTIONS.
-        let default = [
-            1.000000000e+00,
-            3.162277639e-01,
-            1.000000015e-01,
-            3.162277862e-02,
-            9.999999776e-03,
-            3.162277862e-03,
-            1.000000047e-03,
-            3.162277862e-04,
-        ];
-        let linear = [
-            2.500000000e-01,
-            7.905694097e-02,
-            2.500000037e-02,
-            7.905694656e-03,
-            2.499999944e-03,
-            7.905694656e-04,
-            2.500000119e-04,
-            7.905694656e-05,
-        ];
-        let llama3 = [
-            1.000000000e+00,
-            1.939227581e-01,
-            3.760603070e-02,
-            7.292665076e-03,
-            5.248460220e-04,
-            3.428102355e-05,
-            6.647869668e-06,
-            1.289173156e-06,
-        ];
-        let short = [
-            1.000000000e+00,
-            6.713303924e-02,
-            1.175188459e-03,
-            2.278957836e-04,
-            4.419417019e-05,
-            8.570255886e-06,
-            1.661967417e-06,
-            3.222932889e-07,
-        ];
-        close(&RopeConfig::new(10_000.0).frequencies(16), &default);
-        let scaled = |theta, scaling| RopeConfig { theta, scaling }.frequencies(16);
-        close(
-            &scaled(10_000.0, RopeScaling::Linear { factor: 4.0 }),
-            &linear,
-        );
-        let scaling = |factor, original_max_positions| RopeScaling::Llama3 {
-            factor,
-            low_freq_factor: 1.0,
-            high_freq_factor: 4.0,
-            original_max_positions,
-        };
-        close(&scaled(500_000.0, scaling(8.0, 8192)), &llama3);
-        close(&scaled(500_000.0, scaling(32.0, 64)), &short);
-    }
-
-    #[test]
-    fn scaling_divides_the_low_frequencies() {
-        let of = |scaling| {
-            let config = RopeConfig {
-                theta: 10_000.0,
-                scaling,
-            };
-            config.frequencies(4)
-        };
-        let plain = of(RopeScaling::Default);
-        assert_eq!((plain.len(), plain[0]), (2, 1.0));
-        let linear = of(RopeScaling::Linear { factor: 4.0 });
-        assert_eq!(linear, [plain[0] / 4.0, plain[1] / 4.0]);
-        // The wavelengths are about 6 and 628 positions.
-        let llama3 = of(RopeScaling::Llama3 {
-            factor: 4.0,
-            low_freq_factor: 1.0,
-            high_freq_factor: 4.0,
-            original_max_positions: 32,
-        });
-        assert_eq!(llama3, [plain[0], plain[1] / 4.0]);
-    }
+fn is_positive(value: f64) -> bool {
+    value > 0.0 && value.is_finite()
 }
+
+#[cfg(test)]
+mod tests;

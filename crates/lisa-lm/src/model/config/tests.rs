@@ -28,7 +28,24 @@ fn llama(config: ModelConfig) -> LlamaConfig {
     }
 }
 
-const FIXTURES: [&str; 6] = ["llama", "gpt2", "mistral", "qwen2", "qwen3", "llama_tied"];
+fn gpt2(config: ModelConfig) -> Gpt2Config {
+    match config {
+        ModelConfig::Gpt2(config) => config,
+        ModelConfig::Llama(_) => unreachable!("a GPT-2 was asked for"),
+    }
+}
+
+const FIXTURES: [&str; 9] = [
+    "llama",
+    "gpt2",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "llama_tied",
+    "qwen3_yarn",
+    "ministral",
+    "gpt2_scaled",
+];
 
 #[test]
 fn files_of_transformers_4_and_5_say_the_same() {
@@ -93,6 +110,22 @@ fn absent_keys_have_the_values_of_transformers() {
         (1e-6, false)
     );
     assert_eq!(config.common.dtype, None);
+    let many = json!({"hidden_size": 128, "num_attention_heads": 64, "num_key_value_heads": null});
+    for (name, expected) in [
+        ("llama", 64),
+        ("mistral", 8),
+        ("ministral", 8),
+        ("qwen2", 32),
+        ("qwen3", 32),
+    ] {
+        let config = llama(changed(name, many.clone()).unwrap());
+        assert_eq!(config.num_key_value_heads, expected, "{name}");
+        // A key that is null: as many as query heads.
+        let mut null: Value = serde_json::from_str(&fixture_json(name)).unwrap();
+        null["num_key_value_heads"] = Value::Null;
+        let config = llama(ModelConfig::from_json(&null.to_string()).unwrap());
+        assert_eq!(config.num_key_value_heads, 4, "{name}");
+    }
     let gpt2 = changed(
         "gpt2",
         json!({"n_inner": null, "tie_word_embeddings": null}),
@@ -109,6 +142,14 @@ fn sliding_windows_are_on_the_layers_that_have_them() {
         (config.sliding_window, config.sliding_layers)
     };
     assert_eq!(layers("mistral", json!({})), (Some(5), vec![true; 2]));
+    assert_eq!(layers("ministral", json!({})), (Some(5), vec![true, false]));
+    assert_eq!(
+        layers(
+            "ministral",
+            json!({"layer_types": null, "sliding_window": null})
+        ),
+        (Some(4096), vec![true; 2])
+    );
     assert_eq!(
         layers("mistral", json!({"sliding_window": null})).0,
         Some(4096)
@@ -125,6 +166,182 @@ fn sliding_windows_are_on_the_layers_that_have_them() {
         llama(ModelConfig::from_json(&text).unwrap()).sliding_window,
         None
     );
+}
+
+#[test]
+fn layers_without_the_window_survive_saving() {
+    let types = json!({"layer_types": ["full_attention", "sliding_attention"]});
+    for name in ["mistral", "ministral"] {
+        let config = changed(name, types.clone()).unwrap();
+        assert_eq!(config.model_type(), name);
+        let text = config.to_json();
+        let written: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(written["layer_types"], types["layer_types"]);
+        assert_eq!(ModelConfig::from_json(&text).unwrap(), config);
+    }
+    // transformers reads a Mistral with this key as a Ministral.
+    let plain = ModelConfig::from_json(&fixture_json("mistral")).unwrap();
+    assert!(!plain.to_json().contains("layer_types"));
+    let mixed = changed("mistral", types).unwrap().to_json();
+    let again = rewritten(&mixed, &plain).unwrap();
+    assert_eq!(ModelConfig::from_json(&again).unwrap(), plain);
+    let ministral = ModelConfig::from_json(&fixture_json("ministral")).unwrap();
+    assert!(ministral.to_json().contains("\"MinistralForCausalLM\""));
+}
+
+#[test]
+fn yarn_is_read_with_the_defaults_of_transformers() {
+    let of = |change: &Value, outside: Value| {
+        let mut rope = json!({"rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0,
+            "original_max_position_embeddings": 32768});
+        for (key, value) in change.as_object().unwrap() {
+            rope[key] = value.clone();
+        }
+        let mut config = json!({"max_position_embeddings": 131_072, "rope_scaling": rope});
+        config["rope_parameters"] = Value::Null;
+        config["original_max_position_embeddings"] = outside;
+        let config = changed("qwen3", config).unwrap();
+        assert_eq!(ModelConfig::from_json(&config.to_json()).unwrap(), config);
+        llama(config).rope
+    };
+    let check = |rope: RopeConfig, factor: f64, fourth: f64| {
+        assert!((rope.attention_factor() - factor).abs() < 1e-9, "{rope:?}");
+        let found = rope.frequencies(16)[3];
+        assert!((found - fourth).abs() < 1e-6 * fourth, "{rope:?}: {found}");
+    };
+    // transformers 5.23.0: attention_scaling and inv_freq[3] of Qwen3RotaryEmbedding, head_dim 16.
+    for (change, factor, fourth) in [
+        // DeepSeek-R1-0528-Qwen3-8B; transformers does not use this key.
+        (
+            json!({"attn_factor": 0.8782}),
+            1.138629436111989,
+            4.217559937e-03,
+        ),
+        (
+            json!({"truncate": false}),
+            1.138629436111989,
+            5.517270416e-03,
+        ),
+        (
+            json!({"truncate": null}),
+            1.138629436111989,
+            5.517270416e-03,
+        ),
+        (
+            json!({"beta_fast": 8, "beta_slow": 2}),
+            1.138629436111989,
+            5.623413250e-03,
+        ),
+        (
+            json!({"beta_fast": 0, "beta_slow": 0}),
+            1.138629436111989,
+            4.217559937e-03,
+        ),
+        (
+            json!({"mscale": 0.707, "mscale_all_dim": 1.0}),
+            0.964326914892074,
+            4.217559937e-03,
+        ),
+        (
+            json!({"mscale": 0.707, "mscale_all_dim": 0}),
+            1.138629436111989,
+            4.217559937e-03,
+        ),
+        (json!({"attention_factor": 0.5}), 0.5, 4.217559937e-03),
+        (
+            json!({"factor": null, "original_max_position_embeddings": 16384}),
+            1.2079441541679836,
+            3.983250819e-03,
+        ),
+        (json!({"factor": 1.0}), 1.0, 5.623413250e-03),
+        // As an absent one: max_position_embeddings.
+        (
+            json!({"original_max_position_embeddings": null}),
+            1.138629436111989,
+            5.623413250e-03,
+        ),
+    ] {
+        check(of(&change, Value::Null), factor, fourth);
+    }
+    let outside = of(&json!({}), json!(4096));
+    check(outside, 1.138629436111989, 2.811706625e-03);
+}
+
+#[test]
+fn dynamic_scaling_is_kept() {
+    let rope = json!({"type": "dynamic", "factor": 2.0});
+    let config = changed("llama", json!({ "rope_parameters": rope })).unwrap();
+    assert_eq!(ModelConfig::from_json(&config.to_json()).unwrap(), config);
+    let expected = RopeScaling::Dynamic { factor: 2.0 };
+    assert_eq!(llama(config).rope.scaling, expected);
+}
+
+#[test]
+fn two_objects_of_rotary_positions_must_not_differ() {
+    let rope = |factor: f64| json!({"rope_type": "linear", "rope_theta": 5e5, "factor": factor});
+    let both = |scaling: Value, parameters: Value| {
+        let mut config: Value = serde_json::from_str(&fixture_json("llama")).unwrap();
+        config["rope_scaling"] = scaling;
+        config["rope_parameters"] = parameters;
+        ModelConfig::from_json(&config.to_string())
+    };
+    let error = both(rope(2.0), rope(4.0)).unwrap_err();
+    for key in ["rope_scaling", "rope_parameters"] {
+        assert!(error.message().contains(key), "{error}");
+    }
+    for (scaling, parameters) in [
+        (rope(2.0), rope(2.0)),
+        (json!({}), rope(2.0)),
+        (rope(2.0), json!({})),
+        (Value::Null, rope(2.0)),
+        (rope(2.0), Value::Null),
+    ] {
+        let rope = llama(both(scaling, parameters).unwrap()).rope;
+        let expected = RopeScaling::Linear { factor: 2.0 };
+        assert_eq!((rope.theta, rope.scaling), (5e5, expected));
+    }
+    let none = llama(both(json!({}), Value::Null).unwrap()).rope;
+    assert_eq!(none, RopeConfig::new(10_000.0));
+}
+
+#[test]
+fn options_of_gpt2_that_change_the_scores_are_read() {
+    let with = |changes: Value| gpt2(changed("gpt2", changes).unwrap());
+    let plain = with(json!({}));
+    assert!(!plain.scale_attn_by_inverse_layer_idx);
+    // In f32 these two change nothing.
+    let same = json!({"reorder_and_upcast_attn": true, "activation_function": "gelu_fast"});
+    assert_eq!(with(same), plain);
+    let scaled = with(json!({"scale_attn_by_inverse_layer_idx": true}));
+    assert!(scaled.scale_attn_by_inverse_layer_idx);
+    let again = ModelConfig::Gpt2(scaled.clone()).to_json();
+    assert_eq!(gpt2(ModelConfig::from_json(&again).unwrap()), scaled);
+}
+
+#[test]
+fn the_help_of_an_option_says_whether_it_is_wrong_or_not_computed() {
+    let not_computed = [
+        ("llama", json!({"hidden_act": "relu"})),
+        ("llama", json!({"partial_rotary_factor": 0.5})),
+        (
+            "llama",
+            json!({"rope_parameters": {"rope_type": "longrope"}}),
+        ),
+        ("llama", json!({"dtype": "float8_e4m3fn"})),
+        (
+            "qwen2",
+            json!({"layer_types": ["full_attention", "chunked"]}),
+        ),
+        ("gpt2", json!({"activation_function": "relu"})),
+        ("gpt2", json!({"scale_attn_weights": false})),
+    ];
+    for (name, changes) in not_computed {
+        let error = changed(name, changes).unwrap_err();
+        let help = error.help().unwrap();
+        assert!(help.contains("does not compute it"), "{error}");
+    }
+    let error = changed("llama", json!({"head_dim": 15})).unwrap_err();
+    assert!(error.help().unwrap().contains("correct it"), "{error}");
 }
 
 #[test]
@@ -158,8 +375,19 @@ fn what_is_not_supported_is_named_with_what_is() {
         ),
         (
             "llama",
-            rope(json!({"rope_type": "yarn", "factor": 2.0})),
-            "rope type \"yarn\"",
+            rope(json!({"rope_type": "longrope", "factor": 2.0})),
+            "rope type \"longrope\"",
+        ),
+        ("llama", rope(json!({"rope_type": "yarn"})), "needs factor"),
+        (
+            "llama",
+            rope(json!({"rope_type": "yarn", "factor": 2.0, "beta_fast": -1.0})),
+            "give positive numbers",
+        ),
+        (
+            "llama",
+            rope(json!({"rope_type": "yarn", "factor": 2.0, "rope_theta": 1.0})),
+            "rope_theta above 1",
         ),
         (
             "llama",
@@ -228,8 +456,8 @@ fn what_is_not_supported_is_named_with_what_is() {
         ("gpt2", json!({"activation_function": "relu"}), "\"relu\""),
         (
             "gpt2",
-            json!({"scale_attn_by_inverse_layer_idx": true}),
-            "inverse_layer_idx",
+            json!({"scale_attn_weights": false}),
+            "scale_attn_weights",
         ),
         (
             "gpt2",
@@ -286,6 +514,14 @@ fn a_text_is_rewritten_only_where_the_model_differs() {
     expected["tie_word_embeddings"] = false.into();
     expected["vocab_size"] = 72.into();
     assert_eq!(own, expected);
+    // Other rotary positions: transformers would prefer the old key.
+    let plain = with(&four, &|config| {
+        if let ModelConfig::Llama(config) = config {
+            config.rope = RopeConfig::new(100.0);
+        }
+    });
+    assert_eq!(plain.get("rope_scaling"), None);
+    assert_eq!(plain["rope_parameters"]["rope_theta"], 100.0);
     // A key that is absent has the default of the family: GPT-2's head is tied.
     let mut gpt2: Value = serde_json::from_str(&fixture_json("gpt2")).unwrap();
     let keys = gpt2.as_object_mut().unwrap();

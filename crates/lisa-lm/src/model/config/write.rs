@@ -53,8 +53,18 @@ pub(crate) fn rewritten(text: &str, config: &ModelConfig) -> Option<String> {
         _ => None,
     };
     let (old, new) = (object(&stored)?, object(config)?);
+    for key in old.keys() {
+        if !new.contains_key(key) {
+            changed |= map.remove(key).is_some();
+        }
+    }
     for (key, value) in new {
         if key != "dtype" && old.get(&key) != Some(&value) {
+            if key == "rope_parameters" {
+                // transformers would prefer these.
+                map.remove("rope_scaling");
+                map.remove("original_max_position_embeddings");
+            }
             map.insert(key, value);
             changed = true;
         }
@@ -79,6 +89,7 @@ fn llama(config: &LlamaConfig) -> Value {
     let architecture = match config.kind {
         LlamaKind::Llama => "LlamaForCausalLM",
         LlamaKind::Mistral => "MistralForCausalLM",
+        LlamaKind::Ministral => "MinistralForCausalLM",
         LlamaKind::Qwen2 => "Qwen2ForCausalLM",
         LlamaKind::Qwen3 => "Qwen3ForCausalLM",
     };
@@ -105,21 +116,20 @@ fn llama(config: &LlamaConfig) -> Value {
             "attention_bias": config.attention_bias,
             "mlp_bias": config.mlp_bias,
         }),
-        LlamaKind::Mistral => json!({"sliding_window": config.sliding_window}),
+        LlamaKind::Mistral | LlamaKind::Ministral => {
+            let mut extra = json!({"sliding_window": config.sliding_window});
+            let window = config.sliding_window.is_some();
+            // transformers reads a Mistral with this key as a Ministral, so it has it only if needed.
+            if config.kind == LlamaKind::Ministral || config.sliding_layers.contains(&!window) {
+                extra["layer_types"] = layer_types(config).into();
+            }
+            extra
+        }
         LlamaKind::Qwen2 | LlamaKind::Qwen3 => {
-            let types: Vec<&str> = (config.sliding_layers.iter())
-                .map(|slides| {
-                    if *slides {
-                        "sliding_attention"
-                    } else {
-                        "full_attention"
-                    }
-                })
-                .collect();
             let mut extra = json!({
                 "use_sliding_window": config.sliding_window.is_some(),
                 "sliding_window": config.sliding_window,
-                "layer_types": types,
+                "layer_types": layer_types(config),
             });
             if config.kind == LlamaKind::Qwen3 {
                 extra["attention_bias"] = config.attention_bias.into();
@@ -133,11 +143,25 @@ fn llama(config: &LlamaConfig) -> Value {
     value
 }
 
+fn layer_types(config: &LlamaConfig) -> Vec<&'static str> {
+    let name = |slides: &bool| {
+        if *slides {
+            "sliding_attention"
+        } else {
+            "full_attention"
+        }
+    };
+    config.sliding_layers.iter().map(name).collect()
+}
+
 fn rope(config: &RopeConfig) -> Value {
     match config.scaling {
         RopeScaling::Default => json!({"rope_type": "default", "rope_theta": config.theta}),
         RopeScaling::Linear { factor } => {
             json!({"rope_type": "linear", "rope_theta": config.theta, "factor": factor})
+        }
+        RopeScaling::Dynamic { factor } => {
+            json!({"rope_type": "dynamic", "rope_theta": config.theta, "factor": factor})
         }
         RopeScaling::Llama3 {
             factor,
@@ -151,6 +175,23 @@ fn rope(config: &RopeConfig) -> Value {
             "low_freq_factor": low_freq_factor,
             "high_freq_factor": high_freq_factor,
             "original_max_position_embeddings": original_max_positions,
+        }),
+        RopeScaling::Yarn {
+            factor,
+            original_max_positions,
+            beta_fast,
+            beta_slow,
+            truncate,
+            attention_factor,
+        } => json!({
+            "rope_type": "yarn",
+            "rope_theta": config.theta,
+            "factor": factor,
+            "original_max_position_embeddings": original_max_positions,
+            "beta_fast": beta_fast,
+            "beta_slow": beta_slow,
+            "truncate": truncate,
+            "attention_factor": attention_factor,
         }),
     }
 }
@@ -166,6 +207,7 @@ fn gpt2(config: &Gpt2Config) -> Value {
         "n_head": config.n_head,
         "n_inner": config.n_inner,
         "activation_function": if config.gelu_tanh { "gelu_new" } else { "gelu" },
+        "scale_attn_by_inverse_layer_idx": config.scale_attn_by_inverse_layer_idx,
         "layer_norm_epsilon": config.layer_norm_epsilon,
         "tie_word_embeddings": config.tie_word_embeddings,
         "initializer_range": config.initializer_range,
