@@ -29,6 +29,7 @@ mod load;
 mod names;
 mod place;
 mod progress;
+mod remote_code;
 mod save;
 mod select;
 mod shards;

@@ -1,7 +1,7 @@
 //! `Prepare`: how examples become text: prompts as chats, the chat template, the end of a turn.
 //! [`Text`]: what of it a checkpoint stores.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use lisa_lm::text::{Content, Example, TurnEnd, turn_end, unwritten_context};
@@ -19,6 +19,8 @@ pub struct Text {
     template: Option<(String, String)>,
     /// The tokens that the model's tokenizer does not have.
     tokens: Vec<String>,
+    /// Special tokens by name (`eos_token`, ..) that are not the model's.
+    special: BTreeMap<String, String>,
     /// Every id that ends a sequence.
     eos_ids: Vec<u32>,
     /// The rows of the embedding.
@@ -38,6 +40,7 @@ impl Text {
         Self {
             template: template.map(named),
             tokens: tokenizer.added_tokens().to_vec(),
+            special: tokenizer.chosen_special_tokens().clone(),
             eos_ids: tokenizer.eos_ids().to_vec(),
             vocab_size,
         }
@@ -46,6 +49,9 @@ impl Text {
     /// The tokenizer as the run has it.
     pub(crate) fn restore(&self, mut tokenizer: Tokenizer) -> Result<Tokenizer> {
         tokenizer = tokenizer.with_added_tokens(self.tokens.iter().map(String::as_str))?;
+        let special = self.special.iter();
+        let special = special.map(|(name, token)| (name.as_str(), token.as_str()));
+        tokenizer = tokenizer.with_special_tokens(special)?;
         if let Some((name, source)) = &self.template {
             let template = ChatTemplate::new(source, tokenizer.special_tokens())?;
             tokenizer = tokenizer.with_chat_template(template.with_name(name));
@@ -221,6 +227,8 @@ fn described(tokenizer: &Tokenizer) -> String {
 mod tests {
     use std::path::Path;
 
+    use lisa_lm::text::{Chat, Message};
+
     use super::*;
     use crate::bundled;
     use crate::model_tokenizer::model_tokenizer;
@@ -347,6 +355,37 @@ mod tests {
         assert_eq!(
             plain.changed_files().unwrap(),
             base("").changed_files().unwrap()
+        );
+    }
+
+    #[test]
+    fn a_checkpoint_restores_the_special_tokens_of_an_adapter() {
+        let adapter = tempfile::tempdir().unwrap();
+        let from = bundled::model().unwrap();
+        let vocabulary = "tokenizer.json";
+        std::fs::copy(from.join(vocabulary), adapter.path().join(vocabulary)).unwrap();
+        let config = r#"{"eos_token": "<|im_end|>", "pad_token": "<pad>",
+            "chat_template": "{{ messages[0].content }}{{ eos_token }}"}"#;
+        std::fs::write(adapter.path().join("tokenizer_config.json"), config).unwrap();
+        let own = Tokenizer::from_dir(adapter.path()).unwrap();
+
+        let trained = base("").with_changes_of(&own).unwrap();
+        let text = Text::of(&trained, 1026);
+        let json = serde_json::to_string(&text).unwrap();
+        let text: Text = serde_json::from_str(&json).unwrap();
+        let restored = text.restore(base("")).unwrap();
+        for tokenizer in [&trained, &restored] {
+            let end = tokenizer.token_to_id("<|im_end|>").unwrap();
+            assert_eq!(tokenizer.eos_ids(), [end, 0]);
+            assert_eq!(tokenizer.token_to_id("<pad>"), Some(tokenizer.pad_id()));
+            let chat = Chat::from([Message::user("x")]);
+            let text = tokenizer.chat_template().render(&chat, false).unwrap().text;
+            assert_eq!(text, "x<|im_end|>");
+        }
+        assert_eq!(restored.special_tokens(), trained.special_tokens());
+        assert_eq!(
+            restored.changed_files().unwrap(),
+            trained.changed_files().unwrap()
         );
     }
 

@@ -93,20 +93,37 @@ fn a_token_without_a_row_stops_the_run_before_it_starts_or_gets_one() {
     }
 }
 
+/// Runs the program.
+fn program(line: &[&str]) -> std::process::Output {
+    let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_lisa"));
+    let program = program.args(line).env("BURN_DEVICE", "flex");
+    program.output().unwrap()
+}
+
 #[test]
-fn a_padding_token_without_a_row_is_named() {
+fn a_padding_token_needs_no_row() {
     let dir = tempfile::tempdir().unwrap();
-    let config = json!({"eos_token": "<|endoftext|>", "pad_token": "[PAD]"});
+    let config = json!({"eos_token": "<|endoftext|>", "pad_token": "<pad>"});
     let (model, data) = (model(dir.path(), &config), data(dir.path(), 0));
-    let base = [
+    let (out, merged) = (dir.path().join("out"), dir.path().join("merged"));
+    let more = [
         "--model",
         model.to_str().unwrap(),
         "--data",
         data.to_str().unwrap(),
+        "--method",
+        "lora",
     ];
-    let refused = message(flags(&dir.path().join("out"), &base), Start::Fresh);
-    let part = "the token \"[PAD]\", which pads rows, has the id 1024";
-    assert!(refused.contains(part), "{refused}");
+    go(flags(&out, &more), Start::Fresh, false).unwrap();
+    let adapter = out.join("adapter");
+    let [adapter, to] = [&adapter, &merged].map(|path| path.to_str().unwrap());
+    let exported = program(&["export", adapter, "--merge", "--out", to]);
+    assert!(exported.status.success(), "{exported:?}");
+    for folder in [out.join("model"), merged] {
+        let checkpoint = Checkpoint::open(&folder).unwrap();
+        assert_eq!(checkpoint.config().vocab_size(), 1024);
+        assert_eq!(Tokenizer::from_dir(&folder).unwrap().pad_id(), 1024);
+    }
 }
 
 #[test]
@@ -139,14 +156,6 @@ fn the_template_and_the_end_of_its_turns_are_in_the_trained_model() {
         .map(|name| name["step-".len()..].parse::<u64>().unwrap())
         .min();
     let copy = dir.path().join("copy");
-    let program = |line: &[&str]| {
-        let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_lisa"));
-        program
-            .args(line)
-            .env("BURN_DEVICE", "flex")
-            .output()
-            .unwrap()
-    };
     let [run, to] = [&out, &copy].map(|path| path.to_str().unwrap());
     let exported = program(&[
         "export",

@@ -13,7 +13,7 @@ use super::shards::tensors;
 use crate::error::{Error, ErrorKind};
 use crate::files::{self, CONFIG_BYTES, read_text, shown};
 use crate::model::block::{LoraAdapter, trainable};
-use crate::model::{CausalLm, LoraConfig};
+use crate::model::{CausalLm, LoraConfig, ends_with};
 
 mod config;
 mod save;
@@ -65,7 +65,8 @@ impl Adapter {
     /// Opens a folder: reads `adapter_config.json` and the names of the tensors.
     ///
     /// Nothing outside the folder is read. The modules are those of `target_modules` if it is a list
-    /// that no other setting narrows, and else those of the tensors.
+    /// that no other setting narrows, and else those of the tensors. A name of the list is left out if
+    /// no tensor is of such a module: PEFT allows names that the base model does not have.
     ///
     /// # Errors
     ///
@@ -87,9 +88,10 @@ impl Adapter {
             ));
         };
         let stored = Stored::parse(&text).map_err(|error| error.with_place(&path, None))?;
+        let adapters = Contents::read(&dir)?.adapters;
         let modules = match stored.modules {
-            Some(modules) => modules,
-            None => Contents::read(&dir)?.adapters.into_keys().collect(),
+            Some(names) => with_tensors(names, &adapters),
+            None => adapters.into_keys().collect(),
         };
         let config = LoraConfig {
             modules,
@@ -332,6 +334,16 @@ impl Contents {
             );
         }
         Ok(Self { adapters, copies })
+    }
+}
+
+/// The names of modules that have tensors; all, if none has.
+fn with_tensors<T>(names: Vec<String>, adapters: &BTreeMap<String, T>) -> Vec<String> {
+    let has = |name: &String| adapters.keys().any(|path| ends_with(path, name));
+    if names.iter().any(has) {
+        names.into_iter().filter(has).collect()
+    } else {
+        names
     }
 }
 

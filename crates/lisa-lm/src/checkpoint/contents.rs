@@ -7,34 +7,56 @@ pub(super) const ADAPTER_CONFIG: &str = "adapter_config.json";
 /// The matrices of an adapter.
 pub(super) const ADAPTER: &str = "adapter_model.safetensors";
 
-/// The files that a checkpoint has besides its weights and its configuration.
-pub(super) const COPIED: [&str; 17] = [
+/// The files that a checkpoint has besides its weights and its configuration, apart from those of
+/// [`FURTHER`].
+pub(super) const COPIED: [&str; 13] = [
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.json",
+    "vocab.txt",
     "merges.txt",
     "tokenizer.model",
     "spiece.model",
+    TEKKEN,
     "chat_template.jinja",
     "chat_template.json",
+];
+
+/// The tokenizer of Mistral's own library.
+pub(super) const TEKKEN: &str = "tekken.json";
+
+/// How the names of licences begin, and those of further versions of `tokenizer.model`.
+const FURTHER: [&str; 5] = [
     "LICENSE",
-    "LICENSE.txt",
-    "LICENSE.md",
+    "LICENCE",
     "NOTICE",
-    "NOTICE.txt",
-    "USE_POLICY.md",
+    "USE_POLICY",
+    "tokenizer.model.",
 ];
 
 /// The folder of the named chat templates.
 pub(super) const TEMPLATES: &str = "additional_chat_templates";
 
+/// The model card.
+const CARD: &str = "README.md";
+
+/// Whether this is the name of a licence, or of a further version of `tokenizer.model`.
+pub(super) fn is_further(name: &str) -> bool {
+    FURTHER.iter().any(|start| name.starts_with(start))
+}
+
+/// Whether this is the name of a file that a save copies from the source: the tokenizer or the licence.
+pub(super) fn is_copied(name: &str) -> bool {
+    COPIED.contains(&name) || is_further(name)
+}
+
 /// Whether this is the name of a file that a saved model has besides its weights and its
 /// configuration: the tokenizer, the licence, or the model card.
-pub(super) fn is_copied(name: &str) -> bool {
-    COPIED.contains(&name) || name == "README.md"
+pub(super) fn is_companion(name: &str) -> bool {
+    is_copied(name) || name == CARD
 }
 
 /// Whether a file or folder of this name is part of a saved model or adapter: weights, configuration,
@@ -50,7 +72,7 @@ pub(super) fn is_copied(name: &str) -> bool {
 /// ```
 #[must_use]
 pub fn is_model_file(name: &str) -> bool {
-    is_copied(name) || is_weights(name) || name == "config.json" || name == TEMPLATES
+    is_companion(name) || is_weights(name) || name == "config.json" || name == TEMPLATES
 }
 
 /// Whether this is the name of weights that a save writes, or of a part of one that an interrupted
@@ -64,7 +86,7 @@ pub(super) fn is_weights(name: &str) -> bool {
     is_whole || part.is_some_and(is_part)
 }
 
-/// `model-00001-of-00002.safetensors`.
+/// `model-00001-of-00002.safetensors`, with any number of digits.
 fn is_shard(name: &str) -> bool {
     let indices = name
         .strip_prefix("model-")
@@ -74,6 +96,6 @@ fn is_shard(name: &str) -> bool {
         .is_some_and(|(number, count)| {
             [number, count]
                 .iter()
-                .all(|part| part.len() == 5 && part.bytes().all(|b| b.is_ascii_digit()))
+                .all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()))
         })
 }

@@ -13,7 +13,7 @@ use std::ffi::OsString;
 use std::fs::{Metadata, Permissions};
 use std::path::{Component, Path, PathBuf};
 
-use super::contents::{ADAPTER_CONFIG, COPIED, TEMPLATES, is_copied, is_weights};
+use super::contents::{ADAPTER_CONFIG, TEMPLATES, is_companion, is_copied, is_weights};
 use super::shards::{INDEX, SINGLE, STAGING};
 use crate::error::{Error, ErrorKind};
 use crate::files::{disk, failed};
@@ -178,8 +178,8 @@ impl Place {
         for entry in disk::entries(&self.dir)? {
             let name = entry.file_name();
             let target = self.staging.join(&name);
-            let text = name.to_string_lossy();
-            let is_left = is_replaced(&text, self.replaces_all) || text == STAGING || text == OLD;
+            let is_ours = name == STAGING || name == OLD;
+            let is_left = is_ours || is_replaced(&entry.path(), self.replaces_all);
             if !is_left && target.symlink_metadata().is_err() {
                 link(&entry.path(), &target)?;
                 linked.push(name);
@@ -204,7 +204,7 @@ impl Place {
         names.sort_by_key(|name| is_entry(name));
         for entry in disk::entries(&self.dir)? {
             let name = entry.file_name().to_string_lossy().into_owned();
-            if is_replaced(&name, self.replaces_all) && !names.contains(&name) {
+            if is_replaced(&entry.path(), self.replaces_all) && !names.contains(&name) {
                 disk::remove_folder(&entry.path())?;
             }
         }
@@ -239,7 +239,7 @@ fn carry(old: &Path, new: &Path, replaces_all: bool) -> Result<(), Error> {
     for entry in disk::entries(old)? {
         let name = entry.file_name();
         let target = new.join(&name);
-        let is_left = is_replaced(&name.to_string_lossy(), replaces_all) || name == OLD;
+        let is_left = is_replaced(&entry.path(), replaces_all) || name == OLD;
         if !is_left {
             merge(&entry.path(), &target)?;
         }
@@ -249,7 +249,6 @@ fn carry(old: &Path, new: &Path, replaces_all: bool) -> Result<(), Error> {
 
 /// Moves a file or a folder to a place where a part of it may be already.
 fn merge(from: &Path, to: &Path) -> Result<(), Error> {
-    let is_folder = |path: &Path| path.symlink_metadata().is_ok_and(|found| found.is_dir());
     if to.symlink_metadata().is_err() {
         return disk::rename(from, to);
     }
@@ -280,15 +279,22 @@ fn link(from: &Path, to: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether a file of this name belongs to the model that is replaced.
-fn is_replaced(name: &str, replaces_all: bool) -> bool {
-    is_weights(name) || (replaces_all && (COPIED.contains(&name) || name == TEMPLATES))
+/// Whether this file of the old folder belongs to the model that is replaced, or is the folder of its
+/// templates. Another folder does not, such as `LICENSES`.
+fn is_replaced(path: &Path, replaces_all: bool) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let is_further = name == TEMPLATES || (is_copied(&name) && !is_folder(path));
+    is_weights(&name) || (replaces_all && is_further)
+}
+
+fn is_folder(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|found| found.is_dir())
 }
 
 /// Whether a folder that has a file of this name may get a model: parts of a model, a model card,
 /// and hidden files.
 fn may_precede(name: &str) -> bool {
-    is_copied(name) || is_weights(name) || name.starts_with('.')
+    is_companion(name) || is_weights(name) || name.starts_with('.')
 }
 
 fn metadata(path: &Path) -> Result<Metadata, Error> {

@@ -9,12 +9,13 @@ use std::path::Path;
 use burn::store::{ModuleSnapshot, SafetensorsStore};
 use burn::tensor::{DType, FloatDType};
 
-use super::contents::{COPIED, TEMPLATES};
+use super::contents::{COPIED, TEKKEN, TEMPLATES, is_further};
 use super::folder::Checkpoint;
 use super::layout::Layout;
 use super::names::Names;
 use super::place::Place;
 use super::progress::Progress;
+use super::remote_code::{of_model, of_tokenizer};
 use super::shards::{INDEX, Index, SINGLE};
 use crate::error::{Error, ErrorKind};
 use crate::files::{TOKENIZER_BYTES, failed, read};
@@ -51,7 +52,8 @@ use crate::model::config::rewritten;
 #[derive(Clone, Copy, Debug)]
 pub struct SaveOptions<'a> {
     /// The checkpoint that the model was loaded from. Its tokenizer, its licence and the text of its
-    /// `config.json` are copied; in the latter, the keys are changed that describe another model.
+    /// `config.json` are copied; in the latter, the keys are changed that describe another model, and
+    /// those of Python code are left out.
     pub source: Option<&'a Checkpoint>,
     /// More files of the folder, as paths in it and contents, such as those of
     /// [`Tokenizer::changed_files`](crate::Tokenizer::changed_files). Such a file takes the place
@@ -145,7 +147,7 @@ pub fn save_with(
     let config = config_text(model, options.source);
     place.create("config.json", config.as_bytes())?;
     for (name, bytes) in options.files {
-        place.create(name, bytes)?;
+        place.create(name, &of_tokenizer(name, bytes))?;
     }
     if let Some(source) = source {
         copy(source, &place)?;
@@ -157,9 +159,12 @@ pub fn save_with(
 /// Copies the tokenizer, the licence and similar files of a folder, except those that are written
 /// already.
 pub(super) fn copy(from: &Path, to: &Place) -> Result<(), Error> {
+    let has = |name: &str| to.staging().join(name).exists();
+    // A new tokenizer has tokens that this file of the source does not have.
+    let left_out = has("tokenizer.json").then_some(TEKKEN);
     let copied = COPIED.map(String::from).into_iter();
-    for name in copied.chain(templates(from)) {
-        if to.staging().join(&name).exists() {
+    for name in copied.chain(further(from)).chain(templates(from)) {
+        if has(&name) || left_out == Some(name.as_str()) {
             continue;
         }
         let path = Path::new(&name);
@@ -169,10 +174,19 @@ pub(super) fn copy(from: &Path, to: &Place) -> Result<(), Error> {
         };
         let bytes = read(&folder, &file, TOKENIZER_BYTES);
         if let Some(bytes) = bytes.map_err(|e| failed("copy", &from.join(&name), e))? {
-            to.create(&name, &bytes)?;
+            to.create(&name, &of_tokenizer(&name, &bytes))?;
         }
     }
     Ok(())
+}
+
+/// The licences of a folder, and further versions of `tokenizer.model`. Folders such as `LICENSES` are
+/// left out.
+fn further(dir: &Path) -> Vec<String> {
+    let found = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let files = found.filter(|entry| !entry.path().is_dir());
+    let names = files.filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter(|name| is_further(name)).collect()
 }
 
 /// The named chat templates of a folder.
@@ -263,5 +277,5 @@ fn config_text(model: &CausalLm, source: Option<&Checkpoint>) -> String {
     config.common_mut().dtype = Some(dtype);
     source
         .and_then(|source| rewritten(source.config_text(), &config))
-        .unwrap_or_else(|| config.to_json())
+        .map_or_else(|| config.to_json(), |text| of_model(text, &config))
 }

@@ -230,6 +230,64 @@ fn the_tokenizer_and_the_text_of_the_configuration_are_carried_over() {
 }
 
 #[test]
+fn code_and_heads_that_a_saved_folder_does_not_have_are_not_named() {
+    let from = altered("gpt2", |_| ());
+    let path = from.path().join("config.json");
+    let mut config: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    config["architectures"] = json!(["GPT2DoubleHeadsModel"]);
+    config["auto_map"] = json!({"AutoModel": "modeling.Model"});
+    fs::write(&path, config.to_string()).unwrap();
+    let tokenizer = json!({"auto_map": {"AutoTokenizer": ["a.B", null]}, "eos_token": "x"});
+    let name = "tokenizer_config.json";
+    fs::write(from.path().join(name), tokenizer.to_string()).unwrap();
+
+    let source = Checkpoint::open(from.path()).unwrap();
+    let model = source.load(&Device::default(), None).unwrap();
+    config["architectures"] = json!(["GPT2LMHeadModel"]);
+    config.as_object_mut().unwrap().remove("auto_map");
+    // The file is copied, or given.
+    let given = [(name.to_owned(), tokenizer.to_string().into_bytes())];
+    for files in [&given[..0], &given] {
+        let dir = tempfile::tempdir().unwrap();
+        let options = SaveOptions {
+            source: Some(&source),
+            files,
+            ..SaveOptions::default()
+        };
+        save(&model, dir.path(), &options).unwrap();
+        let read = |name: &str| -> Value {
+            let text = fs::read_to_string(dir.path().join(name)).unwrap();
+            serde_json::from_str(&text).unwrap()
+        };
+        assert_eq!(read("config.json"), config);
+        assert_eq!(read(name), json!({"eos_token": "x"}));
+    }
+}
+
+#[test]
+fn without_a_dtype_in_the_configuration_the_stored_one_is_that_of_the_tensors() {
+    let dir = altered("llama", |tensors| {
+        for tensor in tensors.values_mut() {
+            *tensor = tensor.clone().convert_dtype(DType::BF16);
+        }
+    });
+    let dtype = || {
+        Checkpoint::open(dir.path())
+            .unwrap()
+            .stored_dtype()
+            .unwrap()
+    };
+    assert_eq!(dtype(), Some(FloatDType::F32));
+    let path = dir.path().join("config.json");
+    let mut config: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    for key in ["dtype", "torch_dtype"] {
+        config.as_object_mut().unwrap().remove(key);
+    }
+    fs::write(path, config.to_string()).unwrap();
+    assert_eq!(dtype(), Some(FloatDType::BF16));
+}
+
+#[test]
 fn saving_again_leaves_nothing_of_the_earlier_save() {
     let model = load(fixture("gpt2")).unwrap();
     let dir = tempfile::tempdir().unwrap();

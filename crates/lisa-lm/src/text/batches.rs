@@ -25,9 +25,10 @@ pub struct BatchOptions {
     pub shuffle: bool,
     /// The seed of the shuffling.
     pub seed: u64,
-    /// The token to pad with.
+    /// The token to pad with. Padding is masked, so 0 is used instead of a token that is not in the
+    /// model's vocabulary.
     pub pad_id: u32,
-    /// The size of the model's vocabulary. Every id must be below it.
+    /// The size of the model's vocabulary. Every id of the examples must be below it.
     pub vocab_size: usize,
 }
 
@@ -90,7 +91,7 @@ impl Batches {
     /// # Errors
     ///
     /// As [`new`](Self::new), or a row cannot be read.
-    pub fn from_rows(examples: StoredRows, options: BatchOptions) -> Result<Self, Error> {
+    pub fn from_rows(examples: StoredRows, mut options: BatchOptions) -> Result<Self, Error> {
         if options.batch_size == 0 {
             let error = Error::new(ErrorKind::Config, "the batch size is 0");
             return Err(error.with_help("give at least 1"));
@@ -105,8 +106,9 @@ impl Batches {
                     .map_err(|e| e.within(&format!("example {}", index + 1)))?;
             }
         }
-        within_vocabulary(&[options.pad_id], options.vocab_size)
-            .map_err(|e| e.within("the token to pad with"))?;
+        if options.pad_id as usize >= options.vocab_size {
+            options.pad_id = 0;
+        }
         let pack_to = options.pack_to;
         let packed = pack_to.map(|length| packed(examples.lengths(), length));
         let mut batches = Self {

@@ -135,6 +135,13 @@ impl RowStore {
         self.lock().largest_id
     }
 
+    /// Cuts the file to this many bytes, so that the rows after them cannot be read.
+    #[cfg(test)]
+    pub(super) fn cut_file(&self, bytes: u64) {
+        let inner = self.lock();
+        inner.file.as_ref().unwrap().set_len(bytes).unwrap();
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -178,6 +178,17 @@ impl ChatTemplate {
         self
     }
 
+    /// The template with other special tokens.
+    #[must_use]
+    pub(super) fn with_special(mut self, special: &BTreeMap<String, String>) -> Self {
+        self.special.clone_from(special);
+        // Which roles may have lists was tried with the earlier ones.
+        self.lists = OnceLock::new();
+        let with_tools = self.with_tools.take();
+        self.with_tools = with_tools.map(|tools| Box::new(tools.with_special(special)));
+        self
+    }
+
     /// Renders chats that have tools with another template, as transformers does with the template
     /// named `tool_use`.
     #[must_use]

@@ -20,6 +20,9 @@ use files::caught;
 use folder::Folder;
 use pieces::{PIECE, Pieces};
 
+/// The special tokens that must be in the vocabulary.
+const REQUIRED: [&str; 3] = ["bos_token", "eos_token", "pad_token"];
+
 /// A text as tokens, with the place of each token in the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tokens {
@@ -92,18 +95,8 @@ impl Tokenizer {
             .with_truncation(None)
             .map_err(|e| Error::new(ErrorKind::Tokenizer, e.to_string()))?
             .with_padding(None);
-        for name in ["bos_token", "eos_token", "pad_token"] {
-            let Some(token) = special.get(name) else {
-                continue;
-            };
-            if inner.token_to_id(token).is_none() {
-                let count = inner.get_vocab_size(true);
-                let message = format!(
-                    "the {name} is {token:?}, which is not among the {count} tokens of tokenizer.json"
-                );
-                return Err(Error::new(ErrorKind::Tokenizer, message)
-                    .with_help("the files belong to different checkpoints: fetch them again"));
-            }
+        for (name, token) in &special {
+            check_special(&inner, name, token)?;
         }
         let mut all = Vec::new();
         let first = special.get("eos_token").and_then(|t| inner.token_to_id(t));
@@ -138,15 +131,18 @@ impl Tokenizer {
     }
 
     /// The ids of a text that a model continues: as [`encode`](Self::encode), without the
-    /// end-of-sequence tokens that some tokenizers append. At least one id is kept. An empty text is
-    /// the id that begins a sequence, if the tokenizer or the model has one.
+    /// end-of-sequence tokens that some tokenizers append. Those of the text itself stay. At least one
+    /// id is kept. An empty text is the id that begins a sequence, if the tokenizer or the model has
+    /// one.
     ///
     /// # Errors
     ///
     /// As [`encode`](Self::encode).
     pub fn encode_prompt(&self, text: &str) -> Result<Vec<u32>, Error> {
-        let mut ids = self.encode(text)?;
-        while ids.len() > 1 && ids.last().is_some_and(|id| self.is_eos(*id)) {
+        let Pieces { mut ids, own, .. } = self.pieces(text, true)?;
+        // Without a token of the text, every token is the tokenizer's.
+        let kept = if own.is_empty() { 1 } else { own.end };
+        while ids.len() > kept && ids.last().is_some_and(|id| self.is_eos(*id)) {
             ids.pop();
         }
         if ids.is_empty() {
@@ -168,11 +164,13 @@ impl Tokenizer {
     ///
     /// As [`encode`](Self::encode).
     pub fn encode_with_offsets(&self, text: &str, add_special: bool) -> Result<Tokens, Error> {
-        let Pieces {
-            mut ids,
-            mut offsets,
-            own,
-        } = pieces::of(text, PIECE, |text| {
+        let Pieces { ids, offsets, .. } = self.pieces(text, add_special)?;
+        Ok(Tokens { ids, offsets })
+    }
+
+    /// The tokens of a text, without those that the tokenizer adds next to the same token of the text.
+    fn pieces(&self, text: &str, add_special: bool) -> Result<Pieces, Error> {
+        let mut all = pieces::of(text, PIECE, |text| {
             caught(|| self.inner.encode(text, add_special))
         })
         .map_err(|e| {
@@ -181,16 +179,18 @@ impl Tokenizer {
             Error::new(ErrorKind::Tokenizer, message)
                 .with_help("remove the text, or check that tokenizer.json is whole")
         })?;
-        let (before, after) = (own.start, ids.len() - own.end);
-        let doubled = |a: usize, b: usize| ids[a] == ids[b];
-        let at_end = after > 0 && !own.is_empty() && doubled(own.end, own.end - 1);
-        let at_start = before > 0 && !own.is_empty() && doubled(own.start - 1, own.start);
-        let added = [at_end.then_some(own.end), at_start.then(|| own.start - 1)];
-        for index in added.into_iter().flatten() {
-            ids.remove(index);
-            offsets.remove(index);
+        if all.own.is_empty() {
+            return Ok(all);
         }
-        Ok(Tokens { ids, offsets })
+        let (start, end) = (all.own.start, all.own.end);
+        if all.ids.get(end) == Some(&all.ids[end - 1]) {
+            all.remove(end);
+        }
+        if start > 0 && all.ids[start - 1] == all.ids[start] {
+            all.remove(start - 1);
+            all.own = start - 1..end - 1;
+        }
+        Ok(all)
     }
 
     /// The text of these ids, without special tokens if `skip_special`. Unknown ids are skipped;
@@ -250,7 +250,8 @@ impl Tokenizer {
     }
 
     /// The id to pad with: the id of the `pad_token`, else the id that ends a sequence, else 0.
-    /// Padding is masked in the loss and in attention, so any id can be used.
+    /// Padding is masked in the loss and in attention, so any id can be used. If a model's embedding has
+    /// no row for it, [`Batches`](crate::text::Batches) pads with 0.
     #[must_use]
     pub fn pad_id(&self) -> u32 {
         self.id_of("pad_token").or(self.eos_id()).unwrap_or(0)
@@ -293,6 +294,18 @@ impl Tokenizer {
             .get(name)
             .and_then(|t| self.inner.token_to_id(t))
     }
+}
+
+/// Returns an error if a special token that must be in the vocabulary is not.
+fn check_special(inner: &tokenizers::Tokenizer, name: &str, token: &str) -> Result<(), Error> {
+    if !REQUIRED.contains(&name) || inner.token_to_id(token).is_some() {
+        return Ok(());
+    }
+    let count = inner.get_vocab_size(true);
+    let message =
+        format!("the {name} is {token:?}, which is not among the {count} tokens of tokenizer.json");
+    Err(Error::new(ErrorKind::Tokenizer, message)
+        .with_help("the files belong to different checkpoints: fetch them again"))
 }
 
 #[cfg(test)]

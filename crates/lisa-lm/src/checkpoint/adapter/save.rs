@@ -10,6 +10,7 @@ use super::{A, B, PREFIX, transposed};
 use crate::checkpoint::contents::{ADAPTER as WEIGHTS, ADAPTER_CONFIG as CONFIG};
 use crate::checkpoint::folder::Checkpoint;
 use crate::checkpoint::place::Place;
+use crate::checkpoint::remote_code::of_tokenizer;
 use crate::checkpoint::save::copy;
 use crate::error::{Error, ErrorKind};
 use crate::model::{CausalLm, LoraConfig, ends_with};
@@ -90,7 +91,7 @@ pub fn save_adapter(
     let config = text(config, &names(config, &paths), base, is_transposed);
     place.create(CONFIG, config.as_bytes())?;
     for (name, bytes) in options.files {
-        place.create(name, bytes)?;
+        place.create(name, &of_tokenizer(name, bytes))?;
     }
     if let Some(source) = options.source {
         copy(source.dir(), &place)?;

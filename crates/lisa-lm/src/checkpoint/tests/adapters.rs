@@ -231,7 +231,8 @@ fn a_weight_of_the_base_model_in_an_adapter_must_be_that_of_the_model() {
         let mut all = matrices.clone();
         all.insert(format!("base_model.model.{module}.base_layer.weight"), copy);
         write_safetensors(&path, &all);
-        let applied = Adapter::open(dir.path()).unwrap().apply(base.clone());
+        let opened = Adapter::open(dir.path());
+        let applied = opened.and_then(|adapter| adapter.apply(base.clone()));
         applied.map_err(|error| error.to_string())
     };
     let same = apply(&base, &matrices, weight.to_data(), "lm_head").unwrap();
@@ -297,6 +298,73 @@ fn a_narrowed_adapter_has_the_modules_of_its_tensors() {
     assert_eq!(modules, ["c_attn", "c_fc", "c_proj"]);
 }
 
+// PEFT, too, refuses only an adapter of which no module is found.
+#[test]
+fn target_modules_without_tensors_are_left_out() {
+    let opened = |names: Value| {
+        let dir = with("llama", |config| config["target_modules"] = names);
+        Adapter::open(dir.path()).unwrap()
+    };
+    let adapter = opened(json!(["query_key_value", "down_proj", "q_proj", "lm_head"]));
+    assert_eq!(adapter.config().modules, ["down_proj", "q_proj"]);
+    let base = || load(fixture("llama")).unwrap();
+    let dir = with("llama", |config| {
+        let names = config["target_modules"].as_array_mut().unwrap();
+        names.push("query_key_value".into());
+    });
+    let model = Adapter::open(&dir).unwrap().apply(base()).unwrap();
+    let expected = Adapter::open(folder("llama")).unwrap();
+    let expected = expected.apply(base()).unwrap();
+    assert_eq!(logits("llama", &model), logits("llama", &expected));
+    let again = tempfile::tempdir().unwrap();
+    save_adapter(&model, &again, &AdapterOptions::new("llama")).unwrap();
+    assert_eq!(
+        tensors(&again.path().join(ADAPTER)),
+        tensors(&folder("llama").join(ADAPTER))
+    );
+
+    let error = opened(json!(["query_key_value"])).apply(base());
+    assert_eq!(
+        error.unwrap_err().message(),
+        "no linear module of the model is named `query_key_value`"
+    );
+}
+
+#[test]
+fn absent_keys_of_the_configuration_have_the_defaults_of_peft() {
+    let opened = |change: fn(&mut Value)| {
+        let dir = with("llama", change);
+        Adapter::open(dir.path()).unwrap()
+    };
+    let without = opened(|config| {
+        let map = config.as_object_mut().unwrap();
+        for key in ["lora_alpha", "r", "lora_dropout", "use_rslora", "revision"] {
+            map.remove(key);
+        }
+        config["base_model_name_or_path"] = "".into();
+    });
+    let config = LoraConfig::new(8).with_alpha(8.0);
+    assert_eq!(
+        *without.config(),
+        config.with_modules(["down_proj", "q_proj"])
+    );
+    assert_eq!((without.base(), without.revision()), (None, None));
+    let alone = opened(|config| drop(config.as_object_mut().unwrap().remove("lora_alpha")));
+    assert_eq!((alone.config().alpha, alone.config().rank), (8.0, 2));
+
+    // What narrows the modules is not read: they are those of the tensors.
+    let changes: [fn(&mut Value); 2] = [
+        |config| config["layers_to_transform"] = json!([0]),
+        |config| config["exclude_modules"] = json!(["layers.1.mlp.down_proj"]),
+    ];
+    for change in changes {
+        let modules = opened(change).config().modules.clone();
+        assert_eq!(modules.len(), 8);
+        assert_eq!(modules[0], "model.layers.0.mlp.down_proj");
+        assert_eq!(modules[7], "model.layers.3.self_attn.q_proj");
+    }
+}
+
 #[test]
 fn an_adapter_that_would_be_computed_otherwise_is_refused() {
     let refusal = |change: fn(&mut Value)| {
@@ -337,11 +405,10 @@ fn an_adapter_that_would_be_computed_otherwise_is_refused() {
 #[test]
 fn matrices_that_do_not_fit_are_refused() {
     let applied = |dir: &Path, base: &str| {
-        let adapter = Adapter::open(dir).unwrap();
-        adapter
-            .apply(load(fixture(base)).unwrap())
-            .unwrap_err()
-            .to_string()
+        let base = load(fixture(base)).unwrap();
+        let opened = Adapter::open(dir);
+        let applied = opened.and_then(|adapter| adapter.apply(base));
+        applied.unwrap_err().to_string()
     };
     let changed = |change: fn(&mut BTreeMap<String, TensorData>)| {
         let dir = with("llama", |_| ());
@@ -401,8 +468,7 @@ fn matrices_that_do_not_fit_are_refused() {
         dir.path().join("adapter_model.bin"),
     )
     .unwrap();
-    let adapter = Adapter::open(&dir).unwrap();
-    let error = adapter.apply(load(fixture("llama")).unwrap()).unwrap_err();
+    let error = Adapter::open(&dir).unwrap_err();
     assert!(error.help().unwrap().contains("pickle"), "{error}");
 }
 

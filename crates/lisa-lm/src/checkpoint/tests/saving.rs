@@ -184,13 +184,13 @@ fn a_failed_save_leaves_no_files() {
     let (old, new, source, keep) = two_models();
     let (root, dir) = old_folder(&old, 40_000);
     let before = (names(&dir), content(&dir));
-    fs::create_dir(keep.path().join("LICENSE")).unwrap();
+    fs::create_dir(keep.path().join("tokenizer.model")).unwrap();
     let options = SaveOptions {
         source: Some(&source),
         ..SaveOptions::default()
     };
     let error = save(&new, &dir, &options).unwrap_err();
-    assert!(error.message().contains("LICENSE"), "{error}");
+    assert!(error.message().contains("tokenizer.model"), "{error}");
     assert_eq!((names(&dir), content(&dir)), before);
     assert_eq!(names(root.path()), BTreeSet::from(["model".to_owned()]));
 }
@@ -225,6 +225,80 @@ fn leftovers_of_early_versions_are_removed() {
     assert!(!names(&dir).iter().any(|name| name.contains(".tmp")));
     // Without a source the tokenizer stays.
     assert!(names(&dir).contains("tokenizer.json"));
+}
+
+#[test]
+fn shards_with_any_number_of_digits_are_replaced() {
+    let (old, new, ..) = two_models();
+    let (_root, dir) = old_folder(&old, usize::MAX);
+    let shards = [
+        "model-000001-of-000002.safetensors",
+        "model-1-of-2.safetensors",
+    ];
+    let others = ["model-a-of-b.safetensors", "model--of-.safetensors"];
+    for name in shards.iter().chain(&others) {
+        put(&dir, name, "old");
+    }
+    save_to(&dir, &new, None, usize::MAX);
+    let left = names(&dir);
+    assert!(shards.iter().all(|name| !left.contains(*name)), "{left:?}");
+    assert!(others.iter().all(|name| left.contains(*name)), "{left:?}");
+}
+
+#[test]
+fn every_licence_and_every_file_of_the_tokenizer_is_copied() {
+    let from = altered("llama", |_| ());
+    let copied = [
+        "LICENSE",
+        "LICENSE-APACHE",
+        "LICENCE.txt",
+        "NOTICE.md",
+        "USE_POLICY.md",
+        "added_tokens.json",
+        "chat_template.jinja",
+        "chat_template.json",
+        "generation_config.json",
+        "merges.txt",
+        "special_tokens_map.json",
+        "spiece.model",
+        "tekken.json",
+        "tokenizer.json",
+        "tokenizer.model",
+        "tokenizer.model.v3",
+        "tokenizer_config.json",
+        "vocab.json",
+        "vocab.txt",
+    ];
+    for name in copied.iter().chain(&["notes.txt", "LICENSES/MIT.txt"]) {
+        put(from.path(), name, name);
+    }
+    let source = Checkpoint::open(from.path()).unwrap();
+    let model = source.load(&Device::default(), None).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    save_to(dir.path(), &model, Some(&source), usize::MAX);
+    let own = ["config.json", shards::SINGLE];
+    let all = copied.iter().chain(&own).map(|name| (*name).to_owned());
+    let mut expected: BTreeSet<String> = all.collect();
+    assert_eq!(names(dir.path()), expected);
+    for name in copied {
+        assert_eq!(fs::read_to_string(dir.path().join(name)).unwrap(), name);
+    }
+
+    // Files of an earlier model are removed, and a folder of the user is not. A new tokenizer.json has
+    // tokens that tekken.json does not have.
+    put(dir.path(), "LICENCE-OF-THE-OLD", "old");
+    put(dir.path(), "LICENSES/own.txt", "of the user");
+    let files = [("tokenizer.json".to_owned(), b"new".to_vec())];
+    let options = SaveOptions {
+        source: Some(&source),
+        files: &files,
+        ..SaveOptions::default()
+    };
+    save(&model, dir.path(), &options).unwrap();
+    expected.remove("tekken.json");
+    expected.insert("LICENSES".to_owned());
+    assert_eq!(names(dir.path()), expected);
+    assert!(dir.path().join("LICENSES/own.txt").is_file());
 }
 
 #[cfg(unix)]
@@ -318,8 +392,12 @@ fn saves_without_end() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_process_that_is_killed_while_it_saves_leaves_one_of_its_models() {
+    use std::os::unix::fs::MetadataExt;
     use std::process::{Command, Stdio};
     use std::time::{Duration, Instant};
+
+    use lisa::policy::DrawRng;
+
     let (old, new, ..) = two_models();
     let root = tempfile::tempdir().unwrap();
     let dir = root.path().join("model");
@@ -327,7 +405,9 @@ fn a_process_that_is_killed_while_it_saves_leaves_one_of_its_models() {
     let new = content(&dir).unwrap();
     save_to(&dir, &old, None, usize::MAX);
     let old = content(&dir).unwrap();
-    for round in 0..30u64 {
+    let mut rng = DrawRng::new(20, 0);
+    let mut seen = [0, 0];
+    for round in 0..30 {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["checkpoint::tests::saving::saves_without_end"])
             .args(["--exact", "--ignored"])
@@ -336,15 +416,33 @@ fn a_process_that_is_killed_while_it_saves_leaves_one_of_its_models() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let started = Instant::now();
-        while started.elapsed() < Duration::from_millis(60 + 7 * round % 50) {
+        // The process saves: the file was replaced once or twice.
+        let file = || {
+            fs::metadata(dir.join("config.json"))
+                .ok()
+                .map(|it| it.ino())
+        };
+        for _ in 0..=rng.below(2) {
+            let before = file();
+            while file() == before {
+                assert!(child.try_wait().unwrap().is_none(), "round {round}");
+                std::thread::yield_now();
+            }
+        }
+        let (started, more) = (
+            Instant::now(),
+            Duration::from_millis(20).mul_f64(rng.unit()),
+        );
+        while started.elapsed() < more {
             std::thread::yield_now();
         }
         child.kill().unwrap();
         child.wait().unwrap();
         let found = content(&dir).expect("the folder always loads");
         assert!(found == old || found == new, "round {round}");
+        seen[usize::from(found == new)] += 1;
     }
+    assert!(seen[0] > 0 && seen[1] > 0, "{seen:?}");
     save_to(&dir, &load(&dir).unwrap(), None, usize::MAX);
     assert_eq!(names(root.path()), BTreeSet::from(["model".to_owned()]));
 }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::error::ErrorKind;
-use crate::text::pack::pack;
+use crate::text::pack::{pack, packed};
 use crate::text::row_store::RowStore;
 
 fn example(id: u32, length: usize) -> Encoded {
@@ -231,6 +231,25 @@ fn packing_loses_nothing_when_rows_are_closed() {
 }
 
 #[test]
+fn the_oldest_of_512_open_rows_is_closed() {
+    let lengths = [vec![1], vec![6; 600], vec![4; 600]].concat();
+    let rows = packed(lengths.iter().copied(), 10).unwrap();
+    // The one and the sixes open 600 rows, each with room for a four. The first four, example 601, does
+    // not get into the first 88 of them: they are closed.
+    assert_eq!(rows.len(), 644);
+    assert_eq!(rows[0], [0, 1]);
+    assert!((1..88).all(|row| rows[row] == [row as u32 + 1]));
+    assert_eq!(rows[88], [89, 601]);
+    for row in &rows {
+        let length = row.iter().map(|index| lengths[*index as usize]);
+        assert!(length.sum::<usize>() <= 10, "{row:?}");
+    }
+    let mut indices = rows.concat();
+    indices.sort_unstable();
+    assert_eq!(indices, (0..1201).collect::<Vec<_>>());
+}
+
+#[test]
 fn what_cannot_be_batched_is_named() {
     let error = |examples, options| Batches::new(examples, options).unwrap_err();
     assert_eq!(error(vec![], options(1)).kind(), ErrorKind::Data);
@@ -267,11 +286,42 @@ fn an_id_outside_the_vocabulary_is_an_error_before_the_first_batch() {
         error.message(),
         "example 2: a token has the id 9, and the model's vocabulary has 9 tokens (ids below 9)"
     );
-    let error = new(10, 10, examples()).unwrap_err();
-    assert!(
-        error
-            .message()
-            .starts_with("the token to pad with: a token has the id 10")
-    );
-    assert!(error.help().unwrap().contains("at least 11 rows"));
+    assert!(error.help().unwrap().contains("at least 10 rows"));
+}
+
+#[test]
+fn a_token_outside_the_vocabulary_does_not_pad() {
+    for (pad_id, padded) in [(9, 9), (10, 0), (u32::MAX, 0)] {
+        let options = BatchOptions {
+            pad_id,
+            vocab_size: 10,
+            shuffle: false,
+            ..options(2)
+        };
+        let examples = vec![example(3, 2), example(9, 1)];
+        let batch = Batches::new(examples, options).unwrap().next_batch();
+        assert_eq!(batch.rows()[1].tokens, [9, padded]);
+        assert_eq!(batch.rows()[1].targets, [-100, -100]);
+        assert_eq!(batch.lengths(), [2, 1]);
+    }
+}
+
+#[test]
+fn a_step_whose_rows_cannot_be_read_leaves_the_position() {
+    let store = RowStore::new(0, std::env::temp_dir());
+    let rows = (0..4).map(|id| store.push(&example(id, 2)).unwrap());
+    let rows = StoredRows::new(&store, rows.collect());
+    let options = BatchOptions {
+        shuffle: false,
+        ..options(1)
+    };
+    let mut batches = Batches::from_rows(rows, options).unwrap();
+    // A row has 21 bytes: the first one is left.
+    assert_eq!(store.bytes(), 84);
+    store.cut_file(21);
+    let error = batches.try_next_step(2).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io);
+    assert!(error.message().contains("cannot be read"), "{error}");
+    assert_eq!(batches.position(), Position::default());
+    assert_eq!(firsts(batches.by_ref().take(1)), [vec![0]]);
 }

@@ -6,23 +6,25 @@ use std::path::Path;
 use serde_json::{Value, json};
 use tokenizers::AddedToken;
 
-use super::files::{self, caught, further_key, read_json};
+use super::files::{self, caught, further_key};
 use crate::error::{Error, ErrorKind};
 use crate::files::shown;
 
 /// Adds the tokens that the tokenizer does not have, in the order of transformers: by id, then the
 /// named special tokens, then the further ones. A token that is not in the vocabulary gets the next
-/// free id. `own` is `tokenizer_config.json`, and `config` the same with `special_tokens_map.json`
-/// merged into it.
+/// free id. `own` is `tokenizer_config.json`, `config` the same with `special_tokens_map.json` merged
+/// into it, and `old` is `added_tokens.json`.
 pub(super) fn add(
     inner: &mut tokenizers::Tokenizer,
     dir: &Path,
     own: &Value,
     config: &Value,
+    old: &Value,
 ) -> Result<(), Error> {
     let mut stated = if config["added_tokens_decoder"].is_null() {
         let special = named(config).into_iter().chain(further(own));
-        legacy(dir, &special.map(|token| token.content).collect::<Vec<_>>())?
+        let special: Vec<String> = special.map(|token| token.content).collect();
+        legacy(inner, dir, old, &special)?
     } else {
         decoder(dir, &config["added_tokens_decoder"])?
     };
@@ -101,26 +103,33 @@ fn decoder(dir: &Path, value: &Value) -> Result<Vec<(u32, AddedToken)>, Error> {
 }
 
 /// `added_tokens.json`, which old versions of transformers wrote: an object of tokens and ids, of
-/// which these are special.
-fn legacy(dir: &Path, special: &[String]) -> Result<Vec<(u32, AddedToken)>, Error> {
-    let name = "added_tokens.json";
+/// which these are special. As in transformers, a token has the options that `tokenizer.json` has for
+/// it.
+fn legacy(
+    inner: &tokenizers::Tokenizer,
+    dir: &Path,
+    value: &Value,
+    special: &[String],
+) -> Result<Vec<(u32, AddedToken)>, Error> {
     let refuse = |what: String| {
         Error::new(ErrorKind::Tokenizer, what)
-            .with_place(dir.join(name), None)
+            .with_place(dir.join("added_tokens.json"), None)
             .with_help("give an object of tokens and ids")
     };
-    let map = match read_json(dir, name)? {
+    let known = inner.get_added_vocabulary().get_added_tokens_decoder();
+    let map = match value {
         Value::Null => return Ok(Vec::new()),
         Value::Object(map) => map,
         _ => return Err(refuse("this is not an object".to_owned())),
     };
-    (map.into_iter())
+    (map.iter())
         .map(|(token, id)| {
             let number = id.as_u64().and_then(|id| u32::try_from(id).ok());
             let number = number
-                .ok_or_else(|| refuse(format!("{:?} has the id {}", shown(&token), shown(&id))))?;
-            let is_special = special.contains(&token);
-            Ok((number, AddedToken::from(token, is_special)))
+                .ok_or_else(|| refuse(format!("{:?} has the id {}", shown(token), shown(id))))?;
+            let known = known.get(&number).filter(|known| known.content == *token);
+            let new = || AddedToken::from(token.as_str(), special.contains(token));
+            Ok((number, known.cloned().unwrap_or_else(new)))
         })
         .collect()
 }

@@ -1,9 +1,14 @@
 //! What a run changes in a tokenizer, and which files of a saved folder differ because of it.
 
-use super::{Tokenizer, added};
+use std::collections::BTreeMap;
+
+use super::{Tokenizer, added, check_special};
 use crate::error::{Error, ErrorKind};
 use crate::files::shown;
 use crate::text::template::{self, ChatTemplate};
+
+/// The special tokens that are taken over from the tokenizer of an adapter.
+const TAKEN: [&str; 4] = ["bos_token", "eos_token", "pad_token", "unk_token"];
 
 impl Tokenizer {
     /// Uses another chat template than the folder's.
@@ -81,8 +86,69 @@ impl Tokenizer {
         &self.folder.added
     }
 
+    /// Uses other special tokens than the folder's, by name: pairs such as `eos_token` and
+    /// `<|im_end|>`. A new `eos_token` is the first of the ids that end a sequence; the others stay.
+    ///
+    /// # Errors
+    ///
+    /// A `bos_token`, `eos_token` or `pad_token` is not in the vocabulary.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use lisa_lm::Tokenizer;
+    ///
+    /// let tokenizer = Tokenizer::from_dir("../../tests/fixtures/tokenizer")?;
+    /// let tokenizer = tokenizer.with_special_tokens([("eos_token", "<|user|>")])?;
+    /// assert_eq!(tokenizer.eos_id(), Some(1));
+    /// assert_eq!(tokenizer.chosen_special_tokens()["eos_token"], "<|user|>");
+    /// # Ok::<(), lisa_lm::Error>(())
+    /// ```
+    pub fn with_special_tokens<'a>(
+        mut self,
+        tokens: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<Self, Error> {
+        for (name, token) in tokens {
+            if self.special.get(name).is_some_and(|known| known == token) {
+                continue;
+            }
+            check_special(&self.inner, name, token)?;
+            self.special.insert(name.to_owned(), token.to_owned());
+            self.folder
+                .special
+                .insert(name.to_owned(), token.to_owned());
+            if name == "eos_token" {
+                self.end_with_eos_token();
+            }
+        }
+        self.template = self.template.with_special(&self.special);
+        Ok(self)
+    }
+
+    /// Makes the id of a new `eos_token` the first one that ends a sequence.
+    fn end_with_eos_token(&mut self) {
+        self.folder.eos_by_id = false;
+        let stated = &mut self.folder.eos;
+        if let Some(old) = self.eos_ids.first()
+            && !stated.iter().any(|(id, _)| id == old)
+        {
+            stated.push((*old, "eos_token of the base model"));
+        }
+        if let Some(id) = self.id_of("eos_token") {
+            self.eos_ids.retain(|known| *known != id);
+            self.eos_ids.insert(0, id);
+        }
+    }
+
+    /// Special tokens by name that are not those of the folder.
+    #[must_use]
+    pub fn chosen_special_tokens(&self) -> &BTreeMap<String, String> {
+        &self.folder.special
+    }
+
     /// Takes over what training has changed in `other`, the tokenizer of an adapter: tokens that this
-    /// vocabulary does not have, the chat template, and further end-of-sequence ids.
+    /// vocabulary does not have, the tokens that begin, end and pad sequences or stand for unknown
+    /// ones, the chat template, and further end-of-sequence ids.
     ///
     /// # Errors
     ///
@@ -119,8 +185,12 @@ impl Tokenizer {
                 return Err(Error::new(ErrorKind::Tokenizer, message));
             }
         }
+        let special = other.special.iter();
+        let special = special.map(|(name, token)| (name.as_str(), token.as_str()));
+        self = self.with_special_tokens(special.filter(|(name, _)| TAKEN.contains(name)))?;
         if other.has_chat_template() && other.template.source() != self.template.source() {
-            self = self.with_chat_template(other.template.clone());
+            let template = other.template.clone().with_special(&self.special);
+            self = self.with_chat_template(template);
         }
         for id in &other.eos_ids {
             self.add_eos(*id);

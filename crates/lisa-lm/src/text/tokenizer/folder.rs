@@ -18,6 +18,10 @@ type File = (String, Vec<u8>);
 pub(super) struct Folder {
     /// `tokenizer_config.json`.
     pub(super) config: Value,
+    /// `special_tokens_map.json`.
+    pub(super) special_map: Value,
+    /// `added_tokens.json`.
+    pub(super) added_tokens: Value,
     /// `generation_config.json`.
     pub(super) generation: Value,
     /// `bos_token_id`, `eos_token_id` and `pad_token_id` of `config.json`.
@@ -31,6 +35,8 @@ pub(super) struct Folder {
     pub(super) eos_by_id: bool,
     /// Special tokens that were added for a chat template.
     pub(super) added: Vec<String>,
+    /// Special tokens by name that are not the folder's.
+    pub(super) special: BTreeMap<String, String>,
     /// The source of a chat template that is not the folder's.
     pub(super) chosen: Option<String>,
 }
@@ -40,6 +46,14 @@ impl Folder {
     /// does not state its class.
     pub(super) fn read(dir: &Path) -> Result<(Self, Value), Error> {
         let config = read_json(dir, "tokenizer_config.json")?;
+        let is_old = config["added_tokens_decoder"].is_null();
+        // transformers reads the next two of old folders only: in others, they may be damaged.
+        let old = |name: &str| match read_json(dir, name) {
+            Err(error) if is_old => Err(error),
+            found => Ok(found.unwrap_or_default()),
+        };
+        let special_map = old("special_tokens_map.json")?;
+        let added_tokens = old("added_tokens.json")?;
         let templates = templates::find(dir, &config)?;
         let generation = read_json(dir, "generation_config.json")?;
         let all = read_json(dir, "config.json")?;
@@ -55,6 +69,8 @@ impl Folder {
         let ids = ids.map(|key| (key.to_owned(), all[key].clone()));
         let folder = Self {
             config,
+            special_map,
+            added_tokens,
             generation,
             model: Map::from_iter(ids).into(),
             templates,
@@ -83,6 +99,8 @@ impl Folder {
             files.push(("tokenizer.json".to_owned(), text.into_bytes()));
         }
         files.extend(self.config(inner, special));
+        files.extend(self.special_map());
+        files.extend(self.added_tokens(inner));
         files.extend(self.generation(eos_ids));
         match &self.chosen {
             Some(source) => {
@@ -118,6 +136,7 @@ impl Folder {
                 map.insert(name.clone(), token.as_str().into());
             }
         }
+        map.extend(self.special_entries());
         if let Some(Value::Object(decoder)) = map.get_mut("added_tokens_decoder") {
             for token in &self.added {
                 if let Some(id) = inner.token_to_id(token) {
@@ -133,6 +152,36 @@ impl Folder {
             _ => map.is_empty(),
         };
         (!is_same).then(|| pretty("tokenizer_config.json", map))
+    }
+
+    /// `special_tokens_map.json`, if the folder has it and a special token changes: in old folders it
+    /// comes before `tokenizer_config.json`.
+    fn special_map(&self) -> Option<File> {
+        let mut map = self.special_map.as_object()?.clone();
+        map.extend(self.special_entries());
+        (!self.special.is_empty()).then(|| pretty("special_tokens_map.json", map))
+    }
+
+    /// The special tokens that are not the folder's, as entries of a JSON object.
+    fn special_entries(&self) -> impl Iterator<Item = (String, Value)> {
+        let tokens = self.special.iter();
+        tokens.map(|(name, token)| (name.clone(), Value::from(token.as_str())))
+    }
+
+    /// `added_tokens.json`, if tokens were added and there is no `added_tokens_decoder`. llama.cpp reads
+    /// the tokens that `tokenizer.model` does not have from one of the two. A new decoder would hide
+    /// `special_tokens_map.json` from transformers.
+    fn added_tokens(&self, inner: &tokenizers::Tokenizer) -> Option<File> {
+        if self.added.is_empty() || !self.config["added_tokens_decoder"].is_null() {
+            return None;
+        }
+        let mut map = self.added_tokens.as_object().cloned().unwrap_or_default();
+        for token in &self.added {
+            if let Some(id) = inner.token_to_id(token) {
+                map.insert(token.clone(), id.into());
+            }
+        }
+        Some(pretty("added_tokens.json", map))
     }
 
     /// `generation_config.json`, if it does not have every end-of-sequence id. Without this file

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::files::{self, parse, read_json, special_tokens, unreadable};
+use super::files::{self, parse, special_tokens, unreadable};
 use super::folder::Folder;
 use super::templates::{DEFAULT, TOOL_USE};
 use super::{Tokenizer, added, bpe};
@@ -44,7 +44,7 @@ impl Tokenizer {
         let (mut folder, model) = Folder::read(dir)?;
         let mut config = folder.config.clone();
         if config["added_tokens_decoder"].is_null() {
-            merge(&mut config, read_json(dir, "special_tokens_map.json")?);
+            merge(&mut config, folder.special_map.clone());
         }
         let path = dir.join("tokenizer.json");
         let bytes = read(dir, "tokenizer.json", TOKENIZER_BYTES);
@@ -55,7 +55,13 @@ impl Tokenizer {
         } else {
             bpe::build(dir, &mut config, &model)?.ok_or_else(|| files::missing(dir))?
         };
-        added::add(&mut inner, dir, &folder.config, &config)?;
+        added::add(
+            &mut inner,
+            dir,
+            &folder.config,
+            &config,
+            &folder.added_tokens,
+        )?;
         if !folder.has_vocabulary {
             bpe::add_ends(&mut inner, &config)
                 .map_err(|e| Error::new(ErrorKind::Tokenizer, e.to_string()))?;

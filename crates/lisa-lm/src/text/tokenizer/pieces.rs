@@ -83,6 +83,12 @@ fn joined<E>(
 }
 
 impl Pieces {
+    /// Removes the token with this index. `own` stays as it is.
+    pub(super) fn remove(&mut self, index: usize) {
+        self.ids.remove(index);
+        self.offsets.remove(index);
+    }
+
     fn extend(&mut self, tokens: &[Token]) {
         self.ids.extend(tokens.iter().map(|token| token.id));
         self.offsets.extend(tokens.iter().map(|token| token.place));

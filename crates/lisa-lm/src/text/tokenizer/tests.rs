@@ -290,6 +290,28 @@ fn a_text_that_has_the_added_tokens_already_does_not_get_them_twice() {
     );
 }
 
+// As in transformers, whose tokenizers keep the tokens of the text.
+#[test]
+fn a_prompt_keeps_the_ends_that_its_text_has() {
+    let plain = crate::test_support::tokenizer("");
+    for (text, ids) in [
+        ("hello<|endoftext|>", &[273, 78, 350, 0][..]),
+        ("<|endoftext|><|endoftext|>", &[0, 0]),
+        ("<|endoftext|>", &[0]),
+    ] {
+        assert_eq!(plain.encode_prompt(text).unwrap(), ids, "{text}");
+    }
+    let ends = with_ends();
+    for (text, ids) in [
+        ("a<|endoftext|>", &[1, 67, 0][..]),
+        ("<|user|>a<|endoftext|><|endoftext|>", &[1, 67, 0, 0]),
+        ("<|endoftext|>", &[1, 0]),
+        ("<|user|>", &[1]),
+    ] {
+        assert_eq!(ends.encode_prompt(text).unwrap(), ids, "{text}");
+    }
+}
+
 #[test]
 fn rows_begin_and_end_once() {
     use crate::text::{EncodeOptions, Example, IGNORED, encode_examples, encode_prompt};
@@ -335,6 +357,12 @@ fn rows_begin_and_end_once() {
             ids.iter().map(|id| i64::from(*id)).collect::<Vec<_>>()
         );
     }
+    // An end inside of a row stays, as between the turns of DialoGPT.
+    let (ids, labels, prompt) =
+        encoded(r#"{"prompt": "a<|endoftext|>", "completion": "b<|endoftext|>"}"#);
+    assert_eq!(ids, [1, 67, 0, 68, 0]);
+    assert_eq!(labels, [IGNORED, IGNORED, IGNORED, 68, 0]);
+    assert_eq!(prompt, Some(vec![1, 67, 0]));
     // A chat has what the template writes.
     let line = r#"{"instruction": "a", "output": "b"}"#;
     let (ids, ..) = encoded(line);

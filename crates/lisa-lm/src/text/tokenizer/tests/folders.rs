@@ -315,6 +315,7 @@ fn a_named_template_is_saved_with_its_tokens() {
         saved["added_tokens_decoder"]["769"]["content"],
         "<|im_end|>"
     );
+    assert!(!dir.path().join("added_tokens.json").exists());
     let read = Tokenizer::from_dir(dir.path()).unwrap();
     assert_eq!(read.chat_template().source(), source);
     assert_eq!(read.chat_template().name(), "chat_template.jinja");
@@ -322,6 +323,121 @@ fn a_named_template_is_saved_with_its_tokens() {
         read.encode("<|im_start|>a<|im_end|>").unwrap(),
         [768, 67, 769]
     );
+}
+
+/// Writes the changed files into a folder.
+fn save(tokenizer: &Tokenizer, dir: &Path) {
+    for (name, bytes) in tokenizer.changed_files().unwrap() {
+        fs::write(dir.join(name), bytes).unwrap();
+    }
+}
+
+#[test]
+fn added_tokens_of_a_folder_without_a_decoder_are_in_a_file_and_stay_special() {
+    let dir = folder(&[
+        ("tokenizer.json", TOKENIZER),
+        ("tokenizer.model", ""),
+        ("tokenizer_config.json", r#"{"eos_token": "<|endoftext|>"}"#),
+        ("added_tokens.json", r#"{"<tool>": 768}"#),
+    ]);
+    let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
+    assert_eq!(changed(&tokenizer, "added_tokens.json"), None);
+    let tokenizer = tokenizer.with_named_template("chatml").unwrap();
+    assert_eq!(
+        changed(&tokenizer, "added_tokens.json").unwrap(),
+        serde_json::json!({"<tool>": 768, "<|im_start|>": 769, "<|im_end|>": 770})
+    );
+    save(&tokenizer, dir.path());
+
+    let read = Tokenizer::from_dir(dir.path()).unwrap();
+    assert_eq!(read.changed_files().unwrap(), []);
+    assert_eq!(read.decode(&[67, 770], true).unwrap(), "a");
+    let more = read.with_added_tokens(["<x>"]).unwrap();
+    let json = changed(&more, "tokenizer.json").unwrap();
+    let tokens = json["added_tokens"].as_array().unwrap().iter();
+    let special = tokens.map(|token| (token["id"].as_u64(), token["special"].as_bool()));
+    let special: Vec<_> = special.skip(3).collect();
+    let of = |id: u64, special: bool| (Some(id), Some(special));
+    assert_eq!(
+        special,
+        [of(768, false), of(769, true), of(770, true), of(771, true)]
+    );
+}
+
+#[test]
+fn the_special_tokens_of_an_adapter_are_those_of_the_merged_folder() {
+    let base = folder(&[
+        ("tokenizer.json", TOKENIZER),
+        (
+            "tokenizer_config.json",
+            r#"{"bos_token": "<|user|>", "eos_token": "<|endoftext|>"}"#,
+        ),
+        (
+            "special_tokens_map.json",
+            r#"{"eos_token": {"content": "<|endoftext|>"}}"#,
+        ),
+        (
+            "generation_config.json",
+            r#"{"eos_token_id": 0, "temperature": 0.6}"#,
+        ),
+    ]);
+    let adapter = r#"{"eos_token": "<|im_end|>", "pad_token": "<|assistant|>",
+        "chat_template": "{{ messages[0].content }}{{ eos_token }}"}"#;
+    let adapter = folder(&[
+        ("tokenizer.json", TOKENIZER),
+        ("tokenizer_config.json", adapter),
+    ]);
+    let adapter = Tokenizer::from_dir(adapter.path()).unwrap();
+    let taken = Tokenizer::from_dir(base.path()).unwrap();
+    let taken = taken.with_changes_of(&adapter).unwrap();
+    save(&taken, base.path());
+    let read = Tokenizer::from_dir(base.path()).unwrap();
+    assert_eq!(read.changed_files().unwrap(), []);
+
+    let chat = Chat::from([Message::user("x")]);
+    for tokenizer in [&taken, &read] {
+        assert_eq!(tokenizer.special_tokens()["eos_token"], "<|im_end|>");
+        assert_eq!(tokenizer.eos_ids(), [768, 0]);
+        assert_eq!((tokenizer.bos_id(), tokenizer.pad_id()), (Some(1), 2));
+        let text = tokenizer.chat_template().render(&chat, false).unwrap().text;
+        assert_eq!(text, "x<|im_end|>");
+        assert_eq!(
+            tokenizer.describe_eos(),
+            "<|im_end|> (768, eos_token of the tokenizer), <|endoftext|> (0, generation_config.json)"
+        );
+    }
+    let json = |name: &str| -> Value {
+        let text = fs::read_to_string(base.path().join(name)).unwrap();
+        serde_json::from_str(&text).unwrap()
+    };
+    assert_eq!(
+        json("generation_config.json"),
+        serde_json::json!({"eos_token_id": [0, 768], "temperature": 0.6})
+    );
+    for name in ["tokenizer_config.json", "special_tokens_map.json"] {
+        assert_eq!(json(name)["eos_token"], "<|im_end|>", "{name}");
+    }
+}
+
+#[test]
+fn another_end_is_written_by_the_same_template_and_must_be_a_token() {
+    let tokenizer = crate::test_support::tokenizer("{{ messages[0].content }}{{ eos_token }}");
+    let other = tokenizer.clone();
+    let other = other
+        .with_special_tokens([("eos_token", "<|user|>")])
+        .unwrap();
+    let chat = Chat::from([Message::user("x")]);
+    let text = other.chat_template().render(&chat, false).unwrap().text;
+    assert_eq!(text, "x<|user|>");
+    assert_eq!(other.chosen_template(), None);
+    assert_eq!(
+        other.describe_eos(),
+        "<|user|> (1, eos_token of the tokenizer), <|endoftext|> (0, eos_token of the base model)"
+    );
+    let error = tokenizer.with_special_tokens([("pad_token", "<none>")]);
+    let error = error.unwrap_err();
+    let expected = "the pad_token is \"<none>\", which is not among the 768 tokens";
+    assert!(error.message().starts_with(expected), "{error}");
 }
 
 // As in transformers 5.
