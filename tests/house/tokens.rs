@@ -1,84 +1,45 @@
 //! Rust sources as tokens: identifiers, `::` and single characters, without comments, literals and
 //! items under `#[cfg(test)]`.
 
-/// The tokens of a source file.
+use proc_macro2::{Delimiter, Spacing, TokenStream, TokenTree};
+
+/// The tokens of a source file. Of a documentation comment, the attribute without its text is left.
 pub(crate) fn tokens(source: &str) -> Vec<String> {
-    without_tests(&split(&code(source)))
+    let stream: TokenStream = source.parse().expect("Rust");
+    let mut all = Vec::new();
+    flatten(stream, &mut all);
+    without_tests(&all)
 }
 
-/// The source with each comment and each literal replaced by a space.
-fn code(source: &str) -> String {
-    let chars: Vec<char> = source.chars().collect();
-    let at = |i: usize| chars.get(i).copied().unwrap_or('\0');
-    let mut text = String::new();
-    let mut i = 0;
-    while i < chars.len() {
-        let end = match at(i) {
-            '/' if at(i + 1) == '/' => {
-                let line = chars[i..].iter().take_while(|c| **c != '\n');
-                Some(i + line.count())
+fn flatten(stream: TokenStream, tokens: &mut Vec<String>) {
+    // Whether the last token is a colon that the next one follows at once.
+    let mut is_joint = false;
+    for tree in stream {
+        let was_joint = std::mem::take(&mut is_joint);
+        match tree {
+            TokenTree::Ident(ident) => tokens.push(ident.to_string()),
+            TokenTree::Literal(_) => {}
+            TokenTree::Punct(punct) if punct.as_char() == ':' && was_joint => {
+                tokens.pop();
+                tokens.push("::".into());
             }
-            '/' if at(i + 1) == '*' => {
-                (i + 4..=chars.len()).find(|&j| at(j - 2) == '*' && at(j - 1) == '/')
+            TokenTree::Punct(punct) => {
+                is_joint = punct.as_char() == ':' && punct.spacing() == Spacing::Joint;
+                tokens.push(punct.to_string());
             }
-            'r' if "\"#".contains(at(i + 1)) && !text.ends_with(char::is_alphanumeric) => {
-                raw_string(&chars, i)
+            TokenTree::Group(group) => {
+                let [open, close] = match group.delimiter() {
+                    Delimiter::Parenthesis => ["(", ")"],
+                    Delimiter::Brace => ["{", "}"],
+                    Delimiter::Bracket => ["[", "]"],
+                    Delimiter::None => ["", ""],
+                };
+                tokens.push(open.into());
+                flatten(group.stream(), tokens);
+                tokens.push(close.into());
             }
-            '"' => Some(quoted(&chars, i)),
-            '\'' if at(i + 1) == '\\' || at(i + 2) == '\'' => Some(quoted(&chars, i)),
-            _ => None,
-        };
-        if let Some(end) = end {
-            text.push(' ');
-            i = end;
-        } else {
-            text.push(at(i));
-            i += 1;
         }
     }
-    text
-}
-
-/// The end of the literal whose quote is at `start`.
-fn quoted(chars: &[char], start: usize) -> usize {
-    let mut i = start + 1;
-    while i < chars.len() && chars[i] != chars[start] {
-        i += 1 + usize::from(chars[i] == '\\');
-    }
-    i + 1
-}
-
-/// The end of the raw string that begins at `start`; none for a raw identifier.
-fn raw_string(chars: &[char], start: usize) -> Option<usize> {
-    let hashes = chars[start + 1..].iter().take_while(|c| **c == '#').count();
-    let open = start + 1 + hashes;
-    if chars.get(open) != Some(&'"') {
-        return None;
-    }
-    let mut close = vec!['"'];
-    close.resize(1 + hashes, '#');
-    let end = (open + 1..chars.len()).find(|&i| chars[i..].starts_with(&close));
-    Some(end.unwrap_or(chars.len()) + close.len())
-}
-
-fn split(code: &str) -> Vec<String> {
-    let mut tokens: Vec<String> = Vec::new();
-    let mut word = String::new();
-    for c in code.chars().chain([' ']) {
-        if c.is_alphanumeric() || c == '_' {
-            word.push(c);
-            continue;
-        }
-        if !word.is_empty() {
-            tokens.push(std::mem::take(&mut word));
-        }
-        match tokens.last_mut() {
-            Some(last) if c == ':' && last == ":" => last.push(c),
-            _ if c.is_whitespace() => {}
-            _ => tokens.push(c.to_string()),
-        }
-    }
-    tokens
 }
 
 fn without_tests(tokens: &[String]) -> Vec<String> {
@@ -127,7 +88,7 @@ fn comments_literals_and_tests_are_left_out() {
     "##;
     let found = tokens(source).join(" ");
     assert!(
-        found.starts_with("use x :: y ; const T : & str = ;"),
+        found.contains("] use x :: y ; const T : & str = ;"),
         "{found}"
     );
     assert_eq!(found.matches("use").count(), 1, "{found}");

@@ -43,10 +43,8 @@ fn tokenizers_and_templates_of_any_kind_are_used_or_refused() {
 }
 
 #[test]
-fn every_target_has_a_fuzz_target_and_a_corpus() {
-    let fuzz = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/fuzz_targets");
+fn every_target_has_a_corpus() {
     for target in TARGETS {
         assert!(target.corpus().len() > 1 || target.name == "record");
-        assert!(fuzz.join(target.name).with_extension("rs").is_file());
     }
 }

@@ -26,7 +26,7 @@ pub type Mutate = fn(&mut Rng, &[u8], &[Vec<u8>]) -> Vec<u8>;
 /// One kind of file.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
-    /// The name of its folder in `corpus` and of its fuzz target.
+    /// The name of its folder in `corpus`.
     pub name: &'static str,
     /// Reads the bytes as that kind of file.
     pub body: fn(&[u8]),
