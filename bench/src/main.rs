@@ -21,7 +21,6 @@ mod study;
 mod tasks;
 mod theory;
 mod trainer;
-mod values;
 mod workload;
 
 use std::process::ExitCode;
@@ -32,7 +31,7 @@ use lisa_cli::pool::in_pool;
 
 use crate::settings::Settings;
 
-/// Measures LISA: memory, time, loss, and what its methods are worth.
+/// Measures LISA: memory, time, loss, and the accuracy of its methods.
 #[derive(Parser, Debug)]
 #[command(version)]
 struct Cli {
@@ -48,9 +47,9 @@ enum Command {
     Plans(plans::Options),
     /// How a step grows with the length of the rows and with the vocabulary
     Growth(growth::Options),
-    /// A LISA step and the same step frozen by hand, and the cost of a draw
+    /// A LISA step and the same step frozen manually, and the cost of sampling
     Overhead(Settings),
-    /// Peak memory over many draws
+    /// Peak memory over many periods
     Draws(draws::Options),
     /// A long run on a checkpoint, with a draw after each step: memory, time, and draw frequencies
     Soak(soak::Options),

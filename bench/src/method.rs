@@ -8,7 +8,7 @@ use lisa::{FrozenWeights, LisaConfig, OnFreeze};
 use serde::{Deserialize, Serialize};
 
 use crate::settings::Settings;
-use crate::values::display_as_value;
+use lisa_cli::display_as_value;
 
 /// A way to train.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,12 +1,11 @@
 //! [`Preset`]: shapes of models that people train, and [`Dtype`].
 
-use burn::tensor::FloatDType;
 use clap::ValueEnum;
+use lisa_cli::display_as_value;
+pub(crate) use lisa_cli::settings::Dtype;
 use lisa_lm::ModelConfig;
 use lisa_lm::model::config::{Gpt2Config, LlamaConfig};
 use serde::{Deserialize, Serialize};
-
-use crate::values::display_as_value;
 
 /// A model's shape; the weights are random.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,30 +28,7 @@ pub(crate) enum Preset {
     Llama2_70b,
 }
 
-/// Dtype of the weights.
-#[derive(ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Dtype {
-    /// Four bytes
-    #[default]
-    F32,
-    /// Two bytes, with the range of f32
-    Bf16,
-    /// Two bytes, for devices without bf16
-    F16,
-}
-
 display_as_value!(Preset);
-display_as_value!(Dtype);
-
-impl From<Dtype> for FloatDType {
-    fn from(dtype: Dtype) -> Self {
-        match dtype {
-            Dtype::F32 => Self::F32,
-            Dtype::Bf16 => Self::BF16,
-            Dtype::F16 => Self::F16,
-        }
-    }
-}
 
 impl Preset {
     /// The configuration, with the widths and the vocabulary divided by `shrink`.

@@ -1,5 +1,6 @@
 //! [`Job`]: one run, by everything that determines it, and its [`Outcome`].
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -234,13 +235,24 @@ pub(crate) fn is_cpu(device: &str) -> bool {
 }
 
 impl Outcome {
-    /// The largest difference between losses of this run and of another run of the same job: of a row, and
-    /// of a point of the curve. Infinite where one has other rows or points, or is not finite alone.
+    /// The largest difference between losses of this run and of another run of the same job: of a row, of
+    /// a point of the curve, and of a task that both have. Infinite where one has other rows, points,
+    /// answers or active layers, or is not finite alone.
     pub(crate) fn distance(&self, other: &Self) -> f64 {
         let (a, b) = (&self.scores, &other.scores);
-        if a.counts != b.counts || a.right != b.right || self.curve.len() != other.curve.len() {
+        let answers = |outcome: &Self| (outcome.scores.right.clone(), outcome.generated);
+        if a.counts != b.counts
+            || answers(self) != answers(other)
+            || self.curve.len() != other.curve.len()
+            || self.active != other.active
+        {
             return f64::INFINITY;
         }
+        let others: BTreeMap<_, _> = other.others.iter().cloned().collect();
+        let others = self
+            .others
+            .iter()
+            .filter_map(|(name, loss)| Some((*loss, *others.get(name)?)));
         let rows = a.losses.iter().zip(&b.losses);
         let rows = rows.zip(&a.counts).map(|((a, b), count)| {
             // A row's loss is a sum over its tokens.
@@ -255,7 +267,10 @@ impl Outcome {
             (false, false) => 0.0,
             _ => f64::INFINITY,
         };
-        rows.chain(points).map(distance).fold(0.0, f64::max)
+        rows.chain(points)
+            .chain(others)
+            .map(distance)
+            .fold(0.0, f64::max)
     }
 }
 
@@ -319,9 +334,19 @@ fn runs_of_one_job_differ_by_their_losses() {
     assert_eq!(run(0.5, 1.0).distance(&Outcome::sample(0.5)), f64::INFINITY);
     assert_eq!(run(0.5, f64::NAN).distance(&run(0.5, 1.0)), f64::INFINITY);
     assert_eq!(run(0.5, f64::NAN).distance(&run(0.5, f64::NAN)), 0.0);
-    let mut other = run(0.5, 1.0);
-    other.scores.right[0] = 0;
-    assert_eq!(other.distance(&run(0.5, 1.0)), f64::INFINITY);
+    let of = |change: fn(&mut Outcome)| {
+        let mut other = run(0.5, 1.0);
+        other.others = vec![("a".into(), 1.0)];
+        let same = other.clone();
+        change(&mut other);
+        other.distance(&same)
+    };
+    assert_eq!(of(|other| other.scores.right[0] = 0), f64::INFINITY);
+    assert_eq!(of(|other| other.generated = Some((1, 2))), f64::INFINITY);
+    assert_eq!(of(|other| other.active = vec![0.5]), f64::INFINITY);
+    assert_eq!(of(|other| other.others[0].1 = 1.5), 0.5);
+    // A task that one of them has not measured.
+    assert_eq!(of(|other| other.others[0].0 = "b".into()), 0.0);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! `bench study`: full training, LoRA and LISA with its levers on tasks that are folders of JSONL files,
+//! `bench study`: full training, LoRA and LISA with its variants on tasks that are folders of JSONL files,
 //! over several seeds.
 //!
 //! A [`job`] is one run, by everything that determines it, and each finished run is a line of the
@@ -7,6 +7,7 @@
 //! the lines.
 
 mod arm;
+mod arms;
 mod cells;
 mod inputs;
 mod job;
@@ -27,10 +28,11 @@ use anyhow::{Context, Result, ensure};
 use burn::tensor::Device;
 use clap::Args;
 
+use self::arms::Kind;
 use self::inputs::Inputs;
 use self::job::{Job, Outcome, Purpose};
 use self::log::Log;
-use self::plan::{Kind, Plan};
+use self::plan::Plan;
 use self::pool::Pool;
 use self::results::Results;
 use crate::preset::Dtype;
@@ -177,7 +179,7 @@ fn again(plan: &Plan, log: &Log, line: usize, threads: usize) -> Result<()> {
         );
     }
     println!(
-        "largest difference of the loss of a row or of a point of the curve: {:.1e}",
+        "largest difference of the loss of a row, of a point of the curve or of another task: {:.1e}",
         first.distance(&second)
     );
     Ok(())

@@ -15,7 +15,7 @@ use crate::stats::Mean;
 pub(crate) fn write(folder: &Path, results: &Results) -> Result<()> {
     for task in &results.plan.tasks {
         let name = super::plan::name(task);
-        let (rows, levers) = (results.finished(task), results.levers(task));
+        let (rows, variants) = (results.finished(task), results.variants(task));
         let steps = bands(&rows, |_| Some(1.0));
         if steps.is_empty() {
             continue;
@@ -35,10 +35,10 @@ pub(crate) fn write(folder: &Path, results: &Results) -> Result<()> {
             (760, 440),
             |area| chart::bands(area, [results.unit()[0], y], &time),
         )?;
-        // Of the levers, those that change the memory.
+        // Of the variants, those that change the memory.
         let is_row = |arm: &Arm| rows.iter().any(|(other, _)| other == arm);
         let sized = |(arm, _): &&(Arm, Runs)| arm.is_plain() && !is_row(arm);
-        let sized = levers.iter().filter(sized);
+        let sized = variants.iter().filter(sized);
         let points = |of: fn(&Runs) -> Option<Mean>| -> Vec<(String, Band)> {
             let all = rows.iter().chain(sized.clone());
             let points = all.filter_map(|(arm, runs)| {

@@ -2,13 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::ValueEnum;
-
-use super::arm::{Arm, Policy, STEP, Sampled, State};
+use super::arm::{Arm, STEP, Sampled};
+use super::arms::{ARMS, FROZEN_2, Kind, ONCE, frozen, once, variants};
 use super::job::{Job, Order, Purpose, Sizes};
 use super::log::Log;
 use crate::preset::Dtype;
-use crate::values::display_as_value;
 
 /// The questions of the study.
 #[derive(Clone, Debug)]
@@ -18,148 +16,26 @@ pub(crate) struct Plan {
     /// The arms of every task.
     pub(crate) arms: Vec<Arm>,
     /// What is compared on the first task only.
-    pub(crate) levers: Vec<Arm>,
+    pub(crate) variants: Vec<Arm>,
     /// By task, about the most layers with embeddings frozen that need no more memory than LoRA. Drawn once
-    /// they are an arm, and sampled once and sampled every K steps they are levers.
+    /// they are an arm, and sampled once and sampled every K steps they are variants.
     pub(crate) largest: Vec<(&'static str, usize)>,
     pub(crate) sizes: Sizes,
     pub(crate) dtype: Dtype,
     /// The first number of learning rates to choose from, and the most, where the best is at an end.
     pub(crate) rates: [usize; 2],
-    /// Number of seeds of the test, of the arms and of the levers.
+    /// Number of seeds of the test, of the arms and of the variants.
     pub(crate) seeds: u64,
-    pub(crate) lever_seeds: u64,
-    /// The purposes of the runs that are made, and their arms; all if it is empty. Then there are levers.
+    pub(crate) variant_seeds: u64,
+    /// The purposes of the runs that are made, and their arms; all if it is empty. Then there are variants.
     pub(crate) purposes: Vec<Purpose>,
     pub(crate) kinds: Vec<Kind>,
-}
-
-/// An arm by its name on the command line.
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// LoRA of rank 16
-    Lora,
-    /// Layers sampled once, embeddings frozen: for gsm8k, pubmedqa and instruct
-    LisaOnce,
-    /// LISA with ten layers, embeddings frozen
-    LisaFrozen,
-    /// Twenty layers sampled once, embeddings frozen, with recomputation
-    LisaRecomputed,
-    /// Full training
-    Full,
-    /// LISA with two layers, embeddings trained
-    Lisa,
-}
-
-display_as_value!(Kind);
-
-impl Kind {
-    pub(crate) fn of(arm: Arm) -> Option<Self> {
-        match arm {
-            Arm::Base => None,
-            Arm::Lora { .. } => Some(Self::Lora),
-            Arm::Full => Some(Self::Full),
-            Arm::Lisa(sampled) if sampled.recompute => Some(Self::LisaRecomputed),
-            Arm::Lisa(sampled) if sampled.period == 0 => Some(Self::LisaOnce),
-            Arm::Lisa(sampled) if sampled.outer_every == 0 => Some(Self::LisaFrozen),
-            Arm::Lisa(_) => Some(Self::Lisa),
-        }
-    }
 }
 
 /// The name of a folder.
 pub(crate) fn name(folder: &Path) -> String {
     let name = folder.file_name().unwrap_or(folder.as_os_str());
     name.to_string_lossy().into_owned()
-}
-
-/// The arms of every task, the most telling ones first. With ten layers and frozen embeddings, LISA needs
-/// 3 to 14 % less memory than LoRA. With recomputation, twenty layers need less than LoRA without it.
-const ARMS: [Arm; 6] = [
-    Arm::Base,
-    Arm::Lora { rank: 16 },
-    Arm::Lisa(Sampled {
-        active_layers: 10,
-        ..FROZEN_2
-    }),
-    Arm::Lisa(Sampled {
-        active_layers: 20,
-        period: 0,
-        recompute: true,
-        ..FROZEN_2
-    }),
-    Arm::Full,
-    Arm::Lisa(Arm::lisa(2)),
-];
-
-/// The place of the layers that are sampled once among the arms.
-const ONCE: usize = 2;
-
-const FROZEN_2: Sampled = Sampled {
-    outer_every: 0,
-    ..Arm::lisa(2)
-};
-
-fn frozen(active_layers: usize) -> Sampled {
-    Sampled {
-        active_layers,
-        ..FROZEN_2
-    }
-}
-
-/// Layers that are sampled once, for the whole run.
-fn once(active_layers: usize) -> Sampled {
-    Sampled {
-        period: 0,
-        ..frozen(active_layers)
-    }
-}
-
-/// What might close the gap to LoRA, and the paper's control, whose layers are sampled once. They vary LISA
-/// with ten layers where they can: with two, 12 periods draw 24 of 30 layers, so that there are hardly
-/// layers that return, and the adaptive policies only begin to use what they observe.
-fn levers() -> Vec<Arm> {
-    let ten = frozen(10);
-    let by = |policy| Sampled { policy, ..ten };
-    let every = |period| Sampled { period, ..ten };
-    let sampled = [
-        frozen(16),
-        once(10),
-        Sampled {
-            state: State::Offload,
-            ..ten
-        },
-        // Each layer has one turn.
-        Sampled {
-            period: 40,
-            policy: Policy::Cyclic,
-            ..ten
-        },
-        every(30),
-        by(Policy::MeanNorm),
-        by(Policy::MeanSquare),
-        Sampled {
-            policy: Policy::MeanNorm,
-            ..once(10)
-        },
-        Arm::lisa(4),
-        every(5),
-        by(Policy::Gradient),
-        Sampled {
-            outer_every: 4,
-            ..Arm::lisa(4)
-        },
-        Sampled {
-            period: 0,
-            ..Arm::lisa(2)
-        },
-        by(Policy::Budget),
-        Sampled {
-            layer_warmup: 5,
-            ..ten
-        },
-    ];
-    sampled.into_iter().map(Arm::Lisa).collect()
 }
 
 impl Plan {
@@ -169,7 +45,7 @@ impl Plan {
             model,
             tasks,
             arms: ARMS.to_vec(),
-            levers: levers(),
+            variants: variants(),
             // The peaks of ten layers are 340, 56 and 319 MiB below LoRA's. On `gsm8k` each of four more needs
             // 48 MiB, and of six more 65: it depends on the layers that are drawn for the longest batch.
             largest: vec![("gsm8k", 14), ("pubmedqa", 11), ("instruct", 14)],
@@ -187,7 +63,7 @@ impl Plan {
             dtype: Dtype::F32,
             rates: [3, 5],
             seeds: 3,
-            lever_seeds: 1,
+            variant_seeds: 1,
             purposes: vec![Purpose::Choice, Purpose::Test],
             kinds: Vec::new(),
         }
@@ -198,7 +74,7 @@ impl Plan {
         let full = Self::full(model, tasks);
         Self {
             arms: vec![Arm::Base, Arm::Full, Arm::Lisa(Arm::lisa(2))],
-            levers: vec![Arm::Lisa(FROZEN_2)],
+            variants: vec![Arm::Lisa(FROZEN_2)],
             largest: Vec::new(),
             sizes: Sizes {
                 steps: 8,
@@ -212,7 +88,7 @@ impl Plan {
             },
             rates: [2, 2],
             seeds: 2,
-            lever_seeds: 1,
+            variant_seeds: 1,
             ..full
         }
     }
@@ -297,21 +173,21 @@ impl Plan {
         self.arms_of(task).into_iter().find(is_same)
     }
 
-    /// The levers of a task, and what they vary.
-    pub(crate) fn levers_of(&self, task: &Path) -> Vec<Arm> {
+    /// The variants of a task, and what they vary.
+    pub(crate) fn variants_of(&self, task: &Path) -> Vec<Arm> {
         let largest = self.largest_of(task);
         let is_first = self.tasks.first().is_some_and(|first| first == task);
-        let mut levers: Vec<Arm> = Vec::new();
+        let mut variants: Vec<Arm> = Vec::new();
         if let Some(largest) = largest {
-            levers.extend([once(largest), frozen(largest)].map(Arm::Lisa));
+            variants.extend([once(largest), frozen(largest)].map(Arm::Lisa));
         }
         if is_first {
-            levers.extend(&self.levers);
+            variants.extend(&self.variants);
         }
-        let varied: Vec<Arm> = levers.iter().map(|arm| self.chosen_for(*arm)).collect();
+        let varied: Vec<Arm> = variants.iter().map(|arm| self.chosen_for(*arm)).collect();
         let is_one = |arm: &Arm| matches!(arm, Arm::Lora { .. }) && !varied.is_empty();
         let mut all: Vec<Arm> = self.arms.iter().copied().filter(is_one).collect();
-        for arm in varied.into_iter().chain(levers) {
+        for arm in varied.into_iter().chain(variants) {
             if !all.contains(&arm) {
                 all.push(arm);
             }
@@ -345,7 +221,7 @@ impl Plan {
         jobs
     }
 
-    /// The arm for which the rate of an arm is chosen: a lever, and layers that are sampled once, take that of
+    /// The arm for which the rate of an arm is chosen: a variant, and layers that are sampled once, take that of
     /// LISA with two layers, or with ten layers and frozen embeddings.
     pub(crate) fn chosen_for(&self, arm: Arm) -> Arm {
         let Arm::Lisa(sampled) = arm else { return arm };
@@ -377,7 +253,7 @@ impl Plan {
     }
 
     /// The missing runs whose rates are known, the most telling ones first: the arms, seed by seed, each on
-    /// every task, then the levers.
+    /// every task, then the variants.
     pub(crate) fn next(&self, log: &Log) -> Vec<Job> {
         let mut jobs = Vec::new();
         let arms: Vec<Vec<Arm>> = self.tasks.iter().map(|task| self.arms_of(task)).collect();
@@ -393,9 +269,9 @@ impl Plan {
         }
         if self.kinds.is_empty() {
             for task in self.tasks.iter().rev() {
-                for arm in self.levers_of(task) {
+                for arm in self.variants_of(task) {
                     let tests = self.tests(log, task, arm).into_iter();
-                    jobs.extend(tests.filter(|job| job.seed <= self.lever_seeds));
+                    jobs.extend(tests.filter(|job| job.seed <= self.variant_seeds));
                 }
             }
         }
@@ -464,10 +340,10 @@ mod tests {
                 .unwrap();
             count += 1;
         }
-        // Of each arm on a task: three rates and three seeds. Levers have one seed, and take a rate; what they
+        // Of each arm on a task: three rates and three seeds. Variants have one seed, and take a rate; what they
         // vary has run with it already.
-        let (trained, levers) = (2 * (ARMS.len() - 1), levers().len());
-        assert_eq!(count, 6 * trained + levers + 2);
+        let (trained, variants) = (2 * (ARMS.len() - 1), variants().len());
+        assert_eq!(count, 6 * trained + variants + 2);
         let purposes = vec![Purpose::Choice];
         let fresh = Plan { purposes, ..plan };
         let (_dir, log) = self::log();
@@ -478,13 +354,13 @@ mod tests {
     fn each_task_has_the_layers_that_loras_memory_holds() {
         let tasks = ["data/gsm8k", "data/pubmedqa", "data/instruct"].map(PathBuf::from);
         let plan = Plan::full("models/base".into(), tasks.to_vec());
-        let counts = tasks.each_ref().map(|task| plan.levers_of(task).len());
+        let counts = tasks.each_ref().map(|task| plan.variants_of(task).len());
         // LoRA and ten layers are beside them, and on the first task two layers.
-        assert_eq!(counts, [levers().len() + 5, 4, 4]);
+        assert_eq!(counts, [variants().len() + 5, 4, 4]);
         let [sampled, once] = [frozen(14), once(14)].map(Arm::Lisa);
         let varied = [Arm::Lora { rank: 16 }, Arm::Lisa(frozen(10))];
         assert_eq!(
-            plan.levers_of(&tasks[2]),
+            plan.variants_of(&tasks[2]),
             [varied[0], varied[1], once, sampled]
         );
         assert_eq!(plan.arms_of(&tasks[2])[ONCE], once);

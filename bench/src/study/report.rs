@@ -18,15 +18,15 @@ pub(crate) fn markdown(results: &Results) -> String {
     text.push_str(&format!("\n{}", summary(results)));
     for task in &results.plan.tasks {
         let rows = results.finished(task);
-        if rows.is_empty() && results.levers(task).is_empty() {
+        if rows.is_empty() && results.variants(task).is_empty() {
             continue;
         }
         text.push_str(&format!("\n## {}\n\n", name(task)));
-        let (arms, levers) = (rows, results.levers(task));
+        let (arms, variants) = (rows, results.variants(task));
         text.push_str(&scores(results, task, &arms));
         text.push_str(&costs(results, task, &arms));
-        text.push_str(&varied(results, task, &levers));
-        text.push_str(&layers(&levers));
+        text.push_str(&varied(results, task, &variants));
+        text.push_str(&layers(&variants));
         text.push_str(&other_rates(results, task, &arms));
         text.push_str(&choices(results, task));
         if arms.len() > 1 {
@@ -184,6 +184,7 @@ fn seeds(results: &Results, task: &Path) -> String {
     let counts: BTreeSet<usize> = arms
         .filter(|arm| *arm != Arm::Base)
         .map(|arm| results.runs(task, arm).tests.len())
+        .filter(|count| *count > 0)
         .collect();
     match (counts.first().copied(), counts.last().copied()) {
         (Some(1), Some(1)) => "1 seed".to_owned(),

@@ -229,10 +229,10 @@ impl Results<'_> {
         runs.filter(|(_, runs)| !runs.tests.is_empty()).collect()
     }
 
-    /// The levers of a task that have finished runs, and what they vary.
-    pub(crate) fn levers(&self, task: &Path) -> Vec<(Arm, Runs)> {
-        let levers = self.plan.levers_of(task).into_iter();
-        let runs = levers.map(|arm| (arm, self.runs(task, arm)));
+    /// The variants of a task that have finished runs, and what they vary.
+    pub(crate) fn variants(&self, task: &Path) -> Vec<(Arm, Runs)> {
+        let variants = self.plan.variants_of(task).into_iter();
+        let runs = variants.map(|arm| (arm, self.runs(task, arm)));
         runs.filter(|(_, runs)| !runs.tests.is_empty()).collect()
     }
 }

@@ -362,7 +362,7 @@ mod tests {
         });
         let full = Plan::full("base".into(), vec!["a".into(), "b".into()]);
         let plan = Plan {
-            levers: vec![kept],
+            variants: vec![kept],
             ..full
         };
         let (_dir, mut log) = finished(&plan, |arm, seed| {
@@ -380,7 +380,7 @@ mod tests {
             log: &log,
         };
         let task = Path::new("a");
-        let (arms, levers) = (results.finished(task), results.levers(task));
+        let (arms, variants) = (results.finished(task), results.variants(task));
         let text = scores(&results, task, &arms);
         let cells = line(&text, "full");
         assert_eq!(cells[2..4], ["3", "3.2e-5"]);
@@ -435,13 +435,13 @@ mod tests {
         assert_eq!(half.unit()[0], "s");
         assert!(!text.contains("no training"));
 
-        let text = varied(&results, task, &levers);
+        let text = varied(&results, task, &variants);
         let cells = line(&text, "LISA 10, embeddings frozen, state kept");
         let difference = "+0.2500 [+0.2500, +0.2500] (LISA 10, embeddings frozen)";
         assert_eq!(cells[2..6], ["1.0e-4", "1", "2.5010", difference]);
         assert_eq!(cells[6], "+0.5000 [+0.5000, +0.5000]");
         assert_eq!(cells[7], "64 and 8 of the host");
-        // What a lever varies is in the same table, and LoRA.
+        // What a variant varies is in the same table, and LoRA.
         assert_eq!(line(&text, "LISA 10, embeddings frozen")[5], "");
         assert_eq!(line(&text, "LoRA, rank 16")[6], "");
 
@@ -455,7 +455,7 @@ mod tests {
     #[test]
     fn runs_with_another_rate_are_beside_those_with_the_chosen_one() {
         let plan = Plan {
-            levers: Vec::new(),
+            variants: Vec::new(),
             ..Plan::full("base".into(), vec!["a".into()])
         };
         let (_dir, mut log) = finished(&plan, |_, _| 2.0);
@@ -501,7 +501,7 @@ mod tests {
     #[test]
     fn the_summary_has_each_arm_in_its_own_row() {
         let plan = Plan {
-            levers: Vec::new(),
+            variants: Vec::new(),
             ..Plan::full("base".into(), vec!["mine".into(), "gsm8k".into()])
         };
         let (_dir, log) = finished(&plan, |arm, _| match arm {
