@@ -48,6 +48,13 @@ pub fn device() -> Result<Device> {
     Ok(Device::default())
 }
 
+/// The name of a device, for messages.
+pub(crate) fn name(device: &Device) -> String {
+    let name = format!("{device:?}");
+    let name = name.strip_prefix("Device<").unwrap_or(&name);
+    name.trim_end_matches('>').chars().take(40).collect()
+}
+
 /// Refuses a name in `BURN_DEVICE` that is none of the backends of this build.
 fn check(name: &str, built: &[&str]) -> Result<()> {
     let wanted = name.to_lowercase();

@@ -212,7 +212,7 @@ fn table(mut flags: Flags, on: Option<On>, device: &Device) -> Result<String> {
     }
     if let Some(bytes) = bytes.filter(|_| !fits) {
         text.push_str(&format!(
-            "none fits into {}; what would: {}\n",
+            "none fits into {}; {}\n",
             size(bytes),
             changes(&settings, &model, hardware, tokens, bytes)?
         ));
@@ -228,7 +228,7 @@ fn heading(settings: &Settings, model: &CausalLm, hardware: Hardware) -> String 
     };
     let device = match hardware {
         Hardware::Gpu => format!(
-            "for a GPU: host memory is apart, and {MARGIN} % is left to its memory pool (--device cpu: \
+            "for a GPU: host memory is separate, and {MARGIN} % is left to its memory pool (--device cpu: \
              for a CPU)"
         ),
         _ => "for a CPU: it needs the host memory as well (--device gpu: for a GPU)".to_owned(),

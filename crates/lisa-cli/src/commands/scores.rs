@@ -126,4 +126,25 @@ mod tests {
         );
         assert!(!near && from_uniform(&[1.0, 0.95]).1);
     }
+
+    #[test]
+    fn scores_that_are_no_sizes_are_refused() {
+        for (values, message) in [
+            ([0.5, f64::NAN], "the score of `layers.1` is NaN"),
+            ([f64::INFINITY, 0.5], "the score of `layers.0` is inf"),
+            ([0.5, -0.5], "the score of `layers.1` is -0.5"),
+            ([0.0, 0.0], "all 2 scores are 0"),
+        ] {
+            let layers = ["layers.0", "layers.1"].map(str::to_owned);
+            let scores = Scores {
+                by: "gradient".to_owned(),
+                observations: 1,
+                layers: layers.into_iter().zip(values).collect(),
+            };
+            assert_eq!(scores.weights().unwrap_err().message(), message);
+            assert_eq!(scores.scaled(1).unwrap_err().message(), message);
+            let error = table(&scores, ["batch", "batches"]).unwrap_err();
+            assert!(error.to_string().contains(message), "{error}");
+        }
+    }
 }

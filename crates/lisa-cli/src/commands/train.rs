@@ -34,7 +34,7 @@ pub struct Options {
     /// Replace the run in the output folder
     #[arg(long, conflicts_with = "resume")]
     pub overwrite: bool,
-    /// Print trainable parameters and estimated memory; write nothing
+    /// Print settings and estimated memory; train nothing and save nothing
     #[arg(long)]
     pub dry_run: bool,
     /// The settings of the run.

@@ -26,7 +26,7 @@ group! { "Model and data", InputFlags, InputSettings {
     /// Other names for the keys of the data, such as question=prompt
     #[arg(long, value_name = "KEY=NAME,..", hide_short_help = true)]
     columns: Columns = Columns::default();
-    /// Held-out file or folder; else the folder's, or a share of the data
+    /// Held-out file or folder; else those in the data folder, or a share
     #[arg(long, value_name = "FILE")]
     eval: PathBuf = PathBuf::new();
     /// Share of the data that is held out [default: 0.1]
@@ -35,7 +35,7 @@ group! { "Model and data", InputFlags, InputSettings {
     /// Longest row in tokens; longer rows are cut [default: from the data]
     #[arg(long, value_name = "TOKENS")]
     max_seq_length: usize = 512;
-    /// GiB for encoded rows; more of them go to a file [default: by the machine]
+    /// Memory for encoded rows in GiB; beyond it they go to a file [default: by machine]
     #[arg(long, value_name = "GIB", hide_short_help = true)]
     data_memory: f64 = 0.0;
     /// Pack several examples into one row

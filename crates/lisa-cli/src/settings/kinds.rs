@@ -1,7 +1,5 @@
 //! Settings whose value is one of a few words. Tests: `settings/tests.rs`.
 
-use std::fmt;
-
 use anyhow::Result;
 use burn::tensor::FloatDType;
 use clap::ValueEnum;
@@ -9,11 +7,26 @@ use lisa_lm::text::{EmptyAnswers, OnBadLine};
 use lisa_lm::{Checkpoint, ModelConfig};
 use serde::{Deserialize, Serialize};
 
+/// Implements `Display` for an enum with `clap::ValueEnum`: as its values are on the command line.
+#[macro_export]
+macro_rules! display_as_value {
+    ($type:ty) => {
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                match clap::ValueEnum::to_possible_value(self) {
+                    Some(value) => f.write_str(value.get_name()),
+                    None => write!(f, "{self:?}"),
+                }
+            }
+        }
+    };
+}
+
 /// Which parameters train.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Method {
-    /// A few layers, sampled in each period; embeddings, final norm and head always train
+    /// A few layers, sampled in each period
     Lisa,
     /// All parameters
     Full,
@@ -21,15 +34,7 @@ pub enum Method {
     Lora,
 }
 
-impl fmt::Display for Method {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Lisa => "lisa",
-            Self::Full => "full",
-            Self::Lora => "lora",
-        })
-    }
-}
+display_as_value!(Method);
 
 /// How layers are sampled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -51,19 +56,7 @@ pub enum Policy {
     Fixed,
 }
 
-impl fmt::Display for Policy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Uniform => "uniform",
-            Self::Bernoulli => "bernoulli",
-            Self::Weighted => "weighted",
-            Self::Cyclic => "cyclic",
-            Self::Gradient => "gradient",
-            Self::Budget => "budget",
-            Self::Fixed => "fixed",
-        })
-    }
-}
+display_as_value!(Policy);
 
 /// The order of `--policy cyclic`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -192,22 +185,14 @@ pub enum Metric {
     Contains,
 }
 
-impl fmt::Display for Metric {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Exact => "exact",
-            Self::LastNumber => "last-number",
-            Self::Choice => "choice",
-            Self::Contains => "contains",
-        })
-    }
-}
+display_as_value!(Metric);
 
 /// The dtype of the weights.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Dtype {
     /// 32 bits
+    #[default]
     F32,
     /// 16 bits with the range of f32
     Bf16,
@@ -238,15 +223,7 @@ impl From<FloatDType> for Dtype {
     }
 }
 
-impl fmt::Display for Dtype {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::F32 => "f32",
-            Self::Bf16 => "bf16",
-            Self::F16 => "f16",
-        })
-    }
-}
+display_as_value!(Dtype);
 
 impl From<Dtype> for FloatDType {
     fn from(dtype: Dtype) -> Self {

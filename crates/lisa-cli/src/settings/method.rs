@@ -20,7 +20,7 @@ group! { "Method", MethodFlags, MethodSettings {
     /// Layers that train in a period (gamma) [default: by model and memory]
     #[arg(long, value_name = "N")]
     active_layers: usize = 2;
-    /// Steps between two samples of layers (K) [default: 20; less in short runs]
+    /// Steps between samples of layers (K) [default: 20; fewer in short runs]
     #[arg(long, value_name = "STEPS")]
     period: usize = 20;
     /// How layers are sampled [default: uniform]

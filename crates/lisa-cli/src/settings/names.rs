@@ -1,4 +1,4 @@
-//! Other names of the settings: those of other trainers, and those of earlier versions.
+//! Other names of the settings: those of other trainers.
 
 use serde::Deserialize;
 
@@ -70,8 +70,6 @@ const NAMES: &[(&str, &[&str])] = &[
         "adapter",
         &["adapter-name-or-path", "lora-model-dir", "adapter-dir"],
     ),
-    ("memory", &["budget"]),
-    ("sublayers", &["pieces"]),
     (
         "batch-size",
         &[

@@ -3,6 +3,7 @@ use std::path::Path;
 use super::*;
 use clap::{CommandFactory, Parser};
 
+mod resumed;
 mod round_trip;
 
 use crate::commands::{Command, Program};
@@ -92,7 +93,6 @@ fn a_file_may_set_every_setting() {
 #[test]
 fn a_file_may_use_the_names_of_other_trainers() {
     for (other, own) in [
-        ("pieces = true", "sublayers = true"),
         ("skip-bad-lines = true", "on-bad-line = \"skip\""),
         ("num_train_epochs = 3", "epochs = 3.0"),
         ("gradient_checkpointing = true", "recompute = 1"),

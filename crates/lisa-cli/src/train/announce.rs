@@ -5,7 +5,8 @@ use lisa_lm::CausalLm;
 
 use super::method::{Trainer, count};
 use super::planned::Planned;
-use super::prepare::{Job, device_name};
+use super::prepare::Job;
+use crate::device;
 use crate::settings::{Method, MethodSettings};
 use crate::terminal::output::say;
 use crate::terminal::text::{counted, epochs_in_words, size};
@@ -66,7 +67,7 @@ fn model_line(job: &Job<'_>, model: &CausalLm) -> String {
         millions(count(model).1),
         counted(model.num_layers(), "layer"),
         job.settings.memory.dtype,
-        device_name(job.device)
+        device::name(job.device)
     )
 }
 

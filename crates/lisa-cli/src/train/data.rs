@@ -1,4 +1,5 @@
-//! The data of a run: reads, splits and encodes examples, and makes batches. Tests: `tests/run/`.
+//! The data of a run: reads, splits and encodes examples, and makes batches. Tests: `data/tests.rs` and
+//! `tests/run/`.
 
 use std::path::Path;
 
@@ -307,3 +308,6 @@ fn beginning(tokenizer: &Tokenizer) -> String {
         counted(source.len(), "byte")
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -326,3 +326,6 @@ impl Mean {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

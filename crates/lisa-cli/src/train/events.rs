@@ -147,24 +147,71 @@ mod tests {
                           747261696e150000204055ed1795";
     const START: &str = "100000000000000095fbfe180900002040fc54d94110ad023a020801596f3f79";
 
-    #[test]
-    fn every_known_number_of_a_line_is_a_scalar() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut events = Events::begin(dir.path(), 4, 4).unwrap();
-        events.push(&Line::held_out(5, 0.5)).unwrap();
-        let file = std::fs::read_dir(dir.path())
-            .unwrap()
-            .next()
-            .unwrap()
-            .unwrap();
+    /// The bytes of the one file in a folder, after its name is checked.
+    fn written(folder: &Path) -> Vec<u8> {
+        let mut files = std::fs::read_dir(folder).unwrap();
+        let file = files.next().unwrap().unwrap();
         let name = file.file_name().into_string().unwrap();
         assert!(
             name.starts_with(EVENTS) && name.ends_with(".00000004.lisa"),
             "{name}"
         );
-        let written = std::fs::read(file.path()).unwrap();
-        let has = |part: &[u8]| written.windows(part.len()).any(|found| found == part);
-        assert!(has(b"brain.Event:2") && has(b"loss/held_out") && has(&0.5f32.to_le_bytes()));
-        assert!(!has(b"loss/train"));
+        assert!(files.next().is_none());
+        std::fs::read(file.path()).unwrap()
+    }
+
+    /// The end of an event: its step, and its scalars in order.
+    fn event_of(step: u64, scalars: &[(&str, f32)]) -> Vec<u8> {
+        let mut summary = Vec::new();
+        for (tag, value) in scalars {
+            let mut one = Vec::new();
+            text(&mut one, 1, tag);
+            key(&mut one, 2, 5);
+            one.extend(value.to_le_bytes());
+            bytes(&mut summary, 1, &one);
+        }
+        let mut out = Vec::new();
+        key(&mut out, 2, 0);
+        varint(&mut out, step);
+        bytes(&mut out, 5, &summary);
+        out
+    }
+
+    #[test]
+    fn every_known_number_of_a_line_is_a_scalar_with_its_own_tag() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut events = Events::begin(dir.path(), 4, 4).unwrap();
+        let has = |part: &[u8]| {
+            let written = written(dir.path());
+            written.windows(part.len()).any(|found| found == part)
+        };
+        assert!(has(b"brain.Event:2"));
+        events.push(&Line::held_out(5, 0.5)).unwrap();
+        assert!(has(&event_of(5, &[("loss/held_out", 0.5)])));
+        let line = Line {
+            step: 6,
+            loss: Some(1.5),
+            held_out_loss: Some(2.5),
+            held_out_first_loss: Some(3.5),
+            lr: Some(4.5),
+            tokens_per_second: Some(5.5),
+            active_layers: vec![1],
+            outer_active: Some(true),
+            state_bytes: Some(6 << 20),
+            memory_bytes: Some(7 << 20),
+            peak_bytes: Some(8 << 20),
+        };
+        events.push(&line).unwrap();
+        let scalars = [
+            ("loss/train", 1.5),
+            ("loss/held_out", 2.5),
+            ("loss/held_out_first_rows", 3.5),
+            ("lr", 4.5),
+            ("tokens_per_second", 5.5),
+            ("memory/optimizer_state_mib", 6.0),
+            ("memory/now_mib", 7.0),
+            ("memory/peak_mib", 8.0),
+        ];
+        assert!(has(&event_of(6, &scalars)));
     }
 }

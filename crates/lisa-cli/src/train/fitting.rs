@@ -110,8 +110,12 @@ pub(crate) fn apply(way: Way, settings: &mut Settings) -> Vec<String> {
     flags
 }
 
-/// The flags that make a run fit into `bytes`, with its memory then: smaller batches and less memory
-/// with the same method first, then LISA, then shorter rows. If nothing fits, the smallest.
+/// Before flags that fit.
+const FITS: &str = "what would fit: ";
+
+/// What makes a run fit into `bytes`, for messages: the flags, with its memory then. Smaller batches and
+/// less memory with the same method come first, then LISA, then shorter rows. If nothing fits, what
+/// needs the least.
 pub(crate) fn changes(
     settings: &Settings,
     model: &CausalLm,
@@ -146,7 +150,7 @@ pub(crate) fn changes(
                     let said = said.join(" ");
                     if needed <= bytes && !said.is_empty() {
                         let note = note(settings, method);
-                        return Ok(format!("{said}: planned {}{note}", size(needed)));
+                        return Ok(format!("{FITS}{said}: planned {}{note}", size(needed)));
                     }
                     if smallest.as_ref().is_none_or(|(least, ..)| needed < *least) {
                         smallest = Some((needed, said, method));
@@ -163,10 +167,7 @@ pub(crate) fn changes(
         return Ok("nothing fits".into());
     };
     let note = note(settings, method);
-    Ok(format!(
-        "nothing fits; {said} needs the least memory, {}{note}",
-        size(needed)
-    ))
+    Ok(format!("the least is {}, with {said}{note}", size(needed)))
 }
 
 /// What must be left out with another method, which refuses it.
@@ -248,14 +249,14 @@ fn check_in(
             size(total)
         ))
         .with_help(format!(
-            "what would fit: {changes}. The plan may be too high: to run anyway, give --memory GIB"
+            "{changes}. The plan may be too high: to run anyway, give --memory GIB"
         ))
         .into());
     }
     if let Some(room) = room.filter(|room| needed > *room) {
         let changes = changes(settings, model, hardware, tokens, room)?;
         warn(format!(
-            "{}, more than the {} that are available; what would fit: {changes}",
+            "{}, more than the {} that are available; {changes}",
             of_batch(),
             size(room),
         ));
@@ -295,7 +296,8 @@ mod tests {
         settings.training.batch_size = 1;
         let needed = Planned::of(below, &model, Hardware::Gpu, 1, 256).unwrap();
         let bytes = needed.needed() - 1;
-        changes(&settings, &model, Hardware::Gpu, 256, bytes).unwrap()
+        let said = changes(&settings, &model, Hardware::Gpu, 256, bytes).unwrap();
+        said.strip_prefix(FITS).unwrap().to_owned()
     }
 
     #[test]

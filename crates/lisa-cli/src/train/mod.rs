@@ -18,7 +18,7 @@
 //! | `record_limits` | checks of what checkpoints will have |
 //! | `summary`, `shown_row` | what is printed of the data |
 //! | `announce`, `hardware`, `planned`, `fitting`, `limits`, `out_of_memory`, `watch`, `clock` | what is printed |
-//! | `fingerprint`, `moved` | what a resumed run must have in common with its checkpoint |
+//! | `fingerprint`, `moved`, `resume` | what a resumed run must have in common with its checkpoint |
 
 pub(crate) mod adapter;
 mod announce;
@@ -51,6 +51,7 @@ pub mod plot;
 mod prepare;
 mod prompt_ends;
 mod record_limits;
+mod resume;
 pub mod prompts;
 pub mod run;
 pub mod score;

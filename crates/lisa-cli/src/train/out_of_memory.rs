@@ -105,7 +105,7 @@ pub(crate) fn advice(
         counted(tokens, "token"),
     ))
     .with_help(format!(
-        "use flags that need less: {}",
+        "use flags that need less; {}",
         changes(settings, model, device, tokens, bytes)?
     )))
 }

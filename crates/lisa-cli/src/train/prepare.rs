@@ -8,7 +8,7 @@ use lisa_lm::text::Batches;
 use lisa_lm::{CausalLm, Checkpoint, Tokenizer};
 
 use super::adapter;
-use super::checkpoints::{self, State};
+use super::checkpoints;
 use super::data::{self, Data};
 use super::evaluate::Evaluate;
 use super::exact::host;
@@ -16,19 +16,20 @@ use super::fingerprint::Fingerprint;
 use super::fitting::check_memory;
 use super::planned::{self, Disk};
 use super::record_limits::check_sizes;
+use super::resume::{cause, continued, require_later, require_same, tokenizer};
 use super::settle::{Settled, Shapes};
 use super::shown_row::Show;
 use super::start::{Entered, Saved, Start, require_outside};
+use crate::device;
 use crate::earlier_run;
 use crate::lock::Lock;
-use crate::model_tokenizer::model_tokenizer;
 use crate::output_folder::{self, Made};
 use crate::run_folder;
 use crate::settings::{Dtype, Flags, Method, Origins, Quantize, Settings, unusual};
 use crate::terminal::interrupt::{Point, Stop, check};
 use crate::terminal::output::{say, warn};
 use crate::terminal::progress::Slow;
-use crate::user_error::{UserError, require};
+use crate::user_error::require;
 
 /// A run that is ready to start.
 pub(crate) struct Job<'a> {
@@ -69,60 +70,28 @@ impl<'a> Job<'a> {
         writes: bool,
         stop: Stop<'_>,
     ) -> Result<(Self, Batches)> {
-        let Entered {
-            out,
-            flags,
-            saved,
-            held,
-        } = Entered::of(flags, start, writes)?;
-        let model = flags.clone().resolve(None)?.input.folder()?;
-        if start == Start::Overwrite {
-            require_outside(&flags, &model, &out)?;
-        }
-        let checkpoint = Checkpoint::open(&model)?;
-        let shapes = Shapes::of(&checkpoint, device)?;
-        let settings = shapes.settings(flags.clone())?;
-        flags.check_effect(&settings)?;
-        supports(device, settings.memory.dtype)?;
-        // What a model of this structure refuses of the settings.
-        planned::state(&settings, &shapes.model, device)?;
-        if let Some((_, state)) = &saved {
-            require_same(&settings, state)?;
-        }
+        let entered = Entered::of(flags, start, writes)?;
+        let opened = Opened::of(&entered, device)?;
         check(stop, Point::Prepare)?;
-        let tokenizer = tokenizer(&settings, &model, saved.as_ref())?;
-        let temporary = std::env::temp_dir();
-        let folder = if writes { &out } else { &temporary };
+        let (settled, fingerprint) = opened.read(&entered, device)?;
+        check(stop, Point::Prepare)?;
+        if let (Some((_, state)), Some(allowed)) = (&entered.saved, start.resumed()) {
+            for changed in fingerprint.check(&state.fingerprint, allowed)? {
+                say(format_args!("changed since the run began: {changed}"))?;
+            }
+        }
+        let Entered {
+            out, saved, held, ..
+        } = entered;
+        let Opened {
+            checkpoint, shapes, ..
+        } = opened;
         let Settled {
             settings,
             origins,
             data,
             tokenizer,
-        } = shapes
-            .settle(
-                flags,
-                &settings,
-                tokenizer.clone(),
-                &checkpoint,
-                device,
-                folder,
-            )
-            .map_err(|error| cause(error, saved.as_ref(), start, &checkpoint, &tokenizer))?;
-        check_memory(
-            &settings,
-            &shapes.model,
-            device,
-            data.longest(&settings),
-            writes,
-        )?;
-        check(stop, Point::Prepare)?;
-        let [training, held_out] = data.fingerprints;
-        let fingerprint = Fingerprint::of(&checkpoint, &tokenizer, training, held_out)?;
-        if let (Some((_, state)), Some(allowed)) = (&saved, start.resumed()) {
-            for changed in fingerprint.check(&state.fingerprint, allowed)? {
-                say(format_args!("changed since the run began: {changed}"))?;
-            }
-        }
+        } = settled;
         let batches = data::batches(&settings, &tokenizer, &data)?;
         let accumulation = settings.training.gradient_accumulation_steps;
         let steps = steps(&settings, &batches);
@@ -219,12 +188,62 @@ impl<'a> Job<'a> {
     }
 }
 
-/// The tokenizer as the run has it from its first step.
-fn tokenizer(settings: &Settings, model: &Path, saved: Option<&Saved>) -> Result<Tokenizer> {
-    let input = &settings.input;
-    match saved {
-        Some((_, state)) => state.text.restore(Tokenizer::from_dir(model)?),
-        None => model_tokenizer(model, &settings.method.adapter, &input.chat_template),
+/// The model and the settings of a run, before its data is read.
+struct Opened {
+    checkpoint: Checkpoint,
+    shapes: Shapes,
+    settings: Settings,
+}
+
+impl Opened {
+    /// Reads the structure of the model, and checks the settings by it.
+    fn of(entered: &Entered, device: &Device) -> Result<Self> {
+        let flags = &entered.flags;
+        let model = flags.clone().resolve(None)?.input.folder()?;
+        if entered.start == Start::Overwrite {
+            require_outside(flags, &model, &entered.out)?;
+        }
+        let checkpoint = Checkpoint::open(&model)?;
+        let shapes = Shapes::of(&checkpoint, device)?;
+        let settings = shapes.settings(flags.clone())?;
+        flags.check_effect(&settings)?;
+        supports(device, settings.memory.dtype)?;
+        // What a model of this structure refuses of the settings.
+        planned::state(&settings, &shapes.model, device)?;
+        if let Some((_, state)) = &entered.saved {
+            require_same(&settings, state)?;
+        }
+        Ok(Self {
+            checkpoint,
+            shapes,
+            settings,
+        })
+    }
+
+    /// Reads the data, settles what depends on it, and checks the memory.
+    fn read(&self, entered: &Entered, device: &Device) -> Result<(Settled, Fingerprint)> {
+        let saved = entered.saved.as_ref();
+        let tokenizer = tokenizer(&self.settings, self.checkpoint.dir(), saved)?;
+        let temporary = std::env::temp_dir();
+        let writes = entered.writes;
+        let folder = if writes { &entered.out } else { &temporary };
+        let settled = self.shapes.settle(
+            entered.flags.clone(),
+            &self.settings,
+            tokenizer.clone(),
+            &self.checkpoint,
+            device,
+            folder,
+        );
+        let settled = settled
+            .map_err(|error| cause(error, saved, entered.start, &self.checkpoint, &tokenizer))?;
+        let Settled { settings, data, .. } = &settled;
+        let longest = data.longest(settings);
+        check_memory(settings, &self.shapes.model, device, longest, writes)?;
+        let [training, held_out] = data.fingerprints;
+        let tokenizer = &settled.tokenizer;
+        let fingerprint = Fingerprint::of(&self.checkpoint, tokenizer, training, held_out)?;
+        Ok((settled, fingerprint))
     }
 }
 
@@ -266,22 +285,6 @@ fn is_written(settings: &Settings, steps: u64) -> bool {
         && (method.no_merge || is_written("model"))
 }
 
-/// Why the data of a resumed run cannot be used: that the model has changed, or else the error.
-fn cause(
-    error: anyhow::Error,
-    saved: Option<&Saved>,
-    start: Start,
-    checkpoint: &Checkpoint,
-    tokenizer: &Tokenizer,
-) -> anyhow::Error {
-    let (Some((_, state)), Some(allowed)) = (saved, start.resumed()) else {
-        return error;
-    };
-    let model = Fingerprint::of_model(checkpoint, tokenizer);
-    let changed = model.and_then(|model| model.check_model(&state.fingerprint, allowed));
-    changed.err().unwrap_or(error)
-}
-
 /// Checks the room on the disk for a run. One that is resumed, or that replaces another one, has a
 /// part of it already.
 fn require_room(disk: Disk, out: &Path, is_resumed: bool) -> Result<()> {
@@ -290,69 +293,13 @@ fn require_room(disk: Disk, out: &Path, is_resumed: bool) -> Result<()> {
     output_folder::require_room(out, needed)
 }
 
-/// Returns an error if a setting must be that of the checkpoint and is not.
-fn require_same(settings: &Settings, state: &State) -> Result<()> {
-    let made_with = state.settings.clone().resolve(None)?;
-    if let Some(difference) = settings.differs(&made_with) {
-        return Err(UserError::new(format!("cannot resume: {difference}"))
-            .with_help("leave that flag out, or start a new run with another --out")
-            .into());
-    }
-    Ok(())
-}
-
-/// Returns an error if the run would end before its newest checkpoint or its finished model.
-fn require_later(steps: u64, saved: u64, out: &Path) -> Result<()> {
-    require!(
-        steps >= saved,
-        format!("give --steps {saved} or more, or start a new run with --out"),
-        "the run would end at step {steps}, and its newest checkpoint is of step {saved}"
-    );
-    let written = run_folder::finished_step(out).unwrap_or(0);
-    require!(
-        steps >= written,
-        format!("give --steps {written} or more, or start a new run with --out"),
-        "the run would end at step {steps}, and its finished model is of step {written}"
-    );
-    Ok(())
-}
-
-/// The checkpoint as the run continues from it, and whether its held-out rows are other ones.
-fn continued(
-    (path, mut state): Saved,
-    fingerprint: &Fingerprint,
-    batches: &Batches,
-    accumulation: usize,
-) -> Result<(Saved, bool)> {
-    let other = !fingerprint.has_held_out_data_of(&state.fingerprint);
-    if fingerprint.has_training_data_of(&state.fingerprint) {
-        state.check_position(&path, batches, accumulation)?;
-    } else {
-        state = state.in_other_data(batches, accumulation);
-    }
-    if other {
-        state.without_held_out_losses();
-        say(
-            "the losses of the earlier held-out rows are left out: before training, of the steps, and \
-             of the best checkpoint",
-        )?;
-    }
-    Ok(((path, state), other))
-}
-
 /// Returns an error if the device does not support the dtype.
 pub(crate) fn supports(device: &Device, dtype: Dtype) -> Result<()> {
     require!(
         device.supports_dtype(FloatDType::from(dtype)),
         "give another one with --dtype",
         "{} does not support {dtype}",
-        device_name(device)
+        device::name(device)
     );
     Ok(())
-}
-
-pub(crate) fn device_name(device: &Device) -> String {
-    let name = format!("{device:?}");
-    let name = name.strip_prefix("Device<").unwrap_or(&name);
-    name.trim_end_matches('>').chars().take(40).collect()
 }

@@ -108,7 +108,7 @@ fn ended_early(out: &Path, was_stopped: bool) -> Result<()> {
 }
 
 /// Loads everything that the run needs, prints what will be trained and how much memory the run
-/// needs. Writes nothing.
+/// needs. Trains nothing and saves nothing.
 pub fn dry_run(flags: Flags, start: Start, device: &Device) -> Result<()> {
     let (job, batches) = Job::open(flags, start, device, false, &|_| false)?;
     let model = job.load()?;
@@ -127,6 +127,6 @@ pub fn dry_run(flags: Flags, start: Start, device: &Device) -> Result<()> {
     for line in job.origins.lines(&job.settings, true) {
         say(format_args!("  {line}"))?;
     }
-    say("dry run: nothing was trained and nothing was written")?;
+    say("dry run: nothing was trained and nothing was saved")?;
     Ok(())
 }

@@ -50,6 +50,9 @@ pub(super) struct Entered {
     pub(super) saved: Option<Saved>,
     /// The lock is removed before a folder that is still empty.
     pub(super) held: (Option<Lock>, Option<Made>),
+    pub(super) start: Start,
+    /// Whether the run writes into the folder.
+    pub(super) writes: bool,
 }
 
 impl Entered {
@@ -80,6 +83,8 @@ impl Entered {
             flags,
             saved,
             held: (lock, made),
+            start,
+            writes,
         })
     }
 }

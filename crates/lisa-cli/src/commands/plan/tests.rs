@@ -32,7 +32,7 @@ fn the_memory_of_a_device_is_that_of_a_gpu_unless_a_cpu_is_asked_for() {
     assert!(build.contains("\nfor a CPU: "), "{build}");
     for table in [&gpu, &named] {
         assert!(
-            table.contains("\nfor a GPU: host memory is apart, and 10 %"),
+            table.contains("\nfor a GPU: host memory is separate, and 10 %"),
             "{table}"
         );
     }

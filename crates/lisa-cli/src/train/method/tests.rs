@@ -1,4 +1,5 @@
-//! LoRA trains as PEFT does (`tests/fixtures/make_lora.py`).
+//! LoRA trains as PEFT does (`tests/fixtures/make_lora.py`). The settings of LISA, and dropout, are in
+//! `method/tests/`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,9 @@ use serde_json::Value;
 use super::*;
 use crate::settings::Flags;
 use crate::train::adapter::begun_with;
+
+mod config;
+mod dropout;
 
 fn fixture(family: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
