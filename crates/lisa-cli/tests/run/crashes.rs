@@ -2,20 +2,25 @@
 #![cfg(unix)]
 
 use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use lisa::policy::DrawRng;
 use lisa_cli::train::run::Start;
 
 use super::{flags, lines, message, only_out, parsed, weights_of};
 
-/// The program, on a run of forty short steps that saves every other one.
+const STEPS: u64 = 40;
+
+/// The program, on a run of short steps that saves every other one.
 fn program(out: &Path, more: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lisa"));
     command
-        .arg("train")
-        .args("--steps 40 --period 3 --batch-size 2 --eval-examples 0".split(' '))
+        .args(["train", "--steps", &STEPS.to_string()])
+        .args("--period 3 --batch-size 2 --eval-examples 0".split(' '))
         .args("--eval-every 0 --save-every 2 --max-seq-length 48 --out".split(' '))
         .arg(out)
         .args(more)
@@ -25,51 +30,68 @@ fn program(out: &Path, more: &[&str]) -> Command {
     command
 }
 
-/// Ends with the process, or kills it after a while; whether it ended by itself.
-fn kill_after(mut child: Child, while_: Duration) -> bool {
+/// Kills the process a while after it has printed so many steps. Returns whether it ended by itself, and
+/// the last step that it printed, or 0.
+fn kill_after(mut child: Child, steps: usize, while_: Duration) -> (bool, u64) {
+    let output = BufReader::new(child.stdout.take().unwrap());
+    let mut printed = output.lines().filter_map(|line| {
+        let line = line.unwrap();
+        let (step, _) = line.strip_prefix("step ")?.split_once(" of ")?;
+        step.parse::<u64>().ok()
+    });
+    let mut last = printed.by_ref().take(steps).last();
     let started = Instant::now();
-    loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            assert!(status.success());
-            return true;
-        }
-        if started.elapsed() > while_ {
-            child.kill().unwrap();
-            child.wait().unwrap();
-            return false;
-        }
+    while started.elapsed() < while_ {
         std::thread::yield_now();
     }
+    // The status of a process that has ended stays.
+    child.kill().unwrap();
+    last = printed.last().or(last);
+    let status = child.wait().unwrap();
+    assert!(status.success() || status.signal() == Some(9), "{status}");
+    (status.success(), last.unwrap_or(0))
 }
 
 #[test]
 fn a_run_killed_twenty_times_writes_bit_identical_weights() {
+    const SEED: u64 = 20;
     let dir = tempfile::tempdir().unwrap();
     let (whole, killed) = (dir.path().join("whole"), dir.path().join("killed"));
     let started = Instant::now();
     assert!(program(&whole, &[]).status().unwrap().success());
-    let once = started.elapsed();
-    let mut rng = lisa::policy::DrawRng::new(std::process::id().into(), 0);
-    let mut kills = 0;
-    let mut finished = false;
-    while kills < 20 {
-        // A run that came to its end has its last part done again, the final write included.
+    // The time of a step, or more: that of the whole run is more than that of its steps.
+    let step = started.elapsed().div_f64(STEPS as f64);
+    // A run that has finished begins anew, so that the next kills are in its training too.
+    let next = |is_finished: bool| {
         let has_checkpoint = fs::read_dir(killed.join("checkpoints"))
             .is_ok_and(|mut all| all.any(|entry| entry.unwrap().path().extension().is_none()));
-        let how = if has_checkpoint {
+        let how = if has_checkpoint && !is_finished {
             "--resume"
         } else {
             "--overwrite"
         };
-        let child = program(&killed, &[how]).spawn().unwrap();
-        finished = kill_after(child, once.mul_f64(rng.unit()));
-        kills += usize::from(!finished);
+        program(&killed, &[how, "--log-every", "1"])
+    };
+    let is_the_same = |kills: &[u64]| {
+        let said = format!("seed {SEED}, killed after the steps {kills:?}");
+        assert!(weights_of(&killed) == weights_of(&whole), "{said}");
+        assert_eq!(lines(&killed), lines(&whole), "{said}");
+    };
+    let mut rng = DrawRng::new(SEED, 0);
+    let (mut kills, mut is_finished) = (Vec::new(), false);
+    while kills.len() < 20 {
+        let child = next(is_finished).stdout(Stdio::piped()).spawn().unwrap();
+        let (steps, share) = (1 + rng.below(6), rng.unit());
+        let (ended, last) = kill_after(child, steps, step.mul_f64(share));
+        is_finished = ended;
+        if is_finished {
+            is_the_same(&kills);
+        } else if (1..STEPS).contains(&last) {
+            kills.push(last);
+        }
     }
-    if !finished {
-        assert!(program(&killed, &["--resume"]).status().unwrap().success());
-    }
-    assert_eq!(weights_of(&killed), weights_of(&whole));
-    assert_eq!(lines(&killed), lines(&whole));
+    assert!(next(is_finished).status().unwrap().success());
+    is_the_same(&kills);
 }
 
 #[test]
@@ -132,28 +154,4 @@ fn a_full_disk_and_a_damaged_checkpoint_leave_the_one_before() {
     fs::write(&file, "").unwrap();
     let error = message(flags(&file, &[]), Start::Fresh);
     assert!(error.contains("cannot make the folder"), "{error}");
-}
-
-#[test]
-fn losses_that_are_not_finite_stop_the_run_or_are_skipped() {
-    let dir = tempfile::tempdir().unwrap();
-    let out = dir.path().join("out");
-    let more = ["--lr", "1e30", "--max-grad-norm", "0", "--save-every", "1"];
-    let error = message(flags(&out, &more), Start::Fresh);
-    for part in [
-        "step",
-        "batch",
-        "epoch 1",
-        "first row begins `",
-        "layers",
-        "--lr",
-        "--skip-bad-steps",
-    ] {
-        assert!(error.contains(part), "`{part}` is not in: {error}");
-    }
-    assert!(out.join("checkpoints/step-00000001/state.json").is_file());
-    assert!(!out.join("model").exists());
-    let more = [&more[..], &["--skip-bad-steps"]].concat();
-    let error = message(flags(&out, &more), Start::Overwrite);
-    assert!(error.contains("batch 12 of epoch 1"), "{error}");
 }

@@ -77,13 +77,16 @@ fn the_steps_before_a_bad_one_are_saved_and_said() {
     let more = ["--lr", "1e30", "--max-grad-norm", "0", "--no-eval"];
     let error = message(flags(&out, &more), Start::Fresh);
     for part in [
-        "training stopped at batch 2 of epoch 1",
-        "--skip-bad-steps",
+        "training stopped at batch 2 of epoch 1, whose first row begins `",
+        "the gradient of step 2 is not finite in ",
+        "model.layers.",
+        "give a lower --lr, or skip such batches with --skip-bad-steps; ",
         "the steps up to step 1 are saved: lisa train --resume --out ",
     ] {
         assert!(error.contains(part), "`{part}` is not in: {error}");
     }
     assert_eq!(checkpoints(&out), ["step-00000001"]);
+    assert!(!out.join("model").exists());
     // Skipped batches count, and their flag is not advised.
     let skip = parsed(&["--skip-bad-steps"]).or(only_out(&out));
     let error = message(skip, Start::Resume);

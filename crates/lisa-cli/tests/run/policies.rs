@@ -145,6 +145,29 @@ fn importance_is_measured_and_every_policy_trains_and_resumes() {
 }
 
 #[test]
+fn the_lora_run_has_three_times_the_learning_rate_of_the_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("importance");
+    let measured = |lora_lr: Option<f64>| {
+        let options = Options {
+            by: By::Ratio,
+            of: Some(Of::Update),
+            against: None,
+            lora_lr,
+            overwrite: true,
+            config: None,
+            flags: parsed(&["--lr", "1e-3"]).or(of_both(&out)),
+        };
+        importance(&options, &Device::flex()).unwrap();
+        Importance::load(out.join("importance.json")).unwrap()
+    };
+    let default = measured(None);
+    assert_eq!(measured(Some(3e-3)), default);
+    let same = measured(Some(1e-3));
+    assert!(same.full == default.full && same.lora != default.lora);
+}
+
+#[test]
 fn parts_of_layers_are_counted_as_such() {
     let dir = tempfile::tempdir().unwrap();
     let line =

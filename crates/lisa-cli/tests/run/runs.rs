@@ -6,13 +6,15 @@ use std::path::Path;
 use burn::tensor::Device;
 use clap::Parser;
 use lisa_cli::commands::Program;
+use lisa_cli::terminal::interrupt::Point;
 use lisa_cli::train::run::{Outcome, Start, dry_run};
 use lisa_lm::checkpoint::{SaveOptions, save};
 use lisa_lm::{Checkpoint, ModelConfig};
 use serde_json::Value;
 
 use super::commands::{lisa, text};
-use super::{HELD_OUT, file_of, flags, go, go_in_parts, lines, weights_of};
+use super::watched::{checkpoints, until};
+use super::{HELD_OUT, file_of, flags, go, go_in_parts, lines, only_out, weights_of};
 
 const IN_PIECES: [&str; 6] = [
     "--recompute",
@@ -72,7 +74,14 @@ fn half_precision_runs_are_resumed_to_bit_identical_weights() {
         let more: Vec<&str> = line.split(' ').chain(["--no-eval"]).collect();
         let (whole, parts) = (dir.path().join("whole"), dir.path().join("parts"));
         go(flags(&whole, &more), Start::Overwrite, false).unwrap();
-        assert_eq!(go_in_parts(flags(&parts, &more), &parts), 7, "{line}");
+        // It stops at the end of a period, after step 3, and within the next one, after step 4.
+        let after =
+            |steps: usize| move |point: Point, count: usize| point == Point::Step && count == steps;
+        until(flags(&parts, &more), Start::Overwrite, after(3));
+        until(only_out(&parts), Start::Resume, after(1));
+        assert_eq!(checkpoints(&parts), ["step-00000003", "step-00000004"]);
+        let outcome = go(only_out(&parts), Start::Resume, false).unwrap();
+        assert_eq!(outcome, Outcome::Finished);
         assert_eq!(weights_of(&whole), weights_of(&parts), "{line}");
         let losses = |out| -> Vec<_> { lines(out).iter().map(|line| line.loss).collect() };
         assert_eq!(losses(&whole), losses(&parts), "{line}");

@@ -1,0 +1,72 @@
+//! What is given is what a run does: its layers, its seed, its learning rate, its dtype.
+
+use std::fs;
+
+use lisa_cli::bundled;
+use lisa_cli::train::run::Start;
+use serde_json::Value;
+
+use super::commands::{lisa, text};
+use super::{file_of, flags, go, lines};
+
+#[test]
+fn the_active_layers_are_those_that_are_given_or_sampled_with_the_seed() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let active = |more: &str| -> Vec<Vec<usize>> {
+        let line = format!("--steps 3 --no-eval {more}");
+        let line: Vec<&str> = line.split(' ').collect();
+        go(flags(&out, &line), Start::Overwrite, false).unwrap();
+        let lines = lines(&out).into_iter();
+        lines.map(|line| line.active_layers).collect()
+    };
+    let fixed = active("--policy fixed --fixed-layers 1,5");
+    assert_eq!(fixed, [[1, 5], [1, 5], [1, 5]]);
+    let one = active("--period 1 --seed 1");
+    assert_eq!(one, [[6, 7], [3, 4], [2, 7]]);
+    let two = active("--period 1 --seed 2");
+    assert_eq!(two, [[1, 5], [5, 7], [3, 7]]);
+}
+
+#[test]
+fn the_learning_rate_of_each_step_is_that_of_the_schedule() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let line = "--steps 10 --no-eval --lr 1e-3 --warmup-ratio 0.2 --min-lr-ratio 0.1";
+    let line: Vec<&str> = line.split(' ').collect();
+    go(flags(&out, &line), Start::Fresh, false).unwrap();
+    let rates: Vec<f64> = lines(&out).iter().filter_map(|line| line.lr).collect();
+    assert_eq!(rates.len(), 10);
+    // It rises in two steps. The last one is after 7 of 8 parts of the cosine's way:
+    // 0.1 + 0.9 * (1 + cos(7 / 8 pi)) / 2.
+    for (step, expected) in [(1, 5e-4), (2, 1e-3), (3, 1e-3), (10, 1.3425421036992e-4)] {
+        let rate = rates[step - 1];
+        assert!((rate - expected).abs() < 1e-15, "{step}: {rate}");
+    }
+}
+
+#[test]
+fn the_dtype_is_that_of_the_files_of_the_model_if_its_configuration_names_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = dir.path().join("model");
+    fs::create_dir(&model).unwrap();
+    for name in [
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ] {
+        fs::copy(bundled::model().unwrap().join(name), model.join(name)).unwrap();
+    }
+    let mut config: Value = serde_json::from_str(bundled::CONFIG).unwrap();
+    assert_eq!(config["dtype"], "bfloat16");
+    config.as_object_mut().unwrap().remove("dtype");
+    fs::write(model.join("config.json"), config.to_string()).unwrap();
+    let row = r#"{"instruction": "one", "output": "two"}"#;
+    file_of(dir.path(), "rows.jsonl", &[row; 4]);
+    let line = "train --dry-run --model model --data rows.jsonl --no-eval --steps 1 --out run";
+    let arguments: Vec<&str> = line.split(' ').collect();
+    let said = text(&lisa(dir.path(), &arguments).output().unwrap());
+    for part in ["in 8 layers, bf16 on ", "\n  dtype bf16 (as stored)\n"] {
+        assert!(said.contains(part), "`{part}` is not in: {said}");
+    }
+}
