@@ -25,6 +25,7 @@ import struct
 import subprocess
 import sys
 import termios
+import textwrap
 import time
 from pathlib import Path
 
@@ -186,23 +187,39 @@ def compare(session, data):
     return same
 
 
+def without_start(text, earlier):
+    """What a command printed, without the lines that it begins with as the earlier one."""
+    command, *lines = text.split("\n")
+    pairs = zip(lines, earlier.split("\n")[1:])
+    same = next((at for at, (line, before) in enumerate(pairs) if line != before), len(lines))
+    return "\n".join([command, "...", *lines[same:]])
+
+
+def from_bar(text):
+    """What a command printed on a terminal, from its progress bar on."""
+    command, *lines = text.split("\n")
+    at = next(at for at, line in enumerate(lines) if re.match(r"[█░ ]{12} \d+/\d+ ", line))
+    return "\n".join([command, "...", *lines[at:]])
+
+
 def page(session, how):
     """Puts what was printed, the time and the plot into the page of the first run."""
     docs = Path(__file__).resolve().parent.parent / "docs"
     text = (docs / "first-run.md").read_text()
     # A terminal differs in the run that was stopped; plan and preview have pages of their own.
-    texts = session.texts[2:6] if how == "piped" else session.texts[2:3]
+    first, second, *others = session.texts[2:6]
+    texts = [first, without_start(second, first), *others] if how == "piped" else [from_bar(first)]
     printed = "```text\n" + "\n".join(texts).rstrip() + "\n```"
     if how == "terminal":
-        printed = f"On a terminal of {COLUMNS} columns, the run that was stopped looks like this:\n\n{printed}"
+        printed = f"On a terminal of {COLUMNS} columns, a progress bar replaces the lines of steps:\n\n{printed}"
     text = block(text, how, printed)
     if how == "piped":
         seconds = sum(seconds for _, seconds in session.times)
         time = (
-            "The session, with `lisa plan` and `lisa preview` before these four commands, took "
-            f"{seconds / 60:.0f} minutes on {processor()}."
+            "The session, with `lisa plan` and `lisa preview` before these four commands (not shown), took "
+            f"{seconds / 60:.0f} minutes on {processor()}. A line `...` replaces what the first command also printed."
         )
-        text = block(text, "time", time)
+        text = block(text, "time", textwrap.fill(time, 120))
         shutil.copy(session.folder / "run/losses.svg", docs / "first-run.svg")
     (docs / "first-run.md").write_text(text)
 
