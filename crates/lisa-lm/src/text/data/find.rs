@@ -109,7 +109,7 @@ fn in_folder(folder: &Path) -> Result<DataFiles, Error> {
     } else if let Some((one, other)) = twice(&found.train) {
         format!("has `{one}` and `{other}`, perhaps the same data in two forms")
     } else if found.train.is_empty() && found == DataFiles::default() {
-        "has no data: no .jsonl, .json, .csv, .tsv or .parquet file".to_owned()
+        "has no data: no .jsonl, .ndjson, .json, .csv, .tsv or .parquet file".to_owned()
     } else if found.train.is_empty() {
         "has no training data, only files for tests or held-out files".to_owned()
     } else {
