@@ -121,9 +121,9 @@ impl Trainable {
         requiring.map(|p| p.id)
     }
 
-    /// Checks that a model belongs to this run and that what trains with these layers requires
-    /// gradients in it. If all parameters of the model have other ids, they are matched by path, and
-    /// the result has their new ids. Cost: one visit of the module.
+    /// Checks that a model belongs to this run, and that the active parameters require gradients in
+    /// it. If all parameters of the model have other ids, they are matched by path, and the result has
+    /// their new ids. Cost: one visit of the module.
     pub(crate) fn follow<M: Module>(
         &self,
         config: &LisaConfig,
