@@ -20,6 +20,8 @@ pub(crate) enum Kind {
     Full,
     /// LISA with two layers, embeddings trained
     Lisa,
+    /// The variants of LISA, with one seed
+    Variants,
 }
 
 display_as_value!(Kind);

@@ -27,7 +27,7 @@ pub(crate) struct Plan {
     /// Number of seeds of the test, of the arms and of the variants.
     pub(crate) seeds: u64,
     pub(crate) variant_seeds: u64,
-    /// The purposes of the runs that are made, and their arms; all if it is empty. Then there are variants.
+    /// The purposes of the runs that are made, and their arms; all if it is empty.
     pub(crate) purposes: Vec<Purpose>,
     pub(crate) kinds: Vec<Kind>,
 }
@@ -267,11 +267,18 @@ impl Plan {
                 }
             }
         }
-        if self.kinds.is_empty() {
+        if self.kinds.is_empty() || self.kinds.contains(&Kind::Variants) {
             for task in self.tasks.iter().rev() {
                 for arm in self.variants_of(task) {
+                    let chosen = self.chosen_for(arm);
                     let tests = self.tests(log, task, arm).into_iter();
-                    jobs.extend(tests.filter(|job| job.seed <= self.variant_seeds));
+                    let tests = tests.filter(|job| job.seed <= self.variant_seeds);
+                    let all = self.choices(log, task, chosen).into_iter().chain(tests);
+                    for job in all {
+                        if !jobs.contains(&job) {
+                            jobs.push(job);
+                        }
+                    }
                 }
             }
         }
@@ -419,6 +426,11 @@ mod tests {
         );
         // The rate of layers that are sampled once is that of ten layers.
         assert_eq!(some(&[Kind::LisaOnce]), [vec![ten], vec![Arm::Base, once]]);
+        let [choices, mut tests] = some(&[Kind::Variants]);
+        assert_eq!(choices, [lora, ten, Arm::Lisa(Arm::lisa(2))]);
+        assert_eq!(tests.remove(0), Arm::Base);
+        tests.sort_by_key(|arm| all.variants_of(&all.tasks[0]).iter().position(|a| a == arm));
+        assert_eq!(tests, all.variants_of(&all.tasks[0]));
     }
 
     #[test]
