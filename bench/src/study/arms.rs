@@ -102,28 +102,29 @@ pub(super) fn variants() -> Vec<Arm> {
             policy: Policy::Cyclic,
             ..ten
         },
-        every(30),
         by(Policy::MeanNorm),
         by(Policy::MeanSquare),
-        Sampled {
-            policy: Policy::MeanNorm,
-            ..once(10)
-        },
-        Arm::lisa(4),
-        every(5),
-        by(Policy::Gradient),
-        Sampled {
-            outer_every: 4,
-            ..Arm::lisa(4)
-        },
+        // The default of `lisa train` for a run of 120 steps.
+        every(20),
         Sampled {
             period: 0,
             ..Arm::lisa(2)
         },
+        Arm::lisa(4),
+        every(5),
+        Sampled {
+            outer_every: 4,
+            ..Arm::lisa(4)
+        },
+        by(Policy::Gradient),
         by(Policy::Budget),
         Sampled {
             layer_warmup: 5,
             ..ten
+        },
+        Sampled {
+            policy: Policy::MeanNorm,
+            ..once(10)
         },
     ];
     sampled.into_iter().map(Arm::Lisa).collect()
