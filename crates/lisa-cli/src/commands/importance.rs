@@ -20,7 +20,7 @@ use crate::output_folder;
 use crate::settings::{Dtype, Flags, Method, Settings};
 use crate::terminal::output::{say, warn};
 use crate::terminal::text::counted;
-use crate::train::settle::Shapes;
+use crate::train::prepare::settle::Shapes;
 use crate::user_error::require;
 
 /// The most bytes of importance.json and its picture.

@@ -16,11 +16,11 @@ use crate::settings::{
 };
 use crate::terminal::output::say;
 use crate::terminal::text::{counted, size};
-use crate::train::fitting::{FROZEN, LAYERED_FROZEN, apply, changes, ways};
-use crate::train::hardware::Hardware;
-use crate::train::like_lora::like_lora;
-use crate::train::limits::Limits;
-use crate::train::planned::{MARGIN, Planned, room};
+use crate::train::memory::fitting::{FROZEN, LAYERED_FROZEN, apply, changes, ways};
+use crate::train::memory::hardware::Hardware;
+use crate::train::memory::like_lora::like_lora;
+use crate::train::memory::limits::Limits;
+use crate::train::memory::planned::{MARGIN, Planned, room};
 
 /// Options of `lisa plan`.
 #[derive(Args, Debug)]

@@ -11,7 +11,7 @@ use crate::model_folder::ModelFlags;
 use crate::settings::{Dtype, ModelFacts, OUTER, default_active_layers};
 use crate::terminal::output::say;
 use crate::terminal::text::counted;
-use crate::train::like_lora::most_like_lora;
+use crate::train::memory::like_lora::most_like_lora;
 use crate::user_error::require;
 
 /// Options of `lisa show`.

@@ -3,9 +3,9 @@
 use anyhow::Result;
 use lisa_lm::CausalLm;
 
-use super::method::{Trainer, count};
-use super::planned::Planned;
-use super::prepare::Job;
+use super::memory::planned::Planned;
+use super::method::trainer::{Trainer, count};
+use super::prepare::job::Job;
 use crate::device;
 use crate::settings::{Method, MethodSettings};
 use crate::terminal::output::say;

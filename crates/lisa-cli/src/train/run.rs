@@ -7,22 +7,22 @@ use burn::tensor::Device;
 use lisa_lm::text::Batches;
 
 use super::announce::announce;
-use super::checkpoints;
-use super::finish::finish;
-use super::method::Trainer;
-use super::out_of_memory::{advice, explained};
-use super::planned::planned;
-use super::prepare::Job;
-use super::steps::train;
-use super::training::Training;
+use super::memory::out_of_memory::{advice, explained};
+use super::memory::planned::planned;
+use super::method::trainer::Trainer;
+use super::output::finish::finish;
+use super::prepare::job::Job;
+use super::saved::checkpoints;
+use super::training_loop::steps::train;
+use super::training_loop::training::Training;
 use crate::earlier_run;
 use crate::run_folder;
 use crate::settings::Flags;
 use crate::terminal::interrupt::{Point, Stop, Stopped, check};
 use crate::terminal::output::{say, warn};
 
-pub use super::fingerprint::Allowed;
-pub use super::start::Start;
+pub use super::prepare::start::Start;
+pub use super::saved::fingerprint::Allowed;
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

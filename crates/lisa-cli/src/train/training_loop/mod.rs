@@ -1,0 +1,11 @@
+//! The training loop.
+//!
+//! `held_out` evaluates the model between steps, `watch` prints the progress, `training` is the state
+//! between two steps, and `steps` is the loop.
+
+pub(crate) mod held_out;
+pub mod watch;
+
+pub(crate) mod training;
+
+pub(crate) mod steps;
