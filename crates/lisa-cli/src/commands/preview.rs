@@ -73,5 +73,5 @@ pub fn preview(options: &Options) -> Result<()> {
     );
     data.show(row - 1, &tokenizer, Show::All)?;
     let batches = batches(&settings, &tokenizer, &data)?;
-    data.summarize(&settings, &tokenizer, &batches)
+    data.summarize(&settings, &batches)
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use lisa_lm::text::{Content, Example, ExampleReader, ReadOptions, data_files, split};
 
+use super::note::Note;
 use super::text::rendered;
 use crate::bundled;
 use crate::data_folder::data_paths;
@@ -23,8 +24,8 @@ pub(crate) struct Examples {
     /// The number of training examples, and of held-out ones.
     counts: [usize; 2],
     pairs: Pairs,
-    /// What was read as what, in lines: files, forms, and skipped lines. A line may be a warning.
-    pub(crate) notes: Vec<String>,
+    /// What was read as what: files, forms, and skipped lines.
+    pub(super) notes: Vec<Note>,
     /// What the data has, before pairs are rendered as chats.
     pub(crate) contents: Contents,
 }
@@ -105,7 +106,7 @@ impl Examples {
         if !is_bundled {
             notes.extend(noted("training", &train));
             if !files.left_out.is_empty() {
-                notes.push(files.to_string());
+                notes.push(Note::Info(files.to_string()));
             }
         }
         let held_out_files = !held_out.is_empty() && input.eval.as_os_str().is_empty();
@@ -259,14 +260,14 @@ fn eval_files(input: &InputSettings) -> Result<Vec<PathBuf>> {
     })
 }
 
-fn noted(what: &str, read: &ExampleReader) -> Vec<String> {
-    let mut notes = vec![format!("{what} files: {}", read.mapping())];
+fn noted(what: &str, read: &ExampleReader) -> Vec<Note> {
+    let files = format!("{what} files: {}", read.mapping());
+    let mut notes = vec![Note::Info(files)];
     if read.skipped().count() > 0 {
         // The first ones are logged when they are read.
         let count = counted(read.skipped().count(), "line");
-        notes.push(format!(
-            "warning: {what} files: {count} skipped (--on-bad-line)"
-        ));
+        let skipped = format!("{what} files: {count} skipped (--on-bad-line)");
+        notes.push(Note::Warning(skipped));
     }
     notes
 }

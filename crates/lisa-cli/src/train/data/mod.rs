@@ -2,6 +2,7 @@
 //!
 //! | file | what it does |
 //! |---|---|
+//! | `note` | what is printed of how the data is read |
 //! | `places`, `visited`, `shown_row` | where examples are in their files; checksums and counts of rows; a row as text |
 //! | `text` | how examples become text: prompts as chats, the chat template, the end of a turn |
 //! | `examples` | reads examples, and holds some of them out |
@@ -10,11 +11,12 @@
 //! | `vocabulary` | checks tokens against the model's vocabulary |
 //! | `rows`, `read` | the rows of a run; how they are read |
 
+mod note;
 mod places;
 pub(crate) mod shown_row;
 pub(crate) mod visited;
 
-pub mod text;
+pub(crate) mod text;
 
 pub(crate) mod examples;
 mod prompt_ends;

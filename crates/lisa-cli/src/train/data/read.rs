@@ -7,6 +7,7 @@ use lisa_lm::text::{RowStore, StoredRows};
 use lisa_lm::{Checkpoint, Tokenizer};
 
 use super::examples::{Examples, For};
+use super::note::Note;
 use super::part::Part;
 use super::rows::Data;
 use super::{text, vocabulary};
@@ -24,8 +25,7 @@ pub(crate) struct WholeData {
     scorer: Scorer,
     /// The tokenizer as the data needs it.
     tokenizer: Tokenizer,
-    has_chats: bool,
-    lines: Vec<String>,
+    notes: Vec<Note>,
 }
 
 /// The memory of encoded rows, if it is not given and the machine does not say what it has.
@@ -42,10 +42,9 @@ pub(crate) fn read(
     let input = &settings.input;
     let mut prepare = text::Prepare::new(input, tokenizer);
     let mut examples = Examples::read(input, settings.training.seed, |one| prepare.see(one))?;
-    let has_chats = prepare.has_chats;
     let (tokenizer, prepared) = prepare.finish();
-    let mut lines = std::mem::take(&mut examples.notes);
-    lines.extend(prepared);
+    let mut notes = std::mem::take(&mut examples.notes);
+    notes.extend(prepared);
 
     let memory = match input.data_memory {
         0.0 => available_bytes().map_or(MEMORY, |bytes| bytes / 8),
@@ -73,13 +72,13 @@ pub(crate) fn read(
         part.end(&tokenizer)?;
     }
     if store.is_in_file() {
-        lines.push(format!(
+        notes.push(Note::Info(format!(
             "encoded rows: {} in a temporary file in `{}`, since they are more than {} \
              (--data-memory)",
             size(store.bytes()),
             folder.display(),
             size(memory)
-        ));
+        )));
     }
     Ok(WholeData {
         examples,
@@ -87,8 +86,7 @@ pub(crate) fn read(
         held_out,
         scorer,
         tokenizer,
-        has_chats,
-        lines,
+        notes,
     })
 }
 
@@ -109,13 +107,13 @@ impl WholeData {
         settings: &Settings,
         checkpoint: &Checkpoint,
     ) -> Result<(Data, Tokenizer)> {
-        let (tokenizer, mut lines) = (self.tokenizer, self.lines);
+        let (tokenizer, mut notes) = (self.tokenizer, self.notes);
         let limit = settings.input.max_seq_length;
         let train = self.train.cut(limit)?;
         let held_out = self.held_out.map(|part| part.cut(limit)).transpose()?;
         let parts = [Some(&train), held_out.as_ref()];
         let parts: Vec<_> = parts.into_iter().flatten().collect();
-        let vocab_size = vocabulary::rows(settings, &tokenizer, checkpoint, &parts, &mut lines)?;
+        let vocab_size = vocabulary::rows(settings, &tokenizer, checkpoint, &parts, &mut notes)?;
         let held_out_rows = held_out.as_ref().map(|part| part.visited.rows);
         let fingerprints = [train.visited.rows, held_out_rows.unwrap_or_default()];
         let (held_out, held_out_sources, held_out_summary) = match held_out {
@@ -133,8 +131,7 @@ impl WholeData {
             scorer: self.scorer,
             fingerprints,
             vocab_size,
-            lines,
-            has_chats: self.has_chats,
+            notes,
             train_summary: train.summary,
             held_out_summary,
         };

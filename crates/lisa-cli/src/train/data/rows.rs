@@ -5,13 +5,14 @@ use lisa_lm::Tokenizer;
 use lisa_lm::text::{BatchOptions, Batches, Example, StoredRows};
 
 use super::examples::Examples;
+use super::note::Note;
 use super::places::Places;
 use super::shown_row::{Show, tokens};
 use super::summary::Summary;
 use super::visited::Rows;
 use crate::settings::Settings;
 use crate::terminal::output::{say, say_styled, warn};
-use crate::terminal::text::{counted, counted_as, epochs_in_words, one_line};
+use crate::terminal::text::{counted, counted_as, epochs_in_words};
 use crate::train::score::Scorer;
 
 /// Training and held-out data.
@@ -32,9 +33,8 @@ pub(crate) struct Data {
     pub(crate) fingerprints: [Rows; 2],
     /// The rows that the model's embedding must have.
     pub(crate) vocab_size: usize,
-    /// What was read, and how it became text. A line may be a warning.
-    pub(super) lines: Vec<String>,
-    pub(super) has_chats: bool,
+    /// What was read, and how it became text.
+    pub(super) notes: Vec<Note>,
     pub(super) train_summary: Summary,
     pub(super) held_out_summary: Option<Summary>,
 }
@@ -62,20 +62,9 @@ impl Data {
     }
 
     /// Prints what the data is, and warnings about it.
-    pub(crate) fn summarize(
-        &self,
-        settings: &Settings,
-        tokenizer: &Tokenizer,
-        batches: &Batches,
-    ) -> Result<()> {
-        for line in &self.lines {
-            match line.strip_prefix("warning: ") {
-                Some(warning) => warn(warning),
-                None => say(line)?,
-            }
-            if self.has_chats && line.starts_with("chat template: ") {
-                say(format_args!("  {}", beginning(tokenizer)))?;
-            }
+    pub(crate) fn summarize(&self, settings: &Settings, batches: &Batches) -> Result<()> {
+        for note in &self.notes {
+            note.print()?;
         }
         say(format_args!("training data: {}", self.train_summary))?;
         if settings.input.pack {
@@ -162,16 +151,4 @@ pub(crate) fn batches(
         vocab_size: data.vocab_size,
     };
     Batches::from_rows(data.train.clone(), options)
-}
-
-/// How the source of the chat template begins.
-fn beginning(tokenizer: &Tokenizer) -> String {
-    let source = tokenizer.chat_template().source();
-    let start: String = source.chars().take(200).collect();
-    let start: String = one_line(&start).chars().take(60).collect();
-    let checksum = crc32c::crc32c(source.as_bytes());
-    format!(
-        "{}, checksum {checksum:08x}, begins {start}",
-        counted(source.len(), "byte")
-    )
 }

@@ -4,6 +4,7 @@ use anyhow::Result;
 use lisa_lm::text::{Content, Encoded, EncodedSet, Example, check_vocabulary};
 use lisa_lm::{Checkpoint, Tokenizer};
 
+use super::note::Note;
 use super::part::Cut;
 use crate::settings::{Method, Settings};
 use crate::terminal::output::warn;
@@ -17,7 +18,7 @@ pub(crate) fn rows(
     tokenizer: &Tokenizer,
     checkpoint: &Checkpoint,
     parts: &[&Cut],
-    lines: &mut Vec<String>,
+    notes: &mut Vec<Note>,
 ) -> Result<usize> {
     let rows = checkpoint.config().vocab_size();
     let needed = tokenizer.id_count();
@@ -66,12 +67,12 @@ pub(crate) fn rows(
             Method::Lora => ", which LoRA does not train",
             _ => "",
         };
-        lines.push(match resized - rows {
+        notes.push(Note::Info(match resized - rows {
             0 => format!("embeddings: all {needed} tokens have one of the {rows} rows already"),
             _ => format!(
                 "embeddings: {rows} -> {resized} rows; a new row is the mean of the old ones{frozen}"
             ),
-        });
+        }));
     }
     Ok(resized)
 }

@@ -111,7 +111,7 @@ impl<'a> Job<'a> {
             is_finished = state.step == steps && is_written(&settings, steps);
         }
         if !is_finished || !writes {
-            data.summarize(&settings, &tokenizer, &batches)?;
+            data.summarize(&settings, &batches)?;
             data.show(0, &tokenizer, Show::Borders)?;
         }
         let evaluate = Evaluate::new(&settings, &data, &tokenizer)?;

@@ -17,13 +17,13 @@ use serde::{Deserialize, Serialize};
 
 use super::adapter;
 use super::fingerprint::Fingerprint;
+use super::text::Text;
 use crate::number;
 use crate::output_folder;
 use crate::run_folder::{ADAPTER, CHECKPOINT};
 use crate::settings::Flags;
 use crate::terminal::text::counted;
 use crate::train::clock::Clock;
-use crate::train::data::text::Text;
 use crate::train::evaluation::result::Evaluation;
 use crate::train::method::trainer::Trainer;
 use crate::user_error::{UserError, require};

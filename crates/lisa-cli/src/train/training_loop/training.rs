@@ -12,7 +12,6 @@ use crate::run_folder;
 use crate::terminal::interrupt::Stop;
 use crate::terminal::output::say;
 use crate::train::clock::{Clock, Part};
-use crate::train::data::text::Text;
 use crate::train::evaluation::evaluate::Extent;
 use crate::train::method::exact::Exact;
 use crate::train::method::finite;
@@ -21,6 +20,7 @@ use crate::train::metrics::files::{HeldOut, Metrics};
 use crate::train::metrics::line::Line;
 use crate::train::prepare::job::Job;
 use crate::train::saved::checkpoints::{self, State};
+use crate::train::saved::text::Text;
 use crate::user_error::require;
 
 /// The state of a run between two steps.
