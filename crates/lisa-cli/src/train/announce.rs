@@ -3,7 +3,7 @@
 use anyhow::Result;
 use lisa_lm::CausalLm;
 
-use super::memory::planned::Planned;
+use super::memory::planned::Planner;
 use super::method::trainer::{Trainer, count};
 use super::prepare::job::Job;
 use crate::device;
@@ -39,7 +39,7 @@ pub(crate) fn announce(job: &Job<'_>, model: &CausalLm, trainer: &Trainer) -> Re
         ("evaluation", evaluation_line(job)),
     ];
     // The layers of the model are masked already.
-    let plan = Planned::of_run(settings, &job.shape()?, job.device, longest)?;
+    let plan = Planner::new(&job.shape()?, job.device).plan_run(settings, longest)?;
     let peak = size(plan.needed());
     lines.push((
         "memory",

@@ -24,7 +24,7 @@ pub mod data;
 pub mod method;
 
 pub mod evaluation;
-pub mod memory;
+pub(crate) mod memory;
 
 pub mod metrics;
 pub mod saved;

@@ -1,16 +1,10 @@
 //! [`changes`]: which flags make a run fit into memory.
 
 use anyhow::Result;
-use burn::tensor::Device;
-use lisa_lm::CausalLm;
 
-use super::hardware::Hardware;
-use super::planned::{Planned, room};
-use crate::machine::total_bytes;
+use super::planned::Planner;
 use crate::settings::{Method, OUTER, Quantize, Settings};
-use crate::terminal::output::warn;
-use crate::terminal::text::{counted, size};
-use crate::user_error::UserError;
+use crate::terminal::text::size;
 
 /// A change of the settings that lowers the memory of a run.
 pub(crate) struct Change {
@@ -117,13 +111,12 @@ const FITS: &str = "what would fit: ";
 /// less memory with the same method come first, then LISA, then shorter rows. If nothing fits, what
 /// needs the least.
 pub(crate) fn changes(
+    planner: Planner<'_>,
     settings: &Settings,
-    model: &CausalLm,
-    hardware: impl Into<Hardware>,
     tokens: usize,
     bytes: u64,
 ) -> Result<String> {
-    let (hardware, batch) = (hardware.into(), settings.training.batch_size);
+    let batch = settings.training.batch_size;
     let methods: &[Method] = match settings.method.method {
         Method::Lisa => &[Method::Lisa],
         Method::Lora => &[Method::Lora, Method::Lisa],
@@ -146,7 +139,7 @@ pub(crate) fn changes(
                     if length < tokens {
                         said.push(format!("--max-seq-length {length}"));
                     }
-                    let needed = Planned::of(&changed, model, hardware, rows, length)?.needed();
+                    let needed = planner.needed(&changed, rows, length)?;
                     let said = said.join(" ");
                     if needed <= bytes && !said.is_empty() {
                         let note = note(settings, method);
@@ -196,93 +189,13 @@ fn smaller(settings: &mut Settings, rows: usize) -> Vec<String> {
     flags
 }
 
-/// Prints what a user should know of the memory that a run needs: that it does not fit, or that quantized
-/// layers need more of it. A run that `starts` is refused if it needs more memory of the machine than there
-/// is: the system would end it without an error. With `--memory`, the user has said how much a CPU has.
-pub(crate) fn check_memory(
-    settings: &Settings,
-    model: &CausalLm,
-    device: &Device,
-    tokens: usize,
-    starts: bool,
-) -> Result<()> {
-    let total = total_bytes().filter(|_| starts);
-    let room = room(settings, device);
-    check_in([total, room], settings, model, device.into(), tokens)
-}
-
-fn check_in(
-    [total, room]: [Option<u64>; 2],
-    settings: &Settings,
-    model: &CausalLm,
-    hardware: Hardware,
-    tokens: usize,
-) -> Result<()> {
-    let rows = settings.training.batch_size;
-    let planned = |settings: &Settings| Planned::of(settings, model, hardware, rows, tokens);
-    let plan = planned(settings)?;
-    let needed = plan.needed();
-    let of_batch = || {
-        let (rows, tokens) = (counted(rows, "row"), counted(tokens, "token"));
-        format!("the run needs {} for {rows} of {tokens}", size(needed))
-    };
-    let too_little = |bytes: u64| total.filter(|total| bytes > *total);
-    if !hardware.is_host()
-        && let Some(total) = too_little(plan.host)
-    {
-        return Err(UserError::new(format!(
-            "the run needs {} of host memory, but this machine has {} of memory and swap for it",
-            size(plan.host),
-            size(total)
-        ))
-        .with_help("a run without --quantize and with --moments drop keeps nothing in host memory")
-        .into());
-    }
-    if hardware.is_host()
-        && settings.memory.memory == 0.0
-        && let Some(total) = too_little(needed)
-    {
-        let changes = changes(settings, model, hardware, tokens, total)?;
-        return Err(UserError::new(format!(
-            "{}, but this machine has {} of memory and swap for it",
-            of_batch(),
-            size(total)
-        ))
-        .with_help(format!(
-            "{changes}. The plan may be too high: to run anyway, give --memory GIB"
-        ))
-        .into());
-    }
-    if let Some(room) = room.filter(|room| needed > *room) {
-        let changes = changes(settings, model, hardware, tokens, room)?;
-        warn(format!(
-            "{}, more than the {} that are available; {changes}",
-            of_batch(),
-            size(room),
-        ));
-    }
-    if settings.memory.quantize != Quantize::None && settings.memory.recompute == 0 {
-        let mut exact = settings.clone();
-        exact.memory.quantize = Quantize::None;
-        warn(format!(
-            "--quantize without --recompute needs {} instead of {}, because the backward \
-             pass keeps the dequantized weights; add --recompute",
-            size(needed),
-            size(planned(&exact)?.needed())
-        ));
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use burn::tensor::Device;
+
+    use super::super::hardware::Hardware;
     use super::*;
     use crate::settings::Flags;
-
-    fn model() -> CausalLm {
-        let config = lisa_lm::ModelConfig::from_json(crate::bundled::CONFIG).unwrap();
-        config.init(&Device::default().autodiff()).unwrap()
-    }
 
     fn settings(method: Method) -> Settings {
         let mut settings = Flags::default().resolve(None).unwrap();
@@ -292,11 +205,13 @@ mod tests {
 
     /// The flags for a run with one row and less memory than another run needs.
     fn advice(settings: &Settings, below: &Settings) -> String {
-        let (model, mut settings) = (model(), settings.clone());
+        let config = lisa_lm::ModelConfig::from_json(crate::bundled::CONFIG).unwrap();
+        let model = config.init(&Device::default().autodiff()).unwrap();
+        let planner = Planner::new(&model, Hardware::Gpu);
+        let mut settings = settings.clone();
         settings.training.batch_size = 1;
-        let needed = Planned::of(below, &model, Hardware::Gpu, 1, 256).unwrap();
-        let bytes = needed.needed() - 1;
-        let said = changes(&settings, &model, Hardware::Gpu, 256, bytes).unwrap();
+        let bytes = planner.needed(below, 1, 256).unwrap() - 1;
+        let said = changes(planner, &settings, 256, bytes).unwrap();
         said.strip_prefix(FITS).unwrap().to_owned()
     }
 
@@ -364,45 +279,6 @@ mod tests {
         assert_eq!(
             (training.batch_size, training.gradient_accumulation_steps),
             (1, 4)
-        );
-    }
-
-    #[test]
-    fn a_run_that_needs_more_than_the_machine_has_is_refused() {
-        let model = model();
-        let mut settings = settings(Method::Full);
-        let rows = settings.training.batch_size;
-        let of = |settings: &Settings, hardware| {
-            Planned::of(settings, &model, hardware, rows, 256).unwrap()
-        };
-        let check = |settings: &Settings, hardware, total: Option<u64>| {
-            let checked = check_in([total, None], settings, &model, hardware, 256);
-            checked.map_err(|error| crate::terminal::report::report(&error))
-        };
-        let cpu = Hardware::Flex;
-        let needed = of(&settings, cpu).needed();
-        check(&settings, cpu, Some(needed)).unwrap();
-        // A dry run only warns.
-        check(&settings, cpu, None).unwrap();
-        let shown = check(&settings, cpu, Some(needed - 1)).unwrap_err();
-        for part in [&size(needed)[..], "256 tokens", "--batch-size 4"] {
-            assert!(shown.contains(part), "{shown}");
-        }
-        settings.memory.memory = 0.001;
-        check(&settings, cpu, Some(needed - 1)).unwrap();
-
-        // On a GPU, only what is kept in host memory counts.
-        let gpu = Hardware::Gpu;
-        check(&settings, gpu, Some(1)).unwrap();
-        settings.method.method = Method::Lisa;
-        settings.memory.recompute = 1;
-        settings.memory.quantize = Quantize::Int8;
-        let host = of(&settings, gpu).host;
-        check(&settings, gpu, Some(host)).unwrap();
-        let shown = check(&settings, gpu, Some(host - 1)).unwrap_err();
-        assert!(
-            shown.contains("host memory") && shown.contains(&size(host)),
-            "{shown}"
         );
     }
 }

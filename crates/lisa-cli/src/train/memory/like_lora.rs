@@ -1,10 +1,8 @@
 //! [`like_lora`]: how many layers LISA trains in the memory of LoRA.
 
 use anyhow::Result;
-use lisa_lm::CausalLm;
 
-use super::hardware::Hardware;
-use super::planned::Planned;
+use super::planned::Planner;
 use crate::settings::{Method, OUTER, Settings, default_active_layers};
 
 /// The rank of LoRA with which LISA is compared.
@@ -14,23 +12,19 @@ const RANK: usize = 16;
 /// for batches of so many rows and tokens, or in `bytes`: at most a third of them, as in the study, and at
 /// least two.
 pub(crate) fn like_lora(
+    planner: Planner<'_>,
     settings: &Settings,
-    model: &CausalLm,
-    hardware: impl Into<Hardware>,
     (rows, tokens): (usize, usize),
     bytes: Option<u64>,
 ) -> Result<usize> {
-    let hardware = hardware.into();
-    let needed = |settings: &Settings| -> Result<u64> {
-        Ok(Planned::of(settings, model, hardware, rows, tokens)?.needed())
-    };
+    let needed = |settings: &Settings| planner.needed(settings, rows, tokens);
+    let layers = planner.model.num_layers();
     let mut lora = settings.clone();
     lora.method.method = Method::Lora;
     (lora.method.lora_rank, lora.method.lora_alpha) = (RANK, 2.0 * RANK as f64);
     let limit = needed(&lora)?.min(bytes.unwrap_or(u64::MAX));
     let mut lisa = settings.clone();
-    let least = default_active_layers(model.num_layers());
-    let most = most_like_lora(model.num_layers());
+    let (least, most) = (default_active_layers(layers), most_like_lora(layers));
     for active_layers in (least + 1..=most).rev() {
         set_layers(&mut lisa, active_layers);
         if needed(&lisa)? <= limit {
@@ -72,9 +66,10 @@ mod tests {
         };
         let device = Device::default().autodiff();
         let model = ModelConfig::Llama(config).init(&device).unwrap();
+        let planner = Planner::new(&model, &device);
         let settings = Flags::default().resolve(None).unwrap();
         let of = |rows, tokens, bytes| {
-            let found = like_lora(&settings, &model, &device, (rows, tokens), bytes);
+            let found = like_lora(planner, &settings, (rows, tokens), bytes);
             found.unwrap()
         };
         let needed = |active_layers: Option<usize>, rows, tokens| {
@@ -85,8 +80,7 @@ mod tests {
                 settings.method.method = Method::Lora;
                 settings.method.lora_rank = RANK;
             }
-            let plan = Planned::of(&settings, &model, &device, rows, tokens);
-            plan.unwrap().needed()
+            planner.needed(&settings, rows, tokens).unwrap()
         };
         // With much activation memory, a third of the layers.
         assert_eq!(of(4, 512, None), 10);

@@ -1,10 +1,8 @@
 //! [`Limits`]: the longest rows and the largest batches that fit into memory.
 
 use anyhow::Result;
-use lisa_lm::CausalLm;
 
-use super::hardware::Hardware;
-use super::planned::Planned;
+use super::planned::Planner;
 use crate::settings::Settings;
 
 /// More rows are not looked for.
@@ -23,15 +21,12 @@ impl Limits {
     /// Plans batches of these settings until they need more than `bytes`. A row has `tokens` tokens,
     /// and at most `positions` where the length is looked for.
     pub(crate) fn of(
+        planner: Planner<'_>,
         settings: &Settings,
-        model: &CausalLm,
-        hardware: Hardware,
         (tokens, positions): (usize, usize),
         bytes: u64,
     ) -> Result<Self> {
-        let needed = |rows, tokens| -> Result<u64> {
-            Ok(Planned::of(settings, model, hardware, rows, tokens)?.needed())
-        };
+        let needed = |rows, tokens| planner.needed(settings, rows, tokens);
         Ok(Self {
             tokens: most(positions, bytes, |tokens| needed(1, tokens))?,
             rows: most(MOST_ROWS, bytes, |rows| needed(rows, tokens))?,
@@ -115,25 +110,24 @@ mod tests {
         let config = lisa_lm::ModelConfig::from_json(crate::bundled::CONFIG).unwrap();
         let model = config.init(&device).unwrap();
         let settings = Flags::default().resolve(None).unwrap();
-        let needed = |rows, tokens| {
-            let planned = Planned::of(&settings, &model, &device, rows, tokens);
-            planned.unwrap().needed()
-        };
+        let planner = Planner::new(&model, &device);
+        let needed = |rows, tokens| planner.needed(&settings, rows, tokens).unwrap();
+        let limits = |tokens, bytes| Limits::of(planner, &settings, (tokens, 1024), bytes).unwrap();
         let bytes = needed(3, 100);
-        let limits = Limits::of(&settings, &model, (&device).into(), (100, 1024), bytes).unwrap();
-        assert_eq!(limits.rows, 3);
-        assert!(needed(1, limits.tokens) <= bytes && needed(1, limits.tokens + 1) > bytes);
-        let flags = limits.flags(100);
+        let found = limits(100, bytes);
+        assert_eq!(found.rows, 3);
+        assert!(needed(1, found.tokens) <= bytes && needed(1, found.tokens + 1) > bytes);
+        let flags = found.flags(100);
         assert_eq!(
             flags.as_deref(),
             Some("--batch-size 3 --max-seq-length 100")
         );
         // Not one row of this length, but a shorter one.
-        let short = Limits::of(&settings, &model, (&device).into(), (1024, 1024), bytes).unwrap();
-        assert_eq!((short.rows, short.tokens), (0, limits.tokens));
-        let flags = format!("--batch-size 1 --max-seq-length {}", limits.tokens);
+        let short = limits(1024, bytes);
+        assert_eq!((short.rows, short.tokens), (0, found.tokens));
+        let flags = format!("--batch-size 1 --max-seq-length {}", found.tokens);
         assert_eq!(short.flags(1024), Some(flags));
-        let none = Limits::of(&settings, &model, (&device).into(), (100, 1024), 1).unwrap();
+        let none = limits(100, 1);
         assert_eq!((none.rows, none.tokens, none.flags(100)), (0, 0, None));
     }
 }

@@ -9,12 +9,10 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use anyhow::Result;
-use burn::tensor::Device;
 use lisa::LisaError;
-use lisa_lm::CausalLm;
 
 use super::fitting::changes;
-use super::planned::{Planned, room};
+use super::planned::Planner;
 use crate::settings::Settings;
 use crate::terminal::text::{counted, size};
 use crate::user_error::UserError;
@@ -86,18 +84,16 @@ pub(crate) fn explained_for<T>(command: &str, work: impl FnOnce() -> Result<T>) 
     })
 }
 
-/// The error of a run whose device has no memory left: its plan, and flags that need less. The
-/// parameters of the model may be lazy.
+/// The error of a run whose device has no memory left: its plan, and flags that need less.
 pub(crate) fn advice(
+    planner: Planner<'_>,
     settings: &Settings,
-    model: &CausalLm,
-    device: &Device,
     tokens: usize,
 ) -> Result<UserError> {
     let rows = settings.training.batch_size;
-    let needed = Planned::of(settings, model, device, rows, tokens)?.needed();
+    let needed = planner.needed(settings, rows, tokens)?;
     // Less than what did not fit, and a fifth for what a plan does not count.
-    let bytes = room(settings, device).unwrap_or(needed).min(needed) / 5 * 4;
+    let bytes = planner.room(settings).unwrap_or(needed).min(needed) / 5 * 4;
     Ok(UserError::new(format!(
         "the device ran out of memory; {} is planned for {} of {}",
         size(needed),
@@ -106,12 +102,14 @@ pub(crate) fn advice(
     ))
     .with_help(format!(
         "use flags that need less; {}",
-        changes(settings, model, device, tokens, bytes)?
+        changes(planner, settings, tokens, bytes)?
     )))
 }
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::Device;
+
     use super::*;
     use crate::settings::Flags;
     use crate::terminal::report::report;
@@ -243,13 +241,10 @@ mod tests {
         let config = lisa_lm::ModelConfig::from_json(crate::bundled::CONFIG).unwrap();
         let model = config.init(&device).unwrap();
         let settings = Flags::default().resolve(None).unwrap();
-        let error = advice(&settings, &model, &device, 256).unwrap();
-        let rows = settings.training.batch_size;
-        let needed = Planned::of(&settings, &model, &device, rows, 256).unwrap();
-        assert!(
-            error.to_string().contains(&size(needed.needed())),
-            "{error}"
-        );
+        let planner = Planner::new(&model, &device);
+        let error = advice(planner, &settings, 256).unwrap();
+        let needed = planner.plan_run(&settings, 256).unwrap().needed();
+        assert!(error.to_string().contains(&size(needed)), "{error}");
         let help = error.help().unwrap();
         assert!(help.contains("--batch-size"), "{help}");
     }

@@ -22,8 +22,8 @@ use crate::terminal::progress::Slow;
 use crate::train::data::rows::{Data, batches};
 use crate::train::data::shown_row::Show;
 use crate::train::evaluation::evaluate::Evaluate;
-use crate::train::memory::fitting::check_memory;
-use crate::train::memory::planned::{self, Disk};
+use crate::train::memory::check::check_memory;
+use crate::train::memory::disk::{Disk, on_disk, state_bytes};
 use crate::train::method::exact::host;
 use crate::train::saved::adapter;
 use crate::train::saved::checkpoints;
@@ -115,7 +115,10 @@ impl<'a> Job<'a> {
             data.show(0, &tokenizer, Show::Borders)?;
         }
         let evaluate = Evaluate::new(&settings, &data, &tokenizer)?;
-        let disk = disk(&settings, &shapes, device, steps, !evaluate.is_empty())?;
+        let planner = shapes.planner(device);
+        let state = state_bytes(planner, &settings)?;
+        check_sizes(&shapes.model, settings.memory.dtype.into(), state)?;
+        let disk = on_disk(planner, &settings, steps, !evaluate.is_empty())?;
         if writes {
             require_room(disk, &out, saved.is_some())?;
         }
@@ -209,7 +212,7 @@ impl Opened {
         flags.check_effect(&settings)?;
         supports(device, settings.memory.dtype)?;
         // What a model of this structure refuses of the settings.
-        planned::state(&settings, &shapes.model, device)?;
+        state_bytes(shapes.planner(device), &settings)?;
         if let Some((_, state)) = &entered.saved {
             require_same(&settings, state)?;
         }
@@ -239,7 +242,7 @@ impl Opened {
             .map_err(|error| cause(error, saved, entered.start, &self.checkpoint, &tokenizer))?;
         let Settled { settings, data, .. } = &settled;
         let longest = data.longest(settings);
-        check_memory(settings, &self.shapes.model, device, longest, writes)?;
+        check_memory(self.shapes.planner(device), settings, longest, writes)?;
         let [training, held_out] = data.fingerprints;
         let tokenizer = &settled.tokenizer;
         let fingerprint = Fingerprint::of(&self.checkpoint, tokenizer, training, held_out)?;
@@ -254,19 +257,6 @@ fn steps(settings: &Settings, batches: &Batches) -> u64 {
         0 => batches.steps_in(training.epochs, training.gradient_accumulation_steps),
         steps => steps as u64,
     }
-}
-
-/// What the run has on disk. Returns an error if Burn could not read a checkpoint.
-fn disk(
-    settings: &Settings,
-    shapes: &Shapes,
-    device: &Device,
-    steps: u64,
-    evaluates: bool,
-) -> Result<Disk> {
-    let state = planned::state(settings, &shapes.model, device)?;
-    check_sizes(&shapes.model, settings.memory.dtype.into(), state)?;
-    planned::disk(settings, &shapes.model, device, steps, evaluates)
 }
 
 /// Whether the output folder has everything that the run writes at its end, after so many steps.

@@ -12,7 +12,7 @@ use crate::settings::{
 use crate::train::data::read::read;
 use crate::train::data::rows::Data;
 use crate::train::memory::like_lora::{like_lora, set_layers};
-use crate::train::memory::planned::{Planned, room};
+use crate::train::memory::planned::Planner;
 
 /// The shapes of a model, and what settings follow from.
 pub(crate) struct Shapes {
@@ -32,6 +32,11 @@ impl Shapes {
             positions: config.max_positions(),
         };
         Ok(Self { facts, model })
+    }
+
+    /// Plans runs of the model.
+    pub(crate) fn planner(&self, device: &Device) -> Planner<'_> {
+        Planner::new(&self.model, device)
     }
 
     /// The settings as far as they do not depend on the data.
@@ -58,11 +63,9 @@ impl Shapes {
         let derives = flags.training.batch_size.is_none()
             && flags.training.gradient_accumulation_steps.is_none()
             && !settings.memory.update_in_backward;
-        let bytes = room(settings, device);
-        let like_lora = |rows, tokens| {
-            let found = like_lora(settings, &self.model, device, (rows, tokens), bytes);
-            found.ok()
-        };
+        let planner = self.planner(device);
+        let bytes = planner.room(settings);
+        let like_lora = |rows, tokens| like_lora(planner, settings, (rows, tokens), bytes).ok();
         let counts_layers =
             flags.method.active_layers.is_none() && flags.trains_like_lora(&self.facts);
         let needs = |rows: usize, tokens: usize| {
@@ -74,8 +77,7 @@ impl Shapes {
                 let batches = settings.training.batch_size.div_ceil(rows.max(1));
                 settings.training.gradient_accumulation_steps = batches;
             }
-            let plan = Planned::of(&settings, &self.model, device, rows, tokens);
-            plan.ok().map(|plan| plan.needed())
+            planner.needed(&settings, rows, tokens).ok()
         };
         let room = bytes.map(|bytes| Room {
             bytes,
