@@ -2,19 +2,17 @@
 //! their files when they are needed, one after the other, and never all held in memory.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use anyhow::Result;
-use lisa_lm::text::{Content, Example, ExampleReader, ReadOptions, data_files, split};
+use lisa_lm::text::{Content, Example, ExampleReader, ReadOptions, split};
 
+use super::files::Files;
 use super::note::Note;
 use super::text::rendered;
-use crate::bundled;
-use crate::data_folder::data_paths;
 use crate::settings::{Contents, InputSettings, Pairs};
 use crate::terminal::progress::Slow;
 use crate::terminal::text::counted;
-use crate::user_error::{UserError, require};
+use crate::user_error::require;
 
 /// Training and held-out examples.
 #[derive(Debug)]
@@ -52,86 +50,47 @@ impl Examples {
     pub(crate) fn read(
         input: &InputSettings,
         seed: u64,
-        mut see: impl FnMut(&Example) -> Result<()>,
+        see: impl FnMut(&Example) -> Result<()>,
     ) -> Result<Self> {
         let options = ReadOptions {
             on_bad: input.on_bad_line.into(),
             columns: input.columns.clone(),
         };
-        let is_bundled = input.data.is_empty();
-        let data = if is_bundled {
-            vec![bundled::data()?]
-        } else {
-            data_paths(&input.data)?
-        };
-        let files = data_files(&data)?;
-        let held_out = if !input.eval.as_os_str().is_empty() {
-            eval_files(input)?
-        } else if is_bundled {
-            vec![bundled::held_out()?]
-        } else {
-            files.valid.clone()
-        };
-        let real = |file: &PathBuf| file.canonicalize().unwrap_or_else(|_| file.clone());
-        let trained: Vec<PathBuf> = files.train.iter().map(real).collect();
-        let both = held_out.iter().find(|file| trained.contains(&real(file)));
-        require!(
-            both.is_none(),
-            "give another file with --eval",
-            "`{}` is training data and held-out data",
-            both.map(|file| file.display().to_string())
-                .unwrap_or_default()
-        );
-        let bar = Slow::count("reading the data");
-        let mut done = 0;
-        let (mut pairs, mut chats) = (false, false);
-        // For each example of a reader, whether it has an answer.
-        let mut all = |reader: &mut ExampleReader| {
-            let mut answers = Vec::new();
-            for example in reader.by_ref() {
-                let example = example.map_err(skippable)?;
-                see(&example)?;
-                pairs |= matches!(example.content, Content::Pair { .. });
-                chats |= matches!(example.content, Content::Chat(_));
-                answers.push(example.answer.is_some());
-                done += 1;
-                bar.set(done, done);
-            }
-            Ok::<_, anyhow::Error>(answers)
-        };
-        let mut train = ExampleReader::open(&files.train, &options)?;
-        let mut answers = all(&mut train)?;
-        let count = answers.len();
+        let files = Files::of(input)?;
+        let mut reading = Reading::new(see);
         let mut notes = Vec::new();
-        if !is_bundled {
+        let mut train = ExampleReader::open(&files.data.train, &options)?;
+        let answers = reading.all(&mut train)?;
+        let count = answers.len();
+        if !files.is_bundled {
             notes.extend(noted("training", &train));
-            if !files.left_out.is_empty() {
-                notes.push(Note::Info(files.to_string()));
+            if !files.data.left_out.is_empty() {
+                notes.push(Note::Info(files.data.to_string()));
             }
         }
-        let held_out_files = !held_out.is_empty() && input.eval.as_os_str().is_empty();
-        let (held_out, counts) = if held_out.is_empty() {
-            require!(
-                count > 1 || input.eval_fraction == 0.0,
-                "train without held-out examples with --eval-fraction 0, or give --eval FILE",
-                "`{}` has one example, so none can be held out",
-                input.data[0].display()
-            );
-            let (_, held_out) = split((0..count).collect(), input.eval_fraction, seed)?;
-            answers = held_out.iter().map(|index| answers[*index]).collect();
-            let mut is_held_out = vec![false; count];
-            for index in &held_out {
-                is_held_out[*index] = true;
-            }
+        let (held_out, counts, has_answers) = if files.held_out.is_empty() {
+            let is_held_out = share(input, count, seed)?;
+            let held_out: Vec<bool> = (is_held_out.iter().zip(answers))
+                .filter_map(|(is_held_out, has_answer)| is_held_out.then_some(has_answer))
+                .collect();
             let counts = [count - held_out.len(), held_out.len()];
-            (HeldOut::Share(is_held_out), counts)
+            (
+                HeldOut::Share(is_held_out),
+                counts,
+                held_out.contains(&true),
+            )
         } else {
-            let mut reader = ExampleReader::open(&held_out, &options)?;
-            answers = all(&mut reader)?;
-            if !is_bundled {
+            let mut reader = ExampleReader::open(&files.held_out, &options)?;
+            let answers = reading.all(&mut reader)?;
+            if !files.is_bundled {
                 notes.extend(noted("held-out", &reader));
             }
-            (HeldOut::Files(Box::new(reader)), [count, answers.len()])
+            let counts = [count, answers.len()];
+            (
+                HeldOut::Files(Box::new(reader)),
+                counts,
+                answers.contains(&true),
+            )
         };
         Ok(Self {
             train,
@@ -141,10 +100,10 @@ impl Examples {
             notes,
             contents: Contents {
                 held_out: counts[1] > 0,
-                held_out_files,
-                answers: answers.contains(&true),
-                pairs,
-                chats,
+                held_out_files: !files.held_out.is_empty() && input.eval.as_os_str().is_empty(),
+                answers: has_answers,
+                pairs: reading.pairs,
+                chats: reading.chats,
             },
         })
     }
@@ -238,26 +197,58 @@ fn first_true(
     Ok(())
 }
 
-/// The files of `--eval`: a file, or the held-out files of a folder, or all its files.
-fn eval_files(input: &InputSettings) -> Result<Vec<PathBuf>> {
-    let files = data_files(&data_paths(std::slice::from_ref(&input.eval))?)?;
-    if files.valid.is_empty()
-        && let Some(other) = files.left_out.first()
-    {
-        let message = format!(
-            "--eval {} has no held-out files, but training files and `{}`",
-            input.eval.display(),
-            other.display()
-        );
-        return Err(UserError::new(message)
-            .with_help("name the file to evaluate on with --eval")
-            .into());
+/// Reads files for the first time.
+struct Reading<See> {
+    see: See,
+    bar: Slow,
+    /// Examples so far.
+    done: u64,
+    /// Whether there were pairs, and chats.
+    pairs: bool,
+    chats: bool,
+}
+
+impl<See: FnMut(&Example) -> Result<()>> Reading<See> {
+    fn new(see: See) -> Self {
+        Self {
+            see,
+            bar: Slow::count("reading the data"),
+            done: 0,
+            pairs: false,
+            chats: false,
+        }
     }
-    Ok(if files.valid.is_empty() {
-        files.train
-    } else {
-        files.valid
-    })
+
+    /// For each example of a reader, whether it has an answer.
+    fn all(&mut self, reader: &mut ExampleReader) -> Result<Vec<bool>> {
+        let mut answers = Vec::new();
+        for example in reader {
+            let example = example.map_err(skippable)?;
+            (self.see)(&example)?;
+            self.pairs |= matches!(example.content, Content::Pair { .. });
+            self.chats |= matches!(example.content, Content::Chat(_));
+            answers.push(example.answer.is_some());
+            self.done += 1;
+            self.bar.set(self.done, self.done);
+        }
+        Ok(answers)
+    }
+}
+
+/// For each of `count` examples, whether it is in the share that is held out.
+fn share(input: &InputSettings, count: usize, seed: u64) -> Result<Vec<bool>> {
+    require!(
+        count > 1 || input.eval_fraction == 0.0,
+        "train without held-out examples with --eval-fraction 0, or give --eval FILE",
+        "`{}` has one example, so none can be held out",
+        input.data[0].display()
+    );
+    let (_, held_out) = split((0..count).collect::<Vec<_>>(), input.eval_fraction, seed)?;
+    let mut is_held_out = vec![false; count];
+    for index in held_out {
+        is_held_out[index] = true;
+    }
+    Ok(is_held_out)
 }
 
 fn noted(what: &str, read: &ExampleReader) -> Vec<Note> {

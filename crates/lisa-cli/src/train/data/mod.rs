@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `note` | what is printed of how the data is read |
 //! | `places`, `visited`, `shown_row` | where examples are in their files; checksums and counts of rows; a row as text |
+//! | `files` | which files have the training and the held-out examples |
 //! | `text` | how examples become text: prompts as chats, the chat template, the end of a turn |
 //! | `examples` | reads examples, and holds some of them out |
 //! | `summary`, `prompt_ends` | what is counted of rows; the prompts whose tokens are checked |
@@ -11,6 +12,7 @@
 //! | `vocabulary` | checks tokens against the model's vocabulary |
 //! | `rows`, `read` | the rows of a run; how they are read |
 
+mod files;
 mod note;
 mod places;
 pub(crate) mod shown_row;

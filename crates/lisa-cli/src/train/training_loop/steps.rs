@@ -1,11 +1,10 @@
 //! [`train`]: the training loop. Tests: at the end, and `tests/run/`.
 
-use std::path::Path;
-
 use anyhow::Result;
 use lisa::{ErrorKind, LisaError};
 use lisa_lm::CausalLm;
 
+use super::bad_step::{Bad, ended, partly_updated};
 use super::held_out::evaluate;
 use super::training::Training;
 use super::watch::Watch;
@@ -18,7 +17,6 @@ use crate::train::method::trainer::{Trainer, dropping};
 use crate::train::metrics::line::{Line, memory_bytes, peak_bytes};
 use crate::train::prepare::job::Job;
 use crate::train::saved::checkpoints;
-use crate::user_error::UserError;
 
 /// After this many bad steps in a row the run ends, even with `--skip-bad-steps`.
 const MOST_SKIPPED: u64 = 10;
@@ -87,8 +85,9 @@ fn between(job: &Job<'_>, training: &mut Training, watch: &Watch, stop: Stop<'_>
         if let Some(result) = result {
             watch.note(format_args!("step {now}: {result}"))?;
             training.state.held_out_loss = Some(result.loss);
-            let line = Line::evaluated(now, &job.evaluate, &result);
-            training.metrics.push(line)?;
+            training
+                .metrics
+                .push(Line::evaluated(now, &job.evaluate, &result))?;
             if training.saved == Some(now) {
                 // It was saved before it was evaluated.
                 checkpoints::evaluated(&output.out, output.keep, &training.state)?;
@@ -135,14 +134,6 @@ enum Taken {
     Bad(Bad),
     /// The run is stopped before the update.
     None,
-}
-
-/// A step whose loss or gradients are not finite.
-struct Bad {
-    /// Its first batch.
-    batch: String,
-    lr: f64,
-    error: anyhow::Error,
 }
 
 fn one_step(
@@ -252,60 +243,6 @@ fn update(
     }
 }
 
-/// The error of a run that ends in the middle of an update. The newest checkpoint is of the step
-/// `saved`.
-fn partly_updated(out: &Path, saved: Option<u64>, bad: Bad) -> anyhow::Error {
-    let Bad { batch, lr, error } = bad;
-    let help = match saved {
-        Some(saved) => format!(
-            "continue from the checkpoint of step {saved} with a lower --lr: lisa train --resume --out \
-             {} --lr RATE",
-            out.display()
-        ),
-        None => "begin again with a lower --lr".to_owned(),
-    };
-    UserError::new(format!(
-        "training stopped at {batch}, at --lr {lr:.1e}; the weights are partly updated, so they are not \
-         saved"
-    ))
-    .with_help(format!("{help}, or without --update-in-backward"))
-    .with_source(error)
-    .into()
-}
-
-/// The error of a run that ends at a bad step. The steps before it are saved, if their weights are
-/// finite.
-fn ended(job: &Job<'_>, mut training: Training, bad_steps: u64, bad: Bad) -> anyhow::Error {
-    let Bad { batch, lr, error } = bad;
-    let (step, out) = (training.state.step, &job.settings.output.out);
-    let mut message = format!("training stopped at {batch}, at --lr {lr:.1e}");
-    let mut help = "give a lower --lr".to_owned();
-    if job.settings.training.skip_bad_steps {
-        message += &format!("; {bad_steps} steps in a row cannot be taken");
-    } else if !job.settings.memory.update_in_backward {
-        help += ", or skip such batches with --skip-bad-steps";
-    }
-    if step == 0 {
-        return UserError::new(message)
-            .with_help(help)
-            .with_source(error)
-            .into();
-    }
-    match training.save(job) {
-        Ok(()) => {
-            help += &format!(
-                "; the steps up to step {step} are saved: lisa train --resume --out {} continues \
-                 from there",
-                out.display()
-            );
-            UserError::new(message).with_help(help).with_source(error)
-        }
-        // Often the reason of the first error.
-        Err(unsaved) => UserError::new(format!("{message}: {error:#}")).with_source(unsaved),
-    }
-    .into()
-}
-
 #[cfg(test)]
 mod tests {
     use burn::tensor::{Device, Int, Tensor};
@@ -370,31 +307,5 @@ mod tests {
                 assert!(error.contains(&format!("first of `{bad}`")), "{error}");
             }
         }
-    }
-
-    #[test]
-    fn partly_updated_weights_are_not_saved_and_the_checkpoint_is_named() {
-        let said = |saved| {
-            let bad = Bad {
-                batch: "batch 3 of epoch 1".to_owned(),
-                lr: 1e-3,
-                error: anyhow::anyhow!("the gradient of step 3 is not finite"),
-            };
-            let error = partly_updated("out".as_ref(), saved, bad);
-            let error = error.downcast::<UserError>().unwrap();
-            (error.to_string(), error.help().unwrap().to_owned())
-        };
-        let (message, help) = said(Some(2));
-        assert_eq!(
-            message,
-            "training stopped at batch 3 of epoch 1, at --lr 1.0e-3; the weights are partly updated, \
-             so they are not saved"
-        );
-        assert_eq!(
-            help,
-            "continue from the checkpoint of step 2 with a lower --lr: lisa train --resume --out out \
-             --lr RATE, or without --update-in-backward"
-        );
-        assert!(said(None).1.starts_with("begin again with a lower --lr"));
     }
 }
