@@ -15,7 +15,7 @@
 //! | `output` | what is written after the last step |
 //!
 //! `clock` measures the time of each part of a run, `score` compares a generated answer with that of the
-//! data, `announce` prints what a run will do, and `run` is the run from start to end.
+//! data, and `run` is the run from start to end.
 
 pub mod clock;
 pub mod score;
@@ -31,7 +31,6 @@ pub mod saved;
 
 pub mod prepare;
 
-mod announce;
 pub mod training_loop;
 
 mod output;

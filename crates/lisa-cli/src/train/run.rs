@@ -6,11 +6,11 @@ use anyhow::Result;
 use burn::tensor::Device;
 use lisa_lm::text::Batches;
 
-use super::announce::announce;
 use super::memory::out_of_memory::{advice, explained};
 use super::memory::planned::{Planner, planned};
 use super::method::trainer::Trainer;
 use super::output::finish::finish;
+use super::prepare::announce::announce;
 use super::prepare::job::Job;
 use super::saved::checkpoints;
 use super::training_loop::steps::train;

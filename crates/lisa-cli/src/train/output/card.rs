@@ -8,8 +8,8 @@ use lisa_lm::files::write_atomically;
 
 use crate::settings::Method;
 use crate::terminal::text::counted;
-use crate::train::announce::outer;
 use crate::train::evaluation::result::Evaluation;
+use crate::train::prepare::announce::outer;
 use crate::train::prepare::job::Job;
 use crate::train::saved::checkpoints::State;
 

@@ -6,6 +6,7 @@
 //! | `resume` | what a resumed run must have in common with its checkpoint |
 //! | `settle` | reads the data and settles what follows from it |
 //! | `job` | opens the model and the data, and checks them |
+//! | `announce` | prints what a run will do |
 
 pub(crate) mod settle;
 pub mod start;
@@ -13,3 +14,5 @@ pub mod start;
 mod resume;
 
 pub(crate) mod job;
+
+pub(crate) mod announce;

@@ -3,13 +3,13 @@
 use anyhow::Result;
 use lisa_lm::CausalLm;
 
-use super::memory::planned::Planner;
-use super::method::trainer::{Trainer, count};
-use super::prepare::job::Job;
+use super::job::Job;
 use crate::device;
 use crate::settings::{Method, MethodSettings};
 use crate::terminal::output::say;
 use crate::terminal::text::{counted, epochs_in_words, size};
+use crate::train::memory::planned::Planner;
+use crate::train::method::trainer::{Trainer, count};
 
 /// Prints model, data, method, trainable parameters, steps, evaluation, memory and output.
 pub(crate) fn announce(job: &Job<'_>, model: &CausalLm, trainer: &Trainer) -> Result<()> {
@@ -108,7 +108,7 @@ fn method_line(job: &Job<'_>, model: &CausalLm, trainer: &Trainer) -> String {
 }
 
 /// In which periods the parameters outside the layers train, if not in all.
-pub(super) fn outer(method: &MethodSettings) -> String {
+pub(crate) fn outer(method: &MethodSettings) -> String {
     match method.outer_every {
         1 => String::new(),
         every => format!("; parameters outside the layers in 1 of {every} periods"),
