@@ -2,7 +2,8 @@
 //! through others.
 //!
 //! A module and the files of its own folder may be one idea: the module's file may import the others and
-//! they may import it. Between themselves the files of the folder may not form a circle.
+//! they may import it. Between themselves the files of the folder may not form a circle. The folders of
+//! `train` in the program import in one direction, too.
 
 use std::collections::BTreeSet;
 
@@ -21,6 +22,32 @@ fn no_two_files_import_each_other() {
         let text = circles.join("\n");
         assert!(circles.is_empty(), "circles in {folder}:\n{text}");
     }
+}
+
+#[test]
+fn no_two_folders_of_a_run_import_each_other() {
+    let graph = Crate::read(&root().join("crates/lisa-cli/src")).graph();
+    let folders = of_folders(&graph, "train::");
+    assert!(folders.len() > 10, "{folders:?}");
+    let circles = circles(&folders, &folders.keys().collect());
+    assert!(circles.is_empty(), "{}", circles.join("\n"));
+}
+
+/// The graph of the files and the folders in a module; a folder is one entry.
+fn of_folders(graph: &Graph, module: &str) -> Graph {
+    let entry = |path: &String| Some(path.strip_prefix(module)?.split("::").next()?.to_owned());
+    let mut found = Graph::new();
+    for (from, to) in graph {
+        if let Some(from) = entry(from) {
+            let others: Vec<String> = to
+                .iter()
+                .filter_map(entry)
+                .filter(|to| *to != from)
+                .collect();
+            found.entry(from).or_default().extend(others);
+        }
+    }
+    found
 }
 
 /// The circles among these modules, as text.

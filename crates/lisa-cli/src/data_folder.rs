@@ -7,6 +7,10 @@ use anyhow::Result;
 
 use crate::model_folder::is_hub_id;
 
+/// The files of data that are read.
+#[cfg(any(feature = "hub", test))]
+const KINDS: &str = ".jsonl, .ndjson, .json, .csv, .tsv or .parquet file";
+
 /// These paths; a data set of the hub is downloaded, and is then the folder that has its files.
 ///
 /// A path that does not exist is a data set if it has the form `owner/name`, `owner/name:FOLDER` for
@@ -102,7 +106,7 @@ impl DataSet {
         require!(
             !files.is_empty(),
             "the hub shows its files; convert it, or give another data set",
-            "the data set `{}/{}` has no .jsonl, .json, .csv, .tsv or .parquet file",
+            "the data set `{}/{}` has no {KINDS}",
             self.owner,
             self.name
         );
@@ -171,6 +175,13 @@ mod tests {
         ] {
             assert_eq!(set(path), None, "{path}");
         }
+    }
+
+    #[test]
+    fn every_kind_of_file_that_is_read_is_named() {
+        let empty = tempfile::tempdir().unwrap();
+        let error = lisa_lm::text::data_files(&[empty.path()]).unwrap_err();
+        assert!(error.message().contains(KINDS), "{error}");
     }
 
     #[cfg(not(feature = "hub"))]

@@ -43,7 +43,15 @@ fn wanted<'a>(names: &[&'a str]) -> Vec<&'a str> {
                 (false, false) => !name.contains('/'),
             };
         }
-        let starts = ["LICENSE", "LICENCE", "NOTICE", "README", "USE_POLICY"];
+        let starts = [
+            "LICENSE",
+            "LICENCE",
+            "NOTICE",
+            "README",
+            "USE_POLICY",
+            // Such as tokenizer.model.v3, which is copied next to a trained model.
+            "tokenizer.model.",
+        ];
         let ends = [".json", ".jinja", ".model", ".txt"];
         !name.contains('/')
             && (starts.iter().any(|start| name.starts_with(start))
@@ -61,6 +69,8 @@ mod tests {
         let others = [
             "config.json",
             "tokenizer.json",
+            "tokenizer.model",
+            "tokenizer.model.v3",
             "merges.txt",
             "LICENSE",
             "NOTICE.md",

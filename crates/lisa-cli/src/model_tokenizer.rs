@@ -53,3 +53,32 @@ pub fn model_tokenizer(folder: &Path, adapter: &Path, template: &str) -> Result<
     let parsed = ChatTemplate::new(&text, special).map_err(|e| refuse().with_source(e))?;
     Ok(tokenizer.with_chat_template(parsed.with_name(template)))
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::bundled;
+
+    /// The bundled tokenizer without its chat template, or with another one.
+    pub(crate) fn base(template: &str) -> Tokenizer {
+        let dir = tempfile::tempdir().unwrap();
+        let from = bundled::model().unwrap();
+        let copy = |name: &str| std::fs::copy(from.join(name), dir.path().join(name)).unwrap();
+        copy("tokenizer.json");
+        copy("config.json");
+        model_tokenizer(dir.path(), Path::new(""), template).unwrap()
+    }
+
+    #[test]
+    fn an_unknown_template_is_refused_with_the_names() {
+        let error =
+            model_tokenizer(&bundled::model().unwrap(), Path::new(""), "alpaca").unwrap_err();
+        let text = crate::terminal::report::report(&error);
+        let text = anstream::adapter::strip_str(&text).to_string();
+        assert!(
+            text.contains("cannot use `--chat-template alpaca`"),
+            "{text}"
+        );
+        assert!(text.contains("give one of chatml, llama3, plain"), "{text}");
+    }
+}

@@ -120,109 +120,108 @@ fn joined(arg: &Arg, name: &str, value: Option<&str>) -> String {
     }
 }
 
-/// A value that clap refuses, and an unknown flag, in the words of this program; `name` is that of the subcommand.
-/// Other errors, and help, are clap's own.
+/// An error of clap in the words of this program: a refused value, an unknown flag or command, a flag that is
+/// missing or in conflict with another; `name` is that of the subcommand. Other errors, and help, are clap's
+/// own.
 pub(super) fn explained(
     program: &Command,
     name: &str,
     error: clap::Error,
 ) -> Result<UserError, clap::Error> {
-    let text = |kind| match error.get(kind) {
-        Some(ContextValue::String(text)) => Some(text.clone()),
-        _ => None,
-    };
-    let argument = text(ContextKind::InvalidArg).unwrap_or_default();
-    let flag = argument
-        .split([' ', '=', '['])
-        .next()
-        .unwrap_or_default()
-        .to_owned();
-    match error.kind() {
-        ErrorKind::ValueValidation => {
-            let value = text(ContextKind::InvalidValue).unwrap_or_default();
-            let source = std::error::Error::source(&error);
-            let own = source.and_then(|source| source.downcast_ref::<lisa_lm::Error>());
-            if let Some(own) = own {
-                let refused = UserError::new(format!("{flag}: {}", own.message()));
-                return Ok(refused.with_help(own.help().unwrap_or_default()));
-            }
-            let reason = source.map(ToString::to_string).unwrap_or_default();
-            let help = if reason.contains("float") {
-                "give a number, such as 0.001 or 1e-3".to_owned()
-            } else if reason.contains("digit") || reason.contains("is not in") {
-                "give a whole number, 0 or more, in digits alone".to_owned()
-            } else if reason.contains("too large") {
-                format!("give a whole number of at most {}", usize::MAX)
-            } else {
-                reason
-            };
-            Ok(UserError::new(format!("{flag} is `{value}`")).with_help(help))
-        }
+    let argument = text(&error, ContextKind::InvalidArg);
+    let flag = argument.split([' ', '=', '[']).next().unwrap_or_default();
+    let lists = || format!("`lisa {name} --help` lists the flags");
+    Ok(match error.kind() {
+        ErrorKind::ValueValidation => refused_value(flag, &error),
+        ErrorKind::InvalidValue => invalid_value(flag, &argument, &error),
         ErrorKind::UnknownArgument if flag.starts_with("--") => {
             let command = program.find_subcommand(name).unwrap_or(program);
             let flags: Vec<&str> = command.get_arguments().filter_map(Arg::get_long).collect();
             let near = names::nearest(&flag[2..], flags.iter().copied());
-            let help = near.map_or_else(
-                || format!("`lisa {name} --help` lists the flags"),
-                |near| format!("did you mean `--{near}`?"),
-            );
-            Ok(UserError::new(format!(
-                "{flag} is not a flag of `lisa {}`",
-                command.get_name()
-            ))
-            .with_help(help))
+            let help = near.map_or_else(lists, |near| format!("did you mean `--{near}`?"));
+            let command = command.get_name();
+            UserError::new(format!("{flag} is not a flag of `lisa {command}`")).with_help(help)
         }
-        ErrorKind::InvalidValue => {
-            let value = text(ContextKind::InvalidValue).unwrap_or_default();
-            let known = match error.get(ContextKind::ValidValue) {
-                Some(ContextValue::Strings(known)) => known.join(", "),
-                _ => String::new(),
-            };
-            let found = if value.is_empty() {
-                format!("{flag} has no value")
-            } else {
-                format!("{flag} is `{value}`")
-            };
-            let help = if known.is_empty() {
-                format!("give one: {argument}")
-            } else {
-                format!("give one of {known}")
-            };
-            Ok(UserError::new(found).with_help(help))
+        ErrorKind::UnknownArgument => {
+            let message = format!("`{argument}` is not an argument of `lisa {name}`");
+            UserError::new(message).with_help(lists())
         }
         ErrorKind::ArgumentConflict => {
-            let others = match error.get(ContextKind::PriorArg) {
-                Some(ContextValue::String(other)) => other.clone(),
-                Some(ContextValue::Strings(others)) => others.join(" and "),
-                _ => String::new(),
-            };
+            let others = texts(&error, ContextKind::PriorArg, " and ");
             let message = format!("{argument} cannot be given with {others}");
-            Ok(UserError::new(message).with_help("leave one of them out"))
+            UserError::new(message).with_help("leave one of them out")
         }
         ErrorKind::MissingRequiredArgument => {
-            let missing = match error.get(ContextKind::InvalidArg) {
-                Some(ContextValue::Strings(missing)) => missing.join(" and "),
-                _ => argument,
-            };
-            let help = format!("add it; `lisa {name} --help` lists the flags");
-            Ok(UserError::new(format!("`lisa {name}` also needs {missing}")).with_help(help))
+            let missing = texts(&error, ContextKind::InvalidArg, " and ");
+            UserError::new(format!("`lisa {name}` also needs {missing}"))
+                .with_help(format!("add it; {}", lists()))
         }
-        ErrorKind::UnknownArgument => Ok(UserError::new(format!(
-            "`{argument}` is not an argument of `lisa {name}`"
-        ))
-        .with_help(format!("`lisa {name} --help` lists the flags"))),
         ErrorKind::InvalidSubcommand => {
-            let name = text(ContextKind::InvalidSubcommand).unwrap_or_default();
+            let name = text(&error, ContextKind::InvalidSubcommand);
             let commands: Vec<&str> = program.get_subcommands().map(Command::get_name).collect();
             let near = names::nearest(&name, commands.iter().copied());
             let help = near.map_or_else(
                 || format!("give one of {}", commands.join(", ")),
                 |near| format!("did you mean `lisa {near}`?"),
             );
-            Ok(UserError::new(format!("`{name}` is not a command of lisa")).with_help(help))
+            UserError::new(format!("`{name}` is not a command of lisa")).with_help(help)
         }
-        _ => Err(error),
+        _ => return Err(error),
+    })
+}
+
+/// The text of an error; empty if it has none.
+fn text(error: &clap::Error, kind: ContextKind) -> String {
+    match error.get(kind) {
+        Some(ContextValue::String(text)) => text.clone(),
+        _ => String::new(),
     }
+}
+
+/// The text or the texts of an error.
+fn texts(error: &clap::Error, kind: ContextKind, between: &str) -> String {
+    match error.get(kind) {
+        Some(ContextValue::Strings(texts)) => texts.join(between),
+        _ => text(error, kind),
+    }
+}
+
+/// A value that the parser of its flag refuses.
+fn refused_value(flag: &str, error: &clap::Error) -> UserError {
+    let source = std::error::Error::source(error);
+    if let Some(own) = source.and_then(|source| source.downcast_ref::<lisa_lm::Error>()) {
+        let refused = UserError::new(format!("{flag}: {}", own.message()));
+        return refused.with_help(own.help().unwrap_or_default());
+    }
+    let reason = source.map(ToString::to_string).unwrap_or_default();
+    let help = if reason.contains("float") {
+        "give a number, such as 0.001 or 1e-3".to_owned()
+    } else if reason.contains("digit") || reason.contains("is not in") {
+        "give a whole number, 0 or more, in digits alone".to_owned()
+    } else if reason.contains("too large") {
+        format!("give a whole number of at most {}", usize::MAX)
+    } else {
+        reason
+    };
+    let value = text(error, ContextKind::InvalidValue);
+    UserError::new(format!("{flag} is `{value}`")).with_help(help)
+}
+
+/// A flag without its value, or with another value than those that it has.
+fn invalid_value(flag: &str, argument: &str, error: &clap::Error) -> UserError {
+    let value = text(error, ContextKind::InvalidValue);
+    let known = texts(error, ContextKind::ValidValue, ", ");
+    let found = if value.is_empty() {
+        format!("{flag} has no value")
+    } else {
+        format!("{flag} is `{value}`")
+    };
+    let help = if known.is_empty() {
+        format!("give one: {argument}")
+    } else {
+        format!("give one of {known}")
+    };
+    UserError::new(found).with_help(help)
 }
 
 #[cfg(test)]

@@ -14,10 +14,10 @@ use crate::run_folder;
 use crate::settings::{Dtype, Flags, Method};
 use crate::terminal::output::say;
 use crate::terminal::progress::Slow;
-use crate::train::checkpoints::{self, State};
-use crate::train::fingerprint::Fingerprint;
-use crate::train::method::prepared;
-use crate::train::moved;
+use crate::train::method::trainer::prepared;
+use crate::train::saved::checkpoints::{self, State};
+use crate::train::saved::fingerprint::Fingerprint;
+use crate::train::saved::moved;
 use crate::user_error::{UserError, require};
 
 /// Options of `lisa export`.

@@ -12,7 +12,7 @@ use crate::model_tokenizer::model_tokenizer;
 use crate::output_folder;
 use crate::settings::Settings;
 use crate::terminal::progress::Slow;
-use crate::train::adapter;
+use crate::train::saved::adapter;
 use crate::user_error::{UserError, require};
 
 /// What is exported.

@@ -5,7 +5,7 @@
 //! `importance.json` then gives `--policy weighted` and `--policy bernoulli` the probability of each
 //! layer. Tests: at the end, and `tests/run/`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use burn::tensor::Device;
@@ -20,7 +20,7 @@ use crate::output_folder;
 use crate::settings::{Dtype, Flags, Method, Settings};
 use crate::terminal::output::{say, warn};
 use crate::terminal::text::counted;
-use crate::train::settle::Shapes;
+use crate::train::prepare::settle::Shapes;
 use crate::user_error::require;
 
 /// The most bytes of importance.json and its picture.
@@ -152,41 +152,7 @@ pub struct Options {
 
 /// Measures, writes `importance.json` and a picture, and prints a table.
 pub fn importance(options: &Options, device: &Device) -> Result<()> {
-    options.check()?;
-    let mut flags = options.flags.clone();
-    flags.refuse_flags(
-        &WITHOUT_EFFECT,
-        "`lisa importance`",
-        "use it with `lisa train`",
-    )?;
-    let by = options.by.flag();
-    if options.by.is_of_gradients() {
-        flags.refuse_flags(&OF_TRAINING, &by, "use another --by")?;
-    }
-    if options.against != Some(Against::Lisa) {
-        let by = match options.by {
-            By::Ratio => "--against full",
-            _ => &by,
-        };
-        flags.refuse_flags(&OF_LISA, by, "use --by ratio --against lisa")?;
-    }
-    if let Some(lr) = options.lora_lr {
-        require!(
-            lr > 0.0 && lr.is_finite(),
-            "give a learning rate above 0",
-            "--lora-lr is {lr}"
-        );
-    }
-    if let Some(path) = &options.config {
-        flags = flags.or(Flags::from_file(path)?);
-    }
-    let steps = if options.by.is_of_gradients() {
-        16
-    } else {
-        200
-    };
-    flags.training.steps = flags.training.steps.or(Some(steps));
-    flags.output.out = flags.output.out.or_else(|| Some("runs/importance".into()));
+    let flags = options.flags()?;
     let out = flags.out()?;
     let is_ours = out.join("importance.json").is_file();
     require!(
@@ -198,13 +164,30 @@ pub fn importance(options: &Options, device: &Device) -> Result<()> {
     output_folder::require_ours(&out, is_ours, "`lisa importance`")?;
     let _made = output_folder::make(&out)?;
     output_folder::require_room(&out, BYTES)?;
+    let source = source(flags, options.method(), &out, device)?;
+    let weights = measured(options, &source, &out)?;
+    let (text, is_uniform) = scores::from_uniform(&weights);
+    say(text)?;
+    if is_uniform {
+        warn("sampling by this importance is nearly uniform: `--policy uniform` does the same");
+    }
+    say(format_args!(
+        "wrote {path} and a picture of it; use it with --policy weighted --importance {path}",
+        path = out.join("importance.json").display()
+    ))?;
+    Ok(())
+}
+
+/// Opens the model, and reads the data.
+fn source<'a>(
+    mut flags: Flags,
+    method: Method,
+    out: &Path,
+    device: &'a Device,
+) -> Result<Source<'a>> {
     let model = flags.clone().resolve(None)?.input.folder()?;
     let checkpoint = Checkpoint::open(&model)?;
-    flags.method.method = Some(match (options.by, options.against) {
-        (By::LoraUpdate, _) => Method::Lora,
-        (By::Ratio, Some(Against::Lisa)) => Method::Lisa,
-        _ => Method::Full,
-    });
+    flags.method.method = Some(method);
     let shapes = Shapes::of(&checkpoint, device)?;
     let settings = shapes.settings(flags.clone())?;
     // Those of the LoRA run have an effect with both.
@@ -220,38 +203,32 @@ pub fn importance(options: &Options, device: &Device) -> Result<()> {
     );
     let adapter = &settings.method.adapter;
     let tokenizer = model_tokenizer(&model, adapter, &settings.input.chat_template)?;
-    let settled = shapes.settle(flags, &settings, tokenizer, &checkpoint, device, &out)?;
-    let source = Source {
+    let settled = shapes.settle(flags, &settings, tokenizer, &checkpoint, device, out)?;
+    Ok(Source {
         settings: settled.settings,
         checkpoint,
         data: settled.data,
         tokenizer: settled.tokenizer,
         device,
-    };
+    })
+}
+
+/// Measures the importance of each layer, writes the files and prints the table. Returns the weights of
+/// the layers.
+fn measured(options: &Options, source: &Source<'_>, out: &Path) -> Result<Vec<f64>> {
     let path = out.join("importance.json");
-    let weights = if options.by == By::Ratio {
-        let importance = ratio(options, &source)?;
+    if options.by == By::Ratio {
+        let importance = ratio(options, source)?;
         importance.save(&path)?;
         norms_plot::norms(&importance, &out.join("norms.svg"))?;
         say(describe(&importance)?.trim_end())?;
-        importance.probabilities()?
-    } else {
-        let (scores, observations) = scored(options.by, &source)?;
-        scores.save(&path)?;
-        scores_plot::scores(&scores, &out.join("scores.svg"))?;
-        say(scores::table(&scores, observations)?.trim_end())?;
-        scores.weights()?
-    };
-    let (text, is_uniform) = scores::from_uniform(&weights);
-    say(text)?;
-    if is_uniform {
-        warn("sampling by this importance is nearly uniform: `--policy uniform` does the same");
+        return Ok(importance.probabilities()?);
     }
-    say(format_args!(
-        "wrote {path} and a picture of it; use it with --policy weighted --importance {path}",
-        path = path.display()
-    ))?;
-    Ok(())
+    let (scores, observations) = scored(options.by, source)?;
+    scores.save(&path)?;
+    scores_plot::scores(&scores, &out.join("scores.svg"))?;
+    say(scores::table(&scores, observations)?.trim_end())?;
+    Ok(scores.weights()?)
 }
 
 impl By {
@@ -267,6 +244,51 @@ impl By {
 }
 
 impl Options {
+    /// The settings that were given, and the defaults of this command. Those without effect are refused.
+    fn flags(&self) -> Result<Flags> {
+        self.check()?;
+        let mut flags = self.flags.clone();
+        flags.refuse_flags(
+            &WITHOUT_EFFECT,
+            "`lisa importance`",
+            "use it with `lisa train`",
+        )?;
+        let by = self.by.flag();
+        if self.by.is_of_gradients() {
+            flags.refuse_flags(&OF_TRAINING, &by, "use another --by")?;
+        }
+        if self.against != Some(Against::Lisa) {
+            let by = match self.by {
+                By::Ratio => "--against full",
+                _ => &by,
+            };
+            flags.refuse_flags(&OF_LISA, by, "use --by ratio --against lisa")?;
+        }
+        if let Some(lr) = self.lora_lr {
+            require!(
+                lr > 0.0 && lr.is_finite(),
+                "give a learning rate above 0",
+                "--lora-lr is {lr}"
+            );
+        }
+        if let Some(path) = &self.config {
+            flags = flags.or(Flags::from_file(path)?);
+        }
+        let steps = if self.by.is_of_gradients() { 16 } else { 200 };
+        flags.training.steps = flags.training.steps.or(Some(steps));
+        flags.output.out = flags.output.out.or_else(|| Some("runs/importance".into()));
+        Ok(flags)
+    }
+
+    /// The method of the run that is not of LoRA, if there is one.
+    fn method(&self) -> Method {
+        match (self.by, self.against) {
+            (By::LoraUpdate, _) => Method::Lora,
+            (By::Ratio, Some(Against::Lisa)) => Method::Lisa,
+            _ => Method::Full,
+        }
+    }
+
     /// Returns an error if a flag of `--by ratio` is given with another importance.
     fn check(&self) -> Result<()> {
         let given = [

@@ -10,7 +10,7 @@ use clap_complete::Shell;
 use crate::device::device;
 use crate::terminal::output::say;
 use crate::terminal::report::report;
-use crate::train::out_of_memory::explained_for;
+use crate::train::memory::out_of_memory::explained_for;
 use crate::train::run::Outcome;
 
 mod arguments;

@@ -16,11 +16,11 @@ use crate::settings::{
 };
 use crate::terminal::output::say;
 use crate::terminal::text::{counted, size};
-use crate::train::fitting::{FROZEN, LAYERED_FROZEN, apply, changes, ways};
-use crate::train::hardware::Hardware;
-use crate::train::like_lora::like_lora;
-use crate::train::limits::Limits;
-use crate::train::planned::{MARGIN, Planned, room};
+use crate::train::memory::fitting::{FROZEN, LAYERED_FROZEN, apply, changes, ways};
+use crate::train::memory::hardware::Hardware;
+use crate::train::memory::like_lora::like_lora;
+use crate::train::memory::limits::Limits;
+use crate::train::memory::planned::{MARGIN, Planned, Planner};
 
 /// Options of `lisa plan`.
 #[derive(Args, Debug)]
@@ -167,30 +167,24 @@ fn table(mut flags: Flags, on: Option<On>, device: &Device) -> Result<String> {
     };
     masters.check_effect(&with_method(&settings, Method::Lisa))?;
     let (rows, tokens) = (settings.training.batch_size, settings.input.max_seq_length);
-    let bytes = (settings.memory.memory > 0.0)
-        .then(|| room(&settings, device))
-        .flatten();
     // Who names the memory of a device asks for a GPU.
-    let hardware = match on.or(bytes.map(|_| On::Gpu)) {
+    let has_memory = settings.memory.memory > 0.0;
+    let hardware = match on.or(has_memory.then_some(On::Gpu)) {
         Some(on) => on.hardware(device),
         None => device.into(),
     };
+    let planner = Planner::new(&model, hardware);
+    let bytes = planner.room(&settings).filter(|_| has_memory);
     let mut text = heading(&settings, &model, hardware);
     let defaults = if gives_layers || !facts.is_of_studied_size() {
         None
     } else {
-        Some(like_lora(
-            &settings,
-            &model,
-            hardware,
-            (rows, tokens),
-            bytes,
-        )?)
+        Some(like_lora(planner, &settings, (rows, tokens), bytes)?)
     };
     let methods = methods(&settings, &model, &facts, defaults);
     let mut fits = false;
     for (flags, settings) in &methods {
-        let plan = Planned::of(settings, &model, hardware, rows, tokens)?;
+        let plan = planner.plan(settings, rows, tokens)?;
         let fitting = bytes.map(|bytes| plan.needed() <= bytes);
         fits |= fitting == Some(true);
         text.push_str(&line(flags, &plan, fitting));
@@ -206,15 +200,13 @@ fn table(mut flags: Flags, on: Option<On>, device: &Device) -> Result<String> {
         ));
     }
     if let Some(bytes) = bytes {
-        text.push_str(&limits(
-            &methods, &settings, &model, hardware, positions, bytes,
-        )?);
+        text.push_str(&limits(planner, &methods, (tokens, positions), bytes)?);
     }
     if let Some(bytes) = bytes.filter(|_| !fits) {
         text.push_str(&format!(
             "none fits into {}; {}\n",
             size(bytes),
-            changes(&settings, &model, hardware, tokens, bytes)?
+            changes(planner, &settings, tokens, bytes)?
         ));
     }
     Ok(text)
@@ -247,14 +239,11 @@ fn heading(settings: &Settings, model: &CausalLm, hardware: Hardware) -> String 
 /// What fits into memory: for each method the longest row and the largest batch, and the flags to
 /// paste.
 fn limits(
+    planner: Planner<'_>,
     methods: &[(String, Settings)],
-    settings: &Settings,
-    model: &CausalLm,
-    hardware: Hardware,
-    positions: usize,
+    (tokens, positions): (usize, usize),
     bytes: u64,
 ) -> Result<String> {
-    let tokens = settings.input.max_seq_length;
     let mut text = format!(
         "\nwhat fits into {}: the most tokens of a single row (the model has {positions} positions), and \
          the most rows of {} in a batch. The default learning rates are for 4 rows: with another \
@@ -263,7 +252,7 @@ fn limits(
         counted(tokens, "token"),
     );
     for (flags, settings) in methods {
-        let found = Limits::of(settings, model, hardware, (tokens, positions), bytes)?;
+        let found = Limits::of(planner, settings, (tokens, positions), bytes)?;
         let flags = match found.flags(tokens) {
             Some(largest) => format!("{flags} {largest}"),
             None => format!("{flags}: does not fit"),

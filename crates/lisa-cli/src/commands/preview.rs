@@ -8,9 +8,9 @@ use lisa_lm::Checkpoint;
 
 use crate::model_tokenizer::model_tokenizer;
 use crate::settings::{Facts, Flags, InputFlags, ModelFacts, Origin};
-use crate::train::data;
-use crate::train::settle::settle;
-use crate::train::shown_row::Show;
+use crate::train::data::rows::batches;
+use crate::train::data::shown_row::Show;
+use crate::train::prepare::settle::settle;
 use crate::user_error::require;
 
 /// Options of `lisa preview`.
@@ -72,6 +72,6 @@ pub fn preview(options: &Options) -> Result<()> {
         "--row is {row}, and there are {rows} rows"
     );
     data.show(row - 1, &tokenizer, Show::All)?;
-    let batches = data::batches(&settings, &tokenizer, &data)?;
-    data.summarize(&settings, &tokenizer, &batches)
+    let batches = batches(&settings, &tokenizer, &data)?;
+    data.summarize(&settings, &batches)
 }

@@ -8,10 +8,10 @@ use lisa_lm::{CausalLm, Checkpoint, Tokenizer};
 use crate::settings::{Method, Settings};
 use crate::terminal::progress::bar;
 use crate::train::clock::Clock;
-use crate::train::data::{self, Data};
-use crate::train::exact::host;
-use crate::train::method::Trainer;
-use crate::train::step::{Work, accumulate};
+use crate::train::data::rows::{Data, batches};
+use crate::train::method::exact::host;
+use crate::train::method::step::{Work, accumulate};
+use crate::train::method::trainer::Trainer;
 use crate::user_error::require;
 
 /// What the runs of the command have in common.
@@ -34,7 +34,7 @@ impl Source<'_> {
 
     /// The training data in batches.
     pub(super) fn batches(&self, settings: &Settings) -> Result<Batches> {
-        Ok(data::batches(settings, &self.tokenizer, &self.data)?)
+        Ok(batches(settings, &self.tokenizer, &self.data)?)
     }
 }
 

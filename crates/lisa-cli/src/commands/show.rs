@@ -11,7 +11,7 @@ use crate::model_folder::ModelFlags;
 use crate::settings::{Dtype, ModelFacts, OUTER, default_active_layers};
 use crate::terminal::output::say;
 use crate::terminal::text::counted;
-use crate::train::like_lora::most_like_lora;
+use crate::train::memory::like_lora::most_like_lora;
 use crate::user_error::require;
 
 /// Options of `lisa show`.
@@ -33,51 +33,19 @@ pub fn show(options: &Options, device: &Device) -> Result<()> {
     let model = config.init(&device.clone().autodiff())?;
     let map = LayerMap::find(&model)?;
     let layers = map.layers();
-    let all = model.num_parameters();
     let facts = ModelFacts {
         dtype: None,
-        parameters: all,
+        parameters: model.num_parameters(),
         layers: layers.len(),
         positions: config.max_positions(),
     };
-    let least = default_active_layers(layers.len());
-    // By default: as many layers as the memory of LoRA holds, with embeddings and head frozen.
-    let by_memory = options.active_layers.is_none() && facts.is_of_studied_size();
-    let default = if by_memory {
-        most_like_lora(layers.len())
-    } else {
-        least
-    };
-    let active = options.active_layers.unwrap_or(default);
-    require!(
-        (1..=layers.len()).contains(&active),
-        format!("give 1 to {}", layers.len()),
-        "--active-layers is {active}, and the model has {}",
-        counted(layers.len(), "layer")
-    );
-    let largest: usize = {
-        let mut sizes: Vec<usize> = layers.iter().map(|layer| layer.size).collect();
-        sizes.sort_unstable();
-        sizes.iter().rev().take(active).sum()
-    };
-    let is_frozen = |path: &str| by_memory && OUTER.iter().any(|name| path.contains(name));
-    let trained = map
-        .outside()
-        .filter(|parameter| !is_frozen(&parameter.path));
-    let outside: usize = trained.map(Parameter::len).sum();
-    let trainable = outside + largest;
-    let (up_to, frozen) = if by_memory {
-        ("up to ", ", with embeddings and head frozen")
-    } else {
-        ("", "")
-    };
+    let trained = trained(&map, &facts, options.active_layers)?;
     let tokenizer = Tokenizer::from_dir(&folder)?;
     let dtype = Dtype::stored(&checkpoint)?.unwrap_or(Dtype::F32);
-    let share = |part: usize| 100.0 * part as f64 / all as f64;
     let lines = [
         ("folder", folder.display().to_string()),
         ("architecture", config.model_type().to_owned()),
-        ("parameters", format!("{all} in {dtype}")),
+        ("parameters", format!("{} in {dtype}", facts.parameters)),
         (
             "layers",
             format!(
@@ -107,16 +75,7 @@ pub fn show(options: &Options, device: &Device) -> Result<()> {
             ),
         ),
         ("chat template", template(&tokenizer)),
-        (
-            "LISA trains",
-            format!(
-                "{up_to}{trainable} parameters ({:.1} %): {active} of {} layers, and {outside} outside \
-                 the layers ({:.1} %){frozen}",
-                share(trainable),
-                layers.len(),
-                share(outside)
-            ),
-        ),
+        ("LISA trains", trained),
     ];
     for (name, value) in lines {
         say(format_args!("{name:<14} {value}"))?;
@@ -124,8 +83,49 @@ pub fn show(options: &Options, device: &Device) -> Result<()> {
     Ok(())
 }
 
+/// What LISA trains of a model: so many layers, or what it trains by default.
+fn trained(map: &LayerMap, facts: &ModelFacts, active: Option<usize>) -> Result<String> {
+    let layers = map.layers();
+    // By default: as many layers as the memory of LoRA holds, with embeddings and head frozen.
+    let by_memory = active.is_none() && facts.is_of_studied_size();
+    let default = if by_memory {
+        most_like_lora(layers.len())
+    } else {
+        default_active_layers(layers.len())
+    };
+    let active = active.unwrap_or(default);
+    require!(
+        (1..=layers.len()).contains(&active),
+        format!("give 1 to {}", layers.len()),
+        "--active-layers is {active}, and the model has {}",
+        counted(layers.len(), "layer")
+    );
+    let mut sizes: Vec<usize> = layers.iter().map(|layer| layer.size).collect();
+    sizes.sort_unstable();
+    let largest: usize = sizes.iter().rev().take(active).sum();
+    let is_frozen = |path: &str| by_memory && OUTER.iter().any(|name| path.contains(name));
+    let outside = map
+        .outside()
+        .filter(|parameter| !is_frozen(&parameter.path));
+    let outside: usize = outside.map(Parameter::len).sum();
+    let trainable = outside + largest;
+    let (up_to, frozen) = if by_memory {
+        ("up to ", ", with embeddings and head frozen")
+    } else {
+        ("", "")
+    };
+    let share = |part: usize| 100.0 * part as f64 / facts.parameters as f64;
+    Ok(format!(
+        "{up_to}{trainable} parameters ({:.1} %): {active} of {} layers, and {outside} outside the layers \
+         ({:.1} %){frozen}",
+        share(trainable),
+        layers.len(),
+        share(outside)
+    ))
+}
+
 /// Where the chat template comes from.
-pub(super) fn template(tokenizer: &Tokenizer) -> String {
+fn template(tokenizer: &Tokenizer) -> String {
     let name = tokenizer.chat_template().name();
     if tokenizer.has_chat_template() {
         format!("{name} of the model")

@@ -6,23 +6,23 @@ use anyhow::Result;
 use burn::tensor::Device;
 use lisa_lm::text::Batches;
 
-use super::announce::announce;
-use super::checkpoints;
-use super::finish::finish;
-use super::method::Trainer;
-use super::out_of_memory::{advice, explained};
-use super::planned::planned;
-use super::prepare::Job;
-use super::steps::train;
-use super::training::Training;
+use super::memory::out_of_memory::{advice, explained};
+use super::memory::planned::{Planner, planned};
+use super::method::trainer::Trainer;
+use super::output::finish::finish;
+use super::prepare::announce::announce;
+use super::prepare::job::Job;
+use super::saved::checkpoints;
+use super::training_loop::steps::train;
+use super::training_loop::training::Training;
 use crate::earlier_run;
 use crate::run_folder;
 use crate::settings::Flags;
 use crate::terminal::interrupt::{Point, Stop, Stopped, check};
 use crate::terminal::output::{say, warn};
 
-pub use super::fingerprint::Allowed;
-pub use super::start::Start;
+pub use super::prepare::start::Start;
+pub use super::saved::fingerprint::Allowed;
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,12 +57,9 @@ fn whole(flags: Flags, start: Start, device: &Device, stop: Stop<'_>) -> Result<
     let result = explained(
         || whole_of(&job, batches, stop),
         || {
-            advice(
-                &job.settings,
-                &job.shape()?,
-                device,
-                job.data.longest(&job.settings),
-            )
+            let model = job.shape()?;
+            let planner = Planner::new(&model, device);
+            advice(planner, &job.settings, job.data.longest(&job.settings))
         },
     );
     if job.saved.is_none() && !matches!(result, Ok(Outcome::Finished)) {
@@ -113,7 +110,7 @@ pub fn dry_run(flags: Flags, start: Start, device: &Device) -> Result<()> {
     let (job, batches) = Job::open(flags, start, device, false, &|_| false)?;
     let model = job.load()?;
     let longest = job.data.longest(&job.settings);
-    let memory = planned(&job.settings, &job.shape()?, device, longest)?;
+    let memory = planned(Planner::new(&job.shape()?, device), &job.settings, longest)?;
     let (trainer, model) = Trainer::new(&job.settings, model, &job.training_device)?;
     announce(&job, &model, &trainer)?;
     if let Some((path, _)) = &job.saved {

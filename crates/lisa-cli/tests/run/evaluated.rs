@@ -193,12 +193,13 @@ fn losses_of_fewer_rows_are_a_series_of_their_own() {
         "3",
     ];
     go(flags(&out, &more), Start::Fresh, false).unwrap();
-    let series = |pick: fn(&lisa_cli::train::metrics::Line) -> Option<f64>| -> Vec<(u64, f64)> {
-        let lines = lines(&out).into_iter();
-        lines
-            .filter_map(|line| Some((line.step, pick(&line)?)))
-            .collect()
-    };
+    let series =
+        |pick: fn(&lisa_cli::train::metrics::line::Line) -> Option<f64>| -> Vec<(u64, f64)> {
+            let lines = lines(&out).into_iter();
+            lines
+                .filter_map(|line| Some((line.step, pick(&line)?)))
+                .collect()
+        };
     let (all, first) = (
         series(|line| line.held_out_loss),
         series(|line| line.held_out_first_loss),

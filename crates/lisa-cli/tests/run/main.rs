@@ -9,7 +9,7 @@ use lisa_cli::commands::{Command, Program};
 use lisa_cli::settings::{Flags, OutputFlags};
 use lisa_cli::terminal::interrupt::Point;
 use lisa_cli::terminal::report::report;
-use lisa_cli::train::metrics::Line;
+use lisa_cli::train::metrics::line::Line;
 use lisa_cli::train::run::{Outcome, Start, run};
 use serde_json::Value;
 

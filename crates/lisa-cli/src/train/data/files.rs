@@ -1,0 +1,76 @@
+//! [`Files`]: which files have the training and the held-out examples.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use lisa_lm::text::{DataFiles, data_files};
+
+use crate::bundled;
+use crate::data_folder::data_paths;
+use crate::settings::InputSettings;
+use crate::user_error::UserError;
+
+/// The files of `--data` and `--eval`.
+pub(super) struct Files {
+    /// Those of `--data`.
+    pub(super) data: DataFiles,
+    /// Those that are evaluated on; none if a share of the data is held out.
+    pub(super) held_out: Vec<PathBuf>,
+    /// Whether they are those of this program.
+    pub(super) is_bundled: bool,
+}
+
+impl Files {
+    /// Returns an error if a file has training and held-out data.
+    pub(super) fn of(input: &InputSettings) -> Result<Self> {
+        let is_bundled = input.data.is_empty();
+        let paths = if is_bundled {
+            vec![bundled::data()?]
+        } else {
+            data_paths(&input.data)?
+        };
+        let data = data_files(&paths)?;
+        let held_out = if !input.eval.as_os_str().is_empty() {
+            eval_files(input)?
+        } else if is_bundled {
+            vec![bundled::held_out()?]
+        } else {
+            data.valid.clone()
+        };
+        let real = |file: &PathBuf| file.canonicalize().unwrap_or_else(|_| file.clone());
+        let trained: Vec<PathBuf> = data.train.iter().map(real).collect();
+        if let Some(both) = held_out.iter().find(|file| trained.contains(&real(file))) {
+            let message = format!("`{}` is training data and held-out data", both.display());
+            return Err(UserError::new(message)
+                .with_help("give another file with --eval")
+                .into());
+        }
+        Ok(Self {
+            data,
+            held_out,
+            is_bundled,
+        })
+    }
+}
+
+/// The files of `--eval`: a file, or the held-out files of a folder, or all its files.
+fn eval_files(input: &InputSettings) -> Result<Vec<PathBuf>> {
+    let files = data_files(&data_paths(std::slice::from_ref(&input.eval))?)?;
+    if files.valid.is_empty()
+        && let Some(other) = files.left_out.first()
+    {
+        let message = format!(
+            "--eval {} has no held-out files, but training files and `{}`",
+            input.eval.display(),
+            other.display()
+        );
+        return Err(UserError::new(message)
+            .with_help("name the file to evaluate on with --eval")
+            .into());
+    }
+    Ok(if files.valid.is_empty() {
+        files.train
+    } else {
+        files.valid
+    })
+}

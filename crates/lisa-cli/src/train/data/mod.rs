@@ -1,0 +1,32 @@
+//! From the files of `--data` to rows of tokens.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `note` | what is printed of how the data is read |
+//! | `places`, `visited`, `shown_row` | where examples are in their files; checksums and counts of rows; a row as text |
+//! | `files` | which files have the training and the held-out examples |
+//! | `text` | how examples become text: prompts as chats, the chat template, the end of a turn |
+//! | `examples` | reads examples, and holds some of them out |
+//! | `summary`, `prompt_ends` | what is counted of rows; the prompts whose tokens are checked |
+//! | `part` | encodes the training or the held-out examples |
+//! | `vocabulary` | checks tokens against the model's vocabulary |
+//! | `rows`, `read` | the rows of a run; how they are read |
+
+mod files;
+mod note;
+mod places;
+pub(crate) mod shown_row;
+pub(crate) mod visited;
+
+pub(crate) mod text;
+
+pub(crate) mod examples;
+mod prompt_ends;
+mod summary;
+
+mod part;
+mod vocabulary;
+
+pub(crate) mod rows;
+
+pub(crate) mod read;

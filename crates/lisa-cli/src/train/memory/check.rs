@@ -1,0 +1,138 @@
+//! [`check_memory`]: whether the machine and the device have the memory that a run needs.
+
+use anyhow::Result;
+
+use super::fitting::changes;
+use super::planned::Planner;
+use crate::machine::total_bytes;
+use crate::settings::{Quantize, Settings};
+use crate::terminal::output::warn;
+use crate::terminal::text::{counted, size};
+use crate::user_error::UserError;
+
+/// Prints what a user should know of the memory that a run needs: that it does not fit, or that quantized
+/// layers need more of it. A run that `starts` is refused if it needs more memory of the machine than there
+/// is: the system would end it without an error. With `--memory`, the user has said how much a CPU has.
+pub(crate) fn check_memory(
+    planner: Planner<'_>,
+    settings: &Settings,
+    tokens: usize,
+    starts: bool,
+) -> Result<()> {
+    let total = total_bytes().filter(|_| starts);
+    check_in([total, planner.room(settings)], planner, settings, tokens)
+}
+
+fn check_in(
+    [total, room]: [Option<u64>; 2],
+    planner: Planner<'_>,
+    settings: &Settings,
+    tokens: usize,
+) -> Result<()> {
+    let rows = settings.training.batch_size;
+    let plan = planner.plan_run(settings, tokens)?;
+    let needed = plan.needed();
+    let of_batch = || {
+        let (rows, tokens) = (counted(rows, "row"), counted(tokens, "token"));
+        format!("the run needs {} for {rows} of {tokens}", size(needed))
+    };
+    let too_little = |bytes: u64| total.filter(|total| bytes > *total);
+    if !planner.hardware.is_host()
+        && let Some(total) = too_little(plan.host)
+    {
+        return Err(UserError::new(format!(
+            "the run needs {} of host memory, but this machine has {} of memory and swap for it",
+            size(plan.host),
+            size(total)
+        ))
+        .with_help("a run without --quantize and with --moments drop keeps nothing in host memory")
+        .into());
+    }
+    if planner.hardware.is_host()
+        && settings.memory.memory == 0.0
+        && let Some(total) = too_little(needed)
+    {
+        let changes = changes(planner, settings, tokens, total)?;
+        return Err(UserError::new(format!(
+            "{}, but this machine has {} of memory and swap for it",
+            of_batch(),
+            size(total)
+        ))
+        .with_help(format!(
+            "{changes}. The plan may be too high: to run anyway, give --memory GIB"
+        ))
+        .into());
+    }
+    if let Some(room) = room.filter(|room| needed > *room) {
+        let changes = changes(planner, settings, tokens, room)?;
+        warn(format!(
+            "{}, more than the {} that are available; {changes}",
+            of_batch(),
+            size(room),
+        ));
+    }
+    if settings.memory.quantize != Quantize::None && settings.memory.recompute == 0 {
+        let mut exact = settings.clone();
+        exact.memory.quantize = Quantize::None;
+        warn(format!(
+            "--quantize without --recompute needs {} instead of {}, because the backward \
+             pass keeps the dequantized weights; add --recompute",
+            size(needed),
+            size(planner.needed(&exact, rows, tokens)?)
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::super::hardware::Hardware;
+    use super::*;
+    use crate::settings::{Flags, Method};
+
+    #[test]
+    fn a_run_that_needs_more_than_the_machine_has_is_refused() {
+        let config = lisa_lm::ModelConfig::from_json(crate::bundled::CONFIG).unwrap();
+        let model = config.init(&Device::default().autodiff()).unwrap();
+        let mut settings = Flags::default().resolve(None).unwrap();
+        settings.method.method = Method::Full;
+        let check = |settings: &Settings, hardware, total: Option<u64>| {
+            let planner = Planner::new(&model, hardware);
+            let checked = check_in([total, None], planner, settings, 256);
+            checked.map_err(|error| crate::terminal::report::report(&error))
+        };
+        let cpu = Hardware::Flex;
+        let needed = Planner::new(&model, cpu)
+            .plan_run(&settings, 256)
+            .unwrap()
+            .needed();
+        check(&settings, cpu, Some(needed)).unwrap();
+        // A dry run only warns.
+        check(&settings, cpu, None).unwrap();
+        let shown = check(&settings, cpu, Some(needed - 1)).unwrap_err();
+        for part in [&size(needed)[..], "256 tokens", "--batch-size 4"] {
+            assert!(shown.contains(part), "{shown}");
+        }
+        settings.memory.memory = 0.001;
+        check(&settings, cpu, Some(needed - 1)).unwrap();
+
+        // On a GPU, only what is kept in host memory counts.
+        let gpu = Hardware::Gpu;
+        check(&settings, gpu, Some(1)).unwrap();
+        settings.method.method = Method::Lisa;
+        settings.memory.recompute = 1;
+        settings.memory.quantize = Quantize::Int8;
+        let host = Planner::new(&model, gpu)
+            .plan_run(&settings, 256)
+            .unwrap()
+            .host;
+        check(&settings, gpu, Some(host)).unwrap();
+        let shown = check(&settings, gpu, Some(host - 1)).unwrap_err();
+        assert!(
+            shown.contains("host memory") && shown.contains(&size(host)),
+            "{shown}"
+        );
+    }
+}

@@ -1,0 +1,201 @@
+//! [`card`]: the model card, `README.md` in a saved model, in Hugging Face's form.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use anyhow::Result;
+use lisa_lm::files::write_atomically;
+
+use crate::settings::Method;
+use crate::terminal::text::counted;
+use crate::train::evaluation::result::Evaluation;
+use crate::train::prepare::announce::outer;
+use crate::train::prepare::job::Job;
+use crate::train::saved::checkpoints::State;
+
+/// What a card says.
+pub(crate) struct Card<'a> {
+    pub(crate) job: &'a Job<'a>,
+    pub(crate) state: &'a State,
+    /// The step of the model.
+    pub(crate) step: u64,
+    /// Whether this is the best checkpoint, and not the last one.
+    pub(crate) is_best: bool,
+    /// The evaluation of this model.
+    pub(crate) after: Option<&'a Evaluation>,
+    /// The step and the held-out loss of a better checkpoint.
+    pub(crate) best: Option<(u64, f64)>,
+}
+
+/// Writes the card into the folder of the model, or of its adapter.
+pub(crate) fn card(card: &Card<'_>, folder: &Path, is_adapter: bool) -> Result<()> {
+    let text = card.text(is_adapter)?;
+    Ok(write_atomically(
+        &folder.join("README.md"),
+        text.as_bytes(),
+    )?)
+}
+
+impl Card<'_> {
+    fn text(&self, is_adapter: bool) -> Result<String> {
+        let settings = &self.job.settings;
+        let (input, training) = (&settings.input, &settings.training);
+        let base = base(&input.model);
+        let mut text = "---\n".to_owned();
+        if let Some(id) = &base.id {
+            let _ = writeln!(text, "base_model: {id}");
+        }
+        if let Some(license) = license(self.job) {
+            let _ = writeln!(text, "license: {license}");
+        }
+        let library = if is_adapter { "peft" } else { "transformers" };
+        let _ = writeln!(text, "library_name: {library}");
+        text += "pipeline_tag: text-generation\ntags:\n";
+        let _ = writeln!(text, "- {}\n- burn", settings.method.method);
+        text += "---\n\n";
+        let _ = writeln!(text, "# {} fine-tuned with `lisa`\n", base.name);
+        let which = if self.is_best {
+            "the checkpoint with the lowest held-out loss"
+        } else {
+            "the last step"
+        };
+        let _ = writeln!(
+            text,
+            "This model is of step {} of {}: {which}.\n",
+            self.step, self.job.steps
+        );
+        if let (Some((step, loss)), false) = (self.best, self.is_best) {
+            let _ = writeln!(
+                text,
+                "The checkpoint of step {step} has a lower held-out loss, {loss:.4}; its model is in \
+                 `model-best`.\n"
+            );
+        }
+        text += "| | |\n|---|---|\n";
+        let method = match settings.method.method {
+            Method::Lisa => format!(
+                "LISA: {}, sampled anew every {}{}",
+                counted(settings.method.active_layers, "active layer"),
+                counted(settings.method.period, "step"),
+                outer(&settings.method)
+            ),
+            Method::Full => "all parameters".to_owned(),
+            Method::Lora => {
+                let merged = if is_adapter {
+                    "an adapter of the base model"
+                } else {
+                    "merged"
+                };
+                format!("LoRA of rank {}, {merged}", settings.method.lora_rank)
+            }
+        };
+        let per_step = training.batch_size * training.gradient_accumulation_steps;
+        let rows = [
+            ("base model", base.name.clone()),
+            ("data", data(self.job)),
+            ("method", method),
+            ("dtype", settings.memory.dtype.to_string()),
+            ("steps", format!("{} of {per_step} rows", self.step)),
+            ("learning rate", format!("{:e}", training.lr)),
+            (
+                "tokens, with those of prompts",
+                self.state.tokens.to_string(),
+            ),
+        ];
+        for (name, value) in rows {
+            let _ = writeln!(text, "| {name} | {} |", value.replace('|', "\\|"));
+        }
+        text += "\n## Scores\n\n";
+        text += &self.scores();
+        text += "\n## Settings\n\n```toml\n";
+        // Paths of this machine say nothing to others.
+        text += &toml::to_string(&settings.to_flags().without_paths())?;
+        text += "```\n";
+        Ok(text)
+    }
+
+    fn scores(&self) -> String {
+        let mut text = "| | held-out loss | rows | answers |\n|---|---|---|---|\n".to_owned();
+        let mut row = |name: &str, evaluation: &Evaluation| {
+            let answers = evaluation.answers.map_or(String::new(), |a| a.to_string());
+            let _ = writeln!(
+                text,
+                "| {name} | {:.4} | {} | {answers} |",
+                evaluation.loss, evaluation.rows
+            );
+        };
+        if let Some(before) = &self.state.before {
+            row("before training", before);
+        }
+        if let Some(after) = self.after {
+            row("this model", after);
+            let first = self.job.evaluate.first_rows();
+            if first < after.rows {
+                let loss = after.first_rows_loss;
+                let _ = writeln!(
+                    text,
+                    "| this model, rows of before | {loss:.4} | {first} | |"
+                );
+            }
+        }
+        if let (Some((_, loss)), true) = (self.best, self.is_best) {
+            let rows = self.job.evaluate.rows().0;
+            let _ = writeln!(text, "| this model | {loss:.4} | {rows} | |");
+        }
+        if self.job.evaluate.is_empty() {
+            return "The model was not evaluated.\n".to_owned();
+        }
+        text
+    }
+}
+
+/// The base model: its name, and its id on the hub if it is known.
+struct Base {
+    name: String,
+    id: Option<String>,
+}
+
+fn base(model: &Path) -> Base {
+    if model.as_os_str().is_empty() {
+        let name = "the bundled model".to_owned();
+        return Base { name, id: None };
+    }
+    let text = model.to_string_lossy();
+    // The hub's cache has folders `models--OWNER--NAME/snapshots/REVISION`.
+    let cached = model.components().find_map(|part| {
+        let part = part.as_os_str().to_string_lossy().into_owned();
+        Some(part.strip_prefix("models--")?.replacen("--", "/", 1))
+    });
+    let id = cached.or_else(|| (!model.is_absolute()).then(|| text.to_string()));
+    let name = id.clone().unwrap_or_else(|| {
+        let name = model.file_name().unwrap_or_default();
+        name.to_string_lossy().into_owned()
+    });
+    Base { name, id }
+}
+
+/// The names of the data's files, without their folders.
+fn data(job: &Job<'_>) -> String {
+    let paths = job.settings.input.data.iter();
+    let names: Vec<_> = paths
+        .filter_map(|path| Some(path.file_name()?.to_string_lossy()))
+        .collect();
+    let name = if names.is_empty() {
+        "the bundled instructions".to_owned()
+    } else {
+        names.join(", ")
+    };
+    format!("{name}, {} rows", job.data.train.len())
+}
+
+/// The licence that the card of the base model names.
+fn license(job: &Job<'_>) -> Option<String> {
+    let path = job.checkpoint.dir().join("README.md");
+    let text = lisa_lm::files::read_small_text(&path).ok()?;
+    let (front, _) = text.strip_prefix("---")?.split_once("\n---")?;
+    let license = front
+        .lines()
+        .find_map(|line| line.strip_prefix("license:"))?;
+    let license = license.trim();
+    (!license.is_empty()).then(|| license.to_owned())
+}

@@ -1,0 +1,194 @@
+//! [`announce`]: what a run will do, before it starts.
+
+use anyhow::Result;
+use lisa_lm::CausalLm;
+
+use super::job::Job;
+use crate::device;
+use crate::settings::{Method, MethodSettings};
+use crate::terminal::output::say;
+use crate::terminal::text::{counted, epochs_in_words, size};
+use crate::train::memory::planned::Planner;
+use crate::train::method::trainer::{Trainer, count};
+
+/// Prints model, data, method, trainable parameters, steps, evaluation, memory and output.
+pub(crate) fn announce(job: &Job<'_>, model: &CausalLm, trainer: &Trainer) -> Result<()> {
+    let settings = &job.settings;
+    if settings.input.is_demo() {
+        say(
+            "no --model and --data: this run has the model, the data and the settings of \
+             `lisa demo`",
+        )?;
+    }
+    let (trainable, all) = count(model);
+    let longest = job.data.longest(settings);
+    let mut lines = vec![
+        ("model", model_line(job, model)),
+        ("data", data_line(job)),
+        ("method", method_line(job, model, trainer)),
+        (
+            "trainable",
+            format!(
+                "{} of {} parameters ({:.1} %)",
+                millions(trainable),
+                millions(all),
+                100.0 * trainable as f64 / all.max(1) as f64
+            ),
+        ),
+        ("training", steps_line(job)),
+        ("evaluation", evaluation_line(job)),
+    ];
+    // The layers of the model are masked already.
+    let plan = Planner::new(&job.shape()?, job.device).plan_run(settings, longest)?;
+    let peak = size(plan.needed());
+    lines.push((
+        "memory",
+        format!("about {peak} planned, for rows of up to {longest} tokens"),
+    ));
+    lines.push(("output", output_line(job)));
+    for (name, text) in lines {
+        say(format_args!("{name:<11} {text}"))?;
+    }
+    for line in job.origins.lines(settings, false) {
+        say(format_args!("  {line}"))?;
+    }
+    Ok(())
+}
+
+fn model_line(job: &Job<'_>, model: &CausalLm) -> String {
+    let path = &job.settings.input.model;
+    let name = if path.as_os_str().is_empty() {
+        "the bundled model".to_owned()
+    } else {
+        path.display().to_string()
+    };
+    format!(
+        "{name}: {} parameters in {}, {} on {}",
+        millions(count(model).1),
+        counted(model.num_layers(), "layer"),
+        job.settings.memory.dtype,
+        device::name(job.device)
+    )
+}
+
+fn data_line(job: &Job<'_>) -> String {
+    format!(
+        "{} to train on, {} held out",
+        counted(job.data.train.len(), "row"),
+        job.data.held_out_sources.len()
+    )
+}
+
+fn method_line(job: &Job<'_>, model: &CausalLm, trainer: &Trainer) -> String {
+    let method = &job.settings.method;
+    match method.method {
+        Method::Full => "full: all parameters".to_owned(),
+        Method::Lora => format!("lora: adapters of rank {}", method.lora_rank),
+        Method::Lisa => {
+            let active = trainer.active_layers();
+            let all = match (trainer.layers(), model.num_layers()) {
+                (parts, layers) if parts != layers => format!("{parts} parts of {layers}"),
+                (layers, _) => layers.to_string(),
+            };
+            // The checkpoint of a resumed run, which has its layers, is not loaded yet.
+            let which = if job.saved.is_some() {
+                String::new()
+            } else {
+                let names: Vec<String> = active.iter().map(ToString::to_string).collect();
+                format!(" ({})", names.join(", "))
+            };
+            format!(
+                "lisa: {} of {all} layers{which}, sampled anew every {}{}",
+                active.len(),
+                counted(method.period, "step"),
+                outer(method)
+            )
+        }
+    }
+}
+
+/// In which periods the parameters outside the layers train, if not in all.
+pub(crate) fn outer(method: &MethodSettings) -> String {
+    match method.outer_every {
+        1 => String::new(),
+        every => format!("; parameters outside the layers in 1 of {every} periods"),
+    }
+}
+
+fn steps_line(job: &Job<'_>) -> String {
+    let training = &job.settings.training;
+    let rows = counted(training.batch_size, "row");
+    let rows = match training.gradient_accumulation_steps {
+        1 => rows,
+        batches => format!("{batches} batches of {rows}"),
+    };
+    let epochs = job.steps as f64 / job.steps_per_epoch.max(1) as f64;
+    format!(
+        "{} of {rows}, {}; learning rate up to {:e}",
+        counted(job.steps as usize, "step"),
+        epochs_in_words(epochs),
+        training.lr
+    )
+}
+
+fn evaluation_line(job: &Job<'_>) -> String {
+    let output = &job.settings.output;
+    let (rows, all) = job.evaluate.rows();
+    if rows == 0 {
+        return if output.no_eval {
+            "none: --no-eval".to_owned()
+        } else {
+            "none: no row is held out".to_owned()
+        };
+    }
+    let every = match output.eval_every {
+        every if every > 0 && (every as u64) < job.steps => {
+            format!(" every {} and", counted(every, "step"))
+        }
+        _ => String::new(),
+    };
+    let answers = match job.evaluate.answers() {
+        0 => String::new(),
+        count => format!(" with {}", counted(count, "generated answer")),
+    };
+    let rows = if rows == all {
+        counted(rows, "held-out row")
+    } else {
+        format!("{rows} of {all} held-out rows")
+    };
+    let before = match job.evaluate.first_rows() {
+        first if first < job.evaluate.rows().0 => format!("{first} rows before training, "),
+        _ => String::new(),
+    };
+    format!("{before}{rows}{every} at the end{answers}")
+}
+
+fn output_line(job: &Job<'_>) -> String {
+    let output = &job.settings.output;
+    let every = match output.save_every {
+        0 if output.eval_every > 0 && !job.evaluate.is_empty() => {
+            "a checkpoint at the end only, none of the best step (--save-every 0)".to_owned()
+        }
+        every if every == 0 || every as u64 >= job.steps => "a checkpoint at the end".to_owned(),
+        every => format!(
+            "a checkpoint every {}, {}{} kept",
+            counted(every, "step"),
+            output.keep,
+            match (job.evaluate.is_empty(), output.keep) {
+                (false, _) => " and the best are",
+                (true, 1) => " is",
+                (true, _) => " are",
+            }
+        ),
+    };
+    format!(
+        "{}: {every}; at most {} on disk",
+        output.out.display(),
+        size(job.disk)
+    )
+}
+
+/// A number of parameters, such as `134.5 M`.
+fn millions(count: usize) -> String {
+    format!("{:.1} M", count as f64 / 1e6)
+}
