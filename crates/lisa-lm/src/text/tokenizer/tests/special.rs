@@ -1,4 +1,4 @@
-//! Special tokens by name.
+//! Special tokens by name, and in texts.
 
 use super::*;
 
@@ -42,4 +42,42 @@ fn a_padding_token_that_is_nothing_else_only_pads() {
     ] {
         assert_eq!(only_pads(more), [0; 0], "{more}");
     }
+}
+
+// The ids of the Python library tokenizers 0.23 for this file. `LlamaTokenizer` of transformers 5.23 has
+// [1, 6, 2, 6] for the first text, and [7] for the second.
+#[test]
+fn a_tokenizer_of_llama_splits_texts_as_its_file_says() {
+    let special = |id: u32, content: &str| {
+        json!({
+            "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": true,
+        })
+    };
+    let file = json!({
+        "version": "1.0",
+        "added_tokens": [special(0, "<unk>"), special(1, "<s>"), special(2, "</s>")],
+        "normalizer": {"type": "Sequence", "normalizers": [
+            {"type": "Prepend", "prepend": "▁"},
+            {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
+        ]},
+        "model": {
+            "type": "BPE", "unk_token": "<unk>", "fuse_unk": true, "byte_fallback": true,
+            "vocab": {
+                "<unk>": 0, "<s>": 1, "</s>": 2, "▁": 3, "h": 4, "i": 5, "hi": 6, "▁hi": 7,
+            },
+            "merges": [["h", "i"], ["▁", "hi"]],
+        },
+    });
+    let dir = folder(&[
+        ("tokenizer.json", &file.to_string()),
+        (
+            "tokenizer_config.json",
+            r#"{"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>"}"#,
+        ),
+        ("config.json", r#"{"model_type": "llama"}"#),
+    ]);
+    let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
+    assert_eq!(tokenizer.encode("<s>hi</s>hi").unwrap(), [1, 7, 2, 7]);
+    assert_eq!(tokenizer.encode(" hi").unwrap(), [3, 7]);
 }
