@@ -151,7 +151,7 @@ fn pretrain(rows: Vec<Encoded>, tokenizer: &Tokenizer, options: &Options) -> Res
     let (start, mut recent) = (Instant::now(), 0.0);
     for (step, batch) in batches.take(options.steps).enumerate() {
         let tensors = batch.to_tensors(&device);
-        let loss = net.next_token_loss(&Input::new(tensors.tokens), tensors.targets);
+        let loss = net.next_token_loss(&Input::new(tensors.input.tokens), tensors.targets);
         recent += loss.clone().into_scalar::<f64>();
         let grads = GradientsParams::from_grads(loss.backward(), &net);
         net = optimizer.step(learning_rate(step, options), net, grads);

@@ -5,7 +5,6 @@ use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::Device;
 use cpu_time::ProcessTime;
-use lisa_lm::model::Input;
 use lisa_lm::model::config::LlamaConfig;
 use lisa_lm::{CausalLm, ModelConfig};
 
@@ -82,8 +81,7 @@ fn draw() -> Result<()> {
     for step in 0..settings.steps {
         let batch = workload::batch(&settings, &tokens, step, &device);
         let cpu = ProcessTime::now();
-        let targets = batch.targets.clone();
-        let loss = model.next_token_loss(&Input::from(batch), targets);
+        let loss = model.next_token_loss(&batch.input, batch.targets);
         let grads = GradientsParams::from_grads(loss.backward(), &model);
         model = lisa.step(1e-4, model, grads);
         steps.push(cpu.elapsed().as_secs_f64());

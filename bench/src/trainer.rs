@@ -9,7 +9,7 @@ use burn::tensor::Device;
 use lisa::Lisa;
 use lisa::recompute::Recompute;
 use lisa_lm::CausalLm;
-use lisa_lm::model::{BatchTensors, Input};
+use lisa_lm::model::BatchTensors;
 
 use crate::memory;
 use crate::method::{Method, adamw};
@@ -132,7 +132,7 @@ impl Trainer {
             };
             return Ok((model, f64::from(loss.into_scalar::<f32>()), times));
         }
-        let loss = model.next_token_loss(&Input::from(batch.clone()), batch.targets.clone());
+        let loss = model.next_token_loss(&batch.input, batch.targets.clone());
         let forward = clock.lap()?;
         let grads = GradientsParams::from_grads(loss.backward(), &model);
         let loss = loss.detach();

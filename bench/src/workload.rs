@@ -4,7 +4,7 @@ use anyhow::Result;
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 use lisa::policy::{Draw, SamplingPolicy, Uniform};
 use lisa_lm::CausalLm;
-use lisa_lm::model::BatchTensors;
+use lisa_lm::model::{BatchTensors, Input};
 use lisa_lm::text::IGNORED;
 
 use crate::settings::Settings;
@@ -66,12 +66,12 @@ pub(crate) fn batch(
         Tensor::<2, Bool>::from_data(padded, device)
     });
     BatchTensors {
+        input: Input {
+            padding,
+            ..Input::new(ints(rows.iter().map(|t| i64::from(*t)).collect()))
+        },
         targets: ints(targets.collect()),
-        tokens: ints(rows.iter().map(|t| i64::from(*t)).collect()),
         weights: None,
-        padding,
-        segments: None,
-        positions: None,
     }
 }
 
@@ -114,7 +114,7 @@ mod tests {
         let (tokens, device) = (tokens(&settings).unwrap(), Device::flex());
         assert_eq!(tokens.len(), 12 * 8);
         let batch = batch(&settings, &tokens, 1, &device);
-        let found: Vec<i64> = batch.tokens.into_data().iter().collect();
+        let found: Vec<i64> = batch.input.tokens.into_data().iter().collect();
         assert!(
             found
                 .iter()

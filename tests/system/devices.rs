@@ -23,12 +23,9 @@ fn batch(family: &str, device: &Device) -> BatchTensors {
     let last = Tensor::<2, Int>::full([rows, 1], -100, device);
     let targets = Tensor::cat(vec![tokens.clone().slice([0..rows, 1..width]), last], 1);
     BatchTensors {
-        tokens,
+        input: Input::new(tokens),
         targets,
         weights: None,
-        padding: None,
-        segments: None,
-        positions: None,
     }
 }
 
@@ -132,7 +129,7 @@ fn first(config: &LisaConfig, family: &str, recompute: bool, device: &Device) ->
         let pass = Recompute::new().forward(&model, &batch);
         (pass.loss(), pass.backward(&model))
     } else {
-        let loss = model.next_token_loss(&Input::from(batch.clone()), batch.targets.clone());
+        let loss = model.next_token_loss(&batch.input, batch.targets.clone());
         let grads = GradientsParams::from_grads(loss.backward(), &model);
         (loss, grads)
     };
@@ -256,7 +253,7 @@ fn a_saved_run_goes_on_as_if_it_had_not_stopped() {
     let device = device();
     let batch = batch("llama", &device);
     let step = |lisa: &mut Lisa, model: CausalLm| {
-        let loss = model.next_token_loss(&Input::from(batch.clone()), batch.targets.clone());
+        let loss = model.next_token_loss(&batch.input, batch.targets.clone());
         let grads = GradientsParams::from_grads(loss.backward(), &model);
         lisa.step(1e-3, model, grads)
     };

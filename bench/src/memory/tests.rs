@@ -103,12 +103,9 @@ fn the_logits_of_a_model_never_exist() {
     let vocab = 65536;
     for dtype in [FloatDType::F32, FloatDType::BF16, FloatDType::F16] {
         let batch = |device: &Device| BatchTensors {
-            tokens: tokens([1, ROW], vocab, device),
+            input: Input::new(tokens([1, ROW], vocab, device)),
             targets: tokens([1, ROW], vocab, device),
             weights: None,
-            padding: None,
-            segments: None,
-            positions: None,
         };
         let device = Device::flex().autodiff();
         let config = ModelConfig::Llama(LlamaConfig::new(vocab, 8, 1, 1));
@@ -215,18 +212,14 @@ fn of_an_embedding(is_tied: bool) -> (CausalLm, BatchTensors) {
     config.tie_word_embeddings = is_tied;
     let model = ModelConfig::Llama(config).init(&device).unwrap();
     let batch = BatchTensors {
-        tokens: tokens([1, 8], VOCAB, &device),
+        input: Input::new(tokens([1, 8], VOCAB, &device)),
         targets: tokens([1, 8], VOCAB, &device),
         weights: None,
-        padding: None,
-        segments: None,
-        positions: None,
     };
     // Initializes the weights.
-    let input = Input::from(batch.clone());
     let _ = model
         .valid()
-        .next_token_loss(&input, batch.targets.clone().inner());
+        .next_token_loss(&batch.input, batch.targets.clone().inner());
     (model, batch)
 }
 

@@ -6,7 +6,6 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use lisa_cli::settings::Metric;
 use lisa_cli::train::score::Scorer;
-use lisa_lm::model::Input;
 use lisa_lm::text::{Batch, Encoded, Example, IGNORED, Row, encode_prompt};
 use lisa_lm::{CausalLm, GenerationConfig, Tokenizer, generate};
 
@@ -42,7 +41,7 @@ pub(crate) fn score(
     for chunk in rows.chunks(at_a_time(device)) {
         let batch = Batch::collate(chunk.iter().map(|row| Row::new([row])).collect(), pad_id);
         let [count, width] = batch.shape();
-        let logits = model.forward(&Input::from(batch.to_tensors(device)));
+        let logits = model.forward(&batch.to_tensors(device).input);
         let kept: Vec<i64> = batch
             .rows()
             .iter()
@@ -126,6 +125,7 @@ pub(crate) fn answers(
 mod tests {
     use burn::tensor::FloatDType;
     use lisa_lm::Checkpoint;
+    use lisa_lm::model::Input;
 
     use super::*;
     use crate::files::bundled;

@@ -2,12 +2,12 @@
 
 use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData};
 
-use crate::model::BatchTensors;
+use crate::model::{BatchTensors, Input};
 use crate::text::{Batch, Row};
 
 impl Batch {
-    /// The batch on a device. `weights` is `None` if no row has weights. `padding` is `None` if no row is padded. `segments` and `positions`
-    /// are `None` if every row is one example.
+    /// The batch on a device. `weights` is `None` if no row has weights. `padding` is `None` if no row
+    /// is padded. `segments` and `positions` are `None` if every row is one example.
     #[must_use]
     pub fn to_tensors(&self, device: &Device) -> BatchTensors {
         let ints = |of: fn(&Row) -> Vec<i64>| {
@@ -18,12 +18,14 @@ impl Batch {
         let is_packed = self.rows().iter().any(|row| row.segments.last() > Some(&0));
         let is_padded = self.lengths().iter().any(|length| *length < width);
         BatchTensors {
-            tokens: ints(|row| widen(&row.tokens)),
+            input: Input {
+                tokens: ints(|row| widen(&row.tokens)),
+                padding: is_padded.then(|| padding(self, device)),
+                segments: is_packed.then(|| ints(|row| widen(&row.segments))),
+                positions: is_packed.then(|| ints(|row| widen(&row.positions))),
+            },
             targets: ints(|row| row.targets.clone()),
             weights: self.is_weighted().then(|| weights(self, device)),
-            padding: is_padded.then(|| padding(self, device)),
-            segments: is_packed.then(|| ints(|row| widen(&row.segments))),
-            positions: is_packed.then(|| ints(|row| widen(&row.positions))),
         }
     }
 }

@@ -60,12 +60,12 @@ pub(super) fn load(folder: &Path, base: Option<&Path>, device: &Device) -> Resul
     let source = Checkpoint::open(base_folder)?;
     adapter::check_base(&adapter, source.dir(), "")?;
     let tokenizer = model_tokenizer(source.dir(), folder, "")?;
-    // The tokens of the base model need no rows that it does not have, such as one that only pads.
+    // The tokens of the base model need no rows that it does not have.
     let rows = source.config().vocab_size();
     let added = tokenizer.added_tokens().iter();
     let mut ids = added.filter_map(|token| tokenizer.token_to_id(token));
     require!(
-        ids.all(|id| (id as usize) < rows),
+        ids.all(|id| (id as usize) < rows || tokenizer.only_pads(id)),
         "give a base model with so many rows by --model, or merge the run that made the adapter: `lisa \
          export RUN --merge`",
         "the tokenizer of the adapter in `{}` has {} tokens, and the embedding of `{}` has {rows} rows",

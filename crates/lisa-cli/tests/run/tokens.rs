@@ -127,6 +127,45 @@ fn a_padding_token_needs_no_row() {
 }
 
 #[test]
+fn a_padding_token_of_the_adapter_alone_needs_no_row() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = json!({"eos_token": "<|endoftext|>"});
+    let (model, data) = (model(dir.path(), &config), data(dir.path(), 0));
+    let out = dir.path().join("out");
+    let more = [
+        "--model",
+        model.to_str().unwrap(),
+        "--data",
+        data.to_str().unwrap(),
+        "--method",
+        "lora",
+    ];
+    go(flags(&out, &more), Start::Fresh, false).unwrap();
+    let adapter = out.join("adapter");
+    let export = |name: &str, special: &Value| {
+        let path = adapter.join("tokenizer_config.json");
+        fs::write(path, special.to_string()).unwrap();
+        let merged = dir.path().join(name);
+        let [from, to] = [&adapter, &merged].map(|path| path.to_str().unwrap());
+        (program(&["export", from, "--merge", "--out", to]), merged)
+    };
+    let special = json!({"eos_token": "<|endoftext|>", "pad_token": "<pad>"});
+    let (exported, merged) = export("pads", &special);
+    assert!(exported.status.success(), "{exported:?}");
+    let checkpoint = Checkpoint::open(&merged).unwrap();
+    assert_eq!(checkpoint.config().vocab_size(), 1024);
+    assert_eq!(Tokenizer::from_dir(&merged).unwrap().pad_id(), 1024);
+    // A token that a model reads or writes needs one.
+    let special = json!({"eos_token": "<pad>", "pad_token": "<pad>"});
+    let (refused, _) = export("ends", &special);
+    let error = String::from_utf8(refused.stderr).unwrap();
+    assert!(
+        error.contains("has 1025 tokens, and the embedding of"),
+        "{error}"
+    );
+}
+
+#[test]
 fn the_template_and_the_end_of_its_turns_are_in_the_trained_model() {
     let dir = tempfile::tempdir().unwrap();
     let config = json!({"eos_token": "<|endoftext|>"});

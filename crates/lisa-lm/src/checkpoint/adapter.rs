@@ -302,20 +302,25 @@ impl Contents {
             let name = tensor.name.strip_prefix(PREFIX).unwrap_or(&tensor.name);
             // Files of the adapter named `default` may name it.
             let name = name.replace(".default.weight", ".weight");
+            let stored = shown(&tensor.name.escape_debug());
             let [a, b, copy] = [A, B, COPY].map(|end| name.strip_suffix(end));
-            if let Some(module) = copy {
-                copies.insert(module.to_owned(), tensor);
-                continue;
-            }
-            let (Some(module), half) = (a.or(b), usize::from(a.is_none())) else {
-                let name = shown(&tensor.name.escape_debug());
-                let message = format!("tensor {name} is not a matrix of a LoRA adapter");
+            let earlier = if let Some(module) = copy {
+                copies.insert(module.to_owned(), tensor)
+            } else if let Some(module) = a.or(b) {
+                let half = usize::from(a.is_none());
+                halves.entry(module.to_owned()).or_default()[half].replace(tensor)
+            } else {
+                let message = format!("tensor {stored} is not a matrix of a LoRA adapter");
                 return Err(refuse(&path, message).with_help(
                     "whole weights and adapters of embeddings are not supported: merge the adapter \
                      with `merge_and_unload()` of PEFT, and use the merged model",
                 ));
             };
-            halves.entry(module.to_owned()).or_default()[half] = Some(tensor);
+            if let Some(earlier) = earlier {
+                let earlier = shown(&earlier.name.escape_debug());
+                let message = format!("tensors {earlier} and {stored} are the same one");
+                return Err(refuse(&path, message).with_help("get the file again"));
+            }
         }
         let whole = halves.into_iter().map(|(module, halves)| match halves {
             [Some(a), Some(b)] => Ok((module, [a, b])),

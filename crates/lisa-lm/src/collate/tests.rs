@@ -28,24 +28,25 @@ fn short_rows_are_padded_on_the_right_and_masked() {
     assert_eq!(batch.shape(), [2, 3]);
     assert_eq!((batch.tokens(), batch.trained()), (5, 3));
     let tensors = batch.to_tensors(&Device::default());
-    assert_eq!(tensors.tokens.dims(), [2, 3]);
-    assert_eq!(ints(tensors.tokens), [5, 6, 7, 8, 9, 1]);
+    assert_eq!(tensors.input.tokens.dims(), [2, 3]);
+    assert_eq!(ints(tensors.input.tokens), [5, 6, 7, 8, 9, 1]);
     assert_eq!(ints(tensors.targets), [6, 7, X, 9, X, X]);
     let padding: Vec<bool> = tensors
+        .input
         .padding
         .unwrap()
         .into_data()
         .iter::<bool>()
         .collect();
     assert_eq!(padding, [false, false, false, false, false, true]);
-    assert!(tensors.segments.is_none() && tensors.positions.is_none());
+    assert!(tensors.input.segments.is_none() && tensors.input.positions.is_none());
 }
 
 #[test]
 fn rows_of_one_length_have_no_padding() {
     let row = || Row::new([&encoded(&[5, 6], &[5, 6])]);
     let tensors = Batch::collate(vec![row(), row()], 0).to_tensors(&Device::default());
-    assert!(tensors.padding.is_none());
+    assert!(tensors.input.padding.is_none());
 }
 
 #[test]
@@ -53,17 +54,21 @@ fn packed_examples_are_kept_apart() {
     let (a, b) = (encoded(&[5, 6, 7], &[5, 6, 7]), encoded(&[8, 9], &[8, 9]));
     let batch = Batch::collate(vec![Row::new([&a, &b]), Row::new([&a, &a])], 0);
     let tensors = batch.to_tensors(&Device::default());
-    assert_eq!(ints(tensors.tokens), [5, 6, 7, 8, 9, 0, 5, 6, 7, 5, 6, 7]);
+    assert_eq!(
+        ints(tensors.input.tokens),
+        [5, 6, 7, 8, 9, 0, 5, 6, 7, 5, 6, 7]
+    );
     assert_eq!(ints(tensors.targets), [6, 7, X, 9, X, X, 6, 7, X, 6, 7, X]);
     assert_eq!(
-        ints(tensors.segments.unwrap()),
+        ints(tensors.input.segments.unwrap()),
         [0, 0, 0, 1, 1, 1, 0, 0, 0, 1, 1, 1]
     );
     assert_eq!(
-        ints(tensors.positions.unwrap()),
+        ints(tensors.input.positions.unwrap()),
         [0, 1, 2, 0, 1, 0, 0, 1, 2, 0, 1, 2]
     );
     let padding: Vec<bool> = tensors
+        .input
         .padding
         .unwrap()
         .into_data()

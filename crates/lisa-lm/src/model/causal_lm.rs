@@ -148,8 +148,7 @@ impl CausalLm {
     /// As [`loss`](Self::loss).
     #[must_use]
     pub fn batch_loss(&self, batch: BatchTensors) -> Tensor<1> {
-        let (targets, weights) = (batch.targets.clone(), batch.weights.clone());
-        self.loss_of(self.hidden(&Input::from(batch)), targets, weights)
+        self.loss_of(self.hidden(&batch.input), batch.targets, batch.weights)
     }
 
     /// The same as [`next_token_loss`](Self::next_token_loss) for the hidden state after the last

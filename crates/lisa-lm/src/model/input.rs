@@ -58,33 +58,13 @@ impl Input {
     }
 }
 
-/// A batch of token ids with the targets of a training step. Every tensor is `[batch, seq]`.
-///
-/// [`Input::from`] takes everything except the targets and their weights.
+/// The input of a training step with its targets. Every tensor is `[batch, seq]`.
 #[derive(Clone, Debug)]
 pub struct BatchTensors {
-    /// The token ids, each below the vocabulary size.
-    pub tokens: Tensor<2, Int>,
+    /// The token ids, with padding and packing.
+    pub input: Input,
     /// The token to predict at each position, or -100 where no loss is computed.
     pub targets: Tensor<2, Int>,
     /// The weight of each target in the loss, in f32. `None`: all weights are 1.
     pub weights: Option<Tensor<2>>,
-    /// True at padding. `None`: no row is padded.
-    pub padding: Option<Tensor<2, Bool>>,
-    /// The index of the text, within its row, that each token belongs to. `None`: every row is one
-    /// text.
-    pub segments: Option<Tensor<2, Int>>,
-    /// The position of each token in its text. `None`: every row is one text.
-    pub positions: Option<Tensor<2, Int>>,
-}
-
-impl From<BatchTensors> for Input {
-    fn from(batch: BatchTensors) -> Self {
-        Self {
-            tokens: batch.tokens,
-            padding: batch.padding,
-            segments: batch.segments,
-            positions: batch.positions,
-        }
-    }
 }

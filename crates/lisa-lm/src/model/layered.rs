@@ -7,7 +7,7 @@ use lisa::recompute::{Cuts, EmbedPass, HeadPass, LayeredModel};
 use crate::model::causal_lm::CausalLm;
 use crate::model::context::Context;
 use crate::model::head::Head;
-use crate::model::input::{BatchTensors, Input};
+use crate::model::input::BatchTensors;
 
 /// The loss is [`CausalLm::batch_loss`]. A layer has two sublayers, attention and
 /// feed-forward.
@@ -16,7 +16,7 @@ impl LayeredModel for CausalLm {
     type Context = Context;
 
     fn context(&self, batch: &BatchTensors) -> Context {
-        Self::context(self, &Input::from(batch.clone()))
+        Self::context(self, &batch.input)
     }
 
     fn num_layers(&self) -> usize {
@@ -24,11 +24,11 @@ impl LayeredModel for CausalLm {
     }
 
     fn embed(&self, batch: &BatchTensors, context: &Context) -> Tensor<3> {
-        Self::embed(self, &Input::from(batch.clone()), context)
+        Self::embed(self, &batch.input, context)
     }
 
     fn embed_pass(&self, batch: &BatchTensors, context: &Context) -> EmbedPass {
-        self.model.embed_pass(&Input::from(batch.clone()), context)
+        self.model.embed_pass(&batch.input, context)
     }
 
     fn layer(&self, index: usize, h: Tensor<3>, context: &Context) -> Tensor<3> {

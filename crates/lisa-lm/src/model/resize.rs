@@ -11,12 +11,13 @@ impl CausalLm {
     /// `vocab_size - 1`. Each new row is the mean of the old rows, as in transformers, without its
     /// noise. The configuration has the new size, so a saved model has it too.
     ///
-    /// Call it before an optimizer is made, and before
-    /// [`with_lora`](Self::with_lora). Needs the memory of a second embedding and head.
+    /// Call it before an optimizer is made, and before [`with_lora`](Self::with_lora) adds an adapter to
+    /// the head. Needs the memory of a second embedding and head.
     ///
     /// # Errors
     ///
-    /// The vocabulary has more than `vocab_size` tokens already, or `vocab_size` is above 2^24.
+    /// The vocabulary has more than `vocab_size` tokens already; `vocab_size` is above 2^24; or the head
+    /// has an adapter.
     ///
     /// # Example
     ///
@@ -45,6 +46,15 @@ impl CausalLm {
         let more = vocab_size - old;
         if more == 0 {
             return Ok(self);
+        }
+        if self
+            .lm_head
+            .as_ref()
+            .is_some_and(|head| head.lora.is_some())
+        {
+            let message = format!("the head has a LoRA adapter for {old} tokens");
+            return Err(Error::new(ErrorKind::Config, message)
+                .with_help("resize the embeddings before adapters are added"));
         }
         let embedding = &mut self.model.embed_tokens.weight;
         *embedding = grown(embedding.clone(), 0, more);
@@ -135,6 +145,25 @@ mod tests {
             let gradient = of(&larger).grad(&gradients).unwrap();
             assert!(rows(&gradient)[22].iter().any(|value| *value != 0.0));
         }
+    }
+
+    #[test]
+    fn a_head_with_an_adapter_is_not_resized() {
+        use crate::model::LoraConfig;
+
+        let device = Device::default();
+        let model = ModelConfig::Llama(LlamaConfig::new(20, 8, 1, 2));
+        let model = model.init(&device).unwrap();
+        let with = |module: &str| {
+            let config = LoraConfig::new(2).with_modules([module]);
+            let model = model.clone().with_lora(&config).unwrap();
+            model.resize_embeddings(21)
+        };
+        let error = with("lm_head").unwrap_err();
+        assert_eq!(error.message(), "the head has a LoRA adapter for 20 tokens");
+        let larger = with("q_proj").unwrap();
+        let tokens = Tensor::<2, Int>::from_data([[20]], &device);
+        assert_eq!(larger.forward(&Input::new(tokens)).dims(), [1, 1, 21]);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::text::row::Row;
 /// assert_eq!(batch.rows()[1].tokens, [8, 9, 0]);
 /// assert_eq!(batch.rows()[1].targets, [9, IGNORED, IGNORED]);
 /// assert_eq!((batch.tokens(), batch.trained()), (5, 3));
-/// assert_eq!(batch.to_tensors(&Device::default()).tokens.dims(), [2, 3]);
+/// assert_eq!(batch.to_tensors(&Device::default()).input.tokens.dims(), [2, 3]);
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Batch {

@@ -15,7 +15,7 @@ use crate::text::labelled::{CutRow, ended, pair, passage};
 use crate::text::roles::everything;
 use crate::text::tokenizer::Tokenizer;
 
-/// How many examples are encoded between two reports of progress.
+/// How many examples are encoded together.
 const BLOCK: usize = 256;
 
 /// Encodes examples, in all threads of the machine. Rows of which no token is in the loss after truncation are dropped, counted and
@@ -52,36 +52,22 @@ pub fn encode_examples(
     tokenizer: &Tokenizer,
     options: EncodeOptions,
 ) -> Result<EncodedSet, Error> {
-    encode_examples_with(examples, tokenizer, options, |_| {})
-}
-
-/// As [`encode_examples`], and calls `progress` after each example with the number of encoded
-/// examples.
-///
-/// # Errors
-///
-/// As [`encode_examples`].
-pub fn encode_examples_with(
-    examples: &[Example],
-    tokenizer: &Tokenizer,
-    options: EncodeOptions,
-    mut progress: impl FnMut(usize),
-) -> Result<EncodedSet, Error> {
     let max_length = options.max_length;
     check_length(max_length)?;
     let mut set = EncodedSet::default();
     for (number, block) in examples.chunks(BLOCK).enumerate() {
-        let first = number * BLOCK;
         let add = |set: &mut EncodedSet, row: CutRow, source| {
             set.truncated += usize::from(row.length > max_length);
             set.push(row.row, source, row.length);
             Ok(())
         };
-        encode_block(block, first, tokenizer, options, &mut set, add)?;
-        (first..first + block.len()).for_each(|index| progress(index + 1));
+        encode_block(block, number * BLOCK, tokenizer, options, &mut set, add)?;
     }
     set.warn(set.examples.len(), max_length);
-    set.checked(max_length)
+    if set.examples.is_empty() {
+        return Err(set.no_row(max_length));
+    }
+    Ok(set)
 }
 
 /// Returns an error if no token can be predicted in rows of at most this length.

@@ -100,35 +100,6 @@ pub struct EncodedSet<R = Vec<Encoded>> {
 }
 
 impl EncodedSet {
-    /// The same rows, truncated to at most `max_length` tokens, without encoding them again. Rows
-    /// that have no token in the loss any more are dropped. A `max_length` above that of the
-    /// encoding changes nothing.
-    ///
-    /// # Errors
-    ///
-    /// No row is left.
-    pub fn cut(self, max_length: usize) -> Result<Self, Error> {
-        let rows = self
-            .examples
-            .into_iter()
-            .zip(self.sources)
-            .zip(self.lengths);
-        let mut set = Self {
-            examples: Vec::new(),
-            sources: Vec::new(),
-            lengths: Vec::new(),
-            ..self
-        };
-        for ((mut row, source), length) in rows {
-            if row.ids.len() > max_length {
-                set.truncated += usize::from(row.ids.len() == length);
-                row.truncate(max_length);
-            }
-            set.push(row, source, length);
-        }
-        set.checked(max_length)
-    }
-
     /// Adds a row of the example `source`, which has `length` tokens before truncation.
     pub(super) fn push(&mut self, row: Encoded, source: usize, length: usize) {
         if row.trained() == 0 {
@@ -138,14 +109,6 @@ impl EncodedSet {
         self.examples.push(row);
         self.sources.push(source);
         self.lengths.push(length);
-    }
-
-    /// The set; an error if it is empty.
-    pub(super) fn checked(self, max_length: usize) -> Result<Self, Error> {
-        if self.examples.is_empty() {
-            return Err(self.no_row(max_length));
-        }
-        Ok(self)
     }
 }
 

@@ -61,11 +61,10 @@ pub use data::{
     BadLine, BadLines, Columns, Content, DataFiles, Example, ExampleReader, Examples, LINE_BYTES,
     Mapping, OnBadLine, ReadOptions, data_files, is_data_file, read_examples,
 };
-pub use encode::{encode_example, encode_examples, encode_examples_with, encode_prompt};
+pub use encode::{encode_example, encode_examples, encode_prompt};
 pub use encode_options::{EmptyAnswers, EncodeOptions, LossOn};
 pub use encoded::{Encoded, EncodedSet, IGNORED};
 pub use order::{shuffled, split};
-pub use pack::pack;
 pub use roles::role_tokens;
 pub use row::Row;
 pub use row_encoder::RowEncoder;

@@ -257,6 +257,17 @@ impl Tokenizer {
         self.id_of("pad_token").or(self.eos_id()).unwrap_or(0)
     }
 
+    /// Whether this is the id of the `pad_token`, and of no other special token. Padding is masked, so a
+    /// model's embedding needs no row for it.
+    #[must_use]
+    pub fn only_pads(&self, id: u32) -> bool {
+        let is_it = |token: &String| self.inner.token_to_id(token) == Some(id);
+        let mut names = self.special.iter().filter(|(_, token)| is_it(token));
+        !self.is_eos(id)
+            && names.next().is_some_and(|(name, _)| name == "pad_token")
+            && names.next().is_none()
+    }
+
     /// The number of tokens, including added tokens. A model's embedding may have more rows.
     #[must_use]
     pub fn vocab_size(&self) -> usize {

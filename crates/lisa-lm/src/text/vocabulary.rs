@@ -4,59 +4,38 @@
 //! memory. So ids are checked before they become tensors.
 
 use crate::error::{Error, ErrorKind};
-use crate::text::data::Example;
-use crate::text::encoded::EncodedSet;
 use crate::text::tokenizer::Tokenizer;
 
-/// Checks that every token of encoded examples is in a model's vocabulary of `size` tokens. Visits
-/// every token. The token to pad with is not checked: [`Batches`](crate::text::Batches) pads with
-/// another one if it has no row.
+/// Checks that every token id is in a model's vocabulary of `size` tokens.
+/// [`Batches`](crate::text::Batches) checks the ids of its rows, too, without the text of the token.
 ///
 /// # Errors
 ///
-/// The first token that is not: the error has its text and id, and the place of its example.
+/// The first token that is not: the error has its text and its id.
 ///
 /// # Example
 ///
 /// ```
 /// use lisa_lm::Tokenizer;
-/// use lisa_lm::text::{EncodeOptions, Example, check_vocabulary, encode_examples};
+/// use lisa_lm::text::check_vocabulary;
 ///
 /// let tokenizer = Tokenizer::from_dir("../../tests/fixtures/tokenizer")?;
-/// let examples = [Example::from_json(r#"{"text": "hello"}"#)?];
-/// let set = encode_examples(&examples, &tokenizer, EncodeOptions::default())?;
-/// assert_eq!(set.examples[0].ids, [273, 78, 350]);
-/// check_vocabulary(&set, &examples, &tokenizer, 351)?;
-/// let error = check_vocabulary(&set, &examples, &tokenizer, 350).unwrap_err();
+/// let ids = tokenizer.encode("hello")?;
+/// assert_eq!(ids, [273, 78, 350]);
+/// check_vocabulary(&ids, &tokenizer, 351)?;
+/// let error = check_vocabulary(&ids, &tokenizer, 350).unwrap_err();
 /// assert!(error.message().contains(r#"token "lo" has the id 350"#));
-/// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+/// # Ok::<(), lisa_lm::Error>(())
 /// ```
-pub fn check_vocabulary(
-    set: &EncodedSet,
-    examples: &[Example],
-    tokenizer: &Tokenizer,
-    size: usize,
-) -> Result<(), Error> {
-    let named = |id: u32| {
-        let token = tokenizer.id_to_token(id);
-        token.map_or_else(
-            || "a token".to_owned(),
-            |token| format!("the token {token:?}"),
-        )
+pub fn check_vocabulary(ids: &[u32], tokenizer: &Tokenizer, size: usize) -> Result<(), Error> {
+    let Some(id) = first_outside(ids, size) else {
+        return Ok(());
     };
-    for (row, source) in set.examples.iter().zip(&set.sources) {
-        if let Some(id) = first_outside(&row.ids, size) {
-            let error = outside(&named(id), id, size);
-            let place = examples
-                .get(*source)
-                .and_then(|example| example.place.as_ref());
-            return Err(match place {
-                Some(place) => error.at(place),
-                None => error.within(&format!("example {}", source + 1)),
-            });
-        }
-    }
-    Ok(())
+    let named = match tokenizer.id_to_token(id) {
+        Some(token) => format!("the token {token:?}"),
+        None => "a token".to_owned(),
+    };
+    Err(outside(&named, id, size))
 }
 
 /// Returns an error that names the first id that is not below `size`.
@@ -84,59 +63,29 @@ fn outside(token: &str, id: u32, size: usize) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::place::Place;
     use crate::test_support::{TOKENIZER, folder};
-    use crate::text::{EncodeOptions, encode_examples};
 
-    fn tokenizer(config: &str) -> Tokenizer {
-        let files = [
+    #[test]
+    fn a_token_outside_is_named_with_its_id_and_the_size() {
+        let config = r#"{"added_tokens_decoder": {"768": {"content": "<tool>"}}}"#;
+        let folder = folder(&[
             ("tokenizer.json", TOKENIZER),
             ("tokenizer_config.json", config),
-        ];
-        Tokenizer::from_dir(folder(&files).path()).unwrap()
-    }
-
-    fn found(tokenizer: &Tokenizer, texts: &[&str], size: usize) -> Result<(), Error> {
-        let examples: Vec<Example> = (texts.iter().enumerate())
-            .map(|(index, text)| {
-                let line = serde_json::json!({"text": text}).to_string();
-                let mut example = Example::from_json(&line).unwrap();
-                example.place = Some(Place::at_line(std::path::Path::new("a.jsonl"), index + 5));
-                example
-            })
-            .collect();
-        let set = encode_examples(&examples, tokenizer, EncodeOptions::default()).unwrap();
-        check_vocabulary(&set, &examples, tokenizer, size)
-    }
-
-    #[test]
-    fn a_token_outside_is_named_with_its_id_the_size_and_its_place() {
-        let config = r#"{"eos_token": "<|endoftext|>", "pad_token": "<|user|>",
-            "added_tokens_decoder": {"768": {"content": "<tool>"}}}"#;
-        let tokenizer = tokenizer(config);
-        found(&tokenizer, &["hello", "a <tool>"], 769).unwrap();
-        let error = found(&tokenizer, &["hello", "a <tool>"], 768).unwrap_err();
+        ]);
+        let tokenizer = Tokenizer::from_dir(folder.path()).unwrap();
+        let check = |ids: &[u32], size| check_vocabulary(ids, &tokenizer, size);
+        check(&[], 0).unwrap();
+        check(&[273, 768], 769).unwrap();
         assert_eq!(
-            error.to_string(),
-            "data: a.jsonl:6: the token \"<tool>\" has the id 768, and the model's vocabulary has \
-             768 tokens (ids below 768); use the tokenizer of this model, or resize the model's \
-             embeddings to at least 769 rows"
+            check(&[273, 768], 768).unwrap_err().to_string(),
+            "data: the token \"<tool>\" has the id 768, and the model's vocabulary has 768 tokens \
+             (ids below 768); use the tokenizer of this model, or resize the model's embeddings to \
+             at least 769 rows"
         );
-    }
-
-    #[test]
-    fn the_end_that_is_appended_counts_too_and_the_padding_does_not() {
-        let end = tokenizer(r#"{"eos_token": "<end>", "pad_token": "<|user|>"}"#);
-        let error = found(&end, &["hello"], 768).unwrap_err();
-        assert_eq!(error.place().unwrap().1, Some(5));
+        let error = check(&[1000], 768).unwrap_err();
         assert!(
-            error
-                .message()
-                .starts_with("the token \"<end>\" has the id 768")
+            error.message().starts_with("a token has the id 1000"),
+            "{error}"
         );
-
-        let pad = tokenizer(r#"{"eos_token": "<|endoftext|>", "pad_token": "[PAD]"}"#);
-        assert_eq!(pad.pad_id(), 768);
-        found(&pad, &["hello"], 768).unwrap();
     }
 }

@@ -267,18 +267,23 @@ mod tests {
     /// Examples of these lengths, whose last two tokens are trained, cut at `limit`.
     fn summary(lengths: &[usize], limit: usize) -> Summary {
         let mut places = Places::default();
-        let mut whole = EncodedSet::default();
+        let mut set = EncodedSet::default();
         for (source, &length) in lengths.iter().enumerate() {
             let place = Place::at_line(std::path::Path::new("a.jsonl"), source + 1);
             places.push(Some(&place));
             let mut row = Encoded::all_trained(vec![7; length]);
             row.labels[..length - 2].fill(IGNORED);
-            whole.examples.push(row);
-            whole.sources.push(source);
-            whole.lengths.push(length);
+            row.truncate(limit);
+            set.truncated += usize::from(length > limit);
+            if row.trained() == 0 {
+                set.dropped += 1;
+                continue;
+            }
+            set.examples.push(row);
+            set.sources.push(source);
+            set.lengths.push(length);
         }
-        let lengths = Lengths::new(whole.lengths.clone(), 0);
-        let set = whole.cut(limit).unwrap();
+        let lengths = Lengths::new(lengths.to_vec(), 0);
         let visited = Visited::of(&set.examples.clone().into()).unwrap();
         Summary::of(&places, Roles::default(), &lengths, &set, &visited, limit)
     }

@@ -1,7 +1,7 @@
 //! [`rows`]: checks the tokens of the data against the model's vocabulary, before training.
 
 use anyhow::Result;
-use lisa_lm::text::{Content, Encoded, EncodedSet, Example, check_vocabulary};
+use lisa_lm::text::check_vocabulary;
 use lisa_lm::{Checkpoint, Tokenizer};
 
 use super::note::Note;
@@ -31,15 +31,11 @@ pub(crate) fn rows(
         let ids = outside(part, resized)?;
         let prompt = || part.prompts.largest().cloned();
         let (index, ids) = ids.or_else(prompt).unwrap_or_default();
-        let mut set = EncodedSet::default();
-        set.examples.push(Encoded::all_trained(ids));
-        set.sources.push(0);
-        let example = Example {
-            content: Content::Text(String::new()),
-            answer: None,
-            place: part.places.get(index),
-        };
-        check_vocabulary(&set, &[example], tokenizer, resized).map_err(|error| {
+        check_vocabulary(&ids, tokenizer, resized).map_err(|error| {
+            let error = match part.places.get(index) {
+                Some(place) => error.at(&place),
+                None => error,
+            };
             UserError::new("a token has no row in the model's embedding")
                 .with_help(
                     "to add rows for all tokens of the tokenizer, each the mean of the other rows, \

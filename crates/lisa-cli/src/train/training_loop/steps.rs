@@ -248,8 +248,8 @@ mod tests {
     use burn::tensor::{Device, Int, Tensor};
     use lisa::recompute::Recompute;
     use lisa_lm::ModelConfig;
-    use lisa_lm::model::BatchTensors;
     use lisa_lm::model::config::LlamaConfig;
+    use lisa_lm::model::{BatchTensors, Input};
 
     use super::*;
     use crate::settings::{Flags, Method};
@@ -279,11 +279,8 @@ mod tests {
         let tokens = Tensor::<2, Int>::from_data([[1, 2, 3, 4]], &device);
         let batch = BatchTensors {
             targets: tokens.clone(),
-            tokens,
+            input: Input::new(tokens),
             weights: None,
-            padding: None,
-            segments: None,
-            positions: None,
         };
         for (factor, expected, bad) in [
             (1.0, true, None),

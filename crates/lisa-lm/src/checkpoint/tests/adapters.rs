@@ -433,6 +433,13 @@ fn matrices_that_do_not_fit_are_refused() {
         ),
         (
             changed(|all| {
+                let name = Q.replace("lora_A.weight", "lora_A.default.weight");
+                all.insert(name, all[Q].clone());
+            }),
+            " are the same one",
+        ),
+        (
+            changed(|all| {
                 let whole = TensorData::zeros::<f32, _>([4, 4]);
                 all.insert("base_model.model.lm_head.weight".into(), whole);
             }),

@@ -354,11 +354,8 @@ fn recomputed_gradients_are_those_of_plain_autodiff() {
         let weights = tokens.clone().cast(FloatDType::F32).sin().abs();
         let batch = BatchTensors {
             targets: tokens.clone().roll_dim(-1, 1),
-            tokens,
+            input: Input::new(tokens),
             weights: is_weighted.then_some(weights),
-            padding: None,
-            segments: None,
-            positions: None,
         };
         let map = LayerMap::find(&model).unwrap();
         let all: Vec<ParamId> = map.parameters().iter().map(|p| p.id).collect();
@@ -409,11 +406,8 @@ fn burns_adapters_have_the_same_gradients_with_recomputation() {
         let tokens = reference_ints(name, "input_ids", &device);
         let batch = BatchTensors {
             targets: tokens.clone().roll_dim(-1, 1),
-            tokens,
+            input: Input::new(tokens),
             weights: None,
-            padding: None,
-            segments: None,
-            positions: None,
         };
         let loss = model.batch_loss(batch.clone());
         let expected = GradientsParams::from_grads(loss.backward(), &model);
@@ -531,12 +525,9 @@ fn the_loss_of_a_batch_is_the_mean_by_its_weights() {
         }
         let weights = TensorData::new(weights, [rows, width]);
         let batch = BatchTensors {
-            tokens: tokens.clone(),
+            input: Input::new(tokens.clone()),
             targets: targets.clone(),
             weights: Some(Tensor::from_data(weights, &device)),
-            padding: None,
-            segments: None,
-            positions: None,
         };
         let expected = sum / all;
         for found in [
@@ -584,12 +575,9 @@ fn embeddings_and_head_have_no_gradient_in_periods_in_which_they_are_frozen() {
         for name in ["llama", "llama_tied", "gpt2"] {
             let tokens = reference_ints(name, "input_ids", &device);
             let batch = BatchTensors {
-                tokens: tokens.clone(),
+                input: Input::new(tokens.clone()),
                 targets: tokens.roll_dim(-1, 1),
                 weights: None,
-                padding: None,
-                segments: None,
-                positions: None,
             };
             let start = || config.init(SgdConfig::new(), load(name, &device)).unwrap();
             let ((mut plain, mut a), (mut layered, mut b)) = (start(), start());
@@ -623,7 +611,7 @@ fn embeddings_and_head_have_no_gradient_in_periods_in_which_they_are_frozen() {
                 let pass = Recompute::new().forward(&b, &batch);
                 b = layered.step_layered(0.1, b, pass);
             }
-            let logits = |model: &CausalLm| model.forward(&Input::new(batch.tokens.clone()));
+            let logits = |model: &CausalLm| model.forward(&batch.input);
             let difference = largest_difference(&logits(&a).into_data(), &logits(&b).into_data());
             assert!(difference < 1e-4, "{name}: {difference}");
         }

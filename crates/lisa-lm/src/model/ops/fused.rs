@@ -5,7 +5,8 @@
 //! kernels here are added to Burn's autodiff graph by its backend extensions. For tensors of other
 //! devices or dtypes, each function returns `None`, or returns its input as an error. `rows.rs`
 //! runs a kernel over rows, `autodiff.rs` adds an operation to the autodiff graph. Each other file
-//! has one operation, with the state that it keeps for its backward pass.
+//! has one operation, with the state that it keeps for its backward pass; attention has its passes and
+//! its memory layouts in a folder.
 
 mod attention;
 mod autodiff;

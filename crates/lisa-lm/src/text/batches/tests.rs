@@ -1,6 +1,6 @@
 use super::*;
 use crate::error::ErrorKind;
-use crate::text::pack::{pack, packed};
+use crate::text::pack::packed;
 use crate::text::row_store::RowStore;
 
 fn example(id: u32, length: usize) -> Encoded {
@@ -204,7 +204,13 @@ fn packing_takes_the_first_row_with_room() {
         .zip(lengths)
         .map(|(id, length)| example(id, length))
         .collect();
-    let rows = pack(&examples, 8).unwrap();
+    let options = BatchOptions {
+        pack_to: Some(8),
+        shuffle: false,
+        ..options(3)
+    };
+    let batch = Batches::new(examples, options).unwrap().next_batch();
+    let rows = batch.rows();
     let tokens: Vec<Vec<u32>> = rows.iter().map(|row| row.tokens.clone()).collect();
     assert_eq!(
         tokens,
@@ -221,13 +227,15 @@ fn packing_takes_the_first_row_with_room() {
 
 #[test]
 fn packing_loses_nothing_when_rows_are_closed() {
-    let examples: Vec<_> = (0..2000)
-        .map(|id| example(id, 5 + id as usize % 5))
-        .collect();
-    let rows = pack(&examples, 10).unwrap();
-    assert!(rows.iter().all(|row| row.tokens.len() <= 10));
-    let tokens: usize = rows.iter().map(|row| row.tokens.len()).sum();
-    assert_eq!(tokens, examples.iter().map(|e| e.ids.len()).sum::<usize>());
+    let lengths: Vec<usize> = (0..2000).map(|id| 5 + id % 5).collect();
+    let rows = packed(lengths.iter().copied(), 10).unwrap();
+    for row in &rows {
+        let length = row.iter().map(|index| lengths[*index as usize]);
+        assert!(length.sum::<usize>() <= 10, "{row:?}");
+    }
+    let mut indices = rows.concat();
+    indices.sort_unstable();
+    assert_eq!(indices, (0..2000).collect::<Vec<_>>());
 }
 
 #[test]

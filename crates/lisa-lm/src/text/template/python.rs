@@ -224,11 +224,22 @@ fn write_quoted(text: &str, out: &mut String) {
             '\t' => out.push_str("\\t"),
             '\\' => out.push_str("\\\\"),
             _ if character == quote => out.extend(['\\', quote]),
-            _ if character < ' ' || character == '\x7f' => {
-                out.push_str(&format!("\\x{:02x}", u32::from(character)));
-            }
-            _ => out.push(character),
+            _ if is_printable(character) => out.push(character),
+            _ => out.push_str(&match u32::from(character) {
+                code @ ..=0xff => format!("\\x{code:02x}"),
+                code @ ..=0xffff => format!("\\u{code:04x}"),
+                code => format!("\\U{code:08x}"),
+            }),
         }
     }
     out.push(quote);
+}
+
+/// Whether Python's `repr` writes a character as it is: no control, format, private or unassigned
+/// character, and of separators only the space. Rust's `Debug` has the same rule, but for accents at the
+/// start of a text. Characters that stand for an answer here are written as they are, to be found.
+fn is_printable(character: char) -> bool {
+    let text = String::from_iter(['x', character]);
+    matches!(character, '"' | '\'' | '\\' | '\u{fdd0}'..='\u{fdef}')
+        || text.escape_debug().eq(text.chars())
 }

@@ -18,12 +18,17 @@ impl Tokenizer {
     ///
     /// | file | what is read |
     /// |---|---|
-    /// | `tokenizer.json` | the tokenizer |
+    /// | `tokenizer.json` | the tokenizer, as the file says |
     /// | `vocab.json` and `merges.txt` | without `tokenizer.json`, the byte-level tokenizer of GPT-2 or Qwen2, by `tokenizer_class` or the model's type |
     /// | `tokenizer_config.json` | special tokens, in `added_tokens_decoder` further tokens, and `split_special_tokens` |
     /// | `special_tokens_map.json`, `added_tokens.json` | the same in old folders; not read if there is an `added_tokens_decoder` |
     /// | `generation_config.json`, `config.json` | more end-of-sequence tokens, as an id or a list |
     /// | `chat_template.jinja` and `additional_chat_templates`, else `chat_template` in `tokenizer_config.json`, else in `chat_template.json` | the chat template: the one named `default`; the one named `tool_use` for chats with tools |
+    ///
+    /// transformers 5 takes the vocabulary of `tokenizer.json` alone for a model of type llama whose
+    /// `tokenizer_class` is `LlamaTokenizer`, and splits texts in its own way. If the file has the
+    /// normalizer `Prepend`, as that of Llama 2, ids differ after a special token within a text: here
+    /// `<s>hi` is `<s>`, `▁hi`, and there `<s>`, `hi`.
     ///
     /// A tokenizer of GPT-2 or Qwen2 has `<|endoftext|>` as each special token that its class has and
     /// no file names. Chat templates get all special tokens with a name, also those of the model's own

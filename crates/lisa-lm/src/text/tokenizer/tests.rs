@@ -70,24 +70,6 @@ fn a_tokenizer_alone_has_no_ends_and_the_default_template() {
 }
 
 #[test]
-fn special_tokens_are_strings_or_objects_and_an_old_map_wins() {
-    let dir = folder(&[
-        ("tokenizer.json", TOKENIZER),
-        ("special_tokens_map.json", r#"{"bos_token": "<|user|>"}"#),
-        (
-            "tokenizer_config.json",
-            r#"{"eos_token": {"content": "<|endoftext|>", "lstrip": false}, "pad_token": null}"#,
-        ),
-        ("generation_config.json", r#"{"eos_token_id": [0, 2]}"#),
-        ("config.json", r#"{"eos_token_id": 1}"#),
-    ]);
-    let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
-    assert_eq!(tokenizer.bos_id(), Some(1));
-    assert_eq!(tokenizer.eos_ids(), [0, 2, 1]);
-    assert_eq!(tokenizer.pad_id(), 0);
-}
-
-#[test]
 fn a_template_comes_from_its_file_then_from_the_config_by_name() {
     let named = r#"{"chat_template": [{"name": "tools", "template": "T"}, {"name": "default", "template": "D"}]}"#;
     let files = [
@@ -393,3 +375,4 @@ fn an_empty_prompt_is_the_id_that_begins_a_sequence() {
 }
 
 mod folders;
+mod special;

@@ -66,6 +66,14 @@ fn filters_and_methods_of_strings_write_what_jinja_writes() {
             "2.0|4.0|-0.0|2.67|42.5|43.0|7|1200|20|20.0|1|7.0|0.1|1e+22|40|1e+16",
         ),
         (
+            "{{ ['a\u{3000}b\u{a0}c\u{200d}d\u{2028}e', '\u{e000}\u{e0001}\u{85}\u{ad}\u{feff}\u{378}'] }}",
+            r"['a\u3000b\xa0c\u200dd\u2028e', '\ue000\U000e0001\x85\xad\ufeff\u0378']",
+        ),
+        (
+            "{{ ['g\u{301}', '\u{301}', 'é 😀', '\\x00\\x7f', \"it's\"] }}",
+            "['g\u{301}', '\u{301}', 'é 😀', '\\x00\\x7f', \"it's\"]",
+        ),
+        (
             "{{ true is number }}{{ 1 is number }}{{ 1.5 is number }}{{ 'a' is number }}{{ none is number }}",
             "TrueTrueTrueFalseFalse",
         ),
