@@ -3,108 +3,12 @@
 //! The learning rates are those of the study of SmolLM2 (docs/study.md) for models of about its size, and
 //! those of published fine-tuning runs for larger ones; gamma and K are those of the paper and of LMFlow.
 
-use std::fmt;
-
 use super::{Facts, Flags, Method, Policy};
-use crate::settings::Dtype;
 use crate::terminal::text::{counted, size};
 
-/// What is known of the model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ModelFacts {
-    /// The dtype of its files.
-    pub dtype: Option<Dtype>,
-    /// Its number of parameters.
-    pub parameters: usize,
-    /// Its number of layers.
-    pub layers: usize,
-    /// The largest number of tokens in a row.
-    pub positions: usize,
-}
+mod facts;
 
-impl ModelFacts {
-    /// Whether the model is of about the size of the study's, so that LISA freezes embeddings and head by
-    /// default, and trains as many layers as [`LikeLora`] says.
-    #[must_use]
-    pub fn is_of_studied_size(&self) -> bool {
-        (SMALL..LARGE).contains(&self.parameters)
-    }
-}
-
-/// What is known of the training data.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DataFacts {
-    /// The number of tokens of each row before truncation, in ascending order. It is not empty.
-    lengths: Vec<usize>,
-}
-
-impl DataFacts {
-    /// The facts of rows with these numbers of tokens; `None` if there is no row.
-    #[must_use]
-    pub fn of(mut lengths: Vec<usize>) -> Option<Self> {
-        lengths.sort_unstable();
-        (!lengths.is_empty()).then_some(Self { lengths })
-    }
-
-    /// The number of rows.
-    #[must_use]
-    pub fn rows(&self) -> usize {
-        self.lengths.len()
-    }
-
-    /// At least how many rows of this length the rows make when they are packed.
-    #[must_use]
-    pub fn packed(&self, length: usize) -> usize {
-        let tokens: usize = self.lengths.iter().map(|own| own.min(&length)).sum();
-        tokens.div_ceil(length.max(1))
-    }
-
-    /// The length that this share of the rows does not exceed.
-    #[must_use]
-    pub fn percentile(&self, share: f64) -> usize {
-        let index = (share * self.rows() as f64).ceil() as usize;
-        self.lengths[index.clamp(1, self.rows()) - 1]
-    }
-
-    /// The number of tokens of the longest row.
-    #[must_use]
-    pub fn longest(&self) -> usize {
-        self.percentile(1.0)
-    }
-}
-
-/// The memory that a run may use.
-pub struct Room<'a> {
-    /// Bytes of the device, or that the machine has available.
-    pub bytes: u64,
-    /// Bytes that a run of these settings needs for batches of so many rows of so many tokens.
-    pub needs: &'a dyn Fn(usize, usize) -> Option<u64>,
-}
-
-impl fmt::Debug for Room<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Room")
-            .field("bytes", &self.bytes)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Room<'_> {
-    fn fits(&self, rows: usize, tokens: usize) -> bool {
-        (self.needs)(rows, tokens).is_none_or(|needed| needed <= self.bytes)
-    }
-}
-
-/// For batches of so many rows of so many tokens: how many layers LISA can train in the memory that LoRA
-/// needs, with [`OUTER`] frozen.
-#[derive(Clone, Copy)]
-pub struct LikeLora<'a>(pub &'a dyn Fn(usize, usize) -> Option<usize>);
-
-impl fmt::Debug for LikeLora<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("LikeLora").finish_non_exhaustive()
-    }
-}
+pub use facts::{DataFacts, LikeLora, ModelFacts, Room};
 
 /// Parameters outside the layers that are large: embeddings and head.
 pub const OUTER: [&str; 3] = ["embed_tokens", "embed_positions", "lm_head"];
@@ -222,9 +126,9 @@ impl Flags {
         if !self.trains_like_lora(model) {
             return;
         }
-        let tokens = self.input.max_seq_length.unwrap_or(usize::MAX);
+        let tokens = self.longest_trained(data, self.input.max_seq_length.unwrap_or(usize::MAX));
         let rows = self.training.batch_size.unwrap_or(1);
-        let Some(active) = like_lora(rows, tokens.min(data.longest())) else {
+        let Some(active) = like_lora(rows, tokens) else {
             return;
         };
         self.method.active_layers = Some(active);
@@ -232,6 +136,15 @@ impl Flags {
         let layers = counted(model.layers, "layer");
         reasons[at].1 = format!("of {layers}: in at most the memory of LoRA");
         reasons.push(("freeze", "more layers train in the same memory".to_owned()));
+    }
+
+    /// The tokens of the longest row that is trained on if rows have at most `limit` tokens.
+    fn longest_trained(&self, data: &DataFacts, limit: usize) -> usize {
+        if self.input.pack == Some(true) {
+            limit
+        } else {
+            limit.min(data.longest())
+        }
     }
 
     /// Sets the length of a row and the size of a batch.
@@ -242,26 +155,23 @@ impl Flags {
         room: Option<&Room<'_>>,
         reasons: &mut Reasons,
     ) {
-        let percentile = data.percentile(0.99);
         let wanted = match self.input.max_seq_length {
-            Some(given) => given,
-            // Rows that are much longer than nearly all others are cut.
-            None if data.longest() <= 2 * percentile => data.longest(),
-            None => percentile.next_multiple_of(BLOCK),
+            Some(given) => given.clamp(2, model.positions.max(2)),
+            None => data.usual_length(model),
         };
-        let wanted = wanted.clamp(2, model.positions.max(2));
+        let longest = self.longest_trained(data, wanted);
         let fits = |rows, tokens| room.is_none_or(|room| room.fits(rows, tokens));
         let training = &mut self.training;
         if training.batch_size.is_none() {
             let accumulation = training.gradient_accumulation_steps;
             let halves = accumulation.is_none() && self.memory.update_in_backward != Some(true);
             let sizes: &[usize] = if halves { &[4, 2, 1] } else { &[4] };
-            let rows = sizes.iter().copied().find(|rows| fits(*rows, wanted));
+            let rows = sizes.iter().copied().find(|rows| fits(*rows, longest));
             let rows = rows.unwrap_or(sizes[sizes.len() - 1]);
             training.batch_size = Some(rows);
             if rows < 4 {
                 training.gradient_accumulation_steps = Some(4 / rows);
-                let reason = format!("4 rows of {wanted} tokens do not fit into memory");
+                let reason = format!("4 rows of {longest} tokens do not fit into memory");
                 reasons.push(("batch-size", reason.clone()));
                 reasons.push(("gradient-accumulation-steps", reason));
             }
@@ -270,17 +180,22 @@ impl Flags {
             return;
         }
         let rows = training.batch_size.unwrap_or(1);
-        let length = longest_that_fits(wanted, |tokens| fits(rows, tokens));
+        let length = if fits(rows, longest) {
+            wanted
+        } else {
+            longest_that_fits(longest, |tokens| fits(rows, tokens))
+        };
         let mut reason = format!(
-            "99th percentile of the data {percentile}, longest row {}; the model's limit {}",
+            "99th percentile of the data {}, longest row {}; the model's limit {}",
+            data.percentile(0.99),
             data.longest(),
             model.positions
         );
         if length < wanted {
-            reason += &format!("; {wanted} does not fit into memory");
+            reason += &format!("; {longest} does not fit into memory");
         }
         if let Some(room) = room
-            && let Some(needed) = (room.needs)(rows, length)
+            && let Some(needed) = (room.needs)(rows, self.longest_trained(data, length))
         {
             reason += &format!("; planned {} of {}", size(needed), size(room.bytes));
         }
@@ -322,12 +237,8 @@ impl Flags {
     }
 }
 
-/// The largest multiple of [`BLOCK`] below `wanted` that fits, or `wanted` if it fits. The smallest
-/// one if none fits.
+/// The largest multiple of [`BLOCK`] below `wanted` that fits; the smallest one if none fits.
 fn longest_that_fits(wanted: usize, fits: impl Fn(usize) -> bool) -> usize {
-    if fits(wanted) {
-        return wanted;
-    }
     let blocks: Vec<usize> = (1..=wanted / BLOCK).collect();
     let fitting = blocks.partition_point(|blocks| fits(blocks * BLOCK));
     (fitting.max(1) * BLOCK).min(wanted)

@@ -175,6 +175,31 @@ fn what_does_not_fit_into_memory_is_made_smaller_and_said() {
     let mut batch = Flags::default();
     batch.training.batch_size = Some(4);
     assert_eq!(shape(600, batch), (4, 1, 128, true));
+    // The longest row counts, not a limit above it, unless rows are packed up to that limit.
+    let mut limit = Flags::default();
+    limit.input.max_seq_length = Some(2048);
+    assert_eq!(shape(2448, limit.clone()), (4, 1, 2048, false));
+    limit.input.pack = Some(true);
+    assert_eq!(shape(2448, limit), (1, 4, 2048, true));
+}
+
+#[test]
+fn layers_are_chosen_for_the_rows_that_are_trained_on() {
+    let like_lora = |rows: usize, tokens: usize| Some(rows + tokens);
+    let active = |pack| {
+        let mut flags = Flags::default();
+        (flags.input.pack, flags.input.max_seq_length) = (Some(pack), Some(2048));
+        let facts = Facts {
+            like_lora: Some(LikeLora(&like_lora)),
+            ..Facts::default()
+        };
+        let mut reasons = Vec::new();
+        flags.derive_from_model(&MODEL, &mut reasons);
+        flags.derive_from_data(&MODEL, &data(489, 612), facts, &mut reasons);
+        flags.method.active_layers
+    };
+    assert_eq!(active(false), Some(616));
+    assert_eq!(active(true), Some(2052));
 }
 
 #[test]

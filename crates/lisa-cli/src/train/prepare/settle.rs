@@ -59,23 +59,41 @@ impl Shapes {
         device: &Device,
         folder: &Path,
     ) -> Result<Settled> {
+        self.with_facts(&flags.clone(), settings, device, |facts| {
+            settle(flags, settings, tokenizer, checkpoint, facts, folder)
+        })
+    }
+
+    /// Calls `then` with what is known of the model and the memory before the data is read.
+    fn with_facts<T>(
+        &self,
+        flags: &Flags,
+        settings: &Settings,
+        device: &Device,
+        then: impl FnOnce(Facts<'_>) -> T,
+    ) -> T {
         // Smaller batches than those of the settings are accumulated.
         let derives = flags.training.batch_size.is_none()
             && flags.training.gradient_accumulation_steps.is_none()
             && !settings.memory.update_in_backward;
-        let planner = self.planner(device);
-        let bytes = planner.room(settings);
-        let like_lora = |rows, tokens| like_lora(planner, settings, (rows, tokens), bytes).ok();
-        let counts_layers =
-            flags.method.active_layers.is_none() && flags.trains_like_lora(&self.facts);
-        let needs = |rows: usize, tokens: usize| {
+        let of_batch = |rows: usize| {
             let mut settings = settings.clone();
-            if counts_layers && let Some(active) = like_lora(rows, tokens) {
-                set_layers(&mut settings, active);
-            }
             if derives {
                 let batches = settings.training.batch_size.div_ceil(rows.max(1));
                 settings.training.gradient_accumulation_steps = batches;
+            }
+            settings
+        };
+        let planner = self.planner(device);
+        let bytes = planner.room(settings);
+        let like_lora =
+            |rows, tokens| like_lora(planner, &of_batch(rows), (rows, tokens), bytes).ok();
+        let counts_layers =
+            flags.method.active_layers.is_none() && flags.trains_like_lora(&self.facts);
+        let needs = |rows: usize, tokens: usize| {
+            let mut settings = of_batch(rows);
+            if counts_layers && let Some(active) = like_lora(rows, tokens) {
+                set_layers(&mut settings, active);
             }
             planner.needed(&settings, rows, tokens).ok()
         };
@@ -83,13 +101,12 @@ impl Shapes {
             bytes,
             needs: &needs,
         });
-        let facts = Facts {
+        then(Facts {
             model: Some(&self.facts),
             data: None,
             room: room.as_ref(),
             like_lora: Some(LikeLora(&like_lora)),
-        };
-        settle(flags, settings, tokenizer, checkpoint, facts, folder)
+        })
     }
 }
 
@@ -128,4 +145,88 @@ pub(crate) fn settle(
         data,
         tokenizer,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use lisa_lm::ModelConfig;
+    use lisa_lm::model::config::LlamaConfig;
+
+    use super::*;
+
+    /// The shapes of SmolLM2; nothing is allocated.
+    fn smollm2(device: &Device) -> Shapes {
+        let config = LlamaConfig {
+            num_key_value_heads: 3,
+            intermediate_size: 1536,
+            tie_word_embeddings: true,
+            ..LlamaConfig::new(49_152, 576, 30, 9)
+        };
+        let model = ModelConfig::Llama(config);
+        let model = model.init(&device.clone().autodiff()).unwrap();
+        let facts = ModelFacts {
+            dtype: None,
+            parameters: model.num_parameters(),
+            layers: model.num_layers(),
+            positions: 8192,
+        };
+        Shapes { facts, model }
+    }
+
+    /// Not those of `lisa demo`.
+    fn flags() -> Flags {
+        let mut flags = Flags::default();
+        flags.input.model = Some("model".into());
+        flags.input.data = Some(vec!["data".into()]);
+        flags
+    }
+
+    /// The settings for rows of 507 tokens in so many GiB.
+    fn derived(shapes: &Shapes, device: &Device, gib: f64) -> Settings {
+        let mut flags = flags();
+        flags.memory.memory = Some(gib);
+        let settings = shapes.settings(flags.clone()).unwrap();
+        let data = DataFacts::of(vec![507; 360]);
+        let data = data.as_ref();
+        shapes.with_facts(&flags.clone(), &settings, device, |facts| {
+            flags.resolve_with(Facts { data, ..facts }).unwrap().0
+        })
+    }
+
+    #[test]
+    fn fewer_layers_come_before_smaller_batches_and_shorter_rows() {
+        let device = Device::default();
+        let shapes = smollm2(&device);
+        let planner = shapes.planner(&device);
+        let needed = |settings: &Settings, rows| planner.needed(settings, rows, 507).unwrap();
+        // The least that the rule allows for batches of so many rows.
+        let least = |rows: usize| {
+            let mut settings = flags().resolve(None).unwrap();
+            set_layers(&mut settings, 2);
+            settings.training.batch_size = rows;
+            settings.training.gradient_accumulation_steps = 4 / rows;
+            needed(&settings, rows)
+        };
+        let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+        for rows in [1, 2, 4] {
+            // A mebibyte more, for the rounding of the memory.
+            let bytes = least(rows) + (1 << 20);
+            let settings = derived(&shapes, &device, gib(bytes));
+            let training = &settings.training;
+            let shape = (training.batch_size, training.gradient_accumulation_steps);
+            assert_eq!(shape, (rows, 4 / rows));
+            assert_eq!(settings.input.max_seq_length, 507, "{rows}");
+            assert!(needed(&settings, rows) <= bytes, "{rows}");
+        }
+        // With more memory, as many layers as fit with the gradients that are accumulated.
+        let settings = derived(&shapes, &device, gib(least(2) + (80 << 20)));
+        let active = settings.method.active_layers;
+        assert_eq!(settings.training.batch_size, 2);
+        assert!((3..10).contains(&active), "{active}");
+        // Shorter rows are the last resort.
+        let settings = derived(&shapes, &device, gib(least(1) - (1 << 20)));
+        assert_eq!(settings.training.batch_size, 1);
+        assert_eq!(settings.method.active_layers, 2);
+        assert!((320..507).contains(&settings.input.max_seq_length));
+    }
 }

@@ -1,0 +1,116 @@
+//! What settings are derived from: facts of the model and of the data, and the memory.
+
+use std::fmt;
+
+use super::{BLOCK, LARGE, SMALL};
+use crate::settings::Dtype;
+
+/// What is known of the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ModelFacts {
+    /// The dtype of its files.
+    pub dtype: Option<Dtype>,
+    /// Its number of parameters.
+    pub parameters: usize,
+    /// Its number of layers.
+    pub layers: usize,
+    /// The largest number of tokens in a row.
+    pub positions: usize,
+}
+
+impl ModelFacts {
+    /// Whether the model is of about the size of the study's, so that LISA freezes embeddings and head by
+    /// default, and trains as many layers as [`LikeLora`] says.
+    #[must_use]
+    pub fn is_of_studied_size(&self) -> bool {
+        (SMALL..LARGE).contains(&self.parameters)
+    }
+}
+
+/// What is known of the training data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DataFacts {
+    /// The number of tokens of each row before truncation, in ascending order. It is not empty.
+    lengths: Vec<usize>,
+}
+
+impl DataFacts {
+    /// The facts of rows with these numbers of tokens; `None` if there is no row.
+    #[must_use]
+    pub fn of(mut lengths: Vec<usize>) -> Option<Self> {
+        lengths.sort_unstable();
+        (!lengths.is_empty()).then_some(Self { lengths })
+    }
+
+    /// The number of rows.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.lengths.len()
+    }
+
+    /// At least how many rows of this length the rows make when they are packed.
+    #[must_use]
+    pub fn packed(&self, length: usize) -> usize {
+        let tokens: usize = self.lengths.iter().map(|own| own.min(&length)).sum();
+        tokens.div_ceil(length.max(1))
+    }
+
+    /// The length that this share of the rows does not exceed.
+    #[must_use]
+    pub fn percentile(&self, share: f64) -> usize {
+        let index = (share * self.rows() as f64).ceil() as usize;
+        self.lengths[index.clamp(1, self.rows()) - 1]
+    }
+
+    /// The number of tokens of the longest row.
+    #[must_use]
+    pub fn longest(&self) -> usize {
+        self.percentile(1.0)
+    }
+
+    /// The length of rows without regard to memory: that of the longest row. Rows that are much longer than
+    /// nearly all others are cut, and those above the model's limit.
+    #[must_use]
+    pub fn usual_length(&self, model: &ModelFacts) -> usize {
+        let percentile = self.percentile(0.99);
+        let length = if self.longest() <= 2 * percentile {
+            self.longest()
+        } else {
+            percentile.next_multiple_of(BLOCK)
+        };
+        length.clamp(2, model.positions.max(2))
+    }
+}
+
+/// The memory that a run may use.
+pub struct Room<'a> {
+    /// Bytes of the device, or that the machine has available.
+    pub bytes: u64,
+    /// Bytes that a run of these settings needs for batches of so many rows of so many tokens.
+    pub needs: &'a dyn Fn(usize, usize) -> Option<u64>,
+}
+
+impl fmt::Debug for Room<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Room")
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Room<'_> {
+    pub(super) fn fits(&self, rows: usize, tokens: usize) -> bool {
+        (self.needs)(rows, tokens).is_none_or(|needed| needed <= self.bytes)
+    }
+}
+
+/// For batches of so many rows of so many tokens: how many layers LISA can train in the memory that LoRA
+/// needs, with [`OUTER`](super::OUTER) frozen.
+#[derive(Clone, Copy)]
+pub struct LikeLora<'a>(pub &'a dyn Fn(usize, usize) -> Option<usize>);
+
+impl fmt::Debug for LikeLora<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("LikeLora").finish_non_exhaustive()
+    }
+}
