@@ -180,19 +180,33 @@ impl Flags {
             return;
         }
         let rows = training.batch_size.unwrap_or(1);
-        let length = if fits(rows, longest) {
+        let fits_all = fits(rows, longest);
+        let mut length = if fits_all {
             wanted
         } else {
             longest_that_fits(longest, |tokens| fits(rows, tokens))
         };
         let mut reason = format!(
-            "99th percentile of the data {}, longest row {}; the model's limit {}",
+            "99th percentile of the data {}, longest row {}",
             data.percentile(0.99),
-            data.longest(),
-            model.positions
+            data.longest()
         );
-        if length < wanted {
+        let held_out = data.longest_held_out().min(model.positions);
+        if held_out > wanted {
+            reason += &format!(", longest held-out row {}", data.longest_held_out());
+        }
+        reason += &format!("; the model's limit {}", model.positions);
+        if !fits_all {
             reason += &format!("; {longest} does not fit into memory");
+        } else if held_out > wanted {
+            // Evaluation has no gradients, so what training rows of this length need is enough. Training
+            // rows that become longer with the limit must not be much longer than nearly all others.
+            let lengthens = self.longest_trained(data, held_out) > longest;
+            if !fits(rows, held_out) {
+                reason += &format!("; {held_out} does not fit into memory");
+            } else if !lengthens || data.is_usual(held_out) {
+                length = held_out;
+            }
         }
         if let Some(room) = room
             && let Some(needed) = (room.needs)(rows, self.longest_trained(data, length))

@@ -27,22 +27,38 @@ impl ModelFacts {
     }
 }
 
-/// What is known of the training data.
+/// What is known of the data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DataFacts {
-    /// The number of tokens of each row before truncation, in ascending order. It is not empty.
+    /// The number of tokens of each training row before truncation, in ascending order. It is not empty.
     lengths: Vec<usize>,
+    /// That of the longest held-out row; 0 if there is none.
+    held_out: usize,
 }
 
 impl DataFacts {
-    /// The facts of rows with these numbers of tokens; `None` if there is no row.
+    /// The facts of training rows with these numbers of tokens; `None` if there is no row.
     #[must_use]
     pub fn of(mut lengths: Vec<usize>) -> Option<Self> {
         lengths.sort_unstable();
-        (!lengths.is_empty()).then_some(Self { lengths })
+        let held_out = 0;
+        (!lengths.is_empty()).then_some(Self { lengths, held_out })
     }
 
-    /// The number of rows.
+    /// With held-out rows, the longest of which has so many tokens.
+    #[must_use]
+    pub fn with_held_out(self, longest: usize) -> Self {
+        let held_out = longest;
+        Self { held_out, ..self }
+    }
+
+    /// The number of tokens of the longest held-out row; 0 if there is none.
+    #[must_use]
+    pub fn longest_held_out(&self) -> usize {
+        self.held_out
+    }
+
+    /// The number of training rows.
     #[must_use]
     pub fn rows(&self) -> usize {
         self.lengths.len()
@@ -62,21 +78,25 @@ impl DataFacts {
         self.lengths[index.clamp(1, self.rows()) - 1]
     }
 
-    /// The number of tokens of the longest row.
+    /// The number of tokens of the longest training row.
     #[must_use]
     pub fn longest(&self) -> usize {
         self.percentile(1.0)
     }
 
-    /// The length of rows without regard to memory: that of the longest row. Rows that are much longer than
-    /// nearly all others are cut, and those above the model's limit.
+    /// Whether so many tokens are not many more than nearly all training rows have.
+    pub(super) fn is_usual(&self, tokens: usize) -> bool {
+        tokens <= 2 * self.percentile(0.99)
+    }
+
+    /// The length of training rows without regard to memory: that of the longest row. Rows that are much
+    /// longer than nearly all others are cut, and those above the model's limit.
     #[must_use]
     pub fn usual_length(&self, model: &ModelFacts) -> usize {
-        let percentile = self.percentile(0.99);
-        let length = if self.longest() <= 2 * percentile {
+        let length = if self.is_usual(self.longest()) {
             self.longest()
         } else {
-            percentile.next_multiple_of(BLOCK)
+            self.percentile(0.99).next_multiple_of(BLOCK)
         };
         length.clamp(2, model.positions.max(2))
     }

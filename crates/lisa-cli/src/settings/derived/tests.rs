@@ -148,6 +148,49 @@ fn the_length_covers_the_data_and_stays_below_the_models_limit() {
 }
 
 #[test]
+fn held_out_rows_are_whole_if_the_plan_fits() {
+    let of = |rows: DataFacts, bytes: Option<u64>, pack: bool, held_out: usize| {
+        let needs = |rows: usize, tokens: usize| Some((rows * tokens) as u64);
+        let room = bytes.map(|bytes| Room {
+            bytes,
+            needs: &needs,
+        });
+        let mut flags = Flags::default();
+        flags.input.pack = Some(pack);
+        let data = rows.with_held_out(held_out);
+        let (flags, reasons) = derived_in(flags, &MODEL, &data, room.as_ref());
+        let reason = reasons
+            .into_iter()
+            .find(|(name, _)| *name == "max-seq-length");
+        (flags.input.max_seq_length.unwrap(), reason.unwrap().1)
+    };
+    let rows = || data(400, 507);
+    assert_eq!(of(rows(), None, false, 300).0, 507);
+    let (length, reason) = of(rows(), Some(2280), false, 570);
+    assert_eq!(length, 570);
+    // The plan is that of the training rows.
+    assert_eq!(
+        reason,
+        "99th percentile of the data 400, longest row 507, longest held-out row 570; the model's limit \
+         8192; planned 0 MiB of 0 MiB"
+    );
+    let (length, reason) = of(rows(), Some(2279), false, 570);
+    assert_eq!(length, 507);
+    assert!(
+        reason.contains("; 570 does not fit into memory; "),
+        "{reason}"
+    );
+    // At most the model's limit.
+    assert_eq!(of(rows(), None, false, 9000).0, 8192);
+    // Packed rows, and training rows that are cut, become longer with the limit.
+    for (rows, pack) in [(rows(), true), (data(400, 5000), false)] {
+        assert_eq!(of(rows.clone(), None, pack, 800).0, 800);
+        let cut = of(rows, None, pack, 801).0;
+        assert_eq!(cut, if pack { 507 } else { 448 });
+    }
+}
+
+#[test]
 fn what_does_not_fit_into_memory_is_made_smaller_and_said() {
     let rows = data(489, 612);
     let shape = |bytes, given: Flags| {

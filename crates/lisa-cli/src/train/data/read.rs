@@ -101,6 +101,11 @@ impl WholeData {
         self.train.lengths()
     }
 
+    /// The number of tokens of each held-out row.
+    pub(crate) fn held_out_lengths(&self) -> &[usize] {
+        self.held_out.as_ref().map_or(&[], Part::lengths)
+    }
+
     /// The data with rows of at most the tokens of `--max-seq-length`.
     pub(crate) fn cut(
         self,

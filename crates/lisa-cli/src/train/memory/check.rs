@@ -1,4 +1,5 @@
-//! [`check_memory`]: whether the machine and the device have the memory that a run needs.
+//! [`check_memory`]: whether the machine and the device have the memory that a run needs, and
+//! [`check_rows`]: whether memory leaves enough of the data.
 
 use anyhow::Result;
 
@@ -84,6 +85,49 @@ fn check_in(
     Ok(())
 }
 
+/// A run is refused if memory shortens its rows and more than one in so many then has no trained token. Data
+/// with some long rows is not refused: most of its rows are short.
+const LEFT_OUT: usize = 2;
+
+/// Refuses a run that would leave most of its data out because of memory: `rows` are those that are kept and
+/// all, or the error that there is none. Without regard to memory, rows would have up to `usual` tokens. A
+/// length that the user gave is not refused.
+pub(crate) fn check_rows(
+    planner: Planner<'_>,
+    settings: &Settings,
+    usual: usize,
+    rows: Result<(usize, usize), String>,
+) -> Result<()> {
+    let length = settings.input.max_seq_length;
+    let Some(room) = planner.room(settings).filter(|_| length < usual) else {
+        return Ok(());
+    };
+    let (found, kept) = match rows {
+        Ok((kept, all)) if (all - kept) * LEFT_OUT <= all => return Ok(()),
+        Ok((kept, all)) => {
+            let left_out = all - kept;
+            let found = format!(
+                "{left_out} of {all} training rows have no token to train on within {length} tokens"
+            );
+            (found, kept)
+        }
+        Err(found) => (found, 0),
+    };
+    let mut help = changes(planner, settings, usual, room)?;
+    if kept > 0 {
+        help += &format!(
+            ". To train on the other {}, give --max-seq-length {length}",
+            counted(kept, "row")
+        );
+    }
+    Err(UserError::new(format!(
+        "rows of {usual} tokens do not fit into {} and would be cut at {length}: {found}",
+        size(room),
+    ))
+    .with_help(help)
+    .into())
+}
+
 #[cfg(test)]
 mod tests {
     use burn::tensor::Device;
@@ -134,5 +178,38 @@ mod tests {
             shown.contains("host memory") && shown.contains(&size(host)),
             "{shown}"
         );
+    }
+
+    #[test]
+    fn a_run_that_would_leave_most_rows_out_because_of_memory_is_refused() {
+        let config = lisa_lm::ModelConfig::from_json(crate::bundled::CONFIG).unwrap();
+        let model = config.init(&Device::default().autodiff()).unwrap();
+        let planner = Planner::new(&model, Hardware::Flex);
+        let mut settings = Flags::default().resolve(None).unwrap();
+        settings.method.method = Method::Full;
+        settings.memory.memory = 0.03;
+        settings.training.batch_size = 1;
+        settings.input.max_seq_length = 64;
+        let check = |usual, rows| {
+            let checked = check_rows(planner, &settings, usual, rows);
+            checked.map_err(|error| crate::terminal::report::report(&error))
+        };
+        check(256, Ok((180, 360))).unwrap();
+        // The length is not that of the memory.
+        check(64, Ok((1, 360))).unwrap();
+        let shown = check(256, Ok((179, 360))).unwrap_err();
+        for part in [
+            "rows of 256 tokens do not fit into 31 MiB and would be cut at 64: 181 of 360 training rows have",
+            "--recompute",
+            "To train on the other 179 rows, give --max-seq-length 64",
+        ] {
+            assert!(shown.contains(part), "{shown}");
+        }
+        let shown = check(256, Err("none of 40 rows has one".into())).unwrap_err();
+        assert!(
+            shown.contains("cut at 64: none of 40 rows has one"),
+            "{shown}"
+        );
+        assert!(!shown.contains("To train on"), "{shown}");
     }
 }

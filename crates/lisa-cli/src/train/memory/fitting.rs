@@ -136,6 +136,11 @@ pub(crate) fn changes(
                     }
                     said.extend(apply(way, &mut changed));
                     said.extend(smaller(&mut changed, rows));
+                    let accumulated = settings.training.gradient_accumulation_steps > 1;
+                    if accumulated && changed.memory.update_in_backward && rows == batch {
+                        // The default is larger where batches are not accumulated.
+                        said.push(format!("--batch-size {rows}"));
+                    }
                     if length < tokens {
                         said.push(format!("--max-seq-length {length}"));
                     }
@@ -251,7 +256,7 @@ mod tests {
         lisa.training.skip_bad_steps = true;
         let said = advice(&lisa, &lisa);
         let expected = "--update-in-backward --max-grad-norm 0 --gradient-accumulation-steps 1 \
-                        --skip-bad-steps=false: ";
+                        --skip-bad-steps=false --batch-size 1: ";
         assert!(said.starts_with(expected), "{said}");
         lisa.method.freeze = vec!["layers.0".into()];
         lisa.method.outer_every = 3;

@@ -9,8 +9,9 @@ use lisa_lm::{CausalLm, Checkpoint, Tokenizer};
 use crate::settings::{
     DataFacts, Dtype, Facts, Flags, LikeLora, ModelFacts, Origins, Room, Settings,
 };
-use crate::train::data::read::read;
+use crate::train::data::read::{WholeData, read};
 use crate::train::data::rows::Data;
+use crate::train::memory::check::check_rows;
 use crate::train::memory::like_lora::{like_lora, set_layers};
 use crate::train::memory::planned::Planner;
 
@@ -59,9 +60,18 @@ impl Shapes {
         device: &Device,
         folder: &Path,
     ) -> Result<Settled> {
-        self.with_facts(&flags.clone(), settings, device, |facts| {
-            settle(flags, settings, tokenizer, checkpoint, facts, folder)
-        })
+        let uncut = self.with_facts(&flags.clone(), settings, device, |facts| {
+            Uncut::read(flags, settings, tokenizer, facts, folder)
+        })?;
+        let (usual, all) = (uncut.usual, uncut.whole.lengths().len());
+        let (settings, settled) = (uncut.settings.clone(), uncut.cut(checkpoint));
+        let rows = match &settled {
+            Ok(settled) => Ok((settled.data.train.len(), all)),
+            Err(error) if is_of_length(error, &settings) => Err(error.to_string()),
+            Err(_) => return settled,
+        };
+        check_rows(self.planner(device), &settings, usual, rows)?;
+        settled
     }
 
     /// Calls `then` with what is known of the model and the memory before the data is read.
@@ -130,21 +140,63 @@ pub(crate) fn settle(
     facts: Facts<'_>,
     folder: &Path,
 ) -> Result<Settled> {
-    let longest = flags.input.max_seq_length.unwrap_or(usize::MAX);
-    let positions = facts.model.map_or(usize::MAX, |model| model.positions);
-    let longest = longest.min(positions).max(2);
-    let whole = read(settings, tokenizer, longest, folder)?;
-    flags.check_effect_on(whole.contents(), settings)?;
-    let data = DataFacts::of(whole.lengths().to_vec());
-    let data = data.as_ref();
-    let (settings, origins) = flags.resolve_with(Facts { data, ..facts })?;
-    let (data, tokenizer) = whole.cut(&settings, checkpoint)?;
-    Ok(Settled {
-        settings,
-        origins,
-        data,
-        tokenizer,
-    })
+    Uncut::read(flags, settings, tokenizer, facts, folder)?.cut(checkpoint)
+}
+
+/// The settings of a run, and its data before the rows are cut.
+struct Uncut {
+    whole: WholeData,
+    settings: Settings,
+    origins: Origins,
+    /// The length of rows without regard to memory: that of the settings if it was given.
+    usual: usize,
+}
+
+impl Uncut {
+    fn read(
+        flags: Flags,
+        settings: &Settings,
+        tokenizer: Tokenizer,
+        facts: Facts<'_>,
+        folder: &Path,
+    ) -> Result<Self> {
+        let given = flags.input.max_seq_length;
+        let positions = facts.model.map_or(usize::MAX, |model| model.positions);
+        let longest = given.unwrap_or(usize::MAX).min(positions).max(2);
+        let whole = read(settings, tokenizer, longest, folder)?;
+        flags.check_effect_on(whole.contents(), settings)?;
+        let held_out = whole.held_out_lengths().iter().copied().max();
+        let data = DataFacts::of(whole.lengths().to_vec())
+            .map(|data| data.with_held_out(held_out.unwrap_or_default()));
+        let data = data.as_ref();
+        let (settings, origins) = flags.resolve_with(Facts { data, ..facts })?;
+        let usual = match (given, facts.model, data) {
+            (None, Some(model), Some(data)) => data.usual_length(model),
+            _ => settings.input.max_seq_length,
+        };
+        Ok(Self {
+            whole,
+            settings,
+            origins,
+            usual,
+        })
+    }
+
+    fn cut(self, checkpoint: &Checkpoint) -> Result<Settled> {
+        let (data, tokenizer) = self.whole.cut(&self.settings, checkpoint)?;
+        Ok(Settled {
+            settings: self.settings,
+            origins: self.origins,
+            data,
+            tokenizer,
+        })
+    }
+}
+
+/// Whether the error is that no row has a token to train on within the length of the settings.
+fn is_of_length(error: &anyhow::Error, settings: &Settings) -> bool {
+    let within = format!(" within {} tokens", settings.input.max_seq_length);
+    error.to_string().ends_with(&within)
 }
 
 #[cfg(test)]
