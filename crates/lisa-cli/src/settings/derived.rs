@@ -24,9 +24,11 @@ const LARGE: usize = 500_000_000;
 const DEEP: usize = 48;
 /// Lengths are multiples of it.
 const BLOCK: usize = 64;
-/// Steps of a period: as in LMFlow; and the fewest, since each layer begins with a new optimizer state.
+/// Steps of a period: as in LMFlow; and the fewest, since each layer begins with a new optimizer state. A run
+/// that is too short for [`PERIODS`] of them has shorter ones, so that more than a few layers train.
 const PERIOD: usize = 20;
 const SHORTEST_PERIOD: usize = 5;
+const PERIODS: usize = 4;
 
 /// The layers that train in a period of LISA, in a model with so many layers.
 #[must_use]
@@ -241,7 +243,10 @@ impl Flags {
         };
         let turns = steps * self.method.active_layers.unwrap_or(2) / model.layers.max(1);
         let warmup = self.method.layer_warmup.unwrap_or(0);
-        let period = turns.clamp(SHORTEST_PERIOD, PERIOD).max(warmup);
+        let shortest = (steps / PERIODS).clamp(1, SHORTEST_PERIOD);
+        // Below the steps, so that layers are sampled more than once.
+        let longest = PERIOD.min(steps.saturating_sub(1)).max(shortest);
+        let period = turns.clamp(shortest, longest).max(warmup);
         self.method.period = Some(period);
         if period < PERIOD {
             let run = counted(steps, "step");

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use super::derived::SMALL;
-use super::{Method, ModelFacts, Policy, Settings};
+use super::{Method, ModelFacts, Origin, Origins, Policy, Settings};
 use crate::terminal::text::counted;
 
 /// The learning rates of pretrained models, from the lowest one that published runs have to 1.6, 2 and 5 times
@@ -19,9 +19,16 @@ fn usual_rates(method: Method) -> RangeInclusive<f64> {
 /// The steps of the runs in which layers were sampled once (docs/study.md).
 const STUDIED: u64 = 120;
 
-/// What a user should know of settings that are far from the usual ones, for a run of so many steps.
+/// What a user should know of settings that are far from the usual ones, for a run of so many steps. Values
+/// that follow from the model and the data are not warned about.
 #[must_use]
-pub fn unusual(settings: &Settings, model: &ModelFacts, steps: u64) -> Vec<String> {
+pub fn unusual(
+    settings: &Settings,
+    origins: &Origins,
+    model: &ModelFacts,
+    steps: u64,
+) -> Vec<String> {
+    let is_given = |name| matches!(origins.of(name), Some(Origin::Flag | Origin::File(..)));
     let (method, mut found) = (&settings.method, Vec::new());
     // Small models learn with larger steps, and with most layers active.
     if model.parameters < SMALL {
@@ -54,14 +61,16 @@ pub fn unusual(settings: &Settings, model: &ModelFacts, steps: u64) -> Vec<Strin
         (sum, given)
     };
     let layers = model.layers as f64;
-    if is_counted && 2.0 * active >= layers {
+    let gives_layers = is_given("active-layers") || is_given("probabilities");
+    if gives_layers && is_counted && 2.0 * active >= layers {
         found.push(format!(
             "{given} is half of the {} or more: gradients and optimizer state grow with it, up to those of \
              full training; `lisa plan` compares the memory with that of LoRA and of full training",
             counted(model.layers, "layer")
         ));
     }
-    if method.period as u64 >= steps && !(is_counted && active >= layers) {
+    let is_once = method.period as u64 >= steps && !(is_counted && active >= layers);
+    if is_given("period") && is_once {
         found.push(format!(
             "--period {} is the whole run of {}: the layers are sampled once, and the others never \
              train; this was measured for runs of about {STUDIED} steps only",
@@ -86,8 +95,17 @@ mod tests {
         settings
     }
 
+    /// All settings are given.
+    fn all_given() -> Origins {
+        let mut origins = Origins::default();
+        for name in ["lr", "active-layers", "probabilities", "period"] {
+            origins.set(name, Origin::Flag);
+        }
+        origins
+    }
+
     fn of(change: impl Fn(&mut Settings)) -> Vec<String> {
-        unusual(&settings(change), &MODEL, 100)
+        unusual(&settings(change), &all_given(), &MODEL, 100)
     }
 
     #[test]
@@ -152,6 +170,20 @@ mod tests {
             parameters: 1_500_000,
             ..MODEL
         };
-        assert!(unusual(&settings(all), &small, 100).is_empty());
+        assert!(unusual(&settings(all), &all_given(), &small, 100).is_empty());
+    }
+
+    #[test]
+    fn a_default_is_not_warned_about() {
+        let all = |settings: &mut Settings| {
+            (settings.method.active_layers, settings.method.period) = (15, 100);
+        };
+        let mut origins = all_given();
+        for name in ["active-layers", "probabilities", "period"] {
+            origins.set(name, Origin::Derived("few rows".to_owned()));
+        }
+        assert!(unusual(&settings(all), &origins, &MODEL, 100).is_empty());
+        origins.set("period", Origin::File("run.toml".into(), 1));
+        assert_eq!(unusual(&settings(all), &origins, &MODEL, 100).len(), 1);
     }
 }

@@ -47,8 +47,7 @@ impl DataFacts {
 
     /// With held-out rows, the longest of which has so many tokens.
     #[must_use]
-    pub fn with_held_out(self, longest: usize) -> Self {
-        let held_out = longest;
+    pub fn with_held_out(self, held_out: usize) -> Self {
         Self { held_out, ..self }
     }
 

@@ -246,6 +246,29 @@ fn layers_are_chosen_for_the_rows_that_are_trained_on() {
 }
 
 #[test]
+fn a_short_run_samples_its_layers_more_than_once() {
+    let period = |steps: usize, active: usize| {
+        let mut flags = Flags::default();
+        flags.training.steps = Some(steps);
+        flags.method.active_layers = Some(active);
+        let rows = data(100, 100);
+        derived(flags, &MODEL, &rows).0.method.period.unwrap()
+    };
+    for steps in 2..200 {
+        for active in [1, 2, 10, 15, 29, 30] {
+            let period = period(steps, active);
+            assert!((1..steps).contains(&period), "{steps} {active} {period}");
+        }
+    }
+    // A third of the layers: each has a turn.
+    assert_eq!([3, 6, 12, 15].map(|steps| period(steps, 10)), [1, 2, 4, 5]);
+    // Two of 30: four periods.
+    assert_eq!([3, 8, 19, 20].map(|steps| period(steps, 2)), [1, 2, 4, 5]);
+    // There is no period below one step.
+    assert_eq!(period(1, 2), 1);
+}
+
+#[test]
 fn epochs_and_period_follow_from_the_rows() {
     let of = |rows: usize, steps: Option<usize>| {
         let data = DataFacts::of(vec![100; rows]).unwrap();

@@ -95,7 +95,7 @@ impl<'a> Job<'a> {
         let batches = batches(&settings, &tokenizer, &data)?;
         let accumulation = settings.training.gradient_accumulation_steps;
         let steps = steps(&settings, &batches);
-        for warning in unusual(&settings, &shapes.facts, steps) {
+        for warning in unusual(&settings, &origins, &shapes.facts, steps) {
             warn(warning);
         }
         let (saved, has_other_held_out) = match saved {
