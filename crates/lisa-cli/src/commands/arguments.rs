@@ -138,7 +138,12 @@ pub(super) fn explained(
             let command = program.find_subcommand(name).unwrap_or(program);
             let flags: Vec<&str> = command.get_arguments().filter_map(Arg::get_long).collect();
             let near = names::nearest(&flag[2..], flags.iter().copied());
-            let help = near.map_or_else(lists, |near| format!("did you mean `--{near}`?"));
+            let help = if name == "plan" && is_of_train(program, &flag[2..]) {
+                "leave it out: `lisa plan` compares methods; `lisa train --dry-run` plans a run with its flags"
+                    .to_owned()
+            } else {
+                near.map_or_else(lists, |near| format!("did you mean `--{near}`?"))
+            };
             let command = command.get_name();
             UserError::new(format!("{flag} is not a flag of `lisa {command}`")).with_help(help)
         }
@@ -168,6 +173,12 @@ pub(super) fn explained(
         }
         _ => return Err(error),
     })
+}
+
+/// Whether `lisa train` has this flag, under its own or another name.
+fn is_of_train(program: &Command, name: &str) -> bool {
+    let train = program.find_subcommand("train");
+    train.is_some_and(|train| named(train, name, None, None).is_some())
 }
 
 /// The text of an error; empty if it has none.

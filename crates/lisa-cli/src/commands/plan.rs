@@ -16,7 +16,7 @@ use crate::settings::{
 };
 use crate::terminal::output::say;
 use crate::terminal::text::{counted, size};
-use crate::train::memory::fitting::{FROZEN, LAYERED_FROZEN, apply, changes, ways};
+use crate::train::memory::fitting::{FROZEN, LAYERED_FROZEN, apply, ways};
 use crate::train::memory::hardware::Hardware;
 use crate::train::memory::like_lora::like_lora;
 use crate::train::memory::limits::Limits;
@@ -182,11 +182,9 @@ fn table(mut flags: Flags, on: Option<On>, device: &Device) -> Result<String> {
         Some(like_lora(planner, &settings, (rows, tokens), bytes)?)
     };
     let methods = methods(&settings, &model, &facts, defaults);
-    let mut fits = false;
     for (flags, settings) in &methods {
         let plan = planner.plan(settings, rows, tokens)?;
         let fitting = bytes.map(|bytes| plan.needed() <= bytes);
-        fits |= fitting == Some(true);
         text.push_str(&line(flags, &plan, fitting));
     }
     text.push_str(
@@ -202,13 +200,6 @@ fn table(mut flags: Flags, on: Option<On>, device: &Device) -> Result<String> {
     if let Some(bytes) = bytes {
         text.push_str(&limits(planner, &methods, (tokens, positions), bytes)?);
     }
-    if let Some(bytes) = bytes.filter(|_| !fits) {
-        text.push_str(&format!(
-            "none fits into {}; {}\n",
-            size(bytes),
-            changes(planner, &settings, tokens, bytes)?
-        ));
-    }
     Ok(text)
 }
 
@@ -220,8 +211,8 @@ fn heading(settings: &Settings, model: &CausalLm, hardware: Hardware) -> String 
     };
     let device = match hardware {
         Hardware::Gpu => format!(
-            "for a GPU: host memory is separate, and {MARGIN} % is left to its memory pool (--device cpu: \
-             for a CPU)"
+            "for a GPU: host memory is separate, and the memory pool needs {MARGIN} % in addition to the peak \
+             (--device cpu: for a CPU)"
         ),
         _ => "for a CPU: it needs the host memory as well (--device gpu: for a GPU)".to_owned(),
     };
@@ -237,29 +228,67 @@ fn heading(settings: &Settings, model: &CausalLm, hardware: Hardware) -> String 
 }
 
 /// What fits into memory: for each method the longest row and the largest batch, and the flags to
-/// paste.
+/// paste. If no method fits, what needs the least.
 fn limits(
     planner: Planner<'_>,
     methods: &[(String, Settings)],
     (tokens, positions): (usize, usize),
     bytes: u64,
 ) -> Result<String> {
+    let rows = methods[0].1.training.batch_size;
     let mut text = format!(
-        "\nwhat fits into {}: the most tokens of a single row (the model has {positions} positions), and \
-         the most rows of {} in a batch. The default learning rates are for 4 rows: with another \
-         --batch-size, choose --lr, too\n\n   tokens      rows  flags\n",
+        "\nwhat fits into {}{}: the most tokens of a single row (the model has {positions} positions), and \
+         the most rows of {} in a batch. The flags have {} in a step where that fits, in smaller batches if \
+         necessary; the default learning rates are for 4 rows\n\n   tokens      rows  flags\n",
         size(bytes),
+        planner.peaks_in(bytes),
         counted(tokens, "token"),
+        counted(rows, "row"),
     );
+    let mut fits = false;
     for (flags, settings) in methods {
         let found = Limits::of(planner, settings, (tokens, positions), bytes)?;
-        let flags = match found.flags(tokens) {
-            Some(largest) => format!("{flags} {largest}"),
+        let flags = match found.flags(planner, settings, tokens, bytes)? {
+            Some(batch) => format!("{flags} {batch}"),
             None => format!("{flags}: does not fit"),
         };
+        fits |= found.tokens > 0;
         text.push_str(&format!("{:>9} {:>9}  {flags}\n", found.tokens, found.rows));
     }
+    if !fits {
+        text.push_str(&least(planner, methods, tokens.min(SHORT), bytes)?);
+    }
     Ok(text)
+}
+
+/// The tokens of the row for which the least memory is said.
+const SHORT: usize = 64;
+
+/// The method that needs the least memory for a row of so many tokens.
+fn least(
+    planner: Planner<'_>,
+    methods: &[(String, Settings)],
+    tokens: usize,
+    bytes: u64,
+) -> Result<String> {
+    let plans = methods
+        .iter()
+        .map(|(flags, settings)| Ok((planner.plan(settings, 1, tokens)?, flags)));
+    let plans = plans.collect::<Result<Vec<_>>>()?;
+    let least = plans.iter().min_by_key(|(plan, _)| plan.needed());
+    let Some((plan, flags)) = least else {
+        return Ok(String::new());
+    };
+    let host = match plan.host {
+        0 => String::new(),
+        host => format!(" and {} of host memory", size(host)),
+    };
+    Ok(format!(
+        "none fits into {}; the least is a peak of {}{host}, with {flags} --batch-size 1 --max-seq-length \
+         {tokens}\n",
+        size(bytes),
+        size(plan.peak.total()),
+    ))
 }
 
 const HEADER: &str = "     peak =  weights +    state + masters + gradients + activations + temporary |     \

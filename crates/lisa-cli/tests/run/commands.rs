@@ -154,6 +154,39 @@ fn the_planned_memory_is_that_of_the_layers_that_train_by_default() {
     );
 }
 
+#[test]
+fn a_length_that_leaves_most_rows_out_is_refused_unless_it_is_given() {
+    let dir = tempfile::tempdir().unwrap();
+    of_studied_size(&dir.path().join("model"));
+    let row = |times: usize| {
+        let prompt = "Name the colour. ".repeat(times);
+        format!("{{\"prompt\": \"{prompt}\", \"completion\": \"Blue.\"}}\n")
+    };
+    let rows = row(20).repeat(30) + &row(1).repeat(10);
+    fs::write(dir.path().join("data.jsonl"), rows).unwrap();
+    let run = |more: &str| {
+        let line =
+            "train --dry-run --no-eval --memory 0.01 --model model --data data.jsonl --pairs text";
+        let line = format!("{line} --out run{more}");
+        let arguments: Vec<&str> = line.split(' ').collect();
+        let output = lisa(dir.path(), &arguments).output().unwrap();
+        let errors = String::from_utf8(output.stderr).unwrap();
+        (output.status.success(), errors)
+    };
+    let (succeeded, errors) = run("");
+    assert!(!succeeded, "{errors}");
+    for part in [
+        " tokens do not fit into 10 MiB and would be cut at 64: 30 of 40 training rows have no token to train \
+         on within 64 tokens",
+        "help: the least is ",
+        ". To train on the other 10 rows, give --max-seq-length 64",
+    ] {
+        assert!(errors.contains(part), "{errors}");
+    }
+    let (succeeded, errors) = run(" --max-seq-length 64");
+    assert!(succeeded, "{errors}");
+}
+
 /// The text after the first `before` up to the next `after`.
 fn between<'a>(text: &'a str, before: &str, after: &str) -> &'a str {
     let (_, rest) = text
@@ -192,7 +225,8 @@ fn commands_print_what_they_are_asked_for() {
     let (tokens, rows): (usize, usize) = (words[0].parse().unwrap(), words[1].parse().unwrap());
     // More rows of half the length fit than one of the whole length, which the model ends at.
     assert!(tokens == 256 && rows > 1, "{plan}");
-    let flags = format!("--batch-size {rows} --max-seq-length 128");
+    // No more rows than a run has.
+    let flags = format!("--batch-size {} --max-seq-length 128", rows.min(8));
     assert!(line.ends_with(&flags), "{plan}");
     let show = run(&["show"]);
     for part in [
@@ -367,7 +401,7 @@ fn an_unknown_device_is_an_error_and_devices_are_listed() {
 }
 
 /// Wrong commands, and what is said.
-const WRONG: [(&str, &str); 26] = [
+const WRONG: [(&str, &str); 28] = [
     (
         "train --steps 1e9",
         "error: --steps is `1e9`\n  help: give a whole number, 0 or more, in digits alone\n",
@@ -413,6 +447,16 @@ const WRONG: [(&str, &str); 26] = [
     (
         "plan --lora-rank 18446744073709551615",
         "error: --lora-rank is 18446744073709551615\n  help: give 1 to 65536\n",
+    ),
+    (
+        "plan --recompute",
+        "error: --recompute is not a flag of `lisa plan`\n  help: leave it out: `lisa plan` compares \
+         methods; `lisa train --dry-run` plans a run with its flags\n",
+    ),
+    (
+        "plan --gradient_checkpointing",
+        "error: --gradient_checkpointing is not a flag of `lisa plan`\n  help: leave it out: `lisa plan` \
+         compares methods; `lisa train --dry-run` plans a run with its flags\n",
     ),
     (
         "plan --no-master-weights",
@@ -521,21 +565,21 @@ fn the_plan_adds_up_and_says_what_would_fit() {
         !plan.contains("does not fit") && !plan.contains("none fits"),
         "{plan}"
     );
-    // 18 MiB: too little for 4 rows of 256 tokens with every method.
+    // 18 MiB: too little for 8 rows of 256 tokens with every method, and enough for one.
     let plan = run("plan --device cpu --memory 0.0176");
-    let would = plan.lines().last().unwrap();
-    assert!(
-        would.starts_with("none fits into 18 MiB; what would fit: --"),
-        "{plan}"
-    );
-    assert!(
-        would.contains("--batch-size 1") || would.contains("--max-seq-length"),
-        "{plan}"
-    );
+    assert!(!plan.contains("  fits: "), "{plan}");
+    assert!(plan.contains(" --batch-size 1"), "{plan}");
+    assert!(!plan.contains("none fits"), "{plan}");
     let nothing = run("plan --memory 0.001");
     let least = nothing.lines().last().unwrap();
-    let (_, flags) = least.split_once("; the least is ").unwrap();
-    assert!(flags.contains(", with --"), "{nothing}");
+    let (_, flags) = least
+        .split_once("none fits into 1 MiB; the least is a peak of ")
+        .unwrap();
+    assert!(flags.contains(", with --method "), "{nothing}");
+    assert!(
+        flags.ends_with(" --batch-size 1 --max-seq-length 64"),
+        "{nothing}"
+    );
     // The parts of a row are its peak, to the rounding of each.
     let plan = run("plan");
     let row = plan

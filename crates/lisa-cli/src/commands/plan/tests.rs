@@ -32,7 +32,7 @@ fn the_memory_of_a_device_is_that_of_a_gpu_unless_a_cpu_is_asked_for() {
     assert!(build.contains("\nfor a CPU: "), "{build}");
     for table in [&gpu, &named] {
         assert!(
-            table.contains("\nfor a GPU: host memory is separate, and 10 %"),
+            table.contains("\nfor a GPU: host memory is separate, and the memory pool needs 10 %"),
             "{table}"
         );
     }
@@ -78,4 +78,38 @@ fn the_table_has_what_lisa_trains_by_default_and_flags_that_give_other_layers() 
     row(&default, "--method lisa --active-layers 2");
     row(&three, "--method lisa --active-layers 3 --recompute");
     assert!(!three.contains("--active-layers 10"), "{three}");
+}
+
+#[test]
+fn the_last_line_does_not_contradict_the_tables() {
+    let mut ends = [0, 0];
+    for mib in [1, 5, 8, 12, 16, 24, 32, 64, 1024] {
+        let memory = Some(f64::from(mib) / 1024.0);
+        for on in [On::Gpu, On::Cpu] {
+            let table = table_on(Some(on), memory, 1);
+            let (_, limits) = table.split_once("rows  flags\n").unwrap();
+            let mut rows = limits.lines().filter(|line| line.starts_with(' '));
+            let fits = rows.any(|line| !line.ends_with(": does not fit"));
+            let says_none = table.contains("\nnone fits into ");
+            assert_eq!(says_none, !fits, "{table}");
+            assert_eq!(table.contains("(peaks of up to "), on == On::Gpu, "{table}");
+            ends[usize::from(fits)] += 1;
+        }
+    }
+    assert!(ends[0] > 0 && ends[1] > 0, "{ends:?}");
+}
+
+#[test]
+fn the_flags_have_the_rows_of_a_run_where_more_would_fit() {
+    let table = table_on(Some(On::Gpu), Some(64.0), 1);
+    let (_, limits) = table.split_once("rows  flags\n").unwrap();
+    let rows = limits.lines().filter(|line| line.contains(" --method "));
+    for line in rows {
+        assert!(
+            line.ends_with(" --batch-size 8 --max-seq-length 256"),
+            "{line}"
+        );
+        let most: usize = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+        assert!(most > 8, "{line}");
+    }
 }

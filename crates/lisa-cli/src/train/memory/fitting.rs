@@ -178,7 +178,7 @@ fn note(settings: &Settings, method: Method) -> &'static str {
 }
 
 /// Makes the batches smaller, and as many more for a step. Returns the flags.
-fn smaller(settings: &mut Settings, rows: usize) -> Vec<String> {
+pub(super) fn smaller(settings: &mut Settings, rows: usize) -> Vec<String> {
     let training = &mut settings.training;
     if rows >= training.batch_size {
         return Vec::new();

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 
+use super::fitting::smaller;
 use super::planned::Planner;
 use crate::settings::Settings;
 
@@ -33,15 +34,56 @@ impl Limits {
         })
     }
 
-    /// The flags of the largest batch, or of the longest row if not one row of the length fits. `None`
-    /// if nothing fits.
-    pub(crate) fn flags(self, tokens: usize) -> Option<String> {
-        let (rows, tokens) = match self {
-            Self { tokens: 0, .. } => return None,
-            Self { rows: 0, tokens } => (1, tokens),
-            Self { rows, .. } => (rows, tokens),
-        };
-        Some(format!("--batch-size {rows} --max-seq-length {tokens}"))
+    /// The batch of a run with these settings, of rows of `tokens` tokens, as flags: `None` if nothing
+    /// fits. Smaller batches are accumulated to as many rows as those of the settings. If that does not fit,
+    /// fewer rows come before shorter ones.
+    pub(crate) fn flags(
+        self,
+        planner: Planner<'_>,
+        settings: &Settings,
+        tokens: usize,
+        bytes: u64,
+    ) -> Result<Option<String>> {
+        let with_length = |batch: &str, tokens| Some(format!("{batch} --max-seq-length {tokens}"));
+        let batch = settings.training.batch_size;
+        let mut rows = batch;
+        loop {
+            let mut changed = settings.clone();
+            let flags = of_batch(&mut changed, rows);
+            let has_all = rows == batch || !settings.memory.update_in_backward;
+            if has_all && planner.needed(&changed, rows, tokens)? <= bytes {
+                return Ok(with_length(&flags, tokens));
+            }
+            if rows == 1 {
+                break;
+            }
+            rows = rows.div_ceil(2);
+        }
+        if self.rows > 0 {
+            return Ok(with_length(&format!("--batch-size {}", self.rows), tokens));
+        }
+        if self.tokens == 0 {
+            return Ok(None);
+        }
+        let mut changed = settings.clone();
+        let accumulated = of_batch(&mut changed, 1);
+        let needed = |tokens| planner.needed(&changed, 1, tokens);
+        Ok(match most(self.tokens, bytes, needed)? {
+            0 => with_length("--batch-size 1", self.tokens),
+            tokens => with_length(&accumulated, tokens),
+        })
+    }
+}
+
+/// Sets batches of so many rows, accumulated to as many as before. Returns the flags.
+fn of_batch(settings: &mut Settings, rows: usize) -> String {
+    let flags = smaller(settings, rows);
+    if !flags.is_empty() {
+        return flags.join(" ");
+    }
+    match settings.training.gradient_accumulation_steps {
+        1 => format!("--batch-size {rows}"),
+        batches => format!("--batch-size {rows} --gradient-accumulation-steps {batches}"),
     }
 }
 
@@ -117,17 +159,63 @@ mod tests {
         let found = limits(100, bytes);
         assert_eq!(found.rows, 3);
         assert!(needed(1, found.tokens) <= bytes && needed(1, found.tokens + 1) > bytes);
-        let flags = found.flags(100);
-        assert_eq!(
-            flags.as_deref(),
-            Some("--batch-size 3 --max-seq-length 100")
-        );
         // Not one row of this length, but a shorter one.
         let short = limits(1024, bytes);
         assert_eq!((short.rows, short.tokens), (0, found.tokens));
-        let flags = format!("--batch-size 1 --max-seq-length {}", found.tokens);
-        assert_eq!(short.flags(1024), Some(flags));
         let none = limits(100, 1);
-        assert_eq!((none.rows, none.tokens, none.flags(100)), (0, 0, None));
+        assert_eq!((none.rows, none.tokens), (0, 0));
+        let flags = none.flags(planner, &settings, 100, 1).unwrap();
+        assert_eq!(flags, None);
+    }
+
+    #[test]
+    fn the_flags_keep_the_rows_of_a_step() {
+        let device = Device::default().autodiff();
+        let config = lisa_lm::ModelConfig::from_json(crate::bundled::CONFIG).unwrap();
+        let model = config.init(&device).unwrap();
+        let planner = Planner::new(&model, &device);
+        let mut settings = Flags::default().resolve(None).unwrap();
+        settings.training.batch_size = 4;
+        let needed = |settings: &Settings, rows, batches, tokens| {
+            let mut settings = settings.clone();
+            settings.training.gradient_accumulation_steps = batches;
+            planner.needed(&settings, rows, tokens).unwrap()
+        };
+        let flags = |settings: &Settings, bytes| {
+            let found = Limits::of(planner, settings, (256, 256), bytes).unwrap();
+            let flags = found.flags(planner, settings, 256, bytes);
+            flags.unwrap().unwrap_or_default()
+        };
+        // More rows would fit.
+        let many = needed(&settings, 64, 1, 256);
+        assert_eq!(
+            flags(&settings, many),
+            "--batch-size 4 --max-seq-length 256"
+        );
+        for (rows, batches) in [(2, 2), (1, 4)] {
+            let bytes = needed(&settings, rows, batches, 256);
+            let expected = format!(
+                "--batch-size {rows} --gradient-accumulation-steps {batches} --max-seq-length 256"
+            );
+            assert_eq!(flags(&settings, bytes), expected);
+        }
+        let bytes = needed(&settings, 1, 4, 100);
+        let found = flags(&settings, bytes.min(needed(&settings, 1, 1, 256) - 1));
+        let short = "--batch-size 1 --gradient-accumulation-steps 4 --max-seq-length 1";
+        assert!(found.starts_with(short), "{found}");
+        let mut given = settings.clone();
+        given.training.gradient_accumulation_steps = 3;
+        assert_eq!(
+            flags(&given, needed(&given, 4, 3, 256)),
+            "--batch-size 4 --gradient-accumulation-steps 3 --max-seq-length 256"
+        );
+        // Batches that are not accumulated: as many rows as fit.
+        settings.memory.recompute = 1;
+        settings.memory.update_in_backward = true;
+        let bytes = needed(&settings, 3, 1, 256);
+        assert_eq!(
+            flags(&settings, bytes),
+            "--batch-size 3 --max-seq-length 256"
+        );
     }
 }

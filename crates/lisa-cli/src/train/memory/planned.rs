@@ -63,6 +63,15 @@ impl<'a> Planner<'a> {
         self.hardware.is_host().then(available_bytes)?
     }
 
+    /// Which peaks fit into `bytes`, as text: on a GPU, the memory pool needs a part.
+    pub(crate) fn peaks_in(self, bytes: u64) -> String {
+        if self.hardware.is_host() {
+            return String::new();
+        }
+        let peak = bytes / (100 + MARGIN) * 100;
+        format!(" (peaks of up to {}, without the memory pool)", size(peak))
+    }
+
     /// The memory of each part of a run.
     pub(super) fn parts(
         self,
