@@ -204,7 +204,16 @@ pub(super) fn explained(
                 Some(ContextValue::Strings(missing)) => missing.join(" and "),
                 _ => argument,
             };
-            let help = format!("add it; `lisa {name} --help` lists the flags");
+            // One of a group: `<--prompt <TEXT>|--chat <TEXT>>`.
+            let group = missing
+                .strip_prefix('<')
+                .and_then(|rest| rest.strip_suffix('>'))
+                .filter(|rest| rest.starts_with("--"));
+            let (missing, it) = match group {
+                Some(names) => (names.replace('|', " or "), "one of them"),
+                None => (missing, "it"),
+            };
+            let help = format!("add {it}; `lisa {name} --help` lists the flags");
             Ok(UserError::new(format!("`lisa {name}` also needs {missing}")).with_help(help))
         }
         ErrorKind::UnknownArgument => Ok(UserError::new(format!(
@@ -259,8 +268,13 @@ mod tests {
             ("--max_steps 7", "--steps 7"),
             ("--min_lr 1e-6", "--min-lr 1e-6"),
             ("--min_lr_rate 0.1", "--min-lr-ratio 0.1"),
-            ("--torch_dtype float16", "--dtype=f16"),
+            ("--torch_dtype float16", "--dtype float16"),
             ("--torch_dtype auto", "--dtype auto"),
+            ("--lr_scheduler_type linear", "--schedule=linear"),
+            (
+                "--lr-scheduler-type=constant_with_warmup",
+                "--schedule=constant",
+            ),
             ("--skip-bad-lines", "--on-bad-line=skip"),
             ("--skip-bad-lines=false", "--on-bad-line=stop"),
             ("--accumulation 2", "--gradient-accumulation-steps 2"),

@@ -117,34 +117,41 @@ pub(crate) fn finish(job: &Job<'_>, trained: Training, stop: Stop<'_>) -> Result
     write_atomically(&out.join("summary.json"), text.as_bytes())?;
     say(format_args!("time: {clock}"))?;
     say(format_args!(
-        "{}{} in {}; the model of step {} is in {}",
+        "{}{} in {}; the {} of step {} is in {}",
         change(&state, after.as_ref()),
         counted(job.steps as usize, "step"),
         duration(state.seconds),
+        what(job),
         job.steps,
         shown.display()
     ))?;
     say_adapter(job, &folder)?;
     if let Some((step, loss)) = best {
         say(format_args!(
-            "the best checkpoint is that of step {step}, held-out loss {loss:.4}: its model is in {}",
+            "the best checkpoint is that of step {step}, held-out loss {loss:.4}: its {} is in {}",
+            what(job),
             written(job, &best_folder).display()
         ))?;
     }
     Ok(true)
 }
 
-/// Says where the adapter of LoRA is, and what opens it.
+/// Says where the adapter of LoRA is, if that is not said yet, and what opens it.
 fn say_adapter(job: &Job<'_>, model: &Path) -> Result<()> {
-    if job.settings.method.method != Method::Lora {
+    let method = &job.settings.method;
+    if method.method != Method::Lora {
         return Ok(());
     }
     let adapter = adapter::folder_of(model);
     let adapter = adapter.display();
+    let place = if method.no_merge {
+        "the adapter is in PEFT's format".to_owned()
+    } else {
+        format!("the adapter alone, in PEFT's format, is in {adapter}")
+    };
     say(format_args!(
-        "the adapter alone, in PEFT's format, is in {adapter}: PEFT opens it on the base model, \
-         `lisa train --adapter {adapter}` trains it further, and `lisa export {adapter} --merge --out \
-         DIR` merges it"
+        "{place}: PEFT opens it on the base model, `lisa train --adapter {adapter}` trains it further, and \
+         `lisa export {adapter} --merge --out DIR` merges it"
     ))?;
     Ok(())
 }
@@ -159,9 +166,10 @@ fn seconds_by_part(clock: &Clock) -> serde_json::Map<String, serde_json::Value> 
 /// Says that the run was stopped in the evaluation of the finished model.
 fn stopped(job: &Job<'_>, folder: &Path) -> Result<bool> {
     say(format_args!(
-        "stopped after the last step, {}, in an evaluation: the model is in {}, and there is no \
+        "stopped after the last step, {}, in an evaluation: the {} is in {}, and there is no \
          summary of the run yet.\nContinue with: lisa train --resume --out {}",
         job.steps,
+        what(job),
         folder.display(),
         job.settings.output.out.display()
     ))?;
@@ -226,7 +234,9 @@ fn write(
 ) -> Result<CausalLm> {
     let (settings, out) = (&job.settings, &job.settings.output.out);
     let mut files = job.tokenizer.changed_files()?;
-    let text = format!("{}\n", json!({ "step": step }));
+    // `lisa export` merges the adapter in the dtype of the run.
+    let about = json!({ "step": step, "dtype": settings.memory.dtype });
+    let text = format!("{about}\n");
     files.push((run_folder::STEP.to_owned(), text.into_bytes()));
     let model = if model.lora().is_some() {
         require_finite(&Exact::whole(&model), step, saved, out)?;
@@ -250,6 +260,15 @@ fn write(
     let progress = move |done, all| slow.set(done, all);
     lisa_lm::checkpoint::save_with(&model, folder, &options, progress)?;
     Ok(model)
+}
+
+/// What the run has written, for the user.
+fn what(job: &Job<'_>) -> &'static str {
+    if job.settings.method.no_merge {
+        "adapter"
+    } else {
+        "model"
+    }
 }
 
 /// The folder that the user is told: that of the model, or without a merged model that of the adapter.
