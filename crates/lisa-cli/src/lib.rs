@@ -3,7 +3,7 @@
 //! From the bottom up: `user_error`, `device`, `machine`, `number` (numbers in JSON), `terminal` (what is printed),
 //! `bundled`, `hub`, `model_folder`, `model_tokenizer` and `data_folder` (where files are),
 //! `lock`, `output_folder` (where a command writes), `run_folder` and `earlier_run` (the files of a
-//! run), [`settings`] (flags and files), [`train`] (a run), [`commands`] (the command line).
+//! run), [`settings`] (flags and files), `model_card`, [`train`] (a run), [`commands`] (the command line).
 
 pub mod bundled;
 pub mod commands;
@@ -15,6 +15,7 @@ pub mod device;
 pub mod earlier_run;
 pub mod lock;
 pub mod machine;
+mod model_card;
 pub mod model_folder;
 pub mod model_tokenizer;
 mod number;

@@ -8,6 +8,7 @@ use clap::Args;
 
 use crate::bundled;
 use crate::hub_files::Need;
+use crate::run_folder;
 use crate::user_error::{UserError, require};
 
 /// The flags that choose a model.
@@ -65,6 +66,7 @@ pub(crate) fn folder_with(model: &Path, revision: &str, need: Need) -> Result<Pa
         return download(&model.to_string_lossy(), revision, need);
     }
     if model.exists() {
+        require_model(model)?;
         return Ok(model.to_path_buf());
     }
     Err(
@@ -72,6 +74,42 @@ pub(crate) fn folder_with(model: &Path, revision: &str, need: Need) -> Result<Pa
             .with_help("check the path; a model on the Hugging Face hub is given as owner/name")
             .into(),
     )
+}
+
+/// Returns an error if this is the folder of a run or of an adapter, which says how to get the model.
+fn require_model(folder: &Path) -> Result<()> {
+    let has = |name: &str| folder.join(name).is_file();
+    if has("config.json") {
+        return Ok(());
+    }
+    let shown = folder.display();
+    require!(
+        !has("adapter_config.json"),
+        format!(
+            "merge it into its base model with `lisa export {shown} --merge --out DIR`, and give that folder; \
+             `lisa train --adapter {shown}` trains the adapter further"
+        ),
+        "`{shown}` is the folder of an adapter, not of a model"
+    );
+    let model = folder.join("model");
+    let help = if model.join("config.json").is_file() {
+        format!("give the folder of its model, `{}`", model.display())
+    } else if folder.join("adapter/adapter_config.json").is_file() {
+        format!(
+            "merge its adapter with `lisa export {shown} --merge --out DIR`, and give that folder"
+        )
+    } else {
+        format!(
+            "the run has no finished model; write that of its newest checkpoint with `lisa export {shown} --out \
+             DIR`, and give that folder"
+        )
+    };
+    require!(
+        !run_folder::holds_a_run(folder),
+        help,
+        "`{shown}` is the folder of a run, not of a model"
+    );
+    Ok(())
 }
 
 /// Whether this is a path on this machine, even if nothing is there.
@@ -130,6 +168,49 @@ mod tests {
         ] {
             assert!(is_path(Path::new(path)), "{path}");
         }
+    }
+
+    #[test]
+    fn the_folder_of_a_run_or_of_an_adapter_says_how_to_get_the_model() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = dir.path();
+        let write = |name: &str| {
+            let path = run.join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "{}").unwrap();
+        };
+        let refused = |path: &Path| {
+            let error = model_folder(path, "").unwrap_err();
+            anstream::adapter::strip_str(&crate::terminal::report::report(&error)).to_string()
+        };
+        // Neither is known: the error of the model's own files follows.
+        model_folder(run, "").unwrap();
+        write("events.out.tfevents.7.lisa");
+        let error = refused(run);
+        assert!(
+            error.contains("is the folder of a run, not of a model"),
+            "{error}"
+        );
+        assert!(
+            error.contains("newest checkpoint with `lisa export "),
+            "{error}"
+        );
+        write("adapter/adapter_config.json");
+        let error = refused(run);
+        assert!(
+            error.contains("merge its adapter with `lisa export "),
+            "{error}"
+        );
+        let error = refused(&run.join("adapter"));
+        assert!(
+            error.contains("is the folder of an adapter, not of a model"),
+            "{error}"
+        );
+        assert!(error.contains("/adapter --merge --out DIR`"), "{error}");
+        write("model/config.json");
+        let error = refused(run);
+        assert!(error.contains("give the folder of its model, `"), "{error}");
+        model_folder(&run.join("model"), "").unwrap();
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub const EVENTS: &str = "events.out.tfevents.";
 /// The end of the names of event files of this program.
 pub const OUR_EVENTS: &str = ".lisa";
 
-/// The file of a finished model that says its step.
+/// The file of a finished model or adapter that says its step, and the dtype of the run.
 pub const STEP: &str = "lisa.json";
 /// The files of a checkpoint: the weights, the optimizer state, and everything else.
 pub const CHECKPOINT: [&str; 3] = ["weights.bpk", "optimizer.bpk", "state.json"];
@@ -57,6 +57,12 @@ pub fn step_of_model(folder: &Path) -> Option<u64> {
         return None;
     }
     json(&folder.join(STEP))?["step"].as_u64()
+}
+
+/// The dtype of the run that wrote a model or an adapter; `None` if it is not known.
+#[must_use]
+pub fn dtype_of_run(folder: &Path) -> Option<String> {
+    Some(json(&folder.join(STEP))?["dtype"].as_str()?.to_owned())
 }
 
 /// Whether a folder has a model or an adapter.

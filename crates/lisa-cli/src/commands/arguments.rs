@@ -158,8 +158,17 @@ pub(super) fn explained(
         }
         ErrorKind::MissingRequiredArgument => {
             let missing = texts(&error, ContextKind::InvalidArg, " and ");
+            // One of a group: `<--prompt <TEXT>|--chat <TEXT>>`.
+            let group = missing
+                .strip_prefix('<')
+                .and_then(|rest| rest.strip_suffix('>'))
+                .filter(|rest| rest.starts_with("--"));
+            let (missing, it) = match group {
+                Some(names) => (names.replace('|', " or "), "one of them"),
+                None => (missing, "it"),
+            };
             UserError::new(format!("`lisa {name}` also needs {missing}"))
-                .with_help(format!("add it; {}", lists()))
+                .with_help(format!("add {it}; {}", lists()))
         }
         ErrorKind::InvalidSubcommand => {
             let name = text(&error, ContextKind::InvalidSubcommand);
@@ -269,8 +278,13 @@ mod tests {
             ("--max_steps 7", "--steps 7"),
             ("--min_lr 1e-6", "--min-lr 1e-6"),
             ("--min_lr_rate 0.1", "--min-lr-ratio 0.1"),
-            ("--torch_dtype float16", "--dtype=f16"),
+            ("--torch_dtype float16", "--dtype float16"),
             ("--torch_dtype auto", "--dtype auto"),
+            ("--lr_scheduler_type linear", "--schedule=linear"),
+            (
+                "--lr-scheduler-type=constant_with_warmup",
+                "--schedule=constant",
+            ),
             ("--skip-bad-lines", "--on-bad-line=skip"),
             ("--skip-bad-lines=false", "--on-bad-line=stop"),
             ("--accumulation 2", "--gradient-accumulation-steps 2"),

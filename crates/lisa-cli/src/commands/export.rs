@@ -8,7 +8,8 @@ use clap::{Args, ValueEnum};
 use lisa_lm::checkpoint::SaveOptions;
 use lisa_lm::{Checkpoint, Tokenizer};
 
-use super::export_adapter::{self, Exported, read};
+use super::export_adapter::{self, Exported, card_file, read};
+use crate::model_card::{CARD, card_of, converted, has_card};
 use crate::output_folder;
 use crate::run_folder;
 use crate::settings::{Dtype, Flags, Method};
@@ -32,7 +33,7 @@ pub struct Options {
     /// Step of a checkpoint or of the model [default: the newest]
     #[arg(long, value_name = "STEP")]
     step: Option<u64>,
-    /// Dtype of the weights [default: that of the run]
+    /// Dtype of the weights [default: that of the run, else of the base]
     #[arg(long, value_enum)]
     dtype: Option<Dtype>,
     /// Merge the adapter of LoRA into the weights [default: write it alone]
@@ -61,6 +62,12 @@ enum Changed {
 /// Writes the folder.
 pub fn export(options: &Options, device: &Device) -> Result<()> {
     let out = &options.out;
+    require!(
+        options.run.is_dir(),
+        "give the output folder of `lisa train`, or the folder of an adapter",
+        "there is no folder `{}`",
+        options.run.display()
+    );
     let is_model = ["config.json", "adapter_config.json"]
         .iter()
         .any(|name| out.join(name).exists());
@@ -93,12 +100,13 @@ pub fn export(options: &Options, device: &Device) -> Result<()> {
             "--allow-changed is for runs, and `{}` is an adapter",
             options.run.display()
         );
-        export_adapter::load(&options.run, options.model.as_deref(), device)?
+        let is_asked = options.dtype.is_some();
+        export_adapter::load(&options.run, options.model.as_deref(), is_asked, device)?
     } else {
         load(options, device)?
     };
     require_other(out, &exported.source, &options.run)?;
-    let name = exported.name.clone();
+    let (name, writes_card) = (exported.name.clone(), exported.card.is_some());
     if exported.model.lora().is_some() && !options.merge {
         require!(
             options.dtype.is_none(),
@@ -108,6 +116,10 @@ pub fn export(options: &Options, device: &Device) -> Result<()> {
         export_adapter::write(&exported, out)?;
     } else {
         write(options, exported)?;
+    }
+    // That of an earlier export is of another model.
+    if !writes_card && has_card(out) {
+        output_folder::remove(&out.join(CARD))?;
     }
     say(format_args!(
         "{name} of {} is in {}",
@@ -130,11 +142,17 @@ fn write(options: &Options, exported: Exported) -> Result<()> {
     if let Some(asked) = asked {
         model = model.cast(asked);
     }
+    let card = match (exported.card, options.dtype) {
+        (Some(card), Some(dtype)) if asked.is_some() => Some(converted(&card, dtype)),
+        (card, _) => card,
+    };
+    let mut files = exported.files;
+    files.extend(card_file(card.as_deref()));
     let bytes = (model.num_parameters() * model.dtype().size()) as u64;
     output_folder::require_room(&options.out, bytes)?;
     let save = SaveOptions {
         source: Some(&exported.source),
-        files: &exported.files,
+        files: &files,
         ..SaveOptions::default()
     };
     let slow = Slow::bytes("writing the model");
@@ -187,6 +205,7 @@ fn load(options: &Options, device: &Device) -> Result<Exported> {
             model,
             files: Vec::new(),
             settings: None,
+            card: finished.and_then(|step| card_of(run, &["model"], step)),
             name: "the finished model".to_owned(),
         });
     }
@@ -232,8 +251,14 @@ fn load(options: &Options, device: &Device) -> Result<Exported> {
     if text.vocab_size > 0 {
         model = model.resize_embeddings(text.vocab_size)?;
     }
+    let written: &[&str] = if settings.method.method == Method::Lora && !options.merge {
+        &["adapter", "adapter-best"]
+    } else {
+        &["model", "model-best"]
+    };
     Ok(Exported {
         model: checkpoints::weights(path, prepared(&settings, model)?)?,
+        card: card_of(run, written, *step),
         source,
         files: tokenizer.changed_files()?,
         settings: Some(settings),

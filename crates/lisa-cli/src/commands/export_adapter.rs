@@ -4,13 +4,17 @@ use std::path::Path;
 
 use anyhow::Result;
 use burn::tensor::{Device, FloatDType};
+use clap::ValueEnum;
 use lisa_lm::checkpoint::Adapter;
 use lisa_lm::{CausalLm, Checkpoint};
+use serde_json::json;
 
+use crate::model_card::CARD;
 use crate::model_folder::{self, model_folder};
 use crate::model_tokenizer::model_tokenizer;
 use crate::output_folder;
-use crate::settings::Settings;
+use crate::run_folder;
+use crate::settings::{Dtype, Settings};
 use crate::terminal::progress::Slow;
 use crate::train::saved::adapter;
 use crate::user_error::{UserError, require};
@@ -25,6 +29,8 @@ pub(super) struct Exported {
     pub(super) files: Vec<(String, Vec<u8>)>,
     /// The settings of the run, if the model is of a checkpoint.
     pub(super) settings: Option<Settings>,
+    /// The text of the model card that the run wrote for this model.
+    pub(super) card: Option<String>,
     /// Its name for the user.
     pub(super) name: String,
 }
@@ -34,8 +40,14 @@ pub(super) fn is_adapter(folder: &Path) -> bool {
     folder.join("adapter_config.json").is_file()
 }
 
-/// The adapter of a folder on its base model: `base`, or the one that it names.
-pub(super) fn load(folder: &Path, base: Option<&Path>, device: &Device) -> Result<Exported> {
+/// The adapter of a folder on its base model: `base`, or the one that it names. The model is in the dtype of
+/// the run that wrote the adapter, or as the base is stored if that is not known or if another one `is_asked`.
+pub(super) fn load(
+    folder: &Path,
+    base: Option<&Path>,
+    is_asked: bool,
+    device: &Device,
+) -> Result<Exported> {
     let adapter = Adapter::open(folder)?;
     let named = adapter.base().map(|base| {
         let is_local = model_folder::is_path(Path::new(base));
@@ -73,12 +85,15 @@ pub(super) fn load(folder: &Path, base: Option<&Path>, device: &Device) -> Resul
         tokenizer.id_count(),
         source.dir().display()
     );
-    let model = read(&source, None, device)?;
+    let of_run = run_folder::dtype_of_run(folder).filter(|_| !is_asked);
+    let of_run = of_run.and_then(|word| Dtype::from_str(&word, false).ok());
+    let model = read(&source, of_run.map(FloatDType::from), device)?;
     Ok(Exported {
         model: adapter.apply(model)?,
         source,
         files: tokenizer.changed_files()?,
         settings: None,
+        card: None,
         name: "the merged adapter".to_owned(),
     })
 }
@@ -87,7 +102,13 @@ pub(super) fn load(folder: &Path, base: Option<&Path>, device: &Device) -> Resul
 pub(super) fn write(exported: &Exported, out: &Path) -> Result<()> {
     let settings = exported.settings.as_ref();
     let revision = settings.map_or("", |settings| &settings.input.revision);
-    let (source, files) = (&exported.source, &exported.files);
+    let (source, mut files) = (&exported.source, exported.files.clone());
+    if let Some(settings) = settings {
+        // Merged later, the model is in the dtype of the run.
+        let about = format!("{}\n", json!({ "dtype": settings.memory.dtype }));
+        files.push((run_folder::STEP.to_owned(), about.into_bytes()));
+    }
+    files.extend(card_file(exported.card.as_deref()));
     // At most: the parameters are lazy, and nothing is allocated.
     let base = source.config().init(&exported.model.device())?;
     let adapters = exported
@@ -95,7 +116,12 @@ pub(super) fn write(exported: &Exported, out: &Path) -> Result<()> {
         .num_parameters()
         .saturating_sub(base.num_parameters());
     output_folder::require_room(out, 4 * adapters as u64)?;
-    adapter::write(&exported.model, revision, source, files, out)
+    adapter::write(&exported.model, revision, source, &files, out)
+}
+
+/// The file of a model card.
+pub(super) fn card_file(card: Option<&str>) -> Option<(String, Vec<u8>)> {
+    card.map(|text| (CARD.to_owned(), text.as_bytes().to_vec()))
 }
 
 /// Loads the weights.

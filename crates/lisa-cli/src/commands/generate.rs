@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use burn::tensor::{Device, FloatDType};
-use clap::Args;
+use clap::{ArgGroup, Args};
 use lisa_lm::text::{Chat, Message};
 use lisa_lm::{Checkpoint, GenerationConfig};
 
@@ -15,19 +15,15 @@ use crate::user_error::require;
 
 /// Options of `lisa generate`.
 #[derive(Args, Debug)]
+#[command(group(ArgGroup::new("text").required(true)))]
 pub struct Options {
     #[command(flatten)]
     model: ModelFlags,
     /// Text that the model continues
-    #[arg(
-        long,
-        value_name = "TEXT",
-        conflicts_with = "chat",
-        required_unless_present = "chat"
-    )]
+    #[arg(long, value_name = "TEXT", group = "text")]
     prompt: Option<String>,
     /// Message of the user, rendered with the model's chat template
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", group = "text")]
     chat: Option<String>,
     /// chatml, llama3, plain, or a Jinja file [default: the model's]
     #[arg(long, value_name = "NAME|FILE")]

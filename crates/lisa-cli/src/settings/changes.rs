@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::Flags;
-use super::origin::shown;
+use super::given;
 use crate::terminal::text::printable;
 
 impl Flags {
@@ -22,7 +22,8 @@ impl Flags {
                 continue;
             };
             if now != *then && name != "out" {
-                let line = format!("{name} {}, was {}", shown(&now), shown(then));
+                let or_absent = |value| given(value).unwrap_or_else(|| "not given".to_owned());
+                let line = format!("{name} {}, was {}", or_absent(&now), or_absent(then));
                 changes.push(printable(&line));
             }
         }

@@ -136,7 +136,9 @@ impl Flags {
         self.method.active_layers = Some(active);
         self.method.freeze = Some(OUTER.map(str::to_owned).to_vec());
         let layers = counted(model.layers, "layer");
-        reasons[at].1 = format!("of {layers}: in at most the memory of LoRA");
+        reasons[at].1 = format!(
+            "of {layers}: as many as need no more memory than LoRA of rank 16, at most a third"
+        );
         reasons.push(("freeze", "more layers train in the same memory".to_owned()));
     }
 
@@ -251,7 +253,14 @@ impl Flags {
         if period < PERIOD {
             let run = counted(steps, "step");
             let layers = counted(model.layers, "layer");
-            reasons.push(("period", format!("about {run} for {layers}")));
+            let reason = if period > turns.max(SHORTEST_PERIOD) {
+                "that of --layer-warmup".to_owned()
+            } else if turns < SHORTEST_PERIOD {
+                format!("the shortest: about {run} are too few for a turn of each of {layers}")
+            } else {
+                format!("so that each of {layers} can have a turn in about {run}")
+            };
+            reasons.push(("period", reason));
         }
     }
 }

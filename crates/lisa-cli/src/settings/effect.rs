@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{Dtype, Flags, Method, Pairs, Policy, Settings};
+use super::{Dtype, Flags, Method, Pairs, Policy, Schedule, Settings};
 use crate::user_error::UserError;
 
 /// With what a setting has no effect, and what would give it one.
@@ -56,8 +56,18 @@ impl Flags {
         let Some(((with, instead), name)) = found else {
             return Ok(());
         };
+        let it = self.other_name(&name);
+        let it = it.map_or_else(|| "it".to_owned(), |key| format!("`{key}`"));
+        // The other setting may have another name in the file, too.
+        let other = instead
+            .strip_prefix("leave --")
+            .and_then(|rest| rest.strip_suffix(" out"));
+        let instead = match other.and_then(|other| self.other_name(other)) {
+            Some(key) => format!("leave `{key}` out"),
+            None => instead,
+        };
         let error = UserError::new(format!("--{name} has no effect with {with}"))
-            .with_help(format!("leave it out, or {instead}"));
+            .with_help(format!("leave {it} out, or {instead}"));
         Err(self.placed(error, &name).into())
     }
 }
@@ -135,6 +145,14 @@ pub(super) fn without(name: &str, settings: &Settings) -> Option<Without> {
             format!("--steps {}", settings.training.steps),
             "leave --steps out".to_owned(),
         )),
+        "warmup-ratio" if settings.training.warmup_steps > 0 => Some((
+            format!("--warmup-steps {}", settings.training.warmup_steps),
+            "leave --warmup-steps out".to_owned(),
+        )),
+        "min-lr" | "min-lr-ratio" if settings.training.schedule == Schedule::Constant => said(
+            "--schedule constant, which does not fall",
+            "use --schedule linear or cosine",
+        ),
         "min-lr-ratio" if settings.training.min_lr >= 0.0 => said(
             "--min-lr, which gives the rate itself",
             "leave --min-lr out",
@@ -167,7 +185,7 @@ pub(super) fn without(name: &str, settings: &Settings) -> Option<Without> {
 }
 
 /// With what of the data a setting has no effect; `None` if it has one.
-fn without_in(name: &str, contents: Contents, settings: &Settings) -> Option<Without> {
+pub(super) fn without_in(name: &str, contents: Contents, settings: &Settings) -> Option<Without> {
     let said = |with: &str, instead: &str| Some((with.to_owned(), instead.to_owned()));
     let output = &settings.output;
     let is_rendered = contents.chats || contents.pairs && settings.input.pairs == Pairs::Chat;

@@ -35,16 +35,44 @@ impl Flags {
             let (message, help) = in_words(e.message());
             error(at).with_source(UserError::new(message).with_help(help))
         };
-        let table = DeTable::parse(text).map_err(|e| refuse(e, None))?;
+        let table = DeTable::parse(text).map_err(|e| match foreign(text, path) {
+            Some(help) => {
+                let at = e.span().map(|span| span.start);
+                let refused = UserError::new(in_words(e.message()).0).with_help(help);
+                error(at).with_source(refused)
+            }
+            None => refuse(e, None),
+        })?;
         let mut flags = Self::default();
         let mut keys: Vec<(String, String)> = Vec::new();
         // In the order of the file, so that the first mistake is reported.
         let mut entries: Vec<_> = table.into_inner().into_iter().collect();
         entries.sort_by_key(|(key, _)| key.span().start);
+        let unknown: Vec<Unknown> = entries
+            .iter()
+            .filter(|(key, _)| !is_known(key.get_ref()))
+            .map(|(key, value)| Unknown {
+                key: key.get_ref().to_string(),
+                line: line_of(key.span().start),
+                is_table: value.get_ref().is_table(),
+            })
+            .collect();
+        if let Some(first) = unknown.first() {
+            let refused = UserError::new(Unknown::message(&unknown));
+            return Err(
+                UserError::new(format!("cannot use the settings `{}`", path.display()))
+                    .with_place(path, Some(first.line))
+                    .with_help(Unknown::help(&unknown))
+                    .with_source(refused)
+                    .into(),
+            );
+        }
         for (key, value) in entries {
             let (at, key) = (key.span().start, key.into_inner().into_owned());
             let value_at = value.span().start;
-            let is_table = value.get_ref().is_table();
+            if is_not_given(&key, value.get_ref()) {
+                continue;
+            }
             let name =
                 names::translated(&key).map_or_else(|| names::setting(&key), |to| to.0.into());
             if let Some((earlier, _)) = keys.iter().find(|(_, setting)| *setting == name) {
@@ -54,27 +82,16 @@ impl Flags {
                     .with_source(twice)
                     .into());
             }
-            let is_absent = match value.get_ref() {
-                DeValue::Integer(number) => names::is_absent(&key, number.as_str()),
-                _ => false,
-            };
-            let known = is_absent
-                || flags
-                    .set(&key, ValueDeserializer::from(value))
-                    .map_err(|e| refuse(e, Some(value_at)))?;
-            if !known {
-                let help = if is_table {
-                    "the settings are not in tables: remove the line `[..]`".to_owned()
-                } else {
-                    nearest(&key)
-                        .unwrap_or_else(|| "`lisa train --help` lists the settings".to_owned())
-                };
-                let unknown = UserError::new(format!("`{key}` is not a setting"));
-                return Err(error(Some(at)).with_help(help).with_source(unknown).into());
+            if has_tables(value.get_ref()) {
+                let (message, help) = table_in_words(&key, &name);
+                let refused = UserError::new(message).with_help(help);
+                return Err(error(Some(at)).with_source(refused).into());
             }
             flags
-                .origins
-                .set(name.clone(), Origin::File(path.to_path_buf(), line_of(at)));
+                .set(&key, ValueDeserializer::from(value))
+                .map_err(|e| refuse(e, Some(value_at)))?;
+            let origin = Origin::File(path.to_path_buf(), line_of(at), key.clone());
+            flags.origins.set(name.clone(), origin);
             keys.push((key, name));
         }
         Ok(flags)
@@ -164,8 +181,8 @@ impl<'de> DeserializeSeed<'de> for Set<'_> {
     }
 }
 
-/// The help of an unknown key: the nearest known name.
-fn nearest(key: &str) -> Option<String> {
+/// The keys of all settings, with underscores.
+fn all_keys() -> Vec<&'static str> {
     let keys = [
         InputFlags::KEYS,
         MethodFlags::KEYS,
@@ -173,13 +190,120 @@ fn nearest(key: &str) -> Option<String> {
         TrainingFlags::KEYS,
         OutputFlags::KEYS,
     ];
-    let keys: Vec<String> = keys
-        .concat()
-        .iter()
-        .map(|key| key.replace('_', "-"))
-        .collect();
-    let near = names::nearest(key, keys.iter().map(String::as_str))?;
-    Some(format!("did you mean `{near}`?"))
+    keys.concat()
+}
+
+/// Whether this is the name of a setting, or another name of one.
+fn is_known(key: &str) -> bool {
+    let name = names::setting(key).replace('-', "_");
+    names::translated(key).is_some() || all_keys().contains(&name.as_str())
+}
+
+/// Whether this is what other trainers write for a setting that is not given.
+fn is_not_given(key: &str, value: &DeValue<'_>) -> bool {
+    let word = match value {
+        DeValue::Integer(number) => return names::is_absent(key, number.as_str()),
+        DeValue::Boolean(switch) => switch.to_string(),
+        DeValue::String(text) => text.to_string(),
+        _ => return false,
+    };
+    names::translated(key).is_some_and(|(_, words)| words.contains(&(word.as_str(), Word::Absent)))
+}
+
+/// Whether this is a table, or a list with a table.
+fn has_tables(value: &DeValue<'_>) -> bool {
+    match value {
+        DeValue::Table(_) => true,
+        DeValue::Array(list) => list.iter().any(|one| one.get_ref().is_table()),
+        _ => false,
+    }
+}
+
+/// The message and the help of a setting that is given as a table, such as `[[datasets]]`.
+fn table_in_words(key: &str, name: &str) -> (String, String) {
+    let help = match name {
+        "data" => {
+            "write `data = \"FILE\"`, or `data = [\"FILE\", ..]`, above the first line `[..]`; the keys of the \
+             rows say how they become text, and `columns` renames them"
+                .to_owned()
+        }
+        name => format!("the settings are not in tables: write `{name} = ..` above the first line `[..]`"),
+    };
+    (format!("`{key}` is a table"), help)
+}
+
+/// A key that is not a setting.
+struct Unknown {
+    key: String,
+    line: usize,
+    is_table: bool,
+}
+
+impl Unknown {
+    /// All of them in a sentence.
+    fn message(all: &[Self]) -> String {
+        if let [one] = all {
+            return format!("`{}` is not a setting", one.key);
+        }
+        let all = all.iter();
+        let all: Vec<String> = all
+            .map(|one| format!("`{}` (line {})", one.key, one.line))
+            .collect();
+        format!("these are not settings: {}", all.join(", "))
+    }
+
+    /// What to do about all of them.
+    fn help(all: &[Self]) -> String {
+        const TABLES: &str = "the settings are not in tables: remove the line `[..]`";
+        const LIST: &str = "`lisa train --help` lists the settings";
+        if let [one] = all {
+            return match nearest(&one.key) {
+                _ if one.is_table => TABLES.to_owned(),
+                Some(near) => format!("did you mean `{near}`?"),
+                None => LIST.to_owned(),
+            };
+        }
+        let near = all.iter().filter(|one| !one.is_table).filter_map(|one| {
+            let near = nearest(&one.key)?;
+            Some(format!("`{near}` for `{}`", one.key))
+        });
+        let near: Vec<String> = near.collect();
+        let mut help = Vec::new();
+        if !near.is_empty() {
+            help.push(format!("did you mean {}?", near.join(", ")));
+        }
+        if all.iter().any(|one| one.is_table) {
+            help.push(TABLES.to_owned());
+        }
+        help.push(LIST.to_owned());
+        help.join("\n")
+    }
+}
+
+/// The known name that is nearest to an unknown key.
+fn nearest(key: &str) -> Option<String> {
+    let keys: Vec<String> = all_keys().iter().map(|key| key.replace('_', "-")).collect();
+    names::nearest(key, keys.iter().map(String::as_str))
+}
+
+/// What to do about a text that is not TOML, but looks like another format.
+fn foreign(text: &str, path: &Path) -> Option<&'static str> {
+    let is_yaml = |line: &str| {
+        let key = line
+            .split_once(':')
+            .filter(|(_, rest)| rest.is_empty() || rest.starts_with([' ', '\t']));
+        let is_word = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+        line == "---" || key.is_some_and(|(key, _)| !key.is_empty() && key.chars().all(is_word))
+    };
+    let ending = path.extension().map(|end| end.to_ascii_lowercase());
+    let is_named_yaml = ending.is_some_and(|end| end == "yaml" || end == "yml");
+    if text.trim_start().starts_with('{') {
+        Some("this looks like JSON: write `key = value`, each on a line of its own")
+    } else if is_named_yaml || text.lines().any(|line| is_yaml(line.trim_end())) {
+        Some("this looks like YAML: write `key = value`, with a text in double quotes")
+    } else {
+        None
+    }
 }
 
 /// The message with the words of the settings for Rust's types, and what to do.

@@ -89,12 +89,8 @@ macro_rules! differing {
     ($new:expr, $saved:expr; $($name:ident),*) => {
         $(
             if $new.$name != $saved.$name {
-                return Some(format!(
-                    "--{} is {:?}, and the checkpoint was made with {:?}",
-                    stringify!($name).replace('_', "-"),
-                    $new.$name,
-                    $saved.$name
-                ));
+                let name = stringify!($name).replace('_', "-");
+                return Some(crate::settings::difference(&name, &$new.$name, &$saved.$name));
             }
         )*
     };

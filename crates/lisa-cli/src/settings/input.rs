@@ -146,13 +146,8 @@ impl InputSettings {
 
     pub(super) fn differs(&self, saved: &Self) -> Option<String> {
         differing!(self, saved;
-            max_seq_length, pack, loss_on_all, turns, eval_fraction, chat_template, pairs, resize_embeddings);
-        if self.columns != saved.columns {
-            return Some(format!(
-                "--columns is `{}`, and the checkpoint was made with `{}`",
-                self.columns, saved.columns
-            ));
-        }
+            max_seq_length, pack, loss_on_all, turns, eval_fraction, chat_template, pairs, resize_embeddings,
+            columns);
         None
     }
 }

@@ -5,7 +5,8 @@ use burn::tensor::FloatDType;
 use clap::ValueEnum;
 use lisa_lm::text::{EmptyAnswers, OnBadLine};
 use lisa_lm::{Checkpoint, ModelConfig};
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Implements `Display` for an enum with `clap::ValueEnum`: as its values are on the command line.
 #[macro_export]
@@ -187,17 +188,43 @@ pub enum Metric {
 
 display_as_value!(Metric);
 
+/// How the learning rate changes after its warm-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Schedule {
+    /// It falls along half a cosine
+    Cosine,
+    /// It falls by the same amount in each step
+    Linear,
+    /// It stays at --lr
+    Constant,
+}
+
+display_as_value!(Schedule);
+
 /// The dtype of the weights.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Dtype {
     /// 32 bits
     #[default]
+    #[value(alias = "float32")]
     F32,
     /// 16 bits with the range of f32
+    #[value(alias = "bfloat16")]
     Bf16,
     /// 16 bits
+    #[value(alias = "float16")]
     F16,
+}
+
+/// Reads the same words as the command line.
+impl<'de> Deserialize<'de> for Dtype {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let word = String::deserialize(deserializer)?;
+        Self::from_str(&word, false)
+            .map_err(|_| D::Error::unknown_variant(&word, &["f32", "bf16", "f16"]))
+    }
 }
 
 impl Dtype {

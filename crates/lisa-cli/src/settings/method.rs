@@ -1,14 +1,16 @@
 //! Which parameters train: LISA with its sampling policy, full training, or LoRA.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use lisa_lm::checkpoint::Adapter;
 use lisa_lm::model::LoraConfig;
+use serde::Serialize;
 
+use super::given;
 use super::group::{MOST, differing, group};
 use super::kinds::{Method, Moments, Order, Policy};
-use crate::user_error::require;
+use crate::user_error::{UserError, require};
 
 /// All linear modules of the layers.
 const ALL_LINEAR: &str = "all-linear";
@@ -94,6 +96,17 @@ impl MethodFlags {
         if folder.as_os_str().is_empty() {
             return Ok(Vec::new());
         }
+        if !folder.exists() {
+            return Err(no_adapter(&folder).into());
+        }
+        let of_run = folder.join("adapter");
+        let has_config = |folder: &Path| folder.join("adapter_config.json").is_file();
+        require!(
+            has_config(&folder) || !has_config(&of_run),
+            format!("give the folder of its adapter, `{}`", of_run.display()),
+            "--adapter is `{}`, which is the folder of a run",
+            folder.display()
+        );
         let adapter = Adapter::open(&folder)?;
         let config = adapter.config();
         let modules = if config.modules.is_empty() {
@@ -129,21 +142,34 @@ impl MethodFlags {
     }
 }
 
+/// The error of a folder that does not exist. Axolotl's `adapter` is the kind of a new adapter.
+fn no_adapter(folder: &Path) -> UserError {
+    let message = format!(
+        "--adapter is `{0}`, and there is no folder `{0}`",
+        folder.display()
+    );
+    let is_kind = ["lora", "qlora"]
+        .iter()
+        .any(|kind| Path::new(kind) == folder);
+    UserError::new(message).with_help(if is_kind {
+        "for a new adapter, give --method lora, or in a file `method = \"lora\"`; --adapter is the folder of \
+         one that training goes on with"
+    } else {
+        "give the folder of an adapter in PEFT's format, such as RUN/adapter; --method lora makes a new one"
+    })
+}
+
 /// Sets a flag to what the adapter has; `take` gets its name, whether it may have this value, and both
 /// values as text.
-fn take_one<T: PartialEq + std::fmt::Debug>(
+fn take_one<T: PartialEq + Serialize>(
     flag: &mut Option<T>,
     found: T,
     name: &'static str,
     take: &mut impl FnMut(&'static str, bool, String, String) -> Result<()>,
 ) -> Result<()> {
-    let given = flag.as_ref().unwrap_or(&found);
-    take(
-        name,
-        *given == found,
-        format!("{given:?}"),
-        format!("{found:?}"),
-    )?;
+    let asked = flag.as_ref().unwrap_or(&found);
+    let shown = |value: &T| given(value).unwrap_or_else(|| "empty".to_owned());
+    take(name, *asked == found, shown(asked), shown(&found))?;
     *flag = Some(found);
     Ok(())
 }

@@ -16,6 +16,7 @@ use crate::user_error::UserError;
 mod changes;
 mod derived;
 mod effect;
+mod effective;
 mod file;
 mod group;
 mod input;
@@ -33,12 +34,13 @@ pub use derived::{DataFacts, LikeLora, ModelFacts, OUTER, Room, default_active_l
 pub use effect::Contents;
 pub use input::{InputFlags, InputSettings};
 pub use kinds::{
-    Dtype, Empty, Method, Metric, Moments, OnBad, Order, Pairs, Policy, Quantize, Turns,
+    Dtype, Empty, Method, Metric, Moments, OnBad, Order, Pairs, Policy, Quantize, Schedule, Turns,
 };
 pub(crate) use memory::gib;
 pub use memory::{MemoryFlags, MemorySettings};
 pub use method::{MethodFlags, MethodSettings};
 pub use origin::{Origin, Origins};
+use origin::{difference, given};
 pub use output::{OutputFlags, OutputSettings};
 pub use training::{TrainingFlags, TrainingSettings};
 pub use unusual::unusual;
@@ -102,13 +104,19 @@ pub struct Settings {
 
 impl Flags {
     /// These flags; if one is absent, that of `other`. Steps and epochs are one setting, as are the
-    /// final learning rate and its ratio: the other one of `other` is left out.
+    /// steps and the ratio of the warm-up, and the final learning rate and its ratio: the other one of
+    /// `other` is left out.
     #[must_use]
     pub fn or(self, mut other: Self) -> Self {
         if self.training.steps.is_some_and(|steps| steps > 0) {
             other.training.epochs = None;
         } else if self.training.epochs.is_some() {
             other.training.steps = other.training.steps.filter(|steps| *steps == 0);
+        }
+        if self.training.warmup_steps.is_some_and(|steps| steps > 0) {
+            other.training.warmup_ratio = None;
+        } else if self.training.warmup_ratio.is_some() {
+            other.training.warmup_steps = other.training.warmup_steps.filter(|steps| *steps == 0);
         }
         if self.training.min_lr_ratio.is_some() {
             other.training.min_lr = None;
@@ -143,6 +151,17 @@ impl Flags {
                 .set(name, Origin::Derived("of the adapter".to_owned()));
         }
         Ok(self)
+    }
+
+    /// These flags and the defaults of the program, unchecked.
+    fn defaults(self) -> Settings {
+        Settings {
+            input: self.input.or_defaults(),
+            method: self.method.or_defaults(),
+            memory: self.memory.or_defaults(),
+            training: self.training.or_defaults(),
+            output: self.output.or_defaults(),
+        }
     }
 
     /// The output folder. Other settings are not checked.
@@ -195,13 +214,7 @@ impl Flags {
             }
         }
         origins.add(reasons);
-        let settings = Settings {
-            input: all.input.clone().or_defaults(),
-            method: all.method.clone().or_defaults(),
-            memory: all.memory.clone().or_defaults(),
-            training: all.training.clone().or_defaults(),
-            output: all.output.clone().or_defaults(),
-        };
+        let settings = all.clone().defaults();
         // A length that was not given follows from the data, which is not read yet.
         let is_settled = all.input.max_seq_length.is_some();
         let model = facts.model.filter(|_| is_settled);

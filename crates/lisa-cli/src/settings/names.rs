@@ -90,6 +90,8 @@ const NAMES: &[(&str, &[&str])] = &[
     ("epochs", &["num-train-epochs", "num-epochs"]),
     ("steps", &["max-steps", "iters"]),
     ("warmup-ratio", &["warmup"]),
+    ("warmup-steps", &["num-warmup-steps"]),
+    ("dtype", &["torch-dtype"]),
     ("min-lr-ratio", &["min-lr-rate", "cosine-min-lr-ratio"]),
     (
         "max-grad-norm",
@@ -135,15 +137,8 @@ const WORDS: &[Words] = {
             &[("true", Text("bf16")), ("false", Absent)],
         ),
         ("fp16", "dtype", &[("true", Text("f16")), ("false", Absent)]),
-        (
-            "torch-dtype",
-            "dtype",
-            &[
-                ("bfloat16", Text("bf16")),
-                ("float16", Text("f16")),
-                ("float32", Text("f32")),
-            ],
-        ),
+        ("lr-scheduler-type", "schedule", SCHEDULES),
+        ("lr-scheduler", "schedule", SCHEDULES),
         (
             "assistant-only-loss",
             "loss-on-all",
@@ -156,6 +151,15 @@ const WORDS: &[Words] = {
         ),
     ]
 };
+
+/// The schedules of transformers that are like ours.
+const SCHEDULES: &[(&str, Word)] = &[
+    ("cosine", Word::Text("cosine")),
+    ("cosine_with_min_lr", Word::Text("cosine")),
+    ("linear", Word::Text("linear")),
+    ("constant", Word::Text("constant")),
+    ("constant_with_warmup", Word::Text("constant")),
+];
 
 /// Values that mean "not given" in other trainers, with their names.
 const ABSENT: &[(&str, &str)] = &[("max-steps", "-1"), ("iters", "-1")];

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
+use serde::Serialize;
 use serde_json::Value;
 
 use super::derived::Reasons;
@@ -16,8 +17,8 @@ use crate::user_error::UserError;
 pub enum Origin {
     /// A flag.
     Flag,
-    /// The line of a settings file.
-    File(PathBuf, usize),
+    /// The line of a settings file, and the name that the setting has there.
+    File(PathBuf, usize, String),
     /// The checkpoint that the run continues from.
     Checkpoint,
     /// The settings of the demonstration, which belong to the bundled model and data.
@@ -32,7 +33,7 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Flag => f.write_str("given"),
-            Self::File(path, line) => write!(f, "{}:{line}", path.display()),
+            Self::File(path, line, _) => write!(f, "{}:{line}", path.display()),
             Self::Checkpoint => f.write_str("as the run began"),
             Self::Demo => f.write_str("demonstration"),
             Self::Derived(reason) => f.write_str(reason),
@@ -83,7 +84,7 @@ impl Origins {
             let value = shown(value);
             let origin = self.of(name).unwrap_or(&Origin::Default);
             let derived = matches!(origin, Origin::Derived(_));
-            let empty = ["", "[]", "false", "0", "-1"].contains(&value.as_str());
+            let empty = ["", "false", "0", "-1"].contains(&value.as_str());
             let idle = effect::without(name, settings).is_some();
             if !idle && (derived || all && !empty) {
                 lines.push(printable(&format!("{name} {value} ({origin})")));
@@ -93,11 +94,34 @@ impl Origins {
     }
 }
 
-/// The value of a setting as text: a number without `.0`, and with an exponent if it is small.
+/// The value of a setting as it is given on the command line; `None` if it is empty.
+pub(super) fn given(value: &impl Serialize) -> Option<String> {
+    let value = serde_json::to_value(value).ok()?;
+    Some(shown(&value)).filter(|text| !text.is_empty())
+}
+
+/// That a setting of a resumed run is not that of its checkpoint.
+pub(super) fn difference(name: &str, new: &impl Serialize, saved: &impl Serialize) -> String {
+    let absent = || "not given".to_owned();
+    match (given(new), given(saved)) {
+        (Some(new), Some(saved)) => {
+            format!("--{name} is {new}, and the checkpoint was made with {saved}")
+        }
+        (new, saved) => format!(
+            "--{name} is {}, and in the checkpoint it is {}",
+            new.unwrap_or_else(absent),
+            saved.unwrap_or_else(absent)
+        ),
+    }
+}
+
+/// The value of a setting as it is given on the command line: a number without `.0`, and with an exponent
+/// if it is small; the elements of a list with commas.
 pub(super) fn shown(value: &Value) -> String {
     let number = match value {
         Value::String(text) => return text.clone(),
         Value::Number(number) => number,
+        Value::Array(list) => return list.iter().map(shown).collect::<Vec<_>>().join(","),
         other => return other.to_string(),
     };
     match number.as_f64() {
@@ -160,8 +184,16 @@ impl Flags {
     /// The error with the place of this setting, if it is in a file.
     pub(super) fn placed(&self, error: UserError, name: &str) -> UserError {
         match self.origin(name) {
-            Origin::File(path, line) => error.with_place(path, Some(line)),
+            Origin::File(path, line, _) => error.with_place(path, Some(line)),
             _ => error,
+        }
+    }
+
+    /// The name of a setting in its file, if that is another one.
+    pub(super) fn other_name(&self, name: &str) -> Option<String> {
+        match self.origin(name) {
+            Origin::File(_, _, key) if key.replace('_', "-") != name => Some(key),
+            _ => None,
         }
     }
 

@@ -3,8 +3,11 @@ use std::path::Path;
 use super::*;
 use clap::{CommandFactory, Parser};
 
+mod effective;
+mod files;
 mod resumed;
 mod round_trip;
+mod schedule;
 
 use crate::commands::{Command, Program};
 use crate::user_error::UserError;
@@ -683,7 +686,7 @@ fn what_follows_from_model_and_data_is_said_with_its_reason() {
             "lr 3e-4 (lisa on a model of 135 M parameters)",
             "max-seq-length 300 (99th percentile of the data 300, longest row 300; the model's limit \
              8192)",
-            "period 5 (about 50 steps for 30 layers)",
+            "period 5 (the shortest: about 50 steps are too few for a turn of each of 30 layers)",
         ]
     );
     let all = origins.lines(&settings, true);

@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use super::group::{MOST, differing, group};
+use super::kinds::Schedule;
 use crate::user_error::require;
 
 group! { "Training", TrainingFlags, TrainingSettings {
@@ -24,10 +25,16 @@ group! { "Training", TrainingFlags, TrainingSettings {
     /// Seed of all random choices [default: 42]
     #[arg(long, value_name = "SEED")]
     seed: u64 = 42;
+    /// Learning rate after the warm-up [default: cosine]
+    #[arg(long, value_enum, hide_short_help = true)]
+    schedule: Schedule = Schedule::Cosine;
     /// Share of the steps in which the learning rate rises [default: 0.03]
     #[arg(long, value_name = "SHARE", hide_short_help = true)]
     warmup_ratio: f64 = 0.03;
-    /// Final learning rate after cosine decay, as a share of --lr [default: 0.1]
+    /// Steps in which it rises; 0: those of --warmup-ratio [default: 0]
+    #[arg(long, value_name = "STEPS", hide_short_help = true)]
+    warmup_steps: usize = 0;
+    /// Final rate of cosine and linear, as a share of --lr [default: 0.1]
     #[arg(long, value_name = "SHARE", hide_short_help = true)]
     min_lr_ratio: f64 = 0.1;
     /// Final learning rate itself; -1: --min-lr-ratio of --lr [default: -1]
@@ -48,16 +55,23 @@ group! { "Training", TrainingFlags, TrainingSettings {
 }}
 
 impl TrainingSettings {
-    /// The learning rate of a step, given the number of `steps`: linear warm-up, then cosine decay.
+    /// The learning rate of a step, given the number of `steps`: linear warm-up, then the schedule.
     #[must_use]
     pub fn learning_rate(&self, step: u64, steps: u64) -> f64 {
-        let warm = (self.warmup_ratio * steps as f64).round();
+        let warm = match self.warmup_steps {
+            0 => (self.warmup_ratio * steps as f64).round(),
+            given => given as f64,
+        };
         let step = step as f64;
         if step < warm {
             return self.lr * (step + 1.0) / warm;
         }
-        let way = (step - warm) / (steps as f64 - warm).max(1.0);
-        let fall = 0.5 * (1.0 + (std::f64::consts::PI * way.min(1.0)).cos());
+        let way = ((step - warm) / (steps as f64 - warm).max(1.0)).min(1.0);
+        let fall = match self.schedule {
+            Schedule::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * way).cos()),
+            Schedule::Linear => 1.0 - way,
+            Schedule::Constant => return self.lr,
+        };
         let last = if self.min_lr < 0.0 {
             self.min_lr_ratio
         } else {

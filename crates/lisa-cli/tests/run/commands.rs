@@ -331,7 +331,10 @@ fn ctrl_c_in_the_last_evaluation_says_where_the_model_is() {
         .read_to_string(&mut error)
         .unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(130), "{rest}{error}");
-    assert!(error.contains("stopping within this batch"), "{error}");
+    assert!(
+        error.contains("stopping after the current batch, token or step"),
+        "{error}"
+    );
     assert!(
         rest.contains("stopped after the last step, 1, in an evaluation"),
         "{rest}"
@@ -401,7 +404,7 @@ fn an_unknown_device_is_an_error_and_devices_are_listed() {
 }
 
 /// Wrong commands, and what is said.
-const WRONG: [(&str, &str); 28] = [
+const WRONG: [(&str, &str); 31] = [
     (
         "train --steps 1e9",
         "error: --steps is `1e9`\n  help: give a whole number, 0 or more, in digits alone\n",
@@ -489,6 +492,21 @@ const WRONG: [(&str, &str); 28] = [
     (
         "export runs/lisa",
         "error: `lisa export` also needs --out <DIR>\n  help: add it; `lisa export --help` lists the flags\n",
+    ),
+    (
+        "generate",
+        "error: `lisa generate` also needs --prompt <TEXT> or --chat <TEXT>\n  help: add one of them; \
+         `lisa generate --help` lists the flags\n",
+    ),
+    (
+        "export nope --out new",
+        "error: there is no folder `nope`\n  help: give the output folder of `lisa train`, or the folder of \
+         an adapter\n",
+    ),
+    (
+        "train --resume nope",
+        "error: there is no folder `DIR/nope`, and so no checkpoint\n  help: give the folder of a run with \
+         --out; without --resume a new run begins here\n",
     ),
     (
         "train here",

@@ -7,7 +7,7 @@ use lisa_cli::train::run::Start;
 use serde_json::Value;
 
 use super::commands::{lisa, text};
-use super::{file_of, flags, go, lines};
+use super::{file_of, flags, go, go_in_parts, lines, summary};
 
 #[test]
 fn the_active_layers_are_those_that_are_given_or_sampled_with_the_seed() {
@@ -43,6 +43,32 @@ fn the_learning_rate_of_each_step_is_that_of_the_schedule() {
         let rate = rates[step - 1];
         assert!((rate - expected).abs() < 1e-15, "{step}: {rate}");
     }
+}
+
+#[test]
+fn a_resumed_run_keeps_the_schedule() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let line = "--steps 8 --no-eval --lr 1e-3 --schedule linear --warmup-steps 2 --min-lr-ratio 0";
+    let line: Vec<&str> = line.split(' ').collect();
+    assert_eq!(go_in_parts(flags(&out, &line), &out), 8);
+    let rates: Vec<f64> = lines(&out).iter().filter_map(|line| line.lr).collect();
+    assert_eq!(rates.len(), 8);
+    for (step, expected) in [(1, 0.5), (2, 1.0), (3, 1.0), (6, 0.5), (8, 1.0 / 6.0)] {
+        let rate = rates[step - 1];
+        assert!((rate - 1e-3 * expected).abs() < 1e-15, "{step}: {rate}");
+    }
+    assert_eq!(summary(&out)["settings"]["schedule"], "linear");
+    let line = "train --dry-run --schedule linear --warmup-steps 2 --out dry";
+    let arguments: Vec<&str> = line.split(' ').collect();
+    let said = text(&lisa(dir.path(), &arguments).output().unwrap());
+    for part in [
+        "\n  schedule linear (given)\n",
+        "\n  warmup-steps 2 (given)\n",
+    ] {
+        assert!(said.contains(part), "`{part}` is not in: {said}");
+    }
+    assert!(!said.contains("  warmup-ratio "), "{said}");
 }
 
 #[test]

@@ -19,6 +19,7 @@ mod crashes;
 mod data;
 mod evaluated;
 mod first_hour;
+mod folders;
 mod given;
 mod not_finite;
 mod policies;

@@ -54,7 +54,10 @@ fn before_the_first_step_a_stop_leaves_nothing_to_save() {
         assert!(!out.exists(), "{point:?}");
     }
     let error = message(only_out(&out), Start::Resume);
-    assert!(error.contains("or leave --resume out, to begin"), "{error}");
+    assert!(
+        error.contains("without --resume a new run begins here"),
+        "{error}"
+    );
 }
 
 #[test]

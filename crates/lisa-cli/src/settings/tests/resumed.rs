@@ -48,7 +48,7 @@ const SAME: [&str; 39] = [
 ];
 
 /// A change of each of the others.
-const OTHERS: [&str; 31] = [
+const OTHERS: [&str; 33] = [
     "model = \"other\"",
     "revision = \"other\"",
     "data = \"other\"",
@@ -64,7 +64,9 @@ const OTHERS: [&str; 31] = [
     "lr = 0.5",
     "epochs = 7.0",
     "steps = 3",
+    "schedule = \"linear\"",
     "warmup-ratio = 0.5",
+    "warmup-steps = 3",
     "min-lr-ratio = 0.5",
     "min-lr = 0.5",
     "weight-decay = 0.5",
@@ -121,4 +123,52 @@ fn each_setting_that_must_be_the_same_is_named() {
     let mut named: Vec<&str> = SAME.iter().chain(&OTHERS).map(|line| name(line)).collect();
     named.sort_unstable();
     assert_eq!(named, all);
+}
+
+#[test]
+fn values_are_named_as_they_are_given() {
+    let saved = defaults();
+    for (line, message) in [
+        (
+            "dtype = \"bf16\"",
+            "--dtype is bf16, and the checkpoint was made with f32",
+        ),
+        (
+            "moments = \"keep\"",
+            "--moments is keep, and the checkpoint was made with drop",
+        ),
+        (
+            "share = 0.5",
+            "--share is 0.5, and the checkpoint was made with 0.25",
+        ),
+        (
+            "chat-template = \"plain\"",
+            "--chat-template is plain, and in the checkpoint it is not given",
+        ),
+        (
+            "freeze = [\"norm\", \"lm_head\"]",
+            "--freeze is norm,lm_head, and in the checkpoint it is not given",
+        ),
+        (
+            "columns = \"question=prompt\"",
+            "--columns is question=prompt, and in the checkpoint it is not given",
+        ),
+    ] {
+        assert_eq!(with(line).differs(&saved).unwrap(), message);
+    }
+    let back = saved.differs(&with("chat-template = \"plain\"")).unwrap();
+    assert_eq!(
+        back,
+        "--chat-template is not given, and in the checkpoint it is plain"
+    );
+    let changed = with("metric = \"choice\"").to_flags();
+    assert_eq!(
+        changed.changes(&saved.to_flags()),
+        ["metric choice, was exact"]
+    );
+    let changed = with("revision = \"main\"").to_flags();
+    assert_eq!(
+        changed.changes(&saved.to_flags()),
+        ["revision main, was not given"]
+    );
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::Result;
 use lisa_lm::files::write_atomically;
 
+use crate::model_card::{CARD, DTYPE, OURS};
 use crate::settings::Method;
 use crate::terminal::text::counted;
 use crate::train::evaluation::result::Evaluation;
@@ -30,10 +31,7 @@ pub(crate) struct Card<'a> {
 /// Writes the card into the folder of the model, or of its adapter.
 pub(crate) fn card(card: &Card<'_>, folder: &Path, is_adapter: bool) -> Result<()> {
     let text = card.text(is_adapter)?;
-    Ok(write_atomically(
-        &folder.join("README.md"),
-        text.as_bytes(),
-    )?)
+    Ok(write_atomically(&folder.join(CARD), text.as_bytes())?)
 }
 
 impl Card<'_> {
@@ -53,22 +51,23 @@ impl Card<'_> {
         text += "pipeline_tag: text-generation\ntags:\n";
         let _ = writeln!(text, "- {}\n- burn", settings.method.method);
         text += "---\n\n";
-        let _ = writeln!(text, "# {} fine-tuned with `lisa`\n", base.name);
+        let _ = writeln!(text, "# {}{OURS}\n", base.name);
         let which = if self.is_best {
             "the checkpoint with the lowest held-out loss"
         } else {
             "the last step"
         };
+        let what = if is_adapter { "adapter" } else { "model" };
         let _ = writeln!(
             text,
-            "This model is of step {} of {}: {which}.\n",
+            "This {what} is of step {} of {}: {which}.\n",
             self.step, self.job.steps
         );
         if let (Some((step, loss)), false) = (self.best, self.is_best) {
             let _ = writeln!(
                 text,
-                "The checkpoint of step {step} has a lower held-out loss, {loss:.4}; its model is in \
-                 `model-best`.\n"
+                "The checkpoint of step {step} has a lower held-out loss, {loss:.4}; its {what} is in \
+                 `{what}-best`.\n"
             );
         }
         text += "| | |\n|---|---|\n";
@@ -94,7 +93,7 @@ impl Card<'_> {
             ("base model", base.name.clone()),
             ("data", data(self.job)),
             ("method", method),
-            ("dtype", settings.memory.dtype.to_string()),
+            (DTYPE, settings.memory.dtype.to_string()),
             ("steps", format!("{} of {per_step} rows", self.step)),
             ("learning rate", format!("{:e}", training.lr)),
             (
@@ -107,9 +106,23 @@ impl Card<'_> {
         }
         text += "\n## Scores\n\n";
         text += &self.scores();
-        text += "\n## Settings\n\n```toml\n";
+        text += "\n## Settings\n\n";
         // Paths of this machine say nothing to others.
-        text += &toml::to_string(&settings.to_flags().without_paths())?;
+        text += "A settings file of `lisa train --config`, without paths";
+        let all = settings.to_flags();
+        let mut paths: Vec<&str> = all.paths().into_iter().map(|(flag, _)| flag).collect();
+        if !settings.method.adapter.as_os_str().is_empty() {
+            paths.push("adapter");
+        }
+        paths.dedup();
+        for (index, flag) in paths.iter().enumerate() {
+            let before = if index == 0 { ": add " } else { ", " };
+            let _ = write!(text, "{before}`--{flag}`");
+        }
+        text += ".\n\n```toml\n";
+        let evaluate = &self.job.evaluate;
+        let evaluates = (!evaluate.is_empty(), evaluate.answers() > 0);
+        text += &toml::to_string(&settings.effective(evaluates))?;
         text += "```\n";
         Ok(text)
     }

@@ -7,7 +7,7 @@ use lisa_lm::files::write_atomically;
 use serde_json::json;
 
 use super::card::{Card, card};
-use super::models::{write, write_best, written};
+use super::models::{what, write, write_best, written};
 use crate::run_folder;
 use crate::settings::Method;
 use crate::terminal::interrupt::{Stop, Stopped};
@@ -109,9 +109,10 @@ fn evaluations(
 /// Says that the run was stopped in the evaluation of the finished model.
 fn stopped(job: &Job<'_>, folder: &Path) -> Result<bool> {
     say(format_args!(
-        "stopped after the last step, {}, in an evaluation: the model is in {}, and there is no \
+        "stopped after the last step, {}, in an evaluation: the {} is in {}, and there is no \
          summary of the run yet.\nContinue with: lisa train --resume --out {}",
         job.steps,
+        what(job),
         written(job, folder).display(),
         job.settings.output.out.display()
     ))?;
@@ -188,25 +189,31 @@ impl Finished<'_> {
     fn say(&self, folder: &Path, best_folder: &Path) -> Result<()> {
         let (job, state) = (self.job, &self.state);
         say(format_args!(
-            "{}{} in {}; the model of step {} is in {}",
+            "{}{} in {}; the {} of step {} is in {}",
             self.change(),
             counted(job.steps as usize, "step"),
             duration(state.seconds),
+            what(job),
             job.steps,
             written(job, folder).display()
         ))?;
         if job.settings.method.method == Method::Lora {
             let adapter = adapter::folder_of(folder);
             let adapter = adapter.display();
+            let place = if job.settings.method.no_merge {
+                "the adapter is in PEFT's format".to_owned()
+            } else {
+                format!("the adapter alone, in PEFT's format, is in {adapter}")
+            };
             say(format_args!(
-                "the adapter alone, in PEFT's format, is in {adapter}: PEFT opens it on the base model, \
-                 `lisa train --adapter {adapter}` trains it further, and `lisa export {adapter} --merge \
-                 --out DIR` merges it"
+                "{place}: PEFT opens it on the base model, `lisa train --adapter {adapter}` trains it \
+                 further, and `lisa export {adapter} --merge --out DIR` merges it"
             ))?;
         }
         if let Some((step, loss)) = self.best {
             say(format_args!(
-                "the best checkpoint is that of step {step}, held-out loss {loss:.4}: its model is in {}",
+                "the best checkpoint is that of step {step}, held-out loss {loss:.4}: its {} is in {}",
+                what(job),
                 written(job, best_folder).display()
             ))?;
         }

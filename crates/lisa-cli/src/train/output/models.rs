@@ -62,7 +62,9 @@ pub(super) fn write(
 ) -> Result<CausalLm> {
     let (settings, out) = (&job.settings, &job.settings.output.out);
     let mut files = job.tokenizer.changed_files()?;
-    let text = format!("{}\n", json!({ "step": step }));
+    // `lisa export` merges the adapter in the dtype of the run.
+    let about = json!({ "step": step, "dtype": settings.memory.dtype });
+    let text = format!("{about}\n");
     files.push((run_folder::STEP.to_owned(), text.into_bytes()));
     let model = if model.lora().is_some() {
         require_finite(&Exact::whole(&model), step, saved, out)?;
@@ -86,6 +88,15 @@ pub(super) fn write(
     let progress = move |done, all| slow.set(done, all);
     lisa_lm::checkpoint::save_with(&model, folder, &options, progress)?;
     Ok(model)
+}
+
+/// What the run has written, for the user.
+pub(super) fn what(job: &Job<'_>) -> &'static str {
+    if job.settings.method.no_merge {
+        "adapter"
+    } else {
+        "model"
+    }
 }
 
 /// The folder that the user is told: that of the model, or without a merged model that of the adapter.

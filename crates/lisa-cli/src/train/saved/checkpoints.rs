@@ -221,11 +221,17 @@ pub fn list(out: &Path) -> Result<Vec<(u64, PathBuf)>> {
 /// The folder and the state of the newest checkpoint.
 pub fn newest(out: &Path) -> Result<(PathBuf, State)> {
     let Some((_, path)) = list(out)?.pop() else {
-        let message = format!("there is no checkpoint in `{}`", folder(out).display());
+        let message = if out.is_dir() {
+            format!("there is no checkpoint in `{}`", folder(out).display())
+        } else {
+            format!(
+                "there is no folder `{}`, and so no checkpoint",
+                out.display()
+            )
+        };
         return Err(UserError::new(message)
             .with_help(
-                "give the folder of a run with --out; or leave --resume out, to begin: a run without \
-                 a checkpoint is replaced",
+                "give the folder of a run with --out; without --resume a new run begins here",
             )
             .into());
     };

@@ -1,0 +1,80 @@
+//! [`Settings::effective`]: the settings of a run that the settings file of such a run has.
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use super::effect::{Contents, without, without_in};
+use super::{Flags, Settings};
+
+impl Settings {
+    /// The settings that had an effect on a run, without paths: as a file, they are those of another run
+    /// of the same method. Left out are also settings that are off, as by default.
+    ///
+    /// `evaluates`: whether the run had held-out rows, and held-out answers.
+    #[must_use]
+    pub fn effective(&self, evaluates: (bool, bool)) -> Flags {
+        // What else the data has is not known to a run. It has accepted the settings that were given, and
+        // the defaults are left out.
+        let contents = Contents {
+            held_out: evaluates.0,
+            held_out_files: false,
+            answers: evaluates.1,
+            pairs: true,
+            chats: true,
+        };
+        let values = |flags: &Flags| match serde_json::to_value(flags) {
+            Ok(Value::Object(values)) => values,
+            _ => Map::new(),
+        };
+        // A file without a model and data is one of the demonstration.
+        let unset = if self.input.is_demo() {
+            Flags::default().or_demo().unwrap_or_default()
+        } else {
+            Flags::default()
+        };
+        let defaults = values(&unset.defaults().to_flags());
+        let mut own = values(&self.to_flags().without_paths());
+        own.retain(|name, value| {
+            let is_default = defaults.get(name) == Some(value);
+            let is_idle =
+                without(name, self).is_some() || without_in(name, contents, self).is_some();
+            !is_idle && !(is_default && (is_off(value) || OF_DATA.contains(&name.as_str())))
+        });
+        if self.output.no_eval && self.input.eval_fraction == 0.0 {
+            // It follows from --no-eval.
+            own.remove("eval-fraction");
+        }
+        if is_path(&self.input.chat_template) {
+            own.remove("chat-template");
+        }
+        serde_json::from_value(Value::Object(own)).unwrap_or_default()
+    }
+}
+
+/// Settings whose effect depends on what the data has.
+const OF_DATA: [&str; 6] = [
+    "eval-fraction",
+    "pairs",
+    "turns",
+    "chat-template",
+    "loss-on-all",
+    "empty-answers",
+];
+
+/// Whether this is how a setting is written that asks for nothing.
+fn is_off(value: &Value) -> bool {
+    match value {
+        Value::Bool(switch) => !switch,
+        Value::Number(number) => number.as_f64().is_some_and(|number| number <= 0.0),
+        Value::String(text) => text.is_empty() || text == "none",
+        Value::Array(list) => list.is_empty(),
+        _ => false,
+    }
+}
+
+/// Whether a chat template is a file, and not a name.
+fn is_path(template: &str) -> bool {
+    let path = Path::new(template);
+    path.is_file() || path.extension().is_some() || template.contains(['/', '\\'])
+}

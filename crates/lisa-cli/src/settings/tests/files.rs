@@ -1,0 +1,146 @@
+//! Settings files as users of other tools write them.
+
+use std::path::Path;
+
+use super::{Dtype, Flags, idle, mistake, toml};
+use crate::terminal::report::report;
+
+/// The error of a file as the program prints it.
+fn refused(text: &str, name: &str) -> String {
+    let error = Flags::from_toml(text, Path::new(name)).unwrap_err();
+    anstream::adapter::strip_str(&report(&error)).to_string()
+}
+
+#[test]
+fn two_switches_of_a_dtype_may_be_there_if_one_is_on() {
+    for (text, dtype) in [
+        ("bf16 = true\nfp16 = false", Some(Dtype::Bf16)),
+        ("bf16 = false\nfp16 = true", Some(Dtype::F16)),
+        ("bf16 = false\nfp16 = false", None),
+        ("bf16 = false\ndtype = \"f32\"", Some(Dtype::F32)),
+    ] {
+        assert_eq!(toml(text).unwrap().memory.dtype, dtype, "{text}");
+    }
+    // Other values that mean "not given".
+    let flags = toml("max_steps = -1\nsteps = 5").unwrap();
+    assert_eq!(flags.training.steps, Some(5));
+    let (line, help, text) = mistake("bf16 = true\nfp16 = true");
+    assert_eq!(
+        (line, help.as_deref()),
+        (Some(2), Some("leave one of them out"))
+    );
+    assert!(
+        text.contains("`bf16` and `fp16` are the same setting"),
+        "{text}"
+    );
+}
+
+#[test]
+fn all_unknown_keys_are_reported_at_once() {
+    let found = refused(
+        "lr = 0.1\nmax_step = 3\nsomething-else = 4\n\nactive-layer = 4\n",
+        "run.toml",
+    );
+    assert_eq!(
+        found,
+        "error: cannot use the settings `run.toml`\n  --> run.toml:2\n  because: these are not settings: \
+         `max_step` (line 2), `something-else` (line 3), `active-layer` (line 5)\n  help: did you mean \
+         `max-steps` for `max_step`, `active-layers` for `active-layer`?\n    `lisa train --help` lists the \
+         settings\n"
+    );
+    let found = refused("lrr = 0.1\n[training]\nepochs = 3\n", "run.toml");
+    assert!(
+        found.contains("`lrr` (line 1), `training` (line 2)"),
+        "{found}"
+    );
+    assert!(found.contains("the settings are not in tables"), "{found}");
+    // Before a value that cannot be used.
+    let found = refused("lr = \"fast\"\nmax_step = 3", "run.toml");
+    assert!(found.contains("`max_step` is not a setting"), "{found}");
+}
+
+#[test]
+fn a_file_in_another_format_is_named() {
+    let yaml = "this looks like YAML: write `key = value`";
+    for (text, name) in [
+        ("learning_rate: 1e-4\n", "run.yaml"),
+        ("- 1\n", "run.yml"),
+        (
+            "# as in Axolotl\n\ndatasets:\n  - path: a.jsonl\n",
+            "run.toml",
+        ),
+        ("---\nlr: 3\n", "run.toml"),
+    ] {
+        let found = refused(text, name);
+        assert!(found.contains(yaml), "{text}: {found}");
+        assert_eq!(found.matches("help: ").count(), 1, "{found}");
+    }
+    let found = refused("{\"lr\": 0.1}", "run.json");
+    assert!(found.contains("this looks like JSON"), "{found}");
+    let found = refused("lr = \n", "run.toml");
+    assert!(!found.contains("looks like"), "{found}");
+}
+
+#[test]
+fn the_data_sets_of_axolotl_are_explained() {
+    let found = refused("lr = 1e-4\n[[datasets]]\npath = \"a.jsonl\"\n", "run.toml");
+    assert!(found.contains("  --> run.toml:2\n"), "{found}");
+    assert!(found.contains("`datasets` is a table"), "{found}");
+    assert!(found.contains("write `data = \"FILE\"`"), "{found}");
+    let found = refused("[base_model]\nname = \"a\"\n", "run.toml");
+    assert!(found.contains("write `model = ..`"), "{found}");
+}
+
+#[test]
+fn the_kind_of_an_adapter_is_no_folder() {
+    for kind in ["lora", "qlora"] {
+        let flags = toml(&format!("lr = 1e-4\nadapter = \"{kind}\"")).unwrap();
+        let error = flags.with_adapter().unwrap_err();
+        let found = anstream::adapter::strip_str(&report(&error)).to_string();
+        assert!(
+            found.contains(&format!(
+                "--adapter is `{kind}`, and there is no folder `{kind}`"
+            )),
+            "{found}"
+        );
+        assert!(found.contains("  --> run.toml:2\n"), "{found}");
+        assert!(found.contains("`method = \"lora\"`"), "{found}");
+    }
+    let error = toml("adapter = \"nowhere\"").unwrap().with_adapter();
+    let found = report(&error.unwrap_err());
+    assert!(found.contains("there is no folder `nowhere`"), "{found}");
+}
+
+#[test]
+fn both_names_of_the_dtype_take_the_same_values() {
+    for (word, dtype) in [
+        ("bfloat16", Dtype::Bf16),
+        ("float16", Dtype::F16),
+        ("float32", Dtype::F32),
+        ("bf16", Dtype::Bf16),
+        ("f16", Dtype::F16),
+        ("f32", Dtype::F32),
+    ] {
+        for name in ["dtype", "torch_dtype"] {
+            let flags = toml(&format!("{name} = \"{word}\"")).unwrap();
+            assert_eq!(flags.memory.dtype, Some(dtype), "{name} {word}");
+        }
+        let flags = super::given(&["--dtype".to_owned(), word.to_owned()]);
+        assert_eq!(flags.memory.dtype, Some(dtype), "--dtype {word}");
+    }
+    let (_, _, text) = mistake("torch_dtype = \"auto\"");
+    assert!(
+        text.contains("`auto` is not one of f32, bf16, f16"),
+        "{text}"
+    );
+}
+
+#[test]
+fn the_help_has_the_names_of_the_file() {
+    let (message, help) = idle("max_steps = 9\nnum_train_epochs = 2").unwrap();
+    assert_eq!(message, "--epochs has no effect with --steps 9");
+    assert_eq!(
+        help,
+        "leave `num_train_epochs` out, or leave `max_steps` out"
+    );
+}

@@ -1,0 +1,133 @@
+//! The learning rate of each step, and the names of its settings.
+
+use super::{Flags, Schedule, defaults, given, idle, toml};
+
+/// The rates of a run of 12 steps with two steps of warm-up, by schedule and final rate.
+fn rates(schedule: Schedule, min_lr_ratio: f64) -> Vec<f64> {
+    let mut training = defaults().training;
+    (training.lr, training.schedule) = (1.0, schedule);
+    (training.warmup_steps, training.min_lr_ratio) = (2, min_lr_ratio);
+    (0..12)
+        .map(|step| training.learning_rate(step, 12))
+        .collect()
+}
+
+fn close(found: f64, wanted: f64) {
+    assert!((found - wanted).abs() < 1e-12, "{found}, not {wanted}");
+}
+
+#[test]
+fn each_schedule_has_its_rates() {
+    for (schedule, middle, last) in [
+        // 0.1 + 0.9 * (1 + cos(9 / 10 pi)) / 2.
+        (Schedule::Cosine, 0.55, 0.122_024_567_667_180_9),
+        // 1 - 0.9 * 9 / 10.
+        (Schedule::Linear, 0.55, 0.19),
+        (Schedule::Constant, 1.0, 1.0),
+    ] {
+        let rates = rates(schedule, 0.1);
+        for (step, wanted) in [(0, 0.5), (1, 1.0), (2, 1.0), (7, middle), (11, last)] {
+            assert!(
+                (rates[step] - wanted).abs() < 1e-12,
+                "{schedule}, step {step}: {}",
+                rates[step]
+            );
+        }
+    }
+    let linear = rates(Schedule::Linear, 0.0);
+    // As in transformers, the rate after the last step would be 0.
+    for (step, rate) in linear.iter().enumerate().skip(2) {
+        close(*rate, (12 - step) as f64 / 10.0);
+    }
+    // The final rate itself.
+    let mut training = defaults().training;
+    (training.lr, training.schedule, training.min_lr) = (0.5, Schedule::Linear, 0.2);
+    training.warmup_ratio = 0.0;
+    close(training.learning_rate(0, 10), 0.5);
+    close(training.learning_rate(5, 10), 0.35);
+    close(training.learning_rate(10, 10), 0.2);
+}
+
+/// Those of the study (bench/src/study/job.rs): steps from 1 on.
+#[test]
+fn the_runs_of_the_study_can_be_made() {
+    let line = "--schedule linear --warmup-ratio 0.05 --min-lr-ratio 0 --max-grad-norm 0 --lr 3e-4";
+    let line: Vec<String> = line.split(' ').map(str::to_owned).collect();
+    let training = given(&line).resolve(None).unwrap().training;
+    assert_eq!(training.max_grad_norm, 0.0);
+    let (steps, warm_up) = (120, 6);
+    for step in 1..=steps {
+        let studied = if step <= warm_up {
+            step as f64 / warm_up as f64
+        } else {
+            (steps - step + 1) as f64 / (steps - warm_up) as f64
+        };
+        close(training.learning_rate(step - 1, steps), 3e-4 * studied);
+    }
+}
+
+#[test]
+fn a_file_of_transformers_has_its_schedule() {
+    let of = |text: &str| toml(text).unwrap().resolve(None).unwrap().training;
+    let file =
+        "learning_rate = 1e-4\nlr_scheduler_type = \"linear\"\nwarmup_steps = 5\nmax_steps = 100";
+    let training = of(file);
+    assert_eq!(
+        (training.schedule, training.warmup_steps, training.lr),
+        (Schedule::Linear, 5, 1e-4)
+    );
+    // 0 is "not given" there, too.
+    let training = of("warmup_steps = 0\nwarmup_ratio = 0.5\nlr_scheduler_type = \"cosine\"");
+    assert_eq!(
+        (training.schedule, training.warmup_ratio),
+        (Schedule::Cosine, 0.5)
+    );
+    for (word, schedule) in [
+        ("cosine_with_min_lr", Schedule::Cosine),
+        ("constant", Schedule::Constant),
+        ("constant_with_warmup", Schedule::Constant),
+    ] {
+        let training = of(&format!("lr_scheduler_type = \"{word}\""));
+        assert_eq!(training.schedule, schedule, "{word}");
+    }
+    let error = format!(
+        "{:?}",
+        toml("lr_scheduler_type = \"polynomial\"").unwrap_err()
+    );
+    assert!(
+        error.contains("`lr_scheduler_type` is cosine or "),
+        "{error}"
+    );
+}
+
+#[test]
+fn the_steps_of_the_warm_up_replace_its_ratio() {
+    let (message, help) = idle("warmup_steps = 5\nwarmup_ratio = 0.1").unwrap();
+    assert_eq!(
+        message,
+        "--warmup-ratio has no effect with --warmup-steps 5"
+    );
+    assert_eq!(help, "leave it out, or leave --warmup-steps out");
+    let mut flags = Flags::default();
+    flags.training.warmup_ratio = Some(0.5);
+    let training = flags
+        .or(toml("warmup-steps = 5").unwrap())
+        .resolve(None)
+        .unwrap()
+        .training;
+    assert_eq!((training.warmup_ratio, training.warmup_steps), (0.5, 0));
+    let mut flags = Flags::default();
+    flags.training.warmup_steps = Some(5);
+    let merged = flags.or(toml("warmup-ratio = 0.5").unwrap());
+    assert_eq!(merged.training.warmup_ratio, None);
+    let settings = merged.clone().resolve(None).unwrap();
+    merged.check_effect(&settings).unwrap();
+    assert_eq!(settings.training.warmup_steps, 5);
+
+    let (message, help) = idle("schedule = \"constant\"\nmin-lr-ratio = 0.2").unwrap();
+    assert_eq!(
+        message,
+        "--min-lr-ratio has no effect with --schedule constant, which does not fall"
+    );
+    assert_eq!(help, "leave it out, or use --schedule linear or cosine");
+}

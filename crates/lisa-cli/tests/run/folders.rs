@@ -1,0 +1,213 @@
+//! Folders that a user gives or is given: of a run, an adapter, an export; and the model card in them.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::Stdio;
+
+use super::commands::{lisa, text};
+
+/// What the program prints, and whether it ends well.
+fn said(folder: &Path, line: &str) -> (bool, String) {
+    let arguments: Vec<&str> = line.split(' ').collect();
+    let output = lisa(folder, &arguments).output().unwrap();
+    let printed = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(printed).unwrap())
+}
+
+fn run(folder: &Path, line: &str) -> String {
+    let (ended_well, said) = said(folder, line);
+    assert!(ended_well, "{line}: {said}");
+    said
+}
+
+fn refused(folder: &Path, line: &str) -> String {
+    let (ended_well, said) = said(folder, line);
+    assert!(!ended_well, "{line}: {said}");
+    said
+}
+
+/// The settings in the card of a model.
+fn settings_of(card: &Path) -> String {
+    let card = fs::read_to_string(card).unwrap();
+    let (_, rest) = card.split_once("```toml\n").unwrap();
+    rest.split_once("```").unwrap().0.to_owned()
+}
+
+#[test]
+fn a_second_demo_has_a_folder_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir_all(dir.path().join("runs/lisa")).unwrap();
+    fs::write(dir.path().join("runs/lisa/summary.json"), "{}").unwrap();
+    for arguments in [&[][..], &["demo", "--steps", "1"]] {
+        let mut child = lisa(dir.path(), arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        // What it will do, before it trains.
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let mut lines = output.lines().map(Result::unwrap);
+        let first = lines.next().unwrap();
+        assert!(
+            first.ends_with("runs/lisa` has files already: this run is written to `runs/lisa-2`"),
+            "{first}"
+        );
+        let written = lines.find(|line| line.starts_with("output  "));
+        assert!(written.unwrap().contains("/runs/lisa-2: "));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let _ = fs::remove_dir_all(dir.path().join("runs/lisa-2"));
+    }
+    let kept = fs::read_to_string(dir.path().join("runs/lisa/summary.json"));
+    assert_eq!(kept.unwrap(), "{}");
+    // `lisa train` has the one folder.
+    let found = refused(dir.path(), "train --steps 1 --no-eval");
+    assert!(found.contains("has files that are not of a run"), "{found}");
+}
+
+#[test]
+fn the_settings_of_a_card_are_those_of_another_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let rows =
+        (0..40).map(|i| format!("{{\"prompt\": \"number {i}\", \"completion\": \"{i}\"}}\n"));
+    fs::write(dir.path().join("data.jsonl"), rows.collect::<String>()).unwrap();
+    let texts = (0..9).map(|i| format!("{{\"text\": \"the number {i}\"}}\n"));
+    fs::write(dir.path().join("texts.jsonl"), texts.collect::<String>()).unwrap();
+    let short = "--eval-examples 1 --max-new-tokens 2 --out";
+    for (name, line, data) in [
+        (
+            "lisa",
+            format!("--data data.jsonl --steps 4 {short}"),
+            "--data data.jsonl",
+        ),
+        (
+            "lora",
+            format!("--data data.jsonl --method lora --epochs 0.2 {short}"),
+            "--data data.jsonl",
+        ),
+        (
+            "full",
+            format!("--method full --steps 2 --eval-rows 2 {short}"),
+            "",
+        ),
+        (
+            "texts",
+            "--data texts.jsonl --steps 2 --out".to_owned(),
+            "--data texts.jsonl",
+        ),
+        (
+            "none",
+            "--steps 2 --no-eval --schedule constant --out".to_owned(),
+            "",
+        ),
+    ] {
+        run(dir.path(), &format!("train {line} {name}"));
+        let file = settings_of(&dir.path().join(name).join("model/README.md"));
+        for key in [
+            "memory = ",
+            "data-memory = ",
+            "min-lr = ",
+            "out = ",
+            "data = ",
+        ] {
+            assert!(
+                !file.lines().any(|line| line.starts_with(key)),
+                "{key}: {file}"
+            );
+        }
+        let ends = ["epochs = ", "steps = "]
+            .map(|key| file.lines().filter(|line| line.starts_with(key)).count());
+        assert_eq!(ends.iter().sum::<usize>(), 1, "{file}");
+        fs::write(dir.path().join("card.toml"), &file).unwrap();
+        let line = format!("train --dry-run --config card.toml --out again {data}");
+        run(dir.path(), line.trim_end());
+        // The same settings.
+        let line = format!("train --config card.toml --out {name}-again {data}");
+        run(dir.path(), line.trim_end());
+        let again = format!("{name}-again/model/README.md");
+        assert_eq!(settings_of(&dir.path().join(again)), file);
+    }
+}
+
+#[test]
+fn an_adapter_is_merged_in_the_dtype_of_its_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let read = |path: &str| fs::read(dir.path().join(path)).unwrap();
+    // The bundled model is stored as bf16, and trained as f32.
+    let short = "--method lora --steps 2 --no-eval";
+    run(dir.path(), &format!("train {short} --out r"));
+    let model = read("r/model/model.safetensors");
+    // As the end of the run says.
+    run(dir.path(), "export r/adapter --merge --out merged");
+    assert!(read("merged/model.safetensors") == model);
+    run(dir.path(), "export r --merge --out finished");
+    assert!(read("finished/model.safetensors") == model);
+    run(dir.path(), "export r --out adapter");
+    run(dir.path(), "export adapter --merge --out later");
+    assert!(read("later/model.safetensors") == model);
+
+    // The cards are those of the run.
+    assert!(read("finished/README.md") == read("r/model/README.md"));
+    assert!(read("adapter/README.md") == read("r/adapter/README.md"));
+    run(dir.path(), "export r --merge --dtype bf16 --out half");
+    let card = fs::read_to_string(dir.path().join("half/README.md")).unwrap();
+    assert!(card.contains("| dtype | bf16, trained in f32 |"), "{card}");
+    // An earlier step has no card, and that of the folder is of another model.
+    run(
+        dir.path(),
+        "train --steps 2 --no-eval --save-every 1 --out lisa",
+    );
+    run(dir.path(), "export lisa --out step");
+    assert!(dir.path().join("step/README.md").is_file());
+    run(dir.path(), "export lisa --step 1 --overwrite --out step");
+    assert!(!dir.path().join("step/README.md").exists());
+}
+
+#[test]
+fn without_a_merged_model_the_end_of_a_run_names_the_adapter_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let line = "train --method lora --no-merge --steps 2 --no-eval --out r";
+    let printed = run(dir.path(), line);
+    assert!(
+        printed.contains("; the adapter of step 2 is in "),
+        "{printed}"
+    );
+    assert!(!printed.contains("the model of step"), "{printed}");
+    assert!(!printed.contains("the adapter alone"), "{printed}");
+    assert!(printed.contains("`lisa export "), "{printed}");
+    let card = fs::read_to_string(dir.path().join("r/adapter/README.md")).unwrap();
+    assert!(card.contains("This adapter is of step 2 of 2"), "{card}");
+
+    // The folder of a run, or of an adapter, in place of a model.
+    let found = refused(dir.path(), "generate --model r --prompt a");
+    assert!(found.contains("`r` is the folder of a run"), "{found}");
+    assert!(
+        found.contains("`lisa export r --merge --out DIR`"),
+        "{found}"
+    );
+    let found = refused(dir.path(), "generate --model r/adapter --prompt a");
+    assert!(
+        found.contains("`lisa export r/adapter --merge --out DIR`"),
+        "{found}"
+    );
+    let found = refused(dir.path(), "train --adapter r --steps 1 --out x");
+    assert!(
+        found.contains("/r`, which is the folder of a run"),
+        "{found}"
+    );
+    assert!(found.contains("/r/adapter`"), "{found}");
+    let found = refused(dir.path(), "show --model r/adapter");
+    assert!(found.contains("is the folder of an adapter"), "{found}");
+    run(dir.path(), "train --steps 1 --no-eval --out whole");
+    let found = refused(dir.path(), "generate --model whole --prompt a");
+    assert!(
+        found.contains("give the folder of its model, `whole/model`"),
+        "{found}"
+    );
+    let help = text(&lisa(dir.path(), &["generate", "--help"]).output().unwrap());
+    assert!(
+        help.contains("--prompt") && help.contains("--chat"),
+        "{help}"
+    );
+}
