@@ -16,6 +16,7 @@ use crate::train::run::Outcome;
 mod arguments;
 pub mod demo;
 mod devices;
+pub mod evaluate;
 pub mod export;
 mod export_adapter;
 pub mod generate;
@@ -59,6 +60,8 @@ pub enum Command {
     Show(show::Options),
     /// Print the tokens of a row of the data, and which of them the loss covers
     Preview(preview::Options),
+    /// Measure the loss of a model on data, without training
+    Evaluate(Box<evaluate::Options>),
     /// Generate text with a model
     Generate(generate::Options),
     /// Write the model of a run as a Hugging Face folder
@@ -114,6 +117,10 @@ impl Program {
             }
             Command::Show(options) => show::show(&options, &device()?)?,
             Command::Preview(options) => preview::preview(&options)?,
+            Command::Evaluate(options) => {
+                let device = device()?;
+                explained_for("lisa evaluate", || evaluate::evaluate(&options, &device))?;
+            }
             Command::Generate(options) => {
                 let device = device()?;
                 explained_for("lisa generate", || generate::generate(&options, &device))?;

@@ -130,7 +130,7 @@ impl RowEncoder {
     }
 
     /// The rows, truncated to at most `max_length` tokens. Rows that then have no token in the loss
-    /// are dropped and counted. A `max_length` above that of the options changes nothing.
+    /// are left out and counted. A `max_length` above that of the options changes nothing.
     ///
     /// # Errors
     ///
@@ -155,6 +155,7 @@ impl RowEncoder {
         let rows: Vec<StoredRow> = rows.filter_map(|known| known.stored).collect();
         let set = EncodedSet {
             dropped: self.set.dropped + all - rows.len(),
+            weightless: self.set.weightless,
             examples: StoredRows::new(&self.store, rows).cut(max_length),
             sources,
             lengths,

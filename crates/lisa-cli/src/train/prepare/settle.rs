@@ -9,6 +9,7 @@ use lisa_lm::{CausalLm, Checkpoint, Tokenizer};
 use crate::settings::{
     DataFacts, Dtype, Facts, Flags, LikeLora, ModelFacts, Origins, Room, Settings,
 };
+use crate::train::data::examples::For;
 use crate::train::data::read::read;
 use crate::train::data::rows::Data;
 use crate::train::memory::like_lora::{like_lora, set_layers};
@@ -116,7 +117,7 @@ pub(crate) fn settle(
     let longest = flags.input.max_seq_length.unwrap_or(usize::MAX);
     let positions = facts.model.map_or(usize::MAX, |model| model.positions);
     let longest = longest.min(positions).max(2);
-    let whole = read(settings, tokenizer, longest, folder)?;
+    let whole = read(settings, tokenizer, longest, folder, For::Training)?;
     flags.check_effect_on(whole.contents(), settings)?;
     let data = DataFacts::of(whole.lengths().to_vec());
     let data = data.as_ref();

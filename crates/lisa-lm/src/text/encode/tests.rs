@@ -211,7 +211,7 @@ fn a_long_example_is_cut_and_one_without_its_answer_is_dropped() {
     assert_eq!(set.examples[0].labels, [X, X, X, X, 273, 78]);
     assert_eq!(
         set.to_string(),
-        "1 row, 6 tokens, 2 trained on; 2 cut, 1 dropped"
+        "1 row, 6 tokens, 2 trained on; 2 cut, 1 left out"
     );
 
     let error = encode_examples(&[long], &tokenizer, options).unwrap_err();
@@ -325,7 +325,7 @@ fn a_template_that_rewrites_answers_gives_a_row_for_each() {
     assert_eq!((&set.sources, &set.lengths), (&vec![0, 0], &vec![8, 15]));
     assert_eq!(
         set.to_string(),
-        "2 rows, 21 tokens, 6 trained on; 1 cut, 0 dropped; 1 chat became a row for each answer"
+        "2 rows, 21 tokens, 6 trained on; 1 cut, 0 left out; 1 chat became a row for each answer"
     );
     let of = |max_length| {
         let options = EncodeOptions {
