@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use lisa_lm::text::{BadLines, Content, Example, ExampleReader, ReadOptions, split};
 
+use super::bad_line::skippable;
 use super::files::{Files, evaluated};
 use super::note::Note;
 use super::text::rendered;
@@ -112,13 +113,17 @@ impl Examples {
     ) -> Result<Self> {
         let files = evaluated(&input.data, "data")?;
         let mut reading = Reading::new(see);
-        let mut reader = ExampleReader::open(&files, &options(input))?;
+        let mut reader = ExampleReader::open(&files.valid, &options(input))?;
         let answers = reading.all(&mut reader)?;
+        let mut notes = vec![noted("held-out", &reader)];
+        if !files.left_out.is_empty() {
+            notes.push(Note::Info(files.to_string()));
+        }
         Ok(Self {
             train: None,
             counts: [0, answers.len()],
             pairs: input.pairs,
-            notes: vec![noted("held-out", &reader)],
+            notes,
             held_out: HeldOut::Files(Box::new(reader)),
             contents: Contents {
                 held_out: true,
@@ -303,27 +308,6 @@ fn share(input: &InputSettings, count: usize, seed: u64) -> Result<Vec<bool>> {
 
 fn noted(what: &str, read: &ExampleReader) -> Note {
     Note::Info(format!("{what} files: {}", read.mapping()))
-}
-
-/// An error at a line, with the flag that leaves such lines out.
-pub(crate) fn skippable(error: lisa_lm::Error) -> lisa_lm::Error {
-    if error.place().and_then(|(_, line)| line).is_none() {
-        return error;
-    }
-    let skip = "leave such lines out with --on-bad-line skip";
-    let rename = "name the keys, such as --columns Title=prompt,Body=completion; or ";
-    let rename = if error.message().contains("columns can rename keys") {
-        rename
-    } else {
-        ""
-    };
-    let help = match error.help() {
-        None | Some("correct the line, or skip bad lines") => {
-            format!("{rename}correct the line, or {skip}")
-        }
-        Some(help) => format!("{help}; or {skip}"),
-    };
-    error.with_help(help)
 }
 
 #[cfg(test)]

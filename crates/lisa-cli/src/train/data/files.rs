@@ -31,7 +31,7 @@ impl Files {
         };
         let data = data_files(&paths)?;
         let held_out = if !input.eval.as_os_str().is_empty() {
-            evaluated(std::slice::from_ref(&input.eval), "eval")?
+            evaluated(std::slice::from_ref(&input.eval), "eval")?.valid
         } else if is_bundled {
             vec![bundled::held_out()?]
         } else {
@@ -53,10 +53,10 @@ impl Files {
     }
 }
 
-/// The files to evaluate on that the paths of this flag stand for: a file, or the held-out files of a
-/// folder, or all its files.
-pub(super) fn evaluated(paths: &[PathBuf], flag: &str) -> Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
+/// The files to evaluate on that the paths of this flag stand for, as held-out files: a file, or the held-out
+/// files of a folder, or all its files. Other files of folders are left out.
+pub(super) fn evaluated(paths: &[PathBuf], flag: &str) -> Result<DataFiles> {
+    let mut found = DataFiles::default();
     for (path, given) in data_paths(paths)?.iter().zip(paths) {
         let files = data_files(std::slice::from_ref(path))?;
         if files.valid.is_empty()
@@ -71,11 +71,13 @@ pub(super) fn evaluated(paths: &[PathBuf], flag: &str) -> Result<Vec<PathBuf>> {
                 .with_help(format!("name the file to evaluate on with --{flag}"))
                 .into());
         }
-        found.extend(if files.valid.is_empty() {
-            files.train
+        found.left_out.extend(files.left_out);
+        if files.valid.is_empty() {
+            found.valid.extend(files.train);
         } else {
-            files.valid
-        });
+            found.valid.extend(files.valid);
+            found.left_out.extend(files.train);
+        }
     }
     Ok(found)
 }
