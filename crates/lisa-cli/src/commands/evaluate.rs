@@ -145,7 +145,6 @@ pub fn evaluate(options: &Options, device: &Device) -> Result<Evaluation> {
     let with = With {
         tokenizer: &tokenizer,
         device,
-        // Nothing is saved, so Ctrl-C ends the program.
         stop: &|_| false,
     };
     let result = watched(&evaluate, &exact, Extent::Full, &with)?;

@@ -21,10 +21,10 @@ use crate::user_error::require;
     mut_arg("eval_fraction", |arg| arg.help("Share of the data that is held out [default: 0]"))
 )]
 pub struct Options {
-    /// The row, counted from 1; lines that cannot be used do not count [default: 1]
+    /// The row, counted from 1 among those that can be used [default: 1]
     #[arg(long, value_name = "N")]
     row: Option<usize>,
-    /// Print the row as text with its trained parts in [[ ]], not as tokens
+    /// Print the row as text, with trained parts in [[ ]]
     #[arg(long)]
     text: bool,
     /// TOML file of settings (keys: long flag names); flags override it

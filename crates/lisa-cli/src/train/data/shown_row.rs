@@ -212,15 +212,22 @@ mod tests {
             anstream::adapter::strip_str(&text).to_string()
         };
         let mut encoded = row("a red ring\nin the park");
-        let count = encoded.ids.len();
+        let (ids, count) = (encoded.ids.clone(), encoded.ids.len());
+        let of = |from: usize, to: usize| tokenizer.decode(&ids[from..to], false).unwrap();
+        let all = of(1, count);
+        assert!(all.contains("ring\nin the park"), "{all}");
         // The first token is never trained.
-        assert_eq!(text(&encoded), "a[[ red ring\nin the park]]");
+        assert_eq!(text(&encoded), format!("{}[[{all}]]", of(0, 1)));
         encoded.labels[1..3].fill(IGNORED);
-        assert_eq!(text(&encoded), "a red ring[[\nin the park]]");
+        assert_eq!(text(&encoded), format!("{}[[{}]]", of(0, 3), of(3, count)));
         let mut weights = vec![1.0; count];
         weights[count - 1] = 0.5;
         encoded.weights = Some(weights);
-        assert_eq!(text(&encoded), "a red ring[[\nin the]][[ park]]*0.5");
+        let (one, half) = (of(3, count - 1), of(count - 1, count));
+        assert_eq!(
+            text(&encoded),
+            format!("{}[[{one}]][[{half}]]*0.5", of(0, 3))
+        );
         assert_eq!(text(&row("a\u{1b}[2J")).matches('\u{1b}').count(), 0);
     }
 
