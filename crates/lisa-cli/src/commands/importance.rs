@@ -201,6 +201,9 @@ fn source<'a>(
         "give at least 1: the values are means over the steps",
         "--steps is 0"
     );
+    if let Some(warning) = settings.input.half_bundled() {
+        warn(warning);
+    }
     let adapter = &settings.method.adapter;
     let tokenizer = model_tokenizer(&model, adapter, &settings.input.chat_template)?;
     let settled = shapes.settle(flags, &settings, tokenizer, &checkpoint, device, out)?;

@@ -8,6 +8,7 @@ use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::device::device;
+use crate::terminal::interrupt::Interrupt;
 use crate::terminal::output::say;
 use crate::terminal::report::report;
 use crate::train::memory::out_of_memory::explained_for;
@@ -16,6 +17,7 @@ use crate::train::run::Outcome;
 mod arguments;
 pub mod demo;
 mod devices;
+pub mod evaluate;
 pub mod export;
 mod export_adapter;
 pub mod generate;
@@ -59,6 +61,8 @@ pub enum Command {
     Show(show::Options),
     /// Print the tokens of a row of the data, and which of them the loss covers
     Preview(preview::Options),
+    /// Measure the loss of a model on data, without training
+    Evaluate(Box<evaluate::Options>),
     /// Generate text with a model
     Generate(generate::Options),
     /// Write the model of a run as a Hugging Face folder
@@ -114,6 +118,11 @@ impl Program {
             }
             Command::Show(options) => show::show(&options, &device()?)?,
             Command::Preview(options) => preview::preview(&options)?,
+            Command::Evaluate(options) => {
+                Interrupt::end_on_ctrl_c()?;
+                let device = device()?;
+                explained_for("lisa evaluate", || evaluate::evaluate(&options, &device))?;
+            }
             Command::Generate(options) => {
                 let device = device()?;
                 explained_for("lisa generate", || generate::generate(&options, &device))?;

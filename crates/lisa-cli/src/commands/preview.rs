@@ -7,7 +7,8 @@ use clap::Args;
 use lisa_lm::Checkpoint;
 
 use crate::model_tokenizer::model_tokenizer;
-use crate::settings::{Facts, Flags, InputFlags, ModelFacts, Origin};
+use crate::settings::{Facts, Flags, InputFlags, ModelFacts, OnBad, Origin};
+use crate::terminal::output::warn;
 use crate::train::data::rows::batches;
 use crate::train::data::shown_row::Show;
 use crate::train::prepare::settle::settle;
@@ -20,9 +21,12 @@ use crate::user_error::require;
     mut_arg("eval_fraction", |arg| arg.help("Share of the data that is held out [default: 0]"))
 )]
 pub struct Options {
-    /// The row, counted from 1
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    row: usize,
+    /// The row, counted from 1 among those that can be used [default: 1]
+    #[arg(long, value_name = "N")]
+    row: Option<usize>,
+    /// Print the row as text, with trained parts in [[ ]]
+    #[arg(long)]
+    text: bool,
     /// TOML file of settings (keys: long flag names); flags override it
     #[arg(long, value_name = "FILE.toml")]
     config: Option<PathBuf>,
@@ -45,6 +49,13 @@ pub fn preview(options: &Options) -> Result<()> {
         none_held_out.input.eval_fraction = Some(0.0);
         flags = flags.or(none_held_out.all_from(&Origin::Default));
     }
+    // Who asks for a row wants to see it, whatever is wrong with others.
+    let skips = options.row.is_some() && flags.input.on_bad_line.is_none();
+    if skips {
+        let mut skip = Flags::default();
+        skip.input.on_bad_line = Some(OnBad::Skip);
+        flags = flags.or(skip.all_from(&Origin::Default));
+    }
     let settings = flags.clone().resolve(None)?;
     let folder = settings.input.folder()?;
     let checkpoint = Checkpoint::open(&folder)?;
@@ -65,13 +76,24 @@ pub fn preview(options: &Options) -> Result<()> {
     let folder = std::env::temp_dir();
     let settled = settle(flags, &settings, tokenizer, &checkpoint, facts, &folder)?;
     let (settings, data, tokenizer) = (settled.settings, settled.data, settled.tokenizer);
-    let (row, rows) = (options.row, data.train.len());
+    let (row, rows) = (options.row.unwrap_or(1), data.train.len());
     require!(
         (1..=rows).contains(&row),
         format!("give 1 to {rows}"),
         "--row is {row}, and there are {rows} rows"
     );
-    data.show(row - 1, &tokenizer, Show::All)?;
+    let show = if options.text { Show::Text } else { Show::All };
+    data.show(row - 1, &tokenizer, show)?;
     let batches = batches(&settings, &tokenizer, &data)?;
-    data.summarize(&settings, &batches)
+    data.summarize(&settings, &batches)?;
+    if skips && data.has_bad_rows() {
+        warn(
+            "`lisa train` stops at the first row that cannot be used; correct these rows, or give it \
+             --on-bad-line skip",
+        );
+    }
+    if let Some(warning) = settings.input.half_bundled() {
+        warn(warning);
+    }
+    Ok(())
 }

@@ -85,6 +85,21 @@ impl InputSettings {
         self.model.as_os_str().is_empty() && self.data.is_empty()
     }
 
+    /// A warning if either the model or the data is the bundled one: the flag may be forgotten.
+    #[must_use]
+    pub fn half_bundled(&self) -> Option<&'static str> {
+        match (self.model.as_os_str().is_empty(), self.data.is_empty()) {
+            (true, false) => Some(
+                "no --model is given: this is the bundled model, a toy of 1.5 M parameters for \
+                 `lisa demo`; give yours with --model",
+            ),
+            (false, true) => Some(
+                "no --data is given: these are the bundled rows of `lisa demo`; give yours with --data",
+            ),
+            _ => None,
+        }
+    }
+
     /// The folder of the model. A model on the hub is downloaded.
     pub fn folder(&self) -> Result<PathBuf> {
         model_folder(&self.model, &self.revision)

@@ -101,7 +101,7 @@ pub enum Quantize {
 pub enum OnBad {
     /// The run stops with an error that names it
     Stop,
-    /// It is skipped and counted
+    /// It is left out and counted
     Skip,
 }
 

@@ -54,7 +54,9 @@ impl Scorer {
                     let words: Vec<&str> = text.split_whitespace().collect();
                     words.join(" ").to_lowercase()
                 };
-                plain(got).contains(&plain(wanted))
+                // Every text contains an empty one.
+                let (wanted, got) = (plain(wanted), plain(got));
+                got.contains(&wanted) && (!wanted.is_empty() || got.is_empty())
             }
         }
     }
@@ -138,5 +140,7 @@ mod tests {
         assert!(!right(Metric::Choice, "A", "It is a dog"));
         assert!(right(Metric::Contains, "New  York", "It is in new york."));
         assert!(!right(Metric::Contains, "New York", "newyork"));
+        assert!(!right(Metric::Contains, " ", "anything"));
+        assert!(right(Metric::Contains, "", " "));
     }
 }

@@ -96,3 +96,39 @@ fn the_dtype_is_that_of_the_files_of_the_model_if_its_configuration_names_none()
         assert!(said.contains(part), "`{part}` is not in: {said}");
     }
 }
+
+#[test]
+fn a_model_or_data_that_is_not_given_is_warned_about() {
+    let dir = tempfile::tempdir().unwrap();
+    let row = r#"{"prompt": "red ", "completion": "ring"}"#;
+    file_of(dir.path(), "a.jsonl", &[row; 4]);
+    let model = dir.path().join("model");
+    fs::create_dir(&model).unwrap();
+    for entry in fs::read_dir(bundled::model().unwrap()).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, model.join(path.file_name().unwrap())).unwrap();
+    }
+    let (no_model, no_data) = ("no --model is given", "no --data is given");
+    for (line, is_warned) in [
+        ("train --dry-run --data a.jsonl", [true, false]),
+        ("preview --data a.jsonl", [true, false]),
+        ("train --dry-run --model model", [false, true]),
+        ("preview --model model", [false, true]),
+        (
+            "train --dry-run --model model --data a.jsonl",
+            [false, false],
+        ),
+        ("train --dry-run", [false, false]),
+        (
+            "importance --data a.jsonl --steps 1 --out importance",
+            [true, false],
+        ),
+    ] {
+        let arguments: Vec<&str> = line.split(' ').collect();
+        let output = lisa(dir.path(), &arguments).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let warnings = String::from_utf8(output.stderr).unwrap();
+        let found = [no_model, no_data].map(|part| warnings.contains(part));
+        assert_eq!(found, is_warned, "{line}: {warnings}");
+    }
+}

@@ -17,6 +17,7 @@ mod adapters;
 mod commands;
 mod crashes;
 mod data;
+mod evaluate;
 mod evaluated;
 mod first_hour;
 mod folders;

@@ -167,7 +167,7 @@ fn text_of_files_sends_no_commands_to_the_terminal() {
     is_clean(&error);
     let (text, warnings) = printed(dir.path(), "preview --data key.jsonl --on-bad-line skip");
     assert!(
-        warnings.contains("skipped key.jsonl:2") && warnings.contains("u{1b}"),
+        warnings.contains("left out: key.jsonl:2") && warnings.contains("u{1b}"),
         "{warnings}"
     );
     is_clean(&(text + &warnings));
@@ -251,4 +251,128 @@ fn refusals_of_any_kind_have_their_file_and_line() {
     let error = refused(dir.path(), "train --data good.jsonl --out one");
     assert!(error.contains("good.jsonl` has one example"), "{error}");
     assert!(error.contains("--eval-fraction 0"), "{error}");
+}
+
+#[test]
+fn a_row_is_shown_though_others_cannot_be_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let rows = [
+        pair("red ", "ring"),
+        "{\"txt\": 1}".to_owned(),
+        pair("a blue ", "cup"),
+        "{".to_owned(),
+    ];
+    fs::write(dir.path().join("a.jsonl"), rows.join("\n")).unwrap();
+    // Without a row, the data is checked as for a run.
+    let error = refused(dir.path(), "preview --data a.jsonl");
+    assert!(error.contains("--> a.jsonl:2\n"), "{error}");
+    let error = refused(
+        dir.path(),
+        "preview --data a.jsonl --row 1 --on-bad-line stop",
+    );
+    assert!(error.contains("--> a.jsonl:2\n"), "{error}");
+    for (row, line) in [(1, 1), (2, 3)] {
+        let (text, warnings) = printed(dir.path(), &format!("preview --data a.jsonl --row {row}"));
+        let first = format!("row {row} of 2 (a.jsonl:{line}): ");
+        assert!(text.starts_with(&first), "{text}");
+        let total = "training data: 2 of 4 rows are left out: cannot be read (--on-bad-line); the first: \
+                     a.jsonl:2: ";
+        assert!(warnings.contains(total), "{warnings}");
+        let end = warnings
+            .find("`lisa train` stops at the first row")
+            .unwrap();
+        assert!(end > warnings.find(total).unwrap(), "{warnings}");
+    }
+    let error = refused(dir.path(), "preview --data a.jsonl --row 3");
+    assert!(error.contains("there are 2 rows"), "{error}");
+}
+
+#[test]
+fn rows_that_are_not_used_have_one_verb_their_reasons_and_one_total() {
+    let dir = tempfile::tempdir().unwrap();
+    let chat = |role: &str, more: &str| {
+        format!(
+            r#"{{"messages": [{{"role": "{role}", "content": "a"}}, {{"role": "assistant", "content": "b"{more}}}]}}"#
+        )
+    };
+    let rows = [
+        chat("user", ""),
+        "{".to_owned(),
+        chat("judge", ""),
+        chat("user", r#", "weight": 0"#),
+        chat("user", r#", "train": false"#),
+    ];
+    fs::write(dir.path().join("a.jsonl"), rows.join("\n")).unwrap();
+    let flags = "--chat-template plain --on-bad-line skip";
+    let (text, warnings) = printed(dir.path(), &format!("preview --data a.jsonl {flags}"));
+    let reasons = "cannot be read (--on-bad-line): 1; refused by the chat template or the tokenizer \
+                   (--on-bad-line): 1; all messages have a weight of 0: 2";
+    let total =
+        format!("training data: 4 of 5 rows are left out: {reasons}; the first: a.jsonl:2: ");
+    assert!(warnings.contains(&total), "{warnings}");
+    assert!(
+        text.contains(&format!("\n  left out: 4 rows: {reasons}\n")),
+        "{text}"
+    );
+    for part in [
+        "left out: a.jsonl:2: ",
+        "left out: chat template: a.jsonl:3: ",
+    ] {
+        assert!(warnings.contains(part), "{warnings}");
+    }
+    for word in ["skipped", "dropped"] {
+        assert!(
+            !(text.clone() + &warnings).contains(word),
+            "{text}{warnings}"
+        );
+    }
+    // Nothing is left, because of the weights.
+    fs::write(dir.path().join("b.jsonl"), &rows[3]).unwrap();
+    let error = refused(dir.path(), "preview --data b.jsonl --chat-template plain");
+    assert!(
+        error.contains("all their messages have a weight of 0")
+            && error.contains("a weight above 0"),
+        "{error}"
+    );
+    assert!(!error.contains("give data with answers"), "{error}");
+}
+
+#[test]
+fn a_row_as_text_has_its_trained_parts_in_brackets() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("a.jsonl"), pair("a blue ", "cup\nand more")).unwrap();
+    let (text, _) = printed(dir.path(), "preview --data a.jsonl --text");
+    let mut lines = text.lines();
+    let first = lines.next().unwrap();
+    assert!(
+        first.ends_with(" trained; what is trained is in [[ ]]"),
+        "{text}"
+    );
+    assert_eq!(lines.next(), Some("a blue [[cup"), "{text}");
+    assert_eq!(lines.next(), Some("and more<|endoftext|>]]"), "{text}");
+}
+
+#[test]
+fn a_template_without_tool_calls_is_named_as_the_cause() {
+    let dir = tempfile::tempdir().unwrap();
+    let call = r#"{"role": "assistant", "content": null, "tool_calls": [{"type": "function", "function": {"name": "add", "arguments": "{}"}}]}"#;
+    let row = format!(r#"{{"messages": [{{"role": "user", "content": "a"}}, {call}]}}"#);
+    fs::write(dir.path().join("a.jsonl"), row).unwrap();
+    fs::write(
+        dir.path().join("joined.jinja"),
+        "{% for m in messages %}\n{{ '<' + m.role + '>' + m.content + eos_token }}\n{% endfor %}",
+    )
+    .unwrap();
+    for template in ["joined.jinja", "plain"] {
+        let line = format!("preview --data a.jsonl --chat-template {template}");
+        let error = refused(dir.path(), &line);
+        for part in [
+            "message 2 has tool calls and no text, and the template writes no tool calls",
+            "--> a.jsonl:1\n",
+            "help: choose a chat template that writes tool calls (--chat-template); or leave such lines \
+             out with --on-bad-line skip",
+        ] {
+            assert!(error.contains(part), "`{part}` is not in: {error}");
+        }
+    }
 }

@@ -170,8 +170,8 @@ impl CausalLm {
     ///
     /// # Panics
     ///
-    /// Panics on ids outside the vocabulary, a cache of another model or batch size, and with GPT-2
-    /// on more tokens than positions.
+    /// Panics on ids outside the vocabulary, on no tokens (`seq` is 0), on a cache of another model or
+    /// batch size, and with GPT-2 on more tokens than positions.
     #[must_use]
     pub fn read(&self, tokens: Tensor<2, Int>, cache: &mut KvCache) -> Tensor<3> {
         assert_eq!(
@@ -180,6 +180,7 @@ impl CausalLm {
             "the cache is for a model with another number of layers"
         );
         let [batch, seq] = tokens.dims();
+        assert!(seq > 0, "there is no token to read");
         let input = Input::new(tokens);
         let context = self.model.context(&input, cache.len());
         let mut h = self.embed(&input, &context);

@@ -8,18 +8,20 @@ use std::thread;
 
 use crate::error::{Error, ErrorKind};
 use crate::text::answers::passages;
+use crate::text::chat::Chat;
 use crate::text::data::{Content, Example, OnBadLine};
 use crate::text::encode_options::{EmptyAnswers, EncodeOptions, LossOn};
 use crate::text::encoded::{Encoded, EncodedSet};
 use crate::text::labelled::{CutRow, ended, pair, passage};
 use crate::text::roles::everything;
 use crate::text::tokenizer::Tokenizer;
+use crate::text::weight::weight_of;
 
 /// How many examples are encoded together.
 const BLOCK: usize = 256;
 
-/// Encodes examples, in all threads of the machine. Rows of which no token is in the loss after truncation are dropped, counted and
-/// logged.
+/// Encodes examples, in all threads of the machine. Rows of which
+/// no token is in the loss after truncation are left out, counted and logged.
 ///
 /// # Errors
 ///
@@ -40,7 +42,7 @@ const BLOCK: usize = 256;
 /// let set = encode_examples(&[example.clone()], &tokenizer, options)?;
 /// assert_eq!((set.examples[0].ids.len(), set.examples[0].trained()), (7, 2));
 /// assert_eq!((set.truncated, set.lengths[0]), (1, 9));
-/// assert_eq!(set.to_string(), "1 row, 7 tokens, 2 trained on; 1 cut, 0 dropped");
+/// assert_eq!(set.to_string(), "1 row, 7 tokens, 2 trained on; 1 cut, 0 left out");
 ///
 /// let options = EncodeOptions { max_length: 5, ..options };
 /// let error = encode_examples(&[example], &tokenizer, options).unwrap_err();
@@ -57,7 +59,8 @@ pub fn encode_examples(
     let mut set = EncodedSet::default();
     for (number, block) in examples.chunks(BLOCK).enumerate() {
         let add = |set: &mut EncodedSet, row: CutRow, source| {
-            set.truncated += usize::from(row.length > max_length);
+            // Without a token in the loss, a row is left out whatever its length is.
+            set.truncated += usize::from(row.length > max_length && row.first.is_some());
             set.push(row.row, source, row.length);
             Ok(())
         };
@@ -96,6 +99,7 @@ pub(super) fn encode_block<R>(
             Ok((rows, found)) => {
                 set.empty_answers += found.empty;
                 set.unwritten_answers += found.unwritten;
+                set.weightless += found.weightless;
                 set.split += usize::from(rows.len() > 1);
                 set.dropped += usize::from(rows.is_empty());
                 for row in rows {
@@ -186,6 +190,21 @@ fn in_threads<T: Send>(examples: &[Example], of: impl Fn(&Example) -> T + Sync) 
 struct Counts {
     empty: usize,
     unwritten: usize,
+    /// Whether the example is left out because of its weights: 1 or 0.
+    weightless: usize,
+}
+
+/// Whether a chat has messages that could be in the loss, and all of them have a weight of 0.
+fn is_weightless(chat: &Chat, loss_on: LossOn) -> bool {
+    let messages = chat.messages.iter().enumerate();
+    let mut weights = messages
+        .filter(|(index, message)| {
+            let is_answer = message.role() == "assistant" && *index >= chat.prompt();
+            is_answer || loss_on == LossOn::All
+        })
+        .map(|(_, message)| weight_of(message))
+        .peekable();
+    weights.peek().is_some() && weights.all(|weight| weight == Ok(Some(0.0)))
 }
 
 /// The rows of an example, truncated.
@@ -216,6 +235,7 @@ fn rows_of(
             let counts = Counts {
                 empty: found.empty.len(),
                 unwritten: found.unwritten.len(),
+                weightless: usize::from(is_weightless(chat, loss_on)),
             };
             Ok((rows.collect::<Result<_, _>>()?, counts))
         }
@@ -233,7 +253,7 @@ fn rows_of(
             }
             let counts = Counts {
                 empty: usize::from(is_empty),
-                unwritten: 0,
+                ..Counts::default()
             };
             Ok((vec![CutRow::of(row, max_length)], counts))
         }

@@ -82,10 +82,13 @@ pub struct EncodedSet<R = Vec<Encoded>> {
     pub sources: Vec<usize>,
     /// For each row, its number of tokens before truncation.
     pub lengths: Vec<usize>,
-    /// How many rows were truncated to the maximal length, including the dropped ones.
+    /// How many rows were truncated to the maximal length, including those that are left out because of
+    /// that. Rows without a token in the loss in their whole length are not counted.
     pub truncated: usize,
-    /// How many rows were dropped, because none of their tokens is in the loss.
+    /// How many rows are left out, because none of their tokens is in the loss.
     pub dropped: usize,
+    /// How many of these are chats whose messages that could be in the loss all have a weight of 0.
+    pub weightless: usize,
     /// How many examples became several rows, one for each answer.
     pub split: usize,
     /// How many answers without text, reasoning and tool calls are in the loss.
@@ -128,6 +131,7 @@ impl<R> EncodedSet<R> {
             lengths: Vec::new(),
             truncated: 0,
             dropped: 0,
+            weightless: 0,
             split: 0,
             empty_answers: 0,
             unwritten_answers: 0,
@@ -151,7 +155,11 @@ impl<R> EncodedSet<R> {
         if dropped > 0 {
             let within = within(max_length);
             log::warn!(
-                "{dropped} of {rows} rows dropped: no token of theirs{within} is in the loss"
+                "{dropped} of {rows} rows left out: no token of theirs{within} is in the loss{}",
+                match self.weightless {
+                    0 => String::new(),
+                    count => format!(" (all messages of {count} have a weight of 0)"),
+                }
             );
         }
         if self.empty_answers > 0 {
@@ -183,11 +191,23 @@ impl<R> EncodedSet<R> {
                 let first = self.refusals.first().map_or("", String::as_str);
                 format!("every example was refused; the first: {first}")
             }
-            _ => format!("none of {rows} rows has a token to train on{within}"),
+            _ => {
+                let weights = match self.weightless {
+                    0 => String::new(),
+                    count if count == rows => ": all their messages have a weight of 0".to_owned(),
+                    count => format!(": all messages of {count} have a weight of 0"),
+                };
+                format!("none of {rows} rows has a token to train on{within}{weights}")
+            }
         };
         let error = Error::new(ErrorKind::Data, message);
         if self.truncated > 0 {
             error.with_help("raise the maximal length")
+        } else if rows > 0 && self.weightless == rows {
+            error.with_help(
+                "give an answer of each chat a weight above 0 (`weight`, `loss_weight` or `train`), or \
+                 remove the weights",
+            )
         } else if rows > 0 {
             error.with_help("give data with answers, or train on all tokens")
         } else {
@@ -213,7 +233,7 @@ impl fmt::Display for EncodedSet {
         };
         write!(
             f,
-            "{} {noun}, {tokens} tokens, {trained} trained on; {} cut, {} dropped",
+            "{} {noun}, {tokens} tokens, {trained} trained on; {} cut, {} left out",
             self.examples.len(),
             self.truncated,
             self.dropped
@@ -230,7 +250,11 @@ impl fmt::Display for EncodedSet {
                 "answer that the template does not write whole",
                 "answers that the template does not write whole",
             ),
-            (self.refused, "example refused", "examples refused"),
+            (
+                self.refused,
+                "example refused and left out",
+                "examples refused and left out",
+            ),
         ] {
             match count {
                 0 => {}

@@ -130,7 +130,7 @@ impl RowEncoder {
     }
 
     /// The rows, truncated to at most `max_length` tokens. Rows that then have no token in the loss
-    /// are dropped and counted. A `max_length` above that of the options changes nothing.
+    /// are left out and counted. A `max_length` above that of the options changes nothing.
     ///
     /// # Errors
     ///
@@ -155,6 +155,7 @@ impl RowEncoder {
         let rows: Vec<StoredRow> = rows.filter_map(|known| known.stored).collect();
         let set = EncodedSet {
             dropped: self.set.dropped + all - rows.len(),
+            weightless: self.set.weightless,
             examples: StoredRows::new(&self.store, rows).cut(max_length),
             sources,
             lengths,
@@ -192,8 +193,12 @@ mod tests {
                 _ => format!(r#"{{"text": "{long}{short}"}}"#),
             }
         });
-        let untrained = r#"{"messages": [{"role": "assistant", "content": "hi", "weight": 0}]}"#;
-        let rows = rows.chain([untrained.to_owned()]);
+        // It is longer than every limit of the tests.
+        let long = "hi ".repeat(40);
+        let untrained = format!(
+            r#"{{"messages": [{{"role": "assistant", "content": "{long}", "weight": 0}}]}}"#
+        );
+        let rows = rows.chain([untrained]);
         rows.map(|row| Example::from_json(&row).unwrap()).collect()
     }
 
@@ -224,8 +229,8 @@ mod tests {
                 assert_eq!(found.lengths, expected.lengths);
                 assert!(found.truncated > 5 && found.dropped > 3);
                 assert_eq!(
-                    (found.truncated, found.dropped),
-                    (expected.truncated, expected.dropped)
+                    (found.truncated, found.dropped, found.weightless),
+                    (expected.truncated, expected.dropped, 1)
                 );
             }
         }
@@ -238,13 +243,19 @@ mod tests {
         let mut encoder = RowEncoder::new(options, &RowStore::in_memory()).unwrap();
         encoder.push(&examples[39..], &tokenizer).unwrap();
         let error = encoder.check().unwrap_err();
-        assert_eq!(error.message(), "none of 1 rows has a token to train on");
+        assert_eq!(
+            error.message(),
+            "none of 1 rows has a token to train on: all their messages have a weight of 0"
+        );
+        let help = error.help().unwrap();
+        assert!(help.contains("a weight above 0"), "{help}");
         encoder.push(&examples[2..3], &tokenizer).unwrap();
         encoder.check().unwrap();
         let error = encoder.finish(3).unwrap_err();
         assert_eq!(
             error.message(),
-            "none of 2 rows has a token to train on within 3 tokens"
+            "none of 2 rows has a token to train on within 3 tokens: all messages of 1 have a weight of 0"
         );
+        assert_eq!(error.help(), Some("raise the maximal length"));
     }
 }

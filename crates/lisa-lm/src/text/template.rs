@@ -238,7 +238,11 @@ impl ChatTemplate {
         let text = engine::render(&self.environment, arguments).map_err(|e| {
             let roles: Vec<&str> = chat.messages.iter().map(Message::role).take(20).collect();
             let roles = shown(&roles.join(", "));
-            failed(&format!("refuses a chat of {roles}"), &e)
+            let what = format!("refuses a chat of {roles}");
+            match self.cause(chat, add_generation_prompt) {
+                Some((cause, help)) => failed(&format!("{what}: {cause}"), &e).with_help(help),
+                None => failed(&what, &e),
+            }
         })?;
         if !self.marks {
             let generated = None;
@@ -253,6 +257,42 @@ impl ChatTemplate {
         })?;
         let generated = Some(spans);
         Ok(Rendered { text, generated })
+    }
+
+    /// Why the template refuses a chat, if that is a message with tool calls or without text: the engine
+    /// only says which of its operations failed. And what to do.
+    fn cause(&self, chat: &Chat, add_generation_prompt: bool) -> Option<(String, &'static str)> {
+        let has_no_text = |message: &Message| message.content().is_none();
+        if !self.source.contains("tool_calls")
+            && let Some(index) = chat.messages.iter().position(Message::calls)
+        {
+            let no_text = if has_no_text(&chat.messages[index]) {
+                " and no text"
+            } else {
+                ""
+            };
+            let cause = format!(
+                "message {} has tool calls{no_text}, and the template writes no tool calls",
+                index + 1
+            );
+            return Some((cause, "choose a chat template that writes tool calls"));
+        }
+        let index = chat.messages.iter().position(has_no_text)?;
+        let mut with_text = chat.clone();
+        for message in &mut with_text.messages {
+            if has_no_text(message) {
+                *message = message.clone().with("content", "");
+            }
+        }
+        let is_cause = self.render(&with_text, add_generation_prompt).is_ok();
+        is_cause.then(|| {
+            let cause = format!(
+                "message {} has no text (its `content` is null or absent)",
+                index + 1
+            );
+            let help = "give the message a text, or choose a chat template that needs none";
+            (cause, help)
+        })
     }
 
     /// The name of the template, for messages: `chatml`, `llama3` or `plain`, the file of the

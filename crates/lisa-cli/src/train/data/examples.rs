@@ -4,25 +4,26 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use lisa_lm::text::{Content, Example, ExampleReader, ReadOptions, split};
+use lisa_lm::text::{BadLines, Content, Example, ExampleReader, ReadOptions, split};
 
-use super::files::Files;
+use super::bad_line::skippable;
+use super::files::{Files, evaluated};
 use super::note::Note;
 use super::text::rendered;
 use crate::settings::{Contents, InputSettings, Pairs};
 use crate::terminal::progress::Slow;
-use crate::terminal::text::counted;
 use crate::user_error::require;
 
 /// Training and held-out examples.
 #[derive(Debug)]
 pub(crate) struct Examples {
-    train: ExampleReader,
+    /// `None` if all examples are evaluated.
+    train: Option<ExampleReader>,
     held_out: HeldOut,
     /// The number of training examples, and of held-out ones.
     counts: [usize; 2],
     pairs: Pairs,
-    /// What was read as what: files, forms, and skipped lines.
+    /// What was read as what: files and forms.
     pub(super) notes: Vec<Note>,
     /// What the data has, before pairs are rendered as chats.
     pub(crate) contents: Contents,
@@ -52,10 +53,7 @@ impl Examples {
         seed: u64,
         see: impl FnMut(&Example) -> Result<()>,
     ) -> Result<Self> {
-        let options = ReadOptions {
-            on_bad: input.on_bad_line.into(),
-            columns: input.columns.clone(),
-        };
+        let options = options(input);
         let files = Files::of(input)?;
         let mut reading = Reading::new(see);
         let mut notes = Vec::new();
@@ -63,7 +61,7 @@ impl Examples {
         let answers = reading.all(&mut train)?;
         let count = answers.len();
         if !files.is_bundled {
-            notes.extend(noted("training", &train));
+            notes.push(noted("training", &train));
             if !files.data.left_out.is_empty() {
                 notes.push(Note::Info(files.data.to_string()));
             }
@@ -83,7 +81,7 @@ impl Examples {
             let mut reader = ExampleReader::open(&files.held_out, &options)?;
             let answers = reading.all(&mut reader)?;
             if !files.is_bundled {
-                notes.extend(noted("held-out", &reader));
+                notes.push(noted("held-out", &reader));
             }
             let counts = [count, answers.len()];
             (
@@ -93,7 +91,7 @@ impl Examples {
             )
         };
         Ok(Self {
-            train,
+            train: Some(train),
             held_out,
             counts,
             pairs: input.pairs,
@@ -108,14 +106,58 @@ impl Examples {
         })
     }
 
+    /// Reads all examples of `--data` once, and passes them to `see`. All of them are evaluated.
+    pub(crate) fn to_evaluate(
+        input: &InputSettings,
+        see: impl FnMut(&Example) -> Result<()>,
+    ) -> Result<Self> {
+        let files = evaluated(&input.data, "data")?;
+        let mut reading = Reading::new(see);
+        let mut reader = ExampleReader::open(&files.valid, &options(input))?;
+        let answers = reading.all(&mut reader)?;
+        let mut notes = vec![noted("held-out", &reader)];
+        if !files.left_out.is_empty() {
+            notes.push(Note::Info(files.to_string()));
+        }
+        Ok(Self {
+            train: None,
+            counts: [0, answers.len()],
+            pairs: input.pairs,
+            notes,
+            held_out: HeldOut::Files(Box::new(reader)),
+            contents: Contents {
+                held_out: true,
+                held_out_files: false,
+                answers: answers.contains(&true),
+                pairs: reading.pairs,
+                chats: reading.chats,
+            },
+        })
+    }
+
     /// The number of all examples.
     pub(crate) fn len(&self) -> usize {
         self.counts.iter().sum()
     }
 
+    /// Whether there are examples to train on.
+    pub(crate) fn has_training(&self) -> bool {
+        self.train.is_some()
+    }
+
     /// Whether there are held-out examples.
     pub(crate) fn has_held_out(&self) -> bool {
         self.counts[1] > 0
+    }
+
+    /// The lines of the training files and of the held-out files that cannot be used. Those of the held-out
+    /// share are among those of the training files.
+    pub(crate) fn bad_lines(&self) -> [Option<&BadLines>; 2] {
+        let held_out = match &self.held_out {
+            HeldOut::Files(reader) => Some(reader.skipped()),
+            HeldOut::Share(_) => None,
+        };
+        [self.train.as_ref().map(ExampleReader::skipped), held_out]
     }
 
     /// Reads the files again, and passes each example to `take`.
@@ -167,13 +209,18 @@ impl Examples {
             HeldOut::Share(is_held_out) if is_held_out.get(index) == Some(&true) => For::Evaluation,
             _ => For::Training,
         };
-        let all = self.train.again().enumerate();
+        let all = self.train.iter().flat_map(ExampleReader::again).enumerate();
         all.map(move |(index, example)| (kind(index), example))
     }
 
     fn require_unchanged(&self, is_unchanged: bool) -> Result<()> {
-        let files = self.train.files().first();
-        let file = files.map(|file| file.display().to_string());
+        let reader = match (&self.train, &self.held_out) {
+            (Some(reader), _) => Some(reader),
+            (None, HeldOut::Files(reader)) => Some(&**reader),
+            (None, HeldOut::Share(_)) => None,
+        };
+        let file = reader.and_then(|reader| reader.files().first());
+        let file = file.map(|file| file.display().to_string());
         require!(
             is_unchanged,
             "start again when nothing writes to the data",
@@ -181,6 +228,14 @@ impl Examples {
             file.unwrap_or_default()
         );
         Ok(())
+    }
+}
+
+/// How files are read.
+fn options(input: &InputSettings) -> ReadOptions {
+    ReadOptions {
+        on_bad: input.on_bad_line.into(),
+        columns: input.columns.clone(),
     }
 }
 
@@ -251,37 +306,8 @@ fn share(input: &InputSettings, count: usize, seed: u64) -> Result<Vec<bool>> {
     Ok(is_held_out)
 }
 
-fn noted(what: &str, read: &ExampleReader) -> Vec<Note> {
-    let files = format!("{what} files: {}", read.mapping());
-    let mut notes = vec![Note::Info(files)];
-    if read.skipped().count() > 0 {
-        // The first ones are logged when they are read.
-        let count = counted(read.skipped().count(), "line");
-        let skipped = format!("{what} files: {count} skipped (--on-bad-line)");
-        notes.push(Note::Warning(skipped));
-    }
-    notes
-}
-
-/// An error at a line, with the flag that leaves such lines out.
-pub(crate) fn skippable(error: lisa_lm::Error) -> lisa_lm::Error {
-    if error.place().and_then(|(_, line)| line).is_none() {
-        return error;
-    }
-    let skip = "leave such lines out with --on-bad-line skip";
-    let rename = "name the keys, such as --columns Title=prompt,Body=completion; or ";
-    let rename = if error.message().contains("columns can rename keys") {
-        rename
-    } else {
-        ""
-    };
-    let help = match error.help() {
-        None | Some("correct the line, or skip bad lines") => {
-            format!("{rename}correct the line, or {skip}")
-        }
-        Some(help) => format!("{help}; or {skip}"),
-    };
-    error.with_help(help)
+fn noted(what: &str, read: &ExampleReader) -> Note {
+    Note::Info(format!("{what} files: {}", read.mapping()))
 }
 
 #[cfg(test)]

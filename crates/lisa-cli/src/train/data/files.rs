@@ -31,7 +31,7 @@ impl Files {
         };
         let data = data_files(&paths)?;
         let held_out = if !input.eval.as_os_str().is_empty() {
-            eval_files(input)?
+            evaluated(std::slice::from_ref(&input.eval), "eval")?.valid
         } else if is_bundled {
             vec![bundled::held_out()?]
         } else {
@@ -53,24 +53,31 @@ impl Files {
     }
 }
 
-/// The files of `--eval`: a file, or the held-out files of a folder, or all its files.
-fn eval_files(input: &InputSettings) -> Result<Vec<PathBuf>> {
-    let files = data_files(&data_paths(std::slice::from_ref(&input.eval))?)?;
-    if files.valid.is_empty()
-        && let Some(other) = files.left_out.first()
-    {
-        let message = format!(
-            "--eval {} has no held-out files, but training files and `{}`",
-            input.eval.display(),
-            other.display()
-        );
-        return Err(UserError::new(message)
-            .with_help("name the file to evaluate on with --eval")
-            .into());
+/// The files to evaluate on that the paths of this flag stand for, as held-out files: a file, or the held-out
+/// files of a folder, or all its files. Other files of folders are left out.
+pub(super) fn evaluated(paths: &[PathBuf], flag: &str) -> Result<DataFiles> {
+    let mut found = DataFiles::default();
+    for (path, given) in data_paths(paths)?.iter().zip(paths) {
+        let files = data_files(std::slice::from_ref(path))?;
+        if files.valid.is_empty()
+            && let Some(other) = files.left_out.first()
+        {
+            let message = format!(
+                "--{flag} {} has no held-out files, but training files and `{}`",
+                given.display(),
+                other.display()
+            );
+            return Err(UserError::new(message)
+                .with_help(format!("name the file to evaluate on with --{flag}"))
+                .into());
+        }
+        found.left_out.extend(files.left_out);
+        if files.valid.is_empty() {
+            found.valid.extend(files.train);
+        } else {
+            found.valid.extend(files.valid);
+            found.left_out.extend(files.train);
+        }
     }
-    Ok(if files.valid.is_empty() {
-        files.train
-    } else {
-        files.valid
-    })
+    Ok(found)
 }

@@ -2,7 +2,7 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `note` | what is printed of how the data is read |
+//! | `note`, `bad_line` | what is printed of how the data is read; an error at a line, with what to do |
 //! | `places`, `visited`, `shown_row` | where examples are in their files; checksums and counts of rows; a row as text |
 //! | `files` | which files have the training and the held-out examples |
 //! | `text` | how examples become text: prompts as chats, the chat template, the end of a turn |
@@ -12,6 +12,7 @@
 //! | `vocabulary` | checks tokens against the model's vocabulary |
 //! | `rows`, `read` | the rows of a run; how they are read |
 
+pub(crate) mod bad_line;
 mod files;
 mod note;
 mod places;

@@ -6,7 +6,7 @@ use lisa_lm::text::{
     Content, EncodeOptions, EncodedSet, Example, Message, RowEncoder, RowStore, StoredRows,
 };
 
-use super::examples::skippable;
+use super::bad_line::skippable;
 use super::places::Places;
 use super::prompt_ends::Prompts;
 use super::summary::{Lengths, Roles, Summary};

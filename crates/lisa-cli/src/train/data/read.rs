@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
-use lisa_lm::text::{RowStore, StoredRows};
+use lisa_lm::text::RowStore;
 use lisa_lm::{Checkpoint, Tokenizer};
 
 use super::examples::{Examples, For};
@@ -20,7 +20,8 @@ use crate::train::score::Scorer;
 /// Training and held-out data as tokens, with rows of at most the model's limit.
 pub(crate) struct WholeData {
     examples: Examples,
-    train: Part,
+    /// `None` if all rows are evaluated.
+    train: Option<Part>,
     held_out: Option<Part>,
     scorer: Scorer,
     /// The tokenizer as the data needs it.
@@ -31,17 +32,22 @@ pub(crate) struct WholeData {
 /// The memory of encoded rows, if it is not given and the machine does not say what it has.
 const MEMORY: u64 = 1 << 30;
 
-/// Reads the data of the settings, splits it into training and held-out data, and encodes rows of at
-/// most `longest` tokens. Rows that are larger than `--data-memory` are in a file in `folder`.
+/// Reads the data of the settings, and encodes rows of at most `longest` tokens. For training, it is split
+/// into training and held-out data; for evaluation, all of it is held out. Rows that are larger than `--data-memory` are in a file in `folder`.
 pub(crate) fn read(
     settings: &Settings,
     tokenizer: Tokenizer,
     longest: usize,
     folder: &Path,
+    purpose: For,
 ) -> Result<WholeData> {
     let input = &settings.input;
     let mut prepare = text::Prepare::new(input, tokenizer);
-    let mut examples = Examples::read(input, settings.training.seed, |one| prepare.see(one))?;
+    let see = |example: &_| prepare.see(example);
+    let mut examples = match purpose {
+        For::Training => Examples::read(input, settings.training.seed, see)?,
+        For::Evaluation => Examples::to_evaluate(input, see)?,
+    };
     let (tokenizer, prepared) = prepare.finish();
     let mut notes = std::mem::take(&mut examples.notes);
     notes.extend(prepared);
@@ -52,23 +58,26 @@ pub(crate) fn read(
     };
     let store = RowStore::new(memory, folder);
     let options = input.encoding(longest);
-    let mut train = Part::new(options, &store)?;
-    let held_out = examples.has_held_out().then(|| Part::new(options, &store));
-    let mut held_out = held_out.transpose()?;
+    let part = |is_there: bool| is_there.then(|| Part::new(options, &store)).transpose();
+    let mut train = part(examples.has_training())?;
+    let mut held_out = part(examples.has_held_out())?;
     let mut scorer = Scorer::new(settings.output.metric, []);
     let (bar, all) = (Slow::items("tokenizing"), examples.len() as u64);
     let mut done = 0;
     examples.each(|kind, example| {
         example.answer.iter().for_each(|answer| scorer.see(answer));
-        match (kind, &mut held_out) {
-            (For::Evaluation, Some(part)) => part.push(example, &tokenizer)?,
-            _ => train.push(example, &tokenizer)?,
+        let part = match kind {
+            For::Training => &mut train,
+            For::Evaluation => &mut held_out,
+        };
+        if let Some(part) = part {
+            part.push(example, &tokenizer)?;
         }
         done += 1;
         bar.set(done, all);
         Ok(())
     })?;
-    for part in [Some(&mut train), held_out.as_mut()].into_iter().flatten() {
+    for part in [&mut train, &mut held_out].into_iter().flatten() {
         part.end(&tokenizer)?;
     }
     if store.is_in_file() {
@@ -96,9 +105,10 @@ impl WholeData {
         self.examples.contents
     }
 
-    /// The number of tokens of each training row.
+    /// The number of tokens of each training row, or of each row if all are evaluated.
     pub(crate) fn lengths(&self) -> &[usize] {
-        self.train.lengths()
+        let part = self.train.as_ref().or(self.held_out.as_ref());
+        part.map_or(&[], Part::lengths)
     }
 
     /// The number of tokens of each held-out row.
@@ -114,30 +124,44 @@ impl WholeData {
     ) -> Result<(Data, Tokenizer)> {
         let (tokenizer, mut notes) = (self.tokenizer, self.notes);
         let limit = settings.input.max_seq_length;
-        let train = self.train.cut(limit)?;
-        let held_out = self.held_out.map(|part| part.cut(limit)).transpose()?;
-        let parts = [Some(&train), held_out.as_ref()];
-        let parts: Vec<_> = parts.into_iter().flatten().collect();
+        let cut = |part: Option<Part>| part.map(|part| part.cut(limit)).transpose();
+        let (train, held_out) = (cut(self.train)?, cut(self.held_out)?);
+        let parts: Vec<_> = [&train, &held_out].into_iter().flatten().collect();
         let vocab_size = vocabulary::rows(settings, &tokenizer, checkpoint, &parts, &mut notes)?;
-        let held_out_rows = held_out.as_ref().map(|part| part.visited.rows);
-        let fingerprints = [train.visited.rows, held_out_rows.unwrap_or_default()];
-        let (held_out, held_out_sources, held_out_summary) = match held_out {
-            Some(part) => (part.set.examples, part.set.sources, Some(part.summary)),
-            None => (StoredRows::default(), Vec::new(), None),
-        };
+        let [bad_training, bad_held_out] = self.examples.bad_lines();
+        let (train, train_sources, train_lengths, places, training, train_summary) = train
+            .map(|part| {
+                let (set, summary) = (part.set, part.summary.with_bad_lines(bad_training));
+                let rows = part.visited.rows;
+                (
+                    set.examples,
+                    set.sources,
+                    set.lengths,
+                    part.places,
+                    rows,
+                    Some(summary),
+                )
+            })
+            .unwrap_or_default();
+        let (held_out, held_out_sources, evaluated, held_out_summary) = held_out
+            .map(|part| {
+                let (set, summary) = (part.set, part.summary.with_bad_lines(bad_held_out));
+                (set.examples, set.sources, part.visited.rows, Some(summary))
+            })
+            .unwrap_or_default();
         let data = Data {
-            train: train.set.examples,
-            train_sources: train.set.sources,
-            train_lengths: train.set.lengths,
-            places: train.places,
+            train,
+            train_sources,
+            train_lengths,
+            places,
             held_out,
             held_out_sources,
             examples: self.examples,
             scorer: self.scorer,
-            fingerprints,
+            fingerprints: [training, evaluated],
             vocab_size,
             notes,
-            train_summary: train.summary,
+            train_summary,
             held_out_summary,
         };
         Ok((data, tokenizer))
@@ -179,7 +203,8 @@ mod tests {
         let mut settings = settings(dir.path(), &["maybe", "no"], &["no"]);
         settings.output.metric = Metric::Choice;
         let tokenizer = Tokenizer::from_dir(bundled::model().unwrap()).unwrap();
-        let scorer = read(&settings, tokenizer, 64, dir.path()).unwrap().scorer;
+        let whole = read(&settings, tokenizer, 64, dir.path(), For::Training);
+        let scorer = whole.unwrap().scorer;
         assert!(scorer.is_right("no", "perhaps, or no"));
         assert!(!scorer.is_right("no", "maybe, or no"));
     }
@@ -191,7 +216,7 @@ mod tests {
         let mut settings = settings(dir.path(), &answers, &["i"]);
         let folder = bundled::model().unwrap();
         let tokenizer = Tokenizer::from_dir(&folder).unwrap();
-        let whole = read(&settings, tokenizer, 64, dir.path()).unwrap();
+        let whole = read(&settings, tokenizer, 64, dir.path(), For::Training).unwrap();
         let checkpoint = Checkpoint::open(&folder).unwrap();
         let (data, tokenizer) = whole.cut(&settings, &checkpoint).unwrap();
         settings.training.batch_size = 1;

@@ -7,7 +7,7 @@ use lisa_lm::text::{BatchOptions, Batches, Example, StoredRows};
 use super::examples::Examples;
 use super::note::Note;
 use super::places::Places;
-use super::shown_row::{Show, tokens};
+use super::shown_row::{Show, marked_text, tokens};
 use super::summary::Summary;
 use super::visited::Rows;
 use crate::settings::Settings;
@@ -35,7 +35,8 @@ pub(crate) struct Data {
     pub(crate) vocab_size: usize,
     /// What was read, and how it became text.
     pub(super) notes: Vec<Note>,
-    pub(super) train_summary: Summary,
+    /// `None` if all rows are evaluated.
+    pub(super) train_summary: Option<Summary>,
     pub(super) held_out_summary: Option<Summary>,
 }
 
@@ -56,20 +57,20 @@ impl Data {
             counted(per_epoch, "step"),
             counted(steps as usize, "step"),
             epochs_in_words(epochs),
-            self.train_summary.tokens() as f64 * epochs
+            self.train_tokens() as f64 * epochs
         ))?;
         Ok(())
     }
 
     /// Prints what the data is, and warnings about it.
     pub(crate) fn summarize(&self, settings: &Settings, batches: &Batches) -> Result<()> {
-        for note in &self.notes {
-            note.print()?;
+        self.print_notes()?;
+        if let Some(summary) = &self.train_summary {
+            say(format_args!("training data: {summary}"))?;
         }
-        say(format_args!("training data: {}", self.train_summary))?;
         if settings.input.pack {
             let (rows, length) = (batches.rows(), settings.input.max_seq_length);
-            let full = 100.0 * self.train_summary.tokens() as f64 / (rows * length) as f64;
+            let full = 100.0 * self.train_tokens() as f64 / (rows * length) as f64;
             let packed = counted(rows, "row");
             say(format_args!(
                 "  packed: {packed} of {length} tokens, {full:.1} % full"
@@ -79,15 +80,51 @@ impl Data {
             Some(summary) => say(format_args!("held-out data: {summary}"))?,
             None => say("held-out data: none")?,
         }
+        self.print_warnings();
+        Ok(())
+    }
+
+    /// As [`summarize`](Self::summarize), of data that is only evaluated.
+    pub(crate) fn summarize_evaluated(&self) -> Result<()> {
+        self.print_notes()?;
+        if let Some(summary) = &self.held_out_summary {
+            say(format_args!("held-out data: {summary}"))?;
+        }
+        self.print_warnings();
+        Ok(())
+    }
+
+    fn print_notes(&self) -> Result<()> {
+        for note in &self.notes {
+            note.print()?;
+        }
+        Ok(())
+    }
+
+    fn print_warnings(&self) {
         for (name, summary) in [
-            ("training", Some(&self.train_summary)),
-            ("held-out", self.held_out_summary.as_ref()),
+            ("training", &self.train_summary),
+            ("held-out", &self.held_out_summary),
         ] {
-            if let Some(warning) = summary.and_then(Summary::warning) {
+            for warning in summary.iter().flat_map(Summary::warnings) {
                 warn(format_args!("{name} data: {warning}"));
             }
         }
-        Ok(())
+    }
+
+    fn train_tokens(&self) -> usize {
+        self.train_summary.as_ref().map_or(0, Summary::tokens)
+    }
+
+    /// The number of trained tokens of the held-out rows.
+    pub(crate) fn held_out_trained(&self) -> usize {
+        self.held_out_summary.as_ref().map_or(0, Summary::trained)
+    }
+
+    /// Whether rows are left out since they cannot be read or rendered.
+    pub(crate) fn has_bad_rows(&self) -> bool {
+        let parts = [&self.train_summary, &self.held_out_summary];
+        parts.into_iter().flatten().any(Summary::has_bad_rows)
     }
 
     /// Prints a training row, counted from 0: where it comes from, and its tokens.
@@ -95,15 +132,25 @@ impl Data {
         let encoded = self.train.get(row)?;
         let place = self.places.get(self.train_sources[row]);
         let place = place.map(|place| format!(" ({place})"));
+        let (legend, body) = match show {
+            Show::Text => (
+                "what is trained is in [[ ]]",
+                marked_text(&encoded, tokenizer)?,
+            ),
+            Show::All | Show::Borders => (
+                "each token is followed by its id",
+                tokens(&encoded, tokenizer, show)?,
+            ),
+        };
         say(format_args!(
-            "row {} of {}{}: {}, {} trained; each token is followed by its id",
+            "row {} of {}{}: {}, {} trained; {legend}",
             row + 1,
             self.train.len(),
             place.unwrap_or_default(),
             counted(encoded.ids.len(), "token"),
             encoded.trained()
         ))?;
-        say_styled(tokens(&encoded, tokenizer, show)?)?;
+        say_styled(body)?;
         let cut = self.train_lengths[row] - encoded.ids.len();
         if cut > 0 {
             say(format_args!(

@@ -19,6 +19,8 @@ pub(crate) enum Show {
     All,
     /// The first and the last few before and after each border between trained and other tokens.
     Borders,
+    /// None: the text of the row, as [`marked_text`].
+    Text,
 }
 
 /// How many tokens at each end of a run are shown with [`Show::Borders`], and how many runs.
@@ -67,6 +69,45 @@ pub(crate) fn tokens(row: &Encoded, tokenizer: &Tokenizer, show: Show) -> Result
     Ok(lines.text)
 }
 
+/// The text of the row. What is trained is in double brackets, and green and bold; a weight that is not 1
+/// follows it.
+pub(crate) fn marked_text(row: &Encoded, tokenizer: &Tokenizer) -> Result<String> {
+    let weight = |index: usize| match &row.weights {
+        Some(weights) if is_trained(row, index) => weights[index],
+        _ => 1.0,
+    };
+    let kind = |index: usize| (is_trained(row, index), weight(index).to_bits());
+    let mut text = String::new();
+    for run in (0..row.ids.len())
+        .collect::<Vec<_>>()
+        .chunk_by(|a, b| kind(*a) == kind(*b))
+    {
+        let part = printable(&added(row, run[0], run.len(), tokenizer)?);
+        if !is_trained(row, run[0]) {
+            text.push_str(&part);
+            continue;
+        }
+        let style = AnsiColor::Green.on_default().bold();
+        let _ = write!(text, "{style}[[{part}]]{style:#}");
+        if weight(run[0]) != 1.0 {
+            let _ = write!(text, "*{}", weight(run[0]));
+        }
+    }
+    Ok(text)
+}
+
+/// The text that `count` tokens from `start` on add to the tokens before them.
+fn added(row: &Encoded, start: usize, count: usize, tokenizer: &Tokenizer) -> Result<String> {
+    let ids = &row.ids[start.saturating_sub(3)..start + count];
+    let before = tokenizer.decode(&ids[..ids.len() - count], false)?;
+    let with = tokenizer.decode(ids, false)?;
+    match with.strip_prefix(&before) {
+        Some(text) => Ok(text.to_owned()),
+        // A character begins before these tokens.
+        None => Ok(tokenizer.decode(&ids[ids.len() - count..], false)?),
+    }
+}
+
 /// Whether the token is in the loss. The first token is not predicted, so it is never trained.
 fn is_trained(row: &Encoded, index: usize) -> bool {
     index > 0 && row.labels[index] != IGNORED
@@ -75,11 +116,8 @@ fn is_trained(row: &Encoded, index: usize) -> bool {
 /// The text that a token adds to the tokens before it; its entry in the vocabulary if that is no
 /// text, such as a part of a character.
 fn piece(row: &Encoded, index: usize, tokenizer: &Tokenizer) -> Result<String> {
-    let ids = &row.ids[index.saturating_sub(3)..=index];
-    let before = tokenizer.decode(&ids[..ids.len() - 1], false)?;
-    let with = tokenizer.decode(ids, false)?;
-    match with.strip_prefix(&before) {
-        Some(text) if !text.is_empty() && !text.contains('\u{fffd}') => Ok(text.to_owned()),
+    match added(row, index, 1, tokenizer)? {
+        text if !text.is_empty() && !text.contains('\u{fffd}') => Ok(text),
         _ => {
             let entry = tokenizer.get_ref().id_to_token(row.ids[index]);
             Ok(entry.unwrap_or_else(|| "no token".to_owned()))
@@ -164,6 +202,33 @@ mod tests {
         assert!(words.starts_with("a red ring"), "{text}");
         assert_eq!(text.matches("*0.5]").count(), 1, "{text}");
         assert_eq!(text.matches('*').count(), 1, "{text}");
+    }
+
+    #[test]
+    fn a_row_as_text_has_its_trained_parts_in_brackets() {
+        let tokenizer = Tokenizer::from_dir(bundled::model().unwrap()).unwrap();
+        let text = |row: &Encoded| {
+            let text = marked_text(row, &tokenizer).unwrap();
+            anstream::adapter::strip_str(&text).to_string()
+        };
+        let mut encoded = row("a red ring\nin the park");
+        let (ids, count) = (encoded.ids.clone(), encoded.ids.len());
+        let of = |from: usize, to: usize| tokenizer.decode(&ids[from..to], false).unwrap();
+        let all = of(1, count);
+        assert!(all.contains("ring\nin the park"), "{all}");
+        // The first token is never trained.
+        assert_eq!(text(&encoded), format!("{}[[{all}]]", of(0, 1)));
+        encoded.labels[1..3].fill(IGNORED);
+        assert_eq!(text(&encoded), format!("{}[[{}]]", of(0, 3), of(3, count)));
+        let mut weights = vec![1.0; count];
+        weights[count - 1] = 0.5;
+        encoded.weights = Some(weights);
+        let (one, half) = (of(3, count - 1), of(count - 1, count));
+        assert_eq!(
+            text(&encoded),
+            format!("{}[[{one}]][[{half}]]*0.5", of(0, 3))
+        );
+        assert_eq!(text(&row("a\u{1b}[2J")).matches('\u{1b}').count(), 0);
     }
 
     #[test]

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 
 use lisa_lm::Tokenizer;
-use lisa_lm::text::{EncodedSet, Example, Place, role_tokens};
+use lisa_lm::text::{BadLines, EncodedSet, Example, Place, role_tokens};
 
 use super::places::Places;
 use super::visited::Visited;
 use crate::terminal::text::{counted, one_line};
 
-/// How many places of dropped rows are listed.
+/// How many places of examples without a row are listed.
 const PLACES: usize = 3;
 /// How many examples the shares of the roles are measured on. Each costs several renderings.
 const MEASURED: usize = 200;
@@ -31,9 +31,15 @@ pub(crate) struct Summary {
     /// Tokens after the limit, of the rows that are cut and kept.
     beyond: usize,
     /// Rows whose trained tokens are all after the limit.
-    dropped: usize,
+    beyond_limit: usize,
     /// Rows without a trained token in their whole length.
     untrained: usize,
+    /// Of these, those whose messages have a weight of 0.
+    weightless: usize,
+    /// Lines that cannot be read as an example.
+    unreadable: usize,
+    /// The first line that cannot be read, or else the first row that is refused, and why.
+    first_bad: Option<String>,
     /// The places of the first examples without a row.
     without_row: Vec<Place>,
     split: usize,
@@ -68,8 +74,11 @@ impl Summary {
             limit,
             cut: set.truncated,
             beyond: set.lengths.iter().sum::<usize>() - tokens,
-            dropped: set.dropped - lengths.untrained,
+            beyond_limit: set.dropped - lengths.untrained,
             untrained: lengths.untrained,
+            weightless: set.weightless,
+            unreadable: 0,
+            first_bad: set.refusals.first().cloned(),
             without_row: without_row
                 .filter_map(|(index, _)| places.get(index))
                 .take(PLACES)
@@ -81,14 +90,75 @@ impl Summary {
         }
     }
 
+    /// With the lines of the files that cannot be used.
+    pub(crate) fn with_bad_lines(mut self, bad: Option<&BadLines>) -> Self {
+        if let Some(bad) = bad {
+            self.unreadable = bad.count();
+            let first = bad.shown().first().map(ToString::to_string);
+            self.first_bad = first.or(self.first_bad);
+        }
+        self
+    }
+
+    /// Whether rows are left out since they cannot be read, or are refused.
+    pub(crate) fn has_bad_rows(&self) -> bool {
+        self.unreadable + self.refused > 0
+    }
+
+    /// The rows that are left out, by their reasons.
+    fn left_out(&self) -> Vec<(usize, &'static str)> {
+        let all = [
+            (self.unreadable, "cannot be read (--on-bad-line)"),
+            (
+                self.refused,
+                "refused by the chat template or the tokenizer (--on-bad-line)",
+            ),
+            (self.weightless, "all messages have a weight of 0"),
+            (
+                self.untrained.saturating_sub(self.weightless),
+                "no trained token",
+            ),
+            (
+                self.beyond_limit,
+                "no answer before the limit (--max-seq-length)",
+            ),
+        ];
+        all.into_iter().filter(|(count, _)| *count > 0).collect()
+    }
+
+    /// Sentences about rows that are cut, if these are more than one per cent, and about those that are left
+    /// out.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let cut = self.cut_warning();
+        let left_out = self.left_out();
+        // The warning about cut rows counts those.
+        let is_said = cut.is_some() && left_out.len() == 1 && self.beyond_limit > 0;
+        let mut warnings = Vec::from_iter(cut);
+        if !left_out.is_empty() && !is_said {
+            let count: usize = left_out.iter().map(|(count, _)| count).sum();
+            let verb = if count == 1 { "is" } else { "are" };
+            let all = counted(self.rows + count, "row");
+            let first = self
+                .first_bad
+                .as_ref()
+                .map(|bad| format!("; the first: {bad}"));
+            warnings.push(format!(
+                "{count} of {all} {verb} left out: {}{}",
+                in_words(&left_out),
+                first.unwrap_or_default()
+            ));
+        }
+        warnings
+    }
+
     /// A sentence if more than one per cent of the rows are cut.
-    pub(crate) fn warning(&self) -> Option<String> {
-        let all = self.rows + self.dropped;
+    fn cut_warning(&self) -> Option<String> {
+        let all = self.rows + self.beyond_limit;
         if self.cut * 100 <= all {
             return None;
         }
         let share = 100.0 * self.cut as f64 / all as f64;
-        let dropped = match self.dropped {
+        let left_out = match self.beyond_limit {
             0 => String::new(),
             n => format!(
                 "; {} left out, since the answers are after that",
@@ -96,15 +166,34 @@ impl Summary {
             ),
         };
         Some(format!(
-            "{} of {all} rows ({share:.1} %) are cut at {} tokens{dropped}; the longest row has {} \
+            "{} of {all} rows ({share:.1} %) are cut at {} tokens{left_out}; the longest row has {} \
              (--max-seq-length)",
             self.cut, self.limit, self.lengths.longest
         ))
     }
 
+    /// Trained tokens of all rows.
+    pub(crate) fn trained(&self) -> usize {
+        self.trained
+    }
+
     /// Tokens of all rows.
     pub(crate) fn tokens(&self) -> usize {
         self.tokens
+    }
+}
+
+/// The reasons, each with its count if there are several.
+fn in_words(left_out: &[(usize, &str)]) -> String {
+    match left_out {
+        [(_, reason)] => (*reason).to_owned(),
+        several => {
+            let each = several.iter();
+            let each: Vec<String> = each
+                .map(|(count, reason)| format!("{reason}: {count}"))
+                .collect();
+            each.join("; ")
+        }
     }
 }
 
@@ -211,20 +300,11 @@ impl fmt::Display for Summary {
         for place in &self.without_row {
             write!(places, ", {place}")?;
         }
-        for (count, what) in [
-            (
-                self.dropped,
-                "no answer before the limit (--max-seq-length)",
-            ),
-            (self.untrained, "no trained token"),
-            (
-                self.refused,
-                "refused by the chat template or the tokenizer (--on-bad-line)",
-            ),
-        ] {
-            if count > 0 {
-                write!(f, "\n  left out: {}: {what}", counted(count, "row"))?;
-            }
+        let left_out = self.left_out();
+        if !left_out.is_empty() {
+            let count = left_out.iter().map(|(count, _)| count).sum();
+            let rows = counted(count, "row");
+            write!(f, "\n  left out: {rows}: {}", in_words(&left_out))?;
         }
         if !places.is_empty() {
             write!(f, "\n  first without a row: {}", &places[2..])?;
@@ -259,68 +339,4 @@ impl fmt::Display for Summary {
 }
 
 #[cfg(test)]
-mod tests {
-    use lisa_lm::text::{Encoded, IGNORED};
-
-    use super::*;
-
-    /// Examples of these lengths, whose last two tokens are trained, cut at `limit`.
-    fn summary(lengths: &[usize], limit: usize) -> Summary {
-        let mut places = Places::default();
-        let mut set = EncodedSet::default();
-        for (source, &length) in lengths.iter().enumerate() {
-            let place = Place::at_line(std::path::Path::new("a.jsonl"), source + 1);
-            places.push(Some(&place));
-            let mut row = Encoded::all_trained(vec![7; length]);
-            row.labels[..length - 2].fill(IGNORED);
-            row.truncate(limit);
-            set.truncated += usize::from(length > limit);
-            if row.trained() == 0 {
-                set.dropped += 1;
-                continue;
-            }
-            set.examples.push(row);
-            set.sources.push(source);
-            set.lengths.push(length);
-        }
-        let lengths = Lengths::new(lengths.to_vec(), 0);
-        let visited = Visited::of(&set.examples.clone().into()).unwrap();
-        Summary::of(&places, Roles::default(), &lengths, &set, &visited, limit)
-    }
-
-    #[test]
-    fn rows_that_are_cut_and_dropped_are_counted() {
-        let text = summary(&[4, 6, 7, 9, 5], 6).to_string();
-        assert_eq!(
-            text,
-            "4 rows, 21 tokens, 7 trained (33.3 %)\n  lengths: median 6, 95 % up to 9, 99 % up to \
-             9, longest 9\n  cut: 2 rows at 6 tokens (--max-seq-length), 1 token left out\n  left \
-             out: 1 row: no answer before the limit (--max-seq-length)\n  first without a row: \
-             a.jsonl:4"
-        );
-        let text = summary(&[4, 6], 6).to_string();
-        assert!(
-            text.ends_with("longest 6; none above 6 (--max-seq-length)"),
-            "{text}"
-        );
-    }
-
-    #[test]
-    fn more_than_one_per_cent_of_cut_rows_is_a_warning() {
-        let mut lengths = vec![4; 99];
-        lengths.push(9);
-        assert_eq!(summary(&lengths, 8).warning(), None);
-        lengths.pop();
-        lengths.pop();
-        lengths.push(9);
-        assert_eq!(
-            summary(&lengths, 8).warning().unwrap(),
-            "1 of 99 rows (1.0 %) are cut at 8 tokens; the longest row has 9 (--max-seq-length)"
-        );
-        let warning = summary(&[4, 9], 6).warning().unwrap();
-        assert!(
-            warning.contains("; 1 row left out, since the answers are after that; "),
-            "{warning}"
-        );
-    }
-}
+mod tests;

@@ -1,10 +1,12 @@
 //! How a model is evaluated on held-out rows.
 //!
-//! `result` is what an evaluation finds, `prompts` are the prompts that answers are generated for, and
-//! `evaluate` measures losses and generates the answers.
+//! `result` is what an evaluation finds, `prompts` are the prompts that answers are generated for,
+//! `evaluate` measures losses and generates the answers, and `watched` shows its progress.
 
 pub mod result;
 
 pub mod prompts;
 
 pub mod evaluate;
+
+pub(crate) mod watched;

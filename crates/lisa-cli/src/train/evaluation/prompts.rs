@@ -5,7 +5,7 @@ use lisa_lm::Tokenizer;
 use lisa_lm::text::{BadLines, Example, OnBadLine, encode_prompt};
 
 use crate::terminal::output::warn;
-use crate::train::data::examples;
+use crate::train::data::bad_line::skippable;
 
 /// The longest default of `--max-new-tokens`.
 const LONGEST_ANSWER: usize = 512;
@@ -72,17 +72,67 @@ impl Prompts {
                     found.refused += 1;
                     continue;
                 }
-                Err(error) => return Err(examples::skippable(error).into()),
+                Err(error) => return Err(skippable(error).into()),
             };
             if ids.is_empty() {
                 found.empty += 1;
             } else if ids.len() > longest {
                 found.too_long += 1;
             } else {
-                let wanted = wanted.trim().to_owned();
+                let wanted = without_end(wanted, tokenizer).to_owned();
                 found.prompts.push(Prompt { ids, wanted });
             }
         }
         Ok(found)
+    }
+}
+
+/// The answer without ends of sequence that are typed at its end: a generated answer stops before them.
+fn without_end<'a>(answer: &'a str, tokenizer: &Tokenizer) -> &'a str {
+    let ends = tokenizer.eos_ids().iter();
+    let ends: Vec<String> = ends.filter_map(|id| tokenizer.id_to_token(*id)).collect();
+    let mut answer = answer.trim();
+    let cut = |answer: &'a str| {
+        let mut ends = ends.iter().filter(|end| !end.is_empty());
+        ends.find_map(|end| answer.strip_suffix(end.as_str()))
+    };
+    while let Some(before) = cut(answer) {
+        answer = before.trim_end();
+    }
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bundled;
+    use crate::settings::Metric;
+    use crate::train::score::Scorer;
+
+    #[test]
+    fn an_answer_is_compared_without_the_end_that_is_typed_in_the_data() {
+        let tokenizer = Tokenizer::from_dir(bundled::model().unwrap()).unwrap();
+        let wanted = |row: &str| {
+            let example = Example::from_json(row).unwrap();
+            let found = Prompts::new(&[example], &tokenizer, 1, 64, 4, OnBadLine::Stop).unwrap();
+            found.prompts[0].wanted.clone()
+        };
+        for row in [
+            r#"{"prompt": "Name it. ", "completion": "blue<|endoftext|>"}"#,
+            r#"{"prompt": "Name it. ", "completion": " blue <|endoftext|>\n<|endoftext|>\n"}"#,
+            r#"{"instruction": "Name it.", "output": "blue<|endoftext|>"}"#,
+            r#"{"instruction": "Name it.", "output": "blue"}"#,
+        ] {
+            assert_eq!(wanted(row), "blue", "{row}");
+            for metric in [Metric::Exact, Metric::Contains] {
+                assert!(
+                    Scorer::new(metric, []).is_right(&wanted(row), "blue"),
+                    "{row}"
+                );
+            }
+        }
+        // Only at the end.
+        let inside = r#"{"prompt": "a", "completion": "b<|endoftext|>c"}"#;
+        assert_eq!(wanted(inside), "b<|endoftext|>c");
     }
 }

@@ -6,7 +6,7 @@ use lisa_lm::CausalLm;
 use super::job::Job;
 use crate::device;
 use crate::settings::{Method, MethodSettings};
-use crate::terminal::output::say;
+use crate::terminal::output::{say, warn};
 use crate::terminal::text::{counted, epochs_in_words, size};
 use crate::train::memory::planned::Planner;
 use crate::train::method::trainer::{Trainer, count};
@@ -19,6 +19,9 @@ pub(crate) fn announce(job: &Job<'_>, model: &CausalLm, trainer: &Trainer) -> Re
             "no --model and --data: this run has the model, the data and the settings of \
              `lisa demo`",
         )?;
+    }
+    if let Some(warning) = settings.input.half_bundled() {
+        warn(warning);
     }
     let (trainable, all) = count(model);
     let longest = job.data.longest(settings);

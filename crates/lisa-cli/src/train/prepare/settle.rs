@@ -9,6 +9,7 @@ use lisa_lm::{CausalLm, Checkpoint, Tokenizer};
 use crate::settings::{
     DataFacts, Dtype, Facts, Flags, LikeLora, ModelFacts, Origins, Room, Settings,
 };
+use crate::train::data::examples::For;
 use crate::train::data::read::{WholeData, read};
 use crate::train::data::rows::Data;
 use crate::train::memory::check::check_rows;
@@ -163,7 +164,7 @@ impl Uncut {
         let given = flags.input.max_seq_length;
         let positions = facts.model.map_or(usize::MAX, |model| model.positions);
         let longest = given.unwrap_or(usize::MAX).min(positions).max(2);
-        let whole = read(settings, tokenizer, longest, folder)?;
+        let whole = read(settings, tokenizer, longest, folder, For::Training)?;
         flags.check_effect_on(whole.contents(), settings)?;
         let held_out = whole.held_out_lengths().iter().copied().max();
         let data = DataFacts::of(whole.lengths().to_vec())

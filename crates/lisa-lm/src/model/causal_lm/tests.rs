@@ -418,6 +418,15 @@ fn burns_adapters_have_the_same_gradients_with_recomputation() {
 }
 
 #[test]
+#[should_panic(expected = "there is no token to read")]
+fn reading_no_token_is_refused() {
+    let device = Device::default();
+    let model = load("llama", &device);
+    let mut cache = KvCache::new(model.num_layers());
+    let _ = model.read(Tensor::<2, Int>::empty([1, 0], &device), &mut cache);
+}
+
+#[test]
 #[should_panic(expected = "another number of layers")]
 fn a_cache_of_another_depth_is_refused() {
     let device = Device::default();

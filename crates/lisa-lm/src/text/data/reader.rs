@@ -147,7 +147,7 @@ impl ExampleReader {
             (Err(reason), OnBadLine::Skip) => {
                 let bad = BadLine { place, reason };
                 if self.logs && self.skipped.count() < BadLines::SHOWN {
-                    log::warn!("skipped {bad}");
+                    log::warn!("left out: {bad}");
                 }
                 self.skipped.push(bad);
                 Ok(None)
@@ -173,7 +173,7 @@ impl ExampleReader {
         let message = match self.skipped.count() {
             0 => format!("{files} has no example"),
             bad => format!(
-                "{files} has no example, only {bad} skipped lines; the first: {}",
+                "{files} has no example, only {bad} lines that cannot be used; the first: {}",
                 self.skipped.shown()[0]
             ),
         };

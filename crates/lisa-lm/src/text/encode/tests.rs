@@ -3,6 +3,7 @@ use std::path::Path;
 use super::*;
 use crate::place::Place;
 use crate::test_support::tokenizer;
+use crate::text::answers::Turns;
 use crate::text::chat::{Chat, Message};
 use crate::text::encoded::IGNORED;
 use crate::text::role_tokens;
@@ -211,7 +212,7 @@ fn a_long_example_is_cut_and_one_without_its_answer_is_dropped() {
     assert_eq!(set.examples[0].labels, [X, X, X, X, 273, 78]);
     assert_eq!(
         set.to_string(),
-        "1 row, 6 tokens, 2 trained on; 2 cut, 1 dropped"
+        "1 row, 6 tokens, 2 trained on; 2 cut, 1 left out"
     );
 
     let error = encode_examples(&[long], &tokenizer, options).unwrap_err();
@@ -325,7 +326,7 @@ fn a_template_that_rewrites_answers_gives_a_row_for_each() {
     assert_eq!((&set.sources, &set.lengths), (&vec![0, 0], &vec![8, 15]));
     assert_eq!(
         set.to_string(),
-        "2 rows, 21 tokens, 6 trained on; 1 cut, 0 dropped; 1 chat became a row for each answer"
+        "2 rows, 21 tokens, 6 trained on; 1 cut, 0 left out; 1 chat became a row for each answer"
     );
     let of = |max_length| {
         let options = EncodeOptions {
@@ -377,10 +378,57 @@ fn what_the_template_refuses_has_its_place_and_can_be_skipped() {
     assert_eq!((set.examples.len(), set.sources[0]), (1, 12));
     assert_eq!((set.refused, set.refusals.len()), (12, 10));
     assert_eq!(set.refusals[0], error.to_string());
-    assert!(set.to_string().ends_with("; 12 examples refused"), "{set}");
+    assert!(
+        set.to_string()
+            .ends_with("; 12 examples refused and left out"),
+        "{set}"
+    );
     let error = encode_examples(&[bad], &tokenizer, options).unwrap_err();
     let start = "every example was refused; the first: chat template: train.jsonl:7: ";
     assert!(error.message().starts_with(start), "{error}");
+}
+
+#[test]
+fn chats_without_a_weight_above_0_are_counted_and_the_error_says_so() {
+    let tokenizer = tokenizer(TURNS);
+    let row = |answer: &str, asked: &str| {
+        let row = format!(
+            r#"{{"messages": [{{"role": "user", "content": "hi", "weight": {asked}}},
+            {{"role": "assistant", "content": "hello", "weight": {answer}}}]}}"#
+        );
+        Example::from_json(&row).unwrap()
+    };
+    for turns in [Turns::Auto, Turns::All, Turns::Last, Turns::Split] {
+        let options = EncodeOptions {
+            turns,
+            ..EncodeOptions::default()
+        };
+        let set = encode_examples(&[row("0", "1"), row("1", "0")], &tokenizer, options).unwrap();
+        assert_eq!((set.dropped, set.weightless), (1, 1), "{turns:?}");
+        let error = encode_examples(&[row("0", "1")], &tokenizer, options).unwrap_err();
+        assert!(
+            error
+                .message()
+                .contains(": all their messages have a weight of 0"),
+            "{error}"
+        );
+        let help = error.help().unwrap();
+        assert!(help.contains("a weight above 0"), "{help}");
+    }
+    // Of all tokens, those of the user count too.
+    let all = EncodeOptions {
+        loss_on: LossOn::All,
+        ..EncodeOptions::default()
+    };
+    let set = encode_examples(&[row("0", "1"), row("0", "0")], &tokenizer, all).unwrap();
+    assert_eq!((set.dropped, set.weightless), (1, 1));
+    // A chat without an answer has another cause.
+    let asked = chat(&[("user", "hi")]);
+    let error = encode_examples(&[asked], &tokenizer, EncodeOptions::default()).unwrap_err();
+    assert_eq!(
+        error.help(),
+        Some("give data with answers, or train on all tokens")
+    );
 }
 
 #[test]

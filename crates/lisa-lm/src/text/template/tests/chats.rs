@@ -88,3 +88,55 @@ fn variables_of_a_chat_replace_special_tokens_and_not_the_generation_prompt() {
     let plain = Chat::from([Message::user("a")]);
     assert_eq!(template.render(&plain, false).unwrap().text, "a</s>False");
 }
+
+#[test]
+fn a_refusal_names_the_message_with_tool_calls_or_without_text() {
+    let call = message(
+        r#"{"role": "assistant", "content": null, "tool_calls": [{"function": {"name": "add"}}]}"#,
+    );
+    let chat = Chat::from([Message::user("a"), call]);
+    let joined = "{% for m in messages %}{{ '[' + m.content + ']' }}{% endfor %}";
+    let error = template(joined).render(&chat, false).unwrap_err();
+    assert!(
+        error.message().starts_with(
+            "the chat template refuses a chat of user, assistant: message 2 has tool calls and no text, \
+             and the template writes no tool calls: "
+        ),
+        "{error}"
+    );
+    assert!(error.message().contains("unsupported types"), "{error}");
+    assert_eq!(
+        error.help(),
+        Some("choose a chat template that writes tool calls")
+    );
+    // The message after it is what the template refuses.
+    let strict = "{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('no tools') }}{% endif %}\
+                  {{ m.content }}{% endfor %}";
+    let mut tool = chat.clone();
+    tool.messages.push(Message::new("tool", "3"));
+    let error = template(strict).render(&tool, false).unwrap_err();
+    assert!(
+        error
+            .message()
+            .contains("message 2 has tool calls and no text"),
+        "{error}"
+    );
+    // This one writes tool calls, and does not take a message without text.
+    let writes = "{% for m in messages %}{{ '[' + m.content + ']' }}{{ m.tool_calls }}{% endfor %}";
+    let error = template(writes).render(&chat, false).unwrap_err();
+    assert!(
+        error
+            .message()
+            .contains("message 2 has no text (its `content` is null or absent): "),
+        "{error}"
+    );
+    assert!(
+        error.help().unwrap().starts_with("give the message a text"),
+        "{error}"
+    );
+    // Another reason is not explained.
+    let other = format!("{writes}{{{{ raise_exception('never') }}}}");
+    let error = template(&other).render(&chat, false).unwrap_err();
+    assert!(!error.message().contains("message 2"), "{error}");
+    assert_eq!(error.help(), None);
+}

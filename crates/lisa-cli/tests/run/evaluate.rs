@@ -1,0 +1,294 @@
+//! `lisa evaluate`.
+
+use std::fs;
+use std::path::Path;
+
+use burn::tensor::{Device, FloatDType};
+use clap::Parser;
+use lisa_cli::bundled;
+use lisa_cli::commands::{Command, Program, evaluate};
+use lisa_cli::terminal::report::report;
+use lisa_cli::train::evaluation::result::Evaluation;
+use lisa_cli::train::run::Start;
+use lisa_lm::Checkpoint;
+use lisa_lm::checkpoint::{SaveOptions, save};
+
+use super::commands::{lisa, text};
+use super::{HELD_OUT, file_of, flags, go, summary};
+
+/// What `lisa evaluate` finds with these arguments.
+fn evaluated(arguments: &[&str]) -> anyhow::Result<Evaluation> {
+    let line = ["lisa", "evaluate"].iter().chain(arguments);
+    match Program::try_parse_from(line).unwrap().command {
+        Some(Command::Evaluate(options)) => evaluate::evaluate(&options, &Device::flex()),
+        _ => unreachable!(),
+    }
+}
+
+/// The error of these arguments as the program prints it.
+fn refused(arguments: &[&str]) -> String {
+    let report = report(&evaluated(arguments).unwrap_err());
+    anstream::adapter::strip_str(&report).to_string()
+}
+
+/// The bundled model with its weights as bf16.
+fn in_bf16(folder: &Path) -> String {
+    let from = bundled::model().unwrap();
+    let checkpoint = Checkpoint::open(&from).unwrap();
+    let model = checkpoint
+        .load(&Device::flex(), Some(FloatDType::BF16))
+        .unwrap();
+    let files = ["tokenizer.json", "tokenizer_config.json"]
+        .map(|name| (name.to_owned(), fs::read(from.join(name)).unwrap()));
+    let options = SaveOptions {
+        files: &files,
+        ..SaveOptions::default()
+    };
+    save(&model, folder, &options).unwrap();
+    folder.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn the_loss_and_the_answers_are_those_that_a_run_has_before_training() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let mut rows: Vec<String> = HELD_OUT.lines().take(20).map(str::to_owned).collect();
+    // One that is cut, and one without a trained token.
+    let long = "a ring and ".repeat(30);
+    rows.push(format!(
+        r#"{{"prompt": "Say it.", "completion": "{long}"}}"#
+    ));
+    rows.push(format!(r#"{{"prompt": "{long}", "completion": "no"}}"#));
+    let rows: Vec<&str> = rows.iter().map(String::as_str).collect();
+    let file = file_of(dir.path(), "held.jsonl", &rows);
+    let half = in_bf16(&dir.path().join("half"));
+    for model in [
+        &["--dtype", "f32"][..],
+        &["--dtype", "bf16"],
+        &["--model", &half],
+    ] {
+        let before = [
+            "--eval",
+            &file,
+            "--eval-rows",
+            "0",
+            "--eval-first",
+            "--steps",
+            "1",
+        ];
+        // The data of the run is not that which is evaluated.
+        let train = file_of(dir.path(), "train.jsonl", &rows[..4]);
+        let data = ["--data", &train, "--eval-examples", "5"];
+        let given = flags(&out, &[&before[..], &data, model].concat());
+        go(given, Start::Overwrite, false).unwrap();
+        let before = summary(&out)["before"].clone();
+
+        let same = "--batch-size 2 --max-seq-length 48 --eval-examples 5 --max-new-tokens 3";
+        let same: Vec<&str> = same.split(' ').collect();
+        let found = evaluated(&[&["--data", &file][..], &same, model].concat()).unwrap();
+        let loss = before["loss"].as_f64().unwrap();
+        assert!(
+            (found.loss - loss).abs() < 1e-6,
+            "{model:?}: {found:?}, {before}"
+        );
+        assert!((found.perplexity - found.loss.exp()).abs() < 1e-9);
+        assert_eq!((before["rows"].as_u64(), found.rows), (Some(21), 21));
+        let answers = serde_json::to_value(found.answers).unwrap();
+        assert_eq!(answers, before["answers"], "{model:?}");
+        assert_eq!(answers["asked"], 5);
+        let samples = serde_json::to_value(&found.samples).unwrap();
+        assert_eq!(samples, before["samples"], "{model:?}");
+    }
+    // In batches of another size, and without answers.
+    let found = evaluated(&["--data", &file, "--max-seq-length", "48"]).unwrap();
+    let same = evaluated(&[
+        "--data",
+        &file,
+        "--max-seq-length",
+        "48",
+        "--batch-size",
+        "3",
+    ]);
+    assert!((found.loss - same.unwrap().loss).abs() < 1e-4, "{found:?}");
+    assert!(found.answers.is_none() && found.samples.is_empty());
+}
+
+#[test]
+fn the_data_and_the_loss_are_printed_and_rows_above_the_models_limit_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let long = "ring ".repeat(400);
+    let long = format!(r#"{{"prompt": "Say it.", "completion": "{long}"}}"#);
+    let mut rows: Vec<&str> = HELD_OUT.lines().take(4).collect();
+    rows.push(&long);
+    file_of(dir.path(), "held.jsonl", &rows);
+    let line = "evaluate --data held.jsonl --eval-examples 2 --max-new-tokens 2";
+    let arguments: Vec<&str> = line.split(' ').collect();
+    let output = lisa(dir.path(), &arguments).output().unwrap();
+    let warnings = String::from_utf8(output.stderr.clone()).unwrap();
+    let said = text(&output);
+    for part in [
+        "held-out data: 5 rows, ",
+        "cut: 1 row at 256 tokens (--max-seq-length), ",
+        "evaluating 5 held-out rows, generating 2 answers\n",
+        " trained tokens: held-out loss ",
+        ", perplexity ",
+        ", 5 rows, exact match ",
+        "\n  prompt:    ",
+    ] {
+        assert!(said.contains(part), "`{part}` is not in: {said}");
+    }
+    assert!(!said.contains("training data"), "{said}");
+    assert!(
+        warnings.contains("held-out data: 1 of 5 rows (20.0 %) are cut at 256 tokens"),
+        "{warnings}"
+    );
+    assert!(warnings.contains("no --model is given"), "{warnings}");
+    // No file is left.
+    let names = fs::read_dir(dir.path()).unwrap();
+    let names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+    assert!(names.iter().all(|name| name != "runs"), "{names:?}");
+
+    // Of a folder, the held-out files.
+    let folder = dir.path().join("folder");
+    fs::create_dir(&folder).unwrap();
+    file_of(&folder, "train.jsonl", &rows[..3]);
+    file_of(&folder, "valid.jsonl", &rows[3..4]);
+    let said = lisa(dir.path(), &["evaluate", "--data", "folder"]).output();
+    let said = text(&said.unwrap());
+    assert!(said.contains("held-out data: 1 row, "), "{said}");
+    assert!(said.contains("not read: folder/train.jsonl"), "{said}");
+}
+
+#[test]
+fn a_file_of_settings_is_that_of_a_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let rows: Vec<&str> = HELD_OUT.lines().take(4).collect();
+    for (name, rows) in [("train.jsonl", &rows[..2]), ("held.jsonl", &rows[2..])] {
+        file_of(dir.path(), name, rows);
+    }
+    let settings = "data = \"train.jsonl\"\neval = \"held.jsonl\"\nno-eval = false\npack = true\n\
+                    eval-rows = 1\nmethod = \"lora\"\nmetric = \"contains\"\nlr = 1e-3\n";
+    fs::write(dir.path().join("run.toml"), settings).unwrap();
+    let run = |line: &str| {
+        let arguments: Vec<&str> = line.split(' ').collect();
+        let output = lisa(dir.path(), &arguments).output().unwrap();
+        (text(&output), String::from_utf8(output.stderr).unwrap())
+    };
+    let (said, warnings) = run("evaluate --config run.toml");
+    assert!(said.contains("held-out data: 2 rows, "), "{said}");
+    assert!(
+        warnings.contains("the `data` of run.toml is evaluated, not its `eval`"),
+        "{warnings}"
+    );
+    let (other, warnings) = run("evaluate --config run.toml --data held.jsonl");
+    assert!(!warnings.contains("not its `eval`"), "{warnings}");
+    assert_ne!(said, other);
+}
+
+#[test]
+fn what_cannot_be_evaluated_is_an_error_that_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let good = file_of(
+        dir.path(),
+        "good.jsonl",
+        &[r#"{"prompt": "a", "completion": "b"}"#; 3],
+    );
+    let texts = file_of(dir.path(), "texts.jsonl", &[r#"{"text": "a red ring"}"#]);
+    let empty = file_of(dir.path(), "empty.jsonl", &[]);
+    let bad = file_of(dir.path(), "bad.jsonl", &[r#"{"text": "a"}"#, "{"]);
+    let missing = dir.path().join("missing.jsonl");
+    let adapter = dir.path().join("adapter");
+    fs::create_dir(&adapter).unwrap();
+    fs::write(adapter.join("adapter_config.json"), "{}").unwrap();
+    let adapter = adapter.to_str().unwrap();
+    for (line, parts) in [
+        (vec![], &["no data is given", "--data"][..]),
+        (vec!["--data", &empty], &["has no example"]),
+        (
+            vec!["--data", missing.to_str().unwrap()],
+            &["missing.jsonl"],
+        ),
+        (
+            vec!["--data", &bad],
+            &["not JSON", "bad.jsonl:2", "--on-bad-line skip"],
+        ),
+        (
+            vec!["--data", &good, "--eval-fraction", "0.2"],
+            &[
+                "--eval-fraction has no effect with `lisa evaluate`",
+                "with --data",
+            ],
+        ),
+        (
+            vec!["--data", &good, "--eval", &good],
+            &["--eval has no effect with `lisa evaluate`"],
+        ),
+        (
+            vec!["--data", &good, "--metric", "contains"],
+            &["--metric has no effect with --eval-examples 0"],
+        ),
+        (
+            vec!["--data", &texts, "--eval-examples", "2"],
+            &["--eval-examples has no effect with held-out data without answers"],
+        ),
+        (
+            vec!["--data", &good, "--max-seq-length", "9000"],
+            &["the model has 256 positions"],
+        ),
+        (
+            vec!["--data", &good, "--batch-size", "0"],
+            &["--batch-size is 0"],
+        ),
+    ] {
+        let error = refused(&line);
+        for part in parts {
+            assert!(
+                error.contains(part),
+                "{line:?}: `{part}` is not in: {error}"
+            );
+        }
+    }
+    let skipped = evaluated(&["--data", &bad, "--on-bad-line", "skip"]).unwrap();
+    assert_eq!(skipped.rows, 1);
+    // As `lisa generate` says it.
+    let generate = ["generate", "--prompt", "a", "--model", adapter];
+    let generate = lisa(dir.path(), &generate).output().unwrap();
+    assert_eq!(generate.status.code(), Some(1));
+    let generate = String::from_utf8(generate.stderr).unwrap();
+    assert_eq!(refused(&["--data", &good, "--model", adapter]), generate);
+    let unknown = lisa(dir.path(), &["evaluate", "--data", &good, "--lr", "1"]).output();
+    assert_eq!(unknown.unwrap().status.code(), Some(2));
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_ends_an_evaluation() {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("rows.jsonl"), HELD_OUT.repeat(20)).unwrap();
+    let line = ["evaluate", "--data", "rows.jsonl", "--batch-size", "1"];
+    let mut child = lisa(dir.path(), &line)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    while !line.starts_with("evaluating ") {
+        line.clear();
+        assert!(output.read_line(&mut line).unwrap() > 0);
+    }
+    let id = child.id().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-INT", &id])
+            .status()
+            .unwrap()
+            .success()
+    );
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    line.clear();
+    assert_eq!(output.read_line(&mut line).unwrap(), 0, "{line}");
+}
