@@ -3,7 +3,7 @@
 //! The learning rates are those of the study of SmolLM2 (docs/study.md) for models of about its size, and
 //! those of published fine-tuning runs for larger ones; gamma and K are those of the paper and of LMFlow.
 
-use super::{Facts, Flags, Method, Policy};
+use super::{Facts, Flags, Method, Policy, Schedule};
 use crate::terminal::text::{counted, size};
 
 mod facts;
@@ -76,6 +76,13 @@ impl Flags {
             let digits = usize::from(model.parameters < SMALL);
             let reason = format!("{method} on a model of {millions:.digits$} M parameters");
             reasons.push(("lr", reason));
+        }
+        let training = &mut self.training;
+        let has_final =
+            training.min_lr_ratio.is_some() || training.min_lr.is_some_and(|lr| lr >= 0.0);
+        if training.schedule == Some(Schedule::Linear) && !has_final {
+            training.min_lr_ratio = Some(0.0);
+            reasons.push(("min-lr-ratio", "a linear schedule falls to 0".to_owned()));
         }
         if method == Method::Lisa && self.method.active_layers.is_none() {
             self.method.active_layers = Some(default_active_layers(model.layers));

@@ -34,7 +34,7 @@ group! { "Training", TrainingFlags, TrainingSettings {
     /// Steps in which it rises; 0: those of --warmup-ratio [default: 0]
     #[arg(long, value_name = "STEPS", hide_short_help = true)]
     warmup_steps: usize = 0;
-    /// Final rate of cosine and linear, as a share of --lr [default: 0.1]
+    /// Final rate of cosine and linear, as a share of --lr [default: 0.1, linear: 0]
     #[arg(long, value_name = "SHARE", hide_short_help = true)]
     min_lr_ratio: f64 = 0.1;
     /// Final learning rate itself; -1: --min-lr-ratio of --lr [default: -1]
@@ -106,6 +106,13 @@ impl TrainingSettings {
                 "--{name} is {count}"
             );
         }
+        // The settings of a run are written as TOML, whose integers have a sign.
+        require!(
+            i64::try_from(self.seed).is_ok(),
+            format!("give at most {}", i64::MAX),
+            "--seed is {}",
+            self.seed
+        );
         require!(
             self.min_lr == -1.0 || (self.min_lr >= 0.0 && self.min_lr.is_finite()),
             "give a learning rate from 0 to --lr",

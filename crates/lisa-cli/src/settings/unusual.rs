@@ -183,7 +183,10 @@ mod tests {
             origins.set(name, Origin::Derived("few rows".to_owned()));
         }
         assert!(unusual(&settings(all), &origins, &MODEL, 100).is_empty());
-        origins.set("period", Origin::File("run.toml".into(), 1));
+        origins.set(
+            "period",
+            Origin::File("run.toml".into(), 1, "period".into()),
+        );
         assert_eq!(unusual(&settings(all), &origins, &MODEL, 100).len(), 1);
     }
 }

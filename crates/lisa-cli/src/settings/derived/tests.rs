@@ -33,6 +33,27 @@ fn method(method: Method) -> Flags {
 }
 
 #[test]
+fn a_linear_schedule_falls_to_0_unless_a_final_rate_is_given() {
+    let last = |schedule, ratio, rate| {
+        let mut flags = Flags::default();
+        let training = &mut flags.training;
+        (training.schedule, training.min_lr_ratio, training.min_lr) = (schedule, ratio, rate);
+        derived(flags, &MODEL, &data(100, 100))
+            .0
+            .training
+            .min_lr_ratio
+    };
+    let linear = Some(Schedule::Linear);
+    assert_eq!(last(linear, None, None), Some(0.0));
+    assert_eq!(last(linear, None, Some(-1.0)), Some(0.0));
+    assert_eq!(last(linear, Some(0.3), None), Some(0.3));
+    assert_eq!(last(linear, None, Some(1e-5)), None);
+    for other in [None, Some(Schedule::Cosine), Some(Schedule::Constant)] {
+        assert_eq!(last(other, None, None), None);
+    }
+}
+
+#[test]
 fn learning_rate_and_layers_follow_from_method_and_model() {
     let rows = data(100, 100);
     let lr = |method_of, model: &ModelFacts| derived(method(method_of), model, &rows).0.training.lr;
