@@ -95,7 +95,7 @@ fn setup(results: &Results) -> String {
          interval of at least three seeds without 0; it is not corrected for the number of comparisons. \
          Values after ± are half of Student's 95 % interval over at least three seeds.\n\n\
          Peaks are of the first seed{reserved}. The {time} of a step is that of the fastest run; beside other \
-         programs, other runs of the same method took up to 40 % more, so a small difference says nothing. \
+         programs, other runs of the same method took up to half as long again, so a small difference says nothing. \
          Losses after a time are read off the curves, and ± is there over seeds only, not over their few \
          rows. Accuracy is the share of rows in which the first token of the right answer is more probable \
          than those of the other answers. Bands of the curves are the range of the seeds, and the lines at \

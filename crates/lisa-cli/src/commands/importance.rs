@@ -98,10 +98,13 @@ const OF_LISA: [&str; 13] = [
 
 /// Settings of optimizer steps and of their gradients, which `--by gradient` and `--by squared-gradient`
 /// do not take.
-const OF_TRAINING: [&str; 15] = [
+const OF_TRAINING: [&str; 18] = [
     "lr",
+    "schedule",
     "warmup-ratio",
+    "warmup-steps",
     "min-lr-ratio",
+    "min-lr",
     "weight-decay",
     "decay-all",
     "max-grad-norm",

@@ -58,7 +58,7 @@ pub struct Options {
     /// Without f32 master weights for bf16 and f16
     #[arg(long)]
     no_master_weights: bool,
-    /// TOML file of settings, such as that of a run
+    /// TOML file of settings, such as the one in a model card
     #[arg(long, value_name = "FILE.toml")]
     config: Option<PathBuf>,
 }

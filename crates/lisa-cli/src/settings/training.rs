@@ -34,7 +34,7 @@ group! { "Training", TrainingFlags, TrainingSettings {
     /// Steps in which it rises; 0: those of --warmup-ratio [default: 0]
     #[arg(long, value_name = "STEPS", hide_short_help = true)]
     warmup_steps: usize = 0;
-    /// Final rate of cosine and linear, as a share of --lr [default: 0.1, linear: 0]
+    /// Final rate as a share of --lr; linear falls to 0 [default: 0.1]
     #[arg(long, value_name = "SHARE", hide_short_help = true)]
     min_lr_ratio: f64 = 0.1;
     /// Final learning rate itself; -1: --min-lr-ratio of --lr [default: -1]

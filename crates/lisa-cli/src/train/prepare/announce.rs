@@ -127,10 +127,11 @@ fn steps_line(job: &Job<'_>) -> String {
     };
     let epochs = job.steps as f64 / job.steps_per_epoch.max(1) as f64;
     format!(
-        "{} of {rows}, {}; learning rate up to {:e}",
+        "{} of {rows}, {}; learning rate up to {:e}, {}",
         counted(job.steps as usize, "step"),
         epochs_in_words(epochs),
-        training.lr
+        training.lr,
+        training.schedule
     )
 }
 
