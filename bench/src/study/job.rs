@@ -69,7 +69,7 @@ pub(crate) fn learning_rate(rate: i32) -> f64 {
 mod grid {
     use serde::{Deserialize, Deserializer, Serializer};
 
-    use super::STEP;
+    use crate::study::arm::STEP;
 
     /// `serialize_with` gives a reference.
     #[allow(clippy::trivially_copy_pass_by_ref)]
