@@ -1,28 +1,39 @@
-//! [`Flags::changes`]: what a resumed run does differently.
+//! What a resumed run does differently: [`Flags::or_saved`] and [`Settings::changes`].
 
 use serde_json::{Map, Value};
 
-use super::Flags;
-use super::given;
+use super::effect::without;
+use super::{Flags, Origin, Settings, as_given};
 use crate::terminal::text::printable;
 
 impl Flags {
+    /// These flags; if one is absent, that of the checkpoint. With another schedule, the final share of the
+    /// learning rate is not that of the checkpoint, which may be the default of the earlier schedule.
+    #[must_use]
+    pub fn or_saved(self, mut saved: Self) -> Self {
+        let earlier = saved.training.clone().or_defaults().schedule;
+        if self.training.schedule.is_some_and(|now| now != earlier) {
+            saved.training.min_lr_ratio = None;
+        }
+        self.or(saved.all_from(&Origin::Checkpoint))
+    }
+}
+
+impl Settings {
     /// A line for each setting whose value differs from that in `earlier`, such as
-    /// `lr 5e-5, was 1e-3`. The output folder is left out, and settings that only one of both has.
+    /// `lr 5e-5, was 1e-3`. The output folder is left out, and settings that have no effect now.
     #[must_use]
     pub fn changes(&self, earlier: &Self) -> Vec<String> {
-        let values = |flags: &Self| match serde_json::to_value(flags) {
+        let values = |settings: &Self| match serde_json::to_value(settings.to_flags()) {
             Ok(Value::Object(values)) => values,
             _ => Map::new(),
         };
         let earlier = values(earlier);
         let mut changes = Vec::new();
         for (name, now) in values(self) {
-            let Some(then) = earlier.get(&name) else {
-                continue;
-            };
-            if now != *then && name != "out" {
-                let or_absent = |value| given(value).unwrap_or_else(|| "not given".to_owned());
+            let then = earlier.get(&name).unwrap_or(&Value::Null);
+            if now != *then && name != "out" && without(&name, self).is_none() {
+                let or_absent = |value| as_given(value).unwrap_or_else(|| "not given".to_owned());
                 let line = format!("{name} {}, was {}", or_absent(&now), or_absent(then));
                 changes.push(printable(&line));
             }

@@ -171,18 +171,24 @@ impl Flags {
             None => data.usual_length(model),
         };
         let longest = self.longest_trained(data, wanted);
+        // Held-out rows are evaluated in batches of the same size. A length that is not given is raised to
+        // theirs below, if they fit.
+        let batched = match self.input.max_seq_length {
+            Some(_) => longest.max(data.longest_held_out().min(wanted)),
+            None => longest,
+        };
         let fits = |rows, tokens| room.is_none_or(|room| room.fits(rows, tokens));
         let training = &mut self.training;
         if training.batch_size.is_none() {
             let accumulation = training.gradient_accumulation_steps;
             let halves = accumulation.is_none() && self.memory.update_in_backward != Some(true);
             let sizes: &[usize] = if halves { &[4, 2, 1] } else { &[4] };
-            let rows = sizes.iter().copied().find(|rows| fits(*rows, longest));
+            let rows = sizes.iter().copied().find(|rows| fits(*rows, batched));
             let rows = rows.unwrap_or(sizes[sizes.len() - 1]);
             training.batch_size = Some(rows);
             if rows < 4 {
                 training.gradient_accumulation_steps = Some(4 / rows);
-                let reason = format!("4 rows of {longest} tokens do not fit into memory");
+                let reason = format!("4 rows of {batched} tokens do not fit into memory");
                 reasons.push(("batch-size", reason.clone()));
                 reasons.push(("gradient-accumulation-steps", reason));
             }
@@ -255,20 +261,21 @@ impl Flags {
         let shortest = (steps / PERIODS).clamp(1, SHORTEST_PERIOD);
         // Below the steps, so that layers are sampled more than once.
         let longest = PERIOD.min(steps.saturating_sub(1)).max(shortest);
-        let period = turns.clamp(shortest, longest).max(warmup);
+        let own = turns.clamp(shortest, longest);
+        let period = own.max(warmup);
         self.method.period = Some(period);
-        if period < PERIOD {
-            let run = counted(steps, "step");
-            let layers = counted(model.layers, "layer");
-            let reason = if period > turns.max(SHORTEST_PERIOD) {
-                "that of --layer-warmup".to_owned()
-            } else if turns < SHORTEST_PERIOD {
-                format!("the shortest: about {run} are too few for a turn of each of {layers}")
-            } else {
-                format!("so that each of {layers} can have a turn in about {run}")
-            };
-            reasons.push(("period", reason));
-        }
+        let run = counted(steps, "step");
+        let layers = counted(model.layers, "layer");
+        let reason = if period > own {
+            "that of --layer-warmup".to_owned()
+        } else if turns < shortest {
+            format!("the shortest: about {run} are too few for a turn of each of {layers}")
+        } else if period < PERIOD {
+            format!("so that each of {layers} can have a turn in about {run}")
+        } else {
+            return;
+        };
+        reasons.push(("period", reason));
     }
 }
 

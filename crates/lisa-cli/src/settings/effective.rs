@@ -1,4 +1,4 @@
-//! [`Settings::effective`]: the settings of a run that the settings file of such a run has.
+//! [`Settings::effective`]: the settings of a run for the settings file in its model card.
 
 use std::path::Path;
 
@@ -9,20 +9,11 @@ use super::{Flags, Settings};
 
 impl Settings {
     /// The settings that had an effect on a run, without paths: as a file, they are those of another run
-    /// of the same method. Left out are also settings that are off, as by default.
+    /// of the same method. Left out are also settings that are off, as by default, and those of the machine.
     ///
-    /// `evaluates`: whether the run had held-out rows, and held-out answers.
+    /// `contents`: what the data of the run has.
     #[must_use]
-    pub fn effective(&self, evaluates: (bool, bool)) -> Flags {
-        // What else the data has is not known to a run. It has accepted the settings that were given, and
-        // the defaults are left out.
-        let contents = Contents {
-            held_out: evaluates.0,
-            held_out_files: false,
-            answers: evaluates.1,
-            pairs: true,
-            chats: true,
-        };
+    pub fn effective(&self, contents: Contents) -> Flags {
         let values = |flags: &Flags| match serde_json::to_value(flags) {
             Ok(Value::Object(values)) => values,
             _ => Map::new(),
@@ -39,7 +30,10 @@ impl Settings {
             let is_default = defaults.get(name) == Some(value);
             let is_idle =
                 without(name, self).is_some() || without_in(name, contents, self).is_some();
-            !is_idle && !(is_default && (is_off(value) || OF_DATA.contains(&name.as_str())))
+            let is_of_machine = OF_MACHINE.contains(&name.as_str());
+            !is_idle
+                && !is_of_machine
+                && !(is_default && (is_off(value) || OF_DATA.contains(&name.as_str())))
         });
         if self.output.no_eval && self.input.eval_fraction == 0.0 {
             // It follows from --no-eval.
@@ -51,6 +45,9 @@ impl Settings {
         serde_json::from_value(Value::Object(own)).unwrap_or_default()
     }
 }
+
+/// Settings that say how much memory a machine has.
+const OF_MACHINE: [&str; 2] = ["memory", "data-memory"];
 
 /// Settings whose effect depends on what the data has.
 const OF_DATA: [&str; 6] = [

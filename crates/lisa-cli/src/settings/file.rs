@@ -54,7 +54,7 @@ impl Flags {
             .map(|(key, value)| Unknown {
                 key: key.get_ref().to_string(),
                 line: line_of(key.span().start),
-                is_table: value.get_ref().is_table(),
+                is_table: has_tables(value.get_ref()),
             })
             .collect();
         if let Some(first) = unknown.first() {

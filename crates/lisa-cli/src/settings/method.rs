@@ -7,7 +7,7 @@ use lisa_lm::checkpoint::Adapter;
 use lisa_lm::model::LoraConfig;
 use serde::Serialize;
 
-use super::given;
+use super::as_given;
 use super::group::{MOST, differing, group};
 use super::kinds::{Method, Moments, Order, Policy};
 use crate::user_error::{UserError, require};
@@ -168,7 +168,7 @@ fn take_one<T: PartialEq + Serialize>(
     take: &mut impl FnMut(&'static str, bool, String, String) -> Result<()>,
 ) -> Result<()> {
     let asked = flag.as_ref().unwrap_or(&found);
-    let shown = |value: &T| given(value).unwrap_or_else(|| "empty".to_owned());
+    let shown = |value: &T| as_given(value).unwrap_or_else(|| "empty".to_owned());
     take(name, *asked == found, shown(asked), shown(&found))?;
     *flag = Some(found);
     Ok(())

@@ -40,7 +40,7 @@ pub(crate) use memory::gib;
 pub use memory::{MemoryFlags, MemorySettings};
 pub use method::{MethodFlags, MethodSettings};
 pub use origin::{Origin, Origins};
-use origin::{difference, given};
+use origin::{as_given, difference};
 pub use output::{OutputFlags, OutputSettings};
 pub use training::{TrainingFlags, TrainingSettings};
 pub use unusual::unusual;
@@ -118,7 +118,9 @@ impl Flags {
         } else if self.training.warmup_ratio.is_some() {
             other.training.warmup_steps = other.training.warmup_steps.filter(|steps| *steps == 0);
         }
-        if self.training.min_lr_ratio.is_some() {
+        if self.training.min_lr.is_some_and(|rate| rate >= 0.0) {
+            other.training.min_lr_ratio = None;
+        } else if self.training.min_lr_ratio.is_some() {
             other.training.min_lr = None;
         }
         Self {
@@ -230,7 +232,7 @@ impl Flags {
     }
 
     /// The error of a check with the place of the setting that its message begins with.
-    fn at_its_place(&self, error: anyhow::Error) -> anyhow::Error {
+    pub(crate) fn at_its_place(&self, error: anyhow::Error) -> anyhow::Error {
         let message = error.to_string();
         let name = message
             .strip_prefix("--")

@@ -95,7 +95,7 @@ impl Origins {
 }
 
 /// The value of a setting as it is given on the command line; `None` if it is empty.
-pub(super) fn given(value: &impl Serialize) -> Option<String> {
+pub(super) fn as_given(value: &impl Serialize) -> Option<String> {
     let value = serde_json::to_value(value).ok()?;
     Some(shown(&value)).filter(|text| !text.is_empty())
 }
@@ -103,7 +103,7 @@ pub(super) fn given(value: &impl Serialize) -> Option<String> {
 /// That a setting of a resumed run is not that of its checkpoint.
 pub(super) fn difference(name: &str, new: &impl Serialize, saved: &impl Serialize) -> String {
     let absent = || "not given".to_owned();
-    match (given(new), given(saved)) {
+    match (as_given(new), as_given(saved)) {
         (Some(new), Some(saved)) => {
             format!("--{name} is {new}, and the checkpoint was made with {saved}")
         }

@@ -4,6 +4,7 @@ use anyhow::Result;
 
 use super::group::{MOST, differing, group};
 use super::kinds::Schedule;
+use crate::terminal::text::counted;
 use crate::user_error::require;
 
 group! { "Training", TrainingFlags, TrainingSettings {
@@ -88,6 +89,21 @@ impl TrainingSettings {
             "--min-lr is {}, and --lr is {}",
             self.min_lr,
             self.lr
+        );
+        Ok(())
+    }
+
+    /// Refuses a warm-up that does not end before a run of so many steps does.
+    pub(crate) fn warms_up_within(&self, steps: u64) -> Result<()> {
+        let given = self.warmup_steps as u64;
+        require!(
+            given == 0 || given < steps,
+            format!(
+                "give at most {}, or a longer run with --steps or --epochs",
+                steps.saturating_sub(1)
+            ),
+            "--warmup-steps is {given}, and the run has {}",
+            counted(steps as usize, "step")
         );
         Ok(())
     }

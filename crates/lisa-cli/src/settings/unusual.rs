@@ -70,10 +70,16 @@ pub fn unusual(
         ));
     }
     let is_once = method.period as u64 >= steps && !(is_counted && active >= layers);
-    if is_given("period") && is_once {
+    let is_of_warmup = is_given("layer-warmup") && method.layer_warmup == method.period;
+    if is_once && (is_given("period") || is_of_warmup) {
+        let of_warmup = if is_given("period") {
+            ""
+        } else {
+            ", that of --layer-warmup,"
+        };
         found.push(format!(
-            "--period {} is the whole run of {}: the layers are sampled once, and the others never \
-             train; this was measured for runs of about {STUDIED} steps only",
+            "--period {}{of_warmup} is the whole run of {}: the layers are sampled once, and the others \
+             never train; this was measured for runs of about {STUDIED} steps only",
             method.period,
             counted(steps as usize, "step")
         ));
@@ -171,6 +177,25 @@ mod tests {
             ..MODEL
         };
         assert!(unusual(&settings(all), &all_given(), &small, 100).is_empty());
+    }
+
+    #[test]
+    fn a_period_of_the_warm_up_that_is_the_whole_run_is_warned_about() {
+        let mut origins = Origins::default();
+        origins.set("layer-warmup", Origin::Flag);
+        origins.set("period", Origin::Derived("that of it".to_owned()));
+        let of = |warmup: usize, period: usize| {
+            let with = settings(|settings| {
+                (settings.method.layer_warmup, settings.method.period) = (warmup, period);
+            });
+            unusual(&with, &origins, &MODEL, 100)
+        };
+        let once = of(100, 100);
+        assert!(
+            once[0].starts_with("--period 100, that of --layer-warmup, is the whole run of 100 "),
+            "{once:?}"
+        );
+        assert!(of(50, 50).is_empty() && of(5, 100).is_empty());
     }
 
     #[test]

@@ -101,7 +101,7 @@ fn a_demo_of_a_few_steps_is_exported_and_generates() {
 }
 
 /// A folder with a model of 24 layers and 11 M parameters, which has the bundled tokenizer.
-fn of_studied_size(folder: &Path) {
+pub(super) fn of_studied_size(folder: &Path) {
     let mut config: serde_json::Value = serde_json::from_str(bundled::CONFIG).unwrap();
     for (key, value) in [
         ("hidden_size", 192),

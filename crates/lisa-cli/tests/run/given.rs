@@ -132,3 +132,28 @@ fn a_model_or_data_that_is_not_given_is_warned_about() {
         assert_eq!(found, is_warned, "{line}: {warnings}");
     }
 }
+
+#[test]
+fn held_out_rows_that_are_not_evaluated_change_no_training() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("rows");
+    fs::create_dir(&folder).unwrap();
+    let row = |times: usize| {
+        let prompt = "Name the colour. ".repeat(times);
+        format!(r#"{{"prompt": "{prompt}", "completion": "Blue."}}"#)
+    };
+    file_of(&folder, "train.jsonl", &[&row(2)[..]; 9]);
+    file_of(&folder, "valid.jsonl", &[&row(4)[..]]);
+    let length = |more: &str| -> usize {
+        let line = format!("train --dry-run --data rows --pairs text --steps 2 --out run{more}");
+        let arguments: Vec<&str> = line.split(' ').collect();
+        let said = text(&lisa(dir.path(), &arguments).output().unwrap());
+        let line = said
+            .lines()
+            .find(|line| line.starts_with("  max-seq-length "));
+        let length = line.and_then(|line| line.split_whitespace().nth(1));
+        length.unwrap().parse().unwrap()
+    };
+    let (with, without) = (length(""), length(" --no-eval"));
+    assert!(without < with, "{without} {with}");
+}

@@ -3,8 +3,10 @@
 use std::fs;
 
 use lisa_cli::train::run::Start;
+use serde_json::json;
 
-use super::{HELD_OUT, flags, go, message, only_out, parsed};
+use super::commands::{lisa, of_studied_size};
+use super::{HELD_OUT, file_of, flags, go, message, only_out, parsed};
 
 #[test]
 fn options_of_one_policy_are_refused_with_another() {
@@ -136,4 +138,72 @@ fn errors_say_what_was_asked_and_what_was_found() {
     let bytes = fs::read(&record).unwrap();
     fs::write(&record, &bytes[..bytes.len() / 2]).unwrap();
     assert!(message(flags(&out, &[]), Start::Resume).contains("optimizer.bpk"));
+}
+
+#[test]
+fn a_warm_up_of_the_whole_run_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    // The run has seven steps.
+    for steps in ["7", "1000"] {
+        let more = ["--no-eval", "--warmup-steps", steps];
+        let found = message(flags(&out, &more), Start::Fresh);
+        for part in [
+            &format!("error: --warmup-steps is {steps}, and the run has 7 steps\n")[..],
+            "help: give at most 6, or a longer run with --steps or --epochs\n",
+        ] {
+            assert!(found.contains(part), "`{part}` is not in: {found}");
+        }
+    }
+    let more = ["--no-eval", "--warmup-steps", "6"];
+    go(flags(&out, &more), Start::Fresh, true).unwrap();
+}
+
+#[test]
+fn a_length_of_the_memory_that_leaves_no_row_is_refused_as_such() {
+    let dir = tempfile::tempdir().unwrap();
+    of_studied_size(&dir.path().join("model"));
+    let prompt = |times: usize| "Name the colour. ".repeat(times);
+    let pair = |times| {
+        format!(
+            r#"{{"prompt": "{}", "completion": "Blue."}}"#,
+            prompt(times)
+        )
+    };
+    let chat = |weight: u8| {
+        let question = json!({"role": "user", "content": prompt(20)});
+        let answer = json!({"role": "assistant", "content": "Blue.", "weight": weight});
+        json!({"messages": [question, answer]}).to_string()
+    };
+    let (long, short, trained, weightless) = (pair(20), pair(1), chat(1), chat(0));
+    let pairs = [[&long[..]; 10], [&short[..]; 10], [&short[..]; 10]].concat();
+    file_of(dir.path(), "pairs.jsonl", &pairs);
+    file_of(dir.path(), "held.jsonl", &[&long[..]; 5]);
+    let chats = [[&trained[..]; 5], [&weightless[..]; 5]].concat();
+    file_of(dir.path(), "chats.jsonl", &chats);
+    for (data, parts) in [
+        (
+            "pairs.jsonl --pairs text --eval held.jsonl",
+            ["cut at 64: none of 5 rows has a token", "held.jsonl:1\n"],
+        ),
+        (
+            "chats.jsonl --chat-template plain --no-eval",
+            [
+                "cut at 64: none of 10 rows has a token",
+                "within 64 tokens: all messages of 5 have a weight of 0",
+            ],
+        ),
+    ] {
+        let line = format!("train --dry-run --memory 0.01 --model model --out run --data {data}");
+        let arguments: Vec<&str> = line.split(' ').collect();
+        let output = lisa(dir.path(), &arguments).output().unwrap();
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success(), "{errors}");
+        for part in ["do not fit into 10 MiB", "help: the least is "]
+            .iter()
+            .chain(&parts)
+        {
+            assert!(errors.contains(part), "`{part}` is not in: {errors}");
+        }
+    }
 }

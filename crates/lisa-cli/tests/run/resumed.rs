@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use lisa_cli::bundled;
 use lisa_cli::settings::Flags;
 use lisa_cli::train::run::{Allowed, Outcome, Start};
+use serde_json::Value;
 
-use super::{HELD_OUT, flags, go, message, only_out, parsed};
+use super::commands::{lisa, text};
+use super::{HELD_OUT, flags, go, lines, message, only_out, parsed};
 
 const MODEL: Start = Start::ResumeChanged(Allowed {
     model: true,
@@ -182,4 +184,40 @@ fn a_model_with_which_the_data_cannot_be_encoded_any_more_is_named() {
     assert!(error.contains("the chat template of the model"), "{error}");
     assert!(error.contains("--allow-changed model\n"), "{error}");
     assert!(run.refused(MODEL).contains("no chats"));
+}
+
+#[test]
+fn a_checkpoint_without_a_schedule_goes_on_with_another_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |line: &str| {
+        let arguments: Vec<&str> = line.split(' ').collect();
+        text(&lisa(dir.path(), &arguments).output().unwrap())
+    };
+    run("train --steps 2 --batch-size 2 --max-seq-length 48 --no-eval --out r");
+    // As an earlier program wrote it.
+    let path = dir.path().join("r/checkpoints/step-00000002/state.json");
+    let mut state: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let settings = state["settings"].as_object_mut().unwrap();
+    for name in ["schedule", "warmup-steps"] {
+        settings.remove(name).unwrap();
+    }
+    fs::write(&path, state.to_string()).unwrap();
+    let resumed = run("train --resume r --steps 4 --schedule linear --warmup-steps 1");
+    let changes: Vec<&str> = resumed
+        .lines()
+        .filter_map(|line| line.strip_prefix("  changed: "))
+        .collect();
+    assert_eq!(
+        changes,
+        [
+            "min-lr-ratio 0, was 0.1",
+            "schedule linear, was cosine",
+            "steps 4, was 2",
+            "warmup-steps 1, was 0"
+        ]
+    );
+    // The last of three steps that fall to 0.
+    let rates = lines(&dir.path().join("r"));
+    let rate = rates.iter().rev().find_map(|line| line.lr).unwrap();
+    assert!((rate - 1e-3 / 3.0).abs() < 1e-15, "{rate}");
 }

@@ -248,6 +248,29 @@ fn what_does_not_fit_into_memory_is_made_smaller_and_said() {
 }
 
 #[test]
+fn held_out_rows_of_a_given_length_fit_into_a_batch() {
+    let rows = |held_out: usize, length: usize| {
+        let needs = |rows: usize, tokens: usize| Some((rows * tokens) as u64);
+        let room = Room {
+            bytes: 2448,
+            needs: &needs,
+        };
+        let mut flags = Flags::default();
+        flags.input.max_seq_length = Some(length);
+        let data = data(489, 612).with_held_out(held_out);
+        let (flags, reasons) = derived_in(flags, &MODEL, &data, Some(&room));
+        let reason = reasons.into_iter().find(|(name, _)| *name == "batch-size");
+        let reason = reason.map(|(_, reason)| reason).unwrap_or_default();
+        (flags.training.batch_size.unwrap(), reason)
+    };
+    assert_eq!(rows(600, 1024), (4, String::new()));
+    let reason = "4 rows of 1000 tokens do not fit into memory".to_owned();
+    assert_eq!(rows(1000, 1024), (2, reason));
+    // They are cut, too.
+    assert_eq!(rows(1000, 612).0, 4);
+}
+
+#[test]
 fn layers_are_chosen_for_the_rows_that_are_trained_on() {
     let like_lora = |rows: usize, tokens: usize| Some(rows + tokens);
     let active = |pack| {
@@ -318,4 +341,32 @@ fn epochs_and_period_follow_from_the_rows() {
     let rows = DataFacts::of(vec![100; 2_000]).unwrap();
     assert_eq!(rows.packed(2048), 98);
     assert_eq!(derived(flags, &MODEL, &rows).0.method.period, Some(5));
+}
+
+#[test]
+fn a_period_has_its_reason() {
+    let of = |steps: usize, active: usize, warmup: usize| {
+        let mut flags = Flags::default();
+        flags.training.steps = Some(steps);
+        flags.method.active_layers = Some(active);
+        flags.method.layer_warmup = Some(warmup);
+        let (flags, reasons) = derived(flags, &MODEL, &data(100, 100));
+        let reason = reasons.into_iter().find(|(name, _)| *name == "period");
+        let reason = reason.map(|(_, reason)| reason).unwrap_or_default();
+        (flags.method.period.unwrap(), reason)
+    };
+    let turns = |run: &str| format!("so that each of 30 layers can have a turn in about {run}");
+    let few = |run: &str| {
+        format!("the shortest: about {run} are too few for a turn of each of 30 layers")
+    };
+    let warmup = "that of --layer-warmup".to_owned();
+    // Four periods are not one turn of each layer, with 2 of 30; they are with 10.
+    assert_eq!(of(12, 2, 0), (3, few("12 steps")));
+    assert_eq!(of(12, 10, 0), (4, turns("12 steps")));
+    assert_eq!(of(150, 2, 0), (10, turns("150 steps")));
+    assert_eq!(of(1000, 2, 0), (20, String::new()));
+    assert_eq!(of(12, 10, 4), (4, turns("12 steps")));
+    assert_eq!(of(12, 2, 4), (4, warmup.clone()));
+    assert_eq!(of(12, 2, 12), (12, warmup.clone()));
+    assert_eq!(of(1000, 2, 30), (30, warmup));
 }

@@ -1,10 +1,19 @@
 //! [`Settings::effective`]: what a model card has.
 
-use super::{Flags, Settings, defaults, toml};
+use super::{Contents, Flags, Settings, defaults, toml};
+
+/// Pairs, with held-out answers.
+const PAIRS: Contents = Contents {
+    held_out: true,
+    held_out_files: false,
+    answers: true,
+    pairs: true,
+    chats: false,
+};
 
 /// The lines of the settings that had an effect, and the settings of that file.
-fn file_of(settings: &Settings, evaluates: (bool, bool)) -> (String, Settings) {
-    let text = toml::to_string(&settings.effective(evaluates)).unwrap();
+fn file_of(settings: &Settings, contents: Contents) -> (String, Settings) {
+    let text = toml::to_string(&settings.effective(contents)).unwrap();
     let flags = toml(&format!("{text}model = \"m\"\ndata = \"d\"\n")).unwrap();
     let read = flags.clone().resolve(None).unwrap();
     flags.check_effect(&read).unwrap();
@@ -70,7 +79,7 @@ fn only_settings_with_an_effect_are_written_and_they_can_be_read() {
     ];
     for (text, present, absent) in cases {
         let settings = of(text);
-        let (written, read) = file_of(&settings, (true, true));
+        let (written, read) = file_of(&settings, PAIRS);
         for name in *present {
             assert!(has(&written, name), "{name} is not in {written}");
         }
@@ -79,7 +88,7 @@ fn only_settings_with_an_effect_are_written_and_they_can_be_read() {
             assert!(is_asked || !has(&written, name), "{name} is in {written}");
         }
         assert!(written.lines().count() < 40, "{written}");
-        let (again, _) = file_of(&read, (true, true));
+        let (again, _) = file_of(&read, PAIRS);
         assert_eq!(again, written);
     }
 }
@@ -92,7 +101,12 @@ fn settings_without_effect_on_the_data_and_files_are_left_out() {
         .or(defaults().to_flags())
         .resolve(None)
         .unwrap();
-    let (text, _) = file_of(&settings, (false, false));
+    let none = Contents {
+        held_out: false,
+        answers: false,
+        ..PAIRS
+    };
+    let (text, _) = file_of(&settings, none);
     for name in [
         "chat-template",
         "eval-rows",
@@ -102,14 +116,41 @@ fn settings_without_effect_on_the_data_and_files_are_left_out() {
     ] {
         assert!(!has(&text, name), "{name} is in {text}");
     }
-    let (text, _) = file_of(&settings, (true, false));
+    let no_answers = Contents {
+        answers: false,
+        ..PAIRS
+    };
+    let (text, _) = file_of(&settings, no_answers);
     assert!(has(&text, "eval-rows") && !has(&text, "metric"), "{text}");
 
     // A file without a model and data is one of the demonstration: what differs from it is written.
     let mut flags = Flags::default();
     flags.output.eval_first = Some(false);
     let settings = flags.resolve(None).unwrap();
-    let text = toml::to_string(&settings.effective((true, true))).unwrap();
+    let text = toml::to_string(&settings.effective(PAIRS)).unwrap();
     assert!(has(&text, "eval-first") && !has(&text, "pack"), "{text}");
     assert_eq!(toml(&text).unwrap().resolve(None).unwrap(), settings);
+}
+
+#[test]
+fn what_has_an_effect_on_the_data_is_written_and_what_belongs_to_a_machine_is_not() {
+    let text = "loss-on-all = true\nempty-answers = \"refuse\"\nmemory = 3\ndata-memory = 0.5";
+    let settings = toml(text).unwrap().or(defaults().to_flags());
+    let settings = settings.resolve(None).unwrap();
+    let (text, _) = file_of(&settings, PAIRS);
+    assert!(has(&text, "empty-answers"), "{text}");
+    assert!(
+        !has(&text, "memory") && !has(&text, "data-memory"),
+        "{text}"
+    );
+    // All tokens of a chat are trained on.
+    let chats = Contents {
+        chats: true,
+        ..PAIRS
+    };
+    let (text, _) = file_of(&settings, chats);
+    assert!(
+        has(&text, "loss-on-all") && !has(&text, "empty-answers"),
+        "{text}"
+    );
 }

@@ -54,6 +54,10 @@ fn all_unknown_keys_are_reported_at_once() {
         "{found}"
     );
     assert!(found.contains("the settings are not in tables"), "{found}");
+    // A list of tables.
+    let found = refused("lr = 0.1\n[[stages]]\nepochs = 3\n", "run.toml");
+    assert!(found.contains("`stages` is not a setting"), "{found}");
+    assert!(found.contains("the settings are not in tables"), "{found}");
     // Before a value that cannot be used.
     let found = refused("lr = \"fast\"\nmax_step = 3", "run.toml");
     assert!(found.contains("`max_step` is not a setting"), "{found}");

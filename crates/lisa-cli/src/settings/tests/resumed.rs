@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Settings, defaults, toml};
+use super::{Facts, Flags, ModelFacts, Settings, defaults, toml};
 
 /// A change of each setting that must be the same.
 const SAME: [&str; 39] = [
@@ -161,14 +161,72 @@ fn values_are_named_as_they_are_given() {
         back,
         "--chat-template is not given, and in the checkpoint it is plain"
     );
-    let changed = with("metric = \"choice\"").to_flags();
+    let changes = |line: &str| with(line).changes(&saved);
+    assert_eq!(changes("metric = \"choice\""), ["metric choice, was exact"]);
     assert_eq!(
-        changed.changes(&saved.to_flags()),
-        ["metric choice, was exact"]
-    );
-    let changed = with("revision = \"main\"").to_flags();
-    assert_eq!(
-        changed.changes(&saved.to_flags()),
+        changes("revision = \"main\""),
         ["revision main, was not given"]
+    );
+    // It has no effect.
+    assert!(changes("share = 0.5").is_empty());
+}
+
+/// The settings that the run goes on with, and what is changed.
+fn resumed(flags: &str, saved: &Flags) -> (Settings, Vec<String>) {
+    let model = ModelFacts {
+        dtype: None,
+        parameters: 135_000_000,
+        layers: 30,
+        positions: 8192,
+    };
+    let facts = Facts {
+        model: Some(&model),
+        ..Facts::default()
+    };
+    let flags = toml(flags).unwrap().or_saved(saved.clone());
+    let settings = flags.resolve_with(facts).unwrap().0;
+    let earlier = saved.clone().resolve(None).unwrap();
+    let changes = settings.changes(&earlier);
+    (settings, changes)
+}
+
+#[test]
+fn another_schedule_has_its_own_final_rate() {
+    let of = |saved: &str, flags: &str| {
+        let saved = toml(saved).unwrap().or(defaults().to_flags());
+        let (settings, changes) = resumed(flags, &saved);
+        (settings.training.min_lr_ratio, changes.join("; "))
+    };
+    let cosine = "schedule = \"cosine\"\nmin-lr-ratio = 0.1";
+    let linear = "schedule = \"linear\"\nmin-lr-ratio = 0";
+    assert_eq!(
+        of(cosine, "schedule = \"linear\""),
+        (
+            0.0,
+            "min-lr-ratio 0, was 0.1; schedule linear, was cosine".to_owned()
+        )
+    );
+    assert_eq!(of(linear, "schedule = \"cosine\"").0, 0.1);
+    assert_eq!(
+        of(cosine, "schedule = \"linear\"\nmin-lr-ratio = 0.3").0,
+        0.3
+    );
+    // The same schedule.
+    let given = "schedule = \"linear\"\nmin-lr-ratio = 0.3";
+    for flags in ["", "schedule = \"linear\""] {
+        assert_eq!(of(given, flags), (0.3, String::new()), "{flags}");
+    }
+}
+
+#[test]
+fn what_an_earlier_checkpoint_lacks_is_the_default() {
+    let mut saved = defaults().to_flags();
+    let training = &mut saved.training;
+    (training.schedule, training.warmup_steps, training.steps) = (None, None, Some(100));
+    assert!(resumed("", &saved).1.is_empty());
+    let (_, changes) = resumed("schedule = \"constant\"\nwarmup-steps = 7", &saved);
+    assert_eq!(
+        changes,
+        ["schedule constant, was cosine", "warmup-steps 7, was 0"]
     );
 }

@@ -1,6 +1,6 @@
 //! The learning rate of each step, and the names of its settings.
 
-use super::{Flags, Schedule, defaults, given, idle, toml};
+use super::{Facts, Flags, ModelFacts, Schedule, defaults, given, idle, toml};
 
 /// The rates of a run of 12 steps with two steps of warm-up, by schedule and final rate.
 fn rates(schedule: Schedule, min_lr_ratio: f64) -> Vec<f64> {
@@ -130,4 +130,42 @@ fn the_steps_of_the_warm_up_replace_its_ratio() {
         "--min-lr-ratio has no effect with --schedule constant, which does not fall"
     );
     assert_eq!(help, "leave it out, or use --schedule linear or cosine");
+}
+
+#[test]
+fn the_final_rate_and_its_ratio_replace_each_other() {
+    let of = |flags: &str, file: &str| {
+        let merged = toml(flags).unwrap().or(toml(file).unwrap());
+        let settings = merged.clone().resolve(None).unwrap();
+        merged.check_effect(&settings).unwrap();
+        (merged.training.min_lr, merged.training.min_lr_ratio)
+    };
+    assert_eq!(
+        of("min-lr = 1e-6", "min-lr-ratio = 0.5"),
+        (Some(1e-6), None)
+    );
+    assert_eq!(of("min-lr-ratio = 0.5", "min-lr = 1e-6"), (None, Some(0.5)));
+    assert_eq!(
+        of("min-lr = -1", "min-lr-ratio = 0.5"),
+        (Some(-1.0), Some(0.5))
+    );
+}
+
+#[test]
+fn a_linear_schedule_of_the_demonstration_falls_to_0() {
+    let model = ModelFacts {
+        dtype: None,
+        parameters: 1_500_000,
+        layers: 8,
+        positions: 1024,
+    };
+    let facts = Facts {
+        model: Some(&model),
+        ..Facts::default()
+    };
+    let last = |flags: &str| {
+        let settings = toml(flags).unwrap().resolve_with(facts).unwrap().0;
+        settings.training.min_lr_ratio
+    };
+    assert_eq!((last("schedule = \"linear\""), last("")), (0.0, 0.1));
 }

@@ -85,18 +85,18 @@ fn check_in(
     Ok(())
 }
 
-/// A run is refused if memory shortens its rows and more than one in so many then has no trained token. Data
-/// with some long rows is not refused: most of its rows are short.
+/// A run is refused if memory shortens its rows so much that more than one row in `LEFT_OUT` has no trained
+/// token. Data with some long rows is not refused: most of its rows are short.
 const LEFT_OUT: usize = 2;
 
 /// Refuses a run that would leave most of its data out because of memory: `rows` are those that are kept and
-/// all, or the error that there is none. Without regard to memory, rows would have up to `usual` tokens. A
-/// length that the user gave is not refused.
+/// all, or the error that no training row or no held-out row is kept. Without regard to memory, rows would
+/// have up to `usual` tokens. A length that the user gave is not refused.
 pub(crate) fn check_rows(
     planner: Planner<'_>,
     settings: &Settings,
     usual: usize,
-    rows: Result<(usize, usize), String>,
+    rows: Result<(usize, usize), &anyhow::Error>,
 ) -> Result<()> {
     let length = settings.input.max_seq_length;
     let Some(room) = planner.room(settings).filter(|_| length < usual) else {
@@ -111,7 +111,7 @@ pub(crate) fn check_rows(
             );
             (found, kept)
         }
-        Err(found) => (found, 0),
+        Err(error) => (error.to_string(), 0),
     };
     let mut help = changes(planner, settings, usual, room)?;
     if kept > 0 {
@@ -120,12 +120,19 @@ pub(crate) fn check_rows(
             counted(kept, "row")
         );
     }
-    Err(UserError::new(format!(
+    let refused = UserError::new(format!(
         "rows of {usual} tokens do not fit into {} and would be cut at {length}: {found}",
         size(room),
     ))
-    .with_help(help)
-    .into())
+    .with_help(help);
+    // It says whether the rows are training rows or held-out ones.
+    let place = rows
+        .err()
+        .and_then(|error| error.downcast_ref::<UserError>());
+    Err(match place.and_then(UserError::place) {
+        Some((file, line)) => refused.with_place(file, line).into(),
+        None => refused.into(),
+    })
 }
 
 #[cfg(test)]
@@ -205,11 +212,14 @@ mod tests {
         ] {
             assert!(shown.contains(part), "{shown}");
         }
-        let shown = check(256, Err("none of 40 rows has one".into())).unwrap_err();
+        let none = UserError::new("none of 40 rows has one").with_place("held.jsonl", Some(1));
+        let none = none.into();
+        let shown = check(256, Err(&none)).unwrap_err();
         assert!(
             shown.contains("cut at 64: none of 40 rows has one"),
             "{shown}"
         );
+        assert!(shown.contains("held.jsonl:1"), "{shown}");
         assert!(!shown.contains("To train on"), "{shown}");
     }
 }

@@ -116,7 +116,7 @@ pub(crate) fn changes(
     tokens: usize,
     bytes: u64,
 ) -> Result<String> {
-    let batch = settings.training.batch_size;
+    let all_rows = settings.training.batch_size;
     let methods: &[Method] = match settings.method.method {
         Method::Lisa => &[Method::Lisa],
         Method::Lora => &[Method::Lora, Method::Lisa],
@@ -127,7 +127,7 @@ pub(crate) fn changes(
     loop {
         for &method in methods {
             for way in ways(method) {
-                for rows in [batch, batch.div_ceil(2), 1] {
+                for rows in [all_rows, all_rows.div_ceil(2), 1] {
                     let mut changed = settings.clone();
                     let mut said = Vec::new();
                     if method != settings.method.method {
@@ -137,9 +137,9 @@ pub(crate) fn changes(
                     said.extend(apply(way, &mut changed));
                     said.extend(smaller(&mut changed, rows));
                     let accumulated = settings.training.gradient_accumulation_steps > 1;
-                    if accumulated && changed.memory.update_in_backward && rows == batch {
+                    if accumulated && changed.memory.update_in_backward && rows == all_rows {
                         // The default is larger where batches are not accumulated.
-                        said.push(format!("--batch-size {rows}"));
+                        said.extend(batch(&changed));
                     }
                     if length < tokens {
                         said.push(format!("--max-seq-length {length}"));
@@ -183,13 +183,21 @@ pub(super) fn smaller(settings: &mut Settings, rows: usize) -> Vec<String> {
     if rows >= training.batch_size {
         return Vec::new();
     }
-    let mut flags = vec![format!("--batch-size {rows}")];
     let all = training.batch_size * training.gradient_accumulation_steps;
     training.batch_size = rows;
     if !settings.memory.update_in_backward {
-        let steps = all.div_ceil(rows);
-        training.gradient_accumulation_steps = steps;
-        flags.push(format!("--gradient-accumulation-steps {steps}"));
+        training.gradient_accumulation_steps = all.div_ceil(rows);
+    }
+    batch(settings)
+}
+
+/// The flags of the batches of these settings.
+pub(super) fn batch(settings: &Settings) -> Vec<String> {
+    let training = &settings.training;
+    let mut flags = vec![format!("--batch-size {}", training.batch_size)];
+    if training.gradient_accumulation_steps > 1 {
+        let batches = training.gradient_accumulation_steps;
+        flags.push(format!("--gradient-accumulation-steps {batches}"));
     }
     flags
 }

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::fitting::smaller;
+use super::fitting::{batch, smaller};
 use super::planned::Planner;
 use crate::settings::Settings;
 
@@ -45,12 +45,12 @@ impl Limits {
         bytes: u64,
     ) -> Result<Option<String>> {
         let with_length = |batch: &str, tokens| Some(format!("{batch} --max-seq-length {tokens}"));
-        let batch = settings.training.batch_size;
-        let mut rows = batch;
+        let all = settings.training.batch_size;
+        let mut rows = all;
         loop {
             let mut changed = settings.clone();
             let flags = of_batch(&mut changed, rows);
-            let has_all = rows == batch || !settings.memory.update_in_backward;
+            let has_all = rows == all || !settings.memory.update_in_backward;
             if has_all && planner.needed(&changed, rows, tokens)? <= bytes {
                 return Ok(with_length(&flags, tokens));
             }
@@ -77,14 +77,8 @@ impl Limits {
 
 /// Sets batches of so many rows, accumulated to as many as before. Returns the flags.
 fn of_batch(settings: &mut Settings, rows: usize) -> String {
-    let flags = smaller(settings, rows);
-    if !flags.is_empty() {
-        return flags.join(" ");
-    }
-    match settings.training.gradient_accumulation_steps {
-        1 => format!("--batch-size {rows}"),
-        batches => format!("--batch-size {rows} --gradient-accumulation-steps {batches}"),
-    }
+    smaller(settings, rows);
+    batch(settings).join(" ")
 }
 
 /// The largest number up to `limit` that needs at most `bytes`, if larger numbers need more; 0 if 1

@@ -120,9 +120,7 @@ impl Card<'_> {
             let _ = write!(text, "{before}`--{flag}`");
         }
         text += ".\n\n```toml\n";
-        let evaluate = &self.job.evaluate;
-        let evaluates = (!evaluate.is_empty(), evaluate.answers() > 0);
-        text += &toml::to_string(&settings.effective(evaluates))?;
+        text += &toml::to_string(&settings.effective(self.job.contents))?;
         text += "```\n";
         Ok(text)
     }

@@ -15,7 +15,7 @@ use crate::earlier_run;
 use crate::lock::Lock;
 use crate::output_folder::{self, Made};
 use crate::run_folder;
-use crate::settings::{Dtype, Flags, Method, Origins, Quantize, Settings, unusual};
+use crate::settings::{Contents, Dtype, Flags, Method, Origins, Quantize, Settings, unusual};
 use crate::terminal::interrupt::{Point, Stop, check};
 use crate::terminal::output::{say, warn};
 use crate::terminal::progress::Slow;
@@ -44,6 +44,8 @@ pub(crate) struct Job<'a> {
     pub(crate) checkpoint: Checkpoint,
     pub(crate) tokenizer: Tokenizer,
     pub(crate) data: Data,
+    /// What the data has, before pairs are rendered as chats.
+    pub(crate) contents: Contents,
     pub(crate) evaluate: Evaluate,
     /// Optimizer steps of the whole run.
     pub(crate) steps: u64,
@@ -81,7 +83,11 @@ impl<'a> Job<'a> {
             }
         }
         let Entered {
-            out, saved, held, ..
+            out,
+            flags,
+            saved,
+            held,
+            ..
         } = entered;
         let Opened {
             checkpoint, shapes, ..
@@ -90,11 +96,14 @@ impl<'a> Job<'a> {
             settings,
             origins,
             data,
+            contents,
             tokenizer,
         } = settled;
         let batches = batches(&settings, &tokenizer, &data)?;
         let accumulation = settings.training.gradient_accumulation_steps;
         let steps = steps(&settings, &batches);
+        let warms_up = settings.training.warms_up_within(steps);
+        warms_up.map_err(|error| flags.at_its_place(error))?;
         for warning in unusual(&settings, &origins, &shapes.facts, steps) {
             warn(warning);
         }
@@ -132,6 +141,7 @@ impl<'a> Job<'a> {
             checkpoint,
             tokenizer,
             data,
+            contents,
             evaluate,
             steps,
             is_finished,

@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use lisa_lm::{CausalLm, Checkpoint, Tokenizer};
 
 use crate::settings::{
-    DataFacts, Dtype, Facts, Flags, LikeLora, ModelFacts, Origins, Room, Settings,
+    Contents, DataFacts, Dtype, Facts, Flags, LikeLora, ModelFacts, Origins, Room, Settings,
 };
 use crate::train::data::examples::For;
 use crate::train::data::read::{WholeData, read};
@@ -68,7 +68,7 @@ impl Shapes {
         let (settings, settled) = (uncut.settings.clone(), uncut.cut(checkpoint));
         let rows = match &settled {
             Ok(settled) => Ok((settled.data.train.len(), all)),
-            Err(error) if is_of_length(error, &settings) => Err(error.to_string()),
+            Err(error) if is_of_length(error, &settings) => Err(error),
             Err(_) => return settled,
         };
         check_rows(self.planner(device), &settings, usual, rows)?;
@@ -127,6 +127,8 @@ pub(crate) struct Settled {
     /// Where the settings come from.
     pub(crate) origins: Origins,
     pub(crate) data: Data,
+    /// What the data has, before pairs are rendered as chats.
+    pub(crate) contents: Contents,
     /// The tokenizer as the data needs it.
     pub(crate) tokenizer: Tokenizer,
 }
@@ -166,7 +168,9 @@ impl Uncut {
         let longest = given.unwrap_or(usize::MAX).min(positions).max(2);
         let whole = read(settings, tokenizer, longest, folder, For::Training)?;
         flags.check_effect_on(whole.contents(), settings)?;
-        let held_out = whole.held_out_lengths().iter().copied().max();
+        // Rows that are not evaluated need no length.
+        let held_out = whole.held_out_lengths().iter().copied();
+        let held_out = held_out.max().filter(|_| !settings.output.no_eval);
         let data = DataFacts::of(whole.lengths().to_vec())
             .map(|data| data.with_held_out(held_out.unwrap_or_default()));
         let data = data.as_ref();
@@ -184,20 +188,25 @@ impl Uncut {
     }
 
     fn cut(self, checkpoint: &Checkpoint) -> Result<Settled> {
+        let contents = self.whole.contents();
         let (data, tokenizer) = self.whole.cut(&self.settings, checkpoint)?;
         Ok(Settled {
             settings: self.settings,
             origins: self.origins,
             data,
+            contents,
             tokenizer,
         })
     }
 }
 
-/// Whether the error is that no row has a token to train on within the length of the settings.
+/// Whether the error is that no training row, or no held-out row, has a token to train on within the length
+/// of the settings. Weights of messages may follow.
 fn is_of_length(error: &anyhow::Error, settings: &Settings) -> bool {
-    let within = format!(" within {} tokens", settings.input.max_seq_length);
-    error.to_string().ends_with(&within)
+    let error = error.to_string();
+    let length = settings.input.max_seq_length;
+    let within = format!(" rows has a token to train on within {length} tokens");
+    error.starts_with("none of ") && error.contains(&within)
 }
 
 #[cfg(test)]
@@ -244,6 +253,19 @@ mod tests {
         shapes.with_facts(&flags.clone(), &settings, device, |facts| {
             flags.resolve_with(Facts { data, ..facts }).unwrap().0
         })
+    }
+
+    #[test]
+    fn the_error_of_a_length_is_known_with_weights_too() {
+        let mut settings = flags().resolve(None).unwrap();
+        settings.input.max_seq_length = 64;
+        let of = |error: &str| is_of_length(&anyhow::anyhow!("{error}"), &settings);
+        let none = "none of 9 rows has a token to train on";
+        assert!(of(&format!("{none} within 64 tokens")));
+        let weights = ": all messages of 3 have a weight of 0";
+        assert!(of(&format!("{none} within 64 tokens{weights}")));
+        assert!(!of(&format!("{none} within 640 tokens")));
+        assert!(!of(none));
     }
 
     #[test]

@@ -97,7 +97,7 @@ fn begin(flags: Flags, start: Start, out: &Path) -> Result<(Flags, Option<Saved>
     if let Some(allowed) = start.resumed() {
         let (path, state) = checkpoints::newest(out)?;
         moved::check(out, &state.settings, &flags, allowed.paths)?;
-        flags = flags.or(state.settings.clone().all_from(&Origin::Checkpoint));
+        flags = flags.or_saved(state.settings.clone());
         saved = Some((path, state));
     } else {
         let is_run = run_folder::holds_a_run(out);

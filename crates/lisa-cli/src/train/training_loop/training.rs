@@ -52,7 +52,9 @@ impl Training {
                 state.step,
                 path.display()
             ))?;
-            for change in job.settings.to_flags().changes(&state.settings) {
+            // A checkpoint of an earlier program lacks some settings.
+            let earlier = state.settings.clone().resolve(None)?;
+            for change in job.settings.changes(&earlier) {
                 say(format_args!("  changed: {change}"))?;
             }
             // Flags of this call, such as another place of the data, hold for later calls too.
