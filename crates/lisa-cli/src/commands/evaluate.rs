@@ -58,7 +58,7 @@ pub struct Options {
     /// Dtype of the weights [default: as stored; bundled model: f32]
     #[arg(long, value_enum)]
     dtype: Option<Dtype>,
-    /// TOML file of settings, such as the one in a model card; flags override it
+    /// TOML file of settings; flags override it
     #[arg(long, value_name = "FILE.toml")]
     config: Option<PathBuf>,
     /// The model and the data, as for `lisa train`.

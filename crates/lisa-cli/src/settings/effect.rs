@@ -98,8 +98,6 @@ pub(super) fn without(name: &str, settings: &Settings) -> Option<Without> {
             (policy == other).then(|| (format!("--policy {policy}"), instead.to_owned()))
         })
     };
-    let said = |with: &str, instead: &str| Some((with.to_owned(), instead.to_owned()));
-    let output = &settings.output;
     match name {
         "policy" | "split" | "unbiased" | "outer-every" => of_method(Method::Lisa),
         "active-layers" if policy == Budget => not_of(Budget, "give --share"),
@@ -141,19 +139,26 @@ pub(super) fn without(name: &str, settings: &Settings) -> Option<Without> {
             "--dtype f32, which has no master weights",
             "use --dtype bf16",
         ),
-        "epochs" if settings.training.steps > 0 => Some((
-            format!("--steps {}", settings.training.steps),
-            "leave --steps out".to_owned(),
-        )),
-        "warmup-ratio" if settings.training.warmup_steps > 0 => Some((
-            format!("--warmup-steps {}", settings.training.warmup_steps),
-            "leave --warmup-steps out".to_owned(),
-        )),
-        "min-lr" | "min-lr-ratio" if settings.training.schedule == Schedule::Constant => said(
+        _ => of_training(name, settings).or_else(|| of_output(name, settings)),
+    }
+}
+
+/// [`without`] of the settings of training.
+fn of_training(name: &str, settings: &Settings) -> Option<Without> {
+    let (training, method) = (&settings.training, settings.method.method);
+    match name {
+        "epochs" if training.steps > 0 => {
+            said(&format!("--steps {}", training.steps), "leave --steps out")
+        }
+        "warmup-ratio" if training.warmup_steps > 0 => said(
+            &format!("--warmup-steps {}", training.warmup_steps),
+            "leave --warmup-steps out",
+        ),
+        "min-lr" | "min-lr-ratio" if training.schedule == Schedule::Constant => said(
             "--schedule constant, which does not fall",
             "use --schedule linear or cosine",
         ),
-        "min-lr-ratio" if settings.training.min_lr >= 0.0 => said(
+        "min-lr-ratio" if training.min_lr >= 0.0 => said(
             "--min-lr, which gives the rate itself",
             "leave --min-lr out",
         ),
@@ -161,9 +166,17 @@ pub(super) fn without(name: &str, settings: &Settings) -> Option<Without> {
             "--method lora, whose adapters are matrices, which are always decayed",
             "use --method lisa",
         ),
-        "decay-all" if settings.training.weight_decay == 0.0 => {
+        "decay-all" if training.weight_decay == 0.0 => {
             said("--weight-decay 0", "give a weight decay")
         }
+        _ => None,
+    }
+}
+
+/// [`without`] of the settings of evaluation.
+fn of_output(name: &str, settings: &Settings) -> Option<Without> {
+    let output = &settings.output;
+    match name {
         "eval-rows" | "eval-every" | "eval-first" | "final-eval-all" | "eval-examples"
         | "metric" | "max-new-tokens"
             if output.no_eval =>
@@ -184,9 +197,14 @@ pub(super) fn without(name: &str, settings: &Settings) -> Option<Without> {
     }
 }
 
+/// `--NAME has no effect with` this; and what to do instead. The matches return an option.
+#[allow(clippy::unnecessary_wraps)]
+fn said(with: &str, instead: &str) -> Option<Without> {
+    Some((with.to_owned(), instead.to_owned()))
+}
+
 /// With what of the data a setting has no effect; `None` if it has one.
 pub(super) fn without_in(name: &str, contents: Contents, settings: &Settings) -> Option<Without> {
-    let said = |with: &str, instead: &str| Some((with.to_owned(), instead.to_owned()));
     let output = &settings.output;
     let is_rendered = contents.chats || contents.pairs && settings.input.pairs == Pairs::Chat;
     match name {

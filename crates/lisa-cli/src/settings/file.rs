@@ -295,7 +295,7 @@ fn foreign(text: &str, path: &Path) -> Option<&'static str> {
         let is_word = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
         line == "---" || key.is_some_and(|(key, _)| !key.is_empty() && key.chars().all(is_word))
     };
-    let ending = path.extension().map(|end| end.to_ascii_lowercase());
+    let ending = path.extension().map(std::ffi::OsStr::to_ascii_lowercase);
     let is_named_yaml = ending.is_some_and(|end| end == "yaml" || end == "yml");
     if text.trim_start().starts_with('{') {
         Some("this looks like JSON: write `key = value`, each on a line of its own")

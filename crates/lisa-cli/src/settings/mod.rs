@@ -29,6 +29,7 @@ mod output;
 mod paths;
 mod training;
 mod unusual;
+mod value;
 
 pub use derived::{DataFacts, LikeLora, ModelFacts, OUTER, Room, default_active_layers};
 pub use effect::Contents;
@@ -40,10 +41,10 @@ pub(crate) use memory::gib;
 pub use memory::{MemoryFlags, MemorySettings};
 pub use method::{MethodFlags, MethodSettings};
 pub use origin::{Origin, Origins};
-use origin::{as_given, difference};
 pub use output::{OutputFlags, OutputSettings};
 pub use training::{TrainingFlags, TrainingSettings};
 pub use unusual::unusual;
+use value::{as_given, difference};
 
 /// The settings that were given.
 #[derive(Args, Clone, Debug, Default, PartialEq, Serialize)]
