@@ -1,5 +1,4 @@
-//! `lisa evaluate`: the loss of a model on all rows of the data, and generated answers. Tests:
-//! `tests/run/evaluate.rs`.
+//! `lisa evaluate`: the loss of a model on data, and generated answers. Tests: `tests/run/evaluate.rs`.
 
 use std::path::{Path, PathBuf};
 
@@ -10,8 +9,8 @@ use lisa_lm::{CausalLm, Checkpoint, Tokenizer};
 
 use crate::model_tokenizer::model_tokenizer;
 use crate::settings::{
-    Dtype, Facts, Flags, InputFlags, MemoryFlags, Metric, ModelFacts, Origin, OutputFlags,
-    Settings, TrainingFlags,
+    Dtype, Facts, Flags, InputFlags, MemoryFlags, MethodFlags, Metric, ModelFacts, Origin,
+    OutputFlags, Settings, TrainingFlags,
 };
 use crate::terminal::output::{say, warn};
 use crate::terminal::progress::Slow;
@@ -27,7 +26,7 @@ use crate::train::prepare::job::supports;
 use crate::train::saved::adapter::begun_with;
 use crate::user_error::require;
 
-/// Settings of the data that have no effect here: all rows of `--data` are evaluated, each for itself.
+/// Settings of the data that have no effect here: the rows of `--data` are evaluated, each for itself.
 const WITHOUT_EFFECT: [&str; 3] = ["eval", "eval-fraction", "pack"];
 
 /// Options of `lisa evaluate`.
@@ -37,7 +36,9 @@ const WITHOUT_EFFECT: [&str; 3] = ["eval", "eval-fraction", "pack"];
         let is_without_effect = arg.get_long().is_some_and(|name| WITHOUT_EFFECT.contains(&name));
         if is_without_effect { arg.hide(true) } else { arg }
     }),
-    mut_arg("data", |arg| arg.help("Files (JSONL, CSV, Parquet, ..) or folders; all rows count")),
+    mut_arg("data", |arg| {
+        arg.help("Files (JSONL, CSV, Parquet, ..) or folders; of a folder: its held-out files, if it has any")
+    }),
     mut_arg("max_seq_length", |arg| {
         arg.help("Longest row in tokens; longer rows are cut [default: the longest]")
     })
@@ -46,7 +47,7 @@ pub struct Options {
     /// Examples to generate answers for, from the first [default: 0]
     #[arg(long, value_name = "N")]
     eval_examples: Option<usize>,
-    /// Which generated answers are right [default: exact]
+    /// Which generated answers are right; the choices are those of the evaluated rows [default: exact]
     #[arg(long, value_enum)]
     metric: Option<Metric>,
     /// Longest answer in tokens; 0: from the data's answers [default: 0]
@@ -58,6 +59,9 @@ pub struct Options {
     /// Dtype of the weights [default: as stored; bundled model: f32]
     #[arg(long, value_enum)]
     dtype: Option<Dtype>,
+    /// Folder of an adapter in PEFT's format that the model is evaluated with
+    #[arg(long, value_name = "DIR")]
+    adapter: Option<PathBuf>,
     /// TOML file of settings; flags override it
     #[arg(long, value_name = "FILE.toml")]
     config: Option<PathBuf>,
@@ -71,6 +75,10 @@ impl Options {
     fn given(&self) -> Flags {
         Flags {
             input: self.input.clone(),
+            method: MethodFlags {
+                adapter: self.adapter.clone(),
+                ..MethodFlags::default()
+            },
             training: TrainingFlags {
                 batch_size: self.batch_size,
                 ..TrainingFlags::default()
@@ -89,19 +97,20 @@ impl Options {
         }
     }
 
-    /// All settings that were given: the flags, and those of the file. What evaluation takes from a run
-    /// is overridden.
+    /// The settings of the command line and of the file, apart from those of the file that would leave out
+    /// rows or evaluations of them.
     fn flags(&self, given: &Flags) -> Result<Flags> {
         let mut file = Flags::default();
         if let Some(path) = &self.config {
             file = Flags::from_file(path)?;
-            let is_given = |path: &PathBuf| !path.as_os_str().is_empty();
-            if given.input.data.is_none() && file.input.eval.as_ref().is_some_and(is_given) {
-                warn(format_args!(
-                    "the `data` of {} is evaluated, not its `eval`; name other files with --data",
-                    path.display()
-                ));
+            if given.input.data.is_none() {
+                warn_of_held_out(path, &file);
             }
+        }
+        // The file may be that of a run with another method.
+        if given.method.adapter.is_some() {
+            file.method = MethodFlags::default();
+            file.memory.quantize = None;
         }
         let mut all_rows = Flags::default();
         all_rows.input.eval = Some(PathBuf::new());
@@ -121,16 +130,33 @@ impl Options {
             "name the files with --data; all their rows are evaluated",
             "no data is given to evaluate the model on"
         );
-        Ok(flags)
+        flags.with_adapter()
     }
 }
 
-/// Prints a summary of the data, the loss of the model on all rows, and answers. Returns what is found.
+/// Prints a warning if a file holds rows out: they are not those that are evaluated.
+fn warn_of_held_out(path: &Path, file: &Flags) {
+    let is_given = |path: &PathBuf| !path.as_os_str().is_empty();
+    let (eval, fraction) = (file.input.eval.as_ref(), file.input.eval_fraction);
+    let held_out = if eval.is_some_and(is_given) {
+        "its `eval`"
+    } else if fraction.is_some_and(|fraction| fraction > 0.0) {
+        "the share of it that its `eval-fraction` holds out"
+    } else {
+        return;
+    };
+    warn(format_args!(
+        "the `data` of {} is evaluated, not {held_out}; name other files with --data",
+        path.display()
+    ));
+}
+
+/// Prints a summary of the data, the loss of the model on it, and answers. Returns what is found.
 pub fn evaluate(options: &Options, device: &Device) -> Result<Evaluation> {
     let given = options.given();
     given.refuse_flags(
         &WITHOUT_EFFECT,
-        "`lisa evaluate`, which evaluates all rows of --data, each for itself",
+        "`lisa evaluate`, which evaluates the rows of --data, each for itself",
         "name the rows to evaluate with --data",
     )?;
     let flags = options.flags(&given)?;
@@ -149,7 +175,7 @@ pub fn evaluate(options: &Options, device: &Device) -> Result<Evaluation> {
     };
     let result = watched(&evaluate, &exact, Extent::Full, &with)?;
     let trained = counted(data.held_out_trained(), "trained token");
-    say(format_args!("{trained}: {result}"))?;
+    say(format_args!("{trained}: {result:#}"))?;
     Ok(result)
 }
 
@@ -160,19 +186,13 @@ fn rows(
     checkpoint: &Checkpoint,
     device: &Device,
 ) -> Result<(Settings, Data, Tokenizer)> {
-    let config = checkpoint.config();
-    let model = ModelFacts {
-        dtype: Dtype::stored(checkpoint)?,
-        parameters: 0,
-        layers: config.num_layers(),
-        positions: config.max_positions(),
-    };
+    let model = ModelFacts::uncounted(checkpoint)?;
     let facts = Facts {
         model: Some(&model),
         ..Facts::default()
     };
     let (settings, _) = flags.clone().resolve_with(facts)?;
-    // A file may be that of a run on other data.
+    // Of the flags only: a file may have settings for a run on other data.
     given.check_effect(&settings)?;
     supports(device, settings.memory.dtype)?;
     let adapter = &settings.method.adapter;
@@ -182,7 +202,8 @@ fn rows(
     let folder = std::env::temp_dir();
     let whole = read(&settings, tokenizer, longest, &folder, For::Evaluation)?;
     given.check_effect_on(whole.contents(), &settings)?;
-    let longest = whole.lengths().iter().copied().max().unwrap_or(most);
+    let longest = whole.held_out_lengths().iter().max();
+    let longest = longest.copied().unwrap_or(most);
     let length = flags.input.max_seq_length;
     flags.input.max_seq_length = length.or(Some(longest.clamp(2, most)));
     let (settings, _) = flags.resolve_with(facts)?;

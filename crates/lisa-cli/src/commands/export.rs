@@ -9,7 +9,7 @@ use lisa_lm::checkpoint::SaveOptions;
 use lisa_lm::{Checkpoint, Tokenizer};
 
 use super::export_adapter::{self, Exported, card_file, read};
-use crate::model_card::{CARD, card_of, converted, has_card};
+use crate::model_card::{CARD, Found, card_of, converted};
 use crate::output_folder;
 use crate::run_folder;
 use crate::settings::{Dtype, Flags, Method};
@@ -81,7 +81,7 @@ pub fn export(options: &Options, device: &Device) -> Result<()> {
     let is_ours = is_model || out.join(run_folder::SAVING).exists();
     output_folder::require_ours(out, is_ours, "a model")?;
     let _made = output_folder::make(out)?;
-    let exported = if export_adapter::is_adapter(&options.run) {
+    let mut exported = if export_adapter::is_adapter(&options.run) {
         require!(
             options.merge,
             "add --merge, which merges it into its base model",
@@ -106,7 +106,12 @@ pub fn export(options: &Options, device: &Device) -> Result<()> {
         load(options, device)?
     };
     require_other(out, &exported.source, &options.run)?;
-    let (name, writes_card) = (exported.name.clone(), exported.card.is_some());
+    let name = exported.name.clone();
+    let old_card = Found::of(out);
+    if old_card == Found::Foreign {
+        exported.card = None;
+    }
+    let writes_card = exported.card.is_some();
     if exported.model.lora().is_some() && !options.merge {
         require!(
             options.dtype.is_none(),
@@ -117,15 +122,33 @@ pub fn export(options: &Options, device: &Device) -> Result<()> {
     } else {
         write(options, exported)?;
     }
-    // That of an earlier export is of another model.
-    if !writes_card && has_card(out) {
-        output_folder::remove(&out.join(CARD))?;
-    }
     say(format_args!(
         "{name} of {} is in {}",
         options.run.display(),
         out.display()
     ))?;
+    settle_card(&out.join(CARD), &old_card, writes_card)
+}
+
+/// Removes the card of an earlier export, which is of another model, if there is no new one. Says what became
+/// of a card that was in the folder.
+fn settle_card(card: &Path, old: &Found, is_written: bool) -> Result<()> {
+    let shown = card.display();
+    let is_other =
+        |old: &String| lisa_lm::files::read_small_text(card).is_ok_and(|written| written != *old);
+    match old {
+        Found::Foreign => say(format_args!("{shown} is kept: it is not of an export"))?,
+        Found::Ours(_) if !is_written => {
+            output_folder::remove(card)?;
+            say(format_args!(
+                "{shown} of an earlier export is removed: this model has no card"
+            ))?;
+        }
+        Found::Ours(old) if is_other(old) => say(format_args!(
+            "{shown} of an earlier export is replaced, with any changes to it"
+        ))?,
+        Found::None | Found::Ours(_) => {}
+    }
     Ok(())
 }
 

@@ -8,7 +8,6 @@ use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::device::device;
-use crate::terminal::interrupt::Interrupt;
 use crate::terminal::output::say;
 use crate::terminal::report::report;
 use crate::train::memory::out_of_memory::explained_for;
@@ -119,7 +118,6 @@ impl Program {
             Command::Show(options) => show::show(&options, &device()?)?,
             Command::Preview(options) => preview::preview(&options)?,
             Command::Evaluate(options) => {
-                Interrupt::end_on_ctrl_c()?;
                 let device = device()?;
                 explained_for("lisa evaluate", || evaluate::evaluate(&options, &device))?;
             }

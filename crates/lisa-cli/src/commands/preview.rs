@@ -49,7 +49,7 @@ pub fn preview(options: &Options) -> Result<()> {
         none_held_out.input.eval_fraction = Some(0.0);
         flags = flags.or(none_held_out.all_from(&Origin::Default));
     }
-    // Who asks for a row wants to see it, whatever is wrong with others.
+    // A row that is asked for is shown, whatever is wrong with other rows.
     let skips = options.row.is_some() && flags.input.on_bad_line.is_none();
     if skips {
         let mut skip = Flags::default();
@@ -62,13 +62,7 @@ pub fn preview(options: &Options) -> Result<()> {
     let adapter = &settings.method.adapter;
     let tokenizer = model_tokenizer(&folder, adapter, &settings.input.chat_template)?;
     // As `lisa train` settles the length, without regard to memory.
-    let config = checkpoint.config();
-    let model = ModelFacts {
-        dtype: None,
-        parameters: 0,
-        layers: config.num_layers(),
-        positions: config.max_positions(),
-    };
+    let model = ModelFacts::uncounted(&checkpoint)?;
     let facts = Facts {
         model: Some(&model),
         ..Facts::default()
@@ -82,8 +76,11 @@ pub fn preview(options: &Options) -> Result<()> {
         format!("give 1 to {rows}"),
         "--row is {row}, and there are {rows} rows"
     );
-    let show = if options.text { Show::Text } else { Show::All };
-    data.show(row - 1, &tokenizer, show)?;
+    if options.text {
+        data.show_text(row - 1, &tokenizer)?;
+    } else {
+        data.show(row - 1, &tokenizer, Show::All)?;
+    }
     let batches = batches(&settings, &tokenizer, &data)?;
     data.summarize(&settings, &batches)?;
     if skips && data.has_bad_rows() {

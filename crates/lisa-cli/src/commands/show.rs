@@ -34,14 +34,12 @@ pub fn show(options: &Options, device: &Device) -> Result<()> {
     let map = LayerMap::find(&model)?;
     let layers = map.layers();
     let facts = ModelFacts {
-        dtype: None,
         parameters: model.num_parameters(),
-        layers: layers.len(),
-        positions: config.max_positions(),
+        ..ModelFacts::uncounted(&checkpoint)?
     };
     let trained = trained(&map, &facts, options.active_layers)?;
     let tokenizer = Tokenizer::from_dir(&folder)?;
-    let dtype = Dtype::stored(&checkpoint)?.unwrap_or(Dtype::F32);
+    let dtype = facts.dtype.unwrap_or(Dtype::F32);
     let lines = [
         ("folder", folder.display().to_string()),
         ("architecture", config.model_type().to_owned()),

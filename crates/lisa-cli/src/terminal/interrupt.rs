@@ -78,15 +78,6 @@ impl Interrupt {
         Ok(interrupt)
     }
 
-    /// Ends the program at Ctrl-C, in a command that writes nothing. Call this function only once.
-    pub fn end_on_ctrl_c() -> Result<()> {
-        ctrlc::set_handler(|| {
-            eprintln!("\nstopped: nothing was written");
-            std::process::exit(130);
-        })?;
-        Ok(())
-    }
-
     /// Whether Ctrl-C was pressed.
     #[must_use]
     pub fn asked(&self, point: Point) -> bool {

@@ -91,7 +91,6 @@ fn the_loss_and_the_answers_are_those_that_a_run_has_before_training() {
             (found.loss - loss).abs() < 1e-6,
             "{model:?}: {found:?}, {before}"
         );
-        assert!((found.perplexity - found.loss.exp()).abs() < 1e-9);
         assert_eq!((before["rows"].as_u64(), found.rows), (Some(21), 21));
         let answers = serde_json::to_value(found.answers).unwrap();
         assert_eq!(answers, before["answers"], "{model:?}");
@@ -121,6 +120,15 @@ fn the_data_and_the_loss_are_printed_and_rows_above_the_models_limit_are_counted
     let mut rows: Vec<&str> = HELD_OUT.lines().take(4).collect();
     rows.push(&long);
     file_of(dir.path(), "held.jsonl", &rows);
+    let names = || {
+        let entries = fs::read_dir(dir.path()).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    // The bundled model is unpacked into the folder before.
+    text(&lisa(dir.path(), &["show"]).output().unwrap());
+    let before = names();
     let line = "evaluate --data held.jsonl --eval-examples 2 --max-new-tokens 2";
     let arguments: Vec<&str> = line.split(' ').collect();
     let output = lisa(dir.path(), &arguments).output().unwrap();
@@ -130,7 +138,7 @@ fn the_data_and_the_loss_are_printed_and_rows_above_the_models_limit_are_counted
         "held-out data: 5 rows, ",
         "cut: 1 row at 256 tokens (--max-seq-length), ",
         "evaluating 5 held-out rows, generating 2 answers\n",
-        " trained tokens: held-out loss ",
+        " trained tokens: loss ",
         ", perplexity ",
         ", 5 rows, exact match ",
         "\n  prompt:    ",
@@ -144,9 +152,7 @@ fn the_data_and_the_loss_are_printed_and_rows_above_the_models_limit_are_counted
     );
     assert!(warnings.contains("no --model is given"), "{warnings}");
     // No file is left.
-    let names = fs::read_dir(dir.path()).unwrap();
-    let names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
-    assert!(names.iter().all(|name| name != "runs"), "{names:?}");
+    assert_eq!(names(), before);
 
     // Of a folder, the held-out files.
     let folder = dir.path().join("folder");
@@ -157,6 +163,81 @@ fn the_data_and_the_loss_are_printed_and_rows_above_the_models_limit_are_counted
     let said = text(&said.unwrap());
     assert!(said.contains("held-out data: 1 row, "), "{said}");
     assert!(said.contains("not read: folder/train.jsonl"), "{said}");
+}
+
+#[test]
+fn a_folder_without_training_data_is_evaluated() {
+    let dir = tempfile::tempdir().unwrap();
+    let rows: Vec<&str> = HELD_OUT.lines().take(6).collect();
+    let folder = dir.path().join("folder");
+    fs::create_dir(&folder).unwrap();
+    let data = folder.to_str().unwrap();
+    let test = file_of(&folder, "test.jsonl", &rows[..2]);
+    let found = evaluated(&["--data", data]).unwrap();
+    let same = evaluated(&["--data", &test]).unwrap();
+    assert_eq!((found.rows, found.loss), (2, same.loss));
+    let valid = file_of(&folder, "valid.jsonl", &rows[2..]);
+    let found = evaluated(&["--data", data]).unwrap();
+    let same = evaluated(&["--data", &valid]).unwrap();
+    assert_eq!((found.rows, found.loss), (4, same.loss));
+    let help = text(&lisa(dir.path(), &["evaluate", "--help"]).output().unwrap());
+    for part in [
+        "of a folder: its held-out files, if it has any",
+        "the choices are those of the evaluated rows",
+    ] {
+        assert!(help.contains(part), "`{part}` is not in: {help}");
+    }
+}
+
+#[test]
+fn a_model_is_evaluated_with_an_adapter() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |line: &str| {
+        let arguments: Vec<&str> = line.split(' ').collect();
+        text(&lisa(dir.path(), &arguments).output().unwrap())
+    };
+    run("train --method lora --lora-rank 4 --steps 4 --lr 1e-2 --no-eval --out r");
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let rows: Vec<&str> = HELD_OUT.lines().take(6).collect();
+    let data = file_of(dir.path(), "held.jsonl", &rows);
+    let loss = |more: &[&str]| {
+        let line = [&["--data", &data][..], more].concat();
+        evaluated(&line).unwrap().loss
+    };
+    let (adapter, merged) = (path("r/adapter"), path("r/model"));
+    let (base, merged) = (loss(&[]), loss(&["--model", &merged]));
+    assert!((base - merged).abs() > 1e-3, "{base} {merged}");
+    let found = loss(&["--adapter", &adapter]);
+    assert!((found - merged).abs() < 1e-4, "{found} {merged}");
+    // With the settings of a run with another method.
+    let other = "method = \"lisa\"\nlora-rank = 8\nquantize = \"int8\"\n";
+    fs::write(dir.path().join("other.toml"), other).unwrap();
+    let found = loss(&["--config", &path("other.toml"), "--adapter", &adapter]);
+    assert!((found - merged).abs() < 1e-4, "{found} {merged}");
+    // Named in the file.
+    let file = format!("adapter = \"{adapter}\"\n");
+    fs::write(dir.path().join("adapter.toml"), file).unwrap();
+    let found = loss(&["--config", &path("adapter.toml")]);
+    assert!((found - merged).abs() < 1e-4, "{found} {merged}");
+
+    for (name, part) in [
+        ("nowhere", "there is no folder"),
+        ("r", "which is the folder of a run"),
+    ] {
+        let wrong = path(name);
+        let error = refused(&["--data", &data, "--adapter", &wrong]);
+        assert!(error.contains(part), "{error}");
+        fs::write(
+            dir.path().join("wrong.toml"),
+            format!("adapter = \"{wrong}\"\n"),
+        )
+        .unwrap();
+        let error = refused(&["--data", &data, "--config", &path("wrong.toml")]);
+        assert!(
+            error.contains(part) && error.contains("wrong.toml:1"),
+            "{error}"
+        );
+    }
 }
 
 #[test]
@@ -174,6 +255,10 @@ fn a_file_of_settings_is_that_of_a_run() {
         let output = lisa(dir.path(), &arguments).output().unwrap();
         (text(&output), String::from_utf8(output.stderr).unwrap())
     };
+    let loss = |said: &str| {
+        let (_, rest) = said.split_once(" trained tokens: loss ").unwrap();
+        rest.split_once(',').unwrap().0.to_owned()
+    };
     let (said, warnings) = run("evaluate --config run.toml");
     assert!(said.contains("held-out data: 2 rows, "), "{said}");
     assert!(
@@ -181,8 +266,19 @@ fn a_file_of_settings_is_that_of_a_run() {
         "{warnings}"
     );
     let (other, warnings) = run("evaluate --config run.toml --data held.jsonl");
-    assert!(!warnings.contains("not its `eval`"), "{warnings}");
-    assert_ne!(said, other);
+    assert!(!warnings.contains("is evaluated, not"), "{warnings}");
+    assert_ne!(loss(&said), loss(&other));
+    let (same, _) = run("evaluate --data held.jsonl");
+    assert_eq!(loss(&other), loss(&same));
+
+    let share = "data = \"train.jsonl\"\neval-fraction = 0.5\n";
+    fs::write(dir.path().join("share.toml"), share).unwrap();
+    let (all, warnings) = run("evaluate --config share.toml");
+    assert_eq!(loss(&all), loss(&said));
+    assert!(
+        warnings.contains("not the share of it that its `eval-fraction` holds out"),
+        "{warnings}"
+    );
 }
 
 #[test]
@@ -264,6 +360,7 @@ fn what_cannot_be_evaluated_is_an_error_that_says_why() {
 #[test]
 fn ctrl_c_ends_an_evaluation() {
     use std::io::{BufRead, BufReader};
+    use std::os::unix::process::ExitStatusExt;
     use std::process::{Command, Stdio};
 
     let dir = tempfile::tempdir().unwrap();
@@ -288,7 +385,8 @@ fn ctrl_c_ends_an_evaluation() {
             .unwrap()
             .success()
     );
-    assert_eq!(child.wait().unwrap().code(), Some(130));
+    // A shell reports 130.
+    assert_eq!(child.wait().unwrap().signal(), Some(2));
     line.clear();
     assert_eq!(output.read_line(&mut line).unwrap(), 0, "{line}");
 }

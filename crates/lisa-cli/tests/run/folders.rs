@@ -165,6 +165,81 @@ fn an_adapter_is_merged_in_the_dtype_of_its_run() {
 }
 
 #[test]
+fn an_export_keeps_the_card_of_the_user() {
+    let dir = tempfile::tempdir().unwrap();
+    let card = dir.path().join("copy/README.md");
+    let mine = "# Mine\n\nI wrote this.\n";
+    run(
+        dir.path(),
+        "train --method lora --steps 2 --no-eval --save-every 1 --out r",
+    );
+    // With a card of the run, without one, and with that of an adapter.
+    for line in [
+        "export r --merge --out copy",
+        "export r --merge --step 1 --out copy",
+        "export r --out copy",
+    ] {
+        let _ = fs::remove_dir_all(dir.path().join("copy"));
+        run(dir.path(), line);
+        fs::write(&card, mine).unwrap();
+        let found = run(dir.path(), &format!("{line} --overwrite"));
+        assert_eq!(fs::read_to_string(&card).unwrap(), mine, "{line}");
+        assert!(
+            found.contains("copy/README.md is kept: it is not of an export"),
+            "{found}"
+        );
+    }
+    // A card of an export may have been changed: the user is told.
+    fs::remove_file(&card).unwrap();
+    let line = "export r --out copy --overwrite";
+    let found = run(dir.path(), line);
+    assert!(!found.contains("README.md"), "{found}");
+    let ours = fs::read_to_string(&card).unwrap();
+    let found = run(dir.path(), line);
+    assert!(!found.contains("README.md"), "{found}");
+    fs::write(&card, format!("{ours}\nMore.\n")).unwrap();
+    let found = run(dir.path(), line);
+    assert!(
+        found.contains("copy/README.md of an earlier export is replaced"),
+        "{found}"
+    );
+    assert_eq!(fs::read_to_string(&card).unwrap(), ours);
+}
+
+#[test]
+fn a_demo_is_resumed_and_replaced_in_its_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let step = |folder: &str| {
+        let text = fs::read_to_string(dir.path().join(folder).join("model/lisa.json")).unwrap();
+        let text: serde_json::Value = serde_json::from_str(&text).unwrap();
+        text["step"].as_u64().unwrap()
+    };
+    let runs = || {
+        let entries = fs::read_dir(dir.path().join("runs")).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    // A demo that Ctrl-C ended while it read its data has left its lock.
+    fs::create_dir_all(dir.path().join("runs/lisa")).unwrap();
+    fs::write(dir.path().join("runs/lisa/.lisa-lock"), "").unwrap();
+    run(dir.path(), "demo --steps 1");
+    assert_eq!((runs(), step("runs/lisa")), (vec!["lisa".into()], 1));
+    run(dir.path(), "demo --steps 1");
+    assert_eq!(runs(), ["lisa", "lisa-2"]);
+    run(dir.path(), "demo --resume --steps 2");
+    assert_eq!((step("runs/lisa"), step("runs/lisa-2")), (1, 2));
+    // The last one is that with the highest number.
+    let moved = ["runs/lisa-2", "runs/lisa-4"].map(|name| dir.path().join(name));
+    fs::rename(&moved[0], &moved[1]).unwrap();
+    run(dir.path(), "demo --resume --steps 3");
+    assert_eq!((step("runs/lisa"), step("runs/lisa-4")), (1, 3));
+    run(dir.path(), "demo --overwrite --steps 2");
+    assert_eq!((step("runs/lisa"), step("runs/lisa-4")), (2, 3));
+    assert_eq!(runs(), ["lisa", "lisa-4"]);
+}
+
+#[test]
 fn without_a_merged_model_the_end_of_a_run_names_the_adapter_once() {
     let dir = tempfile::tempdir().unwrap();
     let line = "train --method lora --no-merge --steps 2 --no-eval --out r";

@@ -310,6 +310,7 @@ fn rows_that_are_not_used_have_one_verb_their_reasons_and_one_total() {
     let total =
         format!("training data: 4 of 5 rows are left out: {reasons}; the first: a.jsonl:2: ");
     assert!(warnings.contains(&total), "{warnings}");
+    assert!(!warnings.contains("rows left out"), "{warnings}");
     assert!(
         text.contains(&format!("\n  left out: 4 rows: {reasons}\n")),
         "{text}"

@@ -8,6 +8,7 @@ use burn::tensor::Device;
 use lisa_cli::terminal::interrupt::Point;
 use lisa_cli::train::run::{Allowed, Outcome, Start, run};
 
+use super::commands::{lisa, text};
 use super::{HELD_OUT, file_of, flags, go, lines, message, only_out, parsed, summary, weights_of};
 
 /// Runs until `stop` is true for a point and the number of points of its kind so far.
@@ -164,6 +165,21 @@ fn the_best_checkpoint_and_its_model_outlive_a_worse_continuation() {
         card("model")
     );
     assert!(card("model-best").contains("step 3 of 6: the checkpoint with the lowest"));
+    // An export has no `model-best`.
+    assert!(card("model").contains("its model is in `model-best`."));
+    let copy = dir.path().join("copy");
+    let line = [
+        "export",
+        out.to_str().unwrap(),
+        "--out",
+        copy.to_str().unwrap(),
+    ];
+    text(&lisa(dir.path(), &line).output().unwrap());
+    let exported = fs::read_to_string(copy.join("README.md")).unwrap();
+    let in_run = card("model");
+    let (before, rest) = in_run.split_once("The checkpoint of step 3").unwrap();
+    let (_, after) = rest.split_once("\n\n").unwrap();
+    assert_eq!(exported, [before, after].concat());
     for part in [
         "---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags:\n- lisa\n",
         "| base model | the bundled model |",

@@ -136,7 +136,7 @@ fn marks_by_message(dialogue: Dialogue<'_>, whole: &Rendered) -> Option<Vec<Rang
         if message.role() != "assistant" {
             continue;
         }
-        let before = template.render(&chat.before(index), false).ok();
+        let before = template.try_render(&chat.before(index), false).ok();
         let before = before.and_then(|before| Some(before.generated?.len()));
         let start = before.unwrap_or_else(|| {
             // The template refuses a chat that ends there. It has a mark for each answer.
@@ -160,19 +160,23 @@ fn as_last(
     marks: Option<&Range<usize>>,
 ) -> Result<(String, Vec<Range<usize>>), Error> {
     let Dialogue { chat, template } = dialogue;
-    let with = if index + 1 == chat.messages.len() {
+    let until = chat.before(index + 1);
+    let with = if until.messages.len() == chat.messages.len() {
         Ok(whole.clone())
     } else {
-        template.render(&chat.before(index + 1), false)
+        template.try_render(&until, false)
     };
     let with = match with {
         Ok(with) => with,
         // The template refuses a chat that ends here.
-        Err(error) => {
+        Err(refusal) => {
             let own = marks.and_then(|own| whole.generated.as_ref()?.get(own.clone()));
             let spans = match own {
                 Some(own) => own.to_vec(),
-                None => vec![dialogue.inside(index, &whole.text).ok_or(error)?],
+                None => {
+                    let span = dialogue.inside(index, &whole.text);
+                    vec![span.ok_or_else(|| template.error(&refusal, &until, false))?]
+                }
             };
             let end = spans.last().map_or(0, |span| span.end);
             return Ok((whole.text[..end].to_owned(), spans));
@@ -197,7 +201,7 @@ fn is_silent(dialogue: Dialogue<'_>, answer: &Answer) -> bool {
     }
     let mut without = dialogue.chat.before(answer.index);
     without.messages.push(message.clone().with("content", ""));
-    let without = dialogue.template.render(&without, false);
+    let without = dialogue.template.try_render(&without, false);
     text.is_empty() || without.is_ok_and(|without| without.text == answer.text)
 }
 

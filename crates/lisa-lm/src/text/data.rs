@@ -23,7 +23,7 @@ pub use bad_lines::{BadLine, BadLines, OnBadLine};
 pub use columns::Columns;
 pub use content::Content;
 pub use example::Example;
-pub use find::{DataFiles, data_files, is_data_file};
+pub use find::{DataFiles, data_files, data_files_to_evaluate, is_data_file};
 pub use mapping::Mapping;
 pub use reader::{ExampleReader, ReadOptions};
 pub use rows::LINE_BYTES;

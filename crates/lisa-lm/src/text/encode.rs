@@ -20,8 +20,8 @@ use crate::text::weight::weight_of;
 /// How many examples are encoded together.
 const BLOCK: usize = 256;
 
-/// Encodes examples, in all threads of the machine. Rows of which
-/// no token is in the loss after truncation are left out, counted and logged.
+/// Encodes examples, in all threads of the machine. Rows of which no token is in the loss after
+/// truncation are left out, counted and logged.
 ///
 /// # Errors
 ///
@@ -66,7 +66,8 @@ pub fn encode_examples(
         };
         encode_block(block, number * BLOCK, tokenizer, options, &mut set, add)?;
     }
-    set.warn(set.examples.len(), max_length);
+    set.warn_left_out(set.examples.len(), max_length);
+    set.warn();
     if set.examples.is_empty() {
         return Err(set.no_row(max_length));
     }

@@ -115,10 +115,10 @@ impl EncodedSet {
     }
 }
 
-impl Default for EncodedSet {
+impl<R: Default> Default for EncodedSet<R> {
     /// No rows.
     fn default() -> Self {
-        Self::of(Vec::new())
+        Self::of(R::default())
     }
 }
 
@@ -149,8 +149,8 @@ impl<R> EncodedSet<R> {
         }
     }
 
-    /// Logs what a user would not expect. The set has `rows` rows.
-    pub(super) fn warn(&self, rows: usize, max_length: usize) {
+    /// Logs how many rows and examples are left out. The set has `rows` rows.
+    pub(super) fn warn_left_out(&self, rows: usize, max_length: usize) {
         let (dropped, rows) = (self.dropped, self.dropped + rows);
         if dropped > 0 {
             let within = within(max_length);
@@ -162,6 +162,13 @@ impl<R> EncodedSet<R> {
                 }
             );
         }
+        if self.refused > self.refusals.len() {
+            log::warn!("{} examples were left out", self.refused);
+        }
+    }
+
+    /// Logs what a user would not expect of the answers.
+    pub(super) fn warn(&self) {
         if self.empty_answers > 0 {
             log::warn!(
                 "answers without text, of which the chat template writes nothing else: {}. They \
@@ -175,9 +182,6 @@ impl<R> EncodedSet<R> {
                  {}. Those of which it writes nothing are not in the loss",
                 self.unwritten_answers
             );
-        }
-        if self.refused > self.refusals.len() {
-            log::warn!("{} examples were left out", self.refused);
         }
     }
 

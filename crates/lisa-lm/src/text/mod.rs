@@ -59,7 +59,8 @@ pub use batches::{BatchOptions, Batches, Position};
 pub use chat::{Chat, Message};
 pub use data::{
     BadLine, BadLines, Columns, Content, DataFiles, Example, ExampleReader, Examples, LINE_BYTES,
-    Mapping, OnBadLine, ReadOptions, data_files, is_data_file, read_examples,
+    Mapping, OnBadLine, ReadOptions, data_files, data_files_to_evaluate, is_data_file,
+    read_examples,
 };
 pub use encode::{encode_example, encode_examples, encode_prompt};
 pub use encode_options::{EmptyAnswers, EncodeOptions, LossOn};

@@ -116,13 +116,14 @@ impl RowEncoder {
         self.set.dropped
     }
 
-    /// Logs what a user would not expect.
+    /// Logs what a user would not expect of the answers. What is left out is counted by
+    /// [`finish`](Self::finish).
     ///
     /// # Errors
     ///
     /// There is no row with a token in the loss, however long it is.
     pub fn check(&self) -> Result<(), Error> {
-        self.set.warn(self.set.examples.len(), usize::MAX);
+        self.set.warn();
         if self.set.examples.is_empty() {
             return Err(self.set.no_row(usize::MAX));
         }

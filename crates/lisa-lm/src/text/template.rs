@@ -92,6 +92,18 @@ pub struct ChatTemplate {
     lists: OnceLock<Vec<&'static str>>,
 }
 
+/// The roles of messages with the results of tool calls.
+const RESULTS: [&str; 3] = ["tool", "function", "ipython"];
+
+/// Why a chat is not rendered.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// The engine's error.
+    Engine(minijinja::Error),
+    /// The chat has a character that marks generated text.
+    Marks,
+}
+
 /// A rendered chat.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rendered {
@@ -208,6 +220,17 @@ impl ChatTemplate {
     /// The template refuses the chat (for instance roles that do not alternate), the template has
     /// an error, or a limit is exceeded.
     pub fn render(&self, chat: &Chat, add_generation_prompt: bool) -> Result<Rendered, Error> {
+        self.try_render(chat, add_generation_prompt)
+            .map_err(|refusal| self.error(&refusal, chat, add_generation_prompt))
+    }
+
+    /// As [`render`](Self::render), without an explanation of a refusal, which may need further
+    /// renderings.
+    pub(super) fn try_render(
+        &self,
+        chat: &Chat,
+        add_generation_prompt: bool,
+    ) -> Result<Rendered, Refusal> {
         self.render_with(chat, add_generation_prompt, &self.special)
     }
 
@@ -225,7 +248,7 @@ impl ChatTemplate {
         chat: &Chat,
         add_generation_prompt: bool,
         special: &BTreeMap<String, String>,
-    ) -> Result<Rendered, Error> {
+    ) -> Result<Rendered, Refusal> {
         if let (Some(template), true) = (&self.with_tools, chat.has_tools()) {
             return template.render_with(chat, add_generation_prompt, special);
         }
@@ -235,64 +258,88 @@ impl ChatTemplate {
         let takes_list = |role: &str| self.lists.get_or_init(lists).contains(&role);
         let chat_context = chat.context(takes_list);
         let arguments = merge_maps([special, chat_context, context! { add_generation_prompt }]);
-        let text = engine::render(&self.environment, arguments).map_err(|e| {
-            let roles: Vec<&str> = chat.messages.iter().map(Message::role).take(20).collect();
-            let roles = shown(&roles.join(", "));
-            let what = format!("refuses a chat of {roles}");
-            match self.cause(chat, add_generation_prompt) {
-                Some((cause, help)) => failed(&format!("{what}: {cause}"), &e).with_help(help),
-                None => failed(&what, &e),
-            }
-        })?;
+        let text = engine::render(&self.environment, arguments).map_err(Refusal::Engine)?;
         if !self.marks {
             let generated = None;
             return Ok(Rendered { text, generated });
         }
-        let (text, spans) = generation::take_marks(&text).ok_or_else(|| {
-            Error::new(
-                ErrorKind::Template,
-                "the chat has one of the characters U+FDD0 and U+FDD1, which mark generated text",
-            )
-            .with_help("remove the character; Unicode reserves it for the inside of programs")
-        })?;
+        let (text, spans) = generation::take_marks(&text).ok_or(Refusal::Marks)?;
         let generated = Some(spans);
         Ok(Rendered { text, generated })
     }
 
-    /// Why the template refuses a chat, if that is a message with tool calls or without text: the engine
-    /// only says which of its operations failed. And what to do.
+    /// The error of a refusal, with its cause if that is known.
+    pub(super) fn error(
+        &self,
+        refusal: &Refusal,
+        chat: &Chat,
+        add_generation_prompt: bool,
+    ) -> Error {
+        if let (Some(template), true) = (&self.with_tools, chat.has_tools()) {
+            return template.error(refusal, chat, add_generation_prompt);
+        }
+        let Refusal::Engine(error) = refusal else {
+            let message =
+                "the chat has one of the characters U+FDD0 and U+FDD1, which mark generated text";
+            return Error::new(ErrorKind::Template, message)
+                .with_help("remove the character; Unicode reserves it for the inside of programs");
+        };
+        let roles: Vec<&str> = chat.messages.iter().map(Message::role).take(20).collect();
+        let what = format!("refuses a chat of {}", shown(&roles.join(", ")));
+        match self.cause(chat, add_generation_prompt) {
+            Some((cause, help)) => failed(&format!("{what}: {cause}"), error).with_help(help),
+            None => failed(&what, error),
+        }
+    }
+
+    /// Why the template refuses a chat, if it does not refuse the same chat with texts in all messages, or
+    /// without tool calls and their results: the engine only says which of its operations failed. And what
+    /// to do.
     fn cause(&self, chat: &Chat, add_generation_prompt: bool) -> Option<(String, &'static str)> {
-        let has_no_text = |message: &Message| message.content().is_none();
-        if !self.source.contains("tool_calls")
-            && let Some(index) = chat.messages.iter().position(Message::calls)
-        {
-            let no_text = if has_no_text(&chat.messages[index]) {
+        let writes_calls = self.source.contains("tool_calls");
+        let is_accepted = |chat: &Chat| self.try_render(chat, add_generation_prompt).is_ok();
+        let position = |is_wanted: fn(&Message) -> bool| chat.messages.iter().position(is_wanted);
+        let no_text: fn(&Message) -> bool = |message| message.content().is_none();
+        let of_calls = |index: usize| {
+            let and_no_text = if no_text(&chat.messages[index]) {
                 " and no text"
             } else {
                 ""
             };
             let cause = format!(
-                "message {} has tool calls{no_text}, and the template writes no tool calls",
+                "message {} has tool calls{and_no_text}, and the template writes no tool calls",
                 index + 1
             );
-            return Some((cause, "choose a chat template that writes tool calls"));
-        }
-        let index = chat.messages.iter().position(has_no_text)?;
-        let mut with_text = chat.clone();
-        for message in &mut with_text.messages {
-            if has_no_text(message) {
+            (cause, "choose a chat template that writes tool calls")
+        };
+        if let Some(index) = position(no_text) {
+            let mut with_text = chat.clone();
+            for message in with_text
+                .messages
+                .iter_mut()
+                .filter(|message| no_text(message))
+            {
                 *message = message.clone().with("content", "");
             }
+            if is_accepted(&with_text) {
+                if chat.messages[index].calls() && !writes_calls {
+                    return Some(of_calls(index));
+                }
+                let cause = format!(
+                    "message {} has no text (its `content` is null or absent)",
+                    index + 1
+                );
+                let help = "give the message a text, or choose a chat template that needs none";
+                return Some((cause, help));
+            }
         }
-        let is_cause = self.render(&with_text, add_generation_prompt).is_ok();
-        is_cause.then(|| {
-            let cause = format!(
-                "message {} has no text (its `content` is null or absent)",
-                index + 1
-            );
-            let help = "give the message a text, or choose a chat template that needs none";
-            (cause, help)
-        })
+        let index = position(Message::calls).filter(|_| !writes_calls)?;
+        let mut without = chat.clone();
+        without
+            .messages
+            .retain(|message| !message.calls() && !RESULTS.contains(&message.role()));
+        let has_results = position(|message| RESULTS.contains(&message.role())).is_some();
+        (has_results && is_accepted(&without)).then(|| of_calls(index))
     }
 
     /// The name of the template, for messages: `chatml`, `llama3` or `plain`, the file of the

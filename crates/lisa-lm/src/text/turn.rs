@@ -77,7 +77,7 @@ impl Dialogue<'_> {
     }
 
     fn start_after(&self, before: &Chat, text: &str) -> Option<usize> {
-        let prompt = self.template.render(before, true).ok()?.text;
+        let prompt = self.template.try_render(before, true).ok()?.text;
         if text.starts_with(&prompt) {
             return Some(prompt.len());
         }
@@ -121,7 +121,7 @@ impl Dialogue<'_> {
                 }
             }
         }
-        let prompt = self.template.render(&none, true).ok();
+        let prompt = self.template.try_render(&none, true).ok();
         if let Some(prompt) = prompt.map(|prompt| prompt.text)
             && !prompt.is_empty()
             && text.starts_with(&prompt)
@@ -175,7 +175,7 @@ impl Dialogue<'_> {
             inner.push(end.to_owned());
         }
         // Before a generation prompt: without that prompt.
-        let prompted = self.template.render(&chat, true).ok();
+        let prompted = self.template.try_render(&chat, true).ok();
         if let Some((_, after)) = prompted.as_ref().and_then(|p| p.text.split_once(ANSWER)) {
             let known = history.filter(|history| history.turns.is_some());
             let known = known.or_else(|| self.history(&self.asked()));
@@ -218,7 +218,7 @@ impl Dialogue<'_> {
     }
 
     fn render(&self, chat: &Chat) -> Option<String> {
-        Some(self.template.render(chat, false).ok()?.text)
+        Some(self.template.try_render(chat, false).ok()?.text)
     }
 
     /// The rendering of these messages after others.
@@ -229,7 +229,7 @@ impl Dialogue<'_> {
     }
 
     fn history(&self, before: &Chat) -> Option<History> {
-        let prompt = self.template.render(before, true).ok()?.text;
+        let prompt = self.template.try_render(before, true).ok()?.text;
         let turns = self.length(before, &prompt);
         Some(History { prompt, turns })
     }

@@ -58,7 +58,9 @@ pub fn turn_end(chat: &Chat, tokenizer: &Tokenizer) -> Result<Option<TurnEnd>, E
         .render(&chat.before(index + 1), false)?
         .text;
     // The text of the answer may be in an earlier message too.
-    let before = tokenizer.chat_template().render(&chat.before(index), false);
+    let before = tokenizer
+        .chat_template()
+        .try_render(&chat.before(index), false);
     let earlier = before.map_or(0, |before| common_prefix(&before.text, &text));
     let Some(start) = text.rfind(answer).filter(|start| *start >= earlier) else {
         return Ok(None);

@@ -36,12 +36,12 @@ pub fn unwritten_context(
     if names.is_empty() {
         return Vec::new();
     }
-    let Ok(whole) = template.render(chat, false) else {
+    let Ok(whole) = template.try_render(chat, false) else {
         return Vec::new();
     };
     let mut unwritten = Vec::new();
     for name in names {
-        let other = template.render(&chat.clone().with_other(&name), false);
+        let other = template.try_render(&chat.clone().with_other(&name), false);
         if other.is_ok_and(|other| other.text == whole.text) {
             unwritten.push(name.clone());
         }

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use anyhow::Result;
+use lisa_lm::Checkpoint;
+
 use super::{BLOCK, LARGE, SMALL};
 use crate::settings::Dtype;
 
@@ -19,6 +22,22 @@ pub struct ModelFacts {
 }
 
 impl ModelFacts {
+    /// The facts of a checkpoint that follow from its files without a model: its parameters are not counted,
+    /// and are 0.
+    ///
+    /// # Errors
+    ///
+    /// The dtype of the files is none of those that are read.
+    pub fn uncounted(checkpoint: &Checkpoint) -> Result<Self> {
+        let config = checkpoint.config();
+        Ok(Self {
+            dtype: Dtype::stored(checkpoint)?,
+            parameters: 0,
+            layers: config.num_layers(),
+            positions: config.max_positions(),
+        })
+    }
+
     /// Whether the model is of about the size of the study's, so that LISA freezes embeddings and head by
     /// default, and trains as many layers as [`LikeLora`] says.
     #[must_use]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use lisa_lm::text::{DataFiles, data_files};
+use lisa_lm::text::{DataFiles, data_files, data_files_to_evaluate};
 
 use crate::bundled;
 use crate::data_folder::data_paths;
@@ -53,12 +53,17 @@ impl Files {
     }
 }
 
-/// The files to evaluate on that the paths of this flag stand for, as held-out files: a file, or the held-out
-/// files of a folder, or all its files. Other files of folders are left out.
+/// The files that are evaluated for the paths of this flag: files themselves; of a folder, its held-out files,
+/// or else all its files. They are the held-out files of the result, and the other files of folders are left
+/// out.
 pub(super) fn evaluated(paths: &[PathBuf], flag: &str) -> Result<DataFiles> {
     let mut found = DataFiles::default();
     for (path, given) in data_paths(paths)?.iter().zip(paths) {
-        let files = data_files(std::slice::from_ref(path))?;
+        let files = data_files_to_evaluate(std::slice::from_ref(path))?;
+        if files.valid.is_empty() && files.train.is_empty() {
+            found.valid.extend(files.left_out);
+            continue;
+        }
         if files.valid.is_empty()
             && let Some(other) = files.left_out.first()
         {

@@ -3,7 +3,8 @@
 //! | file | what it does |
 //! |---|---|
 //! | `note`, `bad_line` | what is printed of how the data is read; an error at a line, with what to do |
-//! | `places`, `visited`, `shown_row` | where examples are in their files; checksums and counts of rows; a row as text |
+//! | `places`, `visited` | where examples are in their files; checksums and counts of rows |
+//! | `shown_row` | a row as text |
 //! | `files` | which files have the training and the held-out examples |
 //! | `text` | how examples become text: prompts as chats, the chat template, the end of a turn |
 //! | `examples` | reads examples, and holds some of them out |

@@ -107,6 +107,7 @@ impl Part {
 }
 
 /// Examples of one kind as rows of at most the tokens of `--max-seq-length`.
+#[derive(Default)]
 pub(crate) struct Cut {
     pub(crate) set: EncodedSet<StoredRows>,
     /// The places of the examples.

@@ -8,7 +8,7 @@ use lisa_lm::{Checkpoint, Tokenizer};
 
 use super::examples::{Examples, For};
 use super::note::Note;
-use super::part::Part;
+use super::part::{Cut, Part};
 use super::rows::Data;
 use super::{text, vocabulary};
 use crate::machine::available_bytes;
@@ -33,7 +33,8 @@ pub(crate) struct WholeData {
 const MEMORY: u64 = 1 << 30;
 
 /// Reads the data of the settings, and encodes rows of at most `longest` tokens. For training, it is split
-/// into training and held-out data; for evaluation, all of it is held out. Rows that are larger than `--data-memory` are in a file in `folder`.
+/// into training and held-out data; for evaluation, all of it is held out. Rows that are larger than
+/// `--data-memory` are in a file in `folder`.
 pub(crate) fn read(
     settings: &Settings,
     tokenizer: Tokenizer,
@@ -105,10 +106,9 @@ impl WholeData {
         self.examples.contents
     }
 
-    /// The number of tokens of each training row, or of each row if all are evaluated.
+    /// The number of tokens of each training row.
     pub(crate) fn lengths(&self) -> &[usize] {
-        let part = self.train.as_ref().or(self.held_out.as_ref());
-        part.map_or(&[], Part::lengths)
+        self.train.as_ref().map_or(&[], Part::lengths)
     }
 
     /// The number of tokens of each held-out row.
@@ -129,36 +129,23 @@ impl WholeData {
         let parts: Vec<_> = [&train, &held_out].into_iter().flatten().collect();
         let vocab_size = vocabulary::rows(settings, &tokenizer, checkpoint, &parts, &mut notes)?;
         let [bad_training, bad_held_out] = self.examples.bad_lines();
-        let (train, train_sources, train_lengths, places, training, train_summary) = train
-            .map(|part| {
-                let (set, summary) = (part.set, part.summary.with_bad_lines(bad_training));
-                let rows = part.visited.rows;
-                (
-                    set.examples,
-                    set.sources,
-                    set.lengths,
-                    part.places,
-                    rows,
-                    Some(summary),
-                )
-            })
-            .unwrap_or_default();
-        let (held_out, held_out_sources, evaluated, held_out_summary) = held_out
-            .map(|part| {
-                let (set, summary) = (part.set, part.summary.with_bad_lines(bad_held_out));
-                (set.examples, set.sources, part.visited.rows, Some(summary))
-            })
-            .unwrap_or_default();
+        let summary = |part: &Option<Cut>, bad| {
+            let summary = part.as_ref().map(|part| part.summary.clone());
+            summary.map(|summary| summary.with_bad_lines(bad))
+        };
+        let train_summary = summary(&train, bad_training);
+        let held_out_summary = summary(&held_out, bad_held_out);
+        let (train, held_out) = (train.unwrap_or_default(), held_out.unwrap_or_default());
         let data = Data {
-            train,
-            train_sources,
-            train_lengths,
-            places,
-            held_out,
-            held_out_sources,
+            train: train.set.examples,
+            train_sources: train.set.sources,
+            train_lengths: train.set.lengths,
+            places: train.places,
+            held_out: held_out.set.examples,
+            held_out_sources: held_out.set.sources,
             examples: self.examples,
             scorer: self.scorer,
-            fingerprints: [training, evaluated],
+            fingerprints: [train.visited.rows, held_out.visited.rows],
             vocab_size,
             notes,
             train_summary,
@@ -207,6 +194,12 @@ mod tests {
         let scorer = whole.unwrap().scorer;
         assert!(scorer.is_right("no", "perhaps, or no"));
         assert!(!scorer.is_right("no", "maybe, or no"));
+
+        // If the held-out file alone is evaluated, its answers are the choices.
+        settings.input.data = vec![std::mem::take(&mut settings.input.eval)];
+        let tokenizer = Tokenizer::from_dir(bundled::model().unwrap()).unwrap();
+        let whole = read(&settings, tokenizer, 64, dir.path(), For::Evaluation);
+        assert!(whole.unwrap().scorer.is_right("no", "maybe, or no"));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use lisa_lm::Tokenizer;
-use lisa_lm::text::{BatchOptions, Batches, Example, StoredRows};
+use lisa_lm::text::{BatchOptions, Batches, Encoded, Example, StoredRows};
 
 use super::examples::Examples;
 use super::note::Note;
@@ -130,18 +130,20 @@ impl Data {
     /// Prints a training row, counted from 0: where it comes from, and its tokens.
     pub(crate) fn show(&self, row: usize, tokenizer: &Tokenizer, show: Show) -> Result<()> {
         let encoded = self.train.get(row)?;
+        let body = tokens(&encoded, tokenizer, show)?;
+        self.print_row(row, &encoded, "each token is followed by its id", body)
+    }
+
+    /// As [`show`](Self::show), with the text of the row instead of its tokens.
+    pub(crate) fn show_text(&self, row: usize, tokenizer: &Tokenizer) -> Result<()> {
+        let encoded = self.train.get(row)?;
+        let body = marked_text(&encoded, tokenizer)?;
+        self.print_row(row, &encoded, "what is trained is in [[ ]]", body)
+    }
+
+    fn print_row(&self, row: usize, encoded: &Encoded, legend: &str, body: String) -> Result<()> {
         let place = self.places.get(self.train_sources[row]);
         let place = place.map(|place| format!(" ({place})"));
-        let (legend, body) = match show {
-            Show::Text => (
-                "what is trained is in [[ ]]",
-                marked_text(&encoded, tokenizer)?,
-            ),
-            Show::All | Show::Borders => (
-                "each token is followed by its id",
-                tokens(&encoded, tokenizer, show)?,
-            ),
-        };
         say(format_args!(
             "row {} of {}{}: {}, {} trained; {legend}",
             row + 1,

@@ -19,8 +19,6 @@ pub(crate) enum Show {
     All,
     /// The first and the last few before and after each border between trained and other tokens.
     Borders,
-    /// None: the text of the row, as [`marked_text`].
-    Text,
 }
 
 /// How many tokens at each end of a run are shown with [`Show::Borders`], and how many runs.

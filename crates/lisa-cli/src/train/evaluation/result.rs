@@ -79,11 +79,13 @@ fn perplexity(loss: f64) -> String {
     }
 }
 
+/// With `{:#}`, without the word held-out.
 impl fmt::Display for Evaluation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let held_out = if f.alternate() { "" } else { "held-out " };
         write!(
             f,
-            "held-out loss {:.4}, perplexity {}, {}",
+            "{held_out}loss {:.4}, perplexity {}, {}",
             self.loss,
             perplexity(self.loss),
             counted(self.rows, "row")
@@ -188,6 +190,10 @@ mod tests {
         ] {
             let evaluation = of(loss);
             assert_eq!(evaluation.to_string(), said);
+            assert_eq!(
+                Some(&*format!("{evaluation:#}")),
+                said.strip_prefix("held-out ")
+            );
             let text = serde_json::to_string(&evaluation).unwrap();
             let again: Evaluation = serde_json::from_str(&text).unwrap();
             assert_eq!(again, evaluation, "{text}");

@@ -50,9 +50,10 @@ pub struct DataFiles {
 ///
 /// # Errors
 ///
-/// A folder cannot be read, or is more than eight levels deep; it has no file of data, or only tests and held-out files; it has the same
-/// file in two forms, such as `train.csv` and `train.jsonl`; or files or folders with `train` in their
-/// name are in several folders of it, as the configurations of a data set are.
+/// A folder cannot be read, or is more than eight levels deep; it has no file of data, or only tests
+/// and held-out files; it has the same file in two forms, such as `train.csv` and `train.jsonl`; or
+/// files or folders with `train` in their name are in several folders of it, as the configurations of
+/// a data set are.
 ///
 /// # Example
 ///
@@ -71,10 +72,36 @@ pub struct DataFiles {
 /// # Ok::<(), lisa_lm::Error>(())
 /// ```
 pub fn data_files<P: AsRef<Path>>(paths: &[P]) -> Result<DataFiles, Error> {
+    of_paths(paths, true)
+}
+
+/// As [`data_files`], for data that may be evaluated only: a folder may have no training data.
+///
+/// # Errors
+///
+/// As [`data_files`], apart from a folder that has only tests and held-out files.
+///
+/// # Example
+///
+/// ```
+/// use lisa_lm::text::{data_files, data_files_to_evaluate};
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let folder = folder.path();
+/// std::fs::write(folder.join("valid.jsonl"), "{\"text\": \"a\"}\n").unwrap();
+/// assert!(data_files(&[folder]).is_err());
+/// assert_eq!(data_files_to_evaluate(&[folder])?.valid, [folder.join("valid.jsonl")]);
+/// # Ok::<(), lisa_lm::Error>(())
+/// ```
+pub fn data_files_to_evaluate<P: AsRef<Path>>(paths: &[P]) -> Result<DataFiles, Error> {
+    of_paths(paths, false)
+}
+
+fn of_paths<P: AsRef<Path>>(paths: &[P], needs_training: bool) -> Result<DataFiles, Error> {
     let mut all = DataFiles::default();
     for path in paths.iter().map(AsRef::as_ref) {
         if path.is_dir() {
-            let found = in_folder(path)?;
+            let found = in_folder(path, needs_training)?;
             all.train.extend(found.train);
             all.valid.extend(found.valid);
             all.left_out.extend(found.left_out);
@@ -85,7 +112,7 @@ pub fn data_files<P: AsRef<Path>>(paths: &[P]) -> Result<DataFiles, Error> {
     Ok(all)
 }
 
-fn in_folder(folder: &Path) -> Result<DataFiles, Error> {
+fn in_folder(folder: &Path, needs_training: bool) -> Result<DataFiles, Error> {
     let mut files = Vec::new();
     search(folder, DEPTH, &mut files)?;
     files.sort();
@@ -108,9 +135,9 @@ fn in_folder(folder: &Path) -> Result<DataFiles, Error> {
         format!("has several sets of training data, in `{one}` and in `{another}`")
     } else if let Some((one, other)) = twice(&found.train) {
         format!("has `{one}` and `{other}`, perhaps the same data in two forms")
-    } else if found.train.is_empty() && found == DataFiles::default() {
+    } else if found == DataFiles::default() {
         "has no data: no .jsonl, .ndjson, .json, .csv, .tsv or .parquet file".to_owned()
-    } else if found.train.is_empty() {
+    } else if found.train.is_empty() && needs_training {
         "has no training data, only files for tests or held-out files".to_owned()
     } else {
         return Ok(found);

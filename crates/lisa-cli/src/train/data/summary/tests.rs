@@ -5,7 +5,7 @@ use super::*;
 /// Examples of these lengths, whose last two tokens are trained, cut at `limit`.
 fn summary(lengths: &[usize], limit: usize) -> Summary {
     let mut places = Places::default();
-    let mut set = EncodedSet::default();
+    let mut set: EncodedSet = EncodedSet::default();
     for (source, &length) in lengths.iter().enumerate() {
         let place = Place::at_line(std::path::Path::new("a.jsonl"), source + 1);
         places.push(Some(&place));

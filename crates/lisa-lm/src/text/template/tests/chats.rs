@@ -134,7 +134,20 @@ fn a_refusal_names_the_message_with_tool_calls_or_without_text() {
         error.help().unwrap().starts_with("give the message a text"),
         "{error}"
     );
-    // Another reason is not explained.
+    // With another reason, tool calls and messages without text are not named.
+    let strict = "{% for m in messages %}{% if m.role == 'system' %}\
+                  {{ raise_exception('System role not supported') }}{% endif %}\
+                  {{ '[' + m.content + ']' }}{% endfor %}";
+    let mut system = chat.clone();
+    system.messages.insert(0, Message::new("system", "b"));
+    let error = template(strict).render(&system, false).unwrap_err();
+    assert!(
+        error.message().contains("system, user, assistant: ")
+            && error.message().contains("System role not supported"),
+        "{error}"
+    );
+    assert!(!error.message().contains("message 3"), "{error}");
+    assert_eq!(error.help(), None);
     let other = format!("{writes}{{{{ raise_exception('never') }}}}");
     let error = template(&other).render(&chat, false).unwrap_err();
     assert!(!error.message().contains("message 2"), "{error}");
