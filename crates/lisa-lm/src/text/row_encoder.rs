@@ -116,6 +116,13 @@ impl RowEncoder {
         self.set.dropped
     }
 
+    /// The number of rows that have a token in the loss within the first `max_length` tokens.
+    #[must_use]
+    pub fn kept(&self, max_length: usize) -> usize {
+        let rows = self.set.examples.iter();
+        rows.filter(|row| (row.first as usize) < max_length).count()
+    }
+
     /// Logs what a user would not expect of the answers. What is left out is counted by
     /// [`finish`](Self::finish).
     ///
@@ -220,10 +227,12 @@ mod tests {
                 let whole = encode_examples(&examples, &tokenizer, of(usize::MAX)).unwrap();
                 assert_eq!(encoder.lengths(), whole.lengths);
                 assert_eq!((encoder.untrained(), encoder.examples()), (1, 40));
+                let kept = encoder.kept(first.min(then));
                 let found = encoder.finish(then).unwrap();
                 let expected = encode_examples(&examples, &tokenizer, of(first.min(then))).unwrap();
                 let rows: Result<Vec<Encoded>, Error> = found.examples.iter().collect();
                 assert_eq!(rows.unwrap(), expected.examples);
+                assert_eq!(kept, expected.examples.len());
                 let lengths: Vec<usize> = expected.examples.iter().map(|r| r.ids.len()).collect();
                 assert_eq!(found.examples.lengths().collect::<Vec<_>>(), lengths);
                 assert_eq!(found.sources, expected.sources);

@@ -79,6 +79,11 @@ impl Part {
         self.encoder.lengths()
     }
 
+    /// The rows that have a token to train on within `limit` tokens, and those that have one at all.
+    pub(crate) fn kept(&self, limit: usize) -> (usize, usize) {
+        (self.encoder.kept(limit), self.encoder.lengths().len())
+    }
+
     /// Truncates the rows to `limit` tokens.
     pub(crate) fn cut(self, limit: usize) -> Result<Cut> {
         let lengths = Lengths::new(self.encoder.lengths().to_vec(), self.encoder.untrained());

@@ -116,6 +116,12 @@ impl WholeData {
         self.held_out.as_ref().map_or(&[], Part::lengths)
     }
 
+    /// Of the training and the held-out rows, [those that are kept](Part::kept) within `limit` tokens, and all.
+    pub(crate) fn kept(&self, limit: usize) -> [(usize, usize); 2] {
+        let kept = |part: &Option<Part>| part.as_ref().map_or((0, 0), |part| part.kept(limit));
+        [kept(&self.train), kept(&self.held_out)]
+    }
+
     /// The data with rows of at most the tokens of `--max-seq-length`.
     pub(crate) fn cut(
         self,

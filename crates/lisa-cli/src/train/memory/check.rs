@@ -89,50 +89,40 @@ fn check_in(
 /// token. Data with some long rows is not refused: most of its rows are short.
 const LEFT_OUT: usize = 2;
 
-/// Refuses a run that would leave most of its data out because of memory: `rows` are those that are kept and
-/// all, or the error that no training row or no held-out row is kept. Without regard to memory, rows would
-/// have up to `usual` tokens. A length that the user gave is not refused.
+/// Refuses a run that would leave most of its training rows or all its held-out rows out because of memory:
+/// `rows` are those that are kept and all, of both kinds. Without regard to memory, rows would have up to
+/// `usual` tokens. A length that the user gave is not refused.
 pub(crate) fn check_rows(
     planner: Planner<'_>,
     settings: &Settings,
     usual: usize,
-    rows: Result<(usize, usize), &anyhow::Error>,
+    [(kept, all), (kept_held_out, held_out)]: [(usize, usize); 2],
 ) -> Result<()> {
     let length = settings.input.max_seq_length;
     let Some(room) = planner.room(settings).filter(|_| length < usual) else {
         return Ok(());
     };
-    let (found, kept) = match rows {
-        Ok((kept, all)) if (all - kept) * LEFT_OUT <= all => return Ok(()),
-        Ok((kept, all)) => {
-            let left_out = all - kept;
-            let found = format!(
-                "{left_out} of {all} training rows have no token to train on within {length} tokens"
-            );
-            (found, kept)
-        }
-        Err(error) => (error.to_string(), 0),
+    let found = if (all - kept) * LEFT_OUT > all {
+        format!("{} of {all} training rows", all - kept)
+    } else if held_out > 0 && kept_held_out == 0 {
+        format!("all {}", counted(held_out, "held-out row"))
+    } else {
+        return Ok(());
     };
     let mut help = changes(planner, settings, usual, room)?;
-    if kept > 0 {
+    if kept > 0 && (held_out == 0 || kept_held_out > 0) {
         help += &format!(
             ". To train on the other {}, give --max-seq-length {length}",
             counted(kept, "row")
         );
     }
-    let refused = UserError::new(format!(
-        "rows of {usual} tokens do not fit into {} and would be cut at {length}: {found}",
+    Err(UserError::new(format!(
+        "rows of {usual} tokens do not fit into {} and would be cut at {length}: {found} have no token to \
+         train on within {length} tokens",
         size(room),
     ))
-    .with_help(help);
-    // It says whether the rows are training rows or held-out ones.
-    let place = rows
-        .err()
-        .and_then(|error| error.downcast_ref::<UserError>());
-    Err(match place.and_then(UserError::place) {
-        Some((file, line)) => refused.with_place(file, line).into(),
-        None => refused.into(),
-    })
+    .with_help(help)
+    .into())
 }
 
 #[cfg(test)]
@@ -201,10 +191,12 @@ mod tests {
             let checked = check_rows(planner, &settings, usual, rows);
             checked.map_err(|error| crate::terminal::report::report(&error))
         };
-        check(256, Ok((180, 360))).unwrap();
+        let none = (0, 0);
+        check(256, [(180, 360), none]).unwrap();
+        check(256, [(180, 360), (1, 40)]).unwrap();
         // The length is not that of the memory.
-        check(64, Ok((1, 360))).unwrap();
-        let shown = check(256, Ok((179, 360))).unwrap_err();
+        check(64, [(1, 360), (0, 40)]).unwrap();
+        let shown = check(256, [(179, 360), none]).unwrap_err();
         for part in [
             "rows of 256 tokens do not fit into 31 MiB and would be cut at 64: 181 of 360 training rows have",
             "--recompute",
@@ -212,14 +204,11 @@ mod tests {
         ] {
             assert!(shown.contains(part), "{shown}");
         }
-        let none = UserError::new("none of 40 rows has one").with_place("held.jsonl", Some(1));
-        let none = none.into();
-        let shown = check(256, Err(&none)).unwrap_err();
+        let shown = check(256, [(360, 360), (0, 40)]).unwrap_err();
         assert!(
-            shown.contains("cut at 64: none of 40 rows has one"),
+            shown.contains("cut at 64: all 40 held-out rows have no token"),
             "{shown}"
         );
-        assert!(shown.contains("held.jsonl:1"), "{shown}");
         assert!(!shown.contains("To train on"), "{shown}");
     }
 }

@@ -64,15 +64,9 @@ impl Shapes {
         let uncut = self.with_facts(&flags.clone(), settings, device, |facts| {
             Uncut::read(flags, settings, tokenizer, facts, folder)
         })?;
-        let (usual, all) = (uncut.usual, uncut.whole.lengths().len());
-        let (settings, settled) = (uncut.settings.clone(), uncut.cut(checkpoint));
-        let rows = match &settled {
-            Ok(settled) => Ok((settled.data.train.len(), all)),
-            Err(error) if is_of_length(error, &settings) => Err(error),
-            Err(_) => return settled,
-        };
-        check_rows(self.planner(device), &settings, usual, rows)?;
-        settled
+        let rows = uncut.whole.kept(uncut.settings.input.max_seq_length);
+        check_rows(self.planner(device), &uncut.settings, uncut.usual, rows)?;
+        uncut.cut(checkpoint)
     }
 
     /// Calls `then` with what is known of the model and the memory before the data is read.
@@ -200,15 +194,6 @@ impl Uncut {
     }
 }
 
-/// Whether the error is that no training row, or no held-out row, has a token to train on within the length
-/// of the settings. Weights of messages may follow.
-fn is_of_length(error: &anyhow::Error, settings: &Settings) -> bool {
-    let error = error.to_string();
-    let length = settings.input.max_seq_length;
-    let within = format!(" rows has a token to train on within {length} tokens");
-    error.starts_with("none of ") && error.contains(&within)
-}
-
 #[cfg(test)]
 mod tests {
     use lisa_lm::ModelConfig;
@@ -253,19 +238,6 @@ mod tests {
         shapes.with_facts(&flags.clone(), &settings, device, |facts| {
             flags.resolve_with(Facts { data, ..facts }).unwrap().0
         })
-    }
-
-    #[test]
-    fn the_error_of_a_length_is_known_with_weights_too() {
-        let mut settings = flags().resolve(None).unwrap();
-        settings.input.max_seq_length = 64;
-        let of = |error: &str| is_of_length(&anyhow::anyhow!("{error}"), &settings);
-        let none = "none of 9 rows has a token to train on";
-        assert!(of(&format!("{none} within 64 tokens")));
-        let weights = ": all messages of 3 have a weight of 0";
-        assert!(of(&format!("{none} within 64 tokens{weights}")));
-        assert!(!of(&format!("{none} within 640 tokens")));
-        assert!(!of(none));
     }
 
     #[test]
