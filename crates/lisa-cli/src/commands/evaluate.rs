@@ -37,7 +37,7 @@ const WITHOUT_EFFECT: [&str; 3] = ["eval", "eval-fraction", "pack"];
         if is_without_effect { arg.hide(true) } else { arg }
     }),
     mut_arg("data", |arg| {
-        arg.help("Files (JSONL, CSV, Parquet, ..) or folders; of a folder: its held-out files, if it has any")
+        arg.help("Files or folders; of a folder, its held-out files if it has any")
     }),
     mut_arg("max_seq_length", |arg| {
         arg.help("Longest row in tokens; longer rows are cut [default: the longest]")
@@ -47,7 +47,7 @@ pub struct Options {
     /// Examples to generate answers for, from the first [default: 0]
     #[arg(long, value_name = "N")]
     eval_examples: Option<usize>,
-    /// Which generated answers are right; the choices are those of the evaluated rows [default: exact]
+    /// Which generated answers are right [default: exact]
     #[arg(long, value_enum)]
     metric: Option<Metric>,
     /// Longest answer in tokens; 0: from the data's answers [default: 0]
@@ -59,7 +59,7 @@ pub struct Options {
     /// Dtype of the weights [default: as stored; bundled model: f32]
     #[arg(long, value_enum)]
     dtype: Option<Dtype>,
-    /// Folder of an adapter in PEFT's format that the model is evaluated with
+    /// Folder of an adapter in PEFT's format to evaluate
     #[arg(long, value_name = "DIR")]
     adapter: Option<PathBuf>,
     /// TOML file of settings; flags override it
