@@ -348,38 +348,3 @@ fn what_cannot_be_evaluated_is_an_error_that_says_why() {
     let unknown = lisa(dir.path(), &["evaluate", "--data", &good, "--lr", "1"]).output();
     assert_eq!(unknown.unwrap().status.code(), Some(2));
 }
-
-#[cfg(unix)]
-#[test]
-fn ctrl_c_ends_an_evaluation() {
-    use std::io::{BufRead, BufReader};
-    use std::os::unix::process::ExitStatusExt;
-    use std::process::{Command, Stdio};
-
-    let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("rows.jsonl"), HELD_OUT.repeat(20)).unwrap();
-    let line = ["evaluate", "--data", "rows.jsonl", "--batch-size", "1"];
-    let mut child = lisa(dir.path(), &line)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut output = BufReader::new(child.stdout.take().unwrap());
-    let mut line = String::new();
-    while !line.starts_with("evaluating ") {
-        line.clear();
-        assert!(output.read_line(&mut line).unwrap() > 0);
-    }
-    let id = child.id().to_string();
-    assert!(
-        Command::new("kill")
-            .args(["-INT", &id])
-            .status()
-            .unwrap()
-            .success()
-    );
-    // A shell reports 130.
-    assert_eq!(child.wait().unwrap().signal(), Some(2));
-    line.clear();
-    assert_eq!(output.read_line(&mut line).unwrap(), 0, "{line}");
-}

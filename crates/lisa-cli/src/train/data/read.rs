@@ -131,7 +131,9 @@ impl WholeData {
         let (tokenizer, mut notes) = (self.tokenizer, self.notes);
         let limit = settings.input.max_seq_length;
         let cut = |part: Option<Part>| part.map(|part| part.cut(limit)).transpose();
-        let (train, held_out) = (cut(self.train)?, cut(self.held_out)?);
+        // Held-out rows that are not evaluated may all be too long.
+        let is_needed = |part: &Part| !settings.output.no_eval || part.kept(limit).0 > 0;
+        let (train, held_out) = (cut(self.train)?, cut(self.held_out.filter(is_needed))?);
         let parts: Vec<_> = [&train, &held_out].into_iter().flatten().collect();
         let vocab_size = vocabulary::rows(settings, &tokenizer, checkpoint, &parts, &mut notes)?;
         let [bad_training, bad_held_out] = self.examples.bad_lines();

@@ -64,7 +64,10 @@ impl Shapes {
         let uncut = self.with_facts(&flags.clone(), settings, device, |facts| {
             Uncut::read(flags, settings, tokenizer, facts, folder)
         })?;
-        let rows = uncut.whole.kept(uncut.settings.input.max_seq_length);
+        let mut rows = uncut.whole.kept(uncut.settings.input.max_seq_length);
+        if uncut.settings.output.no_eval {
+            rows[1] = (0, 0);
+        }
         check_rows(self.planner(device), &uncut.settings, uncut.usual, rows)?;
         uncut.cut(checkpoint)
     }
