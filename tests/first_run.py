@@ -196,10 +196,10 @@ def without_start(text, earlier):
 
 
 def from_bar(text):
-    """What a command printed on a terminal, from its progress bar on."""
+    """What a command printed on a terminal, from its progress bar on; None if the bar was erased by then."""
     command, *lines = text.split("\n")
-    at = next(at for at, line in enumerate(lines) if re.match(r"[█░ ]{12} \d+/\d+ ", line))
-    return "\n".join([command, "...", *lines[at:]])
+    at = next((at for at, line in enumerate(lines) if re.match(r"[█░ ]{12} \d+/\d+ ", line)), None)
+    return None if at is None else "\n".join([command, "...", *lines[at:]])
 
 
 def page(session, how):
@@ -208,6 +208,9 @@ def page(session, how):
     text = (docs / "first-run.md").read_text()
     # A terminal differs in the run that was stopped; plan and preview have pages of their own.
     first, second, *others = session.texts[2:6]
+    if how == "terminal" and from_bar(first) is None:
+        print("no progress bar is left on the terminal: the page keeps that part", flush=True)
+        return
     texts = [first, without_start(second, first), *others] if how == "piped" else [from_bar(first)]
     printed = "```text\n" + "\n".join(texts).rstrip() + "\n```"
     if how == "terminal":

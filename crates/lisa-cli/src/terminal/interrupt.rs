@@ -71,8 +71,8 @@ impl Interrupt {
                 std::process::exit(130);
             }
             eprintln!(
-                "\nstopping after the current batch, token or step at the latest; the steps that were \
-                 taken are saved. Press Ctrl-C again to end now"
+                "\nstopping after the current batch, token or step; the steps taken are saved.\n\
+                 Press Ctrl-C again to end now"
             );
         })?;
         Ok(interrupt)
