@@ -52,6 +52,13 @@ struct Known {
     first: u32,
 }
 
+impl Known {
+    /// Whether a token within the first `max_length` is in the loss.
+    fn is_kept(&self, max_length: usize) -> bool {
+        (self.first as usize) < max_length
+    }
+}
+
 impl RowEncoder {
     /// Encodes into this store. Rows of which no token is in the loss within the maximal length are
     /// not stored.
@@ -120,7 +127,7 @@ impl RowEncoder {
     #[must_use]
     pub fn kept(&self, max_length: usize) -> usize {
         let rows = self.set.examples.iter();
-        rows.filter(|row| (row.first as usize) < max_length).count()
+        rows.filter(|row| row.is_kept(max_length)).count()
     }
 
     /// Logs what a user would not expect of the answers. What is left out is counted by
@@ -154,7 +161,7 @@ impl RowEncoder {
         let too_long = lengths.iter().filter(|length| **length > max_length);
         let truncated = too_long.count();
         let all = examples.len();
-        let is_kept = |known: &Known| (known.first as usize) < max_length;
+        let is_kept = |known: &Known| known.is_kept(max_length);
         let mut kept = examples.iter().map(is_kept);
         sources.retain(|_| kept.next().unwrap_or(false));
         let mut kept = examples.iter().map(is_kept);
@@ -243,6 +250,22 @@ mod tests {
                     (expected.truncated, expected.dropped, 1)
                 );
             }
+        }
+    }
+
+    #[test]
+    fn rows_that_a_length_keeps_are_counted_before_they_are_cut() {
+        let (tokenizer, examples) = (tokenizer(CHAT), examples());
+        let store = RowStore::new(u64::MAX, std::env::temp_dir());
+        let mut encoder = RowEncoder::new(EncodeOptions::default(), &store).unwrap();
+        encoder.push(&examples, &tokenizer).unwrap();
+        for max_length in 2..40 {
+            let options = EncodeOptions {
+                max_length,
+                ..EncodeOptions::default()
+            };
+            let cut = encode_examples(&examples, &tokenizer, options).unwrap();
+            assert_eq!(encoder.kept(max_length), cut.examples.len(), "{max_length}");
         }
     }
 
