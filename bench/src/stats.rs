@@ -74,19 +74,20 @@ impl Mean {
 }
 
 /// A mean with its 95 % interval.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Interval {
     pub(crate) mean: f64,
     pub(crate) low: f64,
     pub(crate) high: f64,
-    pub(crate) seeds: usize,
+    /// The mean of each seed.
+    pub(crate) of_seeds: Vec<f64>,
 }
 
 impl Interval {
     /// Whether the interval excludes 0 and covers the variation between seeds, which fewer than three do
     /// not estimate.
-    pub(crate) fn is_clear(self) -> bool {
-        self.seeds > 2 && (self.low > 0.0 || self.high < 0.0)
+    pub(crate) fn is_clear(&self) -> bool {
+        self.of_seeds.len() > 2 && (self.low > 0.0 || self.high < 0.0)
     }
 }
 
@@ -110,7 +111,6 @@ fn ratio<'a>(values: impl IntoIterator<Item = &'a Weighted>) -> f64 {
 /// `differences` has a list for each seed; rows that not every seed has are ignored. None without values,
 /// or where a value is not finite.
 pub(crate) fn bootstrap(differences: &[Vec<Weighted>]) -> Option<Interval> {
-    let seeds = differences.len();
     let rows = differences.iter().map(Vec::len).min()?;
     let all = || differences.iter().flat_map(|seed| &seed[..rows]);
     if rows == 0 || !all().all(|value| value.0.is_finite()) {
@@ -129,7 +129,7 @@ pub(crate) fn bootstrap(differences: &[Vec<Weighted>]) -> Option<Interval> {
     let mean = ratio(all());
     let of_seeds = differences.iter().map(|seed| ratio(&seed[..rows]));
     let of_seeds: Vec<f64> = of_seeds.collect();
-    let half = if seeds > 1 {
+    let half = if of_seeds.len() > 1 {
         half_width(&of_seeds)
     } else {
         0.0
@@ -140,7 +140,7 @@ pub(crate) fn bootstrap(differences: &[Vec<Weighted>]) -> Option<Interval> {
         mean,
         low: mean - low,
         high: mean + high,
-        seeds,
+        of_seeds,
     })
 }
 

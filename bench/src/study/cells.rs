@@ -15,9 +15,13 @@ pub(super) fn change(mean: Option<Mean>, digits: usize) -> String {
     })
 }
 
-/// A difference with its interval; a star where the interval is clear.
+/// A difference with its interval, and a star where the interval is clear. Of two seeds both differences:
+/// they do not estimate an interval.
 pub(super) fn difference(interval: Option<Interval>, digits: usize) -> String {
     interval.map_or(String::new(), |found| {
+        if let [first, second] = found.of_seeds[..] {
+            return format!("{first:+.digits$}, {second:+.digits$}");
+        }
         let star = if found.is_clear() { " *" } else { "" };
         let Interval {
             mean, low, high, ..

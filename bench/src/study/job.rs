@@ -188,6 +188,9 @@ pub(crate) struct Outcome {
     /// Where it ran, and the commit that the program was built from.
     pub(crate) device: String,
     pub(crate) commit: String,
+    /// The machine since it started ([`machine`](crate::process::machine)): times of two machines are not compared.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) machine: String,
     /// The contents of the folders; lines of earlier versions have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) inputs: Option<Inputs>,

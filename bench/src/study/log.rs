@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::job::{Job, Outcome};
@@ -58,6 +58,7 @@ impl Log {
                 .with_context(|| format!("line {} of `{}`", number + 1, path.display()))?;
             done.push((line.job, line.outcome));
         }
+        check(&done).with_context(|| format!("the log `{}`", path.display()))?;
         Ok(Self {
             path: path.to_path_buf(),
             file: None,
@@ -88,6 +89,31 @@ impl Log {
     pub(crate) fn all(&self) -> &[(Job, Outcome)] {
         &self.done
     }
+}
+
+/// Refuses a log in which a run would count twice, or in which runs on the same rows have other tokens.
+fn check(done: &[(Job, Outcome)]) -> Result<()> {
+    for (second, (job, run)) in done.iter().enumerate() {
+        for (first, (other, earlier)) in done[..second].iter().enumerate() {
+            let lines = || format!("lines {} and {}", first + 1, second + 1);
+            ensure!(
+                job != other,
+                "{} are the same run; remove one of them",
+                lines()
+            );
+            let has_same_rows = job.model == other.model
+                && job.task == other.task
+                && job.purpose == other.purpose
+                && job.sizes.scored == other.sizes.scored
+                && job.sizes.max_length == other.sizes.max_length;
+            ensure!(
+                !has_same_rows || run.scores.counts == earlier.scores.counts,
+                "the rows of {} have other numbers of trained tokens, so their losses cannot be compared",
+                lines()
+            );
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -149,6 +175,42 @@ mod tests {
             (read.scores.losses[1], read.curve[0].cpu),
             (0.1 + 0.2, 1.0 / 11.0)
         );
+    }
+
+    #[test]
+    fn a_run_that_would_count_twice_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("runs.jsonl");
+        let mut log = Log::open(&path).unwrap();
+        let jobs = [1, 2].map(|seed| Job::sample(Arm::Full, seed));
+        for job in &jobs {
+            log.add(job.clone(), Outcome::sample(0.5)).unwrap();
+        }
+        Log::read(&path).unwrap();
+        log.add(jobs[0].clone(), Outcome::sample(0.25)).unwrap();
+        let error = format!("{:#}", Log::read(&path).unwrap_err());
+        assert!(error.contains("lines 1 and 3 are the same run"), "{error}");
+    }
+
+    #[test]
+    fn rows_with_other_tokens_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("runs.jsonl");
+        let mut log = Log::open(&path).unwrap();
+        log.add(Job::sample(Arm::Full, 1), Outcome::sample(0.5))
+            .unwrap();
+        let mut other = Outcome::sample(0.5);
+        other.scores.counts = vec![2, 5];
+        let job = Job {
+            purpose: super::super::job::Purpose::Choice,
+            ..Job::sample(Arm::Full, 2)
+        };
+        // Other rows.
+        log.add(job, other.clone()).unwrap();
+        Log::read(&path).unwrap();
+        log.add(Job::sample(Arm::Full, 2), other).unwrap();
+        let error = format!("{:#}", Log::read(&path).unwrap_err());
+        assert!(error.contains("the rows of lines 1 and 3"), "{error}");
     }
 
     #[test]

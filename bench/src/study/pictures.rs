@@ -1,5 +1,5 @@
-//! The pictures of the finished runs: loss over steps and over time, and loss and accuracy over peak
-//! memory.
+//! The pictures of the finished runs: loss over steps and over time, and over peak memory the differences
+//! from LoRA's loss and accuracy, which are paired by seed: methods have other seeds.
 
 use std::path::Path;
 
@@ -7,8 +7,9 @@ use anyhow::Result;
 
 use super::arm::Arm;
 use super::results::{Results, Runs};
+use super::tables::REFERENCE;
 use crate::chart::{self, Band};
-use crate::stats::Mean;
+use crate::stats::Interval;
 
 /// Writes `NAME-steps.svg`, `NAME-time.svg`, `NAME-memory.svg` and, for a task with choices,
 /// `NAME-accuracy.svg` of each task to a folder.
@@ -26,7 +27,7 @@ pub(crate) fn write(folder: &Path, results: &Results) -> Result<()> {
             (760, 440),
             |area| chart::bands(area, ["steps", y], &steps),
         )?;
-        let time = bands(&rows, Runs::time_per_step);
+        let time = bands(&rows, |runs| runs.time_per_step);
         if time.is_empty() {
             continue;
         }
@@ -39,24 +40,30 @@ pub(crate) fn write(folder: &Path, results: &Results) -> Result<()> {
         let is_row = |arm: &Arm| rows.iter().any(|(other, _)| other == arm);
         let sized = |(arm, _): &&(Arm, Runs)| arm.is_plain() && !is_row(arm);
         let sized = variants.iter().filter(sized);
-        let points = |of: fn(&Runs) -> Option<Mean>| -> Vec<(String, Band)> {
+        let reference = results.runs(task, REFERENCE);
+        let points = |minus: fn(&Runs, &Runs) -> Option<Interval>| -> Vec<(String, Band)> {
             let all = rows.iter().chain(sized.clone());
             let points = all.filter_map(|(arm, runs)| {
-                let (peak, score) = (runs.cost()?.peak, of(runs)?);
-                let half = score.half.unwrap_or(0.0);
+                let (peak, found) = (runs.cost()?.peak, minus(runs, &reference)?);
+                let has_interval = found.of_seeds.len() > 2;
+                let [low, high] = [found.low, found.high];
                 let band = Band {
                     x: peak as f64 / 1_048_576.0,
-                    middle: score.mean,
-                    low: score.mean - half,
-                    high: score.mean + half,
+                    middle: found.mean,
+                    low: if has_interval { low } else { found.mean },
+                    high: if has_interval { high } else { found.mean },
                 };
                 Some((arm.to_string(), band))
             });
             points.collect()
         };
         for (of, file, y) in [
-            (Runs::loss as fn(&Runs) -> _, "memory", y),
-            (Runs::accuracy, "accuracy", "accuracy, %"),
+            (
+                Runs::minus as fn(&Runs, &Runs) -> _,
+                "memory",
+                "held-out loss minus LoRA's",
+            ),
+            (Runs::accuracy_minus, "accuracy", "accuracy minus LoRA's, %"),
         ] {
             let points = points(of);
             if points.is_empty() {

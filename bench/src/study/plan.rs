@@ -233,6 +233,24 @@ impl Plan {
         parent.filter(|_| !self.arms.contains(&arm)).unwrap_or(arm)
     }
 
+    /// What an arm varies: layers that are sampled once vary the same number of layers that change, or other
+    /// layers that are sampled once, and other arms that for which their rate is chosen.
+    pub(crate) fn varied_by(&self, arm: Arm) -> Arm {
+        let Arm::Lisa(sampled) = arm else { return arm };
+        let [changed, once] = [frozen, once].map(|of| of(sampled.active_layers));
+        if sampled == once {
+            Arm::Lisa(changed)
+        } else if (Sampled {
+            policy: once.policy,
+            ..sampled
+        }) == once
+        {
+            Arm::Lisa(once)
+        } else {
+            self.chosen_for(arm)
+        }
+    }
+
     /// The rate of an arm: the best of those that were tried, when all runs that choose it are done.
     pub(crate) fn rate(&self, log: &Log, task: &Path, arm: Arm) -> Option<i32> {
         if arm == Arm::Base {
@@ -382,6 +400,12 @@ mod tests {
         for arm in [sampled, once] {
             assert_eq!(plan.chosen_for(arm), Arm::Lisa(frozen(10)));
         }
+        let by_norm = Sampled {
+            policy: crate::study::arm::Policy::MeanNorm,
+            ..super::once(14)
+        };
+        let varied = [once, Arm::Lisa(by_norm), sampled].map(|arm| plan.varied_by(arm));
+        assert_eq!(varied, [sampled, once, Arm::Lisa(frozen(10))]);
     }
 
     #[test]

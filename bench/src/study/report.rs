@@ -45,8 +45,8 @@ fn pictures(results: &Results, task: &str, has_accuracy: bool) -> String {
     let all = [
         ("steps", "Held-out loss over steps"),
         ("time", &time),
-        ("memory", "Held-out loss over peak memory"),
-        ("accuracy", "Accuracy over peak memory"),
+        ("memory", "Held-out loss minus LoRA's over peak memory"),
+        ("accuracy", "Accuracy minus LoRA's over peak memory"),
     ];
     let count = if has_accuracy { 4 } else { 3 };
     all[..count].iter().map(of).collect()
@@ -90,13 +90,15 @@ fn setup(results: &Results) -> String {
          batches of {}, truncated at {} tokens. Losses are of the first {} held-out rows, points of curves \
          of the first {}. Made on {}, commits {}.\n\n\
          Differences are paired by row and seed, with their 95 % interval in brackets: with one seed that \
-         of the bootstrap over rows, which does not cover the variation between seeds; with more seeds its \
-         half width and that of Student's interval over seeds are added as squares. A star marks an \
-         interval of at least three seeds without 0; it is not corrected for the number of comparisons. \
-         Values after ± are half of Student's 95 % interval over at least three seeds.\n\n\
-         Peaks are of the first seed{reserved}. The {time} of a step is that of the fastest run; beside other \
-         programs, other runs of the same method took up to half as long again, so a small difference says nothing. \
-         Losses after a time are read off the curves, and ± is there over seeds only, not over their few \
+         of the bootstrap over rows, which does not cover the variation between seeds; with three or more \
+         seeds its half width and that of Student's interval over seeds are added as squares. With two seeds \
+         both differences are there. A star marks an interval of at least three seeds without 0; it is not \
+         corrected for the number of comparisons. Values after ± are half of Student's 95 % interval over at \
+         least three seeds. Seeds have different losses, so methods with different seeds can be compared by \
+         their differences only. A seed samples the same layers on every task.\n\n\
+         Peaks are of the first seed{reserved}. The {time} of a step is that of LoRA's fastest run, times the mean \
+         ratio of the method's {time} to LoRA's over the seeds that both have on the same machine (machines \
+         differ by up to 1.4 times). Losses after a time are read off the curves, and ± is there over seeds only, not over their few \
          rows. Accuracy is the share of rows in which the first token of the right answer is more probable \
          than those of the other answers. Bands of the curves are the range of the seeds, and the lines at \
          the points over memory are the interval over at least three seeds.\n",

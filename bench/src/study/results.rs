@@ -7,6 +7,7 @@ use super::arm::Arm;
 use super::job::{Job, Outcome, Point, is_cpu};
 use super::log::Log;
 use super::plan::Plan;
+use super::tables::REFERENCE;
 use crate::stats::{Interval, Mean, Weighted, bootstrap};
 
 /// The runs of an arm on a task.
@@ -16,9 +17,13 @@ pub(crate) struct Runs {
     pub(crate) tests: Vec<Outcome>,
     pub(crate) seeds: Vec<u64>,
     pub(crate) learning_rate: Option<f64>,
-    /// Seconds of a step of the runs in which they were measured, also of those with another rate.
-    pub(crate) times: Vec<f64>,
+    /// Seconds of a step ([`Results::time_per_step`]), where they were measured.
+    pub(crate) time_per_step: Option<f64>,
 }
+
+/// Seconds of a step of runs by machine and seed: the lowest, because other programs on the machine make a run
+/// slower and none faster.
+type Times = BTreeMap<(String, u64), f64>;
 
 impl Runs {
     /// A run of which memory and CPU time were measured.
@@ -93,12 +98,6 @@ impl Runs {
         )
     }
 
-    /// Seconds of a step, where they were measured: the lowest of all runs, because other programs on the
-    /// machine make a run slower and none faster.
-    pub(crate) fn time_per_step(&self) -> Option<f64> {
-        self.times.iter().copied().min_by(f64::total_cmp)
-    }
-
     /// The curve: for each point its step, and the losses of all seeds.
     pub(crate) fn curve(&self) -> Vec<(usize, Vec<f64>)> {
         let first = self.tests.first().map_or(&[][..], |test| &test.curve);
@@ -115,14 +114,14 @@ impl Runs {
 
     /// The loss of the curve after so many seconds at the arm's cost of a step; none outside the curves.
     pub(crate) fn loss_after(&self, seconds: f64) -> Option<Mean> {
-        let steps = seconds / self.time_per_step()?;
+        let steps = seconds / self.time_per_step?;
         let losses = self.tests.iter().map(|test| at(&test.curve, steps));
         Mean::of(&losses.collect::<Option<Vec<_>>>()?)
     }
 
     /// That loss minus the one of another arm, over the seeds that both have.
     pub(crate) fn minus_after(&self, other: &Self, seconds: f64) -> Option<Mean> {
-        let [mine, theirs] = [self, other].map(|runs| Some(seconds / runs.time_per_step()?));
+        let [mine, theirs] = [self, other].map(|runs| Some(seconds / runs.time_per_step?));
         let (mine, theirs) = (mine?, theirs?);
         let pairs = self.pairs(other).into_iter();
         let differences = pairs.map(|(a, b)| Some(at(&a.curve, mine)? - at(&b.curve, theirs)?));
@@ -138,6 +137,24 @@ fn at(curve: &[Point], steps: f64) -> Option<f64> {
     let (right, left) = (curve[after], curve.get(after.checked_sub(1)?)?);
     let share = (steps - left.step as f64) / (right.step - left.step) as f64;
     Some(left.loss + share * (right.loss - left.loss))
+}
+
+/// The mean ratio of times that both have.
+fn ratio(mine: &Times, other: &Times) -> Option<f64> {
+    let ratios = mine
+        .iter()
+        .filter_map(|(key, seconds)| Some(seconds / other.get(key)?));
+    Some(Mean::of(&ratios.collect::<Vec<_>>())?.mean)
+}
+
+/// The fastest time of each machine, as of a seed 0.
+fn by_machine(times: &Times) -> Times {
+    let mut fastest = Times::new();
+    for ((machine, _), seconds) in times {
+        let found = fastest.entry((machine.clone(), 0)).or_insert(*seconds);
+        *found = found.min(*seconds);
+    }
+    fastest
 }
 
 /// The share of right choices.
@@ -163,14 +180,40 @@ impl Results<'_> {
     pub(crate) fn runs(&self, task: &Path, arm: Arm) -> Runs {
         let tests = self.plan.tests(self.log, task, arm);
         let rate = tests.first().map(|job| job.rate);
-        let mut all = self.by_rate(task, arm);
-        // A rate does not change the time of a step.
-        let times = all.values().flat_map(|runs| runs.times.clone()).collect();
-        let runs = rate.and_then(|rate| all.remove(&rate));
+        let runs = rate.and_then(|rate| self.by_rate(task, arm).remove(&rate));
         Runs {
-            times,
+            time_per_step: self.time_per_step(task, arm),
             ..runs.unwrap_or_default()
         }
+    }
+
+    /// Seconds of a step of an arm: those of LoRA's fastest run times the ratio of the arm's seconds to LoRA's,
+    /// so that a slower machine makes no arm slower than another. The ratio is the mean over the machines and
+    /// seeds that both have (a seed determines the rows of a step), or of their fastest runs on each
+    /// machine that both have. Where they share none, the seconds of the arm's fastest run.
+    fn time_per_step(&self, task: &Path, arm: Arm) -> Option<f64> {
+        let [mine, reference] = [arm, REFERENCE].map(|arm| self.times(task, arm));
+        let fastest = |times: &Times| times.values().copied().min_by(f64::total_cmp);
+        let ratio =
+            ratio(&mine, &reference).or_else(|| ratio(&by_machine(&mine), &by_machine(&reference)));
+        match ratio {
+            Some(ratio) => Some(ratio * fastest(&reference)?),
+            None => fastest(&mine),
+        }
+    }
+
+    /// The times of the arm's runs with any rate, which does not change them.
+    fn times(&self, task: &Path, arm: Arm) -> Times {
+        let mut times = Times::new();
+        for (job, outcome) in self.of_arm(task, arm) {
+            if outcome.peak > 0 {
+                let seconds = outcome.time_per_step();
+                let fastest = times.entry((outcome.machine.clone(), job.seed));
+                let fastest = fastest.or_insert(seconds);
+                *fastest = fastest.min(seconds);
+            }
+        }
+        times
     }
 
     /// The runs of an arm with other rates than the chosen one, by ascending rate.
@@ -185,31 +228,33 @@ impl Results<'_> {
 
     /// The finished runs of an arm by rate.
     fn by_rate(&self, task: &Path, arm: Arm) -> BTreeMap<i32, Runs> {
-        let wanted = self.plan.tests(self.log, task, arm);
         let mut all: BTreeMap<i32, Runs> = BTreeMap::new();
-        let mut rows: Vec<_> = self.log.all().iter().collect();
+        let mut rows = self.of_arm(task, arm);
         rows.sort_by_key(|(job, _)| job.seed);
         for (job, outcome) in rows {
-            let is_one = |wanted: &Job| {
-                let (rate, seed) = (job.rate, job.seed);
-                *job == Job {
-                    rate,
-                    seed,
-                    ..wanted.clone()
-                }
-            };
-            if !wanted.first().is_some_and(is_one) {
-                continue;
-            }
             let runs = all.entry(job.rate).or_default();
-            if outcome.peak > 0 {
-                runs.times.push(outcome.time_per_step());
-            }
             runs.tests.push(outcome.clone());
             runs.seeds.push(job.seed);
             runs.learning_rate = (arm != Arm::Base).then(|| job.learning_rate());
         }
         all
+    }
+
+    /// The finished tests of an arm with the plan's seeds and any rate.
+    fn of_arm(&self, task: &Path, arm: Arm) -> Vec<&(Job, Outcome)> {
+        let wanted = self.plan.tests(self.log, task, arm);
+        let is_one = |job: &Job| {
+            wanted.iter().any(|wanted| {
+                let rate = wanted.rate;
+                *wanted
+                    == Job {
+                        rate,
+                        ..job.clone()
+                    }
+            })
+        };
+        let rows = self.log.all().iter();
+        rows.filter(|(job, _)| is_one(job)).collect()
     }
 
     /// The unit of times, and its name.
@@ -265,7 +310,7 @@ mod tests {
             tests: losses.iter().map(outcome).collect(),
             seeds: losses.iter().map(|(seed, _)| *seed).collect(),
             learning_rate: Some(1e-4),
-            times: vec![0.5; losses.len()],
+            time_per_step: Some(0.5),
         }
     }
 
@@ -276,6 +321,7 @@ mod tests {
         // A difference of one nat in each row of two tokens.
         let minus = a.minus(&b).unwrap();
         assert_eq!((minus.mean, minus.low, minus.high), (0.5, 0.5, 0.5));
+        assert_eq!(minus.of_seeds, [0.5, 0.5]);
         assert!(runs(&[(9, [1.0, 1.0])]).minus(&b).is_none());
         // The untrained model has one seed, and is compared with all.
         let base = Runs {
@@ -294,10 +340,6 @@ mod tests {
     fn curves_are_read_at_a_time() {
         let runs = runs(&[(1, [0.0, 0.0]), (2, [1.0, 0.0])]);
         assert_eq!(runs.curve()[1], (20, vec![2.0, 3.0]));
-        assert_eq!(runs.time_per_step(), Some(0.5));
-        let mut slower = runs.clone();
-        slower.times[1] *= 3.0;
-        assert_eq!(slower.time_per_step(), Some(0.5));
         // Steps 10 and 20 are at 5 and 10 seconds, with mean losses 4.5 and 2.5.
         let after = |seconds| runs.loss_after(seconds).map(|found| found.mean);
         assert_eq!(after(7.5), Some(3.5));
@@ -307,10 +349,32 @@ mod tests {
         // Slower, and with one seed in common.
         let mut other = runs.clone();
         other.seeds = vec![2, 3];
-        other.times = vec![0.625; 2];
+        other.time_per_step = Some(0.625);
         // After 7.5 s, seed 2 is at step 15 with a loss of 4, and the other at step 12 with 3.6.
         let minus = runs.minus_after(&other, 7.5).unwrap();
         assert!((minus.mean - 0.4).abs() < 1e-9, "{minus:?}");
         assert_eq!(runs.minus_after(&other, 4.0), None);
+    }
+
+    #[test]
+    fn times_of_two_machines_are_not_compared() {
+        let times = |of: &[(&str, u64, f64)]| -> Times {
+            let times = of.iter();
+            times
+                .map(|(machine, seed, seconds)| (((*machine).to_owned(), *seed), *seconds))
+                .collect()
+        };
+        // The second machine is twice as slow, and seed 2 has longer rows.
+        let reference = times(&[("a", 1, 2.0), ("b", 1, 4.0), ("b", 2, 6.0)]);
+        let mine = times(&[("b", 2, 9.0), ("b", 3, 7.0)]);
+        assert_eq!(ratio(&mine, &reference), Some(1.5));
+        assert_eq!(ratio(&reference, &reference), Some(1.0));
+        // No seed in common.
+        let other = times(&[("b", 3, 7.0), ("b", 4, 5.0)]);
+        assert_eq!(ratio(&other, &reference), None);
+        let fastest = ratio(&by_machine(&other), &by_machine(&reference));
+        assert_eq!(fastest, Some(1.25));
+        let elsewhere = by_machine(&times(&[("c", 1, 2.0)]));
+        assert_eq!(ratio(&elsewhere, &by_machine(&reference)), None);
     }
 }

@@ -96,7 +96,12 @@ fn change_on(runs: &Runs, task: &str, before: f64) -> String {
     };
     // A study of fewer tasks measured fewer of them.
     let changes: Vec<f64> = runs.tests.iter().filter_map(after).collect();
-    change(Mean::of(&changes), 3)
+    let seeds = match changes.len() {
+        count if count == runs.tests.len() || count == 0 => String::new(),
+        1 => " (1 seed)".to_owned(),
+        count => format!(" ({count} seeds)"),
+    };
+    change(Mean::of(&changes), 3) + &seeds
 }
 
 /// Memory, time, and the loss at equal time.
@@ -107,7 +112,7 @@ pub(super) fn costs(results: &Results, task: &Path, rows: &[(Arm, Runs)]) -> Str
     let steps = |runs: &Runs| runs.curve().last().map_or(0, |(step, _)| *step) as f64;
     let times = measured
         .iter()
-        .filter_map(|(_, runs)| Some(steps(runs) * runs.time_per_step()?));
+        .filter_map(|(_, runs)| Some(steps(runs) * runs.time_per_step?));
     let Some(budget) = times.min_by(f64::total_cmp) else {
         return String::new();
     };
@@ -139,7 +144,7 @@ pub(super) fn costs(results: &Results, task: &Path, rows: &[(Arm, Runs)]) -> Str
 
 /// The seconds of a step.
 pub(super) fn seconds(runs: &Runs) -> String {
-    let seconds = runs.time_per_step();
+    let seconds = runs.time_per_step;
     seconds.map_or(String::new(), |seconds| format!("{seconds:.1}"))
 }
 
@@ -160,7 +165,10 @@ pub(super) fn varied(results: &Results, task: &Path, rows: &[(Arm, Runs)]) -> St
         &format!("{} of a step", results.unit()[0]),
     ]);
     for (arm, runs) in rows {
-        let varies = results.plan.chosen_for(*arm);
+        let is_here = |varies: &Arm| rows.iter().any(|(other, _)| other == varies);
+        let varies = results.plan.varied_by(*arm);
+        let varies = Some(varies).filter(is_here);
+        let varies = varies.unwrap_or_else(|| results.plan.chosen_for(*arm));
         let parent = results.runs(task, varies);
         let peak = runs.cost().map_or(String::new(), |cost| {
             let host = match cost.offloaded {
@@ -397,7 +405,10 @@ mod tests {
         assert!(cells[5].starts_with("+1.9980 "), "{cells:?}");
         // It has no difference from itself, and the seed without the other task is left out of the change.
         let cells = line(&text, "LoRA, rank 16");
-        assert_eq!((cells[5].as_str(), cells[9].as_str()), ("", "-1.998"));
+        assert_eq!(
+            (cells[5].as_str(), cells[9].as_str()),
+            ("", "-1.998 (2 seeds)")
+        );
 
         let text = costs(&results, task, &arms);
         assert!(text.contains("loss after 240 CPU-s"), "{text}");
@@ -461,9 +472,9 @@ mod tests {
         let (_dir, mut log) = finished(&plan, |_, _| 2.0);
         let task = Path::new("a");
         let chosen = plan.tests(&log, task, Arm::Full);
-        for (job, loss) in chosen.iter().zip([1.75, 1.25]) {
+        for (job, (loss, machine)) in chosen.iter().zip([(1.75, ""), (1.25, "faster")]) {
             let rate = job.rate + 1;
-            // A faster run.
+            // A run four times as fast: the time of seed 1, and of seed 2 on another machine.
             let point = Point {
                 step: 10,
                 cpu: 5.0,
@@ -472,6 +483,7 @@ mod tests {
             let outcome = Outcome {
                 curve: vec![point],
                 peak: 1,
+                machine: machine.into(),
                 ..Outcome::sample(loss)
             };
             log.add(
@@ -489,12 +501,13 @@ mod tests {
         };
         let runs = results.runs(task, Arm::Full);
         assert_eq!((runs.tests.len(), runs.loss().unwrap().mean), (3, 2.0));
-        assert_eq!(runs.time_per_step(), Some(0.5));
+        // A mean of 0.25, 1 and 1 times LoRA's 2 s.
+        assert_eq!(runs.time_per_step, Some(1.5));
         let text = other_rates(&results, task, &results.finished(task));
         assert_eq!(text.lines().count(), 4);
         let found = line(&text, "full");
         assert_eq!(found[3..5], ["2", "1.5000"]);
-        assert!(found[5].starts_with("-0.5000"), "{found:?}");
+        assert_eq!(found[5], "-0.2500, -0.7500 (3.2e-5)");
         assert!(other_rates(&results, task, &[]).is_empty());
     }
 

@@ -59,6 +59,7 @@ fn run(order: &Order) -> Result<Outcome> {
     let mut outcome = Outcome {
         device: device_name(&device),
         commit: env!("BENCH_COMMIT").to_owned(),
+        machine: crate::process::machine(),
         inputs: Some(Inputs::of(&order.model, &order.task)?),
         ..Outcome::default()
     };
