@@ -5,7 +5,6 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sha2::{Digest, Sha256};
 
 /// Runs one job of this program in a process with so many threads and returns what it printed.
 pub(crate) fn worker<T: DeserializeOwned>(
@@ -32,15 +31,6 @@ pub(crate) fn lines<T: DeserializeOwned>(mut command: Command) -> Result<Vec<T>>
         .filter(|line| line.starts_with('{'))
         .map(|line| serde_json::from_str(line).with_context(|| format!("printed `{line}`")))
         .collect()
-}
-
-/// A name for this machine since it started: on Linux the first 8 hexadecimal digits of the SHA-256 of its
-/// boot id, elsewhere nothing. A virtual machine may have another processor after it has started again.
-pub(crate) fn machine() -> String {
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
-    boot.map_or(String::new(), |boot| {
-        format!("{:x}", Sha256::digest(boot.trim()))[..8].to_owned()
-    })
 }
 
 /// Prints a JSON line, for the process that reads it.

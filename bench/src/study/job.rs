@@ -19,7 +19,13 @@ pub(crate) enum Purpose {
     Choice,
     /// Losses and scores on the held-out rows
     Test,
+    /// The time of a step: a few steps of each method, one method after the other, and no scores
+    Time,
 }
+
+/// The steps of a run that measures times, with points in the middle and at the end: on a GPU the first half
+/// compiles kernels.
+const TIMED_STEPS: usize = 10;
 
 /// The sizes of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,6 +114,15 @@ impl Job {
         match self.purpose {
             Purpose::Choice => self.sizes.choice_steps,
             Purpose::Test => self.sizes.steps,
+            Purpose::Time => TIMED_STEPS,
+        }
+    }
+
+    /// Steps between the points of the curve.
+    pub(crate) fn steps_of_a_point(&self) -> usize {
+        match self.purpose {
+            Purpose::Time => TIMED_STEPS / 2,
+            Purpose::Choice | Purpose::Test => self.sizes.every,
         }
     }
 }
@@ -188,9 +203,6 @@ pub(crate) struct Outcome {
     /// Where it ran, and the commit that the program was built from.
     pub(crate) device: String,
     pub(crate) commit: String,
-    /// The machine since it started ([`machine`](crate::process::machine)): times of two machines are not compared.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub(crate) machine: String,
     /// The contents of the folders; lines of earlier versions have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) inputs: Option<Inputs>,

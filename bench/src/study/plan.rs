@@ -6,6 +6,7 @@ use super::arm::{Arm, STEP, Sampled};
 use super::arms::{ARMS, FROZEN_2, Kind, ONCE, frozen, once, variants};
 use super::job::{Job, Order, Purpose, Sizes};
 use super::log::Log;
+use super::tables::REFERENCE;
 use crate::preset::Dtype;
 
 /// The questions of the study.
@@ -31,6 +32,9 @@ pub(crate) struct Plan {
     pub(crate) purposes: Vec<Purpose>,
     pub(crate) kinds: Vec<Kind>,
 }
+
+/// The number of times that the time of a step is measured.
+const TIMED: u64 = 2;
 
 /// The name of a folder.
 pub(crate) fn name(folder: &Path) -> String {
@@ -64,7 +68,7 @@ impl Plan {
             rates: [3, 5],
             seeds: 3,
             variant_seeds: 1,
-            purposes: vec![Purpose::Choice, Purpose::Test],
+            purposes: vec![Purpose::Choice, Purpose::Test, Purpose::Time],
             kinds: Vec::new(),
         }
     }
@@ -270,8 +274,17 @@ impl Plan {
         (1..=seeds).map(job).collect()
     }
 
+    /// The runs that measure the time of a step; none before the rate is chosen.
+    pub(crate) fn times(&self, log: &Log, task: &Path, arm: Arm) -> Vec<Job> {
+        let rate = self.rate(log, task, arm).filter(|_| arm != Arm::Base);
+        let job = |rate, seed| self.job(Purpose::Time, task, arm, rate, seed);
+        rate.map_or(Vec::new(), |rate| {
+            (1..=TIMED).map(|seed| job(rate, seed)).collect()
+        })
+    }
+
     /// The missing runs whose rates are known, the most telling ones first: the arms, seed by seed, each on
-    /// every task, then the variants.
+    /// every task, then their times, if LoRA is one of them, and then the variants.
     pub(crate) fn next(&self, log: &Log) -> Vec<Job> {
         let mut jobs = Vec::new();
         let arms: Vec<Vec<Arm>> = self.tasks.iter().map(|task| self.arms_of(task)).collect();
@@ -281,6 +294,15 @@ impl Plan {
                 for (task, arms) in self.tasks.iter().zip(&arms) {
                     if let Some(arm) = arms.get(index).filter(|arm| self.is_wanted(**arm)) {
                         self.add(&mut jobs, log, task, *arm, seed);
+                    }
+                }
+            }
+        }
+        if self.is_wanted(REFERENCE) {
+            for index in 0..TIMED as usize {
+                for (task, arms) in self.tasks.iter().zip(&arms) {
+                    for arm in arms.iter().filter(|arm| self.is_wanted(**arm)) {
+                        jobs.extend(self.times(log, task, *arm).into_iter().nth(index));
                     }
                 }
             }
@@ -365,10 +387,10 @@ mod tests {
                 .unwrap();
             count += 1;
         }
-        // Of each arm on a task: three rates and three seeds. Variants have one seed, and take a rate; what they
+        // Of each arm on a task: three rates, three seeds and two times. Variants have one seed, and take a rate; what they
         // vary has run with it already.
         let (trained, variants) = (2 * (ARMS.len() - 1), variants().len());
-        assert_eq!(count, 6 * trained + variants + 2);
+        assert_eq!(count, 8 * trained + variants + 2);
         let purposes = vec![Purpose::Choice];
         let fresh = Plan { purposes, ..plan };
         let (_dir, log) = self::log();

@@ -66,7 +66,7 @@ fn setup(results: &Results) -> String {
     let plan = results.plan;
     let sizes = plan.sizes;
     let (mut devices, mut commits) = (BTreeSet::new(), BTreeSet::new());
-    let (mut tests, mut choices) = (0, 0);
+    let (mut tests, mut choices, mut times) = (0, 0, 0);
     for (job, run) in results.log.all() {
         if !plan.has(job) {
             continue;
@@ -76,6 +76,7 @@ fn setup(results: &Results) -> String {
         match job.purpose {
             Purpose::Test => tests += 1,
             Purpose::Choice => choices += 1,
+            Purpose::Time => times += 1,
         }
     }
     let [unit, time] = results.unit();
@@ -86,7 +87,8 @@ fn setup(results: &Results) -> String {
     };
     let list = |set: BTreeSet<&str>| set.into_iter().collect::<Vec<_>>().join(", ");
     format!(
-        "Model `{}`, {}; {tests} runs, and {choices} to choose learning rates. A run has {} steps, with \
+        "Model `{}`, {}; {tests} runs, {choices} to choose learning rates, and {times} to measure \
+         times. A run has {} steps, with \
          batches of {}, truncated at {} tokens. Losses are of the first {} held-out rows, points of curves \
          of the first {}. Made on {}, commits {}.\n\n\
          Differences are paired by row and seed, with their 95 % interval in brackets: with one seed that \
@@ -96,9 +98,8 @@ fn setup(results: &Results) -> String {
          corrected for the number of comparisons. Values after ± are half of Student's 95 % interval over at \
          least three seeds. Seeds have different losses, so methods with different seeds can be compared by \
          their differences only. A seed samples the same layers on every task.\n\n\
-         Peaks are of the first seed{reserved}. The {time} of a step is that of LoRA's fastest run, times the mean \
-         ratio of the method's {time} to LoRA's over the seeds that both have on the same machine (machines \
-         differ by up to 1.4 times). Losses after a time are read off the curves, and ± is there over seeds only, not over their few \
+         Peaks are of the first seed{reserved}. The {time} of a step is that of short runs of all methods, one after \
+         the other, with the rows of the first steps of two seeds. Losses after a time are read off the curves, and ± is there over seeds only, not over their few \
          rows. Accuracy is the share of rows in which the first token of the right answer is more probable \
          than those of the other answers. Bands of the curves are the range of the seeds, and the lines at \
          the points over memory are the interval over at least three seeds.\n",

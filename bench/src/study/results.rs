@@ -7,7 +7,6 @@ use super::arm::Arm;
 use super::job::{Job, Outcome, Point, is_cpu};
 use super::log::Log;
 use super::plan::Plan;
-use super::tables::REFERENCE;
 use crate::stats::{Interval, Mean, Weighted, bootstrap};
 
 /// The runs of an arm on a task.
@@ -20,10 +19,6 @@ pub(crate) struct Runs {
     /// Seconds of a step ([`Results::time_per_step`]), where they were measured.
     pub(crate) time_per_step: Option<f64>,
 }
-
-/// Seconds of a step of runs by machine and seed: the lowest, because other programs on the machine make a run
-/// slower and none faster.
-type Times = BTreeMap<(String, u64), f64>;
 
 impl Runs {
     /// A run of which memory and CPU time were measured.
@@ -139,24 +134,6 @@ fn at(curve: &[Point], steps: f64) -> Option<f64> {
     Some(left.loss + share * (right.loss - left.loss))
 }
 
-/// The mean ratio of times that both have.
-fn ratio(mine: &Times, other: &Times) -> Option<f64> {
-    let ratios = mine
-        .iter()
-        .filter_map(|(key, seconds)| Some(seconds / other.get(key)?));
-    Some(Mean::of(&ratios.collect::<Vec<_>>())?.mean)
-}
-
-/// The fastest time of each machine, as of a seed 0.
-fn by_machine(times: &Times) -> Times {
-    let mut fastest = Times::new();
-    for ((machine, _), seconds) in times {
-        let found = fastest.entry((machine.clone(), 0)).or_insert(*seconds);
-        *found = found.min(*seconds);
-    }
-    fastest
-}
-
 /// The share of right choices.
 fn right(outcome: &Outcome) -> f64 {
     let right: u32 = outcome
@@ -187,33 +164,13 @@ impl Results<'_> {
         }
     }
 
-    /// Seconds of a step of an arm: those of LoRA's fastest run times the ratio of the arm's seconds to LoRA's,
-    /// so that a slower machine makes no arm slower than another. The ratio is the mean over the machines and
-    /// seeds that both have (a seed determines the rows of a step), or of their fastest runs on each
-    /// machine that both have. Where they share none, the seconds of the arm's fastest run.
+    /// Seconds of a step of an arm: the mean of the runs that measure times, which makes those of all arms one
+    /// after the other. Times of tests are of other days and machines.
     fn time_per_step(&self, task: &Path, arm: Arm) -> Option<f64> {
-        let [mine, reference] = [arm, REFERENCE].map(|arm| self.times(task, arm));
-        let fastest = |times: &Times| times.values().copied().min_by(f64::total_cmp);
-        let ratio =
-            ratio(&mine, &reference).or_else(|| ratio(&by_machine(&mine), &by_machine(&reference)));
-        match ratio {
-            Some(ratio) => Some(ratio * fastest(&reference)?),
-            None => fastest(&mine),
-        }
-    }
-
-    /// The times of the arm's runs with any rate, which does not change them.
-    fn times(&self, task: &Path, arm: Arm) -> Times {
-        let mut times = Times::new();
-        for (job, outcome) in self.of_arm(task, arm) {
-            if outcome.peak > 0 {
-                let seconds = outcome.time_per_step();
-                let fastest = times.entry((outcome.machine.clone(), job.seed));
-                let fastest = fastest.or_insert(seconds);
-                *fastest = fastest.min(seconds);
-            }
-        }
-        times
+        let wanted = self.plan.times(self.log, task, arm);
+        let found = wanted.iter().filter_map(|job| self.log.get(job));
+        let times: Vec<f64> = found.map(Outcome::time_per_step).collect();
+        Some(Mean::of(&times)?.mean)
     }
 
     /// The runs of an arm with other rates than the chosen one, by ascending rate.
@@ -354,27 +311,5 @@ mod tests {
         let minus = runs.minus_after(&other, 7.5).unwrap();
         assert!((minus.mean - 0.4).abs() < 1e-9, "{minus:?}");
         assert_eq!(runs.minus_after(&other, 4.0), None);
-    }
-
-    #[test]
-    fn times_of_two_machines_are_not_compared() {
-        let times = |of: &[(&str, u64, f64)]| -> Times {
-            let times = of.iter();
-            times
-                .map(|(machine, seed, seconds)| (((*machine).to_owned(), *seed), *seconds))
-                .collect()
-        };
-        // The second machine is twice as slow, and seed 2 has longer rows.
-        let reference = times(&[("a", 1, 2.0), ("b", 1, 4.0), ("b", 2, 6.0)]);
-        let mine = times(&[("b", 2, 9.0), ("b", 3, 7.0)]);
-        assert_eq!(ratio(&mine, &reference), Some(1.5));
-        assert_eq!(ratio(&reference, &reference), Some(1.0));
-        // No seed in common.
-        let other = times(&[("b", 3, 7.0), ("b", 4, 5.0)]);
-        assert_eq!(ratio(&other, &reference), None);
-        let fastest = ratio(&by_machine(&other), &by_machine(&reference));
-        assert_eq!(fastest, Some(1.25));
-        let elsewhere = by_machine(&times(&[("c", 1, 2.0)]));
-        assert_eq!(ratio(&elsewhere, &by_machine(&reference)), None);
     }
 }

@@ -162,7 +162,6 @@ pub(super) fn varied(results: &Results, task: &Path, rows: &[(Arm, Runs)]) -> St
         "minus the method that it varies",
         "minus LoRA",
         "peak, MiB",
-        &format!("{} of a step", results.unit()[0]),
     ]);
     for (arm, runs) in rows {
         let is_here = |varies: &Arm| rows.iter().any(|(other, _)| other == varies);
@@ -191,7 +190,6 @@ pub(super) fn varied(results: &Results, task: &Path, rows: &[(Arm, Runs)]) -> St
             of_parent,
             difference(minus.flatten(), 4),
             peak,
-            seconds(runs),
         ]));
     }
     text + "\n"
@@ -317,7 +315,7 @@ mod tests {
                 // The middle of three rates is the best.
                 3.0 + f64::from((job.rate - job.arm.first_rate() - STEP).abs()) / f64::from(STEP)
             };
-            let trained = is_test && job.arm != Arm::Base;
+            let trained = job.purpose != Purpose::Choice && job.arm != Arm::Base;
             let point = |step| Point {
                 step,
                 cpu: 2.0 * step as f64,
@@ -472,9 +470,9 @@ mod tests {
         let (_dir, mut log) = finished(&plan, |_, _| 2.0);
         let task = Path::new("a");
         let chosen = plan.tests(&log, task, Arm::Full);
-        for (job, (loss, machine)) in chosen.iter().zip([(1.75, ""), (1.25, "faster")]) {
+        for (job, loss) in chosen.iter().zip([1.75, 1.25]) {
             let rate = job.rate + 1;
-            // A run four times as fast: the time of seed 1, and of seed 2 on another machine.
+            // A faster run, of another day.
             let point = Point {
                 step: 10,
                 cpu: 5.0,
@@ -483,7 +481,6 @@ mod tests {
             let outcome = Outcome {
                 curve: vec![point],
                 peak: 1,
-                machine: machine.into(),
                 ..Outcome::sample(loss)
             };
             log.add(
@@ -501,8 +498,7 @@ mod tests {
         };
         let runs = results.runs(task, Arm::Full);
         assert_eq!((runs.tests.len(), runs.loss().unwrap().mean), (3, 2.0));
-        // A mean of 0.25, 1 and 1 times LoRA's 2 s.
-        assert_eq!(runs.time_per_step, Some(1.5));
+        assert_eq!(runs.time_per_step, Some(2.0));
         let text = other_rates(&results, task, &results.finished(task));
         assert_eq!(text.lines().count(), 4);
         let found = line(&text, "full");

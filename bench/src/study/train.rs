@@ -49,17 +49,20 @@ fn run(order: &Order) -> Result<Outcome> {
     let scored = match job.purpose {
         Purpose::Choice => validation,
         Purpose::Test => held_out,
+        Purpose::Time => Vec::new(),
     };
     let run = Run {
         job,
         device: device.clone(),
         pad_id: tokenizer.pad_id(),
-        held_out: encode(&scored)?,
+        held_out: match job.purpose {
+            Purpose::Time => Vec::new(),
+            Purpose::Choice | Purpose::Test => encode(&scored)?,
+        },
     };
     let mut outcome = Outcome {
         device: device_name(&device),
         commit: env!("BENCH_COMMIT").to_owned(),
-        machine: crate::process::machine(),
         inputs: Some(Inputs::of(&order.model, &order.task)?),
         ..Outcome::default()
     };
@@ -67,6 +70,9 @@ fn run(order: &Order) -> Result<Outcome> {
         Arm::Base => model,
         _ => run.fit(model, encode(&train)?, &mut outcome)?,
     };
+    if job.purpose == Purpose::Time {
+        return Ok(outcome);
+    }
     let metric = metric(&job.task);
     let choices = metric == Some(lisa_cli::settings::Metric::Choice);
     let score = |rows: &[Encoded], choices| {
@@ -185,7 +191,7 @@ impl Run<'_> {
         outcome.peak = memory::peak(&self.device);
         let layers = model.num_layers();
         let points = match self.job.purpose {
-            Purpose::Choice => 0,
+            Purpose::Choice | Purpose::Time => 0,
             Purpose::Test => sizes.points.min(self.held_out.len()),
         };
         let points = &self.held_out[..points];
@@ -217,7 +223,7 @@ impl Run<'_> {
             outcome.offloaded = outcome.offloaded.max(in_host);
             let of_host = if counted { in_host } else { 0 };
             outcome.peak = outcome.peak.max(memory::peak(&self.device) - of_host);
-            if step % sizes.every == 0 || step == steps {
+            if step % self.job.steps_of_a_point() == 0 || step == steps {
                 let device = self.device.clone().inner();
                 let count = losses.len() as f64;
                 outcome.curve.push(Point {
