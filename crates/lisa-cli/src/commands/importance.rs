@@ -13,6 +13,7 @@ use clap::{Args, ValueEnum};
 use lisa::importance::{Importance, NormTracker, Scores, WeightNorms};
 use lisa_lm::Checkpoint;
 
+use super::norms_plot::Names;
 use super::probe::{After, Source, probe};
 use super::{norms_plot, scores, scores_plot};
 use crate::model_tokenizer::model_tokenizer;
@@ -226,8 +227,9 @@ fn measured(options: &Options, source: &Source<'_>, out: &Path) -> Result<Vec<f6
     if options.by == By::Ratio {
         let importance = ratio(options, source)?;
         importance.save(&path)?;
-        norms_plot::norms(&importance, &out.join("norms.svg"))?;
-        say(describe(&importance)?.trim_end())?;
+        let names = options.names();
+        norms_plot::norms(&importance, names, &out.join("norms.svg"))?;
+        say(describe(&importance, names)?.trim_end())?;
         return Ok(importance.probabilities()?);
     }
     let (scores, observations) = scored(options.by, source)?;
@@ -292,6 +294,20 @@ impl Options {
             (By::LoraUpdate, _) => Method::Lora,
             (By::Ratio, Some(Against::Lisa)) => Method::Lisa,
             _ => Method::Full,
+        }
+    }
+
+    /// What the norms of `--by ratio` are called.
+    fn names(&self) -> Names {
+        Names {
+            measured: match self.of {
+                Some(Of::Update) => "update",
+                _ => "weights",
+            },
+            other: match self.against {
+                Some(Against::Lisa) => "LISA",
+                _ => "full",
+            },
         }
     }
 
@@ -361,24 +377,25 @@ fn ratio(options: &Options, source: &Source<'_>) -> Result<Importance> {
 }
 
 /// The norms of both runs and their ratios.
-fn describe(importance: &Importance) -> Result<String> {
+fn describe(importance: &Importance, names: Names) -> Result<String> {
     let mut text = format!(
-        "mean L2 norms over {}\n  {:<44}{:>12}{:>12}{:>8}\n",
+        "mean L2 norms of the {} over {}\n  {:<44}{:>12}{:>12}{:>8}\n",
+        names.measured,
         counted(importance.full.observations as usize, "step"),
         "",
         "LoRA",
-        "other",
+        names.other,
         "ratio"
     );
-    let (lora, full) = (&importance.lora, &importance.full);
+    let (lora, other) = (&importance.lora, &importance.full);
     let rows = |norms: &WeightNorms| {
         let all = norms.outside.iter().chain(&norms.layers);
         all.cloned().collect::<Vec<_>>()
     };
-    for ((path, lora), (_, full)) in rows(lora).iter().zip(&rows(full)) {
+    for ((path, lora), (_, other)) in rows(lora).iter().zip(&rows(other)) {
         text.push_str(&format!(
-            "  {path:<44}{lora:>12.4}{full:>12.4}{:>8.3}\n",
-            lora / full
+            "  {path:<44}{lora:>12.4}{other:>12.4}{:>8.3}\n",
+            lora / other
         ));
     }
     let p = importance.probabilities()?;
