@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use crate::user_error::require;
 
 /// The name of the file that is locked.
-pub const LOCK: &str = ".lisa-lock";
+pub(crate) const LOCK: &str = ".lisa-lock";
 
 /// The folder is in use until this value is dropped, or the process ends in any way.
 #[derive(Debug)]

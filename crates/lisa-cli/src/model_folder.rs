@@ -13,7 +13,7 @@ use crate::user_error::{UserError, require};
 
 /// The flags that choose a model.
 #[derive(Args, Clone, Debug, Default)]
-pub struct ModelFlags {
+pub(crate) struct ModelFlags {
     /// Folder of a model, or a hub id [default: bundled model]
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
@@ -25,12 +25,12 @@ pub struct ModelFlags {
 impl ModelFlags {
     /// Whether the model is the bundled one.
     #[must_use]
-    pub fn is_bundled(&self) -> bool {
+    pub(crate) fn is_bundled(&self) -> bool {
         self.model.is_none()
     }
 
     /// The folder of the model.
-    pub fn folder(&self) -> Result<PathBuf> {
+    pub(crate) fn folder(&self) -> Result<PathBuf> {
         let model = self.model.as_deref().unwrap_or(Path::new(""));
         model_folder(model, self.revision.as_deref().unwrap_or_default())
     }
@@ -41,7 +41,7 @@ impl ModelFlags {
 /// A model that is not a folder here and has the form `owner/name` is an id of the hub, with a branch, tag or
 /// commit in `revision`, or the main branch if that is empty. With the feature `hub` it is
 /// downloaded; without, it is an error.
-pub fn model_folder(model: &Path, revision: &str) -> Result<PathBuf> {
+pub(crate) fn model_folder(model: &Path, revision: &str) -> Result<PathBuf> {
     folder_with(model, revision, Need::Model)
 }
 

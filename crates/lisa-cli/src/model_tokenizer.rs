@@ -28,7 +28,7 @@ fn adapted(tokenizer: Tokenizer, folder: &Path, adapter: &Path) -> Result<Tokeni
 /// The tokenizer of a model's folder, with what that of an adapter has changed. `adapter` is empty
 /// without one. `template` is empty for the model's own chat template, the name of a template, or a file
 /// with one.
-pub fn model_tokenizer(folder: &Path, adapter: &Path, template: &str) -> Result<Tokenizer> {
+pub(crate) fn model_tokenizer(folder: &Path, adapter: &Path, template: &str) -> Result<Tokenizer> {
     let tokenizer = adapted(Tokenizer::from_dir(folder)?, folder, adapter)?;
     if template.is_empty() {
         return Ok(tokenizer);

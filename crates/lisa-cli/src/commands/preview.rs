@@ -36,7 +36,7 @@ pub struct Options {
 }
 
 /// Prints the row and a summary of the data.
-pub fn preview(options: &Options) -> Result<()> {
+pub(crate) fn preview(options: &Options) -> Result<()> {
     let mut flags = Flags {
         input: options.input.clone(),
         ..Flags::default()

@@ -25,7 +25,7 @@ pub struct Options {
 }
 
 /// Prints the model and which of its parameters LISA trains.
-pub fn show(options: &Options, device: &Device) -> Result<()> {
+pub(crate) fn show(options: &Options, device: &Device) -> Result<()> {
     let folder = options.model.folder()?;
     let checkpoint = Checkpoint::open(&folder)?;
     let config = checkpoint.config();

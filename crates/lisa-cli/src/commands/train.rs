@@ -16,11 +16,11 @@ use crate::user_error::require;
 pub struct Options {
     /// TOML file of settings (keys: long flag names); flags override it
     #[arg(long, value_name = "FILE.toml")]
-    pub config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
     /// Continue from the newest checkpoint of the run in DIR, or in --out
     #[arg(long, value_name = "DIR", num_args = 0..=1)]
     #[allow(clippy::option_option)] // without the flag, without a folder, with one
-    pub resume: Option<Option<PathBuf>>,
+    pub(crate) resume: Option<Option<PathBuf>>,
     /// Resume although the base model, the data or the folder is not that of the run
     #[arg(
         long,
@@ -30,13 +30,13 @@ pub struct Options {
         requires = "resume",
         hide_short_help = true
     )]
-    pub allow_changed: Vec<Changed>,
+    pub(crate) allow_changed: Vec<Changed>,
     /// Replace the run in the output folder
     #[arg(long, conflicts_with = "resume")]
-    pub overwrite: bool,
+    pub(crate) overwrite: bool,
     /// Print settings and estimated memory; train nothing and save nothing
     #[arg(long)]
-    pub dry_run: bool,
+    pub(crate) dry_run: bool,
     /// The settings of the run.
     #[command(flatten)]
     pub flags: Flags,
@@ -44,7 +44,7 @@ pub struct Options {
 
 /// What a resumed run may have changed.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Changed {
+pub(crate) enum Changed {
     /// The base model, its tokenizer or its chat template
     Model,
     /// The training data or the held-out data
@@ -54,7 +54,7 @@ pub enum Changed {
 }
 
 /// Trains, or with `--dry-run` prints what would be trained.
-pub fn train(options: Options, device: &Device) -> Result<Outcome> {
+pub(crate) fn train(options: Options, device: &Device) -> Result<Outcome> {
     let file = match &options.config {
         Some(path) => Flags::from_file(path)?,
         None => Flags::default(),

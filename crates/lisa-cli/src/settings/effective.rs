@@ -13,7 +13,7 @@ impl Settings {
     ///
     /// `contents`: what the data of the run has.
     #[must_use]
-    pub fn effective(&self, contents: Contents) -> Flags {
+    pub(crate) fn effective(&self, contents: Contents) -> Flags {
         let values = |flags: &Flags| match serde_json::to_value(flags) {
             Ok(Value::Object(values)) => values,
             _ => Map::new(),

@@ -17,7 +17,7 @@ use crate::user_error::UserError;
 
 impl Flags {
     /// Reads a TOML file.
-    pub fn from_file(path: &Path) -> Result<Self> {
+    pub(crate) fn from_file(path: &Path) -> Result<Self> {
         let text = lisa_lm::files::read_small_text(path)
             .with_context(|| format!("cannot read the settings `{}`", path.display()))?;
         Self::from_toml(&text, path)

@@ -25,8 +25,8 @@ macro_rules! group {
 
         #[doc = concat!("Settings under \"", $heading, "\".")]
         #[derive(Clone, Debug, PartialEq)]
-        pub struct $settings {
-            $($(#[doc = $doc])* pub $name: $type,)*
+        pub(crate) struct $settings {
+            $($(#[doc = $doc])* pub(crate) $name: $type,)*
         }
 
         impl $flags {

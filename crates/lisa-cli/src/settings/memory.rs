@@ -54,7 +54,7 @@ pub(crate) fn gib(text: &str) -> Result<f64, &'static str> {
 impl MemorySettings {
     /// How activations are recomputed.
     #[must_use]
-    pub fn recomputation(&self) -> Recompute {
+    pub(crate) fn recomputation(&self) -> Recompute {
         let plan = Recompute::new().with_every(self.recompute);
         if self.sublayers {
             plan.with_sublayers()

@@ -58,7 +58,7 @@ group! { "Training", TrainingFlags, TrainingSettings {
 impl TrainingSettings {
     /// The learning rate of a step, given the number of `steps`: linear warm-up, then the schedule.
     #[must_use]
-    pub fn learning_rate(&self, step: u64, steps: u64) -> f64 {
+    pub(crate) fn learning_rate(&self, step: u64, steps: u64) -> f64 {
         let warm = match self.warmup_steps {
             0 => (self.warmup_ratio * steps as f64).round(),
             given => given as f64,

@@ -22,7 +22,7 @@ const STUDIED: u64 = 120;
 /// What a user should know of settings that are far from the usual ones, for a run of so many steps. Values
 /// that follow from the model and the data are not warned about.
 #[must_use]
-pub fn unusual(
+pub(crate) fn unusual(
     settings: &Settings,
     origins: &Origins,
     model: &ModelFacts,

@@ -24,7 +24,7 @@ const SAMPLES: usize = 3;
 
 /// Which rows an evaluation has, and whether it generates answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Extent {
+pub(crate) enum Extent {
     /// The loss of the rows that are evaluated before training.
     First,
     /// The loss of the rows of `--eval-rows`.
@@ -48,7 +48,7 @@ pub(crate) struct With<'a> {
 
 /// What is evaluated, prepared once for a run.
 #[derive(Clone, Debug)]
-pub struct Evaluate {
+pub(crate) struct Evaluate {
     /// The rows of `--eval-rows`; the first of them are evaluated before training.
     rows: StoredRows,
     first: usize,
@@ -110,31 +110,31 @@ impl Evaluate {
 
     /// Whether there is nothing to evaluate.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
     /// The numbers of rows of an evaluation and of all held-out rows.
     #[must_use]
-    pub fn rows(&self) -> (usize, usize) {
+    pub(crate) fn rows(&self) -> (usize, usize) {
         (self.rows.len(), self.rows.len() + self.others.len())
     }
 
     /// The number of rows that are evaluated before training.
     #[must_use]
-    pub fn first_rows(&self) -> usize {
+    pub(crate) fn first_rows(&self) -> usize {
         self.first
     }
 
     /// The number of answers of a full evaluation.
     #[must_use]
-    pub fn answers(&self) -> usize {
+    pub(crate) fn answers(&self) -> usize {
         self.prompts.prompts.len()
     }
 
     /// The number of rows and of answers of an evaluation.
     #[must_use]
-    pub fn size(&self, extent: Extent) -> (usize, usize) {
+    pub(crate) fn size(&self, extent: Extent) -> (usize, usize) {
         match extent {
             Extent::First => (self.first, 0),
             Extent::Loss => (self.rows.len(), 0),
@@ -145,7 +145,7 @@ impl Evaluate {
 
     /// The number of batches and answers.
     #[must_use]
-    pub fn length(&self, extent: Extent) -> u64 {
+    pub(crate) fn length(&self, extent: Extent) -> u64 {
         let batches = |rows: usize| rows.div_ceil(self.batch_size.max(1));
         let (first, rest) = (batches(self.first), batches(self.rows.len() - self.first));
         (match extent {

@@ -12,33 +12,33 @@ const LONGEST_ANSWER: usize = 512;
 
 /// A prompt and the answer of the data.
 #[derive(Clone, Debug)]
-pub struct Prompt {
+pub(crate) struct Prompt {
     /// The tokens of the prompt.
-    pub ids: Vec<u32>,
+    pub(crate) ids: Vec<u32>,
     /// The answer of the data.
-    pub wanted: String,
+    pub(crate) wanted: String,
 }
 
 /// Prompts of held-out examples, and how many examples were left out.
 #[derive(Clone, Debug, Default)]
-pub struct Prompts {
+pub(crate) struct Prompts {
     /// The prompts.
-    pub prompts: Vec<Prompt>,
+    pub(crate) prompts: Vec<Prompt>,
     /// How many prompts were longer than the longest row or the model.
-    pub too_long: usize,
+    pub(crate) too_long: usize,
     /// How many prompts had no tokens.
-    pub empty: usize,
+    pub(crate) empty: usize,
     /// How many prompts the chat template or the tokenizer refused.
-    pub refused: usize,
+    pub(crate) refused: usize,
     /// Longest generated answer in tokens.
-    pub max_new_tokens: usize,
+    pub(crate) max_new_tokens: usize,
 }
 
 impl Prompts {
     /// The first `count` prompts of the examples that have at most `longest` tokens. An answer may
     /// have `max_new_tokens`; 0: a little more than the longest answer of the examples. With
     /// [`OnBadLine::Skip`], prompts that are refused are left out, counted and warned about.
-    pub fn new<'a>(
+    pub(crate) fn new<'a>(
         examples: impl IntoIterator<Item = &'a Example>,
         tokenizer: &Tokenizer,
         count: usize,

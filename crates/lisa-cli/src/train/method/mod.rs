@@ -6,6 +6,6 @@
 pub(crate) mod exact;
 
 pub(crate) mod finite;
-pub mod trainer;
+pub(crate) mod trainer;
 
-pub mod step;
+pub(crate) mod step;

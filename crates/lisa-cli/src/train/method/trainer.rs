@@ -22,12 +22,16 @@ use crate::settings::{
 /// The optimizer of a method. Full training is LISA with all layers active, and LoRA is full training
 /// of a model that is frozen except for its adapters.
 #[derive(Debug)]
-pub struct Trainer(Box<Lisa>);
+pub(crate) struct Trainer(Box<Lisa>);
 
 impl Trainer {
     /// Prepares the model for the method, makes its optimizer, and moves the model to the device if it
     /// is on another one.
-    pub fn new(settings: &Settings, model: CausalLm, device: &Device) -> Result<(Self, CausalLm)> {
+    pub(crate) fn new(
+        settings: &Settings,
+        model: CausalLm,
+        device: &Device,
+    ) -> Result<(Self, CausalLm)> {
         let model = prepared(settings, model)?;
         let (config, adamw) = (lisa_config(settings, &model)?, adamw(&settings.training));
         let (lisa, model) = if model.device() == *device {
@@ -39,14 +43,19 @@ impl Trainer {
     }
 
     /// One optimizer step.
-    pub fn step(&mut self, lr: f64, model: CausalLm, grads: GradientsParams) -> Result<CausalLm> {
+    pub(crate) fn step(
+        &mut self,
+        lr: f64,
+        model: CausalLm,
+        grads: GradientsParams,
+    ) -> Result<CausalLm> {
         let stepped = self.0.try_step(lr, model, grads);
         Ok(stepped.map_err(LisaError::from)?)
     }
 
     /// One optimizer step during the backward pass. The gradients of each part of the model are checked
     /// before it is updated. The error gives the model back, and says whether it is partly updated.
-    pub fn step_layered(
+    pub(crate) fn step_layered(
         &mut self,
         lr: f64,
         model: CausalLm,
@@ -98,32 +107,32 @@ impl Trainer {
     }
 
     /// Returns an error if gradients are not finite, and names their parameters.
-    pub fn check(&self, model: &CausalLm, grads: &GradientsParams) -> Result<()> {
+    pub(crate) fn check(&self, model: &CausalLm, grads: &GradientsParams) -> Result<()> {
         Ok(self.0.check_finite(model, grads)?)
     }
 
     /// The active layers.
     #[must_use]
-    pub fn active_layers(&self) -> &[usize] {
+    pub(crate) fn active_layers(&self) -> &[usize] {
         self.0.active_layers()
     }
 
     /// Whether the parameters outside the layers train; `None` if they do in every period.
     #[must_use]
-    pub fn outer_active(&self) -> Option<bool> {
+    pub(crate) fn outer_active(&self) -> Option<bool> {
         let every = self.0.config().outer_every;
         every.filter(|n| *n > 1).map(|_| self.0.outer_active())
     }
 
     /// How many layers are sampled from. With `--split` these are parts of layers.
     #[must_use]
-    pub fn layers(&self) -> usize {
+    pub(crate) fn layers(&self) -> usize {
         self.0.layers().layers().len()
     }
 
     /// Bytes of optimizer state and master weights on the device.
     #[must_use]
-    pub fn state_bytes(&self) -> u64 {
+    pub(crate) fn state_bytes(&self) -> u64 {
         self.0.memory().on_device()
     }
 
@@ -133,12 +142,12 @@ impl Trainer {
     }
 
     /// Saves the optimizer's state to a file.
-    pub fn save(&self, path: &Path) -> Result<()> {
+    pub(crate) fn save(&self, path: &Path) -> Result<()> {
         Ok(self.0.save(path)?)
     }
 
     /// Continues from a saved state. The model must have the weights of the same step.
-    pub fn load(mut self, path: &Path, model: CausalLm) -> Result<(Self, CausalLm)> {
+    pub(crate) fn load(mut self, path: &Path, model: CausalLm) -> Result<(Self, CausalLm)> {
         let model = self.0.load(path, model)?;
         Ok((self, model))
     }
