@@ -130,6 +130,14 @@ pub(crate) fn is_hub_id(owner: &str, name: &str) -> bool {
     is_name(owner) && is_name(name) && !Path::new(owner).is_dir()
 }
 
+/// The id of a model whose folder is in the hub's cache, `models--OWNER--NAME/snapshots/REVISION`.
+pub(crate) fn id_in_cache(folder: &Path) -> Option<String> {
+    folder.components().find_map(|part| {
+        let part = part.as_os_str().to_string_lossy();
+        Some(part.strip_prefix("models--")?.replacen("--", "/", 1))
+    })
+}
+
 #[cfg(not(feature = "hub"))]
 fn download(id: &str, _: &str, _: Need) -> Result<PathBuf> {
     Err(UserError::new(format!("there is no folder `{id}`"))
@@ -143,6 +151,17 @@ use crate::hub::download;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_of_the_hubs_cache_has_an_id() {
+        for (folder, id) in [
+            ("/c/models--a--b/snapshots/0f", Some("a/b")),
+            ("models--a--b--c", Some("a/b--c")),
+            ("/models/a--b", None),
+        ] {
+            assert_eq!(id_in_cache(Path::new(folder)).as_deref(), id, "{folder}");
+        }
+    }
 
     #[test]
     fn only_owner_and_name_is_an_id_of_the_hub() {
