@@ -21,7 +21,7 @@ use crate::output_folder;
 use crate::settings::{Dtype, Flags, Method, Settings};
 use crate::terminal::output::{say, warn};
 use crate::terminal::text::counted;
-use crate::train::prepare::settle::Shapes;
+use crate::train::prepare::settle::{Shapes, Unread};
 use crate::user_error::require;
 
 /// The most bytes of importance.json and its picture.
@@ -210,7 +210,14 @@ fn source<'a>(
     }
     let adapter = &settings.method.adapter;
     let tokenizer = model_tokenizer(&model, adapter, &settings.input.chat_template)?;
-    let settled = shapes.settle(flags, &settings, tokenizer, &checkpoint, device, out)?;
+    let unread = Unread {
+        flags,
+        settings: &settings,
+        checkpoint: &checkpoint,
+        tokenizer,
+        folder: out,
+    };
+    let settled = shapes.settle(unread, device)?;
     Ok(Source {
         settings: settled.settings,
         checkpoint,

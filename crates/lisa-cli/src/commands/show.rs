@@ -33,10 +33,7 @@ pub(crate) fn show(options: &Options, device: &Device) -> Result<()> {
     let model = config.init(&device.clone().autodiff())?;
     let map = LayerMap::find(&model)?;
     let layers = map.layers();
-    let facts = ModelFacts {
-        parameters: model.num_parameters(),
-        ..ModelFacts::uncounted(&checkpoint)?
-    };
+    let facts = ModelFacts::of(&checkpoint, &model)?;
     let trained = trained(&map, &facts, options.active_layers)?;
     let tokenizer = Tokenizer::from_dir(&folder)?;
     let dtype = facts.dtype.unwrap_or(Dtype::F32);

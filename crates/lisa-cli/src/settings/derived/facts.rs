@@ -3,7 +3,7 @@
 use std::fmt;
 
 use anyhow::Result;
-use lisa_lm::Checkpoint;
+use lisa_lm::{CausalLm, Checkpoint};
 
 use super::{BLOCK, LARGE, SMALL};
 use crate::settings::Dtype;
@@ -22,6 +22,18 @@ pub(crate) struct ModelFacts {
 }
 
 impl ModelFacts {
+    /// The facts of a checkpoint and its model, whose parameters may be lazy.
+    ///
+    /// # Errors
+    ///
+    /// As [`uncounted`](Self::uncounted).
+    pub(crate) fn of(checkpoint: &Checkpoint, model: &CausalLm) -> Result<Self> {
+        Ok(Self {
+            parameters: model.num_parameters(),
+            ..Self::uncounted(checkpoint)?
+        })
+    }
+
     /// The facts of a checkpoint that follow from its files without a model: its parameters are not counted,
     /// and are 0.
     ///

@@ -89,14 +89,7 @@ impl Evaluate {
         let mut asked = BTreeSet::new();
         let sources = chosen.iter().map(|row| data.held_out_sources[*row]);
         let each_once: Vec<usize> = sources.filter(|source| asked.insert(*source)).collect();
-        let prompts = Prompts::new(
-            &data.held_out_examples(&each_once)?,
-            tokenizer,
-            output.eval_examples,
-            settings.input.max_seq_length,
-            output.max_new_tokens,
-            settings.input.on_bad_line.into(),
-        )?;
+        let prompts = Prompts::new(&data.held_out_examples(&each_once)?, tokenizer, settings)?;
         Ok(Self {
             rows: rows.select(chosen),
             others: rows.select(others),

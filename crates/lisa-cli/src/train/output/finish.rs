@@ -97,7 +97,7 @@ fn evaluations(
     if state.held_out_loss.is_none() {
         metrics.push(Line::evaluated(job.steps, &job.evaluate, &after))?;
         state.held_out_loss = Some(after.loss);
-        checkpoints::evaluated(&output.out, output.keep, state)?;
+        checkpoints::evaluated(output, state)?;
     }
     let mut all = None;
     if output.final_eval_all {

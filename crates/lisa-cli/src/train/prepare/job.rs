@@ -8,7 +8,7 @@ use lisa_lm::text::Batches;
 use lisa_lm::{CausalLm, Checkpoint, Tokenizer};
 
 use super::resume::{cause, continued, require_later, require_same, tokenizer};
-use super::settle::{Settled, Shapes};
+use super::settle::{Settled, Shapes, Unread};
 use super::start::{Entered, Saved, Start, require_outside};
 use crate::device;
 use crate::earlier_run;
@@ -240,14 +240,14 @@ impl Opened {
         let temporary = std::env::temp_dir();
         let writes = entered.writes;
         let folder = if writes { &entered.out } else { &temporary };
-        let settled = self.shapes.settle(
-            entered.flags.clone(),
-            &self.settings,
-            tokenizer.clone(),
-            &self.checkpoint,
-            device,
+        let unread = Unread {
+            flags: entered.flags.clone(),
+            settings: &self.settings,
+            checkpoint: &self.checkpoint,
+            tokenizer: tokenizer.clone(),
             folder,
-        );
+        };
+        let settled = self.shapes.settle(unread, device);
         let settled = settled
             .map_err(|error| cause(error, saved, entered.start, &self.checkpoint, &tokenizer))?;
         let Settled { settings, data, .. } = &settled;

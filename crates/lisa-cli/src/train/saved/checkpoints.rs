@@ -21,7 +21,7 @@ use super::text::Text;
 use crate::number;
 use crate::output_folder;
 use crate::run_folder::{ADAPTER, CHECKPOINT};
-use crate::settings::Flags;
+use crate::settings::{Flags, OutputSettings};
 use crate::terminal::text::counted;
 use crate::train::clock::Clock;
 use crate::train::evaluation::result::Evaluation;
@@ -115,17 +115,16 @@ pub(crate) fn path(out: &Path, step: u64) -> PathBuf {
     folder(out).join(format!("step-{step:08}"))
 }
 
-/// Writes a checkpoint, and removes all except the newest `keep` and the best one. The base model is
+/// Writes a checkpoint, and removes all except the newest ones (`--keep`) and the best one. The base model is
 /// in the folder `base`.
 pub(crate) fn save(
-    out: &Path,
-    keep: usize,
+    output: &OutputSettings,
     base: &Path,
     model: &CausalLm,
     trainer: &Trainer,
     state: &State,
 ) -> Result<()> {
-    let whole = path(out, state.step);
+    let whole = path(&output.out, state.step);
     let partial = whole.with_extension("partial");
     let failed = || format!("cannot write the checkpoint `{}`", whole.display());
     for old in [&partial, &whole] {
@@ -146,21 +145,21 @@ pub(crate) fn save(
     fs::rename(&partial, &whole).with_context(failed)?;
     // Other systems do not open folders.
     if cfg!(unix) {
-        fs::File::open(folder(out))
+        fs::File::open(folder(&output.out))
             .and_then(|dir| dir.sync_all())
             .with_context(failed)?;
     }
-    prune(out, keep, state)
+    prune(output, state)
 }
 
 /// Stores the held-out loss of a checkpoint that was saved before it was evaluated, and removes
 /// checkpoints that are now neither new nor the best.
-pub(crate) fn evaluated(out: &Path, keep: usize, state: &State) -> Result<()> {
-    let path = path(out, state.step);
+pub(crate) fn evaluated(output: &OutputSettings, state: &State) -> Result<()> {
+    let path = path(&output.out, state.step);
     if path.is_dir() {
         write_state(&path, state)?;
     }
-    prune(out, keep, state)
+    prune(output, state)
 }
 
 fn write_state(path: &Path, state: &State) -> Result<()> {
@@ -170,9 +169,9 @@ fn write_state(path: &Path, state: &State) -> Result<()> {
     )?)
 }
 
-fn prune(out: &Path, keep: usize, newest: &State) -> Result<()> {
-    let best = best(out, &newest.fingerprint)?.map(|(step, _)| step);
-    for (step, old) in list(out)?.into_iter().rev().skip(keep) {
+fn prune(output: &OutputSettings, newest: &State) -> Result<()> {
+    let best = best(&output.out, &newest.fingerprint)?.map(|(step, _)| step);
+    for (step, old) in list(&output.out)?.into_iter().rev().skip(output.keep) {
         if Some(step) != best {
             output_folder::remove(&old)?;
         }

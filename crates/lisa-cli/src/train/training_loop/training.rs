@@ -130,8 +130,7 @@ impl Training {
             let exact = self.trainer.exact(&self.model);
             require_finite(&exact, self.state.step, self.saved, &output.out)?;
             checkpoints::save(
-                &output.out,
-                output.keep,
+                output,
                 job.checkpoint.dir(),
                 &self.model,
                 &self.trainer,
