@@ -21,7 +21,7 @@ use crate::train::data::rows::Data;
 use crate::train::evaluation::evaluate::{Evaluate, Extent, With};
 use crate::train::evaluation::result::Evaluation;
 use crate::train::evaluation::watched::watched;
-use crate::train::method::exact::Exact;
+use crate::train::method::layerwise_model::LayerwiseModel;
 use crate::train::prepare::job::supports;
 use crate::train::saved::adapter::begun_with;
 use crate::user_error::require;
@@ -167,7 +167,7 @@ pub fn evaluate(options: &Options, device: &Device) -> Result<Evaluation> {
         warn(warning);
     }
     let evaluate = Evaluate::new(&settings, &data, &tokenizer)?;
-    let exact = Exact::whole(&load(&settings, &checkpoint, data.vocab_size, device)?);
+    let exact = LayerwiseModel::whole(&load(&settings, &checkpoint, data.vocab_size, device)?);
     let with = With {
         tokenizer: &tokenizer,
         device,

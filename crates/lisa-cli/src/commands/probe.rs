@@ -9,7 +9,7 @@ use crate::settings::{Method, Settings};
 use crate::terminal::progress::bar;
 use crate::train::clock::Clock;
 use crate::train::data::rows::{Data, batches};
-use crate::train::method::exact::host;
+use crate::train::method::layerwise_model::host;
 use crate::train::method::step::{Passed, Passes, Work};
 use crate::train::method::trainer::Trainer;
 use crate::user_error::require;

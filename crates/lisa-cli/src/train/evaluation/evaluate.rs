@@ -13,7 +13,7 @@ use super::result::{Answers, Evaluation, Sample};
 use crate::settings::Settings;
 use crate::terminal::interrupt::{Point, Stop, Stopped, check};
 use crate::train::data::rows::Data;
-use crate::train::method::exact::Exact;
+use crate::train::method::layerwise_model::LayerwiseModel;
 use crate::train::score::Scorer;
 
 /// The rows of the evaluation before training, unless it is a full one. Every evaluation has them
@@ -153,7 +153,7 @@ impl Evaluate {
     /// device. `tick` is called after each batch and each answer.
     pub(crate) fn run(
         &self,
-        model: &Exact<'_>,
+        model: &LayerwiseModel<'_>,
         extent: Extent,
         with: &With<'_>,
         mut tick: impl FnMut(),
@@ -186,7 +186,7 @@ impl Evaluate {
     /// Mean loss over all trained tokens of the rows, by their weights.
     fn loss(
         &self,
-        model: &Exact<'_>,
+        model: &LayerwiseModel<'_>,
         rows: &StoredRows,
         with: &With<'_>,
         tick: &mut impl FnMut(),

@@ -14,7 +14,7 @@ use lisa::{FrozenWeights, Lisa, LisaConfig, LisaError, OnFreeze, PolicyConfig, S
 use lisa_lm::CausalLm;
 use lisa_lm::text::Position;
 
-use super::exact::Exact;
+use super::layerwise_model::LayerwiseModel;
 use crate::settings::{
     Method, MethodSettings, Moments, Order, Policy, Quantize, Settings, TrainingSettings,
 };
@@ -64,30 +64,32 @@ impl Trainer {
         self.0.try_step_layered_checked(lr, model, pass)
     }
 
-    /// The model with full-precision weights. Quantized layers are read from host memory one at a time.
-    pub(crate) fn exact<'a>(&'a self, model: &'a CausalLm) -> Exact<'a> {
-        if !self.quantizes() {
-            return Exact::whole(model);
+    /// The model with full-precision weights. Layers that the device does not have in full precision are
+    /// read from host memory one at a time.
+    pub(crate) fn exact<'a>(&'a self, model: &'a CausalLm) -> LayerwiseModel<'a> {
+        if !self.keeps_exact_elsewhere() {
+            return LayerwiseModel::whole(model);
         }
         let device = model.device();
-        Exact::by_layer(model, move |index| {
+        LayerwiseModel::by_layer(model, move |index| {
             self.0.exact(&model.model.layers[index], &device)
         })
     }
 
-    /// A copy of the model with full-precision weights, on this device if layers are quantized.
+    /// A copy of the model with full-precision weights. It is on this device unless the model's own device
+    /// has them all.
     pub(crate) fn copied(&self, model: &CausalLm, device: &Device) -> CausalLm {
-        if self.quantizes() {
+        if self.keeps_exact_elsewhere() {
             self.0.exact(model, device)
         } else {
             model.clone()
         }
     }
 
-    /// The model with full-precision weights, after the last step. If layers are quantized, it is on this
-    /// device, and their weights are moved there.
+    /// The model with full-precision weights, after the last step. It is on this device, and weights in host
+    /// memory are moved there, unless the model's own device has them all.
     pub(crate) fn take_exact(&mut self, model: CausalLm, device: &Device) -> CausalLm {
-        if self.quantizes() {
+        if self.keeps_exact_elsewhere() {
             self.0.take_exact(model, device)
         } else {
             model
@@ -95,14 +97,15 @@ impl Trainer {
     }
 
     /// The model as it is on the device, with layers of a whole copy of it that is elsewhere.
-    pub(crate) fn moved<'a>(&'a self, model: &CausalLm, whole: &'a CausalLm) -> Exact<'a> {
+    pub(crate) fn moved<'a>(&'a self, model: &CausalLm, whole: &'a CausalLm) -> LayerwiseModel<'a> {
         let device = model.device();
-        Exact::by_layer(model, move |index| {
+        LayerwiseModel::by_layer(model, move |index| {
             self.0.exact(&whole.model.layers[index], &device)
         })
     }
 
-    fn quantizes(&self) -> bool {
+    /// Whether full-precision weights of frozen layers are in host memory and not on the device.
+    fn keeps_exact_elsewhere(&self) -> bool {
         self.0.config().frozen_weights != FrozenWeights::Exact
     }
 

@@ -11,7 +11,7 @@ use crate::output_folder;
 use crate::run_folder;
 use crate::settings::Method;
 use crate::terminal::progress::Slow;
-use crate::train::method::exact::Exact;
+use crate::train::method::layerwise_model::LayerwiseModel;
 use crate::train::method::trainer::prepared;
 use crate::train::prepare::job::Job;
 use crate::train::saved::adapter;
@@ -67,7 +67,7 @@ pub(super) fn write(
     let text = format!("{about}\n");
     files.push((run_folder::STEP.to_owned(), text.into_bytes()));
     let model = if model.lora().is_some() {
-        require_finite(&Exact::whole(&model), step, saved, out)?;
+        require_finite(&LayerwiseModel::whole(&model), step, saved, out)?;
         let folder = adapter::folder_of(folder);
         let revision = &settings.input.revision;
         adapter::write(&model, revision, &job.checkpoint, &files, &folder)?;
@@ -78,7 +78,7 @@ pub(super) fn write(
     } else {
         exact(model)
     };
-    require_finite(&Exact::whole(&model), step, saved, out)?;
+    require_finite(&LayerwiseModel::whole(&model), step, saved, out)?;
     let options = SaveOptions {
         source: Some(&job.checkpoint),
         files: &files,

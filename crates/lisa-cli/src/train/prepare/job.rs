@@ -15,7 +15,7 @@ use crate::earlier_run;
 use crate::lock::Lock;
 use crate::output_folder::{self, Made};
 use crate::run_folder;
-use crate::settings::{Contents, Dtype, Flags, Method, Origins, Quantize, Settings, unusual};
+use crate::settings::{Contents, Dtype, Flags, Method, Origins, Settings, unusual};
 use crate::terminal::interrupt::{Point, Stop, check};
 use crate::terminal::output::{say, warn};
 use crate::terminal::progress::Slow;
@@ -24,7 +24,7 @@ use crate::train::data::shown_row::Show;
 use crate::train::evaluation::evaluate::Evaluate;
 use crate::train::memory::check::check_memory;
 use crate::train::memory::disk::{Disk, on_disk, state_bytes};
-use crate::train::method::exact::host;
+use crate::train::method::layerwise_model::host;
 use crate::train::saved::adapter;
 use crate::train::saved::checkpoints;
 use crate::train::saved::fingerprint::Fingerprint;
@@ -165,12 +165,13 @@ impl<'a> Job<'a> {
         Ok(config.init(device)?)
     }
 
-    /// Where the model is before and after training: on the device, or in host memory if layers are
-    /// quantized, which the device may not hold in full precision.
+    /// Where the model is before and after training: on the device, or in host memory if the device may
+    /// not hold all layers in full precision.
     pub(crate) fn home(&self) -> Device {
-        match self.settings.memory.quantize {
-            Quantize::None => self.training_device.clone(),
-            _ => host(&self.training_device),
+        if self.settings.memory.keeps_exact_elsewhere() {
+            host(&self.training_device)
+        } else {
+            self.training_device.clone()
         }
     }
 

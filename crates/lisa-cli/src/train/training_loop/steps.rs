@@ -259,7 +259,7 @@ mod tests {
 
     use super::*;
     use crate::settings::{Flags, Method};
-    use crate::train::method::exact::Exact;
+    use crate::train::method::layerwise_model::LayerwiseModel;
 
     /// The embedding is so small that its gradient is 1e15 times that of a layer.
     fn model(device: &Device) -> CausalLm {
@@ -300,7 +300,7 @@ mod tests {
             let (model, updated, error) = update(&mut trainer, 1e-3, model, work).unwrap();
             assert_eq!(updated, expected, "{factor}: {error:?}");
             assert_eq!(
-                crate::train::method::finite::weights(&Exact::whole(&model)),
+                crate::train::method::finite::weights(&LayerwiseModel::whole(&model)),
                 [""; 0],
                 "{factor}"
             );
