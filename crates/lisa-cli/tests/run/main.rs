@@ -22,7 +22,10 @@ mod evaluated;
 mod first_hour;
 mod folders;
 mod given;
+#[cfg(unix)]
+mod interrupted;
 mod not_finite;
+mod planned;
 mod policies;
 mod preview;
 mod refusals;
@@ -32,6 +35,7 @@ mod runs;
 mod steps;
 mod tokens;
 mod watched;
+mod wrong_flags;
 
 /// The flags of `lisa train` with these arguments.
 fn parsed(arguments: &[&str]) -> Flags {

@@ -7,9 +7,10 @@ use lisa_lm::text::{
 };
 
 use super::bad_line::skippable;
+use super::measures::{Lengths, Roles};
 use super::places::Places;
 use super::prompt_ends::Prompts;
-use super::summary::{Lengths, Roles, Summary};
+use super::summary::Summary;
 use super::visited::Visited;
 use crate::terminal::text::counted;
 use crate::user_error::UserError;
