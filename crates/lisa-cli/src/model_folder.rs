@@ -100,7 +100,7 @@ fn require_model(folder: &Path) -> Result<()> {
         )
     } else {
         format!(
-            "the run has no finished model; write that of its newest checkpoint with `lisa export {shown} --out \
+            "the run has no finished model; write the model of its newest checkpoint with `lisa export {shown} --out \
              DIR`, and give that folder"
         )
     };

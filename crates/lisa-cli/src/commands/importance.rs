@@ -70,7 +70,7 @@ fn source<'a>(
     flags.method.method = Some(method);
     let shapes = Shapes::of(&checkpoint, device)?;
     let settings = shapes.settings(flags.clone())?;
-    // Those of the LoRA run have an effect with both.
+    // The settings of the LoRA run have an effect with both.
     let mut of_other = flags.clone();
     let method = &mut of_other.method;
     (method.lora_rank, method.lora_alpha, method.lora_dropout) = (None, None, None);

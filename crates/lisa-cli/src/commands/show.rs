@@ -78,7 +78,7 @@ pub(crate) fn show(options: &Options, device: &Device) -> Result<()> {
     Ok(())
 }
 
-/// What LISA trains of a model: so many layers, or what it trains by default.
+/// What LISA trains of a model: `active` layers, or what it trains by default.
 fn trained(map: &LayerMap, facts: &ModelFacts, active: Option<usize>) -> Result<String> {
     let layers = map.layers();
     // By default: as many layers as the memory of LoRA holds, with embeddings and head frozen.

@@ -7,8 +7,8 @@ use super::{Flags, Origin, Settings, as_given};
 use crate::terminal::text::printable;
 
 impl Flags {
-    /// These flags; if one is absent, that of the checkpoint. With another schedule, the final share of the
-    /// learning rate is not that of the checkpoint, which may be the default of the earlier schedule.
+    /// These flags; if one is absent, the flag of the checkpoint. With another schedule, the final share of
+    /// the learning rate is not taken from the checkpoint: it may be the default of the earlier schedule.
     #[must_use]
     pub(crate) fn or_saved(self, mut saved: Self) -> Self {
         let earlier = saved.training.clone().or_defaults().schedule;

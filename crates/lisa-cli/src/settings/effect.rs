@@ -1,11 +1,11 @@
-//! Settings without effect: those of another method, another policy, other data, or another command.
+//! Settings without effect: settings of another method, another policy, other data, or another command.
 
 use anyhow::Result;
 
 use super::{Dtype, Flags, Method, Pairs, Policy, Schedule, Settings};
 use crate::user_error::UserError;
 
-/// With what a setting has no effect, and what would give it one.
+/// Why a setting has no effect (what it has no effect with), and what the user can do instead.
 type Without = (String, String);
 
 /// What the data has, as far as settings depend on it.
@@ -41,7 +41,7 @@ impl Flags {
     }
 
     /// Refuses these flags: they have no effect with a command, and would with another one. A file of
-    /// settings may have them: it may be that of a run.
+    /// settings may have them: it may be the file of a run.
     pub(crate) fn refuse_flags(&self, names: &[&str], with: &str, instead: &str) -> Result<()> {
         self.refuse(self.given_as_flags(), |name| {
             let is_one = names.contains(&name);
@@ -72,7 +72,7 @@ impl Flags {
     }
 }
 
-/// With what a setting has no effect; `None` if it has an effect, as far as the data is not known.
+/// Why a setting has no effect with these settings; `None` if it has one, or if that depends on the data.
 pub(super) fn without(name: &str, settings: &Settings) -> Option<Without> {
     use Policy::{Bernoulli, Budget, Cyclic, Fixed, Weighted};
     let (method, policy) = (settings.method.method, settings.method.policy);

@@ -33,7 +33,7 @@ macro_rules! group {
             /// The keys of a settings file: the long names of the flags.
             pub(super) const KEYS: &[&str] = &[$(stringify!($name)),*];
 
-            /// These flags; if one is absent, that of `other`.
+            /// These flags; if one is absent, the flag of `other`.
             pub(super) fn or(self, other: Self) -> Self {
                 Self { $($name: self.$name.or(other.$name),)* }
             }

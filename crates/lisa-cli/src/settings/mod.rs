@@ -109,7 +109,7 @@ pub(crate) struct Settings {
 }
 
 impl Flags {
-    /// These flags; if one is absent, that of `other`. Steps and epochs are one setting, as are the
+    /// These flags; if one is absent, the flag of `other`. Steps and epochs are one setting, as are the
     /// steps and the ratio of the warm-up, and the final learning rate and its ratio: the other one of
     /// `other` is left out.
     #[must_use]
@@ -139,7 +139,7 @@ impl Flags {
         }
     }
 
-    /// These flags, with those of `lisa demo` where neither a model nor data are given.
+    /// These flags, and the settings of `lisa demo` if neither a model nor data are given.
     pub(crate) fn or_demo(self) -> Result<Self> {
         if self.input.has_model() || self.input.has_data() {
             return Ok(self);
@@ -148,7 +148,7 @@ impl Flags {
         Ok(self.or(demo.all_from(&Origin::Demo)))
     }
 
-    /// These flags, with those of the adapter that training goes on with.
+    /// These flags, and the flags that follow from the adapter that is trained further.
     pub(crate) fn with_adapter(mut self) -> Result<Self> {
         let taken = self
             .method

@@ -44,7 +44,7 @@ impl fmt::Display for Origin {
 
 /// Where each setting comes from, by its name with hyphens.
 ///
-/// In [`Flags`], it has what is no flag. Flags with equal values are equal wherever they come from.
+/// [`Flags`] has the origins of values that were not given as flags. Flags with equal values are equal wherever they come from.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Origins(BTreeMap<String, Origin>);
 
@@ -71,7 +71,7 @@ impl Origins {
         }
     }
 
-    /// One line per setting with its value and its origin. Without `all`, only those that follow from
+    /// One line per setting with its value and its origin. Without `all`, only settings that follow from
     /// the model and the data.
     #[must_use]
     pub(crate) fn lines(&self, settings: &Settings, all: bool) -> Vec<String> {
@@ -120,7 +120,7 @@ impl Flags {
         self.origins.of(name).cloned().unwrap_or(Origin::Flag)
     }
 
-    /// The origins of these flags, and of those of `other` that these do not have.
+    /// The origins of these flags, and of the flags that only `other` has.
     pub(super) fn origins_or(&self, other: &Self) -> Origins {
         let mut origins = other.origins.clone();
         for name in self.given() {

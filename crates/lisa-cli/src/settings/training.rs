@@ -93,7 +93,7 @@ impl TrainingSettings {
         Ok(())
     }
 
-    /// Refuses a warm-up that does not end before a run of so many steps does.
+    /// Refuses a warm-up that does not end before a run of `steps` steps does.
     pub(crate) fn warms_up_within(&self, steps: u64) -> Result<()> {
         let given = self.warmup_steps as u64;
         require!(
@@ -178,14 +178,14 @@ impl TrainingSettings {
                 self.gradient_accumulation_steps == 1,
                 "leave one of them out",
                 "--update-in-backward has the gradients of one layer at a time, and --gradient-accumulation-steps \
-                 {} needs those of all layers",
+                 {} needs the gradients of all layers",
                 self.gradient_accumulation_steps
             );
             require!(
                 self.max_grad_norm == 0.0,
                 "add --max-grad-norm 0",
                 "--update-in-backward has the gradients of one layer at a time, and --max-grad-norm \
-                 {} needs those of all layers",
+                 {} needs the gradients of all layers",
                 self.max_grad_norm
             );
         }

@@ -149,7 +149,7 @@ impl By {
 }
 
 impl Options {
-    /// The settings that were given, and the defaults of this command. Those without effect are refused.
+    /// The settings that were given, and the defaults of this command. Settings without effect are refused.
     pub(super) fn flags(&self) -> Result<Flags> {
         self.check()?;
         let mut flags = self.flags.clone();

@@ -39,7 +39,7 @@ impl ModelFacts {
     ///
     /// # Errors
     ///
-    /// The dtype of the files is none of those that are read.
+    /// The dtype of the files is not supported.
     pub(crate) fn uncounted(checkpoint: &Checkpoint) -> Result<Self> {
         let config = checkpoint.config();
         Ok(Self {
@@ -63,7 +63,7 @@ impl ModelFacts {
 pub(crate) struct DataFacts {
     /// The number of tokens of each training row before truncation, in ascending order. It is not empty.
     lengths: Vec<usize>,
-    /// That of the longest held-out row; 0 if there is none.
+    /// The number of tokens of the longest held-out row; 0 if there is none.
     held_out: usize,
 }
 
@@ -76,7 +76,7 @@ impl DataFacts {
         (!lengths.is_empty()).then_some(Self { lengths, held_out })
     }
 
-    /// With held-out rows, the longest of which has so many tokens.
+    /// With held-out rows; the longest one has `held_out` tokens.
     #[must_use]
     pub(crate) fn with_held_out(self, held_out: usize) -> Self {
         Self { held_out, ..self }
@@ -114,13 +114,13 @@ impl DataFacts {
         self.percentile(1.0)
     }
 
-    /// Whether so many tokens are not many more than nearly all training rows have.
+    /// Whether this number of tokens is at most twice what nearly all training rows have.
     pub(super) fn is_usual(&self, tokens: usize) -> bool {
         tokens <= 2 * self.percentile(0.99)
     }
 
-    /// The length of training rows without regard to memory: that of the longest row. Rows that are much
-    /// longer than nearly all others are cut, and those above the model's limit.
+    /// The length of training rows without regard to memory: the longest row has it. Rows that are much
+    /// longer than nearly all others are cut, and rows above the model's limit.
     #[must_use]
     pub(crate) fn usual_length(&self, model: &ModelFacts) -> usize {
         let length = if self.is_usual(self.longest()) {
@@ -136,7 +136,7 @@ impl DataFacts {
 pub(crate) struct Room<'a> {
     /// Bytes of the device, or that the machine has available.
     pub(crate) bytes: u64,
-    /// Bytes that a run of these settings needs for batches of so many rows of so many tokens.
+    /// Bytes that a run of these settings needs, by the rows of a batch and the tokens of a row.
     pub(crate) needs: &'a dyn Fn(usize, usize) -> Option<u64>,
 }
 
@@ -154,8 +154,8 @@ impl Room<'_> {
     }
 }
 
-/// For batches of so many rows of so many tokens: how many layers LISA can train in the memory that LoRA
-/// needs, with [`OUTER`](super::OUTER) frozen.
+/// How many layers LISA can train in the memory that LoRA needs, with [`OUTER`](super::OUTER) frozen, by the
+/// rows of a batch and the tokens of a row.
 #[derive(Clone, Copy)]
 pub(crate) struct LikeLora<'a>(pub(crate) &'a dyn Fn(usize, usize) -> Option<usize>);
 

@@ -66,7 +66,7 @@ fn settings_that_would_destroy_the_weights_are_refused() {
     let clipped = in_backward.replace("0.0", "0.5");
     let (message, _) = refused(&clipped);
     assert!(
-        message.contains("--max-grad-norm 0.5 needs those of all"),
+        message.contains("--max-grad-norm 0.5 needs the gradients of all"),
         "{message}"
     );
     let (message, help) = refused(&format!("{in_backward}skip-bad-steps = true"));

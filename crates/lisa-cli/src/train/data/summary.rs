@@ -264,7 +264,7 @@ impl fmt::Display for Summary {
             write!(
                 f,
                 "\n  {answers} with text, tool calls or reasoning that the chat template does not \
-                 write; those of which it writes nothing are not trained"
+                 write; an answer of which it writes nothing is not trained"
             )?;
         }
         Ok(())

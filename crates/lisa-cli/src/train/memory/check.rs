@@ -13,7 +13,7 @@ use crate::user_error::UserError;
 
 /// Prints what a user should know of the memory that a run needs: that it does not fit, or that quantized
 /// layers need more of it. A run that `starts` is refused if it needs more memory of the machine than there
-/// is: the system would end it without an error. With `--memory`, the user has said how much a CPU has.
+/// is: the operating system would kill it. With `--memory`, the user has said how much a CPU has.
 pub(crate) fn check_memory(
     planner: Planner<'_>,
     settings: &Settings,

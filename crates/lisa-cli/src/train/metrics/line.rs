@@ -28,7 +28,7 @@ pub struct Line {
         skip_serializing_if = "Option::is_none"
     )]
     pub held_out_loss: Option<f64>,
-    /// Loss of those of them that are evaluated before training, if they are fewer.
+    /// Loss of the held-out rows that are evaluated before training, if these are fewer.
     #[serde(
         default,
         with = "number::option",

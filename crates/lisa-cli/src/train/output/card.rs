@@ -97,10 +97,7 @@ impl Card<'_> {
             (DTYPE, settings.memory.dtype.to_string()),
             ("steps", format!("{} of {per_step} rows", self.step)),
             ("learning rate", format!("{:e}", training.lr)),
-            (
-                "tokens, with those of prompts",
-                self.state.tokens.to_string(),
-            ),
+            ("tokens, prompts included", self.state.tokens.to_string()),
         ];
         for (name, value) in rows {
             let _ = writeln!(text, "| {name} | {} |", value.replace('|', "\\|"));

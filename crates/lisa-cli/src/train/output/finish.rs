@@ -212,7 +212,7 @@ impl Finished<'_> {
         }
         if let Some((step, loss)) = self.best {
             say(format_args!(
-                "the best checkpoint is that of step {step}, held-out loss {loss:.4}: its {} is in {}",
+                "the checkpoint of step {step} is the best, held-out loss {loss:.4}: its {} is in {}",
                 what(job),
                 written(job, best_folder).display()
             ))?;

@@ -49,7 +49,7 @@ fn of_checkpoint(job: &Job<'_>, checkpoint: &Path, last: CausalLm) -> Result<Cau
     }
 }
 
-/// Writes the model of a step to the folder, and returns it. `exact` makes its weights those of full
+/// Writes the model of a step to the folder, and returns it. `exact` puts its weights in full
 /// precision. The adapters of LoRA are written next to it, and then merged one by one. The folders say
 /// which step it is, so that this changes together with the model. The newest checkpoint is of the step
 /// `saved`.
@@ -99,7 +99,7 @@ pub(super) fn what(job: &Job<'_>) -> &'static str {
     }
 }
 
-/// The folder that the user is told: that of the model, or without a merged model that of the adapter.
+/// The folder that the user is told: the model's, or the adapter's if there is no merged model.
 pub(super) fn written(job: &Job<'_>, folder: &Path) -> PathBuf {
     if job.settings.method.no_merge {
         adapter::folder_of(folder)

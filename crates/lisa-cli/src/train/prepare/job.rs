@@ -38,7 +38,7 @@ pub(crate) struct Job<'a> {
     pub(crate) origins: Origins,
     /// The checkpoint that a resumed run continues from.
     pub(crate) saved: Option<Saved>,
-    /// Whether the held-out rows are not those of that checkpoint.
+    /// Whether the held-out rows differ from the held-out rows of that checkpoint.
     pub(crate) has_other_held_out: bool,
     pub(crate) fingerprint: Fingerprint,
     pub(crate) checkpoint: Checkpoint,
@@ -270,7 +270,7 @@ fn steps(settings: &Settings, batches: &Batches) -> u64 {
     }
 }
 
-/// Whether the output folder has everything that the run writes at its end, after so many steps.
+/// Whether the output folder has everything that the run writes at its end, after `steps` steps.
 fn is_written(settings: &Settings, steps: u64) -> bool {
     let (method, out) = (&settings.method, &settings.output.out);
     let Some(summary) = run_folder::summary(out) else {

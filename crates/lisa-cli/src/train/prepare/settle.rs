@@ -64,7 +64,7 @@ impl Shapes {
         device: &Device,
         then: impl FnOnce(Facts<'_>) -> T,
     ) -> T {
-        // Smaller batches than those of the settings are accumulated.
+        // Batches that are smaller than in the settings are accumulated.
         let derives = flags.training.batch_size.is_none()
             && flags.training.gradient_accumulation_steps.is_none()
             && !settings.memory.update_in_backward;
@@ -130,7 +130,7 @@ struct Uncut {
     whole: WholeData,
     settings: Settings,
     origins: Origins,
-    /// The length of rows without regard to memory: that of the settings if it was given.
+    /// The length of rows without regard to memory: `--max-seq-length` if it was given.
     usual: usize,
 }
 
@@ -222,7 +222,7 @@ mod tests {
         flags
     }
 
-    /// The settings for rows of 507 tokens in so many GiB.
+    /// The settings for rows of 507 tokens in `gib` GiB of memory.
     fn derived(shapes: &Shapes, device: &Device, gib: f64) -> Settings {
         let mut flags = flags();
         flags.memory.memory = Some(gib);
@@ -240,7 +240,7 @@ mod tests {
         let shapes = smollm2(&device);
         let planner = shapes.planner(&device);
         let needed = |settings: &Settings, rows| planner.needed(settings, rows, 507).unwrap();
-        // The least that the rule allows for batches of so many rows.
+        // The least memory that the rule allows for batches of `rows` rows.
         let least = |rows: usize| {
             let mut settings = flags().resolve(None).unwrap();
             set_layers(&mut settings, 2);

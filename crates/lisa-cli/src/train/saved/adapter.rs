@@ -1,6 +1,5 @@
-//! The adapter of a LoRA run: the one that it begins with, those of its checkpoints, and the ones that
-//! it writes at its end. Tests:
-//! `tests/run/adapters.rs`.
+//! The adapters of a LoRA run: the adapter that it begins with, the adapters of its checkpoints, and the
+//! adapters that it writes at its end. Tests: `tests/run/adapters.rs`.
 
 use std::path::{Path, PathBuf};
 
