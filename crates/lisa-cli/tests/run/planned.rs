@@ -68,6 +68,41 @@ fn a_length_that_leaves_most_rows_out_is_refused_unless_it_is_given() {
     assert!(succeeded, "{errors}");
 }
 
+#[test]
+fn a_model_whose_limit_leaves_most_rows_out_is_refused_unless_the_length_is_given() {
+    let dir = tempfile::tempdir().unwrap();
+    let row = |times: usize| {
+        let prompt = "Name the colour. ".repeat(times);
+        format!("{{\"prompt\": \"{prompt}\", \"completion\": \"Blue.\"}}\n")
+    };
+    let run = |long: usize, more: &str| {
+        let rows = row(100).repeat(long) + &row(1).repeat(20);
+        fs::write(dir.path().join("data.jsonl"), rows).unwrap();
+        // The bundled model has 256 positions.
+        let line = "train --dry-run --no-eval --memory 1 --data data.jsonl --pairs text --out run";
+        let line = format!("{line}{more}");
+        let arguments: Vec<&str> = line.split(' ').collect();
+        let output = lisa(dir.path(), &arguments).output().unwrap();
+        let errors = String::from_utf8(output.stderr).unwrap();
+        (output.status.success(), errors)
+    };
+    let (succeeded, errors) = run(21, "");
+    assert!(!succeeded, "{errors}");
+    assert!(
+        errors.contains(
+            "error: the model has 256 positions: 21 of 41 training rows have no token to train on within 256 \
+             tokens\n  help: use a model with more positions, or shorten the prompts of the data. To train on \
+             the other 20 rows, give --max-seq-length 256\n"
+        ),
+        "{errors}"
+    );
+    for (long, more) in [(20, ""), (21, " --max-seq-length 256")] {
+        let (succeeded, errors) = run(long, more);
+        assert!(succeeded, "{errors}");
+        assert!(errors.contains("rows left out"), "{errors}");
+    }
+}
+
 /// The text after the first `before` up to the next `after`.
 fn between<'a>(text: &'a str, before: &str, after: &str) -> &'a str {
     let (_, rest) = text

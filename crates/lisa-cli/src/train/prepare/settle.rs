@@ -12,7 +12,7 @@ use crate::settings::{
 use crate::train::data::examples::For;
 use crate::train::data::read::{WholeData, read};
 use crate::train::data::rows::Data;
-use crate::train::memory::check::check_rows;
+use crate::train::memory::check::{Kept, check_rows, check_rows_of_model};
 use crate::train::memory::like_lora::{like_lora, set_layers};
 use crate::train::memory::planned::Planner;
 
@@ -48,11 +48,12 @@ impl Shapes {
     pub(crate) fn settle(&self, run: Unread<'_>, device: &Device) -> Result<Settled> {
         let (flags, settings, checkpoint) = (run.flags.clone(), run.settings, run.checkpoint);
         let uncut = self.with_facts(&flags, settings, device, |facts| run.read(facts))?;
-        let mut rows = uncut.whole.kept(uncut.settings.input.max_seq_length);
-        if uncut.settings.output.no_eval {
-            rows[1] = (0, 0);
+        if flags.input.max_seq_length.is_none() {
+            let positions = self.facts.positions;
+            check_rows_of_model(positions, uncut.kept(positions))?;
         }
-        check_rows(self.planner(device), &uncut.settings, uncut.usual, rows)?;
+        let kept = uncut.kept(uncut.settings.input.max_seq_length);
+        check_rows(self.planner(device), &uncut.settings, uncut.usual, kept)?;
         uncut.cut(checkpoint)
     }
 
@@ -175,6 +176,17 @@ impl Unread<'_> {
 }
 
 impl Uncut {
+    /// The rows that have a trained token within `limit` tokens. Held-out rows that are not evaluated do not
+    /// count.
+    fn kept(&self, limit: usize) -> Kept {
+        let [training, held_out] = self.whole.kept(limit);
+        let is_evaluated = !self.settings.output.no_eval;
+        Kept {
+            training,
+            held_out: if is_evaluated { held_out } else { (0, 0) },
+        }
+    }
+
     fn cut(self, checkpoint: &Checkpoint) -> Result<Settled> {
         let contents = self.whole.contents();
         let (data, tokenizer) = self.whole.cut(&self.settings, checkpoint)?;
