@@ -2,7 +2,7 @@
 //!
 //! From the bottom up: `user_error`, `device`, `machine`, `number` (numbers in JSON), `terminal` (what is printed),
 //! `bundled`, `hub`, `model_folder`, `model_tokenizer` and `data_folder` (where files are),
-//! `lock`, `output_folder` (where a command writes), `run_folder` and `earlier_run` (the files of a
+//! `leftovers`, `lock`, `output_folder` (where a command writes), `run_folder` and `earlier_run` (the files of a
 //! run), [`settings`] (flags and files), `model_card`, [`train`] (a run), [`commands`] (the command line).
 
 pub mod bundled;
@@ -11,6 +11,7 @@ mod data_folder;
 #[cfg(feature = "hub")]
 mod hub;
 mod hub_files;
+mod leftovers;
 mod device;
 mod earlier_run;
 pub mod lock;

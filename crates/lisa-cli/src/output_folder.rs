@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::leftovers::Leftover;
 use crate::lock::LOCK;
 use crate::terminal::text::size;
 use crate::user_error::{UserError, require};
@@ -32,15 +33,8 @@ pub(crate) fn require_ours(out: &Path, is_ours: bool, whose: &str) -> Result<()>
 /// Folders that a command has made. Those that are still empty when this is dropped are removed.
 #[must_use]
 #[derive(Debug)]
-pub(crate) struct Made(Vec<PathBuf>);
-
-impl Drop for Made {
-    fn drop(&mut self) {
-        for folder in &self.0 {
-            // Fails if there are files in it.
-            let _ = fs::remove_dir(folder);
-        }
-    }
+pub(crate) struct Made {
+    _folders: Vec<Leftover>,
 }
 
 /// Makes the folder, and those above it, and checks that files can be written in it.
@@ -48,7 +42,10 @@ pub(crate) fn make(out: &Path) -> Result<Made> {
     let missing = out
         .ancestors()
         .take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists());
-    let made = Made(missing.map(Path::to_path_buf).collect());
+    let missing = missing.map(|folder| Leftover::new(folder.to_path_buf()));
+    let made = Made {
+        _folders: missing.collect(),
+    };
     fs::create_dir_all(out)
         .with_context(|| format!("cannot make the folder `{}`", out.display()))?;
     let probe = out.join(".lisa-probe");

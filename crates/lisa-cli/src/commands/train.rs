@@ -6,6 +6,7 @@ use anyhow::Result;
 use burn::tensor::Device;
 use clap::{Args, ValueEnum};
 
+use crate::leftovers;
 use crate::settings::Flags;
 use crate::terminal::interrupt::Interrupt;
 use crate::train::run::{Allowed, Outcome, Start, dry_run, run};
@@ -83,6 +84,6 @@ pub(crate) fn train(options: Options, device: &Device) -> Result<Outcome> {
         dry_run(flags, start, device)?;
         return Ok(Outcome::Finished);
     }
-    let interrupt = Interrupt::on_ctrl_c()?;
+    let interrupt = Interrupt::on_ctrl_c(leftovers::remove_all)?;
     run(flags, start, device, &|point| interrupt.asked(point))
 }

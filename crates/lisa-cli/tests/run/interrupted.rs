@@ -1,15 +1,13 @@
 //! Ctrl-C.
 
 use std::fs;
-use std::process::Command;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Command, Stdio};
 
 use super::commands::lisa;
 
 #[test]
 fn ctrl_c_saves_and_says_how_to_continue() {
-    use std::io::{BufRead, BufReader, Read};
-    use std::process::Stdio;
-
     let dir = tempfile::tempdir().unwrap();
     let arguments = "train --steps 100000 --eval-examples 1 --log-every 1 --out out";
     let arguments: Vec<&str> = arguments.split(' ').collect();
@@ -52,10 +50,34 @@ fn ctrl_c_saves_and_says_how_to_continue() {
 
 /// Ctrl-C in the evaluation of all rows, after the model is written.
 #[test]
-fn ctrl_c_in_the_last_evaluation_says_where_the_model_is() {
-    use std::io::{BufRead, BufReader, Read};
-    use std::process::Stdio;
+fn ctrl_c_while_the_data_is_read_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let row = "{\"prompt\": \"Name the colour.\", \"completion\": \"Blue.\"}\n";
+    fs::write(dir.path().join("rows.jsonl"), row.repeat(300_000)).unwrap();
+    let arguments = "train --data rows.jsonl --pairs text --out runs/new";
+    let arguments: Vec<&str> = arguments.split_whitespace().collect();
+    let mut child = lisa(dir.path(), &arguments)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lock = dir.path().join("runs/new/.lisa-lock");
+    while !lock.exists() {
+        assert_eq!(child.try_wait().unwrap(), None);
+        std::thread::yield_now();
+    }
+    let id = child.id().to_string();
+    let sent = Command::new("kill").args(["-INT", &id]).status().unwrap();
+    assert!(sent.success());
+    let output = child.wait_with_output().unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(130), "{errors}");
+    assert!(errors.contains("stopped before training"), "{errors}");
+    assert!(!dir.path().join("runs").exists());
+}
 
+#[test]
+fn ctrl_c_in_the_last_evaluation_says_where_the_model_is() {
     let dir = tempfile::tempdir().unwrap();
     let rows = include_str!("../../data/train.jsonl").repeat(3);
     fs::write(dir.path().join("rows.jsonl"), rows).unwrap();
