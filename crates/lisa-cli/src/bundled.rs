@@ -11,7 +11,7 @@ use lisa_lm::files::write_atomically;
 use crate::user_error::UserError;
 
 /// Settings of `lisa demo`, and of `lisa train` without a model and without data.
-pub const DEMO: &str = include_str!("../demo.toml");
+pub(crate) const DEMO: &str = include_str!("../demo.toml");
 
 /// `config.json` of the bundled model.
 pub const CONFIG: &str = include_str!("../base/config.json");
@@ -47,12 +47,12 @@ pub fn model() -> Result<PathBuf> {
 }
 
 /// The bundled training data.
-pub fn data() -> Result<PathBuf> {
+pub(crate) fn data() -> Result<PathBuf> {
     Ok(folder()?.join("data/train.jsonl"))
 }
 
 /// The bundled held-out data.
-pub fn held_out() -> Result<PathBuf> {
+pub(crate) fn held_out() -> Result<PathBuf> {
     Ok(folder()?.join("data/heldout.jsonl"))
 }
 

@@ -11,7 +11,7 @@ pub(crate) const BACKENDS: [&str; 7] = ["cuda", "metal", "rocm", "vulkan", "wgpu
 
 /// The backends of this build with their names, in the order of `BACKENDS`.
 #[must_use]
-pub fn backends() -> Vec<(&'static str, DeviceType)> {
+pub(crate) fn backends() -> Vec<(&'static str, DeviceType)> {
     vec![
         #[cfg(feature = "cuda")]
         ("cuda", DeviceType::Cuda),
@@ -35,7 +35,7 @@ pub fn backends() -> Vec<(&'static str, DeviceType)> {
 /// # Errors
 ///
 /// `BURN_DEVICE` names a backend that this build does not have, or there is none.
-pub fn device() -> Result<Device> {
+pub(crate) fn device() -> Result<Device> {
     let built: Vec<&str> = backends().into_iter().map(|(name, _)| name).collect();
     require!(
         !built.is_empty(),

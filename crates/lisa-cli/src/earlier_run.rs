@@ -19,13 +19,13 @@ const MOVING: &str = ".lisa-earlier-run.moving";
 
 /// The bytes of the files of a run, with those of an earlier one that is set aside.
 #[must_use]
-pub fn bytes(out: &Path) -> u64 {
+pub(crate) fn bytes(out: &Path) -> u64 {
     let own: u64 = own(out).iter().map(|name| size_of(&out.join(name))).sum();
     own + size_of(&out.join(EARLIER))
 }
 
 /// Sets the files of an earlier run aside.
-pub fn set_aside(out: &Path) -> Result<()> {
+pub(crate) fn set_aside(out: &Path) -> Result<()> {
     let own = own(out);
     if own.is_empty() {
         return Ok(());
@@ -38,13 +38,13 @@ pub fn set_aside(out: &Path) -> Result<()> {
 }
 
 /// Removes an earlier run that is set aside, since the new one has a checkpoint.
-pub fn remove_earlier(out: &Path) -> Result<()> {
+pub(crate) fn remove_earlier(out: &Path) -> Result<()> {
     remove(&out.join(EARLIER))
 }
 
 /// Brings the folder into order after a run that ended early, or was killed: removes the earlier run
 /// if the new one has a checkpoint, and otherwise puts it back. Whether it was put back.
-pub fn settle(out: &Path) -> Result<bool> {
+pub(crate) fn settle(out: &Path) -> Result<bool> {
     let (earlier, moving) = (out.join(EARLIER), out.join(MOVING));
     // What an interrupted removal has left.
     remove(&earlier.with_extension("partial"))?;

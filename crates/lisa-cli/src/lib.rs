@@ -2,7 +2,7 @@
 //!
 //! From the bottom up: `user_error`, `device`, `machine`, `number` (numbers in JSON), `terminal` (what is printed),
 //! `bundled`, `hub`, `model_folder`, `model_tokenizer` and `data_folder` (where files are),
-//! `lock`, `output_folder` (where a command writes), `run_folder` and `earlier_run` (the files of a
+//! `leftovers`, `lock`, `output_folder` (where a command writes), `run_folder` and `earlier_run` (the files of a
 //! run), [`settings`] (flags and files), `model_card`, [`train`] (a run), [`commands`] (the command line).
 
 pub mod bundled;
@@ -11,18 +11,19 @@ mod data_folder;
 #[cfg(feature = "hub")]
 mod hub;
 mod hub_files;
-pub mod device;
-pub mod earlier_run;
+mod leftovers;
+mod device;
+mod earlier_run;
 pub mod lock;
-pub mod machine;
+mod machine;
 mod model_card;
-pub mod model_folder;
-pub mod model_tokenizer;
+mod model_folder;
+mod model_tokenizer;
 mod number;
-pub mod output_folder;
+mod output_folder;
 pub mod pool;
-pub mod run_folder;
+mod run_folder;
 pub mod settings;
 pub mod terminal;
 pub mod train;
-pub mod user_error;
+mod user_error;

@@ -1,19 +1,21 @@
 //! [`Lock`]: one command at a time writes into a folder.
 
-use std::fs::{File, TryLockError, remove_file};
-use std::path::{Path, PathBuf};
+use std::fs::{File, TryLockError};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 
+use crate::leftovers::Leftover;
 use crate::user_error::require;
 
 /// The name of the file that is locked.
-pub const LOCK: &str = ".lisa-lock";
+pub(crate) const LOCK: &str = ".lisa-lock";
 
 /// The folder is in use until this value is dropped, or the process ends in any way.
 #[derive(Debug)]
 pub struct Lock {
-    path: PathBuf,
+    /// If the file stays, the next command locks it again.
+    _path: Leftover,
     _file: File,
 }
 
@@ -43,7 +45,10 @@ impl Lock {
                 folder.display()
             );
             if is_at(&file, &path) {
-                return Ok(Some(Self { path, _file: file }));
+                return Ok(Some(Self {
+                    _path: Leftover::new(path),
+                    _file: file,
+                }));
             }
         }
     }
@@ -64,13 +69,6 @@ fn is_at(file: &File, path: &Path) -> bool {
 #[cfg(not(unix))]
 fn is_at(_: &File, _: &Path) -> bool {
     true
-}
-
-impl Drop for Lock {
-    fn drop(&mut self) {
-        // A file that stays is locked again by the next command.
-        let _ = remove_file(&self.path);
-    }
 }
 
 #[cfg(test)]
@@ -97,7 +95,7 @@ mod tests {
         let path = dir.path().join(LOCK);
         let file = File::create(&path).unwrap();
         assert!(is_at(&file, &path));
-        remove_file(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
         assert!(!is_at(&file, &path));
         File::create(&path).unwrap();
         assert!(!is_at(&file, &path));

@@ -34,14 +34,14 @@ const VERSIONS: [Version; 2] = [
 /// Bytes that new programs can use: what Linux reports as available, and at most what the limits of the
 /// process's control group and of the groups above it leave. `None` on other systems.
 #[must_use]
-pub fn available_bytes() -> Option<u64> {
+pub(crate) fn available_bytes() -> Option<u64> {
     available_in(Path::new("/"))
 }
 
 /// Bytes of the machine, or the lowest limit of the process's control group and of the groups above it, and
 /// the machine's swap. `None` on other systems than Linux.
 #[must_use]
-pub fn total_bytes() -> Option<u64> {
+pub(crate) fn total_bytes() -> Option<u64> {
     total_in(Path::new("/"))
 }
 

@@ -13,7 +13,7 @@ use crate::user_error::{UserError, require};
 
 /// The flags that choose a model.
 #[derive(Args, Clone, Debug, Default)]
-pub struct ModelFlags {
+pub(crate) struct ModelFlags {
     /// Folder of a model, or a hub id [default: bundled model]
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
@@ -25,12 +25,12 @@ pub struct ModelFlags {
 impl ModelFlags {
     /// Whether the model is the bundled one.
     #[must_use]
-    pub fn is_bundled(&self) -> bool {
+    pub(crate) fn is_bundled(&self) -> bool {
         self.model.is_none()
     }
 
     /// The folder of the model.
-    pub fn folder(&self) -> Result<PathBuf> {
+    pub(crate) fn folder(&self) -> Result<PathBuf> {
         let model = self.model.as_deref().unwrap_or(Path::new(""));
         model_folder(model, self.revision.as_deref().unwrap_or_default())
     }
@@ -41,7 +41,7 @@ impl ModelFlags {
 /// A model that is not a folder here and has the form `owner/name` is an id of the hub, with a branch, tag or
 /// commit in `revision`, or the main branch if that is empty. With the feature `hub` it is
 /// downloaded; without, it is an error.
-pub fn model_folder(model: &Path, revision: &str) -> Result<PathBuf> {
+pub(crate) fn model_folder(model: &Path, revision: &str) -> Result<PathBuf> {
     folder_with(model, revision, Need::Model)
 }
 
@@ -100,7 +100,7 @@ fn require_model(folder: &Path) -> Result<()> {
         )
     } else {
         format!(
-            "the run has no finished model; write that of its newest checkpoint with `lisa export {shown} --out \
+            "the run has no finished model; write the model of its newest checkpoint with `lisa export {shown} --out \
              DIR`, and give that folder"
         )
     };
@@ -130,6 +130,14 @@ pub(crate) fn is_hub_id(owner: &str, name: &str) -> bool {
     is_name(owner) && is_name(name) && !Path::new(owner).is_dir()
 }
 
+/// The id of a model whose folder is in the hub's cache, `models--OWNER--NAME/snapshots/REVISION`.
+pub(crate) fn id_in_cache(folder: &Path) -> Option<String> {
+    folder.components().find_map(|part| {
+        let part = part.as_os_str().to_string_lossy();
+        Some(part.strip_prefix("models--")?.replacen("--", "/", 1))
+    })
+}
+
 #[cfg(not(feature = "hub"))]
 fn download(id: &str, _: &str, _: Need) -> Result<PathBuf> {
     Err(UserError::new(format!("there is no folder `{id}`"))
@@ -143,6 +151,17 @@ use crate::hub::download;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_of_the_hubs_cache_has_an_id() {
+        for (folder, id) in [
+            ("/c/models--a--b/snapshots/0f", Some("a/b")),
+            ("models--a--b--c", Some("a/b--c")),
+            ("/models/a--b", None),
+        ] {
+            assert_eq!(id_in_cache(Path::new(folder)).as_deref(), id, "{folder}");
+        }
+    }
 
     #[test]
     fn only_owner_and_name_is_an_id_of_the_hub() {

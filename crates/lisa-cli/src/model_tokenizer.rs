@@ -8,7 +8,7 @@ use lisa_lm::{ChatTemplate, Tokenizer};
 use crate::user_error::UserError;
 
 /// The tokenizer of a model with what the adapter's own has changed: tokens, chat template, ends. An
-/// adapter without a tokenizer was trained with that of the model.
+/// adapter without a tokenizer was trained with the model's.
 fn adapted(tokenizer: Tokenizer, folder: &Path, adapter: &Path) -> Result<Tokenizer> {
     if adapter.as_os_str().is_empty() || !adapter.join("tokenizer.json").is_file() {
         return Ok(tokenizer);
@@ -25,10 +25,10 @@ fn adapted(tokenizer: Tokenizer, folder: &Path, adapter: &Path) -> Result<Tokeni
     })?)
 }
 
-/// The tokenizer of a model's folder, with what that of an adapter has changed. `adapter` is empty
+/// The tokenizer of a model's folder, with what the tokenizer of an adapter has changed. `adapter` is empty
 /// without one. `template` is empty for the model's own chat template, the name of a template, or a file
 /// with one.
-pub fn model_tokenizer(folder: &Path, adapter: &Path, template: &str) -> Result<Tokenizer> {
+pub(crate) fn model_tokenizer(folder: &Path, adapter: &Path, template: &str) -> Result<Tokenizer> {
     let tokenizer = adapted(Tokenizer::from_dir(folder)?, folder, adapter)?;
     if template.is_empty() {
         return Ok(tokenizer);

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::leftovers::Leftover;
 use crate::lock::LOCK;
 use crate::terminal::text::size;
 use crate::user_error::{UserError, require};
 
 /// Returns an error if the folder has files and `is_ours` is false.
-pub fn require_ours(out: &Path, is_ours: bool, whose: &str) -> Result<()> {
+pub(crate) fn require_ours(out: &Path, is_ours: bool, whose: &str) -> Result<()> {
     let Ok(entries) = fs::read_dir(out) else {
         return Ok(());
     };
@@ -32,23 +33,19 @@ pub fn require_ours(out: &Path, is_ours: bool, whose: &str) -> Result<()> {
 /// Folders that a command has made. Those that are still empty when this is dropped are removed.
 #[must_use]
 #[derive(Debug)]
-pub struct Made(Vec<PathBuf>);
-
-impl Drop for Made {
-    fn drop(&mut self) {
-        for folder in &self.0 {
-            // Fails if there are files in it.
-            let _ = fs::remove_dir(folder);
-        }
-    }
+pub(crate) struct Made {
+    _folders: Vec<Leftover>,
 }
 
 /// Makes the folder, and those above it, and checks that files can be written in it.
-pub fn make(out: &Path) -> Result<Made> {
+pub(crate) fn make(out: &Path) -> Result<Made> {
     let missing = out
         .ancestors()
         .take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists());
-    let made = Made(missing.map(Path::to_path_buf).collect());
+    let missing = missing.map(|folder| Leftover::new(folder.to_path_buf()));
+    let made = Made {
+        _folders: missing.collect(),
+    };
     fs::create_dir_all(out)
         .with_context(|| format!("cannot make the folder `{}`", out.display()))?;
     let probe = out.join(".lisa-probe");
@@ -60,7 +57,7 @@ pub fn make(out: &Path) -> Result<Made> {
 
 /// Returns an error if the disk of the folder has less room. Where the free space is not known,
 /// nothing is checked.
-pub fn require_room(out: &Path, needed: u64) -> Result<()> {
+pub(crate) fn require_room(out: &Path, needed: u64) -> Result<()> {
     let Some(free) = free_bytes(out) else {
         return Ok(());
     };
@@ -77,7 +74,7 @@ pub fn require_room(out: &Path, needed: u64) -> Result<()> {
 
 /// The bytes of a file, or of all files below a folder; 0 if there is none. Links are not followed.
 #[must_use]
-pub fn size_of(path: &Path) -> u64 {
+pub(crate) fn size_of(path: &Path) -> u64 {
     let Ok(found) = path.symlink_metadata() else {
         return 0;
     };
@@ -111,7 +108,7 @@ fn free_bytes(_out: &Path) -> Option<u64> {
 }
 
 /// Removes a file or a folder of the program. A folder is renamed first.
-pub fn remove(path: &Path) -> Result<()> {
+pub(crate) fn remove(path: &Path) -> Result<()> {
     let failed = || format!("cannot remove `{}`", path.display());
     if !path.exists() && !path.is_symlink() {
         return Ok(());
@@ -134,7 +131,7 @@ pub fn remove(path: &Path) -> Result<()> {
 }
 
 /// The entries of a folder; none if there is no folder.
-pub fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     if !folder.is_dir() {
         return Ok(Vec::new());
     }

@@ -10,16 +10,16 @@ use crate::output_folder::{entries, remove};
 use crate::user_error::require;
 
 /// The start of the names of TensorBoard's event files.
-pub const EVENTS: &str = "events.out.tfevents.";
+pub(crate) const EVENTS: &str = "events.out.tfevents.";
 /// The end of the names of event files of this program.
-pub const OUR_EVENTS: &str = ".lisa";
+pub(crate) const OUR_EVENTS: &str = ".lisa";
 
 /// The file of a finished model or adapter that says its step, and the dtype of the run.
-pub const STEP: &str = "lisa.json";
+pub(crate) const STEP: &str = "lisa.json";
 /// The files of a checkpoint: the weights, the optimizer state, and everything else.
-pub const CHECKPOINT: [&str; 3] = ["weights.bpk", "optimizer.bpk", "state.json"];
+pub(crate) const CHECKPOINT: [&str; 3] = ["weights.bpk", "optimizer.bpk", "state.json"];
 /// The folder of a checkpoint of LoRA, which has adapters instead of weights.
-pub const ADAPTER: &str = "adapter";
+pub(crate) const ADAPTER: &str = "adapter";
 
 pub(crate) const CHECKPOINTS: &str = "checkpoints";
 const SUMMARY: &str = "summary.json";
@@ -32,7 +32,7 @@ pub(crate) const SAVING: &str = ".lisa-saving";
 /// Whether a run of this program has written to the folder: it has an event file, a summary or a
 /// checkpoint of the program. Files of these names that others wrote do not count.
 #[must_use]
-pub fn holds_a_run(out: &Path) -> bool {
+pub(crate) fn holds_a_run(out: &Path) -> bool {
     let found = list(out);
     let is_event = |path: &PathBuf| is_event(&name_of(path));
     found.iter().any(is_event)
@@ -44,7 +44,7 @@ pub fn holds_a_run(out: &Path) -> bool {
 
 /// Whether there is something to lose: a checkpoint or a finished model of a run.
 #[must_use]
-pub fn is_saved(out: &Path) -> bool {
+pub(crate) fn is_saved(out: &Path) -> bool {
     let mut checkpoints = list(&out.join(CHECKPOINTS)).into_iter();
     let is_whole = |path: PathBuf| is_checkpoint(&path) && path.extension().is_none();
     checkpoints.any(is_whole) || summary(out).is_some() || finished_step(out).is_some()
@@ -52,7 +52,7 @@ pub fn is_saved(out: &Path) -> bool {
 
 /// The step of a finished model or adapter; `None` if the folder has none of a run.
 #[must_use]
-pub fn step_of_model(folder: &Path) -> Option<u64> {
+pub(crate) fn step_of_model(folder: &Path) -> Option<u64> {
     if !has_model(folder) || folder.join(SAVING).exists() {
         return None;
     }
@@ -61,32 +61,32 @@ pub fn step_of_model(folder: &Path) -> Option<u64> {
 
 /// The dtype of the run that wrote a model or an adapter; `None` if it is not known.
 #[must_use]
-pub fn dtype_of_run(folder: &Path) -> Option<String> {
+pub(crate) fn dtype_of_run(folder: &Path) -> Option<String> {
     Some(json(&folder.join(STEP))?["dtype"].as_str()?.to_owned())
 }
 
 /// Whether a folder has a model or an adapter.
 #[must_use]
-pub fn has_model(folder: &Path) -> bool {
+pub(crate) fn has_model(folder: &Path) -> bool {
     let names = ["config.json", "adapter_config.json"];
     names.iter().any(|name| folder.join(name).is_file())
 }
 
 /// The step of the newest finished model or adapter of a run.
 #[must_use]
-pub fn finished_step(out: &Path) -> Option<u64> {
+pub(crate) fn finished_step(out: &Path) -> Option<u64> {
     step_of(out, "model").max(step_of(out, "adapter"))
 }
 
 /// The step of the model or adapter in this folder of a run.
 #[must_use]
-pub fn step_of(out: &Path, name: &str) -> Option<u64> {
+pub(crate) fn step_of(out: &Path, name: &str) -> Option<u64> {
     step_of_model(&out.join(name))
 }
 
 /// The summary of a run.
 #[must_use]
-pub fn summary(out: &Path) -> Option<Value> {
+pub(crate) fn summary(out: &Path) -> Option<Value> {
     let summary = json(&out.join(SUMMARY))?;
     let has = |key: &str| summary.get(key).is_some();
     let is_ours = has("settings") && has("steps") && has("seconds") && has("before");
@@ -94,7 +94,7 @@ pub fn summary(out: &Path) -> Option<Value> {
 }
 
 /// Returns an error if a new or a resumed run would replace something that no run has made.
-pub fn require_replaceable(out: &Path) -> Result<()> {
+pub(crate) fn require_replaceable(out: &Path) -> Result<()> {
     let models = MODELS.map(|name| out.join(name)).into_iter();
     let foreign = models.filter(|path| path.exists() && !is_model(path));
     let checkpoints = list(&out.join(CHECKPOINTS)).into_iter();
@@ -111,7 +111,7 @@ pub fn require_replaceable(out: &Path) -> Result<()> {
 
 /// Returns an error if a folder of the run has a file that no run has written: to replace the run would
 /// remove it.
-pub fn require_own_files(out: &Path) -> Result<()> {
+pub(crate) fn require_own_files(out: &Path) -> Result<()> {
     let of_model = |name: &str| is_model_file(name) || name == STEP || name.starts_with('.');
     let in_models = MODELS.iter().flat_map(|name| list(&out.join(name)));
     let mut foreign = in_models.filter(|path| !of_model(&name_of(path)));
@@ -130,12 +130,12 @@ pub fn require_own_files(out: &Path) -> Result<()> {
 }
 
 /// Removes what a run has written, and nothing else.
-pub fn remove_own(out: &Path) -> Result<()> {
+pub(crate) fn remove_own(out: &Path) -> Result<()> {
     own(out).iter().try_for_each(|name| remove(&out.join(name)))
 }
 
 /// Removes the folders that an interrupted save or removal has left.
-pub fn clean(out: &Path) -> Result<()> {
+pub(crate) fn clean(out: &Path) -> Result<()> {
     for name in MODELS {
         remove(&out.join(format!("{name}.partial")))?;
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 ///
 /// `Display` prints the message alone. [`report`](crate::terminal::report::report) prints the rest.
 #[derive(Debug, Default)]
-pub struct UserError {
+pub(crate) struct UserError {
     message: String,
     help: Option<String>,
     place: Option<(PathBuf, Option<usize>)>,
@@ -17,7 +17,7 @@ pub struct UserError {
 
 impl UserError {
     /// An error with this message.
-    pub fn new(message: impl Into<String>) -> Self {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
         Self {
             message: message.into(),
             ..Self::default()
@@ -26,34 +26,34 @@ impl UserError {
 
     /// Adds what to do.
     #[must_use]
-    pub fn with_help(mut self, help: impl Into<String>) -> Self {
+    pub(crate) fn with_help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
     }
 
     /// Adds the file, and the line, that is at fault. The first line is 1.
     #[must_use]
-    pub fn with_place(mut self, file: impl Into<PathBuf>, line: Option<usize>) -> Self {
+    pub(crate) fn with_place(mut self, file: impl Into<PathBuf>, line: Option<usize>) -> Self {
         self.place = Some((file.into(), line));
         self
     }
 
     /// Adds the error that caused this one.
     #[must_use]
-    pub fn with_source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+    pub(crate) fn with_source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
     }
 
     /// What to do.
     #[must_use]
-    pub fn help(&self) -> Option<&str> {
+    pub(crate) fn help(&self) -> Option<&str> {
         self.help.as_deref()
     }
 
     /// The file and the line that are at fault.
     #[must_use]
-    pub fn place(&self) -> Option<(&Path, Option<usize>)> {
+    pub(crate) fn place(&self) -> Option<(&Path, Option<usize>)> {
         let (file, line) = self.place.as_ref()?;
         Some((file, *line))
     }

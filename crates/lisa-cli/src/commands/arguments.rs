@@ -121,7 +121,7 @@ fn joined(arg: &Arg, name: &str, value: Option<&str>) -> String {
 }
 
 /// An error of clap in the words of this program: a refused value, an unknown flag or command, a flag that is
-/// missing or in conflict with another; `name` is that of the subcommand. Other errors, and help, are clap's
+/// missing or in conflict with another; `name` is the name of the subcommand. Other errors, and help, are clap's
 /// own.
 pub(super) fn explained(
     program: &Command,
@@ -227,7 +227,7 @@ fn refused_value(flag: &str, error: &clap::Error) -> UserError {
     UserError::new(format!("{flag} is `{value}`")).with_help(help)
 }
 
-/// A flag without its value, or with another value than those that it has.
+/// A flag without its value, or with a value that it does not have.
 fn invalid_value(flag: &str, argument: &str, error: &clap::Error) -> UserError {
     let value = text(error, ContextKind::InvalidValue);
     let known = texts(error, ContextKind::ValidValue, ", ");

@@ -31,7 +31,7 @@ pub struct Options {
 }
 
 /// Trains with the settings of `demo.toml`.
-pub fn demo(options: Options, device: &Device) -> Result<Outcome> {
+pub(crate) fn demo(options: Options, device: &Device) -> Result<Outcome> {
     let out = match options.out {
         Some(out) => Some(out),
         None if options.overwrite => None,

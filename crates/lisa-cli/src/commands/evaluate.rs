@@ -21,7 +21,7 @@ use crate::train::data::rows::Data;
 use crate::train::evaluation::evaluate::{Evaluate, Extent, With};
 use crate::train::evaluation::result::Evaluation;
 use crate::train::evaluation::watched::watched;
-use crate::train::method::exact::Exact;
+use crate::train::method::layerwise_model::LayerwiseModel;
 use crate::train::prepare::job::supports;
 use crate::train::saved::adapter::begun_with;
 use crate::user_error::require;
@@ -97,7 +97,7 @@ impl Options {
         }
     }
 
-    /// The settings of the command line and of the file, apart from those of the file that would leave out
+    /// The settings of the command line and of the file, apart from settings of the file that would leave out
     /// rows or evaluations of them.
     fn flags(&self, given: &Flags) -> Result<Flags> {
         let mut file = Flags::default();
@@ -107,7 +107,7 @@ impl Options {
                 warn_of_held_out(path, &file);
             }
         }
-        // The file may be that of a run with another method.
+        // The file may be of a run with another method.
         if given.method.adapter.is_some() {
             file.method = MethodFlags::default();
             file.memory.quantize = None;
@@ -134,7 +134,7 @@ impl Options {
     }
 }
 
-/// Prints a warning if a file holds rows out: they are not those that are evaluated.
+/// Prints a warning if a file holds rows out: other rows are evaluated.
 fn warn_of_held_out(path: &Path, file: &Flags) {
     let is_given = |path: &PathBuf| !path.as_os_str().is_empty();
     let (eval, fraction) = (file.input.eval.as_ref(), file.input.eval_fraction);
@@ -167,7 +167,7 @@ pub fn evaluate(options: &Options, device: &Device) -> Result<Evaluation> {
         warn(warning);
     }
     let evaluate = Evaluate::new(&settings, &data, &tokenizer)?;
-    let exact = Exact::whole(&load(&settings, &checkpoint, data.vocab_size, device)?);
+    let exact = LayerwiseModel::whole(&load(&settings, &checkpoint, data.vocab_size, device)?);
     let with = With {
         tokenizer: &tokenizer,
         device,

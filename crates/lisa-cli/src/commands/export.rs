@@ -60,7 +60,7 @@ enum Changed {
 }
 
 /// Writes the folder.
-pub fn export(options: &Options, device: &Device) -> Result<()> {
+pub(crate) fn export(options: &Options, device: &Device) -> Result<()> {
     let out = &options.out;
     require!(
         options.run.is_dir(),

@@ -78,8 +78,11 @@ pub(super) fn load(
     let mut ids = added.filter_map(|token| tokenizer.token_to_id(token));
     require!(
         ids.all(|id| (id as usize) < rows || tokenizer.only_pads(id)),
-        "give a base model with so many rows by --model, or merge the run that made the adapter: `lisa \
-         export RUN --merge`",
+        format!(
+            "give a base model with {} rows by --model, or merge the run that made the adapter: `lisa export RUN \
+             --merge`",
+            tokenizer.id_count()
+        ),
         "the tokenizer of the adapter in `{}` has {} tokens, and the embedding of `{}` has {rows} rows",
         folder.display(),
         tokenizer.id_count(),

@@ -46,7 +46,7 @@ pub struct Options {
 }
 
 /// Prints the generated text.
-pub fn generate(options: &Options, device: &Device) -> Result<()> {
+pub(crate) fn generate(options: &Options, device: &Device) -> Result<()> {
     for (name, given) in [
         ("top-p", options.top_p.is_some()),
         ("seed", options.seed.is_some()),

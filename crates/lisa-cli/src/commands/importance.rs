@@ -5,14 +5,14 @@
 //! `importance.json` then gives `--policy weighted` and `--policy bernoulli` the probability of each
 //! layer. Tests: at the end, and `tests/run/`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Result;
 use burn::tensor::Device;
-use clap::{Args, ValueEnum};
 use lisa::importance::{Importance, NormTracker, Scores, WeightNorms};
 use lisa_lm::Checkpoint;
 
+use super::norms_plot::Names;
 use super::probe::{After, Source, probe};
 use super::{norms_plot, scores, scores_plot};
 use crate::model_tokenizer::model_tokenizer;
@@ -20,138 +20,15 @@ use crate::output_folder;
 use crate::settings::{Dtype, Flags, Method, Settings};
 use crate::terminal::output::{say, warn};
 use crate::terminal::text::counted;
-use crate::train::prepare::settle::Shapes;
+use crate::train::prepare::settle::{Shapes, Unread};
 use crate::user_error::require;
+
+mod options;
+
+pub use options::{Against, By, Of, Options};
 
 /// The most bytes of importance.json and its picture.
 const BYTES: u64 = 1 << 20;
-
-/// What the importance of a layer is.
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum By {
-    /// The ratio of its norms under LoRA and under full training, as in the paper
-    Ratio,
-    /// Its change in a run with LoRA, relative to its weights
-    LoraUpdate,
-    /// The mean norm of its gradients in a few batches, for its size, without training
-    Gradient,
-    /// The mean squared norm of its gradients in a few batches, without training
-    SquaredGradient,
-}
-
-/// Which norms are measured.
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Of {
-    /// The weights, with merged adapters, as in the paper
-    Weights,
-    /// The change of the weights since the start of training
-    Update,
-}
-
-/// What LoRA is compared with.
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Against {
-    /// Full training, as in the paper
-    Full,
-    /// LISA, for models whose full training needs too much memory
-    Lisa,
-}
-
-/// Settings without effect here: the methods are given, adapters are new and not saved, the gradients
-/// of all layers are needed at once, and nothing is skipped, evaluated or saved on the way.
-const WITHOUT_EFFECT: [&str; 17] = [
-    "method",
-    "adapter",
-    "no-merge",
-    "update-in-backward",
-    "skip-bad-steps",
-    "epochs",
-    "save-every",
-    "keep",
-    "log-every",
-    "eval-every",
-    "eval-rows",
-    "eval-first",
-    "final-eval-all",
-    "no-eval",
-    "metric",
-    "eval-examples",
-    "max-new-tokens",
-];
-
-/// Settings of `--against lisa`.
-const OF_LISA: [&str; 13] = [
-    "active-layers",
-    "period",
-    "policy",
-    "moments",
-    "importance",
-    "probabilities",
-    "order",
-    "fixed-layers",
-    "share",
-    "split",
-    "unbiased",
-    "outer-every",
-    "layer-warmup",
-];
-
-/// Settings of optimizer steps and of their gradients, which `--by gradient` and `--by squared-gradient`
-/// do not take.
-const OF_TRAINING: [&str; 18] = [
-    "lr",
-    "schedule",
-    "warmup-ratio",
-    "warmup-steps",
-    "min-lr-ratio",
-    "min-lr",
-    "weight-decay",
-    "decay-all",
-    "max-grad-norm",
-    "lora-rank",
-    "lora-alpha",
-    "lora-dropout",
-    "rslora",
-    "lora-target-modules",
-    "freeze",
-    "recompute",
-    "sublayers",
-    "no-master-weights",
-];
-
-/// Options of `lisa importance`.
-#[derive(Args, Debug)]
-#[command(
-    mut_args(|arg| {
-        let is_without_effect = arg.get_long().is_some_and(|name| WITHOUT_EFFECT.contains(&name));
-        if is_without_effect { arg.hide(true) } else { arg }
-    }),
-    mut_arg("steps", |arg| arg.help("Steps of a run [default: 200; 16 with gradients]")),
-    mut_arg("out", |arg| arg.help("Folder of importance.json and its picture [default: runs/importance]"))
-)]
-pub struct Options {
-    /// How importance is measured
-    #[arg(long, value_enum, default_value = "gradient")]
-    pub by: By,
-    /// Which norms --by ratio measures [default: weights]
-    #[arg(long, value_enum)]
-    pub of: Option<Of>,
-    /// What --by ratio compares LoRA with [default: full]
-    #[arg(long, value_enum)]
-    pub against: Option<Against>,
-    /// Highest learning rate of the LoRA run [default: three times --lr]
-    #[arg(long, value_name = "RATE")]
-    pub lora_lr: Option<f64>,
-    /// Replace the file of an earlier command
-    #[arg(long)]
-    pub overwrite: bool,
-    /// TOML file of settings (keys: long flag names); flags override it
-    #[arg(long, value_name = "FILE.toml")]
-    pub config: Option<PathBuf>,
-    /// The settings of the batches or of both runs.
-    #[command(flatten)]
-    pub flags: Flags,
-}
 
 /// Measures, writes `importance.json` and a picture, and prints a table.
 pub fn importance(options: &Options, device: &Device) -> Result<()> {
@@ -193,7 +70,7 @@ fn source<'a>(
     flags.method.method = Some(method);
     let shapes = Shapes::of(&checkpoint, device)?;
     let settings = shapes.settings(flags.clone())?;
-    // Those of the LoRA run have an effect with both.
+    // The settings of the LoRA run have an effect with both.
     let mut of_other = flags.clone();
     let method = &mut of_other.method;
     (method.lora_rank, method.lora_alpha, method.lora_dropout) = (None, None, None);
@@ -209,7 +86,14 @@ fn source<'a>(
     }
     let adapter = &settings.method.adapter;
     let tokenizer = model_tokenizer(&model, adapter, &settings.input.chat_template)?;
-    let settled = shapes.settle(flags, &settings, tokenizer, &checkpoint, device, out)?;
+    let unread = Unread {
+        flags,
+        settings: &settings,
+        checkpoint: &checkpoint,
+        tokenizer,
+        folder: out,
+    };
+    let settled = shapes.settle(unread, device)?;
     Ok(Source {
         settings: settled.settings,
         checkpoint,
@@ -226,8 +110,9 @@ fn measured(options: &Options, source: &Source<'_>, out: &Path) -> Result<Vec<f6
     if options.by == By::Ratio {
         let importance = ratio(options, source)?;
         importance.save(&path)?;
-        norms_plot::norms(&importance, &out.join("norms.svg"))?;
-        say(describe(&importance)?.trim_end())?;
+        let names = options.names();
+        norms_plot::norms(&importance, names, &out.join("norms.svg"))?;
+        say(describe(&importance, names)?.trim_end())?;
         return Ok(importance.probabilities()?);
     }
     let (scores, observations) = scored(options.by, source)?;
@@ -235,83 +120,6 @@ fn measured(options: &Options, source: &Source<'_>, out: &Path) -> Result<Vec<f6
     scores_plot::scores(&scores, &out.join("scores.svg"))?;
     say(scores::table(&scores, observations)?.trim_end())?;
     Ok(scores.weights()?)
-}
-
-impl By {
-    fn is_of_gradients(self) -> bool {
-        matches!(self, Self::Gradient | Self::SquaredGradient)
-    }
-
-    /// The flag with its value.
-    fn flag(self) -> String {
-        let value = self.to_possible_value().unwrap_or_default();
-        format!("--by {}", value.get_name())
-    }
-}
-
-impl Options {
-    /// The settings that were given, and the defaults of this command. Those without effect are refused.
-    fn flags(&self) -> Result<Flags> {
-        self.check()?;
-        let mut flags = self.flags.clone();
-        flags.refuse_flags(
-            &WITHOUT_EFFECT,
-            "`lisa importance`",
-            "use it with `lisa train`",
-        )?;
-        let by = self.by.flag();
-        if self.by.is_of_gradients() {
-            flags.refuse_flags(&OF_TRAINING, &by, "use another --by")?;
-        }
-        if self.against != Some(Against::Lisa) {
-            let by = match self.by {
-                By::Ratio => "--against full",
-                _ => &by,
-            };
-            flags.refuse_flags(&OF_LISA, by, "use --by ratio --against lisa")?;
-        }
-        if let Some(lr) = self.lora_lr {
-            require!(
-                lr > 0.0 && lr.is_finite(),
-                "give a learning rate above 0",
-                "--lora-lr is {lr}"
-            );
-        }
-        if let Some(path) = &self.config {
-            flags = flags.or(Flags::from_file(path)?);
-        }
-        let steps = if self.by.is_of_gradients() { 16 } else { 200 };
-        flags.training.steps = flags.training.steps.or(Some(steps));
-        flags.output.out = flags.output.out.or_else(|| Some("runs/importance".into()));
-        Ok(flags)
-    }
-
-    /// The method of the run that is not of LoRA, if there is one.
-    fn method(&self) -> Method {
-        match (self.by, self.against) {
-            (By::LoraUpdate, _) => Method::Lora,
-            (By::Ratio, Some(Against::Lisa)) => Method::Lisa,
-            _ => Method::Full,
-        }
-    }
-
-    /// Returns an error if a flag of `--by ratio` is given with another importance.
-    fn check(&self) -> Result<()> {
-        let given = [
-            ("of", self.of.is_some()),
-            ("against", self.against.is_some()),
-            ("lora-lr", self.lora_lr.is_some()),
-        ];
-        for (name, is_given) in given {
-            require!(
-                !is_given || self.by == By::Ratio,
-                "leave it out, or use --by ratio",
-                "--{name} has no effect with {}",
-                self.by.flag()
-            );
-        }
-        Ok(())
-    }
 }
 
 /// The scores by another signal than the ratio, and the words for one and several of its observations.
@@ -361,24 +169,25 @@ fn ratio(options: &Options, source: &Source<'_>) -> Result<Importance> {
 }
 
 /// The norms of both runs and their ratios.
-fn describe(importance: &Importance) -> Result<String> {
+fn describe(importance: &Importance, names: Names) -> Result<String> {
     let mut text = format!(
-        "mean L2 norms over {}\n  {:<44}{:>12}{:>12}{:>8}\n",
+        "mean L2 norms of the {} over {}\n  {:<44}{:>12}{:>12}{:>8}\n",
+        names.measured,
         counted(importance.full.observations as usize, "step"),
         "",
         "LoRA",
-        "other",
+        names.other,
         "ratio"
     );
-    let (lora, full) = (&importance.lora, &importance.full);
+    let (lora, other) = (&importance.lora, &importance.full);
     let rows = |norms: &WeightNorms| {
         let all = norms.outside.iter().chain(&norms.layers);
         all.cloned().collect::<Vec<_>>()
     };
-    for ((path, lora), (_, full)) in rows(lora).iter().zip(&rows(full)) {
+    for ((path, lora), (_, other)) in rows(lora).iter().zip(&rows(other)) {
         text.push_str(&format!(
-            "  {path:<44}{lora:>12.4}{full:>12.4}{:>8.3}\n",
-            lora / full
+            "  {path:<44}{lora:>12.4}{other:>12.4}{:>8.3}\n",
+            lora / other
         ));
     }
     let p = importance.probabilities()?;

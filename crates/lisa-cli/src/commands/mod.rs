@@ -14,21 +14,21 @@ use crate::train::memory::out_of_memory::explained_for;
 use crate::train::run::Outcome;
 
 mod arguments;
-pub mod demo;
+mod demo;
 mod devices;
 pub mod evaluate;
-pub mod export;
+mod export;
 mod export_adapter;
-pub mod generate;
+mod generate;
 pub mod importance;
 mod norms_plot;
 mod probe;
 mod scores;
 mod scores_plot;
 pub mod plan;
-pub mod preview;
-pub mod show;
-pub mod train;
+mod preview;
+mod show;
+mod train;
 
 /// Fine-tunes language models with LISA: all parameters of a few sampled layers at a time
 #[derive(Debug, Parser)]
@@ -140,7 +140,7 @@ impl Program {
 
 /// A completion script for a shell.
 #[must_use]
-pub fn completions(shell: Shell) -> Vec<u8> {
+pub(crate) fn completions(shell: Shell) -> Vec<u8> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Program::command(), "lisa", &mut script);
     script
@@ -148,7 +148,7 @@ pub fn completions(shell: Shell) -> Vec<u8> {
 
 /// The command with one line of help per flag. `-h` prints the common flags, `--help` all of them.
 #[must_use]
-pub fn with_help(command: clap::Command, all: bool) -> clap::Command {
+pub(crate) fn with_help(command: clap::Command, all: bool) -> clap::Command {
     let short = |arg: Arg| {
         // A number below 0 is a value, which the settings check.
         let arg = arg.allow_negative_numbers(true);

@@ -7,11 +7,20 @@ use lisa::importance::{Importance, WeightNorms};
 use lisa_lm::files::write_atomically;
 use plotters::prelude::*;
 
+/// What the norms are called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Names {
+    /// What has a norm: the weights, or their update.
+    pub(super) measured: &'static str,
+    /// The run that LoRA is compared with.
+    pub(super) other: &'static str,
+}
+
 /// Plots the mean norms of embeddings, layers and head in both runs, as in Figure 1 of the paper.
 /// The axis of the norms is logarithmic.
-pub(super) fn norms(importance: &Importance, path: &Path) -> Result<()> {
+pub(super) fn norms(importance: &Importance, names: Names, path: &Path) -> Result<()> {
     let mut svg = String::new();
-    draw_norms(importance, &mut svg).map_err(|e| anyhow!("cannot plot the norms: {e}"))?;
+    draw_norms(importance, names, &mut svg).map_err(|e| anyhow!("cannot plot the norms: {e}"))?;
     write_atomically(path, svg.as_bytes())?;
     Ok(())
 }
@@ -30,9 +39,13 @@ fn in_order(norms: &WeightNorms) -> Vec<(String, f64)> {
     all
 }
 
-fn draw_norms(importance: &Importance, svg: &mut String) -> Result<(), Box<dyn std::error::Error>> {
-    let (lora, full) = (in_order(&importance.lora), in_order(&importance.full));
-    let names: Vec<String> = full
+fn draw_norms(
+    importance: &Importance,
+    names: Names,
+    svg: &mut String,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let (lora, other) = (in_order(&importance.lora), in_order(&importance.full));
+    let places: Vec<String> = other
         .iter()
         .map(|(path, _)| {
             let parts: Vec<&str> = path.split('.').collect();
@@ -43,30 +56,33 @@ fn draw_norms(importance: &Importance, svg: &mut String) -> Result<(), Box<dyn s
             last.map_or_else(|| path.clone(), ToString::to_string)
         })
         .collect();
-    let values = || lora.iter().chain(&full).map(|(_, norm)| norm.max(1e-12));
+    let values = || lora.iter().chain(&other).map(|(_, norm)| norm.max(1e-12));
     let (least, most) = values().fold((f64::INFINITY, 0.0f64), |(a, b), v| (a.min(v), b.max(v)));
     let area = SVGBackend::with_string(svg, (900, 420)).into_drawing_area();
     area.fill(&WHITE)?;
-    let places = full.len().max(2) - 1;
+    let last = other.len().max(2) - 1;
     let mut chart = ChartBuilder::on(&area)
         .margin(12)
         .x_label_area_size(32)
         .y_label_area_size(64)
-        .caption("mean norm of the weights", ("sans-serif", 18))
-        .build_cartesian_2d(0.0..places as f64, (least / 1.5..most * 1.5).log_scale())?;
+        .caption(
+            format!("mean norm of the {}", names.measured),
+            ("sans-serif", 18),
+        )
+        .build_cartesian_2d(0.0..last as f64, (least / 1.5..most * 1.5).log_scale())?;
     let name = |place: &f64| {
         let whole = (place - place.round()).abs() < 1e-6;
-        let found = names.get(place.round() as usize).filter(|_| whole);
+        let found = places.get(place.round() as usize).filter(|_| whole);
         found.cloned().unwrap_or_default()
     };
     chart
         .configure_mesh()
         .light_line_style(WHITE)
-        .x_labels(full.len())
+        .x_labels(other.len())
         .x_label_formatter(&name)
         .y_desc("L2 norm, logarithmic")
         .draw()?;
-    for (norms, label, colour) in [(&lora, "LoRA", RED), (&full, "full", BLUE)] {
+    for (norms, label, colour) in [(&lora, "LoRA", RED), (&other, names.other, BLUE)] {
         let points = norms.iter().enumerate();
         let points: Vec<(f64, f64)> = points
             .map(|(i, (_, norm))| (i as f64, norm.max(1e-12)))
@@ -120,9 +136,15 @@ mod tests {
             "lm_head.weight",
         ];
         assert_eq!(order, expected);
+        let names = Names {
+            measured: "update",
+            other: "LISA",
+        };
         let mut svg = String::new();
-        draw_norms(&importance, &mut svg).unwrap();
+        draw_norms(&importance, names, &mut svg).unwrap();
         assert_eq!(svg.matches("<circle").count(), 10, "{svg}");
-        assert!(svg.contains("lm_head") && svg.contains("LoRA"), "{svg}");
+        for text in ["lm_head", "LoRA", "LISA", "mean norm of the update"] {
+            assert!(svg.contains(&format!("\n{text}\n</text>")), "{text}: {svg}");
+        }
     }
 }

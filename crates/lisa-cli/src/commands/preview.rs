@@ -11,7 +11,7 @@ use crate::settings::{Facts, Flags, InputFlags, ModelFacts, OnBad, Origin};
 use crate::terminal::output::warn;
 use crate::train::data::rows::batches;
 use crate::train::data::shown_row::Show;
-use crate::train::prepare::settle::settle;
+use crate::train::prepare::settle::Unread;
 use crate::user_error::require;
 
 /// Options of `lisa preview`.
@@ -36,7 +36,7 @@ pub struct Options {
 }
 
 /// Prints the row and a summary of the data.
-pub fn preview(options: &Options) -> Result<()> {
+pub(crate) fn preview(options: &Options) -> Result<()> {
     let mut flags = Flags {
         input: options.input.clone(),
         ..Flags::default()
@@ -67,8 +67,14 @@ pub fn preview(options: &Options) -> Result<()> {
         model: Some(&model),
         ..Facts::default()
     };
-    let folder = std::env::temp_dir();
-    let settled = settle(flags, &settings, tokenizer, &checkpoint, facts, &folder)?;
+    let unread = Unread {
+        flags,
+        settings: &settings,
+        checkpoint: &checkpoint,
+        tokenizer,
+        folder: &std::env::temp_dir(),
+    };
+    let settled = unread.settle(facts)?;
     let (settings, data, tokenizer) = (settled.settings, settled.data, settled.tokenizer);
     let (row, rows) = (options.row.unwrap_or(1), data.train.len());
     require!(

@@ -9,8 +9,8 @@ use crate::settings::{Method, Settings};
 use crate::terminal::progress::bar;
 use crate::train::clock::Clock;
 use crate::train::data::rows::{Data, batches};
-use crate::train::method::exact::host;
-use crate::train::method::step::{Work, accumulate};
+use crate::train::method::layerwise_model::host;
+use crate::train::method::step::{Passed, Passes, Work};
 use crate::train::method::trainer::Trainer;
 use crate::user_error::require;
 
@@ -71,10 +71,14 @@ pub(super) fn probe(
     let progress = bar(steps, 0);
     for step in 0..steps {
         let lr = settings.training.learning_rate(step, steps);
-        let clock = &mut Clock::default();
-        let (work, loss, _) =
-            accumulate(&model, &mut batches, settings, &training, clock, &|_| false)
-                .with_context(context)?;
+        let mut passes = Passes {
+            settings,
+            device: &training,
+            clock: &mut Clock::default(),
+            stop: &|_| false,
+        };
+        let passed = passes.gradients(&model, &mut batches);
+        let Passed { work, loss, .. } = passed.with_context(context)?;
         require!(
             loss.is_finite(),
             "give a lower --lr",

@@ -25,7 +25,7 @@ pub struct Options {
 }
 
 /// Prints the model and which of its parameters LISA trains.
-pub fn show(options: &Options, device: &Device) -> Result<()> {
+pub(crate) fn show(options: &Options, device: &Device) -> Result<()> {
     let folder = options.model.folder()?;
     let checkpoint = Checkpoint::open(&folder)?;
     let config = checkpoint.config();
@@ -33,10 +33,7 @@ pub fn show(options: &Options, device: &Device) -> Result<()> {
     let model = config.init(&device.clone().autodiff())?;
     let map = LayerMap::find(&model)?;
     let layers = map.layers();
-    let facts = ModelFacts {
-        parameters: model.num_parameters(),
-        ..ModelFacts::uncounted(&checkpoint)?
-    };
+    let facts = ModelFacts::of(&checkpoint, &model)?;
     let trained = trained(&map, &facts, options.active_layers)?;
     let tokenizer = Tokenizer::from_dir(&folder)?;
     let dtype = facts.dtype.unwrap_or(Dtype::F32);
@@ -81,7 +78,7 @@ pub fn show(options: &Options, device: &Device) -> Result<()> {
     Ok(())
 }
 
-/// What LISA trains of a model: so many layers, or what it trains by default.
+/// What LISA trains of a model: `active` layers, or what it trains by default.
 fn trained(map: &LayerMap, facts: &ModelFacts, active: Option<usize>) -> Result<String> {
     let layers = map.layers();
     // By default: as many layers as the memory of LoRA holds, with embeddings and head frozen.

@@ -6,6 +6,7 @@ use anyhow::Result;
 use burn::tensor::Device;
 use clap::{Args, ValueEnum};
 
+use crate::leftovers;
 use crate::settings::Flags;
 use crate::terminal::interrupt::Interrupt;
 use crate::train::run::{Allowed, Outcome, Start, dry_run, run};
@@ -16,11 +17,11 @@ use crate::user_error::require;
 pub struct Options {
     /// TOML file of settings (keys: long flag names); flags override it
     #[arg(long, value_name = "FILE.toml")]
-    pub config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
     /// Continue from the newest checkpoint of the run in DIR, or in --out
     #[arg(long, value_name = "DIR", num_args = 0..=1)]
     #[allow(clippy::option_option)] // without the flag, without a folder, with one
-    pub resume: Option<Option<PathBuf>>,
+    pub(crate) resume: Option<Option<PathBuf>>,
     /// Resume although the base model, the data or the folder is not that of the run
     #[arg(
         long,
@@ -30,13 +31,13 @@ pub struct Options {
         requires = "resume",
         hide_short_help = true
     )]
-    pub allow_changed: Vec<Changed>,
+    pub(crate) allow_changed: Vec<Changed>,
     /// Replace the run in the output folder
     #[arg(long, conflicts_with = "resume")]
-    pub overwrite: bool,
+    pub(crate) overwrite: bool,
     /// Print settings and estimated memory; train nothing and save nothing
     #[arg(long)]
-    pub dry_run: bool,
+    pub(crate) dry_run: bool,
     /// The settings of the run.
     #[command(flatten)]
     pub flags: Flags,
@@ -44,7 +45,7 @@ pub struct Options {
 
 /// What a resumed run may have changed.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Changed {
+pub(crate) enum Changed {
     /// The base model, its tokenizer or its chat template
     Model,
     /// The training data or the held-out data
@@ -54,7 +55,7 @@ pub enum Changed {
 }
 
 /// Trains, or with `--dry-run` prints what would be trained.
-pub fn train(options: Options, device: &Device) -> Result<Outcome> {
+pub(crate) fn train(options: Options, device: &Device) -> Result<Outcome> {
     let file = match &options.config {
         Some(path) => Flags::from_file(path)?,
         None => Flags::default(),
@@ -83,6 +84,6 @@ pub fn train(options: Options, device: &Device) -> Result<Outcome> {
         dry_run(flags, start, device)?;
         return Ok(Outcome::Finished);
     }
-    let interrupt = Interrupt::on_ctrl_c()?;
+    let interrupt = Interrupt::on_ctrl_c(leftovers::remove_all)?;
     run(flags, start, device, &|point| interrupt.asked(point))
 }

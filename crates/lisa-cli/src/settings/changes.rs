@@ -7,10 +7,10 @@ use super::{Flags, Origin, Settings, as_given};
 use crate::terminal::text::printable;
 
 impl Flags {
-    /// These flags; if one is absent, that of the checkpoint. With another schedule, the final share of the
-    /// learning rate is not that of the checkpoint, which may be the default of the earlier schedule.
+    /// These flags; if one is absent, the flag of the checkpoint. With another schedule, the final share of
+    /// the learning rate is not taken from the checkpoint: it may be the default of the earlier schedule.
     #[must_use]
-    pub fn or_saved(self, mut saved: Self) -> Self {
+    pub(crate) fn or_saved(self, mut saved: Self) -> Self {
         let earlier = saved.training.clone().or_defaults().schedule;
         if self.training.schedule.is_some_and(|now| now != earlier) {
             saved.training.min_lr_ratio = None;
@@ -23,7 +23,7 @@ impl Settings {
     /// A line for each setting whose value differs from that in `earlier`, such as
     /// `lr 5e-5, was 1e-3`. The output folder is left out, and settings that have no effect now.
     #[must_use]
-    pub fn changes(&self, earlier: &Self) -> Vec<String> {
+    pub(crate) fn changes(&self, earlier: &Self) -> Vec<String> {
         let values = |settings: &Self| match serde_json::to_value(settings.to_flags()) {
             Ok(Value::Object(values)) => values,
             _ => Map::new(),

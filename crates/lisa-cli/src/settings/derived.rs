@@ -8,10 +8,10 @@ use crate::terminal::text::{counted, size};
 
 mod facts;
 
-pub use facts::{DataFacts, LikeLora, ModelFacts, Room};
+pub(crate) use facts::{DataFacts, LikeLora, ModelFacts, Room};
 
 /// Parameters outside the layers that are large: embeddings and head.
-pub const OUTER: [&str; 3] = ["embed_tokens", "embed_positions", "lm_head"];
+pub(crate) const OUTER: [&str; 3] = ["embed_tokens", "embed_positions", "lm_head"];
 
 /// The settings that were derived: name and reason.
 pub(super) type Reasons = Vec<(&'static str, String)>;
@@ -30,9 +30,9 @@ const PERIOD: usize = 20;
 const SHORTEST_PERIOD: usize = 5;
 const PERIODS: usize = 4;
 
-/// The layers that train in a period of LISA, in a model with so many layers.
+/// How many of a model's layers train in a period of LISA, by the number of its layers.
 #[must_use]
-pub fn default_active_layers(layers: usize) -> usize {
+pub(crate) fn default_active_layers(layers: usize) -> usize {
     let active = if layers < DEEP { 2 } else { 4 };
     active.min(layers)
 }
@@ -267,7 +267,7 @@ impl Flags {
         let run = counted(steps, "step");
         let layers = counted(model.layers, "layer");
         let reason = if period > own {
-            "that of --layer-warmup".to_owned()
+            "as long as --layer-warmup".to_owned()
         } else if turns < shortest {
             format!("the shortest: about {run} are too few for a turn of each of {layers}")
         } else if period < PERIOD {

@@ -1,48 +1,48 @@
-//! Settings without effect: those of another method, another policy, other data, or another command.
+//! Settings without effect: settings of another method, another policy, other data, or another command.
 
 use anyhow::Result;
 
 use super::{Dtype, Flags, Method, Pairs, Policy, Schedule, Settings};
 use crate::user_error::UserError;
 
-/// With what a setting has no effect, and what would give it one.
+/// Why a setting has no effect (what it has no effect with), and what the user can do instead.
 type Without = (String, String);
 
 /// What the data has, as far as settings depend on it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 // Each is a fact of its own.
 #[allow(clippy::struct_excessive_bools)]
-pub struct Contents {
+pub(crate) struct Contents {
     /// Held-out rows.
-    pub held_out: bool,
+    pub(crate) held_out: bool,
     /// Held-out files of their own, in a folder of `--data` or with the bundled data.
-    pub held_out_files: bool,
+    pub(crate) held_out_files: bool,
     /// Held-out answers that generated ones are compared with.
-    pub answers: bool,
+    pub(crate) answers: bool,
     /// Pairs of prompt and completion, before they are rendered as chats.
-    pub pairs: bool,
+    pub(crate) pairs: bool,
     /// Chats, before pairs are rendered as chats.
-    pub chats: bool,
+    pub(crate) chats: bool,
 }
 
 impl Flags {
     /// Refuses settings that the user gave and that have no effect.
     ///
     /// `settings` are all settings of the run.
-    pub fn check_effect(&self, settings: &Settings) -> Result<()> {
+    pub(crate) fn check_effect(&self, settings: &Settings) -> Result<()> {
         self.refuse(self.given_by_user(), |name| without(name, settings))
     }
 
     /// Refuses settings that the user gave and that have no effect on this data.
-    pub fn check_effect_on(&self, contents: Contents, settings: &Settings) -> Result<()> {
+    pub(crate) fn check_effect_on(&self, contents: Contents, settings: &Settings) -> Result<()> {
         self.refuse(self.given_by_user(), |name| {
             without_in(name, contents, settings)
         })
     }
 
     /// Refuses these flags: they have no effect with a command, and would with another one. A file of
-    /// settings may have them: it may be that of a run.
-    pub fn refuse_flags(&self, names: &[&str], with: &str, instead: &str) -> Result<()> {
+    /// settings may have them: it may be the file of a run.
+    pub(crate) fn refuse_flags(&self, names: &[&str], with: &str, instead: &str) -> Result<()> {
         self.refuse(self.given_as_flags(), |name| {
             let is_one = names.contains(&name);
             is_one.then(|| (with.to_owned(), instead.to_owned()))
@@ -72,7 +72,7 @@ impl Flags {
     }
 }
 
-/// With what a setting has no effect; `None` if it has an effect, as far as the data is not known.
+/// Why a setting has no effect with these settings; `None` if it has one, or if that depends on the data.
 pub(super) fn without(name: &str, settings: &Settings) -> Option<Without> {
     use Policy::{Bernoulli, Budget, Cyclic, Fixed, Weighted};
     let (method, policy) = (settings.method.method, settings.method.policy);

@@ -8,12 +8,12 @@ use super::effect::{Contents, without, without_in};
 use super::{Flags, Settings};
 
 impl Settings {
-    /// The settings that had an effect on a run, without paths: as a file, they are those of another run
-    /// of the same method. Left out are also settings that are off, as by default, and those of the machine.
+    /// The settings that had an effect on a run, without paths: another run of the same method can take them
+    /// as a file. Settings that are off by default and settings of the machine are left out, too.
     ///
     /// `contents`: what the data of the run has.
     #[must_use]
-    pub fn effective(&self, contents: Contents) -> Flags {
+    pub(crate) fn effective(&self, contents: Contents) -> Flags {
         let values = |flags: &Flags| match serde_json::to_value(flags) {
             Ok(Value::Object(values)) => values,
             _ => Map::new(),

@@ -25,15 +25,15 @@ macro_rules! group {
 
         #[doc = concat!("Settings under \"", $heading, "\".")]
         #[derive(Clone, Debug, PartialEq)]
-        pub struct $settings {
-            $($(#[doc = $doc])* pub $name: $type,)*
+        pub(crate) struct $settings {
+            $($(#[doc = $doc])* pub(crate) $name: $type,)*
         }
 
         impl $flags {
             /// The keys of a settings file: the long names of the flags.
             pub(super) const KEYS: &[&str] = &[$(stringify!($name)),*];
 
-            /// These flags; if one is absent, that of `other`.
+            /// These flags; if one is absent, the flag of `other`.
             pub(super) fn or(self, other: Self) -> Self {
                 Self { $($name: self.$name.or(other.$name),)* }
             }

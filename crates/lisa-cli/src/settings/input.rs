@@ -81,13 +81,13 @@ impl InputFlags {
 impl InputSettings {
     /// Whether both the model and the data are the bundled ones.
     #[must_use]
-    pub fn is_demo(&self) -> bool {
+    pub(crate) fn is_demo(&self) -> bool {
         self.model.as_os_str().is_empty() && self.data.is_empty()
     }
 
     /// A warning if either the model or the data is the bundled one: the flag may be forgotten.
     #[must_use]
-    pub fn half_bundled(&self) -> Option<&'static str> {
+    pub(crate) fn half_bundled(&self) -> Option<&'static str> {
         match (self.model.as_os_str().is_empty(), self.data.is_empty()) {
             (true, false) => Some(
                 "no --model is given: this is the bundled model, a toy of 1.5 M parameters for \
@@ -101,13 +101,13 @@ impl InputSettings {
     }
 
     /// The folder of the model. A model on the hub is downloaded.
-    pub fn folder(&self) -> Result<PathBuf> {
+    pub(crate) fn folder(&self) -> Result<PathBuf> {
         model_folder(&self.model, &self.revision)
     }
 
     /// How the data becomes rows of at most `max_length` tokens.
     #[must_use]
-    pub fn encoding(&self, max_length: usize) -> EncodeOptions {
+    pub(crate) fn encoding(&self, max_length: usize) -> EncodeOptions {
         EncodeOptions {
             max_length,
             loss_on: if self.loss_on_all {

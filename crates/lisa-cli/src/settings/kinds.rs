@@ -229,13 +229,13 @@ impl<'de> Deserialize<'de> for Dtype {
 
 impl Dtype {
     /// The dtype that `config.json` names, or in which the files are; f32 if that is not half precision.
-    pub fn stored(checkpoint: &Checkpoint) -> Result<Option<Self>> {
+    pub(crate) fn stored(checkpoint: &Checkpoint) -> Result<Option<Self>> {
         Ok(checkpoint.stored_dtype()?.map(Self::from))
     }
 
     /// The dtype that `config.json` names; f32 if that is not half precision.
     #[must_use]
-    pub fn of(config: &ModelConfig) -> Option<Self> {
+    pub(crate) fn of(config: &ModelConfig) -> Option<Self> {
         config.common().dtype.map(Self::from)
     }
 }

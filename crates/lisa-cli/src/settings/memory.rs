@@ -52,9 +52,15 @@ pub(crate) fn gib(text: &str) -> Result<f64, &'static str> {
 }
 
 impl MemorySettings {
+    /// Whether full-precision weights of frozen layers are in host memory and not on the device.
+    #[must_use]
+    pub(crate) fn keeps_exact_elsewhere(&self) -> bool {
+        self.quantize != Quantize::None
+    }
+
     /// How activations are recomputed.
     #[must_use]
-    pub fn recomputation(&self) -> Recompute {
+    pub(crate) fn recomputation(&self) -> Recompute {
         let plan = Recompute::new().with_every(self.recompute);
         if self.sublayers {
             plan.with_sublayers()

@@ -252,7 +252,7 @@ impl MethodSettings {
 
     /// The configuration of the adapters of LoRA, with this seed for their initial values.
     #[must_use]
-    pub fn lora(&self, seed: u64) -> LoraConfig {
+    pub(crate) fn lora(&self, seed: u64) -> LoraConfig {
         let modules = match self.all_linear() {
             Some(_) => Vec::new(),
             None => self.lora_target_modules.clone(),

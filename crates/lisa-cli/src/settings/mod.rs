@@ -1,7 +1,7 @@
 //! The settings of a run. Flags override the file of `--config`, and the file overrides the
 //! defaults.
 //!
-//! Each group of settings has a file. [`Flags`] has the settings that were given, [`Settings`] has
+//! Each group of settings has a file. [`Flags`] has the settings that were given, `Settings` has
 //! all settings. Tests: `settings/tests.rs`.
 
 use std::path::PathBuf;
@@ -31,19 +31,24 @@ mod training;
 mod unusual;
 mod value;
 
-pub use derived::{DataFacts, LikeLora, ModelFacts, OUTER, Room, default_active_layers};
-pub use effect::Contents;
-pub use input::{InputFlags, InputSettings};
+pub(crate) use derived::{DataFacts, LikeLora, ModelFacts, OUTER, Room, default_active_layers};
+pub(crate) use effect::Contents;
+pub use input::InputFlags;
+pub(crate) use input::InputSettings;
 pub use kinds::{
     Dtype, Empty, Method, Metric, Moments, OnBad, Order, Pairs, Policy, Quantize, Schedule, Turns,
 };
+pub use memory::MemoryFlags;
+pub(crate) use memory::MemorySettings;
 pub(crate) use memory::gib;
-pub use memory::{MemoryFlags, MemorySettings};
-pub use method::{MethodFlags, MethodSettings};
-pub use origin::{Origin, Origins};
-pub use output::{OutputFlags, OutputSettings};
-pub use training::{TrainingFlags, TrainingSettings};
-pub use unusual::unusual;
+pub use method::MethodFlags;
+pub(crate) use method::MethodSettings;
+pub(crate) use origin::{Origin, Origins};
+pub use output::OutputFlags;
+pub(crate) use output::OutputSettings;
+pub use training::TrainingFlags;
+pub(crate) use training::TrainingSettings;
+pub(crate) use unusual::unusual;
 use value::{as_given, difference};
 
 /// The settings that were given.
@@ -69,42 +74,42 @@ pub struct Flags {
     #[command(flatten)]
     #[serde(flatten)]
     pub output: OutputFlags,
-    /// Where those come from that are no flags of the command line.
+    /// The origin of each setting that was not given as a flag.
     #[arg(skip)]
     #[serde(skip)]
-    pub origins: Origins,
+    pub(crate) origins: Origins,
 }
 
 /// What the settings are derived from.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Facts<'a> {
+pub(crate) struct Facts<'a> {
     /// What is known of the model.
-    pub model: Option<&'a ModelFacts>,
+    pub(crate) model: Option<&'a ModelFacts>,
     /// What is known of the data.
-    pub data: Option<&'a DataFacts>,
+    pub(crate) data: Option<&'a DataFacts>,
     /// The memory that the run may use; `None` if it is not known.
-    pub room: Option<&'a Room<'a>>,
+    pub(crate) room: Option<&'a Room<'a>>,
     /// How many layers LISA can train with the memory of LoRA; `None` if it is not known.
-    pub like_lora: Option<LikeLora<'a>>,
+    pub(crate) like_lora: Option<LikeLora<'a>>,
 }
 
 /// All settings of a run.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// The model and the data.
-    pub input: InputSettings,
+    pub(crate) input: InputSettings,
     /// Which parameters train.
-    pub method: MethodSettings,
+    pub(crate) method: MethodSettings,
     /// What decides how much memory a run needs.
-    pub memory: MemorySettings,
+    pub(crate) memory: MemorySettings,
     /// Batches, steps and the learning rate.
-    pub training: TrainingSettings,
+    pub(crate) training: TrainingSettings,
     /// What a run writes.
-    pub output: OutputSettings,
+    pub(crate) output: OutputSettings,
 }
 
 impl Flags {
-    /// These flags; if one is absent, that of `other`. Steps and epochs are one setting, as are the
+    /// These flags; if one is absent, the flag of `other`. Steps and epochs are one setting, as are the
     /// steps and the ratio of the warm-up, and the final learning rate and its ratio: the other one of
     /// `other` is left out.
     #[must_use]
@@ -134,8 +139,8 @@ impl Flags {
         }
     }
 
-    /// These flags, with those of `lisa demo` where neither a model nor data are given.
-    pub fn or_demo(self) -> Result<Self> {
+    /// These flags, and the settings of `lisa demo` if neither a model nor data are given.
+    pub(crate) fn or_demo(self) -> Result<Self> {
         if self.input.has_model() || self.input.has_data() {
             return Ok(self);
         }
@@ -143,8 +148,8 @@ impl Flags {
         Ok(self.or(demo.all_from(&Origin::Demo)))
     }
 
-    /// These flags, with those of the adapter that training goes on with.
-    pub fn with_adapter(mut self) -> Result<Self> {
+    /// These flags, and the flags that follow from the adapter that is trained further.
+    pub(crate) fn with_adapter(mut self) -> Result<Self> {
         let taken = self
             .method
             .take_adapter()
@@ -168,17 +173,17 @@ impl Flags {
     }
 
     /// The output folder. Other settings are not checked.
-    pub fn out(&self) -> Result<PathBuf> {
+    pub(crate) fn out(&self) -> Result<PathBuf> {
         Ok(self.clone().or_demo()?.output.or_defaults().out)
     }
 
     /// All settings, checked, without anything of the model but the dtype of its files.
-    pub fn resolve(self, stored: Option<Dtype>) -> Result<Settings> {
+    pub(crate) fn resolve(self, stored: Option<Dtype>) -> Result<Settings> {
         Ok(self.resolved(stored, Facts::default())?.0)
     }
 
     /// All settings, checked, and where they come from. What was not given follows from the facts.
-    pub fn resolve_with(self, facts: Facts<'_>) -> Result<(Settings, Origins)> {
+    pub(crate) fn resolve_with(self, facts: Facts<'_>) -> Result<(Settings, Origins)> {
         let stored = facts.model.and_then(|model| model.dtype);
         self.resolved(stored, facts)
     }
@@ -249,7 +254,7 @@ impl Flags {
 impl Settings {
     /// Every setting as a flag.
     #[must_use]
-    pub fn to_flags(&self) -> Flags {
+    pub(crate) fn to_flags(&self) -> Flags {
         Flags {
             input: self.input.to_flags(),
             method: self.method.to_flags(),
@@ -262,7 +267,7 @@ impl Settings {
 
     /// The first setting that must be the same in a resumed run and its checkpoint, but is not.
     #[must_use]
-    pub fn differs(&self, saved: &Self) -> Option<String> {
+    pub(crate) fn differs(&self, saved: &Self) -> Option<String> {
         self.method
             .differs(&saved.method)
             .or_else(|| self.memory.differs(&saved.memory))

@@ -14,7 +14,7 @@ use crate::user_error::UserError;
 
 /// Where the value of a setting comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub(crate) enum Origin {
     /// A flag.
     Flag,
     /// The line of a settings file, and the name that the setting has there.
@@ -44,9 +44,9 @@ impl fmt::Display for Origin {
 
 /// Where each setting comes from, by its name with hyphens.
 ///
-/// In [`Flags`], it has what is no flag. Flags with equal values are equal wherever they come from.
+/// [`Flags`] has the origins of values that were not given as flags. Flags with equal values are equal wherever they come from.
 #[derive(Clone, Debug, Default)]
-pub struct Origins(BTreeMap<String, Origin>);
+pub(crate) struct Origins(BTreeMap<String, Origin>);
 
 impl PartialEq for Origins {
     fn eq(&self, _: &Self) -> bool {
@@ -57,7 +57,7 @@ impl PartialEq for Origins {
 impl Origins {
     /// Where a setting comes from; `None` if it is not known.
     #[must_use]
-    pub fn of(&self, name: &str) -> Option<&Origin> {
+    pub(crate) fn of(&self, name: &str) -> Option<&Origin> {
         self.0.get(name)
     }
 
@@ -71,10 +71,10 @@ impl Origins {
         }
     }
 
-    /// One line per setting with its value and its origin. Without `all`, only those that follow from
+    /// One line per setting with its value and its origin. Without `all`, only settings that follow from
     /// the model and the data.
     #[must_use]
-    pub fn lines(&self, settings: &Settings, all: bool) -> Vec<String> {
+    pub(crate) fn lines(&self, settings: &Settings, all: bool) -> Vec<String> {
         let flags = serde_json::to_value(settings.to_flags());
         let Ok(Value::Object(values)) = flags else {
             return Vec::new();
@@ -108,7 +108,7 @@ impl Flags {
 
     /// The same flags, all of which come from there.
     #[must_use]
-    pub fn all_from(mut self, origin: &Origin) -> Self {
+    pub(crate) fn all_from(mut self, origin: &Origin) -> Self {
         for name in self.given() {
             self.origins.set(name, origin.clone());
         }
@@ -120,7 +120,7 @@ impl Flags {
         self.origins.of(name).cloned().unwrap_or(Origin::Flag)
     }
 
-    /// The origins of these flags, and of those of `other` that these do not have.
+    /// The origins of these flags, and of the flags that only `other` has.
     pub(super) fn origins_or(&self, other: &Self) -> Origins {
         let mut origins = other.origins.clone();
         for name in self.given() {

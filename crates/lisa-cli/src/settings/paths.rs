@@ -9,7 +9,7 @@ impl Flags {
     /// These flags with absolute paths, so that they mean the same in every working directory. A
     /// model that is no folder here is an id of the hub, and is kept; so is data that does not
     /// exist here.
-    pub fn absolute(mut self) -> io::Result<Self> {
+    pub(crate) fn absolute(mut self) -> io::Result<Self> {
         for path in self.paths_mut() {
             if path.exists() {
                 *path = std::path::absolute(&*path)?;
@@ -20,7 +20,7 @@ impl Flags {
 
     /// These flags without paths.
     #[must_use]
-    pub fn without_paths(mut self) -> Self {
+    pub(crate) fn without_paths(mut self) -> Self {
         self.input.model = None;
         self.input.data = None;
         self.input.eval = None;
@@ -33,7 +33,7 @@ impl Flags {
     /// The paths that a run reads, with their flags. A chat template is not among them, since a
     /// checkpoint has its text.
     #[must_use]
-    pub fn paths(&self) -> Vec<(&'static str, &Path)> {
+    pub(crate) fn paths(&self) -> Vec<(&'static str, &Path)> {
         let mut paths: Vec<(&'static str, &PathBuf)> = Vec::new();
         paths.extend(self.input.model.iter().map(|path| ("model", path)));
         paths.extend(self.input.data.iter().flatten().map(|path| ("data", path)));

@@ -58,7 +58,7 @@ group! { "Training", TrainingFlags, TrainingSettings {
 impl TrainingSettings {
     /// The learning rate of a step, given the number of `steps`: linear warm-up, then the schedule.
     #[must_use]
-    pub fn learning_rate(&self, step: u64, steps: u64) -> f64 {
+    pub(crate) fn learning_rate(&self, step: u64, steps: u64) -> f64 {
         let warm = match self.warmup_steps {
             0 => (self.warmup_ratio * steps as f64).round(),
             given => given as f64,
@@ -93,7 +93,7 @@ impl TrainingSettings {
         Ok(())
     }
 
-    /// Refuses a warm-up that does not end before a run of so many steps does.
+    /// Refuses a warm-up that does not end before a run of `steps` steps does.
     pub(crate) fn warms_up_within(&self, steps: u64) -> Result<()> {
         let given = self.warmup_steps as u64;
         require!(
@@ -178,14 +178,14 @@ impl TrainingSettings {
                 self.gradient_accumulation_steps == 1,
                 "leave one of them out",
                 "--update-in-backward has the gradients of one layer at a time, and --gradient-accumulation-steps \
-                 {} needs those of all layers",
+                 {} needs the gradients of all layers",
                 self.gradient_accumulation_steps
             );
             require!(
                 self.max_grad_norm == 0.0,
                 "add --max-grad-norm 0",
                 "--update-in-backward has the gradients of one layer at a time, and --max-grad-norm \
-                 {} needs those of all layers",
+                 {} needs the gradients of all layers",
                 self.max_grad_norm
             );
         }

@@ -1,4 +1,4 @@
-//! [`unusual`]: settings that are far from those that are known to work.
+//! [`unusual`]: settings that are far from the settings that are known to work.
 
 use std::ops::RangeInclusive;
 
@@ -19,10 +19,10 @@ fn usual_rates(method: Method) -> RangeInclusive<f64> {
 /// The steps of the runs in which layers were sampled once (docs/study.md).
 const STUDIED: u64 = 120;
 
-/// What a user should know of settings that are far from the usual ones, for a run of so many steps. Values
+/// What a user should know of settings that are far from the usual ones, for a run of `steps` steps. Values
 /// that follow from the model and the data are not warned about.
 #[must_use]
-pub fn unusual(
+pub(crate) fn unusual(
     settings: &Settings,
     origins: &Origins,
     model: &ModelFacts,
@@ -64,8 +64,8 @@ pub fn unusual(
     let gives_layers = is_given("active-layers") || is_given("probabilities");
     if gives_layers && is_counted && 2.0 * active >= layers {
         found.push(format!(
-            "{given} is half of the {} or more: gradients and optimizer state grow with it, up to those of \
-             full training; `lisa plan` compares the memory with that of LoRA and of full training",
+            "{given} is half of the {} or more: gradients and optimizer state grow with it, up to what \
+             full training needs; `lisa plan` compares the memory of LISA, LoRA and full training",
             counted(model.layers, "layer")
         ));
     }
@@ -75,7 +75,7 @@ pub fn unusual(
         let of_warmup = if is_given("period") {
             ""
         } else {
-            ", that of --layer-warmup,"
+            ", as long as --layer-warmup,"
         };
         found.push(format!(
             "--period {}{of_warmup} is the whole run of {}: the layers are sampled once, and the others \
@@ -183,7 +183,7 @@ mod tests {
     fn a_period_of_the_warm_up_that_is_the_whole_run_is_warned_about() {
         let mut origins = Origins::default();
         origins.set("layer-warmup", Origin::Flag);
-        origins.set("period", Origin::Derived("that of it".to_owned()));
+        origins.set("period", Origin::Derived("as long as it".to_owned()));
         let of = |warmup: usize, period: usize| {
             let with = settings(|settings| {
                 (settings.method.layer_warmup, settings.method.period) = (warmup, period);
@@ -192,7 +192,8 @@ mod tests {
         };
         let once = of(100, 100);
         assert!(
-            once[0].starts_with("--period 100, that of --layer-warmup, is the whole run of 100 "),
+            once[0]
+                .starts_with("--period 100, as long as --layer-warmup, is the whole run of 100 "),
             "{once:?}"
         );
         assert!(of(50, 50).is_empty() && of(5, 100).is_empty());

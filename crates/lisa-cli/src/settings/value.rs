@@ -9,7 +9,7 @@ pub(super) fn as_given(value: &impl Serialize) -> Option<String> {
     Some(shown(&value)).filter(|text| !text.is_empty())
 }
 
-/// That a setting of a resumed run is not that of its checkpoint.
+/// A sentence that says that a resumed run and its checkpoint have different values of a setting.
 pub(super) fn difference(name: &str, new: &impl Serialize, saved: &impl Serialize) -> String {
     let absent = || "not given".to_owned();
     match (as_given(new), as_given(saved)) {

@@ -27,7 +27,7 @@ pub enum Point {
 pub type Stop<'a> = &'a (dyn Fn(Point) -> bool + Sync);
 
 /// Returns the error [`Stopped`] if the run stops at this point.
-pub fn check(stop: Stop<'_>, point: Point) -> Result<()> {
+pub(crate) fn check(stop: Stop<'_>, point: Point) -> Result<()> {
     if stop(point) {
         return Err(Stopped.into());
     }
@@ -36,7 +36,7 @@ pub fn check(stop: Stop<'_>, point: Point) -> Result<()> {
 
 /// The run was asked to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stopped;
+pub(crate) struct Stopped;
 
 impl fmt::Display for Stopped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -48,7 +48,7 @@ impl std::error::Error for Stopped {}
 
 /// What Ctrl-C asked for.
 #[derive(Clone, Debug, Default)]
-pub struct Interrupt {
+pub(crate) struct Interrupt {
     asked: Arc<AtomicBool>,
     begun: Arc<AtomicBool>,
 }
@@ -58,16 +58,19 @@ impl Interrupt {
     ///
     /// While model and data are read, Ctrl-C ends the program at once: there is nothing to save.
     /// Later the first one makes [`asked`](Self::asked) true. The second one ends the program, with
-    /// exit code 130 as usual; files are replaced by renaming, so saved files are complete.
-    pub fn on_ctrl_c() -> Result<Self> {
+    /// exit code 130 as usual; files are replaced by renaming, so saved files are complete. `at_end` is
+    /// called before Ctrl-C ends the program.
+    pub(crate) fn on_ctrl_c(at_end: fn()) -> Result<Self> {
         let interrupt = Self::default();
         let state = interrupt.clone();
         ctrlc::set_handler(move || {
             if state.asked.swap(true, Ordering::SeqCst) {
+                at_end();
                 std::process::exit(130);
             }
             if !state.begun.load(Ordering::SeqCst) {
                 eprintln!("\nstopped before training: there is nothing to save");
+                at_end();
                 std::process::exit(130);
             }
             eprintln!(
@@ -80,7 +83,7 @@ impl Interrupt {
 
     /// Whether Ctrl-C was pressed.
     #[must_use]
-    pub fn asked(&self, point: Point) -> bool {
+    pub(crate) fn asked(&self, point: Point) -> bool {
         if point != Point::Prepare {
             self.begun.store(true, Ordering::SeqCst);
         }

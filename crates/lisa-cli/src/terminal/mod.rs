@@ -3,6 +3,6 @@
 pub mod interrupt;
 pub mod log;
 pub mod output;
-pub mod progress;
+pub(crate) mod progress;
 pub mod report;
-pub mod text;
+pub(crate) mod text;

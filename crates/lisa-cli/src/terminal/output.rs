@@ -1,4 +1,4 @@
-//! [`say`]: prints to standard output, without the control characters of files and models.
+//! `say`: prints to standard output, without the control characters of files and models.
 
 use std::fmt::Display;
 use std::io::{ErrorKind, Result, Write};
@@ -10,7 +10,7 @@ use super::text::printable;
 
 static DIRECT: AtomicBool = AtomicBool::new(false);
 
-/// Lets [`say`] write to standard output itself. Without it, `println!` prints, whose text tests
+/// Lets `say` write to standard output itself. Without it, `println!` prints, whose text tests
 /// capture, and which panics at a closed pipe.
 pub fn write_directly() {
     DIRECT.store(true, Ordering::Relaxed);
@@ -24,12 +24,12 @@ pub fn write_directly() {
 /// # Errors
 ///
 /// Standard output cannot be written, such as to a file on a full disk.
-pub fn say(text: impl Display) -> Result<()> {
+pub(crate) fn say(text: impl Display) -> Result<()> {
     say_styled(printable(&text.to_string()))
 }
 
 /// Prints a warning to standard error. Control characters are escaped.
-pub fn warn(text: impl Display) {
+pub(crate) fn warn(text: impl Display) {
     let style = AnsiColor::BrightYellow.on_default().bold();
     let text = printable(&text.to_string());
     anstream::eprintln!("{style}warning{style:#}: {text}");
@@ -41,7 +41,7 @@ pub fn warn(text: impl Display) {
 /// # Errors
 ///
 /// As [`say`].
-pub fn say_styled(text: impl Display) -> Result<()> {
+pub(crate) fn say_styled(text: impl Display) -> Result<()> {
     if !DIRECT.load(Ordering::Relaxed) {
         println!("{text}");
         return Ok(());

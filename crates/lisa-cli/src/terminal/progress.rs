@@ -8,14 +8,14 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Whether progress bars are seen. Where they are not, such as in a pipe, lines say what happens.
 #[must_use]
-pub fn is_watched() -> bool {
+pub(crate) fn is_watched() -> bool {
     std::io::stdout().is_terminal() && std::io::stderr().is_terminal()
 }
 
 /// A progress bar of `length` steps, with `done` steps complete. It has one line: a message that
 /// is too long for the terminal is cut.
 #[must_use]
-pub fn bar(length: u64, done: u64) -> ProgressBar {
+pub(crate) fn bar(length: u64, done: u64) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
     bar.set_style(style("{bar:12} {pos}/{len}  {wide_msg}"));
     bar.set_position(done);
@@ -25,7 +25,7 @@ pub fn bar(length: u64, done: u64) -> ProgressBar {
 
 /// As [`bar`], with the time that is left.
 #[must_use]
-pub fn timed_bar(length: u64) -> ProgressBar {
+pub(crate) fn timed_bar(length: u64) -> ProgressBar {
     let bar = bar(length, 0);
     bar.set_style(style("{bar:12} {pos}/{len} {eta:>4}  {wide_msg}"));
     bar
@@ -33,7 +33,7 @@ pub fn timed_bar(length: u64) -> ProgressBar {
 
 /// A bar that appears after a second and disappears when it is dropped.
 #[derive(Debug)]
-pub struct Slow {
+pub(crate) struct Slow {
     bar: ProgressBar,
     since: Instant,
     shown: Mutex<bool>,
@@ -42,19 +42,19 @@ pub struct Slow {
 impl Slow {
     /// A bar that counts bytes.
     #[must_use]
-    pub fn bytes(what: &str) -> Self {
+    pub(crate) fn bytes(what: &str) -> Self {
         Self::new(what, "{bar:12} {bytes}/{total_bytes} {eta:>4}  {wide_msg}")
     }
 
     /// A bar that counts items.
     #[must_use]
-    pub fn items(what: &str) -> Self {
+    pub(crate) fn items(what: &str) -> Self {
         Self::new(what, "{bar:12} {pos}/{len} {eta:>4}  {wide_msg}")
     }
 
     /// A bar that counts items whose total is not known.
     #[must_use]
-    pub fn count(what: &str) -> Self {
+    pub(crate) fn count(what: &str) -> Self {
         Self::new(what, "{pos}  {wide_msg}")
     }
 
@@ -70,7 +70,7 @@ impl Slow {
     }
 
     /// Sets the number of completed items and the total.
-    pub fn set(&self, done: u64, total: u64) {
+    pub(crate) fn set(&self, done: u64, total: u64) {
         self.bar.set_length(total);
         self.bar.set_position(done);
         let Ok(mut shown) = self.shown.lock() else {

@@ -4,7 +4,7 @@
 /// cannot send commands to the terminal. Characters that change the direction of text are escaped
 /// too: they can show a line in another order than it has.
 #[must_use]
-pub fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
         if commands(c) {
@@ -23,26 +23,26 @@ fn commands(c: char) -> bool {
 
 /// The text on one line: a new line becomes ` / `, a tab becomes a space.
 #[must_use]
-pub fn one_line(text: &str) -> String {
+pub(crate) fn one_line(text: &str) -> String {
     let text = printable(text.trim()).replace('\t', " ");
     text.replace(['\n', '\u{2028}', '\u{2029}'], " / ")
 }
 
 /// A number and a noun, which gets an `s` unless the number is 1.
 #[must_use]
-pub fn counted(number: usize, noun: &str) -> String {
+pub(crate) fn counted(number: usize, noun: &str) -> String {
     counted_as(number, noun, &format!("{noun}s"))
 }
 
 /// A number and a noun with this plural.
 #[must_use]
-pub fn counted_as(number: usize, one: &str, many: &str) -> String {
+pub(crate) fn counted_as(number: usize, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }
 
 /// A size in MiB, or in GiB from 1024 MiB on.
 #[must_use]
-pub fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     let mib = bytes as f64 / f64::from(1 << 20);
     if mib >= 1024.0 {
         format!("{:.2} GiB", mib / 1024.0)
@@ -53,7 +53,7 @@ pub fn size(bytes: u64) -> String {
 
 /// A duration with its two largest units, such as `45 s`, `12 min` or `3 h 20 min`.
 #[must_use]
-pub fn duration(seconds: f64) -> String {
+pub(crate) fn duration(seconds: f64) -> String {
     let s = seconds.max(0.0).round() as u64;
     let (minutes, hours, days) = (s / 60, s / 3600, s / 86400);
     match s {
@@ -67,7 +67,7 @@ pub fn duration(seconds: f64) -> String {
 
 /// A number of epochs, such as `1 epoch`, `0.05 epochs` or `less than 0.01 epochs`.
 #[must_use]
-pub fn epochs_in_words(epochs: f64) -> String {
+pub(crate) fn epochs_in_words(epochs: f64) -> String {
     let number = format!("{epochs:.2}");
     match number.trim_end_matches('0').trim_end_matches('.') {
         "0" => "less than 0.01 epochs".to_owned(),

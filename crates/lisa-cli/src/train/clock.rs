@@ -9,7 +9,7 @@ use crate::terminal::text::duration;
 
 /// A part of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub(crate) enum Part {
     /// Making batches.
     Data,
     /// Forward passes of training.
@@ -38,11 +38,11 @@ const PARTS: [(Part, &str); 6] = [
 /// A device that computes asynchronously is waited for only where the loss is read, so there the
 /// forward pass includes the end of the step before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Clock([f64; PARTS.len()]);
+pub(crate) struct Clock([f64; PARTS.len()]);
 
 impl Clock {
     /// Runs `work` and counts its time.
-    pub fn time<T>(&mut self, part: Part, work: impl FnOnce() -> T) -> T {
+    pub(crate) fn time<T>(&mut self, part: Part, work: impl FnOnce() -> T) -> T {
         let started = Instant::now();
         let result = work();
         self.0[part as usize] += started.elapsed().as_secs_f64();
@@ -51,12 +51,12 @@ impl Clock {
 
     /// The seconds of training: all parts except evaluation and saving.
     #[must_use]
-    pub fn training(&self) -> f64 {
+    pub(crate) fn training(&self) -> f64 {
         self.0[..Part::Evaluation as usize].iter().sum()
     }
 
     /// The seconds of each part with its name.
-    pub fn parts(&self) -> impl Iterator<Item = (&'static str, f64)> + '_ {
+    pub(crate) fn parts(&self) -> impl Iterator<Item = (&'static str, f64)> + '_ {
         PARTS
             .iter()
             .map(|(part, name)| (*name, self.0[*part as usize]))

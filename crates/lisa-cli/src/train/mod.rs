@@ -17,21 +17,21 @@
 //! `clock` measures the time of each part of a run, `score` compares a generated answer with that of the
 //! data, and `run` is the run from start to end.
 
-pub mod clock;
+pub(crate) mod clock;
 pub mod score;
 
-pub mod data;
-pub mod method;
+pub(crate) mod data;
+pub(crate) mod method;
 
 pub mod evaluation;
 pub(crate) mod memory;
 
 pub mod metrics;
-pub mod saved;
+pub(crate) mod saved;
 
-pub mod prepare;
+pub(crate) mod prepare;
 
-pub mod training_loop;
+pub(crate) mod training_loop;
 
 mod output;
 

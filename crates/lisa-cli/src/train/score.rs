@@ -24,7 +24,7 @@ impl Scorer {
     }
 
     /// Adds an answer of the data.
-    pub fn see(&mut self, answer: &str) {
+    pub(crate) fn see(&mut self, answer: &str) {
         if self.metric == Metric::Choice {
             self.choices.extend(words(answer).next());
         }
@@ -32,7 +32,7 @@ impl Scorer {
 
     /// The metric.
     #[must_use]
-    pub fn metric(&self) -> Metric {
+    pub(crate) fn metric(&self) -> Metric {
         self.metric
     }
 

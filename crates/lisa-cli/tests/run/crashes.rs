@@ -30,7 +30,7 @@ fn program(out: &Path, more: &[&str]) -> Command {
     command
 }
 
-/// Kills the process a while after it has printed so many steps. Returns whether it ended by itself, and
+/// Kills the process a while after it has printed this many steps. Returns whether it ended by itself, and
 /// the last step that it printed, or 0.
 fn kill_after(mut child: Child, steps: usize, while_: Duration) -> (bool, u64) {
     let output = BufReader::new(child.stdout.take().unwrap());

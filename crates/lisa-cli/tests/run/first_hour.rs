@@ -285,10 +285,7 @@ fn the_first_hour() {
     assert_eq!(one["tokens"], 3 * tokens);
     has(
         &fs::read_to_string(stopped.join("model/README.md")).unwrap(),
-        &[&format!(
-            "| tokens, with those of prompts | {} |",
-            3 * tokens
-        )],
+        &[&format!("| tokens, prompts included | {} |", 3 * tokens)],
     );
 
     files_of_a_run(&stopped);

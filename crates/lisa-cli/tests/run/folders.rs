@@ -220,7 +220,7 @@ fn a_demo_is_resumed_and_replaced_in_its_folder() {
         names.sort();
         names
     };
-    // A demo that Ctrl-C ended while it read its data has left its lock.
+    // A demo that was killed while it read its data has left its lock.
     fs::create_dir_all(dir.path().join("runs/lisa")).unwrap();
     fs::write(dir.path().join("runs/lisa/.lisa-lock"), "").unwrap();
     run(dir.path(), "demo --steps 1");

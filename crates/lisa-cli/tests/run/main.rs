@@ -6,7 +6,7 @@ use std::path::Path;
 use burn::tensor::Device;
 use clap::Parser;
 use lisa_cli::commands::{Command, Program};
-use lisa_cli::settings::{Flags, OutputFlags};
+use lisa_cli::settings::Flags;
 use lisa_cli::terminal::interrupt::Point;
 use lisa_cli::terminal::report::report;
 use lisa_cli::train::metrics::line::Line;
@@ -22,7 +22,10 @@ mod evaluated;
 mod first_hour;
 mod folders;
 mod given;
+#[cfg(unix)]
+mod interrupted;
 mod not_finite;
+mod planned;
 mod policies;
 mod preview;
 mod refusals;
@@ -32,6 +35,7 @@ mod runs;
 mod steps;
 mod tokens;
 mod watched;
+mod wrong_flags;
 
 /// The flags of `lisa train` with these arguments.
 fn parsed(arguments: &[&str]) -> Flags {
@@ -76,13 +80,9 @@ const HELD_OUT: &str = include_str!("../../data/heldout.jsonl");
 
 /// The output folder alone, for a run that is resumed.
 fn only_out(out: &Path) -> Flags {
-    Flags {
-        output: OutputFlags {
-            out: Some(out.to_path_buf()),
-            ..OutputFlags::default()
-        },
-        ..Flags::default()
-    }
+    let mut flags = Flags::default();
+    flags.output.out = Some(out.to_path_buf());
+    flags
 }
 
 fn go(flags: Flags, start: Start, stop: bool) -> anyhow::Result<Outcome> {

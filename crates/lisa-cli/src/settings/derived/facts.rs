@@ -3,32 +3,44 @@
 use std::fmt;
 
 use anyhow::Result;
-use lisa_lm::Checkpoint;
+use lisa_lm::{CausalLm, Checkpoint};
 
 use super::{BLOCK, LARGE, SMALL};
 use crate::settings::Dtype;
 
 /// What is known of the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ModelFacts {
+pub(crate) struct ModelFacts {
     /// The dtype of its files.
-    pub dtype: Option<Dtype>,
+    pub(crate) dtype: Option<Dtype>,
     /// Its number of parameters.
-    pub parameters: usize,
+    pub(crate) parameters: usize,
     /// Its number of layers.
-    pub layers: usize,
+    pub(crate) layers: usize,
     /// The largest number of tokens in a row.
-    pub positions: usize,
+    pub(crate) positions: usize,
 }
 
 impl ModelFacts {
+    /// The facts of a checkpoint and its model, whose parameters may be lazy.
+    ///
+    /// # Errors
+    ///
+    /// As [`uncounted`](Self::uncounted).
+    pub(crate) fn of(checkpoint: &Checkpoint, model: &CausalLm) -> Result<Self> {
+        Ok(Self {
+            parameters: model.num_parameters(),
+            ..Self::uncounted(checkpoint)?
+        })
+    }
+
     /// The facts of a checkpoint that follow from its files without a model: its parameters are not counted,
     /// and are 0.
     ///
     /// # Errors
     ///
-    /// The dtype of the files is none of those that are read.
-    pub fn uncounted(checkpoint: &Checkpoint) -> Result<Self> {
+    /// The dtype of the files is not supported.
+    pub(crate) fn uncounted(checkpoint: &Checkpoint) -> Result<Self> {
         let config = checkpoint.config();
         Ok(Self {
             dtype: Dtype::stored(checkpoint)?,
@@ -41,76 +53,76 @@ impl ModelFacts {
     /// Whether the model is of about the size of the study's, so that LISA freezes embeddings and head by
     /// default, and trains as many layers as [`LikeLora`] says.
     #[must_use]
-    pub fn is_of_studied_size(&self) -> bool {
+    pub(crate) fn is_of_studied_size(&self) -> bool {
         (SMALL..LARGE).contains(&self.parameters)
     }
 }
 
 /// What is known of the data.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DataFacts {
+pub(crate) struct DataFacts {
     /// The number of tokens of each training row before truncation, in ascending order. It is not empty.
     lengths: Vec<usize>,
-    /// That of the longest held-out row; 0 if there is none.
+    /// The number of tokens of the longest held-out row; 0 if there is none.
     held_out: usize,
 }
 
 impl DataFacts {
     /// The facts of training rows with these numbers of tokens; `None` if there is no row.
     #[must_use]
-    pub fn of(mut lengths: Vec<usize>) -> Option<Self> {
+    pub(crate) fn of(mut lengths: Vec<usize>) -> Option<Self> {
         lengths.sort_unstable();
         let held_out = 0;
         (!lengths.is_empty()).then_some(Self { lengths, held_out })
     }
 
-    /// With held-out rows, the longest of which has so many tokens.
+    /// With held-out rows; the longest one has `held_out` tokens.
     #[must_use]
-    pub fn with_held_out(self, held_out: usize) -> Self {
+    pub(crate) fn with_held_out(self, held_out: usize) -> Self {
         Self { held_out, ..self }
     }
 
     /// The number of tokens of the longest held-out row; 0 if there is none.
     #[must_use]
-    pub fn longest_held_out(&self) -> usize {
+    pub(crate) fn longest_held_out(&self) -> usize {
         self.held_out
     }
 
     /// The number of training rows.
     #[must_use]
-    pub fn rows(&self) -> usize {
+    pub(crate) fn rows(&self) -> usize {
         self.lengths.len()
     }
 
     /// At least how many rows of this length the rows make when they are packed.
     #[must_use]
-    pub fn packed(&self, length: usize) -> usize {
+    pub(crate) fn packed(&self, length: usize) -> usize {
         let tokens: usize = self.lengths.iter().map(|own| own.min(&length)).sum();
         tokens.div_ceil(length.max(1))
     }
 
     /// The length that this share of the rows does not exceed.
     #[must_use]
-    pub fn percentile(&self, share: f64) -> usize {
+    pub(crate) fn percentile(&self, share: f64) -> usize {
         let index = (share * self.rows() as f64).ceil() as usize;
         self.lengths[index.clamp(1, self.rows()) - 1]
     }
 
     /// The number of tokens of the longest training row.
     #[must_use]
-    pub fn longest(&self) -> usize {
+    pub(crate) fn longest(&self) -> usize {
         self.percentile(1.0)
     }
 
-    /// Whether so many tokens are not many more than nearly all training rows have.
+    /// Whether this number of tokens is at most twice what nearly all training rows have.
     pub(super) fn is_usual(&self, tokens: usize) -> bool {
         tokens <= 2 * self.percentile(0.99)
     }
 
-    /// The length of training rows without regard to memory: that of the longest row. Rows that are much
-    /// longer than nearly all others are cut, and those above the model's limit.
+    /// The length of training rows without regard to memory: the longest row has it. Rows that are much
+    /// longer than nearly all others are cut, and rows above the model's limit.
     #[must_use]
-    pub fn usual_length(&self, model: &ModelFacts) -> usize {
+    pub(crate) fn usual_length(&self, model: &ModelFacts) -> usize {
         let length = if self.is_usual(self.longest()) {
             self.longest()
         } else {
@@ -121,11 +133,11 @@ impl DataFacts {
 }
 
 /// The memory that a run may use.
-pub struct Room<'a> {
+pub(crate) struct Room<'a> {
     /// Bytes of the device, or that the machine has available.
-    pub bytes: u64,
-    /// Bytes that a run of these settings needs for batches of so many rows of so many tokens.
-    pub needs: &'a dyn Fn(usize, usize) -> Option<u64>,
+    pub(crate) bytes: u64,
+    /// Bytes that a run of these settings needs, by the rows of a batch and the tokens of a row.
+    pub(crate) needs: &'a dyn Fn(usize, usize) -> Option<u64>,
 }
 
 impl fmt::Debug for Room<'_> {
@@ -142,10 +154,10 @@ impl Room<'_> {
     }
 }
 
-/// For batches of so many rows of so many tokens: how many layers LISA can train in the memory that LoRA
-/// needs, with [`OUTER`](super::OUTER) frozen.
+/// How many layers LISA can train in the memory that LoRA needs, with [`OUTER`](super::OUTER) frozen, by the
+/// rows of a batch and the tokens of a row.
 #[derive(Clone, Copy)]
-pub struct LikeLora<'a>(pub &'a dyn Fn(usize, usize) -> Option<usize>);
+pub(crate) struct LikeLora<'a>(pub(crate) &'a dyn Fn(usize, usize) -> Option<usize>);
 
 impl fmt::Debug for LikeLora<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -359,7 +359,7 @@ fn a_period_has_its_reason() {
     let few = |run: &str| {
         format!("the shortest: about {run} are too few for a turn of each of 30 layers")
     };
-    let warmup = "that of --layer-warmup".to_owned();
+    let warmup = "as long as --layer-warmup".to_owned();
     // Four periods are not one turn of each layer, with 2 of 30; they are with 10.
     assert_eq!(of(12, 2, 0), (3, few("12 steps")));
     assert_eq!(of(12, 10, 0), (4, turns("12 steps")));

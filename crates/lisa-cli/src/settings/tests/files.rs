@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
-use super::{Dtype, Flags, idle, mistake, toml};
+use super::effect::idle;
+use super::{Dtype, Flags, defaults, mistake, toml};
 use crate::terminal::report::report;
+use crate::user_error::UserError;
 
 /// The error of a file as the program prints it.
 fn refused(text: &str, name: &str) -> String {
@@ -147,4 +149,123 @@ fn the_help_has_the_names_of_the_file() {
         help,
         "leave `num_train_epochs` out, or leave `max_steps` out"
     );
+}
+
+#[test]
+fn a_file_may_set_every_setting() {
+    let text = toml::to_string(&defaults().to_flags()).unwrap();
+    assert_eq!(toml(&text).unwrap(), defaults().to_flags());
+    assert!(text.lines().count() > 40);
+}
+
+#[test]
+fn a_file_may_use_the_names_of_other_trainers() {
+    for (other, own) in [
+        ("skip-bad-lines = true", "on-bad-line = \"skip\""),
+        ("num_train_epochs = 3", "epochs = 3.0"),
+        ("gradient_checkpointing = true", "recompute = 1"),
+        ("train_on_inputs = true", "loss-on-all = true"),
+        ("assistant_only_loss = true", "loss-on-all = false"),
+        ("torch_dtype = \"bfloat16\"", "dtype = \"bf16\""),
+        ("lora_r = 4", "lora-rank = 4"),
+        ("use_rslora = true", "rslora = true"),
+        (
+            "lora_target_modules = \"all-linear\"",
+            "lora-target-modules = [\"all-linear\"]",
+        ),
+        (
+            "target_modules = [\"q_proj\", \"v_proj\"]",
+            "lora-target-modules = [\"q_proj\", \"v_proj\"]",
+        ),
+        ("lisa_interval_steps = 4", "period = 4"),
+        ("max_steps = 4", "steps = 4"),
+        ("min_lr = 1e-6", "min-lr = 1e-6"),
+        ("min_lr_rate = 0.2", "min-lr-ratio = 0.2"),
+    ] {
+        assert_eq!(toml(other).unwrap(), toml(own).unwrap(), "{other}");
+        assert_ne!(toml(other).unwrap(), Flags::default(), "{other}");
+    }
+    // What other trainers write for "not given".
+    for other in ["max_steps = -1", "iters = -1", "bf16 = false"] {
+        assert_eq!(toml(other).unwrap(), Flags::default(), "{other}");
+    }
+    let (line, help, text) = mistake("lr = 0.1\n# as in transformers\nlearning_rate = 0.1\n");
+    assert_eq!(
+        (line, help.as_deref()),
+        (Some(3), Some("leave one of them out"))
+    );
+    assert!(
+        text.contains("`lr` and `learning_rate` are the same setting"),
+        "{text}"
+    );
+    let (_, _, text) = mistake("gradient_checkpointing = \"unsloth\"");
+    assert!(
+        text.contains("`gradient_checkpointing` is true or false"),
+        "{text}"
+    );
+    let (_, help, _) = mistake("max_step = 3");
+    assert_eq!(help.unwrap(), "did you mean `max-steps`?");
+}
+
+#[test]
+fn a_mistake_in_a_file_is_reported_with_its_line() {
+    let (line, help, text) = mistake("lr = 0.1\n\nactive-layer = 4\n");
+    assert_eq!(line, Some(3));
+    assert_eq!(help.unwrap(), "did you mean `active-layers`?");
+    assert!(text.contains("`active-layer` is not a setting"), "{text}");
+    let (_, help, _) = mistake("something-else = 4");
+    assert!(help.unwrap().contains("lisa train --help"));
+
+    let (line, _, text) = mistake("lr = 0.1\n\nperiod = \"ten\"\n");
+    assert_eq!(line, Some(3));
+    assert!(text.contains("invalid type: string \"ten\""), "{text}");
+    let (_, _, text) = mistake("steps = -1");
+    assert!(
+        text.contains("integer `-1`, expected a whole number, 0 or more"),
+        "{text}"
+    );
+    for (text, message, wanted) in [
+        (
+            "method = \"lissa\"",
+            "`lissa` is not one of lisa, full, lora",
+            "did you mean `lisa`?",
+        ),
+        (
+            "dtype = \"float8\"",
+            "`float8` is not one of f32, bf16, f16",
+            "give one of f32, bf16, f16",
+        ),
+        (
+            "lr = ",
+            "the value is missing, or is a text without quotes",
+            "put a text in double quotes",
+        ),
+        (
+            "seed = 1\nseed = 2",
+            "duplicate key",
+            "leave one of them out",
+        ),
+        (
+            "pack = \"yes\"",
+            "string \"yes\", expected true or false",
+            "`lisa train --help` lists the settings and their values",
+        ),
+    ] {
+        let error = toml(text).unwrap_err();
+        let source = std::error::Error::source(error.downcast_ref::<UserError>().unwrap());
+        let source = source.unwrap().downcast_ref::<UserError>().unwrap();
+        assert!(source.to_string().contains(message), "{text}: {source}");
+        assert_eq!(source.help(), Some(wanted), "{text}");
+    }
+    // The first mistake of the file, not that of the first key in the alphabet.
+    let (line, _, text) = mistake("zeal = 1\n\nahead = 2\n");
+    assert_eq!(line, Some(1));
+    assert!(text.contains("`zeal`"), "{text}");
+    let (line, _, _) = mistake("probabilities = [\n  0.5,\n  \"half\",\n]\n");
+    assert_eq!(line, Some(3));
+    let (line, help, _) = mistake("lr = 0.1\n[training]\nepochs = 3\n");
+    assert_eq!(line, Some(2));
+    assert!(help.unwrap().contains("not in tables"));
+    let (line, _, _) = mistake("lr = 0.1\nperiod =\n");
+    assert_eq!(line, Some(2));
 }

@@ -1,6 +1,10 @@
 //! The learning rate of each step, and the names of its settings.
 
-use super::{Facts, Flags, ModelFacts, Schedule, defaults, given, idle, toml};
+use std::path::Path;
+
+use super::effect::idle;
+use super::{Facts, Flags, ModelFacts, Origin, Schedule, defaults, given, toml};
+use crate::user_error::UserError;
 
 /// The rates of a run of 12 steps with two steps of warm-up, by schedule and final rate.
 fn rates(schedule: Schedule, min_lr_ratio: f64) -> Vec<f64> {
@@ -168,4 +172,61 @@ fn a_linear_schedule_of_the_demonstration_falls_to_0() {
         settings.training.min_lr_ratio
     };
     assert_eq!((last("schedule = \"linear\""), last("")), (0.0, 0.1));
+}
+
+#[test]
+fn the_learning_rate_rises_and_falls() {
+    let mut training = defaults().training;
+    (training.lr, training.warmup_ratio, training.min_lr_ratio) = (1.0, 0.1, 0.1);
+    let rate = |step| training.learning_rate(step, 100);
+    assert!((rate(0) - 0.1).abs() < 1e-12 && (rate(9) - 1.0).abs() < 1e-12);
+    assert!((rate(10) - 1.0).abs() < 1e-12 && (rate(55) - 0.55).abs() < 1e-9);
+    assert!((rate(100) - 0.1).abs() < 1e-12);
+    // The final rate itself, instead of its ratio.
+    training.lr = 0.5;
+    training.min_lr = 0.2;
+    assert!((training.learning_rate(100, 100) - 0.2).abs() < 1e-12);
+    assert!((training.learning_rate(55, 100) - 0.35).abs() < 1e-9);
+    training.min_lr = 0.0;
+    assert!(training.learning_rate(100, 100).abs() < 1e-12);
+}
+
+#[test]
+fn the_final_rate_is_at_most_the_highest_and_replaces_its_ratio() {
+    let error = toml("lr = 1e-4\nmin_lr = 1e-3").unwrap();
+    let error = error.resolve(None).unwrap_err();
+    let error = error.downcast_ref::<UserError>().unwrap();
+    assert_eq!(error.to_string(), "--min-lr is 0.001, and --lr is 0.0001");
+    assert_eq!(
+        error.help(),
+        Some("give a rate from 0 to 0.0001, which is --lr")
+    );
+    assert_eq!(error.place(), Some((Path::new("run.toml"), Some(2))));
+    // The highest rate follows from the model, which is not known yet.
+    let unknown = toml("model = \"m\"\nmin_lr = 1e-3").unwrap();
+    unknown.clone().resolve(None).unwrap();
+    let model = ModelFacts {
+        dtype: None,
+        parameters: 135_000_000,
+        layers: 30,
+        positions: 8192,
+    };
+    let facts = Facts {
+        model: Some(&model),
+        ..Facts::default()
+    };
+    assert!(unknown.clone().resolve_with(facts).is_err());
+    // A ratio on the command line replaces the rate of a file, and a checkpoint has both.
+    let mut flags = Flags::default();
+    flags.training.min_lr_ratio = Some(0.5);
+    let settings = flags
+        .or(toml("lr = 1e-4\nmin_lr = 1e-5").unwrap())
+        .resolve(None)
+        .unwrap();
+    assert_eq!(
+        (settings.training.min_lr, settings.training.min_lr_ratio),
+        (-1.0, 0.5)
+    );
+    let saved = settings.to_flags().all_from(&Origin::Checkpoint);
+    assert_eq!(saved.resolve(None).unwrap(), settings);
 }

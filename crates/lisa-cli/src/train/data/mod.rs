@@ -8,13 +8,15 @@
 //! | `files` | which files have the training and the held-out examples |
 //! | `text` | how examples become text: prompts as chats, the chat template, the end of a turn |
 //! | `examples` | reads examples, and holds some of them out |
-//! | `summary`, `prompt_ends` | what is counted of rows; the prompts whose tokens are checked |
+//! | `measures`, `summary` | what is measured of rows before they are cut; what is counted of rows |
+//! | `prompt_ends` | the prompts whose tokens are checked |
 //! | `part` | encodes the training or the held-out examples |
 //! | `vocabulary` | checks tokens against the model's vocabulary |
 //! | `rows`, `read` | the rows of a run; how they are read |
 
 pub(crate) mod bad_line;
 mod files;
+mod measures;
 mod note;
 mod places;
 pub(crate) mod shown_row;

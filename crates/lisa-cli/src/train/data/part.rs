@@ -7,14 +7,15 @@ use lisa_lm::text::{
 };
 
 use super::bad_line::skippable;
+use super::measures::{Lengths, Roles};
 use super::places::Places;
 use super::prompt_ends::Prompts;
-use super::summary::{Lengths, Roles, Summary};
+use super::summary::Summary;
 use super::visited::Visited;
 use crate::terminal::text::counted;
 use crate::user_error::UserError;
 
-/// Examples are encoded together, in all threads: this many, or fewer with so many bytes of text.
+/// Examples are encoded together, in all threads: this many, or fewer that have this many bytes of text.
 const EXAMPLES: usize = 256;
 const BYTES: usize = 4 << 20;
 

@@ -3,17 +3,15 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 
-use lisa_lm::Tokenizer;
-use lisa_lm::text::{BadLines, EncodedSet, Example, Place, role_tokens};
+use lisa_lm::text::{BadLines, EncodedSet, Place};
 
+use super::measures::{Lengths, Quantiles, Roles};
 use super::places::Places;
 use super::visited::Visited;
 use crate::terminal::text::{counted, one_line};
 
 /// How many places of examples without a row are listed.
 const PLACES: usize = 3;
-/// How many examples the shares of the roles are measured on. Each costs several renderings.
-const MEASURED: usize = 200;
 
 /// Counts of rows and tokens. `Display` has a line for each subject, with the flag that changes it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -197,71 +195,6 @@ fn in_words(left_out: &[(usize, &str)]) -> String {
     }
 }
 
-/// Tokens of the roles in the first examples.
-#[derive(Debug, Default)]
-pub(crate) struct Roles {
-    tokens: BTreeMap<String, usize>,
-    measured: usize,
-}
-
-impl Roles {
-    /// Measures an example, if it is one of the first.
-    pub(crate) fn see(&mut self, example: &Example, tokenizer: &Tokenizer) {
-        if self.measured == MEASURED {
-            return;
-        }
-        self.measured += 1;
-        // An example that is refused has no row.
-        for (role, count) in role_tokens(example, tokenizer).unwrap_or_default() {
-            *self.tokens.entry(role).or_insert(0) += count;
-        }
-    }
-}
-
-/// What is known of rows before they are truncated.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Lengths {
-    lengths: Vec<usize>,
-    untrained: usize,
-}
-
-impl Lengths {
-    /// Of rows with these numbers of tokens, and the number of other rows, which have no token in the
-    /// loss.
-    pub(crate) fn new(mut lengths: Vec<usize>, untrained: usize) -> Self {
-        lengths.sort_unstable();
-        Self { lengths, untrained }
-    }
-
-    /// Tokens of the longest row.
-    pub(crate) fn longest(&self) -> usize {
-        self.quantile(1.0)
-    }
-
-    fn quantiles(&self) -> Quantiles {
-        Quantiles {
-            median: self.quantile(0.5),
-            most: [0.95, 0.99].map(|share| self.quantile(share)),
-            longest: self.longest(),
-        }
-    }
-
-    /// The smallest length that this share of the rows does not exceed.
-    fn quantile(&self, share: f64) -> usize {
-        let index = (share * self.lengths.len() as f64).ceil() as usize;
-        let at = index.saturating_sub(1);
-        self.lengths.get(at).copied().unwrap_or_default()
-    }
-}
-
-/// Lengths that a half, 95 %, 99 % and all of the rows do not exceed.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Quantiles {
-    median: usize,
-    most: [usize; 2],
-    longest: usize,
-}
-
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let share = 100.0 * self.trained as f64 / self.tokens.max(1) as f64;
@@ -331,7 +264,7 @@ impl fmt::Display for Summary {
             write!(
                 f,
                 "\n  {answers} with text, tool calls or reasoning that the chat template does not \
-                 write; those of which it writes nothing are not trained"
+                 write; an answer of which it writes nothing is not trained"
             )?;
         }
         Ok(())

@@ -13,7 +13,7 @@ use super::result::{Answers, Evaluation, Sample};
 use crate::settings::Settings;
 use crate::terminal::interrupt::{Point, Stop, Stopped, check};
 use crate::train::data::rows::Data;
-use crate::train::method::exact::Exact;
+use crate::train::method::layerwise_model::LayerwiseModel;
 use crate::train::score::Scorer;
 
 /// The rows of the evaluation before training, unless it is a full one. Every evaluation has them
@@ -24,7 +24,7 @@ const SAMPLES: usize = 3;
 
 /// Which rows an evaluation has, and whether it generates answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Extent {
+pub(crate) enum Extent {
     /// The loss of the rows that are evaluated before training.
     First,
     /// The loss of the rows of `--eval-rows`.
@@ -48,7 +48,7 @@ pub(crate) struct With<'a> {
 
 /// What is evaluated, prepared once for a run.
 #[derive(Clone, Debug)]
-pub struct Evaluate {
+pub(crate) struct Evaluate {
     /// The rows of `--eval-rows`; the first of them are evaluated before training.
     rows: StoredRows,
     first: usize,
@@ -89,14 +89,7 @@ impl Evaluate {
         let mut asked = BTreeSet::new();
         let sources = chosen.iter().map(|row| data.held_out_sources[*row]);
         let each_once: Vec<usize> = sources.filter(|source| asked.insert(*source)).collect();
-        let prompts = Prompts::new(
-            &data.held_out_examples(&each_once)?,
-            tokenizer,
-            output.eval_examples,
-            settings.input.max_seq_length,
-            output.max_new_tokens,
-            settings.input.on_bad_line.into(),
-        )?;
+        let prompts = Prompts::new(&data.held_out_examples(&each_once)?, tokenizer, settings)?;
         Ok(Self {
             rows: rows.select(chosen),
             others: rows.select(others),
@@ -110,31 +103,31 @@ impl Evaluate {
 
     /// Whether there is nothing to evaluate.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
     /// The numbers of rows of an evaluation and of all held-out rows.
     #[must_use]
-    pub fn rows(&self) -> (usize, usize) {
+    pub(crate) fn rows(&self) -> (usize, usize) {
         (self.rows.len(), self.rows.len() + self.others.len())
     }
 
     /// The number of rows that are evaluated before training.
     #[must_use]
-    pub fn first_rows(&self) -> usize {
+    pub(crate) fn first_rows(&self) -> usize {
         self.first
     }
 
     /// The number of answers of a full evaluation.
     #[must_use]
-    pub fn answers(&self) -> usize {
+    pub(crate) fn answers(&self) -> usize {
         self.prompts.prompts.len()
     }
 
     /// The number of rows and of answers of an evaluation.
     #[must_use]
-    pub fn size(&self, extent: Extent) -> (usize, usize) {
+    pub(crate) fn size(&self, extent: Extent) -> (usize, usize) {
         match extent {
             Extent::First => (self.first, 0),
             Extent::Loss => (self.rows.len(), 0),
@@ -145,7 +138,7 @@ impl Evaluate {
 
     /// The number of batches and answers.
     #[must_use]
-    pub fn length(&self, extent: Extent) -> u64 {
+    pub(crate) fn length(&self, extent: Extent) -> u64 {
         let batches = |rows: usize| rows.div_ceil(self.batch_size.max(1));
         let (first, rest) = (batches(self.first), batches(self.rows.len() - self.first));
         (match extent {
@@ -160,7 +153,7 @@ impl Evaluate {
     /// device. `tick` is called after each batch and each answer.
     pub(crate) fn run(
         &self,
-        model: &Exact<'_>,
+        model: &LayerwiseModel<'_>,
         extent: Extent,
         with: &With<'_>,
         mut tick: impl FnMut(),
@@ -193,7 +186,7 @@ impl Evaluate {
     /// Mean loss over all trained tokens of the rows, by their weights.
     fn loss(
         &self,
-        model: &Exact<'_>,
+        model: &LayerwiseModel<'_>,
         rows: &StoredRows,
         with: &With<'_>,
         tick: &mut impl FnMut(),

@@ -5,8 +5,8 @@
 
 pub mod result;
 
-pub mod prompts;
+pub(crate) mod prompts;
 
-pub mod evaluate;
+pub(crate) mod evaluate;
 
 pub(crate) mod watched;

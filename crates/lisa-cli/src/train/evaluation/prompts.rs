@@ -2,8 +2,9 @@
 
 use anyhow::Result;
 use lisa_lm::Tokenizer;
-use lisa_lm::text::{BadLines, Example, OnBadLine, encode_prompt};
+use lisa_lm::text::{BadLines, Example, encode_prompt};
 
+use crate::settings::{OnBad, Settings};
 use crate::terminal::output::warn;
 use crate::train::data::bad_line::skippable;
 
@@ -12,40 +13,38 @@ const LONGEST_ANSWER: usize = 512;
 
 /// A prompt and the answer of the data.
 #[derive(Clone, Debug)]
-pub struct Prompt {
+pub(crate) struct Prompt {
     /// The tokens of the prompt.
-    pub ids: Vec<u32>,
+    pub(crate) ids: Vec<u32>,
     /// The answer of the data.
-    pub wanted: String,
+    pub(crate) wanted: String,
 }
 
 /// Prompts of held-out examples, and how many examples were left out.
 #[derive(Clone, Debug, Default)]
-pub struct Prompts {
+pub(crate) struct Prompts {
     /// The prompts.
-    pub prompts: Vec<Prompt>,
+    pub(crate) prompts: Vec<Prompt>,
     /// How many prompts were longer than the longest row or the model.
-    pub too_long: usize,
+    pub(crate) too_long: usize,
     /// How many prompts had no tokens.
-    pub empty: usize,
+    pub(crate) empty: usize,
     /// How many prompts the chat template or the tokenizer refused.
-    pub refused: usize,
+    pub(crate) refused: usize,
     /// Longest generated answer in tokens.
-    pub max_new_tokens: usize,
+    pub(crate) max_new_tokens: usize,
 }
 
 impl Prompts {
-    /// The first `count` prompts of the examples that have at most `longest` tokens. An answer may
-    /// have `max_new_tokens`; 0: a little more than the longest answer of the examples. With
-    /// [`OnBadLine::Skip`], prompts that are refused are left out, counted and warned about.
-    pub fn new<'a>(
+    /// The first prompts (`--eval-examples`) of the examples that have at most `--max-seq-length` tokens.
+    /// An answer may have `--max-new-tokens`; 0: a little more than the longest answer of the examples.
+    /// With `--on-bad-line skip`, prompts that are refused are left out, counted and warned about.
+    pub(crate) fn new<'a>(
         examples: impl IntoIterator<Item = &'a Example>,
         tokenizer: &Tokenizer,
-        count: usize,
-        longest: usize,
-        max_new_tokens: usize,
-        on_bad: OnBadLine,
+        settings: &Settings,
     ) -> Result<Self> {
+        let (input, max_new_tokens) = (&settings.input, settings.output.max_new_tokens);
         let mut found = Self {
             max_new_tokens,
             ..Self::default()
@@ -59,13 +58,13 @@ impl Prompts {
                 let enough = (answer + answer / 8 + 8).min(LONGEST_ANSWER);
                 found.max_new_tokens = found.max_new_tokens.max(enough);
             }
-            if found.prompts.len() == count {
+            if found.prompts.len() == settings.output.eval_examples {
                 continue;
             }
             let ids = match encode_prompt(example, tokenizer) {
                 Ok(Some(ids)) => ids,
                 Ok(None) => continue,
-                Err(error) if on_bad == OnBadLine::Skip => {
+                Err(error) if input.on_bad_line == OnBad::Skip => {
                     if found.refused < BadLines::SHOWN {
                         warn(format_args!("no answer is generated: {error}"));
                     }
@@ -76,7 +75,7 @@ impl Prompts {
             };
             if ids.is_empty() {
                 found.empty += 1;
-            } else if ids.len() > longest {
+            } else if ids.len() > input.max_seq_length {
                 found.too_long += 1;
             } else {
                 let wanted = without_end(wanted, tokenizer).to_owned();
@@ -106,15 +105,16 @@ fn without_end<'a>(answer: &'a str, tokenizer: &Tokenizer) -> &'a str {
 mod tests {
     use super::*;
     use crate::bundled;
-    use crate::settings::Metric;
+    use crate::settings::{Flags, Metric};
     use crate::train::score::Scorer;
 
     #[test]
     fn an_answer_is_compared_without_the_end_that_is_typed_in_the_data() {
         let tokenizer = Tokenizer::from_dir(bundled::model().unwrap()).unwrap();
+        let settings = Flags::default().resolve(None).unwrap();
         let wanted = |row: &str| {
             let example = Example::from_json(row).unwrap();
-            let found = Prompts::new(&[example], &tokenizer, 1, 64, 4, OnBadLine::Stop).unwrap();
+            let found = Prompts::new(&[example], &tokenizer, &settings).unwrap();
             found.prompts[0].wanted.clone()
         };
         for row in [

@@ -7,12 +7,12 @@ use super::result::Evaluation;
 use crate::terminal::output::say;
 use crate::terminal::progress::{is_watched, timed_bar};
 use crate::terminal::text::counted;
-use crate::train::method::exact::Exact;
+use crate::train::method::layerwise_model::LayerwiseModel;
 
 /// Evaluates the model with a progress bar of its own, or a line that says what happens.
 pub(crate) fn watched(
     evaluate: &Evaluate,
-    model: &Exact<'_>,
+    model: &LayerwiseModel<'_>,
     extent: Extent,
     with: &With<'_>,
 ) -> Result<Evaluation> {

@@ -1,5 +1,5 @@
 //! [`check_memory`]: whether the machine and the device have the memory that a run needs, and
-//! [`check_rows`]: whether memory leaves enough of the data.
+//! [`check_rows`] and [`check_rows_of_model`]: whether memory, and the model's limit, leave enough of the data.
 
 use anyhow::Result;
 
@@ -13,7 +13,7 @@ use crate::user_error::UserError;
 
 /// Prints what a user should know of the memory that a run needs: that it does not fit, or that quantized
 /// layers need more of it. A run that `starts` is refused if it needs more memory of the machine than there
-/// is: the system would end it without an error. With `--memory`, the user has said how much a CPU has.
+/// is: the operating system would kill it. With `--memory`, the user has said how much a CPU has.
 pub(crate) fn check_memory(
     planner: Planner<'_>,
     settings: &Settings,
@@ -85,43 +85,80 @@ fn check_in(
     Ok(())
 }
 
-/// A run is refused if memory shortens its rows so much that more than one row in `LEFT_OUT` has no trained
-/// token. Data with some long rows is not refused: most of its rows are short.
+/// A run is refused if memory or the model's limit shortens its rows so much that more than one row in
+/// `LEFT_OUT` has no trained token. Data with some long rows is not refused: most of its rows are short.
 const LEFT_OUT: usize = 2;
 
-/// Refuses a run that would leave most of its training rows or all its held-out rows out because of memory:
-/// `rows` are those that are kept and all, of both kinds. Without regard to memory, rows would have up to
-/// `usual` tokens. A length that the user gave is not refused.
+/// Rows that have a trained token within a length, and all rows: training rows and held-out rows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kept {
+    pub(crate) training: (usize, usize),
+    /// 0 of 0 if they are not evaluated.
+    pub(crate) held_out: (usize, usize),
+}
+
+impl Kept {
+    /// The rows that are left out, if they are most training rows or all held-out rows.
+    fn too_few(self) -> Option<String> {
+        let ((kept, all), (kept_held_out, held_out)) = (self.training, self.held_out);
+        if (all - kept) * LEFT_OUT > all {
+            Some(format!("{} of {all} training rows", all - kept))
+        } else if held_out > 0 && kept_held_out == 0 {
+            Some(format!("all {}", counted(held_out, "held-out row")))
+        } else {
+            None
+        }
+    }
+
+    /// How to train on the rows that are kept; nothing if none of a kind is kept.
+    fn help(self, length: usize) -> String {
+        let ((kept, _), (kept_held_out, held_out)) = (self.training, self.held_out);
+        if kept == 0 || (held_out > 0 && kept_held_out == 0) {
+            return String::new();
+        }
+        let rows = counted(kept, "row");
+        format!(". To train on the other {rows}, give --max-seq-length {length}")
+    }
+}
+
+/// Refuses a run that would leave most of its training rows or all its held-out rows out because of memory.
+/// Without regard to memory, rows would have up to `usual` tokens. A length that the user gave is not
+/// refused.
 pub(crate) fn check_rows(
     planner: Planner<'_>,
     settings: &Settings,
     usual: usize,
-    [(kept, all), (kept_held_out, held_out)]: [(usize, usize); 2],
+    rows: Kept,
 ) -> Result<()> {
     let length = settings.input.max_seq_length;
     let Some(room) = planner.room(settings).filter(|_| length < usual) else {
         return Ok(());
     };
-    let found = if (all - kept) * LEFT_OUT > all {
-        format!("{} of {all} training rows", all - kept)
-    } else if held_out > 0 && kept_held_out == 0 {
-        format!("all {}", counted(held_out, "held-out row"))
-    } else {
+    let Some(found) = rows.too_few() else {
         return Ok(());
     };
-    let mut help = changes(planner, settings, usual, room)?;
-    if kept > 0 && (held_out == 0 || kept_held_out > 0) {
-        help += &format!(
-            ". To train on the other {}, give --max-seq-length {length}",
-            counted(kept, "row")
-        );
-    }
+    let help = changes(planner, settings, usual, room)? + &rows.help(length);
     Err(UserError::new(format!(
         "rows of {usual} tokens do not fit into {} and would be cut at {length}: {found} have no token to \
          train on within {length} tokens",
         size(room),
     ))
     .with_help(help)
+    .into())
+}
+
+/// The same because of the model's limit, `positions` tokens.
+pub(crate) fn check_rows_of_model(positions: usize, rows: Kept) -> Result<()> {
+    let Some(found) = rows.too_few() else {
+        return Ok(());
+    };
+    Err(UserError::new(format!(
+        "the model has {positions} positions: {found} have no token to train on within {positions} tokens"
+    ))
+    .with_help(format!(
+        "use a model with more positions, or shorten the prompts of the data{}",
+        rows.help(positions)
+    ))
     .into())
 }
 
@@ -187,7 +224,8 @@ mod tests {
         settings.memory.memory = 0.03;
         settings.training.batch_size = 1;
         settings.input.max_seq_length = 64;
-        let check = |usual, rows| {
+        let check = |usual, [training, held_out]: [(usize, usize); 2]| {
+            let rows = Kept { training, held_out };
             let checked = check_rows(planner, &settings, usual, rows);
             checked.map_err(|error| crate::terminal::report::report(&error))
         };
@@ -210,5 +248,30 @@ mod tests {
             "{shown}"
         );
         assert!(!shown.contains("To train on"), "{shown}");
+    }
+
+    #[test]
+    fn the_models_limit_may_leave_as_many_rows_out_as_memory() {
+        let check = |training, held_out| {
+            let checked = check_rows_of_model(256, Kept { training, held_out });
+            let error = checked.map_err(|error| error.downcast::<UserError>().unwrap());
+            error.map_err(|error| (error.to_string(), error.help().unwrap().to_owned()))
+        };
+        check((180, 360), (0, 0)).unwrap();
+        check((180, 360), (1, 40)).unwrap();
+        let help = "use a model with more positions, or shorten the prompts of the data";
+        let (message, shown) = check((179, 360), (1, 40)).unwrap_err();
+        assert_eq!(
+            message,
+            "the model has 256 positions: 181 of 360 training rows have no token to train on within 256 \
+             tokens"
+        );
+        assert_eq!(
+            shown,
+            format!("{help}. To train on the other 179 rows, give --max-seq-length 256")
+        );
+        let (message, shown) = check((360, 360), (0, 40)).unwrap_err();
+        assert!(message.contains(": all 40 held-out rows have"), "{message}");
+        assert_eq!(shown, help);
     }
 }

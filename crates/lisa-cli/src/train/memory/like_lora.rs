@@ -9,8 +9,8 @@ use crate::settings::{Method, OUTER, Settings, default_active_layers};
 const RANK: usize = 16;
 
 /// How many layers LISA can train with embeddings and head frozen in the memory that LoRA of rank 16 needs
-/// for batches of so many rows and tokens, or in `bytes`: at most a third of them, as in the study, and at
-/// least two.
+/// for batches of `rows` rows of `tokens` tokens, or in `bytes`: at most a third of them, as in the study, and
+/// at least two.
 pub(crate) fn like_lora(
     planner: Planner<'_>,
     settings: &Settings,
@@ -40,7 +40,7 @@ pub(crate) fn set_layers(settings: &mut Settings, active_layers: usize) {
     settings.method.freeze = OUTER.map(str::to_owned).to_vec();
 }
 
-/// The most layers that [`like_lora`] returns for a model with so many layers.
+/// The most layers that [`like_lora`] returns for a model with `layers` layers.
 pub(crate) fn most_like_lora(layers: usize) -> usize {
     (layers / 3).max(default_active_layers(layers))
 }

@@ -35,7 +35,7 @@ impl Limits {
     }
 
     /// The batch of a run with these settings, of rows of `tokens` tokens, as flags: `None` if nothing
-    /// fits. Smaller batches are accumulated to as many rows as those of the settings. If that does not fit,
+    /// fits. Smaller batches are accumulated to as many rows as the settings have. If that does not fit,
     /// fewer rows come before shorter ones.
     pub(crate) fn flags(
         self,
@@ -75,7 +75,7 @@ impl Limits {
     }
 }
 
-/// Sets batches of so many rows, accumulated to as many as before. Returns the flags.
+/// Sets batches of `rows` rows, accumulated to as many as before. Returns the flags.
 fn of_batch(settings: &mut Settings, rows: usize) -> String {
     smaller(settings, rows);
     batch(settings).join(" ")

@@ -59,8 +59,8 @@ fn found(text: &str) -> Option<String> {
     Some(text.lines().find(says_so)?.trim().to_owned())
 }
 
-/// The text of the error from which an error comes, unless it is of this project: those may have text of
-/// the user's data.
+/// The text of the error from which an error comes, unless it is of this project: such an error may
+/// contain text of the user's data.
 fn of_system(error: &anyhow::Error) -> Option<String> {
     let root = error.root_cause();
     let is_ours = root.is::<UserError>() || root.is::<LisaError>() || root.is::<lisa_lm::Error>();

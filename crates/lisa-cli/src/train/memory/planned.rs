@@ -43,7 +43,7 @@ impl<'a> Planner<'a> {
         })
     }
 
-    /// Plans the batches of a run, of which the longest row has so many tokens.
+    /// Plans the batches of a run; its longest row has `longest` tokens.
     pub(crate) fn plan_run(self, settings: &Settings, longest: usize) -> Result<Planned> {
         self.plan(settings, settings.training.batch_size, longest)
     }
@@ -53,7 +53,7 @@ impl<'a> Planner<'a> {
         Ok(self.plan(settings, rows, tokens)?.needed())
     }
 
-    /// The memory that a run may use: that of `--memory`, or what a CPU has available. `None` if it is
+    /// The memory that a run may use: `--memory`, or what a CPU has available. `None` if it is
     /// not known.
     pub(crate) fn room(self, settings: &Settings) -> Option<u64> {
         let gib = settings.memory.memory;

@@ -3,12 +3,12 @@
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{FloatDType, Tensor};
 
-use super::exact::Exact;
+use super::layerwise_model::LayerwiseModel;
 
 /// The paths of the parameters whose weights are not all finite. Cost: one pass over the weights, with
-/// a copy of one parameter in f32, and a wait for the device, only one if all are finite. If layers are
-/// quantized, each of them is on the device in full precision in turn, with a wait for each.
-pub(crate) fn weights(model: &Exact<'_>) -> Vec<String> {
+/// a copy of one parameter in f32, and a wait for the device, only one if all are finite. If the
+/// device does not have all layers in full precision, each is put there in turn, with a wait for each.
+pub(crate) fn weights(model: &LayerwiseModel<'_>) -> Vec<String> {
     let mut found = of(model.on_device(), Vec::new());
     for (path, layer) in model.layers() {
         found.extend(of(&layer, vec![path]));
@@ -117,7 +117,7 @@ mod tests {
         for dtype in [FloatDType::F32, FloatDType::BF16, FloatDType::F16] {
             let found = |value| {
                 let model = model.clone().map(&mut Set(1, value, dtype));
-                weights(&Exact::whole(&model))
+                weights(&LayerwiseModel::whole(&model))
             };
             assert_eq!(found(-3.5), Vec::<String>::new(), "{dtype:?}");
             for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {

@@ -4,6 +4,7 @@ use anyhow::{Result, ensure};
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::Device;
 use lisa::recompute::Pass;
+use lisa_lm::model::BatchTensors;
 use lisa_lm::text::{Batch, Batches, Position};
 use lisa_lm::{CausalLm, Tokenizer};
 
@@ -51,85 +52,105 @@ pub(crate) enum Work {
     Pass(Box<Pass<CausalLm>>),
 }
 
-/// The forward pass of one batch, its loss, and its number of tokens. Returns an error if the run
-/// stops before or after it.
-pub(crate) fn forward(
-    model: &CausalLm,
-    batches: &mut Batches,
-    settings: &Settings,
-    device: &Device,
-    clock: &mut Clock,
-    stop: Stop<'_>,
-) -> Result<(Work, f64, usize)> {
-    check(stop, Point::Batch)?;
-    let (batch, tensors) = clock.time(Part::Data, || {
-        let batch = batches.try_next_batch()?;
-        let tensors = batch.to_tensors(device);
-        Ok::<_, lisa_lm::Error>((batch, tensors))
-    })?;
-    let (pass, loss) = clock.time(Part::Forward, || {
-        let pass = settings.memory.recomputation().forward(model, &tensors);
-        let loss = f64::from(pass.loss().into_scalar::<f32>());
-        (pass, loss)
-    });
-    check(stop, Point::Backward)?;
-    Ok((Work::Pass(Box::new(pass)), loss, batch.tokens()))
+/// A step before its update.
+pub(crate) struct Passed {
+    pub(crate) work: Work,
+    /// The mean loss over all trained tokens, by their weights.
+    pub(crate) loss: f64,
+    pub(crate) tokens: usize,
 }
 
-/// Gradients of one optimizer step, its mean loss, and its number of tokens. The mean is over all
-/// trained tokens of the step's batches, by their weights; the last step of an epoch may have fewer
-/// batches. Returns an error if the run stops before one of the batches, or before its backward pass.
-pub(crate) fn accumulate(
-    model: &CausalLm,
-    batches: &mut Batches,
-    settings: &Settings,
-    device: &Device,
-    clock: &mut Clock,
-    stop: Stop<'_>,
-) -> Result<(Work, f64, usize)> {
-    let times = settings.training.gradient_accumulation_steps;
-    let first = Batches::position(batches);
-    let group = clock.time(Part::Data, || batches.try_next_step(times))?;
-    let weight: f64 = group.iter().map(Batch::weight).sum();
-    let mut accumulator = GradientsAccumulator::new();
-    let (mut mean, mut tokens) = (0.0, 0);
-    for (index, batch) in group.iter().enumerate() {
-        check(stop, Point::Batch)?;
-        let model = &dropping(settings, model, first, index);
-        let share = if weight > 0.0 {
-            batch.weight() / weight
-        } else {
-            0.0
-        };
-        let tensors = clock.time(Part::Data, || batch.to_tensors(device));
-        let (grads, value) = if settings.memory.recompute > 0 {
-            let plan = settings.memory.recomputation();
-            let (pass, value) = clock.time(Part::Forward, || {
-                let pass = plan.forward(model, &tensors);
-                let value = pass.loss().into_scalar::<f32>();
-                (pass, value)
-            });
-            check(stop, Point::Backward)?;
-            let grads = clock.time(Part::Backward, || pass.scale(share).backward(model));
-            (grads, value)
-        } else {
-            let (loss, value) = clock.time(Part::Forward, || {
-                let loss = model.batch_loss(tensors);
-                let value = loss.clone().into_scalar::<f32>();
-                (loss, value)
-            });
-            check(stop, Point::Backward)?;
-            let grads = clock.time(Part::Backward, || {
-                GradientsParams::from_grads((loss * share).backward(), model)
-            });
-            (grads, value)
-        };
-        mean += f64::from(value) * share;
-        tokens += batch.tokens();
-        if group.len() == 1 {
-            return Ok((Work::Gradients(grads), mean, tokens));
-        }
-        accumulator.accumulate(model, grads);
+/// Makes the passes of a step. They return an error if the run stops before a batch, or before its
+/// backward pass.
+pub(crate) struct Passes<'a> {
+    pub(crate) settings: &'a Settings,
+    /// The device of the model, with gradients.
+    pub(crate) device: &'a Device,
+    pub(crate) clock: &'a mut Clock,
+    pub(crate) stop: Stop<'a>,
+}
+
+impl Passes<'_> {
+    /// The forward pass of the next batch.
+    pub(crate) fn forward(&mut self, model: &CausalLm, batches: &mut Batches) -> Result<Passed> {
+        let batch = self.clock.time(Part::Data, || batches.try_next_batch())?;
+        let (pass, loss) = self.forward_of(model, &batch)?;
+        Ok(Passed {
+            work: Work::Pass(Box::new(pass)),
+            loss,
+            tokens: batch.tokens(),
+        })
     }
-    Ok((Work::Gradients(accumulator.grads()), mean, tokens))
+
+    /// The gradients of all batches of a step. The last step of an epoch may have fewer batches.
+    pub(crate) fn gradients(&mut self, model: &CausalLm, batches: &mut Batches) -> Result<Passed> {
+        let times = self.settings.training.gradient_accumulation_steps;
+        let first = Batches::position(batches);
+        let group = self
+            .clock
+            .time(Part::Data, || batches.try_next_step(times))?;
+        let weight: f64 = group.iter().map(Batch::weight).sum();
+        let mut accumulator = GradientsAccumulator::new();
+        let (mut loss, mut tokens) = (0.0, 0);
+        for (index, batch) in group.iter().enumerate() {
+            let model = &dropping(self.settings, model, first, index);
+            let share = if weight > 0.0 {
+                batch.weight() / weight
+            } else {
+                0.0
+            };
+            let (grads, of_batch) = self.gradients_of(model, batch, share)?;
+            loss += of_batch * share;
+            tokens += batch.tokens();
+            if group.len() == 1 {
+                let work = Work::Gradients(grads);
+                return Ok(Passed { work, loss, tokens });
+            }
+            accumulator.accumulate(model, grads);
+        }
+        let work = Work::Gradients(accumulator.grads());
+        Ok(Passed { work, loss, tokens })
+    }
+
+    /// The gradients of a batch, times its share of the step, and its loss.
+    fn gradients_of(
+        &mut self,
+        model: &CausalLm,
+        batch: &Batch,
+        share: f64,
+    ) -> Result<(GradientsParams, f64)> {
+        if self.settings.memory.recompute > 0 {
+            let (pass, loss) = self.forward_of(model, batch)?;
+            let backward = || pass.scale(share).backward(model);
+            return Ok((self.clock.time(Part::Backward, backward), loss));
+        }
+        let tensors = self.tensors(batch)?;
+        let (loss, value) = self.clock.time(Part::Forward, || {
+            let loss = model.batch_loss(tensors);
+            let value = f64::from(loss.clone().into_scalar::<f32>());
+            (loss, value)
+        });
+        check(self.stop, Point::Backward)?;
+        let backward = || GradientsParams::from_grads((loss * share).backward(), model);
+        Ok((self.clock.time(Part::Backward, backward), value))
+    }
+
+    /// The forward pass of a batch with recomputation, and its loss.
+    fn forward_of(&mut self, model: &CausalLm, batch: &Batch) -> Result<(Pass<CausalLm>, f64)> {
+        let tensors = self.tensors(batch)?;
+        let plan = self.settings.memory.recomputation();
+        let passed = self.clock.time(Part::Forward, || {
+            let pass = plan.forward(model, &tensors);
+            let loss = f64::from(pass.loss().into_scalar::<f32>());
+            (pass, loss)
+        });
+        check(self.stop, Point::Backward)?;
+        Ok(passed)
+    }
+
+    fn tensors(&mut self, batch: &Batch) -> Result<BatchTensors> {
+        check(self.stop, Point::Batch)?;
+        let device = self.device;
+        Ok(self.clock.time(Part::Data, || batch.to_tensors(device)))
+    }
 }

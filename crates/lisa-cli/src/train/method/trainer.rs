@@ -14,7 +14,7 @@ use lisa::{FrozenWeights, Lisa, LisaConfig, LisaError, OnFreeze, PolicyConfig, S
 use lisa_lm::CausalLm;
 use lisa_lm::text::Position;
 
-use super::exact::Exact;
+use super::layerwise_model::LayerwiseModel;
 use crate::settings::{
     Method, MethodSettings, Moments, Order, Policy, Quantize, Settings, TrainingSettings,
 };
@@ -22,12 +22,16 @@ use crate::settings::{
 /// The optimizer of a method. Full training is LISA with all layers active, and LoRA is full training
 /// of a model that is frozen except for its adapters.
 #[derive(Debug)]
-pub struct Trainer(Box<Lisa>);
+pub(crate) struct Trainer(Box<Lisa>);
 
 impl Trainer {
     /// Prepares the model for the method, makes its optimizer, and moves the model to the device if it
     /// is on another one.
-    pub fn new(settings: &Settings, model: CausalLm, device: &Device) -> Result<(Self, CausalLm)> {
+    pub(crate) fn new(
+        settings: &Settings,
+        model: CausalLm,
+        device: &Device,
+    ) -> Result<(Self, CausalLm)> {
         let model = prepared(settings, model)?;
         let (config, adamw) = (lisa_config(settings, &model)?, adamw(&settings.training));
         let (lisa, model) = if model.device() == *device {
@@ -39,14 +43,19 @@ impl Trainer {
     }
 
     /// One optimizer step.
-    pub fn step(&mut self, lr: f64, model: CausalLm, grads: GradientsParams) -> Result<CausalLm> {
+    pub(crate) fn step(
+        &mut self,
+        lr: f64,
+        model: CausalLm,
+        grads: GradientsParams,
+    ) -> Result<CausalLm> {
         let stepped = self.0.try_step(lr, model, grads);
         Ok(stepped.map_err(LisaError::from)?)
     }
 
     /// One optimizer step during the backward pass. The gradients of each part of the model are checked
     /// before it is updated. The error gives the model back, and says whether it is partly updated.
-    pub fn step_layered(
+    pub(crate) fn step_layered(
         &mut self,
         lr: f64,
         model: CausalLm,
@@ -55,30 +64,32 @@ impl Trainer {
         self.0.try_step_layered_checked(lr, model, pass)
     }
 
-    /// The model with full-precision weights. Quantized layers are read from host memory one at a time.
-    pub(crate) fn exact<'a>(&'a self, model: &'a CausalLm) -> Exact<'a> {
-        if !self.quantizes() {
-            return Exact::whole(model);
+    /// The model with full-precision weights. Layers that the device does not have in full precision are
+    /// read from host memory one at a time.
+    pub(crate) fn exact<'a>(&'a self, model: &'a CausalLm) -> LayerwiseModel<'a> {
+        if !self.keeps_exact_elsewhere() {
+            return LayerwiseModel::whole(model);
         }
         let device = model.device();
-        Exact::by_layer(model, move |index| {
+        LayerwiseModel::by_layer(model, move |index| {
             self.0.exact(&model.model.layers[index], &device)
         })
     }
 
-    /// A copy of the model with full-precision weights, on this device if layers are quantized.
+    /// A copy of the model with full-precision weights. It is on this device unless the model's own device
+    /// has them all.
     pub(crate) fn copied(&self, model: &CausalLm, device: &Device) -> CausalLm {
-        if self.quantizes() {
+        if self.keeps_exact_elsewhere() {
             self.0.exact(model, device)
         } else {
             model.clone()
         }
     }
 
-    /// The model with full-precision weights, after the last step. If layers are quantized, it is on this
-    /// device, and their weights are moved there.
+    /// The model with full-precision weights, after the last step. It is on this device, and weights in host
+    /// memory are moved there, unless the model's own device has them all.
     pub(crate) fn take_exact(&mut self, model: CausalLm, device: &Device) -> CausalLm {
-        if self.quantizes() {
+        if self.keeps_exact_elsewhere() {
             self.0.take_exact(model, device)
         } else {
             model
@@ -86,44 +97,45 @@ impl Trainer {
     }
 
     /// The model as it is on the device, with layers of a whole copy of it that is elsewhere.
-    pub(crate) fn moved<'a>(&'a self, model: &CausalLm, whole: &'a CausalLm) -> Exact<'a> {
+    pub(crate) fn moved<'a>(&'a self, model: &CausalLm, whole: &'a CausalLm) -> LayerwiseModel<'a> {
         let device = model.device();
-        Exact::by_layer(model, move |index| {
+        LayerwiseModel::by_layer(model, move |index| {
             self.0.exact(&whole.model.layers[index], &device)
         })
     }
 
-    fn quantizes(&self) -> bool {
+    /// Whether full-precision weights of frozen layers are in host memory and not on the device.
+    fn keeps_exact_elsewhere(&self) -> bool {
         self.0.config().frozen_weights != FrozenWeights::Exact
     }
 
     /// Returns an error if gradients are not finite, and names their parameters.
-    pub fn check(&self, model: &CausalLm, grads: &GradientsParams) -> Result<()> {
+    pub(crate) fn check(&self, model: &CausalLm, grads: &GradientsParams) -> Result<()> {
         Ok(self.0.check_finite(model, grads)?)
     }
 
     /// The active layers.
     #[must_use]
-    pub fn active_layers(&self) -> &[usize] {
+    pub(crate) fn active_layers(&self) -> &[usize] {
         self.0.active_layers()
     }
 
     /// Whether the parameters outside the layers train; `None` if they do in every period.
     #[must_use]
-    pub fn outer_active(&self) -> Option<bool> {
+    pub(crate) fn outer_active(&self) -> Option<bool> {
         let every = self.0.config().outer_every;
         every.filter(|n| *n > 1).map(|_| self.0.outer_active())
     }
 
     /// How many layers are sampled from. With `--split` these are parts of layers.
     #[must_use]
-    pub fn layers(&self) -> usize {
+    pub(crate) fn layers(&self) -> usize {
         self.0.layers().layers().len()
     }
 
     /// Bytes of optimizer state and master weights on the device.
     #[must_use]
-    pub fn state_bytes(&self) -> u64 {
+    pub(crate) fn state_bytes(&self) -> u64 {
         self.0.memory().on_device()
     }
 
@@ -133,12 +145,12 @@ impl Trainer {
     }
 
     /// Saves the optimizer's state to a file.
-    pub fn save(&self, path: &Path) -> Result<()> {
+    pub(crate) fn save(&self, path: &Path) -> Result<()> {
         Ok(self.0.save(path)?)
     }
 
     /// Continues from a saved state. The model must have the weights of the same step.
-    pub fn load(mut self, path: &Path, model: CausalLm) -> Result<(Self, CausalLm)> {
+    pub(crate) fn load(mut self, path: &Path, model: CausalLm) -> Result<(Self, CausalLm)> {
         let model = self.0.load(path, model)?;
         Ok((self, model))
     }

@@ -14,7 +14,7 @@ use super::line::Line;
 
 /// Which held-out losses a resumed run keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HeldOut {
+pub(crate) enum HeldOut {
     /// All of them.
     All,
     /// Those before the step, which is evaluated again.
@@ -25,19 +25,19 @@ pub enum HeldOut {
 
 /// The open files: `metrics.jsonl`, `metrics.csv` and TensorBoard's events.
 #[derive(Debug)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     json: Appended,
     table: Appended,
     events: Events,
     folder: PathBuf,
     /// The lines of the files.
-    pub lines: Vec<Line>,
+    pub(crate) lines: Vec<Line>,
 }
 
 impl Metrics {
     /// Opens the files in the folder of a run. A resumed run keeps the lines up to `step` and removes
     /// the others.
-    pub fn open(folder: &Path, step: u64, held_out: HeldOut) -> Result<Self> {
+    pub(crate) fn open(folder: &Path, step: u64, held_out: HeldOut) -> Result<Self> {
         let path = folder.join("metrics.jsonl");
         let mut lines = Vec::new();
         if step > 0 && path.is_file() {
@@ -77,7 +77,7 @@ impl Metrics {
     }
 
     /// Appends a line.
-    pub fn push(&mut self, line: Line) -> Result<()> {
+    pub(crate) fn push(&mut self, line: Line) -> Result<()> {
         self.json.push(&(serde_json::to_string(&line)? + "\n"))?;
         self.table.push(&table::row(&line))?;
         self.events

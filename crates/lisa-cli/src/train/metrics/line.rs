@@ -28,7 +28,7 @@ pub struct Line {
         skip_serializing_if = "Option::is_none"
     )]
     pub held_out_loss: Option<f64>,
-    /// Loss of those of them that are evaluated before training, if they are fewer.
+    /// Loss of the held-out rows that are evaluated before training, if these are fewer.
     #[serde(
         default,
         with = "number::option",
@@ -61,7 +61,7 @@ pub struct Line {
 impl Line {
     /// The losses of an evaluation after this step, by the rows that they are of.
     #[must_use]
-    pub fn evaluated(step: u64, evaluate: &Evaluate, evaluation: &Evaluation) -> Self {
+    pub(crate) fn evaluated(step: u64, evaluate: &Evaluate, evaluation: &Evaluation) -> Self {
         let (first, (rows, _)) = (evaluate.first_rows(), evaluate.rows());
         Self {
             step,
@@ -72,8 +72,8 @@ impl Line {
     }
 
     /// A line with only a held-out loss.
-    #[must_use]
-    pub fn held_out(step: u64, loss: f64) -> Self {
+    #[cfg(test)]
+    pub(crate) fn held_out(step: u64, loss: f64) -> Self {
         Self {
             step,
             held_out_loss: Some(loss),
@@ -84,7 +84,7 @@ impl Line {
 
 /// Bytes in use on the device. If the device does not report them, bytes of the process (Linux).
 #[must_use]
-pub fn memory_bytes(device: &Device) -> Option<u64> {
+pub(crate) fn memory_bytes(device: &Device) -> Option<u64> {
     if let Some(usage) = device.memory_pool_usage() {
         return Some(usage.bytes_in_use);
     }
@@ -93,7 +93,7 @@ pub fn memory_bytes(device: &Device) -> Option<u64> {
 
 /// The peak of [`memory_bytes`]: bytes reserved on the device, or the process's peak (Linux).
 #[must_use]
-pub fn peak_bytes(device: &Device) -> Option<u64> {
+pub(crate) fn peak_bytes(device: &Device) -> Option<u64> {
     if let Some(usage) = device.memory_pool_usage() {
         return Some(usage.bytes_reserved);
     }

@@ -6,7 +6,7 @@
 pub mod line;
 
 mod events;
-pub mod plot;
+pub(crate) mod plot;
 mod table;
 
-pub mod files;
+pub(crate) mod files;

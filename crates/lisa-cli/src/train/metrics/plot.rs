@@ -28,7 +28,7 @@ fn legend(area: &Area<'_>, names: &[(&str, ShapeStyle)]) -> Result<(), Box<dyn s
 }
 
 /// Plots the losses and the active layers.
-pub fn losses(lines: &[Line], layers: usize, path: &Path) -> Result<()> {
+pub(crate) fn losses(lines: &[Line], layers: usize, path: &Path) -> Result<()> {
     let mut svg = String::new();
     draw(lines, layers, &mut svg).map_err(|e| anyhow!("cannot plot the losses: {e}"))?;
     write_atomically(path, svg.as_bytes())?;
@@ -37,7 +37,7 @@ pub fn losses(lines: &[Line], layers: usize, path: &Path) -> Result<()> {
 
 /// Plots the optimizer state, and the memory of the device or process. If neither is known, nothing
 /// is written.
-pub fn memory(lines: &[Line], path: &Path) -> Result<()> {
+pub(crate) fn memory(lines: &[Line], path: &Path) -> Result<()> {
     let mut svg = String::new();
     if draw_memory(lines, &mut svg).map_err(|e| anyhow!("cannot plot the memory: {e}"))? {
         write_atomically(path, svg.as_bytes())?;

@@ -7,6 +7,7 @@ use anyhow::Result;
 use lisa_lm::files::write_atomically;
 
 use crate::model_card::{CARD, DTYPE, OURS};
+use crate::model_folder::id_in_cache;
 use crate::settings::Method;
 use crate::terminal::text::counted;
 use crate::train::evaluation::result::Evaluation;
@@ -96,10 +97,7 @@ impl Card<'_> {
             (DTYPE, settings.memory.dtype.to_string()),
             ("steps", format!("{} of {per_step} rows", self.step)),
             ("learning rate", format!("{:e}", training.lr)),
-            (
-                "tokens, with those of prompts",
-                self.state.tokens.to_string(),
-            ),
+            ("tokens, prompts included", self.state.tokens.to_string()),
         ];
         for (name, value) in rows {
             let _ = writeln!(text, "| {name} | {} |", value.replace('|', "\\|"));
@@ -172,12 +170,7 @@ fn base(model: &Path) -> Base {
         return Base { name, id: None };
     }
     let text = model.to_string_lossy();
-    // The hub's cache has folders `models--OWNER--NAME/snapshots/REVISION`.
-    let cached = model.components().find_map(|part| {
-        let part = part.as_os_str().to_string_lossy().into_owned();
-        Some(part.strip_prefix("models--")?.replacen("--", "/", 1))
-    });
-    let id = cached.or_else(|| (!model.is_absolute()).then(|| text.to_string()));
+    let id = id_in_cache(model).or_else(|| (!model.is_absolute()).then(|| text.to_string()));
     let name = id.clone().unwrap_or_else(|| {
         let name = model.file_name().unwrap_or_default();
         name.to_string_lossy().into_owned()

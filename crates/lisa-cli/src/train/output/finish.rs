@@ -16,7 +16,7 @@ use crate::terminal::text::{counted, duration};
 use crate::train::clock::{Clock, Part};
 use crate::train::evaluation::evaluate::Extent;
 use crate::train::evaluation::result::Evaluation;
-use crate::train::method::exact::Exact;
+use crate::train::method::layerwise_model::LayerwiseModel;
 use crate::train::metrics::files::Metrics;
 use crate::train::metrics::line::{Line, peak_bytes};
 use crate::train::metrics::plot;
@@ -50,7 +50,7 @@ pub(crate) fn finish(job: &Job<'_>, trained: Training, stop: Stop<'_>) -> Result
     })?;
     let exact = match &on_device {
         Some(last) => trainer.moved(last, &model),
-        None => Exact::whole(&model),
+        None => LayerwiseModel::whole(&model),
     };
     let evaluated = evaluations(job, exact, &mut state, &mut metrics, &mut clock, stop);
     let [after, after_all] = match evaluated {
@@ -83,7 +83,7 @@ pub(crate) fn finish(job: &Job<'_>, trained: Training, stop: Stop<'_>) -> Result
 /// held-out rows.
 fn evaluations(
     job: &Job<'_>,
-    exact: Exact<'_>,
+    exact: LayerwiseModel<'_>,
     state: &mut State,
     metrics: &mut Metrics,
     clock: &mut Clock,
@@ -97,7 +97,7 @@ fn evaluations(
     if state.held_out_loss.is_none() {
         metrics.push(Line::evaluated(job.steps, &job.evaluate, &after))?;
         state.held_out_loss = Some(after.loss);
-        checkpoints::evaluated(&output.out, output.keep, state)?;
+        checkpoints::evaluated(output, state)?;
     }
     let mut all = None;
     if output.final_eval_all {
@@ -212,7 +212,7 @@ impl Finished<'_> {
         }
         if let Some((step, loss)) = self.best {
             say(format_args!(
-                "the best checkpoint is that of step {step}, held-out loss {loss:.4}: its {} is in {}",
+                "the checkpoint of step {step} is the best, held-out loss {loss:.4}: its {} is in {}",
                 what(job),
                 written(job, best_folder).display()
             ))?;

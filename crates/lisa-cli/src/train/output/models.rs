@@ -11,7 +11,7 @@ use crate::output_folder;
 use crate::run_folder;
 use crate::settings::Method;
 use crate::terminal::progress::Slow;
-use crate::train::method::exact::Exact;
+use crate::train::method::layerwise_model::LayerwiseModel;
 use crate::train::method::trainer::prepared;
 use crate::train::prepare::job::Job;
 use crate::train::saved::adapter;
@@ -49,7 +49,7 @@ fn of_checkpoint(job: &Job<'_>, checkpoint: &Path, last: CausalLm) -> Result<Cau
     }
 }
 
-/// Writes the model of a step to the folder, and returns it. `exact` makes its weights those of full
+/// Writes the model of a step to the folder, and returns it. `exact` puts its weights in full
 /// precision. The adapters of LoRA are written next to it, and then merged one by one. The folders say
 /// which step it is, so that this changes together with the model. The newest checkpoint is of the step
 /// `saved`.
@@ -67,7 +67,7 @@ pub(super) fn write(
     let text = format!("{about}\n");
     files.push((run_folder::STEP.to_owned(), text.into_bytes()));
     let model = if model.lora().is_some() {
-        require_finite(&Exact::whole(&model), step, saved, out)?;
+        require_finite(&LayerwiseModel::whole(&model), step, saved, out)?;
         let folder = adapter::folder_of(folder);
         let revision = &settings.input.revision;
         adapter::write(&model, revision, &job.checkpoint, &files, &folder)?;
@@ -78,7 +78,7 @@ pub(super) fn write(
     } else {
         exact(model)
     };
-    require_finite(&Exact::whole(&model), step, saved, out)?;
+    require_finite(&LayerwiseModel::whole(&model), step, saved, out)?;
     let options = SaveOptions {
         source: Some(&job.checkpoint),
         files: &files,
@@ -99,7 +99,7 @@ pub(super) fn what(job: &Job<'_>) -> &'static str {
     }
 }
 
-/// The folder that the user is told: that of the model, or without a merged model that of the adapter.
+/// The folder that the user is told: the model's, or the adapter's if there is no merged model.
 pub(super) fn written(job: &Job<'_>, folder: &Path) -> PathBuf {
     if job.settings.method.no_merge {
         adapter::folder_of(folder)

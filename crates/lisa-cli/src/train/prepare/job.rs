@@ -8,14 +8,14 @@ use lisa_lm::text::Batches;
 use lisa_lm::{CausalLm, Checkpoint, Tokenizer};
 
 use super::resume::{cause, continued, require_later, require_same, tokenizer};
-use super::settle::{Settled, Shapes};
+use super::settle::{Settled, Shapes, Unread};
 use super::start::{Entered, Saved, Start, require_outside};
 use crate::device;
 use crate::earlier_run;
 use crate::lock::Lock;
 use crate::output_folder::{self, Made};
 use crate::run_folder;
-use crate::settings::{Contents, Dtype, Flags, Method, Origins, Quantize, Settings, unusual};
+use crate::settings::{Contents, Dtype, Flags, Method, Origins, Settings, unusual};
 use crate::terminal::interrupt::{Point, Stop, check};
 use crate::terminal::output::{say, warn};
 use crate::terminal::progress::Slow;
@@ -24,7 +24,7 @@ use crate::train::data::shown_row::Show;
 use crate::train::evaluation::evaluate::Evaluate;
 use crate::train::memory::check::check_memory;
 use crate::train::memory::disk::{Disk, on_disk, state_bytes};
-use crate::train::method::exact::host;
+use crate::train::method::layerwise_model::host;
 use crate::train::saved::adapter;
 use crate::train::saved::checkpoints;
 use crate::train::saved::fingerprint::Fingerprint;
@@ -38,7 +38,7 @@ pub(crate) struct Job<'a> {
     pub(crate) origins: Origins,
     /// The checkpoint that a resumed run continues from.
     pub(crate) saved: Option<Saved>,
-    /// Whether the held-out rows are not those of that checkpoint.
+    /// Whether the held-out rows differ from the held-out rows of that checkpoint.
     pub(crate) has_other_held_out: bool,
     pub(crate) fingerprint: Fingerprint,
     pub(crate) checkpoint: Checkpoint,
@@ -165,12 +165,13 @@ impl<'a> Job<'a> {
         Ok(config.init(device)?)
     }
 
-    /// Where the model is before and after training: on the device, or in host memory if layers are
-    /// quantized, which the device may not hold in full precision.
+    /// Where the model is before and after training: on the device, or in host memory if the device may
+    /// not hold all layers in full precision.
     pub(crate) fn home(&self) -> Device {
-        match self.settings.memory.quantize {
-            Quantize::None => self.training_device.clone(),
-            _ => host(&self.training_device),
+        if self.settings.memory.keeps_exact_elsewhere() {
+            host(&self.training_device)
+        } else {
+            self.training_device.clone()
         }
     }
 
@@ -240,14 +241,14 @@ impl Opened {
         let temporary = std::env::temp_dir();
         let writes = entered.writes;
         let folder = if writes { &entered.out } else { &temporary };
-        let settled = self.shapes.settle(
-            entered.flags.clone(),
-            &self.settings,
-            tokenizer.clone(),
-            &self.checkpoint,
-            device,
+        let unread = Unread {
+            flags: entered.flags.clone(),
+            settings: &self.settings,
+            checkpoint: &self.checkpoint,
+            tokenizer: tokenizer.clone(),
             folder,
-        );
+        };
+        let settled = self.shapes.settle(unread, device);
         let settled = settled
             .map_err(|error| cause(error, saved, entered.start, &self.checkpoint, &tokenizer))?;
         let Settled { settings, data, .. } = &settled;
@@ -269,7 +270,7 @@ fn steps(settings: &Settings, batches: &Batches) -> u64 {
     }
 }
 
-/// Whether the output folder has everything that the run writes at its end, after so many steps.
+/// Whether the output folder has everything that the run writes at its end, after `steps` steps.
 fn is_written(settings: &Settings, steps: u64) -> bool {
     let (method, out) = (&settings.method, &settings.output.out);
     let Some(summary) = run_folder::summary(out) else {

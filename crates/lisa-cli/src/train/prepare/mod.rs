@@ -9,7 +9,7 @@
 //! | `announce` | prints what a run will do |
 
 pub(crate) mod settle;
-pub mod start;
+pub(crate) mod start;
 
 mod resume;
 

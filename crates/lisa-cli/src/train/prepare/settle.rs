@@ -7,12 +7,12 @@ use burn::tensor::Device;
 use lisa_lm::{CausalLm, Checkpoint, Tokenizer};
 
 use crate::settings::{
-    Contents, DataFacts, Dtype, Facts, Flags, LikeLora, ModelFacts, Origins, Room, Settings,
+    Contents, DataFacts, Facts, Flags, LikeLora, ModelFacts, Origins, Room, Settings,
 };
 use crate::train::data::examples::For;
 use crate::train::data::read::{WholeData, read};
 use crate::train::data::rows::Data;
-use crate::train::memory::check::check_rows;
+use crate::train::memory::check::{Kept, check_rows, check_rows_of_model};
 use crate::train::memory::like_lora::{like_lora, set_layers};
 use crate::train::memory::planned::Planner;
 
@@ -25,14 +25,8 @@ pub(crate) struct Shapes {
 
 impl Shapes {
     pub(crate) fn of(checkpoint: &Checkpoint, device: &Device) -> Result<Self> {
-        let config = checkpoint.config();
-        let model = config.init(&device.clone().autodiff())?;
-        let facts = ModelFacts {
-            dtype: Dtype::stored(checkpoint)?,
-            parameters: model.num_parameters(),
-            layers: model.num_layers(),
-            positions: config.max_positions(),
-        };
+        let model = checkpoint.config().init(&device.clone().autodiff())?;
+        let facts = ModelFacts::of(checkpoint, &model)?;
         Ok(Self { facts, model })
     }
 
@@ -50,25 +44,16 @@ impl Shapes {
         Ok(flags.resolve_with(facts)?.0)
     }
 
-    /// Reads the data, and settles what follows from it. Rows that are larger than `--data-memory` are in a
-    /// file in `folder`.
-    pub(crate) fn settle(
-        &self,
-        flags: Flags,
-        settings: &Settings,
-        tokenizer: Tokenizer,
-        checkpoint: &Checkpoint,
-        device: &Device,
-        folder: &Path,
-    ) -> Result<Settled> {
-        let uncut = self.with_facts(&flags.clone(), settings, device, |facts| {
-            Uncut::read(flags, settings, tokenizer, facts, folder)
-        })?;
-        let mut rows = uncut.whole.kept(uncut.settings.input.max_seq_length);
-        if uncut.settings.output.no_eval {
-            rows[1] = (0, 0);
+    /// As [`Unread::settle`] with the facts of this model, and with checks of the memory.
+    pub(crate) fn settle(&self, run: Unread<'_>, device: &Device) -> Result<Settled> {
+        let (flags, settings, checkpoint) = (run.flags.clone(), run.settings, run.checkpoint);
+        let uncut = self.with_facts(&flags, settings, device, |facts| run.read(facts))?;
+        if flags.input.max_seq_length.is_none() {
+            let positions = self.facts.positions;
+            check_rows_of_model(positions, uncut.kept(positions))?;
         }
-        check_rows(self.planner(device), &uncut.settings, uncut.usual, rows)?;
+        let kept = uncut.kept(uncut.settings.input.max_seq_length);
+        check_rows(self.planner(device), &uncut.settings, uncut.usual, kept)?;
         uncut.cut(checkpoint)
     }
 
@@ -80,7 +65,7 @@ impl Shapes {
         device: &Device,
         then: impl FnOnce(Facts<'_>) -> T,
     ) -> T {
-        // Smaller batches than those of the settings are accumulated.
+        // Batches that are smaller than in the settings are accumulated.
         let derives = flags.training.batch_size.is_none()
             && flags.training.gradient_accumulation_steps.is_none()
             && !settings.memory.update_in_backward;
@@ -118,6 +103,17 @@ impl Shapes {
     }
 }
 
+/// The settings of a run before its data is read.
+pub(crate) struct Unread<'a> {
+    pub(crate) flags: Flags,
+    /// All settings, as far as they do not depend on the data.
+    pub(crate) settings: &'a Settings,
+    pub(crate) checkpoint: &'a Checkpoint,
+    pub(crate) tokenizer: Tokenizer,
+    /// Rows that are larger than `--data-memory` are in a file in this folder.
+    pub(crate) folder: &'a Path,
+}
+
 /// The settings of a run with its data.
 pub(crate) struct Settled {
     pub(crate) settings: Settings,
@@ -130,40 +126,34 @@ pub(crate) struct Settled {
     pub(crate) tokenizer: Tokenizer,
 }
 
-/// Reads the data with these settings, settles what follows from it, and cuts the rows to the length
-/// that was settled.
-pub(crate) fn settle(
-    flags: Flags,
-    settings: &Settings,
-    tokenizer: Tokenizer,
-    checkpoint: &Checkpoint,
-    facts: Facts<'_>,
-    folder: &Path,
-) -> Result<Settled> {
-    Uncut::read(flags, settings, tokenizer, facts, folder)?.cut(checkpoint)
-}
-
 /// The settings of a run, and its data before the rows are cut.
 struct Uncut {
     whole: WholeData,
     settings: Settings,
     origins: Origins,
-    /// The length of rows without regard to memory: that of the settings if it was given.
+    /// The length of rows without regard to memory: `--max-seq-length` if it was given.
     usual: usize,
 }
 
-impl Uncut {
-    fn read(
-        flags: Flags,
-        settings: &Settings,
-        tokenizer: Tokenizer,
-        facts: Facts<'_>,
-        folder: &Path,
-    ) -> Result<Self> {
+impl Unread<'_> {
+    /// Reads the data, settles what follows from it, and cuts the rows to the length that was settled.
+    pub(crate) fn settle(self, facts: Facts<'_>) -> Result<Settled> {
+        let checkpoint = self.checkpoint;
+        self.read(facts)?.cut(checkpoint)
+    }
+
+    fn read(self, facts: Facts<'_>) -> Result<Uncut> {
+        let (flags, settings) = (self.flags, self.settings);
         let given = flags.input.max_seq_length;
         let positions = facts.model.map_or(usize::MAX, |model| model.positions);
         let longest = given.unwrap_or(usize::MAX).min(positions).max(2);
-        let whole = read(settings, tokenizer, longest, folder, For::Training)?;
+        let whole = read(
+            settings,
+            self.tokenizer,
+            longest,
+            self.folder,
+            For::Training,
+        )?;
         flags.check_effect_on(whole.contents(), settings)?;
         // Rows that are not evaluated need no length.
         let held_out = whole.held_out_lengths().iter().copied();
@@ -176,12 +166,25 @@ impl Uncut {
             (None, Some(model), Some(data)) => data.usual_length(model),
             _ => settings.input.max_seq_length,
         };
-        Ok(Self {
+        Ok(Uncut {
             whole,
             settings,
             origins,
             usual,
         })
+    }
+}
+
+impl Uncut {
+    /// The rows that have a trained token within `limit` tokens. Held-out rows that are not evaluated do not
+    /// count.
+    fn kept(&self, limit: usize) -> Kept {
+        let [training, held_out] = self.whole.kept(limit);
+        let is_evaluated = !self.settings.output.no_eval;
+        Kept {
+            training,
+            held_out: if is_evaluated { held_out } else { (0, 0) },
+        }
     }
 
     fn cut(self, checkpoint: &Checkpoint) -> Result<Settled> {
@@ -231,7 +234,7 @@ mod tests {
         flags
     }
 
-    /// The settings for rows of 507 tokens in so many GiB.
+    /// The settings for rows of 507 tokens in `gib` GiB of memory.
     fn derived(shapes: &Shapes, device: &Device, gib: f64) -> Settings {
         let mut flags = flags();
         flags.memory.memory = Some(gib);
@@ -249,7 +252,7 @@ mod tests {
         let shapes = smollm2(&device);
         let planner = shapes.planner(&device);
         let needed = |settings: &Settings, rows| planner.needed(settings, rows, 507).unwrap();
-        // The least that the rule allows for batches of so many rows.
+        // The least memory that the rule allows for batches of `rows` rows.
         let least = |rows: usize| {
             let mut settings = flags().resolve(None).unwrap();
             set_layers(&mut settings, 2);

@@ -45,7 +45,7 @@ impl Start {
 /// The output folder of a run, which nobody else writes to.
 pub(super) struct Entered {
     pub(super) out: PathBuf,
-    /// With those of the checkpoint.
+    /// With the settings of the checkpoint.
     pub(super) flags: Flags,
     pub(super) saved: Option<Saved>,
     /// The lock is removed before a folder that is still empty.
@@ -89,7 +89,7 @@ impl Entered {
     }
 }
 
-/// The settings with those of the checkpoint of a resumed run, and that checkpoint. Checks them, and
+/// The flags with the settings of a resumed run's checkpoint, and that checkpoint. Checks them, and
 /// the output folder.
 fn begin(flags: Flags, start: Start, out: &Path) -> Result<(Flags, Option<Saved>)> {
     let mut flags = flags.absolute()?;

@@ -1,6 +1,5 @@
-//! The adapter of a LoRA run: the one that it begins with, those of its checkpoints, and the ones that
-//! it writes at its end. Tests:
-//! `tests/run/adapters.rs`.
+//! The adapters of a LoRA run: the adapter that it begins with, the adapters of its checkpoints, and the
+//! adapters that it writes at its end. Tests: `tests/run/adapters.rs`.
 
 use std::path::{Path, PathBuf};
 
@@ -8,6 +7,7 @@ use anyhow::Result;
 use lisa_lm::checkpoint::{Adapter, AdapterOptions, save_adapter};
 use lisa_lm::{CausalLm, Checkpoint};
 
+use crate::model_folder::id_in_cache;
 use crate::settings::MethodSettings;
 use crate::terminal::output::warn;
 
@@ -111,12 +111,7 @@ fn is_commit(revision: &str) -> bool {
 
 /// The base model as PEFT finds it: its id on the hub and the revision, or an absolute path.
 fn base(folder: &Path, revision: &str) -> Result<(String, Option<String>)> {
-    // The hub's cache has folders `models--OWNER--NAME/snapshots/REVISION`.
-    let id = folder.components().find_map(|part| {
-        let part = part.as_os_str().to_string_lossy();
-        Some(part.strip_prefix("models--")?.replacen("--", "/", 1))
-    });
-    Ok(match id {
+    Ok(match id_in_cache(folder) {
         Some(id) => {
             let commit = folder.file_name().map(|name| name.to_string_lossy());
             let revision = match (revision.is_empty(), commit) {

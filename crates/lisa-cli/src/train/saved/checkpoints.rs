@@ -21,7 +21,7 @@ use super::text::Text;
 use crate::number;
 use crate::output_folder;
 use crate::run_folder::{ADAPTER, CHECKPOINT};
-use crate::settings::Flags;
+use crate::settings::{Flags, OutputSettings};
 use crate::terminal::text::counted;
 use crate::train::clock::Clock;
 use crate::train::evaluation::result::Evaluation;
@@ -34,33 +34,33 @@ const STATE: &str = CHECKPOINT[2];
 
 /// The state that a checkpoint stores in addition to the weights and the optimizer state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct State {
+pub(crate) struct State {
     /// Optimizer steps taken.
-    pub step: u64,
+    pub(crate) step: u64,
     /// The position of the next batch.
-    pub position: Position,
+    pub(crate) position: Position,
     /// Steps that were skipped because their loss or gradients were not finite.
     #[serde(default)]
-    pub skipped: u64,
+    pub(crate) skipped: u64,
     /// The settings of the run.
-    pub settings: Flags,
+    pub(crate) settings: Flags,
     /// The model and the data that the run was started with.
-    pub fingerprint: Fingerprint,
+    pub(crate) fingerprint: Fingerprint,
     /// The chat template, the ends of sequences and the vocabulary.
     #[serde(default)]
-    pub text: Text,
+    pub(crate) text: Text,
     /// The evaluation before training; `None` without held-out examples.
-    pub before: Option<Evaluation>,
+    pub(crate) before: Option<Evaluation>,
     /// The held-out loss at this step, if it was measured.
     #[serde(default, with = "number::option")]
-    pub held_out_loss: Option<f64>,
+    pub(crate) held_out_loss: Option<f64>,
     /// Where the time went.
     #[serde(default)]
-    pub clock: Clock,
+    pub(crate) clock: Clock,
     /// Seconds trained so far, without evaluation and saving.
-    pub seconds: f64,
+    pub(crate) seconds: f64,
     /// Tokens trained on so far.
-    pub tokens: u64,
+    pub(crate) tokens: u64,
 }
 
 impl State {
@@ -111,21 +111,20 @@ fn folder(out: &Path) -> PathBuf {
 
 /// The folder of the checkpoint of a step.
 #[must_use]
-pub fn path(out: &Path, step: u64) -> PathBuf {
+pub(crate) fn path(out: &Path, step: u64) -> PathBuf {
     folder(out).join(format!("step-{step:08}"))
 }
 
-/// Writes a checkpoint, and removes all except the newest `keep` and the best one. The base model is
+/// Writes a checkpoint, and removes all except the newest ones (`--keep`) and the best one. The base model is
 /// in the folder `base`.
-pub fn save(
-    out: &Path,
-    keep: usize,
+pub(crate) fn save(
+    output: &OutputSettings,
     base: &Path,
     model: &CausalLm,
     trainer: &Trainer,
     state: &State,
 ) -> Result<()> {
-    let whole = path(out, state.step);
+    let whole = path(&output.out, state.step);
     let partial = whole.with_extension("partial");
     let failed = || format!("cannot write the checkpoint `{}`", whole.display());
     for old in [&partial, &whole] {
@@ -146,21 +145,21 @@ pub fn save(
     fs::rename(&partial, &whole).with_context(failed)?;
     // Other systems do not open folders.
     if cfg!(unix) {
-        fs::File::open(folder(out))
+        fs::File::open(folder(&output.out))
             .and_then(|dir| dir.sync_all())
             .with_context(failed)?;
     }
-    prune(out, keep, state)
+    prune(output, state)
 }
 
 /// Stores the held-out loss of a checkpoint that was saved before it was evaluated, and removes
 /// checkpoints that are now neither new nor the best.
-pub fn evaluated(out: &Path, keep: usize, state: &State) -> Result<()> {
-    let path = path(out, state.step);
+pub(crate) fn evaluated(output: &OutputSettings, state: &State) -> Result<()> {
+    let path = path(&output.out, state.step);
     if path.is_dir() {
         write_state(&path, state)?;
     }
-    prune(out, keep, state)
+    prune(output, state)
 }
 
 fn write_state(path: &Path, state: &State) -> Result<()> {
@@ -170,9 +169,9 @@ fn write_state(path: &Path, state: &State) -> Result<()> {
     )?)
 }
 
-fn prune(out: &Path, keep: usize, newest: &State) -> Result<()> {
-    let best = best(out, &newest.fingerprint)?.map(|(step, _)| step);
-    for (step, old) in list(out)?.into_iter().rev().skip(keep) {
+fn prune(output: &OutputSettings, newest: &State) -> Result<()> {
+    let best = best(&output.out, &newest.fingerprint)?.map(|(step, _)| step);
+    for (step, old) in list(&output.out)?.into_iter().rev().skip(output.keep) {
         if Some(step) != best {
             output_folder::remove(&old)?;
         }
@@ -183,7 +182,7 @@ fn prune(out: &Path, keep: usize, newest: &State) -> Result<()> {
 /// The step and the held-out loss of the checkpoint with the lowest loss; `None` if none is known.
 /// The first of several with the same loss. Losses of other held-out rows than those of `run` are not
 /// compared.
-pub fn best(out: &Path, run: &Fingerprint) -> Result<Option<(u64, f64)>> {
+pub(crate) fn best(out: &Path, run: &Fingerprint) -> Result<Option<(u64, f64)>> {
     let losses = list(out)?.into_iter().filter_map(|(step, path)| {
         // A damaged checkpoint is reported where it is read.
         let state = state(&path).ok()?;
@@ -195,7 +194,7 @@ pub fn best(out: &Path, run: &Fingerprint) -> Result<Option<(u64, f64)>> {
 }
 
 /// The complete checkpoints with their steps; the newest is the last.
-pub fn list(out: &Path) -> Result<Vec<(u64, PathBuf)>> {
+pub(crate) fn list(out: &Path) -> Result<Vec<(u64, PathBuf)>> {
     let all = folder(out);
     let mut found = Vec::new();
     if !all.is_dir() {
@@ -219,7 +218,7 @@ pub fn list(out: &Path) -> Result<Vec<(u64, PathBuf)>> {
 }
 
 /// The folder and the state of the newest checkpoint.
-pub fn newest(out: &Path) -> Result<(PathBuf, State)> {
+pub(crate) fn newest(out: &Path) -> Result<(PathBuf, State)> {
     let Some((_, path)) = list(out)?.pop() else {
         let message = if out.is_dir() {
             format!("there is no checkpoint in `{}`", folder(out).display())
@@ -240,7 +239,7 @@ pub fn newest(out: &Path) -> Result<(PathBuf, State)> {
 }
 
 /// The state of a checkpoint.
-pub fn state(path: &Path) -> Result<State> {
+pub(crate) fn state(path: &Path) -> Result<State> {
     let file = path.join(STATE);
     let read = || -> Result<State> {
         let text = lisa_lm::files::read_small_text(&file)
@@ -263,7 +262,7 @@ pub(crate) fn load(path: &Path, model: CausalLm, trainer: Trainer) -> Result<(Ca
 }
 
 /// Loads only the weights of a checkpoint. A LoRA model must already have its adapters.
-pub fn weights(path: &Path, model: CausalLm) -> Result<CausalLm> {
+pub(crate) fn weights(path: &Path, model: CausalLm) -> Result<CausalLm> {
     if model.lora().is_some() {
         let restored = adapter::restored(&path.join(ADAPTER), model);
         return restored.map_err(|error| unusable(path, error));

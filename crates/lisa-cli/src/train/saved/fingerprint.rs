@@ -21,7 +21,7 @@ const BLOCKS: u64 = 4096;
 /// Checksums (CRC-32C) of the model and of the data of a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Fingerprint {
+pub(crate) struct Fingerprint {
     config: u32,
     weights: u32,
     tokenizer: u32,

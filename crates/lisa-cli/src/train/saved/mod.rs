@@ -10,9 +10,9 @@
 //! | `checkpoints` | writes and reads checkpoints |
 
 pub(crate) mod adapter;
-pub mod fingerprint;
+pub(crate) mod fingerprint;
 pub(crate) mod moved;
 pub(crate) mod record_limits;
-pub mod text;
+pub(crate) mod text;
 
-pub mod checkpoints;
+pub(crate) mod checkpoints;

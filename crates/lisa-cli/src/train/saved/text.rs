@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// What a checkpoint stores of the text side of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
-pub struct Text {
+pub(crate) struct Text {
     /// The name and the source of a chat template that is not the model's.
     template: Option<(String, String)>,
     /// The tokens that the model's tokenizer does not have.
@@ -19,7 +19,7 @@ pub struct Text {
     /// Every id that ends a sequence.
     eos_ids: Vec<u32>,
     /// The rows of the embedding.
-    pub vocab_size: usize,
+    pub(crate) vocab_size: usize,
 }
 
 impl Text {

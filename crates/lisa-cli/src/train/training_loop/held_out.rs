@@ -8,7 +8,7 @@ use crate::train::clock::{Clock, Part};
 use crate::train::evaluation::evaluate::{Extent, With};
 use crate::train::evaluation::result::Evaluation;
 use crate::train::evaluation::watched::watched;
-use crate::train::method::exact::Exact;
+use crate::train::method::layerwise_model::LayerwiseModel;
 use crate::train::prepare::job::Job;
 
 /// Evaluates the model with a progress bar of its own, if there are held-out rows and evaluation is
@@ -16,7 +16,7 @@ use crate::train::prepare::job::Job;
 pub(crate) fn evaluate(
     extent: Extent,
     job: &Job<'_>,
-    model: &Exact<'_>,
+    model: &LayerwiseModel<'_>,
     clock: &mut Clock,
     stop: Stop<'_>,
 ) -> Result<Option<Evaluation>> {

@@ -4,7 +4,7 @@
 //! between two steps, `bad_step` is a step that cannot be taken, and `steps` is the loop.
 
 pub(crate) mod held_out;
-pub mod watch;
+pub(crate) mod watch;
 
 pub(crate) mod training;
 

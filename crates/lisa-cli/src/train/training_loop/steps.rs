@@ -12,7 +12,7 @@ use crate::terminal::interrupt::{Point, Stop, Stopped};
 use crate::terminal::output::say;
 use crate::train::clock::Part;
 use crate::train::evaluation::evaluate::Extent;
-use crate::train::method::step::{Work, accumulate, finite, forward, origin};
+use crate::train::method::step::{Passed, Passes, Work, finite, origin};
 use crate::train::method::trainer::{Trainer, dropping};
 use crate::train::metrics::line::{Line, memory_bytes, peak_bytes};
 use crate::train::prepare::job::Job;
@@ -90,7 +90,7 @@ fn between(job: &Job<'_>, training: &mut Training, watch: &Watch, stop: Stop<'_>
                 .push(Line::evaluated(now, &job.evaluate, &result))?;
             if training.saved == Some(now) {
                 // It was saved before it was evaluated.
-                checkpoints::evaluated(&output.out, output.keep, &training.state)?;
+                checkpoints::evaluated(output, &training.state)?;
             }
             // Without regular checkpoints only the last one is written.
             is_best = output.save_every > 0 && result.loss < best;
@@ -142,7 +142,7 @@ fn one_step(
     watch: &mut Watch,
     stop: Stop<'_>,
 ) -> Result<(Training, Taken)> {
-    let (settings, device) = (&job.settings, &job.training_device);
+    let settings = &job.settings;
     let Training {
         mut model,
         mut trainer,
@@ -156,20 +156,26 @@ fn one_step(
     let first = batches.position();
     let held = trainer.state_bytes();
     let mut clock = state.clock;
-    let work = if settings.memory.update_in_backward {
-        model = dropping(settings, &model, first, 0);
-        forward(&model, &mut batches, settings, device, &mut clock, stop)
-    } else {
-        accumulate(&model, &mut batches, settings, device, &mut clock, stop)
+    let mut passes = Passes {
+        settings,
+        device: &job.training_device,
+        clock: &mut clock,
+        stop,
     };
-    let taken = match work {
+    let passed = if settings.memory.update_in_backward {
+        model = dropping(settings, &model, first, 0);
+        passes.forward(&model, &mut batches)
+    } else {
+        passes.gradients(&model, &mut batches)
+    };
+    let taken = match passed {
         Err(error) if error.is::<Stopped>() => {
             // The batches of this step come again.
             batches.seek(first);
             Taken::None
         }
         Err(error) => return Err(error),
-        Ok((work, loss, tokens)) => {
+        Ok(Passed { work, loss, tokens }) => {
             let (updated, bad);
             (model, updated, bad) = match finite(state.step + 1, loss, &trainer, &model, &work) {
                 Err(error) => (model, false, Some(error)),
@@ -253,7 +259,7 @@ mod tests {
 
     use super::*;
     use crate::settings::{Flags, Method};
-    use crate::train::method::exact::Exact;
+    use crate::train::method::layerwise_model::LayerwiseModel;
 
     /// The embedding is so small that its gradient is 1e15 times that of a layer.
     fn model(device: &Device) -> CausalLm {
@@ -294,7 +300,7 @@ mod tests {
             let (model, updated, error) = update(&mut trainer, 1e-3, model, work).unwrap();
             assert_eq!(updated, expected, "{factor}: {error:?}");
             assert_eq!(
-                crate::train::method::finite::weights(&Exact::whole(&model)),
+                crate::train::method::finite::weights(&LayerwiseModel::whole(&model)),
                 [""; 0],
                 "{factor}"
             );

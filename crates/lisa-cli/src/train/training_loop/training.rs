@@ -13,8 +13,8 @@ use crate::terminal::interrupt::Stop;
 use crate::terminal::output::say;
 use crate::train::clock::{Clock, Part};
 use crate::train::evaluation::evaluate::Extent;
-use crate::train::method::exact::Exact;
 use crate::train::method::finite;
+use crate::train::method::layerwise_model::LayerwiseModel;
 use crate::train::method::trainer::Trainer;
 use crate::train::metrics::files::{HeldOut, Metrics};
 use crate::train::metrics::line::Line;
@@ -130,8 +130,7 @@ impl Training {
             let exact = self.trainer.exact(&self.model);
             require_finite(&exact, self.state.step, self.saved, &output.out)?;
             checkpoints::save(
-                &output.out,
-                output.keep,
+                output,
                 job.checkpoint.dir(),
                 &self.model,
                 &self.trainer,
@@ -148,7 +147,7 @@ impl Training {
 /// Returns an error if weights of the model are not finite. The newest checkpoint is of the step
 /// `saved`.
 pub(crate) fn require_finite(
-    model: &Exact<'_>,
+    model: &LayerwiseModel<'_>,
     step: u64,
     saved: Option<u64>,
     out: &Path,

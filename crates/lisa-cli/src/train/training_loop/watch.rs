@@ -13,7 +13,7 @@ const MEASURED: u64 = 3;
 
 /// Prints the progress of a run.
 #[derive(Debug)]
-pub struct Watch {
+pub(crate) struct Watch {
     bar: ProgressBar,
     /// Steps between printed lines; `None` on a terminal, where the bar is enough.
     every: Option<u64>,
@@ -26,7 +26,7 @@ pub struct Watch {
 impl Watch {
     /// A run of `steps` steps, of which `done` are complete.
     #[must_use]
-    pub fn new(steps: u64, done: u64, every: usize) -> Self {
+    pub(crate) fn new(steps: u64, done: u64, every: usize) -> Self {
         Self {
             bar: bar(steps, done).with_message("training"),
             every: (!is_watched()).then_some(every.max(1) as u64),
@@ -38,7 +38,7 @@ impl Watch {
 
     /// Shows a step that had this many tokens and took this many seconds. `disk` is what the run
     /// will have written at its end, in bytes.
-    pub fn step(
+    pub(crate) fn step(
         &mut self,
         line: &Line,
         tokens: u64,
@@ -102,17 +102,17 @@ impl Watch {
     }
 
     /// Prints a line above the bar.
-    pub fn note(&self, text: impl std::fmt::Display) -> Result<()> {
+    pub(crate) fn note(&self, text: impl std::fmt::Display) -> Result<()> {
         Ok(self.bar.suspend(|| say(text))?)
     }
 
     /// Says in the bar what happens now.
-    pub fn busy(&self, text: &'static str) {
+    pub(crate) fn busy(&self, text: &'static str) {
         self.bar.set_message(text);
     }
 
     /// Removes the bar.
-    pub fn end(&self) {
+    pub(crate) fn end(&self) {
         self.bar.finish_and_clear();
     }
 }

@@ -18,7 +18,7 @@ fn bundled_model() -> (CausalLm, Tokenizer) {
 #[test]
 fn a_held_out_loss_is_the_mean_over_tokens_by_their_weights_in_batches_of_any_size() {
     let (model, tokenizer) = bundled_model();
-    let (exact, device) = (Exact::whole(&model), Device::flex());
+    let (exact, device) = (LayerwiseModel::whole(&model), Device::flex());
     let with = With {
         tokenizer: &tokenizer,
         device: &device,
@@ -117,7 +117,7 @@ fn an_answer_is_right_if_it_is_that_of_its_own_row() {
             device: &device,
             stop: &|_| false,
         };
-        let found = evaluate.run(&Exact::whole(&model), Extent::Full, &with, || ());
+        let found = evaluate.run(&LayerwiseModel::whole(&model), Extent::Full, &with, || ());
         let found = found.unwrap();
         let answers = found.answers.unwrap();
         assert_eq!(

@@ -1,6 +1,5 @@
-//! [`Exact`]: a model in full precision. Of one whose frozen layers are quantized, only one layer at a
-//! time is on the device in full precision. Tests: at the end of `trainer/tests.rs`, and
-//! `tests/run/steps.rs`.
+//! [`LayerwiseModel`]: a model in full precision, read layer by layer if the device does not have all of
+//! its layers in full precision. Tests: `tests/run/steps.rs`.
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
@@ -13,14 +12,14 @@ use lisa_lm::model::block::Block;
 type Layer<'a> = dyn Fn(usize) -> Block + 'a;
 
 /// A model in full precision, without gradients.
-pub(crate) struct Exact<'a> {
+pub(crate) struct LayerwiseModel<'a> {
     model: CausalLm,
-    /// `None` if the model itself has all weights in full precision.
+    /// `None` if the device has all weights in full precision.
     layer: Option<Box<Layer<'a>>>,
 }
 
-impl<'a> Exact<'a> {
-    /// A model that has no quantized layer.
+impl<'a> LayerwiseModel<'a> {
+    /// A model of which the device has all weights in full precision.
     pub(crate) fn whole(model: &CausalLm) -> Self {
         Self {
             model: model.valid(),
@@ -28,7 +27,7 @@ impl<'a> Exact<'a> {
         }
     }
 
-    /// A model with quantized layers. `layer` puts a layer in full precision on the model's device.
+    /// Another model. `layer` puts a layer in full precision on the model's device.
     pub(crate) fn by_layer(model: &CausalLm, layer: impl Fn(usize) -> Block + 'a) -> Self {
         Self {
             model: model.valid(),
@@ -41,7 +40,7 @@ impl<'a> Exact<'a> {
         &self.model
     }
 
-    /// Whether the model on the device has no quantized layer.
+    /// Whether the device has all weights in full precision.
     pub(crate) fn is_whole(&self) -> bool {
         self.layer.is_none()
     }
@@ -53,7 +52,7 @@ impl<'a> Exact<'a> {
         (0..count).filter_map(move |index| Some((format!("model.layers.{index}"), layer(index)?)))
     }
 
-    /// The mean losses of several batches. If layers are quantized, each of them is read once for all
+    /// The mean losses of several batches. If the model is not whole, each layer is read once for all
     /// batches, whose hidden states are kept meanwhile.
     pub(crate) fn losses(&self, batches: Vec<BatchTensors>) -> Vec<f64> {
         let value = |loss: Tensor<1>| f64::from(loss.into_scalar::<f32>());
@@ -68,12 +67,12 @@ impl<'a> Exact<'a> {
         let mut states: Vec<_> = batches.iter().map(embedded).collect();
         let mut model = self.model.clone();
         for (index, (_, layer)) in self.layers().enumerate() {
-            let quantized = std::mem::replace(&mut model.model.layers[index], layer);
+            let on_device = std::mem::replace(&mut model.model.layers[index], layer);
             let of_batches = states.into_iter().zip(&batches);
             states = of_batches
                 .map(|(h, batch)| LayeredModel::layer(&model, index, h, &context(batch)))
                 .collect();
-            model.model.layers[index] = quantized;
+            model.model.layers[index] = on_device;
         }
         let of_batches = states.into_iter().zip(&batches);
         of_batches
@@ -82,7 +81,7 @@ impl<'a> Exact<'a> {
     }
 }
 
-/// The device that holds a whole model in full precision while layers of it are quantized: host memory.
+/// The device that holds a whole model in full precision if the model's own does not: host memory.
 #[cfg(feature = "flex")]
 pub(crate) fn host(_: &Device) -> Device {
     Device::flex().autodiff()

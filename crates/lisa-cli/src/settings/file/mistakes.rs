@@ -1,0 +1,130 @@
+//! What is wrong with a settings file, and what to do.
+
+use std::path::Path;
+
+use super::super::names;
+use super::all_keys;
+
+/// The message and the help of a setting that is given as a table, such as `[[datasets]]`.
+pub(super) fn table_in_words(key: &str, name: &str) -> (String, String) {
+    let help = match name {
+        "data" => {
+            "write `data = \"FILE\"`, or `data = [\"FILE\", ..]`, above the first line `[..]`; the keys of the \
+             rows say how they become text, and `columns` renames them"
+                .to_owned()
+        }
+        name => format!("the settings are not in tables: write `{name} = ..` above the first line `[..]`"),
+    };
+    (format!("`{key}` is a table"), help)
+}
+
+/// A key that is not a setting.
+pub(super) struct Unknown {
+    pub(super) key: String,
+    pub(super) line: usize,
+    pub(super) is_table: bool,
+}
+
+impl Unknown {
+    /// All of them in a sentence.
+    pub(super) fn message(all: &[Self]) -> String {
+        if let [one] = all {
+            return format!("`{}` is not a setting", one.key);
+        }
+        let all = all.iter();
+        let all: Vec<String> = all
+            .map(|one| format!("`{}` (line {})", one.key, one.line))
+            .collect();
+        format!("these are not settings: {}", all.join(", "))
+    }
+
+    /// What to do about all of them.
+    pub(super) fn help(all: &[Self]) -> String {
+        const TABLES: &str = "the settings are not in tables: remove the line `[..]`";
+        const LIST: &str = "`lisa train --help` lists the settings";
+        if let [one] = all {
+            return match nearest(&one.key) {
+                _ if one.is_table => TABLES.to_owned(),
+                Some(near) => format!("did you mean `{near}`?"),
+                None => LIST.to_owned(),
+            };
+        }
+        let near = all.iter().filter(|one| !one.is_table).filter_map(|one| {
+            let near = nearest(&one.key)?;
+            Some(format!("`{near}` for `{}`", one.key))
+        });
+        let near: Vec<String> = near.collect();
+        let mut help = Vec::new();
+        if !near.is_empty() {
+            help.push(format!("did you mean {}?", near.join(", ")));
+        }
+        if all.iter().any(|one| one.is_table) {
+            help.push(TABLES.to_owned());
+        }
+        help.push(LIST.to_owned());
+        help.join("\n")
+    }
+}
+
+/// The known name that is nearest to an unknown key.
+fn nearest(key: &str) -> Option<String> {
+    let keys: Vec<String> = all_keys().iter().map(|key| key.replace('_', "-")).collect();
+    names::nearest(key, keys.iter().map(String::as_str))
+}
+
+/// What to do about a text that is not TOML, but looks like another format.
+pub(super) fn foreign(text: &str, path: &Path) -> Option<&'static str> {
+    let is_yaml = |line: &str| {
+        let key = line
+            .split_once(':')
+            .filter(|(_, rest)| rest.is_empty() || rest.starts_with([' ', '\t']));
+        let is_word = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+        line == "---" || key.is_some_and(|(key, _)| !key.is_empty() && key.chars().all(is_word))
+    };
+    let ending = path.extension().map(std::ffi::OsStr::to_ascii_lowercase);
+    let is_named_yaml = ending.is_some_and(|end| end == "yaml" || end == "yml");
+    if text.trim_start().starts_with('{') {
+        Some("this looks like JSON: write `key = value`, each on a line of its own")
+    } else if is_named_yaml || text.lines().any(|line| is_yaml(line.trim_end())) {
+        Some("this looks like YAML: write `key = value`, with a text in double quotes")
+    } else {
+        None
+    }
+}
+
+/// The message with the words of the settings for Rust's types, and what to do.
+pub(super) fn in_words(message: &str) -> (String, String) {
+    let quoted = |text: &str| -> Vec<String> {
+        let parts = text.split('`').skip(1).step_by(2);
+        parts.map(str::to_owned).collect()
+    };
+    if let Some((found, known)) = message.split_once(", expected ")
+        && let Some([found]) = found
+            .strip_prefix("unknown variant ")
+            .map(quoted)
+            .as_deref()
+    {
+        let known = quoted(known);
+        let near = names::nearest(found, known.iter().map(String::as_str));
+        let help = near.map_or_else(
+            || format!("give one of {}", known.join(", ")),
+            |near| format!("did you mean `{near}`?"),
+        );
+        let message = format!("`{found}` is not one of {}", known.join(", "));
+        return (message, help);
+    }
+    if message.starts_with("string values must be quoted") {
+        let message = "the value is missing, or is a text without quotes".to_owned();
+        return (message, "put a text in double quotes".to_owned());
+    }
+    let help = match message {
+        "duplicate key" => "leave one of them out",
+        _ => "`lisa train --help` lists the settings and their values",
+    };
+    let message = message
+        .replace("expected usize", "expected a whole number, 0 or more")
+        .replace("expected u64", "expected a whole number, 0 or more")
+        .replace("expected f64", "expected a number")
+        .replace("expected a boolean", "expected true or false");
+    (message, help.to_owned())
+}
