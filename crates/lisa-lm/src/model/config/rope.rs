@@ -149,7 +149,7 @@ impl RopeConfig {
         }
     }
 
-    /// The pair with so many rotations within so many positions, as a fraction.
+    /// The pair, as a fraction, that rotates `turns` times within `positions` positions.
     fn pair_of(&self, turns: f64, positions: usize, head_dim: usize) -> f64 {
         let turns_of_first = positions as f64 / TAU;
         (turns_of_first / turns).ln() * head_dim as f64 / (2.0 * self.theta.ln())
