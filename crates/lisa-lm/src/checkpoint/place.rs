@@ -143,7 +143,7 @@ impl Place {
 
     /// Exchanges the folders; whether the system could.
     fn exchange(&self) -> Result<bool, Error> {
-        // Who is in the folder would be in the old one afterwards.
+        // A process whose current folder this is would be in the old folder afterwards.
         let current = std::env::current_dir().and_then(|dir| dir.canonicalize());
         let is_current = current.is_ok_and(|current| current.starts_with(&self.dir));
         let (Some(sibling), false) = (sibling(&self.dir), is_current) else {

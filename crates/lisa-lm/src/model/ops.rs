@@ -62,7 +62,7 @@ pub(crate) enum Form {
 }
 
 impl Form {
-    /// That of a planned run of a model on this device. If the model is on the host and the run is not on
+    /// The form of the operations in a planned run of a model on this device. If the model is on the host and the run is not on
     /// flex, the program that runs has the feature of its backend.
     pub(crate) fn of(workload: &Workload, device: Option<&Device>) -> Self {
         let flex = cfg!(feature = "flex");

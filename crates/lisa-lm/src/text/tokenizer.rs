@@ -131,7 +131,7 @@ impl Tokenizer {
     }
 
     /// The ids of a text that a model continues: as [`encode`](Self::encode), without the
-    /// end-of-sequence tokens that some tokenizers append. Those of the text itself stay. At least one
+    /// end-of-sequence tokens that some tokenizers append. Such tokens in the text itself stay. At least one
     /// id is kept. An empty text is the id that begins a sequence, if the tokenizer or the model has
     /// one.
     ///
