@@ -5,6 +5,7 @@ use burn::optim::AdamWConfig;
 use clap::ValueEnum;
 use lisa::recompute::Recompute;
 use lisa::{FrozenWeights, LisaConfig, OnFreeze};
+use lisa_lm::CausalLm;
 use serde::{Deserialize, Serialize};
 
 use crate::settings::Settings;
@@ -107,7 +108,7 @@ impl Method {
             self,
             Self::LisaFrozenEmbeddings | Self::LisaRecomputeFrozenEmbeddings
         );
-        let outer = vec!["embed_tokens", "embed_positions", "lm_head"];
+        let outer = CausalLm::OUTER.to_vec();
         LisaConfig::new()
             .with_active_layers(match self {
                 Self::Full | Self::Lora | Self::LoraRecompute => layers,

@@ -13,7 +13,7 @@ use crate::model::rope::RopeTables;
 pub struct Context {
     /// The mask of layers without a sliding window; `None` if every token attends to every other.
     pub(crate) full: Option<Tensor<4, Bool>>,
-    /// The mask of layers with a sliding window.
+    /// The mask of layers with a sliding window; the same as `full` if the window covers the row.
     pub(crate) sliding: Option<Tensor<4, Bool>>,
     /// The rotary positions, if the model has them.
     pub(crate) rope: Option<RopeTables>,

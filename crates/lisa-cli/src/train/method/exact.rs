@@ -50,11 +50,12 @@ impl<'a> Exact<'a> {
     pub(crate) fn layers(&self) -> impl Iterator<Item = (String, Block)> {
         let count = self.layer.as_ref().map_or(0, |_| self.model.num_layers());
         let layer = |index| Some(self.layer.as_ref()?(index).valid());
-        (0..count).filter_map(move |index| Some((format!("model.layers.{index}"), layer(index)?)))
+        (0..count)
+            .filter_map(move |index| Some((format!("{}.{index}", CausalLm::LAYERS), layer(index)?)))
     }
 
     /// The mean losses of several batches. If layers are quantized, each of them is read once for all
-    /// batches, whose hidden states are kept meanwhile.
+    /// batches, whose hidden states, masks and positions are kept meanwhile.
     pub(crate) fn losses(&self, batches: Vec<BatchTensors>) -> Vec<f64> {
         let value = |loss: Tensor<1>| f64::from(loss.into_scalar::<f32>());
         if self.is_whole() {
@@ -63,21 +64,23 @@ impl<'a> Exact<'a> {
                 .map(|batch| self.model.batch_loss(batch));
             return losses.map(value).collect();
         }
-        let context = |batch: &BatchTensors| LayeredModel::context(&self.model, batch);
-        let embedded = |batch| LayeredModel::embed(&self.model, batch, &context(batch));
-        let mut states: Vec<_> = batches.iter().map(embedded).collect();
         let mut model = self.model.clone();
+        let context = |batch| LayeredModel::context(&model, batch);
+        let contexts: Vec<_> = batches.iter().map(context).collect();
+        let batches = || batches.iter().zip(&contexts);
+        let embedded = |(batch, context)| LayeredModel::embed(&model, batch, context);
+        let mut states: Vec<_> = batches().map(embedded).collect();
         for (index, (_, layer)) in self.layers().enumerate() {
             let quantized = std::mem::replace(&mut model.model.layers[index], layer);
-            let of_batches = states.into_iter().zip(&batches);
-            states = of_batches
-                .map(|(h, batch)| LayeredModel::layer(&model, index, h, &context(batch)))
+            let inputs = states.into_iter().zip(&contexts);
+            states = inputs
+                .map(|(h, context)| LayeredModel::layer(&model, index, h, context))
                 .collect();
             model.model.layers[index] = quantized;
         }
-        let of_batches = states.into_iter().zip(&batches);
-        of_batches
-            .map(|(h, batch)| value(model.head_loss(h, batch, &context(batch))))
+        let outputs = states.into_iter().zip(batches());
+        outputs
+            .map(|(h, (batch, context))| value(model.head_loss(h, batch, context)))
             .collect()
     }
 }
