@@ -146,7 +146,7 @@ impl Run<'_> {
             activations.active_layer * active as u64 + activations.frozen_layer * frozen as u64;
         Breakdown {
             activations: kept.saturating_sub(activations.input),
-            temporary: self.dense(frozen),
+            temporary: self.dense(frozen, active),
             ..Breakdown::default()
         }
     }
@@ -163,14 +163,20 @@ impl Run<'_> {
         largest.min(self.draw.trainable()) * self.workload.element()
     }
 
-    /// The dequantized weights of the `layers` largest frozen layers.
-    fn dense(&self, layers: usize) -> u64 {
+    /// The dequantized weights of the `frozen` largest layers, and of the frozen parts of `active` layers.
+    fn dense(&self, frozen: usize, active: usize) -> u64 {
         let of_layer = |layer: usize| -> u64 {
-            let frozen = self.draw.frozen.iter();
-            let of_layer = frozen.filter(|unit| unit.layer == layer);
+            let units = self.draw.frozen.iter();
+            let of_layer = units.filter(|unit| unit.layer == layer);
             of_layer.map(|unit| unit.matrices).sum()
         };
-        self.largest_layers(layers, of_layer) * self.workload.element()
+        let of_active = |layer: usize| {
+            let is_active = self.draw.active.iter().any(|unit| unit.layer == layer);
+            if is_active { of_layer(layer) } else { 0 }
+        };
+        let elements =
+            self.largest_layers(frozen, of_layer) + self.largest_layers(active, of_active);
+        elements * self.workload.element()
     }
 
     /// The sum of the `count` largest values of `of_layer`.

@@ -85,3 +85,47 @@ fn the_last_segment_of_several_layers_exists_while_the_head_runs() {
     assert_eq!(lora(every(3)), 4 * hidden + 2 * layer);
     assert_eq!(lora(every(3).with_sublayers()), 4 * hidden);
 }
+
+#[derive(Module, Debug)]
+struct Halves {
+    blocks: Blocks,
+}
+
+impl Footprint for Halves {
+    fn activations(&self, workload: &Workload) -> Activations {
+        Activations {
+            layer_backward: 1 << 20,
+            ..self.blocks.activations(workload)
+        }
+    }
+}
+
+#[test]
+fn the_frozen_part_of_an_active_layer_is_dequantized() {
+    let device = Device::flex().autodiff();
+    let linear = |n| LinearConfig::new(32, n).with_bias(false).init(&device);
+    let block = || Block {
+        self_attn: linear(32),
+        mlp: linear(64),
+    };
+    let blocks = Blocks {
+        layers: (0..4).map(|_| block()).collect(),
+        head: linear(32),
+    };
+    let halves = Halves { blocks };
+    let config = LisaConfig::new()
+        .with_split(vec!["attn".into()])
+        .with_frozen_weights(FrozenWeights::Int8);
+    let workload = Workload {
+        flex: false,
+        ..Workload::new(&halves, 1, 4)
+    };
+    let found = MemoryPlan::lisa(&halves, &config, &workload).unwrap();
+    let hidden = 4 * 32 * 4;
+    // The states of four layers and a gradient. In a layer, the larger part trains and the other is frozen.
+    let layer = (3 * hidden) + (2048 + 1024) * 4 + (1 << 20);
+    assert_eq!(
+        found.peak_recomputed() - found.weights - found.optimizer_state,
+        5 * hidden + layer
+    );
+}
