@@ -112,7 +112,7 @@ impl Place {
     }
 
     /// Gives a file of weights, which the safetensors crate has written for the owner alone, the
-    /// permissions of the weights that it replaces, or those of a new file.
+    /// permissions of the weights that it replaces, or the permissions of a new file.
     pub(super) fn share(&self, name: &str) -> Result<(), Error> {
         let others = disk::entries(&self.dir)?.into_iter();
         let others = others.map(|entry| entry.file_name().to_string_lossy().into_owned());
@@ -301,7 +301,7 @@ fn metadata(path: &Path) -> Result<Metadata, Error> {
     path.metadata().map_err(|e| failed("read", path, e))
 }
 
-/// The permissions of a new file, where those of a new folder are known.
+/// The permissions of a new file, where the permissions of a new folder are known.
 fn of_file(folder: &Permissions) -> Permissions {
     #[cfg(unix)]
     {

@@ -286,7 +286,7 @@ impl CausalLm {
         self.config = config;
     }
 
-    /// The dtype of the embedding, which is that of all parameters of a loaded model.
+    /// The dtype of the embedding. All parameters of a loaded model have it.
     #[must_use]
     pub fn dtype(&self) -> DType {
         self.model.embed_tokens.weight.val().dtype()

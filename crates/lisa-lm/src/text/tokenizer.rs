@@ -158,7 +158,7 @@ impl Tokenizer {
     /// has it there already.
     ///
     /// A text of more than 256 KiB is encoded in overlapping pieces, so that the cost in memory is
-    /// about 20 bytes for each token. The result is that of the whole text.
+    /// about 20 bytes for each token. The result is the same as for the whole text.
     ///
     /// # Errors
     ///

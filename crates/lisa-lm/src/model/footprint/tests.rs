@@ -6,6 +6,8 @@ use lisa::memory::{MemoryPlan, Workload};
 use super::*;
 use crate::ModelConfig;
 use crate::model::config::{Gpt2Config, LlamaConfig};
+use crate::model::ops::Activation;
+use crate::model::spec::{BlockSpec, NormPlacement};
 
 #[test]
 fn planned_adapters_are_those_that_are_added() {
