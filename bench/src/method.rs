@@ -5,6 +5,7 @@ use burn::optim::AdamWConfig;
 use clap::ValueEnum;
 use lisa::recompute::Recompute;
 use lisa::{FrozenWeights, LisaConfig, OnFreeze};
+use lisa_lm::CausalLm;
 use serde::{Deserialize, Serialize};
 
 use crate::settings::Settings;
@@ -29,6 +30,8 @@ pub(crate) enum Method {
     LisaOffload,
     /// LISA with layer-wise recomputation and updates during the backward pass
     LisaRecompute,
+    /// LISA with recomputation of several layers at a time
+    LisaRecomputeSegments,
     /// LISA with embeddings and head frozen
     LisaFrozenEmbeddings,
     /// LISA with recomputation, and embeddings and head frozen
@@ -37,6 +40,8 @@ pub(crate) enum Method {
     LisaInt8,
     /// LISA with recomputation and frozen layers in int4
     LisaInt4,
+    /// LISA with recomputation of several layers at a time and frozen layers in int4
+    LisaInt4Segments,
     /// PyTorch: AdamW on all parameters
     TorchFull,
     /// PyTorch: PEFT's LoRA, on all matrices
@@ -54,19 +59,31 @@ impl Method {
 
     /// Whether it runs where no methods are named.
     pub(crate) fn is_default(self) -> bool {
-        let others = [Self::LoraRecompute, Self::LisaKeep, Self::LisaOffload];
+        let others = [
+            Self::LoraRecompute,
+            Self::LisaKeep,
+            Self::LisaOffload,
+            Self::LisaRecomputeSegments,
+            Self::LisaInt4Segments,
+        ];
         !others.contains(&self)
     }
 
     /// Whether frozen layers are quantized: the model is then initialized in host memory.
     pub(crate) fn quantizes(self) -> bool {
-        matches!(self, Self::LisaInt8 | Self::LisaInt4)
+        matches!(
+            self,
+            Self::LisaInt8 | Self::LisaInt4 | Self::LisaInt4Segments
+        )
     }
 
     pub(crate) fn recomputes(self) -> bool {
         let plain = matches!(
             self,
-            Self::LoraRecompute | Self::LisaRecompute | Self::LisaRecomputeFrozenEmbeddings
+            Self::LoraRecompute
+                | Self::LisaRecompute
+                | Self::LisaRecomputeSegments
+                | Self::LisaRecomputeFrozenEmbeddings
         );
         plain || self.quantizes()
     }
@@ -78,6 +95,9 @@ impl Method {
             Self::LisaRecomputeFrozenEmbeddings => {
                 Recompute::new().with_every(layers.isqrt()).with_sublayers()
             }
+            Self::LisaRecomputeSegments | Self::LisaInt4Segments => {
+                Recompute::new().with_every(layers.isqrt())
+            }
             _ => Recompute::new(),
         }
     }
@@ -88,7 +108,7 @@ impl Method {
             self,
             Self::LisaFrozenEmbeddings | Self::LisaRecomputeFrozenEmbeddings
         );
-        let outer = vec!["embed_tokens", "embed_positions", "lm_head"];
+        let outer = CausalLm::OUTER.to_vec();
         LisaConfig::new()
             .with_active_layers(match self {
                 Self::Full | Self::Lora | Self::LoraRecompute => layers,
@@ -104,7 +124,7 @@ impl Method {
             })
             .with_frozen_weights(match self {
                 Self::LisaInt8 => FrozenWeights::Int8,
-                Self::LisaInt4 => FrozenWeights::Int4,
+                Self::LisaInt4 | Self::LisaInt4Segments => FrozenWeights::Int4,
                 _ => FrozenWeights::Exact,
             })
             .with_max_grad_norm((settings.max_grad_norm > 0.0).then_some(settings.max_grad_norm))

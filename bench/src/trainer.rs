@@ -43,8 +43,8 @@ impl Trainer {
         let plain = || Self::Plain(adamw().init());
         Ok(match method {
             Method::LoraBurn => {
-                let names = r"\.layers\.\d+\..*proj.*weight$";
-                let matrices = ParamGroup::from_regex(names).map_err(|e| anyhow!("{e:?}"))?;
+                let names = format!(r"{}\.\d+\..*proj.*weight$", CausalLm::LAYERS);
+                let matrices = ParamGroup::from_regex(&names).map_err(|e| anyhow!("{e:?}"))?;
                 let lora = Lora::new(rank, 2.0 * rank as f64).set_param_group(matrices);
                 (plain(), model.apply_lora(lora))
             }

@@ -83,8 +83,7 @@ fn assert_close(found: &Numbers, wanted: &Numbers, tolerance: f32, what: &str) {
 }
 
 fn config(kind: FrozenWeights, frozen_embeddings: bool) -> LisaConfig {
-    let outer =
-        || ParamGroup::from_any_predicates(vec!["embed_tokens", "embed_positions", "lm_head"]);
+    let outer = || ParamGroup::from_any_predicates(CausalLm::OUTER.to_vec());
     LisaConfig::new()
         .with_sampling_period(2)
         .with_frozen_weights(kind)

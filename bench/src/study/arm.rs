@@ -5,6 +5,7 @@ use std::fmt;
 use burn::module::ParamGroup;
 use lisa::policy::{Budget, CyclicOrder, Gradient};
 use lisa::{LisaConfig, OnFreeze, PolicyConfig};
+use lisa_lm::CausalLm;
 use serde::{Deserialize, Serialize};
 
 /// The distance of the learning rates that are tried: half a power of ten, of which a rate counts eighths.
@@ -111,7 +112,7 @@ impl Sampled {
     /// The configuration for a model of so many layers. The weights are those of
     /// [`Policy::MeanNorm`] and [`Policy::MeanSquare`].
     pub(crate) fn config(self, layers: usize, seed: u64, weights: Vec<f64>) -> LisaConfig {
-        let outer = vec!["embed_tokens", "embed_positions", "lm_head"];
+        let outer = CausalLm::OUTER.to_vec();
         let active_layers = self.active_layers.min(layers);
         let config = LisaConfig::new()
             .with_seed(seed)

@@ -15,6 +15,19 @@ use crate::text::Message;
 /// `<|assistant|>` 2.
 pub(crate) const TOKENIZER: &str = include_str!("../../../tests/fixtures/tokenizer/tokenizer.json");
 
+/// The fixtures that are small checkpoints of transformers.
+pub(crate) const MODELS: [&str; 9] = [
+    "llama",
+    "gpt2",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "llama_tied",
+    "qwen3_yarn",
+    "ministral",
+    "gpt2_scaled",
+];
+
 /// A fixture of the workspace's tests, such as a small checkpoint.
 pub(crate) fn fixture(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

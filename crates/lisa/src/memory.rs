@@ -57,6 +57,7 @@ mod elements;
 mod lisa;
 mod lora;
 mod plan;
+mod segments;
 #[cfg(test)]
 mod tests;
 mod workload;

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Result, anyhow};
 use lisa::importance::{Importance, WeightNorms};
+use lisa_lm::CausalLm;
 use lisa_lm::files::write_atomically;
 use plotters::prelude::*;
 
@@ -32,10 +33,11 @@ fn in_order(norms: &WeightNorms) -> Vec<(String, f64)> {
         let found = norms.outside.iter().filter(move |(path, _)| of(path));
         found.cloned().collect::<Vec<_>>()
     };
-    let embedding = |path: &str| path.contains("embed");
-    let mut all = outside(&embedding);
+    let is_head = |path: &str| path.contains(CausalLm::HEAD);
+    let is_outer = |path: &str| CausalLm::OUTER.iter().any(|name| path.contains(name));
+    let mut all = outside(&|path| is_outer(path) && !is_head(path));
     all.extend(norms.layers.iter().cloned());
-    all.extend(outside(&|path| path.contains("head")));
+    all.extend(outside(&is_head));
     all
 }
 

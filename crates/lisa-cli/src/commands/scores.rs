@@ -20,10 +20,9 @@ pub(super) fn gradients(source: &Source<'_>) -> Result<GradientTracker> {
     let mut model = source.model()?;
     let mut tracker = GradientTracker::new(&model)?;
     // The other parameters have no score.
-    model.model.embed_tokens = model.model.embed_tokens.no_grad();
-    model.model.embed_positions = model.model.embed_positions.map(Module::no_grad);
-    model.model.norm = model.model.norm.no_grad();
-    model.lm_head = model.lm_head.map(Module::no_grad);
+    let layers = std::mem::take(&mut model.model.layers);
+    model = model.no_grad();
+    model.model.layers = layers;
     let mut batches = source.batches(settings)?;
     let device = model.device();
     let progress = bar(settings.training.steps as u64, 0);

@@ -3,6 +3,8 @@
 //! The learning rates are those of the study of SmolLM2 (docs/study.md) for models of about its size, and
 //! those of published fine-tuning runs for larger ones; gamma and K are those of the paper and of LMFlow.
 
+use lisa_lm::CausalLm;
+
 use super::{Facts, Flags, Method, Policy, Schedule};
 use crate::terminal::text::{counted, size};
 
@@ -11,7 +13,7 @@ mod facts;
 pub(crate) use facts::{DataFacts, LikeLora, ModelFacts, Room};
 
 /// Parameters outside the layers that are large: embeddings and head.
-pub(crate) const OUTER: [&str; 3] = ["embed_tokens", "embed_positions", "lm_head"];
+pub(crate) const OUTER: [&str; 3] = CausalLm::OUTER;
 
 /// The settings that were derived: name and reason.
 pub(super) type Reasons = Vec<(&'static str, String)>;

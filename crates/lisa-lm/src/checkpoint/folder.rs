@@ -115,7 +115,7 @@ impl Checkpoint {
         Ok(files.names().map(|name| self.dir.join(name)).collect())
     }
 
-    /// The model's configuration: that of `config.json`, except for a head that is not tied.
+    /// The model's configuration, as in `config.json` except for a head that is not tied.
     #[must_use]
     pub fn config(&self) -> &ModelConfig {
         &self.config

@@ -20,9 +20,9 @@ impl Checkpoint {
     /// Loads the model onto a device. All parameters are trainable if the device has autodiff.
     ///
     /// Without a dtype, the model has the dtype of the files. If the tensors have different dtypes,
-    /// all are loaded in the dtype of `config.json`, or without one in that of most elements. The
-    /// device needs no configuration for half precision. Needs the memory of the model, plus twice the memory of its largest
-    /// tensor while loading. No memory is allocated for sizes in `config.json` or in a header until
+    /// all are loaded in the dtype of `config.json`, or without one in the dtype of most elements. The
+    /// device needs no configuration for half precision. Needs the memory of the model, plus twice the memory
+    /// of its largest tensor while loading. No memory is allocated for sizes in `config.json` or in a header until
     /// the files are known to be as large. Files are mapped into memory, so they must not be
     /// truncated during loading.
     ///
@@ -81,7 +81,7 @@ impl Checkpoint {
             return Err(refuse(
                 self.dir(),
                 format!(
-                    "config.json asks for {layers} layers, but the files have {count} tensors of the model"
+                    "config.json has {layers} layers, but the files have {count} tensors of the model"
                 ),
             ));
         }

@@ -87,3 +87,86 @@ impl Names {
         path == HEAD || (self.family.transposed && path.ends_with("_proj.weight"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+
+    use burn::store::ModuleSnapshot;
+    use burn::tensor::Device;
+
+    use super::*;
+    use crate::model::CausalLm;
+    use crate::test_support::{MODELS, fixture};
+
+    /// The models of all fixtures with the paths of their parameters.
+    fn models() -> Vec<(CausalLm, Vec<String>)> {
+        let configs = MODELS.map(|name| fs::read_to_string(fixture(name).join("config.json")));
+        let model = |text: std::io::Result<String>| {
+            let config = ModelConfig::from_json(&text.unwrap()).unwrap();
+            let model = config.init(&Device::default()).unwrap();
+            let tensors = model.collect(None, None, true).into_iter();
+            let paths = tensors.map(|tensor| tensor.name).collect();
+            (model, paths)
+        };
+        configs.map(model).into()
+    }
+
+    #[test]
+    fn a_stored_name_has_the_role_of_its_parameter() {
+        for (model, paths) in models() {
+            let names = Names::of(model.config());
+            assert!(paths.len() > 10, "{paths:?}");
+            for path in paths {
+                assert_eq!(names.role(&names.stored(&path)), Role::Parameter(path));
+            }
+        }
+    }
+
+    /// As Gemma 2 names its four norms.
+    #[test]
+    fn a_replacement_may_give_what_an_earlier_one_replaces() {
+        static CHAIN: FileNames = FileNames {
+            renamed: &[
+                (".post_attention_layernorm.", ".attention_output_norm."),
+                (".pre_feedforward_layernorm.", ".post_attention_layernorm."),
+                (".post_feedforward_layernorm.", ".feed_forward_output_norm."),
+            ],
+            prefix: "model.",
+            bare: &[],
+            buffers: &[],
+            transposed: true,
+        };
+        let names = Names { family: &CHAIN };
+        for (module, stored) in [
+            ("input_layernorm", "input_layernorm"),
+            ("attention_output_norm", "post_attention_layernorm"),
+            ("post_attention_layernorm", "pre_feedforward_layernorm"),
+            ("feed_forward_output_norm", "post_feedforward_layernorm"),
+        ] {
+            let path = format!("model.layers.0.{module}.gamma");
+            assert_eq!(
+                names.stored(&path),
+                format!("model.layers.0.{stored}.weight")
+            );
+            assert_eq!(names.role(&names.stored(&path)), Role::Parameter(path));
+        }
+    }
+
+    #[test]
+    fn the_weights_of_linear_modules_are_transposed_and_no_others() {
+        for (model, paths) in models() {
+            let names = Names::of(model.config());
+            let transposed = paths.into_iter().filter(|path| names.is_transposed(path));
+            let transposed = transposed.map(|path| names.stored(&path));
+            let linear = model.linear().map(|(path, _)| format!("{path}.weight"));
+            // GPT-2 stores its projections as they are.
+            let is_stored_so = |name: &String| names.family.transposed || name == HEAD;
+            assert_eq!(
+                transposed.collect::<BTreeSet<_>>(),
+                linear.filter(is_stored_so).collect()
+            );
+        }
+    }
+}

@@ -112,7 +112,7 @@ impl Place {
     }
 
     /// Gives a file of weights, which the safetensors crate has written for the owner alone, the
-    /// permissions of the weights that it replaces, or those of a new file.
+    /// permissions of the weights that it replaces, or the permissions of a new file.
     pub(super) fn share(&self, name: &str) -> Result<(), Error> {
         let others = disk::entries(&self.dir)?.into_iter();
         let others = others.map(|entry| entry.file_name().to_string_lossy().into_owned());
@@ -143,7 +143,7 @@ impl Place {
 
     /// Exchanges the folders; whether the system could.
     fn exchange(&self) -> Result<bool, Error> {
-        // Who is in the folder would be in the old one afterwards.
+        // A process whose current folder this is would be in the old folder afterwards.
         let current = std::env::current_dir().and_then(|dir| dir.canonicalize());
         let is_current = current.is_ok_and(|current| current.starts_with(&self.dir));
         let (Some(sibling), false) = (sibling(&self.dir), is_current) else {
@@ -301,7 +301,7 @@ fn metadata(path: &Path) -> Result<Metadata, Error> {
     path.metadata().map_err(|e| failed("read", path, e))
 }
 
-/// The permissions of a new file, where those of a new folder are known.
+/// The permissions of a new file, where the permissions of a new folder are known.
 fn of_file(folder: &Permissions) -> Permissions {
     #[cfg(unix)]
     {

@@ -15,9 +15,9 @@ use crate::model::config::ModelConfig;
 
 /// The tensors that [`select`] found.
 pub(super) struct Selected {
-    /// Those of the model; their names are the paths of their parameters.
+    /// The tensors of the model; their names are the paths of their parameters.
     pub(super) tensors: Vec<PackTensor>,
-    /// Those that are not floats, by the path that a parameter of this name would have.
+    /// The tensors that are not floats, by the path that a parameter of this name would have.
     pub(super) not_floats: BTreeMap<String, (String, String)>,
 }
 

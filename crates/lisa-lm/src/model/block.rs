@@ -1,7 +1,7 @@
 //! [`Block`]: one layer of the stack, and its modules.
 //!
-//! The fields have the names of Llama's tensors on Hugging Face, so that a parameter's path is its
-//! name in the checkpoint of most families. `families.rs` maps the names of the other families.
+//! Fields that Llama has are named as its tensors on Hugging Face, so that a parameter's path is its name in
+//! the checkpoint of most families. `families.rs` maps the names of the other families.
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
@@ -85,6 +85,12 @@ impl Block {
     }
 
     /// The projections in the order of the forward pass, with their paths in the layer.
+    pub(crate) fn projections(&self) -> impl Iterator<Item = (&'static str, &Projection)> {
+        let attention = self.self_attn.projections();
+        attention.chain(self.mlp.projections())
+    }
+
+    /// The same, mutable.
     pub(crate) fn projections_mut(
         &mut self,
     ) -> impl Iterator<Item = (&'static str, &mut Projection)> {

@@ -80,6 +80,15 @@ impl ModelConfig {
 }
 
 impl CausalLm {
+    /// The path of the stack of layers.
+    pub const LAYERS: &'static str = "model.layers";
+    /// The path of the head.
+    pub const HEAD: &'static str = "lm_head";
+    /// The names of the embeddings and the head: the path of each of their parameters contains one of
+    /// them. A model with rotary positions has no `embed_positions`, and one with a tied head no
+    /// `lm_head`.
+    pub const OUTER: [&'static str; 3] = ["embed_tokens", "embed_positions", Self::HEAD];
+
     /// With lazily initialized parameters. The configuration must be valid.
     pub(crate) fn new(config: &ModelConfig, device: &Device) -> Self {
         let spec = config.spec();
@@ -277,7 +286,7 @@ impl CausalLm {
         self.config = config;
     }
 
-    /// The dtype of the embedding, which is that of all parameters of a loaded model.
+    /// The dtype of the embedding. All parameters of a loaded model have it.
     #[must_use]
     pub fn dtype(&self) -> DType {
         self.model.embed_tokens.weight.val().dtype()

@@ -8,12 +8,13 @@ use crate::model::rope::RopeTables;
 /// them for a model and its device. Use a context only with the model it was computed for; the
 /// model without autodiff needs a separate one.
 ///
-/// The masks take `batch * seq * seq` bytes with padding or packing, and `seq * seq` without.
+/// A mask has `batch * seq * seq` elements with padding or packing, and `seq * seq` without. An element is a
+/// byte, on some devices of wgpu four.
 #[derive(Clone, Debug)]
 pub struct Context {
     /// The mask of layers without a sliding window; `None` if every token attends to every other.
     pub(crate) full: Option<Tensor<4, Bool>>,
-    /// The mask of layers with a sliding window.
+    /// The mask of layers with a sliding window; the same as `full` if the window covers the row.
     pub(crate) sliding: Option<Tensor<4, Bool>>,
     /// The rotary positions, if the model has them.
     pub(crate) rope: Option<RopeTables>,

@@ -82,15 +82,16 @@ impl Decoder {
                 Tensor::<1, Int>::arange(first..end, &device).reshape([1, seq])
             })
         });
-        let mask = |slides: bool, window| {
-            let is_used = spec.sliding_layers.contains(&slides);
-            is_used
-                .then(|| mask::of(input, past, window, &device))
-                .flatten()
+        let mask = |window| mask::of(input, past, window, &device);
+        let full = spec.has_full_mask(past + seq).then(|| mask(None)).flatten();
+        let sliding = if spec.has_window(past + seq) {
+            mask(spec.sliding_window)
+        } else {
+            full.clone()
         };
         Context {
-            full: mask(false, None),
-            sliding: mask(true, spec.sliding_window),
+            full,
+            sliding,
             rope,
             positions,
         }

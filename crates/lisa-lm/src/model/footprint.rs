@@ -3,113 +3,18 @@
 //! It counts the tensors that the operations keep for the backward pass. `bench` prints the
 //! estimates next to measured sizes.
 
-use burn::module::Module;
+use burn::module::{Module, ParamId};
 use burn::tensor::{DType, Device};
 use lisa::memory::{Activations, Adapters, Footprint, LayerAdapters, Workload};
 
+use crate::model::block::Block;
 use crate::model::causal_lm::CausalLm;
 use crate::model::lora_config::LoraConfig;
-use crate::model::ops::{self, Activation, Form, HeadSizes};
-use crate::model::spec::{DecoderSpec, NormKind};
+use crate::model::ops::{self, Form, HeadSizes};
 
-/// Elements for each token.
-struct PerToken {
-    /// Elements that a frozen layer keeps.
-    frozen: usize,
-    /// Elements that a trainable layer keeps in addition.
-    trainable: usize,
-    /// The part of `trainable` that is kept for the weights of norms.
-    norms: usize,
-    /// Elements that the backward pass of the feed-forward network needs in addition.
-    backward: usize,
-    /// The largest number of elements during the backward pass of attention, and during that of the
-    /// feed-forward network up to its last projection.
-    attention: usize,
-    feed_forward: usize,
-}
+mod per_token;
 
-fn per_token(spec: &DecoderSpec, form: Form, size: usize, flex: bool) -> PerToken {
-    let fused = form == Form::Fused;
-    let hidden = spec.hidden_size;
-    let (q, kv) = spec.block.attention.widths();
-    let inner = spec.block.feed_forward.width;
-    // For a norm over so many elements: kept while frozen, in addition while trainable, and during its
-    // backward pass. A fused norm keeps its input whether it is trainable or not.
-    let in_f32 = |elements: usize| elements * size_of::<f32>() / size;
-    let of_norm = |kind, width: usize| match kind {
-        _ if fused => (width, 0, 0),
-        NormKind::Rms if form == Form::Recomputed => (width, 0, in_f32(3 * width)),
-        // In half precision, also a copy in f32.
-        NormKind::Rms if size < 4 => (width + in_f32(width), width, width),
-        NormKind::Rms => (width, width, width),
-        // In half precision, computed in f32, on flex by the fused operation.
-        NormKind::Layer if size < 4 && form == Form::Recomputed && flex => {
-            (in_f32(width), 0, in_f32(width))
-        }
-        NormKind::Layer if size < 4 => (in_f32(5 * width), in_f32(width), in_f32(3 * width)),
-        NormKind::Layer => (5 * width, width, 3 * width),
-    };
-    let (norm, norm_weight, norm_backward) = of_norm(spec.block.norm.kind, hidden);
-    // The norms of queries and keys.
-    let (of_heads, of_heads_weight, of_heads_backward) = match &spec.block.attention.qk_norm {
-        Some(norm) => of_norm(norm.kind, q + kv),
-        None => (0, 0, 0),
-    };
-    // Rotary positions: kept, and during the backward pass.
-    let (rope, rope_backward) = match &spec.rope {
-        Some(_) if fused => (0, q),
-        Some(_) => (q, q),
-        None => (0, 0),
-    };
-    // Activation and gate: kept, and during the backward pass.
-    // Tensors in f32 of a recomputed activation: its input, share, slope, gradient, and a temporary one of
-    // GELU.
-    let wide = match spec.block.feed_forward.activation {
-        Activation::Silu => 4,
-        Activation::Gelu | Activation::GeluTanh => 5,
-    };
-    let wide_backward = in_f32(inner * wide);
-    let (activation, activation_backward) = match (spec.block.feed_forward.gated, form) {
-        (false, Form::Fused) => (inner, 2 * inner),
-        (false, Form::Recomputed) => (inner, inner + wide_backward),
-        (false, Form::WrittenOut) => (6 * inner, 7 * inner),
-        (true, Form::Fused) => (2 * inner, 3 * inner),
-        (true, Form::Recomputed) => (2 * inner, 2 * inner + wide_backward),
-        (true, Form::WrittenOut) => (4 * inner, 5 * inner),
-    };
-    // Queries that are a part of one projection's output are copied, and so are divided ones.
-    let is_copied = !fused || spec.scores_by_layer;
-    let joint = if spec.block.attention.fused_qkv && spec.rope.is_none() && is_copied {
-        q
-    } else {
-        0
-    };
-    // The gradients of keys and values are summed up in f32 over the blocks.
-    let sums = if form == Form::Recomputed {
-        in_f32(2 * kv)
-    } else {
-        0
-    };
-    PerToken {
-        frozen: 2 * norm + of_heads + q + 2 * kv + joint + rope + activation,
-        trainable: 2 * norm_weight + of_heads_weight + 2 * hidden + q + inner,
-        norms: 2 * norm_weight + of_heads_weight,
-        backward: match form {
-            // The gradient of the last projection's input, twice.
-            Form::Fused => 2 * inner,
-            Form::Recomputed => 2 * hidden + wide_backward,
-            Form::WrittenOut => 2 * hidden + 2 * inner,
-        },
-        attention: norm_backward
-            + of_heads_backward
-            + 2 * hidden
-            + 2 * q
-            + rope_backward
-            + 2 * kv
-            + sums,
-        feed_forward: norm_backward + 2 * hidden + activation_backward,
-    }
-}
+use per_token::per_token;
 
 impl Footprint for CausalLm {
     fn activations(&self, workload: &Workload) -> Activations {
@@ -141,11 +46,12 @@ impl Footprint for CausalLm {
             feed_forward = feed_forward.max(last);
         }
 
-        // A mask of each kind, for each row because rows may be padded or packed, and cosines and sines.
-        let kinds = 1 + usize::from(spec.sliding_window.is_some());
-        let masks = kinds * batch * sequence * sequence;
+        // A mask of each kind, and cosines and sines, for each row because rows may be padded or packed.
+        let kinds =
+            usize::from(spec.has_full_mask(sequence)) + usize::from(spec.has_window(sequence));
+        let masks = kinds * batch * sequence * sequence * self.bool_bytes(workload);
         let tables = match &spec.rope {
-            Some(_) => 2 * sequence * spec.block.attention.head_dim * size,
+            Some(_) => 2 * batch * sequence * spec.block.attention.head_dim * size,
             None => 0,
         };
         let of_fused = |width| if form == Form::Fused { bytes(width) } else { 0 };
@@ -156,7 +62,12 @@ impl Footprint for CausalLm {
             sublayer: attention.max(feed_forward),
             frozen_layer: bytes(tokens.frozen) + scores,
             active_layer: bytes(tokens.frozen + tokens.trainable) + scores,
-            input: of_fused(hidden),
+            // The first norm keeps it.
+            input: if spec.block.placement.before() {
+                of_fused(hidden)
+            } else {
+                0
+            },
             freed: of_fused(feed.width),
             norms: bytes(tokens.norms),
             layer_backward: bytes(tokens.backward).max(bytes(tokens.attention) + block)
@@ -172,10 +83,11 @@ impl Footprint for CausalLm {
             tied: spec.tied_head,
         }
     }
-}
 
-/// The head's path in transformers.
-const HEAD: &str = "lm_head";
+    fn head_id(&self) -> Option<ParamId> {
+        Some(self.logits().param().id)
+    }
+}
 
 impl CausalLm {
     /// How the operations of a planned run are computed.
@@ -190,6 +102,18 @@ impl CausalLm {
         let devices = self.devices();
         let device = devices.first();
         device.is_none_or(|device| is_elsewhere(device) || ops::adds_in_place(device))
+    }
+
+    /// Bytes of an element of a mask. If the model is on the host and the run is not on flex, the program
+    /// that runs has the feature of its backend: a shader of wgpu may have no smaller elements than u32.
+    fn bool_bytes(&self, workload: &Workload) -> usize {
+        match self.devices().first() {
+            Some(device) if !ops::is_flex(device) || workload.flex => {
+                DType::from(device.settings().bool_dtype).size()
+            }
+            _ if cfg!(feature = "wgpu") => size_of::<u32>(),
+            _ => 1,
+        }
     }
 
     fn head_sizes(&self, workload: &Workload) -> HeadSizes {
@@ -226,14 +150,10 @@ impl CausalLm {
             (&["gate_proj", "up_proj"], spec.hidden_size),
             (&["down_proj"], spec.block.feed_forward.width),
         ];
-        let names = self.config().file_names();
-        // The layers are not changed.
-        let mut layers = self.model.layers.clone();
-        let of_layer = |(index, block): (usize, &mut crate::model::block::Block)| {
+        let of_layer = |(index, block): (usize, &Block)| {
             let (mut weights, mut kept) = (Vec::new(), [0; 4]);
-            for (name, projection) in block.projections_mut() {
-                let path = names.stored(&format!("model.layers.{index}.{name}.weight"));
-                if config.selects(path.trim_end_matches(".weight"), true) {
+            for (name, projection) in block.projections() {
+                if config.selects(&self.linear_path(index, name), true) {
                     let shape = projection.weight.lazy_shape();
                     weights.push([shape[0], shape[1]]);
                     for (kept, (ends, width)) in kept.iter_mut().zip(inputs) {
@@ -247,9 +167,10 @@ impl CausalLm {
             let inputs = kept.iter().sum();
             LayerAdapters { weights, inputs }
         };
-        let of_layers = layers.iter_mut().enumerate().map(of_layer).collect();
+        let layers = self.model.layers.iter().enumerate();
+        let of_layers = layers.map(of_layer).collect();
         let head = [spec.hidden_size, spec.vocab_size];
-        let has_head = config.selects(HEAD, false);
+        let has_head = config.selects(Self::HEAD, false);
         // A tied head gets a weight of its own.
         let adapted = HeadSizes {
             added: config.rank,

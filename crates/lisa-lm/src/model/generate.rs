@@ -179,13 +179,13 @@ fn choose(logits: &[f32], config: &GenerationConfig, random: &mut DrawRng) -> Re
             ),
         );
     }
-    let mut order: Vec<usize> = (0..logits.len()).collect();
     if config.temperature == 0.0 {
-        let best = order
-            .into_iter()
-            .reduce(|a, b| if logits[b] > logits[a] { b } else { a });
+        let larger = |a, b| if logits[b] > logits[a] { b } else { a };
+        let best = (0..logits.len()).reduce(larger);
         return Ok(best.unwrap_or(0) as u32);
     }
+    // With top_p 1, too: the sampled token depends on the order.
+    let mut order: Vec<usize> = (0..logits.len()).collect();
     order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]));
     let largest = f64::from(order.first().map_or(0.0, |first| logits[*first]));
     let weigh = |token: &usize| ((f64::from(logits[*token]) - largest) / config.temperature).exp();

@@ -86,7 +86,7 @@ impl Head<'_> {
     }
 
     /// The weight as it is stored.
-    fn param(&self) -> &Param<Tensor<2>> {
+    pub(crate) fn param(&self) -> &Param<Tensor<2>> {
         match self {
             Self::Own(head) => &head.weight,
             Self::Tied(embedding) => &embedding.weight,

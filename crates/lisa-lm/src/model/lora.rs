@@ -11,11 +11,9 @@ use rand_chacha::rand_core::Rng;
 use crate::error::{Error, ErrorKind};
 use crate::model::block::Projection;
 use crate::model::causal_lm::CausalLm;
+use crate::model::families::FileNames;
 use crate::model::lora_config::{LoraConfig, ends_with};
 use crate::model::random::sequence;
-
-/// The path of the head.
-const HEAD: &str = "lm_head";
 
 impl CausalLm {
     /// Freezes the model and adds new LoRA adapters. They depend only on the configuration and its
@@ -58,7 +56,7 @@ impl CausalLm {
         }
         let mut model = self;
         model.check_modules(config)?;
-        if model.lm_head.is_none() && config.names(HEAD) {
+        if model.lm_head.is_none() && config.names(Self::HEAD) {
             model.untie();
         }
         model = model.no_grad();
@@ -100,10 +98,10 @@ impl CausalLm {
     }
 
     /// Returns an error if a name selects no module.
-    fn check_modules(&mut self, config: &LoraConfig) -> Result<(), Error> {
-        let mut paths: Vec<String> = self.linear_mut().map(|(path, ..)| path).collect();
+    fn check_modules(&self, config: &LoraConfig) -> Result<(), Error> {
+        let mut paths: Vec<String> = self.linear().map(|(path, _)| path).collect();
         if self.lm_head.is_none() {
-            paths.push(HEAD.to_owned());
+            paths.push(Self::HEAD.to_owned());
         }
         let unknown = |name: &&String| !paths.iter().any(|path| ends_with(path, name));
         let Some(name) = config.modules.iter().find(unknown) else {
@@ -131,22 +129,39 @@ impl CausalLm {
         self.set_config(config);
     }
 
+    /// The linear modules with their paths in transformers, in the order of [`linear_mut`](Self::linear_mut).
+    pub(crate) fn linear(&self) -> impl Iterator<Item = (String, &Projection)> {
+        let layers = self.model.layers.iter().enumerate();
+        let layers = layers.flat_map(move |(index, block)| {
+            let projections = block.projections();
+            projections.map(move |(name, projection)| (self.linear_path(index, name), projection))
+        });
+        let head = self.lm_head.iter();
+        layers.chain(head.map(|head| (Self::HEAD.to_owned(), head)))
+    }
+
+    /// The path in transformers of a linear module, given its layer and its path in that.
+    pub(crate) fn linear_path(&self, layer: usize, name: &str) -> String {
+        path_of(self.config().file_names(), layer, name)
+    }
+
     /// The linear modules with their paths in transformers, and whether they are of a layer.
     pub(crate) fn linear_mut(&mut self) -> impl Iterator<Item = (String, bool, &mut Projection)> {
         let names = self.config().file_names();
         let head = self.lm_head.iter_mut();
-        let head = head.map(|head| (HEAD.to_owned(), false, head));
+        let head = head.map(|head| (Self::HEAD.to_owned(), false, head));
         let layers = self.model.layers.iter_mut().enumerate();
         let layers = layers.flat_map(move |(index, block)| {
-            block.projections_mut().map(move |(name, projection)| {
-                // Whole names are renamed, with the dot that follows them.
-                let path = names.stored(&format!("model.layers.{index}.{name}.weight"));
-                let path = path.strip_suffix(".weight").unwrap_or(&path).to_owned();
-                (path, true, projection)
-            })
+            let projections = block.projections_mut();
+            projections
+                .map(move |(name, projection)| (path_of(names, index, name), true, projection))
         });
         layers.chain(head)
     }
+}
+
+fn path_of(names: &FileNames, layer: usize, name: &str) -> String {
+    names.module(&format!("{}.{layer}.{name}", CausalLm::LAYERS))
 }
 
 #[cfg(test)]
@@ -207,7 +222,7 @@ mod tests {
         let tokens = Tensor::<1, Int>::from_data(&tokens[..], &device).reshape([4, 257]);
         let gradient = |dtype| -> Vec<f32> {
             let model = plain.clone().cast(dtype);
-            let config = LoraConfig::new(2).with_modules([HEAD]);
+            let config = LoraConfig::new(2).with_modules([CausalLm::HEAD]);
             let mut model = model.with_lora(&config).unwrap();
             // All logits are 0.
             let head = model.lm_head.as_mut().unwrap();
@@ -242,13 +257,13 @@ mod tests {
                 .unwrap()
                 .with_lora(&LoraConfig::new(4))
                 .unwrap();
-            let mut block = model.model.layers[0].clone();
-            let shapes = |(_, p): (&str, &mut Projection)| {
+            let block = &model.model.layers[0];
+            let shapes = |(_, p): (&str, &Projection)| {
                 let lora = p.lora.as_ref().unwrap();
                 assert_eq!(lora.b.val().abs().max().into_scalar::<f32>(), 0.0);
                 [lora.a.dims(), lora.b.dims()]
             };
-            block.projections_mut().map(shapes).collect::<Vec<_>>()
+            block.projections().map(shapes).collect::<Vec<_>>()
         };
         let wide = |from, to| [[from, 4], [4, to]];
         let (square, up, down) = (wide(16, 16), wide(16, 64), wide(64, 16));
@@ -260,6 +275,31 @@ mod tests {
             shapes(ModelConfig::Gpt2(Gpt2Config::new(64, 16, 2, 2))),
             [wide(16, 48), square, up, down]
         );
+    }
+
+    #[test]
+    fn linear_modules_are_the_same_for_reading_and_for_changes() {
+        let device = Device::default();
+        for config in [
+            ModelConfig::Llama(LlamaConfig::new(32, 8, 2, 2)),
+            ModelConfig::Gpt2(Gpt2Config::new(32, 8, 2, 2)),
+        ] {
+            let mut model = config.init(&device).unwrap();
+            let read = model
+                .linear()
+                .map(|(path, linear)| (path, linear.weight.id));
+            let read: Vec<_> = read.collect();
+            let changed = model
+                .linear_mut()
+                .map(|(path, _, linear)| (path, linear.weight.id));
+            assert_eq!(read, changed.collect::<Vec<_>>());
+            let last = [read[2].0.as_str(), read[read.len() - 1].0.as_str()];
+            let expected = match config {
+                ModelConfig::Llama(_) => ["model.layers.0.self_attn.v_proj", "lm_head"],
+                ModelConfig::Gpt2(_) => ["transformer.h.0.mlp.c_fc", "transformer.h.1.mlp.c_proj"],
+            };
+            assert_eq!(last, expected);
+        }
     }
 
     #[test]

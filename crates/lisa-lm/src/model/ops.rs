@@ -4,7 +4,7 @@
 //! have a second one for the gradients of their weights.
 //! Operations are fused for f32 on flex, with the feature `flex`. Otherwise they use Burn's operations:
 //! attention, activations, RMS norm, the loss and embedding lookups with a backward pass of their own
-//! (`ops/custom.rs`), if there is a feature for the backend, and all others with that of Burn. Lookups are
+//! (`ops/custom.rs`), if there is a feature for the backend, and all others with the one of Burn. Lookups are
 //! never fused. All forms compute the same values up to rounding, except in rows of attention where
 //! everything is masked. The rest of the model calls the functions in this file and does not depend on the
 //! form.
@@ -62,8 +62,8 @@ pub(crate) enum Form {
 }
 
 impl Form {
-    /// That of a planned run of a model on this device. If the model is on the host and the run is not on
-    /// flex, the program that runs has the feature of its backend.
+    /// The form of the operations in a planned run of a model on this device. If the model is on the host and
+    /// the run is not on flex, the program that runs has the feature of its backend.
     pub(crate) fn of(workload: &Workload, device: Option<&Device>) -> Self {
         let flex = cfg!(feature = "flex");
         let gpu = cfg!(any(feature = "cuda", feature = "rocm", feature = "wgpu"));

@@ -1,7 +1,7 @@
 //! The description of a decoder: dimensions and options, without weights.
 //!
-//! Everything that distinguishes one family from another is a value here, so a new family is a new
-//! description (`families.rs`) and not a new model.
+//! What the decoder of a family computes is a value here, so a family of known parts is a new description
+//! (`families.rs`) and not a new model. A new part is an option here and code in `block.rs`.
 
 use crate::model::config::RopeConfig;
 use crate::model::ops::Activation;
@@ -30,6 +30,18 @@ pub(crate) struct DecoderSpec {
 }
 
 impl DecoderSpec {
+    /// Whether a layer attends to fewer than `positions` positions. A window that covers them all needs no mask
+    /// of its own.
+    pub(crate) fn has_window(&self, positions: usize) -> bool {
+        let is_shorter = self.sliding_window.is_some_and(|window| window < positions);
+        is_shorter && self.sliding_layers.contains(&true)
+    }
+
+    /// Whether a layer attends to all of `positions` positions.
+    pub(crate) fn has_full_mask(&self, positions: usize) -> bool {
+        !self.has_window(positions) || self.sliding_layers.contains(&false)
+    }
+
     /// The description of a layer.
     pub(crate) fn layer(&self, index: usize) -> BlockSpec {
         let mut block = self.block;
@@ -102,7 +114,13 @@ pub(crate) enum NormKind {
 
 /// Where the norms of a layer are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(dead_code)] // The supported families have their norms before; the tests try all three.
+#[cfg_attr(
+    not(test),
+    expect(
+        dead_code,
+        reason = "the supported families have their norms before; tests try all three"
+    )
+)]
 pub(crate) enum NormPlacement {
     /// Before attention and feed-forward: `h + f(norm(h))`.
     Before,

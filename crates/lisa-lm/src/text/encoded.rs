@@ -94,7 +94,7 @@ pub struct EncodedSet<R = Vec<Encoded>> {
     /// How many answers without text, reasoning and tool calls are in the loss.
     pub empty_answers: usize,
     /// How many answers have text, or tool calls and reasoning, that the chat template does not
-    /// write. Those of which it writes nothing are not in the loss, unless the template marks them.
+    /// write. Answers of which it writes nothing are not in the loss, unless the template marks them.
     pub unwritten_answers: usize,
     /// How many examples the chat template or the tokenizer refused. They are left out.
     pub refused: usize,
@@ -155,7 +155,7 @@ impl<R> EncodedSet<R> {
         if dropped > 0 {
             let within = within(max_length);
             log::warn!(
-                "{dropped} of {rows} rows left out: no token of theirs{within} is in the loss{}",
+                "{dropped} of {rows} rows left out: none of their tokens{within} is in the loss{}",
                 match self.weightless {
                     0 => String::new(),
                     count => format!(" (all messages of {count} have a weight of 0)"),
@@ -179,7 +179,7 @@ impl<R> EncodedSet<R> {
         if self.unwritten_answers > 0 {
             log::warn!(
                 "answers with text, tool calls or reasoning that the chat template does not write: \
-                 {}. Those of which it writes nothing are not in the loss",
+                 {}. Answers of which it writes nothing are not in the loss",
                 self.unwritten_answers
             );
         }

@@ -5,7 +5,7 @@ use crate::text::answers::Passage;
 use crate::text::encoded::{Encoded, IGNORED};
 use crate::text::tokenizer::{Tokenizer, Tokens};
 
-/// A row of at most so many tokens, and what is known of the whole row.
+/// A row that is cut at a number of tokens, and what is known of the whole row.
 pub(super) struct CutRow {
     pub(super) row: Encoded,
     /// The number of tokens before truncation.

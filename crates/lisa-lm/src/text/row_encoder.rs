@@ -145,7 +145,7 @@ impl RowEncoder {
     }
 
     /// The rows, truncated to at most `max_length` tokens. Rows that then have no token in the loss
-    /// are left out and counted. A `max_length` above that of the options changes nothing.
+    /// are left out and counted. A `max_length` above the one of the options changes nothing.
     ///
     /// # Errors
     ///

@@ -131,7 +131,7 @@ impl Tokenizer {
     }
 
     /// The ids of a text that a model continues: as [`encode`](Self::encode), without the
-    /// end-of-sequence tokens that some tokenizers append. Those of the text itself stay. At least one
+    /// end-of-sequence tokens that some tokenizers append. Such tokens in the text itself stay. At least one
     /// id is kept. An empty text is the id that begins a sequence, if the tokenizer or the model has
     /// one.
     ///
@@ -158,7 +158,7 @@ impl Tokenizer {
     /// has it there already.
     ///
     /// A text of more than 256 KiB is encoded in overlapping pieces, so that the cost in memory is
-    /// about 20 bytes for each token. The result is that of the whole text.
+    /// about 20 bytes for each token. The result is the same as for the whole text.
     ///
     /// # Errors
     ///

@@ -106,7 +106,7 @@ impl Dialogue<'_> {
     }
 
     /// As [`start`](Self::start) for the first message. Before it there is nothing to answer, and
-    /// many templates refuse an empty chat, so the header is that of an answer to a user.
+    /// many templates refuse an empty chat, so the header is taken from an answer to a user.
     fn start_of_first(&self, text: &str) -> Option<usize> {
         let none = self.chat.before(0);
         let frame = self.frame(&none, vec![sentinel()]);

@@ -1,6 +1,6 @@
 //! [`Footprint`]: the size of a model's activations.
 
-use burn::module::Module;
+use burn::module::{Module, ParamId};
 
 use super::workload::Workload;
 
@@ -69,4 +69,11 @@ pub trait Footprint: Module {
     /// The sizes for a batch of this workload: its rows, the tokens of a row, the dtype of the weights,
     /// and whether it runs on flex.
     fn activations(&self, workload: &Workload) -> Activations;
+
+    /// The id of the head's weight. If that weight is frozen, a plan leaves [`Activations::head_weight`] and
+    /// [`Activations::head_backward`] out. By default it is unknown, and every trainable matrix outside
+    /// the layers may be that of the head.
+    fn head_id(&self) -> Option<ParamId> {
+        None
+    }
 }

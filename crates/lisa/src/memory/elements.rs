@@ -3,6 +3,8 @@
 use std::cmp::Reverse;
 use std::collections::HashSet;
 
+use burn::module::ParamId;
+
 use crate::{LayerMap, LisaConfig, PolicyConfig};
 
 /// How often more units may be active than a plan assumes.
@@ -30,8 +32,9 @@ pub(super) struct Elements {
     pub(super) outside: u64,
     /// Elements of the largest trainable parameter outside the layers.
     pub(super) largest_outside: u64,
-    /// Whether a matrix outside the layers is trainable, which may be the head.
-    pub(super) matrix_outside: bool,
+    /// Whether the weight of the head is trainable; if that is unknown, whether a matrix outside the layers
+    /// is.
+    pub(super) head_trains: bool,
     /// Whether a parameter before the layers, such as an embedding, is trainable.
     pub(super) trainable_below: bool,
     /// The units, in descending order of trainable elements.
@@ -39,8 +42,14 @@ pub(super) struct Elements {
 }
 
 impl Elements {
-    /// `packed`: whether the device stores two int4 values in a byte.
-    pub(super) fn of(map: &LayerMap, config: &LisaConfig, packed: bool) -> Self {
+    /// `head`: the weight of the head, if it is known. `packed`: whether the device stores two int4 values
+    /// in a byte.
+    pub(super) fn of(
+        map: &LayerMap,
+        config: &LisaConfig,
+        head: Option<ParamId>,
+        packed: bool,
+    ) -> Self {
         let unit = |index| Unit {
             index,
             layer: map.item_of(index),
@@ -50,7 +59,7 @@ impl Elements {
             total: 0,
             outside: 0,
             largest_outside: 0,
-            matrix_outside: false,
+            head_trains: false,
             trainable_below: false,
             units: (0..map.layers().len()).map(unit).collect(),
         };
@@ -75,7 +84,10 @@ impl Elements {
             } else if trainable {
                 elements.outside += len;
                 elements.largest_outside = elements.largest_outside.max(len);
-                elements.matrix_outside |= parameter.shape.len() > 1;
+                elements.head_trains |= match head {
+                    Some(head) => parameter.id == head,
+                    None => parameter.shape.len() > 1,
+                };
                 elements.trainable_below |= i < first;
             }
         }

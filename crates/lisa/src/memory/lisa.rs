@@ -33,7 +33,7 @@ impl MemoryPlan {
     ) -> Result<Self, LisaError> {
         let map = LayerMap::of_shapes(model, &config.layers)?.split(&config.split)?;
         crate::lisa::check(&map, config)?;
-        let elements = Elements::of(&map, config, !workload.flex);
+        let elements = Elements::of(&map, config, model.head_id(), !workload.flex);
         let run = Run {
             draw: Draw::largest(&elements, config),
             elements,
@@ -222,7 +222,7 @@ impl Run<'_> {
     /// Memory that the backward pass of the head needs.
     fn head(&self) -> Breakdown {
         if self.activations.head > 0 {
-            let of_weight = if self.elements.matrix_outside {
+            let of_weight = if self.elements.head_trains {
                 self.activations.head_weight
             } else {
                 0
@@ -252,7 +252,7 @@ impl Run<'_> {
 
     /// The backward pass of the head, if the loss has computed its gradients already.
     fn head_backward(&self) -> Breakdown {
-        if !self.elements.matrix_outside || self.activations.head == 0 {
+        if !self.elements.head_trains || self.activations.head == 0 {
             return Breakdown::default();
         }
         Breakdown {

@@ -4,6 +4,7 @@ use super::activations::{Activations, Footprint};
 use super::adapters::{Adapters, LayerAdapters};
 use super::breakdown::Breakdown;
 use super::plan::MemoryPlan;
+use super::segments::{Segment, Segments};
 use super::workload::Workload;
 use crate::{LayerMap, LisaError};
 
@@ -183,25 +184,31 @@ impl<'a> Run<'a> {
 
     /// The peak of a step with recomputation.
     fn recomputed_step(&self) -> Breakdown {
-        let plan = self.workload.recompute;
-        let states = |layers| plan.states_kept(layers) as u64 * self.sizes.hidden;
-        let backward = self.backward();
-        let (mut left, mut done) = (backward.len(), self.head * self.wide);
-        let segments = backward.chunks(plan.layers_recorded().max(1)).rev();
-        let segments = segments.map(|layers| {
-            let kept: u64 = layers.iter().map(|layer| self.kept(layer)).sum();
-            let own: u64 = layers.iter().map(|layer| self.gradients(layer)).sum();
-            done += own;
-            let (before, found) = if self.workload.in_backward {
-                (backward.len(), own)
-            } else {
-                (left, done)
-            };
-            left -= layers.len();
-            let kept = kept.saturating_sub(self.sizes.input);
-            self.at(states(before) + kept, self.sizes.layer_backward, found)
-        });
-        let at_peak = segments.fold(self.at_loss(states(backward.len())), Breakdown::max);
+        let count = self.of_layers.len();
+        let segments = Segments::of(self.workload.recompute, self.lowest(), count);
+        let states = |count: usize| count as u64 * self.sizes.hidden;
+        // Without the input of the first layer.
+        let graph = |segment: &Segment| {
+            let layers = self.of_layers[segment.layers.clone()].iter();
+            let kept: u64 = layers.map(|layer| self.kept(layer)).sum();
+            kept.saturating_sub(self.sizes.input)
+        };
+        let at_head = segments.at_head().map_or(0, graph);
+        let mut at_peak = self.at_loss(states(segments.states_at_head) + at_head);
+        let mut done = self.head * self.wide;
+        for segment in &segments.all {
+            let mut before = states(segment.states);
+            if self.workload.in_backward {
+                (before, done) = (states(segments.most_states()), 0);
+            }
+            let mut left = graph(segment);
+            for layer in self.of_layers[segment.layers.clone()].iter().rev() {
+                done += self.gradients(layer);
+                let during = self.at(before + left, self.sizes.layer_backward, done);
+                at_peak = at_peak.max(during);
+                left = left.saturating_sub(self.kept(layer));
+            }
+        }
         if self.workload.in_backward {
             at_peak
         } else {

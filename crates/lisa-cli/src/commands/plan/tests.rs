@@ -72,7 +72,7 @@ fn the_table_has_what_lisa_trains_by_default_and_flags_that_give_other_layers() 
         table(flags, None, &Device::default()).unwrap()
     };
     let (default, three) = (table(None), table(Some(3)));
-    let frozen = "--method lisa --active-layers 10 --freeze embed_tokens,lm_head";
+    let frozen = "--method lisa --active-layers 10 --freeze embed_tokens,embed_positions,lm_head";
     let (lora, lisa) = (row(&default, "--method lora"), row(&default, frozen));
     assert!(lisa[0] > 0.5 * lora[0] && lisa[0] <= lora[0], "{default}");
     row(&default, "--method lisa --active-layers 2");

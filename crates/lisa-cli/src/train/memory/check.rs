@@ -72,17 +72,48 @@ fn check_in(
             size(room),
         ));
     }
-    if settings.memory.quantize != Quantize::None && settings.memory.recompute == 0 {
-        let mut exact = settings.clone();
-        exact.memory.quantize = Quantize::None;
-        warn(format!(
-            "--quantize without --recompute needs {} instead of {}, because the backward \
-             pass keeps the dequantized weights; add --recompute",
-            size(needed),
-            size(planner.needed(&exact, rows, tokens)?)
-        ));
+    if let Some(note) = of_quantized(planner, settings, tokens)? {
+        warn(note);
     }
     Ok(())
+}
+
+/// That the backward pass keeps dequantized weights, if the run needs more memory because of it.
+fn of_quantized(
+    planner: Planner<'_>,
+    settings: &Settings,
+    tokens: usize,
+) -> Result<Option<String>> {
+    let (memory, rows) = (&settings.memory, settings.training.batch_size);
+    if memory.quantize == Quantize::None || memory.recompute == 1 || memory.sublayers {
+        return Ok(None);
+    }
+    let needed = planner.needed(settings, rows, tokens)?;
+    let mut exact = settings.clone();
+    exact.memory.quantize = Quantize::None;
+    let exact = planner.needed(&exact, rows, tokens)?;
+    let (with, layers, flag) = if memory.recompute == 0 {
+        (
+            "without --recompute".to_owned(),
+            String::new(),
+            "add --recompute",
+        )
+    } else if needed > exact {
+        let layers = memory.recompute.min(planner.model.num_layers());
+        (
+            format!("with --recompute {}", memory.recompute),
+            format!(" of {layers} layers"),
+            "use --recompute 1",
+        )
+    } else {
+        return Ok(None);
+    };
+    Ok(Some(format!(
+        "--quantize {with} needs {} instead of {}, because the backward pass keeps the dequantized \
+         weights{layers}; {flag}",
+        size(needed),
+        size(exact)
+    )))
 }
 
 /// A run is refused if memory or the model's limit shortens its rows so much that more than one row in
@@ -212,6 +243,36 @@ mod tests {
             shown.contains("host memory") && shown.contains(&size(host)),
             "{shown}"
         );
+    }
+
+    #[test]
+    fn quantized_layers_that_need_more_memory_are_said() {
+        let config = lisa_lm::ModelConfig::from_json(crate::bundled::CONFIG).unwrap();
+        let model = config.init(&Device::default().autodiff()).unwrap();
+        let planner = Planner::new(&model, Hardware::Gpu);
+        let mut settings = Flags::default().resolve(None).unwrap();
+        settings.memory.quantize = Quantize::Int4;
+        let mut said = |recompute, sublayers| {
+            settings.memory.recompute = recompute;
+            settings.memory.sublayers = sublayers;
+            of_quantized(planner, &settings, 256).unwrap()
+        };
+        assert_eq!(said(1, false), None);
+        assert_eq!(said(8, true), None);
+        for (recompute, parts) in [
+            (0, ["without --recompute needs", "weights; add --recompute"]),
+            // All layers are one segment.
+            (
+                9,
+                [
+                    "with --recompute 9 needs",
+                    "weights of 8 layers; use --recompute 1",
+                ],
+            ),
+        ] {
+            let said = said(recompute, false).unwrap();
+            assert!(parts.iter().all(|part| said.contains(part)), "{said}");
+        }
     }
 
     #[test]

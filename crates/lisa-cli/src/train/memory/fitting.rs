@@ -51,13 +51,7 @@ const FREEZE: Change = Change {
             .collect();
         frozen.extend(missing.into_iter().map(str::to_owned));
     },
-    flag: |settings| {
-        let frozen = &settings.method.freeze;
-        if frozen.len() == OUTER.len() {
-            return "--freeze embed_tokens,lm_head".into();
-        }
-        format!("--freeze {}", frozen.join(","))
-    },
+    flag: |settings| format!("--freeze {}", settings.method.freeze.join(",")),
 };
 // Parameters that are frozen train in no period.
 const EVERY_PERIOD: Change = Change {
@@ -277,6 +271,11 @@ mod tests {
             ]
         );
         assert!(apply(&[], &mut lisa).is_empty());
+        // All names of what the plan has frozen: GPT-2 has embeddings of positions.
+        lisa.method.freeze.clear();
+        let flags = apply(&[FROZEN], &mut lisa);
+        assert_eq!(flags[0], "--freeze embed_tokens,embed_positions,lm_head");
+        assert_eq!(lisa.method.freeze, OUTER);
     }
 
     #[test]

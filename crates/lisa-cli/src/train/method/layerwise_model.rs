@@ -49,11 +49,13 @@ impl<'a> LayerwiseModel<'a> {
     pub(crate) fn layers(&self) -> impl Iterator<Item = (String, Block)> {
         let count = self.layer.as_ref().map_or(0, |_| self.model.num_layers());
         let layer = |index| Some(self.layer.as_ref()?(index).valid());
-        (0..count).filter_map(move |index| Some((format!("model.layers.{index}"), layer(index)?)))
+        (0..count)
+            .filter_map(move |index| Some((format!("{}.{index}", CausalLm::LAYERS), layer(index)?)))
     }
 
     /// The mean losses of several batches. If the model is not whole, each layer is read once for all
-    /// batches, whose hidden states are kept meanwhile.
+    /// batches, whose hidden states are kept meanwhile. Masks and positions are made again for each
+    /// layer: those of all batches may need more memory than the hidden states.
     pub(crate) fn losses(&self, batches: Vec<BatchTensors>) -> Vec<f64> {
         let value = |loss: Tensor<1>| f64::from(loss.into_scalar::<f32>());
         if self.is_whole() {

@@ -52,7 +52,7 @@ impl Stored {
     /// Reads the text. Refuses an adapter that this crate does not compute as PEFT does.
     pub(super) fn parse(text: &str) -> Result<Self, Error> {
         let map: Map<String, Value> = serde_json::from_str(text)
-            .map_err(|e| refuse(format!("it is no JSON object: {e}")).with_source(e))?;
+            .map_err(|e| refuse(format!("it is not a JSON object: {e}")).with_source(e))?;
         let kind = map.get("peft_type").and_then(Value::as_str);
         if kind != Some("LORA") {
             let kind = kind.map_or("not given".to_owned(), |kind| shown(&kind.escape_debug()));

@@ -71,11 +71,10 @@ pub fn save_adapter(
         );
         return Err(Error::new(ErrorKind::Io, message).with_help("give another folder"));
     }
-    let mut model = model.clone();
     let is_transposed = !model.config().file_names().transposed;
     let mut matrices = Vec::new();
     let mut paths = Vec::new();
-    for (path, _, projection) in model.linear_mut() {
+    for (path, projection) in model.linear() {
         if let Some(lora) = &projection.lora {
             for (param, end) in [(&lora.a, A), (&lora.b, B)] {
                 let values: Vec<f32> = param.val().into_data().iter().collect();

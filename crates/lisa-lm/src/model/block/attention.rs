@@ -133,6 +133,18 @@ impl Attention {
         [q, k, v]
     }
 
+    pub(crate) fn projections(&self) -> impl Iterator<Item = (&'static str, &Projection)> {
+        [
+            ("self_attn.q_proj", self.q_proj.as_ref()),
+            ("self_attn.k_proj", self.k_proj.as_ref()),
+            ("self_attn.v_proj", self.v_proj.as_ref()),
+            ("self_attn.qkv_proj", self.qkv_proj.as_ref()),
+            ("self_attn.o_proj", Some(&self.o_proj)),
+        ]
+        .into_iter()
+        .filter_map(|(name, projection)| Some((name, projection?)))
+    }
+
     pub(crate) fn projections_mut(
         &mut self,
     ) -> impl Iterator<Item = (&'static str, &mut Projection)> {

@@ -48,6 +48,16 @@ impl FeedForward {
         }
     }
 
+    pub(crate) fn projections(&self) -> impl Iterator<Item = (&'static str, &Projection)> {
+        [
+            ("mlp.gate_proj", self.gate_proj.as_ref()),
+            ("mlp.up_proj", Some(&self.up_proj)),
+            ("mlp.down_proj", Some(&self.down_proj)),
+        ]
+        .into_iter()
+        .filter_map(|(name, projection)| Some((name, projection?)))
+    }
+
     pub(crate) fn projections_mut(
         &mut self,
     ) -> impl Iterator<Item = (&'static str, &mut Projection)> {

@@ -9,7 +9,7 @@ use super::*;
 use crate::checkpoint::{Checkpoint, Names};
 use crate::model::config::{Gpt2Config, LlamaConfig};
 use crate::model::input::BatchTensors;
-use crate::test_support::fixture;
+use crate::test_support::{MODELS, fixture};
 
 /// A tensor of a fixture's `reference.safetensors`.
 fn reference(name: &str, tensor: &str) -> TensorData {
@@ -59,17 +59,7 @@ fn devices() -> [Device; 3] {
 
 #[test]
 fn logits_are_those_of_transformers() {
-    for name in [
-        "llama",
-        "gpt2",
-        "mistral",
-        "qwen2",
-        "qwen3",
-        "llama_tied",
-        "qwen3_yarn",
-        "ministral",
-        "gpt2_scaled",
-    ] {
+    for name in MODELS {
         let expected = reference(name, "logits");
         for device in devices() {
             let tokens = reference_ints(name, "input_ids", &device);
@@ -171,14 +161,7 @@ fn gradient_norms_are_those_of_transformers() {
 
 #[test]
 fn packed_texts_have_the_logits_that_they_have_alone() {
-    for name in [
-        "llama",
-        "gpt2",
-        "mistral",
-        "qwen2",
-        "qwen3_yarn",
-        "gpt2_scaled",
-    ] {
+    for name in MODELS {
         let device = Device::default();
         let model = load(name, &device);
         let all = reference_ints(name, "input_ids", &device).slice([0..1, 0..20]);

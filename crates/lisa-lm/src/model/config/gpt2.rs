@@ -1,7 +1,7 @@
 //! [`Gpt2Config`]: the configuration of GPT-2.
 
 use super::common::CommonConfig;
-use super::limits::{in_range, refuse, require_deviation, require_epsilon};
+use super::limits::{self, in_range, refuse, require_deviation, require_epsilon};
 use crate::error::Error;
 
 /// The configuration of a GPT-2 model. Start from [`Gpt2Config::new`] and change fields.
@@ -77,12 +77,12 @@ impl Gpt2Config {
 
     pub(super) fn validate(&self) -> Result<(), Error> {
         let sizes = [
-            ("vocab_size", self.vocab_size),
-            ("n_positions", self.n_positions),
-            ("n_embd", self.n_embd),
-            ("n_layer", self.n_layer),
-            ("n_head", self.n_head),
-            ("n_inner", self.n_inner),
+            ("vocab_size", self.vocab_size, limits::VOCABULARY),
+            ("n_positions", self.n_positions, limits::POSITIONS),
+            ("n_embd", self.n_embd, limits::WIDTH),
+            ("n_layer", self.n_layer, limits::LAYERS),
+            ("n_head", self.n_head, limits::HEADS),
+            ("n_inner", self.n_inner, limits::INNER_WIDTH),
         ];
         in_range(&sizes)?;
         require_epsilon("layer_norm_epsilon", self.layer_norm_epsilon)?;

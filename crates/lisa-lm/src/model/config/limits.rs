@@ -2,44 +2,38 @@
 
 use crate::error::{Error, ErrorKind};
 
-/// The largest accepted value of each size, at least ten times that of any known model. Below these
-/// limits, products of sizes fit into 64 bits, and a configuration cannot cause a large allocation.
-const LARGEST: [(&str, usize); 14] = [
-    ("num_hidden_layers", 1 << 12),
-    ("n_layer", 1 << 12),
-    ("num_attention_heads", 1 << 12),
-    ("num_key_value_heads", 1 << 12),
-    ("n_head", 1 << 12),
-    ("head_dim", 1 << 14),
-    ("hidden_size", 1 << 18),
-    ("n_embd", 1 << 18),
-    ("intermediate_size", 1 << 20),
-    ("n_inner", 1 << 20),
-    ("vocab_size", 1 << 24),
-    ("n_positions", 1 << 24),
-    ("max_position_embeddings", 1 << 40),
-    ("sliding_window", 1 << 40),
-];
+// The largest accepted value of each size, at least ten times that of any known model. Below these limits,
+// products of sizes fit into 64 bits, and a configuration cannot cause a large allocation.
+pub(super) const LAYERS: usize = 1 << 12;
+pub(super) const HEADS: usize = 1 << 12;
+pub(super) const HEAD_DIM: usize = 1 << 14;
+pub(super) const WIDTH: usize = 1 << 18;
+pub(super) const INNER_WIDTH: usize = 1 << 20;
+pub(super) const VOCABULARY: usize = 1 << 24;
+/// Of positions with an embedding.
+pub(super) const POSITIONS: usize = 1 << 24;
+/// In tokens.
+pub(super) const LENGTH: usize = 1 << 40;
 
-/// Returns an error if a size is 0 or above its limit.
-pub(super) fn in_range(sizes: &[(&str, usize)]) -> Result<(), Error> {
-    for &(name, size) in sizes {
+/// Returns an error if a size is 0 or above its limit: the name, the size and the limit of each.
+pub(super) fn in_range(sizes: &[(&str, usize, usize)]) -> Result<(), Error> {
+    for &(name, size, largest) in sizes {
         if size == 0 {
             return Err(refuse(format!("{name} is 0")).with_help("give at least 1"));
         }
-        at_most(name, size)?;
+        at_most(name, size, largest)?;
     }
     Ok(())
 }
 
-/// Returns an error if the size is above its limit in [`LARGEST`].
-pub(super) fn at_most(name: &str, size: usize) -> Result<(), Error> {
-    match LARGEST.iter().find(|(other, _)| *other == name) {
-        Some(&(_, largest)) if size > largest => Err(refuse(format!(
-            "{name} is {size}, but at most {largest} is supported"
-        ))),
-        _ => Ok(()),
+/// Returns an error if the size is above its limit.
+pub(super) fn at_most(name: &str, size: usize, largest: usize) -> Result<(), Error> {
+    if size <= largest {
+        return Ok(());
     }
+    Err(refuse(format!(
+        "{name} is {size}, but at most {largest} is supported"
+    )))
 }
 
 pub(super) fn require_epsilon(name: &str, value: f64) -> Result<(), Error> {

@@ -1,7 +1,7 @@
 //! [`LlamaConfig`]: the configuration of Llama, Mistral, Ministral, Qwen2 and Qwen3.
 
 use super::common::CommonConfig;
-use super::limits::{at_most, in_range, refuse, require_deviation, require_epsilon};
+use super::limits::{self, at_most, in_range, refuse, require_deviation, require_epsilon};
 use super::rope::RopeConfig;
 use crate::error::Error;
 
@@ -148,14 +148,30 @@ impl LlamaConfig {
 
     pub(super) fn validate(&self) -> Result<(), Error> {
         let sizes = [
-            ("vocab_size", self.vocab_size),
-            ("hidden_size", self.hidden_size),
-            ("intermediate_size", self.intermediate_size),
-            ("num_hidden_layers", self.num_hidden_layers),
-            ("num_attention_heads", self.num_attention_heads),
-            ("num_key_value_heads", self.num_key_value_heads),
-            ("head_dim", self.head_dim),
-            ("max_position_embeddings", self.max_position_embeddings),
+            ("vocab_size", self.vocab_size, limits::VOCABULARY),
+            ("hidden_size", self.hidden_size, limits::WIDTH),
+            (
+                "intermediate_size",
+                self.intermediate_size,
+                limits::INNER_WIDTH,
+            ),
+            ("num_hidden_layers", self.num_hidden_layers, limits::LAYERS),
+            (
+                "num_attention_heads",
+                self.num_attention_heads,
+                limits::HEADS,
+            ),
+            (
+                "num_key_value_heads",
+                self.num_key_value_heads,
+                limits::HEADS,
+            ),
+            ("head_dim", self.head_dim, limits::HEAD_DIM),
+            (
+                "max_position_embeddings",
+                self.max_position_embeddings,
+                limits::LENGTH,
+            ),
         ];
         in_range(&sizes)?;
         require_epsilon("rms_norm_eps", self.rms_norm_eps)?;
@@ -187,7 +203,7 @@ impl LlamaConfig {
                 Err(refuse("sliding_window is 0".into()).with_help("give at least 1, or null"))
             }
             window => {
-                at_most("sliding_window", window.unwrap_or(1))?;
+                at_most("sliding_window", window.unwrap_or(1), limits::LENGTH)?;
                 require_deviation(self.initializer_range)?;
                 self.rope.validate()
             }

@@ -12,7 +12,7 @@ use super::common::CommonConfig;
 use super::family::ModelConfig;
 use super::gpt2::Gpt2Config;
 use super::keys::Keys;
-use super::limits::{at_most, refuse, unsupported};
+use super::limits::{self, at_most, refuse, unsupported};
 use super::llama::{LlamaConfig, LlamaKind};
 use crate::error::Error;
 use crate::files::shown;
@@ -91,7 +91,7 @@ fn llama(keys: Keys, kind: LlamaKind) -> Result<LlamaConfig, Error> {
     }
     let layers = keys.require("num_hidden_layers")?;
     // Checked before the list of layers is allocated.
-    at_most("num_hidden_layers", layers)?;
+    at_most("num_hidden_layers", layers, limits::LAYERS)?;
     let heads = keys.require("num_attention_heads")?;
     let hidden_size = keys.require("hidden_size")?;
     let kv_heads = match (keys.size("num_key_value_heads")?, kind) {

@@ -54,10 +54,11 @@ pub enum RopeScaling {
         factor: f64,
         /// The longest sequence of the training before the scaling.
         original_max_positions: usize,
-        /// The interpolation begins at the pair with so many rotations within
-        /// `original_max_positions`; transformers' default is 32.
+        /// The number of rotations within `original_max_positions` of the pair at which the
+        /// interpolation begins; transformers' default is 32.
         beta_fast: f64,
-        /// The interpolation ends at the pair with so many rotations; transformers' default is 1.
+        /// The number of rotations of the pair at which the interpolation ends; transformers' default
+        /// is 1.
         beta_slow: f64,
         /// Whether the two ends are rounded outward to whole pairs; transformers' default is true.
         truncate: bool,
@@ -149,7 +150,7 @@ impl RopeConfig {
         }
     }
 
-    /// The pair with so many rotations within so many positions, as a fraction.
+    /// The pair, as a fraction, that rotates `turns` times within `positions` positions.
     fn pair_of(&self, turns: f64, positions: usize, head_dim: usize) -> f64 {
         let turns_of_first = positions as f64 / TAU;
         (turns_of_first / turns).ln() * head_dim as f64 / (2.0 * self.theta.ln())

@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::error::{Error, ErrorKind};
-use crate::test_support::fixture;
+use crate::test_support::{MODELS, fixture};
 
 fn fixture_json(name: &str) -> String {
     std::fs::read_to_string(fixture(name).join("config.json")).unwrap()
@@ -34,18 +34,6 @@ fn gpt2(config: ModelConfig) -> Gpt2Config {
         ModelConfig::Llama(_) => unreachable!("a GPT-2 was asked for"),
     }
 }
-
-const FIXTURES: [&str; 9] = [
-    "llama",
-    "gpt2",
-    "mistral",
-    "qwen2",
-    "qwen3",
-    "llama_tied",
-    "qwen3_yarn",
-    "ministral",
-    "gpt2_scaled",
-];
 
 #[test]
 fn files_of_transformers_4_and_5_say_the_same() {
@@ -82,7 +70,7 @@ fn files_of_transformers_4_and_5_say_the_same() {
 
 #[test]
 fn what_is_written_reads_the_same() {
-    for name in FIXTURES {
+    for name in MODELS {
         let config = ModelConfig::from_json(&fixture_json(name)).unwrap();
         assert_eq!(
             ModelConfig::from_json(&config.to_json()).unwrap(),
@@ -302,6 +290,19 @@ fn two_objects_of_rotary_positions_must_not_differ() {
     }
     let none = llama(both(json!({}), Value::Null).unwrap()).rope;
     assert_eq!(none, RopeConfig::new(10_000.0));
+}
+
+#[test]
+fn rotary_positions_for_each_kind_of_layer_are_refused() {
+    let of = |theta: f64| json!({"rope_type": "default", "rope_theta": theta});
+    let nested = json!({"full_attention": of(1e6), "sliding_attention": of(1e4)});
+    let error = changed("ministral", json!({"rope_parameters": nested})).unwrap_err();
+    assert!(
+        error
+            .message()
+            .ends_with("has full_attention, sliding_attention"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -6,6 +6,8 @@ use lisa::memory::{MemoryPlan, Workload};
 use super::*;
 use crate::ModelConfig;
 use crate::model::config::{Gpt2Config, LlamaConfig};
+use crate::model::ops::Activation;
+use crate::model::spec::{BlockSpec, NormPlacement};
 
 #[test]
 fn planned_adapters_are_those_that_are_added() {
@@ -93,14 +95,20 @@ fn each_row_has_a_mask_which_all_heads_share() {
         let mut llama = LlamaConfig::new(64, 16, 3, 4);
         llama.num_key_value_heads = kv_heads;
         llama.sliding_window = window;
+        llama.sliding_layers[0] = window.is_some();
         let model = ModelConfig::Llama(llama).init(&device).unwrap();
         model
             .activations(&Workload::new(&model, rows, 32))
             .workspace
     };
     let one = workspace(4, None, 1);
-    assert_eq!(workspace(4, None, 3) - one, 2 * 32 * 32);
+    // And cosines and sines in f32, for heads of four elements.
+    let (mask, tables) = (32 * 32, 2 * 32 * 4 * 4);
+    assert_eq!(workspace(4, None, 3) - one, 2 * (mask + tables));
     assert_eq!(workspace(1, None, 3), workspace(4, None, 3));
+    // Layers with a window have another mask, unless the window covers the row.
+    assert_eq!(workspace(4, Some(31), 1), one + mask);
+    assert_eq!(workspace(4, Some(32), 1), one);
 }
 
 #[test]
@@ -132,24 +140,29 @@ fn a_recomputed_layer_keeps_nothing_that_grows_with_the_square_of_the_length() {
 #[test]
 fn a_frozen_head_needs_nothing_for_its_gradient() {
     let device = Device::default().autodiff();
-    let mut config = LlamaConfig::new(4096, 16, 3, 2);
-    config.tie_word_embeddings = true;
-    let model = ModelConfig::Llama(config).init(&device).unwrap();
-    let run = Workload {
-        dtype: FloatDType::BF16,
-        ..Workload::new(&model, 2, 64)
-    };
-    let temporary = |config: &LisaConfig| {
-        let plan = MemoryPlan::lisa(&model, config, &run).unwrap();
-        plan.at_peak_recomputed.temporary
-    };
-    // The final norm still trains.
-    let frozen = ParamGroup::from_any_predicates(vec!["embed_tokens", "lm_head"]);
-    let [all, frozen] =
-        [None, Some(frozen)].map(|frozen| temporary(&LisaConfig::new().with_frozen(frozen)));
-    let of_weight = model.activations(&run).head_weight;
-    assert!(of_weight > 0);
-    assert_eq!(all - frozen, of_weight);
+    let mut llama = LlamaConfig::new(4096, 16, 3, 2);
+    llama.tie_word_embeddings = true;
+    for config in [
+        ModelConfig::Llama(llama),
+        ModelConfig::Gpt2(Gpt2Config::new(4096, 16, 3, 2)),
+    ] {
+        let model = config.init(&device).unwrap();
+        let run = Workload {
+            dtype: FloatDType::BF16,
+            ..Workload::new(&model, 2, 64)
+        };
+        let temporary = |config: &LisaConfig| {
+            let plan = MemoryPlan::lisa(&model, config, &run).unwrap();
+            plan.at_peak_recomputed.temporary
+        };
+        // The final norm still trains, and so do GPT-2's positions, which are a matrix, too.
+        let frozen = ParamGroup::from_any_predicates(vec!["embed_tokens", "lm_head"]);
+        let [all, frozen] =
+            [None, Some(frozen)].map(|frozen| temporary(&LisaConfig::new().with_frozen(frozen)));
+        let of_weight = model.activations(&run).head_weight;
+        assert!(of_weight > 0);
+        assert_eq!(all - frozen, of_weight);
+    }
 }
 
 #[test]
@@ -163,4 +176,32 @@ fn the_loss_of_an_adapted_head_needs_more_than_that_of_another() {
     let adapted = head_loss(LoraConfig::new(3).with_modules(["lm_head"]));
     // The logits and their exponentials at least, which are all in one slice.
     assert!(adapted > model.activations(&run).head.max(2 * 128 * 4096 * 4));
+}
+
+/// Options that no supported family has.
+#[test]
+fn blocks_of_other_families_are_counted() {
+    let llama = LlamaConfig::new(64, 16, 3, 4);
+    let inner = llama.intermediate_size;
+    let plain = ModelConfig::Llama(llama).spec();
+    let of = |form, change: fn(&mut BlockSpec)| {
+        let mut spec = plain.clone();
+        change(&mut spec.block);
+        per_token(&spec, form, 4, true)
+    };
+    for form in [Form::Fused, Form::Recomputed, Form::WrittenOut] {
+        let frozen = |change: fn(&mut BlockSpec)| of(form, change).frozen;
+        let one = frozen(|_| ());
+        assert_eq!(frozen(|block| block.placement = NormPlacement::After), one);
+        let both = frozen(|block| block.placement = NormPlacement::Both);
+        assert_eq!(both, one + 2 * 16, "{form:?}");
+        // Rotated queries and keys, next to the output of one projection.
+        let joint = frozen(|block| block.attention.fused_qkv = true);
+        assert_eq!(joint, one + 2 * 16, "{form:?}");
+    }
+    // A gate is fused with SiLU alone: GELU has five tensors more.
+    let feed_forward = |change: fn(&mut BlockSpec)| of(Form::Fused, change).feed_forward;
+    let gelu = feed_forward(|block| block.feed_forward.activation = Activation::Gelu);
+    assert_eq!(feed_forward(|_| ()), 2 * 16 + 3 * inner);
+    assert_eq!(gelu, 2 * 16 + (2 + 5) * inner);
 }

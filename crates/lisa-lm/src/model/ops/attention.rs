@@ -103,7 +103,7 @@ fn exponentials(scores: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
     (exps.clone(), exps.sum_dim(3))
 }
 
-/// Bytes for so many rows of `seq` tokens: kept for the backward pass besides queries, keys and values,
+/// Bytes for a batch of rows of `seq` tokens: kept for the backward pass besides queries, keys and values,
 /// and needed during it for weights and scores.
 pub(crate) fn attention_bytes(
     form: Form,

@@ -116,7 +116,7 @@ pub(crate) fn slice_of(rows: usize, most: usize) -> usize {
     rows.div_ceil(rows.div_ceil(most.max(64)).max(1)).max(1)
 }
 
-/// The most rows that [`slice_of`] returns for up to so many rows.
+/// The most rows that [`slice_of`] returns for up to `rows` rows.
 pub(crate) fn largest_slice(rows: usize, most: usize) -> usize {
     rows.min(most.max(64))
 }

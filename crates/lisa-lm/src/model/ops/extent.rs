@@ -1,7 +1,7 @@
 //! The attention scores that are computed: block by block along the queries, up to the last key
 //! that a query of the block attends to.
 
-/// The value of a masked score. Its exponential is 0 relative to that of any other score. It is
+/// The value of a masked score. Its exponential is 0 relative to the exponential of any other score. It is
 /// finite, so that a row in which every score is masked gives no NaN.
 pub(crate) const MASKED: f32 = -1e30;
 

@@ -23,7 +23,7 @@ const SLICE_ON_HOST: usize = 1 << 24;
 /// Elements of the logits of a slice on a GPU, where adding up the gradients of several slices costs
 /// more than a matmul.
 const SLICE: usize = 1 << 25;
-/// The gradients of up to this many slices are added up in the dtype of the model, those of more in
+/// The gradients of up to this many slices are added up in the dtype of the model, the gradients of more in
 /// f32, so that rounding changes the sum by less than two steps.
 const NARROW: usize = 4;
 /// Half of the largest power of two in f16, and the largest factor whose reciprocal is not subnormal.

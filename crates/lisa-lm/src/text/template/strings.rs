@@ -43,7 +43,7 @@ pub(super) fn method(text: &str, name: &str, args: &[Value]) -> Result<Option<Va
         "casefold" => {
             let () = from_args(args)?;
             let upper = text.chars().flat_map(|c| match c {
-                // Its upper case is that of `i`, which is another letter.
+                // Its upper case is the one of `i`, which is another letter.
                 'ı' => vec![c],
                 _ => c.to_uppercase().collect(),
             });

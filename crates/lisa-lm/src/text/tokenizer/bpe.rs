@@ -73,7 +73,7 @@ pub(super) fn build(
     let merges = pairs(&merges).map_err(|line| {
         Error::new(
             ErrorKind::Tokenizer,
-            "this line has not two tokens with a space between them",
+            "this line is not two tokens with a space between them",
         )
         .with_place(dir.join("merges.txt"), Some(line))
         .with_help("fetch the file again")

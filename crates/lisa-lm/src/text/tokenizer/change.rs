@@ -140,7 +140,7 @@ impl Tokenizer {
         }
     }
 
-    /// Special tokens by name that are not those of the folder.
+    /// Special tokens by name that differ from the folder's.
     #[must_use]
     pub fn chosen_special_tokens(&self) -> &BTreeMap<String, String> {
         &self.folder.special

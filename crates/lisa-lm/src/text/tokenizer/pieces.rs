@@ -98,7 +98,7 @@ impl Pieces {
 /// The tokens of a piece, with their places in the whole text.
 struct Piece {
     tokens: Vec<Token>,
-    /// Those of the text itself.
+    /// The tokens of the text itself.
     own: Range<usize>,
 }
 

@@ -1,135 +1,189 @@
 //! A step of a planned run with recomputation.
 
 use super::super::breakdown::Breakdown;
-use super::super::elements::Unit;
+use super::super::segments::{Segment, Segments};
 use super::Run;
+
+/// How many active layers are in a segment, and how many in the segments that run backward before it.
+struct Placement {
+    active: usize,
+    before: usize,
+}
 
 /// A step with recomputation.
 impl Run<'_> {
-    /// The peak within a step: at the head, at a layer, in an update, or at the embedding.
+    /// The peak within a step: at the head, in the backward pass of a segment, in an update, or at the
+    /// embedding.
     pub(super) fn recomputed_step(&self) -> Breakdown {
-        if !self.workload.in_backward {
-            return self.recomputed_step_at_once();
-        }
-        let layers = self.layers_backward();
-        let states = |count| self.activations.hidden * count as u64;
-        let update = Breakdown {
-            gradients: self.largest_outside(),
-            temporary: self.update(),
-            ..Breakdown::default()
-        };
-        let mut layer = self.recomputed_layer().max(self.dense_layer());
-        layer.activations += states(self.workload.recompute.states_kept(layers));
-        if self.activations.tied && self.elements.trainable_below {
-            layer.gradients += self.largest_outside();
-        }
-        let mut above = self.head().max(update);
-        above.activations += states(self.workload.recompute.segments(layers) + 1);
-        above.max(layer).max(self.embedding())
-    }
-
-    /// The same if all gradients exist until the update.
-    fn recomputed_step_at_once(&self) -> Breakdown {
-        let layers = self.layers_backward();
-        let states = |left| self.workload.recompute.states_kept(left) as u64;
-        let layer = |done: usize| {
-            let mut layer = if done < self.draw.active_layers {
-                self.recomputed_layer().max(self.dense_layer())
-            } else {
-                self.dense_layer()
-            };
-            // Those of the head and of the layers above this one; a sublayer has those of its layer.
-            let own = usize::from(self.workload.recompute.by_sublayer());
-            layer.gradients += self.largest_outside() + self.gradients_of(done + own);
-            layer.activations += states(layers - done) * self.activations.hidden;
-            layer
-        };
-        let mut head = self.head();
-        let segments = self.workload.recompute.segments(layers) as u64;
-        head.activations += (segments + 1) * self.activations.hidden;
+        let segments = self.segments();
+        let hidden = self.activations.hidden;
+        let at_once = !self.workload.in_backward;
+        let mut above = self.head();
         let mut end = self.embedding();
-        end.gradients += self.gradients();
-        if self.elements.trainable_below {
-            // It is counted already.
-            end.gradients -= self.largest_outside();
+        if at_once {
+            end.gradients += self.gradients();
+            if self.elements.trainable_below {
+                // It is counted already.
+                end.gradients -= self.largest_outside();
+            }
+            end.temporary = end.temporary.max(self.update());
+        } else {
+            above = above.max(Breakdown {
+                gradients: self.largest_outside(),
+                temporary: self.update(),
+                ..Breakdown::default()
+            });
         }
-        end.temporary = end.temporary.max(self.update());
-        let mut step = (0..layers).map(layer).fold(head.max(end), Breakdown::max);
-        step.gradients += self.accumulated();
+        if let Some(last) = segments.at_head() {
+            let kept = self.placements(last).map(|placement| {
+                let graph = self.recorded(last.layers.len(), placement.active);
+                Breakdown {
+                    activations: above.activations + graph.activations,
+                    temporary: above.temporary + graph.temporary,
+                    ..above
+                }
+            });
+            above = kept.into_iter().fold(above, Breakdown::max);
+        }
+        above.activations += segments.states_at_head as u64 * hidden;
+        // The gradient of the head, if it exists until the end.
+        let of_head = if at_once || (self.activations.tied && self.elements.trainable_below) {
+            self.largest_outside()
+        } else {
+            0
+        };
+        let own = usize::from(self.workload.recompute.by_sublayer());
+        let steps = segments.all.iter().flat_map(|segment| {
+            self.placements(segment).map(|placement| {
+                let mut step = self.segment(segment.layers.len(), placement.active);
+                step.activations += segment.states as u64 * hidden;
+                step.gradients += of_head;
+                if at_once {
+                    // A sublayer has the gradients of its layer, too.
+                    step.gradients += self.gradients_of(placement.before + own);
+                }
+                step
+            })
+        });
+        let mut step = steps.fold(above.max(end), Breakdown::max);
+        if at_once {
+            step.gradients += self.accumulated();
+        }
         step
     }
 
-    /// Memory of the layers whose autodiff graph exists at the same time: at the beginning of the backward
-    /// pass of an active one, or at its end, when it has all gradients.
-    fn recomputed_layer(&self) -> Breakdown {
+    fn segments(&self) -> Segments {
         let layers = self.elements.layers();
-        let gradients = (0..layers).map(|layer| self.layer_gradients(layer)).max();
+        let lowest = layers - self.layers_backward();
+        Segments::of(self.workload.recompute, lowest, layers)
+    }
+
+    /// The samples that may need the most memory in a segment: those with the most and the fewest active
+    /// layers in it. With the fewest, as many frozen layers as possible are dequantized.
+    fn placements(&self, segment: &Segment) -> [Placement; 2] {
+        let (layers, active) = (self.elements.layers(), self.draw.active_layers);
+        let (here, above) = (segment.layers.len(), layers - segment.layers.end);
+        let below = self.layers_backward() - here - above;
+        let most = here.min(active);
+        let before = above.min(active);
+        [
+            Placement {
+                active: most,
+                before: above.min(active - most),
+            },
+            Placement {
+                active: (active - before).saturating_sub(below).min(here),
+                before,
+            },
+        ]
+    }
+
+    /// The most memory of a segment in its backward pass, with these counts of all and of active layers: at
+    /// the beginning of the backward pass of an active layer, at its end, when it has all gradients, or at a
+    /// frozen layer. The active layers are the last ones, which run backward first.
+    fn segment(&self, layers: usize, active: usize) -> Breakdown {
         let largest = self.elements.units.iter().map(|unit| unit.largest).max();
-        let activations = self
-            .activations
-            .active_layer
-            .saturating_sub(self.activations.input);
-        let end = Breakdown {
-            gradients: gradients.unwrap_or(0),
-            activations,
-            ..Breakdown::default()
+        let largest = largest.unwrap_or(0) * self.workload.element();
+        let begin = |graph: Breakdown, done: usize| Breakdown {
+            temporary: graph.temporary + self.activations.layer_backward,
+            gradients: self.layer_gradients(done),
+            ..graph
         };
-        let begin = Breakdown {
-            gradients: largest.unwrap_or(0) * self.workload.element(),
-            activations: activations.saturating_sub(self.activations.freed),
-            temporary: self.activations.layer_backward,
-            ..Breakdown::default()
-        };
-        let mut layer = end.max(begin);
-        let recompute = self.workload.recompute;
-        if recompute.by_sublayer() && self.activations.sublayer > 0 {
+        let steps = (0..layers).map(|done| {
+            let graph = self.recorded(layers - done, active.saturating_sub(done));
+            if done >= active {
+                return begin(graph, active);
+            }
+            let mut begin = begin(graph, done);
+            begin.gradients += largest;
+            begin.activations = begin.activations.saturating_sub(self.activations.freed);
+            begin.max(Breakdown {
+                gradients: self.layer_gradients(done + 1) + largest * (self.workload.copies() - 1),
+                ..graph
+            })
+        });
+        let segment = steps.fold(Breakdown::default(), Breakdown::max);
+        if active > 0 && self.workload.recompute.by_sublayer() && self.activations.sublayer > 0 {
             // The gradients of the sublayer are among its activations. The input of the layer is kept for
             // its other sublayers.
             let sublayer = Breakdown {
                 activations: self.activations.sublayer + self.activations.hidden,
                 ..Breakdown::default()
             };
-            if sublayer.total() < layer.total() {
-                layer = sublayer;
+            if sublayer.total() < segment.total() {
+                return sublayer;
             }
-            return layer;
         }
-        let others = recompute.layers_recorded().min(layers).saturating_sub(1);
-        layer.activations += others as u64 * self.activations.frozen_layer;
-        layer
+        segment
     }
 
-    /// Gradients of a layer, if as many of its parts as possible are active.
-    fn layer_gradients(&self, layer: usize) -> u64 {
-        let parts = || {
-            let units = self.elements.units.iter();
-            units
-                .filter(|unit| unit.layer == layer)
-                .take(self.draw.active.len())
-        };
-        let trainable: u64 = parts().map(|unit| unit.trainable).sum();
-        let largest = parts().map(|unit| unit.largest).max().unwrap_or(0);
-        let extra_copies = self.workload.copies() - 1;
-        (trainable + largest * extra_copies) * self.workload.element()
-    }
-
-    /// A frozen layer with its activations. A quantized layer is dequantized while it runs.
-    fn dense_layer(&self) -> Breakdown {
-        let matrices = |layer: usize| -> u64 {
-            let frozen = self.draw.frozen.iter();
-            let of_layer = frozen.filter(|unit: &&Unit| unit.layer == layer);
-            of_layer.map(|unit| unit.matrices).sum()
-        };
-        let layers = 0..self.elements.layers();
-        let dense = layers.map(matrices).max().unwrap_or(0);
+    /// What the autodiff graph of a segment keeps, without the input of the first layer: activations, and
+    /// the dequantized weights of frozen layers. The counts are those of all and of active layers.
+    fn recorded(&self, layers: usize, active: usize) -> Breakdown {
+        let frozen = layers - active;
+        let activations = &self.activations;
+        let kept =
+            activations.active_layer * active as u64 + activations.frozen_layer * frozen as u64;
         Breakdown {
-            activations: self
-                .activations
-                .frozen_layer
-                .saturating_sub(self.activations.input),
-            temporary: dense * self.workload.element() + self.activations.layer_backward,
+            activations: kept.saturating_sub(activations.input),
+            temporary: self.dense(frozen, active),
             ..Breakdown::default()
         }
+    }
+
+    /// The gradients of the `layers` largest layers, if as many of their parts as possible are active.
+    fn layer_gradients(&self, layers: usize) -> u64 {
+        let of_layer = |layer: usize| -> u64 {
+            let units = self.elements.units.iter();
+            let units = units.filter(|unit| unit.layer == layer);
+            let active = units.take(self.draw.active.len());
+            active.map(|unit| unit.trainable).sum()
+        };
+        let largest = self.largest_layers(layers, of_layer);
+        largest.min(self.draw.trainable()) * self.workload.element()
+    }
+
+    /// The dequantized weights of the `frozen` largest layers, and of the frozen parts of `active` layers.
+    fn dense(&self, frozen: usize, active: usize) -> u64 {
+        let of_layer = |layer: usize| -> u64 {
+            let units = self.draw.frozen.iter();
+            let of_layer = units.filter(|unit| unit.layer == layer);
+            of_layer.map(|unit| unit.matrices).sum()
+        };
+        let of_active = |layer: usize| {
+            let is_active = self.draw.active.iter().any(|unit| unit.layer == layer);
+            if is_active { of_layer(layer) } else { 0 }
+        };
+        let elements =
+            self.largest_layers(frozen, of_layer) + self.largest_layers(active, of_active);
+        elements * self.workload.element()
+    }
+
+    /// The sum of the `count` largest values of `of_layer`.
+    fn largest_layers(&self, count: usize, of_layer: impl Fn(usize) -> u64) -> u64 {
+        let mut all: Vec<u64> = (0..self.elements.layers()).map(of_layer).collect();
+        all.sort_unstable();
+        all.iter().rev().take(count).sum()
     }
 
     /// The gradient of the embedding and its update.

@@ -8,10 +8,19 @@ use crate::model::config::keys::Keys;
 use crate::model::config::limits::{refuse, unsupported};
 use crate::model::config::rope::{RopeConfig, RopeScaling};
 
-/// The rotary positions of a model with so many positions.
+/// The rotary positions of a model with `max_positions` positions.
 pub(super) fn read(keys: Keys, max_positions: usize) -> Result<RopeConfig, Error> {
     let empty = Map::new();
     let inner = parameters(keys)?.unwrap_or(Keys { map: &empty });
+    // transformers 5 has an object for each kind of layer if they differ.
+    let entries = inner.map.iter().filter(|(_, value)| value.is_object());
+    let kinds: Vec<&str> = entries.map(|(kind, _)| kind.as_str()).collect();
+    if !kinds.is_empty() {
+        return Err(unsupported(format!(
+            "rotary positions for each kind of layer are not supported, but rope_parameters has {}",
+            shown(&kinds.join(", "))
+        )));
+    }
     let theta = match inner.number("rope_theta")? {
         Some(theta) => theta,
         None => keys.number("rope_theta")?.unwrap_or(10_000.0),

@@ -44,8 +44,8 @@ impl Rows for LayerNorm<'_> {
     }
 }
 
-/// Computes the gradient of x, in place of the gradient of the output, and adds those of gamma and beta to the sums. A row
-/// of the outputs is a block of rows of x.
+/// Computes the gradient of x, in place of the gradient of the output, and adds the gradients of gamma and
+/// beta to the sums. A row of the outputs is a block of rows of x.
 struct LayerNormBackward<'a>(LayerNorm<'a>);
 
 impl Rows for LayerNormBackward<'_> {

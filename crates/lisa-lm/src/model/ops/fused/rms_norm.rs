@@ -38,8 +38,8 @@ impl Rows for RmsNorm<'_> {
     }
 }
 
-/// Computes the gradient of x, in place of the gradient of the output, and adds that of gamma to the sums. A row of the
-/// outputs is a block of rows of x.
+/// Computes the gradient of x, in place of the gradient of the output, and adds the gradient of gamma to the
+/// sums. A row of the outputs is a block of rows of x.
 struct RmsNormBackward<'a>(RmsNorm<'a>);
 
 impl Rows for RmsNormBackward<'_> {

@@ -1,4 +1,5 @@
-//! A loss whose gradients are known before the backward pass, which multiplies them by that of the loss.
+//! A loss whose gradients are known before the backward pass, which multiplies them by the gradient of the
+//! loss.
 
 use burn::tensor::Tensor;
 

@@ -89,7 +89,7 @@ impl HeadSizes {
         } else {
             (0, transposed)
         };
-        // The logits of an added product come next to those of the first.
+        // The logits of an added product come next to the logits of the first.
         let first = if self.added > 0 { WIDE } else { 0 };
         let forward = logits * (first + result.max(wide)) + weight * (copy + tied);
         // The gradient of the logits in f32 and in the dtype of the model, and a product with it.
