@@ -192,6 +192,57 @@ fn another_optimizer_panics_in_its_first_step() {
     learner.optimizer_step(output.grads);
 }
 
+fn advance(learner: &mut Learner<LisaModule<Net>>, steps: std::ops::Range<usize>) {
+    for step in steps {
+        learner.lr_step();
+        let output = learner.train_step(rows(&[step], &device()));
+        learner.optimizer_step(output.grads);
+    }
+}
+
+#[test]
+#[should_panic(expected = "is not the one that `Lisa::into_learner` returned")]
+fn a_plain_optimizer_after_a_training_panics_in_its_first_step() {
+    let (optimizer, model) = wrapped(&config());
+    let mut learner = Learner::new(model, optimizer, ConstantLr::new(0.05));
+    // A period: its layers have just frozen.
+    advance(&mut learner, 0..3);
+    let model = learner.model().valid().train();
+    let mut learner = Learner::new(model, adamw().init(), ConstantLr::new(0.05));
+    advance(&mut learner, 3..4);
+}
+
+#[test]
+#[should_panic(expected = "is not the one that `Lisa::into_learner` returned")]
+fn a_plain_optimizer_in_the_middle_of_a_period_panics_in_its_first_step() {
+    let (mut optimizer, mut model) = wrapped(&config());
+    for step in 0..2 {
+        let output = TrainStep::step(&model, rows(&[step], &device()));
+        model = model.optimize(&mut optimizer, 0.05.into(), output.grads);
+    }
+    let output = TrainStep::step(&model, rows(&[2], &device()));
+    let _ = model.optimize(&mut adamw().init(), 0.05.into(), output.grads);
+}
+
+#[test]
+fn the_model_of_a_training_is_unfrozen_for_another_one() {
+    let (optimizer, model) = wrapped(&config());
+    let mut learner = Learner::new(model, optimizer, ConstantLr::new(0.05));
+    // A period: its layers have just frozen.
+    advance(&mut learner, 0..3);
+    let trained = learner.model().valid();
+    let lisa = trained.lisa().clone();
+    let expected = bits(&trained);
+    let model = lisa.unfreeze(trained.into_inner().train()).unwrap();
+    assert!(model.layers.iter().all(|l| l.weight.is_require_grad()));
+    assert_eq!(bits(&model), expected);
+    let (lisa, model) = config().init(adamw(), model).unwrap();
+    let (optimizer, model) = lisa.into_learner(model).unwrap();
+    let mut learner = Learner::new(model, optimizer, ConstantLr::new(0.05));
+    advance(&mut learner, 0..4);
+    assert!(values(&learner.model()).iter().all(|value| value.is_finite()));
+}
+
 /// Bits of all weights, in the order of the module tree.
 fn bits<M: Module>(module: &M) -> Vec<u32> {
     values(module).into_iter().map(f32::to_bits).collect()

@@ -38,9 +38,11 @@ use crate::{ErrorKind, FrozenWeights, Lisa, LisaError};
 /// # Panics
 ///
 /// burn-train's `TrainStep::optimize` returns no `Result`. It panics if [`Lisa::try_step`] returns
-/// an error, with the message of that error. It also panics in the first step with another optimizer
-/// than the one that [`Lisa::into_learner`] returned, and after a resume if the optimizer state
-/// cannot be read.
+/// an error, with the message of that error. It also panics in a step with another optimizer than the
+/// one that [`Lisa::into_learner`] returned, and after a resume if the optimizer state cannot be read.
+///
+/// So the module of a finished training cannot be trained further with a plain optimizer, as burn-train
+/// suggests: see [`into_inner`](Self::into_inner).
 #[derive(Clone, Debug)]
 pub struct LisaModule<M> {
     inner: M,
@@ -100,7 +102,24 @@ impl<M: Module> LisaModule<M> {
         &self.inner
     }
 
-    /// The trained model.
+    /// The trained model. Most of its layers require no gradients.
+    ///
+    /// To train it further, with LISA or without it, give them their gradient requirements back with
+    /// [`Lisa::unfreeze`]. burn-train returns the module in validation mode, which `train()` ends.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use burn::module::Module;
+    /// use lisa::LisaError;
+    /// use lisa::learner::LisaModule;
+    ///
+    /// /// The model of a finished training, ready for another one.
+    /// fn again<M: Module>(trained: LisaModule<M>) -> Result<M, LisaError> {
+    ///     let lisa = trained.lisa().clone();
+    ///     lisa.unfreeze(trained.into_inner().train())
+    /// }
+    /// ```
     pub fn into_inner(self) -> M {
         self.inner
     }

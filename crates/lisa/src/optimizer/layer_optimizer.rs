@@ -146,6 +146,10 @@ impl LayerOptimizer {
     }
 
     /// Steps the parameters that have a gradient, which are `stepped`, and records their state.
+    ///
+    /// Panics if the inner optimizer is not the one that this was made with: burn-train steps with the
+    /// optimizer that the user gave it, and another one would not know the learning rate of a release
+    /// pass.
     pub(crate) fn step<'a, M: Module, G: Gradients>(
         &mut self,
         lr: ModuleLearningRate,
@@ -153,16 +157,17 @@ impl LayerOptimizer {
         grads: G,
         stepped: impl IntoIterator<Item = &'a Parameter>,
     ) -> M {
+        let steps = |groups: &[Group]| groups.iter().map(|group| group.ledger.steps()).sum::<u64>();
+        let before = steps(&self.groups);
         let model = grads.step(&mut self.optimizer, lr, model);
+        let has_stepped = steps(&self.groups) > before;
         for parameter in stepped {
-            let group = self.group(parameter);
-            // burn-train steps with the optimizer that the user gave it. Another one would not know
-            // the learning rate of a release pass.
             assert!(
-                group.is_none_or(|group| !group.ledger.is_empty()),
+                has_stepped,
                 "the learner's optimizer is not the one that `Lisa::into_learner` returned; give \
                  that one to the learner"
             );
+            let group = self.group(parameter);
             let bytes = group.map(|group| group.ledger.bytes(&parameter.shape, parameter.dtype));
             let held = Held {
                 bytes: bytes.unwrap_or_default(),
