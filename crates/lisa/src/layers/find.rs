@@ -238,8 +238,9 @@ impl Tree {
             let candidates: Vec<String> = self.stacks.iter().map(show).collect();
             format!("candidates: {}", candidates.join(", "))
         };
-        LisaError::new(ErrorKind::Layers, format!("{what}; {found}"))
-            .with_help("name the layers by LisaConfig::with_layers")
+        LisaError::new(ErrorKind::Layers, format!("{what}; {found}")).with_help(
+            "name the layers: by LisaConfig::with_layers for a run, otherwise by LayerMap::at",
+        )
     }
 }
 
