@@ -133,9 +133,6 @@ impl LayerOptimizer {
             // Burn stores the clipping with the state of each parameter. Loading it takes the new one.
             let record = self.optimizer.to_record();
             self.optimizer = self.optimizer.load_record(record);
-            for held in self.held.values_mut() {
-                held.on_host = false;
-            }
         }
         self
     }
@@ -257,22 +254,22 @@ impl LayerOptimizer {
         self.optimizer.to_record()
     }
 
-    /// The same optimizer with the state of a record, all on the device, in the dtypes that a step
-    /// needs. The record may be of a run with another dtype.
+    /// The same optimizer with the state of a record, in the dtypes that a step needs. The record may be
+    /// of a run with another dtype. State that was offloaded is offloaded again.
     pub(crate) fn with_state(&self, leaves: Leaves, map: &LayerMap) -> Result<Self, String> {
         let mut optimizer = self.clone();
         let parameters: HashMap<ParamId, &Parameter> =
             map.parameters().iter().map(|p| (p.id, p)).collect();
         let leaves = leaves.cast(|id, name| self.dtype(parameters.get(&id)?, name))?;
-        optimizer.hold(leaves.bytes());
+        optimizer.hold(&leaves);
         let record = leaves.into_record(map)?;
         optimizer.optimizer = optimizer.optimizer.load_record(record);
         Ok(optimizer)
     }
 
-    /// Assigns the state to the parameters of a model with new ids; all state is then on the
-    /// device. If it fails, nothing changes. Cost: a copy of the state in host memory, if there is
-    /// any state.
+    /// Assigns the state to the parameters of a model with new ids. State that was offloaded stays so.
+    /// If it fails, nothing changes. Cost: two copies of the state in host memory, if there is any
+    /// state.
     pub(crate) fn rename(
         &mut self,
         new_id: &HashMap<ParamId, ParamId>,
@@ -285,8 +282,8 @@ impl LayerOptimizer {
         let record = record.map_err(unreadable)?;
         self.optimizer = self.optimizer.clone().load_record(record);
         let held = std::mem::take(&mut self.held).into_iter();
-        let held = held.filter_map(|(id, held)| Some((*new_id.get(&id)?, held.bytes)));
-        self.hold(held.collect());
+        let held = held.filter_map(|(id, held)| Some((*new_id.get(&id)?, held)));
+        self.held = held.collect();
         Ok(())
     }
 
@@ -302,19 +299,20 @@ impl LayerOptimizer {
     pub(crate) fn recount(&mut self, map: &LayerMap) -> Result<(), LisaError> {
         let ids = map.parameters().iter().map(|p| (p.id, p.id)).collect();
         let leaves = Leaves::of(self.to_record(), &ids).map_err(unreadable)?;
-        self.hold(leaves.bytes());
+        self.hold(&leaves);
         Ok(())
     }
 
-    fn hold(&mut self, bytes: BTreeMap<ParamId, StateBytes>) {
-        let on_device = |(id, bytes)| {
-            let held = Held {
-                bytes,
-                on_host: false,
-            };
-            (id, held)
-        };
-        self.held = bytes.into_iter().map(on_device).collect();
+    /// Notes the state that these leaves have.
+    fn hold(&mut self, leaves: &Leaves) {
+        // With another setting, a record says so by mistake, and the state is to be dropped or kept.
+        let can_offload = self.wrapping.on_freeze == OnFreeze::Offload;
+        let held = leaves.bytes().into_iter();
+        let held = held.map(|(id, (bytes, offloaded))| {
+            let on_host = offloaded && can_offload;
+            (id, Held { bytes, on_host })
+        });
+        self.held = held.collect();
     }
 
     /// The group whose optimizer steps a parameter.
