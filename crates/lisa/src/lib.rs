@@ -45,6 +45,7 @@ mod sampler;
 pub mod layers;
 mod mask;
 mod frozen;
+mod transfer;
 mod quantize;
 mod weights;
 mod gradients;

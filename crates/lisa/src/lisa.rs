@@ -17,7 +17,7 @@ use crate::quantize::FullWeights;
 use crate::sampler::Sampler;
 use crate::trainable::Trainable;
 use crate::weights;
-use crate::{ErrorKind, FreezeMask, LayerMap, LisaConfig, LisaError};
+use crate::{ErrorKind, FreezeMask, FrozenWeights, LayerMap, LisaConfig, LisaError};
 
 mod step;
 mod layered;
@@ -100,19 +100,19 @@ impl Lisa {
     /// Uses another optimizer for the parameters of `group`; the last group that matches wins.
     ///
     /// It works like Burn's `ModuleOptimizer::with_group`, and also applies the gradient clipping
-    /// of the config and drops or offloads the state of frozen parameters. A group by path matches
+    /// of the config and drops or offloads the state of frozen parameters. A group by predicate matches
     /// parts of paths: `layers.1` also matches `layers.10`. [`LisaConfig::decay`] applies to the
     /// group as well. Groups are not in a record: add them again before [`load`](Self::load).
+    ///
+    /// In the middle of a run, the optimizer state and the master weights of the group's parameters are
+    /// dropped.
     ///
     /// # Panics
     ///
     /// With the message of the error that [`try_with_group`](Self::try_with_group) returns.
     #[must_use]
     pub fn with_group<C: OptimizerConfig>(self, group: ParamGroup, optimizer: C) -> Self {
-        match self.try_with_group(group, optimizer) {
-            Ok(lisa) => lisa,
-            Err(error) => panic!("{error}"),
-        }
+        must(self.try_with_group(group, optimizer))
     }
 
     /// [`with_group`](Self::with_group) that returns errors.
@@ -136,8 +136,8 @@ impl Lisa {
     /// [group](Self::with_group), which has the clipping of its own config. To clip by the global norm,
     /// use [`LisaConfig::max_grad_norm`].
     ///
-    /// Cost: a copy of the optimizer state in host memory. State that was offloaded is then on the
-    /// device until the end of the period.
+    /// Cost: two copies of the optimizer state in host memory, if there is any. State that was offloaded
+    /// stays there.
     #[must_use]
     pub fn with_grad_clipping(mut self, clipping: GradientClipping) -> Self {
         self.optimizer = self.optimizer.with_grad_clipping(clipping);
@@ -147,18 +147,40 @@ impl Lisa {
     /// Refuses gradients of trainable parameters with a NaN or an infinity, and names the parameters
     /// and the step.
     ///
-    /// Call it before [`step`](Self::step) if a bad batch must not change the model. Cost: one pass
-    /// over the gradients, and a wait for the device.
+    /// Call it before [`step`](Self::step) if a bad batch must not change the model. As in a step, a
+    /// model with other `ParamId`s is matched by its paths. Cost: a visit of the module, one pass over the
+    /// gradients, and a wait for the device.
     ///
     /// # Errors
     ///
-    /// An error if there are such gradients, with the paths of the first few parameters.
+    /// There are such gradients; the message has the paths of the first few parameters. Or the model is
+    /// not the model of this run, as in [`try_step`](Self::try_step).
     pub fn check_finite<M: Module>(
         &self,
         model: &M,
         grads: &GradientsParams,
     ) -> Result<(), LisaError> {
-        let paths = clip::not_finite(model, grads, |id| self.mask.contains(id));
+        let is_active = |layer| self.sampler.is_active(layer);
+        let found = self.trainable.follow(&self.config, model, is_active)?;
+        let map = found.renamed.as_ref().map(|renamed| &renamed.map);
+        self.check_gradients(model, grads, map.unwrap_or(self.trainable.map()))
+    }
+
+    /// [`check_finite`](Self::check_finite) for a model with the ids of this map.
+    fn check_gradients<M: Module>(
+        &self,
+        model: &M,
+        grads: &GradientsParams,
+        map: &LayerMap,
+    ) -> Result<(), LisaError> {
+        let trains = |id| {
+            let index = map.index_of(id);
+            index.is_some_and(|i| {
+                self.trainable
+                    .trains(i, |layer| self.sampler.is_active(layer))
+            })
+        };
+        let paths = clip::not_finite(model, grads, trains);
         if paths.is_empty() {
             return Ok(());
         }
@@ -227,11 +249,20 @@ impl Lisa {
     /// The model with the full-precision weights of all layers, on `device`. If frozen layers are
     /// quantized, save or export this model. Otherwise, it is a copy of the model on that device.
     ///
+    /// `model` must be that of the last step: the weights of quantized layers come from this `Lisa`, all
+    /// others from `model`. So an earlier clone of the model needs a clone of `Lisa` of the same step.
+    ///
     /// `model` can continue to train. Cost: the memory of the whole model on `device`. If the
     /// model's own device has too little memory, give the host, `Device::flex()`.
+    ///
+    /// # Panics
+    ///
+    /// The model is of another step or another run, which is noticed if it has quantized layers whose
+    /// full-precision weights are not here.
     #[must_use]
     pub fn exact<M: Module>(&self, model: &M, device: &Device) -> M {
-        self.full.whole(model.clone(), device)
+        must(self.check_kept(model));
+        self.full.whole(model, device)
     }
 
     /// Like [`exact`](Self::exact), for the end of a run: the full-precision weights that this optimizer
@@ -239,9 +270,22 @@ impl Lisa {
     /// its parameter is restored, unless `model` has clones.
     ///
     /// If `device` is the host, no weight is copied that was in host memory.
+    ///
+    /// # Panics
+    ///
+    /// As [`exact`](Self::exact).
     #[must_use]
     pub fn take_exact<M: Module>(&mut self, model: M, device: &Device) -> M {
+        must(self.check_kept(&model));
         self.full.take(model, device)
+    }
+
+    /// Refuses a model with quantized weights that this run does not have in full precision.
+    fn check_kept<M: Module>(&self, model: &M) -> Result<(), LisaError> {
+        if self.config.frozen_weights == FrozenWeights::Exact {
+            return Ok(());
+        }
+        self.full.check_kept(model, self.trainable.map())
     }
 
     /// The model with the gradient requirements that it had before [`init`](LisaConfig::init), for
@@ -253,7 +297,7 @@ impl Lisa {
     ///
     /// # Errors
     ///
-    /// The model is not the one of this run.
+    /// The model is not the one of this run. It is not given back: clone it first if it is needed then.
     ///
     /// # Example
     ///
@@ -288,16 +332,18 @@ impl Lisa {
     /// [`Module::save_file`](burn::module::Module::save_file).
     ///
     /// A path without an extension gets `.bpk`, as in `save_file`; [`save`](Self::save) takes the path
-    /// as it is. Weights that the caller has quantized are written in full precision.
+    /// as it is. Weights that the caller has quantized are written as they are. As for
+    /// [`exact`](Self::exact), `model` must be that of the last step.
     ///
-    /// The write is atomic. Cost: one weight at a time in host memory, and nothing on the device;
-    /// `save_file` copies the whole model to host memory. A mapper of Burn that changes a weight when it
-    /// is saved, such as that of `LinearLayout::Col`, is not applied to the weights of quantized layers.
+    /// The write is atomic. Cost: one weight at a time in host memory, and nothing on the device, except
+    /// a quantized weight that a mapper of Burn changes when it is saved, as with `LinearLayout::Col`: it
+    /// is on the device while it is written. `save_file` copies the whole model to host memory.
     ///
     /// # Errors
     ///
-    /// The operating system refuses a file operation, or the device a transfer; the message has the
-    /// path.
+    /// The operating system refuses a file operation (kind [`Io`](ErrorKind::Io)), or the device a
+    /// transfer; the message has the path. Or layers of the model are quantized whose full-precision
+    /// weights are not here (kind [`Layers`](ErrorKind::Layers)).
     ///
     /// # Example
     ///
@@ -329,6 +375,7 @@ impl Lisa {
         model: &M,
         path: impl AsRef<Path>,
     ) -> Result<(), LisaError> {
+        self.check_kept(model)?;
         weights::save(model, &self.full, path.as_ref())
     }
 
@@ -418,5 +465,13 @@ impl Lisa {
             self.period(),
             self.sampler.active_paths(),
         );
+    }
+}
+
+/// Panics with the message of an error.
+fn must<T>(result: Result<T, LisaError>) -> T {
+    match result {
+        Ok(value) => value,
+        Err(error) => panic!("{error}"),
     }
 }

@@ -1,7 +1,4 @@
 //! [`FreezeMask`]: which parameters of a module require gradients.
-//!
-//! Only gradient requirements change. Burn's `freeze_group` also turns off dropout and the update
-//! of running statistics.
 
 use std::collections::HashSet;
 
@@ -9,6 +6,9 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::Tensor;
 
 /// The parameters that require gradients.
+///
+/// A frozen layer keeps its dropout and its running statistics: only the gradients of its parameters
+/// are left out. Burn's `freeze_group` turns off all three.
 ///
 /// # Example
 ///
