@@ -240,7 +240,11 @@ fn the_model_of_a_training_is_unfrozen_for_another_one() {
     let (optimizer, model) = lisa.into_learner(model).unwrap();
     let mut learner = Learner::new(model, optimizer, ConstantLr::new(0.05));
     advance(&mut learner, 0..4);
-    assert!(values(&learner.model()).iter().all(|value| value.is_finite()));
+    assert!(
+        values(&learner.model())
+            .iter()
+            .all(|value| value.is_finite())
+    );
 }
 
 /// Bits of all weights, in the order of the module tree.
@@ -622,6 +626,38 @@ fn a_record_that_is_loaded_during_a_run_changes_no_weight_of_it() {
         let loaded = learner.model().try_load_record(record).unwrap();
         assert_eq!(bits(&loaded), bits(&saved), "{on_freeze:?}");
         assert_eq!(loaded.lisa().steps(), 2);
+    }
+}
+
+/// A record of the wrapped model, of the same weights under other ids, in the middle of a period.
+#[test]
+fn optimizer_state_follows_the_model_of_a_record_that_is_loaded_during_a_run() {
+    for on_freeze in [OnFreeze::Drop, OnFreeze::Keep, OnFreeze::Offload] {
+        let step = |optimizer: &mut ModuleOptimizer, model: LisaModule<Net>, step: usize| {
+            let output = TrainStep::step(&model, rows(&[step], &device()));
+            model.optimize(optimizer, 0.05.into(), output.grads)
+        };
+        let (mut optimizer, mut model) = wrapped(&config().with_on_freeze(on_freeze));
+        for i in 0..5 {
+            model = step(&mut optimizer, model, i);
+        }
+        let mut other = model.get_ref().clone();
+        for linear in [&mut other.embed, &mut other.head]
+            .into_iter()
+            .chain(&mut other.layers)
+        {
+            linear.weight = Param::initialized(ParamId::new(), linear.weight.val().detach());
+        }
+        let mut followed = model.clone().try_load_record(other.into_record()).unwrap();
+        assert_ne!(ids(&followed), ids(&model));
+        let mut theirs = optimizer.clone();
+        for i in 5..9 {
+            model = step(&mut optimizer, model, i);
+            followed = step(&mut theirs, followed, i);
+        }
+        assert_eq!(bits(&followed), bits(&model), "{on_freeze:?}");
+        assert_eq!(followed.lisa().memory(), model.lisa().memory());
+        assert_eq!(theirs.to_record().len(), optimizer.to_record().len());
     }
 }
 

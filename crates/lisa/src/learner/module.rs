@@ -26,14 +26,16 @@ use crate::{ErrorKind, FrozenWeights, Lisa, LisaError};
 ///
 /// # Records
 ///
-/// The parameter paths of `M` do not change. The wrapper adds one integer tensor, `lisa`: step,
-/// seed, sampling period, active layers, and the scores of a policy that observes gradients.
+/// The parameter paths of `M` do not change. The wrapper adds one integer tensor, `lisa`: step, the
+/// settings of the run, and the scores of a policy that observes gradients.
 ///
-/// - A record of `M` can be loaded; the step of the run does not change.
+/// - A record of `M` can be loaded, also during a run: the step and the optimizer state do not change.
 /// - A record of the wrapper can be loaded into `M` with
 ///   `ModuleRecord::load(path)?.allow_unused(true)`.
-/// - A record with another seed, sampling period, number of active layers or `outer_every` is an
-///   error. The message names the setting.
+/// - A record with another seed, sampling period, `layer_warmup`, number of active layers or
+///   `outer_every` is an error that names the setting. One with other layers, another policy, other
+///   frozen parameters, or another `unbiased`, `on_freeze`, `master_weights` or `decay` is an error that
+///   names these together.
 ///
 /// # Panics
 ///
@@ -220,13 +222,15 @@ impl<M: Module> Module for LisaModule<M> {
             record
         };
         self.inner = self.inner.try_load_record(record)?;
+        // A record of the wrapped model changes no layers. Its ids are adopted in the next step, with
+        // the optimizer, whose state has the ids of before.
         if let Some(stamp) = stamp {
             stamp.resume(&mut self.lisa, &device)?;
             self.loaded = true;
+            let adopted = self.lisa.adopt(self.inner);
+            self.inner = adopted.map_err(|error| RecordError::Validation(error.to_string()))?;
+            self.board.show(&self.lisa);
         }
-        let adopted = self.lisa.adopt(self.inner);
-        self.inner = adopted.map_err(|error| RecordError::Validation(error.to_string()))?;
-        self.board.show(&self.lisa);
         Ok(self)
     }
 }
