@@ -49,6 +49,7 @@ mod transfer;
 mod quantize;
 mod weights;
 mod gradients;
+pub mod importance;
 mod clip;
 mod period;
 mod saved;
@@ -60,7 +61,6 @@ mod lisa;
 mod describe;
 mod step;
 pub mod memory;
-pub mod importance;
 #[cfg(feature = "train")]
 pub mod learner;
 

@@ -136,8 +136,8 @@ impl Lisa {
     /// [group](Self::with_group), which has the clipping of its own config. To clip by the global norm,
     /// use [`LisaConfig::max_grad_norm`].
     ///
-    /// Cost: two copies of the optimizer state in host memory, if there is any. State that was offloaded
-    /// stays there.
+    /// Cost: a copy of the optimizer state in host memory, and a second one on the device, if there is
+    /// any. State that was offloaded stays in host memory.
     #[must_use]
     pub fn with_grad_clipping(mut self, clipping: GradientClipping) -> Self {
         self.optimizer = self.optimizer.with_grad_clipping(clipping);

@@ -6,6 +6,7 @@ use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::Tensor;
 
 use crate::layers::{Layer, Parameter};
+use crate::visit::requires_gradients;
 use crate::{ErrorKind, LayerMap, LisaConfig, LisaError, PolicyConfig};
 
 /// The layers of a model, and which of its parameters may ever train.
@@ -239,8 +240,7 @@ impl ModuleVisitor for Count<'_> {
             Some(_) if self.known.insert(param.id) => {}
             _ => self.unknown += 1,
         }
-        let tensor = param.val();
-        if tensor.dtype().is_float() && tensor.is_require_grad() {
+        if requires_gradients(param) {
             self.requiring.insert(param.id);
         }
     }

@@ -293,7 +293,7 @@ impl LayerOptimizer {
         std::mem::swap(&mut self.optimizer, optimizer);
     }
 
-    /// Reads from the optimizer's record which parameters have state. Cost: a copy of the state in
+    /// Reads from the optimizer's record which parameters have state. Cost: two copies of the state in
     /// host memory.
     #[cfg(feature = "train")]
     pub(crate) fn recount(&mut self, map: &LayerMap) -> Result<(), LisaError> {
