@@ -66,19 +66,17 @@ impl Collect<'_> {
     fn add_full<const D: usize>(&mut self, param: &Param<Tensor<D>>, data: Arc<TensorData>) {
         let (id, tensor, mapper) = param.clone().consume();
         let (device, shape) = (tensor.device().inner(), tensor.dims());
-        // Burn tells only in this way whether there is one.
-        if !format!("{mapper:?}").contains("save: true") {
-            let layout = (data.dtype(), shape.to_vec());
-            return self.add(id, layout, move || Ok((*data).clone()));
-        }
         let dtype = data.dtype();
-        let shape = mapper
-            .on_save(Tensor::<D>::empty(shape, (&device, dtype)))
-            .dims();
-        self.add(id, (dtype, shape.to_vec()), move || {
-            let tensor = Tensor::<D>::from_data((*data).clone(), (&device, dtype));
-            read(mapper.on_save(tensor))
-        });
+        // Burn says only in this way whether there is one.
+        if format!("{mapper:?}").contains("save: true") {
+            let changed = mapper.on_save(Tensor::<D>::empty(shape, (&device, dtype)));
+            self.add(id, (dtype, changed.dims().to_vec()), move || {
+                let tensor = Tensor::<D>::from_data((*data).clone(), (&device, dtype));
+                read(mapper.on_save(tensor))
+            });
+        } else {
+            self.add(id, (dtype, shape.to_vec()), move || Ok((*data).clone()));
+        }
     }
 }
 
