@@ -6,7 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use burn::module::{Module, ModuleVisitor, Param, ParamGroup};
+use burn::module::{Module, ModuleVisitor, Param, ParamGroup, ParamId};
+use burn::nn::{
+    BatchNorm, BatchNormConfig, Linear, LinearConfig, RotaryEncoding, RotaryEncodingConfig,
+};
 use burn::optim::GradientsParams;
 use burn::tensor::{DType, Device, FloatDType, Int, Tensor};
 use lisa::recompute::Recompute;
@@ -325,6 +328,46 @@ fn half_precision_with_masters_is_flexs() {
             assert!(near, "{kind:?}: losses {found:?}, not {wanted:?}");
         }
         assert_eq!((found_masters, found_moments), (masters, moments));
+    }
+}
+
+/// A model with more than float parameters.
+#[derive(Module, Debug)]
+struct Mixed {
+    norm: BatchNorm,
+    rotary: RotaryEncoding,
+    positions: Param<Tensor<1, Int>>,
+    layers: Vec<Linear>,
+}
+
+#[test]
+fn a_model_moves_as_a_whole_and_a_copy_of_it_does_not_move_it() {
+    let host = Device::flex().autodiff();
+    for kind in there([FrozenWeights::Exact, FrozenWeights::Int8]) {
+        let linear = |_| LinearConfig::new(32, 32).with_bias(false).init(&host);
+        let model = Mixed {
+            norm: BatchNormConfig::new(4).init(&host),
+            rotary: RotaryEncodingConfig::new(8, 4).init(&host),
+            positions: Param::initialized(ParamId::new(), Tensor::arange(0..8, &host)),
+            layers: (0..4).map(linear).collect(),
+        };
+        let wanted = collect(&model, None);
+        let config = LisaConfig::new().with_frozen_weights(kind);
+        let (lisa, model) = config.init_on(adamw(0.01), model, &device()).unwrap();
+        assert_eq!(model.devices(), [device()], "{kind:?}");
+        let trains = |model: &Mixed| -> Vec<bool> {
+            let layers = model.layers.iter();
+            layers.map(|l| l.weight.is_require_grad()).collect()
+        };
+        assert_eq!(trains(&model).iter().filter(|on| **on).count(), 2);
+        for to in [host.clone(), Device::flex()] {
+            let copy = lisa.exact(&model, &to);
+            assert_eq!(copy.devices(), [Device::flex()], "{kind:?}");
+            assert_eq!(collect(&copy, None), wanted, "{kind:?}");
+            // The running statistics of the model that trains as well.
+            assert_eq!(model.devices(), [device()], "{kind:?}");
+        }
+        assert_eq!(trains(&lisa.exact(&model, &host)), trains(&model));
     }
 }
 

@@ -192,6 +192,61 @@ fn another_optimizer_panics_in_its_first_step() {
     learner.optimizer_step(output.grads);
 }
 
+fn advance(learner: &mut Learner<LisaModule<Net>>, steps: std::ops::Range<usize>) {
+    for step in steps {
+        learner.lr_step();
+        let output = learner.train_step(rows(&[step], &device()));
+        learner.optimizer_step(output.grads);
+    }
+}
+
+#[test]
+#[should_panic(expected = "is not the one that `Lisa::into_learner` returned")]
+fn a_plain_optimizer_after_a_training_panics_in_its_first_step() {
+    let (optimizer, model) = wrapped(&config());
+    let mut learner = Learner::new(model, optimizer, ConstantLr::new(0.05));
+    // A period: its layers have just frozen.
+    advance(&mut learner, 0..3);
+    let model = learner.model().valid().train();
+    let mut learner = Learner::new(model, adamw().init(), ConstantLr::new(0.05));
+    advance(&mut learner, 3..4);
+}
+
+#[test]
+#[should_panic(expected = "is not the one that `Lisa::into_learner` returned")]
+fn a_plain_optimizer_in_the_middle_of_a_period_panics_in_its_first_step() {
+    let (mut optimizer, mut model) = wrapped(&config());
+    for step in 0..2 {
+        let output = TrainStep::step(&model, rows(&[step], &device()));
+        model = model.optimize(&mut optimizer, 0.05.into(), output.grads);
+    }
+    let output = TrainStep::step(&model, rows(&[2], &device()));
+    let _ = model.optimize(&mut adamw().init(), 0.05.into(), output.grads);
+}
+
+#[test]
+fn the_model_of_a_training_is_unfrozen_for_another_one() {
+    let (optimizer, model) = wrapped(&config());
+    let mut learner = Learner::new(model, optimizer, ConstantLr::new(0.05));
+    // A period: its layers have just frozen.
+    advance(&mut learner, 0..3);
+    let trained = learner.model().valid();
+    let lisa = trained.lisa().clone();
+    let expected = bits(&trained);
+    let model = lisa.unfreeze(trained.into_inner().train()).unwrap();
+    assert!(model.layers.iter().all(|l| l.weight.is_require_grad()));
+    assert_eq!(bits(&model), expected);
+    let (lisa, model) = config().init(adamw(), model).unwrap();
+    let (optimizer, model) = lisa.into_learner(model).unwrap();
+    let mut learner = Learner::new(model, optimizer, ConstantLr::new(0.05));
+    advance(&mut learner, 0..4);
+    assert!(
+        values(&learner.model())
+            .iter()
+            .all(|value| value.is_finite())
+    );
+}
+
 /// Bits of all weights, in the order of the module tree.
 fn bits<M: Module>(module: &M) -> Vec<u32> {
     values(module).into_iter().map(f32::to_bits).collect()
@@ -571,6 +626,38 @@ fn a_record_that_is_loaded_during_a_run_changes_no_weight_of_it() {
         let loaded = learner.model().try_load_record(record).unwrap();
         assert_eq!(bits(&loaded), bits(&saved), "{on_freeze:?}");
         assert_eq!(loaded.lisa().steps(), 2);
+    }
+}
+
+/// A record of the wrapped model, of the same weights under other ids, in the middle of a period.
+#[test]
+fn optimizer_state_follows_the_model_of_a_record_that_is_loaded_during_a_run() {
+    for on_freeze in [OnFreeze::Drop, OnFreeze::Keep, OnFreeze::Offload] {
+        let step = |optimizer: &mut ModuleOptimizer, model: LisaModule<Net>, step: usize| {
+            let output = TrainStep::step(&model, rows(&[step], &device()));
+            model.optimize(optimizer, 0.05.into(), output.grads)
+        };
+        let (mut optimizer, mut model) = wrapped(&config().with_on_freeze(on_freeze));
+        for i in 0..5 {
+            model = step(&mut optimizer, model, i);
+        }
+        let mut other = model.get_ref().clone();
+        for linear in [&mut other.embed, &mut other.head]
+            .into_iter()
+            .chain(&mut other.layers)
+        {
+            linear.weight = Param::initialized(ParamId::new(), linear.weight.val().detach());
+        }
+        let mut followed = model.clone().try_load_record(other.into_record()).unwrap();
+        assert_ne!(ids(&followed), ids(&model));
+        let mut theirs = optimizer.clone();
+        for i in 5..9 {
+            model = step(&mut optimizer, model, i);
+            followed = step(&mut theirs, followed, i);
+        }
+        assert_eq!(bits(&followed), bits(&model), "{on_freeze:?}");
+        assert_eq!(followed.lisa().memory(), model.lisa().memory());
+        assert_eq!(theirs.to_record().len(), optimizer.to_record().len());
     }
 }
 

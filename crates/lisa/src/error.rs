@@ -13,12 +13,22 @@ pub enum ErrorKind {
     Layers,
     /// A sampling policy cannot sample these layers, or returned invalid layers.
     Policy,
-    /// A record cannot be read or written, or belongs to another run.
+    /// A record is damaged, cannot be made, or belongs to another run.
     Record,
     /// A gradient is NaN or infinite.
     Gradient,
-    /// The operating system refused a file operation.
+    /// The operating system refused a file operation: no such file, no permission, no space.
     Io,
+}
+
+impl ErrorKind {
+    /// The kind of an error of a burnpack file.
+    pub(crate) fn of_pack(error: &burn_pack::Error) -> Self {
+        match error {
+            burn_pack::Error::IoError(_) => Self::Io,
+            _ => Self::Record,
+        }
+    }
 }
 
 impl fmt::Display for ErrorKind {
@@ -171,8 +181,9 @@ impl<M> StepError<M> {
         self.0.updated
     }
 
-    /// The model. It is updated if [`is_updated`](Self::is_updated) is true, and otherwise as it
-    /// was given.
+    /// The model. It is updated if [`is_updated`](Self::is_updated) is true. Otherwise its weights are
+    /// those that were given; a layered step may have frozen parameters that required gradients but do
+    /// not train in this period.
     #[must_use]
     pub fn into_model(self) -> M {
         self.0.model

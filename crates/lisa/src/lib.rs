@@ -45,9 +45,11 @@ mod sampler;
 pub mod layers;
 mod mask;
 mod frozen;
+mod transfer;
 mod quantize;
 mod weights;
 mod gradients;
+pub mod importance;
 mod clip;
 mod period;
 mod saved;
@@ -59,7 +61,6 @@ mod lisa;
 mod describe;
 mod step;
 pub mod memory;
-pub mod importance;
 #[cfg(feature = "train")]
 pub mod learner;
 

@@ -1,12 +1,10 @@
 //! [`Lisa`]: sampler, mask and optimizer of a run in one type. Tests: `lisa/tests.rs`.
 
 use std::fmt;
-use std::path::Path;
 
 use burn::grad_clipping::GradientClipping;
 use burn::module::{Module, ParamGroup};
 use burn::optim::{GradientsParams, ModuleOptimizer};
-use burn::tensor::Device;
 
 use crate::clip;
 use crate::optimizer::usage::Usage;
@@ -16,12 +14,12 @@ use crate::policy::Scores;
 use crate::quantize::FullWeights;
 use crate::sampler::Sampler;
 use crate::trainable::Trainable;
-use crate::weights;
 use crate::{ErrorKind, FreezeMask, LayerMap, LisaConfig, LisaError};
 
 mod step;
 mod layered;
 mod init;
+mod exact;
 mod record;
 #[cfg(feature = "train")]
 mod learner;
@@ -100,19 +98,19 @@ impl Lisa {
     /// Uses another optimizer for the parameters of `group`; the last group that matches wins.
     ///
     /// It works like Burn's `ModuleOptimizer::with_group`, and also applies the gradient clipping
-    /// of the config and drops or offloads the state of frozen parameters. A group by path matches
+    /// of the config and drops or offloads the state of frozen parameters. A group by predicate matches
     /// parts of paths: `layers.1` also matches `layers.10`. [`LisaConfig::decay`] applies to the
     /// group as well. Groups are not in a record: add them again before [`load`](Self::load).
+    ///
+    /// In the middle of a run, the optimizer state and the master weights of the group's parameters are
+    /// dropped.
     ///
     /// # Panics
     ///
     /// With the message of the error that [`try_with_group`](Self::try_with_group) returns.
     #[must_use]
     pub fn with_group<C: OptimizerConfig>(self, group: ParamGroup, optimizer: C) -> Self {
-        match self.try_with_group(group, optimizer) {
-            Ok(lisa) => lisa,
-            Err(error) => panic!("{error}"),
-        }
+        must(self.try_with_group(group, optimizer))
     }
 
     /// [`with_group`](Self::with_group) that returns errors.
@@ -136,8 +134,8 @@ impl Lisa {
     /// [group](Self::with_group), which has the clipping of its own config. To clip by the global norm,
     /// use [`LisaConfig::max_grad_norm`].
     ///
-    /// Cost: a copy of the optimizer state in host memory. State that was offloaded is then on the
-    /// device until the end of the period.
+    /// Cost: a copy of the optimizer state in host memory, and a second one on the device, if there is
+    /// any. State that was offloaded stays in host memory.
     #[must_use]
     pub fn with_grad_clipping(mut self, clipping: GradientClipping) -> Self {
         self.optimizer = self.optimizer.with_grad_clipping(clipping);
@@ -147,18 +145,40 @@ impl Lisa {
     /// Refuses gradients of trainable parameters with a NaN or an infinity, and names the parameters
     /// and the step.
     ///
-    /// Call it before [`step`](Self::step) if a bad batch must not change the model. Cost: one pass
-    /// over the gradients, and a wait for the device.
+    /// Call it before [`step`](Self::step) if a bad batch must not change the model. As in a step, a
+    /// model with other `ParamId`s is matched by its paths. Cost: a visit of the module, one pass over the
+    /// gradients, and a wait for the device.
     ///
     /// # Errors
     ///
-    /// An error if there are such gradients, with the paths of the first few parameters.
+    /// There are such gradients; the message has the paths of the first few parameters. Or the model is
+    /// not the model of this run, as in [`try_step`](Self::try_step).
     pub fn check_finite<M: Module>(
         &self,
         model: &M,
         grads: &GradientsParams,
     ) -> Result<(), LisaError> {
-        let paths = clip::not_finite(model, grads, |id| self.mask.contains(id));
+        let is_active = |layer| self.sampler.is_active(layer);
+        let found = self.trainable.follow(&self.config, model, is_active)?;
+        let map = found.renamed.as_ref().map(|renamed| &renamed.map);
+        self.check_gradients(model, grads, map.unwrap_or(self.trainable.map()))
+    }
+
+    /// [`check_finite`](Self::check_finite) for a model with the ids of this map.
+    fn check_gradients<M: Module>(
+        &self,
+        model: &M,
+        grads: &GradientsParams,
+        map: &LayerMap,
+    ) -> Result<(), LisaError> {
+        let trains = |id| {
+            let index = map.index_of(id);
+            index.is_some_and(|i| {
+                self.trainable
+                    .trains(i, |layer| self.sampler.is_active(layer))
+            })
+        };
+        let paths = clip::not_finite(model, grads, trains);
         if paths.is_empty() {
             return Ok(());
         }
@@ -224,26 +244,6 @@ impl Lisa {
         }
     }
 
-    /// The model with the full-precision weights of all layers, on `device`. If frozen layers are
-    /// quantized, save or export this model. Otherwise, it is a copy of the model on that device.
-    ///
-    /// `model` can continue to train. Cost: the memory of the whole model on `device`. If the
-    /// model's own device has too little memory, give the host, `Device::flex()`.
-    #[must_use]
-    pub fn exact<M: Module>(&self, model: &M, device: &Device) -> M {
-        self.full.whole(model.clone(), device)
-    }
-
-    /// Like [`exact`](Self::exact), for the end of a run: the full-precision weights that this optimizer
-    /// keeps are moved into the model, and it has none afterwards. Each quantized weight is freed when
-    /// its parameter is restored, unless `model` has clones.
-    ///
-    /// If `device` is the host, no weight is copied that was in host memory.
-    #[must_use]
-    pub fn take_exact<M: Module>(&mut self, model: M, device: &Device) -> M {
-        self.full.take(model, device)
-    }
-
     /// The model with the gradient requirements that it had before [`init`](LisaConfig::init), for
     /// another run, with LISA or without it.
     ///
@@ -253,7 +253,7 @@ impl Lisa {
     ///
     /// # Errors
     ///
-    /// The model is not the one of this run.
+    /// The model is not the one of this run. It is not given back: clone it first if it is needed then.
     ///
     /// # Example
     ///
@@ -281,55 +281,6 @@ impl Lisa {
         let map = self.trainable.same(&self.config, &model)?;
         let mut mask = FreezeMask::new(Trainable::requiring(&map));
         Ok(mask.change(model, self.trainable.required(&map)))
-    }
-
-    /// Saves the weights of the model in full precision: a file that
-    /// [`Module::try_load_file`](burn::module::Module::try_load_file) reads, as that of
-    /// [`Module::save_file`](burn::module::Module::save_file).
-    ///
-    /// A path without an extension gets `.bpk`, as in `save_file`; [`save`](Self::save) takes the path
-    /// as it is. Weights that the caller has quantized are written in full precision.
-    ///
-    /// The write is atomic. Cost: one weight at a time in host memory, and nothing on the device;
-    /// `save_file` copies the whole model to host memory. A mapper of Burn that changes a weight when it
-    /// is saved, such as that of `LinearLayout::Col`, is not applied to the weights of quantized layers.
-    ///
-    /// # Errors
-    ///
-    /// The operating system refuses a file operation, or the device a transfer; the message has the
-    /// path.
-    ///
-    /// # Example
-    ///
-    /// ```
-    /// # use burn::module::Module;
-    /// # use burn::nn::{Linear, LinearConfig};
-    /// # use burn::optim::AdamWConfig;
-    /// # use burn::tensor::Device;
-    /// # #[derive(Module, Debug)]
-    /// # struct Model { layers: Vec<Linear> }
-    /// # let device = Device::flex().autodiff();
-    /// # let linear = |_| LinearConfig::new(64, 64).with_bias(false).init(&device);
-    /// # let new = || Model { layers: (0..4).map(linear).collect() };
-    /// # let folder = tempfile::tempdir()?;
-    /// # let path = folder.path().join("weights.bpk");
-    /// use lisa::{FrozenWeights, LisaConfig};
-    ///
-    /// let config = LisaConfig::new().with_frozen_weights(FrozenWeights::Int8);
-    /// let model = new();
-    /// let before = model.layers[0].weight.val().into_data();
-    /// let (lisa, model) = config.init(AdamWConfig::new(), model)?;
-    /// lisa.save_weights(&model, &path)?;
-    /// let loaded = new().load_file(&path);
-    /// assert_eq!(loaded.layers[0].weight.val().into_data(), before);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn save_weights<M: Module>(
-        &self,
-        model: &M,
-        path: impl AsRef<Path>,
-    ) -> Result<(), LisaError> {
-        weights::save(model, &self.full, path.as_ref())
     }
 
     /// The configuration.
@@ -418,5 +369,13 @@ impl Lisa {
             self.period(),
             self.sampler.active_paths(),
         );
+    }
+}
+
+/// Panics with the message of an error.
+fn must<T>(result: Result<T, LisaError>) -> T {
+    match result {
+        Ok(value) => value,
+        Err(error) => panic!("{error}"),
     }
 }

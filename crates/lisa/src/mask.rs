@@ -1,14 +1,16 @@
 //! [`FreezeMask`]: which parameters of a module require gradients.
-//!
-//! Only gradient requirements change. Burn's `freeze_group` also turns off dropout and the update
-//! of running statistics.
 
 use std::collections::HashSet;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::Tensor;
 
+use crate::visit::requires_gradients;
+
 /// The parameters that require gradients.
+///
+/// A frozen layer keeps its dropout and its running statistics: only the gradients of its parameters
+/// are left out. Burn's `freeze_group` turns off all three.
 ///
 /// # Example
 ///
@@ -96,9 +98,8 @@ struct Distributed(bool);
 
 impl ModuleVisitor for Distributed {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let tensor = param.val();
         // Burn answers for float tensors alone.
-        self.0 |= tensor.dtype().is_float() && tensor.is_require_grad() && tensor.is_distributed();
+        self.0 |= requires_gradients(param) && param.val().is_distributed();
     }
 }
 

@@ -9,9 +9,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use burn::module::{Module, ModuleMapper, Param, ParamId};
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::{FrozenWeights, LayerMap};
+use crate::transfer::{is_on, moved, others_moved};
+use crate::visit::{FloatVisitor, ModulePath, visit_floats};
+use crate::{ErrorKind, FrozenWeights, LayerMap, LisaError};
 
 /// The full-precision weights of the parameters that are quantized now, in host memory.
 #[derive(Clone, Debug, Default)]
@@ -25,13 +27,45 @@ impl FullWeights {
         sizes.sum::<usize>() as u64
     }
 
-    /// Replaces the ids of parameters that have new ids.
-    pub(crate) fn rename(&mut self, new_id: &HashMap<ParamId, ParamId>) {
-        let old = std::mem::take(&mut self.weights);
-        let renamed = old.into_iter();
-        self.weights = renamed
-            .filter_map(|(id, data)| Some((*new_id.get(&id)?, data)))
-            .collect();
+    /// Refuses a model of this run, of which `theirs` is the map and `ours` that of the run, with layers
+    /// that another run has quantized: the weights that are kept here are not theirs.
+    pub(crate) fn check_quantized(
+        &self,
+        ours: &LayerMap,
+        theirs: &LayerMap,
+    ) -> Result<(), LisaError> {
+        let pairs = ours.parameters().iter().zip(theirs.parameters());
+        let foreign = pairs.filter(|(our, their)| {
+            let is_own = our.id == their.id && self.weights.contains_key(&our.id);
+            our.dtype.is_float() && !their.dtype.is_float() && !is_own
+        });
+        let paths: Vec<&str> = foreign.map(|(_, their)| their.path.as_str()).collect();
+        not_kept(&paths)
+    }
+
+    /// Refuses a model with quantized weights that are not kept here in full precision, except those
+    /// that the caller has quantized. `map` is that of the run.
+    pub(crate) fn check_kept<M: Module>(&self, model: &M, map: &LayerMap) -> Result<(), LisaError> {
+        struct Absent<'a>(&'a FullWeights, &'a LayerMap, Vec<String>);
+        impl FloatVisitor for Absent<'_> {
+            fn visit_float<const D: usize>(&mut self, path: &ModulePath, param: &Param<Tensor<D>>) {
+                let known = self.1.index_of(param.id);
+                let by_caller = known.is_some_and(|i| !self.1.parameters()[i].dtype.is_float());
+                let kept = by_caller || self.0.weights.contains_key(&param.id);
+                if !kept && !param.val().dtype().is_float() {
+                    self.2.push(path.to_string());
+                }
+            }
+        }
+        let mut absent = Absent(self, map, Vec::new());
+        visit_floats(model, &mut absent);
+        let paths: Vec<&str> = absent.2.iter().map(String::as_str).collect();
+        not_kept(&paths)
+    }
+
+    /// Forgets the weights of parameters that are not in this map.
+    pub(crate) fn retain(&mut self, map: &LayerMap) {
+        self.weights.retain(|id, _| map.index_of(*id).is_some());
     }
 
     /// Restores the full-precision weights of the trainable parameters, on the device of the
@@ -47,18 +81,30 @@ impl FullWeights {
         })
     }
 
-    /// The model with all weights in full precision, on `device`.
-    pub(crate) fn whole<M: Module>(&self, model: M, device: &Device) -> M {
-        self.clone().take(model, device)
+    /// A copy of the model with all weights in full precision, on `device`.
+    pub(crate) fn whole<M: Module>(&self, model: &M, device: &Device) -> M {
+        if is_on(model, device) {
+            return self.clone().take(model.clone(), device);
+        }
+        // Clones share the running statistics of norms, which would move with the copy. `valid` makes
+        // new ones.
+        let copy = self.clone().take(model.valid(), &device.clone().inner());
+        if device.is_autodiff() {
+            copy.train()
+        } else {
+            copy
+        }
     }
 
-    /// The same without copies of the weights that are kept here: they are moved into the model.
+    /// The model with all weights in full precision, on `device`. The weights that are kept here are moved
+    /// into it, without copies.
     pub(crate) fn take<M: Module>(&mut self, model: M, device: &Device) -> M {
-        model.map(&mut Restore {
+        let model = model.map(&mut Restore {
             full: self,
             trainable: None,
             device: Some(device),
-        })
+        });
+        others_moved(model, device)
     }
 
     /// The full-precision weights of a parameter that is quantized now.
@@ -67,7 +113,7 @@ impl FullWeights {
     }
 
     /// Quantizes the parameters of layers that are not `trainable` and not quantized yet. If
-    /// `device` is given, the whole model moves there, one parameter at a time.
+    /// `device` is given, the whole model moves there, float parameters one at a time.
     pub(crate) fn quantize<M: Module>(
         &mut self,
         model: M,
@@ -89,12 +135,30 @@ impl FullWeights {
             kind,
             device,
         });
-        if let Some(device) = device {
-            // Frees the memory that the transfer used.
-            device.memory_cleanup();
-        }
+        let Some(device) = device else {
+            return model;
+        };
+        let model = others_moved(model, device);
+        // Frees the memory that the transfer used.
+        device.memory_cleanup();
         model
     }
+}
+
+/// The error of quantized parameters whose full-precision weights are unknown, if there are any.
+fn not_kept(paths: &[&str]) -> Result<(), LisaError> {
+    let Some(first) = paths.first() else {
+        return Ok(());
+    };
+    let message = format!(
+        "{} parameters of the model are quantized, and this run does not have their full-precision \
+         weights, first `{first}`",
+        paths.len()
+    );
+    Err(LisaError::new(ErrorKind::Layers, message).with_help(
+        "use a model together with the `Lisa` of the same step; to files, write its weights by \
+         `Lisa::save_weights`",
+    ))
 }
 
 struct Restore<'a> {
@@ -158,23 +222,5 @@ impl ModuleMapper for Quantize<'_> {
             },
         };
         Param::from_mapped_value(id, tensor, mapper)
-    }
-}
-
-/// Moves a parameter's value to another device. Whether it requires gradients does not change.
-fn moved<const D: usize>(tensor: Tensor<D>, device: &Device) -> Tensor<D> {
-    if tensor.device() == *device {
-        return tensor;
-    }
-    if !tensor.dtype().is_float() {
-        return tensor.to_device(device);
-    }
-    let trains = tensor.is_require_grad() && device.is_autodiff();
-    let dtype: DType = tensor.dtype();
-    let tensor = Tensor::from_data(tensor.into_data(), (device, dtype));
-    if trains {
-        tensor.require_grad()
-    } else {
-        tensor
     }
 }

@@ -8,6 +8,9 @@ use crate::period::PeriodSums;
 use crate::policy::Scores;
 use crate::sampler::Sampler;
 
+/// The largest step, and the largest count in an optimizer's state, that is accepted.
+pub(crate) const LARGEST_COUNT: u64 = 1 << 48;
+
 /// The saved values of one layer. Floats are saved as their bits, so that text does not round them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SavedUnit {

@@ -2,6 +2,7 @@
 //! slice.
 
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 use burn::tensor::{Device, Tensor};
 
@@ -28,10 +29,33 @@ pub(crate) fn rows_of(slice: usize, slices: usize, rows: usize) -> Range<usize> 
 
 /// Elements in a slice on this device. A device that does not report its memory counts as a CPU.
 pub(crate) fn elements(device: &Device) -> usize {
-    if device.memory_pool_usage().is_none() {
-        SLICE_ON_HOST
-    } else {
-        SLICE
+    static SIZES: Sizes = Sizes::new();
+    SIZES.of(device, |device| {
+        if device.memory_pool_usage().is_none() {
+            SLICE_ON_HOST
+        } else {
+            SLICE
+        }
+    })
+}
+
+/// The size of each device that was asked for. A device with operation fusion answers only after all its
+/// operations, so it is asked once.
+struct Sizes(Mutex<Vec<(Device, usize)>>);
+
+impl Sizes {
+    const fn new() -> Self {
+        Self(Mutex::new(Vec::new()))
+    }
+
+    fn of(&self, device: &Device, ask: impl FnOnce(&Device) -> usize) -> usize {
+        let mut sizes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, size)) = sizes.iter().find(|(known, _)| known == device) {
+            return *size;
+        }
+        let size = ask(device);
+        sizes.push((device.clone(), size));
+        size
     }
 }
 
@@ -50,6 +74,19 @@ pub(crate) fn count(shape: &[usize], elements: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_device_is_asked_once() {
+        let (sizes, mut asked) = (Sizes::new(), 0);
+        for device in [Device::flex(), Device::flex().autodiff(), Device::flex()] {
+            let size = sizes.of(&device, |_| {
+                asked += 1;
+                7
+            });
+            assert_eq!((size, asked), (7, 1));
+        }
+        assert_eq!(elements(&Device::flex()), SLICE_ON_HOST);
+    }
 
     #[test]
     fn slices_have_whole_rows_and_none_is_empty() {

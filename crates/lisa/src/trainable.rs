@@ -5,8 +5,13 @@ use std::collections::{HashMap, HashSet};
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::Tensor;
 
-use crate::layers::{Layer, Parameter};
-use crate::{ErrorKind, LayerMap, LisaConfig, LisaError, PolicyConfig};
+use crate::layers::Parameter;
+use crate::visit::requires_gradients;
+use crate::{ErrorKind, LayerMap, LisaConfig, LisaError};
+
+mod may_train;
+
+use may_train::may_train;
 
 /// The layers of a model, and which of its parameters may ever train.
 #[derive(Clone, Debug)]
@@ -239,8 +244,7 @@ impl ModuleVisitor for Count<'_> {
             Some(_) if self.known.insert(param.id) => {}
             _ => self.unknown += 1,
         }
-        let tensor = param.val();
-        if tensor.dtype().is_float() && tensor.is_require_grad() {
+        if requires_gradients(param) {
             self.requiring.insert(param.id);
         }
     }
@@ -253,83 +257,6 @@ fn map_of<M: Module>(config: &LisaConfig, model: &M) -> Result<LayerMap, LisaErr
         LayerMap::at(model, &config.layers)
     };
     map?.split(&config.split)
-}
-
-/// By parameter: whether it may ever train. Refuses a model or settings that cannot work.
-fn may_train(map: &LayerMap, config: &LisaConfig) -> Result<Vec<bool>, LisaError> {
-    let refuse = |message: String, help: String| {
-        Err(LisaError::new(ErrorKind::Config, message).with_help(help))
-    };
-    let layers = map.layers().len();
-    // These two do not ask for it.
-    let counted = !matches!(
-        config.policy,
-        PolicyConfig::Budget(_) | PolicyConfig::Fixed(_)
-    );
-    if counted && config.active_layers > layers {
-        let what = if config.split.is_empty() {
-            "layers"
-        } else {
-            "parts of layers"
-        };
-        let active = config.active_layers;
-        return refuse(
-            format!("active_layers is {active} and the model has {layers} {what}"),
-            format!("set it to at most {layers}"),
-        );
-    }
-    let parameters = map.parameters();
-    if !parameters.iter().any(|p| p.trainable) {
-        return refuse(
-            "no parameter of the model requires gradients".into(),
-            "make the model on `device.autodiff()`, or call `train()` on it".into(),
-        );
-    }
-    let is_frozen = |p: &Parameter| {
-        let group = config.frozen.as_ref();
-        group.is_some_and(|group| group.matches(&p.id, Some(&p.path)))
-    };
-    if config.frozen.is_some() && !parameters.iter().any(is_frozen) {
-        let outside: Vec<&str> = map.outside().map(|p| p.path.as_str()).collect();
-        return refuse(
-            format!(
-                "the group of frozen parameters matches none of {}",
-                parameters.len()
-            ),
-            format!(
-                "name some; outside the layers there are: {}",
-                outside.join(", ")
-            ),
-        );
-    }
-    let may_train: Vec<bool> = parameters
-        .iter()
-        .map(|p| p.trainable && !is_frozen(p))
-        .collect();
-    let outside = (0..may_train.len()).any(|i| may_train[i] && map.layer_of(i).is_none());
-    let every = config.outer_every_nth();
-    let in_layers = (0..may_train.len()).any(|i| may_train[i] && map.layer_of(i).is_some());
-    if !in_layers && !outside {
-        return refuse(
-            "the group of frozen parameters has every parameter that requires gradients".into(),
-            "leave some of them out".into(),
-        );
-    }
-    if every > 1 && !(in_layers && outside) {
-        let what = if outside { "in" } else { "outside" };
-        return refuse(
-            format!("outer_every is {every}, and no parameter {what} the layers can train"),
-            "set outer_every to 1, or unfreeze some of them".into(),
-        );
-    }
-    let is_dead = |layer: &&Layer| !layer.parameters.iter().any(|&i| may_train[i]);
-    let dead = map.layers().iter().filter(is_dead).count();
-    if dead > 0 && counted && config.active_layers < layers {
-        log::warn!(
-            "{dead} of {layers} layers have no parameter that requires gradients, and are not sampled"
-        );
-    }
-    Ok(may_train)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Visiting the float parameters of a module together with their paths.
+//! Visiting the float parameters of a module together with their paths, and what a visitor asks of one.
 //!
 //! Burn gives a visitor the name of each module that it enters and leaves. The path of a parameter
 //! is built from these names here, for all visitors of the crate.
@@ -12,6 +12,14 @@ use burn::tensor::Tensor;
 pub(crate) trait FloatVisitor {
     /// Visits one parameter. `path` prints as `model.layers.3.weight`.
     fn visit_float<const D: usize>(&mut self, path: &ModulePath, param: &Param<Tensor<D>>);
+}
+
+/// Whether a parameter requires gradients. A quantized one takes none, whatever its flag says.
+///
+/// Initializes a lazy parameter: Burn does not tell what is set for one.
+pub(crate) fn requires_gradients<const D: usize>(param: &Param<Tensor<D>>) -> bool {
+    let tensor = param.val();
+    tensor.dtype().is_float() && tensor.is_require_grad()
 }
 
 /// Calls a visitor for every float parameter of a module, in the order of the module tree.

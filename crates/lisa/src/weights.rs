@@ -25,7 +25,7 @@ pub(crate) fn save<M: Module>(model: &M, full: &FullWeights, path: &Path) -> Res
     let written = Writer::new(collect.tensors).write_to_file(path);
     written.map_err(|error| {
         let message = format!("cannot save the weights to `{}`: {error}", path.display());
-        LisaError::new(ErrorKind::Record, message).with_source(error)
+        LisaError::new(ErrorKind::of_pack(&error), message).with_source(error)
     })
 }
 
@@ -59,11 +59,27 @@ impl Collect<'_> {
         tensor: Tensor<D, K>,
     ) {
         let layout = (tensor.dtype(), tensor.dims().to_vec());
-        let failed = |error| Error::ValidationError(format!("{error}"));
+        self.add(id, layout, move || read(tensor.clone()));
+    }
+
+    /// The full-precision weights of a quantized parameter, as its module saves them: on the device of the
+    /// parameter, one weight at a time.
+    fn add_full<const D: usize>(&mut self, param: &Param<Tensor<D>>, data: Arc<TensorData>) {
+        let (id, tensor, mapper) = param.clone().consume();
+        let (device, dtype) = (tensor.device().inner(), data.dtype());
+        let saved = mapper.on_save(Tensor::<D>::empty(tensor.dims(), (&device, dtype)));
+        let layout = (dtype, saved.dims().to_vec());
         self.add(id, layout, move || {
-            tensor.clone().try_into_data().map_err(failed)
+            let tensor = Tensor::<D>::from_data((*data).clone(), (&device, dtype));
+            read(mapper.on_save(tensor))
         });
     }
+}
+
+/// The values of a tensor in host memory.
+fn read<const D: usize, K: Basic>(tensor: Tensor<D, K>) -> Result<TensorData, Error> {
+    let failed = |error| Error::ValidationError(format!("{error}"));
+    tensor.try_into_data().map_err(failed)
 }
 
 impl ModuleVisitor for Collect<'_> {
@@ -79,12 +95,13 @@ impl ModuleVisitor for Collect<'_> {
         let tensor = param.val();
         match self.full.of(param.id) {
             // A weight that is in full precision was loaded later, and is newer.
-            Some(data) if !tensor.dtype().is_float() => {
-                let data = Arc::clone(data);
-                let layout = (data.dtype(), tensor.dims().to_vec());
-                self.add(param.id, layout, move || Ok((*data).clone()));
+            Some(data) if !tensor.dtype().is_float() => self.add_full(param, Arc::clone(data)),
+            _ => {
+                let tensor = param.transform_for_save().val();
+                // `detach` would dequantize.
+                let is_float = tensor.dtype().is_float();
+                self.add_tensor(param.id, if is_float { tensor.detach() } else { tensor });
             }
-            _ => self.add_tensor(param.id, param.transform_for_save().val().detach()),
         }
     }
 

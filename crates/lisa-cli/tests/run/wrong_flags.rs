@@ -140,7 +140,7 @@ const WRONG: [(&str, &str); 31] = [
     (
         "train --policy weighted --importance latin.toml --out new",
         "error: cannot read norms from `DIR/latin.toml`: stream did not contain valid UTF-8\n  \
-         help: give a file that `Importance::save` or `lisa importance` wrote\n",
+         help: give a file of norms that `Importance::save` or `lisa importance` wrote\n",
     ),
     (
         "train --chat-template foo",

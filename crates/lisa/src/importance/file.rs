@@ -21,17 +21,22 @@ pub(super) fn save(value: &impl Serialize, path: &Path, what: &str) -> Result<()
     };
     attempt().map_err(|e| {
         let message = format!("cannot save {what} to `{}`: {e}", path.display());
-        LisaError::new(ErrorKind::Io, message)
+        LisaError::new(ErrorKind::Io, message).with_source(e)
     })
 }
 
-/// Loads a value from a JSON file.
-pub(super) fn load<T: DeserializeOwned>(path: &Path, what: &str) -> Result<T, LisaError> {
+/// Loads a value of this type, which is `what`, from a JSON file.
+pub(super) fn load<T: DeserializeOwned>(
+    path: &Path,
+    [what, name]: [&str; 2],
+) -> Result<T, LisaError> {
     let failed = |kind, e: &dyn std::fmt::Display| {
         let message = format!("cannot read {what} from `{}`: {e}", path.display());
-        LisaError::new(kind, message)
-            .with_help("give a file that `Importance::save` or `lisa importance` wrote")
+        LisaError::new(kind, message).with_help(format!(
+            "give a file of {what} that `{name}::save` or `lisa importance` wrote"
+        ))
     };
-    let text = std::fs::read_to_string(path).map_err(|e| failed(ErrorKind::Io, &e))?;
-    serde_json::from_str(&text).map_err(|e| failed(ErrorKind::Record, &e))
+    let text =
+        std::fs::read_to_string(path).map_err(|e| failed(ErrorKind::Io, &e).with_source(e))?;
+    serde_json::from_str(&text).map_err(|e| failed(ErrorKind::Record, &e).with_source(e))
 }

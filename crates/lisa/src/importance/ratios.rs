@@ -73,7 +73,7 @@ impl Importance {
     ///
     /// The file cannot be read or has other content; the message has its path.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, LisaError> {
-        file::load(path.as_ref(), "norms")
+        file::load(path.as_ref(), ["norms", "Importance"])
     }
 }
 
@@ -208,8 +208,10 @@ mod tests {
         std::fs::write(&path, "{}").unwrap();
         let error = Importance::load(path.with_extension("none")).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Io);
+        assert!(std::error::Error::source(&error).is_some());
         let error = Importance::load(&path).unwrap_err().to_string();
         assert!(error.contains("importance.json"), "{error}");
+        assert!(error.contains("give a file of norms"), "{error}");
         assert!(saved.save(dir.path().join("no/such/file")).is_err());
     }
 }

@@ -72,7 +72,7 @@ impl Scores {
     ///
     /// The file cannot be read or has other content; the message has its path.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, LisaError> {
-        file::load(path.as_ref(), "scores")
+        file::load(path.as_ref(), ["scores", "Scores"])
     }
 }
 

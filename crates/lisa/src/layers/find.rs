@@ -6,7 +6,7 @@ use burn::module::{Module, Param, ParamId};
 use burn::tensor::{DType, Tensor};
 
 use super::map::{Layer, LayerMap, Parameter};
-use crate::visit::{FloatVisitor, ModulePath, visit_floats};
+use crate::visit::{FloatVisitor, ModulePath, requires_gradients, visit_floats};
 use crate::{ErrorKind, LisaError};
 
 impl LayerMap {
@@ -238,8 +238,9 @@ impl Tree {
             let candidates: Vec<String> = self.stacks.iter().map(show).collect();
             format!("candidates: {}", candidates.join(", "))
         };
-        LisaError::new(ErrorKind::Layers, format!("{what}; {found}"))
-            .with_help("name the layers by LisaConfig::with_layers")
+        LisaError::new(ErrorKind::Layers, format!("{what}; {found}")).with_help(
+            "name the layers: by LisaConfig::with_layers for a run, otherwise by LayerMap::at",
+        )
     }
 }
 
@@ -262,11 +263,8 @@ impl FloatVisitor for Reader {
         let (dtype, trainable) = if self.lazy && !param.is_initialized() {
             (DType::F32, true)
         } else {
-            // Initialises a lazy parameter: freezing a lazy one would freeze its clones as well.
-            let tensor = param.val();
-            // A quantized tensor takes no gradient, whatever its flag says.
-            let trainable = tensor.dtype().is_float() && tensor.is_require_grad();
-            (tensor.dtype(), trainable)
+            // Initializes a lazy parameter: freezing a lazy one would freeze its clones as well.
+            (param.val().dtype(), requires_gradients(param))
         };
         self.parameters.push(Parameter {
             path: path.to_string(),

@@ -26,21 +26,25 @@ use crate::{ErrorKind, FrozenWeights, Lisa, LisaError};
 ///
 /// # Records
 ///
-/// The parameter paths of `M` do not change. The wrapper adds one integer tensor, `lisa`: step,
-/// seed, sampling period, active layers, and the scores of a policy that observes gradients.
+/// The parameter paths of `M` do not change. The wrapper adds one integer tensor, `lisa`: step, the
+/// settings of the run, and the scores of a policy that observes gradients.
 ///
-/// - A record of `M` can be loaded; the step of the run does not change.
+/// - A record of `M` can be loaded, also during a run: the step and the optimizer state do not change.
 /// - A record of the wrapper can be loaded into `M` with
 ///   `ModuleRecord::load(path)?.allow_unused(true)`.
-/// - A record with another seed, sampling period, number of active layers or `outer_every` is an
-///   error. The message names the setting.
+/// - A record with another seed, sampling period, `layer_warmup`, number of active layers or
+///   `outer_every` is an error that names the setting. One with other layers, another policy, other
+///   frozen parameters, or another `unbiased`, `on_freeze`, `master_weights` or `decay` is an error that
+///   names these together.
 ///
 /// # Panics
 ///
 /// burn-train's `TrainStep::optimize` returns no `Result`. It panics if [`Lisa::try_step`] returns
-/// an error, with the message of that error. It also panics in the first step with another optimizer
-/// than the one that [`Lisa::into_learner`] returned, and after a resume if the optimizer state
-/// cannot be read.
+/// an error, with the message of that error. It also panics in a step with another optimizer than the
+/// one that [`Lisa::into_learner`] returned, and after a resume if the optimizer state cannot be read.
+///
+/// So the module of a finished training cannot be trained further with a plain optimizer, as burn-train
+/// suggests: see [`into_inner`](Self::into_inner).
 #[derive(Clone, Debug)]
 pub struct LisaModule<M> {
     inner: M,
@@ -100,7 +104,24 @@ impl<M: Module> LisaModule<M> {
         &self.inner
     }
 
-    /// The trained model.
+    /// The trained model. Most of its layers require no gradients.
+    ///
+    /// To train it further, with LISA or without it, give them their gradient requirements back with
+    /// [`Lisa::unfreeze`]. burn-train returns the module in validation mode, which `train()` ends.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use burn::module::Module;
+    /// use lisa::LisaError;
+    /// use lisa::learner::LisaModule;
+    ///
+    /// /// The model of a finished training, ready for another one.
+    /// fn again<M: Module>(trained: LisaModule<M>) -> Result<M, LisaError> {
+    ///     let lisa = trained.lisa().clone();
+    ///     lisa.unfreeze(trained.into_inner().train())
+    /// }
+    /// ```
     pub fn into_inner(self) -> M {
         self.inner
     }
@@ -201,13 +222,15 @@ impl<M: Module> Module for LisaModule<M> {
             record
         };
         self.inner = self.inner.try_load_record(record)?;
+        // A record of the wrapped model changes no layers. Its ids are adopted in the next step, with
+        // the optimizer, whose state has the ids of before.
         if let Some(stamp) = stamp {
             stamp.resume(&mut self.lisa, &device)?;
             self.loaded = true;
+            let adopted = self.lisa.adopt(self.inner);
+            self.inner = adopted.map_err(|error| RecordError::Validation(error.to_string()))?;
+            self.board.show(&self.lisa);
         }
-        let adopted = self.lisa.adopt(self.inner);
-        self.inner = adopted.map_err(|error| RecordError::Validation(error.to_string()))?;
-        self.board.show(&self.lisa);
         Ok(self)
     }
 }

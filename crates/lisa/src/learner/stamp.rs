@@ -11,9 +11,10 @@ use std::iter;
 use burn::module::{Module, Param, ParamId};
 use burn::store::{ModuleRecord, RecordError};
 use burn::tensor::{Device, Int, Shape, Tensor, TensorData};
+use burn_pack::Reader;
 
 use crate::Lisa;
-use crate::saved::{SavedUnit, ScoreState};
+use crate::saved::{LARGEST_COUNT, SavedUnit, ScoreState};
 
 /// The path of the tensor in a record.
 pub(super) const STAMP: &str = "lisa";
@@ -128,11 +129,32 @@ pub(super) fn find(
 ) -> Result<Option<Stamp>, RecordError> {
     // Burn does not return the shape of a tensor in a record. It only refuses another shape.
     read(record, length(lisa), device).map_err(|error| {
-        RecordError::Validation(format!(
-            "the record is of another LISA run: its `{STAMP}` has the scores of another number of \
-             layers, or of another policy; resume with the same settings ({error})"
-        ))
+        let message = match format_of(record) {
+            Some(format) if format != FORMAT => other_run("format version", format, FORMAT),
+            _ => format!(
+                "the record is of another LISA run: its `{STAMP}` has the scores of another number of \
+                 layers, or of another policy; resume with the same settings ({error})"
+            ),
+        };
+        RecordError::Validation(message)
     })
+}
+
+/// The format of a stamp of any length. Cost: a copy of the record in host memory.
+fn format_of(record: &ModuleRecord) -> Option<u64> {
+    let bytes = record.clone().into_bytes().ok()?;
+    let tensors = Reader::from_bytes(bytes).ok()?.into_tensors().ok()?;
+    let stamp = tensors.into_iter().find(|tensor| tensor.name == STAMP)?;
+    let (_, dtype, shape, _, bytes) = stamp.into_parts().ok()?;
+    let data = TensorData::try_from_bytes(bytes, shape, dtype).ok()?;
+    words(&data).first().copied()
+}
+
+fn other_run(what: &str, found: u64, expected: u64) -> String {
+    format!(
+        "the record is of another LISA run: its {what} is {found}, this run's is {expected}; resume \
+         with the same settings"
+    )
 }
 
 /// Reads a stamp of `length` integers.
@@ -154,12 +176,13 @@ fn read(
     if found.lisa.id == unread {
         return Ok(None);
     }
-    let data = found.lisa.val().into_data();
-    let limbs: Vec<u64> = data
-        .iter::<i64>()
-        .map(|limb| limb as u64 & 0xffff)
-        .collect();
-    Ok(Some(Stamp(limbs.chunks(LIMBS).map(word).collect())))
+    Ok(Some(Stamp(words(&found.lisa.val().into_data()))))
+}
+
+fn words(data: &TensorData) -> Vec<u64> {
+    let limbs = data.iter::<i64>().map(|limb| limb as u64 & 0xffff);
+    let limbs: Vec<u64> = limbs.collect();
+    limbs.chunks(LIMBS).map(word).collect()
 }
 
 impl Stamp {
@@ -178,11 +201,11 @@ impl Stamp {
         let own = own.map(|((what, expected), found)| (what, *found, expected));
         for (what, found, expected) in iter::once(("format version", format, FORMAT)).chain(own) {
             if found != expected {
-                return refuse(format!(
-                    "the record is of another LISA run: its {what} is {found}, this run's is \
-                     {expected}; resume with the same settings"
-                ));
+                return refuse(other_run(what, found, expected));
             }
+        }
+        if step > LARGEST_COUNT {
+            return refuse(format!("the record's step is too large: {step}"));
         }
         let units = units.chunks_exact(3);
         let units: Vec<SavedUnit> = units
@@ -195,5 +218,75 @@ impl Stamp {
             .collect();
         lisa.resume(step, &units, device)
             .map_err(|error| RecordError::Validation(error.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::LisaConfig;
+    use burn::nn::LinearConfig;
+    use burn::optim::AdamWConfig;
+
+    fn lisa() -> Lisa {
+        let device = Device::flex().autodiff();
+        let linear = |_| LinearConfig::new(2, 2).init(&device);
+        let model: Vec<_> = (0..4).map(linear).collect();
+        LisaConfig::new().init(AdamWConfig::new(), model).unwrap().0
+    }
+
+    /// A record with a stamp of these words alone.
+    fn record(words: &[u64]) -> ModuleRecord {
+        #[derive(Module, Debug)]
+        struct Stamped {
+            lisa: Param<Tensor<1, Int>>,
+        }
+        let limbs: Vec<i32> = words.iter().copied().flat_map(limbs).collect();
+        let data = TensorData::from(limbs.as_slice());
+        let tensor = Tensor::from_data(data, &Device::flex());
+        let lisa = Param::initialized(ParamId::new(), tensor);
+        Stamped { lisa }.into_record()
+    }
+
+    /// The words of the stamp of a run.
+    fn own(lisa: &Lisa) -> Vec<u64> {
+        let stamp = tensor(ParamId::new(), lisa, &Device::flex());
+        words(&stamp.val().into_data())
+    }
+
+    fn loaded(words: &[u64]) -> Result<u64, String> {
+        let (mut lisa, device) = (lisa(), Device::flex());
+        let stamp = find(&lisa, &record(words), &device).map_err(|e| e.to_string())?;
+        let resumed = stamp.unwrap().resume(&mut lisa, &device);
+        resumed.map_err(|e| e.to_string())?;
+        Ok(lisa.steps())
+    }
+
+    #[test]
+    fn a_step_that_no_run_reaches_is_refused() {
+        let mut words = own(&lisa());
+        words[1] = LARGEST_COUNT;
+        assert_eq!(loaded(&words), Ok(LARGEST_COUNT));
+        words[1] += 1;
+        let error = loaded(&words).unwrap_err();
+        assert!(error.contains("step is too large"), "{error}");
+    }
+
+    #[test]
+    fn a_stamp_of_another_version_is_refused_by_its_version() {
+        let mut words = own(&lisa());
+        words[0] = FORMAT + 1;
+        let other = format!(
+            "its format version is {}, this run's is {FORMAT}",
+            FORMAT + 1
+        );
+        for length in [HEADER, HEADER + 1, 1] {
+            words.resize(length, 0);
+            let error = loaded(&words).unwrap_err();
+            assert!(error.contains(&other), "{length}: {error}");
+        }
+        words[0] = FORMAT;
+        let error = loaded(&words).unwrap_err();
+        assert!(error.contains("another number of layers"), "{error}");
     }
 }

@@ -23,6 +23,9 @@ impl LisaConfig {
     /// has frozen them, which [`Lisa::unfreeze`] undoes. Cost: one visit of the module; no tensor is
     /// copied, unless frozen layers are [quantized](Self::frozen_weights).
     ///
+    /// Only gradients of frozen layers are left out: their dropout stays on, and the running statistics
+    /// of their norms change in each forward pass, as in layers that train.
+    ///
     /// # Errors
     ///
     /// A setting is out of range; the stack of layers is not found or is ambiguous; parameters are
@@ -42,8 +45,8 @@ impl LisaConfig {
     /// Like [`init`](Self::init), for a model that is on another device, such as the host
     /// (`Device::flex().autodiff()`).
     ///
-    /// The model moves to `device` one parameter at a time. Layers that are quantized are never on
-    /// `device` in full precision.
+    /// The model moves to `device`, float parameters one at a time. Layers that are quantized are never on
+    /// `device` in full precision, except one weight at a time.
     ///
     /// # Errors
     ///

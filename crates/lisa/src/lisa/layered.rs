@@ -14,8 +14,9 @@ impl Lisa {
     /// layer are in memory at a time. At the end of a period, samples the next layers.
     ///
     /// The weights are bit-identical to those of [`step`](Self::step) with the gradients of
-    /// [`Pass::backward`]. `pass` must come from this model. Cost: that of `step`, and one more
-    /// visit of the module for each active layer.
+    /// [`Pass::backward`]. `pass` must come from this model. Cost: that of `step`, and at
+    /// least two more visits of the module for each part of the model that is updated: the head, a
+    /// segment of layers, the embedding.
     ///
     /// # Errors
     ///
@@ -95,7 +96,9 @@ impl Lisa {
                 return model;
             }
             let mut stepped = self.prepare(&model, &mut grads);
-            if is_checked && let Err(error) = self.check_finite(&model, &grads) {
+            if is_checked
+                && let Err(error) = self.check_gradients(&model, &grads, self.trainable.map())
+            {
                 bad = Some(error);
                 return model;
             }

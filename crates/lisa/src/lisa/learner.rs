@@ -16,7 +16,7 @@ impl Lisa {
     }
 
     /// Reads from the optimizer's record which parameters have state, and releases the state of
-    /// frozen parameters. Cost: a copy of the state in host memory.
+    /// frozen parameters. Cost: two copies of the state in host memory.
     pub(crate) fn recount<M: Module>(&mut self, model: M) -> Result<M, LisaError> {
         self.optimizer.recount(self.trainable.map())?;
         Ok(self.optimizer.release(model, &self.mask))

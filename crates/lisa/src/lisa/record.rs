@@ -5,23 +5,25 @@
 //! matched by path, so the model may have other `ParamId`s. Tests: `lisa/tests.rs`.
 
 use std::collections::HashMap;
-use std::error::Error;
 use std::path::Path;
 
 use burn::module::{Module, ParamId};
+use burn::tensor::Device;
 use burn_pack::{Reader, Writer};
 
 use super::Lisa;
 use crate::layers::Parameter;
 use crate::optimizer::Leaves;
 use crate::period::PeriodSums;
-use crate::saved::{self, ScoreState};
-use crate::{ErrorKind, LisaError};
+use crate::saved::{self, LARGEST_COUNT, ScoreState};
+use crate::{ErrorKind, LayerMap, LisaError};
+use cause::Cause;
 use check::States;
 use run::{FORMAT, Run};
 
-mod check;
+mod cause;
 mod run;
+mod check;
 
 #[cfg(test)]
 pub(crate) use check::sizes as check_sizes;
@@ -34,42 +36,44 @@ impl Lisa {
     /// to one file. The weights of the model are not in it.
     ///
     /// The write is atomic: a temporary file in the same folder is written, synced and renamed.
-    /// Cost: a copy of the optimizer state in host memory, and the file on the disk.
+    /// Cost: two copies of the optimizer state in host memory, and the file on the disk.
     ///
     /// # Errors
     ///
-    /// The operating system refuses a file operation, or the state is larger than what Burn reads
-    /// (100 GiB, 10 GiB in a tensor, 100,000 tensors); the message has the path. An existing file is
-    /// then unchanged.
+    /// The operating system refuses a file operation (kind [`Io`](ErrorKind::Io)). Or the state is
+    /// larger than what Burn reads: 100 GiB, 10 GiB in a tensor, 100,000 tensors. The message has the
+    /// path. An existing file is then unchanged.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), LisaError> {
         let path = path.as_ref();
-        let run = serde_json::to_string(&self.run()).map_err(not_saved(path))?;
-        let bytes = self
-            .optimizer
-            .to_record()
-            .into_bytes()
-            .map_err(not_saved(path))?;
-        let reader = Reader::from_bytes(bytes).map_err(not_saved(path))?;
+        let written = self.packed().and_then(|packed| {
+            let writer = packed.auto_extension(false);
+            writer.write_to_file(path).map_err(Cause::from)
+        });
+        written
+            .map_err(|cause| cause.error(format!("cannot save the record to `{}`", path.display())))
+    }
+
+    /// The record as a file.
+    fn packed(&self) -> Result<Writer, Cause> {
+        let run = serde_json::to_string(&self.run())?;
+        let reader = Reader::from_bytes(self.optimizer.to_record().into_bytes()?)?;
         let (scalars, metadata) = (reader.scalars().clone(), reader.metadata().clone());
-        let tensors = reader.into_tensors().map_err(not_saved(path))?;
-        check::readable(&tensors).map_err(|found| {
-            let message = format!("cannot save the record to `{}`: {found}", path.display());
-            LisaError::new(ErrorKind::Record, message)
-        })?;
-        let mut writer = Writer::new(tensors)
-            .auto_extension(false)
-            .with_metadata(KEY, &run);
+        let tensors = reader.into_tensors()?;
+        check::readable(&tensors)?;
+        let mut writer = Writer::new(tensors).with_metadata(KEY, &run);
         for (key, value) in &metadata {
             writer = writer.with_metadata(key, value);
         }
         for (key, value) in scalars {
             writer = writer.with_scalar(&key, value);
         }
-        writer.write_to_file(path).map_err(not_saved(path))
+        Ok(writer)
     }
 
     /// Resumes from a record: restores the step, the active layers, the scores and the optimizer
     /// state, and applies the mask to `model`, which must have the weights of that step.
+    ///
+    /// If frozen layers are quantized, load weights that [`save_weights`](Self::save_weights) wrote.
     ///
     /// The file may come from an untrusted source: state that does not fit the model is refused
     /// before it is used, and the memory used is bounded by the size of the file, with at most 64
@@ -77,27 +81,21 @@ impl Lisa {
     ///
     /// # Errors
     ///
-    /// The file cannot be read or is not a regular file. Or the record is of another model, policy,
-    /// seed, setting or optimizer; the message has the first difference. The run is then unchanged.
+    /// The operating system refuses to read the file (kind [`Io`](ErrorKind::Io)), or it is not a
+    /// regular file. Or the record is of another model, policy, seed, setting or optimizer; the message
+    /// has the first difference. Or layers of `model` are quantized, and this run does not have their
+    /// full-precision weights. The run is then unchanged, and the model is not given back: clone it
+    /// first if it is needed then.
     pub fn load<M: Module>(&mut self, path: impl AsRef<Path>, model: M) -> Result<M, LisaError> {
         let path = path.as_ref();
-        let failed = |source: String| {
-            LisaError::new(
-                ErrorKind::Record,
-                format!("cannot read the record `{}`: {source}", path.display()),
-            )
-            .with_help(
+        let unread = |cause: Cause| {
+            let error = cause.error(format!("cannot read the record `{}`", path.display()));
+            error.with_help(
                 "resume from a record that a run with this model, optimizer and settings saved",
             )
         };
-        let reader = check::open(path).map_err(failed)?;
-        let length = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
-        let metadata = reader.metadata().clone();
-        let run = metadata
-            .get(KEY)
-            .ok_or_else(|| failed("it is not the record of a LISA run".into()))?;
-        let run: Run = serde_json::from_str(run).map_err(|e| failed(e.to_string()))?;
-        if let Some(difference) = run.difference(&self.run()) {
+        let record = Record::open(path).map_err(unread)?;
+        if let Some(difference) = record.run.difference(&self.run()) {
             let message = format!(
                 "the record `{}` is of another run: {difference}",
                 path.display()
@@ -106,60 +104,47 @@ impl Lisa {
                 .with_help("resume with the same model and settings"));
         }
         let map = self.trainable.same(&self.config, &model)?;
-        let ids: HashMap<&str, ParamId> = map
-            .parameters()
-            .iter()
-            .map(|p| (p.path.as_str(), p.id))
-            .collect();
-        // Maps the record's ids to the ids of this model, by path.
-        let new_id = metadata
-            .iter()
-            .filter_map(|(id, path)| Some((id.clone(), *ids.get(path.as_str())?)))
-            .collect();
-        if run.step > check::LARGEST_COUNT {
-            return Err(failed(format!("its step is too large: {}", run.step)));
+        self.full.check_quantized(self.trainable.map(), &map)?;
+        let device = model.devices().into_iter().next();
+        let device = device.unwrap_or_default().inner();
+        let mut next = self.resumed(record, &map, &device).map_err(unread)?;
+        next.full.retain(&map);
+        next.bind(map);
+        let model = next.apply(model);
+        *self = next;
+        Ok(model)
+    }
+
+    /// This run at the step of a record, with the optimizer state of the parameters in `map`.
+    fn resumed(&self, record: Record, map: &LayerMap, device: &Device) -> Result<Self, Cause> {
+        let Record {
+            reader,
+            length,
+            run,
+        } = record;
+        if run.step > LARGEST_COUNT {
+            return Err(format!("its step is too large: {}", run.step).into());
         }
         let units = run.scores.as_deref().unwrap_or_default();
         let sampler = self
             .sampler
             .at(run.step, run.active, &saved::scores(units))
-            .map_err(|error| failed(format!("its active layers: {}", error.message())))?;
-        let scalars = reader.scalars().clone().into_iter().collect();
-        let tensors = reader.into_tensors().map_err(|e| failed(e.to_string()))?;
-        check::sizes(&tensors, length).map_err(failed)?;
-        let optimizer = Leaves::read(tensors, scalars, &new_id)
-            .and_then(|leaves| {
-                let states = States::of(&leaves, &map)?;
-                let shapes = |parameter: &Parameter| self.optimizer.shapes(parameter);
-                states.fit(&map, shapes, self.optimizer.get_ref())?;
-                self.optimizer.with_state(leaves, &map)
-            })
-            .map_err(failed)?;
-        let device = model.devices().into_iter().next();
-        let device = device.unwrap_or_default().inner();
+            .map_err(|error| format!("its active layers: {}", error.message()))?;
         let sums = if sampler.observation().is_some() {
-            saved::sums(units, sampler.scores().len(), &device)
+            saved::sums(units, sampler.scores().len(), device)
         } else {
             PeriodSums::default()
         };
-        let mut next = Self {
+        let leaves = leaves(reader, length, map)?;
+        let shapes = |parameter: &Parameter| self.optimizer.shapes(parameter);
+        States::of(&leaves, map)?.fit(map, shapes, self.optimizer.get_ref())?;
+        let optimizer = self.optimizer.with_state(leaves, map)?;
+        Ok(Self {
             sampler,
             sums,
             optimizer,
             ..self.clone()
-        };
-        let pairs = self
-            .trainable
-            .map()
-            .parameters()
-            .iter()
-            .zip(map.parameters());
-        let renamed = pairs.map(|(old, new)| (old.id, new.id)).collect();
-        next.full.rename(&renamed);
-        next.bind(map);
-        let model = next.apply(model);
-        *self = next;
-        Ok(model)
+        })
     }
 
     fn run(&self) -> Run {
@@ -195,8 +180,37 @@ impl Lisa {
     }
 }
 
-/// The error of a record that cannot be saved to this path.
-fn not_saved<E: Error + Send + Sync + 'static>(path: &Path) -> impl Fn(E) -> LisaError {
-    let message = format!("cannot save the record to `{}`", path.display());
-    move |error| LisaError::new(ErrorKind::Record, format!("{message}: {error}")).with_source(error)
+/// A record that was opened; its state is not read yet.
+struct Record {
+    reader: Reader,
+    /// Bytes of the file.
+    length: u64,
+    run: Run,
+}
+
+impl Record {
+    fn open(path: &Path) -> Result<Self, Cause> {
+        let (reader, length) = check::open(path)?;
+        let run = reader.metadata().get(KEY);
+        let run = Run::parse(run.ok_or("it is not the record of a LISA run")?)?;
+        Ok(Self {
+            reader,
+            length,
+            run,
+        })
+    }
+}
+
+/// The optimizer state in a record, assigned to the parameters of `map` by their paths.
+fn leaves(reader: Reader, length: u64, map: &LayerMap) -> Result<Leaves, Cause> {
+    let parameters = map.parameters().iter();
+    let ids: HashMap<&str, ParamId> = parameters.map(|p| (p.path.as_str(), p.id)).collect();
+    let paths = reader.metadata().iter();
+    let new_id = paths
+        .filter_map(|(id, path)| Some((id.clone(), *ids.get(path.as_str())?)))
+        .collect();
+    let scalars = reader.scalars().clone().into_iter().collect();
+    let tensors = reader.into_tensors()?;
+    check::sizes(&tensors, length)?;
+    Ok(Leaves::read(tensors, scalars, &new_id)?)
 }

@@ -40,7 +40,8 @@ impl Lisa {
     ///
     /// - The model is not the model of this run: it has another structure, or only some of its
     ///   `ParamId`s are known. Or parameters that train in this period require no gradients in it, as
-    ///   in a clone from another period. This is checked before anything changes.
+    ///   in a clone from another period. Or it has other `ParamId`s, and layers that another run has
+    ///   quantized. This is checked before anything changes.
     /// - The policy makes an invalid draw at the end of a period. The update is already applied:
     ///   the error contains the updated model, and the layers of the previous period stay active.
     pub fn try_step<M: Module>(
@@ -119,8 +120,9 @@ impl Lisa {
         let found = self.trainable.follow(&self.config, model, is_active)?;
         let step = self.steps() + 1;
         if let Some(Renamed { map, ids }) = found.renamed {
+            self.full.check_quantized(self.trainable.map(), &map)?;
             self.optimizer.rename(&ids, &map)?;
-            self.full.rename(&ids);
+            self.full.retain(&map);
             self.bind(map);
             log::info!("step {step}: the model has new parameter ids");
             return Ok(true);

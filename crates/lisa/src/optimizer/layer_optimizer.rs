@@ -133,9 +133,6 @@ impl LayerOptimizer {
             // Burn stores the clipping with the state of each parameter. Loading it takes the new one.
             let record = self.optimizer.to_record();
             self.optimizer = self.optimizer.load_record(record);
-            for held in self.held.values_mut() {
-                held.on_host = false;
-            }
         }
         self
     }
@@ -146,6 +143,10 @@ impl LayerOptimizer {
     }
 
     /// Steps the parameters that have a gradient, which are `stepped`, and records their state.
+    ///
+    /// Panics if the inner optimizer is not the one that this was made with: burn-train steps with the
+    /// optimizer that the user gave it, and another one would not know the learning rate of a release
+    /// pass.
     pub(crate) fn step<'a, M: Module, G: Gradients>(
         &mut self,
         lr: ModuleLearningRate,
@@ -153,16 +154,17 @@ impl LayerOptimizer {
         grads: G,
         stepped: impl IntoIterator<Item = &'a Parameter>,
     ) -> M {
+        let steps = |groups: &[Group]| groups.iter().map(|group| group.ledger.steps()).sum::<u64>();
+        let before = steps(&self.groups);
         let model = grads.step(&mut self.optimizer, lr, model);
+        let has_stepped = steps(&self.groups) > before;
         for parameter in stepped {
-            let group = self.group(parameter);
-            // burn-train steps with the optimizer that the user gave it. Another one would not know
-            // the learning rate of a release pass.
             assert!(
-                group.is_none_or(|group| !group.ledger.is_empty()),
+                has_stepped,
                 "the learner's optimizer is not the one that `Lisa::into_learner` returned; give \
                  that one to the learner"
             );
+            let group = self.group(parameter);
             let bytes = group.map(|group| group.ledger.bytes(&parameter.shape, parameter.dtype));
             let held = Held {
                 bytes: bytes.unwrap_or_default(),
@@ -252,22 +254,22 @@ impl LayerOptimizer {
         self.optimizer.to_record()
     }
 
-    /// The same optimizer with the state of a record, all on the device, in the dtypes that a step
-    /// needs. The record may be of a run with another dtype.
+    /// The same optimizer with the state of a record, in the dtypes that a step needs. The record may be
+    /// of a run with another dtype. State that was offloaded is offloaded again.
     pub(crate) fn with_state(&self, leaves: Leaves, map: &LayerMap) -> Result<Self, String> {
         let mut optimizer = self.clone();
         let parameters: HashMap<ParamId, &Parameter> =
             map.parameters().iter().map(|p| (p.id, p)).collect();
         let leaves = leaves.cast(|id, name| self.dtype(parameters.get(&id)?, name))?;
-        optimizer.hold(leaves.bytes());
+        optimizer.hold(&leaves);
         let record = leaves.into_record(map)?;
         optimizer.optimizer = optimizer.optimizer.load_record(record);
         Ok(optimizer)
     }
 
-    /// Assigns the state to the parameters of a model with new ids; all state is then on the
-    /// device. If it fails, nothing changes. Cost: a copy of the state in host memory, if there is
-    /// any state.
+    /// Assigns the state to the parameters of a model with new ids. State that was offloaded stays so.
+    /// If it fails, nothing changes. Cost: two copies of the state in host memory, if there is any
+    /// state.
     pub(crate) fn rename(
         &mut self,
         new_id: &HashMap<ParamId, ParamId>,
@@ -280,8 +282,8 @@ impl LayerOptimizer {
         let record = record.map_err(unreadable)?;
         self.optimizer = self.optimizer.clone().load_record(record);
         let held = std::mem::take(&mut self.held).into_iter();
-        let held = held.filter_map(|(id, held)| Some((*new_id.get(&id)?, held.bytes)));
-        self.hold(held.collect());
+        let held = held.filter_map(|(id, held)| Some((*new_id.get(&id)?, held)));
+        self.held = held.collect();
         Ok(())
     }
 
@@ -291,25 +293,26 @@ impl LayerOptimizer {
         std::mem::swap(&mut self.optimizer, optimizer);
     }
 
-    /// Reads from the optimizer's record which parameters have state. Cost: a copy of the state in
+    /// Reads from the optimizer's record which parameters have state. Cost: two copies of the state in
     /// host memory.
     #[cfg(feature = "train")]
     pub(crate) fn recount(&mut self, map: &LayerMap) -> Result<(), LisaError> {
         let ids = map.parameters().iter().map(|p| (p.id, p.id)).collect();
         let leaves = Leaves::of(self.to_record(), &ids).map_err(unreadable)?;
-        self.hold(leaves.bytes());
+        self.hold(&leaves);
         Ok(())
     }
 
-    fn hold(&mut self, bytes: BTreeMap<ParamId, StateBytes>) {
-        let on_device = |(id, bytes)| {
-            let held = Held {
-                bytes,
-                on_host: false,
-            };
-            (id, held)
-        };
-        self.held = bytes.into_iter().map(on_device).collect();
+    /// Notes the state that these leaves have.
+    fn hold(&mut self, leaves: &Leaves) {
+        // With another setting, a record says so by mistake, and the state is to be dropped or kept.
+        let can_offload = self.wrapping.on_freeze == OnFreeze::Offload;
+        let held = leaves.bytes().into_iter();
+        let held = held.map(|(id, (bytes, offloaded))| {
+            let on_host = offloaded && can_offload;
+            (id, Held { bytes, on_host })
+        });
+        self.held = held.collect();
     }
 
     /// The group whose optimizer steps a parameter.

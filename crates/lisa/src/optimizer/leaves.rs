@@ -9,6 +9,7 @@ use burn::tensor::{DType, TensorData};
 use burn_pack::{Reader, Scalar, Tensor, Writer};
 
 use super::bytes::StateBytes;
+use super::offload::is_offloaded;
 use super::shapes::is_master;
 use crate::LayerMap;
 
@@ -97,19 +98,20 @@ impl Leaves {
             .map(|(id, name, value)| (*id, &name[..], *value))
     }
 
-    /// The bytes of the state of each parameter.
-    pub(crate) fn bytes(&self) -> BTreeMap<ParamId, StateBytes> {
-        let mut bytes: BTreeMap<ParamId, StateBytes> = BTreeMap::new();
+    /// The bytes of the state of each parameter, and whether it is offloaded.
+    pub(super) fn bytes(&self) -> BTreeMap<ParamId, (StateBytes, bool)> {
+        let mut bytes: BTreeMap<ParamId, (StateBytes, bool)> = BTreeMap::new();
         for (id, tensor) in &self.tensors {
-            let size = bytes.entry(*id).or_default();
+            let (size, _) = bytes.entry(*id).or_default();
             if is_master(&tensor.name) {
                 size.master += tensor.byte_len() as u64;
             } else {
                 size.state += tensor.byte_len() as u64;
             }
         }
-        for (id, ..) in &self.scalars {
-            bytes.entry(*id).or_default();
+        for (id, name, value) in &self.scalars {
+            let (_, offloaded) = bytes.entry(*id).or_default();
+            *offloaded |= is_offloaded(name, *value);
         }
         bytes
     }

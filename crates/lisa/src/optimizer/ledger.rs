@@ -1,7 +1,8 @@
-//! [`Ledger`]: the bytes of a parameter's state, without a copy of the state at each step.
+//! [`Ledger`]: the bytes of a parameter's state, without a copy of the state at each step, and how
+//! often the optimizer that it belongs to has stepped a parameter.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use burn::optim::{LearningRate, Optimizer};
 use burn::tensor::{DType, Device, Tensor};
@@ -13,7 +14,13 @@ use super::bytes::{StateBytes, Weighed};
 /// They are measured when a parameter of the shape is first stepped, and again when one is first
 /// stepped a second time: an optimizer such as Adan adds tensors to its state in the second step.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Ledger(Arc<Mutex<Sizes>>);
+pub(crate) struct Ledger(Arc<Mutex<Entries>>);
+
+#[derive(Debug, Default)]
+struct Entries {
+    sizes: Sizes,
+    steps: u64,
+}
 
 /// The bytes, and whether they were measured after a second step.
 type Sizes = HashMap<(Vec<usize>, DType), (StateBytes, bool)>;
@@ -21,15 +28,18 @@ type Sizes = HashMap<(Vec<usize>, DType), (StateBytes, bool)>;
 impl Ledger {
     /// What was measured for this shape and dtype.
     pub(crate) fn bytes(&self, shape: &[usize], dtype: DType) -> StateBytes {
-        let sizes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = sizes.get(&(shape.to_vec(), dtype));
+        let entries = self.entries();
+        let found = entries.sizes.get(&(shape.to_vec(), dtype));
         found.map(|(bytes, _)| *bytes).unwrap_or_default()
     }
 
-    /// Whether no optimizer has written to it.
-    pub(crate) fn is_empty(&self) -> bool {
-        let sizes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        sizes.is_empty()
+    /// How often its optimizer has stepped a parameter.
+    pub(crate) fn steps(&self) -> u64 {
+        self.entries().steps
+    }
+
+    fn entries(&self) -> MutexGuard<'_, Entries> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn note(
@@ -39,11 +49,12 @@ impl Ledger {
         first_step: bool,
         measure: impl FnOnce() -> StateBytes,
     ) {
-        let mut sizes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.entries();
+        entries.steps += 1;
         let key = (shape.to_vec(), dtype);
-        match sizes.get(&key) {
+        match entries.sizes.get(&key) {
             Some((_, settled)) if *settled || first_step => {}
-            _ => drop(sizes.insert(key, (measure(), !first_step))),
+            _ => drop(entries.sizes.insert(key, (measure(), !first_step))),
         }
     }
 }

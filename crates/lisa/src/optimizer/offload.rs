@@ -4,9 +4,14 @@ use std::sync::Arc;
 
 use burn::optim::{Optimizer, RecordState, StateSink, StateSource};
 use burn::tensor::Device;
+use burn_pack::Scalar;
+
+/// The leaf of a record by which offloaded state is known. It is not among those of the inner state,
+/// which are under other names.
+const OFFLOADED: &str = "offloaded";
 
 /// The state of a parameter, on the device or in host memory. Its leaves in a record are those of
-/// the inner state.
+/// the inner state; offloaded state has one more, so that loading does not move it to the device.
 // There is one for each parameter, in a map of Burn's that boxes it: a second box would gain nothing.
 #[allow(clippy::large_enum_variant)]
 pub(crate) enum Placed<O: Optimizer, const D: usize> {
@@ -73,11 +78,28 @@ impl<O: Optimizer, const D: usize> RecordState for Placed<O, D> {
                 for (name, value) in &sink.scalars {
                     out.push_scalar(prefix, name, *value);
                 }
+                out.push_scalar(prefix, OFFLOADED, Scalar::Bool(true));
             }
         }
     }
 
     fn state_unflatten(prefix: &str, src: &mut StateSource, device: &Device) -> Option<Self> {
-        <O::State<D> as RecordState>::state_unflatten(prefix, src, device).map(Self::Device)
+        let state = <O::State<D> as RecordState>::state_unflatten(prefix, src, device)?;
+        let is_offloaded = src
+            .take_scalar(prefix, OFFLOADED)
+            .is_some_and(says_offloaded);
+        let state = Self::Device(state);
+        // Only the state of this parameter was on the device.
+        Some(if is_offloaded { state.offload() } else { state })
     }
+}
+
+/// Whether this leaf, `ID.offloaded`, says that the state of a parameter is offloaded.
+pub(super) fn is_offloaded(name: &str, value: Scalar) -> bool {
+    let leaf = name.split_once('.').map(|(_, leaf)| leaf);
+    leaf == Some(OFFLOADED) && says_offloaded(value)
+}
+
+fn says_offloaded(value: Scalar) -> bool {
+    matches!(value, Scalar::Bool(true))
 }

@@ -8,6 +8,7 @@ use burn::tensor::Tensor;
 use super::cuts::Cuts;
 use super::model::LayeredModel;
 use super::plan::Recompute;
+use crate::visit::requires_gradients;
 
 /// The layers of a model in one forward and backward pass.
 pub(super) struct Stack<M: LayeredModel> {
@@ -91,8 +92,7 @@ pub(super) fn is_trainable<M: LayeredModel>(model: &M, layer: usize) -> bool {
     struct Trainable(bool);
     impl ModuleVisitor for Trainable {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let tensor = param.val();
-            self.0 |= tensor.dtype().is_float() && tensor.is_require_grad();
+            self.0 |= requires_gradients(param);
         }
     }
     let mut trainable = Trainable(false);

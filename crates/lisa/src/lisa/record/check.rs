@@ -13,40 +13,41 @@ use burn::optim::{ModuleOptimizer, OptimizerRecord};
 use burn::tensor::DType;
 use burn_pack::{MAX_FILE_SIZE, MAX_TENSOR_COUNT, MAX_TENSOR_SIZE, Reader, Scalar, Tensor, Writer};
 
+use super::cause::Cause;
 use crate::LayerMap;
 use crate::layers::Parameter;
 use crate::optimizer::{Leaves, StateShapes};
+use crate::saved::LARGEST_COUNT;
 
 /// The maximum size of a record's metadata (paths and shapes). It is enough for hundreds of
 /// thousands of tensors.
 pub(super) const METADATA_BYTES: u32 = 64 << 20;
 /// The offset of the metadata's length in a burnpack file.
 const METADATA_SIZE_AT: usize = 6;
-/// The largest integer in an optimizer's state, which counts steps.
-pub(super) const LARGEST_COUNT: u64 = 1 << 48;
 /// The name under which Burn stores a parameter's rank.
 const RANK: &str = "__rank";
 
-/// Opens a record: a regular file that is as large as its metadata says.
-pub(super) fn open(path: &Path) -> Result<Reader, String> {
+/// Opens a record: a regular file that is as large as its metadata says. Returns its size in bytes, too.
+pub(super) fn open(path: &Path) -> Result<(Reader, u64), Cause> {
     // Opening a pipe would wait for a writer.
-    if !fs::metadata(path).map_err(|e| e.to_string())?.is_file() {
+    if !fs::metadata(path)?.is_file() {
         return Err("it is not a regular file".into());
     }
     let mut head = [0; METADATA_SIZE_AT + 4];
-    let mut file = File::open(path).map_err(|e| e.to_string())?;
-    file.read_exact(&mut head).map_err(|e| e.to_string())?;
-    let length = file.metadata().map_err(|e| e.to_string())?.len();
+    let mut file = File::open(path)?;
+    file.read_exact(&mut head)?;
+    let length = file.metadata()?.len();
     let [.., a, b, c, d] = head;
     let metadata = u32::from_le_bytes([a, b, c, d]);
     if metadata > METADATA_BYTES || u64::from(metadata) > length {
         return Err(format!(
             "its header claims {metadata} bytes of metadata, but the file has {length} bytes and \
              the limit is {METADATA_BYTES}"
-        ));
+        )
+        .into());
     }
     drop(file);
-    Reader::from_file_exact(path).map_err(|e| e.to_string())
+    Ok((Reader::from_file_exact(path)?, length))
 }
 
 /// Refuses tensors that overlap in the file: the sum of their sizes is at most the size of the

@@ -3,12 +3,19 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::cause::Cause;
 use crate::FrozenWeights;
 use crate::optimizer::{Decay, OnFreeze};
 use crate::saved::SavedUnit;
 
 /// Version of the layout.
 pub(super) const FORMAT: u32 = 1;
+
+/// What a record of every version has.
+#[derive(Deserialize)]
+struct Version {
+    format: u32,
+}
 
 /// The settings of a run, and its progress.
 #[derive(Debug, Serialize, Deserialize)]
@@ -37,6 +44,19 @@ pub(super) struct Run {
 }
 
 impl Run {
+    /// Reads a run of this version of the layout.
+    pub(super) fn parse(text: &str) -> Result<Self, Cause> {
+        // First: a run of another version may have other fields.
+        let Version { format } = serde_json::from_str(text)?;
+        if format != FORMAT {
+            return Err(format!(
+                "its format version is {format}, and this version of burn-lisa reads {FORMAT}"
+            )
+            .into());
+        }
+        Ok(serde_json::from_str(text)?)
+    }
+
     /// The first difference from `run`, in words; `None` if `run` can resume from this record.
     pub(super) fn difference(&self, run: &Self) -> Option<String> {
         let differ = |what: &str, there: String, here: String| {
@@ -53,7 +73,6 @@ impl Run {
                 }
             )*};
         }
-        same!(format: "format version");
         if self.layers.len() != run.layers.len() {
             let (there, here) = (self.layers.len(), run.layers.len());
             return differ("number of layers", there.to_string(), here.to_string());

@@ -92,6 +92,19 @@ fn an_unchanged_record_is_loaded() {
 }
 
 #[test]
+fn a_record_of_another_version_is_refused_by_its_version() {
+    let message = refusal(|parts| {
+        parts.run(|run| {
+            run["format"] = 2.into();
+            run.as_object_mut().unwrap().remove("decay");
+        });
+    });
+    assert!(message.contains("its format version is 2"), "{message}");
+    let message = refusal(|parts| parts.run(|run| run["format"] = 0.into()));
+    assert!(message.contains("its format version is 0"), "{message}");
+}
+
+#[test]
 fn a_record_of_another_weight_decay_is_refused() {
     let other = refusal(|parts| parts.run(|run| run["decay"] = "Matrices".into()));
     assert!(

@@ -1,7 +1,8 @@
 //! Quantized frozen layers: nothing that is exact is lost.
 
 use super::*;
-use crate::FrozenWeights;
+use crate::{ErrorKind, FrozenWeights};
+use burn::nn::LinearLayout;
 use burn::tensor::TensorData;
 
 /// As [`Net`], wide enough for whole blocks.
@@ -180,6 +181,116 @@ fn a_record_loads_into_a_model_whose_frozen_layers_are_quantized() {
 }
 
 #[test]
+fn quantized_weights_of_another_run_are_refused() {
+    let device = device();
+    let dir = tempfile::tempdir().unwrap();
+    let (weights_file, record) = (dir.path().join("model.bpk"), dir.path().join("run.lisa"));
+    // The layers of the second period are trained, and quantized in the third.
+    let policy = Fixed(&[&[0, 1], &[2, 3]]);
+    let config = config(FrozenWeights::Int8).with_policy(PolicyConfig::custom(policy));
+    let start = || config.init(adamw(), wide(&device)).unwrap();
+    let (lisa, net) = start();
+    let (lisa, net) = train(lisa, net, 0..7);
+    lisa.save(&record).unwrap();
+    let expected = weights(&lisa.exact(&net, &device));
+
+    // Burn writes what is on the device.
+    net.clone().save_file(&weights_file).unwrap();
+    let (mut again, fresh) = start();
+    let loaded = fresh.load_file(&weights_file);
+    let error = again.load(&record, loaded.clone()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Layers);
+    let text = error.to_string();
+    assert!(
+        text.contains("4 parameters of the model are quantized"),
+        "{text}"
+    );
+    assert!(text.contains("Lisa::save_weights"), "{text}");
+    assert_eq!(again.steps(), 0);
+    let grads = GradientsParams::from_grads(loss(&loaded, 0).backward(), &loaded);
+    let error = again.try_step(1e-3, loaded, grads).unwrap_err();
+    assert!(error.to_string().contains("are quantized"), "{error}");
+
+    lisa.save_weights(&net, &weights_file).unwrap();
+    let (mut again, fresh) = start();
+    let loaded = again.load(&record, fresh.load_file(&weights_file)).unwrap();
+    assert_eq!(weights(&again.exact(&loaded, &device)), expected);
+}
+
+#[test]
+fn an_earlier_model_whose_weights_are_not_kept_any_more_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let policy = Fixed(&[&[0], &[1]]);
+    let config = config(FrozenWeights::Int8).with_policy(PolicyConfig::custom(policy));
+    let (lisa, start) = config.init(adamw(), wide(&device())).unwrap();
+    let (first, earlier) = (lisa.clone(), start.clone());
+    let expected = weights(&lisa.exact(&start, &device()));
+    let (lisa, _) = train(lisa, start, 0..3);
+    // Layer 1 is active now, and quantized in the earlier model.
+    let error = lisa
+        .save_weights(&earlier, dir.path().join("w"))
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Layers);
+    assert!(
+        error.message().contains("first `layers.1.weight`"),
+        "{error}"
+    );
+    assert_eq!(weights(&first.exact(&earlier, &device())), expected);
+}
+
+#[test]
+#[should_panic(expected = "first `layers.1.weight`")]
+fn an_earlier_model_whose_weights_are_not_kept_any_more_panics() {
+    let policy = Fixed(&[&[0], &[1]]);
+    let config = config(FrozenWeights::Int8).with_policy(PolicyConfig::custom(policy));
+    let (lisa, earlier) = config.init(adamw(), wide(&device())).unwrap();
+    let (lisa, _) = train(lisa, earlier.clone(), 0..3);
+    let _ = lisa.exact(&earlier, &device());
+}
+
+/// The file of quantized layers is that of Burn, with and without a mapper.
+#[test]
+fn weights_of_any_layout_are_saved_as_burn_saves_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str| dir.path().join(name).with_extension("bpk");
+    for layout in [LinearLayout::Row, LinearLayout::Col] {
+        let mut net = wide(&device());
+        let linear = LinearConfig::new(32, 32).with_layout(layout);
+        net.layers = (0..LAYERS).map(|_| linear.init(&device())).collect();
+        let (lisa, net) = config(FrozenWeights::Int8).init(adamw(), net).unwrap();
+        assert_eq!(quantized(&net).iter().filter(|q| **q).count(), LAYERS - 2);
+        lisa.save_weights(&net, file("streamed")).unwrap();
+        let exact = lisa.exact(&net, &device());
+        exact.save_file(file("copied")).unwrap();
+        let [copied, streamed] = ["copied", "streamed"].map(|name| std::fs::read(file(name)));
+        assert_eq!(streamed.unwrap(), copied.unwrap(), "{layout:?}");
+    }
+}
+
+#[test]
+fn weights_that_the_caller_has_quantized_are_saved_as_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str| dir.path().join(name).with_extension("bpk");
+    for kind in [FrozenWeights::Exact, FrozenWeights::Int8] {
+        let mut net = wide(&device());
+        let scheme = FrozenWeights::Int8.scheme(&[32, 32]).unwrap();
+        let tensor = net.layers[0]
+            .weight
+            .val()
+            .detach()
+            .quantize_dynamic(&scheme);
+        net.layers[0].weight = Param::initialized(net.layers[0].weight.id, tensor);
+        let (lisa, net) = config(kind).init(adamw(), net).unwrap();
+        lisa.save_weights(&net, file("streamed")).unwrap();
+        let exact = lisa.exact(&net, &device());
+        assert!(quantized(&exact)[0], "{kind:?}");
+        exact.save_file(file("copied")).unwrap();
+        let [copied, streamed] = ["copied", "streamed"].map(|name| std::fs::read(file(name)));
+        assert_eq!(streamed.unwrap(), copied.unwrap(), "{kind:?}");
+    }
+}
+
+#[test]
 fn a_model_moves_to_its_device_on_the_way() {
     let device = device();
     let start = wide(&device);
@@ -226,6 +337,7 @@ fn weights_are_saved_and_taken_in_full_precision() {
         .init(adamw(), wide(&device))
         .unwrap();
     let nowhere = dir.path().join("absent/weights.bpk");
-    let error = lisa.save_weights(&net, &nowhere).unwrap_err().to_string();
-    assert!(error.contains("absent/weights.bpk"), "{error}");
+    let error = lisa.save_weights(&net, &nowhere).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io);
+    assert!(error.message().contains("absent/weights.bpk"), "{error}");
 }

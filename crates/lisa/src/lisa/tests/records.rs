@@ -1,6 +1,7 @@
 //! Runs that are saved and resumed.
 
 use super::*;
+use crate::ErrorKind;
 
 #[test]
 fn a_resumed_run_is_the_uninterrupted_one_bit_for_bit() {
@@ -115,8 +116,64 @@ fn a_record_of_another_run_is_refused_by_its_difference() {
     }
     std::fs::remove_file(&path).unwrap();
     assert!(refusal(&config, fresh()).contains("run.lisa"));
-    assert!(
-        lisa.save(dir.path().join("no/such/folder/run.lisa"))
-            .is_err()
-    );
+}
+
+/// A run at the end of a period: layers that become active have state in host memory.
+#[test]
+fn offloaded_state_stays_in_host_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run.lisa");
+    let policy = PolicyConfig::custom(Fixed(&[&[0, 1], &[2, 3]]));
+    let config = LisaConfig::new()
+        .with_sampling_period(2)
+        .with_policy(policy)
+        .with_on_freeze(OnFreeze::Offload);
+    let (mut lisa, model) = init(&config);
+    let model = train(&mut lisa, model, 0..4);
+    let memory = lisa.memory();
+    let layer = 2 * 4 * (WIDTH * WIDTH + WIDTH) as u64;
+    assert_eq!(lisa.active_layers(), [0, 1]);
+    assert_eq!(memory.offloaded, 4 * layer);
+    assert_eq!(memory.optimizer_state, 2 * 2 * 4 * (WIDTH * WIDTH) as u64);
+    let mut straight = lisa.clone();
+    let expected = train(&mut straight, model.clone(), 4..9);
+
+    // Loaded.
+    lisa.save(&path).unwrap();
+    let (mut loaded, _) = init(&config);
+    let resumed = loaded.load(&path, model.clone()).unwrap();
+    assert_eq!(loaded.memory(), memory);
+    assert_eq!(train(&mut loaded, resumed, 4..9).bits(), expected.bits());
+    assert_eq!(loaded.memory(), straight.memory());
+
+    // With new ids: those of layers that do not train in the next step stay as well.
+    let mut followed = lisa.clone();
+    let renamed = train(&mut followed, reloaded(&model, net), 4..5);
+    assert_eq!(followed.memory().offloaded, 2 * layer);
+    assert_eq!(train(&mut followed, renamed, 5..9).bits(), expected.bits());
+
+    // With a clipping that clips nothing.
+    let mut clipped = lisa.with_grad_clipping(GradientClipping::Norm(1e9));
+    assert_eq!(clipped.memory(), memory);
+    assert_eq!(train(&mut clipped, model, 4..9).bits(), expected.bits());
+}
+
+#[test]
+fn a_file_that_the_system_refuses_is_told_from_a_damaged_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run.lisa");
+    let (mut lisa, model) = init(&LisaConfig::new());
+    let error = lisa.load(&path, model.clone()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io);
+    let source = std::error::Error::source(&error).unwrap();
+    let cause: &std::io::Error = source.downcast_ref().unwrap();
+    assert_eq!(cause.kind(), std::io::ErrorKind::NotFound);
+    for bytes in [&b"hi"[..], &[7; 100]] {
+        std::fs::write(&path, bytes).unwrap();
+        let error = lisa.load(&path, model.clone()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Record, "{error}");
+        assert!(std::error::Error::source(&error).is_some() || bytes.len() > 10);
+    }
+    let error = lisa.save(dir.path().join("no/such/folder/run.lisa"));
+    assert_eq!(error.unwrap_err().kind(), ErrorKind::Io);
 }

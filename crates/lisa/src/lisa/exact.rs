@@ -1,0 +1,106 @@
+//! The full-precision weights of a model with quantized layers: in memory, and in a file. Tests:
+//! `lisa/tests/quantized.rs`.
+
+use std::path::Path;
+
+use burn::module::Module;
+use burn::tensor::Device;
+
+use super::{Lisa, must};
+use crate::{FrozenWeights, LisaError, weights};
+
+impl Lisa {
+    /// The model with the full-precision weights of all layers, on `device`. If frozen layers are
+    /// quantized, save or export this model. Otherwise, it is a copy of the model on that device.
+    ///
+    /// `model` must be that of the last step: the weights of quantized layers come from this `Lisa`, all
+    /// others from `model`. So an earlier clone of the model needs a clone of `Lisa` of the same step.
+    ///
+    /// `model` can continue to train. Cost: the memory of the whole model on `device`. If the
+    /// model's own device has too little memory, give the host, `Device::flex()`.
+    ///
+    /// # Panics
+    ///
+    /// The model is of another step or another run, which is noticed if it has quantized layers whose
+    /// full-precision weights are not here.
+    #[must_use]
+    pub fn exact<M: Module>(&self, model: &M, device: &Device) -> M {
+        must(self.check_kept(model));
+        self.full.whole(model, device)
+    }
+
+    /// Like [`exact`](Self::exact), for the end of a run: the full-precision weights that this optimizer
+    /// keeps are moved into the model, and it has none afterwards. Each quantized weight is freed when
+    /// its parameter is restored, unless `model` has clones.
+    ///
+    /// If `device` is the host, no weight is copied that was in host memory.
+    ///
+    /// # Panics
+    ///
+    /// As [`exact`](Self::exact).
+    #[must_use]
+    pub fn take_exact<M: Module>(&mut self, model: M, device: &Device) -> M {
+        must(self.check_kept(&model));
+        self.full.take(model, device)
+    }
+
+    /// Refuses a model with quantized weights that this run does not have in full precision.
+    fn check_kept<M: Module>(&self, model: &M) -> Result<(), LisaError> {
+        if self.config.frozen_weights == FrozenWeights::Exact {
+            return Ok(());
+        }
+        self.full.check_kept(model, self.trainable.map())
+    }
+
+    /// Saves the weights of the model in full precision: a file that
+    /// [`Module::try_load_file`](burn::module::Module::try_load_file) reads, as that of
+    /// [`Module::save_file`](burn::module::Module::save_file).
+    ///
+    /// A path without an extension gets `.bpk`, as in `save_file`; [`save`](Self::save) takes the path
+    /// as it is. Weights that the caller has quantized are written as they are. As for
+    /// [`exact`](Self::exact), `model` must be that of the last step.
+    ///
+    /// The write is atomic. Cost: one weight at a time in host memory, and nothing on the device, except
+    /// a quantized weight that a mapper of Burn changes when it is saved, as with `LinearLayout::Col`: it
+    /// is on the device while it is written. `save_file` copies the whole model to host memory.
+    ///
+    /// # Errors
+    ///
+    /// The operating system refuses a file operation (kind [`Io`](crate::ErrorKind::Io)), or the device a
+    /// transfer; the message has the path. Or layers of the model are quantized whose full-precision
+    /// weights are not here (kind [`Layers`](crate::ErrorKind::Layers)).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use burn::module::Module;
+    /// # use burn::nn::{Linear, LinearConfig};
+    /// # use burn::optim::AdamWConfig;
+    /// # use burn::tensor::Device;
+    /// # #[derive(Module, Debug)]
+    /// # struct Model { layers: Vec<Linear> }
+    /// # let device = Device::flex().autodiff();
+    /// # let linear = |_| LinearConfig::new(64, 64).with_bias(false).init(&device);
+    /// # let new = || Model { layers: (0..4).map(linear).collect() };
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("weights.bpk");
+    /// use lisa::{FrozenWeights, LisaConfig};
+    ///
+    /// let config = LisaConfig::new().with_frozen_weights(FrozenWeights::Int8);
+    /// let model = new();
+    /// let before = model.layers[0].weight.val().into_data();
+    /// let (lisa, model) = config.init(AdamWConfig::new(), model)?;
+    /// lisa.save_weights(&model, &path)?;
+    /// let loaded = new().load_file(&path);
+    /// assert_eq!(loaded.layers[0].weight.val().into_data(), before);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn save_weights<M: Module>(
+        &self,
+        model: &M,
+        path: impl AsRef<Path>,
+    ) -> Result<(), LisaError> {
+        self.check_kept(model)?;
+        weights::save(model, &self.full, path.as_ref())
+    }
+}
