@@ -33,9 +33,6 @@ pub(crate) struct Plan {
     pub(crate) kinds: Vec<Kind>,
 }
 
-/// The number of times that the time of a step is measured.
-const TIMED: u64 = 2;
-
 /// The name of a folder.
 pub(crate) fn name(folder: &Path) -> String {
     let name = folder.file_name().unwrap_or(folder.as_os_str());
@@ -274,13 +271,10 @@ impl Plan {
         (1..=seeds).map(job).collect()
     }
 
-    /// The runs that measure the time of a step; none before the rate is chosen.
-    pub(crate) fn times(&self, log: &Log, task: &Path, arm: Arm) -> Vec<Job> {
-        let rate = self.rate(log, task, arm).filter(|_| arm != Arm::Base);
-        let job = |rate, seed| self.job(Purpose::Time, task, arm, rate, seed);
-        rate.map_or(Vec::new(), |rate| {
-            (1..=TIMED).map(|seed| job(rate, seed)).collect()
-        })
+    /// The run that measures the time of a step; none before the rate is chosen.
+    pub(crate) fn time(&self, log: &Log, task: &Path, arm: Arm) -> Option<Job> {
+        let rate = self.rate(log, task, arm).filter(|_| arm != Arm::Base)?;
+        Some(self.job(Purpose::Time, task, arm, rate, 1))
     }
 
     /// The missing runs whose rates are known, the most telling ones first: the arms, seed by seed, each on
@@ -299,12 +293,9 @@ impl Plan {
             }
         }
         if self.is_wanted(REFERENCE) {
-            for index in 0..TIMED as usize {
-                for (task, arms) in self.tasks.iter().zip(&arms) {
-                    for arm in arms.iter().filter(|arm| self.is_wanted(**arm)) {
-                        jobs.extend(self.times(log, task, *arm).into_iter().nth(index));
-                    }
-                }
+            for (task, arms) in self.tasks.iter().zip(&arms) {
+                let arms = arms.iter().filter(|arm| self.is_wanted(**arm));
+                jobs.extend(arms.filter_map(|arm| self.time(log, task, *arm)));
             }
         }
         if self.kinds.is_empty() || self.kinds.contains(&Kind::Variants) {
@@ -387,10 +378,10 @@ mod tests {
                 .unwrap();
             count += 1;
         }
-        // Of each arm on a task: three rates, three seeds and two times. Variants have one seed, and take a rate; what they
+        // Of each arm on a task: three rates, three seeds and a time. Variants have one seed, and take a rate; what they
         // vary has run with it already.
         let (trained, variants) = (2 * (ARMS.len() - 1), variants().len());
-        assert_eq!(count, 8 * trained + variants + 2);
+        assert_eq!(count, 7 * trained + variants + 2);
         let purposes = vec![Purpose::Choice];
         let fresh = Plan { purposes, ..plan };
         let (_dir, log) = self::log();

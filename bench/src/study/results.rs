@@ -164,13 +164,11 @@ impl Results<'_> {
         }
     }
 
-    /// Seconds of a step of an arm: the mean of the runs that measure times, which makes those of all arms one
-    /// after the other. Times of tests are of other days and machines.
+    /// Seconds of a step of an arm, of the run that measures it. Tests of different arms are made on different
+    /// days and machines, so their times cannot be compared.
     fn time_per_step(&self, task: &Path, arm: Arm) -> Option<f64> {
-        let wanted = self.plan.times(self.log, task, arm);
-        let found = wanted.iter().filter_map(|job| self.log.get(job));
-        let times: Vec<f64> = found.map(Outcome::time_per_step).collect();
-        Some(Mean::of(&times)?.mean)
+        let wanted = self.plan.time(self.log, task, arm)?;
+        self.log.get(&wanted).map(Outcome::time_per_step)
     }
 
     /// The runs of an arm with other rates than the chosen one, by ascending rate.
