@@ -1,7 +1,7 @@
 //! [`Block`]: one layer of the stack, and its modules.
 //!
 //! Fields that Llama has are named as its tensors on Hugging Face, so that a parameter's path is its name in
-//! the checkpoint of most families. `families.rs` maps the names of the other families.
+//! the checkpoint of most families. `FileNames` maps the names of the other families.
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
