@@ -1,10 +1,10 @@
 //! The model families. A file, or a file and its folder, has all of a family: its configuration, how it is
 //! read, checked and written, the description of its decoder, and its names of tensors.
 
-mod family;
 mod file_names;
-mod gpt2;
+mod family;
 mod llama;
+mod gpt2;
 mod model_config;
 mod rewrite;
 

@@ -11,10 +11,10 @@ use crate::model::config::keys::Keys;
 use crate::model::config::limits::{
     self, in_range, refuse, require_deviation, require_epsilon, unsupported,
 };
-use crate::model::ops::Activation;
+use crate::model::ops::{self, Activation};
 use crate::model::spec::{
-    AttentionSpec, BlockSpec, DecoderSpec, FeedForwardSpec, InitSpec, NormKind, NormPlacement,
-    NormSpec,
+    AttentionSpec, BlockSpec, DecoderSpec, FeedForwardSpec, InitSpec, LayerSpec, NormKind,
+    NormPlacement, NormSpec,
 };
 
 /// The configuration of a GPT-2 model. Start from [`Gpt2Config::new`] and change fields.
@@ -162,23 +162,29 @@ impl Family for Gpt2Config {
     }
 
     fn spec(&self) -> DecoderSpec {
+        let head_dim = self.n_embd / self.n_head;
+        let by_layer = self.scale_attn_by_inverse_layer_idx;
+        let layers = (1..=self.n_layer).map(|number| LayerSpec {
+            score_divisor: if by_layer { number } else { 1 },
+            ..LayerSpec::FULL
+        });
         DecoderSpec {
             vocab_size: self.vocab_size,
             hidden_size: self.n_embd,
             learned_positions: Some(self.n_positions),
             rope: None,
             sliding_window: None,
-            sliding_layers: vec![false; self.n_layer],
+            layers: layers.collect(),
             block: BlockSpec {
                 attention: AttentionSpec {
                     heads: self.n_head,
                     kv_heads: self.n_head,
-                    head_dim: self.n_embd / self.n_head,
+                    head_dim,
                     fused_qkv: true,
                     qkv_bias: true,
                     output_bias: true,
                     qk_norm: None,
-                    score_divisor: 1,
+                    score_scale: ops::usual_scale(head_dim),
                 },
                 feed_forward: FeedForwardSpec {
                     width: self.n_inner,
@@ -196,7 +202,6 @@ impl Family for Gpt2Config {
                 },
                 placement: NormPlacement::Before,
             },
-            scores_by_layer: self.scale_attn_by_inverse_layer_idx,
             tied_head: self.tie_word_embeddings,
             // The residual projections start smaller, by the root of the number of additions to the hidden state.
             init: InitSpec {

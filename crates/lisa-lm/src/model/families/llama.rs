@@ -10,10 +10,10 @@ use crate::model::config::limits::{
     self, at_most, in_range, refuse, require_deviation, require_epsilon,
 };
 use crate::model::config::{CommonConfig, RopeConfig};
-use crate::model::ops::Activation;
+use crate::model::ops::{self, Activation};
 use crate::model::spec::{
-    AttentionSpec, BlockSpec, DecoderSpec, FeedForwardSpec, InitSpec, NormKind, NormPlacement,
-    NormSpec,
+    AttentionSpec, BlockSpec, DecoderSpec, FeedForwardSpec, InitSpec, LayerSpec, NormKind,
+    NormPlacement, NormSpec,
 };
 
 mod json;
@@ -228,13 +228,17 @@ impl Family for LlamaConfig {
             kind: NormKind::Rms,
             epsilon: self.rms_norm_eps,
         };
+        let layers = self.sliding_layers.iter().map(|&slides| LayerSpec {
+            slides,
+            ..LayerSpec::FULL
+        });
         DecoderSpec {
             vocab_size: self.vocab_size,
             hidden_size: self.hidden_size,
             learned_positions: None,
             rope: Some(self.rope),
             sliding_window: self.sliding_window,
-            sliding_layers: self.sliding_layers.clone(),
+            layers: layers.collect(),
             block: BlockSpec {
                 attention: AttentionSpec {
                     heads: self.num_attention_heads,
@@ -244,7 +248,7 @@ impl Family for LlamaConfig {
                     qkv_bias: self.qkv_bias(),
                     output_bias: self.o_bias(),
                     qk_norm: self.qk_norm().then_some(norm),
-                    score_divisor: 1,
+                    score_scale: ops::usual_scale(self.head_dim),
                 },
                 feed_forward: FeedForwardSpec {
                     width: self.intermediate_size,
@@ -255,7 +259,6 @@ impl Family for LlamaConfig {
                 norm,
                 placement: NormPlacement::Before,
             },
-            scores_by_layer: false,
             tied_head: self.tie_word_embeddings,
             init: InitSpec {
                 deviation: self.initializer_range,
