@@ -39,19 +39,26 @@ pub enum ModelConfig {
     Gpt2(Gpt2Config),
 }
 
+/// The supported values of `model_type`.
+type Types = fn() -> Vec<&'static str>;
+
 /// Reads a `config.json`. `None` if its `model_type` is not of the family.
 type Read = fn(&str, Keys) -> Option<Result<ModelConfig, Error>>;
 
-/// For each family, what reads its configuration.
-const FAMILIES: [Read; 2] = [
-    |name, keys| Some(LlamaConfig::read(name, keys)?.map(ModelConfig::Llama)),
-    |name, keys| Some(Gpt2Config::read(name, keys)?.map(ModelConfig::Gpt2)),
+/// A row for each family.
+const FAMILIES: [(Types, Read); 2] = [
+    (LlamaConfig::model_types, |name, keys| {
+        Some(LlamaConfig::read(name, keys)?.map(ModelConfig::Llama))
+    }),
+    (Gpt2Config::model_types, |name, keys| {
+        Some(Gpt2Config::read(name, keys)?.map(ModelConfig::Gpt2))
+    }),
 ];
 
-/// The supported model types, for messages.
+/// All supported model types, for messages.
 fn model_types() -> String {
-    let of_families = [LlamaConfig::model_types(), Gpt2Config::model_types()];
-    of_families.concat().join(", ")
+    let all: Vec<&str> = FAMILIES.iter().flat_map(|(types, _)| types()).collect();
+    all.join(", ")
 }
 
 impl ModelConfig {
@@ -70,7 +77,8 @@ impl ModelConfig {
     }
 
     /// Reads the text of a `config.json` of transformers 4 or 5. An absent key has the default value of
-    /// transformers, but the sizes of the model and the ids of tokens have none.
+    /// transformers, with two exceptions: the sizes of the model must be given, and without the id of a
+    /// token there is no such token.
     ///
     /// # Errors
     ///
@@ -102,7 +110,7 @@ impl ModelConfig {
             return Err(refuse("there is no model_type".into())
                 .with_help(format!("give one of {}", model_types())));
         };
-        let Some(config) = FAMILIES.iter().find_map(|read| read(name, keys)) else {
+        let Some(config) = FAMILIES.iter().find_map(|(_, read)| read(name, keys)) else {
             return Err(
                 refuse(format!("model_type {:?} is not supported", shown(&name)))
                     .with_help(format!("use one of {}", model_types())),

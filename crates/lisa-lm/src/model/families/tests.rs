@@ -23,17 +23,17 @@ fn changed(name: &str, changes: Value) -> Result<ModelConfig, Error> {
 }
 
 fn llama(config: ModelConfig) -> LlamaConfig {
-    match config {
-        ModelConfig::Llama(config) => config,
-        ModelConfig::Gpt2(_) => unreachable!("a Llama was asked for"),
-    }
+    let ModelConfig::Llama(config) = config else {
+        unreachable!("a Llama was asked for");
+    };
+    config
 }
 
 fn gpt2(config: ModelConfig) -> Gpt2Config {
-    match config {
-        ModelConfig::Gpt2(config) => config,
-        ModelConfig::Llama(_) => unreachable!("a GPT-2 was asked for"),
-    }
+    let ModelConfig::Gpt2(config) = config else {
+        unreachable!("a GPT-2 was asked for");
+    };
+    config
 }
 
 #[test]
