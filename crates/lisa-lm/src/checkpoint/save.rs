@@ -19,8 +19,7 @@ use super::remote_code::{of_model, of_tokenizer};
 use super::shards::{INDEX, Index, SINGLE};
 use crate::error::{Error, ErrorKind};
 use crate::files::{TOKENIZER_BYTES, failed, read};
-use crate::model::CausalLm;
-use crate::model::config::rewritten;
+use crate::model::{CausalLm, rewritten};
 
 /// Options of [`save`].
 ///

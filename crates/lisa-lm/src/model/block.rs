@@ -1,7 +1,7 @@
 //! [`Block`]: one layer of the stack, and its modules.
 //!
 //! Fields that Llama has are named as its tensors on Hugging Face, so that a parameter's path is its name in
-//! the checkpoint of most families. `families.rs` maps the names of the other families.
+//! the checkpoint of most families. `FileNames` maps the names of the other families.
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
@@ -22,7 +22,7 @@ pub use projection::Projection;
 
 use crate::model::cache::LayerCache;
 use crate::model::context::Context;
-use crate::model::spec::{BlockSpec, InitSpec};
+use crate::model::spec::{BlockSpec, InitSpec, LayerSpec};
 use norm::normed;
 
 /// A layer: attention and a feed-forward network, each added to the hidden state.
@@ -45,8 +45,8 @@ pub struct Block {
 impl Block {
     pub(crate) fn new(
         spec: &BlockSpec,
+        layer: LayerSpec,
         hidden: usize,
-        slides: bool,
         init: InitSpec,
         device: &Device,
     ) -> Self {
@@ -54,7 +54,7 @@ impl Block {
         let (before, after) = (spec.placement.before(), spec.placement.after());
         Self {
             input_layernorm: norm(before),
-            self_attn: Attention::new(spec.attention, hidden, slides, init, device),
+            self_attn: Attention::new(spec.attention, layer, hidden, init, device),
             attention_output_norm: norm(after),
             post_attention_layernorm: norm(before),
             mlp: FeedForward::new(spec.feed_forward, hidden, init, device),

@@ -41,14 +41,11 @@ impl Decoder {
                 .with_initializer(normal.clone())
                 .init(device)
         };
-        let layers = spec.sliding_layers.iter().enumerate();
         Self {
             embed_tokens: embedding(spec.vocab_size),
             embed_positions: spec.learned_positions.map(embedding),
-            layers: layers
-                .map(|(index, slides)| {
-                    Block::new(&spec.layer(index), hidden, *slides, init, device)
-                })
+            layers: (spec.layers.iter())
+                .map(|layer| Block::new(&spec.block, *layer, hidden, init, device))
                 .collect(),
             norm: Norm::new(spec.block.norm, hidden, device),
             spec,

@@ -30,7 +30,7 @@ pub use cache::KvCache;
 pub use causal_lm::CausalLm;
 pub use context::Context;
 pub use decoder::Decoder;
-pub(crate) use families::FileNames;
+pub(crate) use families::{FileNames, rewritten};
 pub use generate::{GenerationConfig, generate, generate_while};
 pub use input::{BatchTensors, Input};
 pub use lora_config::LoraConfig;

@@ -41,7 +41,7 @@ mod linear_cross_entropy;
 mod rms_norm;
 
 pub(crate) use activation::Activation;
-pub(crate) use attention::{attend, attend_joint, attention_bytes};
+pub(crate) use attention::{attend, attend_joint, attention_bytes, usual_scale};
 pub(crate) use counted::Counted;
 pub(crate) use embedding::{add_rows, adds_in_place, embed};
 pub(crate) use head_weight::HeadWeight;

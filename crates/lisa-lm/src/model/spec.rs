@@ -1,13 +1,12 @@
 //! The description of a decoder: dimensions and options, without weights.
 //!
 //! What the decoder of a family computes is a value here, so a family of known parts is a new description
-//! (`families.rs`) and not a new model. A new part is an option here and code in `block.rs`.
+//! (`families/`) and not a new model. A new part is an option here and code in `block.rs`.
 
 use crate::model::config::RopeConfig;
 use crate::model::ops::Activation;
 
-/// A decoder: embeddings, a stack of layers that differ only in their sliding window and in the size
-/// of their scores, a final norm, a head.
+/// A decoder: embeddings, a stack of layers, a final norm, a head.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct DecoderSpec {
     pub(crate) vocab_size: usize,
@@ -19,11 +18,10 @@ pub(crate) struct DecoderSpec {
     pub(crate) rope: Option<RopeConfig>,
     /// The number of positions that a sliding layer attends to.
     pub(crate) sliding_window: Option<usize>,
-    /// For each layer, whether it has the sliding window.
-    pub(crate) sliding_layers: Vec<bool>,
+    /// For each layer, what differs from the others.
+    pub(crate) layers: Vec<LayerSpec>,
+    /// What all layers have in common.
     pub(crate) block: BlockSpec,
-    /// Whether layer `i` divides the scores of attention by `i + 1`.
-    pub(crate) scores_by_layer: bool,
     /// Whether the head uses the weight of the embedding.
     pub(crate) tied_head: bool,
     pub(crate) init: InitSpec,
@@ -34,22 +32,30 @@ impl DecoderSpec {
     /// of its own.
     pub(crate) fn has_window(&self, positions: usize) -> bool {
         let is_shorter = self.sliding_window.is_some_and(|window| window < positions);
-        is_shorter && self.sliding_layers.contains(&true)
+        is_shorter && self.layers.iter().any(|layer| layer.slides)
     }
 
     /// Whether a layer attends to all of `positions` positions.
     pub(crate) fn has_full_mask(&self, positions: usize) -> bool {
-        !self.has_window(positions) || self.sliding_layers.contains(&false)
+        !self.has_window(positions) || self.layers.iter().any(|layer| !layer.slides)
     }
+}
 
-    /// The description of a layer.
-    pub(crate) fn layer(&self, index: usize) -> BlockSpec {
-        let mut block = self.block;
-        if self.scores_by_layer {
-            block.attention.score_divisor = index + 1;
-        }
-        block
-    }
+/// What may differ between the layers of a decoder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LayerSpec {
+    /// Whether it has the sliding window.
+    pub(crate) slides: bool,
+    /// Divides the queries, and so the scores.
+    pub(crate) score_divisor: usize,
+}
+
+impl LayerSpec {
+    /// A layer that attends to all earlier positions.
+    pub(crate) const FULL: Self = Self {
+        slides: false,
+        score_divisor: 1,
+    };
 }
 
 /// A layer: attention and a feed-forward network, each added to the hidden state.
@@ -76,8 +82,8 @@ pub(crate) struct AttentionSpec {
     pub(crate) output_bias: bool,
     /// The norm of each head of the queries and keys; `None` if there is none.
     pub(crate) qk_norm: Option<NormSpec>,
-    /// Divides the scores.
-    pub(crate) score_divisor: usize,
+    /// Multiplies the scores.
+    pub(crate) score_scale: f64,
 }
 
 impl AttentionSpec {

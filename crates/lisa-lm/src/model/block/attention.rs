@@ -8,7 +8,7 @@ use super::projection::Projection;
 use crate::model::cache::LayerCache;
 use crate::model::context::Context;
 use crate::model::ops;
-use crate::model::spec::{AttentionSpec, InitSpec};
+use crate::model::spec::{AttentionSpec, InitSpec, LayerSpec};
 
 /// The attention of a layer. Queries, keys and values come from three projections or from one
 /// projection.
@@ -32,14 +32,15 @@ pub struct Attention {
     pub k_norm: Option<Norm>,
     #[module(skip)]
     spec: AttentionSpec,
-    slides: bool,
+    #[module(skip)]
+    layer: LayerSpec,
 }
 
 impl Attention {
     pub(crate) fn new(
         spec: AttentionSpec,
+        layer: LayerSpec,
         hidden: usize,
-        slides: bool,
         init: InitSpec,
         device: &Device,
     ) -> Self {
@@ -61,7 +62,7 @@ impl Attention {
             q_norm: norm(),
             k_norm: norm(),
             spec,
-            slides,
+            layer,
         }
     }
 
@@ -72,7 +73,7 @@ impl Attention {
         context: &Context,
         cache: Option<&mut LayerCache>,
     ) -> Tensor<3> {
-        let mask = if self.slides {
+        let mask = if self.layer.slides {
             &context.sliding
         } else {
             &context.full
@@ -83,8 +84,8 @@ impl Attention {
             None => x,
         };
         if self.takes_joint(context) && cache.is_none() {
-            let (heads, kv_heads) = (self.spec.heads, self.spec.kv_heads);
-            let attended = ops::attend_joint(&x, heads, kv_heads, mask);
+            let heads = [self.spec.heads, self.spec.kv_heads];
+            let attended = ops::attend_joint(&x, heads, mask, self.spec.score_scale);
             return self.o_proj.forward(concatenated(attended));
         }
         let [q, k, v] = self.heads(x, context);
@@ -92,14 +93,14 @@ impl Attention {
             Some(cache) => cache.append(k, v),
             None => (k, v),
         };
-        let attended = ops::attend(q, k, v, mask);
+        let attended = ops::attend(q, k, v, mask, self.spec.score_scale);
         self.o_proj.forward(concatenated(attended))
     }
 
     /// Whether queries, keys and values are used as one projection gives them.
     fn takes_joint(&self, context: &Context) -> bool {
         let has_norm = self.q_norm.is_some() || self.k_norm.is_some();
-        let is_plain = context.rope.is_none() && !has_norm && self.spec.score_divisor == 1;
+        let is_plain = context.rope.is_none() && !has_norm && self.layer.score_divisor == 1;
         self.qkv_proj.is_some() && is_plain
     }
 
@@ -124,7 +125,7 @@ impl Attention {
             }
         };
         let q = positioned(&self.q_norm, project(&self.q_proj, 0, heads));
-        let q = match self.spec.score_divisor {
+        let q = match self.layer.score_divisor {
             1 => q,
             divisor => q.div_scalar(divisor as f64),
         };

@@ -458,7 +458,7 @@ fn norms_are_before_and_after_as_described() {
     ] {
         let mut spec = config.spec();
         spec.block.placement = placement;
-        let block = Block::new(&spec.block, 8, false, spec.init, &device).materialize();
+        let block = Block::new(&spec.block, spec.layers[0], 8, spec.init, &device).materialize();
         let norms = [
             &block.input_layernorm,
             &block.post_attention_layernorm,

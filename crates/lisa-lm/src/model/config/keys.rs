@@ -8,16 +8,16 @@ use crate::files::shown;
 
 /// A JSON object. A key that is null counts as absent.
 #[derive(Clone, Copy)]
-pub(super) struct Keys<'a> {
-    pub(super) map: &'a Map<String, Value>,
+pub(crate) struct Keys<'a> {
+    pub(crate) map: &'a Map<String, Value>,
 }
 
 impl<'a> Keys<'a> {
-    pub(super) fn present(self, key: &str) -> Option<&'a Value> {
+    pub(crate) fn present(self, key: &str) -> Option<&'a Value> {
         self.map.get(key).filter(|value| !value.is_null())
     }
 
-    pub(super) fn is_null(self, key: &str) -> bool {
+    pub(crate) fn is_null(self, key: &str) -> bool {
         self.map.get(key).is_some_and(Value::is_null)
     }
 
@@ -36,29 +36,29 @@ impl<'a> Keys<'a> {
             .ok_or_else(|| refuse(format!("{key} is {}, not {what}", shown(value))))
     }
 
-    pub(super) fn size(self, key: &str) -> Result<Option<usize>, Error> {
+    pub(crate) fn size(self, key: &str) -> Result<Option<usize>, Error> {
         self.typed(key, "a whole number", |v| usize::try_from(v.as_u64()?).ok())
     }
 
-    pub(super) fn require(self, key: &str) -> Result<usize, Error> {
+    pub(crate) fn require(self, key: &str) -> Result<usize, Error> {
         self.size(key)?
             .ok_or_else(|| refuse(format!("there is no {key}")))
     }
 
-    pub(super) fn number(self, key: &str) -> Result<Option<f64>, Error> {
+    pub(crate) fn number(self, key: &str) -> Result<Option<f64>, Error> {
         self.typed(key, "a number", Value::as_f64)
     }
 
-    pub(super) fn flag(self, key: &str) -> Result<Option<bool>, Error> {
+    pub(crate) fn flag(self, key: &str) -> Result<Option<bool>, Error> {
         self.typed(key, "true or false", Value::as_bool)
     }
 
-    pub(super) fn string(self, key: &str) -> Result<Option<&'a str>, Error> {
+    pub(crate) fn string(self, key: &str) -> Result<Option<&'a str>, Error> {
         self.typed(key, "a string", Value::as_str)
     }
 
     /// The object of this key. An empty one counts as absent.
-    pub(super) fn object(self, key: &str) -> Result<Option<Keys<'a>>, Error> {
+    pub(crate) fn object(self, key: &str) -> Result<Option<Keys<'a>>, Error> {
         let found = self.typed(key, "an object", Value::as_object)?;
         Ok(found.filter(|map| !map.is_empty()).map(|map| Keys { map }))
     }

@@ -4,19 +4,19 @@ use crate::error::{Error, ErrorKind};
 
 // The largest accepted value of each size, at least ten times that of any known model. Below these limits,
 // products of sizes fit into 64 bits, and a configuration cannot cause a large allocation.
-pub(super) const LAYERS: usize = 1 << 12;
-pub(super) const HEADS: usize = 1 << 12;
-pub(super) const HEAD_DIM: usize = 1 << 14;
-pub(super) const WIDTH: usize = 1 << 18;
-pub(super) const INNER_WIDTH: usize = 1 << 20;
-pub(super) const VOCABULARY: usize = 1 << 24;
+pub(crate) const LAYERS: usize = 1 << 12;
+pub(crate) const HEADS: usize = 1 << 12;
+pub(crate) const HEAD_DIM: usize = 1 << 14;
+pub(crate) const WIDTH: usize = 1 << 18;
+pub(crate) const INNER_WIDTH: usize = 1 << 20;
+pub(crate) const VOCABULARY: usize = 1 << 24;
 /// Of positions with an embedding.
-pub(super) const POSITIONS: usize = 1 << 24;
+pub(crate) const POSITIONS: usize = 1 << 24;
 /// In tokens.
-pub(super) const LENGTH: usize = 1 << 40;
+pub(crate) const LENGTH: usize = 1 << 40;
 
 /// Returns an error if a size is 0 or above its limit: the name, the size and the limit of each.
-pub(super) fn in_range(sizes: &[(&str, usize, usize)]) -> Result<(), Error> {
+pub(crate) fn in_range(sizes: &[(&str, usize, usize)]) -> Result<(), Error> {
     for &(name, size, largest) in sizes {
         if size == 0 {
             return Err(refuse(format!("{name} is 0")).with_help("give at least 1"));
@@ -27,7 +27,7 @@ pub(super) fn in_range(sizes: &[(&str, usize, usize)]) -> Result<(), Error> {
 }
 
 /// Returns an error if the size is above its limit.
-pub(super) fn at_most(name: &str, size: usize, largest: usize) -> Result<(), Error> {
+pub(crate) fn at_most(name: &str, size: usize, largest: usize) -> Result<(), Error> {
     if size <= largest {
         return Ok(());
     }
@@ -36,14 +36,14 @@ pub(super) fn at_most(name: &str, size: usize, largest: usize) -> Result<(), Err
     )))
 }
 
-pub(super) fn require_epsilon(name: &str, value: f64) -> Result<(), Error> {
+pub(crate) fn require_epsilon(name: &str, value: f64) -> Result<(), Error> {
     if value > 0.0 && value.is_finite() {
         return Ok(());
     }
     Err(refuse(format!("{name} is {value}")).with_help("give a positive number"))
 }
 
-pub(super) fn require_deviation(value: f64) -> Result<(), Error> {
+pub(crate) fn require_deviation(value: f64) -> Result<(), Error> {
     if (0.0..=1e3).contains(&value) {
         return Ok(());
     }
@@ -51,12 +51,12 @@ pub(super) fn require_deviation(value: f64) -> Result<(), Error> {
 }
 
 /// An error about an option of the model's configuration that no model here computes.
-pub(super) fn unsupported(message: String) -> Error {
+pub(crate) fn unsupported(message: String) -> Error {
     refuse(message).with_help("this program does not compute it: use a model without it")
 }
 
 /// An error about the model's configuration.
-pub(super) fn refuse(message: String) -> Error {
+pub(crate) fn refuse(message: String) -> Error {
     Error::new(
         ErrorKind::Model,
         format!("the model's configuration: {message}"),

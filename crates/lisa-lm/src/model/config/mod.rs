@@ -6,21 +6,12 @@
 //! without dropout.
 
 mod common;
-mod family;
-mod gpt2;
-mod keys;
-mod limits;
-mod llama;
-mod read;
+pub(crate) mod keys;
+pub(crate) mod limits;
 mod rope;
-mod write;
 
 pub use common::CommonConfig;
-pub use family::ModelConfig;
-pub use gpt2::Gpt2Config;
-pub use llama::{LlamaConfig, LlamaKind};
+pub(crate) use common::dtype_name;
 pub use rope::{RopeConfig, RopeScaling};
-pub(crate) use write::rewritten;
 
-#[cfg(test)]
-mod tests;
+pub use super::families::{Gpt2Config, LlamaConfig, LlamaKind, ModelConfig};

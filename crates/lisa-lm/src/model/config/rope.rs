@@ -5,6 +5,8 @@ use std::f64::consts::TAU;
 use super::limits::refuse;
 use crate::error::Error;
 
+mod json;
+
 /// Rotary positions: the angle of pair `i` of a head at position `p` is `p` times
 /// [`frequencies`](Self::frequencies)`[i]`. Cosines and sines are multiplied by the
 /// [`attention_factor`](Self::attention_factor).
@@ -77,7 +79,7 @@ impl RopeConfig {
         }
     }
 
-    pub(super) fn validate(&self) -> Result<(), Error> {
+    pub(crate) fn validate(&self) -> Result<(), Error> {
         let fits = is_positive(self.theta)
             && self.scaling.is_valid()
             // YaRN divides by its logarithm.

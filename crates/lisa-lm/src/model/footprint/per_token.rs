@@ -39,7 +39,7 @@ pub(super) fn per_token(spec: &DecoderSpec, form: Form, size: usize, flex: bool)
         qkv_bias: _,
         output_bias: _,
         qk_norm,
-        score_divisor: _,
+        score_scale: _,
     } = attention;
     let FeedForwardSpec {
         width: inner,
@@ -92,7 +92,7 @@ pub(super) fn per_token(spec: &DecoderSpec, form: Form, size: usize, flex: bool)
     } = of_activation(gated, activation, form, [inner, in_f32(inner)]);
     // Queries that are a part of one projection's output are copied, and so are divided ones. If queries and
     // keys are changed, the output is kept next to them for its part with the values.
-    let is_copied = !fused || spec.scores_by_layer;
+    let is_copied = !fused || spec.layers.iter().any(|layer| layer.score_divisor != 1);
     let is_changed = spec.rope.is_some() || qk_norm.is_some();
     let joint = match (fused_qkv, is_changed) {
         (true, true) => q + kv,

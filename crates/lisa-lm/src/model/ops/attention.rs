@@ -20,7 +20,12 @@ mod recomputed;
 
 use blocks::{Block, Inputs};
 
-/// `softmax(q k^T / sqrt(head_dim)) v`.
+/// The factor of the scores in most families, `1 / sqrt(head_dim)`.
+pub(crate) fn usual_scale(head_dim: usize) -> f64 {
+    (head_dim as f64).powf(-0.5)
+}
+
+/// `softmax(q k^T * scale) v`.
 ///
 /// `q` is `[batch, heads, seq, head_dim]`; `k` and `v` are `[batch, key heads, keys, head_dim]`;
 /// the mask is `[batch or 1, 1, seq, keys]`, true where a query must not attend to a key.
@@ -31,10 +36,11 @@ pub(crate) fn attend(
     k: Tensor<4>,
     v: Tensor<4>,
     mask: Option<&Tensor<4, Bool>>,
+    scale: f64,
 ) -> Tensor<4> {
-    fused!(attention(&q, &k, &v, mask));
+    fused!(attention(&q, &k, &v, mask, scale));
     #[cfg(feature = "custom-backward")]
-    if let Some(attended) = recomputed::attend(&q, &k, &v, mask) {
+    if let Some(attended) = recomputed::attend(&q, &k, &v, mask, scale) {
         return attended;
     }
     let ([batch, heads, seq, dim], kv_heads) = (q.dims(), k.dims()[1]);
@@ -44,10 +50,15 @@ pub(crate) fn attend(
         } else {
             RECOMPUTED
         };
-        return attend_in_blocks(&Inputs::new(q, k, v, mask), extent);
+        return attend_in_blocks(&Inputs::new(q, k, v, mask, scale), extent);
     }
     let q = q.reshape([batch, kv_heads, heads / kv_heads * seq, dim]);
-    let weighted = attention(q, k, v, None, None, AttentionModuleOptions::default());
+    let options = AttentionModuleOptions {
+        // With a scale, Burn does not use the fast kernel of a GPU.
+        scale: (scale != usual_scale(dim)).then_some(scale),
+        ..AttentionModuleOptions::default()
+    };
+    let weighted = attention(q, k, v, None, None, options);
     weighted.reshape([batch, heads, seq, dim])
 }
 
@@ -55,11 +66,11 @@ pub(crate) fn attend(
 /// head_dim]`.
 pub(crate) fn attend_joint(
     x: &Tensor<3>,
-    heads: usize,
-    kv_heads: usize,
+    [heads, kv_heads]: [usize; 2],
     mask: Option<&Tensor<4, Bool>>,
+    scale: f64,
 ) -> Tensor<4> {
-    fused!(joint_attention(x, heads, kv_heads, mask));
+    fused!(joint_attention(x, [heads, kv_heads], mask, scale));
     let [batch, seq, width] = x.dims();
     let dim = width / (heads + 2 * kv_heads);
     let part = |first: usize, count: usize| {
@@ -67,7 +78,7 @@ pub(crate) fn attend_joint(
         part.reshape([batch, seq, count, dim]).swap_dims(1, 2)
     };
     let (q, k) = (part(0, heads), part(heads, kv_heads));
-    attend(q, k, part(heads + kv_heads, kv_heads), mask)
+    attend(q, k, part(heads + kv_heads, kv_heads), mask, scale)
 }
 
 /// [`attend`] in Burn's operations only.
@@ -154,6 +165,45 @@ mod tests {
         }
     }
 
+    /// A product with a power of two is exact, so it may come before or after a matmul.
+    #[test]
+    fn every_form_multiplies_the_scores_by_the_scale() {
+        let plain = Device::flex();
+        plain.seed(2);
+        let random =
+            |heads, seq| Tensor::<4>::random([2, heads, seq, 8], Distribution::Default, &plain);
+        let (k, v) = (random(2, 5), random(2, 5));
+        let mask = Tensor::<2, Bool>::tril_mask([5, 5], 0, &plain).reshape([1, 1, 5, 5]);
+        let autodiff = plain.clone().autodiff();
+        let written_out = autodiff.clone().gradient_checkpointing();
+        // All queries, and the last one, which has no mask.
+        for (q, mask) in [(random(4, 5), Some(&mask)), (random(4, 1), None)] {
+            for device in [&plain, &autodiff, &written_out] {
+                for dtype in [DType::F32, DType::BF16] {
+                    let on = |x: &Tensor<4>| {
+                        Tensor::<4>::from_data(x.to_data(), (device, DType::F32)).cast(dtype)
+                    };
+                    let run = |factor: f64, scale: f64| {
+                        let q = on(&q);
+                        let q = if device.is_autodiff() {
+                            q.require_grad()
+                        } else {
+                            q
+                        };
+                        let scaled = q.clone().mul_scalar(factor);
+                        let out = attend(scaled, on(&k), on(&v), mask, scale);
+                        let gradient = device.is_autodiff().then(|| {
+                            let gradients = out.clone().sum().backward();
+                            q.grad(&gradients).unwrap().into_data()
+                        });
+                        (out.into_data(), gradient)
+                    };
+                    assert_eq!(run(0.25, 1.0), run(1.0, 0.25), "{device:?}, {dtype:?}");
+                }
+            }
+        }
+    }
+
     fn agree(seq: usize, plain: &Device) {
         let random = |heads| Tensor::<4>::random([2, heads, seq, 8], Distribution::Default, plain);
         let (q, k, v) = (random(4), random(2), random(2));
@@ -165,7 +215,7 @@ mod tests {
         let run = |device: &Device| {
             let on = |x: &Tensor<4>| Tensor::<4>::from_data(x.to_data(), device);
             let mask = mask::of(&input, 0, Some(90), plain);
-            attend(on(&q), on(&k), on(&v), mask.as_ref()).into_data()
+            attend(on(&q), on(&k), on(&v), mask.as_ref(), usual_scale(8)).into_data()
         };
         // With Burn's gradient checkpointing, operations are not fused, whatever the features are.
         let written_out = plain.clone().autodiff().gradient_checkpointing();

@@ -7,13 +7,16 @@ use crate::model::ops::extent::{Extent, MASKED};
 /// Queries, keys, values and mask.
 #[derive(Clone, Debug)]
 pub(super) struct Inputs {
-    /// `[batch, key heads, groups, seq, head_dim]`, divided by the root of the last dimension.
+    /// `[batch, key heads, groups, seq, head_dim]`, multiplied by the scale.
     pub(super) q: Tensor<5>,
     /// `[batch, key heads, keys, head_dim]`.
     pub(super) k: Tensor<4>,
     pub(super) v: Tensor<4>,
     /// `[batch or 1, 1, seq, keys]`.
     pub(super) mask: Option<Tensor<4, Bool>>,
+    /// The factor of the scores, for the gradient of the queries.
+    #[cfg_attr(not(feature = "custom-backward"), allow(dead_code))]
+    pub(super) scale: f64,
 }
 
 /// Some queries, and the keys and values up to the last one that a query attends to.
@@ -36,14 +39,16 @@ impl Inputs {
         k: Tensor<4>,
         v: Tensor<4>,
         mask: Option<&Tensor<4, Bool>>,
+        scale: f64,
     ) -> Self {
         let ([batch, heads, seq, dim], kv_heads) = (q.dims(), k.dims()[1]);
-        let q = q.mul_scalar(scale(dim));
+        let q = q.mul_scalar(scale);
         Self {
             q: q.reshape([batch, kv_heads, heads / kv_heads, seq, dim]),
             k,
             v,
             mask: mask.cloned(),
+            scale,
         }
     }
 
@@ -116,9 +121,4 @@ impl Inputs {
         };
         joined.reshape([batch, kv_heads * groups, seq, dim])
     }
-}
-
-/// The factor of the scores.
-pub(super) fn scale(dim: usize) -> f64 {
-    (dim as f64).powf(-0.5)
 }

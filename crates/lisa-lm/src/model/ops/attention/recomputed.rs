@@ -6,7 +6,7 @@
 
 use burn::tensor::{Bool, DType, Tensor};
 
-use super::blocks::{Block, Inputs, scale};
+use super::blocks::{Block, Inputs};
 use super::{attend_in_blocks, exponentials};
 use crate::model::ops::custom::{CustomBackward, with_backward};
 use crate::model::ops::extent::RECOMPUTED;
@@ -17,6 +17,7 @@ pub(super) fn attend(
     k: &Tensor<4>,
     v: &Tensor<4>,
     mask: Option<&Tensor<4, Bool>>,
+    scale: f64,
 ) -> Option<Tensor<4>> {
     let mask = mask.map(|mask| {
         if mask.device().is_autodiff() {
@@ -26,7 +27,7 @@ pub(super) fn attend(
         }
     });
     with_backward([q, k, v], |[q, k, v]| {
-        let inputs = Inputs::new(q, k, v, mask.as_ref());
+        let inputs = Inputs::new(q, k, v, mask.as_ref(), scale);
         (attend_in_blocks(&inputs, RECOMPUTED), inputs)
     })
 }
@@ -75,7 +76,7 @@ impl CustomBackward<4, 3> for Inputs {
                 of_k.add(of_scores.clone().transpose().matmul(q));
             }
             if wanted[0] {
-                of_q.push(of_scores.matmul(k).mul_scalar(scale(dim)));
+                of_q.push(of_scores.matmul(k).mul_scalar(self.scale));
             }
         }
         of_q.reverse();
@@ -117,6 +118,7 @@ mod tests {
     use crate::model::input::Input;
     use crate::model::mask;
     use crate::model::ops::extent::WRITTEN_OUT;
+    use crate::model::ops::usual_scale;
 
     /// Result and gradients, by this form of attention and by Burn's operations only.
     ///
@@ -152,10 +154,16 @@ mod tests {
                 if tracked[at] { x.require_grad() } else { x }
             });
             let out = if recomputes {
-                attend(&q, &k, &v, mask.as_ref()).unwrap()
+                attend(&q, &k, &v, mask.as_ref(), usual_scale(8)).unwrap()
             } else {
                 let mask = mask.clone().map(Tensor::from_inner);
-                let inputs = Inputs::new(q.clone(), k.clone(), v.clone(), mask.as_ref());
+                let inputs = Inputs::new(
+                    q.clone(),
+                    k.clone(),
+                    v.clone(),
+                    mask.as_ref(),
+                    usual_scale(8),
+                );
                 attend_in_blocks(&inputs, WRITTEN_OUT)
             };
             let loss = (out.clone() * Tensor::from_inner(gradient.clone())).sum();

@@ -27,6 +27,7 @@ pub(crate) fn attention(
     k: &Tensor<4>,
     v: &Tensor<4>,
     mask: Option<&Tensor<4, Bool>>,
+    scale: f64,
 ) -> Option<Tensor<4>> {
     let mask = match mask {
         Some(mask) => Some(mask_of(mask)?),
@@ -45,7 +46,7 @@ pub(crate) fn attention(
     let inputs = [Operand::of(q)?, Operand::of(k)?, Operand::of(v)?];
     let has_autodiff = inputs.iter().any(Operand::has_autodiff);
     apply(AttentionOp, inputs, |heads_of| {
-        let (out, kept) = Inputs::new(sizes, heads_of, mask).attend(has_autodiff);
+        let (out, kept) = Inputs::new(sizes, heads_of, mask, scale).attend(has_autodiff);
         (sizes.heads_of(out, heads, seq), kept)
     })
 }
@@ -74,9 +75,9 @@ impl Backward<Flex, 3> for AttentionOp {
 /// As [`attend_joint`](crate::model::ops::attend_joint).
 pub(crate) fn joint_attention(
     x: &Tensor<3>,
-    heads: usize,
-    kv_heads: usize,
+    [heads, kv_heads]: [usize; 2],
     mask: Option<&Tensor<4, Bool>>,
+    scale: f64,
 ) -> Option<Tensor<4>> {
     let mask = match mask {
         Some(mask) => Some(mask_of(mask)?),
@@ -97,7 +98,7 @@ pub(crate) fn joint_attention(
         let x = x.to_contiguous();
         let [q, k, v] = [(0, heads), (heads, kv_heads), (heads + kv_heads, kv_heads)];
         let parts = [q, k, v].map(|(first, count)| sizes.part(&x, first, count));
-        let (out, kept) = Inputs::new(sizes, parts, mask).attend(has_autodiff);
+        let (out, kept) = Inputs::new(sizes, parts, mask, scale).attend(has_autodiff);
         (sizes.heads_of(out, heads, seq), kept)
     })
 }

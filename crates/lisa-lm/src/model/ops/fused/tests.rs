@@ -398,7 +398,7 @@ fn attention_is_that_of_its_steps() {
         let causal = Tensor::cat(vec![causal, hidden], 0);
         let found = || {
             let [q, k, v] = parts();
-            attention(&q, &k, &v, Some(&causal)).unwrap()
+            attention(&q, &k, &v, Some(&causal), 0.3).unwrap()
         };
         let shared = |x: Tensor<4>| {
             let x: Tensor<5> = x.reshape([batch, kv_heads, 1, keys, dim]);
@@ -407,7 +407,7 @@ fn attention_is_that_of_its_steps() {
         };
         let expected = || {
             let [q, k, v] = parts();
-            let scores = q.matmul(shared(k).transpose()) * (dim as f64).powf(-0.5);
+            let scores = q.matmul(shared(k).transpose()) * 0.3;
             let causal = causal.clone().repeat_dim(1, heads);
             let scores = scores.mask_fill(causal, f32::NEG_INFINITY);
             softmax(scores, 3).matmul(shared(v))
@@ -428,10 +428,11 @@ fn attention_of_joint_heads_is_that_of_its_parts() {
             let part = x.clone().narrow(2, first * dim, count * dim);
             part.reshape([batch, seq, count, dim]).swap_dims(1, 2)
         };
-        let found = || joint_attention(&x, heads, kv_heads, Some(&mask)).unwrap();
+        let found = || joint_attention(&x, [heads, kv_heads], Some(&mask), 0.3).unwrap();
         let expected = || {
             let (q, k) = (part(0, heads), part(heads, kv_heads));
-            attention(&q, &k, &part(heads + kv_heads, kv_heads), Some(&mask)).unwrap()
+            let v = part(heads + kv_heads, kv_heads);
+            attention(&q, &k, &v, Some(&mask), 0.3).unwrap()
         };
         agree([&x], found, expected);
     }
@@ -441,7 +442,7 @@ fn attention_of_joint_heads_is_that_of_its_parts() {
 fn a_row_with_every_key_masked_is_no_nan() {
     let x = random([1, 1, 2, 4]);
     let mask = Tensor::<4, Bool>::full([1, 1, 2, 2], true, &device());
-    let found = attention(&x, &x, &x, Some(&mask)).unwrap();
+    let found = attention(&x, &x, &x, Some(&mask), 0.5).unwrap();
     let sum = found.sum().into_scalar::<f32>();
     assert!(sum.is_finite(), "{sum}");
 }

@@ -21,10 +21,17 @@ pub(super) struct Inputs {
     k: FlexTensor,
     v: FlexTensor,
     mask: Option<FlexTensor>,
+    /// The factor of the scores.
+    scale: f32,
 }
 
 impl Inputs {
-    pub(super) fn new(sizes: Sizes, heads: [FlexTensor; 3], mask: Option<FlexTensor>) -> Self {
+    pub(super) fn new(
+        sizes: Sizes,
+        heads: [FlexTensor; 3],
+        mask: Option<FlexTensor>,
+        scale: f64,
+    ) -> Self {
         let [q, k, v] = heads.map(|heads| sizes.grouped(heads));
         Self {
             sizes,
@@ -32,6 +39,7 @@ impl Inputs {
             k,
             v,
             mask,
+            scale: scale as f32,
         }
     }
 
@@ -53,7 +61,7 @@ impl Inputs {
             block: block.queries,
         });
         let kernel = Softmax {
-            scale: self.sizes.scale(),
+            scale: self.scale,
             mask,
         };
         let out = Out::new(scores.storage_mut(), block.seen);
@@ -128,7 +136,7 @@ impl Kept {
             let mut scores = Flex::float_matmul(grad, v.transpose(3, 4));
             let kernel = SoftmaxBackward {
                 weights: values(&weights),
-                scale: sizes.scale(),
+                scale: inputs.scale,
             };
             let out = Out::new(scores.storage_mut(), block.seen);
             run(&kernel, out, Out::none());
@@ -224,7 +232,7 @@ mod tests {
                 let zeros = TensorData::zeros::<f32, _>([2, count, seq, 4]);
                 FlexTensor::from_data(zeros)
             };
-            let inputs = Inputs::new(sizes, [heads(2), heads(1), heads(1)], None);
+            let inputs = Inputs::new(sizes, [heads(2), heads(1), heads(1)], None, 0.5);
             let (_, kept) = inputs.attend(true);
             let count = |weights: &FlexTensor| weights.layout().num_elements();
             kept.weights.iter().map(count).sum::<usize>()

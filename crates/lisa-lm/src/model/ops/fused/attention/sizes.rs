@@ -37,10 +37,6 @@ impl Block {
 }
 
 impl Sizes {
-    pub(super) fn scale(&self) -> f32 {
-        (self.dim as f64).powf(-0.5) as f32
-    }
-
     pub(super) fn heads(&self) -> usize {
         self.kv_heads * self.groups
     }

@@ -1,38 +1,26 @@
-//! [`LlamaConfig`]: the configuration of Llama, Mistral, Ministral, Qwen2 and Qwen3.
+//! [`LlamaConfig`]: Llama, Mistral, Ministral, Qwen2 and Qwen3.
 
-use super::common::CommonConfig;
-use super::limits::{self, at_most, in_range, refuse, require_deviation, require_epsilon};
-use super::rope::RopeConfig;
+use serde_json::Value;
+
+use super::family::{Family, Shared, SharedMut};
+use super::file_names::FileNames;
 use crate::error::Error;
+use crate::model::config::keys::Keys;
+use crate::model::config::limits::{
+    self, at_most, in_range, refuse, require_deviation, require_epsilon,
+};
+use crate::model::config::{CommonConfig, RopeConfig};
+use crate::model::ops::{self, Activation};
+use crate::model::spec::{
+    AttentionSpec, BlockSpec, DecoderSpec, FeedForwardSpec, InitSpec, LayerSpec, NormKind,
+    NormPlacement, NormSpec,
+};
 
-/// An architecture of the Llama family. They differ in biases, norms and sliding windows only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum LlamaKind {
-    /// Llama 1 to 3.2, TinyLlama, SmolLM: biases if the configuration has them.
-    Llama,
-    /// Mistral: no biases, optionally a sliding window.
-    Mistral,
-    /// Ministral: a Mistral in which only some layers have the sliding window.
-    Ministral,
-    /// Qwen2 and Qwen2.5: biases on queries, keys and values.
-    Qwen2,
-    /// Qwen3: a norm on each head of the queries and keys.
-    Qwen3,
-}
+mod json;
+mod kinds;
 
-impl LlamaKind {
-    /// The `model_type` of `config.json`.
-    #[must_use]
-    pub fn model_type(self) -> &'static str {
-        match self {
-            Self::Llama => "llama",
-            Self::Mistral => "mistral",
-            Self::Ministral => "ministral",
-            Self::Qwen2 => "qwen2",
-            Self::Qwen3 => "qwen3",
-        }
-    }
-}
+use kinds::AttentionBias;
+pub use kinds::LlamaKind;
 
 /// The configuration of a model of the Llama family. Start from [`LlamaConfig::new`] and change
 /// fields.
@@ -127,26 +115,47 @@ impl LlamaConfig {
     /// Whether the projections of queries, keys and values have biases.
     #[must_use]
     pub fn qkv_bias(&self) -> bool {
-        match self.kind {
-            LlamaKind::Llama | LlamaKind::Qwen3 => self.attention_bias,
-            LlamaKind::Mistral | LlamaKind::Ministral => false,
-            LlamaKind::Qwen2 => true,
-        }
+        self.kind.row().attention_bias == AttentionBias::Qkv || self.o_bias()
     }
 
     /// Whether the projection after attention has a bias.
     #[must_use]
     pub fn o_bias(&self) -> bool {
-        matches!(self.kind, LlamaKind::Llama | LlamaKind::Qwen3) && self.attention_bias
+        self.kind.row().attention_bias == AttentionBias::Optional && self.attention_bias
     }
 
     /// Whether each head of the queries and keys has a norm.
     #[must_use]
     pub fn qk_norm(&self) -> bool {
-        self.kind == LlamaKind::Qwen3
+        self.kind.row().qk_norm
+    }
+}
+
+const NAMES: FileNames = FileNames {
+    renamed: &[],
+    prefix: "model.",
+    bare: &["embed_tokens.", "layers.", "norm."],
+    buffers: &[
+        "rotary_emb.inv_freq",
+        "rotary_emb.cos_cached",
+        "rotary_emb.sin_cached",
+        "position_ids",
+    ],
+    transposed: true,
+};
+
+impl Family for LlamaConfig {
+    fn model_types() -> Vec<&'static str> {
+        kinds::ROWS.iter().map(|row| row.model_type).collect()
     }
 
-    pub(super) fn validate(&self) -> Result<(), Error> {
+    fn read(model_type: &str, keys: Keys) -> Option<Result<Self, Error>> {
+        let mut rows = kinds::ROWS.iter();
+        let row = rows.find(|row| row.model_type == model_type)?;
+        Some(json::read(row, keys))
+    }
+
+    fn validate(&self) -> Result<(), Error> {
         let sizes = [
             ("vocab_size", self.vocab_size, limits::VOCABULARY),
             ("hidden_size", self.hidden_size, limits::WIDTH),
@@ -207,6 +216,77 @@ impl LlamaConfig {
                 require_deviation(self.initializer_range)?;
                 self.rope.validate()
             }
+        }
+    }
+
+    fn json(&self) -> Value {
+        json::written(self)
+    }
+
+    fn spec(&self) -> DecoderSpec {
+        let norm = NormSpec {
+            kind: NormKind::Rms,
+            epsilon: self.rms_norm_eps,
+        };
+        let layers = self.sliding_layers.iter().map(|&slides| LayerSpec {
+            slides,
+            ..LayerSpec::FULL
+        });
+        DecoderSpec {
+            vocab_size: self.vocab_size,
+            hidden_size: self.hidden_size,
+            learned_positions: None,
+            rope: Some(self.rope),
+            sliding_window: self.sliding_window,
+            layers: layers.collect(),
+            block: BlockSpec {
+                attention: AttentionSpec {
+                    heads: self.num_attention_heads,
+                    kv_heads: self.num_key_value_heads,
+                    head_dim: self.head_dim,
+                    fused_qkv: false,
+                    qkv_bias: self.qkv_bias(),
+                    output_bias: self.o_bias(),
+                    qk_norm: self.qk_norm().then_some(norm),
+                    score_scale: ops::usual_scale(self.head_dim),
+                },
+                feed_forward: FeedForwardSpec {
+                    width: self.intermediate_size,
+                    gated: true,
+                    activation: Activation::Silu,
+                    bias: self.mlp_bias,
+                },
+                norm,
+                placement: NormPlacement::Before,
+            },
+            tied_head: self.tie_word_embeddings,
+            init: InitSpec {
+                deviation: self.initializer_range,
+                residual: self.initializer_range,
+            },
+        }
+    }
+
+    fn file_names(&self) -> &'static FileNames {
+        &NAMES
+    }
+
+    fn shared(&self) -> Shared<'_> {
+        Shared {
+            model_type: self.kind.model_type(),
+            vocab_size: self.vocab_size,
+            max_positions: self.max_position_embeddings,
+            num_layers: self.num_hidden_layers,
+            is_tied: self.tie_word_embeddings,
+            common: &self.common,
+        }
+    }
+
+    fn shared_mut(&mut self) -> SharedMut<'_> {
+        SharedMut {
+            vocab_size: &mut self.vocab_size,
+            is_tied: &mut self.tie_word_embeddings,
+            common: &mut self.common,
         }
     }
 }

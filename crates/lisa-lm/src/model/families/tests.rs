@@ -3,6 +3,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::error::{Error, ErrorKind};
+use crate::model::config::{RopeConfig, RopeScaling};
 use crate::test_support::{MODELS, fixture};
 
 fn fixture_json(name: &str) -> String {
@@ -22,17 +23,17 @@ fn changed(name: &str, changes: Value) -> Result<ModelConfig, Error> {
 }
 
 fn llama(config: ModelConfig) -> LlamaConfig {
-    match config {
-        ModelConfig::Llama(config) => config,
-        ModelConfig::Gpt2(_) => unreachable!("a Llama was asked for"),
-    }
+    let ModelConfig::Llama(config) = config else {
+        unreachable!("a Llama was asked for");
+    };
+    config
 }
 
 fn gpt2(config: ModelConfig) -> Gpt2Config {
-    match config {
-        ModelConfig::Gpt2(config) => config,
-        ModelConfig::Llama(_) => unreachable!("a GPT-2 was asked for"),
-    }
+    let ModelConfig::Gpt2(config) = config else {
+        unreachable!("a GPT-2 was asked for");
+    };
+    config
 }
 
 #[test]
@@ -98,16 +99,21 @@ fn absent_keys_have_the_values_of_transformers() {
         (1e-6, false)
     );
     assert_eq!(config.common.dtype, None);
-    let many = json!({"hidden_size": 128, "num_attention_heads": 64, "num_key_value_heads": null});
-    for (name, expected) in [
-        ("llama", 64),
-        ("mistral", 8),
-        ("ministral", 8),
-        ("qwen2", 32),
-        ("qwen3", 32),
+    let many = json!({
+        "hidden_size": 128, "num_attention_heads": 64, "num_key_value_heads": null,
+        "head_dim": null, "max_position_embeddings": null,
+    });
+    for (name, kv_heads, head_dim, positions) in [
+        ("llama", 64, 2, 2048),
+        ("mistral", 8, 2, 131_072),
+        ("ministral", 8, 2, 131_072),
+        ("qwen2", 32, 2, 32_768),
+        ("qwen3", 32, 128, 32_768),
     ] {
         let config = llama(changed(name, many.clone()).unwrap());
-        assert_eq!(config.num_key_value_heads, expected, "{name}");
+        assert_eq!(config.num_key_value_heads, kv_heads, "{name}");
+        assert_eq!(config.head_dim, head_dim, "{name}");
+        assert_eq!(config.max_position_embeddings, positions, "{name}");
         // A key that is null: as many as query heads.
         let mut null: Value = serde_json::from_str(&fixture_json(name)).unwrap();
         null["num_key_value_heads"] = Value::Null;
@@ -483,6 +489,17 @@ fn what_is_not_supported_is_named_with_what_is() {
 }
 
 #[test]
+fn the_help_lists_every_supported_model_type() {
+    let error = changed("llama", json!({"model_type": "mamba"})).unwrap_err();
+    let names = "llama, mistral, ministral, qwen2, qwen3, gpt2";
+    assert_eq!(error.help(), Some(format!("use one of {names}").as_str()));
+    for name in names.split(", ") {
+        let config = ModelConfig::from_json(&fixture_json(name)).unwrap();
+        assert_eq!(config.model_type(), name);
+    }
+}
+
+#[test]
 fn a_text_is_rewritten_only_where_the_model_differs() {
     let with = |text: &str, change: &dyn Fn(&mut ModelConfig)| -> Value {
         let mut config = ModelConfig::from_json(text).unwrap();
@@ -581,15 +598,46 @@ fn dtypes_have_the_names_that_torch_has() {
 
 #[test]
 fn the_kinds_of_the_llama_family_differ_in_biases_and_norms() {
-    let of = |kind| LlamaConfig {
-        kind,
-        ..LlamaConfig::new(64, 16, 2, 2)
-    };
-    assert_eq!(LlamaKind::Qwen2.model_type(), "qwen2");
-    let qwen2 = of(LlamaKind::Qwen2);
-    assert!(qwen2.qkv_bias() && !qwen2.o_bias() && !qwen2.qk_norm());
-    let qwen3 = of(LlamaKind::Qwen3);
-    assert!(!qwen3.qkv_bias() && qwen3.qk_norm());
+    for (kind, expected) in [
+        (LlamaKind::Llama, [true, true, false]),
+        (LlamaKind::Mistral, [false; 3]),
+        (LlamaKind::Ministral, [false; 3]),
+        (LlamaKind::Qwen2, [true, false, false]),
+        (LlamaKind::Qwen3, [true; 3]),
+    ] {
+        let mut config = LlamaConfig::new(64, 16, 2, 2);
+        (config.kind, config.attention_bias) = (kind, true);
+        let found = [config.qkv_bias(), config.o_bias(), config.qk_norm()];
+        assert_eq!(found, expected, "{kind:?}");
+        config.attention_bias = false;
+        let found = [config.qkv_bias(), config.o_bias()];
+        assert_eq!(found, [kind == LlamaKind::Qwen2, false], "{kind:?}");
+    }
+}
+
+#[test]
+fn each_architecture_writes_the_keys_that_it_has_in_transformers() {
+    let optional = [
+        "attention_bias",
+        "layer_types",
+        "mlp_bias",
+        "sliding_window",
+        "use_sliding_window",
+    ];
+    for (kind, has) in [
+        (LlamaKind::Llama, [true, false, true, false, false]),
+        (LlamaKind::Mistral, [false, false, false, true, false]),
+        (LlamaKind::Ministral, [false, true, false, true, false]),
+        (LlamaKind::Qwen2, [false, true, false, true, true]),
+        (LlamaKind::Qwen3, [true, true, false, true, true]),
+    ] {
+        let mut config = LlamaConfig::new(64, 16, 2, 2);
+        config.kind = kind;
+        let text = ModelConfig::Llama(config).to_json();
+        let written: Value = serde_json::from_str(&text).unwrap();
+        let found = optional.map(|key| written.get(key).is_some());
+        assert_eq!(found, has, "{kind:?}");
+    }
 }
 
 #[test]
