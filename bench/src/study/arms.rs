@@ -59,6 +59,9 @@ pub(super) const ARMS: [Arm; 6] = [
     Arm::Lisa(Arm::lisa(2)),
 ];
 
+/// The arm with which the others are compared.
+pub(crate) const REFERENCE: Arm = Arm::Lora { rank: 16 };
+
 /// The place of the layers that are sampled once among the arms.
 pub(super) const ONCE: usize = 2;
 

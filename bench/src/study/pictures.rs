@@ -6,8 +6,8 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::arm::Arm;
+use super::arms::REFERENCE;
 use super::results::{Results, Runs};
-use super::tables::REFERENCE;
 use crate::chart::{self, Band};
 use crate::stats::Interval;
 

@@ -3,10 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use super::arm::{Arm, STEP, Sampled};
-use super::arms::{ARMS, FROZEN_2, Kind, ONCE, frozen, once, variants};
+use super::arms::{ARMS, FROZEN_2, Kind, ONCE, REFERENCE, frozen, once, variants};
 use super::job::{Job, Order, Purpose, Sizes};
 use super::log::Log;
-use super::tables::REFERENCE;
 use crate::preset::Dtype;
 
 /// The questions of the study.

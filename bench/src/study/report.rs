@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::arm::Arm;
+use super::arms::REFERENCE;
 use super::cells::{cell, difference, header, row};
 use super::job::Purpose;
 use super::plan::{Plan, name};
 use super::results::{Results, Runs};
-use super::tables::{REFERENCE, choices, costs, layers, other_rates, scores, seconds, varied};
+use super::tables::{choices, costs, layers, other_rates, scores, seconds, varied};
 use crate::memory::mib;
 
 /// The tables of each task.

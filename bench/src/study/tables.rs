@@ -4,14 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::arm::Arm;
+use super::arms::REFERENCE;
 use super::cells::{cell, change, difference, header, row};
 use super::job::{Outcome, learning_rate};
 use super::results::{Results, Runs};
 use crate::memory::mib;
 use crate::stats::Mean;
-
-/// The arm with which the others are compared.
-pub(crate) const REFERENCE: Arm = Arm::Lora { rank: 16 };
 
 /// Losses and scores of the arms.
 pub(super) fn scores(results: &Results, task: &Path, rows: &[(Arm, Runs)]) -> String {
