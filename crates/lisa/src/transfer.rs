@@ -72,10 +72,10 @@ struct Back(VecDeque<Box<dyn Any>>);
 impl ModuleMapper for Back {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let next = self.0.pop_front();
-        match next.map(|tensor| tensor.downcast::<Tensor<D>>()) {
-            Some(Ok(tensor)) => param.map(|_| *tensor),
-            _ => unreachable!("a module has the same float parameters on every visit"),
-        }
+        let Some(tensor) = next.and_then(|tensor| tensor.downcast::<Tensor<D>>().ok()) else {
+            unreachable!("a module has the same float parameters on every visit");
+        };
+        param.map(|_| *tensor)
     }
 }
 

@@ -62,7 +62,7 @@ fn draw_norms(
     let (least, most) = values().fold((f64::INFINITY, 0.0f64), |(a, b), v| (a.min(v), b.max(v)));
     let area = SVGBackend::with_string(svg, (900, 420)).into_drawing_area();
     area.fill(&WHITE)?;
-    let last = other.len().max(2) - 1;
+    let end = other.len().max(2) - 1;
     let mut chart = ChartBuilder::on(&area)
         .margin(12)
         .x_label_area_size(32)
@@ -71,7 +71,7 @@ fn draw_norms(
             format!("mean norm of the {}", names.measured),
             ("sans-serif", 18),
         )
-        .build_cartesian_2d(0.0..last as f64, (least / 1.5..most * 1.5).log_scale())?;
+        .build_cartesian_2d(0.0..end as f64, (least / 1.5..most * 1.5).log_scale())?;
     let name = |place: &f64| {
         let whole = (place - place.round()).abs() < 1e-6;
         let found = places.get(place.round() as usize).filter(|_| whole);

@@ -77,8 +77,8 @@ pub(super) fn probe(
             clock: &mut Clock::default(),
             stop: &|_| false,
         };
-        let passed = passes.gradients(&model, &mut batches);
-        let Passed { work, loss, .. } = passed.with_context(context)?;
+        let result = passes.gradients(&model, &mut batches);
+        let Passed { work, loss, .. } = result.with_context(context)?;
         require!(
             loss.is_finite(),
             "give a lower --lr",

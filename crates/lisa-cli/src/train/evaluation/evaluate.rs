@@ -122,7 +122,7 @@ impl Evaluate {
     /// The number of answers of a full evaluation.
     #[must_use]
     pub(crate) fn answers(&self) -> usize {
-        self.prompts.prompts.len()
+        self.prompts.all.len()
     }
 
     /// The number of rows and of answers of an evaluation.
@@ -257,7 +257,7 @@ impl Evaluate {
             eos_ids: tokenizer.eos_ids().to_vec(),
             ..GenerationConfig::default()
         };
-        for prompt in &prompts.prompts {
+        for prompt in &prompts.all {
             let mut stopped = false;
             let answer = generate_while(model, &prompt.ids, &config, |_| {
                 stopped = (with.stop)(Point::Generate);

@@ -24,7 +24,7 @@ pub(crate) struct Prompt {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Prompts {
     /// The prompts.
-    pub(crate) prompts: Vec<Prompt>,
+    pub(crate) all: Vec<Prompt>,
     /// How many prompts were longer than the longest row or the model.
     pub(crate) too_long: usize,
     /// How many prompts had no tokens.
@@ -58,7 +58,7 @@ impl Prompts {
                 let enough = (answer + answer / 8 + 8).min(LONGEST_ANSWER);
                 found.max_new_tokens = found.max_new_tokens.max(enough);
             }
-            if found.prompts.len() == settings.output.eval_examples {
+            if found.all.len() == settings.output.eval_examples {
                 continue;
             }
             let ids = match encode_prompt(example, tokenizer) {
@@ -79,7 +79,7 @@ impl Prompts {
                 found.too_long += 1;
             } else {
                 let wanted = without_end(wanted, tokenizer).to_owned();
-                found.prompts.push(Prompt { ids, wanted });
+                found.all.push(Prompt { ids, wanted });
             }
         }
         Ok(found)
@@ -115,7 +115,7 @@ mod tests {
         let wanted = |row: &str| {
             let example = Example::from_json(row).unwrap();
             let found = Prompts::new(&[example], &tokenizer, &settings).unwrap();
-            found.prompts[0].wanted.clone()
+            found.all[0].wanted.clone()
         };
         for row in [
             r#"{"prompt": "Name it. ", "completion": "blue<|endoftext|>"}"#,

@@ -162,13 +162,13 @@ fn one_step(
         clock: &mut clock,
         stop,
     };
-    let passed = if settings.memory.update_in_backward {
+    let result = if settings.memory.update_in_backward {
         model = dropping(settings, &model, first, 0);
         passes.forward(&model, &mut batches)
     } else {
         passes.gradients(&model, &mut batches)
     };
-    let taken = match passed {
+    let taken = match result {
         Err(error) if error.is::<Stopped>() => {
             // The batches of this step come again.
             batches.seek(first);

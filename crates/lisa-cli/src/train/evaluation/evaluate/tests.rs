@@ -104,7 +104,7 @@ fn an_answer_is_right_if_it_is_that_of_its_own_row() {
             first: 0,
             others: StoredRows::default(),
             prompts: Prompts {
-                prompts: prompts.clone(),
+                all: prompts.clone(),
                 max_new_tokens: 4,
                 ..Prompts::default()
             },
