@@ -101,6 +101,13 @@ fn check(done: &[(Job, Outcome)]) -> Result<()> {
                 "{} are the same run; remove one of them",
                 lines()
             );
+            let (mine, theirs) = (&run.inputs, &earlier.inputs);
+            let is_known = job.model == other.model && job.task == other.task;
+            ensure!(
+                !is_known || mine.is_none() || theirs.is_none() || mine == theirs,
+                "{} have other weights or rows",
+                lines()
+            );
             let has_same_rows = job.model == other.model
                 && job.task == other.task
                 && job.purpose == other.purpose

@@ -233,8 +233,8 @@ impl Plan {
         parent.filter(|_| !self.arms.contains(&arm)).unwrap_or(arm)
     }
 
-    /// What an arm varies: layers that are sampled once vary the same number of layers that change, or other
-    /// layers that are sampled once, and other arms that for which their rate is chosen.
+    /// What an arm varies. Layers that are sampled once vary the same number of layers that change, or layers
+    /// that are sampled once uniformly. Another arm varies the one whose rate it has.
     pub(crate) fn varied_by(&self, arm: Arm) -> Arm {
         let Arm::Lisa(sampled) = arm else { return arm };
         let [changed, once] = [frozen, once].map(|of| of(sampled.active_layers));

@@ -99,11 +99,13 @@ fn setup(results: &Results) -> String {
          corrected for the number of comparisons. Values after ± are half of Student's 95 % interval over at \
          least three seeds. Seeds have different losses, so methods with different seeds can be compared by \
          their differences only. A seed samples the same layers on every task.\n\n\
-         Peaks are of the first seed{reserved}. The {time} of a step is that of ten steps of each method, one method \
-         after the other. Losses after a time are read off the curves, and ± is there over seeds only, not over their few \
-         rows. Accuracy is the share of rows in which the first token of the right answer is more probable \
-         than those of the other answers. Bands of the curves are the range of the seeds, and the lines at \
-         the points over memory are the interval over at least three seeds.\n",
+         Peaks are of the first seed{reserved}. The {time} of a step is that of one run of ten \
+         steps of each method, one method after the other; a difference of a few percent says \
+         nothing. Losses after a time are read off the curves, and ± is there over seeds only, \
+         not over their few rows. Accuracy is the share of rows in which the first token of the \
+         right answer is more probable than those of the other answers. Bands of the curves are \
+         the range of the seeds, and the lines at the points over memory are the interval over at \
+         least three seeds.\n",
         name(&plan.model),
         plan.dtype,
         sizes.steps,

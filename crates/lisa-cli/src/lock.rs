@@ -46,7 +46,7 @@ impl Lock {
             );
             if is_at(&file, &path) {
                 return Ok(Some(Self {
-                    _path: Leftover::new(path),
+                    _path: Leftover::file(path),
                     _file: file,
                 }));
             }

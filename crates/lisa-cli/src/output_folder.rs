@@ -42,7 +42,7 @@ pub(crate) fn make(out: &Path) -> Result<Made> {
     let missing = out
         .ancestors()
         .take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists());
-    let missing = missing.map(|folder| Leftover::new(folder.to_path_buf()));
+    let missing = missing.map(|folder| Leftover::folder(folder.to_path_buf()));
     let made = Made {
         _folders: missing.collect(),
     };

@@ -54,6 +54,7 @@ mod adapters;
 mod breakdown;
 mod device;
 mod elements;
+mod largest;
 mod lisa;
 mod lora;
 mod plan;

@@ -89,7 +89,8 @@ impl FullWeights {
         // Clones share the running statistics of norms, which would move with the copy. `valid` makes
         // new ones.
         let copy = self.clone().take(model.valid(), &device.clone().inner());
-        if device.is_autodiff() {
+        let trains = model.devices().iter().any(Device::is_autodiff);
+        if trains && device.is_autodiff() {
             copy.train()
         } else {
             copy

@@ -58,6 +58,11 @@ impl Trainable {
         })
     }
 
+    /// What the caller of [`LisaConfig::init`] may not have meant.
+    pub(crate) fn warnings(&self, config: &LisaConfig) -> Vec<String> {
+        may_train::warnings(&self.map, config, &self.may_train)
+    }
+
     /// The layers and their parameters.
     pub(crate) fn map(&self) -> &LayerMap {
         &self.map

@@ -79,7 +79,7 @@ pub(super) fn load(
     require!(
         ids.all(|id| (id as usize) < rows || tokenizer.only_pads(id)),
         format!(
-            "give a base model with {} rows by --model, or merge the run that made the adapter: `lisa export RUN \
+            "give a base model with at least {} rows by --model, or merge the run that made the adapter: `lisa export RUN \
              --merge`",
             tokenizer.id_count()
         ),

@@ -59,13 +59,13 @@ impl Interrupt {
     /// While model and data are read, Ctrl-C ends the program at once: there is nothing to save.
     /// Later the first one makes [`asked`](Self::asked) true. The second one ends the program, with
     /// exit code 130 as usual; files are replaced by renaming, so saved files are complete. `at_end` is
-    /// called before Ctrl-C ends the program.
+    /// called before the first Ctrl-C ends the program. The second one leaves the lock: the run may still
+    /// write.
     pub(crate) fn on_ctrl_c(at_end: fn()) -> Result<Self> {
         let interrupt = Self::default();
         let state = interrupt.clone();
         ctrlc::set_handler(move || {
             if state.asked.swap(true, Ordering::SeqCst) {
-                at_end();
                 std::process::exit(130);
             }
             if !state.begun.load(Ordering::SeqCst) {

@@ -48,7 +48,6 @@ fn ctrl_c_saves_and_says_how_to_continue() {
     );
 }
 
-/// Ctrl-C in the evaluation of all rows, after the model is written.
 #[test]
 fn ctrl_c_while_the_data_is_read_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
@@ -76,6 +75,7 @@ fn ctrl_c_while_the_data_is_read_leaves_nothing() {
     assert!(!dir.path().join("runs").exists());
 }
 
+/// Ctrl-C in the evaluation of all rows, after the model is written.
 #[test]
 fn ctrl_c_in_the_last_evaluation_says_where_the_model_is() {
     let dir = tempfile::tempdir().unwrap();

@@ -46,7 +46,9 @@ impl LisaConfig {
     /// (`Device::flex().autodiff()`).
     ///
     /// The model moves to `device`, float parameters one at a time. Layers that are quantized are never on
-    /// `device` in full precision, except one weight at a time.
+    /// `device` in full precision, except one weight at a time. Clones of the model share its running
+    /// statistics, and must not be used afterwards; statistics that a training step has not applied yet
+    /// stay behind, so give a model from [`Module::train`](burn::module::Module::train).
     ///
     /// # Errors
     ///
@@ -92,6 +94,9 @@ impl Lisa {
     ) -> Result<(Self, M), LisaError> {
         config.validate()?;
         let trainable = Trainable::new(config, &model)?;
+        for warning in trainable.warnings(config) {
+            log::warn!("{warning}");
+        }
         let is_plain = device.is_some_and(|device| !device.is_autodiff());
         if is_plain {
             let message = "the device to which the model moves has no gradients";

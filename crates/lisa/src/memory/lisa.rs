@@ -3,6 +3,7 @@
 use super::activations::{Activations, Footprint};
 use super::breakdown::Breakdown;
 use super::elements::{Draw, Elements};
+use super::largest::Largest;
 use super::plan::MemoryPlan;
 use super::workload::Workload;
 use crate::{LayerMap, LisaConfig, LisaError, OnFreeze};
@@ -34,8 +35,10 @@ impl MemoryPlan {
         let map = LayerMap::of_shapes(model, &config.layers)?.split(&config.split)?;
         crate::lisa::check(&map, config)?;
         let elements = Elements::of(&map, config, model.head_id(), !workload.flex);
+        let draw = Draw::largest(&elements, config);
         let run = Run {
-            draw: Draw::largest(&elements, config),
+            largest: Largest::of(&elements, &draw),
+            draw,
             elements,
             activations: model.activations(workload),
             config,
@@ -75,6 +78,7 @@ struct Run<'a> {
     activations: Activations,
     elements: Elements,
     draw: Draw,
+    largest: Largest,
 }
 
 /// Memory that does not change during a step.

@@ -8,9 +8,6 @@ pub(super) fn may_train(map: &LayerMap, config: &LisaConfig) -> Result<Vec<bool>
     check_active_layers(map, config)?;
     let may_train = not_frozen(map, config)?;
     check_outside(map, config, &may_train)?;
-    for warning in warnings(map, config, &may_train) {
-        log::warn!("{warning}");
-    }
     Ok(may_train)
 }
 
@@ -101,18 +98,23 @@ fn check_outside(map: &LayerMap, config: &LisaConfig, may_train: &[bool]) -> Res
 }
 
 /// What the caller may not have meant.
-fn warnings(map: &LayerMap, config: &LisaConfig, may_train: &[bool]) -> Vec<String> {
+pub(super) fn warnings(map: &LayerMap, config: &LisaConfig, may_train: &[bool]) -> Vec<String> {
     let mut found = Vec::new();
     let layers = map.layers().len();
     let is_dead = |layer: &&Layer| !layer.parameters.iter().any(|&i| may_train[i]);
     let dead = map.layers().iter().filter(is_dead).count();
-    if dead > 0 && is_counted(config) && config.active_layers < layers {
+    let is_sampled = match &config.policy {
+        PolicyConfig::Bernoulli(p) if !p.is_empty() => true,
+        _ => is_counted(config) && config.active_layers < layers,
+    };
+    if dead > 0 && is_sampled {
         found.push(format!(
             "{dead} of {layers} layers have no parameter that requires gradients, and are not sampled"
         ));
     }
     let mut outside = map.outside().peekable();
-    if outside.peek().is_some() && !outside.any(|p| p.trainable) {
+    // Full training, and LoRA, whose base is frozen, have no periods in which they freeze.
+    if is_sampled && outside.peek().is_some() && !outside.any(|p| p.trainable) {
         found.push(
             "no parameter outside the layers requires gradients, so embeddings and head do not train; \
              if an earlier run has frozen them, call `Lisa::unfreeze` of that run before `init`"
@@ -164,6 +166,10 @@ mod tests {
             warnings.len() == 1 && warnings[0].contains("outside the layers"),
             "{warnings:?}"
         );
+        let all = LisaConfig::new().with_active_layers(3);
+        let map = LayerMap::find(&without_head).unwrap();
+        let found = super::warnings(&map, &all, &may_train(&map, &all).unwrap());
+        assert!(found.is_empty(), "{found:?}");
         let mut without_layer = own.clone();
         without_layer.layers[0] = frozen(&own.layers[0]);
         let warnings = said(&without_layer);

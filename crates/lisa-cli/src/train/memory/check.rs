@@ -141,14 +141,24 @@ impl Kept {
         }
     }
 
-    /// How to train on the rows that are kept; nothing if none of a kind is kept.
+    /// Whether held-out rows are kept, or there are none.
+    fn has_held_out(self) -> bool {
+        self.held_out.1 == 0 || self.held_out.0 > 0
+    }
+
+    /// How to train on the rows that are kept; nothing if no training row is.
     fn help(self, length: usize) -> String {
-        let ((kept, _), (kept_held_out, held_out)) = (self.training, self.held_out);
-        if kept == 0 || (held_out > 0 && kept_held_out == 0) {
+        let kept = self.training.0;
+        if kept == 0 {
             return String::new();
         }
         let rows = counted(kept, "row");
-        format!(". To train on the other {rows}, give --max-seq-length {length}")
+        let evaluation = if self.has_held_out() {
+            ""
+        } else {
+            " and --no-eval"
+        };
+        format!(". To train on the other {rows}, give --max-seq-length {length}{evaluation}")
     }
 }
 
@@ -178,9 +188,18 @@ pub(crate) fn check_rows(
     .into())
 }
 
-/// The same because of the model's limit, `positions` tokens.
-pub(crate) fn check_rows_of_model(positions: usize, rows: Kept) -> Result<()> {
-    let Some(found) = rows.too_few() else {
+/// Refuses a run that would leave most of its training rows out because of the model's limit, `positions`
+/// tokens. With `length` tokens, as memory allows, it would train on `kept` rows. If nothing is kept, the
+/// rows are refused with their file when they are cut.
+pub(crate) fn check_rows_of_model(
+    positions: usize,
+    rows: Kept,
+    (length, kept): (usize, Kept),
+) -> Result<()> {
+    let found = rows
+        .too_few()
+        .filter(|_| rows.training.0 > 0 && rows.has_held_out());
+    let Some(found) = found else {
         return Ok(());
     };
     Err(UserError::new(format!(
@@ -188,7 +207,7 @@ pub(crate) fn check_rows_of_model(positions: usize, rows: Kept) -> Result<()> {
     ))
     .with_help(format!(
         "use a model with more positions, or shorten the prompts of the data{}",
-        rows.help(positions)
+        kept.help(length)
     ))
     .into())
 }
@@ -308,13 +327,20 @@ mod tests {
             shown.contains("cut at 64: all 40 held-out rows have no token"),
             "{shown}"
         );
+        let part = "To train on the other 360 rows, give --max-seq-length 64 and --no-eval";
+        assert!(shown.contains(part), "{shown}");
+        let shown = check(256, [(0, 360), none]).unwrap_err();
         assert!(!shown.contains("To train on"), "{shown}");
     }
 
     #[test]
     fn the_models_limit_may_leave_as_many_rows_out_as_memory() {
         let check = |training, held_out| {
-            let checked = check_rows_of_model(256, Kept { training, held_out });
+            let kept = Kept {
+                training: (170, 360),
+                held_out,
+            };
+            let checked = check_rows_of_model(256, Kept { training, held_out }, (200, kept));
             let error = checked.map_err(|error| error.downcast::<UserError>().unwrap());
             error.map_err(|error| (error.to_string(), error.help().unwrap().to_owned()))
         };
@@ -329,10 +355,10 @@ mod tests {
         );
         assert_eq!(
             shown,
-            format!("{help}. To train on the other 179 rows, give --max-seq-length 256")
+            format!("{help}. To train on the other 170 rows, give --max-seq-length 200")
         );
-        let (message, shown) = check((360, 360), (0, 40)).unwrap_err();
-        assert!(message.contains(": all 40 held-out rows have"), "{message}");
-        assert_eq!(shown, help);
+        // Where nothing of a kind is kept, the rows are refused with their file.
+        check((0, 360), (1, 40)).unwrap();
+        check((360, 360), (0, 40)).unwrap();
     }
 }

@@ -48,11 +48,12 @@ impl Shapes {
     pub(crate) fn settle(&self, run: Unread<'_>, device: &Device) -> Result<Settled> {
         let (flags, settings, checkpoint) = (run.flags.clone(), run.settings, run.checkpoint);
         let uncut = self.with_facts(&flags, settings, device, |facts| run.read(facts))?;
+        let length = uncut.settings.input.max_seq_length;
+        let kept = uncut.kept(length);
         if flags.input.max_seq_length.is_none() {
             let positions = self.facts.positions;
-            check_rows_of_model(positions, uncut.kept(positions))?;
+            check_rows_of_model(positions, uncut.kept(positions), (length, kept))?;
         }
-        let kept = uncut.kept(uncut.settings.input.max_seq_length);
         check_rows(self.planner(device), &uncut.settings, uncut.usual, kept)?;
         uncut.cut(checkpoint)
     }

@@ -39,7 +39,7 @@ pub(super) fn open(path: &Path) -> Result<(Reader, u64), Cause> {
     let length = file.metadata()?.len();
     let [.., a, b, c, d] = head;
     let metadata = u32::from_le_bytes([a, b, c, d]);
-    if metadata > METADATA_BYTES || u64::from(metadata) > length {
+    if metadata > METADATA_BYTES || u64::from(metadata) + head.len() as u64 > length {
         return Err(format!(
             "its header claims {metadata} bytes of metadata, but the file has {length} bytes and \
              the limit is {METADATA_BYTES}"

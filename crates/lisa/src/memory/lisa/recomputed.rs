@@ -153,37 +153,15 @@ impl Run<'_> {
 
     /// The gradients of the `layers` largest layers, if as many of their parts as possible are active.
     fn layer_gradients(&self, layers: usize) -> u64 {
-        let of_layer = |layer: usize| -> u64 {
-            let units = self.elements.units.iter();
-            let units = units.filter(|unit| unit.layer == layer);
-            let active = units.take(self.draw.active.len());
-            active.map(|unit| unit.trainable).sum()
-        };
-        let largest = self.largest_layers(layers, of_layer);
+        let largest = self.largest.trainable.largest(layers);
         largest.min(self.draw.trainable()) * self.workload.element()
     }
 
     /// The dequantized weights of the `frozen` largest layers, and of the frozen parts of `active` layers.
     fn dense(&self, frozen: usize, active: usize) -> u64 {
-        let of_layer = |layer: usize| -> u64 {
-            let units = self.draw.frozen.iter();
-            let of_layer = units.filter(|unit| unit.layer == layer);
-            of_layer.map(|unit| unit.matrices).sum()
-        };
-        let of_active = |layer: usize| {
-            let is_active = self.draw.active.iter().any(|unit| unit.layer == layer);
-            if is_active { of_layer(layer) } else { 0 }
-        };
-        let elements =
-            self.largest_layers(frozen, of_layer) + self.largest_layers(active, of_active);
+        let of_active = self.largest.quantized_in_active.largest(active);
+        let elements = self.largest.quantized.largest(frozen) + of_active;
         elements * self.workload.element()
-    }
-
-    /// The sum of the `count` largest values of `of_layer`.
-    fn largest_layers(&self, count: usize, of_layer: impl Fn(usize) -> u64) -> u64 {
-        let mut all: Vec<u64> = (0..self.elements.layers()).map(of_layer).collect();
-        all.sort_unstable();
-        all.iter().rev().take(count).sum()
     }
 
     /// The gradient of the embedding and its update.
