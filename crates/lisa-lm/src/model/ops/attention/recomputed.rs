@@ -118,6 +118,7 @@ mod tests {
     use crate::model::input::Input;
     use crate::model::mask;
     use crate::model::ops::extent::WRITTEN_OUT;
+    use crate::model::ops::usual_scale;
 
     /// Result and gradients, by this form of attention and by Burn's operations only.
     ///
@@ -147,16 +148,22 @@ mod tests {
         input.segments = Some(segments);
         // Earlier keys, and no mask; or a mask.
         let mask = mask::of(&input, 0, Some(600), &device).filter(|_| past == 0);
+        // Another scale than the usual one shows whether it is used.
+        let scale = if rounded == DType::F32 {
+            0.3
+        } else {
+            usual_scale(8)
+        };
         let run = |recomputes: bool| {
             let [q, k, v] = [0, 1, 2].map(|at| {
                 let x = Tensor::from_inner(inputs[at].clone());
                 if tracked[at] { x.require_grad() } else { x }
             });
             let out = if recomputes {
-                attend(&q, &k, &v, mask.as_ref(), 0.3).unwrap()
+                attend(&q, &k, &v, mask.as_ref(), scale).unwrap()
             } else {
                 let mask = mask.clone().map(Tensor::from_inner);
-                let inputs = Inputs::new(q.clone(), k.clone(), v.clone(), mask.as_ref(), 0.3);
+                let inputs = Inputs::new(q.clone(), k.clone(), v.clone(), mask.as_ref(), scale);
                 attend_in_blocks(&inputs, WRITTEN_OUT)
             };
             let loss = (out.clone() * Tensor::from_inner(gradient.clone())).sum();
