@@ -111,6 +111,7 @@ fn each_row_has_a_mask_which_all_heads_share() {
     assert_eq!(workspace(4, Some(32), 1), one);
 }
 
+#[cfg(feature = "custom-backward")]
 #[test]
 fn a_recomputed_layer_keeps_nothing_that_grows_with_the_square_of_the_length() {
     let plain = Device::default().autodiff();
