@@ -10,12 +10,12 @@ use serde::{Deserialize, Deserializer};
 use toml::de::{DeTable, DeValue, Error as TomlError, ValueDeserializer};
 
 use super::names::{self, Word, Written};
-use super::{
-    Flags, InputFlags, MemoryFlags, MethodFlags, Origin, OutputFlags, TrainingFlags, input,
-};
+use super::{Flags, InputFlags, MemoryFlags, MethodFlags, Origin, TrainingFlags, input};
 use crate::user_error::UserError;
+use keys::is_known;
 use mistakes::{Unknown, foreign, in_words, table_in_words};
 
+mod keys;
 mod mistakes;
 
 impl Flags {
@@ -182,24 +182,6 @@ impl<'de> DeserializeSeed<'de> for Set<'_> {
     fn deserialize<D: Deserializer<'de>>(self, value: D) -> Result<bool, D::Error> {
         self.0.set(self.1, value)
     }
-}
-
-/// The keys of all settings, with underscores.
-fn all_keys() -> Vec<&'static str> {
-    let keys = [
-        InputFlags::KEYS,
-        MethodFlags::KEYS,
-        MemoryFlags::KEYS,
-        TrainingFlags::KEYS,
-        OutputFlags::KEYS,
-    ];
-    keys.concat()
-}
-
-/// Whether this is the name of a setting, or another name of one.
-fn is_known(key: &str) -> bool {
-    let name = names::setting(key).replace('-', "_");
-    names::translated(key).is_some() || all_keys().contains(&name.as_str())
 }
 
 /// Whether this is what other trainers write for a setting that is not given.

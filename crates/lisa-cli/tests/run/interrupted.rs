@@ -2,50 +2,53 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use super::commands::lisa;
+
+/// A run with piped output.
+fn start(folder: &Path, arguments: &str) -> Child {
+    let arguments: Vec<&str> = arguments.split_whitespace().collect();
+    let mut command = lisa(folder, &arguments);
+    let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().unwrap()
+}
+
+/// The output of a run after the first line that begins like this.
+fn after_line(child: &mut Child, start: &str) -> BufReader<ChildStdout> {
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    while !line.starts_with(start) {
+        line.clear();
+        assert!(
+            output.read_line(&mut line).unwrap() > 0,
+            "no line `{start}`"
+        );
+    }
+    output
+}
+
+fn press_ctrl_c(child: &Child) {
+    let id = child.id().to_string();
+    let sent = Command::new("kill").args(["-INT", &id]).status().unwrap();
+    assert!(sent.success());
+}
 
 #[test]
 fn ctrl_c_saves_and_says_how_to_continue() {
     let dir = tempfile::tempdir().unwrap();
     let arguments = "train --steps 100000 --eval-examples 1 --log-every 1 --out out";
-    let arguments: Vec<&str> = arguments.split(' ').collect();
-    let mut child = lisa(dir.path(), &arguments)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut output = BufReader::new(child.stdout.take().unwrap());
-    let mut line = String::new();
-    while !line.starts_with("step 2 of") {
-        line.clear();
-        assert!(
-            output.read_line(&mut line).unwrap() > 0,
-            "it ended before it trained"
-        );
-    }
-    let id = child.id().to_string();
-    assert!(
-        Command::new("kill")
-            .args(["-INT", &id])
-            .status()
-            .unwrap()
-            .success()
-    );
+    let mut child = start(dir.path(), arguments);
+    let mut output = after_line(&mut child, "step 2 of");
+    press_ctrl_c(&child);
     let mut rest = String::new();
     output.read_to_string(&mut rest).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(130));
-    assert!(
-        rest.contains("Continue with: lisa train --resume --out"),
-        "{rest}"
-    );
-    assert_eq!(
-        fs::read_dir(dir.path().join("out/checkpoints"))
-            .unwrap()
-            .count(),
-        1
-    );
+    let part = "Continue with: lisa train --resume --out";
+    assert!(rest.contains(part), "{rest}");
+    let checkpoints = fs::read_dir(dir.path().join("out/checkpoints"));
+    assert_eq!(checkpoints.unwrap().count(), 1);
 }
 
 #[test]
@@ -54,20 +57,13 @@ fn ctrl_c_while_the_data_is_read_leaves_nothing() {
     let row = "{\"prompt\": \"Name the colour.\", \"completion\": \"Blue.\"}\n";
     fs::write(dir.path().join("rows.jsonl"), row.repeat(300_000)).unwrap();
     let arguments = "train --data rows.jsonl --pairs text --out runs/new";
-    let arguments: Vec<&str> = arguments.split_whitespace().collect();
-    let mut child = lisa(dir.path(), &arguments)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = start(dir.path(), arguments);
     let lock = dir.path().join("runs/new/.lisa-lock");
     while !lock.exists() {
         assert_eq!(child.try_wait().unwrap(), None);
         std::thread::yield_now();
     }
-    let id = child.id().to_string();
-    let sent = Command::new("kill").args(["-INT", &id]).status().unwrap();
-    assert!(sent.success());
+    press_ctrl_c(&child);
     let output = child.wait_with_output().unwrap();
     let errors = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(130), "{errors}");
@@ -83,31 +79,14 @@ fn ctrl_c_in_the_last_evaluation_says_where_the_model_is() {
     fs::write(dir.path().join("rows.jsonl"), rows).unwrap();
     let arguments = "train --steps 1 --eval-rows 4 --eval-examples 0 --final-eval-all --batch-size 1 \
                      --eval rows.jsonl --out out";
-    let arguments: Vec<&str> = arguments.split_whitespace().collect();
-    let mut child = lisa(dir.path(), &arguments)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut output = BufReader::new(child.stdout.take().unwrap());
-    let mut line = String::new();
-    while !line.starts_with("after: ") {
-        line.clear();
-        assert!(output.read_line(&mut line).unwrap() > 0);
-    }
-    let id = child.id().to_string();
-    let sent = Command::new("kill").args(["-INT", &id]).status().unwrap();
-    assert!(sent.success());
+    let mut child = start(dir.path(), arguments);
+    let mut output = after_line(&mut child, "after: ");
+    press_ctrl_c(&child);
     let mut rest = String::new();
     output.read_to_string(&mut rest).unwrap();
-    let mut error = String::new();
-    child
-        .stderr
-        .take()
-        .unwrap()
-        .read_to_string(&mut error)
-        .unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(130), "{rest}{error}");
+    let ended = child.wait_with_output().unwrap();
+    let error = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(130), "{rest}{error}");
     assert!(
         error.contains("stopping after the current batch, token or step"),
         "{error}"

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::super::names;
-use super::all_keys;
+use super::keys;
 
 /// The message and the help of a setting that is given as a table, such as `[[datasets]]`.
 pub(super) fn table_in_words(key: &str, name: &str) -> (String, String) {
@@ -68,7 +68,10 @@ impl Unknown {
 
 /// The known name that is nearest to an unknown key.
 fn nearest(key: &str) -> Option<String> {
-    let keys: Vec<String> = all_keys().iter().map(|key| key.replace('_', "-")).collect();
+    let keys: Vec<String> = keys::all()
+        .iter()
+        .map(|key| key.replace('_', "-"))
+        .collect();
     names::nearest(key, keys.iter().map(String::as_str))
 }
 
