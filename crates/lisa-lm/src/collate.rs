@@ -6,8 +6,9 @@ use crate::model::{BatchTensors, Input};
 use crate::text::{Batch, Row};
 
 impl Batch {
-    /// The batch on a device. `weights` is `None` if no row has weights. `padding` is `None` if no row
-    /// is padded. `segments` and `positions` are `None` if every row is one example.
+    /// The tensors of the batch on a device. `weights` is `None` if no row has weights. `padding`
+    /// is `None` if no row is padded. `segments` and `positions` are `None` if every row is one
+    /// example.
     #[must_use]
     pub fn to_tensors(&self, device: &Device) -> BatchTensors {
         let ints = |of: fn(&Row) -> Vec<i64>| {

@@ -9,10 +9,16 @@
 //! [`linear_cross_entropy`] computes a loss over a large vocabulary without all of its logits, in any
 //! Burn training loop.
 //!
-//! With the feature `flex`, f32 models on Burn's flex backend use fused operations. With `flex` in half
-//! precision, and with the feature of another backend (`cuda`, `rocm`, `tch`, and `wgpu`, also for Vulkan,
-//! and Metal), layers keep less for the backward pass. A memory plan for the model's own device is for
-//! the features of the build; a plan for another device assumes that its feature is enabled. With `parquet`, data files may be Parquet.
+//! # Features
+//!
+//! - `flex`: on Burn's flex backend, f32 models use fused operations, and models in half precision
+//!   keep less for the backward pass.
+//! - `cuda`, `rocm`, `tch`, and `wgpu`, which is also for Vulkan and Metal: models on this backend
+//!   keep less for the backward pass.
+//! - `parquet`: data files may be Parquet.
+//!
+//! A memory plan for the model's own device assumes the features of the build. A plan for another
+//! device assumes that the feature for that device is enabled.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(clippy::missing_errors_doc, clippy::missing_panics_doc)]

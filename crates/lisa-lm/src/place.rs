@@ -4,8 +4,8 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-/// The place of an example: its file, and its line there, or its row where a file has no lines
-/// (Parquet). Both are counted from 1. A clone does not copy the path.
+/// The place of an example: its file, and its line, or its row if the file has no lines (Parquet).
+/// Lines and rows are counted from 1. A clone does not copy the path.
 ///
 /// # Example
 ///

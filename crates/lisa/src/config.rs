@@ -35,14 +35,15 @@ pub struct LisaConfig {
     /// Optimizer steps in a sampling period (K). The paper uses 5 to 50 for 7B models.
     #[config(default = 20)]
     pub sampling_period: usize,
-    /// Steps over which the learning rate of a layer that becomes active rises to that of the step: in
-    /// step `j` of the period it is multiplied by `j / layer_warmup`. None or 1: no warm-up.
+    /// The warm-up of a layer that becomes active, in steps: in step `j` of the period, counted
+    /// from 1, the learning rate of the layer is multiplied by `j / layer_warmup`, at most 1. With
+    /// none or 1, there is no warm-up.
     ///
-    /// A layer that was active in the previous period has no warm-up, and neither have the layers of
-    /// the first period, which the schedule of the run warms up. Parameters outside the layers that
-    /// [`outer_every`](Self::outer_every) froze in the previous period are warmed up as well. Weight
-    /// decay is multiplied by the same factor if the optimizer multiplies it by the learning rate, as
-    /// AdamW does.
+    /// A layer that was active in the previous period has no warm-up. The layers of the first
+    /// period have none either: warm them up with the learning rate schedule of the run. Parameters
+    /// outside the layers that [`outer_every`](Self::outer_every) froze in the previous period are
+    /// warmed up as well. Weight decay is multiplied by the same factor if the optimizer multiplies
+    /// it by the learning rate, as AdamW does.
     pub layer_warmup: Option<usize>,
     /// Seed of the sampling. The same seed samples the same layers on every platform.
     #[config(default = 42)]
@@ -55,8 +56,8 @@ pub struct LisaConfig {
     pub on_freeze: OnFreeze,
     /// Whether bf16 and f16 parameters are updated through f32 master weights. They need four more
     /// bytes, and f32 optimizer state, for each trainable element. Without them, small updates are
-    /// rounded away. Adam and AdamW need them for f16 parameters: an epsilon below 3e-8 and the squares
-    /// of gradients below 2e-4 are 0 in f16, and a division by 0 follows.
+    /// rounded away. Adam and AdamW need them for f16 parameters: in f16, an epsilon below 3e-8 and
+    /// the square of a gradient below 2e-4 are 0, and the update then divides by 0.
     #[config(default = true)]
     pub master_weights: bool,
     /// To which parameters the optimizer's weight decay is applied. The default is all, as with the
@@ -85,9 +86,9 @@ pub struct LisaConfig {
     /// Paths of the stacks of layers, such as `model.layers`. If it is empty, LISA finds the stack.
     #[config(default = "Vec::new()")]
     pub layers: Vec<String>,
-    /// Splits each layer in two parts ([`LayerMap::split`](crate::LayerMap::split)). The first has
-    /// the parameters whose path within the layer contains one of these strings; the second has the
-    /// others. Each part counts as a layer in [`active_layers`](Self::active_layers) and in
+    /// Splits each layer into two parts ([`LayerMap::split`](crate::LayerMap::split)). The first
+    /// has the parameters whose path within the layer contains one of these strings; the second has
+    /// the others. Each part counts as a layer in [`active_layers`](Self::active_layers) and in
     /// policies. If it is empty, layers are not split.
     ///
     /// `["attn"]` splits the blocks of a Llama or a GPT-2 into attention and feed-forward. The
@@ -105,9 +106,10 @@ pub struct LisaConfig {
     ///
     /// It is refused if the policy has no [inclusion
     /// probabilities](crate::policy::SamplingPolicy::inclusion), or if the probability of a layer
-    /// that could train is 0. The same holds for parameters outside the layers: in a period in which
-    /// [`outer_every`](Self::outer_every) freezes them, their probability is 0. To compensate for
-    /// these periods with SGD, multiply the learning rate of their group by `outer_every`.
+    /// that could train is 0. It is also refused if [`outer_every`](Self::outer_every) is above 1,
+    /// because the parameters outside the layers have probability 0 in some periods. With SGD, you
+    /// can compensate for these periods without `unbiased`: multiply the learning rate of these
+    /// parameters by `outer_every`.
     #[config(default = false)]
     pub unbiased: bool,
 }

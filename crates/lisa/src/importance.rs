@@ -7,9 +7,9 @@
 //! norms of one run, [`WeightNorms`] stores them, and [`Importance`] computes the probabilities
 //! from both runs.
 //!
-//! With AdamW, weight norms hardly differ between layers. [`Scores`] have another signal, which costs
-//! less: a [`GradientTracker`] measures the gradients of a few batches. [`distance_from_uniform`] says
-//! how much a signal changes the sampling.
+//! With AdamW, weight norms hardly differ between layers. [`Scores`] contain another signal, which
+//! is cheaper to measure: a [`GradientTracker`] measures the gradients of a few batches.
+//! [`distance_from_uniform`] says how much a signal changes the sampling.
 //!
 //! # Example
 //!

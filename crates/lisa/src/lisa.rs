@@ -142,8 +142,7 @@ impl Lisa {
         self
     }
 
-    /// Refuses gradients of trainable parameters with a NaN or an infinity, and names the parameters
-    /// and the step.
+    /// Returns an error if the gradient of a trainable parameter has a NaN or an infinity.
     ///
     /// Call it before [`step`](Self::step) if a bad batch must not change the model. As in a step, a
     /// model with other `ParamId`s is matched by its paths. Cost: a visit of the module, one pass over the
@@ -151,8 +150,9 @@ impl Lisa {
     ///
     /// # Errors
     ///
-    /// There are such gradients; the message has the paths of the first few parameters. Or the model is
-    /// not the model of this run, as in [`try_step`](Self::try_step).
+    /// There are such gradients: the message has the step, the number of parameters, and the paths
+    /// of the first three. Or the model is not the model of this run, as in
+    /// [`try_step`](Self::try_step).
     pub fn check_finite<M: Module>(
         &self,
         model: &M,
@@ -234,8 +234,9 @@ impl Lisa {
 
     /// The memory that this run uses now in addition to the model, in bytes.
     ///
-    /// The call does not copy the state. The size of the state is measured once for each shape: at the
-    /// first update of a parameter of that shape, and again at the first second update of one.
+    /// This call does not copy the state. The size of the state is measured twice for each shape:
+    /// when a parameter of that shape is updated for the first time, and when one is updated for
+    /// the second time.
     #[must_use]
     pub fn memory(&self) -> Usage {
         Usage {
@@ -247,13 +248,14 @@ impl Lisa {
     /// The model with the gradient requirements that it had before [`init`](LisaConfig::init), for
     /// another run, with LISA or without it.
     ///
-    /// During a run, most layers require no gradients. `init` takes such layers for layers that the
-    /// caller has frozen. If frozen layers are quantized, give the model of
-    /// [`take_exact`](Self::take_exact). Cost: three visits of the module; no tensor is copied.
+    /// During a run, most layers require no gradients. `init` treats such layers as frozen by the
+    /// caller. If frozen layers are quantized, give the model of [`take_exact`](Self::take_exact).
+    /// Cost: three visits of the module; no tensor is copied.
     ///
     /// # Errors
     ///
-    /// The model is not the one of this run. It is not given back: clone it first if it is needed then.
+    /// The model is not the one of this run. The error does not give the model back: clone it
+    /// first if you need it after an error.
     ///
     /// # Example
     ///

@@ -23,7 +23,7 @@ use crate::Lisa;
 /// }
 /// ```
 pub trait ModuleStep {
-    /// One optimizer step. Panics where [`Lisa::step`] does.
+    /// One optimizer step. A [`Lisa`] panics as in [`Lisa::step`].
     #[must_use]
     fn step_module<M: Module>(
         &mut self,

@@ -64,9 +64,10 @@ pub struct Adapter {
 impl Adapter {
     /// Opens a folder: reads `adapter_config.json` and the names of the tensors.
     ///
-    /// Nothing outside the folder is read. The modules are those of `target_modules` if it is a list
-    /// that no other setting narrows, and else those of the tensors. A name of the list is left out if
-    /// no tensor is of such a module: PEFT allows names that the base model does not have.
+    /// Nothing outside the folder is read. The modules are those of `target_modules`, if it is a
+    /// list or `all-linear` and no other key narrows it; otherwise, they are those that have
+    /// tensors. A name of the list is left out if no module of this name has tensors: PEFT allows
+    /// names that the base model does not have.
     ///
     /// # Errors
     ///
@@ -145,18 +146,19 @@ impl Adapter {
     /// # Errors
     ///
     /// As [`CausalLm::with_lora`]; a tensor is missing, belongs to no module of the model, or has
-    /// another shape; a weight of the base model that the file has is not that of the model.
+    /// another shape; the file also has a weight of the base model, and the model's weight differs.
     pub fn apply(&self, model: CausalLm) -> Result<CausalLm, Error> {
         self.restore(model.with_lora(&self.config)?)
     }
 
-    /// Replaces the matrices of a model's adapters by those of the folder. Their ids, their scale and
-    /// their dropout stay those of the model. Reads the file of the matrices.
+    /// Replaces the matrices of a model's adapters by those of the folder. The adapters keep their
+    /// ids, their scale and their dropout. Reads the file of the matrices.
     ///
     /// # Errors
     ///
-    /// The model has no adapters, or adapters of other modules or of another rank; a tensor is missing,
-    /// or has another shape; a weight of the base model that the file has is not that of the model.
+    /// The model has no adapters, or adapters of other modules or of another rank; a tensor is
+    /// missing, or has another shape; the file also has a weight of the base model, and the model's
+    /// weight differs.
     pub fn restore(&self, mut model: CausalLm) -> Result<CausalLm, Error> {
         let Contents {
             adapters: mut matrices,

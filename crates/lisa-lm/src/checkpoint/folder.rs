@@ -49,9 +49,10 @@ impl Checkpoint {
     /// Opens a folder: reads `config.json` and finds the files of the weights, without reading
     /// them.
     ///
-    /// If `config.json` ties the head to the embedding, and the files have a head with other
+    /// If `config.json` ties the head to the embedding, but the files have a head with other
     /// values, the model is untied, as in transformers: [`config`](Self::config) says so, and a
-    /// warning is logged. Only then, and if the head is a copy, two tensors are read.
+    /// warning is logged. To compare the values, the head and the embedding are read if
+    /// `config.json` ties them and the files have both.
     ///
     /// Nothing outside the folder is read or written: an index may name only files of the folder,
     /// and symbolic links must stay inside it. Links of the Hub's cache may point to its blobs.
@@ -109,13 +110,14 @@ impl Checkpoint {
     ///
     /// # Errors
     ///
-    /// As [`open`](Self::open), if the folder was changed since.
+    /// As [`open`](Self::open), if the folder has changed since then.
     pub fn weight_files(&self) -> Result<Vec<PathBuf>, Error> {
         let files = self.files()?;
         Ok(files.names().map(|name| self.dir.join(name)).collect())
     }
 
-    /// The model's configuration, as in `config.json` except for a head that is not tied.
+    /// The model's configuration: that of `config.json`, except that the head is untied if
+    /// [`open`](Self::open) found a head with other values.
     #[must_use]
     pub fn config(&self) -> &ModelConfig {
         &self.config

@@ -19,18 +19,21 @@ use crate::model::CausalLm;
 impl Checkpoint {
     /// Loads the model onto a device. All parameters are trainable if the device has autodiff.
     ///
-    /// Without a dtype, the model has the dtype of the files. If the tensors have different dtypes,
-    /// all are loaded in the dtype of `config.json`, or without one in the dtype of most elements. The
-    /// device needs no configuration for half precision. Needs the memory of the model, plus twice the memory
-    /// of its largest tensor while loading. No memory is allocated for sizes in `config.json` or in a header until
-    /// the files are known to be as large. Files are mapped into memory, so they must not be
-    /// truncated during loading.
+    /// Without `dtype`, the model has the dtype of the files. If their tensors have different
+    /// dtypes, all are loaded in the dtype of `config.json`; if it names none, in the dtype of most
+    /// elements. The device needs no configuration for half precision. Loading needs the memory of
+    /// the model, plus twice the memory of its largest tensor. Memory for a size that `config.json`
+    /// or a header states is allocated only if the files are large enough. Files are mapped into
+    /// memory, so they must not be truncated during loading.
+    ///
+    /// Buffers of old checkpoints, tensors of other parts such as a classifier, and masks of
+    /// integers are left out, whatever their dtype is. The log names them, except the buffers.
     ///
     /// # Errors
     ///
-    /// A tensor is missing or duplicate, belongs to no layer of the model, or has a wrong shape; a file is truncated; a parameter's dtype is not a float or is not supported by the device.
-    /// The message names the tensor or the file. Buffers of old checkpoints, tensors of other parts
-    /// such as a classifier, and masks of integers are left out, whatever their dtype is; the log names the latter two.
+    /// A tensor is missing or duplicate, is not of this model, or has a wrong shape; a file is
+    /// truncated; a parameter's dtype is not a float or is not supported by the device. The message
+    /// names the tensor or the file.
     pub fn load(&self, device: &Device, dtype: Option<FloatDType>) -> Result<CausalLm, Error> {
         self.load_with(device, dtype, |_, _| {})
     }

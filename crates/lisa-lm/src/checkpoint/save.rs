@@ -50,13 +50,13 @@ use crate::model::{CausalLm, rewritten};
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct SaveOptions<'a> {
-    /// The checkpoint that the model was loaded from. Its tokenizer, its licence and the text of its
-    /// `config.json` are copied; in the latter, the keys are changed that describe another model, and
-    /// those of Python code are left out.
+    /// The checkpoint that the model was loaded from. Its tokenizer, its licence and its
+    /// `config.json` are copied. In `config.json`, the keys that do not describe this model are
+    /// changed, and the keys that name Python code are left out.
     pub source: Option<&'a Checkpoint>,
-    /// More files of the folder, as paths in it and contents, such as those of
-    /// [`Tokenizer::changed_files`](crate::Tokenizer::changed_files). Such a file takes the place
-    /// of the source's.
+    /// Further files to write, such as those of
+    /// [`Tokenizer::changed_files`](crate::Tokenizer::changed_files): their paths in the folder,
+    /// and their contents. A file of the source at the same path is not copied.
     pub files: &'a [(String, Vec<u8>)],
     /// The maximum number of bytes of weights in one file. A larger tensor has its own file.
     pub max_shard_bytes: usize,
@@ -76,20 +76,20 @@ impl Default for SaveOptions<'_> {
 /// Saves a model as a folder that `transformers` loads.
 ///
 /// Weights keep the model's dtype, which is written to `config.json`. A tied head is not saved.
-/// Needs the memory of the largest tensor. Each copied file may have at most 256 MiB.
+/// Saving needs the memory of the largest tensor. Each copied file may have at most 256 MiB.
 ///
-/// A model that the folder has is replaced, whole or not at all: the new files are complete on the
-/// disk before the folders are exchanged in one operation, so a process that is killed leaves the
-/// old model or the new one, and the next save removes what it left. Other files of the folder are
-/// kept; with a [`source`](SaveOptions::source) of another folder, the old tokenizer is not. The disk
-/// must have space for the old and the new files, and the folder that contains `dir` must be
-/// writable. Where folders cannot be exchanged (Windows, some network file systems, a mount point,
-/// the current directory), the files are moved one by one, and a kill during this leaves a folder
-/// that does not load, with the new files in it.
+/// A model that is in the folder is replaced, whole or not at all: the new files are complete on
+/// the disk before the folders are exchanged in one operation. So a process that is killed leaves
+/// the old model or the new one, and the next save removes temporary files of the killed one. Other
+/// files of the folder are kept. If there is a [`source`](SaveOptions::source) in another folder,
+/// the old tokenizer and licence are removed. The disk must have space for the old and the new
+/// files, and the folder that contains `dir` must be writable. Where folders cannot be exchanged
+/// (Windows, some network file systems, a mount point, the current directory), the files are moved
+/// one by one, and a kill during this leaves a folder that does not load, with the new files in it.
 ///
-/// A new file has the permissions that the process gives to new files, and one that replaces a file
-/// has those of that file. A symbolic link with the name of a written file is replaced, not
-/// followed.
+/// A new file has the permissions that the process gives to new files. A file that replaces another
+/// one has the permissions of that one. A symbolic link with the name of a written file is
+/// replaced, not followed.
 ///
 /// # Errors
 ///

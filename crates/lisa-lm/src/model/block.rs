@@ -1,7 +1,8 @@
 //! [`Block`]: one layer of the stack, and its modules.
 //!
-//! Fields that Llama has are named as its tensors on Hugging Face, so that a parameter's path is its name in
-//! the checkpoint of most families. `FileNames` maps the names of the other families.
+//! Fields have the names of Llama's tensors on Hugging Face, where Llama has such a tensor. So a
+//! parameter's path is its name in the checkpoints of most families. `FileNames` maps the names of
+//! the other families.
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};

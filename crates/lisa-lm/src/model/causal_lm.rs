@@ -230,8 +230,8 @@ impl CausalLm {
         self.logits().forward(self.model.norm.forward(h))
     }
 
-    /// The model with every parameter in this dtype, one after the other. Those that require gradients still
-    /// do.
+    /// Casts every parameter to this dtype, one after the other. A parameter that requires
+    /// gradients still does.
     #[must_use]
     pub fn cast(self, dtype: FloatDType) -> Self {
         struct Cast(FloatDType);

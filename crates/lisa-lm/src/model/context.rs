@@ -8,8 +8,8 @@ use crate::model::rope::RopeTables;
 /// them for a model and its device. Use a context only with the model it was computed for; the
 /// model without autodiff needs a separate one.
 ///
-/// A mask has `batch * seq * seq` elements with padding or packing, and `seq * seq` without. An element is a
-/// byte, on some devices of wgpu four.
+/// A mask has `batch * seq * seq` elements with padding or packing, and `seq * seq` without. An
+/// element has one byte; on some devices of wgpu it has four.
 #[derive(Clone, Debug)]
 pub struct Context {
     /// The mask of layers without a sliding window; `None` if every token attends to every other.

@@ -1,7 +1,8 @@
 //! [`generate`]: generates text with a model, token by token, with a cache.
 //!
-//! Generation is greedy, or samples with a temperature from the most probable tokens (top-p). The
-//! same seed and the same logits give the same tokens on every platform.
+//! Generation is greedy, or samples with a temperature from the most probable tokens (top-p).
+//! Greedy generation from the same logits gives the same tokens on every platform. Sampling also
+//! depends on the seed and on `exp`, which may round differently on another platform.
 
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
@@ -68,14 +69,15 @@ impl GenerationConfig {
 
 /// The tokens that follow the prompt, without the prompt and without the end-of-text token.
 ///
-/// It stops at an end-of-text token, after `max_new_tokens`, or at the model's last position. It
-/// runs without autodiff. The prompt is read in one pass. Each new token costs a forward pass of
-/// one token and a copy of the logits to the host.
+/// Generation stops at an end-of-text token, after `max_new_tokens`, or at the model's last
+/// position. It runs without autodiff. The prompt is read in one pass. Each new token costs a
+/// forward pass of one token and a copy of the logits to the host.
 ///
 /// # Errors
 ///
-/// The prompt is empty or longer than the model's positions, an id is outside the vocabulary, the
-/// temperature is below 0, `top_p` is outside (0, 1], or logits are NaN.
+/// The prompt is empty or has more tokens than the model has positions, an id is outside the
+/// vocabulary, the temperature is below 0 or not finite, `top_p` is outside (0, 1], or a logit is
+/// NaN.
 ///
 /// # Example
 ///

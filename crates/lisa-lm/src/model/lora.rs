@@ -16,12 +16,12 @@ use crate::model::lora_config::{LoraConfig, ends_with};
 use crate::model::random::sequence;
 
 impl CausalLm {
-    /// Freezes the model and adds new LoRA adapters. They depend only on the configuration and its
-    /// seed. A tied head with an adapter is a weight of its own from then on; its values are shared with
-    /// the embedding.
+    /// Freezes the model and adds new LoRA adapters. Their initial values depend only on the
+    /// configuration and its seed. A tied head that gets an adapter becomes a separate parameter,
+    /// which shares its values with the embedding.
     ///
-    /// The outputs do not change. [`save`](crate::checkpoint::save) writes a model without adapters
-    /// only: [merge](Self::merge_lora) them first, or write them alone with
+    /// The outputs do not change. [`save`](crate::checkpoint::save) can write only a model without
+    /// adapters: [merge](Self::merge_lora) them first, or write only the adapters with
     /// [`save_adapter`](crate::checkpoint::save_adapter).
     ///
     /// # Errors
@@ -81,12 +81,12 @@ impl CausalLm {
         self
     }
 
-    /// The model with dropout of the adapters' inputs, whose elements depend on `seed`; with `None`,
-    /// nothing is dropped, as at first. No tensor is copied.
+    /// Turns on dropout of the adapters' inputs. `seed` determines which elements are dropped. With
+    /// `None`, as in a new model, nothing is dropped. No tensor is copied.
     ///
-    /// Give each batch another seed, and evaluate without. A backward pass that
-    /// [recomputes](lisa::recompute) layers drops the same elements again. They are drawn on the host,
-    /// and copied to the device for each adapter.
+    /// Give each batch another seed, and `None` for evaluation. A backward pass that
+    /// [recomputes](lisa::recompute) layers drops the same elements again. The mask of each adapter
+    /// is sampled on the host and copied to the device.
     #[must_use]
     pub fn with_dropout(mut self, seed: Option<u64>) -> Self {
         for (index, (_, _, projection)) in self.linear_mut().enumerate() {

@@ -11,13 +11,13 @@ impl CausalLm {
     /// `vocab_size - 1`. Each new row is the mean of the old rows, as in transformers, without its
     /// noise. The configuration has the new size, so a saved model has it too.
     ///
-    /// Call it before an optimizer is made, and before [`with_lora`](Self::with_lora) adds an adapter to
-    /// the head. Needs the memory of a second embedding and head.
+    /// Call it before you make an optimizer, and before [`with_lora`](Self::with_lora) adds an
+    /// adapter to the head. It needs the memory of a second embedding and head.
     ///
     /// # Errors
     ///
-    /// The vocabulary has more than `vocab_size` tokens already; `vocab_size` is above 2^24; or the head
-    /// has an adapter.
+    /// The vocabulary already has more than `vocab_size` tokens; `vocab_size` is above 2^24; or the
+    /// head has an adapter and must grow.
     ///
     /// # Example
     ///

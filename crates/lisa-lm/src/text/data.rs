@@ -35,7 +35,7 @@ pub struct Examples {
     pub examples: Vec<Example>,
     /// The files that were read.
     pub files: Vec<PathBuf>,
-    /// As what the rows were read.
+    /// In which forms the rows were read.
     pub mapping: Mapping,
     /// The skipped lines; none with [`OnBadLine::Stop`].
     pub skipped: BadLines,

@@ -20,7 +20,7 @@ use crate::text::weight::weight_of;
 /// How many examples are encoded together.
 const BLOCK: usize = 256;
 
-/// Encodes examples, in all threads of the machine. Rows of which no token is in the loss after
+/// Encodes examples, in all threads of the machine. Rows that have no token in the loss after
 /// truncation are left out, counted and logged.
 ///
 /// # Errors
@@ -130,10 +130,10 @@ pub(super) fn encode_block<R>(
 /// `return_assistant_tokens_mask`; without marks, the text of the answer and the end of its turn,
 /// without what a generation prompt writes.
 ///
-/// A prompt and its completion are tokenized separately, as at inference. If that is another text
-/// than both together, they are tokenized together, and a token across their border is in the loss. A
-/// pair and a plain text get the special tokens that the tokenizer adds, and an end-of-sequence
-/// token, which is in the loss.
+/// A prompt and its completion are tokenized separately, as at inference. If these tokens decode to
+/// another text than the tokens of the joined text, the joined text is tokenized instead, and a
+/// token across the border is in the loss. A pair and a plain text get the special tokens that the
+/// tokenizer adds, and an end-of-sequence token, which is in the loss.
 ///
 /// The weight of a message (`weight`, `loss_weight`, or `train` as a boolean) is the weight of its
 /// tokens; tokens with a weight of 0 are not in the loss.
@@ -273,7 +273,7 @@ fn rows_of(
 ///
 /// # Errors
 ///
-/// What the chat template or the tokenizer refuses, with the place of the example.
+/// The chat template or the tokenizer refuses the prompt. The error has the place of the example.
 ///
 /// # Example
 ///

@@ -72,8 +72,8 @@ impl Encoded {
 /// Encoded rows, and what was done with the given examples. An example gives one row, or one row for
 /// each of its answers ([`Turns`](crate::text::Turns)).
 ///
-/// The rows are in memory, with 12 bytes for each token; those of
-/// [`RowEncoder`](crate::text::RowEncoder) are [`StoredRows`](crate::text::StoredRows).
+/// By default, the rows are in memory, with 12 bytes for each token. A set of
+/// [`RowEncoder`](crate::text::RowEncoder) has [`StoredRows`](crate::text::StoredRows) instead.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EncodedSet<R = Vec<Encoded>> {
     /// The rows that have tokens in the loss, in order.
@@ -82,12 +82,13 @@ pub struct EncodedSet<R = Vec<Encoded>> {
     pub sources: Vec<usize>,
     /// For each row, its number of tokens before truncation.
     pub lengths: Vec<usize>,
-    /// How many rows were truncated to the maximal length, including those that are left out because of
-    /// that. Rows without a token in the loss in their whole length are not counted.
+    /// How many rows were truncated to the maximal length, including those that are left out
+    /// because of that. Rows that have no token in the loss even before truncation are not counted.
     pub truncated: usize,
     /// How many rows are left out, because none of their tokens is in the loss.
     pub dropped: usize,
-    /// How many of these are chats whose messages that could be in the loss all have a weight of 0.
+    /// How many of these are chats in which every message that could be in the loss has the weight
+    /// 0.
     pub weightless: usize,
     /// How many examples became several rows, one for each answer.
     pub split: usize,
@@ -98,7 +99,7 @@ pub struct EncodedSet<R = Vec<Encoded>> {
     pub unwritten_answers: usize,
     /// How many examples the chat template or the tokenizer refused. They are left out.
     pub refused: usize,
-    /// The errors of the first ten of them, with their places.
+    /// The errors of the first ten refused examples, with their places.
     pub refusals: Vec<String>,
 }
 

@@ -21,7 +21,7 @@ use crate::text::weight::weight_of;
 ///
 /// # Errors
 ///
-/// What the chat template or the tokenizer refuses.
+/// The chat template or the tokenizer refuses the example.
 ///
 /// # Example
 ///

@@ -11,7 +11,7 @@ use crate::text::stored_rows::StoredRows;
 use crate::text::tokenizer::Tokenizer;
 
 /// Encodes examples, a few at a time, for data that is larger than memory. The rows are in a
-/// [`RowStore`]; 32 bytes for each row are in memory.
+/// [`RowStore`]; in memory, there are 48 bytes for each row.
 ///
 /// The length of rows may be chosen when all lengths are known: [`finish`](Self::finish) truncates
 /// the rows once more, without encoding them again.
@@ -80,7 +80,7 @@ impl RowEncoder {
     ///
     /// # Errors
     ///
-    /// As [`encode_examples`](crate::text::encode_examples), apart from there being no row; or the
+    /// As [`encode_examples`](crate::text::encode_examples), but having no row is no error; or the
     /// store cannot be written.
     pub fn push(&mut self, examples: &[Example], tokenizer: &Tokenizer) -> Result<(), Error> {
         let (store, max_length) = (&self.store, self.options.max_length);
@@ -130,12 +130,12 @@ impl RowEncoder {
         rows.filter(|row| row.is_kept(max_length)).count()
     }
 
-    /// Logs what a user would not expect of the answers. What is left out is counted by
-    /// [`finish`](Self::finish).
+    /// Logs a warning if answers are empty, or if the template does not write them.
+    /// [`finish`](Self::finish) counts the rows that are left out.
     ///
     /// # Errors
     ///
-    /// There is no row with a token in the loss, however long it is.
+    /// No row has a token in the loss, even before truncation.
     pub fn check(&self) -> Result<(), Error> {
         self.set.warn();
         if self.set.examples.is_empty() {

@@ -16,9 +16,8 @@ const BUFFER: u64 = 1 << 20;
 /// Encoded rows, with about 4 bytes for each token. They are in memory until they are larger than a
 /// limit; then all are moved to a temporary file, and further rows are written there.
 ///
-/// The file has no name after it is made, so it is gone when the store is dropped and when the
-/// process ends, however that happens. Its content is not synchronized with the disk. A clone is the
-/// same store.
+/// The file is unlinked when it is created, so it disappears when the store is dropped, and also
+/// when the process is killed. It is not synced to the disk. A clone is the same store.
 ///
 /// # Example
 ///

@@ -117,8 +117,8 @@ impl StoredRows {
         &self.store
     }
 
-    /// Whether every id of the store is below `size`. Reads no row, so it is also false if such an id is
-    /// only in other rows of the store.
+    /// Whether every id in the store is below `size`. Reads no row. It is also false if a larger id
+    /// is only in rows of the store that are not in this list.
     #[must_use]
     pub fn is_within(&self, size: usize) -> bool {
         self.store

@@ -131,9 +131,9 @@ impl Tokenizer {
     }
 
     /// The ids of a text that a model continues: as [`encode`](Self::encode), without the
-    /// end-of-sequence tokens that some tokenizers append. Such tokens in the text itself stay. At least one
-    /// id is kept. An empty text is the id that begins a sequence, if the tokenizer or the model has
-    /// one.
+    /// end-of-sequence tokens that some tokenizers append. Such tokens in the text itself stay. At
+    /// least one id is kept. For an empty text, the result is the id that begins a sequence, if the
+    /// tokenizer or the model has one.
     ///
     /// # Errors
     ///
@@ -274,8 +274,9 @@ impl Tokenizer {
         self.inner.get_vocab_size(true)
     }
 
-    /// The largest id of a token, plus 1: how many rows an embedding needs for every token. It is
-    /// more than [`vocab_size`](Self::vocab_size) if ids are left out. Visits every token.
+    /// The largest id of a token, plus 1: how many rows an embedding needs to have one for every
+    /// token. It is more than [`vocab_size`](Self::vocab_size) if some ids are not used. Visits
+    /// every token.
     #[must_use]
     pub fn id_count(&self) -> usize {
         let largest = self.inner.get_vocab(true).into_values().max();

@@ -18,9 +18,9 @@ pub enum TurnEnd {
     Nothing,
 }
 
-/// How the last answer of this chat ends, with the tokenizer's chat template. `None` if the chat has
-/// no answer with a text and without tool calls, which a template writes after the text, or the
-/// template changes the text.
+/// How the last answer of this chat ends, with the tokenizer's chat template. Answers with tool
+/// calls are skipped, because a template writes the calls after the text. `None` if no answer with
+/// a text is left, or if the template changes the text.
 ///
 /// # Errors
 ///

@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use crate::text::chat::Chat;
 use crate::text::template::ChatTemplate;
 
-/// What of this chat, besides answers, the template does not write: `tools`, `documents`, or
-/// `messages of ROLE`. A model is trained without it. Empty if the template refuses the chat.
+/// The parts of this chat, besides answers, that the template does not write: `tools`, `documents`,
+/// or `messages of ROLE`. A model is trained without them. Empty if the template refuses the chat.
 ///
-/// What is in `seen` is not looked at again, and what was looked at is added. Each costs a rendering.
+/// Parts that are in `seen` are not checked; those that are checked are added to it. A check costs
+/// a rendering.
 ///
 /// # Example
 ///

@@ -7,11 +7,12 @@ use crate::error::{Error, ErrorKind};
 use crate::text::tokenizer::Tokenizer;
 
 /// Checks that every token id is in a model's vocabulary of `size` tokens.
-/// [`Batches`](crate::text::Batches) checks the ids of its rows, too, without the text of the token.
+/// [`Batches`](crate::text::Batches) also checks the ids of its rows; its error has no text of the
+/// token.
 ///
 /// # Errors
 ///
-/// The first token that is not: the error has its text and its id.
+/// An id is not in the vocabulary: the error has the id and the text of the first such token.
 ///
 /// # Example
 ///

@@ -9,12 +9,12 @@ use crate::{LayerMap, LisaError};
 
 /// Measures the gradient of each layer over a few batches, without an optimizer.
 ///
-/// Gradients may be observed in parts, such as those that
-/// [`Pass::backward_with`](crate::recompute::Pass::backward_with) hands over layer by layer, so that
-/// never more than the gradients of one layer exist.
+/// Gradients may be observed in parts.
+/// [`Pass::backward_with`](crate::recompute::Pass::backward_with) gives the gradients of one layer
+/// after the other, so that only those of one layer exist at a time.
 ///
-/// Cost of a batch: a sum of squares over all gradients; [`end_batch`](Self::end_batch) waits for the
-/// device and reads one number for each layer. State kept: two numbers for each layer.
+/// Cost of a batch: a sum of squares over all gradients; [`end_batch`](Self::end_batch) waits for
+/// the device and reads one value for each layer. State kept: two values for each layer.
 ///
 /// # Example
 ///
@@ -98,7 +98,7 @@ impl GradientTracker {
         }
     }
 
-    /// Adds gradients of the batch: all, or a part that was not observed yet.
+    /// Adds gradients of the batch: all of them, or a part that was not observed yet.
     pub fn observe<M: Module>(&mut self, model: &M, mut grads: GradientsParams) {
         self.batch.merge(measure(model, &mut grads, &self.map));
     }

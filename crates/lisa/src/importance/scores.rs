@@ -47,8 +47,9 @@ impl Scores {
         Ok(scores.map(|score| score / largest).collect())
     }
 
-    /// The probabilities with which layers are sampled independently, whose sum is
-    /// `active_layers`. Each is at most 1.
+    /// Probabilities for [`PolicyConfig::Bernoulli`](crate::PolicyConfig::Bernoulli), which samples
+    /// each layer independently: proportional to the scores, at most 1, with the sum
+    /// `active_layers`.
     ///
     /// # Errors
     ///
@@ -76,9 +77,9 @@ impl Scores {
     }
 }
 
-/// How far sampling by these weights is from uniform sampling: the share of the draws of one layer
-/// that would have to be another layer. 0 is uniform; with all weight on one of N layers, it is
-/// `1 - 1 / N`.
+/// How far sampling by these weights is from uniform sampling: the total variation distance of the
+/// two distributions of one sampled layer. It is 0 if all weights are equal, and `1 - 1 / N` if one
+/// of N layers has all the weight.
 ///
 /// # Example
 ///

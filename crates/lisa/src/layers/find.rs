@@ -10,16 +10,18 @@ use crate::visit::{FloatVisitor, ModulePath, requires_gradients, visit_floats};
 use crate::{ErrorKind, LisaError};
 
 impl LayerMap {
-    /// Finds the stack: the one with the most parameters of all stacks whose items have the same
-    /// parameters, with at least two layers, or else of those with one.
+    /// Finds the stack of layers: of all lists of modules whose items have the same parameter paths
+    /// and shapes, the one with the most parameters. A list with one item counts only if no list
+    /// has more.
     ///
     /// Lazy parameters are initialized. Cost: one visit of the module.
     ///
     /// # Errors
     ///
-    /// - There is no stack, or a second one that has at least half as many parameters and is not
-    ///   inside the first, as in an encoder-decoder model or one with blocks of two kinds. Name one or
-    ///   both with [`at`](Self::at). The message lists the candidates with their paths and sizes.
+    /// - There is no such list. Or another list, whose items may differ, has at least half as many
+    ///   parameters and is not inside the stack, as in an encoder-decoder model or a model with
+    ///   blocks of two kinds: name one or both with [`at`](Self::at). The message lists the
+    ///   candidates with their paths and sizes.
     /// - There are tied parameters: one `ParamId` at two paths. Burn would give both the same
     ///   gradient, and the copies would then diverge. Use one parameter twice in `forward` instead.
     pub fn find<M: Module>(module: &M) -> Result<Self, LisaError> {

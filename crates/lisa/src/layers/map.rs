@@ -43,7 +43,7 @@ pub struct Layer {
     pub path: String,
     /// Its parameters, as indices into [`LayerMap::parameters`].
     pub parameters: Vec<usize>,
-    /// How many elements these have.
+    /// The number of elements of these parameters.
     pub size: usize,
 }
 

@@ -4,7 +4,7 @@ use super::map::{Layer, LayerMap};
 use crate::{ErrorKind, LisaError};
 
 impl LayerMap {
-    /// Splits each layer in two parts, and each part then counts as a layer. The first has the
+    /// Splits each layer into two parts, and each part then counts as a layer. The first has the
     /// parameters whose path within the layer contains one of `parts`; the second has the others.
     ///
     /// The new paths are `layers.0[attn]` and `layers.0[other]`; several names are joined by `+`. A

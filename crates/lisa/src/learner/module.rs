@@ -32,10 +32,10 @@ use crate::{ErrorKind, FrozenWeights, Lisa, LisaError};
 /// - A record of `M` can be loaded, also during a run: the step and the optimizer state do not change.
 /// - A record of the wrapper can be loaded into `M` with
 ///   `ModuleRecord::load(path)?.allow_unused(true)`.
-/// - A record with another seed, sampling period, `layer_warmup`, number of active layers or
-///   `outer_every` is an error that names the setting. One with other layers, another policy, other
-///   frozen parameters, or another `unbiased`, `on_freeze`, `master_weights` or `decay` is an error that
-///   names these together.
+/// - Loading a record with another seed, sampling period, `layer_warmup`, number of active layers
+///   or `outer_every` returns an error that names the setting. If the layers, the policy, the
+///   frozen parameters, `unbiased`, `on_freeze`, `master_weights` or `decay` differ, the error
+///   names all of these together.
 ///
 /// # Panics
 ///
@@ -106,8 +106,9 @@ impl<M: Module> LisaModule<M> {
 
     /// The trained model. Most of its layers require no gradients.
     ///
-    /// To train it further, with LISA or without it, give them their gradient requirements back with
-    /// [`Lisa::unfreeze`]. burn-train returns the module in validation mode, which `train()` ends.
+    /// To train it further, with LISA or without it, give them their gradient requirements back
+    /// with [`Lisa::unfreeze`]. burn-train returns the module in validation mode: also call
+    /// `train()`.
     ///
     /// # Example
     ///

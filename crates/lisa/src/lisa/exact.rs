@@ -11,7 +11,7 @@ use crate::{FrozenWeights, LisaError, weights};
 
 impl Lisa {
     /// The model with the full-precision weights of all layers, on `device`. If frozen layers are
-    /// quantized, save or export this model. Otherwise, it is a copy of the model on that device.
+    /// quantized, save or export this model. If none are, it is a copy of the model on that device.
     ///
     /// `model` must be that of the last step: the weights of quantized layers come from this `Lisa`, all
     /// others from `model`. So an earlier clone of the model needs a clone of `Lisa` of the same step.
@@ -21,19 +21,20 @@ impl Lisa {
     ///
     /// # Panics
     ///
-    /// The model is of another step or another run, which is noticed if it has quantized layers whose
-    /// full-precision weights are not here.
+    /// `model` has quantized layers whose full-precision weights are not in this `Lisa`, because it
+    /// is of another step or another run. A model of another step without such layers is not
+    /// noticed.
     #[must_use]
     pub fn exact<M: Module>(&self, model: &M, device: &Device) -> M {
         must(self.check_kept(model));
         self.full.whole(model, device)
     }
 
-    /// Like [`exact`](Self::exact), for the end of a run: the full-precision weights that this optimizer
-    /// keeps are moved into the model, and it has none afterwards. Each quantized weight is freed when
-    /// its parameter is restored, unless `model` has clones.
+    /// Like [`exact`](Self::exact), for the end of a run: the full-precision weights move out of
+    /// this `Lisa` into the model. Each quantized weight is freed when its parameter is restored,
+    /// unless `model` has clones.
     ///
-    /// If `device` is the host, no weight is copied that was in host memory.
+    /// If `device` is the host, weights that are in host memory are not copied.
     ///
     /// # Panics
     ///
@@ -60,15 +61,16 @@ impl Lisa {
     /// as it is. Weights that the caller has quantized are written as they are. As for
     /// [`exact`](Self::exact), `model` must be that of the last step.
     ///
-    /// The write is atomic. Cost: one weight at a time in host memory, and nothing on the device, except
-    /// a quantized weight that a mapper of Burn changes when it is saved, as with `LinearLayout::Col`: it
-    /// is on the device while it is written. `save_file` copies the whole model to host memory.
+    /// The write is atomic. Cost: one weight at a time in host memory. The device needs memory only
+    /// for a quantized weight that Burn changes when it is saved, as with `LinearLayout::Col`: this
+    /// weight is on the device while it is written. `save_file` copies the whole model to host
+    /// memory.
     ///
     /// # Errors
     ///
-    /// The operating system refuses a file operation (kind [`Io`](crate::ErrorKind::Io)), or the device a
-    /// transfer; the message has the path. Or layers of the model are quantized whose full-precision
-    /// weights are not here (kind [`Layers`](crate::ErrorKind::Layers)).
+    /// The operating system refuses a file operation (kind [`Io`](crate::ErrorKind::Io)), or the
+    /// device refuses a transfer; the message has the path. Or the model has quantized layers whose
+    /// full-precision weights are not in this `Lisa` (kind [`Layers`](crate::ErrorKind::Layers)).
     ///
     /// # Example
     ///

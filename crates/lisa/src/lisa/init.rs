@@ -18,22 +18,22 @@ impl LisaConfig {
     ///
     /// `optimizer` is one of Burn's optimizer configs, such as `AdamWConfig::new()`; gradient
     /// clipping that is set on it is applied. Wrap an optimizer that is already built in
-    /// [`Built`](crate::optimizer::Built). Lazy parameters are initialized. Layers without a parameter
-    /// that requires gradients are not sampled: they count as frozen by the caller, also if another run
-    /// has frozen them, which [`Lisa::unfreeze`] undoes. Cost: one visit of the module; no tensor is
-    /// copied, unless frozen layers are [quantized](Self::frozen_weights).
+    /// [`Built`](crate::optimizer::Built). Lazy parameters are initialized. A layer without a
+    /// parameter that requires gradients is not sampled: it counts as frozen by the caller. If an
+    /// earlier run has frozen it, call [`Lisa::unfreeze`] of that run first. Cost: three visits of
+    /// the module; no tensor is copied, unless frozen layers are [quantized](Self::frozen_weights).
     ///
-    /// Only gradients of frozen layers are left out: their dropout stays on, and the running statistics
-    /// of their norms change in each forward pass, as in layers that train.
+    /// Freezing a layer only removes its gradients: its dropout stays on, and the running
+    /// statistics of its norms change in each forward pass, as in a layer that trains.
     ///
     /// # Errors
     ///
     /// A setting is out of range; the stack of layers is not found or is ambiguous; parameters are
     /// tied; a group of frozen parameters matches no parameter; the model has no trainable
-    /// parameters; the policy [refuses](crate::policy::SamplingPolicy::validate) the layers or samples
-    /// invalid ones; the device cannot quantize; the optimizer cannot be made without weight decay,
-    /// which [`decay`](Self::decay) needs. The model is not given back: clone it first if it is needed
-    /// then.
+    /// parameters; the policy [refuses](crate::policy::SamplingPolicy::validate) the layers or
+    /// samples invalid ones; the device cannot quantize; the optimizer cannot be made without
+    /// weight decay, which [`decay`](Self::decay) needs. The error does not give the model back:
+    /// clone it first if you need it after an error.
     pub fn init<C: OptimizerConfig, M: Module>(
         &self,
         optimizer: C,
@@ -45,14 +45,15 @@ impl LisaConfig {
     /// Like [`init`](Self::init), for a model that is on another device, such as the host
     /// (`Device::flex().autodiff()`).
     ///
-    /// The model moves to `device`, float parameters one at a time. Layers that are quantized are never on
-    /// `device` in full precision, except one weight at a time. Clones of the model share its running
-    /// statistics, and must not be used afterwards; statistics that a training step has not applied yet
-    /// stay behind, so give a model from [`Module::train`](burn::module::Module::train).
+    /// The model moves to `device`, float parameters one at a time. Of the layers that are
+    /// quantized, at most one weight at a time is on `device` in full precision. Clones of the
+    /// model share its running statistics, and must not be used afterwards. Burn applies the
+    /// running statistics of a forward pass later, and those that are not applied yet do not move:
+    /// give a model from [`Module::train`](burn::module::Module::train), which applies them.
     ///
     /// # Errors
     ///
-    /// As [`init`](Self::init), and if `device` is one without gradients.
+    /// As [`init`](Self::init), and if `device` has no autodiff.
     ///
     /// # Example
     ///

@@ -25,7 +25,7 @@ impl Lisa {
     ///   anything changes.
     /// - The errors of [`Pass::backward_with`]. Some parameters may already be updated, as the
     ///   message says; the step is not counted.
-    /// - The policy makes an invalid draw, as in [`try_step`](Self::try_step).
+    /// - The policy returns invalid layers, as in [`try_step`](Self::try_step).
     ///
     /// # Example
     ///
@@ -57,9 +57,10 @@ impl Lisa {
     /// # Errors
     ///
     /// As `try_step_layered`, and if a gradient is not finite: an error of the kind
-    /// [`Gradient`](ErrorKind::Gradient). The parameters that it names and all parts of the model whose
-    /// gradients follow are not updated. If others are,
-    /// [`is_updated`](StepError::is_updated) is true: discard the model, and continue from a checkpoint.
+    /// [`Gradient`](ErrorKind::Gradient). The part of the model with this gradient, and all parts
+    /// whose gradients are computed later, are not updated. If earlier parts are updated,
+    /// [`is_updated`](StepError::is_updated) is true: discard the model, and continue from a
+    /// checkpoint.
     pub fn try_step_layered_checked<M: LayeredModel>(
         &mut self,
         lr: impl Into<ModuleLearningRate>,

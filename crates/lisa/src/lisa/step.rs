@@ -30,11 +30,12 @@ impl Lisa {
     /// them from the master weights. To go back to earlier weights, also [load](Self::load) the record
     /// of that step.
     ///
-    /// Cost: the inner optimizer's step and two visits of the module, and at the end of a period three
-    /// more visits and, to drop state, an empty step of the optimizer. It waits for the device in the
-    /// first two steps of a shape, whose state is measured, and at the end of a period, if the policy
-    /// [observes](crate::policy::SamplingPolicy::observes) gradients (one value for each active layer),
-    /// state is offloaded, or layers are quantized.
+    /// Cost: the inner optimizer's step and at least two visits of the module; at the end of a
+    /// period, three more visits and, to drop or offload state, an empty step of the optimizer. A
+    /// step waits for the device in the first two updates of a parameter shape, because it measures
+    /// their optimizer state. At the end of a period, it waits if the policy
+    /// [observes](crate::policy::SamplingPolicy::observes) gradients (it reads one value for each
+    /// active layer), if state is offloaded, and if layers are quantized.
     ///
     /// # Errors
     ///
@@ -42,7 +43,7 @@ impl Lisa {
     ///   `ParamId`s are known. Or parameters that train in this period require no gradients in it, as
     ///   in a clone from another period. Or it has other `ParamId`s, and layers that another run has
     ///   quantized. This is checked before anything changes.
-    /// - The policy makes an invalid draw at the end of a period. The update is already applied:
+    /// - The policy returns invalid layers at the end of a period. The update is already applied:
     ///   the error contains the updated model, and the layers of the previous period stay active.
     pub fn try_step<M: Module>(
         &mut self,

@@ -11,8 +11,9 @@ pub struct Activations {
     pub frozen_layer: u64,
     /// What the backward pass keeps of a layer whose weights are trainable.
     pub active_layer: u64,
-    /// The part of both that is the input of the layer, which recomputation has in memory anyway; 0 if it
-    /// is not kept.
+    /// The part of [`frozen_layer`](Self::frozen_layer), and also of
+    /// [`active_layer`](Self::active_layer), that is the input of the layer; 0 if they do not
+    /// include it. Recomputation has the input in memory anyway.
     pub input: u64,
     /// The part of [`active_layer`](Self::active_layer) that the backward pass of the layer frees before
     /// it needs [`layer_backward`](Self::layer_backward), such as the input of its last matmul.
@@ -23,21 +24,22 @@ pub struct Activations {
     /// The most memory that the backward pass of a layer needs in addition to what it keeps, without
     /// the gradients of its weights.
     pub layer_backward: u64,
-    /// What a whole step holds besides: masks, tables of positions, the buffers of a matmul.
+    /// Other memory that is in use during the whole step: masks, tables of positions, the buffers
+    /// of a matmul.
     pub workspace: u64,
     /// The hidden state between two layers.
     pub hidden: u64,
-    /// The logits, in the dtype of the model, if all of them exist at the same time: while the loss
-    /// runs backward, there are two more tensors of this size. Otherwise 0, and
-    /// [`head`](Self::head) counts.
+    /// The logits, in the dtype of the model, if all of them exist at the same time: the backward
+    /// pass of the loss then needs two more tensors of this size. 0 if the loss is computed slice
+    /// by slice; then [`head`](Self::head) counts.
     pub logits: u64,
     /// The most memory that the loss needs at a time, without the gradient of the head's weight, if
     /// the loss is computed slice by slice. Such a model also computes the gradient of its embedding
     /// in one tensor, and with recomputation adds it to that of a tied head in place, as
     /// [`EmbedPass::custom`](crate::recompute::EmbedPass::custom) can.
     pub head: u64,
-    /// What a loss that is computed slice by slice needs in addition if the head's weight is trainable,
-    /// besides its gradient.
+    /// What a loss that is computed slice by slice needs in addition if the head's weight is
+    /// trainable, without the gradient of that weight.
     pub head_weight: u64,
     /// Temporary tensors of the backward pass of a loss that is computed slice by slice, without
     /// recomputation, if the head is trainable.

@@ -17,8 +17,8 @@ impl MemoryPlan {
     /// periods of [`outer_every`](LisaConfig::outer_every), a run needs less device memory.
     ///
     /// If layers differ in size, the largest ones count as active. For `Budget`, the plan assumes
-    /// that the whole budget is used; for `Fixed`, it uses the layers given; for `Bernoulli`, as many
-    /// layers are active as at most one period in a thousand exceeds. With
+    /// that the whole budget is used; for `Fixed`, it uses the given layers; for `Bernoulli`, it
+    /// assumes a number of active layers that at most one period in a thousand exceeds. With
     /// [`split`](LisaConfig::split), the plan assumes that the active parts belong to as many
     /// different layers as possible. Nothing is allocated.
     ///

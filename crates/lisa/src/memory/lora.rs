@@ -17,7 +17,7 @@ impl MemoryPlan {
     ///
     /// # Errors
     ///
-    /// The stack of layers is not found or is ambiguous.
+    /// As [`LayerMap::find`].
     pub fn lora<M: Footprint>(
         model: &M,
         adapters: &Adapters,

@@ -28,8 +28,8 @@ pub struct MemoryPlan {
     pub host: u64,
     /// What device memory holds at its peak without recomputation.
     pub at_peak: Breakdown,
-    /// What device memory holds at its peak with [recomputation](crate::recompute::Recompute), updated
-    /// as [`Workload::in_backward`](super::Workload::in_backward) says.
+    /// What device memory holds at its peak with [recomputation](crate::recompute::Recompute).
+    /// [`Workload::in_backward`](super::Workload::in_backward) says when layers are updated.
     pub at_peak_recomputed: Breakdown,
 }
 

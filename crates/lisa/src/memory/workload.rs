@@ -48,9 +48,9 @@ pub struct Workload {
     /// [`Lisa::step_layered`](crate::Lisa::step_layered) does. Otherwise all gradients exist until the
     /// update.
     pub in_backward: bool,
-    /// Batches whose gradients are added up for a step. If there are several, the sum of the gradients
-    /// is in memory while those of the next batch are computed. An update during the backward pass has
-    /// one batch.
+    /// Batches whose gradients are added up for a step. If there are several, the sum of the
+    /// gradients is in memory while those of the next batch are computed. A step that updates
+    /// during the backward pass has one batch.
     pub accumulated: usize,
 }
 

@@ -19,7 +19,7 @@ pub(crate) const RELEASE: u64 = 0x7ff8_6c69_7361_0001;
 #[non_exhaustive]
 pub enum OnFreeze {
     /// It is dropped, so memory does not grow. A layer that becomes active again starts with new
-    /// state, as in the paper's experiments.
+    /// state. The paper's author does this for the layers, too (LMFlow, issue 729).
     #[default]
     Drop,
     /// It stays on the device, as in LMFlow. Memory grows to that of the plain optimizer.

@@ -42,8 +42,8 @@ pub trait SamplingPolicy: Debug + Send + Sync + 'static {
 
     /// The layers of a period, counted from 0, in any order.
     ///
-    /// The step that samples returns an error if a layer does not exist, or if there is no layer
-    /// and [`Draw::allow_empty`] is false.
+    /// The step that samples returns an error if a layer does not exist, or if no layer is returned
+    /// that can train and [`Draw::allow_empty`] is false.
     fn draw(&self, draw: &Draw) -> Vec<usize>;
 
     /// The statistic of the gradients that the policy needs; [`Draw::scores`] then has its average.

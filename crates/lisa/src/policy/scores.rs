@@ -1,14 +1,14 @@
 //! [`Scores`]: what a policy may know of each layer.
 
-/// What is known of one layer.
+/// What a policy may know of one layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Score {
     /// The moving average of the gradient statistic that the policy
     /// [observes](super::SamplingPolicy::observes); none before the first observation.
     pub score: Option<f32>,
-    /// The last complete period in which it was active; `None` if it was never active.
+    /// The last complete period in which the layer was active; `None` if it was never active.
     pub last_drawn: Option<u64>,
-    /// How many of its elements may train.
+    /// How many elements of the layer may train.
     pub parameters: u64,
 }
 

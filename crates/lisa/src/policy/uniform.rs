@@ -4,8 +4,8 @@ use super::{Draw, SamplingPolicy};
 
 /// Samples exactly `active_layers` layers, uniformly, without replacement.
 ///
-/// The later versions of the paper (arXiv 2403.17919) and all implementations of LISA sample this
-/// way. State kept: none.
+/// The later versions of the paper (arXiv 2403.17919), LMFlow and Axolotl sample this way. State
+/// kept: none.
 ///
 /// # Example
 ///

@@ -20,13 +20,13 @@ use crate::StepError;
 impl Recompute {
     /// Runs the model forward.
     ///
-    /// A module with dropout needs [`with_dropout_seed`](Self::with_dropout_seed); a warning is logged if
-    /// there may be one. Running statistics, as of batch normalization, are updated in the forward pass
-    /// and again when a layer is recomputed.
+    /// A model with dropout needs [`with_dropout_seed`](Self::with_dropout_seed); without it, a
+    /// warning is logged if the model may have dropout. Running statistics, as of batch
+    /// normalization, are updated in the forward pass and again when a layer is recomputed.
     ///
-    /// The layers run without an autodiff graph. The input of a segment is not kept if neither the
-    /// segment, nor the embedding, nor a lower layer is trainable. The returned [`Pass`] contains
-    /// the state.
+    /// Layers that are recomputed run without an autodiff graph. The input of a segment is not kept
+    /// if neither the segment, nor the embedding, nor a lower layer is trainable. The returned
+    /// [`Pass`] contains the state.
     #[must_use]
     pub fn forward<M: LayeredModel>(self, model: &M, batch: &M::Batch) -> Pass<M> {
         let stack = Stack::new(self, model, batch);
@@ -153,8 +153,10 @@ impl<M: LayeredModel> Pass<M> {
         sum
     }
 
-    /// Hands the gradients of the head, of each segment from the last to the first, and of the
-    /// embedding to `update`, each as soon as they are computed.
+    /// Calls `update` with the gradients of the head, of each segment from the last to the first,
+    /// and of the embedding, each as soon as they are computed. With
+    /// [`Recompute::with_sublayers`], it is called for each sublayer, or each part of one between
+    /// two [cuts](super::Cuts), instead of each segment.
     ///
     /// `update` gets the model and these gradients, and returns the model, updated or not. It is
     /// not called for frozen segments. Gradient accumulation and a norm over all gradients need

@@ -50,8 +50,8 @@ impl Recompute {
 
     /// Uses segments of `n` layers: the input of every `n`-th layer is kept.
     ///
-    /// The activations of `n` layers are in memory at a time, and the last `n` layers are not
-    /// recomputed. If `n` is the number of layers, this is plain autodiff. Zero counts as 1.
+    /// The activations of `n` layers are in memory at a time. If `n` is above 1, the last segment
+    /// is not recomputed. If `n` is the number of layers, this is plain autodiff. Zero counts as 1.
     #[must_use]
     pub fn with_every(mut self, n: usize) -> Self {
         self.every = n.max(1);
@@ -74,9 +74,9 @@ impl Recompute {
     /// Repeats dropout: seeds the random numbers of the device before each segment, in the forward
     /// pass and again when the segment is recomputed.
     ///
-    /// Burn's backends have one sequence of random numbers for the whole process. So nothing else may use
-    /// them during the pass: no other thread, and no other device that trains in this process; the masks,
-    /// and so the gradients, would be wrong.
+    /// A backend of Burn has one random number generator for the whole process. So nothing else may
+    /// use it during the pass: no other thread, and no other device that trains in this process.
+    /// Otherwise the masks, and so the gradients, are wrong.
     ///
     /// Layers that use random numbers need it: without it they are recomputed with other masks, and the
     /// gradients are wrong. Give each step a different seed.

@@ -24,13 +24,13 @@ pub struct AdapterOptions<'a> {
     pub revision: Option<&'a str>,
     /// The checkpoint that the base model was loaded from. Its tokenizer and its licence are copied.
     pub source: Option<&'a Checkpoint>,
-    /// More files of the folder, as paths in it and contents. Such a file takes the place of the
-    /// source's.
+    /// Further files to write: their paths in the folder, and their contents. A file of the source
+    /// at the same path is not copied.
     pub files: &'a [(String, Vec<u8>)],
 }
 
 impl<'a> AdapterOptions<'a> {
-    /// For adapters of this base model, without other files.
+    /// Options for adapters of this base model, without other files.
     #[must_use]
     pub fn new(base: &'a str) -> Self {
         Self {
@@ -45,8 +45,8 @@ impl<'a> AdapterOptions<'a> {
 /// Saves the adapters of a model as a folder that PEFT loads: `adapter_config.json` and
 /// `adapter_model.safetensors`.
 ///
-/// The matrices keep their dtype, f32. Needs their memory twice. An adapter that the folder has is
-/// replaced, whole or not at all, as [`save`](crate::checkpoint::save) replaces a model.
+/// The matrices are saved in f32. This needs twice their memory. An adapter that is in the folder
+/// is replaced, whole or not at all, as [`save`](crate::checkpoint::save) replaces a model.
 ///
 /// # Errors
 ///

@@ -1,9 +1,9 @@
 //! [`ModelConfig`]: the typed content of a `config.json`.
 //!
-//! Reads the files of transformers 4 and 5, and writes those of transformers 5. An option that the
-//! models do not implement is an error that names the option. So every model that is built computes
-//! what transformers computes. Dropout is the exception: its keys are ignored, and training runs
-//! without dropout.
+//! It reads the files of transformers 4 and 5, and writes those of transformers 5. An option that
+//! the models do not implement is an error that names the option. So every model computes what
+//! transformers computes. The exception is dropout: its keys are ignored, and training runs without
+//! dropout.
 
 mod common;
 pub(crate) mod keys;

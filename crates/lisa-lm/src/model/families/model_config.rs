@@ -76,9 +76,9 @@ impl ModelConfig {
         }
     }
 
-    /// Reads the text of a `config.json` of transformers 4 or 5. An absent key has the default value of
-    /// transformers, with two exceptions: the sizes of the model must be given, and without the id of a
-    /// token there is no such token.
+    /// Reads the text of a `config.json` of transformers 4 or 5. An absent key has the default
+    /// value of transformers, with two exceptions: the sizes of the model must be given, and if the
+    /// id of a special token is absent, the model has no such token.
     ///
     /// # Errors
     ///

@@ -53,20 +53,23 @@ fn most_on(has_pool: bool, vocab: usize) -> usize {
 /// not ignored. If all are ignored, the loss and its gradients are 0.
 ///
 /// If `hidden` or `weight` is tracked by autodiff, their gradients are computed together with the
-/// loss, and kept until the backward pass. In f16, the gradient of the logits is scaled while it is
-/// multiplied: divided by the number of rows, most of it would be below the smallest f16.
+/// loss, and kept until the backward pass. In f16, the gradient of the logits is scaled by a power
+/// of two in the matmuls: it is divided by the number of rows, and without the factor most of its
+/// elements would be rounded to 0.
 ///
 /// # Cost
 ///
-/// Memory: the gradients of `hidden` and `weight`, and the logits of some rows in f32: up to 48 MiB on
-/// flex; in half precision 64 MiB on flex and 128 MiB on a GPU, with several temporary tensors; or those
-/// of 64 rows. Time: three matmuls over the rows that are not ignored; one without gradients. The
-/// targets are copied to the host, and in f16 the largest element of `hidden`.
+/// Memory: the gradients of `hidden` and `weight`, and the logits of a slice of the rows in f32.
+/// The logits of a slice have at most 64 MiB on a CPU and 128 MiB on a GPU, or the size of 64 rows
+/// if that is more, and there are several temporary tensors of this size. If the operation is fused
+/// (f32 on flex, with the feature `flex`), they have at most 48 MiB, without such tensors. Time:
+/// three matmuls over the rows that are not ignored; one matmul without gradients. The targets are
+/// copied to the host, and in f16 also the largest element of `hidden`.
 ///
 /// # Panics
 ///
-/// Panics if the sizes do not match, if there is no position, and on a target that is neither -100 nor an index of the
-/// vocabulary.
+/// Panics if the sizes do not match, if there are no rows, and on a target that is neither -100 nor
+/// an index of the vocabulary.
 ///
 /// # Example
 ///

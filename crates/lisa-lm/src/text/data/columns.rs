@@ -8,10 +8,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{Error, ErrorKind};
 
-/// Keys of rows with the names that they are read as: `question=prompt,answer=completion`. All are
-/// renamed at once, so that `a=b,b=a` exchanges two keys. A key of the row that already has one of
-/// the names, and is not renamed itself, is not used, and is listed in the
-/// [`Mapping`](crate::text::Mapping).
+/// New names for the keys of rows: `question=prompt,answer=completion`. All keys are renamed at
+/// once, so `a=b,b=a` exchanges two keys. If a row already has a key of a new name, and that key is
+/// not renamed itself, it is not used, and is listed in the [`Mapping`](crate::text::Mapping).
 ///
 /// # Example
 ///

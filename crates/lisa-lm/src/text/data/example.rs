@@ -11,25 +11,32 @@ use crate::files::shown;
 use crate::place::Place;
 use crate::text::chat::{Chat, Message};
 
-/// One example, and, if it has one, the answer to compare a generated answer with.
+/// One example, and its answer if it has one, to compare a generated answer with.
 ///
 /// The keys of a row determine its form, in this order:
 ///
 /// | keys | content |
 /// |---|---|
-/// | `messages`, perhaps `system`, `tools`, `documents`, `chat_template_kwargs` | a chat, as for transformers |
-/// | `conversations` or `conversation`, and perhaps the same | a chat in the form of ShareGPT |
-/// | a request and an answer, perhaps `system`, `history` | a chat of one turn, after those of `history` |
-/// | `prompt`, `completion`, perhaps the same | two texts: a pair; two lists of messages: a chat in which only the completion is in the loss |
+/// | `messages` | a chat, as for transformers |
+/// | `conversations` or `conversation` | a chat in the form of ShareGPT |
+/// | a request and an answer, perhaps `history` | a chat of one turn, after those of `history` |
+/// | `prompt` and `completion`: texts | a pair |
+/// | `prompt` and `completion`: lists of messages | a chat; only the completion is in the loss |
 /// | `text` | text |
+///
+/// All rows except text may also have `system` (or `system_prompt`), `tools`, `documents` and
+/// `chat_template_kwargs`. A pair may have `history`, too. A pair uses these keys only if it is
+/// rendered as a chat ([`into_chat`](Self::into_chat)).
 ///
 /// A request is `instruction`, `question`, `query`, `prompt` or `input`, perhaps with `input`,
 /// `context` or `query`, which follow it after an empty line. An answer is `output`, `response`,
 /// `answer` or `completion`. So the forms of Alpaca, Dolly, GSM8K and MetaMathQA are read.
 ///
 /// - A **message** is its JSON object with all fields, and is given to the chat template. If
-///   `content` is a list of parts, their texts (`text` or `value`) are joined, parts of the type
-///   `reasoning` become `reasoning_content`, and parts of the type `tool_call` become `tool_calls`.
+///   `content` is a list of parts of the type `text`, a template that writes lists gets the list,
+///   and another template gets the joined texts. In other lists, texts (`text` or `value`) are
+///   joined, parts of the type `reasoning` become `reasoning_content`, and parts of the type
+///   `tool_call` become `tool_calls`.
 /// - In the form of **ShareGPT**, `from` and `value` are role and content. `human` becomes `user`,
 ///   `gpt` becomes `assistant`, `observation` becomes `tool`, and `function_call`, whose value is
 ///   JSON text, becomes a message of the assistant with `tool_calls`. Tools without `function` are
@@ -75,8 +82,9 @@ impl Example {
         Self::from_row(&row, &Columns::default(), &mut Mapping::default())
     }
 
-    /// A pair as a chat of one turn, after its system message and its history, so that the chat
-    /// template renders it, with its tools, documents and variables. Other examples are unchanged.
+    /// Converts a pair to a chat of one turn, which the chat template renders. The chat begins with
+    /// the system message and the history of the row, and has its tools, documents and variables.
+    /// Other examples are unchanged.
     #[must_use]
     pub fn into_chat(mut self) -> Self {
         if let Content::Pair {

@@ -29,31 +29,31 @@ pub struct DataFiles {
     pub train: Vec<PathBuf>,
     /// The held-out files of folders.
     pub valid: Vec<PathBuf>,
-    /// The files of folders that are neither: tests, and files without a split in their name next
-    /// to files with one.
+    /// The other files of folders: tests, and files without any of the words if another file has
+    /// the word `train` or `training`.
     pub left_out: Vec<PathBuf>,
 }
 
-/// The files that these paths stand for. A file is training data, whatever its name is. A folder is
-/// searched, with its subfolders, for files with the extensions `jsonl`, `ndjson`, `json`, `csv`,
-/// `tsv` and `parquet`, each perhaps followed by `.gz`; then a word of its path in the folder
-/// decides:
+/// The data files at these paths. A file that is given itself is training data, whatever its name
+/// is. A folder is searched, with its subfolders, for files with the extensions `jsonl`, `ndjson`,
+/// `json`, `csv`, `tsv` and `parquet`, each perhaps followed by `.gz`. Of such a file, a word of
+/// its path in the folder decides:
 ///
 /// | word | file |
 /// |---|---|
 /// | `test`, `testing` | is left out |
 /// | `valid`, `validation`, `val`, `dev`, `eval`, `evaluation` | is held out |
 /// | `train`, `training` | is training data |
-/// | none of them | is training data if no file of the folder has the word `train` |
+/// | none of them | is training data, unless another file has the word `train` or `training` |
 ///
 /// The files of a folder are in the order of their names.
 ///
 /// # Errors
 ///
-/// A folder cannot be read, or is more than eight levels deep; it has no file of data, or only tests
-/// and held-out files; it has the same file in two forms, such as `train.csv` and `train.jsonl`; or
-/// files or folders with `train` in their name are in several folders of it, as the configurations of
-/// a data set are.
+/// A folder cannot be read, or is more than eight levels deep; it has no file of data, or only
+/// tests and held-out files; it has the same file in two forms, such as `train.csv` and
+/// `train.jsonl`; or it has several subfolders with files or folders named `train`, such as the
+/// configurations of a data set.
 ///
 /// # Example
 ///
@@ -75,7 +75,7 @@ pub fn data_files<P: AsRef<Path>>(paths: &[P]) -> Result<DataFiles, Error> {
     of_paths(paths, true)
 }
 
-/// As [`data_files`], for data that may be evaluated only: a folder may have no training data.
+/// As [`data_files`], for data that is only evaluated: a folder may have no training data.
 ///
 /// # Errors
 ///

@@ -7,8 +7,8 @@ use crate::files::shown;
 /// How many keys that were not used are listed.
 const UNUSED: usize = 20;
 
-/// As what the rows of the data were read. `Display` writes one line for each form of rows, and
-/// one with the keys that were not used.
+/// In which forms the rows of the data were read. `Display` writes one line for each form, and one
+/// with the keys that were not used.
 ///
 /// # Example
 ///

@@ -21,8 +21,9 @@ pub struct ReadOptions {
     pub columns: Columns,
 }
 
-/// An iterator over the examples of files, which are read when it is advanced. Use it for data that
-/// is larger than memory; it holds one row and its JSON, and of Parquet files a page of each column.
+/// An iterator over the examples of files. It reads one row when it is advanced, so use it for data
+/// that is larger than memory: it keeps one row and its JSON, and for Parquet a page of each
+/// column.
 ///
 /// # Example
 ///
@@ -78,8 +79,8 @@ impl ExampleReader {
         }
     }
 
-    /// A reader of the same files from their beginning. It does not log skipped lines, since this one
-    /// has done so.
+    /// A reader of the same files from their beginning. It does not log skipped lines, because the
+    /// first reader logs them.
     #[must_use]
     pub fn again(&self) -> Self {
         Self::of(self.files.clone(), self.options.clone(), false)
@@ -91,7 +92,7 @@ impl ExampleReader {
         &self.files
     }
 
-    /// As what the rows so far were read.
+    /// In which forms the rows so far were read.
     #[must_use]
     pub fn mapping(&self) -> &Mapping {
         &self.mapping

@@ -60,12 +60,12 @@ impl Tokenizer {
         Ok(self.with_added_tokens(tokens)?.with_chat_template(template))
     }
 
-    /// Adds these special tokens to the vocabulary, with the next free ids. Those that it has are
-    /// left out.
+    /// Adds these special tokens to the vocabulary, with the next free ids. Tokens that the
+    /// tokenizer already has are skipped.
     ///
     /// # Errors
     ///
-    /// The tokenizer cannot take a token.
+    /// A token cannot be added to the tokenizer.
     pub fn with_added_tokens<'a>(
         mut self,
         tokens: impl IntoIterator<Item = &'a str>,
@@ -87,7 +87,8 @@ impl Tokenizer {
     }
 
     /// Uses other special tokens than the folder's, by name: pairs such as `eos_token` and
-    /// `<|im_end|>`. A new `eos_token` is the first of the ids that end a sequence; the others stay.
+    /// `<|im_end|>`. A new `eos_token` becomes the first id that ends a sequence; the other ids
+    /// stay.
     ///
     /// # Errors
     ///
@@ -211,7 +212,7 @@ impl Tokenizer {
         self.folder.chosen.is_some() || !self.folder.templates.named.is_empty()
     }
 
-    /// The source of the chat template, if it is not the one that the checkpoint uses by itself.
+    /// The source of the chat template, if another one than the checkpoint's default was chosen.
     #[must_use]
     pub fn chosen_template(&self) -> Option<&str> {
         self.folder.chosen.as_deref()

@@ -18,25 +18,25 @@ impl Tokenizer {
     ///
     /// | file | what is read |
     /// |---|---|
-    /// | `tokenizer.json` | the tokenizer, as the file says |
+    /// | `tokenizer.json` | the tokenizer |
     /// | `vocab.json` and `merges.txt` | without `tokenizer.json`, the byte-level tokenizer of GPT-2 or Qwen2, by `tokenizer_class` or the model's type |
     /// | `tokenizer_config.json` | special tokens, in `added_tokens_decoder` further tokens, and `split_special_tokens` |
     /// | `special_tokens_map.json`, `added_tokens.json` | the same in old folders; not read if there is an `added_tokens_decoder` |
     /// | `generation_config.json`, `config.json` | more end-of-sequence tokens, as an id or a list |
     /// | `chat_template.jinja` and `additional_chat_templates`, else `chat_template` in `tokenizer_config.json`, else in `chat_template.json` | the chat template: the one named `default`; the one named `tool_use` for chats with tools |
     ///
-    /// transformers 5 takes the vocabulary of `tokenizer.json` alone for a model of type llama whose
-    /// `tokenizer_class` is `LlamaTokenizer`, and splits texts in its own way. If the file has the
-    /// normalizer `Prepend`, as that of Llama 2, ids differ after a special token within a text: here
-    /// `<s>hi` is `<s>`, `▁hi`, and there `<s>`, `hi`.
+    /// For a model of type llama whose `tokenizer_class` is `LlamaTokenizer`, transformers 5 uses
+    /// only the vocabulary of `tokenizer.json`, and splits texts by its own rules. If the file has
+    /// the normalizer `Prepend`, as that of Llama 2, the ids after a special token within a text
+    /// differ: `<s>hi` is `<s>`, `▁hi` here, and `<s>`, `hi` in transformers.
     ///
-    /// A tokenizer of GPT-2 or Qwen2 has `<|endoftext|>` as each special token that its class has and
-    /// no file names. Chat templates get all special tokens with a name, also those of the model's own
-    /// such as `image_token`.
-    /// Special tokens and further tokens that the vocabulary does not have are added to it, with
-    /// the next free ids: check ids against [`ModelConfig::vocab_size`](crate::ModelConfig). If no
-    /// `eos_token` is named, the token of the first end-of-sequence id is the `eos_token`. If there
-    /// is no chat template, the [default one](crate::text::DEFAULT_TEMPLATE) is used.
+    /// For a tokenizer of GPT-2 or Qwen2, a special token of its class that no file names is
+    /// `<|endoftext|>`. Chat templates get all special tokens by name, also those that only this
+    /// model has, such as `image_token`. Special tokens and further tokens that the vocabulary does
+    /// not have are added to it, with the next free ids: check ids against
+    /// [`ModelConfig::vocab_size`](crate::ModelConfig). If no `eos_token` is named, the token of
+    /// the first end-of-sequence id is the `eos_token`. If there is no chat template, the [default
+    /// one](crate::text::DEFAULT_TEMPLATE) is used.
     ///
     /// Reads at most 256 MiB of a vocabulary, 1 MiB of a template and 16 MiB of each other file.
     ///
