@@ -42,7 +42,7 @@ pub struct Options {
     /// Base model of an adapter or a checkpoint [default: the one it names]
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
-    /// Export although the base model or the folder is not the run's
+    /// Export although the base model or the folder has changed
     #[arg(long, value_enum, value_name = "WHAT", value_delimiter = ',')]
     allow_changed: Vec<Changed>,
     /// Replace the model in the output folder
@@ -55,7 +55,7 @@ pub struct Options {
 enum Changed {
     /// The base model, its tokenizer or its chat template
     Model,
-    /// The folder of the run: it names a model of the place where it was made
+    /// The place of the run's folder, so that its settings may name another model
     Paths,
 }
 

@@ -34,7 +34,7 @@ pub struct Options {
     /// Temperature; 0 takes the most probable token
     #[arg(long, value_name = "T", default_value_t = 0.0)]
     temperature: f64,
-    /// Take the fewest tokens with this total probability [default: 1]
+    /// Sample from the fewest tokens with this probability [default: 1]
     #[arg(long, value_name = "P")]
     top_p: Option<f64>,
     /// Seed of sampling [default: 0]

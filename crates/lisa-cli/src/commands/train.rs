@@ -22,7 +22,7 @@ pub struct Options {
     #[arg(long, value_name = "DIR", num_args = 0..=1)]
     #[allow(clippy::option_option)] // without the flag, without a folder, with one
     pub(crate) resume: Option<Option<PathBuf>>,
-    /// Resume although the base model, the data or the folder is not that of the run
+    /// Resume although the base model, the data or the folder has changed
     #[arg(
         long,
         value_enum,
@@ -50,7 +50,7 @@ pub(crate) enum Changed {
     Model,
     /// The training data or the held-out data
     Data,
-    /// The folder of the run: it names files of the place where it was made
+    /// The place of the run's folder, so that its settings may name other files
     Paths,
 }
 

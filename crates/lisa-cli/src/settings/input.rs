@@ -26,7 +26,7 @@ group! { "Model and data", InputFlags, InputSettings {
     /// Other names for the keys of the data, such as question=prompt
     #[arg(long, value_name = "KEY=NAME,..", hide_short_help = true)]
     columns: Columns = Columns::default();
-    /// Held-out file or folder; else those in the data folder, or a share
+    /// Held-out file or folder; else held-out files or a share of --data
     #[arg(long, value_name = "FILE")]
     eval: PathBuf = PathBuf::new();
     /// Share of the data that is held out [default: 0.1]
@@ -35,7 +35,7 @@ group! { "Model and data", InputFlags, InputSettings {
     /// Longest row in tokens; longer rows are cut [default: from the data]
     #[arg(long, value_name = "TOKENS")]
     max_seq_length: usize = 512;
-    /// Memory for encoded rows in GiB; beyond it they go to a file [default: by machine]
+    /// Memory for encoded rows in GiB; more rows go to a file [default: by machine]
     #[arg(long, value_name = "GIB", hide_short_help = true)]
     data_memory: f64 = 0.0;
     /// Pack several examples into one row
@@ -59,7 +59,7 @@ group! { "Model and data", InputFlags, InputSettings {
     /// Pairs as text or as a chat; auto: text, with a warning [default: auto]
     #[arg(long, value_enum, hide_short_help = true)]
     pairs: Pairs = Pairs::Auto;
-    /// Add embedding rows, the mean of the others, for tokens without one
+    /// Add an embedding row, the mean of the others, for each token without one
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, hide_short_help = true)]
     resize_embeddings: bool = false;
 }}

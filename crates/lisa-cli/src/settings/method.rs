@@ -22,7 +22,7 @@ group! { "Method", MethodFlags, MethodSettings {
     /// Layers that train in a period (gamma) [default: by model and memory]
     #[arg(long, value_name = "N")]
     active_layers: usize = 2;
-    /// Steps between samples of layers (K) [default: 20; fewer in short runs]
+    /// Steps until layers are resampled (K) [default: 20; fewer in short runs]
     #[arg(long, value_name = "STEPS")]
     period: usize = 20;
     /// How layers are sampled [default: uniform]
@@ -34,7 +34,7 @@ group! { "Method", MethodFlags, MethodSettings {
     /// Train the parameters outside the layers in every N-th period only [default: 1]
     #[arg(long, value_name = "N", hide_short_help = true)]
     outer_every: usize = 1;
-    /// Steps over which the learning rate of a layer that becomes active rises [default: 0]
+    /// Warm-up steps of a layer that becomes active [default: 0]
     #[arg(long, value_name = "STEPS", hide_short_help = true)]
     layer_warmup: usize = 0;
     /// Optimizer state of a layer that freezes [default: drop]
@@ -55,10 +55,10 @@ group! { "Method", MethodFlags, MethodSettings {
     /// Modules with an adapter, such as q_proj,v_proj [default: all-linear]
     #[arg(long, value_delimiter = ',', value_name = "NAME,..", help_heading = "LoRA", hide_short_help = true)]
     lora_target_modules: Vec<String> = vec![ALL_LINEAR.to_owned()];
-    /// Folder of an adapter in PEFT's format that training goes on with
+    /// Continue training the adapter in this folder (PEFT's format)
     #[arg(long, value_name = "DIR", help_heading = "LoRA", hide_short_help = true)]
     adapter: PathBuf = PathBuf::new();
-    /// Write the adapter only, and no merged model
+    /// Write only the adapter, and no merged model
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, help_heading = "LoRA", hide_short_help = true)]
     no_merge: bool = false;
     /// File of `lisa importance`, for --policy weighted or bernoulli

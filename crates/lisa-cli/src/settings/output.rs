@@ -15,7 +15,7 @@ group! { "Output and evaluation", OutputFlags, OutputSettings {
     /// Steps between checkpoints; 0: only the last one [default: 200]
     #[arg(long, value_name = "STEPS")]
     save_every: usize = 200;
-    /// Newest checkpoints that are kept; the best one is kept too [default: 2]
+    /// How many of the newest checkpoints to keep, besides the best one [default: 2]
     #[arg(long, value_name = "N", hide_short_help = true)]
     keep: usize = 2;
     /// Steps between lines of progress if the output is not a terminal [default: 10]
@@ -24,13 +24,13 @@ group! { "Output and evaluation", OutputFlags, OutputSettings {
     /// Steps between held-out losses; 0: first and last [default: 200]
     #[arg(long, value_name = "STEPS")]
     eval_every: usize = 200;
-    /// Held-out rows of an evaluation, sampled by --seed; 0: all [default: 100]
+    /// Held-out rows of an evaluation, sampled with --seed; 0: all [default: 100]
     #[arg(long, value_name = "ROWS", hide_short_help = true)]
     eval_rows: usize = 100;
     /// Evaluate in full before training; without it, only the loss of 16 rows
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, hide_short_help = true)]
     eval_first: bool = false;
-    /// Measure the loss of all held-out rows at the end too
+    /// At the end, also measure the loss of all held-out rows
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, hide_short_help = true)]
     final_eval_all: bool = false;
     /// Train without any evaluation, on all rows

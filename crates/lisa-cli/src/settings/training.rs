@@ -11,13 +11,13 @@ group! { "Training", TrainingFlags, TrainingSettings {
     /// Rows of a batch [default: 4, less if memory is short]
     #[arg(long, value_name = "ROWS")]
     batch_size: usize = 4;
-    /// Batches of an optimizer step [default: 1]
+    /// Batches per step, more if memory is low [default: 1]
     #[arg(long, value_name = "BATCHES")]
     gradient_accumulation_steps: usize = 1;
     /// Highest learning rate [default: by method and model]
     #[arg(long, value_name = "RATE")]
     lr: f64 = 5e-5;
-    /// Passes over the data [default: 1 to 3, by its rows]
+    /// Passes over the data [default: 1 to 3, by row count]
     #[arg(long, value_name = "N")]
     epochs: f64 = 3.0;
     /// Optimizer steps; 0: those of --epochs [default: 0]
@@ -32,13 +32,13 @@ group! { "Training", TrainingFlags, TrainingSettings {
     /// Share of the steps in which the learning rate rises [default: 0.03]
     #[arg(long, value_name = "SHARE", hide_short_help = true)]
     warmup_ratio: f64 = 0.03;
-    /// Steps in which it rises; 0: those of --warmup-ratio [default: 0]
+    /// Steps in which the learning rate rises; 0: by --warmup-ratio [default: 0]
     #[arg(long, value_name = "STEPS", hide_short_help = true)]
     warmup_steps: usize = 0;
-    /// Final rate as a share of --lr; linear falls to 0 [default: 0.1]
+    /// Final learning rate as a share of --lr; linear: 0 [default: 0.1]
     #[arg(long, value_name = "SHARE", hide_short_help = true)]
     min_lr_ratio: f64 = 0.1;
-    /// Final learning rate itself; -1: --min-lr-ratio of --lr [default: -1]
+    /// Final learning rate itself; -1: use --min-lr-ratio [default: -1]
     #[arg(long, value_name = "RATE", hide_short_help = true)]
     min_lr: f64 = -1.0;
     /// Decoupled weight decay [default: 0.01]

@@ -16,7 +16,7 @@ pub enum By {
     Ratio,
     /// Its change in a run with LoRA, relative to its weights
     LoraUpdate,
-    /// The mean norm of its gradients in a few batches, for its size, without training
+    /// The mean norm of its gradients in a few batches, per root of its size, without training
     Gradient,
     /// The mean squared norm of its gradients in a few batches, without training
     SquaredGradient,
