@@ -14,7 +14,8 @@ use crate::text::weight::weight_of;
 pub enum Turns {
     /// Every answer. The chat is one row if each answer then follows the text that the model is
     /// given when it generates this answer. If the chat template writes earlier turns differently
-    /// once a chat goes on, for instance without their reasoning, each answer has a row of its own.
+    /// when a chat continues, for instance without their reasoning, each answer has a row of its
+    /// own.
     #[default]
     Auto,
     /// Every answer, in one row.

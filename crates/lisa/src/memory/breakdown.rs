@@ -1,6 +1,6 @@
 //! [`Breakdown`]: what the memory of a device holds at one time of a step.
 
-/// The memory of a device at one time of a step, in bytes, by what it holds.
+/// The memory of a device at one time of a step, in bytes, divided by its content.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Breakdown {

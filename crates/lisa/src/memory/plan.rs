@@ -26,9 +26,9 @@ pub struct MemoryPlan {
     pub activations: u64,
     /// In host memory: full-precision weights of quantized layers, and offloaded optimizer state.
     pub host: u64,
-    /// What device memory holds at its peak without recomputation.
+    /// The content of device memory at its peak without recomputation.
     pub at_peak: Breakdown,
-    /// What device memory holds at its peak with [recomputation](crate::recompute::Recompute).
+    /// The content of device memory at its peak with [recomputation](crate::recompute::Recompute).
     /// [`Workload::in_backward`](super::Workload::in_backward) says when layers are updated.
     pub at_peak_recomputed: Breakdown,
 }

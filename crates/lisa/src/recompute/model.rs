@@ -53,7 +53,7 @@ pub trait LayeredModel: Module {
     ///
     /// All sublayers, in order, must compute the same function as [`layer`](Self::layer), and each
     /// parameter must belong to one sublayer. The implementation may [cut](Cuts::cut) the autodiff
-    /// graph, so that gradients are handed over before the whole sublayer has run backward.
+    /// graph, so that gradients can be used and freed before the whole sublayer has run backward.
     fn sublayer(
         &self,
         index: usize,
@@ -86,8 +86,8 @@ pub trait LayeredModel: Module {
     /// The parameters that both [`embed`](Self::embed) and [`head_loss`](Self::head_loss) use, such
     /// as a tied embedding.
     ///
-    /// [`Pass::backward_with`](super::Pass::backward_with) adds up their gradients and hands them
-    /// over once, at the end.
+    /// [`Pass::backward_with`](super::Pass::backward_with) adds up their gradients, and passes the
+    /// sum to `update` at the end.
     fn tied(&self) -> Vec<ParamId> {
         Vec::new()
     }
