@@ -32,7 +32,7 @@ enum Together {
     Main,
     /// Each parameter is updated on the device that has its gradient.
     Sharded,
-    /// Each device has a model and updates it; a collective sums the gradients (CUDA).
+    /// Each device has a model and updates it; a collective takes the mean of the gradients (CUDA).
     Ddp,
 }
 

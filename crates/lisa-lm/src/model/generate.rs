@@ -1,8 +1,8 @@
 //! [`generate`]: generates text with a model, token by token, with a cache.
 //!
 //! Generation is greedy, or samples with a temperature from the most probable tokens (top-p).
-//! Greedy generation from the same logits gives the same tokens on every platform. Sampling also
-//! depends on the seed and on `exp`, which may round differently on another platform.
+//! The same logits give the same tokens on every platform; those of sampling also depend on the
+//! seed.
 
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
@@ -190,7 +190,9 @@ fn choose(logits: &[f32], config: &GenerationConfig, random: &mut DrawRng) -> Re
     let mut order: Vec<usize> = (0..logits.len()).collect();
     order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]));
     let largest = f64::from(order.first().map_or(0.0, |first| logits[*first]));
-    let weigh = |token: &usize| ((f64::from(logits[*token]) - largest) / config.temperature).exp();
+    // `exp` of the standard library is that of the platform, whose rounding differs.
+    let weigh =
+        |token: &usize| libm::exp((f64::from(logits[*token]) - largest) / config.temperature);
     let weights: Vec<f64> = order.iter().map(weigh).collect();
     let total: f64 = weights.iter().sum();
     let mut kept = 0.0;

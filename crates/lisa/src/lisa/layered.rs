@@ -107,15 +107,14 @@ impl Lisa {
             squares.merge(std::mem::take(&mut stepped.squares));
             self.update(lr.clone(), model, grads, stepped)
         });
-        let model = match stepped {
-            Ok(model) => model,
+        let (model, failed) = match stepped {
+            Ok(model) => (model, bad),
             Err(error) => {
                 let (model, error) = error.into_parts();
-                let model = if masks { self.apply(model) } else { model };
-                return Err(StepError::new(model, error, true));
+                (model, Some(bad.unwrap_or(error)))
             }
         };
-        if let Some(error) = bad {
+        if let Some(error) = failed {
             let model = if masks { self.apply(model) } else { model };
             let error = if updated {
                 error.within("other parts of the model are already updated")
