@@ -46,6 +46,16 @@ pub fn model() -> Result<PathBuf> {
     Ok(folder()?.join("base"))
 }
 
+/// Whether this folder is the bundled model, perhaps in the cache of another user.
+pub(crate) fn is_model(folder: &Path) -> bool {
+    let of_model = FILES
+        .iter()
+        .filter_map(|(name, bytes)| Some((name.strip_prefix("base/")?, bytes)));
+    let mut same = of_model
+        .map(|(name, bytes)| fs::read(folder.join(name)).is_ok_and(|found| found == *bytes));
+    folder.ends_with(concat!("lisa-", env!("CARGO_PKG_VERSION"), "/base")) && same.all(|same| same)
+}
+
 /// The bundled training data.
 pub(crate) fn data() -> Result<PathBuf> {
     Ok(folder()?.join("data/train.jsonl"))

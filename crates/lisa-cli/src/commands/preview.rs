@@ -56,6 +56,7 @@ pub(crate) fn preview(options: &Options) -> Result<()> {
         skip.input.on_bad_line = Some(OnBad::Skip);
         flags = flags.or(skip.all_from(&Origin::Default));
     }
+    let flags = flags.with_base_of_adapter()?;
     let settings = flags.clone().resolve(None)?;
     let folder = settings.input.folder()?;
     let checkpoint = Checkpoint::open(&folder)?;

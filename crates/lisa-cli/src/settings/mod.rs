@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::bundled;
 use crate::user_error::UserError;
 
+mod adapter;
 mod changes;
 mod derived;
 mod effect;
@@ -146,19 +147,6 @@ impl Flags {
         }
         let demo = Self::from_toml(bundled::DEMO, "demo.toml".as_ref())?;
         Ok(self.or(demo.all_from(&Origin::Demo)))
-    }
-
-    /// These flags, and the flags that follow from the adapter that is trained further.
-    pub(crate) fn with_adapter(mut self) -> Result<Self> {
-        let taken = self
-            .method
-            .take_adapter()
-            .map_err(|error| self.at_its_place(error))?;
-        for name in taken {
-            self.origins
-                .set(name, Origin::Derived("of the adapter".to_owned()));
-        }
-        Ok(self)
     }
 
     /// These flags and the defaults of the program, unchecked.

@@ -308,3 +308,38 @@ fn an_adapter_is_used_with_the_tokenizer_that_it_was_trained_with() {
     let warned = run("export first/adapter --merge --model other --out on-other");
     assert!(warned.contains("was trained on `"), "{warned}");
 }
+
+#[test]
+fn an_adapter_is_trained_further_on_the_base_model_that_it_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = dir.path().join("base");
+    fs::create_dir(&base).unwrap();
+    for entry in fs::read_dir(lisa_cli::bundled::model().unwrap()).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, base.join(path.file_name().unwrap())).unwrap();
+    }
+    let output = |line: &str| {
+        let arguments: Vec<&str> = line.split(' ').collect();
+        lisa(dir.path(), &arguments).output().unwrap()
+    };
+    let said = text(&output(
+        "train --model base --method lora --steps 1 --no-eval --out r",
+    ));
+    assert!(said.contains("`lisa train --model /"), "{said}");
+    assert!(said.contains("/base --adapter /"), "{said}");
+
+    text(&output(
+        "train --adapter r/adapter --steps 1 --no-eval --out s",
+    ));
+    let named = |run: &str| {
+        let config = dir.path().join(run).join("adapter/adapter_config.json");
+        json(&config)["base_model_name_or_path"].clone()
+    };
+    assert_eq!(named("s"), named("r"));
+
+    fs::rename(&base, dir.path().join("moved")).unwrap();
+    let refused = output("train --adapter r/adapter --steps 1 --no-eval --out t");
+    let refused = String::from_utf8(refused.stderr).unwrap();
+    assert!(refused.contains("and there is no such folder"), "{refused}");
+    assert!(refused.contains("with --model"), "{refused}");
+}

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::card::{Card, card};
 use super::models::{what, write, write_best, written};
 use crate::run_folder;
-use crate::settings::Method;
+use crate::settings::{InputSettings, Method};
 use crate::terminal::interrupt::{Stop, Stopped};
 use crate::terminal::output::say;
 use crate::terminal::text::{counted, duration};
@@ -119,6 +119,18 @@ fn stopped(job: &Job<'_>, folder: &Path) -> Result<bool> {
     Ok(false)
 }
 
+/// The flags of the base model; none for the bundled one.
+fn base_flags(input: &InputSettings) -> String {
+    let mut flags = String::new();
+    if !input.model.as_os_str().is_empty() {
+        flags += &format!(" --model {}", input.model.display());
+    }
+    if !input.revision.is_empty() {
+        flags += &format!(" --revision {}", input.revision);
+    }
+    flags
+}
+
 /// A run whose model is written and evaluated.
 struct Finished<'a> {
     job: &'a Job<'a>,
@@ -200,13 +212,14 @@ impl Finished<'_> {
         if job.settings.method.method == Method::Lora {
             let adapter = adapter::folder_of(folder);
             let adapter = adapter.display();
+            let base = base_flags(&job.settings.input);
             let place = if job.settings.method.no_merge {
                 "the adapter is in PEFT's format".to_owned()
             } else {
                 format!("the adapter alone, in PEFT's format, is in {adapter}")
             };
             say(format_args!(
-                "{place}: PEFT opens it on the base model, `lisa train --adapter {adapter}` trains it \
+                "{place}: PEFT opens it on the base model, `lisa train{base} --adapter {adapter}` trains it \
                  further, and `lisa export {adapter} --merge --out DIR` merges it"
             ))?;
         }

@@ -76,6 +76,15 @@ pub(super) fn extend(
     })
 }
 
+/// The id that the next token gets that is not in the vocabulary yet.
+pub(super) fn next_id(inner: &tokenizers::Tokenizer) -> u32 {
+    let size = u32::try_from(inner.get_vocab_size(false)).unwrap_or(u32::MAX);
+    let added = inner.get_added_vocabulary().get_added_tokens_decoder();
+    let largest = added.keys().max().copied();
+    let largest = largest.filter(|largest| *largest >= size || size == 0);
+    largest.map_or(size, |largest| largest.saturating_add(1))
+}
+
 /// Whether this is an added token, which a text is split at before anything else.
 pub(super) fn is_added(inner: &tokenizers::Tokenizer, token: &str) -> bool {
     inner.get_added_vocabulary().get_vocab().contains_key(token)

@@ -1,6 +1,8 @@
 //! What a run changes in a tokenizer, and which files of a saved folder differ because of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+
+use tokenizers::AddedToken;
 
 use super::{Tokenizer, added, check_special};
 use crate::error::{Error, ErrorKind};
@@ -70,13 +72,21 @@ impl Tokenizer {
         mut self,
         tokens: impl IntoIterator<Item = &'a str>,
     ) -> Result<Self, Error> {
-        for token in tokens {
-            if !added::is_added(&self.inner, token) {
-                let token_added = tokenizers::AddedToken::from(token, true);
-                added::extend(&mut self.inner, &[token_added])?;
-                self.folder.added.push(token.to_owned());
-            }
+        let mut seen = HashSet::new();
+        let new = tokens
+            .into_iter()
+            .filter(|token| !added::is_added(&self.inner, token) && seen.insert(*token));
+        let new: Vec<&str> = new.collect();
+        if new.is_empty() {
+            return Ok(self);
         }
+        // At once: with each addition, `tokenizers` builds its search for all added tokens again.
+        let special = |token: &&str| AddedToken::from(*token, true);
+        added::extend(
+            &mut self.inner,
+            &new.iter().map(special).collect::<Vec<_>>(),
+        )?;
+        self.folder.added.extend(new.into_iter().map(str::to_owned));
         Ok(self)
     }
 
@@ -153,7 +163,8 @@ impl Tokenizer {
     ///
     /// # Errors
     ///
-    /// A token has another id here. The vocabularies are compared as a whole, with added tokens.
+    /// A token has another id here, or would get another one. The vocabularies are compared as a
+    /// whole, with added tokens.
     ///
     /// # Example
     ///
@@ -170,22 +181,8 @@ impl Tokenizer {
     pub fn with_changes_of(mut self, other: &Self) -> Result<Self, Error> {
         let mut theirs: Vec<(String, u32)> = other.inner.get_vocab(true).into_iter().collect();
         theirs.sort_unstable_by_key(|(_, id)| *id);
-        let new = |(token, _): &&(String, u32)| self.inner.token_to_id(token).is_none();
-        let new: Vec<&str> = theirs
-            .iter()
-            .filter(new)
-            .map(|(token, _)| &token[..])
-            .collect();
+        let new = self.new_tokens(&theirs)?;
         self = self.with_added_tokens(new)?;
-        for (token, id) in &theirs {
-            if let Some(found) = self.inner.token_to_id(token).filter(|found| found != id) {
-                let message = format!(
-                    "the token {:?} has the id {found}, and {id} in the other tokenizer",
-                    shown(token)
-                );
-                return Err(Error::new(ErrorKind::Tokenizer, message));
-            }
-        }
         let special = other.special.iter();
         let special = special.map(|(name, token)| (name.as_str(), token.as_str()));
         self = self.with_special_tokens(special.filter(|(name, _)| TAKEN.contains(name)))?;
@@ -197,6 +194,30 @@ impl Tokenizer {
             self.add_eos(*id);
         }
         Ok(self)
+    }
+
+    /// The tokens among `theirs` that this vocabulary does not have. Returns an error if a token has
+    /// another id here, or would get another one as the next new token.
+    fn new_tokens<'a>(&self, theirs: &'a [(String, u32)]) -> Result<Vec<&'a str>, Error> {
+        let mut next = added::next_id(&self.inner);
+        let mut new = Vec::new();
+        for (token, id) in theirs.iter().filter(|(token, _)| !token.is_empty()) {
+            let known = self.inner.token_to_id(token);
+            let here = known.unwrap_or(next);
+            if here != *id {
+                let has = if known.is_some() { "has" } else { "would get" };
+                let message = format!(
+                    "the token {:?} {has} the id {here}, and {id} in the other tokenizer",
+                    shown(token)
+                );
+                return Err(Error::new(ErrorKind::Tokenizer, message));
+            }
+            if known.is_none() {
+                new.push(&token[..]);
+                next = next.saturating_add(1);
+            }
+        }
+        Ok(new)
     }
 
     /// Adds an id that ends a sequence, in generation and in the saved `generation_config.json`.

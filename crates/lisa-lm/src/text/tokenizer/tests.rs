@@ -374,5 +374,6 @@ fn an_empty_prompt_is_the_id_that_begins_a_sequence() {
     assert_eq!(with_ends().encode_prompt("").unwrap(), [1]);
 }
 
+mod changes;
 mod folders;
 mod special;
