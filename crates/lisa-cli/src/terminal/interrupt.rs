@@ -1,4 +1,4 @@
-//! Ctrl-C, and the points at which a run can stop.
+//! Ctrl-C and SIGTERM, and the points at which a run can stop.
 
 use std::fmt;
 use std::sync::Arc;
@@ -46,7 +46,7 @@ impl fmt::Display for Stopped {
 
 impl std::error::Error for Stopped {}
 
-/// What Ctrl-C asked for.
+/// What Ctrl-C or SIGTERM asked for.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Interrupt {
     asked: Arc<AtomicBool>,
@@ -54,7 +54,8 @@ pub(crate) struct Interrupt {
 }
 
 impl Interrupt {
-    /// Handles Ctrl-C from now on. Call this function only once.
+    /// Handles Ctrl-C from now on, and on Unix SIGTERM in the same way: batch systems and containers send
+    /// it. Call this function only once.
     ///
     /// While model and data are read, Ctrl-C ends the program at once: there is nothing to save.
     /// Later the first one makes [`asked`](Self::asked) true. The second one ends the program, with
@@ -64,24 +65,30 @@ impl Interrupt {
     pub(crate) fn on_ctrl_c(at_end: fn()) -> Result<Self> {
         let interrupt = Self::default();
         let state = interrupt.clone();
-        ctrlc::set_handler(move || {
-            if state.asked.swap(true, Ordering::SeqCst) {
-                std::process::exit(130);
-            }
-            if !state.begun.load(Ordering::SeqCst) {
-                eprintln!("\nstopped before training: there is nothing to save");
-                at_end();
-                std::process::exit(130);
-            }
-            eprintln!(
-                "\nstopping after the current batch, token or step; the steps taken are saved.\n\
-                 Press Ctrl-C again to end now"
-            );
-        })?;
+        let handle = move || state.handle(at_end);
+        #[cfg(unix)]
+        on_termination(handle.clone())?;
+        ctrlc::set_handler(handle)?;
         Ok(interrupt)
     }
 
-    /// Whether Ctrl-C was pressed.
+    /// Asks the run to stop, or ends the program.
+    fn handle(&self, at_end: fn()) {
+        if self.asked.swap(true, Ordering::SeqCst) {
+            std::process::exit(130);
+        }
+        if !self.begun.load(Ordering::SeqCst) {
+            eprintln!("\nstopped before training: there is nothing to save");
+            at_end();
+            std::process::exit(130);
+        }
+        eprintln!(
+            "\nstopping after the current batch, token or step; the steps taken are saved.\n\
+             Press Ctrl-C again to end now"
+        );
+    }
+
+    /// Whether the run is asked to stop.
     #[must_use]
     pub(crate) fn asked(&self, point: Point) -> bool {
         if point != Point::Prepare {
@@ -89,4 +96,21 @@ impl Interrupt {
         }
         self.asked.load(Ordering::SeqCst)
     }
+}
+
+/// Calls `handle` at each SIGTERM. SIGHUP is left as it is: `nohup` ignores it, and after it the terminal,
+/// to which a run prints, is gone.
+#[cfg(unix)]
+fn on_termination(handle: impl Fn() + Send + 'static) -> std::io::Result<()> {
+    use signal_hook::consts::SIGTERM;
+    use signal_hook::iterator::Signals;
+
+    let mut signals = Signals::new([SIGTERM])?;
+    let thread = std::thread::Builder::new().name("sigterm".to_owned());
+    thread.spawn(move || {
+        for _ in signals.forever() {
+            handle();
+        }
+    })?;
+    Ok(())
 }

@@ -99,3 +99,20 @@ fn ctrl_c_in_the_last_evaluation_says_where_the_model_is() {
     assert!(!rest.contains("nothing to save"), "{rest}");
     assert!(dir.path().join("out/model/lisa.json").is_file());
 }
+
+#[test]
+fn sigterm_saves_as_ctrl_c_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let arguments = "train --steps 100000 --no-eval --log-every 1 --out out";
+    let mut child = start(dir.path(), arguments);
+    let mut output = after_line(&mut child, "step 2 of");
+    let id = child.id().to_string();
+    let sent = Command::new("kill").args(["-TERM", &id]).status().unwrap();
+    assert!(sent.success());
+    let mut rest = String::new();
+    output.read_to_string(&mut rest).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(rest.contains("stopped after step "), "{rest}");
+    let checkpoints = fs::read_dir(dir.path().join("out/checkpoints"));
+    assert_eq!(checkpoints.unwrap().count(), 1);
+}
