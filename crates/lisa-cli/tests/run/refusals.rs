@@ -63,7 +63,10 @@ fn errors_say_what_was_asked_and_what_was_found() {
         ),
         (&["--active-layers", "0"], &["--active-layers is 0"]),
         (&["--period", "0"], &["--period is 0"]),
-        (&["--freeze", "nonsense"], &["matches none", "embed_tokens"]),
+        (
+            &["--freeze", "nonsense"],
+            &["--freeze is `nonsense`", "embed_tokens"],
+        ),
         (
             &["--policy", "bernoulli", "--probabilities", "0.5,2"],
             &["2 probabilities", "8 layers"],

@@ -7,6 +7,7 @@ use burn::tensor::{Device, FloatDType};
 use lisa_lm::text::Batches;
 use lisa_lm::{CausalLm, Checkpoint, Tokenizer};
 
+use super::frozen::unmatched;
 use super::resume::{cause, continued, require_later, require_same, tokenizer};
 use super::settle::{Settled, Shapes, Unread};
 use super::start::{Entered, Saved, Start, require_outside};
@@ -221,6 +222,12 @@ impl Opened {
         let shapes = Shapes::of(&checkpoint, device)?;
         let settings = shapes.settings(flags.clone())?;
         flags.check_effect(&settings)?;
+        let unmatched = unmatched(&settings.method.freeze, &shapes.model);
+        for part in unmatched.map_err(|error| flags.at_its_place(error))? {
+            warn(format_args!(
+                "--freeze has `{part}`, and no parameter's path contains it: it freezes nothing"
+            ));
+        }
         supports(device, settings.memory.dtype)?;
         // What a model of this structure refuses of the settings.
         state_bytes(shapes.planner(device), &settings)?;
