@@ -258,7 +258,8 @@ impl Flags {
             }
             steps => steps,
         };
-        let turns = steps * self.method.active_layers.unwrap_or(2) / model.layers.max(1);
+        let active = self.method.active_layers.unwrap_or(2);
+        let turns = steps.saturating_mul(active) / model.layers.max(1);
         let warmup = self.method.layer_warmup.unwrap_or(0);
         let shortest = (steps / PERIODS).clamp(1, SHORTEST_PERIOD);
         // Below the steps, so that layers are sampled more than once.

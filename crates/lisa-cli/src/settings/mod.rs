@@ -47,6 +47,7 @@ pub(crate) use method::MethodSettings;
 pub(crate) use origin::{Origin, Origins};
 pub use output::OutputFlags;
 pub(crate) use output::OutputSettings;
+pub(crate) use paths::names_of_data;
 pub use training::TrainingFlags;
 pub(crate) use training::TrainingSettings;
 pub(crate) use unusual::unusual;

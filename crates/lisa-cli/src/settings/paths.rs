@@ -5,6 +5,18 @@ use std::path::{Path, PathBuf};
 
 use super::Flags;
 
+/// The names of these files of data, without their folders.
+#[must_use]
+pub(crate) fn names_of_data(paths: &[PathBuf]) -> String {
+    let names = paths.iter().filter_map(|path| path.file_name());
+    let names: Vec<_> = names.map(|name| name.to_string_lossy()).collect();
+    if names.is_empty() {
+        "the bundled instructions".to_owned()
+    } else {
+        names.join(", ")
+    }
+}
+
 impl Flags {
     /// These flags with absolute paths, so that they mean the same in every working directory. A
     /// model that is no folder here is an id of the hub, and is kept; so is data that does not

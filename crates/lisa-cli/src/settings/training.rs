@@ -7,6 +7,10 @@ use super::kinds::Schedule;
 use crate::terminal::text::counted;
 use crate::user_error::require;
 
+/// The most steps, and the most epochs, that a run may be asked for: their products with other counts are
+/// 64-bit numbers.
+const LONGEST: u32 = 1_000_000_000;
+
 group! { "Training", TrainingFlags, TrainingSettings {
     /// Rows of a batch [default: 4, less if memory is short]
     #[arg(long, value_name = "ROWS")]
@@ -165,6 +169,18 @@ impl TrainingSettings {
             self.steps > 0 || (self.epochs > 0.0 && self.epochs.is_finite()),
             "give a number above 0, or --steps",
             "--epochs is {}",
+            self.epochs
+        );
+        require!(
+            self.steps <= LONGEST as usize,
+            format!("give at most {LONGEST}"),
+            "--steps is {}",
+            self.steps
+        );
+        require!(
+            self.steps > 0 || self.epochs <= f64::from(LONGEST),
+            format!("give at most {LONGEST}"),
+            "--epochs is {:e}",
             self.epochs
         );
         if update_in_backward {

@@ -221,3 +221,30 @@ fn a_checkpoint_without_a_schedule_goes_on_with_another_one() {
     let rate = rates.iter().rev().find_map(|line| line.lr).unwrap();
     assert!((rate - 1e-3 / 3.0).abs() < 1e-15, "{rate}");
 }
+
+#[test]
+fn the_card_of_a_run_with_other_data_names_the_earlier_data_and_the_run_of_its_base() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |line: &str| {
+        let arguments: Vec<&str> = line.split(' ').collect();
+        text(&lisa(dir.path(), &arguments).output().unwrap())
+    };
+    let read = |path: &str| fs::read_to_string(dir.path().join(path)).unwrap();
+    for (name, answer) in [("a.jsonl", "two"), ("b.jsonl", "three")] {
+        let row = format!("{{\"instruction\": \"one\", \"output\": \"{answer}\"}}\n");
+        fs::write(dir.path().join(name), row.repeat(8)).unwrap();
+    }
+    run("train --data a.jsonl --steps 3 --batch-size 2 --no-eval --out r");
+    let said = run("train --resume r --data b.jsonl --allow-changed data --steps 5");
+    assert!(
+        said.contains("the first 3 of 4 steps of the epoch are not taken in the new data"),
+        "{said}"
+    );
+    let card = read("r/model/README.md");
+    let data = "| data | a.jsonl until step 3; then b.jsonl, 8 rows |";
+    assert!(card.contains(data), "{card}");
+
+    run("train --model r/model --data b.jsonl --steps 1 --no-eval --out next");
+    let card = read("next/model/README.md");
+    assert!(card.contains("| base model | r/model |"), "{card}");
+}

@@ -5,7 +5,7 @@ use std::fs;
 use super::commands::lisa;
 
 /// Wrong commands, and what is said.
-const WRONG: [(&str, &str); 31] = [
+const WRONG: [(&str, &str); 33] = [
     (
         "train --steps 1e9",
         "error: --steps is `1e9`\n  help: give a whole number, 0 or more, in digits alone\n",
@@ -131,6 +131,14 @@ const WRONG: [(&str, &str); 31] = [
     (
         "train --epochs nan",
         "error: --epochs is NaN\n  help: give a number above 0, or --steps\n",
+    ),
+    (
+        "train --epochs 1e300",
+        "error: --epochs is 1e300\n  help: give at most 1000000000\n",
+    ),
+    (
+        "train --steps 9223372036854775807",
+        "error: --steps is 9223372036854775807\n  help: give at most 1000000000\n",
     ),
     (
         "train --config latin.toml",

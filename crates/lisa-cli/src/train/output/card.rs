@@ -8,7 +8,8 @@ use lisa_lm::files::write_atomically;
 
 use crate::model_card::{CARD, DTYPE, OURS};
 use crate::model_folder::id_in_cache;
-use crate::settings::Method;
+use crate::run_folder::step_of_model;
+use crate::settings::{Method, names_of_data};
 use crate::terminal::text::counted;
 use crate::train::evaluation::result::Evaluation;
 use crate::train::prepare::announce::outer;
@@ -92,7 +93,7 @@ impl Card<'_> {
         let per_step = training.batch_size * training.gradient_accumulation_steps;
         let rows = [
             ("base model", base.name.clone()),
-            ("data", data(self.job)),
+            ("data", data(self)),
             ("method", method),
             (DTYPE, settings.memory.dtype.to_string()),
             ("steps", format!("{} of {per_step} rows", self.step)),
@@ -172,24 +173,37 @@ fn base(model: &Path) -> Base {
     let text = model.to_string_lossy();
     let id = id_in_cache(model).or_else(|| (!model.is_absolute()).then(|| text.to_string()));
     let name = id.clone().unwrap_or_else(|| {
-        let name = model.file_name().unwrap_or_default();
-        name.to_string_lossy().into_owned()
+        // All runs call their models alike.
+        let run = model.parent().filter(|_| step_of_model(model).is_some());
+        match run {
+            Some(run) => format!("{}/{}", last_name(run), last_name(model)),
+            None => last_name(model),
+        }
     });
     Base { name, id }
 }
 
-/// The names of the data's files, without their folders.
-fn data(job: &Job<'_>) -> String {
-    let paths = job.settings.input.data.iter();
-    let names: Vec<_> = paths
-        .filter_map(|path| Some(path.file_name()?.to_string_lossy()))
-        .collect();
-    let name = if names.is_empty() {
-        "the bundled instructions".to_owned()
-    } else {
-        names.join(", ")
-    };
-    format!("{name}, {} rows", job.data.train.len())
+fn last_name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
+}
+
+/// The training data of the steps up to the model's, in order.
+fn data(card: &Card<'_>) -> String {
+    let mut begin = 0;
+    let mut parts = Vec::new();
+    for earlier in &card.state.earlier_data {
+        if begin < card.step {
+            let until = earlier.until.min(card.step);
+            parts.push(format!("{} until step {until}", earlier.names));
+        }
+        begin = earlier.until;
+    }
+    if begin < card.step || parts.is_empty() {
+        let names = names_of_data(&card.job.settings.input.data);
+        parts.push(format!("{names}, {} rows", card.job.data.train.len()));
+    }
+    parts.join("; then ")
 }
 
 /// The licence that the card of the base model names.

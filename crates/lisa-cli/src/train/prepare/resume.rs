@@ -82,7 +82,14 @@ pub(super) fn continued(
     if fingerprint.has_training_data_of(&state.fingerprint) {
         state.check_position(&path, batches, accumulation)?;
     } else {
-        state = state.in_other_data(batches, accumulation);
+        let (moved, [taken, all]) = state.in_other_data(batches, accumulation);
+        state = moved;
+        if taken > 0 {
+            say(format_args!(
+                "the first {taken} of {all} steps of the epoch are not taken in the new data: the run goes \
+                 on after as many steps as before"
+            ))?;
+        }
     }
     if other {
         state.without_held_out_losses();

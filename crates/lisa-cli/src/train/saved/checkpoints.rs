@@ -21,7 +21,7 @@ use super::text::Text;
 use crate::number;
 use crate::output_folder;
 use crate::run_folder::{ADAPTER, CHECKPOINT};
-use crate::settings::{Flags, OutputSettings};
+use crate::settings::{Flags, OutputSettings, names_of_data};
 use crate::terminal::text::counted;
 use crate::train::clock::Clock;
 use crate::train::evaluation::result::Evaluation;
@@ -46,6 +46,9 @@ pub(crate) struct State {
     pub(crate) settings: Flags,
     /// The model and the data that the run was started with.
     pub(crate) fingerprint: Fingerprint,
+    /// The training data before the present one, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) earlier_data: Vec<EarlierData>,
     /// The chat template, the ends of sequences and the vocabulary.
     #[serde(default)]
     pub(crate) text: Text,
@@ -61,6 +64,15 @@ pub(crate) struct State {
     pub(crate) seconds: f64,
     /// Tokens trained on so far.
     pub(crate) tokens: u64,
+}
+
+/// Training data that a resumed run has replaced.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct EarlierData {
+    /// The names of its files.
+    pub(crate) names: String,
+    /// The last step that was taken in it.
+    pub(crate) until: u64,
 }
 
 impl State {
@@ -91,16 +103,29 @@ impl State {
         (self.before, self.held_out_loss) = (None, None);
     }
 
-    /// The state in other data: after as many steps as before.
+    /// The state in other data: after as many steps as before. The steps of an epoch of the new data that
+    /// count as taken, and all of its steps, are returned with it.
     #[must_use]
-    pub(crate) fn in_other_data(mut self, batches: &Batches, accumulation: usize) -> Self {
+    pub(crate) fn in_other_data(
+        mut self,
+        batches: &Batches,
+        accumulation: usize,
+    ) -> (Self, [u64; 2]) {
+        let is_used = self.earlier_data.last().map(|data| data.until) != Some(self.step);
+        if is_used {
+            let paths = self.settings.input.data.as_deref().unwrap_or_default();
+            self.earlier_data.push(EarlierData {
+                names: names_of_data(paths),
+                until: self.step,
+            });
+        }
         let steps = self.step.saturating_add(self.skipped);
         let per_epoch = batches.steps_per_epoch(accumulation) as u64;
         self.position = Position {
             epoch: steps / per_epoch,
             index: (steps % per_epoch) as usize * accumulation,
         };
-        self
+        (self, [steps % per_epoch, per_epoch])
     }
 }
 

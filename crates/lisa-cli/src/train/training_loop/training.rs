@@ -79,6 +79,7 @@ impl Training {
                 skipped: 0,
                 settings: job.settings.to_flags(),
                 fingerprint: job.fingerprint.clone(),
+                earlier_data: Vec::new(),
                 text: Text::of(&job.tokenizer, job.data.vocab_size),
                 before,
                 held_out_loss: None,
