@@ -10,7 +10,7 @@ use crate::terminal::text::{counted, size};
 
 mod facts;
 
-pub(crate) use facts::{DataFacts, LikeLora, ModelFacts, Room};
+pub(crate) use facts::{DataFacts, KeptRows, LikeLora, ModelFacts, Room};
 
 /// Parameters outside the layers that are large: embeddings and head.
 pub(crate) const OUTER: [&str; 3] = CausalLm::OUTER;
@@ -105,16 +105,20 @@ impl Flags {
     ) {
         self.derive_shape(model, data, facts.room, reasons);
         self.derive_layers(model, data, facts.like_lora, reasons);
+        let length = self.input.max_seq_length.unwrap_or(usize::MAX);
+        let kept = facts
+            .kept
+            .map_or(data.rows(), |KeptRows(kept)| kept(length));
         if self.training.steps.unwrap_or(0) == 0 && self.training.epochs.is_none() {
-            let epochs = match data.rows() {
+            let epochs = match kept {
                 0..2_000 => 3.0,
                 2_000..10_000 => 2.0,
                 _ => 1.0,
             };
             self.training.epochs = Some(epochs);
-            reasons.push(("epochs", counted(data.rows(), "row")));
+            reasons.push(("epochs", counted(kept, "row")));
         }
-        self.derive_period(model, data, reasons);
+        self.derive_period(model, (data, kept), reasons);
     }
 
     /// Sets the active layers, and freezes embeddings and head, for a model of about the size of the
@@ -236,9 +240,14 @@ impl Flags {
         reasons.push(("max-seq-length", reason));
     }
 
-    /// Sets the sampling period: at most [`PERIOD`], shorter in a run that would otherwise end before
+    /// Sets the sampling period for `kept` rows that are not left out: at most [`PERIOD`], shorter in a run that would otherwise end before
     /// each layer could have had its turn.
-    fn derive_period(&mut self, model: &ModelFacts, data: &DataFacts, reasons: &mut Reasons) {
+    fn derive_period(
+        &mut self,
+        model: &ModelFacts,
+        (data, kept): (&DataFacts, usize),
+        reasons: &mut Reasons,
+    ) {
         let fixed =
             self.method.policy == Some(Policy::Fixed) && self.method.outer_every.unwrap_or(1) == 1;
         if self.method_or_default() != Method::Lisa || fixed || self.method.period.is_some() {
@@ -251,8 +260,11 @@ impl Flags {
                     * training.gradient_accumulation_steps.unwrap_or(1);
                 let epochs = training.epochs.unwrap_or(1.0);
                 let all = match (self.input.pack, self.input.max_seq_length) {
-                    (Some(true), Some(length)) => data.packed(length),
-                    _ => data.rows(),
+                    (Some(true), Some(length)) => {
+                        let packed = data.packed(length).saturating_mul(kept);
+                        packed.div_ceil(data.rows())
+                    }
+                    _ => kept,
                 };
                 (epochs * all.div_ceil(rows.max(1)) as f64).ceil() as usize
             }

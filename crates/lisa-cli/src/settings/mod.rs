@@ -32,7 +32,9 @@ mod training;
 mod unusual;
 mod value;
 
-pub(crate) use derived::{DataFacts, LikeLora, ModelFacts, OUTER, Room, default_active_layers};
+pub(crate) use derived::{
+    DataFacts, KeptRows, LikeLora, ModelFacts, OUTER, Room, default_active_layers,
+};
 pub(crate) use effect::Contents;
 pub use input::InputFlags;
 pub(crate) use input::InputSettings;
@@ -89,6 +91,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) model: Option<&'a ModelFacts>,
     /// What is known of the data.
     pub(crate) data: Option<&'a DataFacts>,
+    /// The training rows that are not left out, by the length of rows; `None` if none is left out.
+    pub(crate) kept: Option<KeptRows<'a>>,
     /// The memory that the run may use; `None` if it is not known.
     pub(crate) room: Option<&'a Room<'a>>,
     /// How many layers LISA can train with the memory of LoRA; `None` if it is not known.

@@ -164,3 +164,13 @@ impl fmt::Debug for LikeLora<'_> {
         f.debug_tuple("LikeLora").finish_non_exhaustive()
     }
 }
+
+/// How many training rows have a token to train on within a number of tokens. The others are left out.
+#[derive(Clone, Copy)]
+pub(crate) struct KeptRows<'a>(pub(crate) &'a dyn Fn(usize) -> usize);
+
+impl fmt::Debug for KeptRows<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("KeptRows").finish_non_exhaustive()
+    }
+}

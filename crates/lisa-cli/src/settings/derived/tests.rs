@@ -370,3 +370,31 @@ fn a_period_has_its_reason() {
     assert_eq!(of(12, 2, 12), (12, warmup.clone()));
     assert_eq!(of(1000, 2, 30), (30, warmup));
 }
+
+#[test]
+fn rows_that_are_left_out_do_not_count() {
+    let rows = DataFacts::of(vec![100; 90]).unwrap();
+    let of = |kept: Option<KeptRows<'_>>, pack: bool| {
+        let mut flags = Flags::default();
+        (flags.input.max_seq_length, flags.input.pack) = (Some(64), Some(pack));
+        let mut reasons = Vec::new();
+        flags.derive_from_model(&MODEL, &mut reasons);
+        let facts = Facts {
+            kept,
+            ..Facts::default()
+        };
+        flags.derive_from_data(&MODEL, &rows, facts, &mut reasons);
+        let reasons = reasons.into_iter();
+        let reasons = reasons.filter(|(name, _)| ["epochs", "period"].contains(name));
+        reasons.map(|(_, reason)| reason).collect::<Vec<_>>()
+    };
+    // Of 90 rows, 53 have no token to train on within 64 tokens.
+    let kept = |length: usize| if length <= 64 { 37 } else { 90 };
+    let kept = Some(KeptRows(&kept));
+    let few = |steps: usize| {
+        format!("the shortest: about {steps} steps are too few for a turn of each of 30 layers")
+    };
+    assert_eq!(of(kept, false), ["37 rows".to_owned(), few(30)]);
+    assert_eq!(of(kept, true), ["37 rows".to_owned(), few(30)]);
+    assert_eq!(of(None, false), ["90 rows".to_owned(), few(69)]);
+}

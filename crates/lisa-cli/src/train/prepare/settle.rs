@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use lisa_lm::{CausalLm, Checkpoint, Tokenizer};
 
 use crate::settings::{
-    Contents, DataFacts, Facts, Flags, LikeLora, ModelFacts, Origins, Room, Settings,
+    Contents, DataFacts, Facts, Flags, KeptRows, LikeLora, ModelFacts, Origins, Room, Settings,
 };
 use crate::train::data::examples::For;
 use crate::train::data::read::{WholeData, read};
@@ -98,6 +98,7 @@ impl Shapes {
         then(Facts {
             model: Some(&self.facts),
             data: None,
+            kept: None,
             room: room.as_ref(),
             like_lora: Some(LikeLora(&like_lora)),
         })
@@ -162,7 +163,14 @@ impl Unread<'_> {
         let data = DataFacts::of(whole.lengths().to_vec())
             .map(|data| data.with_held_out(held_out.unwrap_or_default()));
         let data = data.as_ref();
-        let (settings, origins) = flags.resolve_with(Facts { data, ..facts })?;
+        let kept = |length| whole.kept(length)[0].0;
+        let kept = Some(KeptRows(&kept));
+        let facts = Facts {
+            data,
+            kept,
+            ..facts
+        };
+        let (settings, origins) = flags.resolve_with(facts)?;
         let usual = match (given, facts.model, data) {
             (None, Some(model), Some(data)) => data.usual_length(model),
             _ => settings.input.max_seq_length,
