@@ -17,6 +17,7 @@ use mistakes::{Unknown, foreign, in_words, table_in_words};
 
 mod keys;
 mod mistakes;
+mod values;
 
 impl Flags {
     /// Reads a TOML file.
@@ -127,16 +128,29 @@ impl Flags {
         value: D,
     ) -> Result<bool, D::Error> {
         let name = setting.replace('-', "_");
+        let names = "a name or a list of names";
         match name.as_str() {
-            "data" => {
-                self.input.data = Some(input::paths(value)?);
-                Ok(true)
-            }
+            "data" => self.input.data = Some(input::paths(value)?),
+            "columns" => self.input.columns = Some(values::columns(value)?),
             "lora_target_modules" => {
-                self.method.lora_target_modules =
-                    Some(input::strings(value, "a name or a list of names")?);
-                Ok(true)
+                self.method.lora_target_modules = Some(input::strings(value, names)?);
             }
+            "freeze" => self.method.freeze = Some(input::strings(value, names)?),
+            "split" => self.method.split = Some(input::strings(value, names)?),
+            "memory" => self.memory.memory = Some(values::memory(value)?),
+            "recompute" => self.memory.recompute = Some(values::recompute(value)?),
+            name => return self.set_plain(name, value),
+        }
+        Ok(true)
+    }
+
+    /// Sets a setting whose value is as serde reads it.
+    fn set_plain<'de, D: Deserializer<'de>>(
+        &mut self,
+        name: &str,
+        value: D,
+    ) -> Result<bool, D::Error> {
+        match name {
             name if InputFlags::KEYS.contains(&name) => self.input.set(name, value),
             name if MethodFlags::KEYS.contains(&name) => self.method.set(name, value),
             name if MemoryFlags::KEYS.contains(&name) => self.memory.set(name, value),

@@ -1,7 +1,7 @@
 //! The model and the data.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use lisa_lm::text::{Columns, EncodeOptions, LossOn};
@@ -173,7 +173,8 @@ pub(super) fn paths<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Pa
     Ok(paths.into_iter().map(PathBuf::from).collect())
 }
 
-/// Reads one text, or a list of texts; errors say that `expected` was expected. An empty text is none.
+/// Reads a list of texts, or one text, which is split at commas as on the command line unless it is a file;
+/// errors say that `expected` was expected. An empty text is none.
 pub(super) fn strings<'de, D: Deserializer<'de>>(
     deserializer: D,
     expected: &'static str,
@@ -188,8 +189,12 @@ pub(super) fn strings<'de, D: Deserializer<'de>>(
         }
 
         fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-            let texts = Some(text).filter(|text| !text.is_empty());
-            Ok(texts.map(str::to_owned).into_iter().collect())
+            if Path::new(text).exists() {
+                return Ok(vec![text.to_owned()]);
+            }
+            let texts = text.split(',').map(str::trim);
+            let texts = texts.filter(|text| !text.is_empty());
+            Ok(texts.map(str::to_owned).collect())
         }
 
         fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {

@@ -128,6 +128,8 @@ pub(super) fn in_words(message: &str) -> (String, String) {
         .replace("expected usize", "expected a whole number, 0 or more")
         .replace("expected u64", "expected a whole number, 0 or more")
         .replace("expected f64", "expected a number")
+        .replace("invalid type: sequence", "invalid type: a list")
+        .replace("expected a sequence", "expected a list")
         .replace("expected a boolean", "expected true or false");
     (message, help.to_owned())
 }

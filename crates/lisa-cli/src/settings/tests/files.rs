@@ -269,3 +269,64 @@ fn a_mistake_in_a_file_is_reported_with_its_line() {
     let (line, _, _) = mistake("lr = 0.1\nperiod =\n");
     assert_eq!(line, Some(2));
 }
+
+#[test]
+fn a_file_may_have_values_as_flags_have_them() {
+    for (text, own) in [
+        (
+            "lora_target = \"q_proj,v_proj\"",
+            "lora-target-modules = [\"q_proj\", \"v_proj\"]",
+        ),
+        (
+            "dataset = \"a.json, b.json\"",
+            "data = [\"a.json\", \"b.json\"]",
+        ),
+        (
+            "freeze = \"embed_tokens,lm_head\"",
+            "freeze = [\"embed_tokens\", \"lm_head\"]",
+        ),
+        ("freeze = \"\"", "freeze = []"),
+        ("split = \"attn\"", "split = [\"attn\"]"),
+        ("memory = \"8GiB\"", "memory = 8.0"),
+        ("memory = 8", "memory = 8.0"),
+        (
+            "columns = [\"instruction=prompt\", \"a=b\"]",
+            "columns = \"instruction=prompt,a=b\"",
+        ),
+        ("recompute = true", "recompute = 1"),
+        ("recompute = false", "recompute = 0"),
+    ] {
+        assert_eq!(toml(text).unwrap(), toml(own).unwrap(), "{text}");
+        assert_ne!(toml(text).unwrap(), Flags::default(), "{text}");
+    }
+    for (text, part) in [
+        ("memory = \"much\"", "`memory` is \"much\": give the memory"),
+        ("memory = true", "expected a number of GiB, or a text"),
+        (
+            "recompute = -1",
+            "expected true, false, or a whole number, 0 or more",
+        ),
+        (
+            "columns = [\"a\"]",
+            "`a` in the columns `a` is not KEY=NAME",
+        ),
+        (
+            "model = [\"a\"]",
+            "invalid type: a list, expected path string",
+        ),
+        ("probabilities = 0.5", "expected a list"),
+    ] {
+        let (line, _, found) = mistake(text);
+        assert_eq!(line, Some(1), "{found}");
+        assert!(found.contains(part), "{found}");
+    }
+}
+
+#[test]
+fn a_file_whose_name_has_a_comma_is_one_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a,b.json");
+    std::fs::write(&path, "").unwrap();
+    let flags = toml(&format!("data = '{}'", path.display())).unwrap();
+    assert_eq!(flags.input.data, Some(vec![path]));
+}
