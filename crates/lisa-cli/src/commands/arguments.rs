@@ -82,19 +82,24 @@ fn named(
         }
         // A switch may be followed by its value, as in other trainers.
         let switch = arg.is_require_equals_set() || !arg.get_action().takes_values();
-        let follows = value.is_none() && switch && matches!(next, Some("true" | "false"));
-        let value = if follows {
+        let is_word = |next: &str| ["true", "false"].contains(&names::lowercase_switch(next));
+        let follows = value.is_none() && switch && next.is_some_and(is_word);
+        let mut value = if follows {
             next.map(str::to_owned)
         } else {
             value
         };
+        if switch {
+            value = value.map(|value| names::lowercase_switch(&value).to_owned());
+        }
         return Some((Some(joined(arg, long, value.as_deref())), follows));
     }
     let (setting, words) = names::translated(name)?;
     let arg = find(setting)?;
     let word = |text: &str| {
+        let text = names::lowercase_switch(text);
+        let mut words = words.iter();
         words
-            .iter()
             .find(|(known, _)| *known == text)
             .map(|(_, word)| word)
     };
@@ -269,6 +274,12 @@ mod tests {
             ("--active_layers 4", "--active-layers 4"),
             ("--packing true --lr 1e-4", "--pack=true --lr 1e-4"),
             ("--packing --lr 1e-4", "--pack --lr 1e-4"),
+            ("--packing True --lr 1e-4", "--pack=true --lr 1e-4"),
+            ("--packing=False", "--pack=false"),
+            ("--bf16 True --fp16 False", "--dtype=bf16"),
+            ("--gradient_checkpointing=True", "--recompute=1"),
+            ("--overwrite_output_dir True", "--overwrite"),
+            ("--model True", "--model True"),
             ("--gradient_checkpointing", "--recompute=1"),
             ("--gradient_checkpointing false", "--recompute=0"),
             ("--bf16 --seed 1", "--dtype=bf16 --seed 1"),

@@ -201,6 +201,16 @@ pub(crate) fn setting(name: &str) -> String {
     found.map_or(name, |(setting, _)| (*setting).to_owned())
 }
 
+/// The value of a switch as this program writes it: Python's `True` and `False` in small letters. Other
+/// values are unchanged.
+pub(crate) fn lowercase_switch(value: &str) -> &str {
+    match value {
+        "True" => "true",
+        "False" => "false",
+        other => other,
+    }
+}
+
 /// The setting of a name whose values have other words, and those words.
 pub(crate) fn translated(name: &str) -> Option<(&'static str, &'static [(&'static str, Word)])> {
     let name = name.replace('_', "-");
@@ -223,7 +233,7 @@ impl Written {
     pub(super) fn among(&self, words: &[(&str, Word)]) -> Option<Word> {
         let written = match self {
             Self::Switch(switch) => switch.to_string(),
-            Self::Text(text) => text.clone(),
+            Self::Text(text) => lowercase_switch(text).to_owned(),
         };
         let found = words.iter().find(|(word, _)| *word == written);
         found.map(|(_, word)| *word)
