@@ -100,6 +100,14 @@ fn text_of(bytes: Vec<u8>) -> io::Result<String> {
     String::from_utf8(bytes).map_err(|e| io::Error::new(ErrorKind::InvalidData, e.utf8_error()))
 }
 
+/// What to do about a file that cannot be read: `otherwise`, unless the user may not read it.
+pub(crate) fn help_of<'a>(error: &io::Error, otherwise: &'a str) -> &'a str {
+    match error.kind() {
+        ErrorKind::PermissionDenied => "check who may read it",
+        _ => otherwise,
+    }
+}
+
 /// Opens a regular file, buffered.
 ///
 /// # Errors

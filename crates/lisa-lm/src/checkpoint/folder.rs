@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::select::{has_own_head, most_elements};
 use super::shards::{self, Files};
 use crate::error::{Error, ErrorKind};
-use crate::files::{CONFIG_BYTES, read_text};
+use crate::files::{CONFIG_BYTES, help_of, read_text};
 use crate::model::config::ModelConfig;
 
 /// A checkpoint in the Hugging Face format: a folder with `config.json` and safetensors.
@@ -74,7 +74,7 @@ impl Checkpoint {
         let text = text.map_err(|e| {
             let message = format!("{} cannot be read ({e})", path.display());
             Error::new(ErrorKind::Checkpoint, message)
-                .with_help(help_without_config(&dir))
+                .with_help(help_of(&e, help_without_config(&dir)))
                 .with_source(e)
         })?;
         let mut config = ModelConfig::from_json(&text).map_err(|e| {

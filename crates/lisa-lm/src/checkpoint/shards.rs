@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::floats::{self, Found};
 use super::formats::no_weights;
 use crate::error::{Error, ErrorKind};
-use crate::files::{self, INDEX_BYTES, read_text, shown};
+use crate::files::{self, INDEX_BYTES, help_of, read_text, shown};
 
 /// The file of the weights if there is only one.
 pub(super) const SINGLE: &str = "model.safetensors";
@@ -209,6 +209,12 @@ fn found(path: &Path) -> Result<Vec<(String, Found)>, Error> {
         refuse(format!("{path} cannot be read as safetensors ({cause})"))
             .with_help("it may be truncated: fetch it again")
     };
+    // The store's error has only a text.
+    std::fs::File::open(path).map_err(|e| {
+        refuse(format!("{} cannot be read ({e})", path.display()))
+            .with_help(help_of(&e, "fetch the files of the model again"))
+            .with_source(e)
+    })?;
     let mut store = SafetensorsStore::from_file(path);
     match store.get_all_tensors() {
         Ok(tensors) => Ok(tensors

@@ -10,6 +10,8 @@ use tempfile::TempDir;
 use super::*;
 
 mod adapters;
+#[cfg(unix)]
+mod denied;
 mod real;
 mod resized;
 mod saving;

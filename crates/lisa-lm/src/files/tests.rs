@@ -78,3 +78,10 @@ fn a_snapshot_of_the_hubs_cache_links_to_its_blobs() {
     assert!(read(&snapshot, "config.json", 5).unwrap().is_some());
     assert!(message(read(&snapshot, "LICENSE", 5)).contains("not in the folder"));
 }
+
+#[test]
+fn the_help_depends_on_what_the_system_says() {
+    let of = |kind: ErrorKind| help_of(&kind.into(), "fetch it again");
+    assert_eq!(of(ErrorKind::PermissionDenied), "check who may read it");
+    assert_eq!(of(ErrorKind::NotFound), "fetch it again");
+}

@@ -143,8 +143,9 @@ fn refuse_binary(file: &Path, first: &[u8]) -> Result<(), Error> {
 
 pub(super) fn unreadable(path: &Path, error: io::Error) -> Error {
     let message = format!("the data {} cannot be read ({error})", path.display());
+    let help = "give a file of JSON lines, JSON, CSV or Parquet, or a folder of them";
     Error::new(ErrorKind::Io, message)
-        .with_help("give a file of JSON lines, JSON, CSV or Parquet, or a folder of them")
+        .with_help(files::help_of(&error, help))
         .with_source(error)
 }
 
@@ -215,5 +216,12 @@ mod tests {
         assert_eq!(reason, "more than 1048576 values");
         let text = format!("[\"{}\"]", ",[{".repeat(VALUES));
         assert!(value_of(text.as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn the_help_for_data_that_may_not_be_read_is_about_its_permissions() {
+        let denied = io::Error::from(io::ErrorKind::PermissionDenied);
+        let error = unreadable(Path::new("a.jsonl"), denied);
+        assert_eq!(error.help(), Some("check who may read it"));
     }
 }
