@@ -227,3 +227,20 @@ fn rows_in_a_file_are_said_with_their_size_and_the_flag() {
     let (is_ok, text) = printed(&format!("{line} -1 --overwrite"));
     assert!(!is_ok && text.contains("--data-memory is -1"), "{text}");
 }
+
+#[test]
+fn a_file_that_is_there_twice_is_warned_about_if_a_share_is_held_out() {
+    let row = "{\"instruction\": \"a\", \"output\": \"b\"}\n";
+    let dir = folder(&[("train.jsonl", &row.repeat(10)), ("eval.jsonl", row)]);
+    let warned = |line: &str| {
+        let line = format!("train --dry-run --out r {line}");
+        let output = lisa(dir.path(), &line.split(' ').collect::<Vec<_>>()).output();
+        let output = output.unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{text}");
+        text.contains("train.jsonl` is there twice, so held-out rows are also trained on")
+    };
+    assert!(warned("--data train.jsonl,./train.jsonl"));
+    assert!(!warned("--data train.jsonl"));
+    assert!(!warned("--data train.jsonl,train.jsonl --eval eval.jsonl"));
+}

@@ -68,6 +68,13 @@ impl Examples {
         }
         let (held_out, counts, has_answers) = if files.held_out.is_empty() {
             let is_held_out = share(input, count, seed)?;
+            if let Some(file) = files.repeated().filter(|_| is_held_out.contains(&true)) {
+                notes.push(Note::Warning(format!(
+                    "`{}` is there twice, so held-out rows are also trained on; name it once, or give \
+                     --eval FILE",
+                    file.display()
+                )));
+            }
             let held_out: Vec<bool> = (is_held_out.iter().zip(answers))
                 .filter_map(|(is_held_out, has_answer)| is_held_out.then_some(has_answer))
                 .collect();

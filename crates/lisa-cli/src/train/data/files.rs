@@ -1,6 +1,7 @@
 //! [`Files`]: which files have the training and the held-out examples.
 
-use std::path::PathBuf;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use lisa_lm::text::{DataFiles, data_files, data_files_to_evaluate};
@@ -50,6 +51,16 @@ impl Files {
             held_out,
             is_bundled,
         })
+    }
+
+    /// A training file that is named more than once, perhaps by different paths.
+    pub(super) fn repeated(&self) -> Option<&Path> {
+        let mut seen = HashSet::new();
+        let mut files = self.data.train.iter();
+        let real = |file: &PathBuf| file.canonicalize().unwrap_or_else(|_| file.clone());
+        files
+            .find(|file| !seen.insert(real(file)))
+            .map(PathBuf::as_path)
     }
 }
 
