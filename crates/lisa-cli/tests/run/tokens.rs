@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use lisa_cli::bundled;
 use lisa_cli::train::run::{Start, dry_run};
-use lisa_lm::{Checkpoint, Tokenizer};
+use lisa_lm::checkpoint::{SaveOptions, save};
+use lisa_lm::{Checkpoint, ModelConfig, Tokenizer};
 use serde_json::{Value, json};
 
 use super::{flags, go, go_in_parts, message, weights_of};
@@ -253,4 +254,32 @@ fn the_template_and_the_end_of_its_turns_are_in_the_trained_model() {
         refused.contains("--chat-template is plain, and the checkpoint was made with chatml"),
         "{refused}"
     );
+}
+
+#[test]
+fn a_tokenizer_with_far_fewer_tokens_than_the_model_is_warned_about() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = Checkpoint::open(bundled::model().unwrap()).unwrap();
+    let mut config = json_of(&base.dir().join("config.json"));
+    (config["vocab_size"], config["num_hidden_layers"]) = (4096.into(), 1.into());
+    let config = ModelConfig::from_json(&config.to_string()).unwrap();
+    let model = dir.path().join("model");
+    let options = SaveOptions {
+        source: Some(&base),
+        ..SaveOptions::default()
+    };
+    save(&config.init(&Device::flex()).unwrap(), &model, &options).unwrap();
+    let data = data(dir.path(), 0);
+    let warned = |model: &Path| {
+        let [model, data] = [model, &data].map(|path| path.to_str().unwrap());
+        let out = dir.path().join("out");
+        let line = ["train", "--dry-run", "--no-eval", "--data", data];
+        let more = ["--model", model, "--out", out.to_str().unwrap()];
+        let run = program(&[&line[..], &more].concat());
+        assert!(run.status.success(), "{run:?}");
+        let warnings = String::from_utf8(run.stderr).unwrap();
+        warnings.contains("the tokenizer has 1024 tokens, and the model's embedding has 4096 rows")
+    };
+    assert!(warned(&model));
+    assert!(!warned(base.dir()));
 }

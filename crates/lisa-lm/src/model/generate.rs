@@ -159,7 +159,10 @@ fn check_prompt(model: &CausalLm, prompt: &[u32]) -> Result<(), Error> {
             prompt.len()
         )
     } else if let Some(id) = prompt.iter().find(|id| **id as usize >= vocab) {
-        format!("the prompt has token {id}, the model's vocabulary has {vocab}")
+        let message = format!("the prompt has token {id}, the model's vocabulary has {vocab}");
+        return Err(Error::new(ErrorKind::Model, message).with_help(
+            "use the tokenizer of this model: the files of the folder may be of two models",
+        ));
     } else {
         return Ok(());
     };
@@ -355,5 +358,16 @@ mod tests {
         };
         assert!(error(&[0], none).message().contains("top_p"));
         assert!(choose(&[0.0, f32::NAN], &default(), &mut DrawRng::new(0, 0)).is_err());
+    }
+
+    #[test]
+    fn the_help_for_a_token_without_a_row_is_about_the_tokenizer() {
+        let [_, _, gpt2] = models();
+        let error = generate(&gpt2, &[48], &GenerationConfig::default()).unwrap_err();
+        let help = error.help().unwrap();
+        assert!(
+            help.starts_with("use the tokenizer of this model"),
+            "{help}"
+        );
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::super::names;
-use super::keys;
+use super::{keys, others};
 
 /// The message and the help of a setting that is given as a table, such as `[[datasets]]`.
 pub(super) fn table_in_words(key: &str, name: &str) -> (String, String) {
@@ -43,12 +43,15 @@ impl Unknown {
         const TABLES: &str = "the settings are not in tables: remove the line `[..]`";
         const LIST: &str = "`lisa train --help` lists the settings";
         if let [one] = all {
-            return match nearest(&one.key) {
+            return match (others::advice(&one.key), nearest(&one.key)) {
+                (Some(advice), _) => advice.to_owned(),
                 _ if one.is_table => TABLES.to_owned(),
-                Some(near) => format!("did you mean `{near}`?"),
-                None => LIST.to_owned(),
+                (_, Some(near)) => format!("did you mean `{near}`?"),
+                _ => LIST.to_owned(),
             };
         }
+        let (known, all): (Vec<&Self>, Vec<&Self>) =
+            (all.iter()).partition(|one| others::advice(&one.key).is_some());
         let near = all.iter().filter(|one| !one.is_table).filter_map(|one| {
             let near = nearest(&one.key)?;
             Some(format!("`{near}` for `{}`", one.key))
@@ -61,7 +64,13 @@ impl Unknown {
         if all.iter().any(|one| one.is_table) {
             help.push(TABLES.to_owned());
         }
-        help.push(LIST.to_owned());
+        if !all.is_empty() {
+            help.push(LIST.to_owned());
+        }
+        for one in known {
+            let advice = others::advice(&one.key).unwrap_or_default();
+            help.push(format!("`{}`: {advice}", one.key));
+        }
         help.join("\n")
     }
 }

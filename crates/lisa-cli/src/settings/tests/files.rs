@@ -330,3 +330,19 @@ fn a_file_whose_name_has_a_comma_is_one_file() {
     let flags = toml(&format!("data = '{}'", path.display())).unwrap();
     assert_eq!(flags.input.data, Some(vec![path]));
 }
+
+#[test]
+fn a_key_of_another_trainer_has_its_own_help() {
+    let (_, help, _) = mistake("plot_loss = true");
+    assert!(help.unwrap().starts_with("leave it out: metrics, plots"));
+    let found = refused("stage = \"sft\"\nddp_timeout = 9\nlrr = 3\n", "run.toml");
+    for part in [
+        "did you mean `lr` for `lrr`?",
+        "`stage`: leave it out, and give `method`",
+        "`ddp_timeout`: leave it out",
+    ] {
+        assert!(found.contains(part), "{found}");
+    }
+    let found = refused("stage = \"sft\"\nddp_timeout = 9\n", "run.toml");
+    assert!(!found.contains("lists the settings"), "{found}");
+}

@@ -36,13 +36,24 @@ pub(crate) fn rows(
                 Some(place) => error.at(&place),
                 None => error,
             };
-            UserError::new("a token has no row in the model's embedding")
-                .with_help(
-                    "to add rows for all tokens of the tokenizer, each the mean of the other rows, \
-                     add --resize-embeddings",
-                )
-                .with_source(error)
+            let refused = UserError::new("a token has no row in the model's embedding");
+            match help_of_other(needed, rows) {
+                Some(help) => refused.with_source(error.with_help(help)),
+                None => refused
+                    .with_help(
+                        "to add rows for all tokens of the tokenizer, each the mean of the other rows, \
+                         add --resize-embeddings",
+                    )
+                    .with_source(error),
+            }
         })?;
+    }
+    if 2 * needed < rows {
+        notes.push(Note::Warning(format!(
+            "the tokenizer has {}, and the model's embedding has {rows} rows: the tokenizer may be of \
+             another model",
+            counted(needed, "token")
+        )));
     }
     if settings.method.method == Method::Lora && resized > rows {
         require!(
@@ -73,6 +84,18 @@ pub(crate) fn rows(
     Ok(resized)
 }
 
+/// The help if a tokenizer that needs this many rows is so large that it must be of another model: new rows
+/// for most of its tokens would be of no use.
+fn help_of_other(needed: usize, rows: usize) -> Option<String> {
+    (needed > rows + rows / 4).then(|| {
+        format!(
+            "use the tokenizer of this model: this one has {needed} tokens, and the embedding has {rows} \
+             rows; only if the others are new tokens, add --resize-embeddings, which gives each of them the \
+             mean of the rows"
+        )
+    })
+}
+
 /// The first row that has an id without a row in the embedding: its example and its ids.
 fn outside(part: &Cut, size: usize) -> Result<Option<(usize, Vec<u32>)>> {
     let rows = &part.set.examples;
@@ -86,4 +109,17 @@ fn outside(part: &Cut, size: usize) -> Result<Option<(usize, Vec<u32>)>> {
         }
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tokenizer_of_another_model_is_not_to_be_given_rows() {
+        let help = help_of_other(50_257, 1024).unwrap();
+        assert!(help.starts_with("use the tokenizer of this model: this one has 50257 tokens"));
+        assert!(help.contains("add --resize-embeddings"));
+        assert_eq!(help_of_other(1026, 1024), None);
+    }
 }
