@@ -11,7 +11,7 @@ use crate::optimizer::usage::Usage;
 use crate::optimizer::{LayerOptimizer, OptimizerConfig};
 use crate::period::PeriodSums;
 use crate::policy::Scores;
-use crate::quantize::FullWeights;
+use crate::quantize::{FullWeights, check_exact};
 use crate::sampler::Sampler;
 use crate::trainable::Trainable;
 use crate::{ErrorKind, FreezeMask, LayerMap, LisaConfig, LisaError};
@@ -254,8 +254,9 @@ impl Lisa {
     ///
     /// # Errors
     ///
-    /// The model is not the one of this run. The error does not give the model back: clone it
-    /// first if you need it after an error.
+    /// The model is not the one of this run, or has layers that this run has quantized: another run
+    /// would begin with their rounded weights. The error does not give the model back: clone it first
+    /// if you need it after an error.
     ///
     /// # Example
     ///
@@ -281,6 +282,7 @@ impl Lisa {
     /// ```
     pub fn unfreeze<M: Module>(&self, model: M) -> Result<M, LisaError> {
         let map = self.trainable.same(&self.config, &model)?;
+        check_exact(self.trainable.map(), &map)?;
         let mut mask = FreezeMask::new(Trainable::requiring(&map));
         Ok(mask.change(model, self.trainable.required(&map)))
     }

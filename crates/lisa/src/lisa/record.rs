@@ -15,6 +15,7 @@ use super::Lisa;
 use crate::layers::Parameter;
 use crate::optimizer::Leaves;
 use crate::period::PeriodSums;
+use crate::quantize::check_step;
 use crate::saved::{self, LARGEST_COUNT, ScoreState};
 use crate::{ErrorKind, LayerMap, LisaError};
 use cause::Cause;
@@ -84,7 +85,8 @@ impl Lisa {
     /// The operating system refuses to read the file (kind [`Io`](ErrorKind::Io)), or it is not a
     /// regular file. Or the record is of another model, policy, seed, setting or optimizer; the
     /// message has the first difference. Or layers of `model` are quantized, and this run does not
-    /// have their full-precision weights. After an error the run is unchanged, and the model is not
+    /// have their full-precision weights of that step: it keeps those that
+    /// [`init`](crate::LisaConfig::init) was given, and after a step, those of its own step. After an error the run is unchanged, and the model is not
     /// given back: clone it first if you need it then.
     pub fn load<M: Module>(&mut self, path: impl AsRef<Path>, model: M) -> Result<M, LisaError> {
         let path = path.as_ref();
@@ -105,6 +107,10 @@ impl Lisa {
         }
         let map = self.trainable.same(&self.config, &model)?;
         self.full.check_quantized(self.trainable.map(), &map)?;
+        // Before the first step, the weights that are kept are those that `init` was given.
+        if self.steps() > 0 && self.steps() != record.run.step {
+            check_step(self.trainable.map(), &map, self.steps())?;
+        }
         let device = model.devices().into_iter().next();
         let device = device.unwrap_or_default().inner();
         let mut next = self.resumed(record, &map, &device).map_err(unread)?;
