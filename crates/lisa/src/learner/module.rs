@@ -30,6 +30,8 @@ use crate::{ErrorKind, FrozenWeights, Lisa, LisaError};
 /// settings of the run, and the scores of a policy that observes gradients.
 ///
 /// - A record of `M` can be loaded, also during a run: the step and the optimizer state do not change.
+///   The f32 master weights of half-precision parameters are dropped: the next step takes them from the
+///   weights of the record.
 /// - A record of the wrapper can be loaded into `M` with
 ///   `ModuleRecord::load(path)?.allow_unused(true)`.
 /// - Loading a record with another seed, sampling period, `layer_warmup`, number of active layers
@@ -54,6 +56,9 @@ pub struct LisaModule<M> {
     /// Whether a record was loaded since the last step. If so, the learner's optimizer may have
     /// other state.
     loaded: bool,
+    /// Whether a record of the wrapped model was loaded since the last step. If so, the master weights are
+    /// those of other weights.
+    reweighted: bool,
     board: Board,
 }
 
@@ -91,6 +96,7 @@ impl Lisa {
             lisa: self,
             stamp: ParamId::new(),
             loaded: false,
+            reweighted: false,
             board: Board::default(),
         };
         module.board.show(&module.lisa);
@@ -128,7 +134,7 @@ impl<M: Module> LisaModule<M> {
     }
 
     /// The state of the run: step, period, active layers. Its `ModuleOptimizer` is empty, because
-    /// the learner has the optimizer.
+    /// the learner has the optimizer; so [`Lisa::save`] of it is refused.
     pub fn lisa(&self) -> &Lisa {
         &self.lisa
     }
@@ -155,6 +161,11 @@ impl<M: Module> LisaModule<M> {
                 Ok(model) => model,
                 Err(error) => panic!("{error}"),
             };
+        }
+        if std::mem::take(&mut self.reweighted)
+            && let Err(error) = self.lisa.drop_masters()
+        {
+            panic!("{error}");
         }
         self.inner = step(&mut self.lisa, self.inner);
         self.lisa.exchange_optimizer(optimizer);
@@ -225,6 +236,7 @@ impl<M: Module> Module for LisaModule<M> {
         self.inner = self.inner.try_load_record(record)?;
         // A record of the wrapped model changes no layers. Its ids are adopted in the next step, with
         // the optimizer, whose state has the ids of before.
+        self.reweighted = stamp.is_none();
         if let Some(stamp) = stamp {
             stamp.resume(&mut self.lisa, &device)?;
             self.loaded = true;

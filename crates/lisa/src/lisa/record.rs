@@ -42,20 +42,32 @@ impl Lisa {
     /// # Errors
     ///
     /// The operating system refuses a file operation (kind [`Io`](ErrorKind::Io)). Or the state is
-    /// larger than what Burn reads: 100 GiB, 10 GiB in a tensor, 100,000 tensors. The message has the
-    /// path. An existing file is then unchanged.
+    /// larger than what Burn reads: 100 GiB, 10 GiB in a tensor, 100,000 tensors. Or this is the `Lisa` of
+    /// a `LisaModule`: the learner has the optimizer state. The message has the path. An existing file is
+    /// then unchanged.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), LisaError> {
         let path = path.as_ref();
         let written = self.packed().and_then(|packed| {
             let writer = packed.auto_extension(false);
             writer.write_to_file(path).map_err(Cause::from)
         });
-        written
-            .map_err(|cause| cause.error(format!("cannot save the record to `{}`", path.display())))
+        written.map_err(|cause| {
+            let error = cause.error(format!("cannot save the record to `{}`", path.display()));
+            if self.optimizer.is_lent() {
+                error.with_help("save the records of the `LisaModule` and of its `ModuleOptimizer`")
+            } else {
+                error
+            }
+        })
     }
 
     /// The record as a file.
     fn packed(&self) -> Result<Writer, Cause> {
+        if self.optimizer.is_lent() {
+            return Err(
+                "the optimizer and its state are in the learner, not in this `Lisa`".into(),
+            );
+        }
         let run = serde_json::to_string(&self.run())?;
         let reader = Reader::from_bytes(self.optimizer.to_record().into_bytes()?)?;
         let (scalars, metadata) = (reader.scalars().clone(), reader.metadata().clone());
