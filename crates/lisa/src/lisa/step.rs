@@ -39,10 +39,10 @@ impl Lisa {
     ///
     /// # Errors
     ///
-    /// - The model is not the model of this run: it has another structure, or only some of its
-    ///   `ParamId`s are known. Or parameters that train in this period require no gradients in it, as
-    ///   in a clone from another period. Or it has other `ParamId`s, and layers that another run has
-    ///   quantized. This is checked before anything changes.
+    /// - The model is not the model of this run: it has another structure, only some of its `ParamId`s
+    ///   are known, or it was cast to another dtype. Or parameters that train in this period require no
+    ///   gradients in it, as in a clone from another period. Or it has other `ParamId`s, and layers that
+    ///   another run has quantized. This is checked before anything changes.
     /// - The policy returns invalid layers at the end of a period. The update is already applied:
     ///   the error contains the updated model, and the layers of the previous period stay active.
     pub fn try_step<M: Module>(

@@ -112,6 +112,18 @@ pub(super) fn warnings(map: &LayerMap, config: &LisaConfig, may_train: &[bool]) 
             "{dead} of {layers} layers have no parameter that requires gradients, and are not sampled"
         ));
     }
+    if let PolicyConfig::Fixed(fixed) = &config.policy {
+        let layers = map.layers().iter().enumerate();
+        let named = layers.filter(|(layer, _)| fixed.contains(layer));
+        let dead = named.filter(|(_, layer)| is_dead(layer));
+        let paths: Vec<&str> = dead.map(|(_, layer)| layer.path.as_str()).collect();
+        if !paths.is_empty() {
+            found.push(format!(
+                "the policy fixed has layers that do not train, because none of their parameters can: `{}`",
+                paths.join("`, `")
+            ));
+        }
+    }
     let mut outside = map.outside().peekable();
     // Full training, and LoRA, whose base is frozen, have no periods in which they freeze.
     if is_sampled && outside.peek().is_some() && !outside.any(|p| p.trainable) {
@@ -176,6 +188,24 @@ mod tests {
         assert!(
             warnings.len() == 1 && warnings[0].contains("1 of 3 layers"),
             "{warnings:?}"
+        );
+    }
+
+    #[test]
+    fn fixed_layers_that_cannot_train_are_warned_of() {
+        let mut own = model();
+        own.layers[0].weight = own.layers[0].weight.clone().set_require_grad(false);
+        let map = LayerMap::find(&own).unwrap();
+        let said = |fixed: &[usize]| {
+            let policy = PolicyConfig::Fixed(fixed.to_vec());
+            let config = LisaConfig::new().with_policy(policy);
+            warnings(&map, &config, &may_train(&map, &config).unwrap())
+        };
+        assert!(said(&[1, 2]).is_empty());
+        let found = said(&[0, 1]);
+        assert!(
+            found.len() == 1 && found[0].ends_with("can: `layers.0`"),
+            "{found:?}"
         );
     }
 
