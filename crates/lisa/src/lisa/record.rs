@@ -109,7 +109,11 @@ impl Lisa {
             )
         };
         let record = Record::open(path).map_err(unread)?;
-        if let Some(difference) = record.run.difference(&self.run()) {
+        let mut run = self.run();
+        if self.config.policy.ignores_active_layers() {
+            run.active_layers = record.run.active_layers;
+        }
+        if let Some(difference) = record.run.difference(&run) {
             let message = format!(
                 "the record `{}` is of another run: {difference}",
                 path.display()

@@ -15,19 +15,10 @@ fn refuse<T>(message: String, help: impl Into<String>) -> Result<T, LisaError> {
     Err(LisaError::new(ErrorKind::Config, message).with_help(help))
 }
 
-/// Whether the policy asks for `active_layers`.
-fn is_counted(config: &LisaConfig) -> bool {
-    match &config.policy {
-        PolicyConfig::Budget(_) | PolicyConfig::Fixed(_) => false,
-        PolicyConfig::Bernoulli(probabilities) => probabilities.is_empty(),
-        _ => true,
-    }
-}
-
 /// Refuses more active layers than the model has.
 fn check_active_layers(map: &LayerMap, config: &LisaConfig) -> Result<(), LisaError> {
     let (active, layers) = (config.active_layers, map.layers().len());
-    if !is_counted(config) || active <= layers {
+    if config.policy.ignores_active_layers() || active <= layers {
         return Ok(());
     }
     let what = if config.split.is_empty() {
@@ -105,7 +96,7 @@ pub(super) fn warnings(map: &LayerMap, config: &LisaConfig, may_train: &[bool]) 
     let dead = map.layers().iter().filter(is_dead).count();
     let is_sampled = match &config.policy {
         PolicyConfig::Bernoulli(p) if !p.is_empty() => true,
-        _ => is_counted(config) && config.active_layers < layers,
+        _ => !config.policy.ignores_active_layers() && config.active_layers < layers,
     };
     if dead > 0 && is_sampled {
         found.push(format!(
