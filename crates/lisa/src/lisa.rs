@@ -134,8 +134,9 @@ impl Lisa {
     /// [group](Self::with_group), which has the clipping of its own config. To clip by the global norm,
     /// use [`LisaConfig::max_grad_norm`].
     ///
-    /// Cost: a copy of the optimizer state in host memory, and a second one on the device, if there is
-    /// any. State that was offloaded stays in host memory.
+    /// Cost: a copy of the optimizer state in host memory, if there is any; it replaces the state on the
+    /// device. Burn loads it on `Device::default()`, and the next step of a parameter moves its state to
+    /// the device of the model. State that was offloaded stays in host memory.
     #[must_use]
     pub fn with_grad_clipping(mut self, clipping: GradientClipping) -> Self {
         self.optimizer = self.optimizer.with_grad_clipping(clipping);

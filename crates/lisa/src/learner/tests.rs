@@ -46,7 +46,7 @@ impl Net {
         for layer in &self.layers {
             x = layer.forward(x);
         }
-        self.head.forward(x).mean()
+        self.head.forward(x).cast(FloatDType::F32).mean()
     }
 
     fn weights(&self) -> Vec<TensorData> {

@@ -90,7 +90,10 @@ impl Lisa {
     ///
     /// The file may come from an untrusted source: state that does not fit the model is refused
     /// before it is used, and the memory used is bounded by the size of the file, with at most 64
-    /// MiB of metadata. Cost: a copy of the optimizer state in host memory.
+    /// MiB of metadata. Cost: a copy of the optimizer state in host memory. State that this run has
+    /// already is freed only after the new state is loaded. Burn loads state on `Device::default()`, and
+    /// the next step of a parameter moves its state to the device of the model; where these are two
+    /// devices, the default one needs memory for the state until then.
     ///
     /// # Errors
     ///

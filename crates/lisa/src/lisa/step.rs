@@ -23,7 +23,8 @@ impl Lisa {
     /// ignored, so gradients may be accumulated over several batches. Extract gradients from a
     /// backward pass before the step: a step changes which parameters require gradients. If the
     /// parameters of the model have other `ParamId`s, for example after loading, they are matched
-    /// by their paths.
+    /// by their paths; the optimizer state is then copied to host memory and, as in
+    /// [`load`](Self::load), loaded again.
     ///
     /// Weights that the caller changes between two steps are kept, except those of half-precision
     /// parameters that have [master weights](crate::LisaConfig::master_weights): the next step computes

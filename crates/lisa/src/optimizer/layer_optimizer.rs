@@ -129,14 +129,13 @@ impl LayerOptimizer {
         Ok(self)
     }
 
-    /// Clips each gradient tensor separately, except those of a group. Cost: a copy of the state in
-    /// host memory, if there is any state.
+    /// Clips each gradient tensor separately, except those of a group. Cost: that of
+    /// [`reload`](Self::reload), and a copy of the state in host memory, if there is any state.
     pub(crate) fn with_grad_clipping(mut self, clipping: GradientClipping) -> Self {
         self.optimizer = self.optimizer.with_grad_clipping(clipping);
         if !self.held.is_empty() {
             // Burn stores the clipping with the state of each parameter. Loading it takes the new one.
-            let record = self.optimizer.to_record();
-            self.optimizer = self.optimizer.load_record(record);
+            self.reload(self.optimizer.to_record());
         }
         self
     }

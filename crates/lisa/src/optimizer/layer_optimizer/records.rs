@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use burn::module::ParamId;
 use burn::optim::OptimizerRecord;
 use burn::tensor::DType;
+use burn_pack::Writer;
 
 use super::super::bytes::StateBytes;
 use super::super::leaves::Leaves;
@@ -49,7 +50,8 @@ impl LayerOptimizer {
     }
 
     /// The same optimizer with the state of a record, in the dtypes that a step needs. The record may be
-    /// of a run with another dtype. State that was offloaded is offloaded again.
+    /// of a run with another dtype. State that was offloaded is offloaded again. Burn loads it on
+    /// `Device::default()`, as in [`reload`](Self::reload); that of this optimizer is not freed.
     pub(crate) fn with_state(&self, leaves: Leaves, map: &LayerMap) -> Result<Self, String> {
         let mut optimizer = self.clone();
         let parameters: HashMap<ParamId, &Parameter> =
@@ -73,8 +75,7 @@ impl LayerOptimizer {
             return Ok(());
         }
         let record = Leaves::of(self.to_record(), new_id).and_then(|l| l.into_record(map));
-        let record = record.map_err(unreadable)?;
-        self.optimizer = self.optimizer.clone().load_record(record);
+        self.reload(record.map_err(unreadable)?);
         let held = std::mem::take(&mut self.held).into_iter();
         let held = held.filter_map(|(id, held)| Some((*new_id.get(&id)?, held)));
         self.held = held.collect();
@@ -109,10 +110,21 @@ impl LayerOptimizer {
         let leaves = Leaves::of(self.to_record(), &ids).map_err(unreadable)?;
         let leaves = leaves.without_masters();
         let bytes = leaves.bytes();
-        let record = leaves.into_record(map).map_err(unreadable)?;
-        self.optimizer = self.optimizer.clone().load_record(record);
+        self.reload(leaves.into_record(map).map_err(unreadable)?);
         self.hold(bytes);
         Ok(())
+    }
+
+    /// Loads a record of all state in place of that state, which is freed first: the device never has both.
+    ///
+    /// Burn loads state on `Device::default()`, whatever the device of the model is. The next step of a
+    /// parameter moves its state to the device of the parameter; until then it needs memory there.
+    pub(super) fn reload(&mut self, record: OptimizerRecord) {
+        let nothing = Writer::new(Vec::new()).into_bytes().ok();
+        if let Some(nothing) = nothing.and_then(|bytes| OptimizerRecord::from_bytes(bytes).ok()) {
+            self.optimizer = self.optimizer.clone().load_record(nothing);
+        }
+        self.optimizer = self.optimizer.clone().load_record(record);
     }
 
     /// Notes the state that leaves have.
