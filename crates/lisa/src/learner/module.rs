@@ -35,9 +35,9 @@ use crate::{ErrorKind, FrozenWeights, Lisa, LisaError};
 /// - A record of the wrapper can be loaded into `M` with
 ///   `ModuleRecord::load(path)?.allow_unused(true)`.
 /// - Loading a record with another seed, sampling period, `layer_warmup`, number of active layers
-///   (unless the policy ignores it) or `outer_every` returns an error that names the setting. If the layers, the policy, the
-///   frozen parameters, `unbiased`, `on_freeze`, `master_weights` or `decay` differ, the error
-///   names all of these together.
+///   (unless the policy ignores it) or `outer_every` returns an error that names the setting. If the
+///   layers, the policy, the frozen parameters, `unbiased`, `on_freeze`, `master_weights` or `decay`
+///   differ, the error names all of these together.
 ///
 /// # Panics
 ///
