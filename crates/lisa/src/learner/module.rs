@@ -3,7 +3,8 @@
 //! burn-train calls `TrainStep::optimize` once for each optimizer step, on one device or on
 //! several. It saves the module and the optimizer as records. So the wrapper calls [`Lisa`] in
 //! `optimize`, and adds a small tensor to the module's record (`stamp`). A resumed run reads its
-//! step and its scores from this tensor. Tests: `learner.rs` of the system tests.
+//! step and its scores from this tensor. Tests: `learner/tests.rs`, and `learner.rs` of the system
+//! tests.
 
 use std::fmt;
 
