@@ -77,7 +77,6 @@ impl SamplingPolicy for Fixed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::Scores;
 
     #[test]
     fn given_layers_are_drawn_always_and_others_never() {
@@ -98,16 +97,19 @@ mod tests {
         assert!(Fixed::new(vec![]).validate(&draw).is_ok());
         let draw = draw.with_allow_empty(false);
         let error = Fixed::new(vec![]).validate(&draw).unwrap_err();
-        assert!(error.to_string().contains("fixed has no layer and"));
+        assert!(error.to_string().contains("fixed has no layer"));
+    }
+
+    #[test]
+    fn layers_that_cannot_train_are_refused_where_nothing_else_trains() {
+        use crate::policy::Scores;
         // Layers 0 and 2 are frozen as a whole.
-        let draw = draw.with_scores(Scores::new([0, 5, 0, 5]));
-        let error = Fixed::new(vec![0, 2]).validate(&draw).unwrap_err();
-        assert!(
-            error.message().contains("(its layers are [0, 2]) and no"),
-            "{error}"
-        );
-        assert!(Fixed::new(vec![0, 1]).validate(&draw).is_ok());
-        let draw = draw.with_allow_empty(true);
+        let draw = Draw::new(0, 0, 4, 1).with_scores(Scores::new([0, 5, 0, 5]));
         assert!(Fixed::new(vec![0, 2]).validate(&draw).is_ok());
+        let draw = draw.with_allow_empty(false);
+        assert!(Fixed::new(vec![0, 1]).validate(&draw).is_ok());
+        let error = Fixed::new(vec![0, 2]).validate(&draw).unwrap_err();
+        let expected = "fixed has no layer that can train (its layers are [0, 2]) and no";
+        assert!(error.message().contains(expected), "{error}");
     }
 }
