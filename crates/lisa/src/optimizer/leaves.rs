@@ -86,6 +86,13 @@ impl Leaves {
         Ok(self)
     }
 
+    /// The leaves that are not master weights.
+    #[cfg(feature = "train")]
+    pub(super) fn without_masters(mut self) -> Self {
+        self.tensors.retain(|(_, tensor)| !is_master(&tensor.name));
+        self
+    }
+
     /// The tensors, with the parameters that they belong to.
     pub(crate) fn tensors(&self) -> impl Iterator<Item = (ParamId, &Tensor)> {
         self.tensors.iter().map(|(id, tensor)| (*id, tensor))

@@ -89,3 +89,25 @@ fn a_half_precision_run_without_masters_continues_bit_identically() {
         let _ = train(&mut other, model, 5..7);
     }
 }
+
+#[test]
+fn a_model_that_was_cast_after_init_is_refused() {
+    let (mut lisa, model) = init(&LisaConfig::new());
+    let model = train(&mut lisa, model, 0..2);
+    let (memory, before) = (lisa.memory(), model.clone());
+    let cast = half(model);
+    let grads = cast.grads(2);
+    let error = lisa.try_step(0.05, cast, grads).unwrap_err();
+    let message = error.error().message();
+    assert!(
+        message.contains("it has `embed.weight` in BF16 where that had it in F32"),
+        "{message}"
+    );
+    assert!(!error.is_updated() && lisa.steps() == 2);
+    assert_eq!(lisa.memory(), memory);
+    // The run continues, and the cast model begins another one.
+    let _ = train(&mut lisa, before.clone(), 2..3);
+    let (mut lisa, model) = LisaConfig::new().init(adamw(), half(before)).unwrap();
+    let _ = train(&mut lisa, model, 0..2);
+    assert!(lisa.memory().optimizer_state > 0);
+}

@@ -269,3 +269,19 @@ fn an_invalid_draw_leaves_something_to_train() {
     let expected = BTreeSet::from(["embed.weight".to_string(), "head.weight".to_string()]);
     assert_eq!(changed(&before, &after), expected);
 }
+
+#[test]
+fn fixed_layers_that_cannot_train_are_refused_before_the_run() {
+    let refusal = |fixed: Vec<usize>| {
+        let config = every(2)
+            .with_policy(PolicyConfig::Fixed(fixed))
+            .with_frozen(Some(ParamGroup::from_predicate("layers.0")));
+        config.init(adamw(), net(&device())).map(|_| ())
+    };
+    let message = refusal(vec![0]).unwrap_err().to_string();
+    assert!(
+        message.contains("fixed has no layer that can train (its layers are [0])"),
+        "{message}"
+    );
+    refusal(vec![0, 1]).unwrap();
+}

@@ -341,3 +341,58 @@ fn weights_are_saved_and_taken_in_full_precision() {
     assert_eq!(error.kind(), ErrorKind::Io);
     assert!(error.message().contains("absent/weights.bpk"), "{error}");
 }
+
+#[test]
+fn a_model_with_layers_that_a_run_has_quantized_begins_no_other_run() {
+    let device = device();
+    let config = config(FrozenWeights::Int8);
+    let (mut lisa, net) = config.init(adamw(), wide(&device)).unwrap();
+    let error = lisa.unfreeze(net.clone()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Layers);
+    let found = format!("has quantized {} parameters", LAYERS - 2);
+    assert!(error.message().contains(&found), "{error}");
+    assert!(error.help().unwrap().contains("Lisa::take_exact"));
+    let net = lisa.take_exact(net, &device);
+    let net = lisa.unfreeze(net).unwrap();
+    let (again, net) = config.init(adamw(), net).unwrap();
+    assert_eq!(
+        weights(&again.exact(&net, &device)),
+        weights(&wide(&device))
+    );
+}
+
+#[test]
+fn a_record_of_another_step_needs_the_full_precision_weights_of_that_step() {
+    let device = device();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run.lisa");
+    let policy = Fixed(&[&[0], &[1], &[0]]);
+    let config = config(FrozenWeights::Int8).with_policy(PolicyConfig::custom(policy));
+    let (lisa, net) = config.init(adamw(), wide(&device)).unwrap();
+    let (lisa, net) = train(lisa, net, 0..2);
+    lisa.save(&path).unwrap();
+    let expected = weights(&lisa.exact(&net, &device));
+    let (then, earlier) = (lisa.clone(), net.clone());
+
+    // The weights of layer 1 that the run keeps are trained since.
+    let (mut lisa, now) = train(lisa, net, 2..7);
+    assert_eq!(lisa.active_layers(), [0]);
+    let error = lisa.load(&path, earlier.clone()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Layers);
+    let text = error.to_string();
+    assert!(
+        text.contains("5 parameters of the model are quantized"),
+        "{text}"
+    );
+    assert!(text.contains("those of its step 7"), "{text}");
+    assert_eq!(lisa.steps(), 7);
+
+    let mut back = lisa.clone();
+    let loaded = back.load(&path, then.exact(&earlier, &device)).unwrap();
+    assert_eq!(weights(&back.exact(&loaded, &device)), expected);
+    // With the record of its own step, the run has the weights.
+    let expected = weights(&lisa.exact(&now, &device));
+    lisa.save(&path).unwrap();
+    let now = lisa.load(&path, now).unwrap();
+    assert_eq!(weights(&lisa.exact(&now, &device)), expected);
+}

@@ -177,3 +177,36 @@ fn a_file_that_the_system_refuses_is_told_from_a_damaged_one() {
     let error = lisa.save(dir.path().join("no/such/folder/run.lisa"));
     assert_eq!(error.unwrap_err().kind(), ErrorKind::Io);
 }
+
+#[test]
+fn a_policy_that_ignores_the_number_of_active_layers_resumes_with_another_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run.lisa");
+    let config = |policy: &PolicyConfig, active| {
+        LisaConfig::new()
+            .with_sampling_period(2)
+            .with_policy(policy.clone())
+            .with_active_layers(active)
+    };
+    for policy in [
+        PolicyConfig::Budget(crate::policy::Budget::new()),
+        PolicyConfig::Fixed(vec![1, 4]),
+        PolicyConfig::Bernoulli(vec![0.5; LAYERS]),
+    ] {
+        let (mut lisa, model) = init(&config(&policy, 2));
+        let model = train(&mut lisa, model, 0..3);
+        lisa.save(&path).unwrap();
+        let (mut other, _) = init(&config(&policy, 4));
+        let loaded = other.load(&path, model.clone()).unwrap();
+        let expected = train(&mut lisa, model, 3..7);
+        let resumed = train(&mut other, loaded, 3..7);
+        assert_eq!(resumed.bits(), expected.bits(), "{policy:?}");
+    }
+    let uniform = PolicyConfig::Uniform;
+    let (lisa, model) = init(&config(&uniform, 2));
+    lisa.save(&path).unwrap();
+    let (mut other, _) = init(&config(&uniform, 4));
+    let error = other.load(&path, model).unwrap_err();
+    let expected = "its number of active layers is 2, this run's is 4";
+    assert!(error.message().ends_with(expected), "{error}");
+}
