@@ -369,7 +369,8 @@ fn to_half(device: &Device) -> Net {
     half(net(device))
 }
 
-/// Trains 3 periods of 4 steps straight, and with a save, a fresh model and a load at `at`.
+/// Trains 12 steps straight, and in two other ways from step `at` on, with the same bits: with a model
+/// that has other ids, and with a record that a fresh run loads.
 fn resumes(config: &LisaConfig, make: fn(&Device) -> Net, at: usize) {
     resumes_in(12, config, make, at);
 }
@@ -384,13 +385,19 @@ fn resumes_in(steps: usize, config: &LisaConfig, make: fn(&Device) -> Net, at: u
     let (mut first, model) = config.init(adamw(), make(&device())).unwrap();
     let model = train(&mut first, model, 0..at);
     first.save(&path).unwrap();
+    let mut followed = first.clone();
+    let renamed = train(&mut followed, reloaded(&model, make), at..steps);
+    let policy = lisa.describe().policy;
+    assert_eq!(renamed.bits(), straight.bits(), "{policy} followed at {at}");
+    assert_eq!(followed.scores(), lisa.scores(), "{policy} followed at {at}");
+    assert_eq!(followed.memory(), lisa.memory(), "{policy} followed at {at}");
+
     let fresh = reloaded(&model, make);
     let (mut second, fresh) = config.init(adamw(), fresh).unwrap();
     let fresh = second.load(&path, fresh).unwrap();
     assert_eq!(second.active_layers(), first.active_layers());
     assert_eq!(second.memory(), first.memory());
     let resumed = train(&mut second, fresh, at..steps);
-    let policy = second.describe().policy;
     assert_eq!(resumed.bits(), straight.bits(), "{policy} resumed at {at}");
     assert_eq!(second.scores(), lisa.scores(), "{policy} resumed at {at}");
     assert_eq!(

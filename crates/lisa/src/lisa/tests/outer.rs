@@ -196,15 +196,6 @@ fn a_run_that_is_stopped_in_any_period_resumes_with_the_same_bits() {
             resumes(&config, to_half, 5);
         }
     }
-    // In the middle of a run, a model with other ids.
-    for at in [3, 4, 6] {
-        let (mut lisa, model) = init(&every(3));
-        let model = train(&mut lisa, model, 0..at);
-        let mut straight = lisa.clone();
-        let expected = train(&mut straight, model.clone(), at..14);
-        let followed = train(&mut lisa, reloaded(&model, net), at..14);
-        assert_eq!(followed.bits(), expected.bits(), "{at}");
-    }
 }
 
 #[test]
