@@ -60,20 +60,6 @@ fn every_policy_resumes_bit_for_bit_and_goes_on_with_other_ids() {
     }
 }
 
-#[test]
-fn zero_is_never_drawn_and_one_always() {
-    let policy = PolicyConfig::Weighted(vec![0.0, 1.0, 1.0, 1.0, 1.0, 50.0]);
-    let config = LisaConfig::new()
-        .with_sampling_period(1)
-        .with_policy(policy);
-    let (mut lisa, mut model) = init(&config);
-    for step in 0..60 {
-        let active = lisa.active_layers();
-        assert!(active.len() == 2 && active[0] != 0 && active[1] == 5);
-        model = train(&mut lisa, model, step..step + 1);
-    }
-}
-
 /// Draws by a table and observes; knows the probability of each layer.
 #[derive(Debug)]
 struct Watching(&'static [&'static [usize]], Statistic);
@@ -105,12 +91,8 @@ fn scores_are_means_of_the_gradients_before_scaling_and_clipping() {
             .with_sampling_period(2)
             .with_max_grad_norm(Some(1e-3))
             .with_unbiased(true);
-        let policy = Watching(WINDOWS, statistic);
-        let (mut lisa, mut model) = config
-            .clone()
-            .with_policy(PolicyConfig::custom(policy))
-            .init(adamw(), net(&device()))
-            .unwrap();
+        let policy = PolicyConfig::custom(Watching(WINDOWS, statistic));
+        let (mut lisa, mut model) = init(&config.with_policy(policy));
         let mut expected = [None; LAYERS];
         for (period, window) in WINDOWS.iter().enumerate() {
             let mut sums = [0.0f64; LAYERS];
@@ -240,8 +222,7 @@ fn exactly_the_drawn_parts_change() {
     }
     assert!(halves > 0);
 
-    let refused = config.with_active_layers(13).init(adamw(), net(&device()));
-    let message = refused.map(|_| ()).unwrap_err().to_string();
+    let message = refusal(&config.with_active_layers(13));
     assert!(message.contains("12 parts of layers"), "{message}");
 }
 

@@ -1,7 +1,8 @@
 //! Runs that are saved and resumed.
 
 use super::*;
-use crate::ErrorKind;
+use crate::optimizer::Decay;
+use crate::{ErrorKind, FrozenWeights};
 
 #[test]
 fn a_resumed_run_is_the_uninterrupted_one_bit_for_bit() {
@@ -59,19 +60,40 @@ fn a_record_of_another_run_is_refused_by_its_difference() {
 
     let refusal = |config: &LisaConfig, model: Net| -> String {
         let (mut lisa, model) = config.init(adamw(), model).unwrap();
-        let error: LisaError = lisa.load(&path, model).map(|_| ()).unwrap_err();
+        let message = lisa.load(&path, model).unwrap_err().to_string();
         assert_eq!(lisa.steps(), 0);
-        error.to_string()
+        message
     };
     let fresh = || net(&device());
-    let message = refusal(&config.clone().with_seed(1), fresh());
-    assert!(
-        message.contains("run.lisa` is of another run: its seed is 42, this run's is 1"),
-        "{message}"
-    );
     let bernoulli = PolicyConfig::Bernoulli(Vec::new());
-    let message = refusal(&config.clone().with_policy(bernoulli), fresh());
-    assert!(message.contains("its policy is \"uniform\", this run's is \"bernoulli\""));
+    let like = || config.clone();
+    for (difference, other) in [
+        ("seed is 42, this run's is 1", like().with_seed(1)),
+        (
+            "policy is \"uniform\", this run's is \"bernoulli\"",
+            like().with_policy(bernoulli),
+        ),
+        (
+            "outer_every is 1, this run's is 3",
+            like().with_outer_every(Some(3)),
+        ),
+        (
+            "layer_warmup is 1, this run's is 2",
+            like().with_layer_warmup(Some(2)),
+        ),
+        (
+            "decay is All, this run's is Matrices",
+            like().with_decay(Decay::Matrices),
+        ),
+        (
+            "frozen_weights is Exact, this run's is Int8",
+            like().with_frozen_weights(FrozenWeights::Int8),
+        ),
+    ] {
+        let message = refusal(&other, fresh());
+        let wanted = format!("run.lisa` is of another run: its {difference};");
+        assert!(message.contains(&wanted), "{message}");
+    }
     let mut short = fresh();
     short.layers.pop();
     let message = refusal(&config, short);
