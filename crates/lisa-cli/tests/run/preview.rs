@@ -54,6 +54,14 @@ fn a_row_has_its_place_its_tokens_and_marks_on_the_trained_ones() {
         "{text}"
     );
     assert!(warnings.contains("2 pairs of prompt and completion are trained as plain text"));
+    let (text, _) = printed(dir.path(), "preview --data a.jsonl --row 2 --text");
+    let mut lines = text.lines();
+    let first = lines.next().unwrap();
+    assert!(
+        first.ends_with(" trained; what is trained is in [[ ]]"),
+        "{text}"
+    );
+    assert_eq!(lines.next(), Some("a blue [[cup"), "{text}");
 }
 
 #[test]
@@ -336,21 +344,6 @@ fn rows_that_are_not_used_have_one_verb_their_reasons_and_one_total() {
         "{error}"
     );
     assert!(!error.contains("give data with answers"), "{error}");
-}
-
-#[test]
-fn a_row_as_text_has_its_trained_parts_in_brackets() {
-    let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("a.jsonl"), pair("a blue ", "cup\nand more")).unwrap();
-    let (text, _) = printed(dir.path(), "preview --data a.jsonl --text");
-    let mut lines = text.lines();
-    let first = lines.next().unwrap();
-    assert!(
-        first.ends_with(" trained; what is trained is in [[ ]]"),
-        "{text}"
-    );
-    assert_eq!(lines.next(), Some("a blue [[cup"), "{text}");
-    assert_eq!(lines.next(), Some("and more<|endoftext|>]]"), "{text}");
 }
 
 #[test]
