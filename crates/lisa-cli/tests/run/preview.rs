@@ -1,26 +1,8 @@
 //! What a person sees of the data before it is trained on, and of files that are not friendly.
 
 use std::fs;
-use std::path::Path;
 
-use super::commands::lisa;
-
-/// Standard output and standard error of a run that succeeds.
-fn printed(folder: &Path, line: &str) -> (String, String) {
-    let arguments: Vec<&str> = line.split(' ').collect();
-    let output = lisa(folder, &arguments).output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (text(output.stdout), text(output.stderr))
-}
-
-/// Standard error of a run that fails.
-fn refused(folder: &Path, line: &str) -> String {
-    let arguments: Vec<&str> = line.split(' ').collect();
-    let output = lisa(folder, &arguments).output().unwrap();
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
-    String::from_utf8(output.stderr).unwrap()
-}
+use super::{printed, refused};
 
 fn pair(prompt: &str, completion: &str) -> String {
     serde_json::json!({"prompt": prompt, "completion": completion}).to_string()
