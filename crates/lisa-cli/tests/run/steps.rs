@@ -10,17 +10,17 @@ use lisa_cli::train::run::Start;
 use lisa_lm::Checkpoint;
 use serde_json::Value;
 
-use super::{HELD_OUT, flags, go, go_in_parts, lines, message, only_out, run, summary, weights_of};
+use super::{
+    HELD_OUT, file_of, flags, go, go_in_parts, lines, message, only_out, run, summary, weights_of,
+};
 
 const TRAIN: &str = include_str!("../../data/train.jsonl");
 
 /// Files with the first nine rows of the bundled data, and with three held-out rows.
 fn nine(folder: &Path) -> [String; 2] {
     [("nine", TRAIN, 9), ("three", HELD_OUT, 3)].map(|(name, text, count)| {
-        let file = folder.join(format!("{name}.jsonl"));
         let rows: Vec<&str> = text.lines().take(count).collect();
-        fs::write(&file, rows.join("\n")).unwrap();
-        file.to_str().unwrap().to_owned()
+        file_of(folder, &format!("{name}.jsonl"), &rows)
     })
 }
 

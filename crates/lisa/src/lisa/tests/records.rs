@@ -23,7 +23,7 @@ fn a_resumed_run_is_the_uninterrupted_one_bit_for_bit() {
 }
 
 #[test]
-fn a_run_resumes_with_weights_from_a_file_of_burns() {
+fn a_run_resumes_with_weights_that_burn_saved() {
     let dir = tempfile::tempdir().unwrap();
     let (weights, record) = (dir.path().join("weights.bpk"), dir.path().join("run.lisa"));
     for on_freeze in [OnFreeze::Drop, OnFreeze::Offload] {
