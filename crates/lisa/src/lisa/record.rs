@@ -37,7 +37,7 @@ impl Lisa {
     /// to one file. The weights of the model are not in it.
     ///
     /// The write is atomic: a temporary file in the same folder is written, synced and renamed.
-    /// Cost: two copies of the optimizer state in host memory, and the file on the disk.
+    /// Cost: the state of one parameter at a time in host memory, and the file on the disk.
     ///
     /// # Errors
     ///
@@ -69,16 +69,14 @@ impl Lisa {
             );
         }
         let run = serde_json::to_string(&self.run())?;
-        let reader = Reader::from_bytes(self.optimizer.to_record().into_bytes()?)?;
-        let (scalars, metadata) = (reader.scalars().clone(), reader.metadata().clone());
-        let tensors = reader.into_tensors()?;
+        let (reader, tensors) = self.optimizer.deferred()?;
         check::readable(&tensors)?;
         let mut writer = Writer::new(tensors).with_metadata(KEY, &run);
-        for (key, value) in &metadata {
+        for (key, value) in reader.metadata() {
             writer = writer.with_metadata(key, value);
         }
-        for (key, value) in scalars {
-            writer = writer.with_scalar(&key, value);
+        for (key, value) in reader.scalars() {
+            writer = writer.with_scalar(key, *value);
         }
         Ok(writer)
     }

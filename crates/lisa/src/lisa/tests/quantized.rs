@@ -324,14 +324,14 @@ fn a_record_of_another_step_needs_the_full_precision_weights_of_that_step() {
     let path = dir.path().join("run.lisa");
     let policy = Fixed(&[&[0], &[1], &[0]]);
     let config = config(FrozenWeights::Int8).with_policy(PolicyConfig::custom(policy));
-    let (lisa, net) = config.init(adamw(), wide(&device)).unwrap();
-    let (lisa, net) = train(lisa, net, 0..2);
+    let (mut lisa, net) = config.init(adamw(), wide(&device)).unwrap();
+    let net = train(&mut lisa, net, 0..2);
     lisa.save(&path).unwrap();
     let expected = weights(&lisa.exact(&net, &device));
     let (then, earlier) = (lisa.clone(), net.clone());
 
     // The weights of layer 1 that the run keeps are trained since.
-    let (mut lisa, now) = train(lisa, net, 2..7);
+    let now = train(&mut lisa, net, 2..7);
     assert_eq!(lisa.active_layers(), [0]);
     let error = lisa.load(&path, earlier.clone()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Layers);

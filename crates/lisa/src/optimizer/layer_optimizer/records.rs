@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, HashMap};
 use burn::module::ParamId;
 use burn::optim::OptimizerRecord;
 use burn::tensor::DType;
-use burn_pack::Writer;
+use burn_pack::{Error, Reader, Tensor};
 
 use super::super::bytes::StateBytes;
+use super::super::deferred::deferred;
 use super::super::leaves::Leaves;
 use super::super::release::OnFreeze;
 use super::super::shapes::{StateShapes, is_master};
@@ -39,9 +40,9 @@ impl LayerOptimizer {
         (!shapes.is_free()).then_some(dtype)
     }
 
-    /// The state as Burn records it.
-    pub(crate) fn to_record(&self) -> OptimizerRecord {
-        self.optimizer.to_record()
+    /// The state as Burn records it, whose tensors are read one parameter at a time; see [`deferred`].
+    pub(crate) fn deferred(&self) -> Result<(Reader, Vec<Tensor>), Error> {
+        deferred(&self.optimizer)
     }
 
     /// Whether a learner has the inner optimizer, with the state.
@@ -64,8 +65,7 @@ impl LayerOptimizer {
     }
 
     /// Assigns the state to the parameters of a model with new ids. State that was offloaded stays so.
-    /// If it fails, nothing changes. Cost: two copies of the state in host memory, if there is any
-    /// state.
+    /// If it fails, nothing changes. Cost: a copy of the state in host memory, if there is any.
     pub(crate) fn rename(
         &mut self,
         new_id: &HashMap<ParamId, ParamId>,
@@ -74,7 +74,7 @@ impl LayerOptimizer {
         if self.held.is_empty() {
             return Ok(());
         }
-        let record = Leaves::of(self.to_record(), new_id).and_then(|l| l.into_record(map));
+        let record = Leaves::of(&self.optimizer, new_id).and_then(|l| l.into_record(map));
         self.reload(record.map_err(unreadable)?);
         let held = std::mem::take(&mut self.held).into_iter();
         let held = held.filter_map(|(id, held)| Some((*new_id.get(&id)?, held)));
@@ -89,25 +89,25 @@ impl LayerOptimizer {
         self.is_lent = !self.is_lent;
     }
 
-    /// Reads from the optimizer's record which parameters have state. Cost: two copies of the state in
-    /// host memory.
+    /// Reads from the optimizer's record which parameters have state. Cost: two copies of each state in
+    /// all, and one state at a time in host memory.
     #[cfg(feature = "train")]
     pub(crate) fn recount(&mut self, map: &LayerMap) -> Result<(), LisaError> {
         let ids = map.parameters().iter().map(|p| (p.id, p.id)).collect();
-        let leaves = Leaves::of(self.to_record(), &ids).map_err(unreadable)?;
+        let leaves = Leaves::of(&self.optimizer, &ids).map_err(unreadable)?;
         self.hold(leaves.bytes());
         Ok(())
     }
 
     /// Drops the master weights, so that the next step of a parameter takes them from its weights. If it
-    /// fails, nothing changes. Cost: two copies of the state in host memory, if there are any.
+    /// fails, nothing changes. Cost: a copy of the state in host memory, if there are any.
     #[cfg(feature = "train")]
     pub(crate) fn drop_masters(&mut self, map: &LayerMap) -> Result<(), LisaError> {
         if self.held.values().all(|held| held.bytes.master == 0) {
             return Ok(());
         }
         let ids = map.parameters().iter().map(|p| (p.id, p.id)).collect();
-        let leaves = Leaves::of(self.to_record(), &ids).map_err(unreadable)?;
+        let leaves = Leaves::of(&self.optimizer, &ids).map_err(unreadable)?;
         let leaves = leaves.without_masters();
         let bytes = leaves.bytes();
         self.reload(leaves.into_record(map).map_err(unreadable)?);
@@ -120,10 +120,10 @@ impl LayerOptimizer {
     /// Burn loads state on `Device::default()`, whatever the device of the model is. The next step of a
     /// parameter moves its state to the device of the parameter; until then it needs memory there.
     pub(super) fn reload(&mut self, record: OptimizerRecord) {
-        let nothing = Writer::new(Vec::new()).into_bytes().ok();
-        if let Some(nothing) = nothing.and_then(|bytes| OptimizerRecord::from_bytes(bytes).ok()) {
-            self.optimizer = self.optimizer.clone().load_record(nothing);
-        }
+        self.optimizer = self
+            .optimizer
+            .clone()
+            .load_record(OptimizerRecord::default());
         self.optimizer = self.optimizer.clone().load_record(record);
     }
 
