@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 mod parts;
 
-use parts::Parts;
+use parts::{Parts, with_objects};
 pub(super) use parts::{as_function, calls_of, part_types};
 
 /// One message of a chat: a JSON object with a `role` and usually a `content`.
@@ -92,20 +92,29 @@ impl Message {
         content.is_some_and(|text| !text.trim().is_empty())
     }
 
-    /// Whether the message has tool calls or reasoning.
-    pub(super) fn has_calls_or_reasoning(&self) -> bool {
+    /// Whether the message has reasoning.
+    pub(super) fn has_reasoning(&self) -> bool {
         let reasoning = self.reasoning().and_then(Value::as_str);
-        self.calls() || reasoning.is_some_and(|text| !text.trim().is_empty())
+        reasoning.is_some_and(|text| !text.trim().is_empty())
     }
 
-    /// The message with its text, if only an empty one, and without tool calls and reasoning.
-    pub(super) fn without_calls_and_reasoning(&self) -> Self {
+    /// The message without its reasoning.
+    pub(super) fn without_reasoning(&self) -> Self {
+        self.without(&REASONING)
+    }
+
+    /// The message without its tool calls.
+    pub(super) fn without_calls(&self) -> Self {
+        self.without(&CALLS)
+    }
+
+    /// The message without these fields. If it has no tool calls then, it has a text, if only an empty
+    /// one, because templates need one.
+    fn without(&self, fields: &[&str]) -> Self {
         let mut message = self.clone();
-        message.fields.retain(|(key, _)| {
-            !REASONING.contains(&key.as_str())
-                && !matches!(key.as_str(), "tool_calls" | "function_call")
-        });
-        if !self.has_list() {
+        let is_kept = |(key, _): &(String, Value)| !fields.contains(&key.as_str());
+        message.fields.retain(is_kept);
+        if !self.has_list() && !message.calls() {
             message.set("content", Value::from(self.content().unwrap_or_default()));
         }
         message
@@ -196,17 +205,29 @@ impl Message {
 
 /// The names of the field with the assistant's reasoning. Most templates read the first.
 const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
+/// The names of the field with tool calls. The second is that of the first version of OpenAI's
+/// interface.
+const CALLS: [&str; 2] = ["tool_calls", "function_call"];
 
 impl Message {
     /// The fields that a template sees, as in transformers: those that are not null, with the
-    /// reasoning under the names of all templates. A list of texts is joined unless the template
-    /// `takes_list`.
-    fn for_template(&self, takes_list: bool) -> Value {
+    /// reasoning under the names of all templates. An empty list of tool calls is left out. A list of
+    /// texts is joined unless the template `takes_list`. Arguments of tool calls that are JSON text
+    /// become an object if the template `takes_objects`.
+    fn for_template(&self, takes_list: bool, takes_objects: impl Fn() -> bool) -> Value {
         let mut message = self.clone();
         if let Some(text) = message.text.take_if(|_| !takes_list) {
             message.set("content", Value::from(text));
         }
-        message.fields.retain(|(_, value)| !value.is_none());
+        let is_given = |key: &str, value: &Value| {
+            !value.is_none() && (key != "tool_calls" || !is_empty(value))
+        };
+        message.fields.retain(|(key, value)| is_given(key, value));
+        if let Some(calls) = message.get("tool_calls").and_then(with_objects)
+            && takes_objects()
+        {
+            message.set("tool_calls", calls);
+        }
         if let Some(reasoning) = message.reasoning().cloned() {
             if message.get("thinking").is_none() {
                 let thinking = ("thinking".to_owned(), reasoning.clone());
@@ -257,17 +278,20 @@ pub struct Chat {
 }
 
 impl Chat {
-    /// Sets the descriptions of the tools, a list of JSON schemas.
+    /// Sets the descriptions of the tools, a list of JSON schemas. With an empty list, the chat has no
+    /// tools: the template sees none.
     #[must_use]
     pub fn with_tools(mut self, tools: impl Serialize) -> Self {
-        self.tools = present(Value::from_serialize(tools));
+        self.tools = present(Value::from_serialize(tools)).filter(|tools| !is_empty(tools));
         self
     }
 
-    /// Sets the documents to answer from, a list of objects with `title` and `text`.
+    /// Sets the documents to answer from, a list of objects with `title` and `text`. With an empty
+    /// list, the chat has no documents.
     #[must_use]
     pub fn with_documents(mut self, documents: impl Serialize) -> Self {
-        self.documents = present(Value::from_serialize(documents));
+        let documents = present(Value::from_serialize(documents));
+        self.documents = documents.filter(|documents| !is_empty(documents));
         self
     }
 
@@ -342,10 +366,16 @@ impl Chat {
     }
 
     /// The variables of a template: `messages`, `tools`, `documents`, and further ones.
-    /// `takes_list` says of a role whether its content may be a list.
-    pub(super) fn context(&self, takes_list: impl Fn(&str) -> bool) -> Value {
+    /// `takes_list` says of a role whether its content may be a list, and `takes_objects` whether
+    /// arguments of tool calls that are JSON text become an object.
+    pub(super) fn context(
+        &self,
+        takes_list: impl Fn(&str) -> bool,
+        takes_objects: impl Fn() -> bool,
+    ) -> Value {
         let seen = |message: &Message| {
-            message.for_template(message.has_list() && takes_list(message.role()))
+            let takes_list = message.has_list() && takes_list(message.role());
+            message.for_template(takes_list, &takes_objects)
         };
         let messages: Vec<Value> = self.messages.iter().map(seen).collect();
         let own =
@@ -368,6 +398,11 @@ fn named(role: &str) -> String {
 
 fn present(value: Value) -> Option<Value> {
     (!value.is_none() && !value.is_undefined()).then_some(value)
+}
+
+/// Whether a value is a list without elements.
+fn is_empty(value: &Value) -> bool {
+    value.kind() == ValueKind::Seq && value.len() == Some(0)
 }
 
 impl From<Vec<Message>> for Chat {

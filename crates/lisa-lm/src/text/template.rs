@@ -3,7 +3,8 @@
 //! A template is a Jinja program from the checkpoint's folder. It is rendered as transformers
 //! renders it, and its `{% generation %}` blocks mark the text that the assistant generates.
 //! Content that is a list of texts is given to a template that writes such lists, as in
-//! transformers. Other templates get one text.
+//! transformers. Other templates get one text. Arguments of tool calls that are JSON text become an
+//! object for templates that need one.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,6 +18,7 @@ use crate::error::{Error, ErrorKind};
 use crate::files::{TEMPLATE_BYTES, shown};
 use crate::text::chat::{Chat, Message};
 
+mod arguments;
 mod engine;
 mod filters;
 mod functions;
@@ -90,6 +92,8 @@ pub struct ChatTemplate {
     with_tools: Option<Box<ChatTemplate>>,
     /// The roles whose content may be a list, once that was tried.
     lists: OnceLock<Vec<&'static str>>,
+    /// Whether arguments of tool calls that are JSON text become an object, once that was tried.
+    objects: OnceLock<bool>,
 }
 
 /// The roles of messages with the results of tool calls.
@@ -138,6 +142,7 @@ impl ChatTemplate {
             name: "template".to_owned(),
             with_tools: None,
             lists: OnceLock::new(),
+            objects: OnceLock::new(),
         })
     }
 
@@ -180,6 +185,7 @@ impl ChatTemplate {
             name: "plain".to_owned(),
             with_tools: None,
             lists: OnceLock::new(),
+            objects: OnceLock::new(),
         }
     }
 
@@ -194,8 +200,9 @@ impl ChatTemplate {
     #[must_use]
     pub(super) fn with_special(mut self, special: &BTreeMap<String, String>) -> Self {
         self.special.clone_from(special);
-        // Which roles may have lists was tried with the earlier ones.
+        // What the template takes was tried with the earlier ones.
         self.lists = OnceLock::new();
+        self.objects = OnceLock::new();
         let with_tools = self.with_tools.take();
         self.with_tools = with_tools.map(|tools| Box::new(tools.with_special(special)));
         self
@@ -256,7 +263,9 @@ impl ChatTemplate {
         // The last one wins: a chat's own variables may replace special tokens, and nothing else.
         let lists = || lists::roles(&self.environment, &self.special);
         let takes_list = |role: &str| self.lists.get_or_init(lists).contains(&role);
-        let chat_context = chat.context(takes_list);
+        let objects = || arguments::takes_objects(&self.environment, &self.special);
+        let takes_objects = || *self.objects.get_or_init(objects);
+        let chat_context = chat.context(takes_list, takes_objects);
         let arguments = merge_maps([special, chat_context, context! { add_generation_prompt }]);
         let text = engine::render(&self.environment, arguments).map_err(Refusal::Engine)?;
         if !self.marks {

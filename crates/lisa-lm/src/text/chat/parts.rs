@@ -139,3 +139,43 @@ pub(crate) fn as_function(value: &Value) -> Result<Value, String> {
     ];
     Ok(fields.into_iter().collect())
 }
+
+/// The tool calls of a message, with arguments that are the JSON text of an object as this object.
+/// `None` if there are no such arguments.
+pub(super) fn with_objects(calls: &Value) -> Option<Value> {
+    if calls.kind() != ValueKind::Seq {
+        return None;
+    }
+    let mut is_changed = false;
+    let calls = calls.try_iter().ok()?.map(|call| {
+        let changed = with_object(&call);
+        is_changed |= changed.is_some();
+        changed.unwrap_or(call)
+    });
+    let calls: Vec<Value> = calls.collect();
+    is_changed.then(|| calls.into())
+}
+
+fn with_object(call: &Value) -> Option<Value> {
+    let function = call.get_attr("function").unwrap_or_default();
+    if function.kind() == ValueKind::Map {
+        return replaced(call, "function", with_object(&function)?);
+    }
+    let arguments = call.get_attr("arguments").ok()?;
+    let object: Value = serde_json::from_str(arguments.as_str()?).ok()?;
+    (object.kind() == ValueKind::Map).then(|| replaced(call, "arguments", object))?
+}
+
+/// A map with another value of a key.
+fn replaced(map: &Value, key: &str, value: Value) -> Option<Value> {
+    let mut fields = Vec::new();
+    for name in map.try_iter().ok()? {
+        let field = if name.as_str() == Some(key) {
+            value.clone()
+        } else {
+            map.get_item(&name).ok()?
+        };
+        fields.push((name.to_string(), field));
+    }
+    Some(fields.into_iter().collect())
+}

@@ -19,7 +19,7 @@ const REQUESTS: [(&str, &str); 5] = [
 /// The keys of an answer.
 const ANSWERS: [&str; 4] = ["output", "response", "answer", "completion"];
 /// The keys of texts that follow a request.
-const ADDITIONS: [&str; 3] = ["query", "input", "context"];
+const ADDITIONS: [&str; 4] = ["question", "query", "input", "context"];
 
 /// Takes the content out of a row.
 pub(super) fn content_of(row: &mut Object) -> Result<(Content, RowForm), String> {
