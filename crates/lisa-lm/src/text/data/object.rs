@@ -51,6 +51,12 @@ impl Object {
         (!value.is_none()).then_some(value)
     }
 
+    /// Whether the row has this key, and its value is null.
+    pub(super) fn is_null(&self, key: &str) -> bool {
+        let mut fields = self.fields.iter();
+        fields.any(|(name, value)| name == key && value.is_none())
+    }
+
     pub(super) fn take(&mut self, key: &str) -> Option<Value> {
         let at = self.fields.iter().position(|(name, _)| name == key)?;
         let (_, value) = self.fields.remove(at);
@@ -120,6 +126,7 @@ pub(super) fn kind_of(value: &Value) -> &'static str {
         ValueKind::String => "a string",
         ValueKind::Seq => "a list",
         ValueKind::Map => "an object",
+        ValueKind::Bytes => "bytes that are not UTF-8",
         _ => "null",
     }
 }
