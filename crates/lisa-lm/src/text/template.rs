@@ -94,6 +94,8 @@ pub struct ChatTemplate {
     lists: OnceLock<Vec<&'static str>>,
     /// Whether arguments of tool calls that are JSON text become an object, once that was tried.
     objects: OnceLock<bool>,
+    /// The time that it writes as the current one, if that is not the current one.
+    time: Option<String>,
 }
 
 /// The roles of messages with the results of tool calls.
@@ -143,6 +145,7 @@ impl ChatTemplate {
             with_tools: None,
             lists: OnceLock::new(),
             objects: OnceLock::new(),
+            time: None,
         })
     }
 
@@ -186,6 +189,7 @@ impl ChatTemplate {
             with_tools: None,
             lists: OnceLock::new(),
             objects: OnceLock::new(),
+            time: None,
         }
     }
 
@@ -214,6 +218,56 @@ impl ChatTemplate {
     pub fn with_tool_template(mut self, template: Self) -> Self {
         self.with_tools = Some(Box::new(template));
         self
+    }
+
+    /// Sets the time that a template with `strftime_now` writes as the current one, as
+    /// [`now`](Self::now) has it. Other templates do not change.
+    ///
+    /// # Errors
+    ///
+    /// The text is not a time.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use std::collections::BTreeMap;
+    /// use lisa_lm::ChatTemplate;
+    /// use lisa_lm::text::Chat;
+    ///
+    /// let template = ChatTemplate::new("{{ strftime_now('%d %b %Y') }}", &BTreeMap::new())?;
+    /// let template = template.with_time("2026-02-01T08:30:00+01:00[+01:00]")?;
+    /// assert_eq!(template.render(&Chat::default(), false)?.text, "01 Feb 2026");
+    /// assert_eq!(template.time(), Some("2026-02-01T08:30:00+01:00[+01:00]"));
+    /// # Ok::<(), lisa_lm::Error>(())
+    /// ```
+    pub fn with_time(mut self, time: &str) -> Result<Self, Error> {
+        if self.source.contains(functions::STRFTIME_NOW) {
+            let parsed = time.parse().map_err(|error| {
+                let message = format!("{:?} is not a time: {error}", shown(&time));
+                Error::new(ErrorKind::Config, message)
+                    .with_help("give a time such as 2026-02-01T08:30:00+01:00[+01:00]")
+            })?;
+            engine::set_time(&mut self.environment, parsed);
+            self.time = Some(time.to_owned());
+        }
+        if let Some(tools) = self.with_tools.take() {
+            self.with_tools = Some(Box::new(tools.with_time(time)?));
+        }
+        Ok(self)
+    }
+
+    /// The local time as text.
+    #[must_use]
+    pub fn now() -> String {
+        functions::now()
+    }
+
+    /// The time that the template, or the one for chats with tools, writes as the current one, if it was
+    /// set.
+    #[must_use]
+    pub fn time(&self) -> Option<&str> {
+        let tools = || self.with_tools.as_ref()?.time();
+        self.time.as_deref().or_else(tools)
     }
 
     /// Renders a chat. With `add_generation_prompt` the text ends where the assistant's next
