@@ -26,6 +26,7 @@
 mod chat;
 mod data;
 mod encoded;
+mod json;
 mod order;
 mod row;
 mod row_bytes;

@@ -3,6 +3,7 @@
 use minijinja::value::{Value, ValueKind};
 
 use crate::files::shown;
+use crate::text::json;
 
 /// The parts of a content, by what they are.
 #[derive(Default)]
@@ -110,7 +111,7 @@ pub(crate) fn part_types(content: &Value) -> Vec<(&'static str, &'static str)> {
 /// The calls in JSON text, an object with `name` and `arguments` or a list of them, as
 /// `tool_calls` has them. The error is the second part of a sentence about the message.
 pub(crate) fn calls_of(text: &str) -> Result<Vec<Value>, String> {
-    let value: Value = serde_json::from_str(text.trim()).map_err(|e| {
+    let value = json::value_of(text.trim()).map_err(|e| {
         let text = shown(&text.trim());
         format!("has a tool call that is not JSON ({e}): {text:?}")
     })?;
@@ -162,7 +163,7 @@ fn with_object(call: &Value) -> Option<Value> {
         return replaced(call, "function", with_object(&function)?);
     }
     let arguments = call.get_attr("arguments").ok()?;
-    let object: Value = serde_json::from_str(arguments.as_str()?).ok()?;
+    let object = json::value_of(arguments.as_str()?).ok()?;
     (object.kind() == ValueKind::Map).then(|| replaced(call, "arguments", object))?
 }
 

@@ -10,6 +10,7 @@ use super::object::Object;
 use crate::files::shown;
 use crate::place::Place;
 use crate::text::chat::{Chat, Message};
+use crate::text::json;
 
 /// One example, and its answer if it has one, to compare a generated answer with.
 ///
@@ -81,7 +82,10 @@ impl Example {
     /// type, an empty text, a chat without a message of the assistant. An empty answer is read;
     /// [`EmptyAnswers`](crate::text::EmptyAnswers) says what becomes of it when it is encoded.
     pub fn from_json(row: &str) -> Result<Self, String> {
-        let row: Value = serde_json::from_str(row).map_err(|e| format!("not JSON: {e}"))?;
+        let row = json::value_of(row).map_err(|e| match e.is_data() {
+            true => e.to_string(),
+            false => format!("not JSON: {e}"),
+        })?;
         Self::from_row(&row, &Columns::default(), &mut Mapping::default())
     }
 

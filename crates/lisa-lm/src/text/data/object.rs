@@ -5,6 +5,7 @@ use minijinja::value::{Value, ValueKind};
 
 use super::columns::Columns;
 use crate::files::shown;
+use crate::text::json;
 
 /// A row. A key with null counts as absent.
 pub(super) struct Object {
@@ -98,8 +99,9 @@ impl Object {
         if text.trim().is_empty() {
             return Ok(None);
         }
-        match serde_json::from_str::<Value>(text) {
+        match json::value_of(text) {
             Ok(value) => Ok(Some(value).filter(|value| !value.is_none())),
+            Err(error) if error.is_data() => Err(format!("`{key}` has {error}")),
             Err(_) => Err(format!("`{key}` is a string and not a list")),
         }
     }
