@@ -19,6 +19,7 @@ use crate::files::{TEMPLATE_BYTES, shown};
 use crate::text::chat::{Chat, Message};
 
 mod arguments;
+mod cause;
 mod engine;
 mod filters;
 mod functions;
@@ -97,9 +98,6 @@ pub struct ChatTemplate {
     /// The time that it writes as the current one, if that is not the current one.
     time: Option<String>,
 }
-
-/// The roles of messages with the results of tool calls.
-const RESULTS: [&str; 3] = ["tool", "function", "ipython"];
 
 /// Why a chat is not rendered.
 #[derive(Debug)]
@@ -349,60 +347,12 @@ impl ChatTemplate {
         };
         let roles: Vec<&str> = chat.messages.iter().map(Message::role).take(20).collect();
         let what = format!("refuses a chat of {}", shown(&roles.join(", ")));
-        match self.cause(chat, add_generation_prompt) {
+        let writes_calls = self.source.contains("tool_calls");
+        let is_accepted = |chat: &Chat| self.try_render(chat, add_generation_prompt).is_ok();
+        match cause::cause(chat, writes_calls, is_accepted) {
             Some((cause, help)) => failed(&format!("{what}: {cause}"), error).with_help(help),
             None => failed(&what, error),
         }
-    }
-
-    /// Why the template refuses a chat, if it does not refuse the same chat with texts in all messages, or
-    /// without tool calls and their results: the engine only says which of its operations failed. And what
-    /// to do.
-    fn cause(&self, chat: &Chat, add_generation_prompt: bool) -> Option<(String, &'static str)> {
-        let writes_calls = self.source.contains("tool_calls");
-        let is_accepted = |chat: &Chat| self.try_render(chat, add_generation_prompt).is_ok();
-        let position = |is_wanted: fn(&Message) -> bool| chat.messages.iter().position(is_wanted);
-        let no_text: fn(&Message) -> bool = |message| message.content().is_none();
-        let of_calls = |index: usize| {
-            let and_no_text = if no_text(&chat.messages[index]) {
-                " and no text"
-            } else {
-                ""
-            };
-            let cause = format!(
-                "message {} has tool calls{and_no_text}, and the template writes no tool calls",
-                index + 1
-            );
-            (cause, "choose a chat template that writes tool calls")
-        };
-        if let Some(index) = position(no_text) {
-            let mut with_text = chat.clone();
-            for message in with_text
-                .messages
-                .iter_mut()
-                .filter(|message| no_text(message))
-            {
-                *message = message.clone().with("content", "");
-            }
-            if is_accepted(&with_text) {
-                if chat.messages[index].calls() && !writes_calls {
-                    return Some(of_calls(index));
-                }
-                let cause = format!(
-                    "message {} has no text (its `content` is null or absent)",
-                    index + 1
-                );
-                let help = "give the message a text, or choose a chat template that needs none";
-                return Some((cause, help));
-            }
-        }
-        let index = position(Message::calls).filter(|_| !writes_calls)?;
-        let mut without = chat.clone();
-        without
-            .messages
-            .retain(|message| !message.calls() && !RESULTS.contains(&message.role()));
-        let has_results = position(|message| RESULTS.contains(&message.role())).is_some();
-        (has_results && is_accepted(&without)).then(|| of_calls(index))
     }
 
     /// The name of the template, for messages: `chatml`, `llama3` or `plain`, the file of the

@@ -180,3 +180,8 @@ fn replaced(map: &Value, key: &str, value: Value) -> Option<Value> {
     }
     Some(fields.into_iter().collect())
 }
+
+/// Whether a value is a list without elements.
+pub(super) fn is_empty(value: &Value) -> bool {
+    value.kind() == ValueKind::Seq && value.len() == Some(0)
+}
