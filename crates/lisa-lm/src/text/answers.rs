@@ -10,7 +10,8 @@ use crate::text::turn::Dialogue;
 use crate::text::weight::weight_of;
 
 /// Which answers of a chat are in the loss, and in how many rows, with
-/// [`LossOn::Answer`](crate::text::LossOn::Answer).
+/// [`LossOn::Answer`](crate::text::LossOn::Answer). What a template marks in messages of other roles
+/// counts as an answer, except with `Last`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Turns {
     /// Every answer. The chat is one row if each answer then follows the text that the model is

@@ -82,9 +82,9 @@ impl Example {
     /// type, an empty text, a chat without a message of the assistant. An empty answer is read;
     /// [`EmptyAnswers`](crate::text::EmptyAnswers) says what becomes of it when it is encoded.
     pub fn from_json(row: &str) -> Result<Self, String> {
-        let row = json::value_of(row).map_err(|e| match e.is_data() {
-            true => e.to_string(),
-            false => format!("not JSON: {e}"),
+        let row = json::value_of(row).map_err(|e| {
+            let what = if e.is_data() { "" } else { "not JSON: " };
+            format!("{what}{e}")
         })?;
         Self::from_row(&row, &Columns::default(), &mut Mapping::default())
     }
