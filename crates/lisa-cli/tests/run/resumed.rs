@@ -76,6 +76,32 @@ fn changed(path: &Path, change: impl Fn(&str) -> String) {
 }
 
 #[test]
+fn a_template_that_writes_the_time_writes_that_of_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let rows = |from: usize| HELD_OUT.lines().skip(from).take(8).collect::<Vec<_>>();
+    fs::write(path("train.jsonl"), rows(0).join("\n")).unwrap();
+    fs::write(path("other.jsonl"), rows(8).join("\n")).unwrap();
+    // Thousandths of a second.
+    let template = format!("{{{{ strftime_now('%3f') }}}}{TEMPLATE}");
+    fs::write(path("dated.jinja"), template).unwrap();
+    let files = ["train.jsonl", "other.jsonl", "dated.jinja"].map(path);
+    let more = [
+        "--data",
+        &files[0],
+        "--eval",
+        &files[1],
+        "--chat-template",
+        &files[2],
+    ];
+    let outcome = go(flags(&out, &more), Start::Fresh, true).unwrap();
+    assert_eq!(outcome, Outcome::Stopped);
+    let outcome = go(only_out(&out), Start::Resume, true).unwrap();
+    assert_eq!(outcome, Outcome::Stopped);
+}
+
+#[test]
 fn other_data_is_refused_and_goes_on_with_a_flag() {
     let run = Stopped::new();
     run.goes_on(Start::Resume);
