@@ -86,15 +86,8 @@ fn a_template_that_writes_the_time_writes_that_of_the_start() {
     // Thousandths of a second.
     let template = format!("{{{{ strftime_now('%3f') }}}}{TEMPLATE}");
     fs::write(path("dated.jinja"), template).unwrap();
-    let files = ["train.jsonl", "other.jsonl", "dated.jinja"].map(path);
-    let more = [
-        "--data",
-        &files[0],
-        "--eval",
-        &files[1],
-        "--chat-template",
-        &files[2],
-    ];
+    let [data, eval, dated] = ["train.jsonl", "other.jsonl", "dated.jinja"].map(path);
+    let more = format!("--data {data} --eval {eval} --chat-template {dated}");
     let outcome = go(flags(&out, &more), Start::Fresh, true).unwrap();
     assert_eq!(outcome, Outcome::Stopped);
     let outcome = go(only_out(&out), Start::Resume, true).unwrap();
