@@ -144,6 +144,21 @@ fn wrapped(config: &LisaConfig) -> (ModuleOptimizer, LisaModule<Net>) {
     lisa.into_learner(model).unwrap()
 }
 
+/// Trains on one row in each step.
+fn advance(learner: &mut Learner<LisaModule<Net>>, steps: std::ops::Range<usize>) {
+    for step in steps {
+        learner.lr_step();
+        let output = learner.train_step(rows(&[step], &device()));
+        learner.optimizer_step(output.grads);
+    }
+}
+
+/// A step of a loop of one's own.
+fn step(optimizer: &mut ModuleOptimizer, model: LisaModule<Net>, row: usize) -> LisaModule<Net> {
+    let output = TrainStep::step(&model, rows(&[row], &device()));
+    model.optimize(optimizer, 0.05.into(), output.grads)
+}
+
 #[test]
 fn quantized_frozen_layers_are_refused() {
     let config = config().with_frozen_weights(FrozenWeights::Int8);
@@ -175,11 +190,7 @@ impl SamplingPolicy for Wrong {
 fn an_invalid_draw_panics_in_optimize_with_the_message_of_the_step() {
     let (optimizer, model) = wrapped(&config().with_policy(PolicyConfig::custom(Wrong)));
     let mut learner = Learner::new(model, optimizer, ConstantLr::new(0.05));
-    for step in 0..3 {
-        learner.lr_step();
-        let output = learner.train_step(rows(&[step], &device()));
-        learner.optimizer_step(output.grads);
-    }
+    advance(&mut learner, 0..3);
 }
 
 #[test]
@@ -187,17 +198,7 @@ fn an_invalid_draw_panics_in_optimize_with_the_message_of_the_step() {
 fn another_optimizer_panics_in_its_first_step() {
     let (_, model) = wrapped(&config());
     let mut learner = Learner::new(model, adamw().init(), ConstantLr::new(0.05));
-    learner.lr_step();
-    let output = learner.train_step(rows(&[0], &device()));
-    learner.optimizer_step(output.grads);
-}
-
-fn advance(learner: &mut Learner<LisaModule<Net>>, steps: std::ops::Range<usize>) {
-    for step in steps {
-        learner.lr_step();
-        let output = learner.train_step(rows(&[step], &device()));
-        learner.optimizer_step(output.grads);
-    }
+    advance(&mut learner, 0..1);
 }
 
 #[test]
@@ -216,12 +217,10 @@ fn a_plain_optimizer_after_a_training_panics_in_its_first_step() {
 #[should_panic(expected = "is not the one that `Lisa::into_learner` returned")]
 fn a_plain_optimizer_in_the_middle_of_a_period_panics_in_its_first_step() {
     let (mut optimizer, mut model) = wrapped(&config());
-    for step in 0..2 {
-        let output = TrainStep::step(&model, rows(&[step], &device()));
-        model = model.optimize(&mut optimizer, 0.05.into(), output.grads);
+    for i in 0..2 {
+        model = step(&mut optimizer, model, i);
     }
-    let output = TrainStep::step(&model, rows(&[2], &device()));
-    let _ = model.optimize(&mut adamw().init(), 0.05.into(), output.grads);
+    let _ = step(&mut adamw().init(), model, 2);
 }
 
 #[test]
@@ -501,9 +500,8 @@ fn records_of_the_bare_and_the_wrapped_module_load_into_each_other() {
     let dir = tempfile::tempdir().unwrap();
     let (bare, full) = (dir.path().join("bare.bpk"), dir.path().join("full.bpk"));
     let (mut optimizer, mut model) = wrapped(&config());
-    for step in 0..4 {
-        let output = TrainStep::step(&model, rows(&[step], &device()));
-        model = model.optimize(&mut optimizer, 0.05.into(), output.grads);
+    for i in 0..4 {
+        model = step(&mut optimizer, model, i);
     }
     model.clone().save_file(&full).unwrap();
     model.get_ref().clone().save_file(&bare).unwrap();
@@ -611,17 +609,10 @@ fn a_record_that_is_loaded_during_a_run_changes_no_weight_of_it() {
     for on_freeze in [OnFreeze::Drop, OnFreeze::Keep, OnFreeze::Offload] {
         let (optimizer, model) = wrapped(&config().with_on_freeze(on_freeze));
         let mut learner = Learner::new(model, optimizer, ConstantLr::new(0.05));
-        let train = |learner: &mut Learner<LisaModule<Net>>, steps: std::ops::Range<usize>| {
-            for step in steps {
-                learner.lr_step();
-                let output = learner.train_step(rows(&[step], &device()));
-                learner.optimizer_step(output.grads);
-            }
-        };
-        train(&mut learner, 0..2);
+        advance(&mut learner, 0..2);
         let saved = learner.model();
         // Other layers have state by now.
-        train(&mut learner, 2..5);
+        advance(&mut learner, 2..5);
         let record = saved.clone().into_record();
         let loaded = learner.model().try_load_record(record).unwrap();
         assert_eq!(bits(&loaded), bits(&saved), "{on_freeze:?}");
@@ -633,10 +624,6 @@ fn a_record_that_is_loaded_during_a_run_changes_no_weight_of_it() {
 #[test]
 fn optimizer_state_follows_the_model_of_a_record_that_is_loaded_during_a_run() {
     for on_freeze in [OnFreeze::Drop, OnFreeze::Keep, OnFreeze::Offload] {
-        let step = |optimizer: &mut ModuleOptimizer, model: LisaModule<Net>, step: usize| {
-            let output = TrainStep::step(&model, rows(&[step], &device()));
-            model.optimize(optimizer, 0.05.into(), output.grads)
-        };
         let (mut optimizer, mut model) = wrapped(&config().with_on_freeze(on_freeze));
         for i in 0..5 {
             model = step(&mut optimizer, model, i);
@@ -684,10 +671,6 @@ fn what_a_loaded_optimizer_holds_is_known_after_a_step() {
         let config = config().with_on_freeze(on_freeze);
         let dir = tempfile::tempdir().unwrap();
         let (weights, moments) = (dir.path().join("m.bpk"), dir.path().join("o.bpk"));
-        let step = |optimizer: &mut ModuleOptimizer, model: LisaModule<Net>, step: usize| {
-            let output = TrainStep::step(&model, rows(&[step], &device()));
-            model.optimize(optimizer, 0.05.into(), output.grads)
-        };
         let (mut optimizer, mut model) = wrapped(&config);
         for i in 0..4 {
             model = step(&mut optimizer, model, i);
@@ -756,9 +739,7 @@ fn metrics_show_what_trains() -> Result<(), TensorReadError> {
     let (optimizer, model) = wrapped(&config());
     let mut metric = model.metrics().gradient_norm(active[0]).unwrap();
     for _ in 0..2 {
-        let (worker, mut optimizer) = (model.clone(), optimizer.clone());
-        let output = TrainStep::step(&worker, rows(&[1], &device()));
-        let _ = worker.optimize(&mut optimizer, 0.05.into(), output.grads);
+        let _ = step(&mut optimizer.clone(), model.clone(), 1);
     }
     metric.update(&(), &metadata)?;
     assert!((value(&metric).unwrap() - expected).abs() < 1e-6);

@@ -27,9 +27,15 @@ fn adapted(tokenizer: Tokenizer, folder: &Path, adapter: &Path) -> Result<Tokeni
 
 /// The tokenizer of a model's folder, with what the tokenizer of an adapter has changed. `adapter` is empty
 /// without one. `template` is empty for the model's own chat template, the name of a template, or a file
-/// with one.
+/// with one. A template that writes the time writes the current one always: chats are rendered several
+/// times and have to begin with the same text.
 pub(crate) fn model_tokenizer(folder: &Path, adapter: &Path, template: &str) -> Result<Tokenizer> {
     let tokenizer = adapted(Tokenizer::from_dir(folder)?, folder, adapter)?;
+    let tokenizer = with_template(tokenizer, template)?;
+    Ok(tokenizer.with_template_time(&ChatTemplate::now())?)
+}
+
+fn with_template(tokenizer: Tokenizer, template: &str) -> Result<Tokenizer> {
     if template.is_empty() {
         return Ok(tokenizer);
     }

@@ -66,6 +66,7 @@ pub struct Error {
     message: String,
     help: Option<String>,
     place: Option<(PathBuf, Option<usize>)>,
+    row: Option<usize>,
     source: Option<Source>,
 }
 
@@ -77,6 +78,7 @@ impl Error {
             message: message.into(),
             help: None,
             place: None,
+            row: None,
             source: None,
         }
     }
@@ -101,6 +103,7 @@ impl Error {
         if let Some(row) = place.row() {
             self.message = format!("row {row}: {}", self.message);
         }
+        self.row = place.row();
         self.with_place(place.file(), place.line())
     }
 
@@ -141,6 +144,12 @@ impl Error {
     pub fn place(&self) -> Option<(&Path, Option<usize>)> {
         let (file, line) = self.place.as_ref()?;
         Some((file, *line))
+    }
+
+    /// The row that caused the error, if it is in a file without lines (Parquet).
+    #[must_use]
+    pub fn row(&self) -> Option<usize> {
+        self.row
     }
 }
 

@@ -42,6 +42,8 @@ mod metrics;
 mod module;
 mod stamp;
 mod train;
+#[cfg(test)]
+mod tests;
 
 pub use metric::LisaMetric;
 pub use metrics::LisaMetrics;

@@ -11,7 +11,7 @@ use crate::optimizer::usage::Usage;
 use crate::optimizer::{LayerOptimizer, OptimizerConfig};
 use crate::period::PeriodSums;
 use crate::policy::Scores;
-use crate::quantize::FullWeights;
+use crate::quantize::{FullWeights, check_exact};
 use crate::sampler::Sampler;
 use crate::trainable::Trainable;
 use crate::{ErrorKind, FreezeMask, LayerMap, LisaConfig, LisaError};
@@ -134,8 +134,9 @@ impl Lisa {
     /// [group](Self::with_group), which has the clipping of its own config. To clip by the global norm,
     /// use [`LisaConfig::max_grad_norm`].
     ///
-    /// Cost: a copy of the optimizer state in host memory, and a second one on the device, if there is
-    /// any. State that was offloaded stays in host memory.
+    /// Cost: a copy of the optimizer state in host memory, if there is any; it replaces the state on the
+    /// device. Burn loads it on `Device::default()`, and the next step of a parameter moves its state to
+    /// the device of the model. State that was offloaded stays in host memory.
     #[must_use]
     pub fn with_grad_clipping(mut self, clipping: GradientClipping) -> Self {
         self.optimizer = self.optimizer.with_grad_clipping(clipping);
@@ -254,8 +255,9 @@ impl Lisa {
     ///
     /// # Errors
     ///
-    /// The model is not the one of this run. The error does not give the model back: clone it
-    /// first if you need it after an error.
+    /// The model is not the one of this run, or has layers that this run has quantized: another run
+    /// would begin with their rounded weights. The error does not give the model back: clone it first
+    /// if you need it after an error.
     ///
     /// # Example
     ///
@@ -281,6 +283,7 @@ impl Lisa {
     /// ```
     pub fn unfreeze<M: Module>(&self, model: M) -> Result<M, LisaError> {
         let map = self.trainable.same(&self.config, &model)?;
+        check_exact(self.trainable.map(), &map)?;
         let mut mask = FreezeMask::new(Trainable::requiring(&map));
         Ok(mask.change(model, self.trainable.required(&map)))
     }

@@ -29,6 +29,7 @@ mod decay;
 mod exact;
 mod ledger;
 mod master;
+mod deferred;
 mod offload;
 mod release;
 mod shapes;

@@ -146,6 +146,49 @@ impl FullWeights {
     }
 }
 
+/// Refuses a model with layers that its run has quantized: another run would take the rounded weights
+/// for the weights of the model. `ours` is the map of the run, `theirs` that of the model.
+pub(crate) fn check_exact(ours: &LayerMap, theirs: &LayerMap) -> Result<(), LisaError> {
+    let quantized = quantized_since(ours, theirs);
+    let Some(first) = quantized.first() else {
+        return Ok(());
+    };
+    let message = format!(
+        "this run has quantized {} parameters of the model, first `{first}`, and another run would \
+         begin with the rounded weights",
+        quantized.len()
+    );
+    Err(LisaError::new(ErrorKind::Layers, message)
+        .with_help("give the model that `Lisa::take_exact` returns"))
+}
+
+/// Refuses a model with layers that its run has quantized, for a record of another step: the full-precision
+/// weights that the run keeps are those of `step`, its own. `ours` is the map of the run, `theirs` that of
+/// the model.
+pub(crate) fn check_step(ours: &LayerMap, theirs: &LayerMap, step: u64) -> Result<(), LisaError> {
+    let quantized = quantized_since(ours, theirs);
+    let Some(first) = quantized.first() else {
+        return Ok(());
+    };
+    let message = format!(
+        "{} parameters of the model are quantized, first `{first}`, and the full-precision weights \
+         that this run keeps are those of its step {step}, not of the step of the record",
+        quantized.len()
+    );
+    Err(LisaError::new(ErrorKind::Layers, message).with_help(
+        "load the record with the full-precision weights of its step: those that \
+         `Lisa::save_weights` wrote or `Lisa::exact` returned",
+    ))
+}
+
+/// The paths of parameters that are quantized in a model and were not when its run began. `ours` is the
+/// map of the run, `theirs` that of the model.
+fn quantized_since<'a>(ours: &LayerMap, theirs: &'a LayerMap) -> Vec<&'a str> {
+    let pairs = ours.parameters().iter().zip(theirs.parameters());
+    let quantized = pairs.filter(|(our, their)| our.dtype.is_float() && !their.dtype.is_float());
+    quantized.map(|(_, their)| their.path.as_str()).collect()
+}
+
 /// The error of quantized parameters whose full-precision weights are unknown, if there are any.
 fn not_kept(paths: &[&str]) -> Result<(), LisaError> {
     let Some(first) = paths.first() else {

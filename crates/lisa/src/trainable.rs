@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 
 use crate::layers::Parameter;
 use crate::visit::requires_gradients;
@@ -144,9 +144,23 @@ impl Trainable {
             map: &self.map,
             known: HashSet::new(),
             unknown: 0,
+            recast: None,
             requiring: HashSet::new(),
         };
         model.visit(&mut count);
+        if let Some((i, dtype)) = count.recast {
+            let Parameter {
+                path, dtype: own, ..
+            } = &self.map.parameters()[i];
+            return Err(LisaError::new(
+                ErrorKind::Layers,
+                format!(
+                    "the model is not the one that the optimizer was made for: it has `{path}` in \
+                     {dtype:?} where that had it in {own:?}"
+                ),
+            )
+            .with_help("step it in that dtype, or call `init` with the model in the new one"));
+        }
         let requiring = count.requiring;
         let renamed = self.renamed(config, model, count.known.len(), count.unknown)?;
         let map = renamed.as_ref().map_or(&self.map, |renamed| &renamed.map);
@@ -232,11 +246,14 @@ impl Trainable {
     }
 }
 
-/// Counts the parameters that are in a map with the same shape, and the others.
+/// Counts the parameters that are in a map with the same shape, and the others. Of the former, finds one
+/// that has another float dtype.
 struct Count<'a> {
     map: &'a LayerMap,
     known: HashSet<ParamId>,
     unknown: usize,
+    /// The first such parameter, and its dtype.
+    recast: Option<(usize, DType)>,
     requiring: HashSet<ParamId>,
 }
 
@@ -246,7 +263,13 @@ impl ModuleVisitor for Count<'_> {
         let shape = |i: usize| &self.map.parameters()[i].shape[..];
         match known.filter(|&i| *shape(i) == param.lazy_shape()[..]) {
             // One at two paths, which was tied after the run began, is no parameter of the run.
-            Some(_) if self.known.insert(param.id) => {}
+            Some(i) if self.known.insert(param.id) => {
+                let (own, dtype) = (self.map.parameters()[i].dtype, param.val().dtype());
+                // The run quantizes layers, and a layer that the caller has quantized may be loaded.
+                if own != dtype && own.is_float() && dtype.is_float() {
+                    self.recast.get_or_insert((i, dtype));
+                }
+            }
             _ => self.unknown += 1,
         }
         if requires_gradients(param) {

@@ -6,6 +6,7 @@ use std::path::Path;
 use lisa_lm::checkpoint::{Adapter, SaveOptions, save};
 use lisa_lm::text::{
     Chat, EncodeOptions, Message, OnBadLine, ReadOptions, encode_examples, read_examples, turn_end,
+    untrained_prompt,
 };
 use lisa_lm::{Checkpoint, ModelConfig, Tokenizer};
 use tempfile::TempDir;
@@ -221,6 +222,7 @@ fn use_tokenizer(dir: &Path) {
     let chat = Chat::from([Message::user("a"), Message::assistant("b")]);
     let _ = tokenizer.chat_template().render(&chat, true);
     let _ = turn_end(&chat, &tokenizer);
+    let _ = untrained_prompt(&chat, tokenizer.chat_template());
     let _ = (tokenizer.pad_id(), tokenizer.vocab_size());
     let _ = (tokenizer.id_count(), tokenizer.changed_files());
     let _ = tokenizer.with_named_template("chatml");

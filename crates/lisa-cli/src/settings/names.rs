@@ -1,6 +1,7 @@
 //! Other names of the settings: those of other trainers.
 
 use serde::Deserialize;
+use strsim::levenshtein;
 
 /// The other names of settings whose value needs no change, without regard to `-` and `_`.
 const NAMES: &[(&str, &[&str])] = &[
@@ -258,24 +259,9 @@ pub(crate) fn nearest<'a>(name: &str, settings: impl Iterator<Item = &'a str>) -
                 .chain(others(setting))
                 .collect::<Vec<_>>()
         })
-        .map(|known| (distance(&name, known), known))
+        .map(|known| (levenshtein(&name, known), known))
         .min()?;
     (near.0 <= (name.len() / 3).clamp(1, 3)).then(|| near.1.to_owned())
-}
-
-/// The Levenshtein distance.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
-    for (i, a) in a.chars().enumerate() {
-        let mut diagonal = i;
-        row[0] = i + 1;
-        for (j, b) in b.chars().enumerate() {
-            let changed = diagonal + usize::from(a != b);
-            diagonal = row[j + 1];
-            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row.last().copied().unwrap_or_default()
 }
 
 #[cfg(test)]

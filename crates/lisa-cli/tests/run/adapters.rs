@@ -1,9 +1,6 @@
 //! Runs with LoRA: the adapter that is written, further training, merging.
 
-use super::commands::{lisa, text};
 use super::*;
-
-const LORA: [&str; 2] = ["--method", "lora"];
 
 fn json(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
@@ -11,8 +8,7 @@ fn json(path: &Path) -> Value {
 
 /// The flags of a LoRA run without evaluation.
 fn lora(out: &Path, more: &str) -> Flags {
-    let more: Vec<&str> = more.split_whitespace().collect();
-    flags(out, &[&LORA[..], &["--no-eval"], &more].concat())
+    flags(out, &format!("--method lora --no-eval {more}"))
 }
 
 #[test]
@@ -135,16 +131,8 @@ fn a_checkpoint_of_lora_has_the_adapter_its_optimizer_state_and_its_base() {
 #[test]
 fn export_writes_adapters_and_merges_them() {
     let dir = tempfile::tempdir().unwrap();
-    let run = |line: &str| {
-        let arguments: Vec<&str> = line.split(' ').collect();
-        let output = lisa(dir.path(), &arguments).output().unwrap();
-        let error = String::from_utf8(output.stderr.clone()).unwrap();
-        if output.status.success() {
-            text(&output)
-        } else {
-            error
-        }
-    };
+    let run = |line: &str| run(dir.path(), line);
+    let refused = |line: &str| refused(dir.path(), line);
     let read = |path: &str| fs::read(dir.path().join(path)).unwrap();
     let said = run("train --method lora --steps 3 --no-eval --save-every 2 --out r --dtype bf16");
     let at_the_end = [
@@ -178,7 +166,7 @@ fn export_writes_adapters_and_merges_them() {
         said.contains("the merged adapter of adapter is in whole"),
         "{said}"
     );
-    let base = lisa_cli::bundled::model().unwrap();
+    let base = bundled::model().unwrap();
     let stored = lisa_lm::Checkpoint::open(&base)
         .unwrap()
         .config()
@@ -202,41 +190,30 @@ fn export_writes_adapters_and_merges_them() {
     assert_ne!(wide, whole);
 
     // A refused command leaves no folder.
-    let found = run("export adapter --out no/x");
+    let found = refused("export adapter --out no/x");
     assert!(!dir.path().join("no").exists());
     assert!(found.contains("`adapter` is an adapter already"), "{found}");
-    let found = run("export adapter --merge --model nowhere --out x");
+    let found = refused("export adapter --merge --model nowhere --out x");
     assert!(
         found.contains("the base model `nowhere` of the adapter"),
         "{found}"
     );
-    let found = run("export r --out adapter");
+    let found = refused("export r --out adapter");
     assert!(found.contains("--overwrite"), "{found}");
-    let found = run("export r --dtype f32 --out x2");
+    let found = refused("export r --dtype f32 --out x2");
     assert!(
         found.contains("--dtype has no effect on an adapter"),
         "{found}"
     );
     run("train --steps 1 --no-eval --out lisa");
-    let found = run("export lisa --merge --out x3");
+    let found = refused("export lisa --merge --out x3");
     assert!(found.contains("has no adapter"), "{found}");
 }
 
 #[test]
 fn an_adapter_is_used_with_the_tokenizer_that_it_was_trained_with() {
     let dir = tempfile::tempdir().unwrap();
-    let said = |line: &str| {
-        let arguments: Vec<&str> = line.split(' ').collect();
-        let output = lisa(dir.path(), &arguments).output().unwrap();
-        let error = String::from_utf8(output.stderr.clone()).unwrap();
-        let said = String::from_utf8(output.stdout).unwrap();
-        (output.status.success(), said + &error)
-    };
-    let run = |line: &str| {
-        let (ended_well, said) = said(line);
-        assert!(ended_well, "{line}: {said}");
-        said
-    };
+    let run = |line: &str| said(dir.path(), line);
     let template =
         "{% for m in messages %}{{ m.role }}: {{ m.content }}{{ eos_token }}{% endfor %}";
     fs::write(dir.path().join("mine.jinja"), template).unwrap();
@@ -279,16 +256,14 @@ fn an_adapter_is_used_with_the_tokenizer_that_it_was_trained_with() {
     // The adapter's tokens need rows that the base does not have.
     let larger = "--chat-template chatml --resize-embeddings";
     run(&format!("train --method lora {short} {larger} --out large"));
-    let (ended_well, refused) = said("export large/adapter --merge --out whole");
+    let found = refused(dir.path(), "export large/adapter --merge --out whole");
     assert!(
-        !ended_well && refused.contains("has 1026 tokens, and the embedding of"),
-        "{refused}"
+        found.contains("has 1026 tokens, and the embedding of"),
+        "{found}"
     );
-    let (ended_well, refused) = said(&format!("train --adapter large/adapter {short} --out x"));
-    assert!(
-        !ended_well && refused.contains("--resize-embeddings"),
-        "{refused}"
-    );
+    let line = format!("train --adapter large/adapter {short} --out x");
+    let found = refused(dir.path(), &line);
+    assert!(found.contains("--resize-embeddings"), "{found}");
     run(&format!(
         "train --adapter large/adapter {short} --resize-embeddings --out larger"
     ));
@@ -299,12 +274,7 @@ fn an_adapter_is_used_with_the_tokenizer_that_it_was_trained_with() {
     );
 
     // Another base model.
-    let other = dir.path().join("other");
-    fs::create_dir(&other).unwrap();
-    for entry in fs::read_dir(lisa_cli::bundled::model().unwrap()).unwrap() {
-        let path = entry.unwrap().path();
-        fs::copy(&path, other.join(path.file_name().unwrap())).unwrap();
-    }
+    copy_model(&dir.path().join("other"));
     let warned = run("export first/adapter --merge --model other --out on-other");
     assert!(warned.contains("was trained on `"), "{warned}");
 }
@@ -313,24 +283,19 @@ fn an_adapter_is_used_with_the_tokenizer_that_it_was_trained_with() {
 fn an_adapter_is_trained_further_on_the_base_model_that_it_names() {
     let dir = tempfile::tempdir().unwrap();
     let base = dir.path().join("base");
-    fs::create_dir(&base).unwrap();
-    for entry in fs::read_dir(lisa_cli::bundled::model().unwrap()).unwrap() {
-        let path = entry.unwrap().path();
-        fs::copy(&path, base.join(path.file_name().unwrap())).unwrap();
-    }
-    let output = |line: &str| {
-        let arguments: Vec<&str> = line.split(' ').collect();
-        lisa(dir.path(), &arguments).output().unwrap()
-    };
-    let said = text(&output(
-        "train --model base --method lora --steps 1 --no-eval --out r",
-    ));
-    assert!(said.contains("`lisa train --model /"), "{said}");
-    assert!(said.contains("/base --adapter /"), "{said}");
+    copy_model(&base);
+    let short = "--steps 1 --no-eval";
+    let first = run(
+        dir.path(),
+        &format!("train --model base --method lora {short} --out r"),
+    );
+    assert!(first.contains("`lisa train --model /"), "{first}");
+    assert!(first.contains("/base --adapter /"), "{first}");
 
-    text(&output(
-        "train --adapter r/adapter --steps 1 --no-eval --out s",
-    ));
+    run(
+        dir.path(),
+        &format!("train --adapter r/adapter {short} --out s"),
+    );
     let named = |run: &str| {
         let config = dir.path().join(run).join("adapter/adapter_config.json");
         json(&config)["base_model_name_or_path"].clone()
@@ -338,8 +303,10 @@ fn an_adapter_is_trained_further_on_the_base_model_that_it_names() {
     assert_eq!(named("s"), named("r"));
 
     fs::rename(&base, dir.path().join("moved")).unwrap();
-    let refused = output("train --adapter r/adapter --steps 1 --no-eval --out t");
-    let refused = String::from_utf8(refused.stderr).unwrap();
-    assert!(refused.contains("and there is no such folder"), "{refused}");
-    assert!(refused.contains("with --model"), "{refused}");
+    let error = refused(
+        dir.path(),
+        &format!("train --adapter r/adapter {short} --out t"),
+    );
+    assert!(error.contains("and there is no such folder"), "{error}");
+    assert!(error.contains("with --model"), "{error}");
 }

@@ -9,6 +9,8 @@ use lisa_cli::bundled;
 use lisa_lm::ModelConfig;
 use lisa_lm::checkpoint::{SaveOptions, save};
 
+use super::{refused, run};
+
 /// The program with these arguments, on flex, with a cache of its own.
 pub(super) fn lisa(cache: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lisa"));
@@ -30,11 +32,7 @@ fn errors_have_a_line_for_message_place_and_help_and_no_colours_in_a_pipe() {
     let dir = tempfile::tempdir().unwrap();
     let bad = dir.path().join("bad.jsonl");
     fs::write(&bad, "{\"text\": \"fine\"}\n{\"txt\": 1}\n").unwrap();
-    let output = lisa(dir.path(), &["train", "--data", bad.to_str().unwrap()])
-        .output()
-        .unwrap();
-    let text = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1));
+    let text = refused(dir.path(), &format!("train --data {}", bad.display()));
     let lines: Vec<&str> = text.lines().collect();
     assert!(lines[0].starts_with("error: the keys are"), "{text}");
     assert_eq!(lines[1], format!("  --> {}:2", bad.display()));
@@ -45,10 +43,9 @@ fn errors_have_a_line_for_message_place_and_help_and_no_colours_in_a_pipe() {
 #[test]
 fn a_demo_of_a_few_steps_is_exported_and_generates() {
     let dir = tempfile::tempdir().unwrap();
-    let run = |arguments: &[&str]| text(&lisa(dir.path(), arguments).output().unwrap());
+    let run = |line: &str| run(dir.path(), line);
     let demo = "train --steps 2 --eval-examples 0 --eval-every 0 --save-every 1";
-    let demo: Vec<&str> = demo.split(' ').collect();
-    let printed = run(&demo);
+    let printed = run(demo);
     assert!(
         printed.contains("the bundled model") && printed.contains("lisa demo"),
         "{printed}"
@@ -56,48 +53,26 @@ fn a_demo_of_a_few_steps_is_exported_and_generates() {
     let written = dir.path().join("runs/lisa/model/model.safetensors");
 
     // The finished model as it is, and in half the bytes.
-    run(&["export", "runs/lisa", "--out", "copy"]);
+    run("export runs/lisa --out copy");
     let bytes = fs::read(dir.path().join("copy/model.safetensors")).unwrap();
     assert!(bytes == fs::read(&written).unwrap());
     assert!(dir.path().join("copy/tokenizer.json").is_file());
-    run(&["export", "runs/lisa", "--out", "half", "--dtype", "bf16"]);
+    run("export runs/lisa --out half --dtype bf16");
     let half = fs::metadata(dir.path().join("half/model.safetensors"))
         .unwrap()
         .len();
     assert!(half < 6 * bytes.len() as u64 / 10);
     // A folder with a model is not replaced, and a step without a checkpoint is named.
-    let refused = lisa(dir.path(), &["export", "runs/lisa", "--out", "copy"])
-        .output()
-        .unwrap();
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("--overwrite"));
-    run(&[
-        "export",
-        "runs/lisa",
-        "--out",
-        "copy",
-        "--overwrite",
-        "--step",
-        "1",
-    ]);
+    let found = refused(dir.path(), "export runs/lisa --out copy");
+    assert!(found.contains("--overwrite"), "{found}");
+    run("export runs/lisa --out copy --overwrite --step 1");
     assert!(bytes != fs::read(dir.path().join("copy/model.safetensors")).unwrap());
-    let refused = lisa(
-        dir.path(),
-        &["export", "runs/lisa", "--out", "x", "--step", "7"],
-    )
-    .output();
-    assert!(String::from_utf8_lossy(&refused.unwrap().stderr).contains("checkpoints of steps 1"));
+    let found = refused(dir.path(), "export runs/lisa --out x --step 7");
+    assert!(found.contains("checkpoints of steps 1"), "{found}");
 
-    let answer = run(&[
-        "generate",
-        "--model",
-        "copy",
-        "--chat",
-        "Name the colour.",
-        "--max-new-tokens",
-        "3",
-    ]);
+    let answer = run("generate --model copy --chat colour --max-new-tokens 3");
     assert!(!answer.trim().is_empty());
-    assert!(run(&["show", "--model", "copy"]).contains("8 of"));
+    assert!(run("show --model copy").contains("8 of"));
 }
 
 /// A folder with a model of 24 layers and 11 M parameters, which has the bundled tokenizer.
@@ -126,22 +101,14 @@ pub(super) fn of_studied_size(folder: &Path) {
 #[test]
 fn commands_print_what_they_are_asked_for() {
     let dir = tempfile::tempdir().unwrap();
-    let run = |arguments: &[&str]| text(&lisa(dir.path(), arguments).output().unwrap());
-    let plan = run(&["plan", "--memory", "0.001"]);
+    let run = |line: &str| run(dir.path(), line);
+    let plan = run("plan --memory 0.001");
     assert!(
         plan.contains("--method lisa") && plan.contains("does not fit"),
         "{plan}"
     );
     assert_eq!(plan.matches(": does not fit").count(), 12, "{plan}");
-    let plan = run(&[
-        "plan",
-        "--device",
-        "cpu",
-        "--memory",
-        "0.03",
-        "--max-seq-length",
-        "128",
-    ]);
+    let plan = run("plan --device cpu --memory 0.03 --max-seq-length 128");
     let limits = plan.split("what fits into 31 MiB").nth(1).unwrap();
     let line = limits
         .lines()
@@ -154,7 +121,7 @@ fn commands_print_what_they_are_asked_for() {
     // No more rows than a run has.
     let flags = format!("--batch-size {} --max-seq-length 128", rows.min(8));
     assert!(line.ends_with(&flags), "{plan}");
-    let show = run(&["show"]);
+    let show = run("show");
     for part in [
         "llama",
         "1509504",
@@ -165,29 +132,26 @@ fn commands_print_what_they_are_asked_for() {
     ] {
         assert!(show.contains(part), "`{part}` is not in: {show}");
     }
-    let preview = run(&["preview", "--row", "2"]);
+    let preview = run("preview --row 2");
     assert!(
         preview.starts_with("row 2 of 1200 (") && preview.contains('['),
         "{preview}"
     );
     assert!(preview.contains("training data: 1200 rows, "), "{preview}");
-    assert!(run(&["completions", "bash"]).contains("complete"));
+    assert!(run("completions bash").contains("complete"));
 }
 
 #[test]
 fn a_resumed_run_says_what_changed_and_a_run_without_checkpoints_says_so() {
     let dir = tempfile::tempdir().unwrap();
-    let run = |line: &str| {
-        let arguments: Vec<&str> = line.split(' ').collect();
-        text(&lisa(dir.path(), &arguments).output().unwrap())
-    };
-    let begun =
-        run("train --steps 1 --lr 1e-3 --save-every 0 --eval-rows 2 --eval-examples 0 --out r");
+    let line = "train --steps 1 --lr 1e-3 --save-every 0 --eval-rows 2 --eval-examples 0 --out r";
+    let begun = run(dir.path(), line);
     assert!(
         begun.contains("a checkpoint at the end only, none of the best step"),
         "{begun}"
     );
-    let resumed = run("train --resume r --steps 2 --lr 5e-4 --eval-every 1");
+    let line = "train --resume r --steps 2 --lr 5e-4 --eval-every 1";
+    let resumed = run(dir.path(), line);
     let changes: Vec<&str> = resumed
         .lines()
         .filter_map(|line| line.strip_prefix("  changed: "))
@@ -225,7 +189,7 @@ fn an_unknown_device_is_an_error_and_devices_are_listed() {
             "{text}"
         );
     }
-    let listed = text(&lisa(dir.path(), &["devices"]).output().unwrap());
+    let listed = run(dir.path(), "devices");
     assert!(
         listed.contains("flex ") && listed.contains("(used by `lisa train`)"),
         "{listed}"
@@ -247,8 +211,7 @@ fn without_evaluation_all_rows_are_trained_on() {
         ),
     ] {
         let line = format!("train --data data.jsonl --dry-run{more}");
-        let arguments: Vec<&str> = line.split(' ').collect();
-        let said = text(&lisa(dir.path(), &arguments).output().unwrap());
+        let said = run(dir.path(), &line);
         assert!(said.contains(expected), "{more}: {said}");
     }
 }

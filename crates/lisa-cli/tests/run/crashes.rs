@@ -130,7 +130,7 @@ fn a_full_disk_and_a_damaged_checkpoint_leave_the_one_before() {
         let good = fs::read(&path).unwrap();
         for bad in [good[..good.len() - damage].to_vec(), vec![0; good.len()]] {
             fs::write(&path, bad).unwrap();
-            let more = parsed(&["--steps", "9"]).or(only_out(&out));
+            let more = parsed("--steps 9").or(only_out(&out));
             let error = message(more, Start::Resume);
             assert!(error.contains(file), "{error}");
         }
@@ -146,12 +146,12 @@ fn a_full_disk_and_a_damaged_checkpoint_leave_the_one_before() {
     assert_eq!(weights_of(&out), last);
     // A place where nobody may write, the administrator included.
     if cfg!(target_os = "linux") {
-        let flags = flags(&out, &["--out", "/proc/nowhere"]);
+        let flags = flags(&out, "--out /proc/nowhere");
         let error = message(flags, Start::Fresh);
         assert!(error.contains("/proc/nowhere"), "{error}");
     }
     let file = dir.path().join("file");
     fs::write(&file, "").unwrap();
-    let error = message(flags(&file, &[]), Start::Fresh);
+    let error = message(flags(&file, ""), Start::Fresh);
     assert!(error.contains("cannot make the folder"), "{error}");
 }

@@ -7,10 +7,9 @@ use lisa_cli::settings::Flags;
 use lisa_cli::train::run::{Outcome, Start};
 use tempfile::TempDir;
 
-use super::commands::lisa;
 use super::{
-    HELD_OUT, file_of, flags, go, go_in_parts, lines, message, only_out, parsed, summary,
-    weights_of,
+    HELD_OUT, file_of, flags, go, go_in_parts, lines, message, only_out, parsed, refused, run,
+    said, summary, weights_of,
 };
 
 fn folder(files: &[(&str, &str)]) -> TempDir {
@@ -24,7 +23,7 @@ fn folder(files: &[(&str, &str)]) -> TempDir {
 #[test]
 fn data_is_a_list_of_files_on_the_command_line_and_in_a_settings_file() {
     let line = "--data a.jsonl --data b.csv,c.json --columns Title=prompt,Body=completion";
-    let given = parsed(&line.split(' ').collect::<Vec<_>>()).input;
+    let given = parsed(line).input;
     let names = ["a.jsonl", "b.csv", "c.json"].map(Into::into);
     assert_eq!(given.data.as_deref(), Some(&names[..]));
     let toml = |text: &str| Flags::from_toml(text, "x.toml".as_ref()).map(|flags| flags.input);
@@ -49,23 +48,17 @@ fn a_folder_is_trained_on_its_train_file_and_tested_on_its_valid_file() {
         ("test.jsonl", "{"),
     ]);
     let out = dir.path().join("out");
-    let data = dir.path().to_str().unwrap();
-    let columns = "Title=prompt,Body=completion";
-    let given = flags(&out, &["--data", data, "--columns", columns]);
-    assert_eq!(go(given, Start::Fresh, false).unwrap(), Outcome::Finished);
+    let data = dir.path().display();
+    let given = format!("--data {data} --columns Title=prompt,Body=completion");
+    assert_eq!(
+        go(flags(&out, &given), Start::Fresh, false).unwrap(),
+        Outcome::Finished
+    );
     let summary = fs::read_to_string(out.join("summary.json")).unwrap();
     assert!(summary.contains("\"data\""), "{summary}");
 
     // The same file by another path.
-    let train = dir.path().join("out/../train.jsonl");
-    let both = [
-        "--data",
-        data,
-        "--columns",
-        columns,
-        "--eval",
-        train.to_str().unwrap(),
-    ];
+    let both = format!("{given} --eval {data}/out/../train.jsonl");
     let message = message(flags(&dir.path().join("new"), &both), Start::Fresh);
     assert!(
         message.contains("is training data and held-out data"),
@@ -78,9 +71,8 @@ fn a_folder_to_evaluate_on_without_held_out_files_is_refused_if_it_has_tests() {
     let row = "{\"prompt\": \"a\", \"completion\": \"b\"}\n";
     let dir = folder(&[("a.jsonl", row)]);
     let both = folder(&[("train.jsonl", row), ("test.jsonl", row)]);
-    let data = dir.path().join("a.jsonl");
-    let paths = [data.as_path(), both.path()].map(|path| path.to_str().unwrap());
-    let given = ["--data", paths[0], "--eval", paths[1]];
+    let (data, both) = (dir.path().display(), both.path().display());
+    let given = format!("--data {data}/a.jsonl --eval {both}");
     let error = message(flags(&dir.path().join("out"), &given), Start::Fresh);
     assert!(
         error.contains("has no held-out files, but training files and"),
@@ -102,10 +94,7 @@ fn what_the_chat_template_leaves_out_is_said() {
         ("t.jinja", template),
     ]);
     let line = "train --data a.jsonl --chat-template t.jinja --steps 1 --no-eval --out out";
-    let arguments: Vec<&str> = line.split(' ').collect();
-    let output = lisa(dir.path(), &arguments).output().unwrap();
-    let printed = [output.stdout, output.stderr].concat();
-    let printed = String::from_utf8(printed).unwrap();
+    let printed = said(dir.path(), line);
     for part in [
         "does not write the messages of developer (first in ",
         "a.jsonl:1), the tools (first in ",
@@ -118,13 +107,8 @@ fn what_the_chat_template_leaves_out_is_said() {
         &"{\"prompt\": \"a\", \"completion\": \"b\"}\n".repeat(4),
     )]);
     let data = pairs.path().join("a.jsonl");
-    let given = [
-        "--data",
-        data.to_str().unwrap(),
-        "--chat-template",
-        "chatml",
-        "--no-eval",
-    ];
+    let data = data.display();
+    let given = format!("--data {data} --chat-template chatml --no-eval");
     let error = message(flags(&pairs.path().join("out"), &given), Start::Fresh);
     assert!(error.contains("--pairs chat"), "{error}");
 }
@@ -142,7 +126,7 @@ fn a_table_that_is_broken_as_a_whole_is_no_line_to_leave_out() {
     for (table, what) in tables {
         let data = dir.path().join("a.csv");
         fs::write(&data, table).unwrap();
-        let given = ["--data", data.to_str().unwrap()];
+        let given = format!("--data {}", data.display());
         let error = message(flags(&dir.path().join("out"), &given), Start::Fresh);
         assert!(error.contains(what), "{error}");
         assert!(
@@ -156,7 +140,7 @@ fn a_table_that_is_broken_as_a_whole_is_no_line_to_leave_out() {
 fn columns_that_no_row_has_are_named() {
     let dir = folder(&[("a.jsonl", "{\"text\": \"a\"}\n{\"text\": \"b\"}\n")]);
     let data = dir.path().join("a.jsonl");
-    let given = ["--data", data.to_str().unwrap(), "--columns", "txt=text"];
+    let given = format!("--data {} --columns txt=text", data.display());
     let message = message(flags(&dir.path().join("out"), &given), Start::Fresh);
     assert!(message.contains("has the column `txt`"), "{message}");
 }
@@ -176,11 +160,10 @@ fn rows_in_a_file_train_as_rows_in_memory_also_when_the_run_is_resumed() {
     let rows: Vec<&str> = HELD_OUT.lines().take(40).collect();
     let data = file_of(dir.path(), "rows.jsonl", &rows);
     let [memory, file] = ["memory", "file"].map(|name| dir.path().join(name));
-    for more in [&[][..], &["--pack", "--gradient-accumulation-steps", "2"]] {
-        let more = [&["--data", &data, "--max-seq-length", "24"][..], more].concat();
+    for more in ["", "--pack --gradient-accumulation-steps 2"] {
         let given = |out: &Path, memory: &str| {
-            let memory = ["--data-memory", memory];
-            flags(out, &[&more[..], &memory].concat())
+            let rows = format!("--data {data} --data-memory {memory} --max-seq-length 24");
+            flags(out, &format!("{rows} {more}"))
         };
         let outcome = go(given(&memory, "1"), Start::Overwrite, false).unwrap();
         assert_eq!(outcome, Outcome::Finished);
@@ -207,25 +190,19 @@ fn rows_in_a_file_are_said_with_their_size_and_the_flag() {
     let dir = tempfile::tempdir().unwrap();
     let rows: Vec<&str> = HELD_OUT.lines().take(40).collect();
     file_of(dir.path(), "rows.jsonl", &rows);
-    let printed = |line: &str| {
-        let line: Vec<&str> = line.split(' ').collect();
-        let output = lisa(dir.path(), &line).output().unwrap();
-        let text = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
-        (output.status.success(), text.concat())
-    };
     let line = "train --data rows.jsonl --steps 1 --no-eval --out out --data-memory";
-    let (_, text) = printed(&format!("{line} 1e-9"));
+    let text = run(dir.path(), &format!("{line} 1e-9"));
     let start = "encoded rows: ";
-    let said = text.lines().find(|line| line.starts_with(start)).unwrap();
-    assert!(said.contains(" in a temporary file in `"), "{said}");
+    let found = text.lines().find(|line| line.starts_with(start)).unwrap();
+    assert!(found.contains(" in a temporary file in `"), "{found}");
     assert!(
-        said.ends_with("since they are more than 0 MiB (--data-memory)"),
-        "{said}"
+        found.ends_with("since they are more than 0 MiB (--data-memory)"),
+        "{found}"
     );
-    let (is_ok, text) = printed(&format!("{line} 1 --overwrite"));
-    assert!(is_ok && !text.contains(start), "{text}");
-    let (is_ok, text) = printed(&format!("{line} -1 --overwrite"));
-    assert!(!is_ok && text.contains("--data-memory is -1"), "{text}");
+    let text = said(dir.path(), &format!("{line} 1 --overwrite"));
+    assert!(!text.contains(start), "{text}");
+    let error = refused(dir.path(), &format!("{line} -1 --overwrite"));
+    assert!(error.contains("--data-memory is -1"), "{error}");
 }
 
 #[test]
@@ -233,12 +210,8 @@ fn a_file_that_is_there_twice_is_warned_about_if_a_share_is_held_out() {
     let row = "{\"instruction\": \"a\", \"output\": \"b\"}\n";
     let dir = folder(&[("train.jsonl", &row.repeat(10)), ("eval.jsonl", row)]);
     let warned = |line: &str| {
-        let line = format!("train --dry-run --out r {line}");
-        let output = lisa(dir.path(), &line.split(' ').collect::<Vec<_>>()).output();
-        let output = output.unwrap();
-        let text = String::from_utf8(output.stderr).unwrap();
-        assert!(output.status.success(), "{text}");
-        text.contains("train.jsonl` is there twice, so held-out rows are also trained on")
+        let said = said(dir.path(), &format!("train --dry-run --out r {line}"));
+        said.contains("train.jsonl` is there twice, so held-out rows are also trained on")
     };
     assert!(warned("--data train.jsonl,./train.jsonl"));
     assert!(!warned("--data train.jsonl"));

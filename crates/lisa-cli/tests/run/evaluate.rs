@@ -13,12 +13,12 @@ use lisa_cli::train::run::Start;
 use lisa_lm::Checkpoint;
 use lisa_lm::checkpoint::{SaveOptions, save};
 
-use super::commands::{lisa, text};
-use super::{HELD_OUT, file_of, flags, go, summary};
+use super::{HELD_OUT, file_of, flags, go, output, printed, run, summary};
 
 /// What `lisa evaluate` finds with these arguments.
-fn evaluated(arguments: &[&str]) -> anyhow::Result<Evaluation> {
-    let line = ["lisa", "evaluate"].iter().chain(arguments);
+fn evaluated(arguments: &str) -> anyhow::Result<Evaluation> {
+    let line = ["lisa", "evaluate"].into_iter();
+    let line = line.chain(arguments.split_whitespace());
     match Program::try_parse_from(line).unwrap().command {
         Some(Command::Evaluate(options)) => evaluate::evaluate(&options, &Device::flex()),
         _ => unreachable!(),
@@ -26,7 +26,7 @@ fn evaluated(arguments: &[&str]) -> anyhow::Result<Evaluation> {
 }
 
 /// The error of these arguments as the program prints it.
-fn refused(arguments: &[&str]) -> String {
+fn refused(arguments: &str) -> String {
     let report = report(&evaluated(arguments).unwrap_err());
     anstream::adapter::strip_str(&report).to_string()
 }
@@ -62,53 +62,33 @@ fn the_loss_and_the_answers_are_those_that_a_run_has_before_training() {
     let rows: Vec<&str> = rows.iter().map(String::as_str).collect();
     let file = file_of(dir.path(), "held.jsonl", &rows);
     let half = in_bf16(&dir.path().join("half"));
-    for model in [
-        &["--dtype", "f32"][..],
-        &["--dtype", "bf16"],
-        &["--model", &half],
-    ] {
-        let before = [
-            "--eval",
-            &file,
-            "--eval-rows",
-            "0",
-            "--eval-first",
-            "--steps",
-            "1",
-        ];
+    for model in ["--dtype f32", "--dtype bf16", &format!("--model {half}")] {
+        let before = format!("--eval {file} --eval-rows 0 --eval-first --steps 1");
         // The data of the run is not that which is evaluated.
         let train = file_of(dir.path(), "train.jsonl", &rows[..4]);
-        let data = ["--data", &train, "--eval-examples", "5"];
-        let given = flags(&out, &[&before[..], &data, model].concat());
-        go(given, Start::Overwrite, false).unwrap();
+        let more = format!("{before} --data {train} --eval-examples 5 {model}");
+        go(flags(&out, &more), Start::Overwrite, false).unwrap();
         let before = summary(&out)["before"].clone();
 
         let same = "--batch-size 2 --max-seq-length 48 --eval-examples 5 --max-new-tokens 3";
-        let same: Vec<&str> = same.split(' ').collect();
-        let found = evaluated(&[&["--data", &file][..], &same, model].concat()).unwrap();
+        let found = evaluated(&format!("--data {file} {same} {model}")).unwrap();
         let loss = before["loss"].as_f64().unwrap();
         assert!(
             (found.loss - loss).abs() < 1e-6,
-            "{model:?}: {found:?}, {before}"
+            "{model}: {found:?}, {before}"
         );
         assert_eq!((before["rows"].as_u64(), found.rows), (Some(21), 21));
         let answers = serde_json::to_value(found.answers).unwrap();
-        assert_eq!(answers, before["answers"], "{model:?}");
+        assert_eq!(answers, before["answers"], "{model}");
         assert_eq!(answers["asked"], 5);
         let samples = serde_json::to_value(&found.samples).unwrap();
-        assert_eq!(samples, before["samples"], "{model:?}");
+        assert_eq!(samples, before["samples"], "{model}");
     }
     // In batches of another size, and without answers.
-    let found = evaluated(&["--data", &file, "--max-seq-length", "48"]).unwrap();
-    let same = evaluated(&[
-        "--data",
-        &file,
-        "--max-seq-length",
-        "48",
-        "--batch-size",
-        "3",
-    ]);
-    assert!((found.loss - same.unwrap().loss).abs() < 1e-4, "{found:?}");
+    let line = format!("--data {file} --max-seq-length 48");
+    let found = evaluated(&line).unwrap();
+    let same = evaluated(&format!("{line} --batch-size 3")).unwrap();
+    assert!((found.loss - same.loss).abs() < 1e-4, "{found:?}");
     assert!(found.answers.is_none() && found.samples.is_empty());
 }
 
@@ -127,13 +107,10 @@ fn the_data_and_the_loss_are_printed_and_rows_above_the_models_limit_are_counted
         names
     };
     // The bundled model is unpacked into the folder before.
-    text(&lisa(dir.path(), &["show"]).output().unwrap());
+    run(dir.path(), "show");
     let before = names();
     let line = "evaluate --data held.jsonl --eval-examples 2 --max-new-tokens 2";
-    let arguments: Vec<&str> = line.split(' ').collect();
-    let output = lisa(dir.path(), &arguments).output().unwrap();
-    let warnings = String::from_utf8(output.stderr.clone()).unwrap();
-    let said = text(&output);
+    let (said, warnings) = printed(dir.path(), line);
     for part in [
         "held-out data: 5 rows, ",
         "cut: 1 row at 256 tokens (--max-seq-length), ",
@@ -159,8 +136,7 @@ fn the_data_and_the_loss_are_printed_and_rows_above_the_models_limit_are_counted
     fs::create_dir(&folder).unwrap();
     file_of(&folder, "train.jsonl", &rows[..3]);
     file_of(&folder, "valid.jsonl", &rows[3..4]);
-    let said = lisa(dir.path(), &["evaluate", "--data", "folder"]).output();
-    let said = text(&said.unwrap());
+    let said = run(dir.path(), "evaluate --data folder");
     assert!(said.contains("held-out data: 1 row, "), "{said}");
     assert!(said.contains("not read: folder/train.jsonl"), "{said}");
 }
@@ -173,44 +149,42 @@ fn a_folder_without_training_data_is_evaluated() {
     fs::create_dir(&folder).unwrap();
     let data = folder.to_str().unwrap();
     let test = file_of(&folder, "test.jsonl", &rows[..2]);
-    let found = evaluated(&["--data", data]).unwrap();
-    let same = evaluated(&["--data", &test]).unwrap();
+    let found = evaluated(&format!("--data {data}")).unwrap();
+    let same = evaluated(&format!("--data {test}")).unwrap();
     assert_eq!((found.rows, found.loss), (2, same.loss));
     let valid = file_of(&folder, "valid.jsonl", &rows[2..]);
-    let found = evaluated(&["--data", data]).unwrap();
-    let same = evaluated(&["--data", &valid]).unwrap();
+    let found = evaluated(&format!("--data {data}")).unwrap();
+    let same = evaluated(&format!("--data {valid}")).unwrap();
     assert_eq!((found.rows, found.loss), (4, same.loss));
 }
 
 #[test]
 fn a_model_is_evaluated_with_an_adapter() {
     let dir = tempfile::tempdir().unwrap();
-    let run = |line: &str| {
-        let arguments: Vec<&str> = line.split(' ').collect();
-        text(&lisa(dir.path(), &arguments).output().unwrap())
-    };
-    run("train --method lora --lora-rank 4 --steps 4 --lr 1e-2 --no-eval --out r");
+    let line = "train --method lora --lora-rank 4 --steps 4 --lr 1e-2 --no-eval --out r";
+    run(dir.path(), line);
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     let rows: Vec<&str> = HELD_OUT.lines().take(6).collect();
     let data = file_of(dir.path(), "held.jsonl", &rows);
-    let loss = |more: &[&str]| {
-        let line = [&["--data", &data][..], more].concat();
-        evaluated(&line).unwrap().loss
+    let loss = |more: &str| {
+        let found = evaluated(&format!("--data {data} {more}"));
+        found.unwrap().loss
     };
     let (adapter, merged) = (path("r/adapter"), path("r/model"));
-    let (base, merged) = (loss(&[]), loss(&["--model", &merged]));
+    let (base, merged) = (loss(""), loss(&format!("--model {merged}")));
     assert!((base - merged).abs() > 1e-3, "{base} {merged}");
-    let found = loss(&["--adapter", &adapter]);
+    let found = loss(&format!("--adapter {adapter}"));
     assert!((found - merged).abs() < 1e-4, "{found} {merged}");
     // With the settings of a run with another method.
     let other = "method = \"lisa\"\nlora-rank = 8\nquantize = \"int8\"\n";
     fs::write(dir.path().join("other.toml"), other).unwrap();
-    let found = loss(&["--config", &path("other.toml"), "--adapter", &adapter]);
+    let other = path("other.toml");
+    let found = loss(&format!("--config {other} --adapter {adapter}"));
     assert!((found - merged).abs() < 1e-4, "{found} {merged}");
     // Named in the file.
     let file = format!("adapter = \"{adapter}\"\n");
     fs::write(dir.path().join("adapter.toml"), file).unwrap();
-    let found = loss(&["--config", &path("adapter.toml")]);
+    let found = loss(&format!("--config {}", path("adapter.toml")));
     assert!((found - merged).abs() < 1e-4, "{found} {merged}");
 
     for (name, part) in [
@@ -218,14 +192,15 @@ fn a_model_is_evaluated_with_an_adapter() {
         ("r", "which is the folder of a run"),
     ] {
         let wrong = path(name);
-        let error = refused(&["--data", &data, "--adapter", &wrong]);
+        let error = refused(&format!("--data {data} --adapter {wrong}"));
         assert!(error.contains(part), "{error}");
         fs::write(
             dir.path().join("wrong.toml"),
             format!("adapter = \"{wrong}\"\n"),
         )
         .unwrap();
-        let error = refused(&["--data", &data, "--config", &path("wrong.toml")]);
+        let file = path("wrong.toml");
+        let error = refused(&format!("--data {data} --config {file}"));
         assert!(
             error.contains(part) && error.contains("wrong.toml:1"),
             "{error}"
@@ -243,11 +218,7 @@ fn a_file_of_settings_is_that_of_a_run() {
     let settings = "data = \"train.jsonl\"\neval = \"held.jsonl\"\nno-eval = false\npack = true\n\
                     eval-rows = 1\nmethod = \"lora\"\nmetric = \"contains\"\nlr = 1e-3\n";
     fs::write(dir.path().join("run.toml"), settings).unwrap();
-    let run = |line: &str| {
-        let arguments: Vec<&str> = line.split(' ').collect();
-        let output = lisa(dir.path(), &arguments).output().unwrap();
-        (text(&output), String::from_utf8(output.stderr).unwrap())
-    };
+    let run = |line: &str| printed(dir.path(), line);
     let loss = |said: &str| {
         let (_, rest) = said.split_once(" trained tokens: loss ").unwrap();
         rest.split_once(',').unwrap().0.to_owned()
@@ -289,62 +260,52 @@ fn what_cannot_be_evaluated_is_an_error_that_says_why() {
     let adapter = dir.path().join("adapter");
     fs::create_dir(&adapter).unwrap();
     fs::write(adapter.join("adapter_config.json"), "{}").unwrap();
-    let adapter = adapter.to_str().unwrap();
+    let adapter = adapter.display();
+    let good = format!("--data {good}");
     for (line, parts) in [
-        (vec![], &["no data is given", "--data"][..]),
-        (vec!["--data", &empty], &["has no example"]),
+        (String::new(), &["no data is given", "--data"][..]),
+        (format!("--data {empty}"), &["has no example"]),
+        (format!("--data {}", missing.display()), &["missing.jsonl"]),
         (
-            vec!["--data", missing.to_str().unwrap()],
-            &["missing.jsonl"],
-        ),
-        (
-            vec!["--data", &bad],
+            format!("--data {bad}"),
             &["not JSON", "bad.jsonl:2", "--on-bad-line skip"],
         ),
         (
-            vec!["--data", &good, "--eval-fraction", "0.2"],
+            format!("{good} --eval-fraction 0.2"),
             &[
                 "--eval-fraction has no effect with `lisa evaluate`",
                 "with --data",
             ],
         ),
         (
-            vec!["--data", &good, "--eval", &good],
+            format!("{good} --eval {texts}"),
             &["--eval has no effect with `lisa evaluate`"],
         ),
         (
-            vec!["--data", &good, "--metric", "contains"],
+            format!("{good} --metric contains"),
             &["--metric has no effect with --eval-examples 0"],
         ),
         (
-            vec!["--data", &texts, "--eval-examples", "2"],
+            format!("--data {texts} --eval-examples 2"),
             &["--eval-examples has no effect with held-out data without answers"],
         ),
         (
-            vec!["--data", &good, "--max-seq-length", "9000"],
+            format!("{good} --max-seq-length 9000"),
             &["the model has 256 positions"],
         ),
-        (
-            vec!["--data", &good, "--batch-size", "0"],
-            &["--batch-size is 0"],
-        ),
+        (format!("{good} --batch-size 0"), &["--batch-size is 0"]),
     ] {
         let error = refused(&line);
         for part in parts {
-            assert!(
-                error.contains(part),
-                "{line:?}: `{part}` is not in: {error}"
-            );
+            assert!(error.contains(part), "{line}: `{part}` is not in: {error}");
         }
     }
-    let skipped = evaluated(&["--data", &bad, "--on-bad-line", "skip"]).unwrap();
+    let skipped = evaluated(&format!("--data {bad} --on-bad-line skip")).unwrap();
     assert_eq!(skipped.rows, 1);
     // As `lisa generate` says it.
-    let generate = ["generate", "--prompt", "a", "--model", adapter];
-    let generate = lisa(dir.path(), &generate).output().unwrap();
-    assert_eq!(generate.status.code(), Some(1));
-    let generate = String::from_utf8(generate.stderr).unwrap();
-    assert_eq!(refused(&["--data", &good, "--model", adapter]), generate);
-    let unknown = lisa(dir.path(), &["evaluate", "--data", &good, "--lr", "1"]).output();
-    assert_eq!(unknown.unwrap().status.code(), Some(2));
+    let line = format!("generate --prompt a --model {adapter}");
+    let generate = super::refused(dir.path(), &line);
+    assert_eq!(refused(&format!("{good} --model {adapter}")), generate);
+    let unknown = output(dir.path(), &format!("evaluate {good} --lr 1"));
+    assert_eq!(unknown.status.code(), Some(2));
 }

@@ -26,18 +26,10 @@ fn evaluations_have_the_rows_that_were_asked_for() {
     .replace('\n', "");
     rows.insert(0, &goes_on);
     let file = file_of(dir.path(), "held.jsonl", &rows);
-    let more = [
-        "--eval",
-        &file,
-        "--eval-rows",
-        "18",
-        "--final-eval-all",
-        "--eval-first=false",
-        "--max-new-tokens",
-        "2",
-        "--eval-examples",
-        "100",
-    ];
+    let more = format!(
+        "--eval {file} --eval-rows 18 --final-eval-all --eval-first=false --max-new-tokens 2 \
+         --eval-examples 100"
+    );
     go(flags(&out, &more), Start::Fresh, false).unwrap();
     let first = summary(&out);
     assert_eq!(first["before"]["rows"], 16);
@@ -50,14 +42,7 @@ fn evaluations_have_the_rows_that_were_asked_for() {
     go(flags(&out, &more), Start::Overwrite, false).unwrap();
     assert_eq!(summary(&out)["before"], first["before"]);
 
-    let all = [
-        "--eval",
-        &file,
-        "--eval-rows",
-        "0",
-        "--eval-examples",
-        "100",
-    ];
+    let all = format!("--eval {file} --eval-rows 0 --eval-examples 100");
     go(flags(&out, &all), Start::Overwrite, false).unwrap();
     let answers = &summary(&out)["after"]["answers"];
     assert_eq!(
@@ -67,8 +52,7 @@ fn evaluations_have_the_rows_that_were_asked_for() {
     );
     assert!(answers["cut"].as_u64().unwrap() > 0, "{answers}");
 
-    let none = ["--no-eval"];
-    go(flags(&out, &none), Start::Overwrite, false).unwrap();
+    go(flags(&out, "--no-eval"), Start::Overwrite, false).unwrap();
     assert!(summary(&out)["before"].is_null() && summary(&out)["after"].is_null());
     assert!(lines(&out).iter().all(|line| line.held_out_loss.is_none()));
 }
@@ -88,18 +72,10 @@ fn answers_are_of_the_examples_of_the_sampled_rows() {
     let chats: Vec<&str> = chats.iter().map(String::as_str).collect();
     let file = file_of(dir.path(), "held.jsonl", &chats);
     for count in [3, 20, 24] {
-        let (seed, rows) = (5, count.to_string());
-        let more = [
-            "--eval",
-            &file,
-            "--turns",
-            "split",
-            "--seed",
-            "5",
-            "--eval-rows",
-            &rows,
-            "--eval-first=false",
-        ];
+        let seed = 5;
+        let more = format!(
+            "--eval {file} --turns split --seed {seed} --eval-rows {count} --eval-first=false"
+        );
         let mut given = flags(&out, &more);
         given.output.eval_examples = Some(100);
         go(given, Start::Overwrite, false).unwrap();
@@ -143,16 +119,15 @@ fn prompts_that_the_template_refuses_have_a_place_or_are_left_out() {
         |role: &str| format!(r#"{{"messages": [{{"role": "{role}", "content": "a"}}, {answer}]}}"#);
     let (user, judge) = (chat("user"), chat("judge"));
     let alone = format!(r#"{{"messages": [{answer}]}}"#);
-    let run = |rows: &[&str], more: &[&str]| {
+    let run = |rows: &[&str], more: &str| {
         let held_out = file_of(dir.path(), "held.jsonl", rows);
         let train = file_of(dir.path(), "train.jsonl", &[&user, &user]);
-        let mut given = vec!["--data", &train, "--eval", &held_out];
-        given.extend(["--chat-template", template.to_str().unwrap()]);
-        given.extend(more);
-        flags(&out, &given)
+        let template = template.display();
+        let files = format!("--data {train} --eval {held_out} --chat-template {template}");
+        flags(&out, &format!("{files} {more}"))
     };
     // Nothing is before the answer that could be asked.
-    go(run(&[&alone, &user], &[]), Start::Overwrite, false).unwrap();
+    go(run(&[&alone, &user], ""), Start::Overwrite, false).unwrap();
     let after = summary(&out)["after"].clone();
     assert_eq!(
         (&after["rows"], &after["answers"]["asked"]),
@@ -160,7 +135,7 @@ fn prompts_that_the_template_refuses_have_a_place_or_are_left_out() {
     );
 
     let rows = [user.as_str(), &judge, &alone];
-    let error = message(run(&rows, &[]), Start::Overwrite);
+    let error = message(run(&rows, ""), Start::Overwrite);
     assert!(
         error.lines().next().unwrap().contains("no judges"),
         "{error}"
@@ -168,8 +143,8 @@ fn prompts_that_the_template_refuses_have_a_place_or_are_left_out() {
     assert!(error.contains("held.jsonl:2\n"), "{error}");
     assert!(error.contains("--on-bad-line skip"), "{error}");
 
-    let skip = ["--on-bad-line", "skip"];
-    go(run(&rows, &skip), Start::Overwrite, false).unwrap();
+    let skip = run(&rows, "--on-bad-line skip");
+    go(skip, Start::Overwrite, false).unwrap();
     let answers = summary(&out)["after"]["answers"].clone();
     assert_eq!(
         (&answers["asked"], &answers["refused"]),
@@ -183,15 +158,7 @@ fn losses_of_fewer_rows_are_a_series_of_their_own() {
     let out = dir.path().join("out");
     let rows: Vec<&str> = HELD_OUT.lines().take(20).collect();
     let file = file_of(dir.path(), "held.jsonl", &rows);
-    let more = [
-        "--eval",
-        &file,
-        "--eval-rows",
-        "20",
-        "--eval-first=false",
-        "--eval-every",
-        "3",
-    ];
+    let more = format!("--eval {file} --eval-rows 20 --eval-first=false --eval-every 3");
     go(flags(&out, &more), Start::Fresh, false).unwrap();
     let series =
         |pick: fn(&lisa_cli::train::metrics::line::Line) -> Option<f64>| -> Vec<(u64, f64)> {

@@ -15,7 +15,7 @@ use lisa_lm::{Checkpoint, ModelConfig, Tokenizer};
 use serde_json::{Value, json};
 
 use super::commands::{lisa, text};
-use super::{lines, summary, weights_of};
+use super::{lines, run, summary, weights_of};
 
 /// The rows of the file, of which a tenth is held out; the steps of three epochs of the others in
 /// batches of four.
@@ -188,10 +188,7 @@ fn the_first_hour() {
     let home = dir.path();
     model(&home.join("model"));
     data(&home.join("data"));
-    let run = |line: &str| {
-        let arguments: Vec<&str> = line.split(' ').collect();
-        text(&lisa(home, &arguments).output().unwrap())
-    };
+    let run = |line: &str| run(home, line);
 
     let plan = run("plan --model model");
     has(

@@ -5,27 +5,8 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::Stdio;
 
-use super::commands::{lisa, text};
-
-/// What the program prints, and whether it ends well.
-fn said(folder: &Path, line: &str) -> (bool, String) {
-    let arguments: Vec<&str> = line.split(' ').collect();
-    let output = lisa(folder, &arguments).output().unwrap();
-    let printed = [output.stdout, output.stderr].concat();
-    (output.status.success(), String::from_utf8(printed).unwrap())
-}
-
-fn run(folder: &Path, line: &str) -> String {
-    let (ended_well, said) = said(folder, line);
-    assert!(ended_well, "{line}: {said}");
-    said
-}
-
-fn refused(folder: &Path, line: &str) -> String {
-    let (ended_well, said) = said(folder, line);
-    assert!(!ended_well, "{line}: {said}");
-    said
-}
+use super::commands::lisa;
+use super::{refused, run, said};
 
 /// The settings in the card of a model.
 fn settings_of(card: &Path) -> String {
@@ -182,7 +163,7 @@ fn an_export_keeps_the_card_of_the_user() {
         let _ = fs::remove_dir_all(dir.path().join("copy"));
         run(dir.path(), line);
         fs::write(&card, mine).unwrap();
-        let found = run(dir.path(), &format!("{line} --overwrite"));
+        let found = said(dir.path(), &format!("{line} --overwrite"));
         assert_eq!(fs::read_to_string(&card).unwrap(), mine, "{line}");
         assert!(
             found.contains("copy/README.md is kept: it is not of an export"),
@@ -192,13 +173,13 @@ fn an_export_keeps_the_card_of_the_user() {
     // A card of an export may have been changed: the user is told.
     fs::remove_file(&card).unwrap();
     let line = "export r --out copy --overwrite";
-    let found = run(dir.path(), line);
+    let found = said(dir.path(), line);
     assert!(!found.contains("README.md"), "{found}");
     let ours = fs::read_to_string(&card).unwrap();
-    let found = run(dir.path(), line);
+    let found = said(dir.path(), line);
     assert!(!found.contains("README.md"), "{found}");
     fs::write(&card, format!("{ours}\nMore.\n")).unwrap();
-    let found = run(dir.path(), line);
+    let found = said(dir.path(), line);
     assert!(
         found.contains("copy/README.md of an earlier export is replaced"),
         "{found}"
@@ -243,7 +224,7 @@ fn a_demo_is_resumed_and_replaced_in_its_folder() {
 fn without_a_merged_model_the_end_of_a_run_names_the_adapter_once() {
     let dir = tempfile::tempdir().unwrap();
     let line = "train --method lora --no-merge --steps 2 --no-eval --out r";
-    let printed = run(dir.path(), line);
+    let printed = said(dir.path(), line);
     assert!(
         printed.contains("; the adapter of step 2 is in "),
         "{printed}"
@@ -280,7 +261,7 @@ fn without_a_merged_model_the_end_of_a_run_names_the_adapter_once() {
         found.contains("give the folder of its model, `whole/model`"),
         "{found}"
     );
-    let help = text(&lisa(dir.path(), &["generate", "--help"]).output().unwrap());
+    let help = run(dir.path(), "generate --help");
     assert!(
         help.contains("--prompt") && help.contains("--chat"),
         "{help}"

@@ -6,8 +6,7 @@ use lisa_cli::bundled;
 use lisa_cli::train::run::Start;
 use serde_json::Value;
 
-use super::commands::{lisa, text};
-use super::{file_of, flags, go, go_in_parts, lines, summary};
+use super::{copy_model, file_of, flags, go, go_in_parts, lines, printed, run, summary};
 
 #[test]
 fn the_active_layers_are_those_that_are_given_or_sampled_with_the_seed() {
@@ -15,7 +14,6 @@ fn the_active_layers_are_those_that_are_given_or_sampled_with_the_seed() {
     let out = dir.path().join("out");
     let active = |more: &str| -> Vec<Vec<usize>> {
         let line = format!("--steps 3 --no-eval {more}");
-        let line: Vec<&str> = line.split(' ').collect();
         go(flags(&out, &line), Start::Overwrite, false).unwrap();
         let lines = lines(&out).into_iter();
         lines.map(|line| line.active_layers).collect()
@@ -33,8 +31,7 @@ fn the_learning_rate_of_each_step_is_that_of_the_schedule() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
     let line = "--steps 10 --no-eval --lr 1e-3 --warmup-ratio 0.2 --min-lr-ratio 0.1";
-    let line: Vec<&str> = line.split(' ').collect();
-    go(flags(&out, &line), Start::Fresh, false).unwrap();
+    go(flags(&out, line), Start::Fresh, false).unwrap();
     let rates: Vec<f64> = lines(&out).iter().filter_map(|line| line.lr).collect();
     assert_eq!(rates.len(), 10);
     // It rises in two steps. The last one is after 7 of 8 parts of the cosine's way:
@@ -50,8 +47,7 @@ fn a_resumed_run_keeps_the_schedule() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
     let line = "--steps 8 --no-eval --lr 1e-3 --schedule linear --warmup-steps 2 --min-lr-ratio 0";
-    let line: Vec<&str> = line.split(' ').collect();
-    assert_eq!(go_in_parts(flags(&out, &line), &out), 8);
+    assert_eq!(go_in_parts(flags(&out, line), &out), 8);
     let rates: Vec<f64> = lines(&out).iter().filter_map(|line| line.lr).collect();
     assert_eq!(rates.len(), 8);
     for (step, expected) in [(1, 0.5), (2, 1.0), (3, 1.0), (6, 0.5), (8, 1.0 / 6.0)] {
@@ -60,8 +56,7 @@ fn a_resumed_run_keeps_the_schedule() {
     }
     assert_eq!(summary(&out)["settings"]["schedule"], "linear");
     let line = "train --dry-run --schedule linear --warmup-steps 2 --out dry";
-    let arguments: Vec<&str> = line.split(' ').collect();
-    let said = text(&lisa(dir.path(), &arguments).output().unwrap());
+    let said = run(dir.path(), line);
     for part in [
         "\n  schedule linear (given)\n",
         "\n  warmup-steps 2 (given)\n",
@@ -75,14 +70,7 @@ fn a_resumed_run_keeps_the_schedule() {
 fn the_dtype_is_that_of_the_files_of_the_model_if_its_configuration_names_none() {
     let dir = tempfile::tempdir().unwrap();
     let model = dir.path().join("model");
-    fs::create_dir(&model).unwrap();
-    for name in [
-        "model.safetensors",
-        "tokenizer.json",
-        "tokenizer_config.json",
-    ] {
-        fs::copy(bundled::model().unwrap().join(name), model.join(name)).unwrap();
-    }
+    copy_model(&model);
     let mut config: Value = serde_json::from_str(bundled::CONFIG).unwrap();
     assert_eq!(config["dtype"], "bfloat16");
     config.as_object_mut().unwrap().remove("dtype");
@@ -90,8 +78,7 @@ fn the_dtype_is_that_of_the_files_of_the_model_if_its_configuration_names_none()
     let row = r#"{"instruction": "one", "output": "two"}"#;
     file_of(dir.path(), "rows.jsonl", &[row; 4]);
     let line = "train --dry-run --model model --data rows.jsonl --no-eval --steps 1 --out run";
-    let arguments: Vec<&str> = line.split(' ').collect();
-    let said = text(&lisa(dir.path(), &arguments).output().unwrap());
+    let said = run(dir.path(), line);
     for part in ["in 8 layers, bf16 on ", "\n  dtype bf16 (as stored)\n"] {
         assert!(said.contains(part), "`{part}` is not in: {said}");
     }
@@ -102,12 +89,7 @@ fn a_model_or_data_that_is_not_given_is_warned_about() {
     let dir = tempfile::tempdir().unwrap();
     let row = r#"{"prompt": "red ", "completion": "ring"}"#;
     file_of(dir.path(), "a.jsonl", &[row; 4]);
-    let model = dir.path().join("model");
-    fs::create_dir(&model).unwrap();
-    for entry in fs::read_dir(bundled::model().unwrap()).unwrap() {
-        let path = entry.unwrap().path();
-        fs::copy(&path, model.join(path.file_name().unwrap())).unwrap();
-    }
+    copy_model(&dir.path().join("model"));
     let (no_model, no_data) = ("no --model is given", "no --data is given");
     for (line, is_warned) in [
         ("train --dry-run --data a.jsonl", [true, false]),
@@ -124,10 +106,7 @@ fn a_model_or_data_that_is_not_given_is_warned_about() {
             [true, false],
         ),
     ] {
-        let arguments: Vec<&str> = line.split(' ').collect();
-        let output = lisa(dir.path(), &arguments).output().unwrap();
-        assert!(output.status.success(), "{output:?}");
-        let warnings = String::from_utf8(output.stderr).unwrap();
+        let (_, warnings) = printed(dir.path(), line);
         let found = [no_model, no_data].map(|part| warnings.contains(part));
         assert_eq!(found, is_warned, "{line}: {warnings}");
     }
@@ -146,8 +125,7 @@ fn held_out_rows_that_are_not_evaluated_change_no_training() {
     file_of(&folder, "valid.jsonl", &[&row(4)[..]]);
     let length = |more: &str| -> usize {
         let line = format!("train --dry-run --data rows --pairs text --steps 2 --out run{more}");
-        let arguments: Vec<&str> = line.split(' ').collect();
-        let said = text(&lisa(dir.path(), &arguments).output().unwrap());
+        let said = run(dir.path(), &line);
         let line = said
             .lines()
             .find(|line| line.starts_with("  max-seq-length "));

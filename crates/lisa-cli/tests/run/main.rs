@@ -2,16 +2,20 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Output;
 
 use burn::tensor::Device;
 use clap::Parser;
+use lisa_cli::bundled;
 use lisa_cli::commands::{Command, Program};
 use lisa_cli::settings::Flags;
 use lisa_cli::terminal::interrupt::Point;
 use lisa_cli::terminal::report::report;
 use lisa_cli::train::metrics::line::Line;
-use lisa_cli::train::run::{Outcome, Start, run};
+use lisa_cli::train::run::{Outcome, Start, run as train};
 use serde_json::Value;
+
+use commands::lisa;
 
 mod adapters;
 mod commands;
@@ -37,34 +41,75 @@ mod tokens;
 mod watched;
 mod wrong_flags;
 
-/// The flags of `lisa train` with these arguments.
-fn parsed(arguments: &[&str]) -> Flags {
-    let line = ["lisa", "train"].iter().chain(arguments);
+/// What the program prints in this folder, and its exit code. Blanks separate the arguments.
+fn output(folder: &Path, line: &str) -> Output {
+    let arguments: Vec<&str> = line.split_whitespace().collect();
+    lisa(folder, &arguments).output().unwrap()
+}
+
+/// Standard output of a command that succeeds.
+fn run(folder: &Path, line: &str) -> String {
+    printed(folder, line).0
+}
+
+/// Standard output and standard error of a command that succeeds.
+fn printed(folder: &Path, line: &str) -> (String, String) {
+    let output = output(folder, line);
+    assert!(output.status.success(), "{line}: {output:?}");
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (text(output.stdout), text(output.stderr))
+}
+
+/// The same as one text.
+fn said(folder: &Path, line: &str) -> String {
+    let (text, warnings) = printed(folder, line);
+    text + &warnings
+}
+
+/// Standard error of a command that fails.
+fn refused(folder: &Path, line: &str) -> String {
+    let output = output(folder, line);
+    assert_eq!(output.status.code(), Some(1), "{line}: {output:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+/// A copy of the bundled model.
+fn copy_model(to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(bundled::model().unwrap()).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+    }
+}
+
+/// The flags of `lisa train` in a line.
+fn parsed(line: &str) -> Flags {
+    let line = ["lisa", "train"].into_iter().chain(line.split_whitespace());
     match Program::try_parse_from(line).unwrap().command {
         Some(Command::Train(options)) => options.flags,
         _ => unreachable!(),
     }
 }
 
-/// Flags for a run of seven short steps into `out`, as a user gives them.
-fn flags(out: &Path, more: &[&str]) -> Flags {
-    let mut line = vec!["--out", out.to_str().unwrap()];
-    line.extend("--steps 7 --batch-size 2 --save-every 0 --max-seq-length 48".split(' '));
+/// Flags for a run of seven short steps into `out`, and those in `more`, as a user gives them.
+fn flags(out: &Path, more: &str) -> Flags {
+    let words: Vec<&str> = more.split_whitespace().collect();
     // A flag without effect would be refused.
-    let gives = |flag: &str, value: &str| more.windows(2).any(|pair| pair == [flag, value]);
-    let evaluation = if more.contains(&"--no-eval") || gives("--eval-fraction", "0") {
+    let gives = |flag: &str, value: &str| words.windows(2).any(|pair| pair == [flag, value]);
+    let evaluation = if words.contains(&"--no-eval") || gives("--eval-fraction", "0") {
         ""
     } else if gives("--eval-examples", "0") {
         "--eval-every 0"
     } else {
         "--eval-every 0 --eval-examples 3 --max-new-tokens 3"
     };
-    line.extend(evaluation.split_whitespace());
     let no_periods = ["full", "lora", "fixed"]
         .iter()
-        .any(|method| more.contains(method));
-    line.extend("--period 3".split(' ').filter(|_| !no_periods));
-    line.extend(more);
+        .any(|method| words.contains(method));
+    let period = if no_periods { "" } else { "--period 3" };
+    let short = "--steps 7 --batch-size 2 --save-every 0 --max-seq-length 48";
+    let folder = out.display();
+    let line = format!("--out {folder} {short} {evaluation} {period} {more}");
     let mut flags = parsed(&line);
     // The loss of the first ten held-out examples is enough here.
     if flags.input.eval.is_none() && flags.input.data.is_none() {
@@ -86,7 +131,7 @@ fn only_out(out: &Path) -> Flags {
 }
 
 fn go(flags: Flags, start: Start, stop: bool) -> anyhow::Result<Outcome> {
-    run(flags, start, &Device::flex(), &|point| {
+    train(flags, start, &Device::flex(), &|point| {
         stop && point == Point::Step
     })
 }

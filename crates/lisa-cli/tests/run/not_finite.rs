@@ -10,24 +10,16 @@ use super::{flags, go, message, only_out, parsed, weights_of};
 /// A learning rate with which each step is infinite in f32, after a finite loss.
 const INFINITE: &str = "1e60";
 
-const IN_BACKWARD: [&str; 4] = [
-    "--recompute",
-    "--update-in-backward",
-    "--max-grad-norm",
-    "0",
-];
+const IN_BACKWARD: &str = "--recompute --update-in-backward --max-grad-norm 0";
 
 #[test]
 fn weights_that_are_not_finite_are_never_saved() {
     let dir = tempfile::tempdir().unwrap();
-    let methods = [&[][..], &IN_BACKWARD, &["--method", "lora"]];
+    let methods = ["", IN_BACKWARD, "--method lora"];
     for (index, method) in methods.into_iter().enumerate() {
         let out = dir.path().join(index.to_string());
-        let short = ["--steps", "1", "--no-eval", "--lr", INFINITE];
-        let error = message(
-            flags(&out, &[&short[..], method].concat()),
-            Start::Overwrite,
-        );
+        let more = format!("--steps 1 --no-eval --lr {INFINITE} {method}");
+        let error = message(flags(&out, &more), Start::Overwrite);
         for part in [
             "the weights after step 1 are not finite in ",
             " parameters, first of `",
@@ -35,37 +27,24 @@ fn weights_that_are_not_finite_are_never_saved() {
         ] {
             assert!(
                 error.contains(part),
-                "{method:?}: `{part}` is not in: {error}"
+                "{method}: `{part}` is not in: {error}"
             );
         }
         assert!(!out.join("checkpoints").exists() && !out.join("model").exists());
 
         // The good checkpoint and the model stay.
-        let good = [
-            "--steps",
-            "2",
-            "--no-eval",
-            "--save-every",
-            "1",
-            "--keep",
-            "1",
-        ];
-        go(
-            flags(&out, &[&good[..], method].concat()),
-            Start::Overwrite,
-            false,
-        )
-        .unwrap();
+        let good = format!("--steps 2 --no-eval --save-every 1 --keep 1 {method}");
+        go(flags(&out, &good), Start::Overwrite, false).unwrap();
         let model = weights_of(&out);
-        let more = parsed(&["--steps", "3", "--lr", INFINITE]).or(only_out(&out));
+        let more = parsed(&format!("--steps 3 --lr {INFINITE}")).or(only_out(&out));
         let error = message(more, Start::Resume);
         assert!(error.contains("the weights after step 3"), "{error}");
         assert!(
             error.contains("the checkpoint of step 2 with a lower --lr"),
             "{error}"
         );
-        assert_eq!(checkpoints(&out), ["step-00000002"], "{method:?}");
-        assert_eq!(weights_of(&out), model, "{method:?}");
+        assert_eq!(checkpoints(&out), ["step-00000002"], "{method}");
+        assert_eq!(weights_of(&out), model, "{method}");
     }
 }
 
@@ -74,8 +53,8 @@ fn the_steps_before_a_bad_one_are_saved_and_said() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
     // The first step is finite, the second loss is not.
-    let more = ["--lr", "1e30", "--max-grad-norm", "0", "--no-eval"];
-    let error = message(flags(&out, &more), Start::Fresh);
+    let more = "--lr 1e30 --max-grad-norm 0 --no-eval";
+    let error = message(flags(&out, more), Start::Fresh);
     for part in [
         "training stopped at batch 2 of epoch 1, whose first row begins `",
         "the gradient of step 2 is not finite in ",
@@ -88,7 +67,7 @@ fn the_steps_before_a_bad_one_are_saved_and_said() {
     assert_eq!(checkpoints(&out), ["step-00000001"]);
     assert!(!out.join("model").exists());
     // Skipped batches count, and their flag is not advised.
-    let skip = parsed(&["--skip-bad-steps"]).or(only_out(&out));
+    let skip = parsed("--skip-bad-steps").or(only_out(&out));
     let error = message(skip, Start::Resume);
     assert!(error.contains("batch 12 of epoch 1"), "{error}");
     assert!(
@@ -100,7 +79,7 @@ fn the_steps_before_a_bad_one_are_saved_and_said() {
 
     // Where layers are updated at once, the weights of the step before may be what is wrong.
     fs::remove_dir_all(&out).unwrap();
-    let more = [&IN_BACKWARD[..], &["--lr", INFINITE, "--no-eval"]].concat();
+    let more = format!("{IN_BACKWARD} --lr {INFINITE} --no-eval");
     let error = message(flags(&out, &more), Start::Fresh);
     assert!(error.contains("training stopped at batch 2"), "{error}");
     assert!(

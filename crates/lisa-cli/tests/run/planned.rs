@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use super::commands::{lisa, of_studied_size, text};
+use super::commands::of_studied_size;
+use super::{printed, refused, run};
 
 #[test]
 fn the_planned_memory_is_that_of_the_layers_that_train_by_default() {
@@ -10,13 +11,9 @@ fn the_planned_memory_is_that_of_the_layers_that_train_by_default() {
     of_studied_size(&dir.path().join("model"));
     let row = "{\"prompt\": \"Name the colour.\", \"completion\": \"Blue.\"}\n";
     fs::write(dir.path().join("data.jsonl"), row.repeat(40)).unwrap();
-    let run = |line: &str| {
-        let arguments: Vec<&str> = line.split(' ').collect();
-        text(&lisa(dir.path(), &arguments).output().unwrap())
-    };
     // With the memory given: not every system says what it has.
-    let printed =
-        run("train --dry-run --memory 8 --model model --data data.jsonl --pairs text --out run");
+    let line = "train --dry-run --memory 8 --model model --data data.jsonl --pairs text --out run";
+    let printed = run(dir.path(), line);
     // As many layers as fit into the memory of LoRA for such short rows.
     let active: usize = between(&printed, "lisa: ", " of 24 layers")
         .parse()
@@ -25,10 +22,10 @@ fn the_planned_memory_is_that_of_the_layers_that_train_by_default() {
     let reason = between(&printed, "; planned ", " of ");
     assert_eq!(between(&printed, "about ", " planned"), reason, "{printed}");
     // The most, since the length of the rows is not known.
-    let shown = run("show --model model");
+    let shown = run(dir.path(), "show --model model");
     assert!(shown.contains(": 8 of 24 layers"), "{shown}");
     assert!(shown.contains("with embeddings and head frozen"), "{shown}");
-    let given = run("show --model model --active-layers 3");
+    let given = run(dir.path(), "show --model model --active-layers 3");
     assert!(
         given.contains(": 3 of 24 layers") && !given.contains("frozen"),
         "{given}"
@@ -45,17 +42,9 @@ fn a_length_that_leaves_most_rows_out_is_refused_unless_it_is_given() {
     };
     let rows = row(20).repeat(30) + &row(1).repeat(10);
     fs::write(dir.path().join("data.jsonl"), rows).unwrap();
-    let run = |more: &str| {
-        let line =
-            "train --dry-run --no-eval --memory 0.01 --model model --data data.jsonl --pairs text";
-        let line = format!("{line} --out run{more}");
-        let arguments: Vec<&str> = line.split(' ').collect();
-        let output = lisa(dir.path(), &arguments).output().unwrap();
-        let errors = String::from_utf8(output.stderr).unwrap();
-        (output.status.success(), errors)
-    };
-    let (succeeded, errors) = run("");
-    assert!(!succeeded, "{errors}");
+    let line = "train --dry-run --no-eval --memory 0.01 --model model --data data.jsonl --pairs text \
+                --out run";
+    let errors = refused(dir.path(), line);
     for part in [
         " tokens do not fit into 10 MiB and would be cut at 64: 30 of 40 training rows have no token to train \
          on within 64 tokens",
@@ -64,8 +53,7 @@ fn a_length_that_leaves_most_rows_out_is_refused_unless_it_is_given() {
     ] {
         assert!(errors.contains(part), "{errors}");
     }
-    let (succeeded, errors) = run(" --max-seq-length 64");
-    assert!(succeeded, "{errors}");
+    run(dir.path(), &format!("{line} --max-seq-length 64"));
 }
 
 #[test]
@@ -75,19 +63,14 @@ fn a_model_whose_limit_leaves_most_rows_out_is_refused_unless_the_length_is_give
         let prompt = "Name the colour. ".repeat(times);
         format!("{{\"prompt\": \"{prompt}\", \"completion\": \"Blue.\"}}\n")
     };
-    let run = |long: usize, more: &str| {
+    let write = |long: usize| {
         let rows = row(100).repeat(long) + &row(1).repeat(20);
         fs::write(dir.path().join("data.jsonl"), rows).unwrap();
-        // The bundled model has 256 positions.
-        let line = "train --dry-run --no-eval --memory 1 --data data.jsonl --pairs text --out run";
-        let line = format!("{line}{more}");
-        let arguments: Vec<&str> = line.split(' ').collect();
-        let output = lisa(dir.path(), &arguments).output().unwrap();
-        let errors = String::from_utf8(output.stderr).unwrap();
-        (output.status.success(), errors)
     };
-    let (succeeded, errors) = run(21, "");
-    assert!(!succeeded, "{errors}");
+    // The bundled model has 256 positions.
+    let line = "train --dry-run --no-eval --memory 1 --data data.jsonl --pairs text --out run";
+    write(21);
+    let errors = refused(dir.path(), line);
     assert!(
         errors.contains(
             "error: the model has 256 positions: 21 of 41 training rows have no token to train on within 256 \
@@ -97,9 +80,9 @@ fn a_model_whose_limit_leaves_most_rows_out_is_refused_unless_the_length_is_give
         "{errors}"
     );
     for (long, more) in [(20, ""), (21, " --max-seq-length 256")] {
-        let (succeeded, errors) = run(long, more);
-        assert!(succeeded, "{errors}");
-        assert!(errors.contains("rows left out"), "{errors}");
+        write(long);
+        let (_, warnings) = printed(dir.path(), &format!("{line}{more}"));
+        assert!(warnings.contains("rows left out"), "{warnings}");
     }
 }
 
@@ -116,22 +99,18 @@ fn between<'a>(text: &'a str, before: &str, after: &str) -> &'a str {
 #[test]
 fn the_plan_adds_up_and_says_what_would_fit() {
     let dir = tempfile::tempdir().unwrap();
-    let run = |line: &str| {
-        let arguments: Vec<&str> = line.split(' ').collect();
-        text(&lisa(dir.path(), &arguments).output().unwrap())
-    };
-    let plan = run("plan --memory 1");
+    let plan = run(dir.path(), "plan --memory 1");
     assert!(plan.contains("fits: --method lisa\n"), "{plan}");
     assert!(
         !plan.contains("does not fit") && !plan.contains("none fits"),
         "{plan}"
     );
     // 18 MiB: too little for 8 rows of 256 tokens with every method, and enough for one.
-    let plan = run("plan --device cpu --memory 0.0176");
+    let plan = run(dir.path(), "plan --device cpu --memory 0.0176");
     assert!(!plan.contains("  fits: "), "{plan}");
     assert!(plan.contains(" --batch-size 1"), "{plan}");
     assert!(!plan.contains("none fits"), "{plan}");
-    let nothing = run("plan --memory 0.001");
+    let nothing = run(dir.path(), "plan --memory 0.001");
     let least = nothing.lines().last().unwrap();
     let (_, flags) = least
         .split_once("none fits into 1 MiB; the least is a peak of ")
@@ -142,7 +121,7 @@ fn the_plan_adds_up_and_says_what_would_fit() {
         "{nothing}"
     );
     // The parts of a row are its peak, to the rounding of each.
-    let plan = run("plan");
+    let plan = run(dir.path(), "plan");
     let row = plan
         .lines()
         .find(|line| line.ends_with("--method full"))
@@ -178,15 +157,11 @@ fn a_run_says_one_figure_of_planned_memory() {
         "--method lora",
         "--method lora --recompute --lora-target-modules v_proj",
     ] {
-        let line = format!("train --dry-run {more}");
-        let arguments: Vec<&str> = line.split(' ').collect();
-        let output = lisa(dir.path(), &arguments).output().unwrap();
-        let said = text(&output);
+        let (said, warned) = printed(dir.path(), &format!("train --dry-run {more}"));
         let figure = after(&said, "memory      about ");
         assert_eq!(after(&said, "  peak "), figure, "{said}");
         let quantizes = more.starts_with(int8);
         assert_eq!(said.contains("  host memory "), quantizes, "{said}");
-        let warned = String::from_utf8(output.stderr).unwrap();
         if more == int8 {
             let needed = after(&warned, "--quantize without --recompute needs ");
             assert_eq!(needed, figure, "{warned}");

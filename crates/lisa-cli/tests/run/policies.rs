@@ -13,14 +13,12 @@ use lisa_cli::terminal::report::report;
 use lisa_cli::train::run::Start;
 use lisa_lm::{CausalLm, ModelConfig};
 
-use super::commands::{lisa, text};
-use super::{flags, go, go_in_parts, lines, parsed, weights_of};
+use super::{flags, go, go_in_parts, lines, parsed, printed, refused, run, weights_of};
 
 /// Flags for two short runs of `lisa importance`.
 fn of_both(out: &Path) -> Flags {
-    let mut line = vec!["--out", out.to_str().unwrap()];
-    line.extend("--steps 2 --batch-size 2 --max-seq-length 48".split(' '));
-    parsed(&line)
+    let short = "--steps 2 --batch-size 2 --max-seq-length 48";
+    parsed(&format!("{short} --out {}", out.display()))
 }
 
 #[test]
@@ -28,7 +26,6 @@ fn importance_refuses_flags_without_effect_there() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("importance");
     let refused = |more: &str, against: Against, lora_lr: Option<f64>| {
-        let more: Vec<&str> = more.split_whitespace().collect();
         let options = Options {
             by: By::Ratio,
             of: None,
@@ -36,10 +33,10 @@ fn importance_refuses_flags_without_effect_there() {
             lora_lr,
             overwrite: false,
             config: None,
-            flags: parsed(&more).or(of_both(&out)),
+            flags: parsed(more).or(of_both(&out)),
         };
         let error = importance(&options, &Device::flex()).unwrap_err();
-        assert!(!out.exists(), "{more:?}");
+        assert!(!out.exists(), "{more}");
         let report = report(&error);
         anstream::adapter::strip_str(&report).to_string()
     };
@@ -117,21 +114,21 @@ fn importance_is_measured_and_every_policy_trains_and_resumes() {
     assert!(update.full.outside.iter().all(|(_, norm)| *norm > 0.0));
     assert!(update.lora.layers.iter().all(|(_, norm)| *norm > 0.0));
 
-    let path = path.to_str().unwrap();
+    let path = path.display();
     for policy in [
-        &["--policy", "weighted", "--importance", path][..],
-        &["--policy", "bernoulli", "--importance", path, "--unbiased"],
-        &["--policy", "cyclic", "--order", "descending"],
-        &["--policy", "gradient"],
-        &["--policy", "budget", "--share", "0.3", "--split", "attn"],
-        &["--policy", "fixed", "--fixed-layers", "1,5"],
+        &format!("--policy weighted --importance {path}")[..],
+        &format!("--policy bernoulli --importance {path} --unbiased"),
+        "--policy cyclic --order descending",
+        "--policy gradient",
+        "--policy budget --share 0.3 --split attn",
+        "--policy fixed --fixed-layers 1,5",
     ] {
         let whole = dir.path().join("whole");
         go(flags(&whole, policy), Start::Overwrite, false).unwrap();
         let parts = dir.path().join("parts");
         let _ = fs::remove_dir_all(&parts);
         go_in_parts(flags(&parts, policy), &parts);
-        assert!(weights_of(&whole) == weights_of(&parts), "{policy:?}");
+        assert!(weights_of(&whole) == weights_of(&parts), "{policy}");
         let layers = |out: &Path| -> Vec<Vec<usize>> {
             lines(out)
                 .into_iter()
@@ -154,7 +151,7 @@ fn the_lora_run_has_three_times_the_learning_rate_of_the_other() {
             lora_lr,
             overwrite: true,
             config: None,
-            flags: parsed(&["--lr", "1e-3"]).or(of_both(&out)),
+            flags: parsed("--lr 1e-3").or(of_both(&out)),
         };
         importance(&options, &Device::flex()).unwrap();
         Importance::load(out.join("importance.json")).unwrap()
@@ -170,8 +167,7 @@ fn parts_of_layers_are_counted_as_such() {
     let dir = tempfile::tempdir().unwrap();
     let line =
         "train --policy cyclic --order descending --split attn --steps 2 --no-eval --out out";
-    let arguments: Vec<&str> = line.split(' ').collect();
-    let printed = text(&lisa(dir.path(), &arguments).output().unwrap());
+    let printed = run(dir.path(), line);
     assert!(
         printed.contains("lisa: 2 of 16 parts of 8 layers (14, 15), sampled anew every 10 steps"),
         "{printed}"
@@ -184,15 +180,10 @@ fn parts_of_layers_are_counted_as_such() {
 #[test]
 fn embeddings_and_head_train_in_a_share_of_the_periods() {
     let dir = tempfile::tempdir().unwrap();
-    let train = |more: &str| {
-        let line = "train --steps 8 --period 2 --no-eval --out out";
-        let arguments = line.split(' ').chain(more.split(' '));
-        let arguments: Vec<&str> = arguments.collect();
-        lisa(dir.path(), &arguments).output().unwrap()
-    };
-    let refusal = |more: &str| String::from_utf8(train(more).stderr).unwrap();
+    let line = "train --steps 8 --period 2 --no-eval --out out";
+    let refusal = |more: &str| refused(dir.path(), &format!("{line} {more}"));
     let method = "sampled anew every 2 steps; parameters outside the layers in 1 of 2 periods";
-    let printed = text(&train("--outer-every 2"));
+    let printed = run(dir.path(), &format!("{line} --outer-every 2"));
     assert!(printed.contains(method), "{printed}");
     let out = dir.path().join("out");
     let card = fs::read_to_string(out.join("model/README.md")).unwrap();
@@ -228,8 +219,7 @@ fn embeddings_and_head_train_in_a_share_of_the_periods() {
         assert!(refused.contains(message), "{refused}");
     }
     fs::write(dir.path().join("run.toml"), "outer-every = 3\n").unwrap();
-    let mut planned = lisa(dir.path(), &["plan", "--config", "run.toml"]);
-    let planned = text(&planned.output().unwrap());
+    let planned = run(dir.path(), "plan --config run.toml");
     assert!(
         planned.contains("a period in which the parameters outside the layers train, 1 of 3."),
         "{planned}"
@@ -246,13 +236,9 @@ fn importance_that_is_nearly_uniform_is_said() {
     let dir = tempfile::tempdir().unwrap();
     let of = |flags: &str| {
         let line = format!("importance {flags} --steps 2 --batch-size 2 --max-seq-length 48");
-        let line: Vec<&str> = line.split_whitespace().collect();
-        let output = lisa(dir.path(), &line).output().unwrap();
-        assert!(
-            text(&output).contains("distance from uniform"),
-            "{output:?}"
-        );
-        String::from_utf8(output.stderr).unwrap()
+        let (text, warnings) = printed(dir.path(), &line);
+        assert!(text.contains("distance from uniform"), "{text}");
+        warnings
     };
     // Two steps hardly change a norm. The gradients of layers differ, and are the default.
     assert!(
@@ -302,25 +288,19 @@ fn importance_by_gradients_or_a_lora_update_gives_weights_to_the_policy() {
         assert!((0.999..2.0).contains(&ratio), "{path}: {ratio}");
     }
     let path = out.join("importance.json");
-    let weighted = ["--policy", "weighted", "--no-eval", "--importance"];
-    let more = [&weighted[..], &[path.to_str().unwrap()]].concat();
-    go(
-        flags(&dir.path().join("squared"), &more),
-        Start::Fresh,
-        false,
-    )
-    .unwrap();
+    let by = |policy: &str| {
+        let path = path.display();
+        let more = format!("--policy {policy} --no-eval --importance {path}");
+        flags(&dir.path().join(policy), &more)
+    };
+    go(by("weighted"), Start::Fresh, false).unwrap();
     options.by = By::Gradient;
     // The same batches have the same gradients, however many make a step.
     options.flags.training.steps = Some(1);
     options.flags.training.gradient_accumulation_steps = Some(2);
     assert_eq!(measured(&options), gradient);
-    let path = out.join("importance.json");
-    let path = path.to_str().unwrap();
     for policy in ["weighted", "bernoulli"] {
-        let more = ["--policy", policy, "--importance", path, "--no-eval"];
-        let run = dir.path().join(policy);
-        go(flags(&run, &more), Start::Fresh, false).unwrap();
+        go(by(policy), Start::Overwrite, false).unwrap();
     }
 
     options.by = By::LoraUpdate;

@@ -1,26 +1,8 @@
 //! What a person sees of the data before it is trained on, and of files that are not friendly.
 
 use std::fs;
-use std::path::Path;
 
-use super::commands::lisa;
-
-/// Standard output and standard error of a run that succeeds.
-fn printed(folder: &Path, line: &str) -> (String, String) {
-    let arguments: Vec<&str> = line.split(' ').collect();
-    let output = lisa(folder, &arguments).output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (text(output.stdout), text(output.stderr))
-}
-
-/// Standard error of a run that fails.
-fn refused(folder: &Path, line: &str) -> String {
-    let arguments: Vec<&str> = line.split(' ').collect();
-    let output = lisa(folder, &arguments).output().unwrap();
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
-    String::from_utf8(output.stderr).unwrap()
-}
+use super::{printed, refused};
 
 fn pair(prompt: &str, completion: &str) -> String {
     serde_json::json!({"prompt": prompt, "completion": completion}).to_string()
@@ -54,6 +36,14 @@ fn a_row_has_its_place_its_tokens_and_marks_on_the_trained_ones() {
         "{text}"
     );
     assert!(warnings.contains("2 pairs of prompt and completion are trained as plain text"));
+    let (text, _) = printed(dir.path(), "preview --data a.jsonl --row 2 --text");
+    let mut lines = text.lines();
+    let first = lines.next().unwrap();
+    assert!(
+        first.ends_with(" trained; what is trained is in [[ ]]"),
+        "{text}"
+    );
+    assert_eq!(lines.next(), Some("a blue [[cup"), "{text}");
 }
 
 #[test]
@@ -336,21 +326,6 @@ fn rows_that_are_not_used_have_one_verb_their_reasons_and_one_total() {
         "{error}"
     );
     assert!(!error.contains("give data with answers"), "{error}");
-}
-
-#[test]
-fn a_row_as_text_has_its_trained_parts_in_brackets() {
-    let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("a.jsonl"), pair("a blue ", "cup\nand more")).unwrap();
-    let (text, _) = printed(dir.path(), "preview --data a.jsonl --text");
-    let mut lines = text.lines();
-    let first = lines.next().unwrap();
-    assert!(
-        first.ends_with(" trained; what is trained is in [[ ]]"),
-        "{text}"
-    );
-    assert_eq!(lines.next(), Some("a blue [[cup"), "{text}");
-    assert_eq!(lines.next(), Some("and more<|endoftext|>]]"), "{text}");
 }
 
 #[test]

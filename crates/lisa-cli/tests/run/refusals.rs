@@ -5,22 +5,20 @@ use std::fs;
 use lisa_cli::train::run::Start;
 use serde_json::json;
 
-use super::commands::{lisa, of_studied_size};
-use super::{HELD_OUT, file_of, flags, go, message, only_out, parsed};
+use super::commands::of_studied_size;
+use super::{HELD_OUT, file_of, flags, go, message, only_out, parsed, refused};
 
 #[test]
 fn options_of_one_policy_are_refused_with_another() {
     let dir = tempfile::tempdir().unwrap();
-    let message = |more: &[&str]| message(flags(&dir.path().join("out"), more), Start::Fresh);
-    assert!(message(&["--policy", "weighted"]).contains("lisa importance"));
-    assert!(
-        message(&["--probabilities", "1,0"]).contains("--policy weighted or --policy bernoulli")
-    );
-    assert!(message(&["--policy", "fixed"]).contains("--fixed-layers"));
-    assert!(message(&["--fixed-layers", "1"]).contains("--policy fixed"));
-    let absent = message(&["--policy", "weighted", "--importance", "nowhere.json"]);
+    let message = |more: &str| message(flags(&dir.path().join("out"), more), Start::Fresh);
+    assert!(message("--policy weighted").contains("lisa importance"));
+    assert!(message("--probabilities 1,0").contains("--policy weighted or --policy bernoulli"));
+    assert!(message("--policy fixed").contains("--fixed-layers"));
+    assert!(message("--fixed-layers 1").contains("--policy fixed"));
+    let absent = message("--policy weighted --importance nowhere.json");
     assert!(absent.contains("nowhere.json"), "{absent}");
-    let few = message(&["--policy", "weighted", "--probabilities", "1,1"]);
+    let few = message("--policy weighted --probabilities 1,1");
     assert!(few.contains("8 layers"), "{few}");
 }
 
@@ -29,17 +27,12 @@ fn a_refused_run_leaves_no_folder_that_it_made() {
     let dir = tempfile::tempdir().unwrap();
     let (out, model) = (dir.path().join("a/b"), dir.path().join("nowhere"));
     fs::create_dir(dir.path().join("a")).unwrap();
-    let error = message(
-        flags(&out, &["--model", model.to_str().unwrap()]),
-        Start::Fresh,
-    );
+    let model = format!("--model {}", model.display());
+    let error = message(flags(&out, &model), Start::Fresh);
     assert!(error.contains("nowhere"), "{error}");
     assert!(!out.exists());
     fs::create_dir(&out).unwrap();
-    message(
-        flags(&out, &["--model", model.to_str().unwrap()]),
-        Start::Fresh,
-    );
+    message(flags(&out, &model), Start::Fresh);
     assert!(out.exists());
 }
 
@@ -51,45 +44,48 @@ fn errors_say_what_was_asked_and_what_was_found() {
     fs::write(&bad, "{\"text\": \"fine\"}\n{\"txt\": 1}\n").unwrap();
     let empty = dir.path().join("empty");
     fs::create_dir(&empty).unwrap();
-    let (bad, empty) = (bad.to_str().unwrap(), empty.to_str().unwrap());
-    let cases: &[(&[&str], &[&str])] = &[
+    let data = dir.path().join("data.jsonl");
+    fs::write(&data, HELD_OUT.lines().next().unwrap()).unwrap();
+    let (bad, data) = (format!("--data {}", bad.display()), data.display());
+    let empty = empty.to_str().unwrap();
+    let cases: &[(&str, &[&str])] = &[
         (
-            &["--active-layers", "9"],
+            "--active-layers 9",
             &[
                 "error: --active-layers is 9",
                 "8 layers",
                 "set it to at most 8",
             ],
         ),
-        (&["--active-layers", "0"], &["--active-layers is 0"]),
-        (&["--period", "0"], &["--period is 0"]),
+        ("--active-layers 0", &["--active-layers is 0"]),
+        ("--period 0", &["--period is 0"]),
         (
-            &["--freeze", "nonsense"],
+            "--freeze nonsense",
             &["--freeze is `nonsense`", "embed_tokens"],
         ),
         (
-            &["--policy", "bernoulli", "--probabilities", "0.5,2"],
+            "--policy bernoulli --probabilities 0.5,2",
             &["2 probabilities", "8 layers"],
         ),
-        (&["--probabilities", "0.5"], &["--policy bernoulli"]),
-        (&["--batch-size", "0"], &["--batch-size is 0"]),
-        (&["--sublayers"], &["--sublayers", "add --recompute"]),
-        (&["--lr=-1"], &["--lr is -1"]),
-        (&["--data", bad], &["bad.jsonl", "2", "txt"]),
+        ("--probabilities 0.5", &["--policy bernoulli"]),
+        ("--batch-size 0", &["--batch-size is 0"]),
+        ("--sublayers", &["--sublayers", "add --recompute"]),
+        ("--lr=-1", &["--lr is -1"]),
+        (&bad, &["bad.jsonl", "2", "txt"]),
         // Before the data is read.
         (
-            &["--policy", "cyclic", "--unbiased", "--data", bad],
+            &format!("--policy cyclic --unbiased {bad}"),
             &["does not know how probable", "leave --unbiased out"],
         ),
         (
-            &["--split", "nonsense", "--data", bad],
+            &format!("--split nonsense {bad}"),
             &["cannot be split by `nonsense`"],
         ),
-        (&["--data", "/nowhere/at/all"], &["/nowhere/at/all"]),
-        (&["--model", empty], &[empty, "config.json"]),
-        (&["--model", "some/model"], &["--features hub"]),
+        ("--data /nowhere/at/all", &["/nowhere/at/all"]),
+        (&format!("--model {empty}"), &[empty, "config.json"]),
+        ("--model some/model", &["--features hub"]),
         (
-            &["--data", "DATA"],
+            &format!("--data {data}"),
             &[
                 "one example",
                 "data.jsonl",
@@ -98,38 +94,23 @@ fn errors_say_what_was_asked_and_what_was_found() {
             ],
         ),
     ];
-    let data = dir.path().join("data.jsonl");
-    fs::write(&data, HELD_OUT.lines().next().unwrap()).unwrap();
-    for (arguments, parts) in cases {
-        let line: Vec<&str> = arguments
-            .iter()
-            .map(|a| {
-                if *a == "DATA" {
-                    data.to_str().unwrap()
-                } else {
-                    a
-                }
-            })
-            .collect();
-        let asked = parsed(&line);
-        let flags = if arguments.contains(&"--data") {
+    for (line, parts) in cases {
+        let asked = parsed(line);
+        let flags = if line.contains("--data") {
             asked.or(only_out(&out))
         } else {
-            asked.or(flags(&out, &[]))
+            asked.or(flags(&out, ""))
         };
         let error = message(flags, Start::Fresh);
         for part in *parts {
-            assert!(
-                error.contains(part),
-                "{arguments:?}: `{part}` is not in: {error}"
-            );
+            assert!(error.contains(part), "{line}: `{part}` is not in: {error}");
         }
     }
     // Nothing to resume, a folder with a run, a setting that changed.
-    assert!(message(flags(&out, &[]), Start::Resume).contains("no checkpoint"));
-    go(flags(&out, &[]), Start::Overwrite, true).unwrap();
-    assert!(message(flags(&out, &[]), Start::Fresh).contains("--resume"));
-    let changed = message(flags(&out, &["--active-layers", "3"]), Start::Resume);
+    assert!(message(flags(&out, ""), Start::Resume).contains("no checkpoint"));
+    go(flags(&out, ""), Start::Overwrite, true).unwrap();
+    assert!(message(flags(&out, ""), Start::Fresh).contains("--resume"));
+    let changed = message(flags(&out, "--active-layers 3"), Start::Resume);
     assert!(changed.contains("--active-layers is 3"), "{changed}");
     // A truncated checkpoint names its file.
     let checkpoint = fs::read_dir(out.join("checkpoints"))
@@ -140,7 +121,7 @@ fn errors_say_what_was_asked_and_what_was_found() {
     let record = checkpoint.path().join("optimizer.bpk");
     let bytes = fs::read(&record).unwrap();
     fs::write(&record, &bytes[..bytes.len() / 2]).unwrap();
-    assert!(message(flags(&out, &[]), Start::Resume).contains("optimizer.bpk"));
+    assert!(message(flags(&out, ""), Start::Resume).contains("optimizer.bpk"));
 }
 
 #[test]
@@ -149,7 +130,7 @@ fn a_warm_up_of_the_whole_run_is_refused() {
     let out = dir.path().join("out");
     // The run has seven steps.
     for steps in ["7", "1000"] {
-        let more = ["--no-eval", "--warmup-steps", steps];
+        let more = format!("--no-eval --warmup-steps {steps}");
         let found = message(flags(&out, &more), Start::Fresh);
         for part in [
             &format!("error: --warmup-steps is {steps}, and the run has 7 steps\n")[..],
@@ -158,8 +139,8 @@ fn a_warm_up_of_the_whole_run_is_refused() {
             assert!(found.contains(part), "`{part}` is not in: {found}");
         }
     }
-    let more = ["--no-eval", "--warmup-steps", "6"];
-    go(flags(&out, &more), Start::Fresh, true).unwrap();
+    let more = "--no-eval --warmup-steps 6";
+    go(flags(&out, more), Start::Fresh, true).unwrap();
 }
 
 #[test]
@@ -196,10 +177,7 @@ fn a_length_of_the_memory_that_leaves_no_row_is_refused_as_such() {
         ),
     ] {
         let line = format!("train --dry-run --memory 0.01 --model model --out run --data {data}");
-        let arguments: Vec<&str> = line.split(' ').collect();
-        let output = lisa(dir.path(), &arguments).output().unwrap();
-        let errors = String::from_utf8(output.stderr).unwrap();
-        assert!(!output.status.success(), "{errors}");
+        let errors = refused(dir.path(), &line);
         for part in ["do not fit into 10 MiB", "help: the least is ", found] {
             assert!(errors.contains(part), "`{part}` is not in: {errors}");
         }

@@ -3,13 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use lisa_cli::bundled;
 use lisa_cli::settings::Flags;
 use lisa_cli::train::run::{Allowed, Outcome, Start};
-use serde_json::Value;
 
-use super::commands::{lisa, text};
-use super::{HELD_OUT, flags, go, lines, message, only_out, parsed};
+use super::{HELD_OUT, copy_model, file_of, flags, go, lines, message, only_out, parsed, run};
 
 const MODEL: Start = Start::ResumeChanged(Allowed {
     model: true,
@@ -35,15 +32,11 @@ impl Stopped {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let model = dir.path().join("base");
-        fs::create_dir(&model).unwrap();
-        for entry in fs::read_dir(bundled::model().unwrap()).unwrap() {
-            let path = entry.unwrap().path();
-            fs::copy(&path, model.join(path.file_name().unwrap())).unwrap();
-        }
+        copy_model(&model);
         fs::write(model.join("chat_template.jinja"), TEMPLATE).unwrap();
         let rows = |from: usize| HELD_OUT.lines().skip(from).take(8).collect::<Vec<_>>();
-        fs::write(dir.path().join("train.jsonl"), rows(0).join("\n")).unwrap();
-        fs::write(dir.path().join("other.jsonl"), rows(8).join("\n")).unwrap();
+        file_of(dir.path(), "train.jsonl", &rows(0));
+        file_of(dir.path(), "other.jsonl", &rows(8));
         let out = dir.path().join("out");
         let run = Self { dir, out };
         assert_eq!(
@@ -54,10 +47,9 @@ impl Stopped {
     }
 
     fn flags(&self) -> Flags {
-        let path = |name: &str| self.path(name).to_str().unwrap().to_owned();
-        let (model, data, other) = (path("base"), path("train.jsonl"), path("other.jsonl"));
-        let more = ["--model", &model, "--data", &data, "--eval", &other];
-        flags(&self.out, &[&more[..], &["--dtype", "f32"]].concat())
+        let dir = self.dir.path().display();
+        let files = format!("--model {dir}/base --data {dir}/train.jsonl --eval {dir}/other.jsonl");
+        flags(&self.out, &format!("{files} --dtype f32"))
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -81,6 +73,25 @@ fn changed(path: &Path, change: impl Fn(&str) -> String) {
     let new = change(&text);
     assert_ne!(text, new);
     fs::write(path, new).unwrap();
+}
+
+#[test]
+fn a_template_that_writes_the_time_writes_that_of_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let rows = |from: usize| HELD_OUT.lines().skip(from).take(8).collect::<Vec<_>>();
+    fs::write(path("train.jsonl"), rows(0).join("\n")).unwrap();
+    fs::write(path("other.jsonl"), rows(8).join("\n")).unwrap();
+    // Thousandths of a second.
+    let template = format!("{{{{ strftime_now('%3f') }}}}{TEMPLATE}");
+    fs::write(path("dated.jinja"), template).unwrap();
+    let [data, eval, dated] = ["train.jsonl", "other.jsonl", "dated.jinja"].map(path);
+    let more = format!("--data {data} --eval {eval} --chat-template {dated}");
+    let outcome = go(flags(&out, &more), Start::Fresh, true).unwrap();
+    assert_eq!(outcome, Outcome::Stopped);
+    let outcome = go(only_out(&out), Start::Resume, true).unwrap();
+    assert_eq!(outcome, Outcome::Stopped);
 }
 
 #[test]
@@ -167,7 +178,7 @@ fn files_may_move() {
     let moved = run.path("moved.jsonl");
     fs::rename(run.path("train.jsonl"), &moved).unwrap();
     assert!(run.refused(Start::Resume).contains("train.jsonl"));
-    let flags = parsed(&["--data", moved.to_str().unwrap()]).or(only_out(&run.out));
+    let flags = parsed(&format!("--data {}", moved.display())).or(only_out(&run.out));
     assert_eq!(go(flags, Start::Resume, true).unwrap(), Outcome::Stopped);
     run.goes_on(Start::Resume);
 }
@@ -187,22 +198,12 @@ fn a_model_with_which_the_data_cannot_be_encoded_any_more_is_named() {
 }
 
 #[test]
-fn a_checkpoint_without_a_schedule_goes_on_with_another_one() {
+fn a_run_goes_on_with_another_schedule() {
     let dir = tempfile::tempdir().unwrap();
-    let run = |line: &str| {
-        let arguments: Vec<&str> = line.split(' ').collect();
-        text(&lisa(dir.path(), &arguments).output().unwrap())
-    };
-    run("train --steps 2 --batch-size 2 --max-seq-length 48 --no-eval --out r");
-    // As an earlier program wrote it.
-    let path = dir.path().join("r/checkpoints/step-00000002/state.json");
-    let mut state: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-    let settings = state["settings"].as_object_mut().unwrap();
-    for name in ["schedule", "warmup-steps"] {
-        settings.remove(name).unwrap();
-    }
-    fs::write(&path, state.to_string()).unwrap();
-    let resumed = run("train --resume r --steps 4 --schedule linear --warmup-steps 1");
+    let line = "train --steps 2 --batch-size 2 --max-seq-length 48 --no-eval --out r";
+    run(dir.path(), line);
+    let line = "train --resume r --steps 4 --schedule linear --warmup-steps 1";
+    let resumed = run(dir.path(), line);
     let changes: Vec<&str> = resumed
         .lines()
         .filter_map(|line| line.strip_prefix("  changed: "))
@@ -225,10 +226,7 @@ fn a_checkpoint_without_a_schedule_goes_on_with_another_one() {
 #[test]
 fn the_card_of_a_run_with_other_data_names_the_earlier_data_and_the_run_of_its_base() {
     let dir = tempfile::tempdir().unwrap();
-    let run = |line: &str| {
-        let arguments: Vec<&str> = line.split(' ').collect();
-        text(&lisa(dir.path(), &arguments).output().unwrap())
-    };
+    let run = |line: &str| run(dir.path(), line);
     let read = |path: &str| fs::read_to_string(dir.path().join(path)).unwrap();
     for (name, answer) in [("a.jsonl", "two"), ("b.jsonl", "three")] {
         let row = format!("{{\"instruction\": \"one\", \"output\": \"{answer}\"}}\n");

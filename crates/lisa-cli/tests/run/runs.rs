@@ -12,33 +12,21 @@ use lisa_lm::checkpoint::{SaveOptions, save};
 use lisa_lm::{Checkpoint, ModelConfig};
 use serde_json::Value;
 
-use super::commands::{lisa, text};
 use super::watched::{checkpoints, until};
-use super::{HELD_OUT, file_of, flags, go, go_in_parts, lines, only_out, weights_of};
+use super::{HELD_OUT, file_of, flags, go, go_in_parts, lines, only_out, run, summary, weights_of};
 
-const IN_PIECES: [&str; 6] = [
-    "--recompute",
-    "3",
-    "--sublayers",
-    "--update-in-backward",
-    "--max-grad-norm",
-    "0",
-];
+const IN_PIECES: &str = "--recompute 3 --sublayers --update-in-backward --max-grad-norm 0";
 
 #[test]
 fn a_run_stopped_after_every_step_writes_bit_identical_weights() {
     let dir = tempfile::tempdir().unwrap();
     for method in [
-        &["--gradient-accumulation-steps", "2"][..],
-        &["--dtype", "bf16", "--moments", "offload"],
-        &["--method", "lora"],
-        &["--outer-every", "2", "--moments", "offload"],
-        &IN_PIECES,
-        &[
-            &IN_PIECES[..],
-            &["--outer-every", "2", "--layer-warmup", "3"],
-        ]
-        .concat(),
+        "--gradient-accumulation-steps 2",
+        "--dtype bf16 --moments offload",
+        "--method lora",
+        "--outer-every 2 --moments offload",
+        IN_PIECES,
+        &format!("{IN_PIECES} --outer-every 2 --layer-warmup 3"),
     ] {
         let whole = dir.path().join("whole");
         let outcome = go(flags(&whole, method), Start::Overwrite, false).unwrap();
@@ -46,9 +34,9 @@ fn a_run_stopped_after_every_step_writes_bit_identical_weights() {
         // Each call takes one step and stops, so that every step of a period is a resume.
         let parts = dir.path().join("parts");
         let calls = go_in_parts(flags(&parts, method), &parts);
-        assert_eq!(calls, 7, "{method:?}");
-        assert_eq!(weights_of(&whole), weights_of(&parts), "{method:?}");
-        assert_eq!(lines(&whole), lines(&parts), "{method:?}");
+        assert_eq!(calls, 7, "{method}");
+        assert_eq!(weights_of(&whole), weights_of(&parts), "{method}");
+        assert_eq!(lines(&whole), lines(&parts), "{method}");
         let kept = fs::read_dir(parts.join("checkpoints")).unwrap().count();
         assert_eq!(kept, 2);
         fs::remove_dir_all(&parts).unwrap();
@@ -71,7 +59,7 @@ fn half_precision_runs_are_resumed_to_bit_identical_weights() {
         &format!("{plain} --moments keep"),
         &format!("{plain} --moments offload"),
     ] {
-        let more: Vec<&str> = line.split(' ').chain(["--no-eval"]).collect();
+        let more = format!("{line} --no-eval");
         let (whole, parts) = (dir.path().join("whole"), dir.path().join("parts"));
         go(flags(&whole, &more), Start::Overwrite, false).unwrap();
         // It stops at the end of a period, after step 3, and within the next one, after step 4.
@@ -93,12 +81,7 @@ fn half_precision_runs_are_resumed_to_bit_identical_weights() {
 fn the_written_files_can_be_read() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
-    go(
-        flags(&out, &["--freeze", "embed_tokens"]),
-        Start::Fresh,
-        false,
-    )
-    .unwrap();
+    go(flags(&out, "--freeze embed_tokens"), Start::Fresh, false).unwrap();
     let model = Checkpoint::open(out.join("model")).unwrap();
     assert!(model.load(&Device::flex(), None).is_ok());
     let lines = lines(&out);
@@ -116,8 +99,7 @@ fn the_written_files_can_be_read() {
             .all(|line| line.active_layers.len() == 2 && line.loss.is_some())
     );
     assert_eq!(lines[0].active_layers, lines[2].active_layers);
-    let summary: serde_json::Value =
-        serde_json::from_slice(&fs::read(out.join("summary.json")).unwrap()).unwrap();
+    let summary = summary(&out);
     assert_eq!(summary["after"]["samples"].as_array().unwrap().len(), 3);
     assert!(summary["after"]["loss"].as_f64() < summary["before"]["loss"].as_f64());
     assert!(
@@ -139,16 +121,8 @@ fn the_written_files_can_be_read() {
     // The written model can be trained again, with its tokenizer.
     let again = dir.path().join("again");
     let model = out.join("model");
-    let more = [
-        "--model",
-        model.to_str().unwrap(),
-        "--method",
-        "full",
-        "--steps",
-        "1",
-    ];
-    let flags = flags(&again, &more);
-    go(flags, Start::Fresh, false).unwrap();
+    let more = format!("--model {} --method full --steps 1", model.display());
+    go(flags(&again, &more), Start::Fresh, false).unwrap();
 }
 
 #[test]
@@ -156,8 +130,7 @@ fn a_run_without_held_out_rows_trains_on_every_row_and_resumes() {
     let dir = tempfile::tempdir().unwrap();
     let (out, data) = (dir.path().join("out"), dir.path().join("one.jsonl"));
     fs::write(&data, HELD_OUT.lines().next().unwrap()).unwrap();
-    let data = data.to_str().unwrap();
-    let none = ["--eval-fraction", "0", "--data", data];
+    let none = format!("--eval-fraction 0 --data {}", data.display());
     let calls = go_in_parts(flags(&out, &none), &out);
     assert_eq!(calls, 7);
     let lines = lines(&out);
@@ -166,8 +139,7 @@ fn a_run_without_held_out_rows_trains_on_every_row_and_resumes() {
             .iter()
             .all(|line| line.held_out_loss.is_none() && line.loss.is_some())
     );
-    let summary: serde_json::Value =
-        serde_json::from_slice(&fs::read(out.join("summary.json")).unwrap()).unwrap();
+    let summary = summary(&out);
     assert!(summary["before"].is_null() && summary["after"].is_null());
     let plot = fs::read_to_string(out.join("losses.svg")).unwrap();
     assert!(plot.contains("training") && !plot.contains("held out"));
@@ -177,10 +149,10 @@ fn a_run_without_held_out_rows_trains_on_every_row_and_resumes() {
 fn what_is_exported_of_a_replaced_run_is_not_the_model_of_the_earlier_run() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
-    go(flags(&out, &[]), Start::Fresh, false).unwrap();
+    go(flags(&out, ""), Start::Fresh, false).unwrap();
     let earlier = weights_of(&out);
     // It stops after a step, with a checkpoint.
-    let outcome = go(flags(&out, &[]), Start::Overwrite, true).unwrap();
+    let outcome = go(flags(&out, ""), Start::Overwrite, true).unwrap();
     assert_eq!(outcome, Outcome::Stopped);
     assert!(!out.join("summary.json").exists());
     let copy = dir.path().join("copy");
@@ -201,20 +173,20 @@ fn what_is_exported_of_a_replaced_run_is_not_the_model_of_the_earlier_run() {
 fn a_dry_run_loads_everything_and_writes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
-    let dry = |more: &[&str], start| dry_run(flags(&out, more), start, &Device::flex());
+    let dry = |more: &str, start| dry_run(flags(&out, more), start, &Device::flex());
     for more in [
-        &["--quantize", "int8", "--recompute"][..],
-        &["--method", "full"],
-        &["--method", "lora"],
+        "--quantize int8 --recompute",
+        "--method full",
+        "--method lora",
     ] {
         dry(more, Start::Fresh).unwrap();
     }
     assert!(!out.exists());
     // It refuses what a run would refuse, including what is loaded last.
-    assert!(dry(&["--freeze", "nonsense"], Start::Fresh).is_err());
-    go(flags(&out, &[]), Start::Fresh, true).unwrap();
-    assert!(dry(&[], Start::Fresh).is_err());
-    dry(&[], Start::Resume).unwrap();
+    assert!(dry("--freeze nonsense", Start::Fresh).is_err());
+    go(flags(&out, ""), Start::Fresh, true).unwrap();
+    assert!(dry("", Start::Fresh).is_err());
+    dry("", Start::Resume).unwrap();
     let files = || {
         let mut files: Vec<_> = walk(&out).collect();
         files.sort();
@@ -231,8 +203,8 @@ fn a_dry_run_loads_everything_and_writes_nothing() {
     )
     .unwrap();
     let cut = files();
-    assert!(dry(&[], Start::Resume).is_err());
-    dry(&[], Start::Overwrite).unwrap();
+    assert!(dry("", Start::Resume).is_err());
+    dry("", Start::Overwrite).unwrap();
     assert_eq!(files(), cut);
 }
 
@@ -263,10 +235,7 @@ fn a_model_of_one_layer_is_planned_and_trains_with_every_method() {
     };
     let model = model.init(&Device::flex()).unwrap();
     save(&model, dir.path().join("one"), &options).unwrap();
-    let run = |line: &str| {
-        let arguments: Vec<&str> = line.split(' ').collect();
-        text(&lisa(dir.path(), &arguments).output().unwrap())
-    };
+    let run = |line: &str| run(dir.path(), line);
     let row = r#"{"instruction": "one", "output": "two"}"#;
     let data = file_of(dir.path(), "rows.jsonl", &[row; 4]);
     for method in ["lisa", "full", "lora"] {

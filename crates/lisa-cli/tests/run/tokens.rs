@@ -10,7 +10,8 @@ use lisa_lm::checkpoint::{SaveOptions, save};
 use lisa_lm::{Checkpoint, ModelConfig, Tokenizer};
 use serde_json::{Value, json};
 
-use super::{flags, go, go_in_parts, message, weights_of};
+use super::commands::lisa;
+use super::{flags, go, go_in_parts, message, printed, refused, run, weights_of};
 
 /// The bundled model with another `tokenizer_config.json`.
 fn model(dir: &Path, config: &Value) -> PathBuf {
@@ -46,15 +47,10 @@ fn a_token_without_a_row_stops_the_run_before_it_starts_or_gets_one() {
         "added_tokens_decoder": {"1024": {"content": "<tool>", "special": false}},
     });
     let (model, data) = (model(dir.path(), &config), data(dir.path(), 4));
-    let base = [
-        "--model",
-        model.to_str().unwrap(),
-        "--data",
-        data.to_str().unwrap(),
-    ];
-    let with = |out: &str, more: &[&str]| flags(&dir.path().join(out), &[&base[..], more].concat());
+    let base = format!("--model {} --data {}", model.display(), data.display());
+    let with = |out: &str, more: &str| flags(&dir.path().join(out), &format!("{base} {more}"));
 
-    let refused = message(with("refused", &[]), Start::Fresh);
+    let refused = message(with("refused", ""), Start::Fresh);
     for part in [
         "a token has no row in the model's embedding",
         "--> PATH:4",
@@ -65,17 +61,17 @@ fn a_token_without_a_row_stops_the_run_before_it_starts_or_gets_one() {
         assert!(refused.contains(&part), "{refused}");
     }
     assert!(!dir.path().join("refused/metrics.jsonl").exists());
-    let dry = dry_run(with("dry", &[]), Start::Fresh, &Device::flex()).unwrap_err();
+    let dry = dry_run(with("dry", ""), Start::Fresh, &Device::flex()).unwrap_err();
     assert!(dry.to_string().contains("no row in the model's embedding"));
 
-    let lora = ["--method", "lora", "--dtype", "f32"];
-    let lost = [&["--resize-embeddings", "--no-merge"], &lora[..]].concat();
+    let lora = "--method lora --dtype f32";
+    let lost = format!("--resize-embeddings --no-merge {lora}");
     let refused = message(with("lost", &lost), Start::Fresh);
     let part = "--resize-embeddings adds 1 row to the embedding, and --no-merge would lose them";
     assert!(refused.contains(part), "{refused}");
-    let int8 = ["--quantize", "int8", "--recompute"];
-    for (name, method) in [("lisa", &[][..]), ("lora", &lora), ("int8", &int8)] {
-        let more = [&["--resize-embeddings"], method].concat();
+    let int8 = "--quantize int8 --recompute";
+    for (name, method) in [("lisa", ""), ("lora", lora), ("int8", int8)] {
+        let more = format!("--resize-embeddings {method}");
         let (whole, parts) = (
             dir.path().join(format!("{name}-whole")),
             dir.path().join(name),
@@ -94,32 +90,16 @@ fn a_token_without_a_row_stops_the_run_before_it_starts_or_gets_one() {
     }
 }
 
-/// Runs the program.
-fn program(line: &[&str]) -> std::process::Output {
-    let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_lisa"));
-    let program = program.args(line).env("BURN_DEVICE", "flex");
-    program.output().unwrap()
-}
-
 #[test]
 fn a_padding_token_needs_no_row() {
     let dir = tempfile::tempdir().unwrap();
     let config = json!({"eos_token": "<|endoftext|>", "pad_token": "<pad>"});
     let (model, data) = (model(dir.path(), &config), data(dir.path(), 0));
     let (out, merged) = (dir.path().join("out"), dir.path().join("merged"));
-    let more = [
-        "--model",
-        model.to_str().unwrap(),
-        "--data",
-        data.to_str().unwrap(),
-        "--method",
-        "lora",
-    ];
+    let more = format!("--model {} --data {}", model.display(), data.display());
+    let more = format!("{more} --method lora");
     go(flags(&out, &more), Start::Fresh, false).unwrap();
-    let adapter = out.join("adapter");
-    let [adapter, to] = [&adapter, &merged].map(|path| path.to_str().unwrap());
-    let exported = program(&["export", adapter, "--merge", "--out", to]);
-    assert!(exported.status.success(), "{exported:?}");
+    run(dir.path(), "export out/adapter --merge --out merged");
     for folder in [out.join("model"), merged] {
         let checkpoint = Checkpoint::open(&folder).unwrap();
         assert_eq!(checkpoint.config().vocab_size(), 1024);
@@ -133,33 +113,21 @@ fn a_padding_token_of_the_adapter_alone_needs_no_row() {
     let config = json!({"eos_token": "<|endoftext|>"});
     let (model, data) = (model(dir.path(), &config), data(dir.path(), 0));
     let out = dir.path().join("out");
-    let more = [
-        "--model",
-        model.to_str().unwrap(),
-        "--data",
-        data.to_str().unwrap(),
-        "--method",
-        "lora",
-    ];
+    let more = format!("--model {} --data {}", model.display(), data.display());
+    let more = format!("{more} --method lora");
     go(flags(&out, &more), Start::Fresh, false).unwrap();
-    let adapter = out.join("adapter");
-    let export = |name: &str, special: &Value| {
-        let path = adapter.join("tokenizer_config.json");
-        fs::write(path, special.to_string()).unwrap();
-        let merged = dir.path().join(name);
-        let [from, to] = [&adapter, &merged].map(|path| path.to_str().unwrap());
-        (program(&["export", from, "--merge", "--out", to]), merged)
-    };
+    let tokenizer = out.join("adapter/tokenizer_config.json");
     let special = json!({"eos_token": "<|endoftext|>", "pad_token": "<pad>"});
-    let (exported, merged) = export("pads", &special);
-    assert!(exported.status.success(), "{exported:?}");
+    fs::write(&tokenizer, special.to_string()).unwrap();
+    run(dir.path(), "export out/adapter --merge --out merged");
+    let merged = dir.path().join("merged");
     let checkpoint = Checkpoint::open(&merged).unwrap();
     assert_eq!(checkpoint.config().vocab_size(), 1024);
     assert_eq!(Tokenizer::from_dir(&merged).unwrap().pad_id(), 1024);
     // A token that a model reads or writes needs one.
     let special = json!({"eos_token": "<pad>", "pad_token": "<pad>"});
-    let (refused, _) = export("ends", &special);
-    let error = String::from_utf8(refused.stderr).unwrap();
+    fs::write(&tokenizer, special.to_string()).unwrap();
+    let error = refused(dir.path(), "export out/adapter --merge --out ends");
     assert!(
         error.contains("has 1025 tokens, and the embedding of"),
         "{error}"
@@ -172,14 +140,9 @@ fn the_template_and_the_end_of_its_turns_are_in_the_trained_model() {
     let config = json!({"eos_token": "<|endoftext|>"});
     let (model, data) = (model(dir.path(), &config), data(dir.path(), 0));
     let out = dir.path().join("out");
-    let base = [
-        "--model",
-        model.to_str().unwrap(),
-        "--data",
-        data.to_str().unwrap(),
-    ];
-    let more = ["--chat-template", "chatml", "--resize-embeddings"];
-    go_in_parts(flags(&out, &[&base[..], &more].concat()), &out);
+    let base = format!("--model {} --data {}", model.display(), data.display());
+    let more = format!("{base} --chat-template chatml --resize-embeddings");
+    go_in_parts(flags(&out, &more), &out);
     let saved = out.join("model");
     let generation = json_of(&saved.join("generation_config.json"));
     assert_eq!(generation["eos_token_id"], json!([0, 1025]));
@@ -194,18 +157,10 @@ fn the_template_and_the_end_of_its_turns_are_in_the_trained_model() {
     let names = checkpoints.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let step = names
         .map(|name| name["step-".len()..].parse::<u64>().unwrap())
-        .min();
+        .min()
+        .unwrap();
     let copy = dir.path().join("copy");
-    let [run, to] = [&out, &copy].map(|path| path.to_str().unwrap());
-    let exported = program(&[
-        "export",
-        run,
-        "--step",
-        &step.unwrap().to_string(),
-        "--out",
-        to,
-    ]);
-    assert!(exported.status.success(), "{exported:?}");
+    run(dir.path(), &format!("export out --step {step} --out copy"));
     for name in [
         "generation_config.json",
         "tokenizer.json",
@@ -215,40 +170,21 @@ fn the_template_and_the_end_of_its_turns_are_in_the_trained_model() {
         let read = |folder: &Path| fs::read_to_string(folder.join(name)).unwrap();
         assert_eq!(read(&copy), read(&saved), "{name}");
     }
-    let generated = program(&[
-        "generate",
-        "--model",
-        to,
-        "--chat",
-        "a",
-        "--max-new-tokens",
-        "2",
-    ]);
-    assert!(
-        generated.status.success() && generated.stderr.is_empty(),
-        "{generated:?}"
-    );
-    let base = model.to_str().unwrap();
-    let plain = program(&[
-        "generate",
-        "--model",
-        base,
-        "--chat",
-        "a",
-        "--max-new-tokens",
-        "2",
-    ]);
-    let warning = String::from_utf8(plain.stderr).unwrap();
+    let generate = "generate --chat a --max-new-tokens 2 --model";
+    let (_, warnings) = printed(dir.path(), &format!("{generate} copy"));
+    assert_eq!(warnings, "");
+    let (_, warning) = printed(dir.path(), &format!("{generate} base"));
     assert!(
         warning.contains("the model has no chat template, and `plain` is used"),
         "{warning}"
     );
-    let empty = program(&["generate", "--model", base, "--prompt", ""]);
+    let empty = ["generate", "--model", "base", "--prompt", ""];
+    let empty = lisa(dir.path(), &empty).output().unwrap();
     let error = String::from_utf8(empty.stderr).unwrap();
     assert!(error.contains("--prompt is empty"), "{error}");
 
     // Another template does not continue the run.
-    let other = flags(&out, &["--chat-template", "plain"]);
+    let other = flags(&out, "--chat-template plain");
     let refused = message(other, Start::Resume);
     assert!(
         refused.contains("--chat-template is plain, and the checkpoint was made with chatml"),
@@ -271,13 +207,9 @@ fn a_tokenizer_with_far_fewer_tokens_than_the_model_is_warned_about() {
     save(&config.init(&Device::flex()).unwrap(), &model, &options).unwrap();
     let data = data(dir.path(), 0);
     let warned = |model: &Path| {
-        let [model, data] = [model, &data].map(|path| path.to_str().unwrap());
-        let out = dir.path().join("out");
-        let line = ["train", "--dry-run", "--no-eval", "--data", data];
-        let more = ["--model", model, "--out", out.to_str().unwrap()];
-        let run = program(&[&line[..], &more].concat());
-        assert!(run.status.success(), "{run:?}");
-        let warnings = String::from_utf8(run.stderr).unwrap();
+        let (model, data) = (model.display(), data.display());
+        let line = format!("train --dry-run --no-eval --data {data} --model {model} --out r");
+        let (_, warnings) = printed(dir.path(), &line);
         warnings.contains("the tokenizer has 1024 tokens, and the model's embedding has 4096 rows")
     };
     assert!(warned(&model));

@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use burn::tensor::Device;
 use lisa_cli::terminal::interrupt::Point;
-use lisa_cli::train::run::{Allowed, Outcome, Start, run};
+use lisa_cli::train::run::{Allowed, Outcome, Start, run as train};
 
-use super::commands::{lisa, text};
-use super::{HELD_OUT, file_of, flags, go, lines, message, only_out, parsed, summary, weights_of};
+use super::{
+    HELD_OUT, file_of, flags, go, lines, message, only_out, parsed, run, summary, weights_of,
+};
 
 /// Runs until `stop` is true for a point and the number of points of its kind so far.
 pub(super) fn until(
@@ -22,7 +23,7 @@ pub(super) fn until(
         let count = counts[point as usize].fetch_add(1, Ordering::Relaxed) + 1;
         stop(point, count)
     };
-    run(flags, start, &Device::flex(), &counted).unwrap()
+    train(flags, start, &Device::flex(), &counted).unwrap()
 }
 
 pub(super) fn checkpoints(out: &Path) -> Vec<String> {
@@ -49,7 +50,7 @@ fn before_the_first_step_a_stop_leaves_nothing_to_save() {
         (Point::Backward, 1),
     ] {
         let stop = |at, number| at == point && number == count;
-        let outcome = until(flags(&out, &[]), Start::Fresh, stop);
+        let outcome = until(flags(&out, ""), Start::Fresh, stop);
         assert_eq!(outcome, Outcome::Stopped, "{point:?}");
         // Nothing is left, so the same command begins again.
         assert!(!out.exists(), "{point:?}");
@@ -64,13 +65,13 @@ fn before_the_first_step_a_stop_leaves_nothing_to_save() {
 #[test]
 fn a_stop_in_a_batch_or_in_an_evaluation_changes_nothing_of_the_run() {
     let dir = tempfile::tempdir().unwrap();
-    let more = ["--gradient-accumulation-steps", "2", "--eval-every", "2"];
+    let more = "--gradient-accumulation-steps 2 --eval-every 2";
     let whole = dir.path().join("whole");
-    go(flags(&whole, &more), Start::Fresh, false).unwrap();
+    go(flags(&whole, more), Start::Fresh, false).unwrap();
     let out = dir.path().join("out");
     // Ten rows have five batches: the eighth is of the evaluation after step 2.
     let stop = |point, count| point == Point::Evaluate && count == 8;
-    let outcome = until(flags(&out, &more), Start::Fresh, stop);
+    let outcome = until(flags(&out, more), Start::Fresh, stop);
     assert_eq!(outcome, Outcome::Stopped);
     assert_eq!(checkpoints(&out), ["step-00000002"]);
     // Within the second batch of a step.
@@ -96,15 +97,14 @@ fn a_stop_in_a_batch_or_in_an_evaluation_changes_nothing_of_the_run() {
 fn the_best_adapter_is_merged_into_the_base_model_and_not_into_the_last_one() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
-    let more = ["--method", "lora", "--eval-every", "1", "--save-every", "1"];
-    let start = [&more[..], &["--steps", "12", "--lr", "0.03"]].concat();
-    go(flags(&out, &start), Start::Fresh, false).unwrap();
+    let start = "--method lora --eval-every 1 --save-every 1 --steps 12 --lr 0.03";
+    go(flags(&out, start), Start::Fresh, false).unwrap();
     let adapter = |folder: &str| {
         let path = out.join(folder).join("adapter_model.safetensors");
         fs::read(path).unwrap()
     };
     let best = (weights_of(&out), adapter("adapter"));
-    let worse = parsed(&["--steps", "14", "--lr", "100"]).or(only_out(&out));
+    let worse = parsed("--steps 14 --lr 100").or(only_out(&out));
     go(worse, Start::Resume, false).unwrap();
     assert_eq!(summary(&out)["best"]["step"], 12);
     assert!(weights_of(&out) != best.0 && adapter("adapter") != best.1);
@@ -117,9 +117,8 @@ fn the_best_adapter_is_merged_into_the_base_model_and_not_into_the_last_one() {
 fn the_best_checkpoint_and_its_model_outlive_a_worse_continuation() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
-    let more = ["--eval-every", "1", "--save-every", "1", "--keep", "1"];
-    let start = [&more[..], &["--steps", "3"]].concat();
-    go(flags(&out, &start), Start::Fresh, false).unwrap();
+    let start = "--eval-every 1 --save-every 1 --keep 1 --steps 3";
+    go(flags(&out, start), Start::Fresh, false).unwrap();
     assert_eq!(checkpoints(&out), ["step-00000003"]);
     assert!(summary(&out)["best"].is_null() && !out.join("model-best").exists());
     let best = weights_of(&out);
@@ -136,7 +135,7 @@ fn the_best_checkpoint_and_its_model_outlive_a_worse_continuation() {
         .modified()
         .unwrap();
     assert_eq!(before, after);
-    let fewer = parsed(&["--steps", "2"]).or(only_out(&out));
+    let fewer = parsed("--steps 2").or(only_out(&out));
     let error = message(fewer, Start::Resume);
     assert!(error.contains("would end at step 2"), "{error}");
     assert!(
@@ -145,7 +144,7 @@ fn the_best_checkpoint_and_its_model_outlive_a_worse_continuation() {
     );
     assert_eq!(weights_of(&out), best);
 
-    let worse = parsed(&["--steps", "6", "--lr", "0.3"]).or(only_out(&out));
+    let worse = parsed("--steps 6 --lr 0.3").or(only_out(&out));
     go(worse, Start::Resume, false).unwrap();
     assert_eq!(checkpoints(&out), ["step-00000003", "step-00000006"]);
     assert_ne!(weights_of(&out), best);
@@ -167,15 +166,8 @@ fn the_best_checkpoint_and_its_model_outlive_a_worse_continuation() {
     assert!(card("model-best").contains("step 3 of 6: the checkpoint with the lowest"));
     // An export has no `model-best`.
     assert!(card("model").contains("its model is in `model-best`."));
-    let copy = dir.path().join("copy");
-    let line = [
-        "export",
-        out.to_str().unwrap(),
-        "--out",
-        copy.to_str().unwrap(),
-    ];
-    text(&lisa(dir.path(), &line).output().unwrap());
-    let exported = fs::read_to_string(copy.join("README.md")).unwrap();
+    run(dir.path(), "export out --out copy");
+    let exported = fs::read_to_string(dir.path().join("copy/README.md")).unwrap();
     let in_run = card("model");
     let (before, rest) = in_run.split_once("The checkpoint of step 3").unwrap();
     let (_, after) = rest.split_once("\n\n").unwrap();
@@ -192,7 +184,7 @@ fn the_best_checkpoint_and_its_model_outlive_a_worse_continuation() {
 
     // The finished model is newer than the checkpoint that is left.
     fs::remove_dir_all(out.join("checkpoints/step-00000006")).unwrap();
-    let fewer = parsed(&["--steps", "5"]).or(only_out(&out));
+    let fewer = parsed("--steps 5").or(only_out(&out));
     let error = message(fewer, Start::Resume);
     assert!(error.contains("its finished model is of step 6"), "{error}");
 }
@@ -204,18 +196,18 @@ fn the_output_folder_is_checked_before_anything_is_read() {
     fs::create_dir(&out).unwrap();
     fs::write(out.join("thesis.tex"), "text").unwrap();
     for start in [Start::Fresh, Start::Overwrite] {
-        let error = message(flags(&out, &["--model", "/nowhere/at/all"]), start);
+        let error = message(flags(&out, "--model /nowhere/at/all"), start);
         assert!(
             error.contains("`thesis.tex`") && error.contains("--out"),
             "{error}"
         );
     }
     fs::remove_file(out.join("thesis.tex")).unwrap();
-    go(flags(&out, &["--steps", "1"]), Start::Fresh, false).unwrap();
+    go(flags(&out, "--steps 1"), Start::Fresh, false).unwrap();
     fs::write(out.join("notes.txt"), "mine").unwrap();
     fs::create_dir_all(out.join("checkpoints/mine")).unwrap();
     // A stop after the first step of the new run: nothing of the earlier run is left.
-    go(flags(&out, &["--steps", "3"]), Start::Overwrite, true).unwrap();
+    go(flags(&out, "--steps 3"), Start::Overwrite, true).unwrap();
     assert!(!out.join("summary.json").exists() && !out.join("model").exists());
     assert_eq!(checkpoints(&out), ["mine", "step-00000001"]);
     assert_eq!(fs::read_to_string(out.join("notes.txt")).unwrap(), "mine");
@@ -227,7 +219,7 @@ fn a_moved_run_writes_where_it_is_and_reads_other_files_only_if_allowed() {
     let rows: Vec<&str> = HELD_OUT.lines().take(8).collect();
     let data = file_of(dir.path(), "train.jsonl", &rows);
     let (made, moved) = (dir.path().join("made"), dir.path().join("moved"));
-    let more = ["--data", &data, "--eval-first=false"];
+    let more = format!("--data {data} --eval-first=false");
     go(flags(&made, &more), Start::Fresh, true).unwrap();
     fs::rename(&made, &moved).unwrap();
     let error = message(only_out(&moved), Start::Resume);

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::commands::lisa;
+use super::output;
 
 /// Wrong commands, and what is said.
 const WRONG: [(&str, &str); 33] = [
@@ -170,8 +170,7 @@ fn a_wrong_flag_is_reported_as_other_errors_are() {
     fs::write(dir.path().join("latin.toml"), b"\xe9\n").unwrap();
     let folder = dir.path().canonicalize().unwrap();
     for (line, expected) in WRONG {
-        let arguments: Vec<&str> = line.split(' ').collect();
-        let output = lisa(dir.path(), &arguments).output().unwrap();
+        let output = output(dir.path(), line);
         assert!(!output.status.success(), "{line}");
         let text = String::from_utf8(output.stderr).unwrap();
         let text = text.replace(folder.to_str().unwrap(), "DIR");

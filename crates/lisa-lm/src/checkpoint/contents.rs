@@ -75,15 +75,11 @@ pub fn is_model_file(name: &str) -> bool {
     is_companion(name) || is_weights(name) || name == "config.json" || name == TEMPLATES
 }
 
-/// Whether this is the name of weights that a save writes, or of a part of one that an interrupted
-/// save left. The files of an adapter are among them: transformers loads an adapter with the model in
-/// its folder.
+/// Whether this is the name of weights that a save writes. The files of an adapter are among them:
+/// transformers loads an adapter with the model in its folder.
 pub(super) fn is_weights(name: &str) -> bool {
-    let part = name.strip_suffix(".tmp");
-    let is_part = |name: &str| name.starts_with("model") && name.contains(".safetensors.");
     let is_adapter = [ADAPTER_CONFIG, ADAPTER].contains(&name);
-    let is_whole = name == SINGLE || name == INDEX || is_shard(name) || is_adapter;
-    is_whole || part.is_some_and(is_part)
+    name == SINGLE || name == INDEX || is_shard(name) || is_adapter
 }
 
 /// `model-00001-of-00002.safetensors`, with any number of digits.

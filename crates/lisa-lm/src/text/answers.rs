@@ -3,13 +3,15 @@
 use std::ops::Range;
 
 use crate::error::{Error, ErrorKind};
-use crate::text::chat::Chat;
+use crate::text::chat::{Chat, Message};
+use crate::text::left_out::left_out;
 use crate::text::template::{ChatTemplate, Rendered};
 use crate::text::turn::Dialogue;
 use crate::text::weight::weight_of;
 
 /// Which answers of a chat are in the loss, and in how many rows, with
-/// [`LossOn::Answer`](crate::text::LossOn::Answer).
+/// [`LossOn::Answer`](crate::text::LossOn::Answer). What a template marks in messages of other roles
+/// counts as an answer, except with `Last`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Turns {
     /// Every answer. The chat is one row if each answer then follows the text that the model is
@@ -38,12 +40,12 @@ pub(super) struct Passages {
     /// Which messages, from 0, are in the loss though the template writes nothing of them but the
     /// end of the turn.
     pub(super) empty: Vec<usize>,
-    /// Which messages have text, or tool calls and reasoning, that the template does not write. Those
-    /// of which it writes nothing are in no row, unless the template marks them.
+    /// Which messages have text, reasoning or tool calls that the template does not write. Those of
+    /// which it writes nothing are in no row, unless the template marks them.
     pub(super) unwritten: Vec<usize>,
 }
 
-/// An answer as the last message of its chat.
+/// An answer, or another message that the template marks, as the last message of its chat.
 struct Answer {
     index: usize,
     weight: f32,
@@ -62,14 +64,10 @@ pub(super) fn passages(
     let dialogue = Dialogue { chat, template };
     let whole = template.render(chat, false)?;
     let marks = marks_by_message(dialogue, &whole);
-    let mut trained = trained(chat)?;
-    if turns == Turns::Last {
-        trained.drain(..trained.len().saturating_sub(1));
-    }
+    let trained = trained(chat, marks.as_deref(), turns == Turns::Last)?;
     let mut answers = Vec::with_capacity(trained.len());
     let (mut empty, mut unwritten) = (Vec::new(), Vec::new());
     for (index, weight) in trained {
-        let message = &chat.messages[index];
         let marks = marks.as_ref().map(|marks| marks[index].clone());
         let (text, spans) = as_last(dialogue, index, &whole, marks.as_ref())?;
         let answer = Answer {
@@ -79,20 +77,20 @@ pub(super) fn passages(
             spans,
             marks,
         };
-        let has_more = message.has_calls_or_reasoning();
-        let no_text = is_silent(dialogue, &answer);
-        let no_more = dialogue.is_bare(index, &answer.text);
-        let is_unwritten = (message.has_text() && no_text) || (has_more && no_more);
-        if is_unwritten {
-            unwritten.push(index);
-        }
-        let is_empty = no_text && (no_more || !has_more);
-        // Without what it says, it would train the model to end its turn at once.
-        if is_empty && is_unwritten && answer.marks.is_none() {
-            continue;
-        }
-        if is_empty {
-            empty.push(index);
+        // What the template marks in messages of other roles is no answer.
+        if chat.messages[index].role() == "assistant" {
+            let start = answer.spans.first().map_or(0, |span| span.start);
+            let left_out = left_out(dialogue, index, &answer.text, start);
+            if left_out.is_unwritten {
+                unwritten.push(index);
+            }
+            // Without what it says, it would train the model to end its turn at once.
+            if left_out.is_empty && left_out.is_unwritten && answer.marks.is_none() {
+                continue;
+            }
+            if left_out.is_empty {
+                empty.push(index);
+            }
         }
         answers.push(answer);
     }
@@ -111,44 +109,57 @@ pub(super) fn passages(
     })
 }
 
-/// The messages of the assistant whose weight is not 0, with their weights.
-fn trained(chat: &Chat) -> Result<Vec<(usize, f32)>, Error> {
+/// The messages of the assistant, or the last of them, and other messages that the template marks,
+/// whose weight is not 0, with their weights.
+fn trained(
+    chat: &Chat,
+    marks: Option<&[Range<usize>]>,
+    is_last_only: bool,
+) -> Result<Vec<(usize, f32)>, Error> {
     let mut answers = Vec::new();
+    let is_answer = |message: &Message| message.role() == "assistant";
+    let last = chat.messages.iter().rposition(is_answer);
     for (index, message) in chat.messages.iter().enumerate() {
         let weight = weight_of(message).map_err(|what| {
             let message = format!("message {} {what}", index + 1);
             Error::new(ErrorKind::Data, message)
         })?;
         let weight = weight.unwrap_or(1.0);
-        if message.role() == "assistant" && weight > 0.0 && index >= chat.prompt() {
+        let is_marked = || marks.is_some_and(|marks| !marks[index].is_empty());
+        let is_asked = if is_last_only {
+            Some(index) == last
+        } else {
+            is_answer(message) || is_marked()
+        };
+        if is_asked && weight > 0.0 && index >= chat.prompt() {
             answers.push((index, weight));
         }
     }
     Ok(answers)
 }
 
-/// Which of the chat's marks each message of the assistant has, if the template has marks: those
-/// from the number of marks before the message to that before the next one.
+/// Which of the chat's marks each message has, if the template has marks: those from the number of
+/// marks before the message to the number before the next one.
 fn marks_by_message(dialogue: Dialogue<'_>, whole: &Rendered) -> Option<Vec<Range<usize>>> {
     let Dialogue { chat, template } = dialogue;
-    let mut end = whole.generated.as_ref()?.len();
-    let mut marks = vec![0..0; chat.messages.len()];
-    for (index, message) in chat.messages.iter().enumerate().rev() {
-        if message.role() != "assistant" {
-            continue;
-        }
+    let all = whole.generated.as_ref()?.len();
+    let mut starts = Vec::with_capacity(chat.messages.len());
+    let mut next = 0;
+    for (index, message) in chat.messages.iter().enumerate() {
         let before = template.try_render(&chat.before(index), false).ok();
         let before = before.and_then(|before| Some(before.generated?.len()));
-        let start = before.unwrap_or_else(|| {
-            // The template refuses a chat that ends there. It has a mark for each answer.
-            let earlier = chat.messages[..index].iter();
-            earlier
-                .filter(|message| message.role() == "assistant")
-                .count()
-        });
-        marks[index] = start.min(end)..end;
-        end = marks[index].start;
+        // Where the template refuses a chat that ends there, it has a mark for each answer.
+        let start = before.unwrap_or(next);
+        starts.push(start);
+        next = start + usize::from(message.role() == "assistant");
     }
+    let mut marks = Vec::with_capacity(starts.len());
+    let mut end = all;
+    for start in starts.into_iter().rev() {
+        marks.push(start.min(end)..end);
+        end = start.min(end);
+    }
+    marks.reverse();
     Some(marks)
 }
 
@@ -186,24 +197,26 @@ fn as_last(
     let spans = match (marks, with.generated) {
         (Some(own), Some(all)) => all.get(own.start..).unwrap_or_default().to_vec(),
         _ => {
-            let span = dialogue.start(index, &with.text)?..with.text.len();
-            vec![span]
+            let start = dialogue.start(index, &with.text);
+            let start =
+                start.or_else(|error| after_answer(dialogue, index, &with.text).ok_or(error));
+            vec![start?..with.text.len()]
         }
     };
     Ok((with.text, spans))
 }
 
-/// Whether the template writes nothing of the answer's text.
-fn is_silent(dialogue: Dialogue<'_>, answer: &Answer) -> bool {
-    let message = &dialogue.chat.messages[answer.index];
-    let text = message.content().unwrap_or_default().trim();
-    if !text.is_empty() && answer.text.contains(text) {
-        return false;
+/// Where the answer with this index begins in `text`, in which it is the last message, if an answer
+/// comes before it that the template writes differently as the last message.
+fn after_answer(dialogue: Dialogue<'_>, index: usize, text: &str) -> Option<usize> {
+    let Dialogue { chat, template } = dialogue;
+    let before = chat.messages.get(index.checked_sub(1)?)?;
+    if before.role() != "assistant" {
+        return None;
     }
-    let mut without = dialogue.chat.before(answer.index);
-    without.messages.push(message.clone().with("content", ""));
-    let without = dialogue.template.try_render(&without, false);
-    text.is_empty() || without.is_ok_and(|without| without.text == answer.text)
+    let chat = &chat.before(index + 1);
+    let span = Dialogue { chat, template }.inside(index, text)?;
+    Some(span.start)
 }
 
 fn split(answers: Vec<Answer>) -> Vec<Passage> {

@@ -7,7 +7,7 @@ use std::panic::resume_unwind;
 use std::thread;
 
 use crate::error::{Error, ErrorKind};
-use crate::text::answers::passages;
+use crate::text::answers::{Turns, passages};
 use crate::text::chat::Chat;
 use crate::text::data::{Content, Example, OnBadLine};
 use crate::text::encode_options::{EmptyAnswers, EncodeOptions, LossOn};
@@ -126,8 +126,8 @@ pub(super) fn encode_block<R>(
 /// ([`Turns`](crate::text::Turns)).
 ///
 /// A chat is rendered with the chat template and tokenized as a whole. A token is in the loss if it
-/// overlaps an answer: what the template marks with `{% generation %}`, as in transformers'
-/// `return_assistant_tokens_mask`; without marks, the text of the answer and the end of its turn,
+/// overlaps an answer: what the template marks with `{% generation %}`, also in messages of other
+/// roles, as in transformers' `return_assistant_tokens_mask`; without marks, the text of the answer and the end of its turn,
 /// without what a generation prompt writes.
 ///
 /// A prompt and its completion are tokenized separately, as at inference. If these tokens decode to
@@ -196,16 +196,17 @@ struct Counts {
 }
 
 /// Whether a chat has messages that could be in the loss, and all of them have a weight of 0.
-fn is_weightless(chat: &Chat, loss_on: LossOn) -> bool {
+fn is_weightless(chat: &Chat, options: EncodeOptions) -> bool {
     let messages = chat.messages.iter().enumerate();
-    let mut weights = messages
-        .filter(|(index, message)| {
-            let is_answer = message.role() == "assistant" && *index >= chat.prompt();
-            is_answer || loss_on == LossOn::All
-        })
-        .map(|(_, message)| weight_of(message))
-        .peekable();
-    weights.peek().is_some() && weights.all(|weight| weight == Ok(Some(0.0)))
+    let asked = messages.filter(|(index, message)| {
+        let is_answer = message.role() == "assistant" && *index >= chat.prompt();
+        is_answer || options.loss_on == LossOn::All
+    });
+    let mut weights: Vec<_> = asked.map(|(_, message)| weight_of(message)).collect();
+    if options.loss_on == LossOn::Answer && options.turns == Turns::Last {
+        weights.drain(..weights.len().saturating_sub(1));
+    }
+    !weights.is_empty() && weights.iter().all(|weight| *weight == Ok(Some(0.0)))
 }
 
 /// The rows of an example, truncated.
@@ -236,7 +237,7 @@ fn rows_of(
             let counts = Counts {
                 empty: found.empty.len(),
                 unwritten: found.unwritten.len(),
-                weightless: usize::from(is_weightless(chat, loss_on)),
+                weightless: usize::from(is_weightless(chat, options)),
             };
             Ok((rows.collect::<Result<_, _>>()?, counts))
         }

@@ -94,8 +94,9 @@ pub struct EncodedSet<R = Vec<Encoded>> {
     pub split: usize,
     /// How many answers without text, reasoning and tool calls are in the loss.
     pub empty_answers: usize,
-    /// How many answers have text, or tool calls and reasoning, that the chat template does not
-    /// write. Answers of which it writes nothing are not in the loss, unless the template marks them.
+    /// How many answers have text, a thought at the beginning of the text, reasoning or tool calls that
+    /// the chat template does not write. Answers of which it writes nothing are not in the loss, unless
+    /// the template marks them.
     pub unwritten_answers: usize,
     /// How many examples the chat template or the tokenizer refused. They are left out.
     pub refused: usize,

@@ -26,6 +26,7 @@
 mod chat;
 mod data;
 mod encoded;
+mod json;
 mod order;
 mod row;
 mod row_bytes;
@@ -40,6 +41,8 @@ mod tokenizer;
 mod turn;
 mod weight;
 
+mod left_out;
+
 mod answers;
 mod batches;
 mod encode_options;
@@ -49,6 +52,7 @@ mod roles;
 mod encode;
 mod row_encoder;
 mod turn_end;
+mod untrained_prompt;
 mod unwritten;
 mod vocabulary;
 
@@ -74,5 +78,6 @@ pub use stored_rows::StoredRows;
 pub use template::{ChatTemplate, DEFAULT_TEMPLATE, Rendered};
 pub use tokenizer::{Tokenizer, Tokens};
 pub use turn_end::{TurnEnd, turn_end};
+pub use untrained_prompt::untrained_prompt;
 pub use unwritten::unwritten_context;
 pub use vocabulary::check_vocabulary;

@@ -3,7 +3,8 @@
 //! A template is a Jinja program from the checkpoint's folder. It is rendered as transformers
 //! renders it, and its `{% generation %}` blocks mark the text that the assistant generates.
 //! Content that is a list of texts is given to a template that writes such lists, as in
-//! transformers. Other templates get one text.
+//! transformers. Other templates get one text. Arguments of tool calls that are JSON text become an
+//! object for templates that need one.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,6 +18,8 @@ use crate::error::{Error, ErrorKind};
 use crate::files::{TEMPLATE_BYTES, shown};
 use crate::text::chat::{Chat, Message};
 
+mod arguments;
+mod cause;
 mod engine;
 mod filters;
 mod functions;
@@ -90,10 +93,11 @@ pub struct ChatTemplate {
     with_tools: Option<Box<ChatTemplate>>,
     /// The roles whose content may be a list, once that was tried.
     lists: OnceLock<Vec<&'static str>>,
+    /// Whether arguments of tool calls that are JSON text become an object, once that was tried.
+    objects: OnceLock<bool>,
+    /// The time that it writes as the current one, if that is not the current one.
+    time: Option<String>,
 }
-
-/// The roles of messages with the results of tool calls.
-const RESULTS: [&str; 3] = ["tool", "function", "ipython"];
 
 /// Why a chat is not rendered.
 #[derive(Debug)]
@@ -138,6 +142,8 @@ impl ChatTemplate {
             name: "template".to_owned(),
             with_tools: None,
             lists: OnceLock::new(),
+            objects: OnceLock::new(),
+            time: None,
         })
     }
 
@@ -180,6 +186,8 @@ impl ChatTemplate {
             name: "plain".to_owned(),
             with_tools: None,
             lists: OnceLock::new(),
+            objects: OnceLock::new(),
+            time: None,
         }
     }
 
@@ -194,8 +202,9 @@ impl ChatTemplate {
     #[must_use]
     pub(super) fn with_special(mut self, special: &BTreeMap<String, String>) -> Self {
         self.special.clone_from(special);
-        // Which roles may have lists was tried with the earlier ones.
+        // What the template takes was tried with the earlier ones.
         self.lists = OnceLock::new();
+        self.objects = OnceLock::new();
         let with_tools = self.with_tools.take();
         self.with_tools = with_tools.map(|tools| Box::new(tools.with_special(special)));
         self
@@ -207,6 +216,56 @@ impl ChatTemplate {
     pub fn with_tool_template(mut self, template: Self) -> Self {
         self.with_tools = Some(Box::new(template));
         self
+    }
+
+    /// Sets the time that a template with `strftime_now` writes as the current one, as
+    /// [`now`](Self::now) has it. Other templates do not change.
+    ///
+    /// # Errors
+    ///
+    /// The text is not a time.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use std::collections::BTreeMap;
+    /// use lisa_lm::ChatTemplate;
+    /// use lisa_lm::text::Chat;
+    ///
+    /// let template = ChatTemplate::new("{{ strftime_now('%d %b %Y') }}", &BTreeMap::new())?;
+    /// let template = template.with_time("2026-02-01T08:30:00+01:00[+01:00]")?;
+    /// assert_eq!(template.render(&Chat::default(), false)?.text, "01 Feb 2026");
+    /// assert_eq!(template.time(), Some("2026-02-01T08:30:00+01:00[+01:00]"));
+    /// # Ok::<(), lisa_lm::Error>(())
+    /// ```
+    pub fn with_time(mut self, time: &str) -> Result<Self, Error> {
+        if self.source.contains(functions::STRFTIME_NOW) {
+            let parsed = time.parse().map_err(|error| {
+                let message = format!("{:?} is not a time: {error}", shown(&time));
+                Error::new(ErrorKind::Config, message)
+                    .with_help("give a time such as 2026-02-01T08:30:00+01:00[+01:00]")
+            })?;
+            engine::set_time(&mut self.environment, parsed);
+            self.time = Some(time.to_owned());
+        }
+        if let Some(tools) = self.with_tools.take() {
+            self.with_tools = Some(Box::new(tools.with_time(time)?));
+        }
+        Ok(self)
+    }
+
+    /// The local time as text.
+    #[must_use]
+    pub fn now() -> String {
+        functions::now()
+    }
+
+    /// The time that the template, or the one for chats with tools, writes as the current one, if it was
+    /// set.
+    #[must_use]
+    pub fn time(&self) -> Option<&str> {
+        let tools = || self.with_tools.as_ref()?.time();
+        self.time.as_deref().or_else(tools)
     }
 
     /// Renders a chat. With `add_generation_prompt` the text ends where the assistant's next
@@ -256,7 +315,9 @@ impl ChatTemplate {
         // The last one wins: a chat's own variables may replace special tokens, and nothing else.
         let lists = || lists::roles(&self.environment, &self.special);
         let takes_list = |role: &str| self.lists.get_or_init(lists).contains(&role);
-        let chat_context = chat.context(takes_list);
+        let objects = || arguments::takes_objects(&self.environment, &self.special);
+        let takes_objects = || *self.objects.get_or_init(objects);
+        let chat_context = chat.context(takes_list, takes_objects);
         let arguments = merge_maps([special, chat_context, context! { add_generation_prompt }]);
         let text = engine::render(&self.environment, arguments).map_err(Refusal::Engine)?;
         if !self.marks {
@@ -286,60 +347,12 @@ impl ChatTemplate {
         };
         let roles: Vec<&str> = chat.messages.iter().map(Message::role).take(20).collect();
         let what = format!("refuses a chat of {}", shown(&roles.join(", ")));
-        match self.cause(chat, add_generation_prompt) {
+        let writes_calls = self.source.contains("tool_calls");
+        let is_accepted = |chat: &Chat| self.try_render(chat, add_generation_prompt).is_ok();
+        match cause::cause(chat, writes_calls, is_accepted) {
             Some((cause, help)) => failed(&format!("{what}: {cause}"), error).with_help(help),
             None => failed(&what, error),
         }
-    }
-
-    /// Why the template refuses a chat, if it does not refuse the same chat with texts in all messages, or
-    /// without tool calls and their results: the engine only says which of its operations failed. And what
-    /// to do.
-    fn cause(&self, chat: &Chat, add_generation_prompt: bool) -> Option<(String, &'static str)> {
-        let writes_calls = self.source.contains("tool_calls");
-        let is_accepted = |chat: &Chat| self.try_render(chat, add_generation_prompt).is_ok();
-        let position = |is_wanted: fn(&Message) -> bool| chat.messages.iter().position(is_wanted);
-        let no_text: fn(&Message) -> bool = |message| message.content().is_none();
-        let of_calls = |index: usize| {
-            let and_no_text = if no_text(&chat.messages[index]) {
-                " and no text"
-            } else {
-                ""
-            };
-            let cause = format!(
-                "message {} has tool calls{and_no_text}, and the template writes no tool calls",
-                index + 1
-            );
-            (cause, "choose a chat template that writes tool calls")
-        };
-        if let Some(index) = position(no_text) {
-            let mut with_text = chat.clone();
-            for message in with_text
-                .messages
-                .iter_mut()
-                .filter(|message| no_text(message))
-            {
-                *message = message.clone().with("content", "");
-            }
-            if is_accepted(&with_text) {
-                if chat.messages[index].calls() && !writes_calls {
-                    return Some(of_calls(index));
-                }
-                let cause = format!(
-                    "message {} has no text (its `content` is null or absent)",
-                    index + 1
-                );
-                let help = "give the message a text, or choose a chat template that needs none";
-                return Some((cause, help));
-            }
-        }
-        let index = position(Message::calls).filter(|_| !writes_calls)?;
-        let mut without = chat.clone();
-        without
-            .messages
-            .retain(|message| !message.calls() && !RESULTS.contains(&message.role()));
-        let has_results = position(|message| RESULTS.contains(&message.role())).is_some();
-        (has_results && is_accepted(&without)).then(|| of_calls(index))
     }
 
     /// The name of the template, for messages: `chatml`, `llama3` or `plain`, the file of the

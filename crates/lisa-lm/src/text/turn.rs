@@ -64,6 +64,9 @@ impl Dialogue<'_> {
             self.start_after(&self.chat.before(index), text)
         };
         start.ok_or_else(|| {
+            if self.loses_system(index, text) {
+                return unwritten_system(index);
+            }
             let message = format!(
                 "the chat template writes the messages before message {} differently when it \
                  follows, so that where it begins is unknown",
@@ -74,6 +77,19 @@ impl Dialogue<'_> {
                  {% generation %}, or that writes messages one after the other",
             )
         })
+    }
+
+    /// Whether the template leaves out the system message when the message with this index follows, as
+    /// templates do that write it where the user speaks last.
+    fn loses_system(&self, index: usize, text: &str) -> bool {
+        let mut until = self.chat.before(index + 1);
+        let is_system = |message: &Message| matches!(message.role(), "system" | "developer");
+        if index < 2 || !is_system(&until.messages[0]) {
+            return false;
+        }
+        until.messages.remove(0);
+        self.render(&until).is_some_and(|without| without == text)
+            && self.start_after(&until.before(index - 1), text).is_some()
     }
 
     fn start_after(&self, before: &Chat, text: &str) -> Option<usize> {
@@ -208,15 +224,6 @@ impl Dialogue<'_> {
         (start <= end).then_some(start..end + closing)
     }
 
-    /// Whether the template writes the same for the message with this index without its tool calls
-    /// and reasoning. `text` is the rendering in which it is the last message.
-    pub(super) fn is_bare(&self, index: usize, text: &str) -> bool {
-        let mut chat = self.chat.before(index);
-        let message = &self.chat.messages[index];
-        chat.messages.push(message.without_calls_and_reasoning());
-        self.render(&chat).is_some_and(|bare| bare == text)
-    }
-
     fn render(&self, chat: &Chat) -> Option<String> {
         Some(self.template.try_render(chat, false).ok()?.text)
     }
@@ -252,6 +259,18 @@ impl Dialogue<'_> {
         chat.messages.push(question());
         chat
     }
+}
+
+fn unwritten_system(index: usize) -> Error {
+    let message = format!(
+        "the chat template writes the system message only where the user speaks last, so the answer in \
+         message {} would be trained without it",
+        index + 1
+    );
+    Error::new(ErrorKind::Template, message).with_help(
+        "put the text of the system message into the first message of the user, or choose another chat \
+         template",
+    )
 }
 
 fn question() -> Message {

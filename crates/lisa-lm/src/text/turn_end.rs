@@ -3,6 +3,7 @@
 use crate::error::Error;
 use crate::text::chat::Chat;
 use crate::text::tokenizer::Tokenizer;
+use crate::text::turn::Dialogue;
 
 /// What follows the text of an answer in a rendered chat.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,7 +21,8 @@ pub enum TurnEnd {
 
 /// How the last answer of this chat ends, with the tokenizer's chat template. Answers with tool
 /// calls are skipped, because a template writes the calls after the text. `None` if no answer with
-/// a text is left, or if the template changes the text.
+/// a text is left, or if the end is unknown. The text of the answer does not matter: the chat is
+/// rendered again with a placeholder instead of it.
 ///
 /// # Errors
 ///
@@ -46,26 +48,21 @@ pub fn turn_end(chat: &Chat, tokenizer: &Tokenizer) -> Result<Option<TurnEnd>, E
     let answers = chat.messages.iter().enumerate().rev();
     let mut answers =
         answers.filter(|(_, message)| message.role() == "assistant" && !message.calls());
-    let found = answers.find_map(|(index, message)| {
-        let text = message.content()?.trim();
-        (!text.is_empty()).then_some((index, text))
-    });
-    let Some((index, answer)) = found else {
+    let Some((index, _)) = answers.find(|(_, message)| message.has_text()) else {
         return Ok(None);
     };
     let text = tokenizer
         .chat_template()
         .render(&chat.before(index + 1), false)?
         .text;
-    // The text of the answer may be in an earlier message too.
-    let before = tokenizer
-        .chat_template()
-        .try_render(&chat.before(index), false);
-    let earlier = before.map_or(0, |before| common_prefix(&before.text, &text));
-    let Some(start) = text.rfind(answer).filter(|start| *start >= earlier) else {
+    let template = tokenizer.chat_template();
+    let tail = Dialogue { chat, template }.tail(index);
+    let answered = tail
+        .as_ref()
+        .and_then(|tail| text.strip_suffix(&tail.last[..]));
+    let Some(end) = answered.map(str::len) else {
         return Ok(None);
     };
-    let end = start + answer.len();
     let tokens = tokenizer.encode_with_offsets(&text, false)?;
     let after = tokens
         .ids
@@ -92,11 +89,6 @@ pub fn turn_end(chat: &Chat, tokenizer: &Tokenizer) -> Result<Option<TurnEnd>, E
             None => TurnEnd::Text(text[end..].trim().to_owned()),
         },
     }))
-}
-
-fn common_prefix(a: &str, b: &str) -> usize {
-    let pairs = a.bytes().zip(b.bytes());
-    pairs.take_while(|(a, b)| a == b).count()
 }
 
 #[cfg(test)]
@@ -139,7 +131,22 @@ mod tests {
         for (answer, expected) in cases {
             assert_eq!(end(answer), Some(expected), "{answer}");
         }
-        assert_eq!(end("{{ m.content | upper }}!"), None);
+        // The template may change the text of the answer.
+        let text = TurnEnd::Text("!".into());
+        assert_eq!(end("{{ m.content | upper }}!"), Some(text));
+        assert_eq!(end("{{ 'said' }}!"), None);
+    }
+
+    // `<|user|>` is a token of the fixture's tokenizer that ends no sequence.
+    #[test]
+    fn a_short_answer_is_not_found_in_the_end_of_its_turn() {
+        let template = "{% for m in messages %}{{ m.role }}: {{ m.content }}<|user|>{% endfor %}";
+        let tokenizer = tokenizer(template);
+        for answer in ["Yo", "user", "s", "|", "<|user|>"] {
+            let chat = Chat::from([Message::user("Q"), Message::assistant(answer)]);
+            let end = turn_end(&chat, &tokenizer).unwrap();
+            assert_eq!(end, Some(TurnEnd::Token(1)), "{answer}");
+        }
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! burn-train calls `TrainStep::optimize` once for each optimizer step, on one device or on
 //! several. It saves the module and the optimizer as records. So the wrapper calls [`Lisa`] in
 //! `optimize`, and adds a small tensor to the module's record (`stamp`). A resumed run reads its
-//! step and its scores from this tensor. Tests: `learner.rs` of the system tests.
+//! step and its scores from this tensor. Tests: `learner/tests.rs`, and `learner.rs` of the system
+//! tests.
 
 use std::fmt;
 
@@ -30,12 +31,14 @@ use crate::{ErrorKind, FrozenWeights, Lisa, LisaError};
 /// settings of the run, and the scores of a policy that observes gradients.
 ///
 /// - A record of `M` can be loaded, also during a run: the step and the optimizer state do not change.
+///   The f32 master weights of half-precision parameters are dropped: the next step takes them from the
+///   weights of the record.
 /// - A record of the wrapper can be loaded into `M` with
 ///   `ModuleRecord::load(path)?.allow_unused(true)`.
 /// - Loading a record with another seed, sampling period, `layer_warmup`, number of active layers
-///   or `outer_every` returns an error that names the setting. If the layers, the policy, the
-///   frozen parameters, `unbiased`, `on_freeze`, `master_weights` or `decay` differ, the error
-///   names all of these together.
+///   (unless the policy ignores it) or `outer_every` returns an error that names the setting. If the
+///   layers, the policy, the frozen parameters, `unbiased`, `on_freeze`, `master_weights` or `decay`
+///   differ, the error names all of these together.
 ///
 /// # Panics
 ///
@@ -54,6 +57,9 @@ pub struct LisaModule<M> {
     /// Whether a record was loaded since the last step. If so, the learner's optimizer may have
     /// other state.
     loaded: bool,
+    /// Whether a record of the wrapped model was loaded since the last step. If so, the master weights are
+    /// those of other weights.
+    reweighted: bool,
     board: Board,
 }
 
@@ -91,6 +97,7 @@ impl Lisa {
             lisa: self,
             stamp: ParamId::new(),
             loaded: false,
+            reweighted: false,
             board: Board::default(),
         };
         module.board.show(&module.lisa);
@@ -128,7 +135,7 @@ impl<M: Module> LisaModule<M> {
     }
 
     /// The state of the run: step, period, active layers. Its `ModuleOptimizer` is empty, because
-    /// the learner has the optimizer.
+    /// the learner has the optimizer; so [`Lisa::save`] of it is refused.
     pub fn lisa(&self) -> &Lisa {
         &self.lisa
     }
@@ -155,6 +162,11 @@ impl<M: Module> LisaModule<M> {
                 Ok(model) => model,
                 Err(error) => panic!("{error}"),
             };
+        }
+        if std::mem::take(&mut self.reweighted)
+            && let Err(error) = self.lisa.drop_masters()
+        {
+            panic!("{error}");
         }
         self.inner = step(&mut self.lisa, self.inner);
         self.lisa.exchange_optimizer(optimizer);
@@ -225,6 +237,7 @@ impl<M: Module> Module for LisaModule<M> {
         self.inner = self.inner.try_load_record(record)?;
         // A record of the wrapped model changes no layers. Its ids are adopted in the next step, with
         // the optimizer, whose state has the ids of before.
+        self.reweighted = stamp.is_none();
         if let Some(stamp) = stamp {
             stamp.resume(&mut self.lisa, &device)?;
             self.loaded = true;

@@ -68,7 +68,11 @@ fn word(limbs: &[u64]) -> u64 {
     limbs.iter().rev().fold(0, |word, limb| word << 16 | limb)
 }
 
-/// The settings that a resumed run must have in common with its record.
+/// The setting that some policies ignore.
+const ACTIVE_LAYERS: &str = "number of active layers";
+
+/// The settings that a resumed run must have in common with its record; the number of active layers only
+/// if its policy uses it.
 fn settings(lisa: &Lisa) -> [(&'static str, u64); 6] {
     let config = lisa.config();
     [
@@ -78,7 +82,7 @@ fn settings(lisa: &Lisa) -> [(&'static str, u64); 6] {
             "layer_warmup",
             config.layer_warmup.unwrap_or(1).max(1) as u64,
         ),
-        ("number of active layers", config.active_layers as u64),
+        (ACTIVE_LAYERS, config.active_layers as u64),
         ("outer_every", config.outer_every_nth() as u64),
         (
             "checksum of layers, policy, frozen parameters, unbiased, on_freeze, master_weights and decay",
@@ -199,8 +203,9 @@ impl Stamp {
         };
         let own = settings(lisa).into_iter().zip(found);
         let own = own.map(|((what, expected), found)| (what, *found, expected));
+        let ignores_active = lisa.config().policy.ignores_active_layers();
         for (what, found, expected) in iter::once(("format version", format, FORMAT)).chain(own) {
-            if found != expected {
+            if found != expected && !(ignores_active && what == ACTIVE_LAYERS) {
                 return refuse(other_run(what, found, expected));
             }
         }
@@ -224,15 +229,19 @@ impl Stamp {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::LisaConfig;
+    use crate::{LisaConfig, PolicyConfig};
     use burn::nn::LinearConfig;
     use burn::optim::AdamWConfig;
 
     fn lisa() -> Lisa {
+        lisa_of(&LisaConfig::new())
+    }
+
+    fn lisa_of(config: &LisaConfig) -> Lisa {
         let device = Device::flex().autodiff();
         let linear = |_| LinearConfig::new(2, 2).init(&device);
         let model: Vec<_> = (0..4).map(linear).collect();
-        LisaConfig::new().init(AdamWConfig::new(), model).unwrap().0
+        config.init(AdamWConfig::new(), model).unwrap().0
     }
 
     /// A record with a stamp of these words alone.
@@ -255,7 +264,11 @@ mod tests {
     }
 
     fn loaded(words: &[u64]) -> Result<u64, String> {
-        let (mut lisa, device) = (lisa(), Device::flex());
+        loaded_into(lisa(), words)
+    }
+
+    fn loaded_into(mut lisa: Lisa, words: &[u64]) -> Result<u64, String> {
+        let device = Device::flex();
         let stamp = find(&lisa, &record(words), &device).map_err(|e| e.to_string())?;
         let resumed = stamp.unwrap().resume(&mut lisa, &device);
         resumed.map_err(|e| e.to_string())?;
@@ -270,6 +283,24 @@ mod tests {
         words[1] += 1;
         let error = loaded(&words).unwrap_err();
         assert!(error.contains("step is too large"), "{error}");
+    }
+
+    #[test]
+    fn the_number_of_active_layers_is_that_of_the_record_unless_the_policy_ignores_it() {
+        let with = |policy: &PolicyConfig, active| {
+            let config = LisaConfig::new().with_policy(policy.clone());
+            lisa_of(&config.with_active_layers(active))
+        };
+        let fixed = PolicyConfig::Fixed(vec![1]);
+        let words = own(&with(&fixed, 2));
+        assert_eq!(loaded_into(with(&fixed, 3), &words), Ok(0));
+        let uniform = PolicyConfig::Uniform;
+        let words = own(&with(&uniform, 2));
+        let error = loaded_into(with(&uniform, 3), &words).unwrap_err();
+        assert!(
+            error.contains("its number of active layers is 2"),
+            "{error}"
+        );
     }
 
     #[test]

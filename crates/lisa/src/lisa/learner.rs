@@ -22,6 +22,12 @@ impl Lisa {
         Ok(self.optimizer.release(model, &self.mask))
     }
 
+    /// Drops the master weights, after the weights of the model were replaced: the next step takes them
+    /// from the new weights. Cost: two copies of the state in host memory, if there are master weights.
+    pub(crate) fn drop_masters(&mut self) -> Result<(), LisaError> {
+        self.optimizer.drop_masters(self.trainable.map())
+    }
+
     /// Sets this run to another step, with the scores of that step. The layers are sampled again.
     pub(crate) fn resume(
         &mut self,

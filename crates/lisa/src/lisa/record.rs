@@ -15,6 +15,7 @@ use super::Lisa;
 use crate::layers::Parameter;
 use crate::optimizer::Leaves;
 use crate::period::PeriodSums;
+use crate::quantize::check_step;
 use crate::saved::{self, LARGEST_COUNT, ScoreState};
 use crate::{ErrorKind, LayerMap, LisaError};
 use cause::Cause;
@@ -36,36 +37,46 @@ impl Lisa {
     /// to one file. The weights of the model are not in it.
     ///
     /// The write is atomic: a temporary file in the same folder is written, synced and renamed.
-    /// Cost: two copies of the optimizer state in host memory, and the file on the disk.
+    /// Cost: the state of one parameter at a time in host memory, and the file on the disk.
     ///
     /// # Errors
     ///
     /// The operating system refuses a file operation (kind [`Io`](ErrorKind::Io)). Or the state is
-    /// larger than what Burn reads: 100 GiB, 10 GiB in a tensor, 100,000 tensors. The message has the
-    /// path. An existing file is then unchanged.
+    /// larger than what Burn reads: 100 GiB, 10 GiB in a tensor, 100,000 tensors. Or this is the `Lisa` of
+    /// a `LisaModule`: the learner has the optimizer state. The message has the path. An existing file is
+    /// then unchanged.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), LisaError> {
         let path = path.as_ref();
         let written = self.packed().and_then(|packed| {
             let writer = packed.auto_extension(false);
             writer.write_to_file(path).map_err(Cause::from)
         });
-        written
-            .map_err(|cause| cause.error(format!("cannot save the record to `{}`", path.display())))
+        written.map_err(|cause| {
+            let error = cause.error(format!("cannot save the record to `{}`", path.display()));
+            if self.optimizer.is_lent() {
+                error.with_help("save the records of the `LisaModule` and of its `ModuleOptimizer`")
+            } else {
+                error
+            }
+        })
     }
 
     /// The record as a file.
     fn packed(&self) -> Result<Writer, Cause> {
+        if self.optimizer.is_lent() {
+            return Err(
+                "the optimizer and its state are in the learner, not in this `Lisa`".into(),
+            );
+        }
         let run = serde_json::to_string(&self.run())?;
-        let reader = Reader::from_bytes(self.optimizer.to_record().into_bytes()?)?;
-        let (scalars, metadata) = (reader.scalars().clone(), reader.metadata().clone());
-        let tensors = reader.into_tensors()?;
+        let (reader, tensors) = self.optimizer.deferred()?;
         check::readable(&tensors)?;
         let mut writer = Writer::new(tensors).with_metadata(KEY, &run);
-        for (key, value) in &metadata {
+        for (key, value) in reader.metadata() {
             writer = writer.with_metadata(key, value);
         }
-        for (key, value) in scalars {
-            writer = writer.with_scalar(&key, value);
+        for (key, value) in reader.scalars() {
+            writer = writer.with_scalar(key, *value);
         }
         Ok(writer)
     }
@@ -77,15 +88,19 @@ impl Lisa {
     ///
     /// The file may come from an untrusted source: state that does not fit the model is refused
     /// before it is used, and the memory used is bounded by the size of the file, with at most 64
-    /// MiB of metadata. Cost: a copy of the optimizer state in host memory.
+    /// MiB of metadata. Cost: a copy of the optimizer state in host memory. State that this run has
+    /// already is freed only after the new state is loaded. Burn loads state on `Device::default()`, and
+    /// the next step of a parameter moves its state to the device of the model; where these are two
+    /// devices, the default one needs memory for the state until then.
     ///
     /// # Errors
     ///
     /// The operating system refuses to read the file (kind [`Io`](ErrorKind::Io)), or it is not a
     /// regular file. Or the record is of another model, policy, seed, setting or optimizer; the
     /// message has the first difference. Or layers of `model` are quantized, and this run does not
-    /// have their full-precision weights. After an error the run is unchanged, and the model is not
-    /// given back: clone it first if you need it then.
+    /// have their full-precision weights of that step: it keeps those that
+    /// [`init`](crate::LisaConfig::init) was given, and after a step, those of its own step. After an
+    /// error the run is unchanged, and the model is not given back: clone it first if you need it then.
     pub fn load<M: Module>(&mut self, path: impl AsRef<Path>, model: M) -> Result<M, LisaError> {
         let path = path.as_ref();
         let unread = |cause: Cause| {
@@ -95,7 +110,11 @@ impl Lisa {
             )
         };
         let record = Record::open(path).map_err(unread)?;
-        if let Some(difference) = record.run.difference(&self.run()) {
+        let mut run = self.run();
+        if self.config.policy.ignores_active_layers() {
+            run.active_layers = record.run.active_layers;
+        }
+        if let Some(difference) = record.run.difference(&run) {
             let message = format!(
                 "the record `{}` is of another run: {difference}",
                 path.display()
@@ -105,6 +124,10 @@ impl Lisa {
         }
         let map = self.trainable.same(&self.config, &model)?;
         self.full.check_quantized(self.trainable.map(), &map)?;
+        // Before the first step, the weights that are kept are those that `init` was given.
+        if self.steps() > 0 && self.steps() != record.run.step {
+            check_step(self.trainable.map(), &map, self.steps())?;
+        }
         let device = model.devices().into_iter().next();
         let device = device.unwrap_or_default().inner();
         let mut next = self.resumed(record, &map, &device).map_err(unread)?;

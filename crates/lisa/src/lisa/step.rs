@@ -23,7 +23,8 @@ impl Lisa {
     /// ignored, so gradients may be accumulated over several batches. Extract gradients from a
     /// backward pass before the step: a step changes which parameters require gradients. If the
     /// parameters of the model have other `ParamId`s, for example after loading, they are matched
-    /// by their paths.
+    /// by their paths; the optimizer state is then copied to host memory and, as in
+    /// [`load`](Self::load), loaded again.
     ///
     /// Weights that the caller changes between two steps are kept, except those of half-precision
     /// parameters that have [master weights](crate::LisaConfig::master_weights): the next step computes
@@ -39,10 +40,10 @@ impl Lisa {
     ///
     /// # Errors
     ///
-    /// - The model is not the model of this run: it has another structure, or only some of its
-    ///   `ParamId`s are known. Or parameters that train in this period require no gradients in it, as
-    ///   in a clone from another period. Or it has other `ParamId`s, and layers that another run has
-    ///   quantized. This is checked before anything changes.
+    /// - The model is not the model of this run: it has another structure, only some of its `ParamId`s
+    ///   are known, or it was cast to another dtype. Or parameters that train in this period require no
+    ///   gradients in it, as in a clone from another period. Or it has other `ParamId`s, and layers that
+    ///   another run has quantized. This is checked before anything changes.
     /// - The policy returns invalid layers at the end of a period. The update is already applied:
     ///   the error contains the updated model, and the layers of the previous period stay active.
     pub fn try_step<M: Module>(

@@ -19,10 +19,39 @@ pub(super) struct Unit {
     pub(super) trainable: u64,
     /// Elements of the largest trainable parameter.
     pub(super) largest: u64,
-    /// Elements of the matrices that are quantized while they are frozen.
-    pub(super) matrices: u64,
-    /// Bytes of these matrices, quantized.
+    /// The trainable matrices, which are quantized while the unit is frozen.
+    pub(super) matrices: Matrices,
+    /// The matrices that never train, which are quantized in every period.
+    pub(super) never_trained: Matrices,
+}
+
+/// Matrices that can be quantized.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Matrices {
+    pub(super) elements: u64,
+    /// Their bytes, quantized.
     pub(super) quantized: u64,
+}
+
+impl Unit {
+    /// Elements of the matrices that are quantized while the unit is frozen.
+    pub(super) fn quantized_elements(&self) -> u64 {
+        self.matrices.elements + self.never_trained.elements
+    }
+
+    /// Whether a run with this configuration can sample the unit. A unit in which nothing may train is
+    /// never sampled.
+    pub(super) fn can_be_sampled(&self, config: &LisaConfig) -> bool {
+        let is_positive = |values: &[f64]| values.get(self.index).is_none_or(|value| *value > 0.0);
+        self.trainable > 0
+            && match &config.policy {
+                PolicyConfig::Fixed(fixed) => fixed.contains(&self.index),
+                PolicyConfig::Bernoulli(values) | PolicyConfig::Weighted(values) => {
+                    is_positive(values)
+                }
+                _ => true,
+            }
+    }
 }
 
 /// Element counts of a model.
@@ -74,8 +103,13 @@ impl Elements {
             if let Some(unit) = map.layer_of(i) {
                 let unit = &mut elements.units[unit];
                 if let Some(bytes) = config.frozen_weights.bytes(&parameter.shape, packed) {
-                    unit.matrices += len;
-                    unit.quantized += bytes;
+                    let matrices = if trainable {
+                        &mut unit.matrices
+                    } else {
+                        &mut unit.never_trained
+                    };
+                    matrices.elements += len;
+                    matrices.quantized += bytes;
                 }
                 if trainable {
                     unit.trainable += len;
@@ -123,19 +157,16 @@ impl Draw {
             PolicyConfig::Budget(budget) => budget.room(elements.trainable_units()),
             _ => 0,
         };
-        let most = most_active(elements.units.len(), config);
+        let most = most_active(&elements.units, config);
         let mut taken = 0;
         let (active, frozen): (Vec<Unit>, Vec<Unit>) =
             elements.units.iter().copied().partition(|unit: &Unit| {
-                let drawn = match &config.policy {
-                    PolicyConfig::Fixed(fixed) => fixed.contains(&unit.index),
+                let fits = match &config.policy {
+                    PolicyConfig::Fixed(_) => true,
                     PolicyConfig::Budget(_) => unit.trainable <= left,
-                    // A layer of probability 0 is never sampled.
-                    PolicyConfig::Bernoulli(p) => {
-                        taken < most && p.get(unit.index).is_none_or(|p| *p > 0.0)
-                    }
                     _ => taken < most,
                 };
+                let drawn = fits && unit.can_be_sampled(config);
                 if drawn {
                     taken += 1;
                     left = left.saturating_sub(unit.trainable);
@@ -158,15 +189,17 @@ impl Draw {
 
 /// The number of units that a policy samples. That of [`Bernoulli`](crate::policy::Bernoulli) varies:
 /// the number that at most one in a thousand samples exceeds.
-fn most_active(units: usize, config: &LisaConfig) -> usize {
+fn most_active(units: &[Unit], config: &LisaConfig) -> usize {
     let PolicyConfig::Bernoulli(probabilities) = &config.policy else {
         return config.active_layers;
     };
-    let mean = (config.active_layers as f64 / units.max(1) as f64).min(1.0);
+    let units = units.iter().filter(|unit| unit.can_be_sampled(config));
+    let units: Vec<&Unit> = units.collect();
+    let mean = (config.active_layers as f64 / units.len().max(1) as f64).min(1.0);
     // The probability of each number of active units.
     let mut counts = vec![1.0];
-    for unit in 0..units {
-        let p = probabilities.get(unit).copied().unwrap_or(mean);
+    for unit in &units {
+        let p = probabilities.get(unit.index).copied().unwrap_or(mean);
         counts.push(0.0);
         for count in (0..counts.len()).rev() {
             let below = if count > 0 { counts[count - 1] } else { 0.0 };
@@ -178,7 +211,7 @@ fn most_active(units: usize, config: &LisaConfig) -> usize {
         above -= count;
         above <= RARE
     };
-    counts.iter().position(enough).unwrap_or(units)
+    counts.iter().position(enough).unwrap_or(units.len())
 }
 
 /// The largest number of layers that can have an active unit. Parts of layers count as parts of
@@ -192,7 +225,9 @@ fn active_layers(elements: &Elements, active: &[Unit], config: &LisaConfig) -> u
         // A budget buys more of the smallest units.
         PolicyConfig::Budget(budget) => {
             let mut left = budget.room(elements.trainable_units());
-            let smallest = elements.units.iter().rev().take_while(|unit| {
+            let units = elements.units.iter().rev();
+            let sampled = units.filter(|unit| unit.can_be_sampled(config));
+            let smallest = sampled.take_while(|unit| {
                 let fits = unit.trainable <= left;
                 left = left.saturating_sub(unit.trainable);
                 fits

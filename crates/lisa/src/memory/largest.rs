@@ -1,5 +1,7 @@
 //! [`Largest`]: the sums of the largest layers, which a plan needs for each segment.
 
+use std::collections::BTreeSet;
+
 use super::elements::{Draw, Elements, Unit};
 
 /// Elements of the `n` largest layers, by n.
@@ -26,10 +28,11 @@ impl Largest {
             }
             all.into_iter().map(|(_, sum)| sum).collect::<Vec<u64>>()
         };
-        let quantized = sums(&draw.frozen, usize::MAX, |unit| unit.matrices);
-        let mut in_active = vec![0; layers];
-        for unit in &draw.active {
-            in_active[unit.layer] = quantized[unit.layer];
+        let quantized = sums(&draw.frozen, usize::MAX, Unit::quantized_elements);
+        let mut in_active = sums(&draw.active, usize::MAX, |unit| unit.never_trained.elements);
+        let active: BTreeSet<usize> = draw.active.iter().map(|unit| unit.layer).collect();
+        for layer in active {
+            in_active[layer] += quantized[layer];
         }
         let trainable = sums(&elements.units, draw.active.len(), |unit| unit.trainable);
         Self {

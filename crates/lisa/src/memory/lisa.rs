@@ -2,7 +2,7 @@
 
 use super::activations::{Activations, Footprint};
 use super::breakdown::Breakdown;
-use super::elements::{Draw, Elements};
+use super::elements::{Draw, Elements, Matrices};
 use super::largest::Largest;
 use super::plan::MemoryPlan;
 use super::workload::Workload;
@@ -18,9 +18,10 @@ impl MemoryPlan {
     ///
     /// If layers differ in size, the largest ones count as active. For `Budget`, the plan assumes
     /// that the whole budget is used; for `Fixed`, it uses the given layers; for `Bernoulli`, it
-    /// assumes a number of active layers that at most one period in a thousand exceeds. With
-    /// [`split`](LisaConfig::split), the plan assumes that the active parts belong to as many
-    /// different layers as possible. Nothing is allocated.
+    /// assumes a number of active layers that at most one period in a thousand exceeds. For a policy of
+    /// your own, it assumes that the policy samples `active_layers` layers: if it may sample more, plan
+    /// with the largest number that it samples. With [`split`](LisaConfig::split), the plan assumes that
+    /// the active parts belong to as many different layers as possible. Nothing is allocated.
     ///
     /// # Errors
     ///
@@ -109,21 +110,30 @@ impl Run<'_> {
 
     /// Weights on the device, with quantized frozen layers if the configuration says so.
     fn weights(&self) -> u64 {
-        let quantized: u64 = self.draw.frozen.iter().map(|unit| unit.quantized).sum();
+        let quantized: u64 = self.quantized().map(|matrices| matrices.quantized).sum();
         let element = self.workload.element();
         self.elements.total * element - self.full_precision() + quantized
     }
 
     /// Full-precision weights of the quantized layers, in host memory.
     fn full_precision(&self) -> u64 {
-        let matrices: u64 = self.draw.frozen.iter().map(|unit| unit.matrices).sum();
-        matrices * self.workload.element()
+        let elements: u64 = self.quantized().map(|matrices| matrices.elements).sum();
+        elements * self.workload.element()
+    }
+
+    /// The matrices that are quantized.
+    fn quantized(&self) -> impl Iterator<Item = Matrices> + '_ {
+        let frozen = self.draw.frozen.iter().map(|unit| unit.matrices);
+        let units = self.elements.units.iter();
+        frozen.chain(units.map(|unit| unit.never_trained))
     }
 
     /// Optimizer state of frozen layers, on the device and in host memory. The plan assumes that
-    /// every layer has been active.
+    /// every layer that can be sampled has been active.
     fn idle_state(&self) -> (u64, u64) {
-        let idle: u64 = self.draw.frozen.iter().map(|unit| unit.trainable).sum();
+        let frozen = self.draw.frozen.iter();
+        let sampled = frozen.filter(|unit| unit.can_be_sampled(self.config));
+        let idle: u64 = sampled.map(|unit| unit.trainable).sum();
         let state = idle * self.state_of_element();
         match self.config.on_freeze {
             OnFreeze::Drop => (0, 0),

@@ -8,6 +8,7 @@ use super::*;
 use crate::recompute::Recompute;
 use crate::{FrozenWeights, LisaConfig, OnFreeze, PolicyConfig};
 
+mod frozen;
 mod segments;
 
 /// Plans one row of four tokens with the dtype of the model.

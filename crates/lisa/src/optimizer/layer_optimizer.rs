@@ -1,27 +1,28 @@
 //! [`LayerOptimizer`]: Burn's `ModuleOptimizer` with the wrappers of this module, and a record of
 //! which parameters have state.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use burn::grad_clipping::GradientClipping;
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::module::{Module, ModuleVisitor, Param, ParamGroup, ParamId};
-use burn::optim::{GradientsParams, ModuleOptimizer, OptimizerRecord};
-use burn::tensor::{DType, Tensor};
+use burn::optim::{GradientsParams, ModuleOptimizer};
+use burn::tensor::Tensor;
 
 use super::bytes::StateBytes;
 use super::config::OptimizerConfig;
 use super::decay::{Decay, by_rank};
-use super::leaves::Leaves;
 use super::ledger::{Ledger, ledgered};
 use super::master::master_weights;
 use super::release::{OnFreeze, RELEASE, Release, release};
-use super::shapes::{StateShapes, is_master};
+use super::shapes::StateShapes;
 use super::slices::slices;
 use super::usage::Usage;
 use crate::gradients::Gradients;
 use crate::layers::Parameter;
 use crate::{ErrorKind, FreezeMask, LayerMap, LisaError};
+
+mod records;
 
 /// An optimizer that drops or offloads the state of frozen parameters.
 #[derive(Clone)]
@@ -32,6 +33,8 @@ pub(crate) struct LayerOptimizer {
     groups: Vec<Group>,
     /// The parameters that have state.
     held: BTreeMap<ParamId, Held>,
+    /// Whether the inner optimizer is exchanged for an empty one, because a learner has it.
+    is_lent: bool,
 }
 
 /// The optimizer of a parameter group.
@@ -90,6 +93,7 @@ impl LayerOptimizer {
                 shapes: StateShapes::of::<C::Optimizer>(),
             }],
             held: BTreeMap::new(),
+            is_lent: false,
         })
     }
 
@@ -125,14 +129,13 @@ impl LayerOptimizer {
         Ok(self)
     }
 
-    /// Clips each gradient tensor separately, except those of a group. Cost: a copy of the state in
-    /// host memory, if there is any state.
+    /// Clips each gradient tensor separately, except those of a group. Cost: that of
+    /// [`reload`](Self::reload), and a copy of the state in host memory, if there is any state.
     pub(crate) fn with_grad_clipping(mut self, clipping: GradientClipping) -> Self {
         self.optimizer = self.optimizer.with_grad_clipping(clipping);
         if !self.held.is_empty() {
             // Burn stores the clipping with the state of each parameter. Loading it takes the new one.
-            let record = self.optimizer.to_record();
-            self.optimizer = self.optimizer.load_record(record);
+            self.reload(self.optimizer.to_record());
         }
         self
     }
@@ -226,106 +229,12 @@ impl LayerOptimizer {
         }
     }
 
-    /// The shapes that the state of a parameter has.
-    pub(crate) fn shapes(&self, parameter: &Parameter) -> StateShapes {
-        let group = self.group(parameter);
-        group.map_or(StateShapes::Free, |group| group.shapes)
-    }
-
-    /// The dtype of the state of this name of a parameter; `None` if the optimizer is not Burn's.
-    fn dtype(&self, parameter: &Parameter, name: &str) -> Option<DType> {
-        let shapes = self.shapes(parameter);
-        // Adafactor's state of half-precision parameters is f32.
-        let wide = self.wrapping.master_weights || shapes == StateShapes::Factored;
-        let dtype = match parameter.dtype {
-            DType::BF16 | DType::F16 | DType::QFloat(_) if wide => DType::F32,
-            // The dtype of the weights that were quantized, in which the state was saved.
-            DType::QFloat(_) => return None,
-            dtype => dtype,
-        };
-        if is_master(name) {
-            return Some(DType::F32);
-        }
-        (!shapes.is_free()).then_some(dtype)
-    }
-
-    /// The state as Burn records it.
-    pub(crate) fn to_record(&self) -> OptimizerRecord {
-        self.optimizer.to_record()
-    }
-
-    /// The same optimizer with the state of a record, in the dtypes that a step needs. The record may be
-    /// of a run with another dtype. State that was offloaded is offloaded again.
-    pub(crate) fn with_state(&self, leaves: Leaves, map: &LayerMap) -> Result<Self, String> {
-        let mut optimizer = self.clone();
-        let parameters: HashMap<ParamId, &Parameter> =
-            map.parameters().iter().map(|p| (p.id, p)).collect();
-        let leaves = leaves.cast(|id, name| self.dtype(parameters.get(&id)?, name))?;
-        optimizer.hold(&leaves);
-        let record = leaves.into_record(map)?;
-        optimizer.optimizer = optimizer.optimizer.load_record(record);
-        Ok(optimizer)
-    }
-
-    /// Assigns the state to the parameters of a model with new ids. State that was offloaded stays so.
-    /// If it fails, nothing changes. Cost: two copies of the state in host memory, if there is any
-    /// state.
-    pub(crate) fn rename(
-        &mut self,
-        new_id: &HashMap<ParamId, ParamId>,
-        map: &LayerMap,
-    ) -> Result<(), LisaError> {
-        if self.held.is_empty() {
-            return Ok(());
-        }
-        let record = Leaves::of(self.to_record(), new_id).and_then(|l| l.into_record(map));
-        let record = record.map_err(unreadable)?;
-        self.optimizer = self.optimizer.clone().load_record(record);
-        let held = std::mem::take(&mut self.held).into_iter();
-        let held = held.filter_map(|(id, held)| Some((*new_id.get(&id)?, held)));
-        self.held = held.collect();
-        Ok(())
-    }
-
-    /// Swaps the inner `ModuleOptimizer` with another one.
-    #[cfg(feature = "train")]
-    pub(crate) fn exchange(&mut self, optimizer: &mut ModuleOptimizer) {
-        std::mem::swap(&mut self.optimizer, optimizer);
-    }
-
-    /// Reads from the optimizer's record which parameters have state. Cost: two copies of the state in
-    /// host memory.
-    #[cfg(feature = "train")]
-    pub(crate) fn recount(&mut self, map: &LayerMap) -> Result<(), LisaError> {
-        let ids = map.parameters().iter().map(|p| (p.id, p.id)).collect();
-        let leaves = Leaves::of(self.to_record(), &ids).map_err(unreadable)?;
-        self.hold(&leaves);
-        Ok(())
-    }
-
-    /// Notes the state that these leaves have.
-    fn hold(&mut self, leaves: &Leaves) {
-        // With another setting, a record says so by mistake, and the state is to be dropped or kept.
-        let can_offload = self.wrapping.on_freeze == OnFreeze::Offload;
-        let held = leaves.bytes().into_iter();
-        let held = held.map(|(id, (bytes, offloaded))| {
-            let on_host = offloaded && can_offload;
-            (id, Held { bytes, on_host })
-        });
-        self.held = held.collect();
-    }
-
     /// The group whose optimizer steps a parameter.
     fn group(&self, parameter: &Parameter) -> Option<&Group> {
         let (id, path) = (&parameter.id, Some(parameter.path.as_str()));
         let mut groups = self.groups.iter();
         groups.rfind(|group| group.members.matches(id, path))
     }
-}
-
-fn unreadable(source: String) -> LisaError {
-    let message = format!("cannot read the optimizer's state: {source}");
-    LisaError::new(ErrorKind::Record, message)
 }
 
 /// The frozen parameters that have state on the device, with one-element gradients.

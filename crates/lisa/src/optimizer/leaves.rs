@@ -4,11 +4,12 @@
 use std::collections::{BTreeMap, HashMap};
 
 use burn::module::ParamId;
-use burn::optim::OptimizerRecord;
+use burn::optim::{ModuleOptimizer, OptimizerRecord};
 use burn::tensor::{DType, TensorData};
-use burn_pack::{Reader, Scalar, Tensor, Writer};
+use burn_pack::{Scalar, Tensor, Writer};
 
 use super::bytes::StateBytes;
+use super::deferred::deferred;
 use super::offload::is_offloaded;
 use super::shapes::is_master;
 use crate::LayerMap;
@@ -20,8 +21,8 @@ pub(crate) struct Leaves {
 }
 
 impl Leaves {
-    /// Reads a record and assigns its state to other parameters: `new_id` has their ids by the ids
-    /// in the record. Cost: a copy of the state in host memory.
+    /// Assigns the state of a record to other parameters: `new_id` has their ids by the ids in the
+    /// record. No tensor is read.
     pub(crate) fn read(
         tensors: Vec<Tensor>,
         scalars: BTreeMap<String, Scalar>,
@@ -36,10 +37,10 @@ impl Leaves {
                 .ok_or_else(|| format!("`{name}` belongs to no parameter of the model"))
         };
         let mut renamed = Vec::with_capacity(tensors.len());
-        for tensor in tensors {
-            let (name, dtype, shape, _, bytes) = tensor.into_parts().map_err(|e| e.to_string())?;
-            let (id, name) = rename(&name)?;
-            renamed.push((id, Tensor::new(name, dtype, shape, Some(id.val()), bytes)));
+        for mut tensor in tensors {
+            let (id, name) = rename(&tensor.name)?;
+            (tensor.name, tensor.param_id) = (name, Some(id.val()));
+            renamed.push((id, tensor));
         }
         let scalars = scalars.into_iter().map(|(name, value)| {
             let (id, name) = rename(&name)?;
@@ -51,15 +52,13 @@ impl Leaves {
         })
     }
 
-    /// Reads the record of a run's own optimizer.
+    /// The state of a run's own optimizer.
     pub(super) fn of(
-        record: OptimizerRecord,
+        optimizer: &ModuleOptimizer,
         new_id: &HashMap<ParamId, ParamId>,
     ) -> Result<Self, String> {
-        let bytes = record.into_bytes().map_err(|e| e.to_string())?;
-        let reader = Reader::from_bytes(bytes).map_err(|e| e.to_string())?;
+        let (reader, tensors) = deferred(optimizer).map_err(|e| e.to_string())?;
         let scalars = reader.scalars().clone();
-        let tensors = reader.into_tensors().map_err(|e| e.to_string())?;
         let names = new_id.iter();
         let names = names.map(|(old, new)| (old.val().to_string(), *new));
         Self::read(tensors, scalars.into_iter().collect(), &names.collect())
@@ -84,6 +83,13 @@ impl Leaves {
             *tensor = Tensor::new(name, wanted, shape, id, data.into_bytes());
         }
         Ok(self)
+    }
+
+    /// The leaves that are not master weights.
+    #[cfg(feature = "train")]
+    pub(super) fn without_masters(mut self) -> Self {
+        self.tensors.retain(|(_, tensor)| !is_master(&tensor.name));
+        self
     }
 
     /// The tensors, with the parameters that they belong to.

@@ -6,6 +6,8 @@ use burn::optim::{Optimizer, RecordState, StateSink, StateSource};
 use burn::tensor::Device;
 use burn_pack::Scalar;
 
+use super::deferred::flatten;
+
 /// The leaf of a record by which offloaded state is known. It is not among those of the inner state,
 /// which are under other names.
 const OFFLOADED: &str = "offloaded";
@@ -65,10 +67,9 @@ impl<O: Optimizer, const D: usize> Placed<O, D> {
             Self::Host(_) => self,
         }
     }
-}
 
-impl<O: Optimizer, const D: usize> RecordState for Placed<O, D> {
-    fn state_flatten(&self, prefix: &str, out: &mut StateSink) {
+    /// Writes the leaves of the state, whose names begin with `prefix`.
+    fn write(&self, prefix: &str, out: &mut StateSink) {
         match self {
             Self::Device(state) => state.state_flatten(prefix, out),
             Self::Host(sink) => {
@@ -81,6 +82,13 @@ impl<O: Optimizer, const D: usize> RecordState for Placed<O, D> {
                 out.push_scalar(prefix, OFFLOADED, Scalar::Bool(true));
             }
         }
+    }
+}
+
+impl<O: Optimizer, const D: usize> RecordState for Placed<O, D> {
+    fn state_flatten(&self, prefix: &str, out: &mut StateSink) {
+        let (state, id) = (self.clone(), prefix.to_owned());
+        flatten(prefix, out, move |out| state.write(&id, out));
     }
 
     fn state_unflatten(prefix: &str, src: &mut StateSource, device: &Device) -> Option<Self> {

@@ -132,14 +132,12 @@ impl SamplingPolicy for Bernoulli {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::test_support::{counts, draws};
 
     #[test]
     fn draws_are_the_same_on_every_platform() {
-        let policy = Bernoulli::default();
-        let draws: Vec<Vec<usize>> = (0..6)
-            .map(|period| policy.draw(&Draw::new(42, period, 16, 2)))
-            .collect();
-        assert_eq!(format!("{draws:?}"), DRAWS);
+        let found = draws(&Bernoulli::default(), &Draw::new(42, 0, 16, 2));
+        assert_eq!(found, DRAWS);
     }
 
     const DRAWS: &str = "[[5], [3], [], [4, 12], [3], [14]]";
@@ -147,13 +145,9 @@ mod tests {
     #[test]
     fn zero_is_never_drawn_and_one_always() {
         let policy = Bernoulli::new(vec![0.0, 1.0, 0.25]);
-        let mut third = 0;
-        for period in 0..4000 {
-            let layers = policy.draw(&Draw::new(5, period, 3, 1));
-            assert!(!layers.contains(&0) && layers.contains(&1));
-            third += usize::from(layers.contains(&2));
-        }
-        assert!((900..1100).contains(&third), "{third}");
+        let counts = counts(&policy, &Draw::new(5, 0, 3, 1), 4000);
+        assert_eq!(counts[..2], [0, 4000]);
+        assert!((900..1100).contains(&counts[2]), "{counts:?}");
     }
 
     #[test]

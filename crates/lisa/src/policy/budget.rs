@@ -160,6 +160,7 @@ impl SamplingPolicy for Budget {
 mod tests {
     use super::*;
     use crate::policy::Scores;
+    use crate::policy::test_support::{chi_square, counts, draws};
 
     /// Layers of 40 and 80 elements that were all active once.
     fn halves(layers: usize) -> Scores {
@@ -173,14 +174,8 @@ mod tests {
 
     #[test]
     fn draws_are_the_same_on_every_platform() {
-        let scores = halves(4);
-        let draws: Vec<Vec<usize>> = (1..7)
-            .map(|period| {
-                let draw = Draw::new(42, period, 8, 1).with_scores(scores.clone());
-                Budget::default().draw(&draw)
-            })
-            .collect();
-        assert_eq!(format!("{draws:?}"), DRAWS);
+        let draw = Draw::new(42, 1, 8, 1).with_scores(halves(4));
+        assert_eq!(draws(&Budget::default(), &draw), DRAWS);
     }
 
     const DRAWS: &str = "[[2, 7], [3, 6], [5, 6], [6, 7], [5, 6], [2, 7]]";
@@ -228,19 +223,9 @@ mod tests {
         let policy = Budget::new().with_eta(3.0);
         let e = [0.5, 1.0, 1.5, 5.0f64].map(f64::exp);
         let sum: f64 = e.iter().sum();
-        let mut counts = [0usize; 4];
-        for period in 0..40_000 {
-            let draw = Draw::new(6, period, 4, 1).with_scores(scores.clone());
-            counts[policy.draw(&draw)[0]] += 1;
-        }
-        let chi: f64 = counts
-            .iter()
-            .zip(e)
-            .map(|(&n, e)| {
-                let expected = 40_000.0 * e / sum;
-                (n as f64 - expected).powi(2) / expected
-            })
-            .sum();
+        let draw = Draw::new(6, 0, 4, 1).with_scores(scores);
+        let counts = counts(&policy, &draw, 40_000);
+        let chi = chi_square(&counts, &e.map(|e| 40_000.0 * e / sum));
         // 3 degrees of freedom, 16.3 at 0.1 %.
         assert!(chi < 16.3, "{chi} {counts:?}");
     }

@@ -58,6 +58,15 @@ impl PolicyConfig {
         Self::Custom(Custom(Arc::new(policy)))
     }
 
+    /// Whether the policy samples the same layers for every `active_layers`.
+    pub(crate) fn ignores_active_layers(&self) -> bool {
+        match self {
+            Self::Budget(_) | Self::Fixed(_) => true,
+            Self::Bernoulli(probabilities) => !probabilities.is_empty(),
+            _ => false,
+        }
+    }
+
     /// The policy.
     #[must_use]
     pub fn build(&self) -> Arc<dyn SamplingPolicy> {

@@ -80,17 +80,11 @@ impl SamplingPolicy for Cyclic {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn draws(order: CyclicOrder) -> String {
-        let policy = Cyclic::new(order);
-        let draws: Vec<Vec<usize>> = (0..6)
-            .map(|period| policy.draw(&Draw::new(42, period, 5, 2)))
-            .collect();
-        format!("{draws:?}")
-    }
+    use crate::policy::test_support::{chi_square, draws};
 
     #[test]
     fn draws_are_the_same_on_every_platform() {
+        let draws = |order| draws(&Cyclic::new(order), &Draw::new(42, 0, 5, 2));
         let up = "[[0, 1], [2, 3], [4], [0, 1], [2, 3], [4]]";
         let down = "[[3, 4], [1, 2], [0], [3, 4], [1, 2], [0]]";
         assert_eq!(draws(CyclicOrder::Ascending), up);
@@ -133,10 +127,7 @@ mod tests {
             }
         }
         // 2000 expected of each; 7 degrees of freedom, 24.3 at 0.1 %.
-        let chi: f64 = counts
-            .iter()
-            .map(|&n| (n as f64 - 2000.0).powi(2) / 2000.0)
-            .sum();
+        let chi = chi_square(&counts, &[2000.0; 8]);
         assert!(chi < 24.3, "{chi} {counts:?}");
     }
 }

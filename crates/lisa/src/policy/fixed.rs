@@ -45,7 +45,8 @@ impl SamplingPolicy for Fixed {
         Some((0..draw.layers).map(here).collect())
     }
 
-    /// Refuses layers that do not exist, and an empty list if nothing else trains.
+    /// Refuses layers that do not exist. If nothing else trains in some periods, refuses an empty list, and
+    /// a list in which no layer can train.
     fn validate(&self, draw: &Draw) -> Result<(), LisaError> {
         if let Some(layer) = self.layers.iter().find(|&&layer| layer >= draw.layers) {
             return refuse(
@@ -56,11 +57,17 @@ impl SamplingPolicy for Fixed {
                 "name layers of the model, counted from 0",
             );
         }
-        if self.layers.is_empty() && !draw.allow_empty {
+        if !draw.allow_empty && !self.layers.iter().any(|&layer| draw.can_train(layer)) {
+            let what = if self.layers.is_empty() {
+                "no layer".into()
+            } else {
+                format!("no layer that can train (its layers are {:?})", self.layers)
+            };
             return refuse(
-                "fixed has no layer and no parameter outside the layers trains in every period"
-                    .into(),
-                "name a layer, or let the embeddings train in every period",
+                format!(
+                    "fixed has {what} and no parameter outside the layers trains in every period"
+                ),
+                "name a layer that can train, or let the embeddings train in every period",
             );
         }
         Ok(())
@@ -91,5 +98,18 @@ mod tests {
         let draw = draw.with_allow_empty(false);
         let error = Fixed::new(vec![]).validate(&draw).unwrap_err();
         assert!(error.to_string().contains("fixed has no layer"));
+    }
+
+    #[test]
+    fn layers_that_cannot_train_are_refused_where_nothing_else_trains() {
+        use crate::policy::Scores;
+        // Layers 0 and 2 are frozen as a whole.
+        let draw = Draw::new(0, 0, 4, 1).with_scores(Scores::new([0, 5, 0, 5]));
+        assert!(Fixed::new(vec![0, 2]).validate(&draw).is_ok());
+        let draw = draw.with_allow_empty(false);
+        assert!(Fixed::new(vec![0, 1]).validate(&draw).is_ok());
+        let error = Fixed::new(vec![0, 2]).validate(&draw).unwrap_err();
+        let expected = "fixed has no layer that can train (its layers are [0, 2]) and no";
+        assert!(error.message().contains(expected), "{error}");
     }
 }

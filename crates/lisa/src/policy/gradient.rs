@@ -144,6 +144,7 @@ impl SamplingPolicy for Gradient {
 mod tests {
     use super::*;
     use crate::policy::Scores;
+    use crate::policy::test_support::{chi_square, counts, draws};
 
     /// Scores of layers that were all active once.
     fn scored(scores: &[f32]) -> Scores {
@@ -158,13 +159,8 @@ mod tests {
     #[test]
     fn draws_are_the_same_on_every_platform() {
         let scores = scored(&[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]);
-        let draws: Vec<Vec<usize>> = (1..7)
-            .map(|period| {
-                let draw = Draw::new(42, period, 8, 2).with_scores(scores.clone());
-                Gradient::default().draw(&draw)
-            })
-            .collect();
-        assert_eq!(format!("{draws:?}"), DRAWS);
+        let draw = Draw::new(42, 1, 8, 2).with_scores(scores);
+        assert_eq!(draws(&Gradient::default(), &draw), DRAWS);
     }
 
     const DRAWS: &str = "[[6, 7], [3, 6], [2, 4], [1, 6], [5, 6], [2, 3]]";
@@ -212,22 +208,13 @@ mod tests {
     fn frequencies_are_those_of_the_softmax_and_the_floor() {
         let policy = Gradient::new().with_temperature(0.5).with_floor(0.2);
         let scores = scored(&[1.0, 1.0, 2.0, 4.0]);
-        let draw = |period| Draw::new(5, period, 4, 1).with_scores(scores.clone());
+        let draw = Draw::new(5, 0, 4, 1).with_scores(scores);
         // Relative scores 0.5, 0.5, 1, 2; exponents 1, 1, 2, 4.
-        let e: Vec<f64> = [1.0, 1.0, 2.0, 4.0f64].map(f64::exp).to_vec();
+        let e = [1.0, 1.0, 2.0, 4.0f64].map(f64::exp);
         let sum: f64 = e.iter().sum();
-        let mut counts = [0usize; 4];
-        for period in 0..20_000 {
-            counts[policy.draw(&draw(period))[0]] += 1;
-        }
-        let chi: f64 = counts
-            .iter()
-            .zip(&e)
-            .map(|(&n, e)| {
-                let expected = 20_000.0 * (0.8 * e / sum + 0.05);
-                (n as f64 - expected).powi(2) / expected
-            })
-            .sum();
+        let counts = counts(&policy, &draw, 20_000);
+        let expected = e.map(|e| 20_000.0 * (0.8 * e / sum + 0.05));
+        let chi = chi_square(&counts, &expected);
         // 3 degrees of freedom, 16.3 at 0.1 %.
         assert!(chi < 16.3, "{chi} {counts:?}");
     }

@@ -31,6 +31,8 @@ mod gradient;
 mod budget;
 mod fixed;
 mod config;
+#[cfg(test)]
+mod test_support;
 
 pub use bernoulli::Bernoulli;
 pub use budget::Budget;

@@ -45,22 +45,16 @@ impl SamplingPolicy for Uniform {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn draws(seed: u64, layers: usize, active: usize) -> Vec<Vec<usize>> {
-        (0..6)
-            .map(|period| Uniform.draw(&Draw::new(seed, period, layers, active)))
-            .collect()
-    }
+    use crate::policy::test_support::{chi_square, draws};
 
     #[test]
     fn draws_are_the_same_on_every_platform() {
-        assert_eq!(draws(0, 4, 2), DRAWS_0_4_2);
-        assert_eq!(draws(42, 32, 2), DRAWS_42_32_2);
+        assert_eq!(draws(&Uniform, &Draw::new(0, 0, 4, 2)), DRAWS_0_4_2);
+        assert_eq!(draws(&Uniform, &Draw::new(42, 0, 32, 2)), DRAWS_42_32_2);
     }
 
-    const DRAWS_0_4_2: [[usize; 2]; 6] = [[0, 2], [1, 3], [0, 1], [0, 3], [2, 3], [0, 2]];
-    const DRAWS_42_32_2: [[usize; 2]; 6] =
-        [[7, 31], [12, 30], [20, 29], [14, 18], [3, 10], [20, 24]];
+    const DRAWS_0_4_2: &str = "[[0, 2], [1, 3], [0, 1], [0, 3], [2, 3], [0, 2]]";
+    const DRAWS_42_32_2: &str = "[[7, 31], [12, 30], [20, 29], [14, 18], [3, 10], [20, 24]]";
 
     #[test]
     fn every_layer_is_drawn_equally_often() {
@@ -73,10 +67,7 @@ mod tests {
             }
         }
         // 1000 expected of each; chi-square with 15 degrees of freedom, 37.7 at 0.1 %.
-        let chi: f64 = counts
-            .iter()
-            .map(|&n| (n as f64 - 1000.0).powi(2) / 1000.0)
-            .sum();
+        let chi = chi_square(&counts, &[1000.0; 16]);
         assert!(chi < 37.7, "{chi} {counts:?}");
     }
 }

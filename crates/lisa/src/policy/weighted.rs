@@ -95,14 +95,12 @@ impl SamplingPolicy for Weighted {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::test_support::{chi_square, counts, draws};
 
     #[test]
     fn draws_are_the_same_on_every_platform() {
         let policy = Weighted::new((1..=16).map(f64::from).collect());
-        let draws: Vec<Vec<usize>> = (0..6)
-            .map(|period| policy.draw(&Draw::new(42, period, 16, 2)))
-            .collect();
-        assert_eq!(format!("{draws:?}"), DRAWS);
+        assert_eq!(draws(&policy, &Draw::new(42, 0, 16, 2)), DRAWS);
     }
 
     const DRAWS: &str = "[[8, 12], [3, 15], [9, 12], [9, 13], [11, 13], [1, 15]]";
@@ -111,22 +109,11 @@ mod tests {
     fn frequencies_are_the_inclusion_probabilities() {
         let weights = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 20.0];
         let policy = Weighted::new(weights.to_vec());
-        let (draws, gamma) = (20_000, 3);
-        let p = policy.inclusion(&Draw::new(0, 0, 10, gamma)).unwrap();
-        let mut counts = [0usize; 10];
-        for period in 0..draws {
-            for layer in policy.draw(&Draw::new(3, period, 10, gamma)) {
-                counts[layer] += 1;
-            }
-        }
-        let chi: f64 = counts
-            .iter()
-            .zip(&p)
-            .map(|(&n, p)| {
-                let expected = draws as f64 * p;
-                (n as f64 - expected).powi(2) / expected
-            })
-            .sum();
+        let draw = Draw::new(3, 0, 10, 3);
+        let p = policy.inclusion(&draw).unwrap();
+        let counts = counts(&policy, &draw, 20_000);
+        let expected: Vec<f64> = p.iter().map(|p| 20_000.0 * p).collect();
+        let chi = chi_square(&counts, &expected);
         // 9 degrees of freedom at the most, 27.9 at 0.1 %. Drawing one by one gives over 1000.
         assert!(chi < 27.9, "{chi} {counts:?}");
     }

@@ -15,19 +15,10 @@ fn refuse<T>(message: String, help: impl Into<String>) -> Result<T, LisaError> {
     Err(LisaError::new(ErrorKind::Config, message).with_help(help))
 }
 
-/// Whether the policy asks for `active_layers`.
-fn is_counted(config: &LisaConfig) -> bool {
-    match &config.policy {
-        PolicyConfig::Budget(_) | PolicyConfig::Fixed(_) => false,
-        PolicyConfig::Bernoulli(probabilities) => probabilities.is_empty(),
-        _ => true,
-    }
-}
-
 /// Refuses more active layers than the model has.
 fn check_active_layers(map: &LayerMap, config: &LisaConfig) -> Result<(), LisaError> {
     let (active, layers) = (config.active_layers, map.layers().len());
-    if !is_counted(config) || active <= layers {
+    if config.policy.ignores_active_layers() || active <= layers {
         return Ok(());
     }
     let what = if config.split.is_empty() {
@@ -105,12 +96,24 @@ pub(super) fn warnings(map: &LayerMap, config: &LisaConfig, may_train: &[bool]) 
     let dead = map.layers().iter().filter(is_dead).count();
     let is_sampled = match &config.policy {
         PolicyConfig::Bernoulli(p) if !p.is_empty() => true,
-        _ => is_counted(config) && config.active_layers < layers,
+        _ => !config.policy.ignores_active_layers() && config.active_layers < layers,
     };
     if dead > 0 && is_sampled {
         found.push(format!(
             "{dead} of {layers} layers have no parameter that requires gradients, and are not sampled"
         ));
+    }
+    if let PolicyConfig::Fixed(fixed) = &config.policy {
+        let layers = map.layers().iter().enumerate();
+        let named = layers.filter(|(layer, _)| fixed.contains(layer));
+        let dead = named.filter(|(_, layer)| is_dead(layer));
+        let paths: Vec<&str> = dead.map(|(_, layer)| layer.path.as_str()).collect();
+        if !paths.is_empty() {
+            found.push(format!(
+                "the policy fixed has layers that do not train, because none of their parameters can: `{}`",
+                paths.join("`, `")
+            ));
+        }
     }
     let mut outside = map.outside().peekable();
     // Full training, and LoRA, whose base is frozen, have no periods in which they freeze.
@@ -176,6 +179,24 @@ mod tests {
         assert!(
             warnings.len() == 1 && warnings[0].contains("1 of 3 layers"),
             "{warnings:?}"
+        );
+    }
+
+    #[test]
+    fn fixed_layers_that_cannot_train_are_warned_of() {
+        let mut own = model();
+        own.layers[0].weight = own.layers[0].weight.clone().set_require_grad(false);
+        let map = LayerMap::find(&own).unwrap();
+        let said = |fixed: &[usize]| {
+            let policy = PolicyConfig::Fixed(fixed.to_vec());
+            let config = LisaConfig::new().with_policy(policy);
+            warnings(&map, &config, &may_train(&map, &config).unwrap())
+        };
+        assert!(said(&[1, 2]).is_empty());
+        let found = said(&[0, 1]);
+        assert!(
+            found.len() == 1 && found[0].ends_with("can: `layers.0`"),
+            "{found:?}"
         );
     }
 

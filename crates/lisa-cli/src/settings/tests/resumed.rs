@@ -217,16 +217,3 @@ fn another_schedule_has_its_own_final_rate() {
         assert_eq!(of(given, flags), (0.3, String::new()), "{flags}");
     }
 }
-
-#[test]
-fn what_an_earlier_checkpoint_lacks_is_the_default() {
-    let mut saved = defaults().to_flags();
-    let training = &mut saved.training;
-    (training.schedule, training.warmup_steps, training.steps) = (None, None, Some(100));
-    assert!(resumed("", &saved).1.is_empty());
-    let (_, changes) = resumed("schedule = \"constant\"\nwarmup-steps = 7", &saved);
-    assert_eq!(
-        changes,
-        ["schedule constant, was cosine", "warmup-steps 7, was 0"]
-    );
-}

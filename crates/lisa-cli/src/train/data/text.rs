@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::Result;
 use lisa_lm::Tokenizer;
-use lisa_lm::text::{Content, Example, TurnEnd, turn_end, unwritten_context};
+use lisa_lm::text::{Content, Example, TurnEnd, turn_end, untrained_prompt, unwritten_context};
 
 use super::note::Note;
 use crate::settings::{InputSettings, Pairs};
@@ -30,6 +30,8 @@ pub(crate) struct Prepare {
     end: Option<TurnEnd>,
     /// Whether that chat was seen.
     is_end_seen: bool,
+    /// What the generation prompt of that chat has, and its answer does not have.
+    untrained: Option<String>,
     /// Tools, documents and roles that were seen in a chat.
     context: BTreeSet<String>,
     /// Those that the template does not write.
@@ -46,6 +48,7 @@ impl Prepare {
             has_chats: false,
             end: None,
             is_end_seen: false,
+            untrained: None,
             context: BTreeSet::new(),
             unwritten: Vec::new(),
         }
@@ -87,6 +90,7 @@ impl Prepare {
         if let Some(end) = turn_end(chat, &self.tokenizer).transpose() {
             self.end = end.ok();
             self.is_end_seen = true;
+            self.untrained = untrained_prompt(chat, self.tokenizer.chat_template());
         }
         Ok(())
     }
@@ -122,6 +126,14 @@ impl Prepare {
                 "the chat template does not write the {} of the data, so the model is trained \
                  without them; another template may write them (--chat-template)",
                 self.unwritten.join(", the ")
+            )));
+        }
+        if let Some(text) = self.untrained {
+            notes.push(Note::Warning(format!(
+                "the generation prompt of the chat template ends with {:?}, which the template does not \
+                 write before the first answer of the data, so answers are generated after another text \
+                 than they are trained after; another template may write it (--chat-template)",
+                one_line(&text)
             )));
         }
         let end = self.end;
@@ -267,6 +279,42 @@ mod tests {
         assert!(tokenizer.chosen_template().is_some());
         let (tokenizer, _, _) = prepared(base(""), Pairs::Auto, &[PAIR]);
         assert!(tokenizer.chosen_template().is_none());
+    }
+
+    #[test]
+    fn an_empty_list_of_tools_does_not_decide_whether_tools_are_written() {
+        let template = "{% if tools %}{{ tools | tojson }}{% endif %}\
+                        {% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}";
+        let chat = |tools: &str| {
+            format!(
+                r#"{{"tools": {tools}, "messages": [{{"role": "user", "content": "a"}},
+                {{"role": "assistant", "content": "b"}}]}}"#
+            )
+        };
+        let rows = [chat(r#""[]""#), chat("[]"), chat(r#"[{"name": "f"}]"#)];
+        let lines = rows.each_ref().map(String::as_str);
+        let special = base("").special_tokens().clone();
+        let template = ChatTemplate::new(template, &special).unwrap();
+        let printed = prepared(base("").with_chat_template(template), Pairs::Auto, &lines).1;
+        let printed = printed.join("\n");
+        assert!(!printed.contains("does not write"), "{printed}");
+    }
+
+    #[test]
+    fn a_generation_prompt_that_no_answer_follows_is_warned_about() {
+        let template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{{ eos_token }}{% endfor %}\
+                        {% if add_generation_prompt %}[assistant]<think>\n{% endif %}";
+        let special = base("").special_tokens().clone();
+        let printed = |template: &str| {
+            let template = ChatTemplate::new(template, &special).unwrap();
+            let tokenizer = base("").with_chat_template(template);
+            prepared(tokenizer, Pairs::Auto, &[CHAT]).1.join("\n")
+        };
+        let text = printed(template);
+        let warned = "warning: the generation prompt of the chat template ends with \"<think>\"";
+        assert!(text.contains(warned), "{text}");
+        let text = printed(&template.replace("<think>\n", ""));
+        assert!(!text.contains("generation prompt"), "{text}");
     }
 
     #[test]

@@ -2,10 +2,10 @@
 
 use anyhow::Result;
 use burn::tensor::{DType, FloatDType};
-use lisa::memory::Workload;
+use lisa::memory::{MemoryPlan, Workload};
 
 use super::planned::Planner;
-use crate::settings::{Method, OutputSettings, Settings};
+use crate::settings::{Method, Moments, OutputSettings, Quantize, Settings};
 
 /// The bytes that a run has on disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,7 +58,7 @@ pub(crate) fn on_disk(
     steps: u64,
     evaluates: bool,
 ) -> Result<Disk> {
-    let (plan, model) = (planner.parts(settings, 1, 1)?, planner.model);
+    let (plan, model) = (saved(planner, settings)?, planner.model);
     let (weights, finished) = if settings.method.method == Method::Lora {
         // The gradients are of the adapters, and have their dtype.
         let adapters = plan.gradients;
@@ -77,15 +77,30 @@ pub(crate) fn on_disk(
     } else {
         (plan.weights, plan.weights)
     };
-    let checkpoint = weights + plan.optimizer_state + plan.master_weights + plan.host;
+    let checkpoint = weights + state_of(&plan);
     let output = &settings.output;
     Ok(Disk::of(output, steps, evaluates, checkpoint, finished))
 }
 
 /// The most bytes of optimizer state in a checkpoint.
 pub(crate) fn state_bytes(planner: Planner<'_>, settings: &Settings) -> Result<u64> {
-    let plan = planner.parts(settings, 1, 1)?;
-    Ok(plan.optimizer_state + plan.master_weights + plan.host)
+    Ok(state_of(&saved(planner, settings)?))
+}
+
+/// Plans the run as if the device had everything that its files have: weights in full precision, and the
+/// optimizer state that is in host memory.
+fn saved(planner: Planner<'_>, settings: &Settings) -> Result<MemoryPlan> {
+    let mut settings = settings.clone();
+    settings.memory.quantize = Quantize::None;
+    if settings.method.moments == Moments::Offload {
+        settings.method.moments = Moments::Keep;
+    }
+    planner.parts(&settings, 1, 1)
+}
+
+/// The optimizer state of such a run, also that of layers that were active before.
+fn state_of(plan: &MemoryPlan) -> u64 {
+    plan.at_peak.optimizer_state + plan.at_peak.master_weights
 }
 
 #[cfg(test)]
@@ -114,6 +129,32 @@ mod tests {
         assert_eq!(of(true, false), of(false, false));
         assert_eq!(of(true, true), of(false, true));
         assert!(of(true, true) < of(true, false));
+    }
+
+    #[test]
+    fn files_have_full_precision_weights_and_all_state_wherever_a_run_has_it() {
+        let device = Device::default();
+        let model = ModelConfig::Llama(LlamaConfig::new(64, 32, 4, 2));
+        let model = model.init(&device).unwrap();
+        let of = |method, moments, quantize| {
+            let mut settings = Flags::default().resolve(None).unwrap();
+            (settings.method.method, settings.method.moments) = (method, moments);
+            settings.method.active_layers = 1;
+            settings.memory.quantize = quantize;
+            let planner = Planner::new(&model, &device);
+            let disk = on_disk(planner, &settings, 1, false).unwrap();
+            (disk, state_bytes(planner, &settings).unwrap())
+        };
+        let lisa = |moments, quantize| of(Method::Lisa, moments, quantize);
+        let kept = lisa(Moments::Keep, Quantize::None);
+        assert_eq!(lisa(Moments::Offload, Quantize::None), kept);
+        assert_eq!(lisa(Moments::Keep, Quantize::Int8), kept);
+        assert_eq!(lisa(Moments::Offload, Quantize::Int4), kept);
+        let dropped = lisa(Moments::Drop, Quantize::None);
+        assert_eq!(lisa(Moments::Drop, Quantize::Int8), dropped);
+        assert!(dropped.1 < kept.1 && dropped.0.model == kept.0.model);
+        // Every layer has state, as in full training.
+        assert_eq!(of(Method::Full, Moments::Drop, Quantize::None), kept);
     }
 
     #[test]

@@ -244,6 +244,8 @@ pub(crate) fn lisa_config(settings: &Settings, model: &CausalLm) -> Result<LisaC
     let frozen =
         (!method.freeze.is_empty()).then(|| ParamGroup::from_any_predicates(method.freeze.clone()));
     Ok(LisaConfig::new()
+        // With adapters in some layers only, they are not a stack that can be found.
+        .with_layers(vec![CausalLm::LAYERS.into()])
         .with_active_layers(active)
         .with_sampling_period(method.period)
         .with_seed(settings.training.seed)

@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct Text {
     /// The name and the source of a chat template that is not the model's.
     template: Option<(String, String)>,
+    /// The time that the template writes as the current one, if it writes a time: that of the run's
+    /// start.
+    time: Option<String>,
     /// The tokens that the model's tokenizer does not have.
     tokens: Vec<String>,
     /// Special tokens by name (`eos_token`, ..) that are not the model's.
@@ -34,6 +37,7 @@ impl Text {
         };
         Self {
             template: template.map(named),
+            time: tokenizer.chat_template().time().map(str::to_owned),
             tokens: tokenizer.added_tokens().to_vec(),
             special: tokenizer.chosen_special_tokens().clone(),
             eos_ids: tokenizer.eos_ids().to_vec(),
@@ -50,6 +54,9 @@ impl Text {
         if let Some((name, source)) = &self.template {
             let template = ChatTemplate::new(source, tokenizer.special_tokens())?;
             tokenizer = tokenizer.with_chat_template(template.with_name(name));
+        }
+        if let Some(time) = &self.time {
+            tokenizer = tokenizer.with_template_time(time)?;
         }
         for id in &self.eos_ids {
             tokenizer.add_eos(*id);
@@ -95,6 +102,24 @@ mod tests {
             plain.changed_files().unwrap(),
             base("").changed_files().unwrap()
         );
+    }
+
+    #[test]
+    fn a_checkpoint_restores_the_time_that_the_template_writes() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "{{ strftime_now('%F') }}").unwrap();
+        let dated = base(file.path().to_str().unwrap());
+        let time = "2020-02-03T04:05:06+01:00[+01:00]";
+        let trained = dated.with_template_time(time).unwrap();
+        let json = serde_json::to_string(&Text::of(&trained, 1026)).unwrap();
+        let text: Text = serde_json::from_str(&json).unwrap();
+        let restored = text.restore(base("")).unwrap();
+        let chat = Chat::from([Message::user("x")]);
+        let text = restored.chat_template().render(&chat, false).unwrap().text;
+        assert_eq!(text, "2020-02-03");
+        // A template without the time stores none.
+        let plain = base("chatml").with_template_time(time).unwrap();
+        assert_eq!(Text::of(&plain, 1026).time, None);
     }
 
     #[test]

@@ -268,6 +268,92 @@ fn an_answer_that_the_template_skips_is_left_out() {
     assert_eq!(rows, ["[hi]<e>[hi][[yes]<e>]"]);
 }
 
+/// Which answers of this chat have something that this template does not write.
+fn unwritten(source: &str, chat: &Chat) -> Vec<usize> {
+    let template = ChatTemplate::new(source, &BTreeMap::new()).unwrap();
+    passages(chat, &template, Turns::Auto).unwrap().unwritten
+}
+
+#[test]
+fn reasoning_or_text_beside_tool_calls_that_is_left_out_is_counted() {
+    let source = "{% for m in messages %}[{{ m.role }}]{% if m.tool_calls %}<call>{% else %}\
+                  {{ m.content }}{% endif %}<e>{% endfor %}";
+    let chat = |text: &str| {
+        let calls = [BTreeMap::from([("name", "f")])];
+        let answer = Message::assistant(text).with("tool_calls", calls);
+        Chat::from([Message::user("Yo"), answer])
+    };
+    assert!(unwritten(source, &chat("")).is_empty());
+    // The question has the same text.
+    assert_eq!(unwritten(source, &chat("Yo")), [1]);
+    let mut thinks = chat("");
+    thinks.messages[1] = thinks.messages[1]
+        .clone()
+        .with("reasoning_content", "I think");
+    assert_eq!(unwritten(source, &thinks), [1]);
+    let both = source.replace("<call>", "{{ m.reasoning_content }}<call>");
+    assert!(unwritten(&both, &thinks).is_empty());
+}
+
+#[test]
+fn a_thought_in_the_text_that_is_left_out_is_counted() {
+    let chat = |text: &str| Chat::from([Message::user("hi"), Message::assistant(text)]);
+    let cut =
+        "{% for m in messages %}[{{ m.role }}]{{ m.content.split('</think>')[-1] }}<e>{% endfor %}";
+    assert_eq!(
+        unwritten(cut, &chat("<think>\nlong thought\n</think>\n\nYo")),
+        [1]
+    );
+    assert_eq!(unwritten(cut, &chat("long thought</think>Yo")), [1]);
+    assert!(unwritten(cut, &chat("<think>\n\n</think>\n\nYo")).is_empty());
+    assert!(unwritten(cut, &chat("Yo")).is_empty());
+    // This one writes the thought with other line breaks.
+    let written = "{% for m in messages %}[{{ m.role }}]{% set parts = m.content.split('</think>') %}\
+                   {{ parts[0].strip() }}{% if parts | length > 1 %}</think>{{ parts[1].strip() }}{% endif %}\
+                   <e>{% endfor %}";
+    assert!(unwritten(written, &chat("<think>\nlong thought\n</think>\n\nYo")).is_empty());
+}
+
+#[test]
+fn an_answer_after_an_answer_that_is_written_differently_is_found() {
+    let source = "{% for m in messages %}[{{ m.role }}]\
+                  {% if m.role == 'assistant' and loop.last %}<think></think>{% endif %}\
+                  {{ m.content }}[/]{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}";
+    let template = ChatTemplate::new(source, &BTreeMap::new()).unwrap();
+    let chat = Chat::from([
+        Message::user("q"),
+        Message::assistant("a"),
+        Message::assistant("b"),
+    ]);
+    let first = "[user]q[/][assistant][<think></think>a[/]]";
+    let second = "[user]q[/][assistant]a[/][assistant][<think></think>b[/]]";
+    assert_eq!(shown(&template, &chat, Turns::Auto), [first, second]);
+}
+
+#[test]
+fn a_system_message_that_only_the_last_question_has_is_named() {
+    let source = "{% set system = messages[0].role == 'system' %}\
+                  {% set rest = messages[1:] if system else messages %}\
+                  {% for m in rest %}[{{ m.role }}]\
+                  {% if system and loop.last and m.role == 'user' %}{{ messages[0].content }} {% endif %}\
+                  {{ m.content }}[/]{% endfor %}";
+    let template = ChatTemplate::new(source, &BTreeMap::new()).unwrap();
+    let chat = Chat::from([
+        Message::new("system", "Be brief."),
+        Message::user("q"),
+        Message::assistant("a"),
+    ]);
+    let error = passages(&chat, &template, Turns::Auto).err().unwrap();
+    let message = "the chat template writes the system message only where the user speaks last, so the \
+                   answer in message 3 would be trained without it";
+    assert_eq!(error.message(), message);
+    let help = error.help().unwrap();
+    assert!(
+        help.starts_with("put the text of the system message into"),
+        "{help}"
+    );
+}
+
 /// The text with brackets around the spans.
 fn bracketed(text: &str, spans: &[(Range<usize>, f32)]) -> String {
     let mut out = String::new();

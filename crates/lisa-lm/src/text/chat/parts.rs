@@ -3,6 +3,7 @@
 use minijinja::value::{Value, ValueKind};
 
 use crate::files::shown;
+use crate::text::json;
 
 /// The parts of a content, by what they are.
 #[derive(Default)]
@@ -110,7 +111,7 @@ pub(crate) fn part_types(content: &Value) -> Vec<(&'static str, &'static str)> {
 /// The calls in JSON text, an object with `name` and `arguments` or a list of them, as
 /// `tool_calls` has them. The error is the second part of a sentence about the message.
 pub(crate) fn calls_of(text: &str) -> Result<Vec<Value>, String> {
-    let value: Value = serde_json::from_str(text.trim()).map_err(|e| {
+    let value = json::value_of(text.trim()).map_err(|e| {
         let text = shown(&text.trim());
         format!("has a tool call that is not JSON ({e}): {text:?}")
     })?;
@@ -138,4 +139,49 @@ pub(crate) fn as_function(value: &Value) -> Result<Value, String> {
         ("function", value.clone()),
     ];
     Ok(fields.into_iter().collect())
+}
+
+/// The tool calls of a message, with arguments that are the JSON text of an object as this object.
+/// `None` if there are no such arguments.
+pub(super) fn with_objects(calls: &Value) -> Option<Value> {
+    if calls.kind() != ValueKind::Seq {
+        return None;
+    }
+    let mut is_changed = false;
+    let calls = calls.try_iter().ok()?.map(|call| {
+        let changed = with_object(&call);
+        is_changed |= changed.is_some();
+        changed.unwrap_or(call)
+    });
+    let calls: Vec<Value> = calls.collect();
+    is_changed.then(|| calls.into())
+}
+
+fn with_object(call: &Value) -> Option<Value> {
+    let function = call.get_attr("function").unwrap_or_default();
+    if function.kind() == ValueKind::Map {
+        return replaced(call, "function", with_object(&function)?);
+    }
+    let arguments = call.get_attr("arguments").ok()?;
+    let object = json::value_of(arguments.as_str()?).ok()?;
+    (object.kind() == ValueKind::Map).then(|| replaced(call, "arguments", object))?
+}
+
+/// A map with another value of a key.
+fn replaced(map: &Value, key: &str, value: Value) -> Option<Value> {
+    let mut fields = Vec::new();
+    for name in map.try_iter().ok()? {
+        let field = if name.as_str() == Some(key) {
+            value.clone()
+        } else {
+            map.get_item(&name).ok()?
+        };
+        fields.push((name.to_string(), field));
+    }
+    Some(fields.into_iter().collect())
+}
+
+/// Whether a value is a list without elements.
+pub(super) fn is_empty(value: &Value) -> bool {
+    value.kind() == ValueKind::Seq && value.len() == Some(0)
 }

@@ -30,6 +30,14 @@ pub(super) fn messages(
             form.reads(from, to);
         }
     }
+    // The role of a result, where calls have this field.
+    let is_call = |message: &Message| message.get("function_call").is_some_and(Value::is_true);
+    if messages.iter().any(is_call) {
+        for message in messages.iter_mut().filter(|m| m.role() == "function") {
+            *message = message.clone().with("role", "tool");
+            form.reads("function", "tool");
+        }
+    }
     Ok(messages)
 }
 

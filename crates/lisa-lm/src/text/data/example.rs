@@ -10,6 +10,7 @@ use super::object::Object;
 use crate::files::shown;
 use crate::place::Place;
 use crate::text::chat::{Chat, Message};
+use crate::text::json;
 
 /// One example, and its answer if it has one, to compare a generated answer with.
 ///
@@ -28,9 +29,9 @@ use crate::text::chat::{Chat, Message};
 /// `chat_template_kwargs`. A pair may have `history`, too. A pair uses these keys only if it is
 /// rendered as a chat ([`into_chat`](Self::into_chat)).
 ///
-/// A request is `instruction`, `question`, `query`, `prompt` or `input`, perhaps with `input`,
-/// `context` or `query`, which follow it after an empty line. An answer is `output`, `response`,
-/// `answer` or `completion`. So the forms of Alpaca, Dolly, GSM8K and MetaMathQA are read.
+/// A request is `instruction`, `question`, `query`, `prompt` or `input`, perhaps with `question`,
+/// `query`, `input` or `context`, which follow it after an empty line. An answer is `output`,
+/// `response`, `answer` or `completion`. So the forms of Alpaca, Dolly, GSM8K and MetaMathQA are read.
 ///
 /// - A **message** is its JSON object with all fields, and is given to the chat template. If
 ///   `content` is a list of parts of the type `text`, a template that writes lists gets the list,
@@ -41,9 +42,12 @@ use crate::text::chat::{Chat, Message};
 ///   `gpt` becomes `assistant`, `observation` becomes `tool`, and `function_call`, whose value is
 ///   JSON text, becomes a message of the assistant with `tool_calls`. Tools without `function` are
 ///   put into `{"type": "function", "function": ..}`.
+/// - In a chat with the field **`function_call`**, which becomes `tool_calls`, the role `function`
+///   becomes `tool`. Arguments of tool calls may be JSON text. A template that would encode the text
+///   once more gets the object.
 /// - `system` is the first message if the chat has none. `tools`, `documents` and lists of messages
 ///   may be JSON text. `chat_template_kwargs` are variables for the template. A null counts as an
-///   absent key.
+///   absent key, and so does an empty list of tools or documents.
 /// - Rows with `chosen` and `rejected`, or with a boolean `label`, are refused: they are for
 ///   preference training.
 ///
@@ -78,7 +82,10 @@ impl Example {
     /// type, an empty text, a chat without a message of the assistant. An empty answer is read;
     /// [`EmptyAnswers`](crate::text::EmptyAnswers) says what becomes of it when it is encoded.
     pub fn from_json(row: &str) -> Result<Self, String> {
-        let row: Value = serde_json::from_str(row).map_err(|e| format!("not JSON: {e}"))?;
+        let row = json::value_of(row).map_err(|e| {
+            let what = if e.is_data() { "" } else { "not JSON: " };
+            format!("{what}{e}")
+        })?;
         Self::from_row(&row, &Columns::default(), &mut Mapping::default())
     }
 

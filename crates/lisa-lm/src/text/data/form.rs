@@ -19,7 +19,7 @@ const REQUESTS: [(&str, &str); 5] = [
 /// The keys of an answer.
 const ANSWERS: [&str; 4] = ["output", "response", "answer", "completion"];
 /// The keys of texts that follow a request.
-const ADDITIONS: [&str; 3] = ["query", "input", "context"];
+const ADDITIONS: [&str; 4] = ["question", "query", "input", "context"];
 
 /// Takes the content out of a row.
 pub(super) fn content_of(row: &mut Object) -> Result<(Content, RowForm), String> {
@@ -44,7 +44,13 @@ pub(super) fn content_of(row: &mut Object) -> Result<(Content, RowForm), String>
         ("prompt", Some("completion")) => pair(row),
         (request, Some(answer)) => turn(row, request, answer),
         ("query" | "input", None) if row.has("text") => text(row),
-        (_, None) => Err(format!("`{usual}` is missing")),
+        (_, None) => {
+            let mut answers = std::iter::once(usual).chain(&ANSWERS);
+            Err(match answers.find(|key| row.is_null(key)) {
+                Some(key) => without_value(key),
+                None => format!("`{usual}` is missing"),
+            })
+        }
     }
 }
 
@@ -253,7 +259,19 @@ fn pair(row: &mut Object) -> Result<(Content, RowForm), String> {
     }
 }
 
+/// Why a row cannot be used that has a null for this key.
+fn without_value(key: &str) -> String {
+    format!("`{key}` has no value: it is null, or its cell is empty")
+}
+
 fn text(row: &mut Object) -> Result<(Content, RowForm), String> {
+    let requests = REQUESTS.iter().map(|(key, _)| *key);
+    let mut keys = requests.chain(["text", "messages", "conversations", "conversation"]);
+    if !row.has("text")
+        && let Some(key) = keys.find(|key| row.is_null(key))
+    {
+        return Err(without_value(key));
+    }
     let Some(text) = row.text("text")? else {
         return Err(format!(
             "the keys are {}, but `messages`, `conversations`, `instruction` and `output`, \

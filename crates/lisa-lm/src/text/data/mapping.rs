@@ -105,7 +105,11 @@ impl fmt::Display for Mapping {
         }
         if !self.unused.is_empty() {
             // A key may be any text.
-            let escaped = |key: &String| shown(&key.escape_debug());
+            let escaped = |key: &String| match key.as_str() {
+                // pandas writes such a column for the numbers of its rows.
+                "" => "the column without a name".to_owned(),
+                key => shown(&key.escape_debug()),
+            };
             let unused: Vec<String> = self.unused.iter().map(escaped).collect();
             let more = if self.more_unused { ", .." } else { "" };
             write!(f, "\nkeys not used: {}{more}", unused.join(", "))?;

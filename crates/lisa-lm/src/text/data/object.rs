@@ -5,6 +5,7 @@ use minijinja::value::{Value, ValueKind};
 
 use super::columns::Columns;
 use crate::files::shown;
+use crate::text::json;
 
 /// A row. A key with null counts as absent.
 pub(super) struct Object {
@@ -51,6 +52,12 @@ impl Object {
         (!value.is_none()).then_some(value)
     }
 
+    /// Whether the row has this key, and its value is null.
+    pub(super) fn is_null(&self, key: &str) -> bool {
+        let mut fields = self.fields.iter();
+        fields.any(|(name, value)| name == key && value.is_none())
+    }
+
     pub(super) fn take(&mut self, key: &str) -> Option<Value> {
         let at = self.fields.iter().position(|(name, _)| name == key)?;
         let (_, value) = self.fields.remove(at);
@@ -92,8 +99,9 @@ impl Object {
         if text.trim().is_empty() {
             return Ok(None);
         }
-        match serde_json::from_str::<Value>(text) {
+        match json::value_of(text) {
             Ok(value) => Ok(Some(value).filter(|value| !value.is_none())),
+            Err(error) if error.is_data() => Err(format!("`{key}` has {error}")),
             Err(_) => Err(format!("`{key}` is a string and not a list")),
         }
     }
@@ -120,6 +128,7 @@ pub(super) fn kind_of(value: &Value) -> &'static str {
         ValueKind::String => "a string",
         ValueKind::Seq => "a list",
         ValueKind::Map => "an object",
+        ValueKind::Bytes => "bytes that are not UTF-8",
         _ => "null",
     }
 }

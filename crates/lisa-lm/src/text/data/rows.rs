@@ -180,8 +180,11 @@ fn value_of(text: &[u8]) -> Result<Value, (usize, String)> {
     if text.len() > VALUES && more_values_than(VALUES, text) {
         return Err((0, format!("more than {VALUES} values")));
     }
-    serde_json::from_str(text).map_err(|e| {
+    crate::text::json::value_of(text).map_err(|e| {
         let whole = e.to_string();
+        if e.is_data() {
+            return (0, whole);
+        }
         let reason = match whole.rsplit_once(" at line ") {
             Some((reason, _)) => format!("{reason} at column {}", e.column()),
             None => whole,

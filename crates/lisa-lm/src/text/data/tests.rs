@@ -136,6 +136,41 @@ fn a_chat_keeps_every_field_and_its_tools() {
 }
 
 #[test]
+fn large_whole_numbers_keep_their_digits() {
+    let row = |arguments: &str| {
+        format!(
+            r#"{{"tools": "[{{\"id\": 18446744073709551616}}]", "messages": [{{"role": "assistant", "tool_calls": [{{"function": {{"name": "f", "arguments": {arguments}}}}}]}}]}}"#
+        )
+    };
+    let source = "{{ tools | tojson }} {% for m in messages %}{% for call in m.tool_calls or [] %}\
+                  {{ call.function.arguments | tojson }}{% endfor %}{% endfor %}";
+    let special = std::collections::BTreeMap::new();
+    let template = crate::text::template::ChatTemplate::new(source, &special).unwrap();
+    let object = r#"{"a": 123456789012345678901}"#;
+    let text = r#""{\"a\": 123456789012345678901}""#;
+    let dir = folder(&[("x.jsonl", &[row(object), row(text)].join("\n"))]);
+    let examples = read_examples(&[dir.path()], &ReadOptions::default());
+    let examples = examples.unwrap().examples;
+    assert_eq!(examples.len(), 2);
+    for example in examples {
+        let Content::Chat(chat) = example.content else {
+            panic!("messages are a chat");
+        };
+        let written = template.render(&chat, false).unwrap().text;
+        assert_eq!(
+            written,
+            format!(r#"[{{"id": 18446744073709551616}}] {object}"#)
+        );
+    }
+    let row = format!(r#"{{"text": "a", "id": 1{}}}"#, "0".repeat(40));
+    let reason = Example::from_json(&row).unwrap_err();
+    assert!(
+        reason.starts_with("a whole number of 41 digits"),
+        "{reason}"
+    );
+}
+
+#[test]
 fn a_folder_is_read_in_the_order_of_its_names() {
     let dir = folder(&[
         ("b.jsonl", "{\"text\": \"3\"}"),

@@ -432,6 +432,59 @@ fn chats_without_a_weight_above_0_are_counted_and_the_error_says_so() {
 }
 
 #[test]
+fn a_last_answer_of_weight_0_is_not_replaced_by_an_earlier_one() {
+    let tokenizer = tokenizer(TURNS);
+    let row = |last: f64| {
+        let row = format!(
+            r#"{{"messages": [{{"role": "user", "content": "hi"}}, {{"role": "assistant", "content": "hi"}},
+            {{"role": "user", "content": "hi"}}, {{"role": "assistant", "content": "hello", "weight": {last}}}]}}"#
+        );
+        Example::from_json(&row).unwrap()
+    };
+    let options = EncodeOptions {
+        turns: Turns::Last,
+        ..EncodeOptions::default()
+    };
+    let set = encode_examples(&[row(0.0), row(1.0)], &tokenizer, options).unwrap();
+    assert_eq!(
+        (&set.sources, set.dropped, set.weightless),
+        (&vec![1], 1, 1)
+    );
+    assert_eq!(set.examples[0].trained(), 4);
+}
+
+// The ids and the mask are those of transformers:
+// PreTrainedTokenizerFast(tokenizer_file="tests/fixtures/tokenizer/tokenizer.json", eos_token="<|endoftext|>")
+// .apply_chat_template(messages, chat_template=.., return_dict=True, return_assistant_tokens_mask=True)
+#[test]
+fn marks_of_other_roles_are_in_the_loss_as_in_transformers() {
+    let template = "{% for m in messages %}{{ '<|assistant|>' if m.role == 'assistant' else '<|user|>' }}\
+        {% if m.role == 'system' %}{{ m.content }}{% else %}{% generation %}{{ m.content }}\
+        {% endgeneration %}{% endif %}{{ eos_token }}{% endfor %}";
+    let tokenizer = tokenizer(template);
+    let example = chat(&[
+        ("system", "hi"),
+        ("user", "hello"),
+        ("assistant", "hi"),
+        ("user", "hi"),
+    ]);
+    let encoded = one(&example, &tokenizer, LossOn::Answer);
+    let ids = [1, 74, 75, 0, 1, 273, 78, 350, 0, 2, 74, 75, 0, 1, 74, 75, 0];
+    assert_eq!(encoded.ids, ids);
+    let mask: Vec<u8> = (encoded.labels.iter())
+        .map(|label| u8::from(*label != X))
+        .collect();
+    assert_eq!(mask, [0, 0, 0, 0, 0, 1, 1, 1, 0, 0, 1, 1, 0, 0, 1, 1, 0]);
+    // The last answer is that of the assistant.
+    let options = EncodeOptions {
+        turns: Turns::Last,
+        ..EncodeOptions::default()
+    };
+    let rows = encode_example(&example, &tokenizer, options).unwrap();
+    assert_eq!((rows.len(), rows[0].trained()), (1, 2));
+}
+
+#[test]
 fn an_empty_answer_is_counted_or_refused() {
     let tokenizer = tokenizer(TURNS);
     let turns = [

@@ -7,6 +7,7 @@
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use jiff::Zoned;
 use minijinja::value::{Value, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, Output, State};
 
@@ -31,7 +32,7 @@ pub(super) fn environment(source: String) -> Result<Environment<'static>, Error>
     environment.set_unknown_method_callback(python::method);
     environment.remove_global("debug");
     environment.add_function("raise_exception", functions::raise_exception);
-    environment.add_function("strftime_now", functions::strftime_now);
+    environment.add_function(functions::STRFTIME_NOW, functions::strftime_now);
     environment.add_filter(generation::FILTER, generation::mark);
     environment.add_filter("tojson", json::to_json);
     environment.add_filter("string", python::to_string);
@@ -41,6 +42,12 @@ pub(super) fn environment(source: String) -> Result<Environment<'static>, Error>
     environment.add_test("iterable", python::is_iterable);
     caught(|| environment.add_template_owned(NAME, source))?;
     Ok(environment)
+}
+
+/// Sets the time that the template writes as the current one.
+pub(super) fn set_time(environment: &mut Environment<'static>, time: Zoned) {
+    let written = move |format: String| functions::strftime(&format, &time);
+    environment.add_function(functions::STRFTIME_NOW, written);
 }
 
 /// The text that the template writes with these arguments.

@@ -30,7 +30,7 @@ pub(super) fn roles(
         ("tool", vec![user(), assistant(), list("tool")]),
     ];
     let writes = |messages: Vec<Message>| {
-        let chat = Chat::from(messages).context(|_| true);
+        let chat = Chat::from(messages).context(|_| true, || false);
         let end = context! { add_generation_prompt => false };
         let arguments = merge_maps([Value::from_serialize(special), chat, end]);
         let text = engine::render(environment, arguments).unwrap_or_default();

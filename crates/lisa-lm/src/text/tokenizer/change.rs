@@ -21,6 +21,17 @@ impl Tokenizer {
         self
     }
 
+    /// Sets the time that the chat template writes as the current one
+    /// ([`ChatTemplate::with_time`]).
+    ///
+    /// # Errors
+    ///
+    /// The text is not a time.
+    pub fn with_template_time(mut self, time: &str) -> Result<Self, Error> {
+        self.template = self.template.with_time(time)?;
+        Ok(self)
+    }
+
     /// Uses the chat template with this name: one of the checkpoint's own, such as `tool_use`, else
     /// one of [`ChatTemplate::named`]. Special tokens of the latter that the vocabulary does not
     /// have are added, with the next free ids.

@@ -118,7 +118,7 @@ impl States {
     ///
     /// `shapes` returns the shapes of a parameter's state. `optimizer`, which will load the record,
     /// first loads the state of one parameter of each kind as a test. Cost: a copy of the state of
-    /// these parameters.
+    /// these parameters, on `Device::default()`, where Burn loads it.
     pub(super) fn fit(
         self,
         map: &LayerMap,

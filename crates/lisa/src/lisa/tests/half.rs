@@ -9,7 +9,7 @@ fn half_precision_trains_through_masters_and_without_them_does_not_move() {
         let config = LisaConfig::new()
             .with_active_layers(LAYERS)
             .with_master_weights(masters);
-        let model = net_of(&device(), 0.06);
+        let model = net_of(&device(), WIDTH, 0.06);
         let model = if half_precision { half(model) } else { model };
         let (mut lisa, mut model) = config.init(adamw(), model).unwrap();
         let first = model.loss(0).into_scalar::<f32>();
@@ -37,7 +37,7 @@ fn half_precision_moments_are_f32_with_masters_only() {
         let config = LisaConfig::new()
             .with_master_weights(masters)
             .with_active_layers(1);
-        let (mut lisa, model) = config.init(adamw(), half(net(&device()))).unwrap();
+        let (mut lisa, model) = config.init(adamw(), to_half(&device())).unwrap();
         let model = train(&mut lisa, model, 0..2);
         let trained = (2 * WIDTH * WIDTH + WIDTH * WIDTH + WIDTH) as u64;
         assert_eq!(lisa.memory().optimizer_state, 2 * bytes * trained);
@@ -56,7 +56,7 @@ fn dropped_masters_are_taken_anew_from_the_weights() {
     let (mut lisa, model) = config
         .clone()
         .with_policy(PolicyConfig::custom(policy))
-        .init(adamw(), half(net(&device())))
+        .init(adamw(), to_half(&device()))
         .unwrap();
     let _ = train(&mut lisa, model, 0..9);
     // Only embed and head are trainable in the next period and were updated before, so only they
@@ -65,7 +65,7 @@ fn dropped_masters_are_taken_anew_from_the_weights() {
 }
 
 #[test]
-fn a_half_precision_run_without_masters_continues_bit_identically() {
+fn a_run_without_masters_resumes_with_the_same_bits_and_its_state_fits_an_f32_model() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("run.lisa");
     for on_freeze in [OnFreeze::Drop, OnFreeze::Keep, OnFreeze::Offload] {
@@ -73,19 +73,35 @@ fn a_half_precision_run_without_masters_continues_bit_identically() {
             .with_master_weights(false)
             .with_sampling_period(2)
             .with_on_freeze(on_freeze);
-        let start = |net| config.init(adamw(), net).unwrap();
-        let (mut lisa, model) = start(half(net(&device())));
-        let model = train(&mut lisa, model, 0..5);
-        lisa.save(&path).unwrap();
-        let (mut resumed, _) = start(half(net(&device())));
-        let loaded = resumed.load(&path, model.clone()).unwrap();
-        let wanted = train(&mut lisa, model, 5..11);
-        assert_eq!(train(&mut resumed, loaded, 5..11).bits(), wanted.bits());
-        assert_eq!(resumed.memory(), lisa.memory(), "{on_freeze:?}");
+        resumes(&config, to_half, 5);
 
-        // The state of a bf16 run fits an f32 model.
-        let (mut other, model) = start(net(&device()));
-        let model = other.load(&path, model).unwrap();
-        let _ = train(&mut other, model, 5..7);
+        let (mut lisa, model) = config.init(adamw(), to_half(&device())).unwrap();
+        let _ = train(&mut lisa, model, 0..5);
+        lisa.save(&path).unwrap();
+        let (mut lisa, model) = init(&config);
+        let model = lisa.load(&path, model).unwrap();
+        let _ = train(&mut lisa, model, 5..7);
     }
+}
+
+#[test]
+fn a_model_that_was_cast_after_init_is_refused() {
+    let (mut lisa, model) = init(&LisaConfig::new());
+    let model = train(&mut lisa, model, 0..2);
+    let (memory, before) = (lisa.memory(), model.clone());
+    let cast = half(model);
+    let grads = cast.grads(2);
+    let error = lisa.try_step(0.05, cast, grads).unwrap_err();
+    let message = error.error().message();
+    assert!(
+        message.contains("it has `embed.weight` in BF16 where that had it in F32"),
+        "{message}"
+    );
+    assert!(!error.is_updated() && lisa.steps() == 2);
+    assert_eq!(lisa.memory(), memory);
+    // The run continues, and the cast model begins another one.
+    let _ = train(&mut lisa, before.clone(), 2..3);
+    let (mut lisa, model) = LisaConfig::new().init(adamw(), half(before)).unwrap();
+    let _ = train(&mut lisa, model, 0..2);
+    assert!(lisa.memory().optimizer_state > 0);
 }

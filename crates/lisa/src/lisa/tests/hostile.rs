@@ -105,15 +105,6 @@ fn a_record_of_another_version_is_refused_by_its_version() {
 }
 
 #[test]
-fn a_record_of_another_weight_decay_is_refused() {
-    let other = refusal(|parts| parts.run(|run| run["decay"] = "Matrices".into()));
-    assert!(
-        other.contains("its decay is Matrices, this run's is All"),
-        "{other}"
-    );
-}
-
-#[test]
 fn the_state_of_every_optimizer_fits() {
     fn check<C: OptimizerConfig + Clone>(name: &str, optimizer: C) {
         let config = LisaConfig::new().with_sampling_period(2);

@@ -48,12 +48,9 @@ fn steps_during_backward_are_those_behind_it_bit_for_bit() {
             let config = LisaConfig::new()
                 .with_sampling_period(3)
                 .with_on_freeze(on_freeze);
-            let start = || {
-                let net = net(&device());
-                if half_precision { half(net) } else { net }
-            };
-            let (mut plain, mut a) = config.init(adamw(), start()).unwrap();
-            let (mut layered, mut b) = config.init(adamw(), start()).unwrap();
+            let make = if half_precision { to_half } else { net };
+            let (mut plain, mut a) = config.init(adamw(), make(&device())).unwrap();
+            let (mut layered, mut b) = config.init(adamw(), make(&device())).unwrap();
             for step in 0..40 {
                 let grads = a.grads(step);
                 a = plain.step(0.05, a, grads);

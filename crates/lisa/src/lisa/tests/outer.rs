@@ -196,31 +196,6 @@ fn a_run_that_is_stopped_in_any_period_resumes_with_the_same_bits() {
             resumes(&config, to_half, 5);
         }
     }
-    // In the middle of a run, a model with other ids.
-    for at in [3, 4, 6] {
-        let (mut lisa, model) = init(&every(3));
-        let model = train(&mut lisa, model, 0..at);
-        let mut straight = lisa.clone();
-        let expected = train(&mut straight, model.clone(), at..14);
-        let followed = train(&mut lisa, reloaded(&model, net), at..14);
-        assert_eq!(followed.bits(), expected.bits(), "{at}");
-    }
-}
-
-#[test]
-fn a_record_of_a_run_with_other_periods_is_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("run.lisa");
-    let (mut lisa, model) = init(&every(3));
-    let _ = train(&mut lisa, model, 0..2);
-    lisa.save(&path).unwrap();
-    let (mut other, model) = init(&every(1));
-    let error = other.load(&path, model).map(|_| ()).unwrap_err();
-    let message = error.message();
-    assert!(
-        message.ends_with("its outer_every is 3, this run's is 1"),
-        "{message}"
-    );
 }
 
 #[test]
@@ -236,20 +211,16 @@ fn a_period_in_which_they_are_frozen_has_an_active_layer() {
     }
     assert!(empty > 5, "{empty}");
 
-    let refusal = |config: LisaConfig| match config.init(adamw(), net(&device())) {
-        Ok(_) => String::new(),
-        Err(error) => error.to_string(),
-    };
     let never = PolicyConfig::Bernoulli(vec![0.0; LAYERS]);
-    let message = refusal(every(2).with_policy(never));
+    let message = refusal(&every(2).with_policy(never));
     assert!(message.contains("probability 0 and no parameter outside the layers trains in every"));
-    let message = refusal(every(2).with_policy(PolicyConfig::Fixed(Vec::new())));
+    let message = refusal(&every(2).with_policy(PolicyConfig::Fixed(Vec::new())));
     assert!(message.contains("fixed has no layer and no parameter"));
     let outer = ParamGroup::from_any_predicates(vec!["embed", "head"]);
-    let message = refusal(every(2).with_frozen(Some(outer)));
+    let message = refusal(&every(2).with_frozen(Some(outer)));
     assert!(message.contains("outer_every is 2, and no parameter outside the layers can train"));
     let layers = ParamGroup::from_predicate("layers");
-    let message = refusal(every(2).with_frozen(Some(layers)));
+    let message = refusal(&every(2).with_frozen(Some(layers)));
     assert!(message.contains("outer_every is 2, and no parameter in the layers can train"));
 }
 
@@ -268,4 +239,20 @@ fn an_invalid_draw_leaves_something_to_train() {
     let after = train(&mut lisa, model, 2..3);
     let expected = BTreeSet::from(["embed.weight".to_string(), "head.weight".to_string()]);
     assert_eq!(changed(&before, &after), expected);
+}
+
+#[test]
+fn fixed_layers_that_cannot_train_are_refused_before_the_run() {
+    let refusal = |fixed: Vec<usize>| {
+        let config = every(2)
+            .with_policy(PolicyConfig::Fixed(fixed))
+            .with_frozen(Some(ParamGroup::from_predicate("layers.0")));
+        config.init(adamw(), net(&device())).map(|_| ())
+    };
+    let message = refusal(vec![0]).unwrap_err().to_string();
+    assert!(
+        message.contains("fixed has no layer that can train (its layers are [0])"),
+        "{message}"
+    );
+    refusal(vec![0, 1]).unwrap();
 }

@@ -74,7 +74,7 @@ fn a_group_by_ids_is_the_same_group_after_loading_weights_with_other_ids() {
     let mut lisa = lisa.with_group(head(&model), fast());
     let expected = train_at(&mut lisa, model, 0..3, 0.1);
 
-    let (lisa, model) = config.init(adamw(), net(&device())).unwrap();
+    let (lisa, model) = init(&config);
     let mut lisa = lisa.with_group(head(&model), fast());
     let loaded = train_at(&mut lisa, reloaded(&start, net), 0..3, 0.1);
     assert_eq!(loaded.bits(), expected.bits());

@@ -1,7 +1,8 @@
 //! Runs that are saved and resumed.
 
 use super::*;
-use crate::ErrorKind;
+use crate::optimizer::Decay;
+use crate::{ErrorKind, FrozenWeights};
 
 #[test]
 fn a_resumed_run_is_the_uninterrupted_one_bit_for_bit() {
@@ -22,7 +23,7 @@ fn a_resumed_run_is_the_uninterrupted_one_bit_for_bit() {
 }
 
 #[test]
-fn a_model_that_was_loaded_anew_is_followed_by_its_paths() {
+fn a_run_resumes_with_weights_that_burn_saved() {
     let dir = tempfile::tempdir().unwrap();
     let (weights, record) = (dir.path().join("weights.bpk"), dir.path().join("run.lisa"));
     for on_freeze in [OnFreeze::Drop, OnFreeze::Offload] {
@@ -33,8 +34,7 @@ fn a_model_that_was_loaded_anew_is_followed_by_its_paths() {
         let model = train(&mut lisa, model, 0..6);
         model.clone().save_file(&weights).unwrap();
         lisa.save(&record).unwrap();
-        let mut straight = lisa.clone();
-        let expected = train(&mut straight, model, 6..12);
+        let expected = train(&mut lisa, model, 6..12);
 
         // Burn's records bring the ids of the model that was saved: after `init`, before `load`.
         let (mut second, fresh) = init(&config);
@@ -44,20 +44,7 @@ fn a_model_that_was_loaded_anew_is_followed_by_its_paths() {
         assert_eq!(resumed.bits(), expected.bits());
         assert_eq!(
             second.memory().optimizer_state,
-            straight.memory().optimizer_state
-        );
-
-        // In the middle of a run, with no word to the optimizer: a model that requires all
-        // gradients has only the drawn layers' applied, and its mask from then on.
-        let other = net(&device()).try_load_file(&weights).unwrap();
-        let model = train(&mut lisa, reloaded(&other, net), 6..7);
-        let requires = |layer: &Linear| layer.weight.is_require_grad();
-        assert_eq!(model.layers.iter().filter(|l| requires(l)).count(), 2);
-        let followed = train(&mut lisa, model, 7..12);
-        assert_eq!(followed.bits(), expected.bits());
-        assert_eq!(
-            lisa.memory().optimizer_state,
-            straight.memory().optimizer_state
+            lisa.memory().optimizer_state
         );
     }
 }
@@ -73,19 +60,40 @@ fn a_record_of_another_run_is_refused_by_its_difference() {
 
     let refusal = |config: &LisaConfig, model: Net| -> String {
         let (mut lisa, model) = config.init(adamw(), model).unwrap();
-        let error: LisaError = lisa.load(&path, model).map(|_| ()).unwrap_err();
+        let message = lisa.load(&path, model).unwrap_err().to_string();
         assert_eq!(lisa.steps(), 0);
-        error.to_string()
+        message
     };
     let fresh = || net(&device());
-    let message = refusal(&config.clone().with_seed(1), fresh());
-    assert!(
-        message.contains("run.lisa` is of another run: its seed is 42, this run's is 1"),
-        "{message}"
-    );
     let bernoulli = PolicyConfig::Bernoulli(Vec::new());
-    let message = refusal(&config.clone().with_policy(bernoulli), fresh());
-    assert!(message.contains("its policy is \"uniform\", this run's is \"bernoulli\""));
+    let like = || config.clone();
+    for (difference, other) in [
+        ("seed is 42, this run's is 1", like().with_seed(1)),
+        (
+            "policy is \"uniform\", this run's is \"bernoulli\"",
+            like().with_policy(bernoulli),
+        ),
+        (
+            "outer_every is 1, this run's is 3",
+            like().with_outer_every(Some(3)),
+        ),
+        (
+            "layer_warmup is 1, this run's is 2",
+            like().with_layer_warmup(Some(2)),
+        ),
+        (
+            "decay is All, this run's is Matrices",
+            like().with_decay(Decay::Matrices),
+        ),
+        (
+            "frozen_weights is Exact, this run's is Int8",
+            like().with_frozen_weights(FrozenWeights::Int8),
+        ),
+    ] {
+        let message = refusal(&other, fresh());
+        let wanted = format!("run.lisa` is of another run: its {difference};");
+        assert!(message.contains(&wanted), "{message}");
+    }
     let mut short = fresh();
     short.layers.pop();
     let message = refusal(&config, short);
@@ -176,4 +184,37 @@ fn a_file_that_the_system_refuses_is_told_from_a_damaged_one() {
     }
     let error = lisa.save(dir.path().join("no/such/folder/run.lisa"));
     assert_eq!(error.unwrap_err().kind(), ErrorKind::Io);
+}
+
+#[test]
+fn a_policy_that_ignores_the_number_of_active_layers_resumes_with_another_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run.lisa");
+    let config = |policy: &PolicyConfig, active| {
+        LisaConfig::new()
+            .with_sampling_period(2)
+            .with_policy(policy.clone())
+            .with_active_layers(active)
+    };
+    for policy in [
+        PolicyConfig::Budget(crate::policy::Budget::new()),
+        PolicyConfig::Fixed(vec![1, 4]),
+        PolicyConfig::Bernoulli(vec![0.5; LAYERS]),
+    ] {
+        let (mut lisa, model) = init(&config(&policy, 2));
+        let model = train(&mut lisa, model, 0..3);
+        lisa.save(&path).unwrap();
+        let (mut other, _) = init(&config(&policy, 4));
+        let loaded = other.load(&path, model.clone()).unwrap();
+        let expected = train(&mut lisa, model, 3..7);
+        let resumed = train(&mut other, loaded, 3..7);
+        assert_eq!(resumed.bits(), expected.bits(), "{policy:?}");
+    }
+    let uniform = PolicyConfig::Uniform;
+    let (lisa, model) = init(&config(&uniform, 2));
+    lisa.save(&path).unwrap();
+    let (mut other, _) = init(&config(&uniform, 4));
+    let error = other.load(&path, model).unwrap_err();
+    let expected = "its number of active layers is 2, this run's is 4";
+    assert!(error.message().ends_with(expected), "{error}");
 }

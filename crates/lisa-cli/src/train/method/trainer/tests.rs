@@ -15,6 +15,7 @@ use crate::train::saved::adapter::begun_with;
 
 mod config;
 mod dropout;
+mod some_layers;
 
 fn fixture(family: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");

@@ -1,7 +1,8 @@
 //! Parquet, by the row interface of the crate `parquet`.
 //!
-//! A null inside of a row counts as absent: all rows of a column have the keys of any of them.
+//! A null inside of a column counts as absent: all rows of a column have the keys of any of them.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -17,6 +18,7 @@ use parquet::record::{Field, Row as Record};
 
 use super::{Row, Rows};
 use crate::error::{Error, ErrorKind};
+use crate::files::shown;
 use crate::place::Place;
 
 /// The rows of a file, one group of rows after the other.
@@ -24,6 +26,7 @@ pub(super) fn rows(path: Arc<Path>, file: File) -> Result<Rows, Error> {
     let at = Arc::clone(&path);
     let reader = guarded(&path, || SerializedFileReader::new(file))?;
     refuse_codecs(&path, &reader)?;
+    refuse_equal_names(&path, &reader)?;
     let schema = reader.metadata().file_metadata().schema_descr_ptr();
     let groups = (0..reader.num_row_groups()).flat_map(move |group| {
         let open = || {
@@ -43,7 +46,7 @@ pub(super) fn rows(path: Arc<Path>, file: File) -> Result<Rows, Error> {
     Ok(Box::new(groups.enumerate().map(move |(index, record)| {
         Ok(Row {
             place: Place::at_row(Arc::clone(&path), index + 1),
-            value: object_of(record?),
+            value: row_of(record?),
         })
     })))
 }
@@ -83,6 +86,36 @@ fn refuse_codecs(path: &Path, reader: &SerializedFileReader<File>) -> Result<(),
         "compress them with snappy, in Python: `import pandas; \
          pandas.read_parquet('{file}').to_parquet('snappy.parquet')`"
     )))
+}
+
+fn refuse_equal_names(path: &Path, reader: &SerializedFileReader<File>) -> Result<(), Error> {
+    let mut seen = BTreeSet::new();
+    let mut columns = reader
+        .metadata()
+        .file_metadata()
+        .schema()
+        .get_fields()
+        .iter();
+    let Some(twice) = columns.find(|column| !seen.insert(column.name().to_owned())) else {
+        return Ok(());
+    };
+    let message = format!("the file has the column {:?} twice", shown(&twice.name()));
+    Err(Error::new(ErrorKind::Data, message)
+        .with_place(path, None)
+        .with_help("give each column a name of its own"))
+}
+
+/// A row with all of its columns.
+fn row_of(record: Record) -> Result<Value, String> {
+    let columns = record.into_columns().into_iter();
+    let columns = columns.map(|(name, field)| {
+        let value = value_of(field).map_err(|reason| format!("`{name}` {reason}"))?;
+        Ok::<_, String>((name, value))
+    });
+    Ok(columns
+        .collect::<Result<Vec<_>, _>>()?
+        .into_iter()
+        .collect())
 }
 
 fn object_of(record: Record) -> Result<Value, String> {

@@ -113,9 +113,11 @@ fn row_of(names: &[String], record: &ByteRecord) -> Result<Value, String> {
     let mut fields = Vec::new();
     for (name, cell) in names.iter().zip(record) {
         let cell = std::str::from_utf8(cell).map_err(|e| format!("not UTF-8: {e}"))?;
-        if !cell.is_empty() {
-            fields.push((name.clone(), Value::from(cell)));
-        }
+        let value = match cell {
+            "" => Value::from(()),
+            text => Value::from(text),
+        };
+        fields.push((name.clone(), value));
     }
     Ok(fields.into_iter().collect())
 }

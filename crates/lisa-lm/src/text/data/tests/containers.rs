@@ -195,6 +195,25 @@ fn cells_of_tables_are_texts_and_may_hold_json() {
 }
 
 #[test]
+fn an_empty_cell_that_a_row_needs_is_named() {
+    for (table, key) in [
+        ("prompt,completion\n,a\n", "prompt"),
+        ("prompt,completion\na,\n", "completion"),
+        ("id,text\n7,\n", "text"),
+        ("question,response\na,\n", "response"),
+    ] {
+        let dir = folder(&[("x.csv", table)]);
+        let error = read_examples(&[dir.path()], &ReadOptions::default()).unwrap_err();
+        let message = format!("`{key}` has no value: it is null, or its cell is empty");
+        assert_eq!(error.message(), message, "{table}");
+    }
+    let dir = folder(&[("x.csv", ",text\n0,a\n")]);
+    let read = read_examples(&[dir.path()], &ReadOptions::default()).unwrap();
+    let mapping = "1 row as text\nkeys not used: the column without a name";
+    assert_eq!(read.mapping.to_string(), mapping);
+}
+
+#[test]
 fn a_table_that_is_broken_says_where() {
     let dir = folder(&[("x.csv", "text,text\n1,2\n")]);
     let error = read_examples(&[dir.path()], &skip()).unwrap_err();

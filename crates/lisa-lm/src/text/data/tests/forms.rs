@@ -71,6 +71,14 @@ fn what_belongs_to_a_request_follows_it() {
         ),
         (r#"{"instruction": "", "input": "C", "output": "A"}"#, "C"),
         (
+            r#"{"instruction": "Q", "question": "C", "answer": "A"}"#,
+            "Q\n\nC",
+        ),
+        (
+            r#"{"instruction": "Q", "context": "D", "question": "C", "response": "A"}"#,
+            "Q\n\nC\n\nD",
+        ),
+        (
             r#"{"prompt": "Q", "query": "C", "response": "A"}"#,
             "Q\n\nC",
         ),
@@ -184,6 +192,19 @@ fn content_may_be_absent_or_null_if_the_message_has_something_else() {
     let last = serde_json::to_string(&chat.messages[2]).unwrap();
     let calls = r#""tool_calls":[{"type":"function","function":{"name":"f","arguments":"{}"}}]"#;
     assert!(last.contains(calls), "{last}");
+}
+
+#[test]
+fn the_result_of_a_function_call_is_that_of_a_tool() {
+    let call = r#"{"role": "assistant", "content": "", "function_call": {"name": "f", "arguments": "{}"}}"#;
+    let result = r#"{"role": "function", "name": "f", "content": "3"}"#;
+    let answer = r#"{"role": "assistant", "content": "three"}"#;
+    let (chat, _, mapping) = read(&format!(r#"{{"messages": [{call}, {result}, {answer}]}}"#));
+    assert_eq!(chat.messages[1].role(), "tool");
+    assert_eq!(mapping, "1 row as messages (function -> tool)");
+    // Without such a call, the template may know the role.
+    let (chat, ..) = read(&format!(r#"{{"messages": [{result}, {answer}]}}"#));
+    assert_eq!(chat.messages[0].role(), "function");
 }
 
 #[test]

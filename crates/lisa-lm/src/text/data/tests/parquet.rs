@@ -1,5 +1,10 @@
 //! Files that pyarrow wrote (`tests/fixtures/make_parquet.py`).
 
+use std::sync::Arc;
+
+use ::parquet::file::writer::SerializedFileWriter;
+use ::parquet::schema::parser::parse_message_type;
+
 use super::*;
 use crate::test_support::fixture;
 
@@ -18,7 +23,8 @@ fn every_codec_but_zstd_is_read() {
         let places = read.examples.iter().map(|e| e.place.clone().unwrap().row());
         assert_eq!(places.collect::<Vec<_>>(), [Some(1), Some(2)]);
         let bad = read.skipped.shown()[0].to_string();
-        assert!(bad.contains(".parquet, row 3: the keys are"), "{bad}");
+        let reason = ".parquet, row 3: `question` has no value";
+        assert!(bad.contains(reason), "{bad}");
         let unused = "\nkeys not used: share, day, when, price, raw";
         assert!(
             read.mapping.to_string().ends_with(unused),
@@ -70,10 +76,39 @@ fn a_bad_row_has_its_number() {
     let path = fixture("parquet").join("snappy.parquet");
     let error = read_examples(&[&path], &ReadOptions::default()).unwrap_err();
     assert!(
-        error.message().starts_with("row 3: the keys are"),
+        error
+            .message()
+            .starts_with("row 3: `question` has no value"),
         "{error}"
     );
     assert_eq!(error.place(), Some((path.as_path(), None)));
+    assert_eq!(error.row(), Some(3));
+}
+
+#[test]
+fn two_columns_of_one_name_are_refused() {
+    let dir = folder(&[]);
+    let path = dir.path().join("x.parquet");
+    let schema = "message rows { optional binary text (UTF8); optional binary text (UTF8); }";
+    let schema = Arc::new(parse_message_type(schema).unwrap());
+    let file = fs::File::create(&path).unwrap();
+    let writer = SerializedFileWriter::new(file, schema, Arc::default()).unwrap();
+    writer.close().unwrap();
+    let error = read_examples(&[&path], &skip()).unwrap_err();
+    assert_eq!(error.message(), "the file has the column \"text\" twice");
+    assert_eq!(error.place(), Some((path.as_path(), None)));
+}
+
+#[test]
+fn bytes_that_are_no_text_are_named() {
+    let path = fixture("parquet").join("snappy.parquet");
+    let options = ReadOptions {
+        columns: "raw=answer".parse().unwrap(),
+        ..ReadOptions::default()
+    };
+    let error = read_examples(&[path], &options).unwrap_err();
+    let message = "row 1: `answer` is bytes that are not UTF-8 and not a string";
+    assert_eq!(error.message(), message);
 }
 
 #[test]

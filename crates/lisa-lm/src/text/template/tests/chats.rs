@@ -77,6 +77,62 @@ fn a_list_of_texts_stays_a_list_for_the_roles_that_the_template_writes_lists_of(
     assert_eq!(message(&json), assistant);
 }
 
+#[test]
+fn an_empty_list_of_tools_documents_or_calls_is_none() {
+    let none = Vec::<String>::new();
+    let answer = Message::assistant("a").with("tool_calls", &none);
+    let chat = Chat::from([answer]);
+    let chat = chat.with_tools(&none).with_documents(&none);
+    let source = "{{ tools is none }}{{ documents is none }}{{ 'tool_calls' in messages[0] }}";
+    let text = template(source).render(&chat, false).unwrap().text;
+    assert_eq!(text, "TrueTrueFalse");
+}
+
+#[test]
+fn arguments_that_are_json_text_are_not_encoded_once_more() {
+    let chat = |arguments: &str| {
+        let call = format!(
+            r#"{{"role": "assistant", "content": "", "tool_calls": [
+                {{"type": "function", "function": {{"name": "f", "arguments": {arguments}}}}}]}}"#
+        );
+        Chat::from([Message::user("a"), message(&call)])
+    };
+    let of_calls = |written: &str| {
+        format!(
+            "{{% for m in messages %}}{{% for call in m.tool_calls or [] %}}\
+             {{% set given = call.function.arguments %}}{written}{{% endfor %}}{{% endfor %}}"
+        )
+    };
+    let text = r#""{\"b\":1,  \"a\":[]}""#;
+    for (written, expected) in [
+        ("{{ given | tojson }}", r#"{"b": 1, "a": []}"#),
+        (
+            "{{ call | tojson }}",
+            r#"{"type": "function", "function": {"name": "f", "arguments": {"b": 1, "a": []}}}"#,
+        ),
+        (
+            "{{ given if given is string else given | tojson }}",
+            r#"{"b":1,  "a":[]}"#,
+        ),
+        ("{{ 'call ' + given }}", r#"call {"b":1,  "a":[]}"#),
+        // transformers refuses the text.
+        (
+            "{% for k, v in given | items %}{{ k }}={{ v }};{% endfor %}",
+            "b=1;a=[];",
+        ),
+    ] {
+        let template = template(&of_calls(written));
+        let found = template.render(&chat(text), false).unwrap().text;
+        assert_eq!(found, expected, "{written}");
+    }
+    // Neither an object nor a text that is no object changes.
+    let template = template(&of_calls("{{ given | tojson }}"));
+    for (arguments, expected) in [(r#"{"a": "1"}"#, r#"{"a": "1"}"#), (r#""[1]""#, r#""[1]""#)] {
+        let found = template.render(&chat(arguments), false).unwrap().text;
+        assert_eq!(found, expected);
+    }
+}
+
 // As in transformers 5: its arguments are given by name, and those of a chat replace special tokens.
 #[test]
 fn variables_of_a_chat_replace_special_tokens_and_not_the_generation_prompt() {

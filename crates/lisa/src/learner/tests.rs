@@ -1,0 +1,105 @@
+//! Records of a run in half precision, and the record of the `Lisa` in a module. More tests are in
+//! `learner.rs` of the system tests.
+
+use burn::module::{Module, ModuleMapper, Param};
+use burn::nn::{Linear, LinearConfig};
+use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
+use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
+
+use super::LisaModule;
+use crate::{ErrorKind, LisaConfig, OnFreeze};
+
+const WIDTH: usize = 4;
+
+#[derive(Module, Debug)]
+struct Net {
+    layers: Vec<Linear>,
+    head: Linear,
+}
+
+struct Cast;
+
+impl ModuleMapper for Cast {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.map(|tensor| tensor.cast(FloatDType::BF16).detach().require_grad())
+    }
+}
+
+/// A model in bf16 with weights of its own.
+fn net() -> Net {
+    let device = Device::flex().autodiff();
+    let linear = || {
+        let config = LinearConfig::new(WIDTH, WIDTH).with_bias(false);
+        config.init(&device)
+    };
+    let net = Net {
+        layers: (0..4).map(|_| linear()).collect(),
+        head: linear(),
+    };
+    net.map(&mut Cast)
+}
+
+impl Net {
+    fn loss(&self) -> Tensor<1> {
+        let weight = self.head.weight.val();
+        let mut x = Tensor::<2>::ones([1, WIDTH], (&weight.device(), DType::BF16));
+        for layer in &self.layers {
+            x = layer.forward(x);
+        }
+        self.head.forward(x).cast(FloatDType::F32).mean()
+    }
+
+    fn weights(&self) -> Vec<TensorData> {
+        let all = self.layers.iter().chain([&self.head]);
+        all.map(|linear| linear.weight.val().into_data()).collect()
+    }
+}
+
+fn run(on_freeze: OnFreeze) -> (ModuleOptimizer, LisaModule<Net>) {
+    let config = LisaConfig::new()
+        .with_sampling_period(1)
+        .with_on_freeze(on_freeze);
+    let (lisa, model) = config.init(AdamWConfig::new(), net()).unwrap();
+    lisa.into_learner(model).unwrap()
+}
+
+fn step(optimizer: &mut ModuleOptimizer, module: LisaModule<Net>, lr: f64) -> LisaModule<Net> {
+    let model = module.get_ref();
+    let grads = GradientsParams::from_grads(model.loss().backward(), model);
+    module.stepped(optimizer, |lisa, model| lisa.step(lr, model, grads))
+}
+
+#[test]
+fn master_weights_are_those_of_a_record_that_is_loaded_during_a_run() {
+    for on_freeze in [OnFreeze::Drop, OnFreeze::Keep, OnFreeze::Offload] {
+        let (mut optimizer, mut module) = run(on_freeze);
+        for _ in 0..4 {
+            module = step(&mut optimizer, module, 0.05);
+        }
+        assert!(module.lisa().memory().master_weights > 0);
+        let other = net();
+        let expected = other.weights();
+        module = module.try_load_record(other.into_record()).unwrap();
+        // Every layer may be active again. A learning rate of 0 changes no weight.
+        for _ in 0..8 {
+            module = step(&mut optimizer, module, 0.0);
+            assert_eq!(module.get_ref().weights(), expected, "{on_freeze:?}");
+        }
+        assert_eq!(module.lisa().steps(), 12);
+        assert!(module.lisa().memory().master_weights > 0);
+    }
+}
+
+#[test]
+fn the_lisa_of_a_module_is_not_saved_without_its_state() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run.lisa");
+    let (mut optimizer, module) = run(OnFreeze::Drop);
+    let module = step(&mut optimizer, module, 0.05);
+    let module = step(&mut optimizer, module, 0.05);
+    let error = module.lisa().save(&path).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Record);
+    assert!(error.message().contains("are in the learner"), "{error}");
+    assert!(error.help().unwrap().contains("`ModuleOptimizer`"));
+    assert!(!path.exists());
+}
