@@ -1,5 +1,6 @@
 //! Which parameters train: LISA with its sampling policy, full training, or LoRA.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -246,6 +247,14 @@ impl MethodSettings {
             self.policy != Fixed || !self.fixed_layers.is_empty(),
             "add --fixed-layers LAYER,..",
             "--policy fixed needs its layers"
+        );
+        let mut seen = HashSet::new();
+        let twice = self.fixed_layers.iter().find(|layer| !seen.insert(**layer));
+        require!(
+            twice.is_none(),
+            "name each layer once, counted from 0",
+            "--fixed-layers has {} twice",
+            twice.copied().unwrap_or_default()
         );
         Ok(())
     }

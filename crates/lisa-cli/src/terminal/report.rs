@@ -60,6 +60,13 @@ pub fn report(error: &anyhow::Error) -> String {
     text
 }
 
+/// Whether the report of this error says what to do.
+#[must_use]
+pub(crate) fn has_help(error: &anyhow::Error) -> bool {
+    let mut chain = error.chain();
+    chain.any(|error| Fields::of(error).help.is_some() || help_of_system(error).is_some())
+}
+
 /// What to do about an error of the system that has no help of its own.
 fn help_of_system(error: &(dyn Error + 'static)) -> Option<String> {
     use std::io::ErrorKind::{

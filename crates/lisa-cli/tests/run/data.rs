@@ -217,3 +217,15 @@ fn a_file_that_is_there_twice_is_warned_about_if_a_share_is_held_out() {
     assert!(!warned("--data train.jsonl"));
     assert!(!warned("--data train.jsonl,train.jsonl --eval eval.jsonl"));
 }
+
+#[test]
+fn the_warning_about_empty_completions_does_not_blame_a_template() {
+    let row = "{\"prompt\": \"a\", \"completion\": \"\"}\n";
+    let dir = folder(&[("rows.jsonl", &row.repeat(3))]);
+    let said = said(dir.path(), "preview --data rows.jsonl --pairs text");
+    let (_, warning) = said.split_once("answers without text").unwrap();
+    assert!(
+        warning.starts_with(", reasoning and tool calls: 3. They train the model"),
+        "{warning}"
+    );
+}

@@ -124,7 +124,7 @@ fn the_data_and_the_loss_are_printed_and_rows_above_the_models_limit_are_counted
     }
     assert!(!said.contains("training data"), "{said}");
     assert!(
-        warnings.contains("held-out data: 1 of 5 rows (20.0 %) are cut at 256 tokens"),
+        warnings.contains("held-out data: 1 of 5 rows (20.0 %) is cut at 256 tokens"),
         "{warnings}"
     );
     assert!(warnings.contains("no --model is given"), "{warnings}");

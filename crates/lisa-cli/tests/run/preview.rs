@@ -80,7 +80,7 @@ fn rows_that_are_cut_or_left_out_are_counted_before_training() {
         }
         for part in [
             "training data: 2 of 3 rows (66.7 %) are cut at 16 tokens; 1 row left out",
-            "held-out data: 1 of 2 rows (50.0 %) are cut at 16 tokens; the longest row has ",
+            "held-out data: 1 of 2 rows (50.0 %) is cut at 16 tokens; the longest row has ",
         ] {
             assert!(
                 warnings.contains(part),

@@ -5,7 +5,7 @@ use std::fs;
 use super::output;
 
 /// Wrong commands, and what is said.
-const WRONG: [(&str, &str); 33] = [
+const WRONG: [(&str, &str); 34] = [
     (
         "train --steps 1e9",
         "error: --steps is `1e9`\n  help: give a whole number, 0 or more, in digits alone\n",
@@ -131,6 +131,10 @@ const WRONG: [(&str, &str); 33] = [
     (
         "train --epochs nan",
         "error: --epochs is NaN\n  help: give a number above 0, or --steps\n",
+    ),
+    (
+        "train --policy fixed --fixed-layers 1,2,1",
+        "error: --fixed-layers has 1 twice\n  help: name each layer once, counted from 0\n",
     ),
     (
         "train --epochs 1e300",

@@ -173,8 +173,8 @@ impl<R> EncodedSet<R> {
     pub(super) fn warn(&self) {
         if self.empty_answers > 0 {
             log::warn!(
-                "answers without text, of which the chat template writes nothing else: {}. They \
-                 train the model to end its turn at once",
+                "answers without text, reasoning and tool calls: {}. They train the model to end its \
+                 turn at once",
                 self.empty_answers
             );
         }

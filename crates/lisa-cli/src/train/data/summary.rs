@@ -163,8 +163,9 @@ impl Summary {
                 counted(n, "row")
             ),
         };
+        let verb = if self.cut == 1 { "is" } else { "are" };
         Some(format!(
-            "{} of {all} rows ({share:.1} %) are cut at {} tokens{left_out}; the longest row has {} \
+            "{} of {all} rows ({share:.1} %) {verb} cut at {} tokens{left_out}; the longest row has {} \
              (--max-seq-length)",
             self.cut, self.limit, self.lengths.longest
         ))

@@ -145,12 +145,8 @@ fn evaluation_line(job: &Job<'_>) -> String {
             "none: no row is held out".to_owned()
         };
     }
-    let every = match output.eval_every {
-        every if every > 0 && (every as u64) < job.steps => {
-            format!(" every {} and", counted(every, "step"))
-        }
-        _ => String::new(),
-    };
+    let every = output.eval_every;
+    let every = (every > 0 && (every as u64) < job.steps).then(|| counted(every, "step"));
     let answers = match job.evaluate.answers() {
         0 => String::new(),
         count => format!(" with {}", counted(count, "generated answer")),
@@ -160,11 +156,27 @@ fn evaluation_line(job: &Job<'_>) -> String {
     } else {
         format!("{rows} of {all} held-out rows")
     };
-    let before = match job.evaluate.first_rows() {
-        first if first < job.evaluate.rows().0 => format!("{first} rows before training, "),
-        _ => String::new(),
-    };
-    format!("{before}{rows}{every} at the end{answers}")
+    // A resumed run was evaluated before training.
+    let first = job.saved.is_none().then(|| job.evaluate.first_rows());
+    let first = first.map(|first| (first, first < job.evaluate.rows().0));
+    format!("{}{answers}", when(&rows, first, every.as_deref()))
+}
+
+/// When held-out rows are evaluated: `first` are those before training, and whether there are more; `every`
+/// are the steps between two evaluations.
+fn when(rows: &str, first: Option<(usize, bool)>, every: Option<&str>) -> String {
+    let every = every.map(|every| format!("every {every}"));
+    let mut times: Vec<String> = Vec::from_iter(every);
+    let mut before = String::new();
+    match first {
+        Some((first, true)) => before = format!("{first} rows before training, "),
+        Some((_, false)) => times.insert(0, "before training".to_owned()),
+        None => {}
+    }
+    match times.join(", ") {
+        times if times.is_empty() => format!("{before}{rows} at the end"),
+        times => format!("{before}{rows} {times} and at the end"),
+    }
 }
 
 fn output_line(job: &Job<'_>) -> String {
@@ -195,4 +207,40 @@ fn output_line(job: &Job<'_>) -> String {
 /// A number of parameters, such as `134.5 M`.
 fn millions(count: usize) -> String {
     format!("{:.1} M", count as f64 / 1e6)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::when;
+
+    #[test]
+    fn the_evaluation_before_training_is_said() {
+        let steps = Some("5 steps");
+        for (first, every, expected) in [
+            (
+                Some((16, true)),
+                None,
+                "16 rows before training, ROWS at the end",
+            ),
+            (
+                Some((16, true)),
+                steps,
+                "16 rows before training, ROWS every 5 steps and at the end",
+            ),
+            (
+                Some((3, false)),
+                None,
+                "ROWS before training and at the end",
+            ),
+            (
+                Some((3, false)),
+                steps,
+                "ROWS before training, every 5 steps and at the end",
+            ),
+            (None, None, "ROWS at the end"),
+            (None, steps, "ROWS every 5 steps and at the end"),
+        ] {
+            assert_eq!(when("ROWS", first, every), expected);
+        }
+    }
 }

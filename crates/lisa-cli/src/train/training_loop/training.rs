@@ -11,6 +11,7 @@ use crate::earlier_run;
 use crate::run_folder;
 use crate::terminal::interrupt::Stop;
 use crate::terminal::output::say;
+use crate::terminal::report::has_help;
 use crate::train::clock::{Clock, Part};
 use crate::train::evaluation::evaluate::Extent;
 use crate::train::method::finite;
@@ -21,7 +22,7 @@ use crate::train::metrics::line::Line;
 use crate::train::prepare::job::Job;
 use crate::train::saved::checkpoints::{self, State};
 use crate::train::saved::text::Text;
-use crate::user_error::require;
+use crate::user_error::{UserError, require};
 
 /// The state of a run between two steps.
 pub(crate) struct Training {
@@ -127,7 +128,7 @@ impl Training {
         }
         let output = &job.settings.output;
         let mut clock = self.state.clock;
-        clock.time(Part::Saving, || {
+        let saved = clock.time(Part::Saving, || {
             let exact = self.trainer.exact(&self.model);
             require_finite(&exact, self.state.step, self.saved, &output.out)?;
             checkpoints::save(
@@ -137,12 +138,29 @@ impl Training {
                 &self.trainer,
                 &self.state,
             )
-        })?;
+        });
+        saved.map_err(|error| not_saved(error, self.saved, &output.out))?;
         earlier_run::remove_earlier(&output.out)?;
         self.state.clock = clock;
         self.saved = Some(self.state.step);
         Ok(())
     }
+}
+
+/// The error of a checkpoint that cannot be written. If it does not say what to do, it names the checkpoint
+/// from which the run can go on, which is of the step `saved`.
+fn not_saved(error: anyhow::Error, saved: Option<u64>, out: &Path) -> anyhow::Error {
+    let Some(step) = saved.filter(|_| !has_help(&error)) else {
+        return error;
+    };
+    UserError::new(format!("the steps after step {step} are not saved"))
+        .with_help(format!(
+            "the checkpoint of step {step} is complete; when the cause is gone, continue from it with: lisa \
+             train --resume --out {}",
+            out.display()
+        ))
+        .with_source(error)
+        .into()
 }
 
 /// Returns an error if weights of the model are not finite. The newest checkpoint is of the step

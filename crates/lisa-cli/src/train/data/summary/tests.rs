@@ -96,7 +96,7 @@ fn more_than_one_per_cent_of_cut_rows_is_a_warning() {
     lengths.push(9);
     assert_eq!(
         summary(&lengths, 8).warnings(),
-        ["1 of 99 rows (1.0 %) are cut at 8 tokens; the longest row has 9 (--max-seq-length)"]
+        ["1 of 99 rows (1.0 %) is cut at 8 tokens; the longest row has 9 (--max-seq-length)"]
     );
     let warnings = summary(&[4, 9], 6).warnings();
     let [warning] = &warnings[..] else {
