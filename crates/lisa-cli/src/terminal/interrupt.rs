@@ -1,6 +1,7 @@
-//! Ctrl-C and SIGTERM, and the points at which a run can stop.
+//! Ctrl-C and other signals, and the points at which a run can stop.
 
 use std::fmt;
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -46,7 +47,7 @@ impl fmt::Display for Stopped {
 
 impl std::error::Error for Stopped {}
 
-/// What Ctrl-C or SIGTERM asked for.
+/// What Ctrl-C or another signal asked for.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Interrupt {
     asked: Arc<AtomicBool>,
@@ -54,37 +55,43 @@ pub(crate) struct Interrupt {
 }
 
 impl Interrupt {
-    /// Handles Ctrl-C from now on, and on Unix SIGTERM in the same way: batch systems and containers send
-    /// it. Call this function only once.
+    /// Handles Ctrl-C from now on, and on Unix the [signals](on_termination) that end a program. Call this
+    /// function only once.
     ///
-    /// While model and data are read, Ctrl-C ends the program at once: there is nothing to save.
-    /// Later the first one makes [`asked`](Self::asked) true. The second one ends the program, with
+    /// While model and data are read, each of them ends the program at once: there is nothing to save.
+    /// Later the first one makes [`asked`](Self::asked) true. A second Ctrl-C ends the program, with
     /// exit code 130 as usual; files are replaced by renaming, so saved files are complete. `at_end` is
-    /// called before the first Ctrl-C ends the program. The second one leaves the lock: the run may still
+    /// called before the first one ends the program. The second Ctrl-C leaves the lock: the run may still
     /// write.
     pub(crate) fn on_ctrl_c(at_end: fn()) -> Result<Self> {
         let interrupt = Self::default();
-        let state = interrupt.clone();
-        let handle = move || state.handle(at_end);
         #[cfg(unix)]
-        on_termination(handle.clone())?;
-        ctrlc::set_handler(handle)?;
+        {
+            let state = interrupt.clone();
+            on_termination(move || state.ask(at_end, false))?;
+        }
+        let state = interrupt.clone();
+        ctrlc::set_handler(move || state.ask(at_end, true))?;
         Ok(interrupt)
     }
 
-    /// Asks the run to stop, or ends the program.
-    fn handle(&self, at_end: fn()) {
+    /// Asks the run to stop. Ends the program if it has nothing to save, or if it `ends` when it is asked
+    /// again.
+    fn ask(&self, at_end: fn(), ends: bool) {
         if self.asked.swap(true, Ordering::SeqCst) {
-            std::process::exit(130);
+            if ends {
+                std::process::exit(130);
+            }
+            return;
         }
         if !self.begun.load(Ordering::SeqCst) {
-            eprintln!("\nstopped before training: there is nothing to save");
+            say("stopped before training: there is nothing to save");
             at_end();
             std::process::exit(130);
         }
-        eprintln!(
-            "\nstopping after the current batch, token or step; the steps taken are saved.\n\
-             Press Ctrl-C again to end now"
+        say(
+            "stopping after the current batch, token or step; the steps taken are saved.\n\
+             Press Ctrl-C again to end now",
         );
     }
 
@@ -98,19 +105,38 @@ impl Interrupt {
     }
 }
 
-/// Calls `handle` at each SIGTERM. SIGHUP is left as it is: `nohup` ignores it, and after it the terminal,
-/// to which a run prints, is gone.
+/// Prints to standard error, which may be a terminal that is closed.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "\n{text}");
+}
+
+/// Calls `handle` at each SIGTERM, which batch systems and containers send, and at each SIGHUP, which comes
+/// when the terminal is closed. Both may come more than once.
 #[cfg(unix)]
 fn on_termination(handle: impl Fn() + Send + 'static) -> std::io::Result<()> {
-    use signal_hook::consts::SIGTERM;
+    use signal_hook::consts::{SIGHUP, SIGTERM};
     use signal_hook::iterator::Signals;
 
     let mut signals = Signals::new([SIGTERM])?;
-    let thread = std::thread::Builder::new().name("sigterm".to_owned());
+    if !ignores_hangup() {
+        signals.add_signal(SIGHUP)?;
+    }
+    let thread = std::thread::Builder::new().name("signals".to_owned());
     thread.spawn(move || {
         for _ in signals.forever() {
             handle();
         }
     })?;
     Ok(())
+}
+
+/// Whether SIGHUP is ignored, as under `nohup`, or whether that is not known: then it is left as it is.
+#[cfg(unix)]
+fn ignores_hangup() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mut lines = status.lines();
+    let ignored = lines.find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    // The lowest bit is that of signal 1.
+    ignored.is_none_or(|mask| mask & 1 == 1)
 }

@@ -100,19 +100,34 @@ fn ctrl_c_in_the_last_evaluation_says_where_the_model_is() {
     assert!(dir.path().join("out/model/lisa.json").is_file());
 }
 
-#[test]
-fn sigterm_saves_as_ctrl_c_does() {
+/// The program gets this signal twice, as some systems send it.
+fn saves_at(signal: &str) {
     let dir = tempfile::tempdir().unwrap();
     let arguments = "train --steps 100000 --no-eval --log-every 1 --out out";
     let mut child = start(dir.path(), arguments);
     let mut output = after_line(&mut child, "step 2 of");
-    let id = child.id().to_string();
-    let sent = Command::new("kill").args(["-TERM", &id]).status().unwrap();
-    assert!(sent.success());
+    for _ in 0..2 {
+        let id = child.id().to_string();
+        let sent = Command::new("kill").args([signal, &id]).status().unwrap();
+        assert!(sent.success());
+    }
     let mut rest = String::new();
     output.read_to_string(&mut rest).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(130));
-    assert!(rest.contains("stopped after step "), "{rest}");
+    assert!(rest.contains("stopped after step "), "{signal}: {rest}");
     let checkpoints = fs::read_dir(dir.path().join("out/checkpoints"));
     assert_eq!(checkpoints.unwrap().count(), 1);
+}
+
+#[test]
+fn a_run_that_the_system_ends_is_saved() {
+    saves_at("-TERM");
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mut lines = status.lines();
+    let ignored = lines.find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.map(|mask| u64::from_str_radix(mask.trim(), 16).unwrap());
+    // A program under `nohup` ignores it.
+    if ignored.is_some_and(|mask| mask & 1 == 0) {
+        saves_at("-HUP");
+    }
 }
