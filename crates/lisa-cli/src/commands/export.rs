@@ -42,7 +42,7 @@ pub struct Options {
     /// Base model of an adapter or a checkpoint [default: the one it names]
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
-    /// Export although the base model or the folder has changed
+    /// Export although the base model or folder has changed
     #[arg(long, value_enum, value_name = "WHAT", value_delimiter = ',')]
     allow_changed: Vec<Changed>,
     /// Replace the model in the output folder

@@ -240,8 +240,8 @@ impl Flags {
         reasons.push(("max-seq-length", reason));
     }
 
-    /// Sets the sampling period for `kept` rows that are not left out: at most [`PERIOD`], shorter in a run that would otherwise end before
-    /// each layer could have had its turn.
+    /// Sets the sampling period: at most [`PERIOD`], shorter in a run that would otherwise end before
+    /// each layer could have had its turn. `kept` is the number of training rows that are not left out.
     fn derive_period(
         &mut self,
         model: &ModelFacts,

@@ -16,14 +16,14 @@ impl Lisa {
     }
 
     /// Reads from the optimizer's record which parameters have state, and releases the state of
-    /// frozen parameters. Cost: two copies of the state in host memory.
+    /// frozen parameters. Cost: two copies of each state in all, and one state at a time in host memory.
     pub(crate) fn recount<M: Module>(&mut self, model: M) -> Result<M, LisaError> {
         self.optimizer.recount(self.trainable.map())?;
         Ok(self.optimizer.release(model, &self.mask))
     }
 
     /// Drops the master weights, after the weights of the model were replaced: the next step takes them
-    /// from the new weights. Cost: two copies of the state in host memory, if there are master weights.
+    /// from the new weights. Cost: a copy of the state in host memory, if there are master weights.
     pub(crate) fn drop_masters(&mut self) -> Result<(), LisaError> {
         self.optimizer.drop_masters(self.trainable.map())
     }
