@@ -127,8 +127,8 @@ pub(super) fn encode_block<R>(
 ///
 /// A chat is rendered with the chat template and tokenized as a whole. A token is in the loss if it
 /// overlaps an answer: what the template marks with `{% generation %}`, also in messages of other
-/// roles, as in transformers' `return_assistant_tokens_mask`; without marks, the text of the answer and the end of its turn,
-/// without what a generation prompt writes.
+/// roles, as in transformers' `return_assistant_tokens_mask`; without marks, the text of the answer
+/// and the end of its turn, without what a generation prompt writes.
 ///
 /// A prompt and its completion are tokenized separately, as at inference. If these tokens decode to
 /// another text than the tokens of the joined text, the joined text is tokenized instead, and a
