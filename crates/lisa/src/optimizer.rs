@@ -29,6 +29,8 @@ mod decay;
 mod exact;
 mod ledger;
 mod master;
+#[cfg(feature = "train")]
+mod half;
 mod deferred;
 mod offload;
 mod release;
@@ -40,6 +42,8 @@ mod layer_optimizer;
 pub use config::{Built, OptimizerConfig};
 pub use decay::Decay;
 pub use exact::exact;
+#[cfg(feature = "train")]
+pub(crate) use half::HalfWeights;
 pub(crate) use layer_optimizer::{LayerOptimizer, Wrapping};
 pub(crate) use leaves::Leaves;
 pub use release::OnFreeze;

@@ -149,17 +149,7 @@ impl Trainable {
         };
         model.visit(&mut count);
         if let Some((i, dtype)) = count.recast {
-            let Parameter {
-                path, dtype: own, ..
-            } = &self.map.parameters()[i];
-            return Err(LisaError::new(
-                ErrorKind::Layers,
-                format!(
-                    "the model is not the one that the optimizer was made for: it has `{path}` in \
-                     {dtype:?} where that had it in {own:?}"
-                ),
-            )
-            .with_help("step it in that dtype, or call `init` with the model in the new one"));
+            return Err(recast(&self.map.parameters()[i], dtype));
         }
         let requiring = count.requiring;
         let renamed = self.renamed(config, model, count.known.len(), count.unknown)?;
@@ -206,8 +196,11 @@ impl Trainable {
             )
             .with_help("step the model that `init` returned, or one that was loaded as a whole"));
         }
-        let pairs = self.map.parameters().iter().zip(map.parameters());
-        let ids = pairs.map(|(old, new)| (old.id, new.id)).collect();
+        let pairs = || self.map.parameters().iter().zip(map.parameters());
+        if let Some((own, new)) = pairs().find(|(own, new)| is_recast(own.dtype, new.dtype)) {
+            return Err(recast(own, new.dtype));
+        }
+        let ids = pairs().map(|(old, new)| (old.id, new.id)).collect();
         Ok(Some(Renamed { map, ids }))
     }
 
@@ -264,9 +257,8 @@ impl ModuleVisitor for Count<'_> {
         match known.filter(|&i| *shape(i) == param.lazy_shape()[..]) {
             // One at two paths, which was tied after the run began, is no parameter of the run.
             Some(i) if self.known.insert(param.id) => {
-                let (own, dtype) = (self.map.parameters()[i].dtype, param.val().dtype());
-                // The run quantizes layers, and a layer that the caller has quantized may be loaded.
-                if own != dtype && own.is_float() && dtype.is_float() {
+                let dtype = param.val().dtype();
+                if is_recast(self.map.parameters()[i].dtype, dtype) {
                     self.recast.get_or_insert((i, dtype));
                 }
             }
@@ -276,6 +268,24 @@ impl ModuleVisitor for Count<'_> {
             self.requiring.insert(param.id);
         }
     }
+}
+
+/// Whether a parameter has another float dtype than in the run. The run quantizes layers, and a layer that
+/// the caller has quantized may be loaded.
+fn is_recast(own: DType, dtype: DType) -> bool {
+    own != dtype && own.is_float() && dtype.is_float()
+}
+
+fn recast(parameter: &Parameter, dtype: DType) -> LisaError {
+    let (path, own) = (&parameter.path, parameter.dtype);
+    let message = format!(
+        "the model is not the one that the optimizer was made for: it has `{path}` in {dtype:?} where that \
+         had it in {own:?}"
+    );
+    LisaError::new(ErrorKind::Layers, message).with_help(format!(
+        "step a model in {own:?} (a record loads in its own dtype, unless ModuleRecord::cast_to_module_dtype \
+         is set), or call `init` with the model in {dtype:?}"
+    ))
 }
 
 fn map_of<M: Module>(config: &LisaConfig, model: &M) -> Result<LayerMap, LisaError> {

@@ -31,8 +31,9 @@ use crate::{ErrorKind, FrozenWeights, Lisa, LisaError};
 /// settings of the run, and the scores of a policy that observes gradients.
 ///
 /// - A record of `M` can be loaded, also during a run: the step and the optimizer state do not change.
-///   The f32 master weights of half-precision parameters are dropped: the next step takes them from the
-///   weights of the record.
+/// - After a record is loaded, the next step drops f32 master weights that, rounded, are not the weights
+///   of their parameter, and takes them from the weights. So load the optimizer's record of the same
+///   step to resume exactly.
 /// - A record of the wrapper can be loaded into `M` with
 ///   `ModuleRecord::load(path)?.allow_unused(true)`.
 /// - Loading a record with another seed, sampling period, `layer_warmup`, number of active layers
@@ -55,11 +56,8 @@ pub struct LisaModule<M> {
     lisa: Lisa,
     stamp: ParamId,
     /// Whether a record was loaded since the last step. If so, the learner's optimizer may have
-    /// other state.
+    /// other state, or master weights of other weights.
     loaded: bool,
-    /// Whether a record of the wrapped model was loaded since the last step. If so, the master weights are
-    /// those of other weights.
-    reweighted: bool,
     board: Board,
 }
 
@@ -97,7 +95,6 @@ impl Lisa {
             lisa: self,
             stamp: ParamId::new(),
             loaded: false,
-            reweighted: false,
             board: Board::default(),
         };
         module.board.show(&module.lisa);
@@ -162,11 +159,6 @@ impl<M: Module> LisaModule<M> {
                 Ok(model) => model,
                 Err(error) => panic!("{error}"),
             };
-        }
-        if std::mem::take(&mut self.reweighted)
-            && let Err(error) = self.lisa.drop_masters()
-        {
-            panic!("{error}");
         }
         self.inner = step(&mut self.lisa, self.inner);
         self.lisa.exchange_optimizer(optimizer);
@@ -237,10 +229,9 @@ impl<M: Module> Module for LisaModule<M> {
         self.inner = self.inner.try_load_record(record)?;
         // A record of the wrapped model changes no layers. Its ids are adopted in the next step, with
         // the optimizer, whose state has the ids of before.
-        self.reweighted = stamp.is_none();
+        self.loaded = true;
         if let Some(stamp) = stamp {
             stamp.resume(&mut self.lisa, &device)?;
-            self.loaded = true;
             let adopted = self.lisa.adopt(self.inner);
             self.inner = adopted.map_err(|error| RecordError::Validation(error.to_string()))?;
             self.board.show(&self.lisa);

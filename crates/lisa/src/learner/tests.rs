@@ -3,7 +3,7 @@
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::nn::{Linear, LinearConfig};
-use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
+use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer, OptimizerRecord};
 use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 
 use super::LisaModule;
@@ -88,6 +88,68 @@ fn master_weights_are_those_of_a_record_that_is_loaded_during_a_run() {
         assert_eq!(module.lisa().steps(), 12);
         assert!(module.lisa().memory().master_weights > 0);
     }
+}
+
+#[test]
+fn master_weights_are_those_of_the_weights_whatever_record_is_loaded() {
+    let (mut optimizer, mut module) = run(OnFreeze::Keep);
+    for _ in 0..2 {
+        module = step(&mut optimizer, module, 0.05);
+    }
+    let (saved, state) = (module.clone(), optimizer.to_record().into_bytes().unwrap());
+    let mut straight = module.clone();
+    let mut its = optimizer.clone();
+    for _ in 0..3 {
+        straight = step(&mut its, straight, 0.05);
+    }
+    let expected = saved.get_ref().weights();
+
+    // An earlier record of the module, without that of the optimizer.
+    let back = straight.try_load_record(saved.clone().into_record());
+    let back = step(&mut its, back.unwrap(), 0.0);
+    assert_eq!(back.get_ref().weights(), expected);
+
+    // Both records of the same step, in a new run: as without a break, with or without the stamp.
+    for bare in [false, true] {
+        let record = if bare {
+            saved.get_ref().clone().into_record()
+        } else {
+            saved.clone().into_record()
+        };
+        let (fresh, module) = run(OnFreeze::Keep);
+        let read = OptimizerRecord::from_bytes(state.clone()).unwrap();
+        let mut fresh = fresh.load_record(read);
+        let mut module = module.try_load_record(record).unwrap();
+        module = step(&mut fresh, module, 0.05);
+        assert!(module.lisa().memory().master_weights > 0);
+        if !bare {
+            let next = step(&mut optimizer, saved.clone(), 0.05);
+            assert_eq!(module.get_ref().weights(), next.get_ref().weights());
+            assert_eq!(module.lisa().memory(), next.lisa().memory());
+        }
+    }
+
+    // The state of the run with other weights, in a new run.
+    let (fresh, module) = run(OnFreeze::Keep);
+    let mut fresh = fresh.load_record(OptimizerRecord::from_bytes(state).unwrap());
+    let record = doubled(&saved).into_record();
+    let mut module = module.try_load_record(record).unwrap();
+    let expected = module.get_ref().weights();
+    for _ in 0..8 {
+        module = step(&mut fresh, module, 0.0);
+        assert_eq!(module.get_ref().weights(), expected);
+    }
+}
+
+/// The model of a module, with other weights and the same ids.
+fn doubled(module: &LisaModule<Net>) -> Net {
+    struct Double;
+    impl ModuleMapper for Double {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            param.map(|tensor| tensor.mul_scalar(2.0).detach())
+        }
+    }
+    module.get_ref().clone().map(&mut Double)
 }
 
 #[test]

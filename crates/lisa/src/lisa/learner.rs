@@ -1,12 +1,15 @@
 //! What the learner's module needs from a run. The learner has the optimizer, and the step and the
 //! scores come from the model's record.
 
-use burn::module::Module;
+use std::collections::HashMap;
+
+use burn::module::{Module, ParamId};
 use burn::optim::ModuleOptimizer;
 use burn::tensor::Device;
 
 use super::Lisa;
 use crate::LisaError;
+use crate::optimizer::HalfWeights;
 use crate::saved::{self, SavedUnit};
 
 impl Lisa {
@@ -15,17 +18,35 @@ impl Lisa {
         self.optimizer.exchange(optimizer);
     }
 
-    /// Reads from the optimizer's record which parameters have state, and releases the state of
-    /// frozen parameters. Cost: two copies of each state in all, and one state at a time in host memory.
+    /// Reads from the optimizer's record which parameters have state, after weights or state were loaded,
+    /// and releases the state of frozen parameters. Master weights that are not those of the model's
+    /// weights are dropped: the next step takes them from the weights. Cost: that of
+    /// [`LayerOptimizer::recount`](crate::optimizer::LayerOptimizer::recount).
     pub(crate) fn recount<M: Module>(&mut self, model: M) -> Result<M, LisaError> {
-        self.optimizer.recount(self.trainable.map())?;
-        Ok(self.optimizer.release(model, &self.mask))
-    }
-
-    /// Drops the master weights, after the weights of the model were replaced: the next step takes them
-    /// from the new weights. Cost: a copy of the state in host memory, if there are master weights.
-    pub(crate) fn drop_masters(&mut self) -> Result<(), LisaError> {
-        self.optimizer.drop_masters(self.trainable.map())
+        // State that was loaded into a new run has the ids of the model that was loaded with it.
+        let model = if self.optimizer.is_empty() {
+            self.adopt(model)?
+        } else {
+            model
+        };
+        let (ours, theirs) = (
+            self.trainable.map(),
+            self.trainable.same(&self.config, &model)?,
+        );
+        let ids = ours.parameters().iter().zip(theirs.parameters());
+        let ids: HashMap<ParamId, ParamId> = ids.map(|(own, new)| (own.id, new.id)).collect();
+        let weights = HalfWeights::of(&model);
+        self.optimizer.recount(ours, |id, master| {
+            ids.get(&id)
+                .is_none_or(|id| weights.are_cast_of(*id, master))
+        })?;
+        // A step gives the state of this run the ids of a model with other ones.
+        let is_ours = ids.iter().all(|(own, new)| own == new);
+        Ok(if is_ours {
+            self.optimizer.release(model, &self.mask)
+        } else {
+            model
+        })
     }
 
     /// Sets this run to another step, with the scores of that step. The layers are sampled again.

@@ -85,11 +85,25 @@ impl Leaves {
         Ok(self)
     }
 
-    /// The leaves that are not master weights.
+    /// The leaves without the master weights that are not `kept`. Cost: reads one tensor of master
+    /// weights after the other.
     #[cfg(feature = "train")]
-    pub(super) fn without_masters(mut self) -> Self {
-        self.tensors.retain(|(_, tensor)| !is_master(&tensor.name));
-        self
+    pub(super) fn with_masters(
+        self,
+        kept: impl Fn(ParamId, TensorData) -> bool,
+    ) -> Result<Self, String> {
+        let mut tensors = Vec::with_capacity(self.tensors.len());
+        for (id, tensor) in self.tensors {
+            if is_master(&tensor.name) {
+                let bytes = tensor.to_bytes().map_err(|e| e.to_string())?;
+                let data = TensorData::try_from_bytes(bytes, tensor.shape.clone(), tensor.dtype);
+                if !kept(id, data.map_err(|e| format!("`{}`: {e}", tensor.name))?) {
+                    continue;
+                }
+            }
+            tensors.push((id, tensor));
+        }
+        Ok(Self { tensors, ..self })
     }
 
     /// The tensors, with the parameters that they belong to.

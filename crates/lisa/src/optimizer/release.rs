@@ -71,8 +71,12 @@ impl<O: Optimizer> Optimizer for Release<O> {
 
 #[cfg(test)]
 mod tests {
+    use burn::nn::{Linear, LinearConfig};
+    use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer, RecordState, StateSink};
+    use burn_pack::{Reader, Tensor as PackTensor};
+
+    use super::super::deferred::deferred;
     use super::*;
-    use burn::optim::{AdamWConfig, RecordState, StateSink};
 
     #[test]
     fn a_release_drops_keeps_or_offloads_and_changes_no_weight() {
@@ -102,6 +106,36 @@ mod tests {
             let (straight, _) = optimizer.step(0.1, weight.clone(), ones(), Some(state));
             let (again, _) = optimizer.step(0.1, weight, ones(), Some(released));
             assert_eq!(straight.into_data(), again.into_data());
+        }
+    }
+
+    #[test]
+    fn the_state_of_a_run_is_deferred_wherever_it_is() {
+        let device = Device::flex().autodiff();
+        let layer = || LinearConfig::new(3, 2).init(&device);
+        let model: Vec<Linear> = vec![layer(), layer()];
+        for on_freeze in [OnFreeze::Keep, OnFreeze::Offload] {
+            let mut optimizer =
+                ModuleOptimizer::from(release(AdamWConfig::new().build(), on_freeze));
+            for lr in [0.1, f64::from_bits(RELEASE)] {
+                let mut model = model.clone();
+                let input = Tensor::<2>::ones([1, 3], &device);
+                let loss = model[0].forward(input.clone()) + model[1].forward(input);
+                let grads = GradientsParams::from_grads(loss.sum().backward(), &model);
+                model = optimizer.step(lr, model, grads);
+                drop(model);
+            }
+            let (reader, tensors) = deferred(&optimizer).unwrap();
+            assert!(reader.tensor_names().is_empty());
+            let whole = optimizer.to_record().into_bytes().unwrap();
+            let whole = Reader::from_bytes(whole).unwrap();
+            assert_eq!(reader.scalars(), whole.scalars());
+            assert_eq!(reader.metadata(), whole.metadata());
+            let parts = |tensor: PackTensor| tensor.into_parts().unwrap();
+            let found: Vec<_> = tensors.into_iter().map(parts).collect();
+            let expected = whole.into_tensors().unwrap().into_iter().map(parts);
+            assert_eq!(found, expected.collect::<Vec<_>>());
+            assert_eq!(found.len(), 8);
         }
     }
 }

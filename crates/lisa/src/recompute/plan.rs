@@ -8,7 +8,8 @@ use burn::tensor::Device;
 ///
 /// Memory: one hidden state for each segment, and the activations of one segment at a time. Time:
 /// one more forward pass over the layers from the lowest trainable one to the last; with segments
-/// of more than one layer, the last segment is not recomputed. The gradients equal those of plain
+/// of more than one layer that are not divided into sublayers, the last segment is not recomputed.
+/// The gradients equal those of plain
 /// autodiff, except that sums may have another order. A model with dropout needs
 /// [`with_dropout_seed`](Self::with_dropout_seed).
 ///
@@ -50,8 +51,9 @@ impl Recompute {
 
     /// Uses segments of `n` layers: the input of every `n`-th layer is kept.
     ///
-    /// The activations of `n` layers are in memory at a time. If `n` is above 1, the last segment
-    /// is not recomputed. If `n` is the number of layers, this is plain autodiff. Zero counts as 1.
+    /// Without [`with_sublayers`](Self::with_sublayers), the activations of `n` layers are in memory
+    /// at a time, the last segment is not recomputed if `n` is above 1, and this is plain autodiff if
+    /// `n` is the number of layers. Zero counts as 1.
     #[must_use]
     pub fn with_every(mut self, n: usize) -> Self {
         self.every = n.max(1);

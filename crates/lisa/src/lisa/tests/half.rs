@@ -99,6 +99,13 @@ fn a_model_that_was_cast_after_init_is_refused() {
     );
     assert!(!error.is_updated() && lisa.steps() == 2);
     assert_eq!(lisa.memory(), memory);
+    // So is one that was loaded from a file, with ids of its own.
+    let loaded = reloaded(&half(before.clone()), to_half);
+    let grads = loaded.grads(2);
+    let error = lisa.try_step(0.05, loaded, grads).unwrap_err();
+    let help = error.error().help().unwrap();
+    assert!(help.starts_with("step a model in F32"), "{help}");
+    assert!(!error.is_updated() && lisa.steps() == 2);
     // The run continues, and the cast model begins another one.
     let _ = train(&mut lisa, before.clone(), 2..3);
     let (mut lisa, model) = LisaConfig::new().init(adamw(), half(before)).unwrap();

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use burn::module::ParamId;
 use burn::optim::OptimizerRecord;
-use burn::tensor::DType;
+use burn::tensor::{DType, TensorData};
 use burn_pack::{Error, Reader, Tensor};
 
 use super::super::bytes::StateBytes;
@@ -65,7 +65,8 @@ impl LayerOptimizer {
     }
 
     /// Assigns the state to the parameters of a model with new ids. State that was offloaded stays so.
-    /// If it fails, nothing changes. Cost: a copy of the state in host memory, if there is any.
+    /// If it fails, nothing changes. Cost: if there is any state, two copies of each, of which one copy of
+    /// all is in host memory.
     pub(crate) fn rename(
         &mut self,
         new_id: &HashMap<ParamId, ParamId>,
@@ -89,30 +90,35 @@ impl LayerOptimizer {
         self.is_lent = !self.is_lent;
     }
 
-    /// Reads from the optimizer's record which parameters have state. Cost: two copies of each state in
-    /// all, and one state at a time in host memory.
+    /// Reads from the optimizer's record which parameters have state, and drops master weights that are
+    /// not those of the model's weights: the next step of such a parameter takes them from its weights.
+    /// If it fails, nothing changes.
+    ///
+    /// `is_master` says whether a parameter's weights are the cast of master weights. Cost: a copy of
+    /// each state, one at a time in host memory, and another one of states with master weights; if some
+    /// are dropped, a copy of all state in host memory.
     #[cfg(feature = "train")]
-    pub(crate) fn recount(&mut self, map: &LayerMap) -> Result<(), LisaError> {
+    pub(crate) fn recount(
+        &mut self,
+        map: &LayerMap,
+        is_master: impl Fn(ParamId, TensorData) -> bool,
+    ) -> Result<(), LisaError> {
         let ids = map.parameters().iter().map(|p| (p.id, p.id)).collect();
-        let leaves = Leaves::of(&self.optimizer, &ids).map_err(unreadable)?;
-        self.hold(leaves.bytes());
+        let mut leaves = Leaves::of(&self.optimizer, &ids).map_err(unreadable)?;
+        let all = leaves.tensors().count();
+        leaves = leaves.with_masters(is_master).map_err(unreadable)?;
+        let bytes = leaves.bytes();
+        if leaves.tensors().count() < all {
+            self.reload(leaves.into_record(map).map_err(unreadable)?);
+        }
+        self.hold(bytes);
         Ok(())
     }
 
-    /// Drops the master weights, so that the next step of a parameter takes them from its weights. If it
-    /// fails, nothing changes. Cost: a copy of the state in host memory, if there are any.
+    /// Whether no parameter is known to have state.
     #[cfg(feature = "train")]
-    pub(crate) fn drop_masters(&mut self, map: &LayerMap) -> Result<(), LisaError> {
-        if self.held.values().all(|held| held.bytes.master == 0) {
-            return Ok(());
-        }
-        let ids = map.parameters().iter().map(|p| (p.id, p.id)).collect();
-        let leaves = Leaves::of(&self.optimizer, &ids).map_err(unreadable)?;
-        let leaves = leaves.without_masters();
-        let bytes = leaves.bytes();
-        self.reload(leaves.into_record(map).map_err(unreadable)?);
-        self.hold(bytes);
-        Ok(())
+    pub(crate) fn is_empty(&self) -> bool {
+        self.held.is_empty()
     }
 
     /// Loads a record of all state in place of that state, which is freed first: the device never has both.
