@@ -203,6 +203,38 @@ fn a_partial_chat_that_the_template_refuses_is_found_in_the_whole() {
 }
 
 #[test]
+fn all_marks_before_a_result_are_those_of_the_call_if_no_chat_may_end_with_the_call() {
+    let source = "{% for m in messages %}[{{ m.role }}]{% if m.role == 'assistant' %}\
+        {% if m.tool_calls and loop.last %}{{ raise_exception('no result') }}{% endif %}\
+        {% if m.reasoning_content %}{% generation %}({{ m.reasoning_content }}){% endgeneration %};\
+        {% endif %}{% generation %}{{ m.content }}{% if m.tool_calls %}call{% endif %}[/]\
+        {% endgeneration %}{% else %}{{ m.content }}{% endif %}{% endfor %}";
+    let template = ChatTemplate::new(source, &BTreeMap::new()).unwrap();
+    let chat = |weight: u8| {
+        let calls = [BTreeMap::from([("name", "f")])];
+        let call = Message::assistant("").with("tool_calls", calls);
+        let call = call.with("reasoning_content", "R").with("weight", weight);
+        Chat::from([
+            Message::user("q"),
+            call,
+            Message::new("tool", "12"),
+            Message::assistant("a"),
+        ])
+    };
+    let first = "[user]q[assistant][(R)];[call[/]]";
+    let last = "[tool]12[assistant][a[/]]";
+    let without = "[user]q[assistant](R);call[/]";
+    assert_eq!(
+        shown(&template, &chat(1), Turns::Auto),
+        [format!("{first}{last}")]
+    );
+    let rows = [first.to_owned(), format!("{without}{last}")];
+    assert_eq!(shown(&template, &chat(1), Turns::Split), rows);
+    assert_eq!(shown(&template, &chat(0), Turns::Auto), rows[1..]);
+    assert_eq!(shown(&template, &chat(0), Turns::Split), rows[1..]);
+}
+
+#[test]
 fn an_answer_is_empty_if_the_template_writes_nothing_of_it() {
     let cases = cases();
     let chat = |call: &str| {
