@@ -360,6 +360,23 @@ fn an_answer_after_an_answer_that_is_written_differently_is_found() {
     let first = "[user]q[/][assistant][<think></think>a[/]]";
     let second = "[user]q[/][assistant]a[/][assistant][<think></think>b[/]]";
     assert_eq!(shown(&template, &chat, Turns::Auto), [first, second]);
+    // As Qwen3: with reasoning, it is written the same wherever it is.
+    let thinks = "{% for m in messages %}[{{ m.role }}]\
+                  {% if m.role == 'assistant' and (loop.last or m.reasoning_content) %}\
+                  <think>\n{{ m.reasoning_content }}\n</think>{% endif %}\
+                  {{ m.content }}[/]{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}";
+    let mut chat = chat;
+    chat.messages[2] = Message::assistant("b").with("reasoning_content", "R");
+    let first = "[user]q[/][assistant][<think>\n\n</think>a[/]]";
+    let second = "[user]q[/][assistant]a[/][assistant][<think>\nR\n</think>b[/]]";
+    let template = ChatTemplate::new(thinks, &BTreeMap::new()).unwrap();
+    assert_eq!(shown(&template, &chat, Turns::Auto), [first, second]);
+    // Where the generation prompt opens the thought, the tag is not in the loss.
+    let opened = format!("{thinks}{{% if add_generation_prompt %}}<think>\n{{% endif %}}");
+    let template = ChatTemplate::new(&opened, &BTreeMap::new()).unwrap();
+    let first = "[user]q[/][assistant]<think>\n[\n</think>a[/]]";
+    let second = "[user]q[/][assistant]a[/][assistant]<think>\n[R\n</think>b[/]]";
+    assert_eq!(shown(&template, &chat, Turns::Auto), [first, second]);
 }
 
 #[test]
