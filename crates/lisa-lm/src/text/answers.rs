@@ -148,16 +148,19 @@ fn marks_by_message(dialogue: Dialogue<'_>, whole: &Rendered) -> Option<Vec<Rang
     for (index, message) in chat.messages.iter().enumerate() {
         let before = template.try_render(&chat.before(index), false).ok();
         let before = before.and_then(|before| Some(before.generated?.len()));
-        // Where the template refuses a chat that ends there, it has a mark for each answer.
-        let start = before.unwrap_or(next);
+        // Where the template refuses a chat that ends there, each answer has at least one mark, and
+        // what comes before the message may have more: only an answer has marks then.
+        let is_answer = message.role() == "assistant";
+        let start = before.or_else(|| is_answer.then_some(next));
         starts.push(start);
-        next = start + usize::from(message.role() == "assistant");
+        next = start.unwrap_or(next) + usize::from(is_answer);
     }
     let mut marks = Vec::with_capacity(starts.len());
     let mut end = all;
     for start in starts.into_iter().rev() {
-        marks.push(start.min(end)..end);
-        end = start.min(end);
+        let start = start.map_or(end, |start| start.min(end));
+        marks.push(start..end);
+        end = start;
     }
     marks.reverse();
     Some(marks)

@@ -92,7 +92,8 @@ pub struct EncodedSet<R = Vec<Encoded>> {
     pub weightless: usize,
     /// How many examples became several rows, one for each answer.
     pub split: usize,
-    /// How many answers without text, reasoning and tool calls are in the loss.
+    /// How many answers are in the loss of which nothing but the end of the turn is written: they have
+    /// no text, reasoning or tool calls, or none that the chat template writes.
     pub empty_answers: usize,
     /// How many answers have text, a thought at the beginning of the text, reasoning or tool calls that
     /// the chat template does not write. Answers of which it writes nothing are not in the loss, unless
@@ -171,20 +172,30 @@ impl<R> EncodedSet<R> {
 
     /// Logs what a user would not expect of the answers.
     pub(super) fn warn(&self) {
+        for warning in self.warnings() {
+            log::warn!("{warning}");
+        }
+    }
+
+    /// What a user would not expect of the answers.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
         if self.empty_answers > 0 {
-            log::warn!(
-                "answers without text, reasoning and tool calls: {}. They train the model to end its \
-                 turn at once",
+            warnings.push(format!(
+                "answers of which only the end of the turn is in the loss: {}. They train the model to \
+                 end its turn at once",
                 self.empty_answers
-            );
+            ));
         }
         if self.unwritten_answers > 0 {
-            log::warn!(
+            warnings.push(format!(
                 "answers with text, tool calls or reasoning that the chat template does not write: \
-                 {}. Answers of which it writes nothing are not in the loss",
+                 {}. Answers of which it writes nothing are not in the loss, unless the template marks \
+                 them",
                 self.unwritten_answers
-            );
+            ));
         }
+        warnings
     }
 
     /// The error of a set without a row.

@@ -204,21 +204,41 @@ impl Dialogue<'_> {
     /// Where the answer with this index is in `whole`, the rendering of the chat, if the template
     /// writes it differently there than as the last message.
     pub(super) fn inside(&self, index: usize, whole: &str) -> Option<std::ops::Range<usize>> {
+        let span = self.inside_with(index, whole, sentinel());
+        // Some templates write an answer with reasoning differently.
+        span.or_else(|| self.inside_with(index, whole, reasoned()))
+    }
+
+    /// As [`inside`](Self::inside), where the frame of the turn is that of this message.
+    fn inside_with(
+        &self,
+        index: usize,
+        whole: &str,
+        message: Message,
+    ) -> Option<std::ops::Range<usize>> {
         let mut chat = self.chat.clone();
-        chat.messages[index] = sentinel();
+        chat.messages[index] = message;
         let frame = self.render(&chat)?;
         let at = frame.find(ANSWER)?;
-        let (before, after) = (&frame[..at], &frame[at + ANSWER.len_utf8()..]);
+        let thought = frame[..at].find(REASONING);
+        let before = &frame[..thought.unwrap_or(at)];
+        let after = &frame[at + ANSWER.len_utf8()..];
         if !whole.starts_with(before) || !whole.ends_with(after) {
             return None;
         }
         let end = whole.len() - after.len();
+        // A tag that the reasoning is in belongs to the answer, unless it belongs to the header.
+        let first = match thought {
+            Some(at) => before_open_tag(&frame, at),
+            None => at,
+        };
         let start = match self.header() {
             Some((header, filler)) => match before.strip_suffix(filler.as_str()) {
                 Some(rest) if rest.ends_with(&header) => rest.len(),
-                _ => before.len(),
+                _ if before.ends_with(&header) => before.len(),
+                _ => first,
             },
-            None => before.len(),
+            None => first,
         };
         let closing = self.tail(index).map_or(0, |tail| tail.length(after));
         (start <= end).then_some(start..end + closing)

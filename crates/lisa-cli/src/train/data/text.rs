@@ -30,7 +30,7 @@ pub(crate) struct Prepare {
     end: Option<TurnEnd>,
     /// Whether that chat was seen.
     is_end_seen: bool,
-    /// What the generation prompt of that chat has, and its answer does not have.
+    /// What the generation prompt of that chat has, and its last answer does not have.
     untrained: Option<String>,
     /// Tools, documents and roles that were seen in a chat.
     context: BTreeSet<String>,
@@ -131,8 +131,9 @@ impl Prepare {
         if let Some(text) = self.untrained {
             notes.push(Note::Warning(format!(
                 "the generation prompt of the chat template ends with {:?}, which the template does not \
-                 write before the first answer of the data, so answers are generated after another text \
-                 than they are trained after; another template may write it (--chat-template)",
+                 write before the last answer of the first chat, so answers are generated after another \
+                 text than they are trained after; begin the answers with it, or choose another template \
+                 (--chat-template)",
                 one_line(&text)
             )));
         }
@@ -313,6 +314,10 @@ mod tests {
         let text = printed(template);
         let warned = "warning: the generation prompt of the chat template ends with \"<think>\"";
         assert!(text.contains(warned), "{text}");
+        let checked = "not write before the last answer of the first chat, so";
+        assert!(text.contains(checked), "{text}");
+        let help = "; begin the answers with it, or choose another template (--chat-template)";
+        assert!(text.contains(help), "{text}");
         let text = printed(&template.replace("<think>\n", ""));
         assert!(!text.contains("generation prompt"), "{text}");
     }

@@ -203,6 +203,38 @@ fn a_partial_chat_that_the_template_refuses_is_found_in_the_whole() {
 }
 
 #[test]
+fn all_marks_before_a_result_are_those_of_the_call_if_no_chat_may_end_with_the_call() {
+    let source = "{% for m in messages %}[{{ m.role }}]{% if m.role == 'assistant' %}\
+        {% if m.tool_calls and loop.last %}{{ raise_exception('no result') }}{% endif %}\
+        {% if m.reasoning_content %}{% generation %}({{ m.reasoning_content }}){% endgeneration %};\
+        {% endif %}{% generation %}{{ m.content }}{% if m.tool_calls %}call{% endif %}[/]\
+        {% endgeneration %}{% else %}{{ m.content }}{% endif %}{% endfor %}";
+    let template = ChatTemplate::new(source, &BTreeMap::new()).unwrap();
+    let chat = |weight: u8| {
+        let calls = [BTreeMap::from([("name", "f")])];
+        let call = Message::assistant("").with("tool_calls", calls);
+        let call = call.with("reasoning_content", "R").with("weight", weight);
+        Chat::from([
+            Message::user("q"),
+            call,
+            Message::new("tool", "12"),
+            Message::assistant("a"),
+        ])
+    };
+    let first = "[user]q[assistant][(R)];[call[/]]";
+    let last = "[tool]12[assistant][a[/]]";
+    let without = "[user]q[assistant](R);call[/]";
+    assert_eq!(
+        shown(&template, &chat(1), Turns::Auto),
+        [format!("{first}{last}")]
+    );
+    let rows = [first.to_owned(), format!("{without}{last}")];
+    assert_eq!(shown(&template, &chat(1), Turns::Split), rows);
+    assert_eq!(shown(&template, &chat(0), Turns::Auto), rows[1..]);
+    assert_eq!(shown(&template, &chat(0), Turns::Split), rows[1..]);
+}
+
+#[test]
 fn an_answer_is_empty_if_the_template_writes_nothing_of_it() {
     let cases = cases();
     let chat = |call: &str| {
@@ -327,6 +359,23 @@ fn an_answer_after_an_answer_that_is_written_differently_is_found() {
     ]);
     let first = "[user]q[/][assistant][<think></think>a[/]]";
     let second = "[user]q[/][assistant]a[/][assistant][<think></think>b[/]]";
+    assert_eq!(shown(&template, &chat, Turns::Auto), [first, second]);
+    // As Qwen3: with reasoning, it is written the same wherever it is.
+    let thinks = "{% for m in messages %}[{{ m.role }}]\
+                  {% if m.role == 'assistant' and (loop.last or m.reasoning_content) %}\
+                  <think>\n{{ m.reasoning_content }}\n</think>{% endif %}\
+                  {{ m.content }}[/]{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}";
+    let mut chat = chat;
+    chat.messages[2] = Message::assistant("b").with("reasoning_content", "R");
+    let first = "[user]q[/][assistant][<think>\n\n</think>a[/]]";
+    let second = "[user]q[/][assistant]a[/][assistant][<think>\nR\n</think>b[/]]";
+    let template = ChatTemplate::new(thinks, &BTreeMap::new()).unwrap();
+    assert_eq!(shown(&template, &chat, Turns::Auto), [first, second]);
+    // Where the generation prompt opens the thought, the tag is not in the loss.
+    let opened = format!("{thinks}{{% if add_generation_prompt %}}<think>\n{{% endif %}}");
+    let template = ChatTemplate::new(&opened, &BTreeMap::new()).unwrap();
+    let first = "[user]q[/][assistant]<think>\n[\n</think>a[/]]";
+    let second = "[user]q[/][assistant]a[/][assistant]<think>\n[R\n</think>b[/]]";
     assert_eq!(shown(&template, &chat, Turns::Auto), [first, second]);
 }
 

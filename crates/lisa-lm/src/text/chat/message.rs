@@ -218,9 +218,8 @@ impl Message {
             !value.is_none() && (key != "tool_calls" || !is_empty(value))
         };
         message.fields.retain(|(key, value)| is_given(key, value));
-        if let Some(calls) = message.get("tool_calls").and_then(with_objects)
-            && takes_objects()
-        {
+        let calls = message.get("tool_calls");
+        if let Some(calls) = calls.and_then(|calls| with_objects(calls, takes_objects)) {
             message.set("tool_calls", calls);
         }
         if let Some(reasoning) = message.reasoning().cloned() {
@@ -248,5 +247,33 @@ impl<'de> Deserialize<'de> for Message {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let value = Value::deserialize(deserializer)?;
         Self::from_value(&value).map_err(|what| D::Error::custom(format!("the message {what}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// How often the template is asked whether it takes objects, with these arguments.
+    fn asked(arguments: &str) -> usize {
+        let calls = format!(r#"[{{"function": {{"name": "f", "arguments": {arguments}}}}}]"#);
+        let calls: Value = serde_json::from_str(&calls).unwrap();
+        let count = Cell::new(0);
+        let message = Message::assistant("").with("tool_calls", calls);
+        message.for_template(false, || {
+            count.set(count.get() + 1);
+            false
+        });
+        count.get()
+    }
+
+    #[test]
+    fn arguments_are_parsed_only_if_the_template_takes_objects() {
+        // It is asked before the text is known to be no JSON.
+        assert_eq!(asked(r#""no JSON""#), 1);
+        assert_eq!(asked(r#""{}""#), 1);
+        assert_eq!(asked("{}"), 0);
     }
 }

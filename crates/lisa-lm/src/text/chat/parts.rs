@@ -142,14 +142,15 @@ pub(crate) fn as_function(value: &Value) -> Result<Value, String> {
 }
 
 /// The tool calls of a message, with arguments that are the JSON text of an object as this object.
-/// `None` if there are no such arguments.
-pub(super) fn with_objects(calls: &Value) -> Option<Value> {
+/// `None` if there are no such arguments, or if the template does not take objects, which is asked only
+/// where arguments are a text.
+pub(super) fn with_objects(calls: &Value, takes_objects: impl Fn() -> bool) -> Option<Value> {
     if calls.kind() != ValueKind::Seq {
         return None;
     }
     let mut is_changed = false;
     let calls = calls.try_iter().ok()?.map(|call| {
-        let changed = with_object(&call);
+        let changed = with_object(&call, &takes_objects);
         is_changed |= changed.is_some();
         changed.unwrap_or(call)
     });
@@ -157,13 +158,17 @@ pub(super) fn with_objects(calls: &Value) -> Option<Value> {
     is_changed.then(|| calls.into())
 }
 
-fn with_object(call: &Value) -> Option<Value> {
+fn with_object(call: &Value, takes_objects: &impl Fn() -> bool) -> Option<Value> {
     let function = call.get_attr("function").unwrap_or_default();
     if function.kind() == ValueKind::Map {
-        return replaced(call, "function", with_object(&function)?);
+        return replaced(call, "function", with_object(&function, takes_objects)?);
     }
     let arguments = call.get_attr("arguments").ok()?;
-    let object = json::value_of(arguments.as_str()?).ok()?;
+    let text = arguments.as_str()?;
+    if !takes_objects() {
+        return None;
+    }
+    let object = json::value_of(text).ok()?;
     (object.kind() == ValueKind::Map).then(|| replaced(call, "arguments", object))?
 }
 

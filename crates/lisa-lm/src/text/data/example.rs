@@ -82,10 +82,7 @@ impl Example {
     /// type, an empty text, a chat without a message of the assistant. An empty answer is read;
     /// [`EmptyAnswers`](crate::text::EmptyAnswers) says what becomes of it when it is encoded.
     pub fn from_json(row: &str) -> Result<Self, String> {
-        let row = json::value_of(row).map_err(|e| {
-            let what = if e.is_data() { "" } else { "not JSON: " };
-            format!("{what}{e}")
-        })?;
+        let row = json::value_of(row).map_err(|e| format!("not JSON: {e}"))?;
         Self::from_row(&row, &Columns::default(), &mut Mapping::default())
     }
 

@@ -176,7 +176,15 @@ fn turn(
             continue;
         }
         form.reads(key, "user");
-        texts.extend(Some(texts_of(row, key)?).filter(|text| !text.is_empty()));
+        let text = texts_of(row, key)?;
+        // A question may be in the instruction already.
+        let repeats = matches!(key, "question" | "query")
+            && texts
+                .iter()
+                .any(|before: &String| before.contains(text.trim()));
+        if !text.is_empty() && !repeats {
+            texts.push(text);
+        }
     }
     form.reads(answer, "assistant");
     messages.push(Message::user(texts.join("\n\n")));

@@ -101,7 +101,6 @@ impl Object {
         }
         match json::value_of(text) {
             Ok(value) => Ok(Some(value).filter(|value| !value.is_none())),
-            Err(error) if error.is_data() => Err(format!("`{key}` has {error}")),
             Err(_) => Err(format!("`{key}` is a string and not a list")),
         }
     }

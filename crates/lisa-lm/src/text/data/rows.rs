@@ -182,9 +182,6 @@ fn value_of(text: &[u8]) -> Result<Value, (usize, String)> {
     }
     crate::text::json::value_of(text).map_err(|e| {
         let whole = e.to_string();
-        if e.is_data() {
-            return (0, whole);
-        }
         let reason = match whole.rsplit_once(" at line ") {
             Some((reason, _)) => format!("{reason} at column {}", e.column()),
             None => whole,

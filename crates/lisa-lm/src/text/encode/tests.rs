@@ -517,6 +517,30 @@ fn an_empty_answer_is_counted_or_refused() {
 }
 
 #[test]
+fn the_warnings_about_a_marked_call_that_is_not_written_are_true() {
+    let marked = TURNS.replace(
+        "{{ m.content }}{{ eos_token }}",
+        "{% generation %}{{ m.content }}{{ eos_token }}{% endgeneration %}",
+    );
+    let example = Example::from_json(
+        r#"{"messages": [{"role": "user", "content": "hi"},
+        {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f"}}]},
+        {"role": "user", "content": "hi"}, {"role": "assistant", "content": "hi"}]}"#,
+    );
+    let options = EncodeOptions::default();
+    let set = encode_examples(&[example.unwrap()], &tokenizer(&marked), options).unwrap();
+    assert_eq!(
+        set.warnings(),
+        [
+            "answers of which only the end of the turn is in the loss: 1. They train the model to end \
+             its turn at once",
+            "answers with text, tool calls or reasoning that the chat template does not write: 1. Answers \
+             of which it writes nothing are not in the loss, unless the template marks them"
+        ]
+    );
+}
+
+#[test]
 fn a_pair_is_tokenized_in_the_two_parts_of_inference() {
     let tokenizer = tokenizer(TURNS);
     // Together, the border is inside of a token.

@@ -75,6 +75,10 @@ fn what_belongs_to_a_request_follows_it() {
             "Q\n\nC",
         ),
         (
+            r#"{"instruction": "Answer this.\nQ?", "question": "Q? ", "answer": "A"}"#,
+            "Answer this.\nQ?",
+        ),
+        (
             r#"{"instruction": "Q", "context": "D", "question": "C", "response": "A"}"#,
             "Q\n\nC\n\nD",
         ),
