@@ -56,6 +56,19 @@ pub(crate) fn is_model(folder: &Path) -> bool {
     folder.ends_with(concat!("lisa-", env!("CARGO_PKG_VERSION"), "/base")) && same.all(|same| same)
 }
 
+/// The version in a path where the program keeps its bundled model, perhaps on another machine.
+pub(crate) fn version_in(folder: &Path) -> Option<&str> {
+    let version = folder.parent()?.file_name()?.to_str()?;
+    let version = version.strip_prefix("lisa-")?;
+    let is_version = version.starts_with(|c: char| c.is_ascii_digit());
+    (folder.has_root() && folder.ends_with("base") && is_version).then_some(version)
+}
+
+/// Whether this is a [path of the bundled model](version_in) that is not here: of another machine or cache.
+pub(crate) fn is_elsewhere(folder: &Path) -> bool {
+    version_in(folder).is_some() && !folder.exists()
+}
+
 /// The bundled training data.
 pub(crate) fn data() -> Result<PathBuf> {
     Ok(folder()?.join("data/train.jsonl"))
@@ -114,6 +127,26 @@ fn fill(folder: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_of_another_machine_is_that_of_the_bundled_model() {
+        let elsewhere = |path: &str| is_elsewhere(Path::new(path));
+        assert!(elsewhere("/nowhere/.cache/lisa-0.0.9/base"));
+        for path in [
+            "/nowhere/base",
+            "/nowhere/lisa-mine/base",
+            "/nowhere/lisa-0.1.0/model",
+            "lisa-0.1.0/base",
+        ] {
+            assert!(!elsewhere(path), "{path}");
+        }
+        // A folder that is here is used as it is.
+        let dir = tempfile::tempdir().unwrap();
+        let here = dir.path().join("lisa-0.0.9/base");
+        fs::create_dir_all(&here).unwrap();
+        assert_eq!(version_in(&here), Some("0.0.9"));
+        assert!(!is_elsewhere(&here));
+    }
 
     #[test]
     fn a_damaged_file_is_written_again_and_a_good_one_is_not_touched() {

@@ -7,6 +7,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command};
 
 use crate::settings::names::{self, Word};
+use crate::settings::others;
 use crate::user_error::UserError;
 
 /// The arguments with the names that clap knows: `-` and `_` are alike in the name of a flag, and the
@@ -146,6 +147,10 @@ pub(super) fn explained(
             let help = if name == "plan" && is_of_train(program, &flag[2..]) {
                 "leave it out: `lisa plan` compares methods; `lisa train --dry-run` plans a run with its flags"
                     .to_owned()
+            } else if name == "train"
+                && let Some(advice) = others::advice(&flag[2..])
+            {
+                advice.to_owned()
             } else {
                 near.map_or_else(lists, |near| format!("did you mean `--{near}`?"))
             };
@@ -352,6 +357,16 @@ mod tests {
                 "lisa train --max_step 3",
                 "--max_step is not a flag of `lisa train`",
                 "did you mean `--max-steps`?",
+            ),
+            (
+                "lisa train --report_to none",
+                "--report_to is not a flag of `lisa train`",
+                others::advice("report_to").unwrap(),
+            ),
+            (
+                "lisa train --resume-from-checkpoint=c",
+                "--resume-from-checkpoint is not a flag of `lisa train`",
+                "leave it out, and give the flag --resume",
             ),
         ] {
             let (found, found_help) = explained(line);

@@ -9,6 +9,7 @@ use lisa_lm::checkpoint::Adapter;
 use lisa_lm::{CausalLm, Checkpoint};
 use serde_json::json;
 
+use crate::bundled;
 use crate::model_card::CARD;
 use crate::model_folder::{self, model_folder};
 use crate::model_tokenizer::model_tokenizer;
@@ -49,10 +50,13 @@ pub(super) fn load(
     device: &Device,
 ) -> Result<Exported> {
     let adapter = Adapter::open(folder)?;
-    let named = adapter.base().map(|base| {
-        let is_local = model_folder::is_path(Path::new(base));
+    let named = adapter.base().map(Path::new).map(|base| {
+        if bundled::is_elsewhere(base) {
+            return (Path::new(""), "");
+        }
+        let is_local = model_folder::is_path(base);
         let revision = adapter.revision().filter(|_| !is_local);
-        (Path::new(base), revision.unwrap_or_default())
+        (base, revision.unwrap_or_default())
     });
     let Some((base, revision)) = base.map(|base| (base, "")).or(named) else {
         let message = format!("the adapter in `{}` names no base model", folder.display());

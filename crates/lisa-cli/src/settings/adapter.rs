@@ -62,6 +62,9 @@ fn base_of(folder: &Path) -> Result<Option<(PathBuf, Option<String>)>> {
         let revision = adapter.revision().map(str::to_owned);
         return Ok(Some((model.to_owned(), revision)));
     }
+    if bundled::is_elsewhere(model) {
+        return Ok(None);
+    }
     if !model.is_dir() {
         let what = format!("whose base model is `{base}`, and there is no such folder");
         return Err(refuse(what).into());

@@ -17,7 +17,6 @@ use mistakes::{Unknown, foreign, in_words, table_in_words};
 
 mod keys;
 mod mistakes;
-mod others;
 mod values;
 
 impl Flags {

@@ -26,6 +26,7 @@ mod memory;
 mod method;
 pub(crate) mod names;
 mod origin;
+pub(crate) mod others;
 mod output;
 mod paths;
 mod training;

@@ -47,10 +47,28 @@ impl fmt::Display for Stopped {
 
 impl std::error::Error for Stopped {}
 
+const STOPPING: &str =
+    "stopping after the current batch, token or step; the steps taken are saved.";
+const AGAIN: &str = "Press Ctrl-C again to end now";
+
+/// What happens at Ctrl-C or another signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    /// The program ends at once.
+    End,
+    /// The program ends, and there is nothing to save.
+    EndBefore,
+    /// The run is asked to stop.
+    Stop,
+    /// The run is asked to stop already.
+    Stopping,
+}
+
 /// What Ctrl-C or another signal asked for.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Interrupt {
     asked: Arc<AtomicBool>,
+    pressed: Arc<AtomicBool>,
     begun: Arc<AtomicBool>,
 }
 
@@ -59,7 +77,7 @@ impl Interrupt {
     /// function only once.
     ///
     /// While model and data are read, each of them ends the program at once: there is nothing to save.
-    /// Later the first one makes [`asked`](Self::asked) true. A second Ctrl-C ends the program, with
+    /// Later the first one makes [`asked`](Self::asked) true. The second Ctrl-C ends the program, with
     /// exit code 130 as usual; files are replaced by renaming, so saved files are complete. `at_end` is
     /// called before the first one ends the program. The second Ctrl-C leaves the lock: the run may still
     /// write.
@@ -75,24 +93,35 @@ impl Interrupt {
         Ok(interrupt)
     }
 
-    /// Asks the run to stop. Ends the program if it has nothing to save, or if it `ends` when it is asked
-    /// again.
-    fn ask(&self, at_end: fn(), ends: bool) {
-        if self.asked.swap(true, Ordering::SeqCst) {
-            if ends {
+    /// Asks the run to stop. Ends the program if it has nothing to save, or at the second Ctrl-C.
+    fn ask(&self, at_end: fn(), is_ctrl_c: bool) {
+        match self.answer(is_ctrl_c) {
+            Answer::End => std::process::exit(130),
+            Answer::EndBefore => {
+                say("stopped before training: there is nothing to save");
+                at_end();
                 std::process::exit(130);
             }
-            return;
+            Answer::Stop if is_ctrl_c => say(&format!("{STOPPING}\n{AGAIN}")),
+            Answer::Stop => say(STOPPING),
+            Answer::Stopping if is_ctrl_c => say(AGAIN),
+            Answer::Stopping => {}
         }
-        if !self.begun.load(Ordering::SeqCst) {
-            say("stopped before training: there is nothing to save");
-            at_end();
-            std::process::exit(130);
+    }
+
+    /// Takes note of a signal. Another signal than Ctrl-C does not count as the first Ctrl-C: closing a
+    /// terminal or stopping a container may send both.
+    fn answer(&self, is_ctrl_c: bool) -> Answer {
+        let is_asked = self.asked.swap(true, Ordering::SeqCst);
+        if is_ctrl_c && self.pressed.swap(true, Ordering::SeqCst) {
+            Answer::End
+        } else if is_asked {
+            Answer::Stopping
+        } else if self.begun.load(Ordering::SeqCst) {
+            Answer::Stop
+        } else {
+            Answer::EndBefore
         }
-        say(
-            "stopping after the current batch, token or step; the steps taken are saved.\n\
-             Press Ctrl-C again to end now",
-        );
     }
 
     /// Whether the run is asked to stop.
@@ -139,4 +168,29 @@ fn ignores_hangup() -> bool {
     let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
     // The lowest bit is that of signal 1.
     ignored.is_none_or(|mask| mask & 1 == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_second_ctrl_c_ends_a_run_that_has_begun() {
+        let interrupt = Interrupt::default();
+        assert!(!interrupt.asked(Point::Step));
+        for (is_ctrl_c, answer) in [
+            (false, Answer::Stop),
+            (false, Answer::Stopping),
+            (true, Answer::Stopping),
+            (false, Answer::Stopping),
+            (true, Answer::End),
+        ] {
+            assert_eq!(interrupt.answer(is_ctrl_c), answer);
+            assert!(interrupt.asked(Point::Step));
+        }
+        let interrupt = Interrupt::default();
+        assert!(!interrupt.asked(Point::Prepare));
+        assert_eq!(interrupt.answer(true), Answer::EndBefore);
+        assert_eq!(interrupt.answer(true), Answer::End);
+    }
 }

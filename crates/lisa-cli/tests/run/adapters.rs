@@ -310,3 +310,41 @@ fn an_adapter_is_trained_further_on_the_base_model_that_it_names() {
     assert!(error.contains("and there is no such folder"), "{error}");
     assert!(error.contains("with --model"), "{error}");
 }
+
+#[test]
+fn an_adapter_of_the_bundled_model_is_used_with_another_cache() {
+    let dir = tempfile::tempdir().unwrap();
+    run(
+        dir.path(),
+        "train --method lora --steps 1 --no-eval --out r",
+    );
+    let config = dir.path().join("r/adapter/adapter_config.json");
+    let base = json(&config)["base_model_name_or_path"].clone();
+    let base = base.as_str().unwrap();
+    assert!(base.ends_with("/base"), "{base}");
+    fs::remove_dir_all(Path::new(base).parent().unwrap()).unwrap();
+
+    let other = tempfile::tempdir().unwrap();
+    fs::write(other.path().join("t.jsonl"), "{\"text\": \"one two\"}\n").unwrap();
+    let adapter = dir.path().join("r/adapter");
+    let adapter = adapter.display();
+    for line in [
+        format!("train --adapter {adapter} --steps 1 --no-eval --out s"),
+        format!("evaluate --adapter {adapter} --data t.jsonl"),
+        format!("export {adapter} --merge --out merged"),
+    ] {
+        let said = said(other.path(), &line);
+        assert!(!said.contains("was trained on `"), "{line}: {said}");
+    }
+
+    // The bundled model of another version.
+    let text = fs::read_to_string(&config).unwrap();
+    let version = concat!("lisa-", env!("CARGO_PKG_VERSION"), "/base");
+    assert!(text.contains(version), "{text}");
+    fs::write(&config, text.replace(version, "lisa-0.0.9/base")).unwrap();
+    let said = said(
+        other.path(),
+        &format!("evaluate --adapter {adapter} --data t.jsonl"),
+    );
+    assert!(said.contains("was trained on `"), "{said}");
+}

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::super::names;
-use super::{keys, others};
+use super::super::{names, others};
+use super::keys;
 
 /// The message and the help of a setting that is given as a table, such as `[[datasets]]`.
 pub(super) fn table_in_words(key: &str, name: &str) -> (String, String) {

@@ -7,6 +7,7 @@ use anyhow::Result;
 use lisa_lm::checkpoint::{Adapter, AdapterOptions, save_adapter};
 use lisa_lm::{CausalLm, Checkpoint};
 
+use crate::bundled;
 use crate::model_folder::id_in_cache;
 use crate::settings::MethodSettings;
 use crate::terminal::output::warn;
@@ -35,9 +36,14 @@ pub(crate) fn check_base(adapter: &Adapter, folder: &Path, revision: &str) -> Re
     let real = |path: &str| Path::new(path).canonicalize().ok();
     // An id of the hub and a folder of the same name may be the same model.
     let last = |path: &str| path.rsplit('/').next().map(str::to_owned);
+    // The bundled model is another one in each version.
+    let version = |path| bundled::version_in(Path::new(path));
     let is_same = match (real(named), real(&used)) {
         (Some(named), Some(used)) => named == used,
-        _ => last(named) == last(&used),
+        _ => match (version(named), version(&used)) {
+            (Some(named), Some(used)) => named == used,
+            _ => last(named) == last(&used),
+        },
     };
     let revision = base(folder, "")?.1.filter(|used| is_commit(used));
     let trained = adapter.revision().filter(|named| is_commit(named));

@@ -13,7 +13,7 @@ pub(crate) struct Text {
     /// The name and the source of a chat template that is not the model's.
     template: Option<(String, String)>,
     /// The time that the template writes as the current one, if it writes a time: that of the run's
-    /// start.
+    /// start. A checkpoint without it is continued with the time of the resumed run's start.
     time: Option<String>,
     /// The tokens that the model's tokenizer does not have.
     tokens: Vec<String>,
@@ -55,9 +55,8 @@ impl Text {
             let template = ChatTemplate::new(source, tokenizer.special_tokens())?;
             tokenizer = tokenizer.with_chat_template(template.with_name(name));
         }
-        if let Some(time) = &self.time {
-            tokenizer = tokenizer.with_template_time(time)?;
-        }
+        let time = self.time.clone().unwrap_or_else(ChatTemplate::now);
+        tokenizer = tokenizer.with_template_time(&time)?;
         for id in &self.eos_ids {
             tokenizer.add_eos(*id);
         }
@@ -117,6 +116,15 @@ mod tests {
         let chat = Chat::from([Message::user("x")]);
         let text = restored.chat_template().render(&chat, false).unwrap().text;
         assert_eq!(text, "2020-02-03");
+        // A checkpoint without the time gets one, and later checkpoints store it.
+        let mut json = serde_json::to_value(Text::of(&trained, 1026)).unwrap();
+        json.as_object_mut().unwrap().remove("time").unwrap();
+        let text: Text = serde_json::from_value(json).unwrap();
+        assert_eq!(text.time, None);
+        let restored = text.restore(base("")).unwrap();
+        assert!(restored.chat_template().time().is_some());
+        let again = Text::of(&restored, 1026);
+        assert_eq!(again.time.as_deref(), restored.chat_template().time());
         // A template without the time stores none.
         let plain = base("chatml").with_template_time(time).unwrap();
         assert_eq!(Text::of(&plain, 1026).time, None);

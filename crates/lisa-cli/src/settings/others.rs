@@ -1,4 +1,4 @@
-//! Keys of other trainers that are not settings here, and what to do about them. docs/terms.md lists them, too.
+//! Keys and flags of other trainers that are not settings here, and what to do about them. docs/terms.md lists them, too.
 
 const NONE: &str = "leave it out: there is nothing like it here";
 const EVERY: &str = "give `save-every` and `eval-every`, in steps";
@@ -38,7 +38,7 @@ const KEYS: &[(&[&str], &str)] = &[
     ),
     (
         &["completion_only_loss"],
-        "leave it out: the loss is of the answers; `loss-on-all = true` adds the other tokens",
+        "leave it out: the loss is of the answers; `loss-on-all` adds the other tokens",
     ),
     (
         &["resume_from_checkpoint", "auto_resume_from_checkpoints"],
@@ -115,8 +115,8 @@ const KEYS: &[(&[&str], &str)] = &[
     ),
 ];
 
-/// What to do about a key of another trainer; `None` if it is not known.
-pub(super) fn advice(key: &str) -> Option<&'static str> {
+/// What to do about a key or flag (without `--`) of another trainer; `None` if it is not known.
+pub(crate) fn advice(key: &str) -> Option<&'static str> {
     let key = key.replace('-', "_");
     let found = KEYS.iter().find(|(keys, _)| keys.contains(&&*key));
     found.map(|(_, advice)| *advice)
@@ -124,14 +124,25 @@ pub(super) fn advice(key: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::keys;
+    use super::super::names;
+    use super::super::{InputFlags, MemoryFlags, MethodFlags, OutputFlags, TrainingFlags};
     use super::*;
 
     #[test]
     fn no_key_is_a_setting_or_is_there_twice() {
+        let settings = [
+            InputFlags::KEYS,
+            MethodFlags::KEYS,
+            MemoryFlags::KEYS,
+            TrainingFlags::KEYS,
+            OutputFlags::KEYS,
+        ];
+        let settings = settings.concat();
         let all = || KEYS.iter().flat_map(|(keys, _)| keys.iter());
         for key in all() {
-            assert!(!keys::is_known(key), "{key}");
+            let name = names::setting(key).replace('-', "_");
+            assert!(!settings.contains(&name.as_str()), "{key}");
+            assert!(names::translated(key).is_none(), "{key}");
             assert_eq!(all().filter(|other| *other == key).count(), 1, "{key}");
         }
         assert_eq!(advice("ddp-timeout"), Some(NONE));
