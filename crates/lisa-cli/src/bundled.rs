@@ -60,7 +60,8 @@ pub(crate) fn is_model(folder: &Path) -> bool {
 pub(crate) fn version_in(folder: &Path) -> Option<&str> {
     let version = folder.parent()?.file_name()?.to_str()?;
     let version = version.strip_prefix("lisa-")?;
-    let is_version = version.starts_with(|c: char| c.is_ascii_digit());
+    let mut parts = version.split('.');
+    let is_version = parts.clone().count() == 3 && parts.all(|part| part.parse::<u32>().is_ok());
     (folder.has_root() && folder.ends_with("base") && is_version).then_some(version)
 }
 
@@ -135,6 +136,7 @@ mod tests {
         for path in [
             "/nowhere/base",
             "/nowhere/lisa-mine/base",
+            "/nowhere/lisa-7b/base",
             "/nowhere/lisa-0.1.0/model",
             "lisa-0.1.0/base",
         ] {

@@ -1,5 +1,6 @@
 //! The program `lisa`: see `lisa --help`.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use lisa_cli::commands::Program;
@@ -17,7 +18,8 @@ fn main() -> ExitCode {
         // What a shell reports of a program that Ctrl-C ended.
         Ok(Outcome::Stopped) => ExitCode::from(130),
         Err(error) => {
-            anstream::eprint!("{}", report(&error));
+            // A terminal may be closed.
+            let _ = write!(anstream::stderr(), "{}", report(&error));
             ExitCode::FAILURE
         }
     }

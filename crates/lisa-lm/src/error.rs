@@ -65,7 +65,8 @@ pub struct Error {
     kind: ErrorKind,
     message: String,
     help: Option<String>,
-    place: Option<(PathBuf, Option<usize>)>,
+    // On the heap, because a `Result` is as large as its error.
+    place: Option<Box<(PathBuf, Option<usize>)>>,
     row: Option<usize>,
     source: Option<Source>,
 }
@@ -93,7 +94,7 @@ impl Error {
     /// Adds the file that caused the error and, if known, the line; the first line is 1.
     #[must_use]
     pub fn with_place(mut self, file: impl Into<PathBuf>, line: Option<usize>) -> Self {
-        self.place = Some((file.into(), line));
+        self.place = Some(Box::new((file.into(), line)));
         self
     }
 
@@ -142,7 +143,7 @@ impl Error {
     /// The file that caused the error, and the line if it is known.
     #[must_use]
     pub fn place(&self) -> Option<(&Path, Option<usize>)> {
-        let (file, line) = self.place.as_ref()?;
+        let (file, line) = self.place.as_deref()?;
         Some((file, *line))
     }
 
@@ -156,7 +157,7 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.kind)?;
-        match &self.place {
+        match self.place.as_deref() {
             Some((file, Some(line))) => write!(f, "{}:{line}: ", file.display())?,
             Some((file, None)) => write!(f, "{}: ", file.display())?,
             None => {}

@@ -196,12 +196,19 @@ impl Trainable {
             )
             .with_help("step the model that `init` returned, or one that was loaded as a whole"));
         }
-        let pairs = || self.map.parameters().iter().zip(map.parameters());
-        if let Some((own, new)) = pairs().find(|(own, new)| is_recast(own.dtype, new.dtype)) {
-            return Err(recast(own, new.dtype));
-        }
-        let ids = pairs().map(|(old, new)| (old.id, new.id)).collect();
+        self.check_dtypes(&map)?;
+        let pairs = self.map.parameters().iter().zip(map.parameters());
+        let ids = pairs.map(|(old, new)| (old.id, new.id)).collect();
         Ok(Some(Renamed { map, ids }))
+    }
+
+    /// Refuses a map of the same parameters in which one has another float dtype.
+    pub(crate) fn check_dtypes(&self, map: &LayerMap) -> Result<(), LisaError> {
+        let mut pairs = self.map.parameters().iter().zip(map.parameters());
+        match pairs.find(|(own, new)| is_recast(own.dtype, new.dtype)) {
+            Some((own, new)) => Err(recast(own, new.dtype)),
+            None => Ok(()),
+        }
     }
 
     /// The map of a model, which must have the parameters of this run.

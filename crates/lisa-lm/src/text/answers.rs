@@ -79,16 +79,18 @@ pub(super) fn passages(
         };
         // What the template marks in messages of other roles is no answer.
         if chat.messages[index].role() == "assistant" {
-            let start = answer.spans.first().map_or(0, |span| span.start);
+            let start = answer.spans.first().map(|span| span.start);
+            let start = start.unwrap_or(answer.text.len());
             let left_out = left_out(dialogue, index, &answer.text, start);
             if left_out.is_unwritten {
                 unwritten.push(index);
             }
             // Without what it says, it would train the model to end its turn at once.
-            if left_out.is_empty && left_out.is_unwritten && answer.marks.is_none() {
+            let is_marked = answer.marks.is_some() && !answer.spans.is_empty();
+            if left_out.is_empty && left_out.is_unwritten && !is_marked {
                 continue;
             }
-            if left_out.is_empty {
+            if left_out.is_empty && !answer.spans.is_empty() {
                 empty.push(index);
             }
         }
@@ -149,9 +151,10 @@ fn marks_by_message(dialogue: Dialogue<'_>, whole: &Rendered) -> Option<Vec<Rang
         let before = template.try_render(&chat.before(index), false).ok();
         let before = before.and_then(|before| Some(before.generated?.len()));
         // Where the template refuses a chat that ends there, each answer has at least one mark, and
-        // what comes before the message may have more: only an answer has marks then.
+        // what comes before the message may have more: only an answer has marks then, or the first
+        // message, before which there are none.
         let is_answer = message.role() == "assistant";
-        let start = before.or_else(|| is_answer.then_some(next));
+        let start = before.or_else(|| (is_answer || index == 0).then_some(next));
         starts.push(start);
         next = start.unwrap_or(next) + usize::from(is_answer);
     }
@@ -203,7 +206,8 @@ fn as_last(
             let start = dialogue.start(index, &with.text);
             let start =
                 start.or_else(|error| after_answer(dialogue, index, &with.text).ok_or(error));
-            vec![start?..with.text.len()]
+            let span = start?..with.text.len();
+            vec![span]
         }
     };
     Ok((with.text, spans))

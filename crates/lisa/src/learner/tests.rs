@@ -141,6 +141,44 @@ fn master_weights_are_those_of_the_weights_whatever_record_is_loaded() {
     }
 }
 
+#[test]
+fn a_record_in_another_dtype_is_refused() {
+    let (mut optimizer, module) = run(OnFreeze::Drop);
+    let module = step(&mut optimizer, module, 0.05);
+    let wide = module.clone().map(&mut Wide);
+    // With the state of the run, and that of the wrapped model alone in a new run.
+    let error = module
+        .try_load_record(wide.clone().into_record())
+        .unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("in F32 where that had it in BF16"),
+        "{error}"
+    );
+    let (mut optimizer, module) = run(OnFreeze::Drop);
+    let module = module
+        .try_load_record(wide.into_inner().into_record())
+        .unwrap();
+    let grads = GradientsParams::new();
+    let stepped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        module.stepped(&mut optimizer, |lisa, model| lisa.step(0.05, model, grads))
+    }));
+    let message = *stepped.unwrap_err().downcast::<String>().unwrap();
+    assert!(
+        message.contains("in F32 where that had it in BF16"),
+        "{message}"
+    );
+}
+
+struct Wide;
+
+impl ModuleMapper for Wide {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.map(|tensor| tensor.cast(FloatDType::F32).detach())
+    }
+}
+
 /// The model of a module, with other weights and the same ids.
 fn doubled(module: &LisaModule<Net>) -> Net {
     struct Double;

@@ -65,6 +65,7 @@ impl Lisa {
     /// to it. The optimizer state does not change, because the learner has the optimizer.
     pub(crate) fn adopt<M: Module>(&mut self, model: M) -> Result<M, LisaError> {
         let map = self.trainable.same(&self.config, &model)?;
+        self.trainable.check_dtypes(&map)?;
         self.bind(map);
         let trainable = self.trainable.ids(|layer| self.sampler.is_active(layer));
         Ok(self.mask.change(model, trainable))

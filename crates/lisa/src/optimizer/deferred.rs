@@ -141,7 +141,7 @@ mod tests {
         tensors[1].to_bytes().unwrap();
         assert_eq!(counts(), [3, 2]);
         flatten("7", &mut out, |out| {
-            out.push_tensor("7", "a", TensorData::from([1.0]))
+            out.push_tensor("7", "a", TensorData::from([1.0]));
         });
         assert_eq!(out.tensors.len(), 1);
     }

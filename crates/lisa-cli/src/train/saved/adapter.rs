@@ -39,7 +39,9 @@ pub(crate) fn check_base(adapter: &Adapter, folder: &Path, revision: &str) -> Re
     // The bundled model is another one in each version.
     let version = |path| bundled::version_in(Path::new(path));
     let is_same = match (real(named), real(&used)) {
-        (Some(named), Some(used)) => named == used,
+        (Some(named), Some(used)) => {
+            named == used || (bundled::is_model(&named) && bundled::is_model(&used))
+        }
         _ => match (version(named), version(&used)) {
             (Some(named), Some(used)) => named == used,
             _ => last(named) == last(&used),

@@ -298,6 +298,31 @@ fn an_answer_that_the_template_skips_is_left_out() {
     let rows = found.rows.iter();
     let rows: Vec<_> = rows.map(|row| bracketed(&row.text, &row.spans)).collect();
     assert_eq!(rows, ["[hi]<e>[hi][[yes]<e>]"]);
+
+    // With marks: nothing of the answer is in the loss, so it is not an empty one.
+    let marked = source.replace(
+        "[{{ m.content }}]",
+        "[{% generation %}{{ m.content }}{% endgeneration %}]",
+    );
+    let template = ChatTemplate::new(&marked, &BTreeMap::new()).unwrap();
+    let found = passages(&chat, &template, Turns::Last).unwrap();
+    assert_eq!((found.empty, found.unwritten), (vec![], vec![]));
+    let found = passages(&chat, &template, Turns::Split).unwrap();
+    assert_eq!((found.empty, found.unwritten), (vec![], vec![1]));
+}
+
+#[test]
+fn marks_of_a_first_message_before_which_the_template_refuses_a_chat_are_its_own() {
+    let source = "{% if messages[0]['role'] == 'system' %}{% endif %}{% for m in messages %}\
+                  [{% generation %}{{ m.content }}{% endgeneration %}]{% endfor %}";
+    let template = ChatTemplate::new(source, &BTreeMap::new()).unwrap();
+    let chat: Chat = [Message::user("hi"), Message::assistant("yes")]
+        .into_iter()
+        .collect();
+    let found = passages(&chat, &template, Turns::Auto).unwrap();
+    let rows = found.rows.iter();
+    let rows: Vec<_> = rows.map(|row| bracketed(&row.text, &row.spans)).collect();
+    assert_eq!(rows, ["[[hi]][[yes]]"]);
 }
 
 /// Which answers of this chat have something that this template does not write.

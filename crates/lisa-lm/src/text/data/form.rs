@@ -177,11 +177,12 @@ fn turn(
         }
         form.reads(key, "user");
         let text = texts_of(row, key)?;
-        // A question may be in the instruction already.
-        let repeats = matches!(key, "question" | "query")
-            && texts
-                .iter()
-                .any(|before: &String| before.contains(text.trim()));
+        // A question may be in the instruction already, as a line or as all of it.
+        let is_there = |before: &String| {
+            let mut lines = before.lines();
+            before.trim() == text.trim() || lines.any(|line| line.trim() == text.trim())
+        };
+        let repeats = matches!(key, "question" | "query") && texts.iter().any(is_there);
         if !text.is_empty() && !repeats {
             texts.push(text);
         }

@@ -79,6 +79,10 @@ fn what_belongs_to_a_request_follows_it() {
             "Answer this.\nQ?",
         ),
         (
+            r#"{"instruction": "Spell it", "query": "it", "response": "A"}"#,
+            "Spell it\n\nit",
+        ),
+        (
             r#"{"instruction": "Q", "context": "D", "question": "C", "response": "A"}"#,
             "Q\n\nC\n\nD",
         ),
