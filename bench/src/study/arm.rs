@@ -50,6 +50,8 @@ pub(crate) enum State {
     Drop,
     /// It stays in host memory until the layer is active again.
     Offload,
+    /// The second moment stays in host memory; the first one starts again.
+    Second,
 }
 
 /// How layers are sampled.
@@ -125,7 +127,7 @@ impl Sampled {
             .with_outer_every((self.outer_every > 1).then_some(self.outer_every))
             .with_on_freeze(match self.state {
                 State::Drop => OnFreeze::Drop,
-                State::Offload => OnFreeze::Offload,
+                State::Offload | State::Second => OnFreeze::Offload,
             })
             .with_frozen((self.outer_every == 0).then(|| ParamGroup::from_any_predicates(outer)));
         let share = active_layers as f64 / layers as f64;
@@ -170,8 +172,10 @@ impl fmt::Display for Arm {
             Policy::MeanNorm => write!(f, ", weighted by gradient norm")?,
             Policy::MeanSquare => write!(f, ", weighted by squared gradient")?,
         }
-        if lisa.state == State::Offload {
-            write!(f, ", state kept")?;
+        match lisa.state {
+            State::Drop => {}
+            State::Offload => write!(f, ", state kept")?,
+            State::Second => write!(f, ", second moment kept")?,
         }
         if lisa.layer_warmup > 0 {
             write!(f, ", warm-up of {} steps", lisa.layer_warmup)?;

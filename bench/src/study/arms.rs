@@ -126,6 +126,10 @@ pub(super) fn variants() -> Vec<Arm> {
             ..ten
         },
         Sampled {
+            state: State::Second,
+            ..ten
+        },
+        Sampled {
             policy: Policy::MeanNorm,
             ..once(10)
         },

@@ -18,6 +18,7 @@ mod pool;
 mod report;
 mod results;
 mod score;
+mod second_moment;
 mod signal;
 mod tables;
 pub(crate) mod train;

@@ -9,6 +9,7 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
 use cpu_time::ProcessTime;
+use lisa::optimizer::Built;
 use lisa::recompute::Recompute;
 use lisa::{Lisa, LisaConfig};
 use lisa_lm::model::{BatchTensors, LoraConfig};
@@ -18,11 +19,12 @@ use lisa_lm::text::{
 };
 use lisa_lm::{CausalLm, Checkpoint, Tokenizer};
 
-use super::arm::Arm;
+use super::arm::{Arm, State};
 use super::inputs::Inputs;
 use super::job::{Job, Order, Outcome, Point, Purpose, scheduled};
 use super::plan::name;
 use super::score::{answers, metric, score};
+use super::second_moment::SecondMoment;
 use super::signal;
 use crate::method::adamw;
 use crate::{memory, process};
@@ -171,7 +173,12 @@ impl Run<'_> {
             Arm::Lisa(sampled) => {
                 let batches = self.batches(rows.to_vec(), model.config().vocab_size())?;
                 let (weights, model) = signal::weights(sampled.policy, model, batches)?;
-                (sampled.config(layers, seed, weights), model)
+                let config = sampled.config(layers, seed, weights);
+                if sampled.state == State::Second {
+                    let optimizer = Built(SecondMoment::new(sampled.period));
+                    return Ok(config.init(optimizer, model)?);
+                }
+                (config, model)
             }
         };
         Ok(config.init(adamw(), model)?)
@@ -279,7 +286,7 @@ fn trainable(model: &CausalLm) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::arm::{Policy, State};
+    use super::super::arm::Policy;
     use super::*;
     use crate::files::bundled;
 
@@ -312,6 +319,10 @@ mod tests {
                 period: 0,
                 outer_every: 0,
                 state: State::Offload,
+                ..two
+            }),
+            Arm::Lisa(super::super::arm::Sampled {
+                state: State::Second,
                 ..two
             }),
         ];
