@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """A training run of `bench study` in PyTorch: transformers, and PEFT for LoRA.
 
-Fine-tunes a model on a task folder of `bench tasks` and prints JSON lines: the settings, the training loss of each
-step, and the held-out loss before, during and after. As in the lines of the study, `losses` are the sums of the losses
-of the held-out rows, and `counts` their tokens. The settings are those of the study; the order of the rows and the
-sampled layers are PyTorch's own. Needs torch, transformers, peft and safetensors.
+Fine-tunes a model on a task folder of `bench tasks` and prints JSON lines: the training loss of each step, and the
+held-out loss before, during and after. The last line is the run: its settings, its curve and its scores; `bench study
+--report` reads such lines from `pytorch.jsonl`. As in the lines of the study, `losses` are the sums of the losses of the
+held-out rows, and `counts` their tokens. The settings are those of the study; the order of the rows and the sampled
+layers are PyTorch's own. Needs torch, transformers, peft and safetensors.
 
     python bench/peer_study.py --model DIR --task runs/tasks/gsm8k --method lisa --lr 3e-4
 """
@@ -112,12 +113,13 @@ def main():
     held_out = rows_of(args.task / "heldout.jsonl", tokenizer, args.max_length, args.held_out)
     trainable = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=args.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01, foreach=False)
-    emit(
-        settings={name: value.name if isinstance(value, Path) else value for name, value in vars(args).items()},
-        versions={module.__name__: module.__version__ for module in (torch, transformers, peft)},
-        rows=len(train),
-    )
-    emit(step=0, **score(model, held_out[: args.points]))
+    curve = []
+
+    def point(step):
+        curve.append([step, round(score(model, held_out[: args.points])["held_out"], 6)])
+        emit(step=step, held_out=curve[-1][1])
+
+    point(0)
     active, order, cpu = [], [], 0.0
     for step in range(args.steps):
         if len(order) < args.batch:
@@ -137,8 +139,15 @@ def main():
         cpu += time.process_time() - start
         emit(step=step + 1, loss=loss.item(), cpu=cpu, rss=high_water_mark())
         if (step + 1) % args.every == 0:
-            emit(step=step + 1, **score(model, held_out[: args.points]))
-    emit(step=args.steps, **score(model, held_out))
+            point(step + 1)
+    emit(
+        settings={name: value.name if isinstance(value, Path) else value for name, value in vars(args).items()},
+        versions={module.__name__: module.__version__ for module in (torch, transformers, peft)},
+        curve=curve,
+        cpu=round(cpu, 1),
+        resident=high_water_mark(),
+        **score(model, held_out),
+    )
 
 
 if __name__ == "__main__":

@@ -38,6 +38,9 @@ pub(crate) struct Sampled {
     pub(crate) policy: Policy,
     /// Steps over which the learning rate of a layer that becomes active rises.
     pub(crate) layer_warmup: usize,
+    /// Whether the learning rate of a layer is higher the longer it was frozen ([`catch_up`](super::catch_up)).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) catch_up: bool,
     /// Whether activations are recomputed, layer by layer, and layers updated in the backward pass.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) recompute: bool,
@@ -80,6 +83,7 @@ impl Arm {
             state: State::Drop,
             policy: Policy::Uniform,
             layer_warmup: 0,
+            catch_up: false,
             recompute: false,
         }
     }
@@ -179,6 +183,9 @@ impl fmt::Display for Arm {
         }
         if lisa.layer_warmup > 0 {
             write!(f, ", warm-up of {} steps", lisa.layer_warmup)?;
+        }
+        if lisa.catch_up {
+            write!(f, ", rate by time frozen")?;
         }
         if lisa.recompute {
             write!(f, ", recomputed")?;

@@ -130,6 +130,10 @@ pub(super) fn variants() -> Vec<Arm> {
             ..ten
         },
         Sampled {
+            catch_up: true,
+            ..ten
+        },
+        Sampled {
             policy: Policy::MeanNorm,
             ..once(10)
         },

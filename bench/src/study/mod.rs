@@ -8,13 +8,16 @@
 
 mod arm;
 mod arms;
+mod catch_up;
 mod cells;
 mod inputs;
 mod job;
 mod log;
+mod pages;
 mod pictures;
 mod plan;
 mod pool;
+mod pytorch;
 mod report;
 mod results;
 mod score;
@@ -23,6 +26,7 @@ mod signal;
 mod tables;
 pub(crate) mod train;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
@@ -48,9 +52,14 @@ pub(crate) struct Options {
     /// Write the tables and pictures of the runs in this folder, and run nothing
     #[arg(long, value_name = "DIR", conflicts_with = "out")]
     report: Option<PathBuf>,
-    /// Write the summary into this page, too, between its marks
-    #[arg(long, value_name = "FILE", requires = "report")]
-    page: Option<PathBuf>,
+    /// Write tables into these pages, too, between their marks
+    #[arg(
+        long = "page",
+        value_name = "FILE,..",
+        value_delimiter = ',',
+        requires = "report"
+    )]
+    pages: Vec<PathBuf>,
     /// Make the run of this line of the log again, print both results, and add nothing
     #[arg(long, value_name = "LINE", conflicts_with = "report")]
     again: Option<usize>,
@@ -126,19 +135,41 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         plan: &plan,
         log: &log,
     };
+    ensure_runs(&results)?;
     let text = report::markdown(&results);
     files::write(&out.join("README.md"), &text)?;
-    if let Some(page) = &options.page {
+    let tables = pages::tables(&results, &pytorch::read(out)?);
+    for page in &options.pages {
         let old = std::fs::read_to_string(page)
             .with_context(|| format!("cannot read `{}`", page.display()))?;
-        let new = report::marked(&old, &report::summary(&results)).with_context(|| {
-            let [begin, end] = report::MARKS;
-            format!("`{}` has no lines `{begin}` and `{end}`", page.display())
-        })?;
-        files::write(page, &new)?;
+        let new = pages::marked(&old, &tables);
+        files::write(page, &new.with_context(|| page.display().to_string())?)?;
     }
     pictures::write(out, &results)?;
     println!("{text}The tables and pictures are in {}", out.display());
+    Ok(())
+}
+
+/// Refuses a report without runs.
+fn ensure_runs(results: &Results) -> Result<()> {
+    let plan = results.plan;
+    let all = results.log.all();
+    let named: BTreeSet<String> = all
+        .iter()
+        .map(|(job, _)| format!("`{}` on `{}` in {}", job.model, job.task, job.dtype))
+        .collect();
+    let tasks: Vec<String> = plan.tasks.iter().map(|task| plan::name(task)).collect();
+    ensure!(
+        all.iter().any(|(job, _)| plan.has(job)),
+        "the log has no run of `{}` on {} in {}; it has {}: give --model, --tasks and --dtype of these",
+        plan::name(&plan.model),
+        tasks.join(", "),
+        plan.dtype,
+        match named.len() {
+            0 => "none".to_owned(),
+            _ => named.into_iter().collect::<Vec<_>>().join(", "),
+        }
+    );
     Ok(())
 }
 
@@ -271,7 +302,7 @@ mod tests {
         let options = Options {
             out: dir.path().join("out"),
             report: None,
-            page: None,
+            pages: Vec::new(),
             again: None,
             jobs: 1,
             threads: 1,
@@ -320,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_has_the_summary_of_the_committed_runs() {
+    fn the_pages_have_the_tables_of_the_committed_runs() {
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let folder = root.join("docs/results/study");
         let plan = Plan::full(MODEL.into(), TASKS.map(PathBuf::from).to_vec());
@@ -329,13 +360,36 @@ mod tests {
             log: &Log::read(&folder.join("runs.jsonl")).unwrap(),
         };
         let read = |path: PathBuf| std::fs::read_to_string(path).unwrap();
-        let readme = read(root.join("README.md"));
-        let summary = report::summary(&results);
-        let is_current = report::marked(&readme, &summary).as_ref() == Some(&readme)
+        let tables = pages::tables(&results, &pytorch::read(&folder).unwrap());
+        let pages = ["README.md", "docs/study.md"].map(|page| read(root.join(page)));
+        let is_current = pages
+            .iter()
+            .all(|page| pages::marked(page, &tables).as_ref().ok() == Some(page))
             && read(folder.join("README.md")) == report::markdown(&results);
-        let command = "bench study --report docs/results/study --page README.md";
+        let command = "bench study --report docs/results/study --page README.md,docs/study.md";
         assert!(is_current, "`{command}` makes other tables");
-        assert_eq!(report::marked("no marks", &summary), None);
+    }
+
+    #[test]
+    fn a_report_of_runs_that_the_log_does_not_have_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = Log::open(&dir.path().join("runs.jsonl")).unwrap();
+        log.add(Job::sample(arm::Arm::Full, 1), Outcome::sample(0.5))
+            .unwrap();
+        let error = |model: &str, task: &str| {
+            let plan = Plan::full(model.into(), vec![task.into()]);
+            let plan = &plan;
+            ensure_runs(&Results { plan, log: &log }).map_err(|error| error.to_string())
+        };
+        assert_eq!(error("base", "data"), Ok(()));
+        let of = |model: &str, task: &str| {
+            format!(
+                "the log has no run of `{model}` on {task} in f32; it has `base` on `data` in f32: give \
+                 --model, --tasks and --dtype of these"
+            )
+        };
+        assert_eq!(error("base", "other"), Err(of("base", "other")));
+        assert_eq!(error("smollm2", "data"), Err(of("smollm2", "data")));
     }
 
     #[test]

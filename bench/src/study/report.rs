@@ -118,25 +118,10 @@ fn setup(results: &Results) -> String {
     )
 }
 
-/// The lines between which a page has the summary.
-pub(crate) const MARKS: [&str; 2] = ["<!-- study -->", "<!-- end of study -->"];
-
-/// The page with this text between the marks; none for a page without them.
-pub(crate) fn marked(page: &str, text: &str) -> Option<String> {
-    let [begin, end] = MARKS;
-    let (before, rest) = page.split_once(begin)?;
-    let (_, after) = rest.split_once(end)?;
-    Some(format!("{before}{begin}\n{text}{end}{after}"))
-}
-
 /// A table of the arms; tasks without runs are left out. Memory and time are those of
 /// the first task.
 pub(crate) fn summary(results: &Results) -> String {
-    let tasks = results.plan.tasks.iter();
-    let tasks: Vec<&Path> = tasks
-        .map(AsRef::as_ref)
-        .filter(|task| !results.finished(task).is_empty())
-        .collect();
+    let tasks = tasks(results);
     let Some(first) = tasks.first() else {
         return String::new();
     };
@@ -150,36 +135,81 @@ pub(crate) fn summary(results: &Results) -> String {
         head.push("minus LoRA".to_owned());
     }
     let mut text = header(&head.iter().map(String::as_str).collect::<Vec<_>>());
-    let plan = results.plan;
-    let all = tasks.iter().map(|task| plan.arms_of(task));
-    for arm in all.max_by_key(Vec::len).unwrap_or_default() {
-        let of = |task: &&Path| {
-            let arm = plan.same(task, arm);
-            arm.map_or_else(Runs::default, |arm| results.runs(task, arm))
-        };
-        let runs: Vec<Runs> = tasks.iter().map(of).collect();
-        if runs.iter().all(|runs| runs.tests.is_empty()) {
-            continue;
-        }
+    for (arm, runs) in rows(results, &tasks) {
         let peak = runs[0].cost().map_or(String::new(), |cost| mib(cost.peak));
-        let mut method = arm.to_string();
-        for task in &tasks {
-            match plan.same(task, arm) {
-                Some(Arm::Lisa(other)) if Arm::Lisa(other) != arm => {
-                    method.push_str(&format!(" (`{}`: {})", name(task), other.active_layers));
-                }
-                _ => {}
-            }
-        }
+        let method = method(results.plan, &tasks, arm);
         let mut cells = vec![method, peak, seconds(&runs[0])];
         for (task, runs) in tasks.iter().zip(&runs) {
-            let accuracy = runs.accuracy();
-            let accuracy = accuracy.map_or(String::new(), |mean| format!(", {} %", mean.text(1)));
             let minus = (arm != REFERENCE).then(|| runs.minus(&results.runs(task, REFERENCE)));
-            cells.push(cell(runs.loss(), 3) + &accuracy);
+            cells.push(cell(runs.loss(), 3));
             cells.push(difference(minus.flatten(), 3));
         }
         text.push_str(&row(&cells));
+    }
+    text
+}
+
+/// The tasks that have runs.
+fn tasks<'a>(results: &'a Results) -> Vec<&'a Path> {
+    let tasks = results.plan.tasks.iter().map(AsRef::as_ref);
+    tasks
+        .filter(|task| !results.finished(task).is_empty())
+        .collect()
+}
+
+/// The arms that have runs on one of the tasks, and the runs of each task.
+fn rows(results: &Results, tasks: &[&Path]) -> Vec<(Arm, Vec<Runs>)> {
+    let plan = results.plan;
+    let all = tasks.iter().map(|task| plan.arms_of(task));
+    let arms = all.max_by_key(Vec::len).unwrap_or_default().into_iter();
+    let of = |arm| {
+        let of_task = |task: &&Path| {
+            let arm = plan.same(task, arm);
+            arm.map_or_else(Runs::default, |arm| results.runs(task, arm))
+        };
+        (arm, tasks.iter().map(of_task).collect::<Vec<_>>())
+    };
+    let rows = arms.map(of);
+    rows.filter(|(_, runs)| runs.iter().any(|runs| !runs.tests.is_empty()))
+        .collect()
+}
+
+/// The name of an arm, with the layers of the tasks where they are others.
+fn method(plan: &Plan, tasks: &[&Path], arm: Arm) -> String {
+    let mut method = arm.to_string();
+    for task in tasks {
+        match plan.same(task, arm) {
+            Some(Arm::Lisa(other)) if Arm::Lisa(other) != arm => {
+                method.push_str(&format!(" (`{}`: {})", name(task), other.active_layers));
+            }
+            _ => {}
+        }
+    }
+    method
+}
+
+/// The loss of each seed minus that of LoRA with the same seed.
+pub(crate) fn by_seed(results: &Results) -> String {
+    let tasks = tasks(results);
+    let heads = tasks.iter().map(|task| format!("`{}`", name(task)));
+    let heads: Vec<String> = [format!("minus {REFERENCE}")]
+        .into_iter()
+        .chain(heads)
+        .collect();
+    let mut text = header(&heads.iter().map(String::as_str).collect::<Vec<_>>());
+    for (arm, runs) in rows(results, &tasks) {
+        if [Arm::Base, REFERENCE].contains(&arm) {
+            continue;
+        }
+        let of_task = |(task, runs): (&&Path, &Runs)| {
+            let minus = runs.minus(&results.runs(task, REFERENCE));
+            let seeds = minus.map_or(Vec::new(), |minus| minus.of_seeds);
+            let seeds: Vec<String> = seeds.iter().map(|seed| format!("{seed:+.3}")).collect();
+            seeds.join(", ")
+        };
+        let cells = tasks.iter().zip(&runs).map(of_task);
+        let method = method(results.plan, &tasks, arm);
+        text.push_str(&row(&[method].into_iter().chain(cells).collect::<Vec<_>>()));
     }
     text
 }

@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
+use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
@@ -20,6 +21,7 @@ use lisa_lm::text::{
 use lisa_lm::{CausalLm, Checkpoint, Tokenizer};
 
 use super::arm::{Arm, State};
+use super::catch_up::CatchUp;
 use super::inputs::Inputs;
 use super::job::{Job, Order, Outcome, Point, Purpose, scheduled};
 use super::plan::name;
@@ -204,6 +206,10 @@ impl Run<'_> {
         let points = &self.held_out[..points];
         let mut batches = self.batches(rows, model.config().vocab_size())?;
         let mut active = vec![0.0; layers];
+        let mut catch_up = match self.job.arm {
+            Arm::Lisa(sampled) if sampled.catch_up => Some(CatchUp::new(layers, sampled.period)),
+            _ => None,
+        };
         let mut losses = Vec::new();
         for step in 1..=steps {
             let batch = batches.next_batch();
@@ -220,6 +226,10 @@ impl Run<'_> {
             }
             outcome.trainable = outcome.trainable.max(trainable(&model));
             let rate = scheduled(self.job.learning_rate(), step, steps);
+            let rate = match &mut catch_up {
+                Some(catch_up) => catch_up.rates(&lisa, rate),
+                None => rate.into(),
+            };
             let loss;
             (model, loss) = self.step(&mut lisa, model, batch, rate)?;
             losses.push(f64::from(loss.into_scalar::<f32>()));
@@ -256,7 +266,7 @@ impl Run<'_> {
         lisa: &mut Lisa,
         model: CausalLm,
         batch: BatchTensors,
-        rate: f64,
+        rate: ModuleLearningRate,
     ) -> Result<(CausalLm, Tensor<1>)> {
         if matches!(self.job.arm, Arm::Lisa(sampled) if sampled.recompute) {
             let pass = Recompute::new().forward(&model, &batch);
@@ -323,6 +333,11 @@ mod tests {
             }),
             Arm::Lisa(super::super::arm::Sampled {
                 state: State::Second,
+                ..two
+            }),
+            Arm::Lisa(super::super::arm::Sampled {
+                catch_up: true,
+                period: 1,
                 ..two
             }),
         ];
