@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use lisa_cli::settings::Flags;
 use lisa_cli::train::run::{Allowed, Outcome, Start};
+use serde_json::Value;
 
 use super::{HELD_OUT, copy_model, file_of, flags, go, lines, message, only_out, parsed, run};
 
@@ -92,6 +93,17 @@ fn a_template_that_writes_the_time_writes_that_of_the_start() {
     assert_eq!(outcome, Outcome::Stopped);
     let outcome = go(only_out(&out), Start::Resume, true).unwrap();
     assert_eq!(outcome, Outcome::Stopped);
+
+    // Without a time in the checkpoint, later calls write the time of this one.
+    let path = out.join("checkpoints/step-00000002/state.json");
+    let mut state: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let text = state["text"].as_object_mut().unwrap();
+    text.remove("time").unwrap();
+    fs::write(&path, state.to_string()).unwrap();
+    for start in [DATA, Start::Resume] {
+        let outcome = go(only_out(&out), start, true).unwrap();
+        assert_eq!(outcome, Outcome::Stopped);
+    }
 }
 
 #[test]
