@@ -3,8 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use burn::tensor::Device;
 use lisa_cli::settings::Flags;
-use lisa_cli::train::run::{Allowed, Outcome, Start};
+use lisa_cli::terminal::interrupt::Point;
+use lisa_cli::train::run::{Allowed, Outcome, Start, run as train};
 use serde_json::Value;
 
 use super::{HELD_OUT, copy_model, file_of, flags, go, lines, message, only_out, parsed, run};
@@ -286,4 +288,30 @@ fn the_card_of_the_best_model_names_the_data_up_to_its_step() {
         let card = fs::read_to_string(card).unwrap();
         assert!(card.contains(data), "{card}");
     }
+}
+
+#[test]
+fn data_in_which_no_step_was_taken_is_not_named_on_the_card() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let rows: Vec<&str> = HELD_OUT.lines().collect();
+    let names = ["a.jsonl", "b.jsonl", "c.jsonl", "held.jsonl", "other.jsonl"];
+    let [a, b, c, held, other] =
+        std::array::from_fn(|i| file_of(dir.path(), names[i], &rows[8 * i..8 * i + 8]));
+    let more = format!("--data {a} --eval {held} --steps 3 --eval-examples 0 --eval-every 1");
+    let outcome = go(flags(&out, &more), Start::Fresh, true).unwrap();
+    assert_eq!(outcome, Outcome::Stopped);
+    // The evaluation of the new held-out rows writes the checkpoint again. No step is taken.
+    let given = parsed(&format!("--data {b} --eval {other}")).or(only_out(&out));
+    let stop = |point| point == Point::Batch;
+    let outcome = train(given, DATA, &Device::flex(), &stop).unwrap();
+    assert_eq!(outcome, Outcome::Stopped);
+    let state = fs::read_to_string(out.join("checkpoints/step-00000001/state.json")).unwrap();
+    assert!(state.contains("b.jsonl"), "{state}");
+
+    let given = parsed(&format!("--data {c}")).or(only_out(&out));
+    assert_eq!(go(given, DATA, false).unwrap(), Outcome::Finished);
+    let card = fs::read_to_string(out.join("model/README.md")).unwrap();
+    let data = "| data | a.jsonl until step 1; then c.jsonl, 8 rows |";
+    assert!(card.contains(data), "{card}");
 }
