@@ -266,21 +266,21 @@ fn the_card_of_the_best_model_names_the_data_up_to_its_step() {
     let dir = tempfile::tempdir().unwrap();
     let run = |line: &str| run(dir.path(), line);
     let rows: Vec<&str> = HELD_OUT.lines().collect();
-    for (name, from) in [("a.jsonl", 0), ("b.jsonl", 8), ("held.jsonl", 16)] {
-        file_of(dir.path(), name, &rows[from..from + 8]);
+    for (name, from) in [("a", 0), ("b", 8), ("held", 16), ("c", 24)] {
+        file_of(dir.path(), &format!("{name}.jsonl"), &rows[from..from + 8]);
     }
     run(
         "train --data a.jsonl --eval held.jsonl --steps 2 --batch-size 2 --eval-every 1 --save-every 1 \
          --eval-examples 0 --out r",
     );
-    // A step that makes the model worse, a step in other data, and a step of a further call.
+    // A step that makes the model worse, and two steps in other data.
     run("train --resume r --steps 3 --lr 3");
     run("train --resume r --data b.jsonl --allow-changed data --steps 4");
-    run("train --resume r --steps 5");
+    run("train --resume r --data c.jsonl --allow-changed data --steps 5");
     for (folder, data) in [
         (
             "model",
-            "| data | a.jsonl until step 3; then b.jsonl, 8 rows |",
+            "| data | a.jsonl until step 3; then b.jsonl until step 4; then c.jsonl, 8 rows |",
         ),
         ("model-best", "| data | a.jsonl until step 2 |"),
     ] {
