@@ -74,3 +74,36 @@ fn base_of(folder: &Path) -> Result<Option<(PathBuf, Option<String>)>> {
     }
     Ok(Some((std::path::absolute(model)?, None)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn the_base_model_has_the_revision_of_the_adapter_unless_a_model_or_a_revision_is_given() {
+        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/llama/lora");
+        let dir = tempfile::tempdir().unwrap();
+        let weights = "adapter_model.safetensors";
+        fs::copy(from.join(weights), dir.path().join(weights)).unwrap();
+        let name = "adapter_config.json";
+        let config = fs::read_to_string(from.join(name)).unwrap();
+        let config = config.replace("\"llama\"", "\"owner/name\"");
+        let config = config.replace("\"revision\": null", "\"revision\": \"abc\"");
+        fs::write(dir.path().join(name), config).unwrap();
+        let of = |model: Option<&str>, revision: Option<&str>| {
+            let mut flags = Flags::default();
+            flags.method.adapter = Some(dir.path().to_owned());
+            flags.input.model = model.map(PathBuf::from);
+            flags.input.revision = revision.map(str::to_owned);
+            let input = flags.with_base_of_adapter().unwrap().input;
+            let model = input.model.unwrap().display().to_string();
+            (model, input.revision.unwrap_or_default())
+        };
+        let wanted = |model: &str, revision: &str| (model.to_owned(), revision.to_owned());
+        assert_eq!(of(None, None), wanted("owner/name", "abc"));
+        assert_eq!(of(None, Some("own")), wanted("owner/name", "own"));
+        assert_eq!(of(Some("mine"), None), wanted("mine", ""));
+    }
+}

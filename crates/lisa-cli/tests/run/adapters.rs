@@ -322,12 +322,17 @@ fn an_adapter_of_the_bundled_model_is_used_with_another_cache() {
     let base = json(&config)["base_model_name_or_path"].clone();
     let base = base.as_str().unwrap();
     assert!(base.ends_with("/base"), "{base}");
-    fs::remove_dir_all(Path::new(base).parent().unwrap()).unwrap();
 
     let other = tempfile::tempdir().unwrap();
     fs::write(other.path().join("t.jsonl"), "{\"text\": \"one two\"}\n").unwrap();
     let adapter = dir.path().join("r/adapter");
     let adapter = adapter.display();
+    // While both caches are there.
+    let line = format!("evaluate --adapter {adapter} --data t.jsonl");
+    let both = said(other.path(), &line);
+    assert!(!both.contains("was trained on `"), "{both}");
+
+    fs::remove_dir_all(Path::new(base).parent().unwrap()).unwrap();
     for line in [
         format!("train --adapter {adapter} --steps 1 --no-eval --out s"),
         format!("evaluate --adapter {adapter} --data t.jsonl"),

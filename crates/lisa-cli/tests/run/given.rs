@@ -113,6 +113,18 @@ fn a_model_or_data_that_is_not_given_is_warned_about() {
 }
 
 #[test]
+fn a_path_that_freezes_nothing_is_warned_about() {
+    let dir = tempfile::tempdir().unwrap();
+    let warned = |freeze: &str| {
+        let line = format!("train --dry-run --no-eval --freeze {freeze} --out r");
+        let (_, warnings) = printed(dir.path(), &line);
+        warnings.contains("--freeze has `layrs.3`, and no parameter's path contains it")
+    };
+    assert!(warned("embed_tokens,layrs.3"));
+    assert!(!warned("embed_tokens"));
+}
+
+#[test]
 fn held_out_rows_that_are_not_evaluated_change_no_training() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("rows");

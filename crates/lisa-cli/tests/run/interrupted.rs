@@ -1,7 +1,7 @@
 //! Ctrl-C.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
@@ -132,4 +132,34 @@ fn a_run_that_the_system_ends_is_saved() {
         saves_at(["-HUP", "-HUP"]);
         saves_at(["-HUP", "-INT"]);
     }
+}
+
+#[test]
+fn under_nohup_a_run_goes_on_when_its_terminal_is_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let line = "train --steps 100000 --no-eval --log-every 1 --out out";
+    let arguments: Vec<&str> = line.split_whitespace().collect();
+    let program = lisa(dir.path(), &arguments);
+    let mut command = Command::new("nohup");
+    let command = command.arg(program.get_program()).args(program.get_args());
+    let variables = program.get_envs();
+    let command = command.envs(variables.filter_map(|(name, value)| Some((name, value?))));
+    let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = match command.current_dir(dir.path()).spawn() {
+        // Not every system has it.
+        Err(error) if error.kind() == ErrorKind::NotFound => return,
+        child => child.unwrap(),
+    };
+    let mut output = after_line(&mut child, "step 2 of");
+    let id = child.id().to_string();
+    let sent = Command::new("kill").args(["-HUP", &id]).status().unwrap();
+    assert!(sent.success());
+    let mut line = String::new();
+    while !line.starts_with("step 20 of") {
+        line.clear();
+        assert!(output.read_line(&mut line).unwrap() > 0, "the run stopped");
+    }
+    press_ctrl_c(&child);
+    output.read_to_string(&mut line).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
 }

@@ -86,6 +86,22 @@ fn a_model_whose_limit_leaves_most_rows_out_is_refused_unless_the_length_is_give
     }
 }
 
+#[test]
+fn the_epochs_of_a_run_follow_from_the_rows_that_are_not_left_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let row = |times: usize| {
+        let prompt = "Name the colour. ".repeat(times);
+        format!("{{\"prompt\": \"{prompt}\", \"completion\": \"Blue.\"}}\n")
+    };
+    // With all 2010 rows there would be two epochs.
+    let rows = row(30).repeat(20) + &row(1).repeat(1990);
+    fs::write(dir.path().join("data.jsonl"), rows).unwrap();
+    let line =
+        "train --dry-run --no-eval --data data.jsonl --pairs text --max-seq-length 64 --out run";
+    let said = run(dir.path(), line);
+    assert!(said.contains("\n  epochs 3 (1990 rows)\n"), "{said}");
+}
+
 /// The text after the first `before` up to the next `after`.
 fn between<'a>(text: &'a str, before: &str, after: &str) -> &'a str {
     let (_, rest) = text

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::{printed, refused};
+use super::{copy_model, printed, refused, run};
 
 fn pair(prompt: &str, completion: &str) -> String {
     serde_json::json!({"prompt": prompt, "completion": completion}).to_string()
@@ -351,4 +351,23 @@ fn a_template_without_tool_calls_is_named_as_the_cause() {
             assert!(error.contains(part), "`{part}` is not in: {error}");
         }
     }
+}
+
+#[test]
+fn rows_for_an_adapter_are_shown_with_its_base_model() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
+    copy_model(&dir.path().join("base"));
+    let template =
+        "{% for m in messages %}<{{ m.role }}>{{ m.content }}{{ eos_token }}{% endfor %}";
+    write("base/chat_template.jinja", template);
+    let row = r#"{"instruction": "one", "output": "two"}"#;
+    write("a.jsonl", &[row; 4].join("\n"));
+    let line = "train --model base --data a.jsonl --method lora --steps 1 --no-eval --out r";
+    run(dir.path(), line);
+    // As PEFT writes it, without a tokenizer.
+    fs::remove_file(dir.path().join("r/adapter/tokenizer.json")).unwrap();
+    write("run.toml", "adapter = \"r/adapter\"\ndata = \"a.jsonl\"\n");
+    let (text, _) = printed(dir.path(), "preview --config run.toml --text");
+    assert!(text.contains("<user>one<|endoftext|>"), "{text}");
 }

@@ -3,8 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use burn::tensor::Device;
 use lisa_cli::settings::Flags;
-use lisa_cli::train::run::{Allowed, Outcome, Start};
+use lisa_cli::terminal::interrupt::Point;
+use lisa_cli::train::run::{Allowed, Outcome, Start, run as train};
+use serde_json::Value;
 
 use super::{HELD_OUT, copy_model, file_of, flags, go, lines, message, only_out, parsed, run};
 
@@ -92,6 +95,17 @@ fn a_template_that_writes_the_time_writes_that_of_the_start() {
     assert_eq!(outcome, Outcome::Stopped);
     let outcome = go(only_out(&out), Start::Resume, true).unwrap();
     assert_eq!(outcome, Outcome::Stopped);
+
+    // Without a time in the checkpoint, later calls write the time of this one.
+    let path = out.join("checkpoints/step-00000002/state.json");
+    let mut state: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let text = state["text"].as_object_mut().unwrap();
+    text.remove("time").unwrap();
+    fs::write(&path, state.to_string()).unwrap();
+    for start in [DATA, Start::Resume] {
+        let outcome = go(only_out(&out), start, true).unwrap();
+        assert_eq!(outcome, Outcome::Stopped);
+    }
 }
 
 #[test]
@@ -245,4 +259,59 @@ fn the_card_of_a_run_with_other_data_names_the_earlier_data_and_the_run_of_its_b
     run("train --model r/model --data b.jsonl --steps 1 --no-eval --out next");
     let card = read("next/model/README.md");
     assert!(card.contains("| base model | r/model |"), "{card}");
+}
+
+#[test]
+fn the_card_of_the_best_model_names_the_data_up_to_its_step() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |line: &str| run(dir.path(), line);
+    let rows: Vec<&str> = HELD_OUT.lines().collect();
+    for (name, from) in [("a", 0), ("b", 8), ("held", 16), ("c", 24)] {
+        file_of(dir.path(), &format!("{name}.jsonl"), &rows[from..from + 8]);
+    }
+    run(
+        "train --data a.jsonl --eval held.jsonl --steps 2 --batch-size 2 --eval-every 1 --save-every 1 \
+         --eval-examples 0 --out r",
+    );
+    // A step that makes the model worse, and two steps in other data.
+    run("train --resume r --steps 3 --lr 3");
+    run("train --resume r --data b.jsonl --allow-changed data --steps 4");
+    run("train --resume r --data c.jsonl --allow-changed data --steps 5");
+    for (folder, data) in [
+        (
+            "model",
+            "| data | a.jsonl until step 3; then b.jsonl until step 4; then c.jsonl, 8 rows |",
+        ),
+        ("model-best", "| data | a.jsonl until step 2 |"),
+    ] {
+        let card = dir.path().join("r").join(folder).join("README.md");
+        let card = fs::read_to_string(card).unwrap();
+        assert!(card.contains(data), "{card}");
+    }
+}
+
+#[test]
+fn data_in_which_no_step_was_taken_is_not_named_on_the_card() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let rows: Vec<&str> = HELD_OUT.lines().collect();
+    let names = ["a.jsonl", "b.jsonl", "c.jsonl", "held.jsonl", "other.jsonl"];
+    let [a, b, c, held, other] =
+        std::array::from_fn(|i| file_of(dir.path(), names[i], &rows[8 * i..8 * i + 8]));
+    let more = format!("--data {a} --eval {held} --steps 3 --eval-examples 0 --eval-every 1");
+    let outcome = go(flags(&out, &more), Start::Fresh, true).unwrap();
+    assert_eq!(outcome, Outcome::Stopped);
+    // The evaluation of the new held-out rows writes the checkpoint again. No step is taken.
+    let given = parsed(&format!("--data {b} --eval {other}")).or(only_out(&out));
+    let stop = |point| point == Point::Batch;
+    let outcome = train(given, DATA, &Device::flex(), &stop).unwrap();
+    assert_eq!(outcome, Outcome::Stopped);
+    let state = fs::read_to_string(out.join("checkpoints/step-00000001/state.json")).unwrap();
+    assert!(state.contains("b.jsonl"), "{state}");
+
+    let given = parsed(&format!("--data {c}")).or(only_out(&out));
+    assert_eq!(go(given, DATA, false).unwrap(), Outcome::Finished);
+    let card = fs::read_to_string(out.join("model/README.md")).unwrap();
+    let data = "| data | a.jsonl until step 1; then c.jsonl, 8 rows |";
+    assert!(card.contains(data), "{card}");
 }

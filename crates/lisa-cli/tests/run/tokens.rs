@@ -91,6 +91,27 @@ fn a_token_without_a_row_stops_the_run_before_it_starts_or_gets_one() {
 }
 
 #[test]
+fn a_tokenizer_with_far_more_tokens_than_the_model_is_not_to_be_given_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let token = |id: usize| {
+        let content = match id {
+            1024 => "<tool>".to_owned(),
+            _ => format!("<{id}>"),
+        };
+        let token = json!({"content": content, "special": false});
+        (id.to_string(), token)
+    };
+    let tokens: serde_json::Map<String, Value> = (1024..1324).map(token).collect();
+    let config = json!({"eos_token": "<|endoftext|>", "added_tokens_decoder": tokens});
+    let (model, data) = (model(dir.path(), &config), data(dir.path(), 4));
+    let more = format!("--model {} --data {}", model.display(), data.display());
+    let refused = message(flags(&dir.path().join("out"), &more), Start::Fresh);
+    let help = "help: use the tokenizer of this model: this one has 1324 tokens, and the embedding \
+                has 1024 rows";
+    assert!(refused.contains(help), "{refused}");
+}
+
+#[test]
 fn a_padding_token_needs_no_row() {
     let dir = tempfile::tempdir().unwrap();
     let config = json!({"eos_token": "<|endoftext|>", "pad_token": "<pad>"});

@@ -43,6 +43,8 @@ pub(super) struct Passages {
     /// Which messages have text, reasoning or tool calls that the template does not write. Those of
     /// which it writes nothing are in no row, unless the template marks them.
     pub(super) unwritten: Vec<usize>,
+    /// Which of these are in no row.
+    pub(super) in_no_row: Vec<usize>,
 }
 
 /// An answer, or another message that the template marks, as the last message of its chat.
@@ -66,7 +68,7 @@ pub(super) fn passages(
     let marks = marks_by_message(dialogue, &whole);
     let trained = trained(chat, marks.as_deref(), turns == Turns::Last)?;
     let mut answers = Vec::with_capacity(trained.len());
-    let (mut empty, mut unwritten) = (Vec::new(), Vec::new());
+    let (mut empty, mut unwritten, mut in_no_row) = (Vec::new(), Vec::new(), Vec::new());
     for (index, weight) in trained {
         let marks = marks.as_ref().map(|marks| marks[index].clone());
         let (text, spans) = as_last(dialogue, index, &whole, marks.as_ref())?;
@@ -88,6 +90,7 @@ pub(super) fn passages(
             // Without what it says, it would train the model to end its turn at once.
             let is_marked = answer.marks.is_some() && !answer.spans.is_empty();
             if left_out.is_empty && left_out.is_unwritten && !is_marked {
+                in_no_row.push(index);
                 continue;
             }
             if left_out.is_empty && !answer.spans.is_empty() {
@@ -108,6 +111,7 @@ pub(super) fn passages(
         rows,
         empty,
         unwritten,
+        in_no_row,
     })
 }
 

@@ -7,7 +7,7 @@ use std::panic::resume_unwind;
 use std::thread;
 
 use crate::error::{Error, ErrorKind};
-use crate::text::answers::{Turns, passages};
+use crate::text::answers::{Passages, Turns, passages};
 use crate::text::chat::Chat;
 use crate::text::data::{Content, Example, OnBadLine};
 use crate::text::encode_options::{EmptyAnswers, EncodeOptions, LossOn};
@@ -141,8 +141,8 @@ pub(super) fn encode_block<R>(
 /// # Errors
 ///
 /// The chat template or the tokenizer refuses the example; the text before an answer changes when the
-/// template renders the answer too; a weight is not a number of at least 0; or an answer is empty,
-/// with [`EmptyAnswers::Refuse`].
+/// template renders the answer too; a weight is not a number of at least 0; or, with
+/// [`EmptyAnswers::Refuse`], an answer is empty or the template writes nothing of it.
 ///
 /// # Example
 ///
@@ -209,6 +209,29 @@ fn is_weightless(chat: &Chat, options: EncodeOptions) -> bool {
     !weights.is_empty() && weights.iter().all(|weight| *weight == Ok(Some(0.0)))
 }
 
+/// Returns an error if nothing of an answer is in the loss but the end of its turn, or if an answer
+/// without text is in no row because the template does not write its tool calls and reasoning.
+fn refuse_empty(chat: &Chat, found: &Passages) -> Result<(), Error> {
+    let in_no_row = found.in_no_row.iter();
+    let mut without_text = in_no_row.filter(|index| !chat.messages[**index].has_text());
+    let Some(index) = found.empty.first().or_else(|| without_text.next()) else {
+        return Ok(());
+    };
+    let number = index + 1;
+    let (message, help) = if found.unwritten.contains(index) {
+        (
+            format!("the chat template writes nothing of the answer in message {number}"),
+            "choose a chat template that writes it, remove the message, or allow empty answers",
+        )
+    } else {
+        (
+            format!("the answer in message {number} is empty"),
+            "remove the message, or allow empty answers",
+        )
+    };
+    Err(Error::new(ErrorKind::Data, message).with_help(help))
+}
+
 /// The rows of an example, truncated.
 fn rows_of(
     example: &Example,
@@ -223,14 +246,8 @@ fn rows_of(
                 LossOn::Answer => passages(chat, template, options.turns)?,
                 LossOn::All => everything(chat, template)?,
             };
-            let unwritten = found.unwritten.iter();
-            let mut empty = unwritten.filter(|index| !chat.messages[**index].has_text());
-            if options.empty_answers == EmptyAnswers::Refuse
-                && let Some(index) = found.empty.first().or_else(|| empty.next())
-            {
-                let message = format!("the answer in message {} is empty", index + 1);
-                return Err(Error::new(ErrorKind::Data, message)
-                    .with_help("remove the message, or allow empty answers"));
+            if options.empty_answers == EmptyAnswers::Refuse {
+                refuse_empty(chat, &found)?;
             }
             let rows = found.rows.iter();
             let rows = rows.map(|row| passage(row, tokenizer, max_length));

@@ -20,7 +20,8 @@ pub enum EmptyAnswers {
     /// Count it and log a warning. It trains the model to end its turn at once.
     #[default]
     Warn,
-    /// Refuse the example.
+    /// Refuse the example. An answer without text is refused also if the chat template writes none
+    /// of its tool calls and reasoning.
     Refuse,
 }
 

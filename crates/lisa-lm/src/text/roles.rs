@@ -109,6 +109,7 @@ pub(super) fn everything(chat: &Chat, template: &ChatTemplate) -> Result<Passage
         rows: vec![Passage { text, spans }],
         empty: Vec::new(),
         unwritten: Vec::new(),
+        in_no_row: Vec::new(),
     })
 }
 

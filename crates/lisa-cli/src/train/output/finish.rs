@@ -247,3 +247,19 @@ impl Finished<'_> {
         format!("held-out loss {:.4} -> {same:.4}{rows}, ", before.loss)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Flags;
+
+    #[test]
+    fn the_command_that_trains_further_names_the_model_and_its_revision() {
+        let mut input = Flags::default().resolve(None).unwrap().input;
+        assert_eq!(base_flags(&input), "");
+        input.model = "owner/name".into();
+        assert_eq!(base_flags(&input), " --model owner/name");
+        input.revision = "abc".to_owned();
+        assert_eq!(base_flags(&input), " --model owner/name --revision abc");
+    }
+}

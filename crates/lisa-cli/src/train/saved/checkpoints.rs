@@ -111,6 +111,7 @@ impl State {
         batches: &Batches,
         accumulation: usize,
     ) -> (Self, [u64; 2]) {
+        // An evaluation writes the checkpoint again before a step is taken in new data.
         let is_used = self.earlier_data.last().map(|data| data.until) != Some(self.step);
         if is_used {
             let paths = self.settings.input.data.as_deref().unwrap_or_default();

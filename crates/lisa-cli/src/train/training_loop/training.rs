@@ -62,6 +62,7 @@ impl Training {
             let state = State {
                 settings: job.settings.to_flags(),
                 fingerprint: job.fingerprint.clone(),
+                text: Text::of(&job.tokenizer, job.data.vocab_size),
                 ..state.clone()
             };
             (model, trainer, state)

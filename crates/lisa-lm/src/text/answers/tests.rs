@@ -353,6 +353,23 @@ fn reasoning_or_text_beside_tool_calls_that_is_left_out_is_counted() {
 }
 
 #[test]
+fn reasoning_that_is_left_out_is_counted_where_there_are_no_tool_calls() {
+    let source = "{% for m in messages %}[{{ m.role }}]{{ m.content }}<e>{% endfor %}";
+    let written = source.replace("<e>", "{{ m.reasoning_content }}<e>");
+    for (text, left) in [("yes", 1), ("", 0)] {
+        let answer = Message::assistant(text).with("reasoning_content", "I think");
+        let chat = Chat::from([Message::user("hi"), answer]);
+        for (source, wanted, trained) in [(source, &[1][..], left), (&written, &[], 1)] {
+            let template = ChatTemplate::new(source, &BTreeMap::new()).unwrap();
+            let found = passages(&chat, &template, Turns::Auto).unwrap();
+            assert_eq!(found.unwritten, wanted, "{source}");
+            let spans: usize = found.rows.iter().map(|row| row.spans.len()).sum();
+            assert_eq!(spans, trained, "{source}");
+        }
+    }
+}
+
+#[test]
 fn a_thought_in_the_text_that_is_left_out_is_counted() {
     let chat = |text: &str| Chat::from([Message::user("hi"), Message::assistant(text)]);
     let cut =
@@ -364,6 +381,12 @@ fn a_thought_in_the_text_that_is_left_out_is_counted() {
     assert_eq!(unwritten(cut, &chat("long thought</think>Yo")), [1]);
     assert!(unwritten(cut, &chat("<think>\n\n</think>\n\nYo")).is_empty());
     assert!(unwritten(cut, &chat("Yo")).is_empty());
+    for end in ["</thinking>", "</thought>", "[/THINK]"] {
+        let (cut, begin) = (cut.replace("</think>", end), end.replace('/', ""));
+        let text = |thought: &str| format!("{begin}\n{thought}\n{end}\n\nYo");
+        assert_eq!(unwritten(&cut, &chat(&text("long thought"))), [1], "{end}");
+        assert!(unwritten(&cut, &chat(&text(""))).is_empty(), "{end}");
+    }
     // This one writes the thought with other line breaks.
     let written = "{% for m in messages %}[{{ m.role }}]{% set parts = m.content.split('</think>') %}\
                    {{ parts[0].strip() }}{% if parts | length > 1 %}</think>{{ parts[1].strip() }}{% endif %}\

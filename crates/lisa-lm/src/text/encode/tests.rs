@@ -8,6 +8,8 @@ use crate::text::chat::{Chat, Message};
 use crate::text::encoded::IGNORED;
 use crate::text::role_tokens;
 
+mod empty;
+
 /// `<|user|>..<|assistant|>..<|endoftext|>`: ids 1, 2 and 0 of the fixture's tokenizer.
 const TURNS: &str = "{% for m in messages %}{% if m.role == 'user' %}<|user|>{{ m.content }}\
 {% else %}<|assistant|>{{ m.content }}{{ eos_token }}{% endif %}{% endfor %}\
@@ -482,62 +484,6 @@ fn marks_of_other_roles_are_in_the_loss_as_in_transformers() {
     };
     let rows = encode_example(&example, &tokenizer, options).unwrap();
     assert_eq!((rows.len(), rows[0].trained()), (1, 2));
-}
-
-#[test]
-fn an_empty_answer_is_counted_or_refused() {
-    let tokenizer = tokenizer(TURNS);
-    let turns = [
-        ("user", "hi"),
-        ("assistant", " "),
-        ("user", "hi"),
-        ("assistant", "hi"),
-    ];
-    let read = |row| Example::from_json(row).unwrap();
-    let in_message = "example 1: the answer in message 2 is empty";
-    let in_pair = "example 1: the completion is empty";
-    for (example, message) in [
-        (chat(&turns), in_message),
-        (read(r#"{"instruction": "hi", "output": ""}"#), in_message),
-        (read(r#"{"prompt": "hi", "completion": " "}"#), in_pair),
-        (read(r#"{"prompt": "hi", "completion": ""}"#), in_pair),
-    ] {
-        let options = EncodeOptions::default();
-        let examples = [example];
-        let set = encode_examples(&examples, &tokenizer, options).unwrap();
-        assert_eq!((set.empty_answers, set.examples.len()), (1, 1));
-        assert!(set.to_string().ends_with("; 1 empty answer"), "{set}");
-        let options = EncodeOptions {
-            empty_answers: EmptyAnswers::Refuse,
-            ..options
-        };
-        let error = encode_examples(&examples, &tokenizer, options).unwrap_err();
-        assert_eq!((error.kind(), error.message()), (ErrorKind::Data, message));
-    }
-}
-
-#[test]
-fn the_warnings_about_a_marked_call_that_is_not_written_are_true() {
-    let marked = TURNS.replace(
-        "{{ m.content }}{{ eos_token }}",
-        "{% generation %}{{ m.content }}{{ eos_token }}{% endgeneration %}",
-    );
-    let example = Example::from_json(
-        r#"{"messages": [{"role": "user", "content": "hi"},
-        {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f"}}]},
-        {"role": "user", "content": "hi"}, {"role": "assistant", "content": "hi"}]}"#,
-    );
-    let options = EncodeOptions::default();
-    let set = encode_examples(&[example.unwrap()], &tokenizer(&marked), options).unwrap();
-    assert_eq!(
-        set.warnings(),
-        [
-            "answers of which only the end of the turn is in the loss: 1. They train the model to end \
-             its turn at once",
-            "answers with text, tool calls or reasoning that the chat template does not write: 1. Answers \
-             of which it writes nothing are not in the loss, unless the template marks them"
-        ]
-    );
 }
 
 #[test]

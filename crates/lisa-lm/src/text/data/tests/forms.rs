@@ -142,6 +142,17 @@ fn sharegpt_is_mapped_to_roles_and_calls() {
 }
 
 #[test]
+fn large_numbers_of_a_call_that_is_text_keep_their_digits() {
+    let call = r#"{\"name\": \"f\", \"arguments\": {\"id\": 123456789012345678901}}"#;
+    let row = format!(r#"{{"conversations": [{{"from": "function_call", "value": "{call}"}}]}}"#);
+    let messages = messages_of(&row);
+    assert!(
+        messages.contains(r#""id":123456789012345678901"#),
+        "{messages}"
+    );
+}
+
+#[test]
 fn a_null_does_not_replace_the_other_key_of_a_sharegpt_message() {
     let wanted =
         r#"[{"role":"user","content":"Hi","name":"bob"},{"role":"assistant","content":"Ho"}]"#;

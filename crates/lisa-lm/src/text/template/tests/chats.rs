@@ -209,3 +209,36 @@ fn a_refusal_names_the_message_with_tool_calls_or_without_text() {
     assert!(!error.message().contains("message 2"), "{error}");
     assert_eq!(error.help(), None);
 }
+
+#[test]
+fn arguments_of_each_call_become_objects_with_or_without_function() {
+    let call = message(
+        r#"{"role": "assistant", "content": "", "tool_calls": [
+            {"name": "f", "arguments": "{\"b\": 1}"}, {"name": "g", "arguments": {"c": 2}}]}"#,
+    );
+    let chat = Chat::from([Message::user("a"), call]);
+    let source = "{% for m in messages %}{% for call in m.tool_calls or [] %}\
+                  {{ (call.function or call).arguments | tojson }}{% endfor %}{% endfor %}";
+    let with_tools = format!("{{% if tools %}}{source}{{% endif %}}");
+    for (source, chat) in [
+        (source, chat.clone()),
+        (&with_tools, chat.with_tools(["f"])),
+    ] {
+        let text = template(source).render(&chat, false).unwrap().text;
+        assert_eq!(text, r#"{"b": 1}{"c": 2}"#, "{source}");
+    }
+}
+
+#[test]
+fn the_template_for_tools_stays_and_has_the_same_time() {
+    let time = "2020-02-03T04:05:06+01:00[+01:00]";
+    let dated = || template("tools {{ strftime_now('%F') }}");
+    let plain = template("{{ strftime_now('%F') }}");
+    let both = plain.with_tool_template(dated()).with_time(time).unwrap();
+    let chat = Chat::from([Message::user("a")]);
+    let text = |chat: &Chat| both.render(chat, false).unwrap().text;
+    assert_eq!(text(&chat), "2020-02-03");
+    assert_eq!(text(&chat.with_tools(["f"])), "tools 2020-02-03");
+    let only = template("a").with_tool_template(dated());
+    assert_eq!(only.with_time(time).unwrap().time(), Some(time));
+}
