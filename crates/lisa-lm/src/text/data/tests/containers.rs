@@ -264,6 +264,47 @@ fn a_quote_that_is_not_closed_is_an_error_at_its_row() {
 }
 
 #[test]
+fn text_after_the_closing_quote_of_a_cell_is_an_error_at_its_row() {
+    for (name, table, line) in [
+        (
+            "x.csv",
+            "question,answer\n\"Who said \\\"no\\\"?\",\"Anna said \\\"no\\\" twice\"\n",
+            2,
+        ),
+        (
+            "x.csv",
+            "question,answer\nA?,x\n\n\"He\" said,\"b\" c\nB?,y\n",
+            4,
+        ),
+        ("x.csv", "question,answer\nA?,\"b\" \nB?,y\n", 2),
+        ("x.csv", "question,answer\nA?,\"two\nlines\" c\nB?,y\n", 2),
+        ("x.csv", "question,\"answer\" x\nA?,b\n", 1),
+        ("x.csv", "text\n\"a\"b", 2),
+        ("x.tsv", "question\tanswer\nA?\tx\n\"a\" b\tc\n", 3),
+    ] {
+        let dir = folder(&[(name, table)]);
+        let error = read_examples(&[dir.path()], &skip()).unwrap_err();
+        let place = format!("{name}: in the row of line {line}, text follows the closing quote");
+        assert!(error.to_string().contains(&place), "{table}: {error}");
+        let separator = if name == "x.tsv" { "\\t" } else { "," };
+        let command = format!("{name}', sep='{separator}', escapechar='\\\\', ");
+        assert!(error.help().unwrap().contains(&command), "{error}");
+    }
+    let table =
+        "question,answer\r\n\"a \"\"b\"\", c\",\"\"\"d\"\"\"\r\n5\" x,\"y\"\r\n\"\"\"\",\"z\"";
+    let dir = folder(&[("x.csv", table)]);
+    let read = read_examples(&[dir.path()], &ReadOptions::default()).unwrap();
+    let turns: Vec<_> = read.examples.into_iter().map(|e| e.content).collect();
+    let turn = |question, answer| chat(&[("user", question), ("assistant", answer)]);
+    let wanted = [
+        turn("a \"b\", c", "\"d\""),
+        turn("5\" x", "y"),
+        turn("\"", "z"),
+    ];
+    assert_eq!(turns, wanted);
+}
+
+#[test]
 fn a_compressed_file_that_is_cut_short_is_an_error() {
     let text = "{\"text\": \"1\"}\n".repeat(50);
     let whole = gzip(text.as_bytes());
