@@ -316,6 +316,14 @@ fn a_compressed_file_that_is_cut_short_is_an_error() {
         error.message().contains("x.jsonl.gz cannot be read"),
         "{error}"
     );
+    let help = "the compressed file is cut short or damaged: fetch it again";
+    assert_eq!(error.help(), Some(help));
+    // Its checksum is another.
+    let mut damaged = whole.clone();
+    damaged[whole.len() - 8] ^= 1;
+    fs::write(dir.path().join("x.jsonl.gz"), damaged).unwrap();
+    let error = read_examples(&[dir.path()], &skip()).unwrap_err();
+    assert_eq!(error.help(), Some(help));
     // Two files that are joined are one.
     fs::write(
         dir.path().join("x.jsonl.gz"),
@@ -328,8 +336,32 @@ fn a_compressed_file_that_is_cut_short_is_an_error() {
 
 #[test]
 fn files_that_are_not_read_are_known_by_their_first_bytes() {
-    let cases: [(&[u8], &str, &str); 6] = [
-        (b"\xff\xfet\0e\0", "it is text in UTF-16", "iconv"),
+    let cases: [(&[u8], &str, &str); 10] = [
+        (
+            b"\xff\xfet\0e\0",
+            "it is text in UTF-16",
+            "iconv -f UTF-16 -t UTF-8 ",
+        ),
+        (
+            b"\xff\xfe\0\0t\0\0\0",
+            "it is text in UTF-32",
+            "iconv -f UTF-32 -t UTF-8 ",
+        ),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+            "it is a pointer of Git LFS",
+            "git lfs pull",
+        ),
+        (
+            b"<!doctype html>\n<html>\n",
+            "it is a web page",
+            "fetch the file again",
+        ),
+        (
+            b"\n\n<!DOCTYPE html>\n",
+            "it is a web page",
+            "fetch the file again",
+        ),
         (
             b"\x28\xb5\x2f\xfd....",
             "it is compressed with zstd",
@@ -337,7 +369,7 @@ fn files_that_are_not_read_are_known_by_their_first_bytes() {
         ),
         (b"PK\x03\x04....", "it is a zip archive", "unzip"),
         (b"BZh9....", "it is compressed with bzip2", "bzip2 -d"),
-        (b"ARROW1..", "it is an Arrow file", "to_parquet"),
+        (b"ARROW1..", "it is an Arrow file", "pandas.read_feather('"),
         (
             b"\xff\xff\xff\xff....",
             "it is an Arrow stream",
