@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::Error;
 
+mod advice;
 mod bad_lines;
 mod columns;
 mod content;

@@ -373,7 +373,7 @@ fn files_that_are_not_read_are_known_by_their_first_bytes() {
         (
             b"\xff\xff\xff\xff....",
             "it is an Arrow stream",
-            "to_parquet",
+            "datasets.Dataset.from_file('",
         ),
     ];
     for (bytes, message, help) in cases {
@@ -425,4 +425,30 @@ fn a_column_that_no_row_has_is_an_error_that_names_it() {
     }
     let columns: Columns = " a = b, c=d ".parse().unwrap();
     assert_eq!(columns.to_string(), "a=b,c=d");
+}
+
+#[test]
+fn a_column_is_found_that_has_spaces_around_its_name() {
+    let read = |row: &str, columns: &str| {
+        let dir = folder(&[("x.jsonl", row)]);
+        let columns = columns.parse().unwrap();
+        let options = ReadOptions {
+            columns,
+            ..ReadOptions::default()
+        };
+        let mut read = read_examples(&[dir.path()], &options).unwrap();
+        read.examples.remove(0).content
+    };
+    assert_eq!(
+        read(
+            "{\"Question \": \"a\", \" Answer\": \"b\"}",
+            "Question=question,Answer=answer"
+        ),
+        chat(&[("user", "a"), ("assistant", "b")])
+    );
+    // The name itself comes first.
+    assert_eq!(
+        read("{\"t \": \"a\", \"t\": \"b\"}", "t=text"),
+        Content::Text("b".to_owned())
+    );
 }
