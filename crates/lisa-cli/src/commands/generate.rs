@@ -3,7 +3,7 @@
 use anyhow::Result;
 use burn::tensor::{Device, FloatDType};
 use clap::{ArgGroup, Args};
-use lisa_lm::text::{Chat, Message};
+use lisa_lm::text::{Chat, Message, check_vocabulary};
 use lisa_lm::{Checkpoint, GenerationConfig};
 
 use crate::model_folder::ModelFlags;
@@ -93,6 +93,15 @@ pub(crate) fn generate(options: &Options, device: &Device) -> Result<()> {
         "give a text: the model has no token that begins a sequence",
         "--prompt is empty"
     );
+    check_vocabulary(&prompt, &tokenizer, checkpoint.config().vocab_size()).map_err(|error| {
+        if template.is_empty() {
+            return error;
+        }
+        error.with_help(format!(
+            "the embedding has no row for this token of the chat template {template}: leave \
+             --chat-template out, or give one that the model was trained with"
+        ))
+    })?;
     // The bundled model is stored in half precision to be small, and a CPU is faster in f32.
     let bundled = options.model.is_bundled().then_some(Dtype::F32);
     let dtype = options.dtype.or(bundled).map(FloatDType::from);

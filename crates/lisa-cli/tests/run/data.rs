@@ -67,6 +67,15 @@ fn a_folder_is_trained_on_its_train_file_and_tested_on_its_valid_file() {
 }
 
 #[test]
+fn files_of_a_folder_in_a_format_that_is_not_read_are_listed() {
+    let row = "{\"prompt\": \"a\", \"completion\": \"b\"}\n";
+    let dir = folder(&[("a.jsonl", &row.repeat(4)), ("b.jsonl.bak", row)]);
+    let line = "train --dry-run --no-eval --data . --out out";
+    let said = said(dir.path(), line);
+    assert!(said.contains("format not read: ./b.jsonl.bak"), "{said}");
+}
+
+#[test]
 fn a_folder_to_evaluate_on_without_held_out_files_is_refused_if_it_has_tests() {
     let row = "{\"prompt\": \"a\", \"completion\": \"b\"}\n";
     let dir = folder(&[("a.jsonl", row)]);

@@ -136,9 +136,11 @@ fn the_data_and_the_loss_are_printed_and_rows_above_the_models_limit_are_counted
     fs::create_dir(&folder).unwrap();
     file_of(&folder, "train.jsonl", &rows[..3]);
     file_of(&folder, "valid.jsonl", &rows[3..4]);
+    file_of(&folder, "notes.txt", &["a"]);
     let said = run(dir.path(), "evaluate --data folder");
     assert!(said.contains("held-out data: 1 row, "), "{said}");
     assert!(said.contains("not read: folder/train.jsonl"), "{said}");
+    assert!(said.contains("format not read: folder/notes.txt"), "{said}");
 }
 
 #[test]

@@ -214,6 +214,18 @@ fn the_template_and_the_end_of_its_turns_are_in_the_trained_model() {
 }
 
 #[test]
+fn a_template_whose_tokens_have_no_row_is_refused_by_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = refused(dir.path(), "generate --chat a --chat-template chatml");
+    for part in [
+        "the token \"<|im_start|>\" has the id ",
+        "no row for this token of the chat template chatml: leave --chat-template out",
+    ] {
+        assert!(error.contains(part), "`{part}` is not in: {error}");
+    }
+}
+
+#[test]
 fn a_tokenizer_with_far_fewer_tokens_than_the_model_is_warned_about() {
     let dir = tempfile::tempdir().unwrap();
     let base = Checkpoint::open(bundled::model().unwrap()).unwrap();

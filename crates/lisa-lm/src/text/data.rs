@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::Error;
 
+mod advice;
 mod bad_lines;
 mod columns;
 mod content;
@@ -54,9 +55,10 @@ pub struct Examples {
 ///
 /// # Errors
 ///
-/// The errors of [`data_files`]; a file cannot be read, is a pipe or device, or is damaged; there
-/// is no example, or no row with one of the columns; or, with [`OnBadLine::Stop`], a line cannot be
-/// used. The error then has the place of that line.
+/// The errors of [`data_files`]; a file cannot be read, is a pipe or device, or is damaged; in a
+/// table, a quote is not closed, or text follows the closing quote of a cell; there is no example, or
+/// no row with one of the columns; or, with [`OnBadLine::Stop`], a line cannot be used. The error then
+/// has the place of that line.
 ///
 /// # Example
 ///

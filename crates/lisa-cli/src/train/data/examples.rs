@@ -62,7 +62,7 @@ impl Examples {
         let count = answers.len();
         if !files.is_bundled {
             notes.push(noted("training", &train));
-            if !files.data.left_out.is_empty() {
+            if !(files.data.left_out.is_empty() && files.data.unread.is_empty()) {
                 notes.push(Note::Info(files.data.to_string()));
             }
         }
@@ -123,7 +123,7 @@ impl Examples {
         let mut reader = ExampleReader::open(&files.valid, &options(input))?;
         let answers = reading.all(&mut reader)?;
         let mut notes = vec![noted("held-out", &reader)];
-        if !files.left_out.is_empty() {
+        if !(files.left_out.is_empty() && files.unread.is_empty()) {
             notes.push(Note::Info(files.to_string()));
         }
         Ok(Self {

@@ -71,6 +71,7 @@ pub(super) fn evaluated(paths: &[PathBuf], flag: &str) -> Result<DataFiles> {
     let mut found = DataFiles::default();
     for (path, given) in data_paths(paths)?.iter().zip(paths) {
         let files = data_files_to_evaluate(std::slice::from_ref(path))?;
+        found.unread.extend(files.unread);
         if files.valid.is_empty() && files.train.is_empty() {
             found.valid.extend(files.left_out);
             continue;

@@ -10,7 +10,8 @@ use crate::error::{Error, ErrorKind};
 
 /// New names for the keys of rows: `question=prompt,answer=completion`. All keys are renamed at
 /// once, so `a=b,b=a` exchanges two keys. If a row already has a key of a new name, and that key is
-/// not renamed itself, it is not used, and is listed in the [`Mapping`](crate::text::Mapping).
+/// not renamed itself, it is not used, and is listed in the [`Mapping`](crate::text::Mapping). A key
+/// of the rows may have spaces around it.
 ///
 /// # Example
 ///

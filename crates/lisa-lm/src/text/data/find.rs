@@ -5,7 +5,7 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::rows::unreadable;
+use super::rows::{rows, unreadable};
 use crate::error::{Error, ErrorKind};
 
 /// How deep folders may be: `data/train/part.jsonl` has depth 3. A link to a folder above has no end.
@@ -13,6 +13,11 @@ const DEPTH: usize = 8;
 
 /// The extensions of data in a folder, which may be followed by `.gz`.
 const EXTENSIONS: [&str; 6] = ["jsonl", "ndjson", "json", "csv", "tsv", "parquet"];
+
+/// Other extensions that data often has. Files with them are not read.
+const OTHER_EXTENSIONS: [&str; 13] = [
+    "arrow", "avro", "bz2", "feather", "gz", "lz4", "orc", "tar", "txt", "xlsx", "xz", "zip", "zst",
+];
 
 /// Files that describe a data set.
 const DESCRIPTIONS: [&str; 4] = [
@@ -32,6 +37,9 @@ pub struct DataFiles {
     /// The other files of folders: tests, and files without any of the words if another file has
     /// the word `train` or `training`.
     pub left_out: Vec<PathBuf>,
+    /// Files of folders that perhaps have data, in forms that are not read: `train.jsonl.zst`,
+    /// `data.arrow`, `notes.txt`, `train.jsonl.bak`.
+    pub unread: Vec<PathBuf>,
 }
 
 /// The data files at these paths. A file that is given itself is training data, whatever its name
@@ -46,12 +54,14 @@ pub struct DataFiles {
 /// | `train`, `training` | is training data |
 /// | none of them | is training data, unless another file has the word `train` or `training` |
 ///
-/// The files of a folder are in the order of their names.
+/// The files of a folder are in the order of their names. Of the other files, those whose names are
+/// like those of data are [`unread`](DataFiles::unread).
 ///
 /// # Errors
 ///
 /// A folder cannot be read, or is more than eight levels deep; it has no file of data, or only
-/// tests and held-out files; it has the same file in two forms, such as `train.csv` and
+/// tests and held-out files; its training data, or its held-out data, is only there in a form that
+/// is not read, such as zstd or Arrow; it has the same file in two forms, such as `train.csv` and
 /// `train.jsonl`; or it has several subfolders with files or folders named `train`, such as the
 /// configurations of a data set.
 ///
@@ -105,6 +115,7 @@ fn of_paths<P: AsRef<Path>>(paths: &[P], needs_training: bool) -> Result<DataFil
             all.train.extend(found.train);
             all.valid.extend(found.valid);
             all.left_out.extend(found.left_out);
+            all.unread.extend(found.unread);
         } else {
             all.train.push(path.to_owned());
         }
@@ -116,26 +127,52 @@ fn in_folder(folder: &Path, needs_training: bool) -> Result<DataFiles, Error> {
     let mut files = Vec::new();
     search(folder, DEPTH, &mut files)?;
     files.sort();
+    let split_in_folder = |file: &Path| split_of(file.strip_prefix(folder).unwrap_or(file));
     let (mut found, mut others) = (DataFiles::default(), Vec::new());
     for file in files {
-        match split_of(file.strip_prefix(folder).unwrap_or(&file)) {
+        if !is_data_file(&file) {
+            found.unread.push(file);
+            continue;
+        }
+        match split_in_folder(&file) {
             Some(Split::Train) => found.train.push(file),
             Some(Split::Valid) => found.valid.push(file),
             Some(Split::Test) => found.left_out.push(file),
             None => others.push(file),
         }
     }
-    if found.train.is_empty() {
-        found.train = others;
-    } else {
+    let has_train = !found.train.is_empty();
+    if has_train {
         found.left_out.extend(others);
         found.left_out.sort();
+    } else {
+        found.train = others;
+    }
+    let is_empty = found.train.is_empty() && found.valid.is_empty() && found.left_out.is_empty();
+    for file in &found.unread {
+        let what = match split_in_folder(file) {
+            _ if is_empty => "data",
+            Some(Split::Valid) if found.valid.is_empty() => "held-out data",
+            Some(Split::Train) if !has_train && needs_training => "training data",
+            None if found.train.is_empty() && needs_training => "training data",
+            _ => continue,
+        };
+        // What it is, and how to convert it, is known when it is opened.
+        if let Err(error) = rows(file) {
+            let help = error.help().unwrap_or("convert it");
+            let help = format!("{help}, or give the files to read by name");
+            let context = format!(
+                "the {what} of the folder {} cannot be read",
+                folder.display()
+            );
+            return Err(error.within(&context).with_help(help));
+        }
     }
     let problem = if let [one, another, ..] = sets(folder, &found.train).as_slice() {
         format!("has several sets of training data, in `{one}` and in `{another}`")
     } else if let Some((one, other)) = twice(&found.train) {
         format!("has `{one}` and `{other}`, perhaps the same data in two forms")
-    } else if found == DataFiles::default() {
+    } else if is_empty {
         "has no data: no .jsonl, .ndjson, .json, .csv, .tsv or .parquet file".to_owned()
     } else if found.train.is_empty() && needs_training {
         "has no training data, only files for tests or held-out files".to_owned()
@@ -161,7 +198,7 @@ fn search(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), E
                 )));
             }
             search(&path, depth - 1, files)?;
-        } else if path.is_file() && is_data_file(&path) {
+        } else if path.is_file() && may_have_data(&name) {
             files.push(path);
         }
     }
@@ -175,6 +212,14 @@ pub fn is_data_file(path: &Path) -> bool {
     let name = name.to_string_lossy().to_lowercase();
     let extension = stem(&name).map_or("", |(_, extension)| extension);
     EXTENSIONS.contains(&extension) && !DESCRIPTIONS.contains(&name.as_str())
+}
+
+/// Whether a file may have data in any form: one of its extensions is one of data, as in
+/// `train.jsonl.bak`.
+fn may_have_data(name: &str) -> bool {
+    let name = name.to_lowercase();
+    let is_known = |word| EXTENSIONS.contains(&word) || OTHER_EXTENSIONS.contains(&word);
+    name.split('.').skip(1).any(is_known) && !DESCRIPTIONS.contains(&name.as_str())
 }
 
 /// The name without its extension, and the extension, without `.gz`.
@@ -241,6 +286,7 @@ impl fmt::Display for DataFiles {
             ("training", &self.train),
             ("held out", &self.valid),
             ("not read", &self.left_out),
+            ("format not read", &self.unread),
         ];
         for (kind, files) in kinds {
             let shown = files.iter().take(5).map(|file| file.display().to_string());

@@ -31,7 +31,9 @@ impl Object {
         // All are taken before one is set, so that keys can exchange their names.
         let mut renamed = Vec::new();
         for (from, to) in columns.iter() {
-            renamed.extend(object.take(from).map(|value| (to.to_owned(), value)));
+            let key = object.key_like(from);
+            let value = key.and_then(|key| object.take(&key));
+            renamed.extend(value.map(|value| (to.to_owned(), value)));
         }
         for (to, value) in renamed {
             if object.take(&to).is_some() {
@@ -40,6 +42,15 @@ impl Object {
             object.fields.push((to, value));
         }
         Ok(object)
+    }
+
+    /// This key, or else the first one that has spaces around it.
+    fn key_like(&self, key: &str) -> Option<String> {
+        let mut keys = self.fields.iter().map(|(name, _)| name);
+        let exact = keys.clone().find(|name| *name == key);
+        exact
+            .or_else(|| keys.find(|name| name.trim() == key))
+            .cloned()
     }
 
     pub(super) fn has(&self, key: &str) -> bool {
@@ -118,6 +129,12 @@ impl Object {
         let keys: Vec<&String> = self.fields.iter().map(|(key, _)| key).take(20).collect();
         shown(&format!("{keys:?}"))
     }
+}
+
+/// Whether a row has this key, perhaps with spaces around it.
+pub(super) fn has_key(row: &Value, key: &str) -> bool {
+    let is_key = |name: Value| name.as_str().is_some_and(|name| name.trim() == key);
+    row.kind() == ValueKind::Map && row.try_iter().is_ok_and(|mut keys| keys.any(is_key))
 }
 
 pub(super) fn kind_of(value: &Value) -> &'static str {

@@ -4,11 +4,13 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::vec;
 
+use super::advice::advice;
 use super::bad_lines::{BadLine, BadLines, OnBadLine};
 use super::columns::Columns;
 use super::example::Example;
 use super::find::data_files;
 use super::mapping::Mapping;
+use super::object::has_key;
 use super::rows::{Row, Rows, rows};
 use crate::error::{Error, ErrorKind};
 
@@ -133,7 +135,7 @@ impl ExampleReader {
         let columns = &self.options.columns;
         if let Ok(row) = &value {
             for (seen, (from, _)) in self.seen.iter_mut().zip(columns.iter()) {
-                *seen |= row.get_attr(from).is_ok_and(|value| !value.is_undefined());
+                *seen = *seen || has_key(row, from);
             }
         }
         let read = value.and_then(|row| Example::from_row(&row, columns, &mut self.mapping));
@@ -142,9 +144,13 @@ impl ExampleReader {
                 place: Some(place),
                 ..example
             })),
-            (Err(reason), OnBadLine::Stop) => Err(Error::new(ErrorKind::Data, reason)
-                .at(&place)
-                .with_help("correct the line, or skip bad lines")),
+            (Err(reason), OnBadLine::Stop) => {
+                let help = advice(&reason, place.file(), columns);
+                let help = help.unwrap_or_else(|| "correct the line, or skip bad lines".to_owned());
+                Err(Error::new(ErrorKind::Data, reason)
+                    .at(&place)
+                    .with_help(help))
+            }
             (Err(reason), OnBadLine::Skip) => {
                 let bad = BadLine { place, reason };
                 if self.logs && self.skipped.count() < BadLines::SHOWN {
@@ -171,14 +177,18 @@ impl ExampleReader {
         if self.read > 0 {
             return Ok(());
         }
-        let message = match self.skipped.count() {
-            0 => format!("{files} has no example"),
-            bad => format!(
-                "{files} has no example, only {bad} lines that cannot be used; the first: {}",
-                self.skipped.shown()[0]
+        let (message, help) = match self.skipped.shown() {
+            [] => (format!("{files} has no example"), None),
+            [first, ..] => (
+                format!(
+                    "{files} has no example, only {} lines that cannot be used; the first: {first}",
+                    self.skipped.count()
+                ),
+                advice(&first.reason, first.place.file(), &self.options.columns),
             ),
         };
-        Err(Error::new(ErrorKind::Data, message).with_help("give a file of rows"))
+        let help = help.unwrap_or_else(|| "give a file of rows".to_owned());
+        Err(Error::new(ErrorKind::Data, message).with_help(help))
     }
 }
 

@@ -21,6 +21,7 @@ mod lines;
 #[cfg(feature = "parquet")]
 mod parquet;
 mod table;
+mod unread;
 
 /// The largest size of a row of a text file, 64 MiB. A longer row cannot be used.
 pub const LINE_BYTES: usize = 64 << 20;
@@ -52,10 +53,10 @@ pub(super) fn rows(file: &Path) -> Result<Rows, Error> {
     let mut text: Text = if first.starts_with(&[0x1f, 0x8b]) {
         let mut unpacked = BufReader::new(MultiGzDecoder::new(reader));
         first = unpacked.fill_buf().map_err(failed)?;
-        refuse_binary(file, first)?;
+        unread::refuse(file, first)?;
         Box::new(unpacked)
     } else {
-        refuse_binary(file, first)?;
+        unread::refuse(file, first)?;
         Box::new(reader)
     };
     if text
@@ -75,7 +76,7 @@ pub(super) fn rows(file: &Path) -> Result<Rows, Error> {
             "it is not a Parquet file, which begins with PAR1",
         )
         .with_place(file, None)
-        .with_help("fetch the file again; it may be the pointer of Git LFS")),
+        .with_help("fetch the file again")),
         extension => json::rows(shared, text, extension == Some("json")),
     }
 }
@@ -93,57 +94,17 @@ fn parquet_rows(file: &Path, _: BufReader<File>) -> Result<Rows, Error> {
         .with_help("build with that feature, or convert the file to JSON lines"))
 }
 
-/// Files that are known by their first bytes and are not read.
-const BINARY: [(&[u8], &str, &str); 9] = [
-    (
-        b"\x28\xb5\x2f\xfd",
-        "compressed with zstd",
-        "decompress it with `zstd -d FILE`",
-    ),
-    (
-        b"\xfd7zXZ",
-        "compressed with xz",
-        "decompress it with `xz -d FILE`",
-    ),
-    (
-        b"BZh",
-        "compressed with bzip2",
-        "decompress it with `bzip2 -d FILE`",
-    ),
-    (
-        b"PK\x03\x04",
-        "a zip archive",
-        "unpack it with `unzip FILE`",
-    ),
-    (
-        b"PAR1",
-        "a Parquet file that is compressed again",
-        "decompress it with `gzip -d FILE`",
-    ),
-    (b"ARROW1", "an Arrow file", ARROW),
-    (b"\xff\xff\xff\xff", "an Arrow stream", ARROW),
-    (b"\xff\xfe", "text in UTF-16", UTF_16),
-    (b"\xfe\xff", "text in UTF-16", UTF_16),
-];
-
-const UTF_16: &str = "convert it with `iconv -f UTF-16 -t UTF-8 FILE`";
-const ARROW: &str = "convert it in Python: `import datasets; \
-    datasets.Dataset.from_file('FILE').to_parquet('train.parquet')`";
-
-fn refuse_binary(file: &Path, first: &[u8]) -> Result<(), Error> {
-    let known = BINARY.iter().find(|(magic, ..)| first.starts_with(magic));
-    let Some((_, what, help)) = known else {
-        return Ok(());
-    };
-    let message = format!("it is {what}, which is not read");
-    Err(Error::new(ErrorKind::Data, message)
-        .with_place(file, None)
-        .with_help(help.replace("FILE", &file.display().to_string())))
-}
-
 pub(super) fn unreadable(path: &Path, error: io::Error) -> Error {
     let message = format!("the data {} cannot be read ({error})", path.display());
-    let help = "give a file of JSON lines, JSON, CSV or Parquet, or a folder of them";
+    let reason = error.to_string();
+    let is_damaged = error.kind() == io::ErrorKind::UnexpectedEof
+        || reason.contains("corrupt")
+        || reason.contains("gzip");
+    let help = if is_damaged {
+        "the compressed file is cut short or damaged: fetch it again"
+    } else {
+        "give a file of JSON lines, JSON, CSV or Parquet, or a folder of them"
+    };
     Error::new(ErrorKind::Io, message)
         .with_help(files::help_of(&error, help))
         .with_source(error)
@@ -170,6 +131,9 @@ fn more_values_than(most: usize, text: &str) -> bool {
     count > most
 }
 
+/// What Python writes for numbers that JSON does not have.
+const PYTHON_NUMBERS: [&str; 2] = ["NaN", "Infinity"];
+
 /// The value of JSON text, or why it is none. The error's first part is the number of line breaks
 /// before the fault.
 fn value_of(text: &[u8]) -> Result<Value, (usize, String)> {
@@ -181,12 +145,17 @@ fn value_of(text: &[u8]) -> Result<Value, (usize, String)> {
         return Err((0, format!("more than {VALUES} values")));
     }
     crate::text::json::value_of(text).map_err(|e| {
-        let whole = e.to_string();
+        let (whole, line) = (e.to_string(), e.line().saturating_sub(1));
+        let rest = text.lines().nth(line);
+        let rest = rest.and_then(|text| text.get(e.column().saturating_sub(1)..));
+        let number = PYTHON_NUMBERS
+            .into_iter()
+            .find(|number| rest.is_some_and(|rest| rest.starts_with(number)));
         let reason = match whole.rsplit_once(" at line ") {
-            Some((reason, _)) => format!("{reason} at column {}", e.column()),
+            Some((reason, _)) => format!("{} at column {}", number.unwrap_or(reason), e.column()),
             None => whole,
         };
-        (e.line().saturating_sub(1), format!("not JSON: {reason}"))
+        (line, format!("not JSON: {reason}"))
     })
 }
 

@@ -2,6 +2,7 @@ use std::fs;
 
 use super::*;
 
+mod advice;
 mod containers;
 mod folders;
 mod forms;

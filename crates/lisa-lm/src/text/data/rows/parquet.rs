@@ -153,7 +153,8 @@ fn value_of(field: Field) -> Result<Value, String> {
             Ok(text) => Value::from(text),
             Err(_) => Value::from_bytes(bytes.data().to_vec()),
         },
-        decimal @ Field::Decimal(_) => Value::from(decimal.to_string()),
+        // The crate writes a point after the digits also if no digit follows.
+        decimal @ Field::Decimal(_) => Value::from(decimal.to_string().trim_end_matches('.')),
         Field::Group(record) => object_of(record)?,
         Field::ListInternal(list) => {
             let elements = list.elements().iter().cloned().map(value_of);

@@ -17,6 +17,7 @@ pub(super) fn rows(file: Arc<Path>, text: Text, separator: u8) -> Result<Rows, E
     let bytes = Bytes::default();
     let counted = Counted {
         text,
+        separator,
         bytes: bytes.clone(),
         end: io::Cursor::new([b"\n", END].concat()),
     };
@@ -33,6 +34,9 @@ pub(super) fn rows(file: Arc<Path>, text: Text, separator: u8) -> Result<Rows, E
         return Err(unclosed(&file, 1));
     }
     let names = names_of(&file, header)?;
+    if bytes.is_garbled_before(reader.position().byte()) {
+        return Err(garbled(&file, 1, separator));
+    }
     let mut record = ByteRecord::new();
     Ok(Box::new(std::iter::from_fn(move || {
         bytes.next_row();
@@ -47,6 +51,9 @@ pub(super) fn rows(file: Arc<Path>, text: Text, separator: u8) -> Result<Rows, E
         let line = bytes.line_from(record.position().map_or(0, csv::Position::byte));
         if is_open(&record) {
             return Some(Err(unclosed(&file, line)));
+        }
+        if bytes.is_garbled_before(reader.position().byte()) {
+            return Some(Err(garbled(&file, line, separator)));
         }
         let place = Place::at_line(Arc::clone(&file), line);
         let value = row_of(&names, &record);
@@ -74,6 +81,21 @@ fn unclosed(file: &Path, line: usize) -> Error {
     Error::new(ErrorKind::Data, message)
         .with_place(file, None)
         .with_help("close the quote, or write a quote inside of a cell as two")
+}
+
+/// The crate `csv` reads such text as part of the cell, without the quotes.
+fn garbled(file: &Path, line: usize, separator: u8) -> Error {
+    let message = format!("in the row of line {line}, text follows the closing quote of a cell");
+    Error::new(ErrorKind::Data, message)
+        .with_place(file, None)
+        .with_help(format!(
+            "write a quote inside of a cell as two; if the file has a backslash before it, convert \
+             the file in Python: `import pandas; \
+             pandas.read_csv('{}', sep={:?}, escapechar='\\\\', dtype=str, na_filter=False)\
+             .to_csv('train.csv', index=False)`",
+            file.display(),
+            char::from(separator)
+        ))
 }
 
 fn names_of(file: &Path, header: &ByteRecord) -> Result<Vec<String>, Error> {
@@ -148,6 +170,35 @@ struct Counts {
     /// Where lines that are not blank begin: the byte, and the number of the line. The crate `csv`
     /// counts blank lines to the row after them.
     starts: VecDeque<(u64, usize)>,
+    cell: Cell,
+    /// The first byte that follows the closing quote of a cell.
+    garbled: Option<u64>,
+}
+
+/// Where in its cell the last byte is.
+#[derive(Clone, Copy, Default, PartialEq)]
+enum Cell {
+    #[default]
+    Start,
+    Plain,
+    Quoted,
+    /// At a quote that closes the cell, or is the first of two.
+    Closed,
+    /// After the quote that closes the cell.
+    Garbled,
+}
+
+impl Cell {
+    fn then(self, byte: u8, separator: u8) -> Self {
+        match (self, byte) {
+            (Self::Quoted, b'"') => Self::Closed,
+            (Self::Quoted, _) | (Self::Closed | Self::Start, b'"') => Self::Quoted,
+            (_, b'\r' | b'\n') => Self::Start,
+            (_, byte) if byte == separator => Self::Start,
+            (Self::Closed | Self::Garbled, _) => Self::Garbled,
+            _ => Self::Plain,
+        }
+    }
 }
 
 impl Bytes {
@@ -157,6 +208,11 @@ impl Bytes {
 
     fn next_row(&self) {
         self.counts().left = LINE_BYTES;
+    }
+
+    /// Whether text follows the closing quote of a cell before this byte.
+    fn is_garbled_before(&self, byte: u64) -> bool {
+        self.counts().garbled.is_some_and(|at| at < byte)
     }
 
     /// The line of the row that was found from this byte on.
@@ -176,6 +232,7 @@ impl Bytes {
 /// that is never closed.
 struct Counted {
     text: Text,
+    separator: u8,
     bytes: Bytes,
     /// What follows the text.
     end: io::Cursor<Vec<u8>>,
@@ -202,6 +259,11 @@ impl Read for Counted {
                 counts.starts.push_back(start);
             }
             counts.is_in_line = !is_break;
+            counts.cell = counts.cell.then(*byte, self.separator);
+            if counts.cell == Cell::Garbled {
+                let at = counts.read;
+                counts.garbled.get_or_insert(at);
+            }
             counts.breaks += usize::from(*byte == b'\n');
             counts.read += 1;
         }

@@ -264,6 +264,47 @@ fn a_quote_that_is_not_closed_is_an_error_at_its_row() {
 }
 
 #[test]
+fn text_after_the_closing_quote_of_a_cell_is_an_error_at_its_row() {
+    for (name, table, line) in [
+        (
+            "x.csv",
+            "question,answer\n\"Who said \\\"no\\\"?\",\"Anna said \\\"no\\\" twice\"\n",
+            2,
+        ),
+        (
+            "x.csv",
+            "question,answer\nA?,x\n\n\"He\" said,\"b\" c\nB?,y\n",
+            4,
+        ),
+        ("x.csv", "question,answer\nA?,\"b\" \nB?,y\n", 2),
+        ("x.csv", "question,answer\nA?,\"two\nlines\" c\nB?,y\n", 2),
+        ("x.csv", "question,\"answer\" x\nA?,b\n", 1),
+        ("x.csv", "text\n\"a\"b", 2),
+        ("x.tsv", "question\tanswer\nA?\tx\n\"a\" b\tc\n", 3),
+    ] {
+        let dir = folder(&[(name, table)]);
+        let error = read_examples(&[dir.path()], &skip()).unwrap_err();
+        let place = format!("{name}: in the row of line {line}, text follows the closing quote");
+        assert!(error.to_string().contains(&place), "{table}: {error}");
+        let separator = if name == "x.tsv" { "\\t" } else { "," };
+        let command = format!("{name}', sep='{separator}', escapechar='\\\\', ");
+        assert!(error.help().unwrap().contains(&command), "{error}");
+    }
+    let table =
+        "question,answer\r\n\"a \"\"b\"\", c\",\"\"\"d\"\"\"\r\n5\" x,\"y\"\r\n\"\"\"\",\"z\"";
+    let dir = folder(&[("x.csv", table)]);
+    let read = read_examples(&[dir.path()], &ReadOptions::default()).unwrap();
+    let turns: Vec<_> = read.examples.into_iter().map(|e| e.content).collect();
+    let turn = |question, answer| chat(&[("user", question), ("assistant", answer)]);
+    let wanted = [
+        turn("a \"b\", c", "\"d\""),
+        turn("5\" x", "y"),
+        turn("\"", "z"),
+    ];
+    assert_eq!(turns, wanted);
+}
+
+#[test]
 fn a_compressed_file_that_is_cut_short_is_an_error() {
     let text = "{\"text\": \"1\"}\n".repeat(50);
     let whole = gzip(text.as_bytes());
@@ -275,6 +316,14 @@ fn a_compressed_file_that_is_cut_short_is_an_error() {
         error.message().contains("x.jsonl.gz cannot be read"),
         "{error}"
     );
+    let help = "the compressed file is cut short or damaged: fetch it again";
+    assert_eq!(error.help(), Some(help));
+    // Its checksum is another.
+    let mut damaged = whole.clone();
+    damaged[whole.len() - 8] ^= 1;
+    fs::write(dir.path().join("x.jsonl.gz"), damaged).unwrap();
+    let error = read_examples(&[dir.path()], &skip()).unwrap_err();
+    assert_eq!(error.help(), Some(help));
     // Two files that are joined are one.
     fs::write(
         dir.path().join("x.jsonl.gz"),
@@ -287,8 +336,32 @@ fn a_compressed_file_that_is_cut_short_is_an_error() {
 
 #[test]
 fn files_that_are_not_read_are_known_by_their_first_bytes() {
-    let cases: [(&[u8], &str, &str); 6] = [
-        (b"\xff\xfet\0e\0", "it is text in UTF-16", "iconv"),
+    let cases: [(&[u8], &str, &str); 10] = [
+        (
+            b"\xff\xfet\0e\0",
+            "it is text in UTF-16",
+            "iconv -f UTF-16 -t UTF-8 ",
+        ),
+        (
+            b"\xff\xfe\0\0t\0\0\0",
+            "it is text in UTF-32",
+            "iconv -f UTF-32 -t UTF-8 ",
+        ),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+            "it is a pointer of Git LFS",
+            "git lfs pull",
+        ),
+        (
+            b"<!doctype html>\n<html>\n",
+            "it is a web page",
+            "fetch the file again",
+        ),
+        (
+            b"\n\n<!DOCTYPE html>\n",
+            "it is a web page",
+            "fetch the file again",
+        ),
         (
             b"\x28\xb5\x2f\xfd....",
             "it is compressed with zstd",
@@ -296,11 +369,11 @@ fn files_that_are_not_read_are_known_by_their_first_bytes() {
         ),
         (b"PK\x03\x04....", "it is a zip archive", "unzip"),
         (b"BZh9....", "it is compressed with bzip2", "bzip2 -d"),
-        (b"ARROW1..", "it is an Arrow file", "to_parquet"),
+        (b"ARROW1..", "it is an Arrow file", "pandas.read_feather('"),
         (
             b"\xff\xff\xff\xff....",
             "it is an Arrow stream",
-            "to_parquet",
+            "datasets.Dataset.from_file('",
         ),
     ];
     for (bytes, message, help) in cases {
@@ -352,4 +425,30 @@ fn a_column_that_no_row_has_is_an_error_that_names_it() {
     }
     let columns: Columns = " a = b, c=d ".parse().unwrap();
     assert_eq!(columns.to_string(), "a=b,c=d");
+}
+
+#[test]
+fn a_column_is_found_that_has_spaces_around_its_name() {
+    let read = |row: &str, columns: &str| {
+        let dir = folder(&[("x.jsonl", row)]);
+        let columns = columns.parse().unwrap();
+        let options = ReadOptions {
+            columns,
+            ..ReadOptions::default()
+        };
+        let mut read = read_examples(&[dir.path()], &options).unwrap();
+        read.examples.remove(0).content
+    };
+    assert_eq!(
+        read(
+            "{\"Question \": \"a\", \" Answer\": \"b\"}",
+            "Question=question,Answer=answer"
+        ),
+        chat(&[("user", "a"), ("assistant", "b")])
+    );
+    // The name itself comes first.
+    assert_eq!(
+        read("{\"t \": \"a\", \"t\": \"b\"}", "t=text"),
+        Content::Text("b".to_owned())
+    );
 }

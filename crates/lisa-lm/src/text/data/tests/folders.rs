@@ -107,6 +107,110 @@ fn a_folder_without_training_data_or_with_it_twice_is_refused() {
     }
 }
 
+/// A folder with these files.
+fn folder_of(files: &[(&str, &[u8])]) -> tempfile::TempDir {
+    let dir = folder(&[]);
+    for (name, bytes) in files {
+        let path = dir.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+    dir
+}
+
+const ZSTD: &[u8] = b"\x28\xb5\x2f\xfd";
+const ROW: &[u8] = b"{\"text\": \"a\"}";
+
+#[test]
+fn files_in_forms_that_are_not_read_are_listed() {
+    let dir = folder_of(&[
+        ("a.jsonl", ROW),
+        ("b.jsonl.zst", ZSTD),
+        ("c.TXT", b"notes"),
+        ("d.jsonl.bak", ROW),
+        ("e/f.arrow", b"ARROW1"),
+        ("README.md", b""),
+        ("dataset_info.json", b"{}"),
+        ("run.py", b""),
+    ]);
+    let files = data_files(&[dir.path()]).unwrap();
+    let path = |name| dir.path().join(name);
+    assert_eq!(files.train, [path("a.jsonl")]);
+    let unread = ["b.jsonl.zst", "c.TXT", "d.jsonl.bak", "e/f.arrow"].map(path);
+    assert_eq!(files.unread, unread);
+    let unread = unread.map(|file| file.display().to_string()).join(", ");
+    let listed = format!(
+        "training: {}\nformat not read: {unread}",
+        path("a.jsonl").display()
+    );
+    assert_eq!(files.to_string(), listed);
+}
+
+#[test]
+fn data_that_is_only_there_in_a_form_that_is_not_read_is_an_error_with_its_command() {
+    let stream: &[u8] = b"\xff\xff\xff\xff";
+    let cases: [(&[(&str, &[u8])], &str, &str); 5] = [
+        (
+            &[("train.jsonl", ROW), ("validation.jsonl.zst", ZSTD)],
+            "held-out data",
+            "zstd -d",
+        ),
+        (
+            &[("valid.jsonl", ROW), ("part.zst", ZSTD)],
+            "training data",
+            "zstd -d",
+        ),
+        // Otherwise the notes were trained on.
+        (
+            &[("notes.json", ROW), ("train.jsonl.zst", ZSTD)],
+            "training data",
+            "zstd -d",
+        ),
+        // As `save_to_disk` of the library `datasets` writes it.
+        (
+            &[("train/data-0.arrow", stream), ("train/state.json", b"{}")],
+            "data",
+            "Dataset.from_file",
+        ),
+        (&[("data.jsonl.zst", ZSTD)], "data", "zstd -d"),
+    ];
+    for (files, what, command) in cases {
+        let dir = folder_of(files);
+        let error = data_files(&[dir.path()]).unwrap_err();
+        let folder = dir.path().display();
+        let start = format!("the {what} of the folder {folder} cannot be read: it is ");
+        assert!(error.message().starts_with(&start), "{files:?}: {error}");
+        assert!(error.place().is_some(), "{error}");
+        assert!(error.help().unwrap().contains(command), "{error}");
+    }
+}
+
+#[test]
+fn a_file_in_another_form_does_not_stand_for_data_that_is_there() {
+    let cases: [&[(&str, &[u8])]; 4] = [
+        &[
+            ("train.jsonl", ROW),
+            ("train.jsonl.zst", ZSTD),
+            ("valid.jsonl", ROW),
+            ("valid.jsonl.zst", ZSTD),
+        ],
+        &[("a.jsonl", ROW), ("b.zst", ZSTD)],
+        &[("train.jsonl", ROW), ("test.jsonl.zst", ZSTD)],
+        // A text may be about anything.
+        &[("train.jsonl", ROW), ("eval-notes.txt", b"notes")],
+    ];
+    for files in cases {
+        let dir = folder_of(files);
+        let found = data_files(&[dir.path()]).unwrap();
+        assert_eq!(found.train.len(), 1, "{files:?}");
+        assert!(!found.unread.is_empty(), "{files:?}");
+    }
+    // What is evaluated is there.
+    let dir = folder_of(&[("train.jsonl.zst", ZSTD), ("valid.jsonl", ROW)]);
+    let found = data_files_to_evaluate(&[dir.path()]).unwrap();
+    assert_eq!((found.valid.len(), found.unread.len()), (1, 1));
+}
+
 #[test]
 fn a_file_that_is_named_is_read_whatever_its_name() {
     let dir = folder(&[("test.jsonl", "{\"text\": \"1\"}")]);

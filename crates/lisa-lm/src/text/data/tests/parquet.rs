@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ::parquet::data_type::Int32Type;
 use ::parquet::file::writer::SerializedFileWriter;
 use ::parquet::schema::parser::parse_message_type;
 
@@ -97,6 +98,32 @@ fn two_columns_of_one_name_are_refused() {
     let error = read_examples(&[&path], &skip()).unwrap_err();
     assert_eq!(error.message(), "the file has the column \"text\" twice");
     assert_eq!(error.place(), Some((path.as_path(), None)));
+}
+
+#[test]
+fn a_decimal_has_a_point_only_before_digits() {
+    for (scale, wanted) in [
+        (0, ["5", "-12", "0", "700"]),
+        (2, ["0.05", "-0.12", "0.00", "7.00"]),
+    ] {
+        let dir = folder(&[]);
+        let path = dir.path().join("x.parquet");
+        let schema = format!("message rows {{ required int32 text (DECIMAL(9, {scale})); }}");
+        let schema = Arc::new(parse_message_type(&schema).unwrap());
+        let file = fs::File::create(&path).unwrap();
+        let mut writer = SerializedFileWriter::new(file, schema, Arc::default()).unwrap();
+        let mut group = writer.next_row_group().unwrap();
+        let mut column = group.next_column().unwrap().unwrap();
+        let values = [5, -12, 0, 700];
+        let typed = column.typed::<Int32Type>();
+        typed.write_batch(&values, None, None).unwrap();
+        column.close().unwrap();
+        group.close().unwrap();
+        writer.close().unwrap();
+        let read = read_examples(&[&path], &ReadOptions::default()).unwrap();
+        let texts: Vec<_> = read.examples.into_iter().map(|e| e.content).collect();
+        assert_eq!(texts, wanted.map(|text| Content::Text(text.to_owned())));
+    }
 }
 
 #[test]
