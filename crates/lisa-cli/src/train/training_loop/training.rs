@@ -7,6 +7,7 @@ use lisa_lm::CausalLm;
 use lisa_lm::text::Batches;
 
 use super::held_out::{evaluate, printed};
+use super::watch::Watch;
 use crate::earlier_run;
 use crate::run_folder;
 use crate::terminal::interrupt::Stop;
@@ -121,8 +122,8 @@ impl Training {
 
     /// Writes a checkpoint, unless this step has one. Weights that are not finite are an error, so
     /// they never take the place of others. The first checkpoint of a run takes the place of an
-    /// earlier run.
-    pub(crate) fn save(&mut self, job: &Job<'_>) -> Result<()> {
+    /// earlier run, which is said.
+    pub(crate) fn save(&mut self, job: &Job<'_>, watch: &Watch) -> Result<()> {
         if self.saved == Some(self.state.step) {
             return Ok(());
         }
@@ -140,9 +141,13 @@ impl Training {
             )
         });
         saved.map_err(|error| not_saved(error, self.saved, &output.out))?;
-        earlier_run::remove_earlier(&output.out)?;
+        let is_removed = earlier_run::remove_earlier(&output.out)?;
         self.state.clock = clock;
         self.saved = Some(self.state.step);
+        if is_removed {
+            let out = output.out.display();
+            watch.note(format_args!("the earlier run in {out} is removed"))?;
+        }
         Ok(())
     }
 }
