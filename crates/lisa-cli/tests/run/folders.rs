@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::Stdio;
 
-use super::commands::lisa;
+use super::commands::{lisa, text};
 use super::{refused, run, said};
 
 /// The settings in the card of a model.

@@ -24,7 +24,7 @@ pub(super) fn partly_updated(out: &Path, saved: Option<u64>, bad: Bad) -> anyhow
         Some(saved) => format!(
             "continue from the checkpoint of step {saved} with a lower --lr: lisa train --resume --out \
              {} --lr RATE",
-            out.display()
+            shell_word(out)
         ),
         None => "begin again with a lower --lr".to_owned(),
     };
@@ -66,7 +66,7 @@ pub(super) fn ended(
             help += &format!(
                 "; the steps up to step {step} are saved: lisa train --resume --out {} continues \
                  from there",
-                out.display()
+                shell_word(out)
             );
             UserError::new(message).with_help(help).with_source(error)
         }

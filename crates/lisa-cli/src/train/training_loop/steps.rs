@@ -10,6 +10,7 @@ use super::training::Training;
 use super::watch::Watch;
 use crate::terminal::interrupt::{Point, Stop, Stopped};
 use crate::terminal::output::say;
+use crate::terminal::text::shell_word;
 use crate::train::clock::Part;
 use crate::train::evaluation::evaluate::Extent;
 use crate::train::method::step::{Passed, Passes, Work, finite, origin};

@@ -13,6 +13,7 @@ use crate::run_folder;
 use crate::terminal::interrupt::Stop;
 use crate::terminal::output::say;
 use crate::terminal::report::has_help;
+use crate::terminal::text::shell_word;
 use crate::train::clock::{Clock, Part};
 use crate::train::evaluation::evaluate::Extent;
 use crate::train::method::finite;
@@ -162,7 +163,7 @@ fn not_saved(error: anyhow::Error, saved: Option<u64>, out: &Path) -> anyhow::Er
         .with_help(format!(
             "the checkpoint of step {step} is complete; when the cause is gone, continue from it with: lisa \
              train --resume --out {}",
-            out.display()
+            shell_word(out)
         ))
         .with_source(error)
         .into()
@@ -181,7 +182,7 @@ pub(crate) fn require_finite(
         Some(saved) if saved < step => format!(
             "continue from the checkpoint of step {saved} with a lower --lr: lisa train --resume \
              --out {} --lr RATE",
-            out.display()
+            shell_word(out)
         ),
         _ => "begin again with a lower --lr".to_owned(),
     };
