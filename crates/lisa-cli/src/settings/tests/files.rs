@@ -213,6 +213,8 @@ fn a_mistake_in_a_file_is_reported_with_its_line() {
     assert_eq!(line, Some(3));
     assert_eq!(help.unwrap(), "did you mean `active-layers`?");
     assert!(text.contains("`active-layer` is not a setting"), "{text}");
+    let (_, help, _) = mistake("stpes = 4");
+    assert_eq!(help.unwrap(), "did you mean `steps`?");
     let (_, help, _) = mistake("something-else = 4");
     assert!(help.unwrap().contains("lisa train --help"));
 
