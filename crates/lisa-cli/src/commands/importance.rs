@@ -43,7 +43,7 @@ pub fn importance(options: &Options, device: &Device) -> Result<()> {
     );
     output_folder::require_ours(&out, is_ours, "`lisa importance`")?;
     let _made = output_folder::make(&out)?;
-    output_folder::require_room(&out, BYTES)?;
+    output_folder::require_room(&out, BYTES, OTHER_DISK)?;
     let source = source(flags, options.method(), &out, device)?;
     let weights = measured(options, &source, &out)?;
     let (text, is_uniform) = scores::from_uniform(&weights);

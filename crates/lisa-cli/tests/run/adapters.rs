@@ -199,6 +199,10 @@ fn export_writes_adapters_and_merges_them() {
         "{found}"
     );
     let found = refused("export r --out adapter");
+    assert!(
+        found.contains("`adapter` contains an adapter already"),
+        "{found}"
+    );
     assert!(found.contains("--overwrite"), "{found}");
     let found = refused("export r --dtype f32 --out x2");
     assert!(

@@ -207,6 +207,7 @@ fn a_wrong_flag_is_reported_as_other_errors_are() {
     let dir = tempfile::tempdir().unwrap();
     let texts = "{\"text\": \"one two\"}\n{\"text\": \"three\"}\n";
     fs::write(dir.path().join("t.jsonl"), texts).unwrap();
+    fs::write(dir.path().join("one.jsonl"), "{\"text\": \"one\"}\n").unwrap();
     fs::write(dir.path().join("latin.toml"), b"\xe9\n").unwrap();
     let folder = dir.path().canonicalize().unwrap();
     for (line, expected) in WRONG {

@@ -103,13 +103,18 @@ impl Card<'_> {
                 format!("LoRA of rank {}, {merged}", settings.method.lora_rank)
             }
         };
+        // A step has no more rows than an epoch.
         let per_step = training.batch_size * training.gradient_accumulation_steps;
+        let per_step = per_step.min(self.job.data.train.len());
         let rows = [
             ("base model", base.name.clone()),
             ("data", data(self)),
             ("method", method),
             (DTYPE, settings.memory.dtype.to_string()),
-            ("steps", format!("{} of {per_step} rows", self.step)),
+            (
+                "steps",
+                format!("{} of {}", self.step, counted(per_step, "row")),
+            ),
             ("learning rate", format!("{:e}", training.lr)),
             ("tokens, prompts included", self.state.tokens.to_string()),
         ];
@@ -214,7 +219,8 @@ fn data(card: &Card<'_>) -> String {
     }
     if begin < card.step || parts.is_empty() {
         let names = names_of_data(&card.job.settings.input.data);
-        parts.push(format!("{names}, {} rows", card.job.data.train.len()));
+        let rows = counted(card.job.data.train.len(), "row");
+        parts.push(format!("{names}, {rows}"));
     }
     parts.join("; then ")
 }
