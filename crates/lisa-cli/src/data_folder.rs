@@ -74,7 +74,7 @@ impl DataSet {
         use hf_hub::repository::RepoTreeEntry;
 
         use crate::terminal::output::say;
-        use crate::terminal::text::size;
+        use crate::terminal::text::{counted_as, size};
         use crate::user_error::require;
 
         let failed = || {
@@ -111,10 +111,10 @@ impl DataSet {
             self.name
         );
         say(format_args!(
-            "{}/{} on the hub: {} files of data, {}",
+            "{}/{} on the hub: {}, {}",
             self.owner,
             self.name,
-            files.len(),
+            counted_as(files.len(), "file of data", "files of data"),
             size(bytes)
         ))?;
         let snapshot = repository

@@ -37,9 +37,13 @@ pub(crate) fn set_aside(out: &Path) -> Result<()> {
     rename(&moving, &out.join(EARLIER))
 }
 
-/// Removes an earlier run that is set aside, since the new one has a checkpoint.
-pub(crate) fn remove_earlier(out: &Path) -> Result<()> {
-    remove(&out.join(EARLIER))
+/// Removes an earlier run that is set aside, since the new one has a checkpoint. Whether there was
+/// one.
+pub(crate) fn remove_earlier(out: &Path) -> Result<bool> {
+    let earlier = out.join(EARLIER);
+    let is_there = earlier.exists();
+    remove(&earlier)?;
+    Ok(is_there)
 }
 
 /// Brings the folder into order after a run that ended early, or was killed: removes the earlier run

@@ -40,7 +40,7 @@ impl Lock {
             };
             require!(
                 is_free,
-                "wait until it ends, or give another folder with --out",
+                "wait until it ends, or begin a new run in another folder with --out",
                 "another command writes into `{}` now",
                 folder.display()
             );

@@ -9,6 +9,7 @@ use clap::Args;
 use crate::bundled;
 use crate::hub_files::Need;
 use crate::run_folder;
+use crate::terminal::text::shell_word;
 use crate::user_error::{UserError, require};
 
 /// The flags that choose a model.
@@ -82,12 +83,12 @@ fn require_model(folder: &Path) -> Result<()> {
     if has("config.json") {
         return Ok(());
     }
-    let shown = folder.display();
+    let (shown, word) = (folder.display(), shell_word(folder));
     require!(
         !has("adapter_config.json"),
         format!(
-            "merge it into its base model with `lisa export {shown} --merge --out DIR`, and give that folder; \
-             `lisa train --adapter {shown}` trains the adapter further"
+            "merge it into its base model with `lisa export {word} --merge --out DIR`, and give that folder; \
+             `lisa train --adapter {word}` trains the adapter further"
         ),
         "`{shown}` is the folder of an adapter, not of a model"
     );
@@ -96,11 +97,11 @@ fn require_model(folder: &Path) -> Result<()> {
         format!("give the folder of its model, `{}`", model.display())
     } else if folder.join("adapter/adapter_config.json").is_file() {
         format!(
-            "merge its adapter with `lisa export {shown} --merge --out DIR`, and give that folder"
+            "merge its adapter with `lisa export {word} --merge --out DIR`, and give that folder"
         )
     } else {
         format!(
-            "the run has no finished model; write the model of its newest checkpoint with `lisa export {shown} --out \
+            "the run has no finished model; write the model of its newest checkpoint with `lisa export {word} --out \
              DIR`, and give that folder"
         )
     };

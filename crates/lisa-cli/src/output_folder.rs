@@ -10,8 +10,18 @@ use crate::lock::LOCK;
 use crate::terminal::text::size;
 use crate::user_error::{UserError, require};
 
-/// Returns an error if the folder has files and `is_ours` is false.
+/// Returns an error if the folder has files and `is_ours` is false, or if a file is in its place or
+/// above it.
 pub(crate) fn require_ours(out: &Path, is_ours: bool, whose: &str) -> Result<()> {
+    let file = out.ancestors().find(|path| path.exists());
+    let file = file.filter(|path| !path.is_dir());
+    require!(
+        file.is_none(),
+        "give another folder with --out",
+        "cannot make the folder `{}`: `{}` is a file",
+        out.display(),
+        file.unwrap_or(out).display()
+    );
     let Ok(entries) = fs::read_dir(out) else {
         return Ok(());
     };
@@ -55,15 +65,18 @@ pub(crate) fn make(out: &Path) -> Result<Made> {
     Ok(made)
 }
 
-/// Returns an error if the disk of the folder has less room. Where the free space is not known,
-/// nothing is checked.
-pub(crate) fn require_room(out: &Path, needed: u64) -> Result<()> {
+/// What to do about a full disk, if the folder can be another one.
+pub(crate) const OTHER_DISK: &str = "give a folder on another disk with --out";
+
+/// Returns an error if the disk of the folder has less room; `or` is what to do if no space can be
+/// made. Where the free space is not known, nothing is checked.
+pub(crate) fn require_room(out: &Path, needed: u64, or: &str) -> Result<()> {
     let Some(free) = free_bytes(out) else {
         return Ok(());
     };
     require!(
         free >= needed,
-        "free some space, or give a folder on another disk with --out",
+        format!("free some space, or {or}"),
         "there is no room in `{}`: about {} are needed, and {} are free",
         out.display(),
         size(needed),
@@ -153,14 +166,20 @@ mod tests {
         let error = require_ours(dir.path(), false, "a run").unwrap_err();
         assert!(error.to_string().contains("`thesis.tex`"), "{error}");
         require_ours(dir.path(), true, "a run").unwrap();
+        let file = dir.path().join("thesis.tex");
+        for out in [file.clone(), file.join("a/b")] {
+            let error = require_ours(&out, true, "a run").unwrap_err().to_string();
+            let is_named = error.ends_with(&format!(": `{}` is a file", file.display()));
+            assert!(is_named, "{error}");
+        }
     }
 
     #[cfg(unix)]
     #[test]
     fn the_room_on_the_disk_is_compared() {
         let dir = tempfile::tempdir().unwrap();
-        require_room(dir.path(), 1).unwrap();
-        let error = require_room(dir.path(), u64::MAX).unwrap_err();
+        require_room(dir.path(), 1, OTHER_DISK).unwrap();
+        let error = require_room(dir.path(), u64::MAX, OTHER_DISK).unwrap_err();
         assert!(error.to_string().contains("are free"), "{error}");
     }
 }

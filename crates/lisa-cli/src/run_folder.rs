@@ -102,7 +102,7 @@ pub(crate) fn require_replaceable(out: &Path) -> Result<()> {
     let foreign = foreign.chain(checkpoints.filter(named)).next();
     require!(
         foreign.is_none(),
-        "move it to another place, or give another folder with --out",
+        "move it to another place, or begin a new run in another folder with --out",
         "`{}` is not of a run, and the run would replace it",
         foreign.unwrap_or_default().display()
     );

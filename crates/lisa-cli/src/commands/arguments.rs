@@ -2,9 +2,11 @@
 //! program.
 
 use std::ffi::OsString;
+use std::path::Path;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command};
+use lisa_lm::text::is_data_file;
 
 use crate::settings::names::{self, Word};
 use crate::settings::others;
@@ -136,31 +138,13 @@ pub(super) fn explained(
 ) -> Result<UserError, clap::Error> {
     let argument = text(&error, ContextKind::InvalidArg);
     let flag = argument.split([' ', '=', '[']).next().unwrap_or_default();
-    let lists = || format!("`lisa {name} --help` lists the flags");
     Ok(match error.kind() {
         ErrorKind::ValueValidation => refused_value(flag, &error),
         ErrorKind::InvalidValue => invalid_value(flag, &argument, &error),
-        ErrorKind::UnknownArgument if flag.starts_with("--") => {
-            let command = program.find_subcommand(name).unwrap_or(program);
-            let flags: Vec<&str> = command.get_arguments().filter_map(Arg::get_long).collect();
-            let near = names::nearest(&flag[2..], flags.iter().copied());
-            let help = if name == "plan" && is_of_train(program, &flag[2..]) {
-                "leave it out: `lisa plan` compares methods; `lisa train --dry-run` plans a run with its flags"
-                    .to_owned()
-            } else if name == "train"
-                && let Some(advice) = others::advice(&flag[2..])
-            {
-                advice.to_owned()
-            } else {
-                near.map_or_else(lists, |near| format!("did you mean `--{near}`?"))
-            };
-            let command = command.get_name();
-            UserError::new(format!("{flag} is not a flag of `lisa {command}`")).with_help(help)
-        }
-        ErrorKind::UnknownArgument => {
-            let message = format!("`{argument}` is not an argument of `lisa {name}`");
-            UserError::new(message).with_help(lists())
-        }
+        ErrorKind::UnknownArgument => match flag.strip_prefix("--") {
+            Some(flag) => unknown_flag(program, name, flag),
+            None => unknown_argument(program, name, &argument),
+        },
         ErrorKind::ArgumentConflict => {
             let others = texts(&error, ContextKind::PriorArg, " and ");
             let message = format!("{argument} cannot be given with {others}");
@@ -178,20 +162,69 @@ pub(super) fn explained(
                 None => (missing, "it"),
             };
             UserError::new(format!("`lisa {name}` also needs {missing}"))
-                .with_help(format!("add {it}; {}", lists()))
+                .with_help(format!("add {it}; {}", lists(name)))
         }
         ErrorKind::InvalidSubcommand => {
             let name = text(&error, ContextKind::InvalidSubcommand);
-            let commands: Vec<&str> = program.get_subcommands().map(Command::get_name).collect();
-            let near = names::nearest(&name, commands.iter().copied());
+            let near = names::nearest(&name, commands(program).into_iter());
             let help = near.map_or_else(
-                || format!("give one of {}", commands.join(", ")),
+                || format!("give one of {}", commands(program).join(", ")),
                 |near| format!("did you mean `lisa {near}`?"),
             );
             UserError::new(format!("`{name}` is not a command of lisa")).with_help(help)
         }
         _ => return Err(error),
     })
+}
+
+/// A flag (without `--`) that the command does not have.
+fn unknown_flag(program: &Command, name: &str, flag: &str) -> UserError {
+    let Some(command) = program.find_subcommand(name) else {
+        let message = format!("--{flag} is not a flag of `lisa`");
+        return UserError::new(message).with_help(needs_command(program));
+    };
+    let near = names::nearest(flag, command.get_arguments().filter_map(Arg::get_long));
+    let help = if name == "plan" && is_of_train(program, flag) {
+        "leave it out: `lisa plan` compares methods; `lisa train --dry-run` plans a run with its flags"
+            .to_owned()
+    } else if name == "train"
+        && let Some(advice) = others::advice(flag)
+    {
+        advice.to_owned()
+    } else {
+        near.map_or_else(|| lists(name), |near| format!("did you mean `--{near}`?"))
+    };
+    UserError::new(format!("--{flag} is not a flag of `lisa {name}`")).with_help(help)
+}
+
+/// Another argument that the command does not have, such as the second file of an unquoted
+/// `*.jsonl`.
+fn unknown_argument(program: &Command, name: &str, argument: &str) -> UserError {
+    let Some(command) = program.find_subcommand(name) else {
+        let message = format!("`{argument}` is not an argument of `lisa`");
+        return UserError::new(message).with_help(needs_command(program));
+    };
+    let (mut arguments, path) = (command.get_arguments(), Path::new(argument));
+    let has_data = arguments.any(|arg| arg.get_long() == Some("data"));
+    let help = if has_data && (path.exists() || is_data_file(path)) {
+        "give files and folders with --data, several with commas: --data A,B".to_owned()
+    } else {
+        lists(name)
+    };
+    UserError::new(format!("`{argument}` is not an argument of `lisa {name}`")).with_help(help)
+}
+
+fn lists(name: &str) -> String {
+    format!("`lisa {name} --help` lists the flags")
+}
+
+fn needs_command(program: &Command) -> String {
+    let commands = commands(program).join(", ");
+    format!("begin with a command: {commands}; `lisa COMMAND --help` lists its flags")
+}
+
+fn commands(program: &Command) -> Vec<&str> {
+    program.get_subcommands().map(Command::get_name).collect()
 }
 
 /// Whether `lisa train` has this flag, under its own or another name.

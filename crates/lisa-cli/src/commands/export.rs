@@ -10,7 +10,7 @@ use lisa_lm::{Checkpoint, Tokenizer};
 
 use super::export_adapter::{self, Exported, card_file, read};
 use crate::model_card::{CARD, Found, card_of, converted};
-use crate::output_folder;
+use crate::output_folder::{self, OTHER_DISK};
 use crate::run_folder;
 use crate::settings::{Dtype, Flags, Method};
 use crate::terminal::output::say;
@@ -68,17 +68,21 @@ pub(crate) fn export(options: &Options, device: &Device) -> Result<()> {
         "there is no folder `{}`",
         options.run.display()
     );
-    let is_model = ["config.json", "adapter_config.json"]
-        .iter()
-        .any(|name| out.join(name).exists());
+    let has = |name: &str| out.join(name).exists();
+    let found = match (has("config.json"), has("adapter_config.json")) {
+        (true, _) => Some("a model"),
+        (false, true) => Some("an adapter"),
+        (false, false) => None,
+    };
     require!(
-        options.overwrite || !is_model,
+        options.overwrite || found.is_none(),
         "give another folder, or add --overwrite",
-        "`{}` contains a model already",
-        out.display()
+        "`{}` contains {} already",
+        out.display(),
+        found.unwrap_or_default()
     );
     // An export that was killed has left a part of a model.
-    let is_ours = is_model || out.join(run_folder::SAVING).exists();
+    let is_ours = found.is_some() || out.join(run_folder::SAVING).exists();
     output_folder::require_ours(out, is_ours, "a model")?;
     let _made = output_folder::make(out)?;
     let mut exported = if export_adapter::is_adapter(&options.run) {
@@ -172,7 +176,7 @@ fn write(options: &Options, exported: Exported) -> Result<()> {
     let mut files = exported.files;
     files.extend(card_file(card.as_deref()));
     let bytes = (model.num_parameters() * model.dtype().size()) as u64;
-    output_folder::require_room(&options.out, bytes)?;
+    output_folder::require_room(&options.out, bytes, OTHER_DISK)?;
     let save = SaveOptions {
         source: Some(&exported.source),
         files: &files,
@@ -237,10 +241,15 @@ fn load(options: &Options, device: &Device) -> Result<Exported> {
         .find(|(saved, _)| Some(*saved) == step.or(newest));
     let Some((step, path)) = found else {
         let steps: Vec<String> = saved.iter().map(|(step, _)| step.to_string()).collect();
-        let help = if steps.is_empty() {
-            "give the output folder of `lisa train`".to_owned()
-        } else {
-            format!("there are checkpoints of steps {}", steps.join(", "))
+        let help = match checkpoints::run_above(run) {
+            _ if !steps.is_empty() => {
+                format!("there are checkpoints of steps {}", steps.join(", "))
+            }
+            Some((run, _)) => format!(
+                "give the folder of the run, `{}`, and a step with --step",
+                run.display()
+            ),
+            None => "give the output folder of `lisa train`".to_owned(),
         };
         let message = match step {
             Some(step) => format!("`{}` has no checkpoint of step {step}", run.display()),

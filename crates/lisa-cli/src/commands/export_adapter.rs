@@ -13,7 +13,7 @@ use crate::bundled;
 use crate::model_card::CARD;
 use crate::model_folder::{self, model_folder};
 use crate::model_tokenizer::model_tokenizer;
-use crate::output_folder;
+use crate::output_folder::{self, OTHER_DISK};
 use crate::run_folder;
 use crate::settings::{Dtype, Settings};
 use crate::terminal::progress::Slow;
@@ -122,7 +122,7 @@ pub(super) fn write(exported: &Exported, out: &Path) -> Result<()> {
         .model
         .num_parameters()
         .saturating_sub(base.num_parameters());
-    output_folder::require_room(out, 4 * adapters as u64)?;
+    output_folder::require_room(out, 4 * adapters as u64, OTHER_DISK)?;
     adapter::write(&exported.model, revision, source, &files, out)
 }
 

@@ -16,10 +16,10 @@ use super::norms_plot::Names;
 use super::probe::{After, Source, probe};
 use super::{norms_plot, scores, scores_plot};
 use crate::model_tokenizer::model_tokenizer;
-use crate::output_folder;
+use crate::output_folder::{self, OTHER_DISK};
 use crate::settings::{Dtype, Flags, Method, Settings};
 use crate::terminal::output::{say, warn};
-use crate::terminal::text::counted;
+use crate::terminal::text::{counted, shell_word};
 use crate::train::prepare::settle::{Shapes, Unread};
 use crate::user_error::require;
 
@@ -43,7 +43,7 @@ pub fn importance(options: &Options, device: &Device) -> Result<()> {
     );
     output_folder::require_ours(&out, is_ours, "`lisa importance`")?;
     let _made = output_folder::make(&out)?;
-    output_folder::require_room(&out, BYTES)?;
+    output_folder::require_room(&out, BYTES, OTHER_DISK)?;
     let source = source(flags, options.method(), &out, device)?;
     let weights = measured(options, &source, &out)?;
     let (text, is_uniform) = scores::from_uniform(&weights);
@@ -51,9 +51,11 @@ pub fn importance(options: &Options, device: &Device) -> Result<()> {
     if is_uniform {
         warn("sampling by this importance is nearly uniform: `--policy uniform` does the same");
     }
+    let path = out.join("importance.json");
     say(format_args!(
-        "wrote {path} and a picture of it; use it with --policy weighted --importance {path}",
-        path = out.join("importance.json").display()
+        "wrote {} and a picture of it; use it with --policy weighted --importance {}",
+        path.display(),
+        shell_word(&path)
     ))?;
     Ok(())
 }

@@ -80,8 +80,8 @@ impl Program {
     #[must_use]
     pub fn from_args() -> Self {
         Self::parsed(std::env::args_os()).unwrap_or_else(|error| {
-            let name = std::env::args().nth(1).unwrap_or_default();
-            match arguments::explained(&Self::command(), &name, error) {
+            let name = std::env::args_os().nth(1).unwrap_or_default();
+            match arguments::explained(&Self::command(), &name.to_string_lossy(), error) {
                 Ok(error) => {
                     anstream::eprint!("{}", report(&error.into()));
                     std::process::exit(2)

@@ -78,10 +78,17 @@ pub(crate) fn preview(options: &Options) -> Result<()> {
     let settled = unread.settle(facts)?;
     let (settings, data, tokenizer) = (settled.settings, settled.data, settled.tokenizer);
     let (row, rows) = (options.row.unwrap_or(1), data.train.len());
+    let (give, there_are) = match rows {
+        1 => ("leave it out".to_owned(), "there is 1 row".to_owned()),
+        rows => (
+            format!("give 1 to {rows}"),
+            format!("there are {rows} rows"),
+        ),
+    };
     require!(
         (1..=rows).contains(&row),
-        format!("give 1 to {rows}"),
-        "--row is {row}, and there are {rows} rows"
+        give,
+        "--row is {row}, and {there_are}"
     );
     if options.text {
         data.show_text(row - 1, &tokenizer)?;

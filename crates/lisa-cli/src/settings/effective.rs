@@ -24,7 +24,12 @@ impl Settings {
         } else {
             Flags::default()
         };
-        let defaults = values(&unset.defaults().to_flags());
+        let mut defaults = unset.defaults().to_flags();
+        if self.output.no_eval {
+            // It follows from --no-eval.
+            defaults.input.eval_fraction = Some(0.0);
+        }
+        let defaults = values(&defaults);
         let mut own = values(&self.to_flags().without_paths());
         own.retain(|name, value| {
             let is_default = defaults.get(name) == Some(value);
@@ -35,10 +40,6 @@ impl Settings {
                 && !is_of_machine
                 && !(is_default && (is_off(value) || OF_DATA.contains(&name.as_str())))
         });
-        if self.output.no_eval && self.input.eval_fraction == 0.0 {
-            // It follows from --no-eval.
-            own.remove("eval-fraction");
-        }
         if is_path(&self.input.chat_template) {
             own.remove("chat-template");
         }

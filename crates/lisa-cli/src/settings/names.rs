@@ -1,7 +1,7 @@
 //! Other names of the settings: those of other trainers.
 
 use serde::Deserialize;
-use strsim::levenshtein;
+use strsim::osa_distance;
 
 /// The other names of settings whose value needs no change, without regard to `-` and `_`.
 const NAMES: &[(&str, &[&str])] = &[
@@ -98,7 +98,7 @@ const NAMES: &[(&str, &[&str])] = &[
         "max-grad-norm",
         &["max-norm", "grad-clip", "gradient-clip-val"],
     ),
-    ("out", &["output-dir", "out-dir"]),
+    ("out", &["output", "output-dir", "out-dir"]),
     (
         "save-every",
         &["checkpoint-every", "save-steps", "save-interval"],
@@ -242,7 +242,7 @@ impl Written {
 }
 
 /// The name with the smallest edit distance among `settings` and their other names: at most a third
-/// of the name's length, and at most three.
+/// of the name's length, and at most three. Two swapped letters are one edit.
 pub(crate) fn nearest<'a>(name: &str, settings: impl Iterator<Item = &'a str>) -> Option<String> {
     let name = name.replace('_', "-");
     let others = |setting: &str| {
@@ -259,7 +259,7 @@ pub(crate) fn nearest<'a>(name: &str, settings: impl Iterator<Item = &'a str>) -
                 .chain(others(setting))
                 .collect::<Vec<_>>()
         })
-        .map(|known| (levenshtein(&name, known), known))
+        .map(|known| (osa_distance(&name, known), known))
         .min()?;
     (near.0 <= (name.len() / 3).clamp(1, 3)).then(|| near.1.to_owned())
 }

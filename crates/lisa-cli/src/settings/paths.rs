@@ -3,7 +3,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use anyhow::Result;
+
 use super::Flags;
+use crate::user_error::require;
 
 /// The names of these files of data, without their folders.
 #[must_use]
@@ -57,6 +60,22 @@ impl Flags {
             .into_iter()
             .map(|(flag, path)| (flag, path.as_path()))
             .collect()
+    }
+
+    /// Returns an error if a path of a run, or its folder `out`, is not UTF-8: a checkpoint has them
+    /// as text.
+    pub(crate) fn require_utf8(&self, out: &Path) -> Result<()> {
+        let adapter = self.method.adapter.as_deref();
+        let others = adapter.map(|path| ("adapter", path)).into_iter();
+        let others = others.chain([("out", out)]);
+        for (flag, path) in self.paths().into_iter().chain(others) {
+            require!(
+                path.to_str().is_some(),
+                "rename it, or give another path: the checkpoints of a run have its paths as text",
+                "--{flag} is {path:?}, which is not UTF-8"
+            );
+        }
+        Ok(())
     }
 
     fn paths_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {

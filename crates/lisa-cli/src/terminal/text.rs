@@ -1,5 +1,8 @@
 //! Converts text and sizes to a form that is safe and short to print.
 
+use std::borrow::Cow;
+use std::ffi::OsStr;
+
 /// The text with control characters escaped, except a new line and a tab. So a file or a model
 /// cannot send commands to the terminal. Characters that change the direction of text are escaped
 /// too: they can show a line in another order than it has.
@@ -26,6 +29,22 @@ fn commands(c: char) -> bool {
 pub(crate) fn one_line(text: &str) -> String {
     let text = printable(text.trim()).replace('\t', " ");
     text.replace(['\n', '\u{2028}', '\u{2029}'], " / ")
+}
+
+/// A path, or another text, as one word of a command that is pasted into a shell.
+#[must_use]
+pub(crate) fn shell_word(text: impl AsRef<OsStr>) -> String {
+    let word = text.as_ref().to_string_lossy();
+    if cfg!(windows) {
+        // Its shells read `\` as it is, and a path has no double quote.
+        let has_blank = word.contains(char::is_whitespace);
+        return if has_blank {
+            format!("\"{word}\"")
+        } else {
+            word.into_owned()
+        };
+    }
+    shlex::try_quote(&word).map_or_else(|_| word.to_string(), Cow::into_owned)
 }
 
 /// A number and a noun, which gets an `s` unless the number is 1.
@@ -90,6 +109,20 @@ mod tests {
             (10.0, "10 epochs"),
         ] {
             assert_eq!(epochs_in_words(epochs), words);
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_path_in_a_command_is_one_word_of_a_shell() {
+        for (path, word) in [
+            ("runs/lisa", "runs/lisa"),
+            ("/tmp/a b", "'/tmp/a b'"),
+            ("it's", "\"it's\""),
+            ("$HOME", "'$HOME'"),
+            ("\u{fc}", "'\u{fc}'"),
+        ] {
+            assert_eq!(shell_word(path), word);
         }
     }
 

@@ -77,7 +77,7 @@ fn whole(flags: Flags, start: Start, device: &Device, stop: Stop<'_>) -> Result<
 fn whole_of(job: &Job<'_>, batches: Batches, stop: Stop<'_>) -> Result<Outcome> {
     let (trainer, model) = Trainer::new(&job.settings, job.load()?, &job.training_device)?;
     check(stop, Point::Prepare)?;
-    announce(job, &model, &trainer)?;
+    announce(job, &model, &trainer, &batches)?;
     let training = Training::begin(job, model, trainer, batches, stop)?;
     let finished = match train(job, training, stop)? {
         Some(last) => finish(job, last, stop)?,
@@ -112,7 +112,7 @@ pub fn dry_run(flags: Flags, start: Start, device: &Device) -> Result<()> {
     let longest = job.data.longest(&job.settings);
     let memory = planned(Planner::new(&job.shape()?, device), &job.settings, longest)?;
     let (trainer, model) = Trainer::new(&job.settings, model, &job.training_device)?;
-    announce(&job, &model, &trainer)?;
+    announce(&job, &model, &trainer, &batches)?;
     if let Some((path, _)) = &job.saved {
         checkpoints::load(path, model, trainer)?;
         say(format_args!("the checkpoint {} loads", path.display()))?;

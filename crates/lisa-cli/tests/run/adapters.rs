@@ -199,6 +199,10 @@ fn export_writes_adapters_and_merges_them() {
         "{found}"
     );
     let found = refused("export r --out adapter");
+    assert!(
+        found.contains("`adapter` contains an adapter already"),
+        "{found}"
+    );
     assert!(found.contains("--overwrite"), "{found}");
     let found = refused("export r --dtype f32 --out x2");
     assert!(
@@ -208,6 +212,22 @@ fn export_writes_adapters_and_merges_them() {
     run("train --steps 1 --no-eval --out lisa");
     let found = refused("export lisa --merge --out x3");
     assert!(found.contains("has no adapter"), "{found}");
+}
+
+#[test]
+fn a_merged_model_of_an_earlier_step_is_named_if_a_resumed_run_merges_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |line: &str| run(dir.path(), line);
+    let step = |name: &str| json(&dir.path().join(format!("r/{name}/lisa.json")))["step"].clone();
+    let part = "r/model is still that of step 1, because of --no-merge";
+    let first = run("train --method lora --steps 1 --no-eval --out r");
+    let second = run("train --resume r --no-merge --steps 2");
+    assert!(!first.contains(part) && second.contains(part), "{second}");
+    assert_eq!([step("model"), step("adapter")], [1, 2]);
+    // Of the same step again, or without a merged model, there is nothing to say.
+    let third = run("train --resume r --no-merge=false --steps 3");
+    assert!(!third.contains("is still that of"), "{third}");
+    assert_eq!([step("model"), step("adapter")], [3, 3]);
 }
 
 #[test]

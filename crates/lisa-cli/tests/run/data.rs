@@ -228,6 +228,48 @@ fn a_file_that_is_there_twice_is_warned_about_if_a_share_is_held_out() {
 }
 
 #[test]
+fn packed_rows_that_no_two_examples_share_are_warned_about() {
+    let dir = folder(&[("rows.jsonl", &"{\"text\": \"a\"}\n".repeat(6))]);
+    let said = |more: &str| said(dir.path(), &format!("preview --data rows.jsonl {more}"));
+    let part = "--pack has no effect: no two of 6 examples share a row of ";
+    let packed = said("--pack");
+    assert!(packed.contains(part), "{packed}");
+    let longer = said("--pack --max-seq-length 64");
+    assert!(longer.contains("  packed: 1 row of 64 tokens"), "{longer}");
+    for text in [longer, said("")] {
+        assert!(!text.contains("has no effect"), "{text}");
+    }
+}
+
+#[test]
+fn a_step_is_said_to_have_no_more_rows_than_an_epoch() {
+    let dir = folder(&[("rows.jsonl", &"{\"text\": \"a\"}\n".repeat(6))]);
+    let line = "train --dry-run --data rows.jsonl --no-eval --steps 1 --out r";
+    for (more, expected) in [
+        ("--batch-size 2", "1 step of 2 rows, 0.33 epochs"),
+        (
+            "--batch-size 2 --gradient-accumulation-steps 100",
+            "1 step of 3 batches of 2 rows, 1 epoch",
+        ),
+        ("--batch-size 9", "1 step of 6 rows, 1 epoch"),
+    ] {
+        let text = run(dir.path(), &format!("{line} {more}"));
+        let expected = format!("\ntraining    {expected};");
+        assert!(text.contains(&expected), "`{expected}` is not in: {text}");
+    }
+}
+
+#[test]
+fn a_resumed_run_is_not_asked_for_another_model() {
+    let dir = folder(&[("rows.jsonl", &"{\"text\": \"a\"}\n".repeat(6))]);
+    let short = "--steps 1 --no-eval --out r";
+    let first = said(dir.path(), &format!("train --data rows.jsonl {short}"));
+    let second = said(dir.path(), "train --resume r --steps 2");
+    let asks = [first, second].map(|text| text.contains("give yours with --model"));
+    assert_eq!(asks, [true, false]);
+}
+
+#[test]
 fn the_warning_about_empty_completions_does_not_blame_a_template() {
     let row = "{\"prompt\": \"a\", \"completion\": \"\"}\n";
     let dir = folder(&[("rows.jsonl", &row.repeat(3))]);

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::Stdio;
 
-use super::commands::lisa;
+use super::commands::{lisa, text};
 use super::{refused, run, said};
 
 /// The settings in the card of a model.
@@ -185,6 +185,60 @@ fn an_export_keeps_the_card_of_the_user() {
         "{found}"
     );
     assert_eq!(fs::read_to_string(&card).unwrap(), ours);
+}
+
+#[test]
+fn the_folder_of_the_run_is_named_if_a_part_of_it_is_given() {
+    let dir = tempfile::tempdir().unwrap();
+    run(dir.path(), "train --steps 2 --no-eval --out r");
+    for part in ["checkpoints/step-00000002", "checkpoints", "model"] {
+        let found = refused(dir.path(), &format!("train --resume r/{part} --steps 3"));
+        assert!(found.contains("give the folder of the run, `/"), "{found}");
+        assert!(
+            found.contains("/r`: it continues from its newest checkpoint, of step 2\n"),
+            "{found}"
+        );
+    }
+    let found = refused(dir.path(), "export r/checkpoints/step-00000002 --out x");
+    assert!(found.contains("/r`, and a step with --step\n"), "{found}");
+}
+
+#[cfg(unix)]
+#[test]
+fn the_commands_that_a_run_prints_can_be_pasted_into_a_shell() {
+    let dir = tempfile::tempdir().unwrap();
+    let line = "train --method lora --steps 1 --no-eval --out";
+    let line: Vec<&str> = line.split(' ').chain(["my run"]).collect();
+    let printed = text(&lisa(dir.path(), &line).output().unwrap());
+    for command in ["lisa train --adapter", "lisa export"] {
+        let (_, rest) = printed.split_once(&format!("`{command} '/")).unwrap();
+        let (path, _) = rest.split_once('\'').unwrap();
+        assert!(path.ends_with("/my run/adapter"), "{printed}");
+    }
+}
+
+#[test]
+fn a_resumed_run_says_what_becomes_of_the_card() {
+    let dir = tempfile::tempdir().unwrap();
+    let card = dir.path().join("r/model/README.md");
+    let first = said(dir.path(), "train --steps 1 --no-eval --out r");
+    assert!(!first.contains("README.md"), "{first}");
+    let ours = fs::read_to_string(&card).unwrap();
+    fs::write(&card, format!("{ours}\nMore.\n")).unwrap();
+    let found = said(dir.path(), "train --resume r --steps 2");
+    let part = "r/model/README.md is replaced, with any changes to it";
+    assert!(found.contains(part), "{found}");
+    let ours = fs::read_to_string(&card).unwrap();
+    assert!(
+        ours.contains("of step 2") && !ours.contains("More."),
+        "{ours}"
+    );
+    let mine = "# Mine\n\nI wrote this.\n";
+    fs::write(&card, mine).unwrap();
+    let found = said(dir.path(), "train --resume r --steps 3");
+    let part = "r/model/README.md is kept: it is not of a run";
+    assert!(found.contains(part), "{found}");
+    assert_eq!(fs::read_to_string(&card).unwrap(), mine);
 }
 
 #[test]

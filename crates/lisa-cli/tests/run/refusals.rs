@@ -125,6 +125,45 @@ fn errors_say_what_was_asked_and_what_was_found() {
 }
 
 #[test]
+fn a_file_in_the_place_of_the_folder_is_refused_before_a_run_that_writes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    file_of(dir.path(), "file", &["a"]);
+    for out in ["file", "file/inside"] {
+        let error = refused(dir.path(), &format!("train --dry-run --out {out}"));
+        assert!(
+            error.starts_with("error: cannot make the folder `"),
+            "{error}"
+        );
+        assert!(error.contains("/file` is a file\n"), "{error}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_path_that_is_not_utf_8_is_refused_before_the_model_is_read() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    let dir = tempfile::tempdir().unwrap();
+    let odd = dir.path().join(OsStr::from_bytes(b"a\xff"));
+    for flag in ["model", "data", "eval", "importance", "adapter", "out"] {
+        let mut flags = flags(&dir.path().join("out"), "--steps 1 --no-eval");
+        match flag {
+            "model" => flags.input.model = Some(odd.clone()),
+            "data" => flags.input.data = Some(vec![odd.clone()]),
+            "eval" => flags.input.eval = Some(odd.clone()),
+            "importance" => flags.method.importance = Some(odd.clone()),
+            "adapter" => flags.method.adapter = Some(odd.clone()),
+            _ => flags.output.out = Some(odd.clone()),
+        }
+        let error = message(flags, Start::Fresh);
+        let part = format!("error: --{flag} is {odd:?}, which is not UTF-8\n");
+        assert!(error.starts_with(&part), "`{part}` is not in: {error}");
+        assert!(error.contains("help: rename it, "), "{error}");
+    }
+}
+
+#[test]
 fn a_warm_up_of_the_whole_run_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");

@@ -12,7 +12,8 @@ use lisa_cli::train::run::{Allowed, Outcome, Start};
 
 use super::watched::{checkpoints, until};
 use super::{
-    HELD_OUT, copy_model, file_of, flags, go, lines, message, only_out, parsed, summary, weights_of,
+    HELD_OUT, copy_model, file_of, flags, go, lines, message, only_out, parsed, run, summary,
+    weights_of,
 };
 
 /// The files below a folder, with their bytes.
@@ -125,6 +126,17 @@ fn an_earlier_run_stays_until_the_new_one_has_a_checkpoint() {
     go(flags(&out, ""), Start::Overwrite, true).unwrap();
     assert_eq!(checkpoints(&out), ["step-00000001"]);
     assert!(!out.join("model").exists() && !out.join(".lisa-earlier-run").exists());
+}
+
+#[test]
+fn the_first_checkpoint_of_a_new_run_says_that_the_earlier_one_is_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let part = "/out is removed\n";
+    let said = |more: &str| {
+        let line = format!("train --steps 2 --no-eval --save-every 1 --out out {more}");
+        run(dir.path(), &line).matches(part).count()
+    };
+    assert_eq!([said(""), said("--overwrite")], [0, 1]);
 }
 
 #[cfg(unix)]

@@ -5,7 +5,7 @@ use std::fs;
 use super::output;
 
 /// Wrong commands, and what is said.
-const WRONG: [(&str, &str); 34] = [
+const WRONG: [(&str, &str); 42] = [
     (
         "train --steps 1e9",
         "error: --steps is `1e9`\n  help: give a whole number, 0 or more, in digits alone\n",
@@ -42,6 +42,10 @@ const WRONG: [(&str, &str); 34] = [
         "preview --data t.jsonl --turns last",
         "error: --turns has no effect with data without chats\n  help: leave it out, or give \
          chats\n",
+    ),
+    (
+        "preview --data one.jsonl --row 2",
+        "error: --row is 2, and there is 1 row\n  help: leave it out\n",
     ),
     (
         "plan --memory 0",
@@ -115,6 +119,38 @@ const WRONG: [(&str, &str); 34] = [
          the flags\n",
     ),
     (
+        "train --data t.jsonl u.jsonl",
+        "error: `u.jsonl` is not an argument of `lisa train`\n  help: give files and folders with --data, \
+         several with commas: --data A,B\n",
+    ),
+    (
+        "preview t.jsonl",
+        "error: `t.jsonl` is not an argument of `lisa preview`\n  help: give files and folders with --data, \
+         several with commas: --data A,B\n",
+    ),
+    (
+        "--data t.jsonl",
+        "error: --data is not a flag of `lisa`\n  help: begin with a command: demo, train, plan, importance, \
+         show, preview, evaluate, generate, export, devices, completions; `lisa COMMAND --help` lists its flags\n",
+    ),
+    (
+        "-v",
+        "error: `-v` is not an argument of `lisa`\n  help: begin with a command: demo, train, plan, importance, \
+         show, preview, evaluate, generate, export, devices, completions; `lisa COMMAND --help` lists its flags\n",
+    ),
+    (
+        "train --modle m",
+        "error: --modle is not a flag of `lisa train`\n  help: did you mean `--model`?\n",
+    ),
+    (
+        "preview --dtaa t.jsonl",
+        "error: --dtaa is not a flag of `lisa preview`\n  help: did you mean `--data`?\n",
+    ),
+    (
+        "train --ouput o",
+        "error: --ouput is not a flag of `lisa train`\n  help: did you mean `--output`?\n",
+    ),
+    (
         "tran",
         "error: `tran` is not a command of lisa\n  help: did you mean `lisa train`?\n",
     ),
@@ -171,6 +207,7 @@ fn a_wrong_flag_is_reported_as_other_errors_are() {
     let dir = tempfile::tempdir().unwrap();
     let texts = "{\"text\": \"one two\"}\n{\"text\": \"three\"}\n";
     fs::write(dir.path().join("t.jsonl"), texts).unwrap();
+    fs::write(dir.path().join("one.jsonl"), "{\"text\": \"one\"}\n").unwrap();
     fs::write(dir.path().join("latin.toml"), b"\xe9\n").unwrap();
     let folder = dir.path().canonicalize().unwrap();
     for (line, expected) in WRONG {

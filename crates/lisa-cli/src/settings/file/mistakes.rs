@@ -125,9 +125,25 @@ pub(super) fn in_words(message: &str) -> (String, String) {
         let message = format!("`{found}` is not one of {}", known.join(", "));
         return (message, help);
     }
-    if message.starts_with("string values must be quoted") {
+    // A text that begins as `nan`, `inf`, `true`, `false` or `.5` does is read as such.
+    let unquoted = [
+        "string values must be quoted",
+        "invalid float, expected ",
+        "invalid boolean, expected ",
+        "invalid mantissa, expected ",
+    ];
+    if unquoted.iter().any(|start| message.starts_with(start)) {
         let message = "the value is missing, or is a text without quotes".to_owned();
-        return (message, "put a text in double quotes".to_owned());
+        return (
+            message,
+            "put a text in double quotes; a switch is true or false".to_owned(),
+        );
+    }
+    let escapes = ["missing escaped value", "too few unicode value digits"];
+    if escapes.iter().any(|start| message.starts_with(start)) {
+        let message = "a text in double quotes has a `\\` that begins no escape".to_owned();
+        let help = "put a path with `\\` in single quotes, such as 'C:\\models'".to_owned();
+        return (message, help);
     }
     let help = match message {
         "duplicate key" => "leave one of them out",

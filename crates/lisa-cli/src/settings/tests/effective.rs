@@ -65,7 +65,7 @@ fn only_settings_with_an_effect_are_written_and_they_can_be_read() {
             &["policy", "period", "lora-rank", "steps"],
         ),
         (
-            "weight-decay = 0\nsave-every = 0\nno-eval = true\nschedule = \"constant\"",
+            "weight-decay = 0\nsave-every = 0\nno-eval = true\neval-fraction = 0\nschedule = \"constant\"",
             &["weight-decay", "save-every", "no-eval", "schedule"],
             &[
                 "eval-rows",
@@ -90,6 +90,19 @@ fn only_settings_with_an_effect_are_written_and_they_can_be_read() {
         assert!(written.lines().count() < 40, "{written}");
         let (again, _) = file_of(&read, PAIRS);
         assert_eq!(again, written);
+    }
+}
+
+#[test]
+fn a_share_that_is_held_out_and_not_evaluated_is_written() {
+    // As a run that is resumed with --no-eval has it.
+    for (fraction, is_written) in [(0.1, true), (0.2, true), (0.0, false)] {
+        let mut flags = defaults().to_flags();
+        flags.output.no_eval = Some(true);
+        flags.input.eval_fraction = Some(fraction);
+        let (text, read) = file_of(&flags.resolve(None).unwrap(), PAIRS);
+        assert_eq!(has(&text, "eval-fraction"), is_written, "{text}");
+        assert_eq!(read.input.eval_fraction, fraction);
     }
 }
 

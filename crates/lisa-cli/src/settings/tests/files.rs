@@ -207,12 +207,19 @@ fn a_file_may_use_the_names_of_other_trainers() {
     assert_eq!(help.unwrap(), "did you mean `max-steps`?");
 }
 
+const UNQUOTED: &str = "the value is missing, or is a text without quotes";
+const QUOTE: &str = "put a text in double quotes; a switch is true or false";
+const BACKSLASH: &str = "a text in double quotes has a `\\` that begins no escape";
+const SINGLE: &str = "put a path with `\\` in single quotes, such as 'C:\\models'";
+
 #[test]
 fn a_mistake_in_a_file_is_reported_with_its_line() {
     let (line, help, text) = mistake("lr = 0.1\n\nactive-layer = 4\n");
     assert_eq!(line, Some(3));
     assert_eq!(help.unwrap(), "did you mean `active-layers`?");
     assert!(text.contains("`active-layer` is not a setting"), "{text}");
+    let (_, help, _) = mistake("stpes = 4");
+    assert_eq!(help.unwrap(), "did you mean `steps`?");
     let (_, help, _) = mistake("something-else = 4");
     assert!(help.unwrap().contains("lisa train --help"));
 
@@ -235,11 +242,16 @@ fn a_mistake_in_a_file_is_reported_with_its_line() {
             "`float8` is not one of f32, bf16, f16",
             "give one of f32, bf16, f16",
         ),
-        (
-            "lr = ",
-            "the value is missing, or is a text without quotes",
-            "put a text in double quotes",
-        ),
+        ("lr = ", UNQUOTED, QUOTE),
+        // A text may begin as a number or a switch does.
+        ("quantize = none", UNQUOTED, QUOTE),
+        ("quantize = int4", UNQUOTED, QUOTE),
+        ("model = nothing", UNQUOTED, QUOTE),
+        ("dtype = f32", UNQUOTED, QUOTE),
+        ("pack = True", UNQUOTED, QUOTE),
+        ("out = ../runs", UNQUOTED, QUOTE),
+        ("model = \"C:\\models\"", BACKSLASH, SINGLE),
+        ("model = \"C:\\Users\\me\"", BACKSLASH, SINGLE),
         (
             "seed = 1\nseed = 2",
             "duplicate key",

@@ -66,7 +66,7 @@ impl Examples {
                 notes.push(Note::Info(files.data.to_string()));
             }
         }
-        let (held_out, counts, has_answers) = if files.held_out.is_empty() {
+        let (held_out, counts, has_answers) = if files.data.valid.is_empty() {
             let is_held_out = share(input, count, seed)?;
             if let Some(file) = files.repeated().filter(|_| is_held_out.contains(&true)) {
                 notes.push(Note::Warning(format!(
@@ -85,7 +85,7 @@ impl Examples {
                 held_out.contains(&true),
             )
         } else {
-            let mut reader = ExampleReader::open(&files.held_out, &options)?;
+            let mut reader = ExampleReader::open(&files.data.valid, &options)?;
             let answers = reading.all(&mut reader)?;
             if !files.is_bundled {
                 notes.push(noted("held-out", &reader));
@@ -105,7 +105,7 @@ impl Examples {
             notes,
             contents: Contents {
                 held_out: counts[1] > 0,
-                held_out_files: !files.held_out.is_empty() && input.eval.as_os_str().is_empty(),
+                held_out_files: !files.data.valid.is_empty() && input.eval.as_os_str().is_empty(),
                 answers: has_answers,
                 pairs: reading.pairs,
                 chats: reading.chats,

@@ -13,10 +13,9 @@ use crate::user_error::UserError;
 
 /// The files of `--data` and `--eval`.
 pub(super) struct Files {
-    /// Those of `--data`.
+    /// All of them. The held-out ones are those that are evaluated on; none if a share of the data
+    /// is held out.
     pub(super) data: DataFiles,
-    /// Those that are evaluated on; none if a share of the data is held out.
-    pub(super) held_out: Vec<PathBuf>,
     /// Whether they are those of this program.
     pub(super) is_bundled: bool,
 }
@@ -30,27 +29,27 @@ impl Files {
         } else {
             data_paths(&input.data)?
         };
-        let data = data_files(&paths)?;
-        let held_out = if !input.eval.as_os_str().is_empty() {
-            evaluated(std::slice::from_ref(&input.eval), "eval")?.valid
+        let mut data = data_files(&paths)?;
+        if !input.eval.as_os_str().is_empty() {
+            // The held-out files of folders are not read then.
+            data.left_out.append(&mut data.valid);
+            data.left_out.sort();
+            data.valid = evaluated(std::slice::from_ref(&input.eval), "eval")?.valid;
         } else if is_bundled {
-            vec![bundled::held_out()?]
-        } else {
-            data.valid.clone()
-        };
+            data.valid = vec![bundled::held_out()?];
+        }
         let real = |file: &PathBuf| file.canonicalize().unwrap_or_else(|_| file.clone());
         let trained: Vec<PathBuf> = data.train.iter().map(real).collect();
-        if let Some(both) = held_out.iter().find(|file| trained.contains(&real(file))) {
+        if let Some(both) = (data.valid.iter()).find(|file| trained.contains(&real(file))) {
             let message = format!("`{}` is training data and held-out data", both.display());
             return Err(UserError::new(message)
                 .with_help("give another file with --eval")
                 .into());
         }
-        Ok(Self {
-            data,
-            held_out,
-            is_bundled,
-        })
+        // A file that is given itself may also be one that its folder leaves out.
+        let read: HashSet<PathBuf> = data.train.iter().chain(&data.valid).map(real).collect();
+        data.left_out.retain(|file| !read.contains(&real(file)));
+        Ok(Self { data, is_bundled })
     }
 
     /// A training file that is named more than once, perhaps by different paths.
@@ -97,4 +96,41 @@ pub(super) fn evaluated(paths: &[PathBuf], flag: &str) -> Result<DataFiles> {
         }
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::settings::Flags;
+
+    #[test]
+    fn the_file_of_eval_is_held_out_and_the_held_out_files_of_the_folder_are_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        for name in ["train.jsonl", "val.jsonl", "test.jsonl"] {
+            fs::write(path(name), "").unwrap();
+        }
+        let mut input = Flags::default().resolve(None).unwrap().input;
+        input.data = vec![dir.path().to_owned()];
+        for (eval, held_out, left_out) in [
+            ("", "val.jsonl", "test.jsonl"),
+            ("test.jsonl", "test.jsonl", "val.jsonl"),
+            ("val.jsonl", "val.jsonl", "test.jsonl"),
+        ] {
+            if !eval.is_empty() {
+                input.eval = path(eval);
+            }
+            let found = Files::of(&input).unwrap().data;
+            assert_eq!(found.train, [path("train.jsonl")], "{eval}");
+            assert_eq!(found.valid, [path(held_out)], "{eval}");
+            assert_eq!(found.left_out, [path(left_out)], "{eval}");
+        }
+        // A file that is left out of its folder is given itself.
+        input.data.push(path("test.jsonl"));
+        let found = Files::of(&input).unwrap().data;
+        assert_eq!(found.train, ["train.jsonl", "test.jsonl"].map(path));
+        assert_eq!(found.left_out, [""; 0].map(path));
+    }
 }

@@ -75,6 +75,13 @@ impl Data {
             say(format_args!(
                 "  packed: {packed} of {length} tokens, {full:.1} % full"
             ))?;
+            let examples = self.train.len();
+            if rows == examples && examples > 1 {
+                warn(format_args!(
+                    "--pack has no effect: no two of {examples} examples share a row of {length} tokens \
+                     (--max-seq-length)"
+                ));
+            }
         }
         match &self.held_out_summary {
             Some(summary) => say(format_args!("held-out data: {summary}"))?,

@@ -165,9 +165,12 @@ impl Summary {
         };
         let verb = if self.cut == 1 { "is" } else { "are" };
         Some(format!(
-            "{} of {all} rows ({share:.1} %) {verb} cut at {} tokens{left_out}; the longest row has {} \
+            "{} of {} ({share:.1} %) {verb} cut at {} tokens{left_out}; the longest row has {} \
              (--max-seq-length)",
-            self.cut, self.limit, self.lengths.longest
+            self.cut,
+            counted(all, "row"),
+            self.limit,
+            self.lengths.longest
         ))
     }
 

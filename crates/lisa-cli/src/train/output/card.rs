@@ -6,10 +6,11 @@ use std::path::Path;
 use anyhow::Result;
 use lisa_lm::files::write_atomically;
 
-use crate::model_card::{CARD, DTYPE, OURS};
+use crate::model_card::{CARD, DTYPE, Found, OURS};
 use crate::model_folder::id_in_cache;
 use crate::run_folder::step_of_model;
 use crate::settings::{Method, names_of_data};
+use crate::terminal::output::say;
 use crate::terminal::text::counted;
 use crate::train::evaluation::result::Evaluation;
 use crate::train::prepare::announce::outer;
@@ -30,10 +31,22 @@ pub(crate) struct Card<'a> {
     pub(crate) best: Option<(u64, f64)>,
 }
 
-/// Writes the card into the folder of the model, or of its adapter.
+/// Writes the card into the folder of the model, or of its adapter. Says what becomes of a card that
+/// is there, which the user may have changed or written.
 pub(crate) fn card(card: &Card<'_>, folder: &Path, is_adapter: bool) -> Result<()> {
-    let text = card.text(is_adapter)?;
-    Ok(write_atomically(&folder.join(CARD), text.as_bytes())?)
+    let (text, path) = (card.text(is_adapter)?, folder.join(CARD));
+    let shown = path.display();
+    match Found::of(folder) {
+        Found::Foreign => {
+            say(format_args!("{shown} is kept: it is not of a run"))?;
+            return Ok(());
+        }
+        Found::Ours(old) if old != text => {
+            say(format_args!("{shown} is replaced, with any changes to it"))?;
+        }
+        Found::None | Found::Ours(_) => {}
+    }
+    Ok(write_atomically(&path, text.as_bytes())?)
 }
 
 impl Card<'_> {
@@ -90,13 +103,18 @@ impl Card<'_> {
                 format!("LoRA of rank {}, {merged}", settings.method.lora_rank)
             }
         };
+        // A step has no more rows than an epoch.
         let per_step = training.batch_size * training.gradient_accumulation_steps;
+        let per_step = per_step.min(self.job.data.train.len());
         let rows = [
             ("base model", base.name.clone()),
             ("data", data(self)),
             ("method", method),
             (DTYPE, settings.memory.dtype.to_string()),
-            ("steps", format!("{} of {per_step} rows", self.step)),
+            (
+                "steps",
+                format!("{} of {}", self.step, counted(per_step, "row")),
+            ),
             ("learning rate", format!("{:e}", training.lr)),
             ("tokens, prompts included", self.state.tokens.to_string()),
         ];
@@ -201,7 +219,8 @@ fn data(card: &Card<'_>) -> String {
     }
     if begin < card.step || parts.is_empty() {
         let names = names_of_data(&card.job.settings.input.data);
-        parts.push(format!("{names}, {} rows", card.job.data.train.len()));
+        let rows = counted(card.job.data.train.len(), "row");
+        parts.push(format!("{names}, {rows}"));
     }
     parts.join("; then ")
 }

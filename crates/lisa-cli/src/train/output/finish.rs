@@ -12,7 +12,7 @@ use crate::run_folder;
 use crate::settings::{InputSettings, Method};
 use crate::terminal::interrupt::{Stop, Stopped};
 use crate::terminal::output::say;
-use crate::terminal::text::{counted, duration};
+use crate::terminal::text::{counted, duration, shell_word};
 use crate::train::clock::{Clock, Part};
 use crate::train::evaluation::evaluate::Extent;
 use crate::train::evaluation::result::Evaluation;
@@ -114,7 +114,7 @@ fn stopped(job: &Job<'_>, folder: &Path) -> Result<bool> {
         job.steps,
         what(job),
         written(job, folder).display(),
-        job.settings.output.out.display()
+        shell_word(&job.settings.output.out)
     ))?;
     Ok(false)
 }
@@ -123,10 +123,10 @@ fn stopped(job: &Job<'_>, folder: &Path) -> Result<bool> {
 fn base_flags(input: &InputSettings) -> String {
     let mut flags = String::new();
     if !input.model.as_os_str().is_empty() {
-        flags += &format!(" --model {}", input.model.display());
+        flags += &format!(" --model {}", shell_word(&input.model));
     }
     if !input.revision.is_empty() {
-        flags += &format!(" --revision {}", input.revision);
+        flags += &format!(" --revision {}", shell_word(&input.revision));
     }
     flags
 }
@@ -211,13 +211,14 @@ impl Finished<'_> {
         ))?;
         if job.settings.method.method == Method::Lora {
             let adapter = adapter::folder_of(folder);
-            let adapter = adapter.display();
             let base = base_flags(&job.settings.input);
             let place = if job.settings.method.no_merge {
                 "the adapter is in PEFT's format".to_owned()
             } else {
-                format!("the adapter alone, in PEFT's format, is in {adapter}")
+                let folder = adapter.display();
+                format!("the adapter alone, in PEFT's format, is in {folder}")
             };
+            let adapter = shell_word(&adapter);
             say(format_args!(
                 "{place}: PEFT opens it on the base model, `lisa train{base} --adapter {adapter}` trains it \
                  further, and `lisa export {adapter} --merge --out DIR` merges it"

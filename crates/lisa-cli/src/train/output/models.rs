@@ -10,7 +10,9 @@ use serde_json::json;
 use crate::output_folder;
 use crate::run_folder;
 use crate::settings::Method;
+use crate::terminal::output::say;
 use crate::terminal::progress::Slow;
+use crate::terminal::text::shell_word;
 use crate::train::method::layerwise_model::LayerwiseModel;
 use crate::train::method::trainer::prepared;
 use crate::train::prepare::job::Job;
@@ -68,10 +70,11 @@ pub(super) fn write(
     files.push((run_folder::STEP.to_owned(), text.into_bytes()));
     let model = if model.lora().is_some() {
         require_finite(&LayerwiseModel::whole(&model), step, saved, out)?;
-        let folder = adapter::folder_of(folder);
+        let adapter = adapter::folder_of(folder);
         let revision = &settings.input.revision;
-        adapter::write(&model, revision, &job.checkpoint, &files, &folder)?;
+        adapter::write(&model, revision, &job.checkpoint, &files, &adapter)?;
         if settings.method.no_merge {
+            say_of_earlier(folder, &adapter, step)?;
             return Ok(model);
         }
         model.merge_lora()
@@ -88,6 +91,21 @@ pub(super) fn write(
     let progress = move |done, all| slow.set(done, all);
     lisa_lm::checkpoint::save_with(&model, folder, &options, progress)?;
     Ok(model)
+}
+
+/// Says that a merged model is of another step than the adapter, which was written without one.
+fn say_of_earlier(folder: &Path, adapter: &Path, step: u64) -> Result<()> {
+    let earlier = run_folder::step_of_model(folder).filter(|earlier| *earlier != step);
+    let Some(earlier) = earlier else {
+        return Ok(());
+    };
+    say(format_args!(
+        "the merged model in {} is still that of step {earlier}, because of --no-merge; `lisa export {} --merge \
+         --out DIR` merges the adapter of step {step}",
+        folder.display(),
+        shell_word(adapter)
+    ))?;
+    Ok(())
 }
 
 /// What the run has written, for the user.

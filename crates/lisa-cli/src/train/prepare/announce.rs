@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use lisa_lm::CausalLm;
+use lisa_lm::text::Batches;
 
 use super::job::Job;
 use crate::device;
@@ -12,7 +13,12 @@ use crate::train::memory::planned::Planner;
 use crate::train::method::trainer::{Trainer, count};
 
 /// Prints model, data, method, trainable parameters, steps, evaluation, memory and output.
-pub(crate) fn announce(job: &Job<'_>, model: &CausalLm, trainer: &Trainer) -> Result<()> {
+pub(crate) fn announce(
+    job: &Job<'_>,
+    model: &CausalLm,
+    trainer: &Trainer,
+    batches: &Batches,
+) -> Result<()> {
     let settings = &job.settings;
     if settings.input.is_demo() {
         say(
@@ -20,7 +26,10 @@ pub(crate) fn announce(job: &Job<'_>, model: &CausalLm, trainer: &Trainer) -> Re
              `lisa demo`",
         )?;
     }
-    if let Some(warning) = settings.input.half_bundled() {
+    // A resumed run has the model and the data that it began with.
+    if job.saved.is_none()
+        && let Some(warning) = settings.input.half_bundled()
+    {
         warn(warning);
     }
     let (trainable, all) = count(model);
@@ -38,7 +47,7 @@ pub(crate) fn announce(job: &Job<'_>, model: &CausalLm, trainer: &Trainer) -> Re
                 100.0 * trainable as f64 / all.max(1) as f64
             ),
         ),
-        ("training", steps_line(job)),
+        ("training", steps_line(job, batches)),
         ("evaluation", evaluation_line(job)),
     ];
     // The layers of the model are masked already.
@@ -118,14 +127,16 @@ pub(crate) fn outer(method: &MethodSettings) -> String {
     }
 }
 
-fn steps_line(job: &Job<'_>) -> String {
+fn steps_line(job: &Job<'_>, batches: &Batches) -> String {
     let training = &job.settings.training;
-    let rows = counted(training.batch_size, "row");
-    let rows = match training.gradient_accumulation_steps {
+    let accumulation = training.gradient_accumulation_steps;
+    // An epoch may have fewer rows than a batch, and fewer batches than a step.
+    let rows = counted(training.batch_size.min(batches.rows()), "row");
+    let rows = match accumulation.min(batches.per_epoch()) {
         1 => rows,
         batches => format!("{batches} batches of {rows}"),
     };
-    let epochs = job.steps as f64 / job.steps_per_epoch.max(1) as f64;
+    let epochs = job.steps as f64 / batches.steps_per_epoch(accumulation).max(1) as f64;
     format!(
         "{} of {rows}, {}; learning rate up to {:e}, {}",
         counted(job.steps as usize, "step"),

@@ -14,7 +14,7 @@ use super::start::{Entered, Saved, Start, require_outside};
 use crate::device;
 use crate::earlier_run;
 use crate::lock::Lock;
-use crate::output_folder::{self, Made};
+use crate::output_folder::{self, Made, OTHER_DISK};
 use crate::run_folder;
 use crate::settings::{Contents, Dtype, Flags, Method, Origins, Settings, unusual};
 use crate::terminal::interrupt::{Point, Stop, check};
@@ -52,8 +52,6 @@ pub(crate) struct Job<'a> {
     pub(crate) steps: u64,
     /// Whether the last step is taken, and everything is written.
     pub(crate) is_finished: bool,
-    /// Optimizer steps of an epoch.
-    pub(crate) steps_per_epoch: u64,
     /// The most bytes that the run has on disk.
     pub(crate) disk: u64,
     /// Keeps other commands from writing into the folder.
@@ -146,7 +144,6 @@ impl<'a> Job<'a> {
             evaluate,
             steps,
             is_finished,
-            steps_per_epoch: batches.steps_per_epoch(accumulation) as u64,
             disk: disk.all + rows_on_disk,
             _held: held,
             device,
@@ -298,7 +295,12 @@ fn is_written(settings: &Settings, steps: u64) -> bool {
 fn require_room(disk: Disk, out: &Path, is_resumed: bool) -> Result<()> {
     let replaces_model = is_resumed && run_folder::finished_step(out).is_some();
     let needed = disk.needed(earlier_run::bytes(out), replaces_model);
-    output_folder::require_room(out, needed)
+    let or = if is_resumed {
+        "move the folder of the run to another disk and add --allow-changed paths"
+    } else {
+        OTHER_DISK
+    };
+    output_folder::require_room(out, needed, or)
 }
 
 /// Returns an error if the device does not support the dtype.
@@ -310,4 +312,28 @@ pub(crate) fn supports(device: &Device, dtype: Dtype) -> Result<()> {
         device::name(device)
     );
     Ok(())
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use crate::user_error::UserError;
+
+    #[test]
+    fn a_resumed_run_without_room_is_not_told_to_give_another_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut disk = Disk::default();
+        disk.all = 2;
+        output_folder::FREE.set(Some(1));
+        let help = |is_resumed| {
+            let error = require_room(disk, dir.path(), is_resumed).unwrap_err();
+            let error: UserError = error.downcast().unwrap();
+            error.help().unwrap().to_owned()
+        };
+        let [new, resumed] = [false, true].map(help);
+        output_folder::FREE.set(None);
+        assert!(new.ends_with("on another disk with --out"), "{new}");
+        assert!(!resumed.contains("--out"), "{resumed}");
+        assert!(resumed.ends_with("--allow-changed paths"), "{resumed}");
+    }
 }

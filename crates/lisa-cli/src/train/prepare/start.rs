@@ -93,6 +93,7 @@ impl Entered {
 /// the output folder.
 fn begin(flags: Flags, start: Start, out: &Path) -> Result<(Flags, Option<Saved>)> {
     let mut flags = flags.absolute()?;
+    flags.require_utf8(out)?;
     let mut saved = None;
     if let Some(allowed) = start.resumed() {
         let (path, state) = checkpoints::newest(out)?;

@@ -254,14 +254,26 @@ pub(crate) fn newest(out: &Path) -> Result<(PathBuf, State)> {
                 out.display()
             )
         };
-        return Err(UserError::new(message)
-            .with_help(
-                "give the folder of a run with --out; without --resume a new run begins here",
-            )
-            .into());
+        let help = match run_above(out) {
+            Some((run, step)) => format!(
+                "give the folder of the run, `{}`: it continues from its newest checkpoint, of step {step}",
+                run.display()
+            ),
+            None => "give the folder of a run with --out; without --resume a new run begins here"
+                .to_owned(),
+        };
+        return Err(UserError::new(message).with_help(help).into());
     };
     let state = state(&path)?;
     Ok((path, state))
+}
+
+/// The run that a folder is a part of, such as one of its checkpoints or models, and the step of its
+/// newest checkpoint.
+pub(crate) fn run_above(folder: &Path) -> Option<(PathBuf, u64)> {
+    let folder = std::path::absolute(folder).ok()?;
+    let mut above = folder.ancestors().skip(1).take(2);
+    above.find_map(|run| Some((run.to_path_buf(), list(run).ok()?.last()?.0)))
 }
 
 /// The state of a checkpoint.

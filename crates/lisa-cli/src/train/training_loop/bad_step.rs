@@ -3,6 +3,8 @@
 use std::path::Path;
 
 use super::training::Training;
+use super::watch::Watch;
+use crate::terminal::text::shell_word;
 use crate::train::prepare::job::Job;
 use crate::user_error::UserError;
 
@@ -22,7 +24,7 @@ pub(super) fn partly_updated(out: &Path, saved: Option<u64>, bad: Bad) -> anyhow
         Some(saved) => format!(
             "continue from the checkpoint of step {saved} with a lower --lr: lisa train --resume --out \
              {} --lr RATE",
-            out.display()
+            shell_word(out)
         ),
         None => "begin again with a lower --lr".to_owned(),
     };
@@ -40,6 +42,7 @@ pub(super) fn partly_updated(out: &Path, saved: Option<u64>, bad: Bad) -> anyhow
 pub(super) fn ended(
     job: &Job<'_>,
     mut training: Training,
+    watch: &Watch,
     bad_steps: u64,
     bad: Bad,
 ) -> anyhow::Error {
@@ -58,12 +61,12 @@ pub(super) fn ended(
             .with_source(error)
             .into();
     }
-    match training.save(job) {
+    match training.save(job, watch) {
         Ok(()) => {
             help += &format!(
                 "; the steps up to step {step} are saved: lisa train --resume --out {} continues \
                  from there",
-                out.display()
+                shell_word(out)
             );
             UserError::new(message).with_help(help).with_source(error)
         }

@@ -10,6 +10,7 @@ use super::training::Training;
 use super::watch::Watch;
 use crate::terminal::interrupt::{Point, Stop, Stopped};
 use crate::terminal::output::say;
+use crate::terminal::text::shell_word;
 use crate::train::clock::Part;
 use crate::train::evaluation::evaluate::Extent;
 use crate::train::method::step::{Passed, Passes, Work, finite, origin};
@@ -51,7 +52,7 @@ pub(crate) fn train(
                 skipped += 1;
                 if !job.settings.training.skip_bad_steps || skipped > MOST_SKIPPED {
                     watch.end();
-                    return Err(ended(job, training, skipped, bad));
+                    return Err(ended(job, training, &watch, skipped, bad));
                 }
                 watch.note(format_args!("skipped {}: {:#}", bad.batch, bad.error))?;
             }
@@ -77,7 +78,7 @@ fn between(job: &Job<'_>, training: &mut Training, watch: &Watch, stop: Stop<'_>
         let result = match result {
             // The steps before the evaluation are saved.
             Err(error) if !error.is::<Stopped>() => {
-                training.save(job)?;
+                training.save(job, watch)?;
                 return Err(error);
             }
             result => result?,
@@ -98,7 +99,7 @@ fn between(job: &Job<'_>, training: &mut Training, watch: &Watch, stop: Stop<'_>
     }
     if is_last || is_best || every(output.save_every) {
         watch.busy("saving a checkpoint");
-        training.save(job)?;
+        training.save(job, watch)?;
     }
     Ok(())
 }
@@ -111,7 +112,7 @@ fn stopped(job: &Job<'_>, mut training: Training, watch: &Watch) -> Result<Optio
         return Ok(None);
     }
     let is_saved = training.saved == Some(step);
-    training.save(job)?;
+    training.save(job, watch)?;
     let out = &job.settings.output.out;
     say(format_args!(
         "stopped after step {step}; {} {}.\nContinue with: lisa train --resume --out {}",
@@ -121,7 +122,7 @@ fn stopped(job: &Job<'_>, mut training: Training, watch: &Watch) -> Result<Optio
             "saved"
         },
         checkpoints::path(out, step).display(),
-        out.display()
+        shell_word(out)
     ))?;
     Ok(None)
 }

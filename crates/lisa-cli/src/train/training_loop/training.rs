@@ -7,11 +7,13 @@ use lisa_lm::CausalLm;
 use lisa_lm::text::Batches;
 
 use super::held_out::{evaluate, printed};
+use super::watch::Watch;
 use crate::earlier_run;
 use crate::run_folder;
 use crate::terminal::interrupt::Stop;
 use crate::terminal::output::say;
 use crate::terminal::report::has_help;
+use crate::terminal::text::shell_word;
 use crate::train::clock::{Clock, Part};
 use crate::train::evaluation::evaluate::Extent;
 use crate::train::method::finite;
@@ -122,8 +124,8 @@ impl Training {
 
     /// Writes a checkpoint, unless this step has one. Weights that are not finite are an error, so
     /// they never take the place of others. The first checkpoint of a run takes the place of an
-    /// earlier run.
-    pub(crate) fn save(&mut self, job: &Job<'_>) -> Result<()> {
+    /// earlier run, which is said.
+    pub(crate) fn save(&mut self, job: &Job<'_>, watch: &Watch) -> Result<()> {
         if self.saved == Some(self.state.step) {
             return Ok(());
         }
@@ -141,9 +143,13 @@ impl Training {
             )
         });
         saved.map_err(|error| not_saved(error, self.saved, &output.out))?;
-        earlier_run::remove_earlier(&output.out)?;
+        let is_removed = earlier_run::remove_earlier(&output.out)?;
         self.state.clock = clock;
         self.saved = Some(self.state.step);
+        if is_removed {
+            let out = output.out.display();
+            watch.note(format_args!("the earlier run in {out} is removed"))?;
+        }
         Ok(())
     }
 }
@@ -158,7 +164,7 @@ fn not_saved(error: anyhow::Error, saved: Option<u64>, out: &Path) -> anyhow::Er
         .with_help(format!(
             "the checkpoint of step {step} is complete; when the cause is gone, continue from it with: lisa \
              train --resume --out {}",
-            out.display()
+            shell_word(out)
         ))
         .with_source(error)
         .into()
@@ -177,7 +183,7 @@ pub(crate) fn require_finite(
         Some(saved) if saved < step => format!(
             "continue from the checkpoint of step {saved} with a lower --lr: lisa train --resume \
              --out {} --lr RATE",
-            out.display()
+            shell_word(out)
         ),
         _ => "begin again with a lower --lr".to_owned(),
     };
