@@ -15,7 +15,6 @@ use super::Lisa;
 use crate::layers::Parameter;
 use crate::optimizer::Leaves;
 use crate::period::PeriodSums;
-use crate::quantize::check_step;
 use crate::saved::{self, LARGEST_COUNT, ScoreState};
 use crate::{ErrorKind, LayerMap, LisaError};
 use cause::Cause;
@@ -126,7 +125,15 @@ impl Lisa {
         self.full.check_quantized(self.trainable.map(), &map)?;
         // Before the first step, the weights that are kept are those that `init` was given.
         if self.steps() > 0 && self.steps() != record.run.step {
-            check_step(self.trainable.map(), &map, self.steps())?;
+            let why = format!(
+                "the full-precision weights that it keeps are those of its step {}, not of the step of \
+                 the record",
+                self.steps()
+            );
+            let help = "load the record with the full-precision weights of its step: those that \
+                        `Lisa::save_weights` wrote or `Lisa::exact` returned";
+            let own = self.trainable.map();
+            self.full.check_exact(&model, own, (&why, help))?;
         }
         let device = model.devices().into_iter().next();
         let device = device.unwrap_or_default().inner();
