@@ -251,14 +251,14 @@ impl Lisa {
     ///
     /// During a run, most layers require no gradients. `init` treats such layers as frozen by the
     /// caller. If frozen layers are quantized, give the model of [`take_exact`](Self::take_exact).
-    /// Cost: four visits of the module; no tensor is copied, except to compare float weights of the model
-    /// with full-precision weights that this run keeps.
+    /// Cost: four visits of the module; no tensor is copied, except to compare float weights of the
+    /// model with full-precision weights that this run keeps.
     ///
     /// # Errors
     ///
-    /// The model is not the one of this run, or has layers that this run has quantized, even if Burn has
-    /// dequantized them since: another run would begin with their rounded weights. The error does not
-    /// give the model back: clone it first if you need it after an error.
+    /// The model is not the one of this run, or has layers that this run has quantized, even if
+    /// Burn has dequantized them since: another run would begin with their rounded weights. The
+    /// error does not give the model back: clone it first if you need it after an error.
     ///
     /// # Example
     ///

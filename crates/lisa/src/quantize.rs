@@ -33,8 +33,8 @@ struct Kept {
 }
 
 impl Kept {
-    /// Whether a tensor has these weights in rounded form: it is quantized, or has exactly the values
-    /// that dequantization returns. Other weights were loaded later, and are newer.
+    /// Whether a tensor has these weights in rounded form: it is quantized, or has exactly the
+    /// values that dequantization returns. Other weights were loaded later, and are newer.
     ///
     /// Cost for a float tensor: a copy of it in host memory, and the weights are quantized again.
     fn is_source_of<const D: usize>(&self, tensor: &Tensor<D>) -> bool {
@@ -149,9 +149,9 @@ impl FullWeights {
         kept.is_source_of(tensor).then_some(&kept.data)
     }
 
-    /// Refuses a model in which weights are rounded because this run has quantized them. `map` is that of
-    /// the run; the model has its parameters, maybe with other ids. `why` it needs the full-precision
-    /// weights ends the message.
+    /// Refuses a model in which weights are rounded because this run has quantized them. `map` is
+    /// that of the run; the model has its parameters, maybe with other ids. `why` it needs the
+    /// full-precision weights ends the message.
     pub(crate) fn check_exact<M: Module>(
         &self,
         model: &M,

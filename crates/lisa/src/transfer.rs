@@ -1,8 +1,8 @@
 //! Moving a model to another device: float parameters one at a time ([`moved`]), then everything else
 //! ([`others_moved`]).
 //!
-//! `==` of two devices ignores whether they have autodiff, and its gradient checkpointing. A parameter
-//! also takes these settings from the device that it moves to.
+//! `==` of two devices ignores autodiff and gradient checkpointing. A parameter also takes these
+//! settings from the device that it moves to.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -11,8 +11,9 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::kind::Autodiff;
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 
-/// Moves the value of a float parameter to another device. Whether it requires gradients does not change,
-/// except on a device without autodiff. If only the autodiff setting differs, nothing is copied.
+/// Moves the value of a float parameter to another device. Whether it requires gradients does not
+/// change, except on a device without autodiff. If only the autodiff setting differs, nothing is
+/// copied.
 pub(crate) fn moved<const D: usize>(tensor: Tensor<D>, device: &Device) -> Tensor<D> {
     let here = tensor.device();
     if is_same(&here, device) {
@@ -30,8 +31,8 @@ pub(crate) fn moved<const D: usize>(tensor: Tensor<D>, device: &Device) -> Tenso
     }
 }
 
-/// A float parameter with these values on a device. `trains`: whether it requires gradients if the device
-/// has autodiff.
+/// A float parameter with these values on a device. `trains`: whether it requires gradients if the
+/// device has autodiff.
 pub(crate) fn placed<const D: usize>(
     values: TensorData,
     trains: bool,
@@ -69,7 +70,8 @@ fn with_autodiff_of<const D: usize, K: Autodiff>(
     }
 }
 
-/// Whether all of a module is on this device, and its parameters have the autodiff setting of the device.
+/// Whether all of a module is on this device, and its parameters have the autodiff setting of the
+/// device.
 pub(crate) fn is_on<M: Module>(module: &M, device: &Device) -> bool {
     let is_on = module.devices().iter().all(|there| there == device);
     let mut found = IsOn { device, is_on };
@@ -106,8 +108,8 @@ pub(crate) fn others_moved<M: Module>(module: M, device: &Device) -> M {
     let module = if is_there {
         module
     } else {
-        // Burn's `fork` would dequantize parameters, and its `to_device` would make them non-leaves of a
-        // graph.
+        // Burn's `fork` would dequantize parameters, and its `to_device` would make them non-leaves
+        // of a graph.
         with_floats_aside(module, device, |module| module.fork(device))
     };
     module.map(&mut AutodiffOf(device))

@@ -12,8 +12,8 @@ use crate::{FrozenWeights, LisaError, weights};
 impl Lisa {
     /// The model with the full-precision weights of all layers, on `device`. If frozen layers are
     /// quantized, save or export this model. If none are, it is a copy of the model on that device.
-    /// Its parameters have the autodiff setting of `device`: on a device without autodiff, the copy is in
-    /// validation mode.
+    /// Its parameters have the autodiff setting of `device`: on a device without autodiff, the copy
+    /// is in validation mode.
     ///
     /// `model` must be that of the last step: the weights of quantized layers come from this `Lisa`, all
     /// others from `model`. So an earlier clone of the model needs a clone of `Lisa` of the same step.

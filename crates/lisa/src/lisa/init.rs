@@ -47,11 +47,12 @@ impl LisaConfig {
     ///
     /// The model moves to `device`, float parameters one at a time, and they take the gradient
     /// checkpointing of `device`. Burn cannot change it for tensors that are no parameters: a model
-    /// with such tensors must be made on a device with the same gradient checkpointing. Of the layers
-    /// that are quantized, at most one weight at a time is on `device` in full precision. Clones of the
-    /// model share its running statistics, and must not be used afterwards. Burn applies the
-    /// running statistics of a forward pass later, and those that are not applied yet do not move:
-    /// give a model from [`Module::train`](burn::module::Module::train), which applies them.
+    /// with such tensors must be made on a device with the same gradient checkpointing. Of the
+    /// layers that are quantized, at most one weight at a time is on `device` in full precision.
+    /// Clones of the model share its running statistics, and must not be used afterwards. Burn
+    /// applies the running statistics of a forward pass later, and those that are not applied yet
+    /// do not move: give a model from [`Module::train`](burn::module::Module::train), which applies
+    /// them.
     ///
     /// # Errors
     ///

@@ -126,8 +126,8 @@ impl Lisa {
         // Before the first step, the weights that are kept are those that `init` was given.
         if self.steps() > 0 && self.steps() != record.run.step {
             let why = format!(
-                "the full-precision weights that it keeps are those of its step {}, not of the step of \
-                 the record",
+                "the full-precision weights that it keeps are those of its step {}, not of the \
+                 step of the record",
                 self.steps()
             );
             let help = "load the record with the full-precision weights of its step: those that \
