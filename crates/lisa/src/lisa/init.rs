@@ -152,9 +152,11 @@ fn sampling(config: &LisaConfig, trainable: &Trainable) -> Sampling {
     }
 }
 
-/// Returns the errors of [`LisaConfig::init`] that depend only on shapes and settings.
-pub(crate) fn check(map: &LayerMap, config: &LisaConfig) -> Result<(), LisaError> {
+/// Which parameters of a map may train, or the errors of [`LisaConfig::init`] that depend only on
+/// shapes and settings.
+pub(crate) fn check(map: &LayerMap, config: &LisaConfig) -> Result<Vec<bool>, LisaError> {
     config.validate()?;
     let trainable = Trainable::of(map.clone(), config)?;
-    sampler::check(sampling(config, &trainable))
+    sampler::check(sampling(config, &trainable))?;
+    Ok(trainable.may_train().to_vec())
 }
