@@ -235,9 +235,9 @@ impl Lisa {
 
     /// The memory that this run uses now in addition to the model, in bytes.
     ///
-    /// This call does not copy the state. The size of the state is measured twice for each shape:
-    /// when a parameter of that shape is updated for the first time, and when one is updated for
-    /// the second time.
+    /// This call does not copy the state. The size of the state is measured twice for each shape,
+    /// by a copy of the state in host memory: when a parameter of that shape is updated for the
+    /// first time, and when one is updated for the second time.
     #[must_use]
     pub fn memory(&self) -> Usage {
         Usage {

@@ -71,8 +71,8 @@ pub(super) struct Elements {
 }
 
 impl Elements {
-    /// `may_train`: by parameter, whether it may ever train. `head`: the weight of the head, if it is
-    /// known. `packed`: whether the device stores two int4 values in a byte.
+    /// `may_train`: by parameter, whether it may ever train. `head`: the weight of the head, if it
+    /// is known. `packed`: whether the device stores two int4 values in a byte.
     pub(super) fn of(
         map: &LayerMap,
         may_train: &[bool],
