@@ -96,10 +96,11 @@ impl Lisa {
     ///
     /// The operating system refuses to read the file (kind [`Io`](ErrorKind::Io)), or it is not a
     /// regular file. Or the record is of another model, policy, seed, setting or optimizer; the
-    /// message has the first difference. Or layers of `model` are quantized, and this run does not
-    /// have their full-precision weights of that step: it keeps those that
-    /// [`init`](crate::LisaConfig::init) was given, and after a step, those of its own step. After an
-    /// error the run is unchanged, and the model is not given back: clone it first if you need it then.
+    /// message has the first difference. Or layers of `model` are quantized, or were since
+    /// dequantized by `Module::fork`, and this run does not have their full-precision weights of
+    /// that step: it keeps those that [`init`](crate::LisaConfig::init) was given, and after a
+    /// step, those of its own step. After an error the run is unchanged, and the model is not given
+    /// back: clone it first if you need it then.
     pub fn load<M: Module>(&mut self, path: impl AsRef<Path>, model: M) -> Result<M, LisaError> {
         let path = path.as_ref();
         let unread = |cause: Cause| {
