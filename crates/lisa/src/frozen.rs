@@ -13,6 +13,10 @@ use crate::{ErrorKind, LisaError};
 /// ([`Recompute`](crate::recompute::Recompute)): a plain backward pass keeps the dequantized
 /// weights of every layer.
 ///
+/// Burn's `Module::fork` dequantizes layers. A run takes their weights from host memory also then,
+/// and quantizes them again at the end of the period. Until then they need the device memory of
+/// float weights.
+///
 /// # Example
 ///
 /// ```

@@ -11,7 +11,7 @@ use crate::optimizer::usage::Usage;
 use crate::optimizer::{LayerOptimizer, OptimizerConfig};
 use crate::period::PeriodSums;
 use crate::policy::Scores;
-use crate::quantize::{FullWeights, check_exact};
+use crate::quantize::FullWeights;
 use crate::sampler::Sampler;
 use crate::trainable::Trainable;
 use crate::{ErrorKind, FreezeMask, LayerMap, LisaConfig, LisaError};
@@ -235,9 +235,9 @@ impl Lisa {
 
     /// The memory that this run uses now in addition to the model, in bytes.
     ///
-    /// This call does not copy the state. The size of the state is measured twice for each shape:
-    /// when a parameter of that shape is updated for the first time, and when one is updated for
-    /// the second time.
+    /// This call does not copy the state. The size of the state is measured twice for each shape,
+    /// by a copy of the state in host memory: when a parameter of that shape is updated for the
+    /// first time, and when one is updated for the second time.
     #[must_use]
     pub fn memory(&self) -> Usage {
         Usage {
@@ -251,13 +251,14 @@ impl Lisa {
     ///
     /// During a run, most layers require no gradients. `init` treats such layers as frozen by the
     /// caller. If frozen layers are quantized, give the model of [`take_exact`](Self::take_exact).
-    /// Cost: three visits of the module; no tensor is copied.
+    /// Cost: four visits of the module; no tensor is copied, except to compare float weights of the
+    /// model with full-precision weights that this run keeps.
     ///
     /// # Errors
     ///
-    /// The model is not the one of this run, or has layers that this run has quantized: another run
-    /// would begin with their rounded weights. The error does not give the model back: clone it first
-    /// if you need it after an error.
+    /// The model is not the one of this run, or has layers that this run has quantized, even if
+    /// Burn has dequantized them since: another run would begin with their rounded weights. The
+    /// error does not give the model back: clone it first if you need it after an error.
     ///
     /// # Example
     ///
@@ -282,8 +283,13 @@ impl Lisa {
     /// # Ok::<(), lisa::LisaError>(())
     /// ```
     pub fn unfreeze<M: Module>(&self, model: M) -> Result<M, LisaError> {
-        let map = self.trainable.same(&self.config, &model)?;
-        check_exact(self.trainable.map(), &map)?;
+        let (own, map) = (
+            self.trainable.map(),
+            self.trainable.same(&self.config, &model)?,
+        );
+        let why = "another run would begin with the rounded weights";
+        let help = "give the model that `Lisa::take_exact` returns";
+        self.full.check_exact(&model, own, (why, help))?;
         let mut mask = FreezeMask::new(Trainable::requiring(&map));
         Ok(mask.change(model, self.trainable.required(&map)))
     }

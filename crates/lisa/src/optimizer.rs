@@ -46,5 +46,6 @@ pub use exact::exact;
 pub(crate) use half::HalfWeights;
 pub(crate) use layer_optimizer::{LayerOptimizer, Wrapping};
 pub(crate) use leaves::Leaves;
+pub(crate) use offload::is_offloaded;
 pub use release::OnFreeze;
 pub(crate) use shapes::StateShapes;

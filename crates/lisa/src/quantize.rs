@@ -2,28 +2,59 @@
 //! in host memory.
 //!
 //! Trained weights are never rounded: the weights of a layer are copied to the host before the
-//! layer is quantized, and they are restored when the layer becomes active. Tests:
-//! `lisa/tests/quantized.rs`.
+//! layer is quantized, and they are restored when the layer becomes active. This also holds if Burn
+//! has dequantized the layer, as `Module::fork` does. Tests: `lisa/tests/quantized.rs`.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use burn::module::{Module, ModuleMapper, Param, ParamId};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
+use burn::tensor::quantization::QuantScheme;
 use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::transfer::{is_on, moved, others_moved};
+use crate::layers::Parameter;
+use crate::transfer::{is_on, moved, others_moved, placed};
 use crate::visit::{FloatVisitor, ModulePath, visit_floats};
 use crate::{ErrorKind, FrozenWeights, LayerMap, LisaError};
 
 /// The full-precision weights of the parameters that are quantized now, in host memory.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FullWeights {
-    weights: HashMap<ParamId, Arc<TensorData>>,
+    weights: HashMap<ParamId, Kept>,
+}
+
+/// The full-precision weights of a parameter, and how they were quantized.
+#[derive(Clone, Debug)]
+struct Kept {
+    data: Arc<TensorData>,
+    scheme: QuantScheme,
+    /// Another device may round some weights to other values.
+    device: Device,
+}
+
+impl Kept {
+    /// Whether a tensor has these weights in rounded form: it is quantized, or has exactly the
+    /// values that dequantization returns. Other weights were loaded later, and are newer.
+    ///
+    /// Cost for a float tensor: a copy of it in host memory, and the weights are quantized again.
+    fn is_source_of<const D: usize>(&self, tensor: &Tensor<D>) -> bool {
+        if !tensor.dtype().is_float() {
+            return true;
+        }
+        let found = tensor.to_data();
+        // Weights that rounding does not change are not rounded.
+        if found.shape() != self.data.shape() || found == *self.data {
+            return false;
+        }
+        let full = placed::<D>((*self.data).clone(), false, &self.device);
+        let rounded = full.quantize_dynamic(&self.scheme).dequantize();
+        rounded.into_data().convert_dtype(found.dtype()) == found
+    }
 }
 
 impl FullWeights {
     pub(crate) fn bytes(&self) -> u64 {
-        let sizes = self.weights.values().map(|data| data.as_bytes().len());
+        let sizes = self.weights.values().map(|kept| kept.data.as_bytes().len());
         sizes.sum::<usize>() as u64
     }
 
@@ -86,15 +117,15 @@ impl FullWeights {
         if is_on(model, device) {
             return self.clone().take(model.clone(), device);
         }
-        // Clones share the running statistics of norms, which would move with the copy. `valid` makes
-        // new ones.
-        let copy = self.clone().take(model.valid(), &device.clone().inner());
-        let trains = model.devices().iter().any(Device::is_autodiff);
-        if trains && device.is_autodiff() {
-            copy.train()
+        // Clones share the running statistics of norms, which would move with the copy. `train` and
+        // `valid` make new ones.
+        let trains = device.is_autodiff() && model.devices().iter().any(Device::is_autodiff);
+        let copy = if trains {
+            model.clone().train()
         } else {
-            copy
-        }
+            model.valid()
+        };
+        self.clone().take(copy, device)
     }
 
     /// The model with all weights in full precision, on `device`. The weights that are kept here are moved
@@ -108,9 +139,56 @@ impl FullWeights {
         others_moved(model, device)
     }
 
-    /// The full-precision weights of a parameter that is quantized now.
-    pub(crate) fn of(&self, id: ParamId) -> Option<&Arc<TensorData>> {
-        self.weights.get(&id)
+    /// The full-precision weights of a parameter whose tensor has them in rounded form.
+    pub(crate) fn of<const D: usize>(
+        &self,
+        id: ParamId,
+        tensor: &Tensor<D>,
+    ) -> Option<&Arc<TensorData>> {
+        let kept = self.weights.get(&id)?;
+        kept.is_source_of(tensor).then_some(&kept.data)
+    }
+
+    /// Refuses a model in which weights are rounded because this run has quantized them. `map` is
+    /// that of the run; the model has its parameters, maybe with other ids. `why` it needs the
+    /// full-precision weights ends the message.
+    pub(crate) fn check_exact<M: Module>(
+        &self,
+        model: &M,
+        map: &LayerMap,
+        (why, help): (&str, &str),
+    ) -> Result<(), LisaError> {
+        struct Rounded<'a> {
+            full: &'a FullWeights,
+            parameters: std::slice::Iter<'a, Parameter>,
+            paths: Vec<&'a str>,
+        }
+        impl ModuleVisitor for Rounded<'_> {
+            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+                let Some(own) = self.parameters.next() else {
+                    return;
+                };
+                let tensor = param.val();
+                let is_quantized = own.dtype.is_float() && !tensor.dtype().is_float();
+                if is_quantized || self.full.of(own.id, &tensor).is_some() {
+                    self.paths.push(&own.path);
+                }
+            }
+        }
+        let mut rounded = Rounded {
+            full: self,
+            parameters: map.parameters().iter(),
+            paths: Vec::new(),
+        };
+        model.visit(&mut rounded);
+        let Some(first) = rounded.paths.first() else {
+            return Ok(());
+        };
+        let message = format!(
+            "this run has quantized {} parameters of the model, first `{first}`, and {why}",
+            rounded.paths.len()
+        );
+        Err(LisaError::new(ErrorKind::Layers, message).with_help(help))
     }
 
     /// Quantizes the parameters of layers that are not `trainable` and not quantized yet. If
@@ -146,49 +224,6 @@ impl FullWeights {
     }
 }
 
-/// Refuses a model with layers that its run has quantized: another run would take the rounded weights
-/// for the weights of the model. `ours` is the map of the run, `theirs` that of the model.
-pub(crate) fn check_exact(ours: &LayerMap, theirs: &LayerMap) -> Result<(), LisaError> {
-    let quantized = quantized_since(ours, theirs);
-    let Some(first) = quantized.first() else {
-        return Ok(());
-    };
-    let message = format!(
-        "this run has quantized {} parameters of the model, first `{first}`, and another run would \
-         begin with the rounded weights",
-        quantized.len()
-    );
-    Err(LisaError::new(ErrorKind::Layers, message)
-        .with_help("give the model that `Lisa::take_exact` returns"))
-}
-
-/// Refuses a model with layers that its run has quantized, for a record of another step: the full-precision
-/// weights that the run keeps are those of `step`, its own. `ours` is the map of the run, `theirs` that of
-/// the model.
-pub(crate) fn check_step(ours: &LayerMap, theirs: &LayerMap, step: u64) -> Result<(), LisaError> {
-    let quantized = quantized_since(ours, theirs);
-    let Some(first) = quantized.first() else {
-        return Ok(());
-    };
-    let message = format!(
-        "{} parameters of the model are quantized, first `{first}`, and the full-precision weights \
-         that this run keeps are those of its step {step}, not of the step of the record",
-        quantized.len()
-    );
-    Err(LisaError::new(ErrorKind::Layers, message).with_help(
-        "load the record with the full-precision weights of its step: those that \
-         `Lisa::save_weights` wrote or `Lisa::exact` returned",
-    ))
-}
-
-/// The paths of parameters that are quantized in a model and were not when its run began. `ours` is the
-/// map of the run, `theirs` that of the model.
-fn quantized_since<'a>(ours: &LayerMap, theirs: &'a LayerMap) -> Vec<&'a str> {
-    let pairs = ours.parameters().iter().zip(theirs.parameters());
-    let quantized = pairs.filter(|(our, their)| our.dtype.is_float() && !their.dtype.is_float());
-    quantized.map(|(_, their)| their.path.as_str()).collect()
-}
-
 /// The error of quantized parameters whose full-precision weights are unknown, if there are any.
 fn not_kept(paths: &[&str]) -> Result<(), LisaError> {
     let Some(first) = paths.first() else {
@@ -219,17 +254,15 @@ impl ModuleMapper for Restore<'_> {
             return param;
         }
         let (id, tensor, mapper) = param.consume();
-        let found = self.full.weights.remove(&id);
+        let kept = self.full.weights.remove(&id);
         let here = tensor.device();
         let device = self.device.unwrap_or(&here);
-        let tensor = match found {
-            // If the tensor is in full precision, it was loaded later and is newer.
-            Some(data) if !tensor.dtype().is_float() => {
-                let dtype = data.dtype();
-                Tensor::from_data(Arc::unwrap_or_clone(data), (device, dtype))
+        let tensor = match kept.filter(|kept| kept.is_source_of(&tensor)) {
+            Some(kept) => {
+                let trains = tensor.is_require_grad();
+                placed(Arc::unwrap_or_clone(kept.data), trains, device)
             }
-            _ if self.device.is_some() => moved(tensor, device),
-            _ => tensor,
+            None => moved(tensor, device),
         };
         Param::from_mapped_value(id, tensor, mapper)
     }
@@ -245,26 +278,30 @@ struct Quantize<'a> {
 impl ModuleMapper for Quantize<'_> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let (id, tensor, mapper) = param.consume();
+        let here = tensor.device();
+        let device = self.device.unwrap_or(&here);
         let frozen = self.frozen.contains(&id) && tensor.dtype().is_float();
         let tensor = match self.kind.scheme(&tensor.dims()) {
             Some(scheme) if frozen => {
-                let (here, dtype) = (tensor.device(), tensor.dtype());
-                let data = tensor.clone().detach().into_data();
-                let tensor = match self.device {
+                let kept = self.full.of(id, &tensor).cloned();
+                let is_rounded = kept.is_some();
+                let data = kept.unwrap_or_else(|| Arc::new(tensor.clone().detach().into_data()));
+                let tensor = if is_rounded || *device != here {
                     // The data is already in host memory, and is copied to the device from there.
-                    Some(device) if *device != here => {
-                        Tensor::from_data(data.clone(), (device, dtype))
-                    }
-                    _ => tensor.detach(),
+                    placed((*data).clone(), false, device)
+                } else {
+                    tensor.detach()
                 };
-                self.full.weights.insert(id, Arc::new(data));
+                let kept = Kept {
+                    data,
+                    scheme,
+                    device: device.clone().inner(),
+                };
+                self.full.weights.insert(id, kept);
                 tensor.quantize_dynamic(&scheme)
             }
-            _ => match self.device {
-                Some(device) => moved(tensor, device),
-                None => tensor,
-            },
+            _ => tensor,
         };
-        Param::from_mapped_value(id, tensor, mapper)
+        Param::from_mapped_value(id, moved(tensor, device), mapper)
     }
 }

@@ -296,12 +296,7 @@ fn recast(parameter: &Parameter, dtype: DType) -> LisaError {
 }
 
 fn map_of<M: Module>(config: &LisaConfig, model: &M) -> Result<LayerMap, LisaError> {
-    let map = if config.layers.is_empty() {
-        LayerMap::find(model)
-    } else {
-        LayerMap::at(model, &config.layers)
-    };
-    map?.split(&config.split)
+    LayerMap::of(model, &config.layers)?.split(&config.split)
 }
 
 #[cfg(test)]

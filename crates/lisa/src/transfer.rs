@@ -1,44 +1,134 @@
 //! Moving a model to another device: float parameters one at a time ([`moved`]), then everything else
 //! ([`others_moved`]).
+//!
+//! `==` of two devices ignores autodiff and gradient checkpointing. A parameter also takes these
+//! settings from the device that it moves to.
 
 use std::any::Any;
 use std::collections::VecDeque;
 
-use burn::module::{Module, ModuleMapper, Param};
-use burn::tensor::{DType, Device, Tensor};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::kind::Autodiff;
+use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 
-/// Moves the value of a float parameter to another device. Whether it requires gradients does not change.
+/// Moves the value of a float parameter to another device. Whether it requires gradients does not
+/// change, except on a device without autodiff. If only the autodiff setting differs, nothing is
+/// copied.
 pub(crate) fn moved<const D: usize>(tensor: Tensor<D>, device: &Device) -> Tensor<D> {
-    if tensor.device() == *device {
+    let here = tensor.device();
+    if is_same(&here, device) {
         return tensor;
     }
-    if !tensor.dtype().is_float() {
-        return tensor.to_device(device);
+    let trains = tensor.is_require_grad();
+    if here != *device && tensor.dtype().is_float() {
+        return placed(tensor.into_data(), trains, device);
     }
-    let trains = tensor.is_require_grad() && device.is_autodiff();
-    let dtype: DType = tensor.dtype();
-    let tensor = Tensor::from_data(tensor.into_data(), (device, dtype));
-    if trains {
+    let tensor = with_autodiff_of(device, tensor);
+    if here == *device {
+        training(tensor, trains)
+    } else {
+        tensor.to_device(device)
+    }
+}
+
+/// A float parameter with these values on a device. `trains`: whether it requires gradients if the
+/// device has autodiff.
+pub(crate) fn placed<const D: usize>(
+    values: TensorData,
+    trains: bool,
+    device: &Device,
+) -> Tensor<D> {
+    let dtype = values.dtype();
+    training(Tensor::from_data(values, (device, dtype)), trains)
+}
+
+/// The tensor, which requires gradients if it `trains` and has autodiff.
+fn training<const D: usize>(tensor: Tensor<D>, trains: bool) -> Tensor<D> {
+    if trains && tensor.is_autodiff() {
         tensor.require_grad()
     } else {
         tensor
     }
 }
 
-/// Whether all of a module is on this device.
+/// Whether two devices are one, with the same autodiff setting.
+fn is_same(a: &Device, b: &Device) -> bool {
+    a == b && a.gradient_checkpointing_strategy() == b.gradient_checkpointing_strategy()
+}
+
+/// A tensor with the autodiff setting of a device, in no graph. It shares the values.
+fn with_autodiff_of<const D: usize, K: Autodiff>(
+    device: &Device,
+    tensor: Tensor<D, K>,
+) -> Tensor<D, K> {
+    let plain = tensor.without_autodiff();
+    match device.gradient_checkpointing_strategy() {
+        Some(strategy) => plain
+            .autodiff()
+            .with_gradient_checkpointing_strategy(strategy),
+        None => plain,
+    }
+}
+
+/// Whether all of a module is on this device, and its parameters have the autodiff setting of the
+/// device.
 pub(crate) fn is_on<M: Module>(module: &M, device: &Device) -> bool {
-    module.devices().iter().all(|there| there == device)
+    let is_on = module.devices().iter().all(|there| there == device);
+    let mut found = IsOn { device, is_on };
+    module.visit(&mut found);
+    found.is_on
+}
+
+struct IsOn<'a> {
+    device: &'a Device,
+    is_on: bool,
+}
+
+impl ModuleVisitor for IsOn<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.is_on &= is_same(&param.val().device(), self.device);
+    }
+
+    fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<D, Int>>) {
+        self.is_on &= is_same(&param.val().device(), self.device);
+    }
+
+    fn visit_bool<const D: usize>(&mut self, param: &Param<Tensor<D, Bool>>) {
+        self.is_on &= is_same(&param.val().device(), self.device);
+    }
 }
 
 /// Moves all of a module that is no float parameter to another device: integers, booleans, and tensors
-/// that are no parameters.
+/// that are no parameters. Burn cannot change the autodiff setting of the latter.
 pub(crate) fn others_moved<M: Module>(module: M, device: &Device) -> M {
     if is_on(&module, device) {
         return module;
     }
-    // Burn's `fork` would dequantize parameters, and its `to_device` would make them non-leaves of a
-    // graph.
-    with_floats_aside(module, device, |module| module.fork(device))
+    let is_there = module.devices().iter().all(|there| there == device);
+    let module = if is_there {
+        module
+    } else {
+        // Burn's `fork` would dequantize parameters, and its `to_device` would make them non-leaves
+        // of a graph.
+        with_floats_aside(module, device, |module| module.fork(device))
+    };
+    module.map(&mut AutodiffOf(device))
+}
+
+/// Gives the parameters that are no floats the autodiff setting of a device.
+struct AutodiffOf<'a>(&'a Device);
+
+impl ModuleMapper for AutodiffOf<'_> {
+    fn map_int<const D: usize>(&mut self, param: Param<Tensor<D, Int>>) -> Param<Tensor<D, Int>> {
+        param.map(|tensor| with_autodiff_of(self.0, tensor))
+    }
+
+    fn map_bool<const D: usize>(
+        &mut self,
+        param: Param<Tensor<D, Bool>>,
+    ) -> Param<Tensor<D, Bool>> {
+        param.map(|tensor| with_autodiff_of(self.0, tensor))
+    }
 }
 
 /// Changes a module while small tensors on `device` take the place of its float parameters.
@@ -87,7 +177,6 @@ mod tests {
     use burn::nn::{
         BatchNorm, BatchNormConfig, Linear, LinearConfig, RotaryEncoding, RotaryEncodingConfig,
     };
-    use burn::tensor::{Int, TensorData};
 
     #[derive(Module, Debug)]
     struct Model {
@@ -149,5 +238,43 @@ mod tests {
             model.positions.val().into_data()
         );
         assert_eq!(changed.devices(), [device]);
+    }
+    #[test]
+    fn parameters_take_the_autodiff_setting_of_the_device_that_they_move_to() {
+        struct Floats<'a>(&'a Device);
+        impl ModuleMapper for Floats<'_> {
+            fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+                param.map(|tensor| moved(tensor, self.0))
+            }
+        }
+        let (plain, autodiff) = (Device::flex(), Device::flex().autodiff());
+        let checkpointing = autodiff.clone().gradient_checkpointing();
+        for (from, to) in [
+            (&autodiff, &checkpointing),
+            (&checkpointing, &autodiff),
+            (&autodiff, &plain),
+        ] {
+            let model = model(from);
+            let before = floats(&model);
+            assert!(is_on(&model, from) && !is_on(&model, to));
+            let model = others_moved(model.map(&mut Floats(to)), to);
+            assert!(is_on(&model, to) && !is_on(&model, from));
+            let expected = before.into_iter();
+            let expected = expected.map(|(trains, data)| (trains && to.is_autodiff(), data));
+            assert_eq!(floats(&model), expected.collect::<Vec<_>>());
+            if !to.is_autodiff() {
+                continue;
+            }
+            let mut x = Tensor::<2>::ones([1, 32], to);
+            for layer in &model.layers {
+                x = layer.forward(x);
+            }
+            let grads = x.sum().backward();
+            let weights = model.layers.iter().map(|layer| layer.weight.val());
+            // A quantized weight has no gradient to ask for.
+            let weights = weights.filter(|weight| weight.dtype().is_float());
+            let have: Vec<bool> = weights.map(|w| w.grad(&grads).is_some()).collect();
+            assert_eq!(have, [true, false]);
+        }
     }
 }

@@ -97,10 +97,9 @@ impl ModuleVisitor for Collect<'_> {
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let tensor = param.val();
-        match self.full.of(param.id) {
-            // A weight that is in full precision was loaded later, and is newer.
-            Some(data) if !tensor.dtype().is_float() => self.add_full(param, Arc::clone(data)),
-            _ => {
+        match self.full.of(param.id, &tensor) {
+            Some(data) => self.add_full(param, Arc::clone(data)),
+            None => {
                 let tensor = param.transform_for_save().val();
                 // `detach` would dequantize.
                 let is_float = tensor.dtype().is_float();

@@ -54,7 +54,7 @@ pub struct GradientTracker {
 }
 
 impl GradientTracker {
-    /// A tracker for this model.
+    /// A tracker for this model and for models with its `ParamId`s.
     ///
     /// # Errors
     ///
@@ -64,7 +64,7 @@ impl GradientTracker {
     }
 
     /// A tracker for these layers: of several stacks ([`LayerMap::at`]), or parts of layers
-    /// ([`LayerMap::split`]). The model that is observed must have their `ParamId`s.
+    /// ([`LayerMap::split`]), in models with their `ParamId`s.
     ///
     /// # Example
     ///
@@ -99,6 +99,9 @@ impl GradientTracker {
     }
 
     /// Adds gradients of the batch: all of them, or a part that was not observed yet.
+    ///
+    /// Gradients of parameters with other `ParamId`s are ignored, without an error: a model that
+    /// was loaded from a file after the tracker was made has a gradient of 0 in every layer.
     pub fn observe<M: Module>(&mut self, model: &M, mut grads: GradientsParams) {
         self.batch.merge(measure(model, &mut grads, &self.map));
     }

@@ -79,7 +79,7 @@ impl Scores {
 
 /// How far sampling by these weights is from uniform sampling: the total variation distance of the
 /// two distributions of one sampled layer. It is 0 if all weights are equal, and `1 - 1 / N` if one
-/// of N layers has all the weight.
+/// of N layers has all the weight, and NaN if all weights are 0.
 ///
 /// # Example
 ///
@@ -89,6 +89,7 @@ impl Scores {
 /// assert_eq!(distance_from_uniform(&[1.0, 1.0]), 0.0);
 /// assert_eq!(distance_from_uniform(&[3.0, 1.0]), 0.25);
 /// assert_eq!(distance_from_uniform(&[0.0, 1.0, 0.0, 0.0]), 0.75);
+/// assert!(distance_from_uniform(&[0.0, 0.0]).is_nan());
 /// ```
 #[must_use]
 pub fn distance_from_uniform(weights: &[f64]) -> f64 {

@@ -69,11 +69,7 @@ impl NormTracker {
     ///
     /// As [`LayerMap::find`] and [`LayerMap::at`].
     pub fn new<M: Module>(model: &M, stacks: &[String]) -> Result<Self, LisaError> {
-        let map = if stacks.is_empty() {
-            LayerMap::find(model)?
-        } else {
-            LayerMap::at(model, stacks)?
-        };
+        let map = LayerMap::of(model, stacks)?;
         let layers: Vec<String> = map.layers().iter().map(|l| l.path.clone()).collect();
         let mut outside = Vec::new();
         let mut places = HashMap::new();

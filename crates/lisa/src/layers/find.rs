@@ -96,15 +96,22 @@ impl LayerMap {
         tree.map(&found)
     }
 
-    /// Like [`find`](Self::find) or [`at`](Self::at), but initializes nothing: a lazy parameter
-    /// counts as f32 and trainable.
+    /// [`find`](Self::find), or [`at`](Self::at) these paths if there are any.
+    pub(crate) fn of<M: Module>(module: &M, paths: &[String]) -> Result<Self, LisaError> {
+        Self::of_tree(Tree::read(module)?, paths)
+    }
+
+    /// [`of`](Self::of) that initializes nothing: a lazy parameter counts as f32 and trainable.
     pub(crate) fn of_shapes<M: Module>(module: &M, paths: &[String]) -> Result<Self, LisaError> {
         let mut reader = Reader {
             lazy: true,
             ..Reader::default()
         };
         visit_floats(module, &mut reader);
-        let tree = Tree::of(reader)?;
+        Self::of_tree(Tree::of(reader)?, paths)
+    }
+
+    fn of_tree(tree: Tree, paths: &[String]) -> Result<Self, LisaError> {
         if paths.is_empty() {
             Self::best(tree)
         } else {

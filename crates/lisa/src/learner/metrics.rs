@@ -54,6 +54,9 @@ impl LisaMetrics {
     /// The L2 norm of a layer's gradient in the last step, before clipping. Not available while the
     /// layer is frozen. Returns `None` if there is no layer with this index.
     ///
+    /// Cost, from the first call of this method on: each step sums the squares of the gradients of
+    /// all active layers. Each metric waits for the device when it is read.
+    ///
     /// With the sharded optimizer, the gradients of several devices are not summed yet at this
     /// point. The value is then the square root of the sum of their squared norms.
     #[must_use]

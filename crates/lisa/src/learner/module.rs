@@ -34,6 +34,9 @@ use crate::{ErrorKind, FrozenWeights, Lisa, LisaError};
 /// - After a record is loaded, the next step drops f32 master weights that, rounded, are not the weights
 ///   of their parameter, and takes them from the weights. So load the optimizer's record of the same
 ///   step to resume exactly.
+/// - Into a module that has trained, a wrapper's record of another process needs the optimizer's
+///   record of that process, and a record of `M` must be loaded without it. Otherwise the
+///   optimizer's state belongs to other `ParamId`s than the run's, and the next step panics.
 /// - A record of the wrapper can be loaded into `M` with
 ///   `ModuleRecord::load(path)?.allow_unused(true)`.
 /// - Loading a record with another seed, sampling period, `layer_warmup`, number of active layers
@@ -45,7 +48,8 @@ use crate::{ErrorKind, FrozenWeights, Lisa, LisaError};
 ///
 /// burn-train's `TrainStep::optimize` returns no `Result`. It panics if [`Lisa::try_step`] returns
 /// an error, with the message of that error. It also panics in a step with another optimizer than the
-/// one that [`Lisa::into_learner`] returned, and after a resume if the optimizer state cannot be read.
+/// one that [`Lisa::into_learner`] returned, and after a record was loaded if the optimizer state
+/// cannot be read or is that of other parameters.
 ///
 /// So the module of a finished training cannot be trained further with a plain optimizer, as burn-train
 /// suggests: see [`into_inner`](Self::into_inner).

@@ -12,9 +12,12 @@ use crate::{FrozenWeights, LisaError, weights};
 impl Lisa {
     /// The model with the full-precision weights of all layers, on `device`. If frozen layers are
     /// quantized, save or export this model. If none are, it is a copy of the model on that device.
+    /// Its parameters have the autodiff setting of `device`: on a device without autodiff, the copy
+    /// is in validation mode.
     ///
     /// `model` must be that of the last step: the weights of quantized layers come from this `Lisa`, all
     /// others from `model`. So an earlier clone of the model needs a clone of `Lisa` of the same step.
+    /// Layers that Burn has dequantized since, as in `Module::fork`, count as quantized.
     ///
     /// `model` can continue to train. Cost: the memory of the whole model on `device`. If the
     /// model's own device has too little memory, give the host, `Device::flex()`.
@@ -32,7 +35,7 @@ impl Lisa {
 
     /// Like [`exact`](Self::exact), for the end of a run: the full-precision weights move out of
     /// this `Lisa` into the model. Each quantized weight is freed when its parameter is restored,
-    /// unless `model` has clones.
+    /// unless `model` has clones. These share its running statistics, which move to `device`.
     ///
     /// If `device` is the host, weights that are in host memory are not copied.
     ///

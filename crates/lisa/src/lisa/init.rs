@@ -45,11 +45,14 @@ impl LisaConfig {
     /// Like [`init`](Self::init), for a model that is on another device, such as the host
     /// (`Device::flex().autodiff()`).
     ///
-    /// The model moves to `device`, float parameters one at a time. Of the layers that are
-    /// quantized, at most one weight at a time is on `device` in full precision. Clones of the
-    /// model share its running statistics, and must not be used afterwards. Burn applies the
-    /// running statistics of a forward pass later, and those that are not applied yet do not move:
-    /// give a model from [`Module::train`](burn::module::Module::train), which applies them.
+    /// The model moves to `device`, float parameters one at a time, and they take the gradient
+    /// checkpointing of `device`. Burn cannot change it for tensors that are no parameters: a model
+    /// with such tensors must be made on a device with the same gradient checkpointing. Of the
+    /// layers that are quantized, at most one weight at a time is on `device` in full precision.
+    /// Clones of the model share its running statistics, and must not be used afterwards. Burn
+    /// applies the running statistics of a forward pass later, and those that are not applied yet
+    /// do not move: give a model from [`Module::train`](burn::module::Module::train), which applies
+    /// them.
     ///
     /// # Errors
     ///
@@ -149,9 +152,11 @@ fn sampling(config: &LisaConfig, trainable: &Trainable) -> Sampling {
     }
 }
 
-/// Returns the errors of [`LisaConfig::init`] that depend only on shapes and settings.
-pub(crate) fn check(map: &LayerMap, config: &LisaConfig) -> Result<(), LisaError> {
+/// Which parameters of a map may train, or the errors of [`LisaConfig::init`] that depend only on
+/// shapes and settings.
+pub(crate) fn check(map: &LayerMap, config: &LisaConfig) -> Result<Vec<bool>, LisaError> {
     config.validate()?;
     let trainable = Trainable::of(map.clone(), config)?;
-    sampler::check(sampling(config, &trainable))
+    sampler::check(sampling(config, &trainable))?;
+    Ok(trainable.may_train().to_vec())
 }

@@ -15,7 +15,6 @@ use super::Lisa;
 use crate::layers::Parameter;
 use crate::optimizer::Leaves;
 use crate::period::PeriodSums;
-use crate::quantize::check_step;
 use crate::saved::{self, LARGEST_COUNT, ScoreState};
 use crate::{ErrorKind, LayerMap, LisaError};
 use cause::Cause;
@@ -97,10 +96,11 @@ impl Lisa {
     ///
     /// The operating system refuses to read the file (kind [`Io`](ErrorKind::Io)), or it is not a
     /// regular file. Or the record is of another model, policy, seed, setting or optimizer; the
-    /// message has the first difference. Or layers of `model` are quantized, and this run does not
-    /// have their full-precision weights of that step: it keeps those that
-    /// [`init`](crate::LisaConfig::init) was given, and after a step, those of its own step. After an
-    /// error the run is unchanged, and the model is not given back: clone it first if you need it then.
+    /// message has the first difference. Or layers of `model` are quantized, or were since
+    /// dequantized by `Module::fork`, and this run does not have their full-precision weights of
+    /// that step: it keeps those that [`init`](crate::LisaConfig::init) was given, and after a
+    /// step, those of its own step. After an error the run is unchanged, and the model is not given
+    /// back: clone it first if you need it then.
     pub fn load<M: Module>(&mut self, path: impl AsRef<Path>, model: M) -> Result<M, LisaError> {
         let path = path.as_ref();
         let unread = |cause: Cause| {
@@ -126,7 +126,15 @@ impl Lisa {
         self.full.check_quantized(self.trainable.map(), &map)?;
         // Before the first step, the weights that are kept are those that `init` was given.
         if self.steps() > 0 && self.steps() != record.run.step {
-            check_step(self.trainable.map(), &map, self.steps())?;
+            let why = format!(
+                "the full-precision weights that it keeps are those of its step {}, not of the \
+                 step of the record",
+                self.steps()
+            );
+            let help = "load the record with the full-precision weights of its step: those that \
+                        `Lisa::save_weights` wrote or `Lisa::exact` returned";
+            let own = self.trainable.map();
+            self.full.check_exact(&model, own, (&why, help))?;
         }
         let device = model.devices().into_iter().next();
         let device = device.unwrap_or_default().inner();

@@ -33,17 +33,18 @@ impl Lisa {
     ///
     /// Cost: the inner optimizer's step and at least two visits of the module; at the end of a
     /// period, three more visits and, to drop or offload state, an empty step of the optimizer. A
-    /// step waits for the device in the first two updates of a parameter shape, because it measures
-    /// their optimizer state. At the end of a period, it waits if the policy
-    /// [observes](crate::policy::SamplingPolicy::observes) gradients (it reads one value for each
-    /// active layer), if state is offloaded, and if layers are quantized.
+    /// step waits for the device in the first two updates of a parameter shape, because it copies
+    /// their optimizer state to host memory to measure it. At the end of a period, it waits if the
+    /// policy [observes](crate::policy::SamplingPolicy::observes) gradients (it reads one value for
+    /// each active layer), if state is offloaded, and if layers are quantized.
     ///
     /// # Errors
     ///
     /// - The model is not the model of this run: it has another structure, only some of its `ParamId`s
-    ///   are known, or it was cast to another dtype. Or parameters that train in this period require no
-    ///   gradients in it, as in a clone from another period. Or it has other `ParamId`s, and layers that
-    ///   another run has quantized. This is checked before anything changes.
+    ///   are known, or it was cast to another dtype. Or parameters that train in this period
+    ///   require no gradients in it, as in a clone from a period in which they were frozen; other
+    ///   earlier clones are not noticed. Or it has other `ParamId`s, and layers that another run
+    ///   has quantized. This is checked before anything changes.
     /// - The policy returns invalid layers at the end of a period. The update is already applied:
     ///   the error contains the updated model, and the layers of the previous period stay active.
     pub fn try_step<M: Module>(

@@ -356,12 +356,23 @@ fn resumes(config: &LisaConfig, make: fn(&Device) -> Net, at: usize) {
 
 /// The same with another number of steps.
 fn resumes_in(steps: usize, config: &LisaConfig, make: fn(&Device) -> Net, at: usize) {
+    resumes_with(adamw(), steps, config, make, at);
+}
+
+/// The same with another optimizer.
+fn resumes_with<C: OptimizerConfig + Clone>(
+    optimizer: C,
+    steps: usize,
+    config: &LisaConfig,
+    make: fn(&Device) -> Net,
+    at: usize,
+) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("run.lisa");
-    let (mut lisa, model) = config.init(adamw(), make(&device())).unwrap();
+    let (mut lisa, model) = config.init(optimizer.clone(), make(&device())).unwrap();
     let straight = train(&mut lisa, model, 0..steps);
 
-    let (mut first, model) = config.init(adamw(), make(&device())).unwrap();
+    let (mut first, model) = config.init(optimizer.clone(), make(&device())).unwrap();
     let model = train(&mut first, model, 0..at);
     first.save(&path).unwrap();
     let mut followed = first.clone();
@@ -372,7 +383,7 @@ fn resumes_in(steps: usize, config: &LisaConfig, make: fn(&Device) -> Net, at: u
     assert_eq!(followed.memory(), lisa.memory(), "{policy}, at {at}");
 
     let fresh = reloaded(&model, make);
-    let (mut second, fresh) = config.init(adamw(), fresh).unwrap();
+    let (mut second, fresh) = config.init(optimizer, fresh).unwrap();
     let fresh = second.load(&path, fresh).unwrap();
     assert_eq!(second.active_layers(), first.active_layers());
     assert_eq!(second.memory(), first.memory());

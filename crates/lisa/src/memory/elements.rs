@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use burn::module::ParamId;
 
-use crate::{LayerMap, LisaConfig, PolicyConfig};
+use crate::{FrozenWeights, LayerMap, LisaConfig, PolicyConfig};
 
 /// How often more units may be active than a plan assumes.
 const RARE: f64 = 1e-3;
@@ -71,11 +71,12 @@ pub(super) struct Elements {
 }
 
 impl Elements {
-    /// `head`: the weight of the head, if it is known. `packed`: whether the device stores two int4 values
-    /// in a byte.
+    /// `may_train`: by parameter, whether it may ever train. `head`: the weight of the head, if it
+    /// is known. `packed`: whether the device stores two int4 values in a byte.
     pub(super) fn of(
         map: &LayerMap,
-        config: &LisaConfig,
+        may_train: &[bool],
+        quantized: FrozenWeights,
         head: Option<ParamId>,
         packed: bool,
     ) -> Self {
@@ -94,15 +95,12 @@ impl Elements {
         };
         let in_layer = |i: &usize| map.layer_of(*i).is_some();
         let first = (0..map.parameters().len()).find(in_layer).unwrap_or(0);
-        for (i, parameter) in map.parameters().iter().enumerate() {
+        for (i, (parameter, &trainable)) in map.parameters().iter().zip(may_train).enumerate() {
             let len = parameter.len() as u64;
             elements.total += len;
-            let frozen = config.frozen.as_ref();
-            let frozen = frozen.is_some_and(|g| g.matches(&parameter.id, Some(&parameter.path)));
-            let trainable = parameter.trainable && !frozen;
             if let Some(unit) = map.layer_of(i) {
                 let unit = &mut elements.units[unit];
-                if let Some(bytes) = config.frozen_weights.bytes(&parameter.shape, packed) {
+                if let Some(bytes) = quantized.bytes(&parameter.shape, packed) {
                     let matrices = if trainable {
                         &mut unit.matrices
                     } else {

@@ -34,8 +34,9 @@ impl MemoryPlan {
         workload: &Workload,
     ) -> Result<Self, LisaError> {
         let map = LayerMap::of_shapes(model, &config.layers)?.split(&config.split)?;
-        crate::lisa::check(&map, config)?;
-        let elements = Elements::of(&map, config, model.head_id(), !workload.flex);
+        let may_train = crate::lisa::check(&map, config)?;
+        let (head, packed) = (model.head_id(), !workload.flex);
+        let elements = Elements::of(&map, &may_train, config.frozen_weights, head, packed);
         let draw = Draw::largest(&elements, config);
         let run = Run {
             largest: Largest::of(&elements, &draw),

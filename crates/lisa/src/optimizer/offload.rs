@@ -103,7 +103,7 @@ impl<O: Optimizer, const D: usize> RecordState for Placed<O, D> {
 }
 
 /// Whether this leaf, `ID.offloaded`, says that the state of a parameter is offloaded.
-pub(super) fn is_offloaded(name: &str, value: Scalar) -> bool {
+pub(crate) fn is_offloaded(name: &str, value: Scalar) -> bool {
     let leaf = name.split_once('.').map(|(_, leaf)| leaf);
     leaf == Some(OFFLOADED) && says_offloaded(value)
 }

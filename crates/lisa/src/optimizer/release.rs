@@ -54,6 +54,7 @@ impl<O: Optimizer> Optimizer for Release<O> {
         if lr.to_bits() == RELEASE {
             let state = state.and_then(|state| match self.on_freeze {
                 OnFreeze::Drop => None,
+                // A run makes no release pass then.
                 OnFreeze::Keep => Some(state),
                 OnFreeze::Offload => Some(state.offload()),
             });

@@ -16,7 +16,7 @@ use burn_pack::{MAX_FILE_SIZE, MAX_TENSOR_COUNT, MAX_TENSOR_SIZE, Reader, Scalar
 use super::cause::Cause;
 use crate::LayerMap;
 use crate::layers::Parameter;
-use crate::optimizer::{Leaves, StateShapes};
+use crate::optimizer::{Leaves, StateShapes, is_offloaded};
 use crate::saved::LARGEST_COUNT;
 
 /// The maximum size of a record's metadata (paths and shapes). It is enough for hundreds of
@@ -131,7 +131,6 @@ impl States {
             let parameter = &map.parameters()[index];
             let shapes = shapes(parameter);
             state.fits(parameter, shapes)?;
-            // For an optimizer without state Burn records only the rank.
             if state.is_bare() {
                 continue;
             }
@@ -176,8 +175,12 @@ impl State {
         tensors.chain(scalars).collect()
     }
 
+    /// Whether it is that of an optimizer without state: Burn records the rank, and the run whether
+    /// the state is offloaded.
     fn is_bare(&self) -> bool {
-        self.tensors.is_empty() && self.scalars.iter().all(|(name, _)| name.ends_with(RANK))
+        let mut scalars = self.scalars.iter();
+        self.tensors.is_empty()
+            && scalars.all(|(name, value)| name.ends_with(RANK) || is_offloaded(name, *value))
     }
 
     fn name(&self) -> &str {

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::{ErrorKind, FrozenWeights};
-use burn::nn::LinearLayout;
+use burn::module::ModuleMapper;
+use burn::nn::{BatchNorm, BatchNormConfig, LinearLayout};
 use burn::tensor::TensorData;
 
 /// As [`net`], wide enough for whole blocks.
@@ -337,11 +338,17 @@ fn a_record_of_another_step_needs_the_full_precision_weights_of_that_step() {
     assert_eq!(error.kind(), ErrorKind::Layers);
     let text = error.to_string();
     assert!(
-        text.contains("5 parameters of the model are quantized"),
+        text.contains("this run has quantized 5 parameters"),
         "{text}"
     );
     assert!(text.contains("those of its step 7"), "{text}");
     assert_eq!(lisa.steps(), 7);
+    // Of the dequantized weights, those of layer 1 are not from weights that the run still keeps.
+    let error = lisa.load(&path, earlier.clone().fork(&device)).unwrap_err();
+    assert!(
+        error.message().contains("has quantized 4 parameters"),
+        "{error}"
+    );
 
     let mut back = lisa.clone();
     let loaded = back.load(&path, then.exact(&earlier, &device)).unwrap();
@@ -351,4 +358,149 @@ fn a_record_of_another_step_needs_the_full_precision_weights_of_that_step() {
     lisa.save(&path).unwrap();
     let now = lisa.load(&path, now).unwrap();
     assert_eq!(weights(&lisa.exact(&now, &device)), expected);
+}
+
+#[test]
+fn layers_that_burn_has_dequantized_keep_their_full_precision_weights() {
+    let device = device();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("weights.bpk");
+    let original = weights(&wide(&device));
+    for kind in [FrozenWeights::Int8, FrozenWeights::Int4] {
+        let (mut lisa, net) = config(kind).init(adamw(), wide(&device)).unwrap();
+        let memory = lisa.memory();
+        let start = weights(&net);
+        let net = net.fork(&device);
+        assert_eq!(quantized(&net), [false; LAYERS]);
+        assert_ne!(weights(&net), original);
+        assert_eq!(weights(&lisa.exact(&net, &device)), original, "{kind:?}");
+        lisa.save_weights(&net, &file).unwrap();
+        let saved = wide(&device).load_file(&file);
+        assert_eq!(weights(&saved), original, "{kind:?}");
+        let error = lisa.unfreeze(net.clone()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Layers);
+        let found = format!("has quantized {} parameters", LAYERS - 2);
+        assert!(error.message().contains(&found), "{error}");
+
+        // At the end of the period, they are quantized again, to the same values.
+        let mut again = lisa.clone();
+        let trained = train_at(&mut again, net.clone(), 0..3, 0.0);
+        assert_eq!(again.memory().full_precision, memory.full_precision);
+        for layer in 0..LAYERS {
+            if quantized(&trained)[layer] && !lisa.active_layers().contains(&layer) {
+                assert_eq!(weights(&trained)[2 + layer], start[2 + layer], "{kind:?}");
+            }
+        }
+        assert_eq!(weights(&again.exact(&trained, &device)), original);
+
+        let net = net.valid().fork(&Device::flex()).train();
+        assert_eq!(weights(&lisa.take_exact(net, &device)), original);
+        assert_eq!(lisa.memory().full_precision, 0);
+    }
+}
+
+#[test]
+fn layers_of_half_precision_that_burn_has_dequantized_keep_their_weights() {
+    struct Narrow;
+    impl ModuleMapper for Narrow {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            param.map(|tensor| tensor.cast(FloatDType::BF16).detach())
+        }
+    }
+    let device = device();
+    let original = weights(&half(wide(&device)));
+    let (lisa, net) = config(FrozenWeights::Int8)
+        .init(adamw(), half(wide(&device)))
+        .unwrap();
+    // Burn dequantizes to f32.
+    let net = net.fork(&device);
+    assert_eq!(weights(&lisa.exact(&net, &device)), original);
+    let net = net.map(&mut Narrow);
+    assert_ne!(weights(&net), original);
+    assert_eq!(weights(&lisa.exact(&net, &device)), original);
+}
+
+#[test]
+fn weights_that_are_loaded_during_a_run_replace_those_that_it_keeps() {
+    let device = device();
+    let (mut lisa, net) = config(FrozenWeights::Int8)
+        .init(adamw(), wide(&device))
+        .unwrap();
+    let frozen = (0..LAYERS).find(|layer| !lisa.active_layers().contains(layer));
+    let frozen = frozen.unwrap();
+    // Dequantized weights of which one differs are others.
+    let mut net = net.fork(&device);
+    let changed = |weight: Tensor<2>| weight.slice_fill([0..1, 0..1], 0.5).detach();
+    net.layers[frozen].weight = net.layers[frozen].weight.clone().map(changed);
+    let mut expected = weights(&wide(&device));
+    expected[2 + frozen] = net.layers[frozen].weight.val().into_data();
+    assert_eq!(weights(&lisa.exact(&net, &device)), expected);
+    let net = train_at(&mut lisa, net, 0..3, 0.0);
+    assert_eq!(weights(&lisa.exact(&net, &device)), expected);
+    assert_eq!(weights(&lisa.take_exact(net, &device)), expected);
+}
+
+#[test]
+fn a_model_takes_the_autodiff_setting_of_the_device_that_it_moves_to() {
+    let setting = |net: &Net| -> Vec<_> {
+        let all = [&net.embed, &net.head].into_iter().chain(&net.layers);
+        let devices = all.map(|linear| linear.weight.val().device());
+        devices
+            .map(|device| device.gradient_checkpointing_strategy())
+            .collect()
+    };
+    let trains = |net: &Net| -> Vec<bool> {
+        let layers = net.layers.iter();
+        layers.map(|layer| layer.weight.is_require_grad()).collect()
+    };
+    let host = device();
+    let target = device().gradient_checkpointing();
+    let expected = weights(&wide(&host));
+    for kind in [FrozenWeights::Exact, FrozenWeights::Int8] {
+        let (mut lisa, net) = config(kind).init_on(adamw(), wide(&host), &target).unwrap();
+        let on = |device: &Device| vec![device.gradient_checkpointing_strategy(); 2 + LAYERS];
+        assert_eq!(setting(&net), on(&target), "{kind:?}");
+        for to in [&Device::flex(), &host, &target] {
+            let copy = lisa.exact(&net, to);
+            assert_eq!(setting(&copy), on(to), "{kind:?}");
+            assert_eq!(weights(&copy), expected, "{kind:?}");
+            if to.is_autodiff() {
+                assert_eq!(trains(&copy), trains(&net), "{kind:?}");
+                let _ = copy.grads(0);
+            }
+        }
+        assert_eq!(setting(&net), on(&target), "{kind:?}");
+        let net = train_at(&mut lisa, net, 0..4, 0.0);
+        assert_eq!(setting(&net), on(&target), "{kind:?}");
+        let taken = lisa.take_exact(net, &Device::flex());
+        assert_eq!(setting(&taken), on(&Device::flex()), "{kind:?}");
+        assert_eq!(weights(&taken), expected, "{kind:?}");
+    }
+}
+
+#[derive(Module, Debug)]
+struct Normed {
+    norm: BatchNorm,
+    layers: Vec<Linear>,
+}
+
+#[test]
+fn a_copy_with_another_autodiff_setting_leaves_the_running_statistics_of_the_model() {
+    let device = device();
+    let linear = |_| LinearConfig::new(4, 4).init(&device);
+    let model = Normed {
+        norm: BatchNormConfig::new(4).init(&device),
+        layers: (0..4).map(linear).collect(),
+    };
+    let (lisa, model) = LisaConfig::new().init(adamw(), model).unwrap();
+    let setting = |model: &Normed| {
+        let device = model.norm.running_mean.value().device();
+        device.gradient_checkpointing_strategy()
+    };
+    let before = setting(&model);
+    for to in [Device::flex(), device.clone().gradient_checkpointing()] {
+        let copy = lisa.exact(&model, &to);
+        assert_eq!(setting(&copy), to.gradient_checkpointing_strategy());
+        assert_eq!(setting(&model), before);
+    }
 }

@@ -23,6 +23,46 @@ fn a_resumed_run_is_the_uninterrupted_one_bit_for_bit() {
 }
 
 #[test]
+fn a_run_whose_optimizer_has_no_state_resumes_bit_for_bit() {
+    for on_freeze in [OnFreeze::Drop, OnFreeze::Keep, OnFreeze::Offload] {
+        let config = LisaConfig::new()
+            .with_sampling_period(4)
+            .with_on_freeze(on_freeze);
+        let without_masters = config.clone().with_master_weights(false);
+        for at in [8, 6] {
+            resumes_with(SgdConfig::new(), 12, &config, net, at);
+            resumes_with(SgdConfig::new(), 12, &config, to_half, at);
+            resumes_with(SgdConfig::new(), 12, &without_masters, to_half, at);
+        }
+    }
+}
+
+#[test]
+fn a_run_with_a_group_whose_optimizer_has_no_state_resumes_bit_for_bit() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run.lisa");
+    let config = LisaConfig::new()
+        .with_sampling_period(2)
+        .with_on_freeze(OnFreeze::Offload);
+    let start = |model: Net| {
+        let (lisa, model) = config.init(adamw(), model).unwrap();
+        let biases = ParamGroup::from_predicate("bias");
+        (lisa.with_group(biases, SgdConfig::new()), model)
+    };
+    let (mut lisa, model) = start(net(&device()));
+    let model = train(&mut lisa, model, 0..5);
+    lisa.save(&path).unwrap();
+    let fresh = reloaded(&model, net);
+    let expected = train(&mut lisa, model, 5..12);
+
+    let (mut second, fresh) = start(fresh);
+    let fresh = second.load(&path, fresh).unwrap();
+    let resumed = train(&mut second, fresh, 5..12);
+    assert_eq!(resumed.bits(), expected.bits());
+    assert_eq!(second.memory(), lisa.memory());
+}
+
+#[test]
 fn a_run_resumes_with_weights_that_burn_saved() {
     let dir = tempfile::tempdir().unwrap();
     let (weights, record) = (dir.path().join("weights.bpk"), dir.path().join("run.lisa"));

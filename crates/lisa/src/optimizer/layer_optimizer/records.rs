@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use burn::module::ParamId;
 use burn::optim::OptimizerRecord;
-use burn::tensor::{DType, TensorData};
+use burn::tensor::DType;
+#[cfg(feature = "train")]
+use burn::tensor::TensorData;
 use burn_pack::{Error, Reader, Tensor};
 
 use super::super::bytes::StateBytes;
