@@ -131,7 +131,11 @@ pub(crate) fn summary(results: &Results) -> String {
         format!("{} of a step", results.unit()[0]),
     ];
     for task in &tasks {
-        head.push(format!("loss on `{}`, {}", name(task), seeds(results, task)));
+        head.push(format!(
+            "loss on `{}`, {}",
+            name(task),
+            seeds(results, task)
+        ));
         head.push("minus LoRA".to_owned());
     }
     let mut text = header(&head.iter().map(String::as_str).collect::<Vec<_>>());

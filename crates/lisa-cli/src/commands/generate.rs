@@ -98,8 +98,8 @@ pub(crate) fn generate(options: &Options, device: &Device) -> Result<()> {
             return error;
         }
         error.with_help(format!(
-            "the embedding has no row for this token of the chat template {template}: leave \
-             --chat-template out, or give one that the model was trained with"
+            "the embedding has no row for this token; if it is of the chat template {template}, \
+             leave --chat-template out, or give one that the model was trained with"
         ))
     })?;
     // The bundled model is stored in half precision to be small, and a CPU is faster in f32.

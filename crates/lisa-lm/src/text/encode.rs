@@ -221,7 +221,7 @@ fn refuse_empty(chat: &Chat, found: &Passages) -> Result<(), Error> {
     let (message, help) = if found.unwritten.contains(index) {
         (
             format!("the chat template writes nothing of the answer in message {number}"),
-            "choose a chat template that writes it, remove the message, or allow empty answers",
+            "remove the message, allow empty answers, or choose a chat template that writes it",
         )
     } else {
         (

@@ -10,8 +10,8 @@ pub(super) fn advice(reason: &str, file: &Path, columns: &Columns) -> Option<Str
     let is = |start: &str| reason.starts_with(start);
     if is("not UTF-8") {
         return Some(format!(
-            "convert the file if it is in another encoding, as some of Windows are: \
-             `iconv -f CP1252 -t UTF-8 {}`",
+            "correct the line, or convert the file if all of it is in another encoding, such as \
+             that of Windows: `iconv -f CP1252 -t UTF-8 {}`",
             file.display()
         ));
     }
@@ -20,8 +20,8 @@ pub(super) fn advice(reason: &str, file: &Path, columns: &Columns) -> Option<Str
     }
     if is("not JSON") && !is_data_file(file) {
         return Some(
-            "give a file .jsonl, .ndjson, .json, .csv, .tsv or .parquet; any other file is read as \
-             JSON lines, where plain text is a row such as {\"text\": \"one two\"}"
+            "correct the line; if the file has no JSON lines, give a file .jsonl, .ndjson, .json, \
+             .csv, .tsv or .parquet; any other file is read as JSON lines, where plain text is a row such as {\"text\": \"one two\"}"
                 .to_owned(),
         );
     }
@@ -33,7 +33,7 @@ pub(super) fn advice(reason: &str, file: &Path, columns: &Columns) -> Option<Str
         .map_or(key, |(from, _)| from);
     match what {
         "a string and not a list" => Some(format!(
-            "write the list as JSON, and not as Python prints it: in pandas, \
+            "write the list as JSON, and not as Python prints it: in pandas, before `to_csv`, \
              `df[{key:?}] = df[{key:?}].map(json.dumps)`"
         )),
         "a number and not a string" | "a boolean and not a string" => Some(format!(

@@ -60,8 +60,8 @@ pub struct DataFiles {
 /// # Errors
 ///
 /// A folder cannot be read, or is more than eight levels deep; it has no file of data, or only
-/// tests and held-out files; its training data, or its held-out data, is only there in a form that
-/// is not read, such as zstd or Arrow; it has the same file in two forms, such as `train.csv` and
+/// tests and held-out files; its training data is only there in a form that is not read, such as
+/// zstd or Arrow; it has the same file in two forms, such as `train.csv` and
 /// `train.jsonl`; or it has several subfolders with files or folders named `train`, such as the
 /// configurations of a data set.
 ///
@@ -152,7 +152,7 @@ fn in_folder(folder: &Path, needs_training: bool) -> Result<DataFiles, Error> {
     for file in &found.unread {
         let what = match split_in_folder(file) {
             _ if is_empty => "data",
-            Some(Split::Valid) if found.valid.is_empty() => "held-out data",
+            Some(Split::Valid) if found.valid.is_empty() && !needs_training => "held-out data",
             Some(Split::Train) if !has_train && needs_training => "training data",
             None if found.train.is_empty() && needs_training => "training data",
             _ => continue,

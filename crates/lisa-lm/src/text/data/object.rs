@@ -44,13 +44,11 @@ impl Object {
         Ok(object)
     }
 
-    /// This key, or else the first one that has spaces around it.
+    /// This key, or else one that has spaces around it.
     fn key_like(&self, key: &str) -> Option<String> {
-        let mut keys = self.fields.iter().map(|(name, _)| name);
-        let exact = keys.clone().find(|name| *name == key);
-        exact
-            .or_else(|| keys.find(|name| name.trim() == key))
-            .cloned()
+        let names = self.fields.iter().map(|(name, _)| name);
+        let like = names.filter(|name| name.trim() == key);
+        like.min_by_key(|name| name.len()).cloned()
     }
 
     pub(super) fn has(&self, key: &str) -> bool {

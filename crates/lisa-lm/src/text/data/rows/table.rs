@@ -83,19 +83,25 @@ fn unclosed(file: &Path, line: usize) -> Error {
         .with_help("close the quote, or write a quote inside of a cell as two")
 }
 
-/// The crate `csv` reads such text as part of the cell, without the quotes.
+/// The crate `csv` reads such text as part of the cell, without the first two quotes.
 fn garbled(file: &Path, line: usize, separator: u8) -> Error {
     let message = format!("in the row of line {line}, text follows the closing quote of a cell");
+    let name = file.display();
+    let help = if separator == b'\t' {
+        format!(
+            "if the quotes are part of the text, convert the file in Python: `import pandas; \
+             pandas.read_csv('{name}', sep='\\t', quoting=3, dtype=str, na_filter=False)\
+             .to_csv('converted.csv', index=False)`"
+        )
+    } else {
+        format!(
+            "put quotes around the cell, and write a quote inside of it as two; if the file has a \
+             backslash before it: `sed 's/\\\\\"/\"\"/g' {name} > converted.csv`"
+        )
+    };
     Error::new(ErrorKind::Data, message)
         .with_place(file, None)
-        .with_help(format!(
-            "write a quote inside of a cell as two; if the file has a backslash before it, convert \
-             the file in Python: `import pandas; \
-             pandas.read_csv('{}', sep={:?}, escapechar='\\\\', dtype=str, na_filter=False)\
-             .to_csv('train.csv', index=False)`",
-            file.display(),
-            char::from(separator)
-        ))
+        .with_help(help)
 }
 
 fn names_of(file: &Path, header: &ByteRecord) -> Result<Vec<String>, Error> {
@@ -184,7 +190,9 @@ enum Cell {
     Quoted,
     /// At a quote that closes the cell, or is the first of two.
     Closed,
-    /// After the quote that closes the cell.
+    /// In spaces after the quote that closes the cell.
+    Padded,
+    /// In other text after it.
     Garbled,
 }
 
@@ -195,7 +203,8 @@ impl Cell {
             (Self::Quoted, _) | (Self::Closed | Self::Start, b'"') => Self::Quoted,
             (_, b'\r' | b'\n') => Self::Start,
             (_, byte) if byte == separator => Self::Start,
-            (Self::Closed | Self::Garbled, _) => Self::Garbled,
+            (Self::Closed | Self::Padded, b' ') => Self::Padded,
+            (Self::Closed | Self::Padded | Self::Garbled, _) => Self::Garbled,
             _ => Self::Plain,
         }
     }

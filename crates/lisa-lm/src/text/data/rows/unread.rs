@@ -25,7 +25,7 @@ const KNOWN: [(&[u8], &str, &str); 15] = [
     (
         b"PK\x03\x04",
         "a zip archive",
-        "unpack it with `unzip FILE`",
+        "unpack it with `unzip FILE`, or save it as CSV if it is a table of Excel",
     ),
     (
         b"PAR1",
