@@ -15,7 +15,8 @@ use crate::{ErrorKind, LisaError};
 ///
 /// Burn's `Module::fork` dequantizes layers. A run takes their weights from host memory also then,
 /// and quantizes them again at the end of the period. Until then they need the device memory of
-/// float weights.
+/// float weights. Burn dequantizes to f32: in half precision, the forward pass then panics, and only
+/// `Lisa::exact`, `take_exact` and `save_weights` take such a model.
 ///
 /// # Example
 ///

@@ -12,8 +12,8 @@ use crate::{FrozenWeights, LisaError, weights};
 impl Lisa {
     /// The model with the full-precision weights of all layers, on `device`. If frozen layers are
     /// quantized, save or export this model. If none are, it is a copy of the model on that device.
-    /// Its parameters have the autodiff setting of `device`: on a device without autodiff, the copy
-    /// is in validation mode.
+    /// Its parameters with autodiff take the setting of `device`: on a device without autodiff, the
+    /// copy is in validation mode.
     ///
     /// `model` must be that of the last step: the weights of quantized layers come from this `Lisa`, all
     /// others from `model`. So an earlier clone of the model needs a clone of `Lisa` of the same step.
@@ -66,8 +66,9 @@ impl Lisa {
     ///
     /// The write is atomic. Cost: one weight at a time in host memory. The device needs memory only
     /// for a quantized weight that Burn changes when it is saved, as with `LinearLayout::Col`: this
-    /// weight is on the device while it is written. `save_file` copies the whole model to host
-    /// memory.
+    /// weight is on the device while it is written. A layer that `Module::fork` has dequantized is
+    /// read, and its weights are quantized once more on the device, to compare them. `save_file`
+    /// copies the whole model to host memory.
     ///
     /// # Errors
     ///

@@ -16,7 +16,7 @@ use crate::layers::Parameter;
 use crate::optimizer::Leaves;
 use crate::period::PeriodSums;
 use crate::saved::{self, LARGEST_COUNT, ScoreState};
-use crate::{ErrorKind, LayerMap, LisaError};
+use crate::{ErrorKind, FrozenWeights, LayerMap, LisaError};
 use cause::Cause;
 use check::States;
 use run::{FORMAT, Run};
@@ -96,11 +96,13 @@ impl Lisa {
     ///
     /// The operating system refuses to read the file (kind [`Io`](ErrorKind::Io)), or it is not a
     /// regular file. Or the record is of another model, policy, seed, setting or optimizer; the
-    /// message has the first difference. Or layers of `model` are quantized, or were since
-    /// dequantized by `Module::fork`, and this run does not have their full-precision weights of
-    /// that step: it keeps those that [`init`](crate::LisaConfig::init) was given, and after a
-    /// step, those of its own step. After an error the run is unchanged, and the model is not given
-    /// back: clone it first if you need it then.
+    /// message has the first difference. Or layers of `model` are quantized, and this run does
+    /// not have their full-precision weights of that step: it keeps those that
+    /// [`init`](crate::LisaConfig::init) was given, and after a step, those of its own step. Of layers
+    /// that `Module::fork` has dequantized, only those that have not trained since are noticed. Or
+    /// frozen layers are quantized, and `model` has another dtype, as after `Module::fork` in half
+    /// precision. After an error the run is unchanged, and the model is not given back: clone it
+    /// first if you need it then.
     pub fn load<M: Module>(&mut self, path: impl AsRef<Path>, model: M) -> Result<M, LisaError> {
         let path = path.as_ref();
         let unread = |cause: Cause| {
@@ -124,6 +126,10 @@ impl Lisa {
         }
         let map = self.trainable.same(&self.config, &model)?;
         self.full.check_quantized(self.trainable.map(), &map)?;
+        // Of half-precision layers that Burn has dequantized, to f32, the map has the wrong dtype.
+        if self.config.frozen_weights != FrozenWeights::Exact {
+            self.trainable.check_dtypes(&map)?;
+        }
         // Before the first step, the weights that are kept are those that `init` was given.
         if self.steps() > 0 && self.steps() != record.run.step {
             let why = format!(

@@ -79,7 +79,10 @@ fn an_answer_of_which_nothing_is_written_is_refused_with_a_message_of_its_own() 
         let error = encode_example(&example, &tokenizer(source), options).unwrap_err();
         assert_eq!((error.kind(), error.message()), (ErrorKind::Data, message));
         let help = error.help().unwrap();
-        assert!(help.ends_with("choose a chat template that writes it"), "{help}");
+        assert!(
+            help.ends_with("choose a chat template that writes it"),
+            "{help}"
+        );
     }
     // This one writes the call without the reasoning.
     let writes = TURNS.replace("<|assistant|>{{", "<|assistant|>{{ m.tool_calls }}{{");
