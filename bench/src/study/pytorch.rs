@@ -27,6 +27,9 @@ struct Settings {
     lr: f64,
     seed: u64,
     held_out: usize,
+    steps: usize,
+    active_layers: usize,
+    rank: usize,
 }
 
 /// The runs of `pytorch.jsonl` in the folder of a study; none without this file.
@@ -59,8 +62,12 @@ pub(crate) fn table(results: &Results, peers: &[PyTorch]) -> String {
             let rate = runs.learning_rate.unwrap_or(f64::NAN);
             // The command line has the rate with some digits.
             let has_rate = (settings.lr / rate - 1.0).abs() < 1e-3;
-            let has_rows = settings.held_out == results.plan.sizes.scored;
-            if settings.method == method && settings.task == name(task) && has_rate && has_rows {
+            let sizes = results.plan.sizes;
+            let is_same = settings.method == method
+                && settings.task == name(task)
+                && (settings.steps, settings.held_out) == (sizes.steps, sizes.scored)
+                && (settings.active_layers, settings.rank) == (2, 16);
+            if is_same && has_rate {
                 losses.insert(settings.seed, *held_out);
             }
         }
@@ -107,7 +114,7 @@ mod tests {
         }
         let line = |method: &str, lr: f64, seed: u64, rows: usize, loss: f64| {
             format!(
-                r#"{{"settings": {{"task": "a", "method": "{method}", "lr": {lr}, "seed": {seed}, "held_out": {rows}, "rank": 16}}, "held_out": {loss}}}"#
+                r#"{{"settings": {{"task": "a", "method": "{method}", "lr": {lr}, "seed": {seed}, "held_out": {rows}, "steps": 120, "active_layers": 2, "rank": 16}}, "held_out": {loss}}}"#
             )
         };
         let lines = [

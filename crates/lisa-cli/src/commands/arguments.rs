@@ -206,7 +206,7 @@ fn unknown_argument(program: &Command, name: &str, argument: &str) -> UserError 
     };
     let (mut arguments, path) = (command.get_arguments(), Path::new(argument));
     let has_data = arguments.any(|arg| arg.get_long() == Some("data"));
-    let help = if has_data && (path.exists() || is_data_file(path)) {
+    let help = if has_data && is_data_file(path) {
         "give files and folders with --data, several with commas: --data A,B".to_owned()
     } else {
         lists(name)

@@ -9,6 +9,7 @@ use lisa_lm::Checkpoint;
 use crate::model_tokenizer::model_tokenizer;
 use crate::settings::{Facts, Flags, InputFlags, ModelFacts, OnBad, Origin};
 use crate::terminal::output::warn;
+use crate::terminal::text::counted;
 use crate::train::data::rows::batches;
 use crate::train::data::shown_row::Show;
 use crate::train::prepare::settle::Unread;
@@ -78,17 +79,15 @@ pub(crate) fn preview(options: &Options) -> Result<()> {
     let settled = unread.settle(facts)?;
     let (settings, data, tokenizer) = (settled.settings, settled.data, settled.tokenizer);
     let (row, rows) = (options.row.unwrap_or(1), data.train.len());
-    let (give, there_are) = match rows {
-        1 => ("leave it out".to_owned(), "there is 1 row".to_owned()),
-        rows => (
-            format!("give 1 to {rows}"),
-            format!("there are {rows} rows"),
-        ),
+    let (give, are) = match rows {
+        1 => ("leave it out".to_owned(), "is"),
+        _ => (format!("give 1 to {rows}"), "are"),
     };
     require!(
         (1..=rows).contains(&row),
         give,
-        "--row is {row}, and {there_are}"
+        "--row is {row}, and there {are} {}",
+        counted(rows, "row")
     );
     if options.text {
         data.show_text(row - 1, &tokenizer)?;

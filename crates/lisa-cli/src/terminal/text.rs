@@ -37,11 +37,11 @@ pub(crate) fn shell_word(text: impl AsRef<OsStr>) -> String {
     let word = text.as_ref().to_string_lossy();
     if cfg!(windows) {
         // Its shells read `\` as it is, and a path has no double quote.
-        let has_blank = word.contains(char::is_whitespace);
-        return if has_blank {
-            format!("\"{word}\"")
-        } else {
+        let is_plain = |c: char| c.is_alphanumeric() || r"\/:._-~".contains(c);
+        return if word.chars().all(is_plain) {
             word.into_owned()
+        } else {
+            format!("\"{word}\"")
         };
     }
     shlex::try_quote(&word).map_or_else(|_| word.to_string(), Cow::into_owned)

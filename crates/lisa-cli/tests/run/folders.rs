@@ -236,7 +236,7 @@ fn a_resumed_run_says_what_becomes_of_the_card() {
     let mine = "# Mine\n\nI wrote this.\n";
     fs::write(&card, mine).unwrap();
     let found = said(dir.path(), "train --resume r --steps 3");
-    let part = "r/model/README.md is kept: it is not of a run";
+    let part = "r/model/README.md is kept: its title is not that of a run";
     assert!(found.contains(part), "{found}");
     assert_eq!(fs::read_to_string(&card).unwrap(), mine);
 }

@@ -125,12 +125,16 @@ pub(super) fn in_words(message: &str) -> (String, String) {
         let message = format!("`{found}` is not one of {}", known.join(", "));
         return (message, help);
     }
-    // A text that begins as `nan`, `inf`, `true`, `false` or `.5` does is read as such.
+    if message.starts_with("invalid mantissa, expected ") {
+        let message = "the value begins with `.`".to_owned();
+        let help = "put a text in double quotes; a number has a digit before the point: 0.5";
+        return (message, help.to_owned());
+    }
+    // A text that begins as `nan`, `inf`, `true` or `false` does is read as such.
     let unquoted = [
         "string values must be quoted",
         "invalid float, expected ",
         "invalid boolean, expected ",
-        "invalid mantissa, expected ",
     ];
     if unquoted.iter().any(|start| message.starts_with(start)) {
         let message = "the value is missing, or is a text without quotes".to_owned();

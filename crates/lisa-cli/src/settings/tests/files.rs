@@ -209,6 +209,8 @@ fn a_file_may_use_the_names_of_other_trainers() {
 
 const UNQUOTED: &str = "the value is missing, or is a text without quotes";
 const QUOTE: &str = "put a text in double quotes; a switch is true or false";
+const POINT: &str = "the value begins with `.`";
+const DIGIT: &str = "put a text in double quotes; a number has a digit before the point: 0.5";
 const BACKSLASH: &str = "a text in double quotes has a `\\` that begins no escape";
 const SINGLE: &str = "put a path with `\\` in single quotes, such as 'C:\\models'";
 
@@ -249,7 +251,8 @@ fn a_mistake_in_a_file_is_reported_with_its_line() {
         ("model = nothing", UNQUOTED, QUOTE),
         ("dtype = f32", UNQUOTED, QUOTE),
         ("pack = True", UNQUOTED, QUOTE),
-        ("out = ../runs", UNQUOTED, QUOTE),
+        ("out = ../runs", POINT, DIGIT),
+        ("lr = .5", POINT, DIGIT),
         ("model = \"C:\\models\"", BACKSLASH, SINGLE),
         ("model = \"C:\\Users\\me\"", BACKSLASH, SINGLE),
         (

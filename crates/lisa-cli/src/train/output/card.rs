@@ -23,6 +23,8 @@ pub(crate) struct Card<'a> {
     pub(crate) state: &'a State,
     /// The step of the model.
     pub(crate) step: u64,
+    /// Rows of an epoch.
+    pub(crate) rows: usize,
     /// Whether this is the best checkpoint, and not the last one.
     pub(crate) is_best: bool,
     /// The evaluation of this model.
@@ -38,7 +40,9 @@ pub(crate) fn card(card: &Card<'_>, folder: &Path, is_adapter: bool) -> Result<(
     let shown = path.display();
     match Found::of(folder) {
         Found::Foreign => {
-            say(format_args!("{shown} is kept: it is not of a run"))?;
+            say(format_args!(
+                "{shown} is kept: its title is not that of a run; it may be of an earlier step"
+            ))?;
             return Ok(());
         }
         Found::Ours(old) if old != text => {
@@ -105,7 +109,7 @@ impl Card<'_> {
         };
         // A step has no more rows than an epoch.
         let per_step = training.batch_size * training.gradient_accumulation_steps;
-        let per_step = per_step.min(self.job.data.train.len());
+        let per_step = per_step.min(self.rows);
         let rows = [
             ("base model", base.name.clone()),
             ("data", data(self)),

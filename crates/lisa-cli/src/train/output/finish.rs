@@ -32,6 +32,7 @@ pub(crate) fn finish(job: &Job<'_>, trained: Training, stop: Stop<'_>) -> Result
     let Training {
         model: last,
         mut trainer,
+        batches,
         mut state,
         mut metrics,
         saved,
@@ -40,6 +41,7 @@ pub(crate) fn finish(job: &Job<'_>, trained: Training, stop: Stop<'_>) -> Result
     let out = &job.settings.output.out;
     let (folder, best_folder) = (out.join("model"), out.join("model-best"));
     let (layers, state_bytes) = (trainer.layers(), trainer.state_bytes());
+    let rows = batches.rows();
     let mut clock = state.clock;
     // If the weights go to host memory, losses still need the model on the device.
     let on_device = (job.home() != job.training_device).then(|| last.clone());
@@ -62,6 +64,7 @@ pub(crate) fn finish(job: &Job<'_>, trained: Training, stop: Stop<'_>) -> Result
     let finished = Finished {
         job,
         state,
+        rows,
         after,
         after_all,
         best: best.filter(|(step, _)| *step != job.steps),
@@ -135,6 +138,8 @@ fn base_flags(input: &InputSettings) -> String {
 struct Finished<'a> {
     job: &'a Job<'a>,
     state: State,
+    /// Rows of an epoch.
+    rows: usize,
     after: Option<Evaluation>,
     after_all: Option<Evaluation>,
     /// The step and the held-out loss of the best checkpoint, if it is an earlier one.
@@ -153,6 +158,7 @@ impl Finished<'_> {
             job: self.job,
             state: &self.state,
             step,
+            rows: self.rows,
             is_best,
             after: self.after.as_ref().filter(|_| !is_best),
             best: self.best,
