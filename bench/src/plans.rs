@@ -253,6 +253,10 @@ mod tests {
         [planned, highest(&events, |event| event.peak).unwrap()]
     }
 
+    /// What a plan may be higher by on a CPU with a small L2 cache.
+    #[cfg(feature = "flex")]
+    const CACHES: u64 = 4 << 20;
+
     /// Narrow layers, so that what does not depend on their width counts most.
     #[cfg(feature = "flex")]
     #[test]
@@ -332,9 +336,9 @@ mod tests {
                     ..Settings::default()
                 };
                 let [planned, measured] = both(&settings, method);
-                let ratio = planned as f64 / measured as f64;
+                let most = measured + measured / 4 + CACHES;
                 assert!(
-                    (1.0..1.25).contains(&ratio),
+                    (measured..most).contains(&planned),
                     "{batch} x {sequence}, {method}: {planned} of {measured}"
                 );
             }
@@ -366,8 +370,8 @@ mod tests {
                     ..Settings::default()
                 };
                 let [planned, measured] = both(&settings, method);
-                // The buffers of matmuls are planned with 4 MiB.
-                let most = measured + measured / 25 + (4 << 20);
+                // The packed operands of matmuls are planned with 4 MiB.
+                let most = measured + measured / 25 + (4 << 20) + CACHES;
                 assert!(
                     (measured..most).contains(&planned),
                     "{preset}, {method}: {planned} of {measured}"

@@ -94,6 +94,7 @@ fn list(losses: BTreeMap<u64, f64>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::arm::STEP;
     use super::super::job::{Job, Outcome, Purpose};
     use super::super::log::Log;
     use super::super::plan::Plan;
@@ -105,8 +106,8 @@ mod tests {
         let plan = Plan::full("models/base".into(), vec!["data/a".into()]);
         let mut log = Log::open(&dir.path().join("runs.jsonl")).unwrap();
         while let Some(job) = plan.next(&log).into_iter().next() {
-            // The second rate is the best; the seeds have losses of their own.
-            let loss = match (job.purpose, job.rate == job.arm.first_rate() + 4) {
+            // The third rate is the best; the seeds have losses of their own.
+            let loss = match (job.purpose, job.rate == job.arm.first_rate() + 2 * STEP) {
                 (Purpose::Choice, false) => 2.0,
                 _ => 1.0 + job.seed as f64 / 8.0,
             };
