@@ -35,7 +35,9 @@ impl Optimizer for SecondMoment {
         let time = state.as_ref().map_or(0, |state| state.momentum.time);
         let moments = state.map(|state| (state.momentum.moment_1, state.momentum.moment_2));
         let (first, second) = match moments {
-            Some((first, second)) if time % self.period != 0 => (Some(first), Some(second)),
+            Some((first, second)) if !time.is_multiple_of(self.period) => {
+                (Some(first), Some(second))
+            }
             Some((_, second)) => (None, Some(second)),
             None => (None, None),
         };

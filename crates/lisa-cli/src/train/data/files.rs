@@ -47,8 +47,8 @@ impl Files {
                 .into());
         }
         // A file that is given itself may also be one that its folder leaves out.
-        let read: HashSet<PathBuf> = data.train.iter().chain(&data.valid).map(real).collect();
-        data.left_out.retain(|file| !read.contains(&real(file)));
+        let used: HashSet<PathBuf> = data.train.iter().chain(&data.valid).map(real).collect();
+        data.left_out.retain(|file| !used.contains(&real(file)));
         Ok(Self { data, is_bundled })
     }
 

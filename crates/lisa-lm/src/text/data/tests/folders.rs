@@ -108,7 +108,9 @@ fn a_folder_without_training_data_or_with_it_twice_is_refused() {
 }
 
 /// A folder with these files.
-fn folder_of(files: &[(&str, &[u8])]) -> tempfile::TempDir {
+type Files<'a> = &'a [(&'a str, &'a [u8])];
+
+fn folder_of(files: Files<'_>) -> tempfile::TempDir {
     let dir = folder(&[]);
     for (name, bytes) in files {
         let path = dir.path().join(name);
@@ -149,7 +151,7 @@ fn files_in_forms_that_are_not_read_are_listed() {
 #[test]
 fn data_that_is_only_there_in_a_form_that_is_not_read_is_an_error_with_its_command() {
     let stream: &[u8] = b"\xff\xff\xff\xff";
-    let cases: [(&[(&str, &[u8])], &str, &str); 4] = [
+    let cases: [(Files<'_>, &str, &str); 4] = [
         (
             &[("valid.jsonl", ROW), ("part.zst", ZSTD)],
             "training data",
@@ -191,7 +193,7 @@ fn data_that_is_only_there_in_a_form_that_is_not_read_is_an_error_with_its_comma
 
 #[test]
 fn a_file_in_another_form_does_not_stand_for_data_that_is_there() {
-    let cases: [&[(&str, &[u8])]; 4] = [
+    let cases: [Files<'_>; 4] = [
         &[
             ("train.jsonl", ROW),
             ("train.jsonl.zst", ZSTD),
