@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::arm::{Arm, STEP, Sampled};
-use super::arms::{ARMS, FROZEN_2, Kind, ONCE, REFERENCE, frozen, once, variants};
+use super::arms::{ARMS, FROZEN_2, Kind, LEVERS, ONCE, REFERENCE, frozen, once, variants};
 use super::job::{Job, Order, Purpose, Sizes};
 use super::log::Log;
 use crate::preset::Dtype;
@@ -17,6 +17,8 @@ pub(crate) struct Plan {
     pub(crate) arms: Vec<Arm>,
     /// What is compared on the first task only.
     pub(crate) variants: Vec<Arm>,
+    /// The best of these, which became arms of every task.
+    pub(crate) levers: Vec<Arm>,
     /// By task, about the most layers with embeddings frozen that need no more memory than LoRA. Drawn once
     /// they are an arm, and sampled once and sampled every K steps they are variants.
     pub(crate) largest: Vec<(&'static str, usize)>,
@@ -46,6 +48,7 @@ impl Plan {
             tasks,
             arms: ARMS.to_vec(),
             variants: variants(),
+            levers: LEVERS.to_vec(),
             // The peaks of ten layers are 340, 56 and 319 MiB below LoRA's. On `gsm8k` each of four more needs
             // 48 MiB, and of six more 65: it depends on the layers that are drawn for the longest batch.
             largest: vec![("gsm8k", 14), ("pubmedqa", 11), ("instruct", 14)],
@@ -75,6 +78,7 @@ impl Plan {
         Self {
             arms: vec![Arm::Base, Arm::Full, Arm::Lisa(Arm::lisa(2))],
             variants: vec![Arm::Lisa(FROZEN_2)],
+            levers: Vec::new(),
             largest: Vec::new(),
             sizes: Sizes {
                 steps: 8,
@@ -155,6 +159,11 @@ impl Plan {
         if let Some(layers) = self.largest_of(task) {
             arms.insert(ONCE.min(arms.len()), Arm::Lisa(once(layers)));
         }
+        for lever in &self.levers {
+            let varied = self.varied_by(*lever);
+            let at = arms.iter().position(|arm| *arm == varied);
+            arms.insert(at.map_or(arms.len(), |at| at + 1), *lever);
+        }
         arms
     }
 
@@ -181,6 +190,7 @@ impl Plan {
         if let Some(largest) = largest {
             variants.extend([once(largest), frozen(largest)].map(Arm::Lisa));
         }
+        variants.extend(&self.levers);
         if is_first {
             variants.extend(&self.variants);
         }
@@ -221,8 +231,8 @@ impl Plan {
         jobs
     }
 
-    /// The arm for which the rate of an arm is chosen: a variant, and layers that are sampled once, take that of
-    /// LISA with two layers, or with ten layers and frozen embeddings.
+    /// The arm for which the rate of an arm is chosen: a variant or lever, and layers that are sampled once, take
+    /// that of LISA with two layers, or with ten layers and frozen embeddings.
     pub(crate) fn chosen_for(&self, arm: Arm) -> Arm {
         let Arm::Lisa(sampled) = arm else { return arm };
         let same = |other: &Arm| match other {
@@ -377,10 +387,11 @@ mod tests {
                 .unwrap();
             count += 1;
         }
-        // Of each arm on a task: three rates, three seeds and a time. Variants have one seed, and take a rate; what they
-        // vary has run with it already.
+        // Of each arm on a task: three rates, three seeds and a time. Levers and variants take a rate, and variants have
+        // one seed; what they vary has run with it already.
         let (trained, variants) = (2 * (ARMS.len() - 1), variants().len());
-        assert_eq!(count, 7 * trained + variants + 2);
+        let levers = 2 * LEVERS.len();
+        assert_eq!(count, 7 * trained + 4 * levers + variants + 2);
         let purposes = vec![Purpose::Choice];
         let fresh = Plan { purposes, ..plan };
         let (_dir, log) = self::log();
@@ -393,14 +404,19 @@ mod tests {
         let plan = Plan::full("models/base".into(), tasks.to_vec());
         let counts = tasks.each_ref().map(|task| plan.variants_of(task).len());
         // LoRA and ten layers are beside them, and on the first task two layers.
-        assert_eq!(counts, [variants().len() + 5, 4, 4]);
+        let levers = LEVERS.len();
+        assert_eq!(
+            counts,
+            [variants().len() + 5 + levers, 4 + levers, 4 + levers]
+        );
         let [sampled, once] = [frozen(14), once(14)].map(Arm::Lisa);
         let varied = [Arm::Lora { rank: 16 }, Arm::Lisa(frozen(10))];
         assert_eq!(
             plan.variants_of(&tasks[2]),
-            [varied[0], varied[1], once, sampled]
+            [varied[0], varied[1], once, sampled, LEVERS[0]]
         );
-        assert_eq!(plan.arms_of(&tasks[2])[ONCE], once);
+        let arms = [once, Arm::Lisa(frozen(10)), LEVERS[0]];
+        assert_eq!(plan.arms_of(&tasks[2])[ONCE..ONCE + 3], arms);
         let fewer = Arm::Lisa(super::once(11));
         assert_eq!(plan.same(&tasks[2], fewer), Some(once));
         for arm in [fewer, Arm::Lisa(Arm::lisa(4))] {
@@ -409,7 +425,7 @@ mod tests {
         for arm in ARMS {
             assert_eq!(plan.same(Path::new("other"), arm), Some(arm));
         }
-        for arm in [sampled, once] {
+        for arm in [sampled, once, LEVERS[0]] {
             assert_eq!(plan.chosen_for(arm), Arm::Lisa(frozen(10)));
         }
         let by_norm = Sampled {
@@ -462,6 +478,9 @@ mod tests {
         );
         // The rate of layers that are sampled once is that of ten layers.
         assert_eq!(some(&[Kind::LisaOnce]), [vec![ten], vec![Arm::Base, once]]);
+        // And so is that of a lever, which has every seed.
+        let budget = [vec![ten], vec![Arm::Base, LEVERS[0]]];
+        assert_eq!(some(&[Kind::LisaBudget]), budget);
         let [choices, mut tests] = some(&[Kind::Variants]);
         assert_eq!(choices, [lora, ten, Arm::Lisa(Arm::lisa(2))]);
         assert_eq!(tests.remove(0), Arm::Base);
