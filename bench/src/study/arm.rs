@@ -71,6 +71,15 @@ pub(crate) enum Policy {
     MeanNorm,
     /// By the mean squared norm of a layer's gradient, before training (MISA).
     MeanSquare,
+    /// By the decrease of the loss that a step of Adam is expected to cause, before training.
+    LossDecrease,
+}
+
+impl Policy {
+    /// Whether it samples by weights that are measured before training.
+    pub(crate) fn is_measured_before(self) -> bool {
+        matches!(self, Self::MeanNorm | Self::MeanSquare | Self::LossDecrease)
+    }
 }
 
 impl Arm {
@@ -115,8 +124,8 @@ impl Arm {
 }
 
 impl Sampled {
-    /// The configuration for a model of so many layers. The weights are those of
-    /// [`Policy::MeanNorm`] and [`Policy::MeanSquare`].
+    /// The configuration for a model of so many layers. The weights are those of a policy that
+    /// [is measured before](Policy::is_measured_before).
     pub(crate) fn config(self, layers: usize, seed: u64, weights: Vec<f64>) -> LisaConfig {
         let outer = CausalLm::OUTER.to_vec();
         let active_layers = self.active_layers.min(layers);
@@ -142,7 +151,7 @@ impl Sampled {
             Policy::Budget => config
                 .with_policy(PolicyConfig::Budget(Budget::new().with_share(share)))
                 .with_split(vec!["attn".into(), "input_layernorm".into()]),
-            Policy::MeanNorm | Policy::MeanSquare => {
+            Policy::MeanNorm | Policy::MeanSquare | Policy::LossDecrease => {
                 config.with_policy(PolicyConfig::Weighted(weights))
             }
         }
@@ -175,6 +184,7 @@ impl fmt::Display for Arm {
             Policy::Budget => write!(f, ", `budget`")?,
             Policy::MeanNorm => write!(f, ", weighted by gradient norm")?,
             Policy::MeanSquare => write!(f, ", weighted by squared gradient")?,
+            Policy::LossDecrease => write!(f, ", weighted by loss decrease")?,
         }
         match lisa.state {
             State::Drop => {}

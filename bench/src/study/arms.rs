@@ -118,6 +118,7 @@ pub(super) fn variants() -> Vec<Arm> {
         },
         by(Policy::MeanNorm),
         by(Policy::MeanSquare),
+        by(Policy::LossDecrease),
         // The default of `lisa train` for a run of 120 steps.
         every(20),
         Sampled {

@@ -19,11 +19,14 @@ pub(super) fn weights(
     mut model: CausalLm,
     mut batches: Batches,
 ) -> Result<(Vec<f64>, CausalLm)> {
-    if ![Policy::MeanNorm, Policy::MeanSquare].contains(&policy) {
+    if !policy.is_measured_before() {
         return Ok((Vec::new(), model));
     }
     let device = model.device();
     let mut tracker = GradientTracker::new(&model)?;
+    if policy == Policy::LossDecrease {
+        tracker = tracker.with_loss_decreases();
+    }
     for _ in 0..PROBED {
         let batch = batches.next_batch().to_tensors(&device);
         let pass = Recompute::new().forward(&model, &batch);
@@ -34,9 +37,10 @@ pub(super) fn weights(
         model = passed.map_err(LisaError::from)?;
         tracker.end_batch();
     }
-    let scores = match policy {
-        Policy::MeanSquare => tracker.squares(),
-        _ => tracker.root_mean_squares(),
+    let scores = match tracker.loss_decreases() {
+        Some(decreases) => decreases,
+        None if policy == Policy::MeanSquare => tracker.squares(),
+        None => tracker.root_mean_squares(),
     };
     Ok((scores.weights()?, model))
 }

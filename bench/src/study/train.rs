@@ -325,6 +325,7 @@ mod tests {
             with(Policy::Budget),
             with(Policy::MeanNorm),
             with(Policy::MeanSquare),
+            with(Policy::LossDecrease),
             Arm::Lisa(super::super::arm::Sampled {
                 period: 0,
                 outer_every: 0,

@@ -38,6 +38,7 @@ mod gradients;
 mod norms;
 mod ratios;
 mod scores;
+mod second_moments;
 mod squares;
 mod tracker;
 

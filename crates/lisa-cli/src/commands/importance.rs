@@ -126,12 +126,16 @@ fn measured(options: &Options, source: &Source<'_>, out: &Path) -> Result<Vec<f6
 
 /// The scores by another signal than the ratio, and the words for one and several of its observations.
 fn scored(by: By, source: &Source<'_>) -> Result<(Scores, [&'static str; 2])> {
-    let batches = ["batch", "batches"];
-    Ok(match by {
-        By::Gradient => (scores::gradients(source)?.root_mean_squares(), batches),
-        By::SquaredGradient => (scores::gradients(source)?.squares(), batches),
-        _ => (scores::lora_update(source)?, ["step", "steps"]),
-    })
+    if by == By::LoraUpdate {
+        return Ok((scores::lora_update(source)?, ["step", "steps"]));
+    }
+    let tracker = scores::gradients(source, by == By::LossDecrease)?;
+    let scores = match tracker.loss_decreases() {
+        Some(decreases) => decreases,
+        None if by == By::SquaredGradient => tracker.squares(),
+        None => tracker.root_mean_squares(),
+    };
+    Ok((scores, ["batch", "batches"]))
 }
 
 /// Makes two short runs, one of which is LoRA.

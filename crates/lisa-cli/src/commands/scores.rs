@@ -13,12 +13,15 @@ use crate::terminal::progress::bar;
 /// Sampling by weights that are nearer to uniform than this is called uniform.
 const NEAR: f64 = 0.05;
 
-/// The gradient of each layer in a few batches. The gradients of one layer exist at a time, and there is
-/// no optimizer.
-pub(super) fn gradients(source: &Source<'_>) -> Result<GradientTracker> {
+/// The gradient of each layer in a few batches, and also the expected decreases of the loss with
+/// `decreases`. The gradients of one layer exist at a time, and there is no optimizer.
+pub(super) fn gradients(source: &Source<'_>, decreases: bool) -> Result<GradientTracker> {
     let settings = &source.settings;
     let mut model = source.model()?;
     let mut tracker = GradientTracker::new(&model)?;
+    if decreases {
+        tracker = tracker.with_loss_decreases();
+    }
     // The other parameters have no score.
     let layers = std::mem::take(&mut model.model.layers);
     model = model.no_grad();

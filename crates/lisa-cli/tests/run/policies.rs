@@ -287,6 +287,20 @@ fn importance_by_gradients_or_a_lora_update_gives_weights_to_the_policy() {
         let ratio = square / (size * size * elements(path));
         assert!((0.999..2.0).contains(&ratio), "{path}: {ratio}");
     }
+    options.by = By::LossDecrease;
+    let decrease = measured(&options);
+    assert_eq!(
+        (&*decrease.by, decrease.observations),
+        ("expected decrease of the loss", 2)
+    );
+    // With a second moment of one element, it is the mean absolute value, which is at most the norm per root of
+    // the size; the moments of rows and columns and of two batches differ from that by less than half.
+    for ((path, decrease), (_, size)) in decrease.layers.iter().zip(&gradient.layers) {
+        let ratio = decrease / (size * elements(path));
+        assert!((0.5..1.5).contains(&ratio), "{path}: {ratio}");
+    }
+    options.by = By::SquaredGradient;
+    measured(&options);
     let path = out.join("importance.json");
     let by = |policy: &str| {
         let path = path.display();

@@ -20,6 +20,8 @@ pub enum By {
     Gradient,
     /// The mean squared norm of its gradients in a few batches, without training
     SquaredGradient,
+    /// The decrease of the loss that a step of Adam would cause, by its gradients in a few batches
+    LossDecrease,
 }
 
 /// Which norms are measured.
@@ -79,8 +81,8 @@ const OF_LISA: [&str; 13] = [
     "layer-warmup",
 ];
 
-/// Settings of optimizer steps and of their gradients, which `--by gradient` and `--by squared-gradient`
-/// do not take.
+/// Settings of optimizer steps and of their gradients, which the kinds of `--by` that measure gradients do
+/// not take.
 const OF_TRAINING: [&str; 18] = [
     "lr",
     "schedule",
@@ -138,7 +140,10 @@ pub struct Options {
 
 impl By {
     fn is_of_gradients(self) -> bool {
-        matches!(self, Self::Gradient | Self::SquaredGradient)
+        matches!(
+            self,
+            Self::Gradient | Self::SquaredGradient | Self::LossDecrease
+        )
     }
 
     /// The flag with its value.
