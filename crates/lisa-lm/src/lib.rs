@@ -23,10 +23,10 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(clippy::missing_errors_doc, clippy::missing_panics_doc)]
 
+mod place;
 mod error;
 pub mod files;
 mod labels;
-mod place;
 
 pub mod model;
 pub mod text;

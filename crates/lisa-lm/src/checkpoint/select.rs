@@ -106,8 +106,8 @@ fn warn_left_out(dir: &Path, names: &[String]) {
 /// Whether the stored tensors have a head that differs from the embedding. Such a head is not tied,
 /// whatever `config.json` says.
 ///
-/// The values are compared in the dtype in which the model is loaded; `-0.0` is equal to `0.0`. Cost: a copy of both tensors
-/// in host memory.
+/// The values are compared in the dtype in which the model is loaded; `-0.0` is equal to `0.0`. Cost:
+/// a copy of both tensors in host memory.
 pub(super) fn has_own_head(
     dir: &Path,
     config: &ModelConfig,

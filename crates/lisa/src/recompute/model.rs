@@ -22,7 +22,7 @@ pub trait LayeredModel: Module {
     /// What every layer needs to know about a batch.
     type Context;
 
-    /// Computes the context of a batch. It is called once in a training step.
+    /// Computes the context of a batch. It is called once for each batch.
     fn context(&self, batch: &Self::Batch) -> Self::Context;
 
     /// The number of layers in the stack.

@@ -9,9 +9,8 @@ use burn::tensor::Device;
 /// Memory: one hidden state for each segment, and the activations of one segment at a time. Time:
 /// one more forward pass over the layers from the lowest trainable one to the last; with segments
 /// of more than one layer that are not divided into sublayers, the last segment is not recomputed.
-/// The gradients equal those of plain
-/// autodiff, except that sums may have another order. A model with dropout needs
-/// [`with_dropout_seed`](Self::with_dropout_seed).
+/// The gradients equal those of plain autodiff, except that sums may have another order. A model
+/// with dropout needs [`with_dropout_seed`](Self::with_dropout_seed).
 ///
 /// # Example
 ///
