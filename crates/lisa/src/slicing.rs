@@ -10,6 +10,9 @@ use burn::tensor::{Device, Tensor};
 pub(crate) const SLICE_ON_HOST: usize = 1 << 16;
 /// Elements in a slice on a GPU, which prefers fewer and larger kernels.
 pub(crate) const SLICE: usize = 1 << 22;
+/// The most slices in which a parameter is stepped. The state of each slice has tensors of its own
+/// in a record, and Burn reads at most 100,000 of them.
+const MOST_STEPPED: usize = 128;
 
 /// The rows of each slice of a tensor, in order.
 pub(crate) fn slices_of<const D: usize>(
@@ -59,8 +62,19 @@ impl Sizes {
     }
 }
 
-/// The number of slices, of at most this many elements, in which a parameter is stepped.
-pub(crate) fn count(shape: &[usize], elements: usize) -> usize {
+/// The number of slices in which a parameter is stepped, on a device whose slices have this many
+/// elements.
+pub(crate) fn count_stepped(shape: &[usize], elements: usize) -> usize {
+    count(shape, stepped(shape.iter().product(), elements))
+}
+
+/// Elements in a slice in which a parameter of `len` elements is stepped on such a device.
+pub(crate) fn stepped(len: usize, elements: usize) -> usize {
+    elements.max(len.div_ceil(MOST_STEPPED))
+}
+
+/// The number of slices of at most this many elements.
+fn count(shape: &[usize], elements: usize) -> usize {
     let rows = shape.first().copied().unwrap_or(1).max(1);
     let wanted = shape
         .iter()
@@ -86,6 +100,23 @@ mod tests {
             assert_eq!((size, asked), (7, 1));
         }
         assert_eq!(elements(&Device::flex()), SLICE_ON_HOST);
+    }
+
+    #[test]
+    fn a_parameter_is_stepped_in_at_most_128_slices() {
+        for (shape, elements, wanted) in [
+            // The embedding and a matrix of Llama-2-7B, and a matrix of the model `small`.
+            (&[32_000, 4096][..], SLICE_ON_HOST, 128),
+            (&[11_008, 4096], SLICE_ON_HOST, 128),
+            (&[11_008, 4096], SLICE, 11),
+            (&[1536, 1024], SLICE_ON_HOST, 24),
+            (&[129], 1, 65),
+            (&[4096], SLICE_ON_HOST, 1),
+            (&[], 1, 1),
+        ] {
+            let found = count_stepped(shape, elements);
+            assert_eq!(found, wanted, "{shape:?} by {elements}");
+        }
     }
 
     #[test]

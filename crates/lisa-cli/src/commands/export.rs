@@ -15,6 +15,7 @@ use crate::run_folder;
 use crate::settings::{Dtype, Flags, Method};
 use crate::terminal::output::say;
 use crate::terminal::progress::Slow;
+use crate::train::method::layerwise_model::host;
 use crate::train::method::trainer::prepared;
 use crate::train::saved::checkpoints::{self, State};
 use crate::train::saved::fingerprint::Fingerprint;
@@ -209,9 +210,11 @@ fn require_other(out: &Path, source: &Checkpoint, run: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The model of a run, with its adapters if those are asked for.
+/// The model of a run, with its adapters if those are asked for. It is in host memory, unless adapters
+/// are to be merged: that is computed where the run does it, so that the weights are the same.
 fn load(options: &Options, device: &Device) -> Result<Exported> {
     let (run, step) = (&options.run, options.step);
+    let home = host(device).inner();
     let saved = checkpoints::list(run)?;
     let newest = saved.last().map(|(step, _)| *step);
     let is_lora = run.join("adapter").is_dir();
@@ -226,7 +229,7 @@ fn load(options: &Options, device: &Device) -> Result<Exported> {
             run.display()
         );
         let source = Checkpoint::open(run.join("model"))?;
-        let model = read(&source, None, device)?;
+        let model = read(&source, None, &home)?;
         return Ok(Exported {
             source,
             model,
@@ -279,17 +282,28 @@ fn load(options: &Options, device: &Device) -> Result<Exported> {
         source.dir().display(),
         changes.join(", ")
     );
-    let mut model = read(&source, Some(settings.memory.dtype.into()), device)?;
-    if text.vocab_size > 0 {
-        model = model.resize_embeddings(text.vocab_size)?;
-    }
+    let model = if settings.method.method == Method::Lora {
+        let device = if options.merge { device } else { &home };
+        let mut model = read(&source, Some(settings.memory.dtype.into()), device)?;
+        if text.vocab_size > 0 {
+            model = model.resize_embeddings(text.vocab_size)?;
+        }
+        prepared(&settings, model)?
+    } else {
+        // The checkpoint has all weights: those of the base model are not read, and these are lazy.
+        let mut config = source.config().clone();
+        if text.vocab_size > 0 {
+            config = config.with_vocab_size(text.vocab_size);
+        }
+        config.init(&home)?
+    };
     let written: &[&str] = if settings.method.method == Method::Lora && !options.merge {
         &["adapter", "adapter-best"]
     } else {
         &["model", "model-best"]
     };
     Ok(Exported {
-        model: checkpoints::weights(path, prepared(&settings, model)?)?,
+        model: checkpoints::weights(path, model)?,
         card: card_of(run, written, *step),
         source,
         files: tokenizer.changed_files()?,

@@ -253,6 +253,14 @@ fn a_checkpoint_is_exported_with_the_base_model_that_it_began_with() {
         assert!(error.contains(part), "`{part}` is not in: {error}");
     }
     assert!(export(&out, &copy, "--allow-changed model").unwrap() == exported);
+    // The weights of the base model are not read: the checkpoint has all of them.
+    let header = r#"{"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
+    let size = (header.len() as u64).to_le_bytes();
+    let unrelated = [&size[..], header.as_bytes(), &[0; 4]].concat();
+    let weights = fs::read(base.join("model.safetensors")).unwrap();
+    fs::write(base.join("model.safetensors"), unrelated).unwrap();
+    assert!(export(&out, &copy, "--allow-changed model").unwrap() == exported);
+    fs::write(base.join("model.safetensors"), weights).unwrap();
     // The base model itself is not replaced.
     let error = export(&out, &base, "--allow-changed model").unwrap_err();
     assert!(error.contains("is the base model"), "{error}");

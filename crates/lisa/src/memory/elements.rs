@@ -19,6 +19,8 @@ pub(super) struct Unit {
     pub(super) trainable: u64,
     /// Elements of the largest trainable parameter.
     pub(super) largest: u64,
+    /// Tensors of the optimizer state of the trainable parameters in a record.
+    pub(super) state_tensors: u64,
     /// The trainable matrices, which are quantized while the unit is frozen.
     pub(super) matrices: Matrices,
     /// The matrices that never train, which are quantized in every period.
@@ -61,6 +63,8 @@ pub(super) struct Elements {
     pub(super) outside: u64,
     /// Elements of the largest trainable parameter outside the layers.
     pub(super) largest_outside: u64,
+    /// Tensors of the optimizer state of the parameters outside the layers in a record.
+    pub(super) state_tensors_outside: u64,
     /// Whether the weight of the head is trainable; if that is unknown, whether a matrix outside the layers
     /// is.
     pub(super) head_trains: bool,
@@ -72,13 +76,15 @@ pub(super) struct Elements {
 
 impl Elements {
     /// `may_train`: by parameter, whether it may ever train. `head`: the weight of the head, if it
-    /// is known. `packed`: whether the device stores two int4 values in a byte.
+    /// is known. `packed`: whether the device stores two int4 values in a byte. `state_tensors`: the
+    /// tensors of the optimizer state of a parameter of a shape in a record.
     pub(super) fn of(
         map: &LayerMap,
         may_train: &[bool],
         quantized: FrozenWeights,
         head: Option<ParamId>,
         packed: bool,
+        state_tensors: impl Fn(&[usize]) -> u64,
     ) -> Self {
         let unit = |index| Unit {
             index,
@@ -89,6 +95,7 @@ impl Elements {
             total: 0,
             outside: 0,
             largest_outside: 0,
+            state_tensors_outside: 0,
             head_trains: false,
             trainable_below: false,
             units: (0..map.layers().len()).map(unit).collect(),
@@ -112,10 +119,12 @@ impl Elements {
                 if trainable {
                     unit.trainable += len;
                     unit.largest = unit.largest.max(len);
+                    unit.state_tensors += state_tensors(&parameter.shape);
                 }
             } else if trainable {
                 elements.outside += len;
                 elements.largest_outside = elements.largest_outside.max(len);
+                elements.state_tensors_outside += state_tensors(&parameter.shape);
                 elements.head_trains |= match head {
                     Some(head) => parameter.id == head,
                     None => parameter.shape.len() > 1,

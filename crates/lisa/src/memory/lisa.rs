@@ -2,7 +2,7 @@
 
 use super::activations::{Activations, Footprint};
 use super::breakdown::Breakdown;
-use super::elements::{Draw, Elements, Matrices};
+use super::elements::{Draw, Elements, Matrices, Unit};
 use super::largest::Largest;
 use super::plan::MemoryPlan;
 use super::workload::Workload;
@@ -36,7 +36,15 @@ impl MemoryPlan {
         let map = LayerMap::of_shapes(model, &config.layers)?.split(&config.split)?;
         let may_train = crate::lisa::check(&map, config)?;
         let (head, packed) = (model.head_id(), !workload.flex);
-        let elements = Elements::of(&map, &may_train, config.frozen_weights, head, packed);
+        let masters = u64::from(has_masters(config, workload));
+        let elements = Elements::of(
+            &map,
+            &may_train,
+            config.frozen_weights,
+            head,
+            packed,
+            |shape| workload.moments(shape) + masters,
+        );
         let draw = Draw::largest(&elements, config);
         let run = Run {
             largest: Largest::of(&elements, &draw),
@@ -66,11 +74,17 @@ impl MemoryPlan {
             optimizer_state,
             master_weights,
             activations: run.stored() + run.activations.logits + run.activations.head,
+            state_tensors: run.state_tensors(),
             host: run.full_precision() + idle_on_host + run.outer_on_host(),
             at_peak,
             at_peak_recomputed,
         })
     }
+}
+
+/// Whether trainable parameters have f32 master weights.
+fn has_masters(config: &LisaConfig, workload: &Workload) -> bool {
+    workload.element() < 4 && config.master_weights
 }
 
 /// A planned run. All methods return bytes, unless their documentation says otherwise.
@@ -92,8 +106,7 @@ impl Run<'_> {
 
     /// Bytes of the master weight of one trainable element.
     fn master(&self) -> u64 {
-        let half_precision = self.workload.element() < 4;
-        if half_precision && self.config.master_weights {
+        if has_masters(self.config, self.workload) {
             4
         } else {
             0
@@ -132,15 +145,29 @@ impl Run<'_> {
     /// Optimizer state of frozen layers, on the device and in host memory. The plan assumes that
     /// every layer that can be sampled has been active.
     fn idle_state(&self) -> (u64, u64) {
-        let frozen = self.draw.frozen.iter();
-        let sampled = frozen.filter(|unit| unit.can_be_sampled(self.config));
-        let idle: u64 = sampled.map(|unit| unit.trainable).sum();
+        let idle: u64 = self.idle().map(|unit| unit.trainable).sum();
         let state = idle * self.state_of_element();
         match self.config.on_freeze {
             OnFreeze::Drop => (0, 0),
             OnFreeze::Keep => (state, 0),
             OnFreeze::Offload => (0, state),
         }
+    }
+
+    /// The units that are frozen and may have been active.
+    fn idle(&self) -> impl Iterator<Item = &Unit> {
+        let frozen = self.draw.frozen.iter();
+        frozen.filter(move |unit| unit.can_be_sampled(self.config))
+    }
+
+    /// The number of tensors of all optimizer state in a record.
+    fn state_tensors(&self) -> u64 {
+        let active: u64 = self.draw.active.iter().map(|unit| unit.state_tensors).sum();
+        let idle: u64 = match self.config.on_freeze {
+            OnFreeze::Drop => 0,
+            _ => self.idle().map(|unit| unit.state_tensors).sum(),
+        };
+        self.elements.state_tensors_outside + active + idle
     }
 
     /// Offloaded optimizer state of the parameters outside the layers, in a period in which they are

@@ -46,6 +46,7 @@ impl MemoryPlan {
             optimizer_state: run.optimizer_state(),
             master_weights: 0,
             activations: run.stored() + run.sizes.logits + run.loss,
+            state_tensors: run.state_tensors(adapters.head),
             host: 0,
             at_peak,
             at_peak_recomputed,
@@ -132,6 +133,17 @@ impl<'a> Run<'a> {
 
     fn optimizer_state(&self) -> u64 {
         2 * self.all_gradients()
+    }
+
+    /// The number of tensors of the optimizer state in a record.
+    fn state_tensors(&self, head: Option<[usize; 2]>) -> u64 {
+        let rank = self.rank as usize;
+        let of_layers = self.of_layers.iter().flat_map(|layer| &layer.weights);
+        let adapted = of_layers.chain(&head);
+        let moments = adapted.map(|&[input, output]| {
+            self.workload.moments(&[input, rank]) + self.workload.moments(&[rank, output])
+        });
+        moments.sum()
     }
 
     /// The device memory at a moment with these activations, temporary tensors and gradients.

@@ -24,6 +24,10 @@ pub struct MemoryPlan {
     /// Activations that a backward pass without recomputation keeps, with the logits of a slice or
     /// of all tokens.
     pub activations: u64,
+    /// The number of tensors in a record of the optimizer state of all layers that have some: those
+    /// that are active and, unless their state is dropped, those that were. Burn reads at most
+    /// 100,000 in a file. Not in bytes.
+    pub state_tensors: u64,
     /// In host memory: full-precision weights of quantized layers, and offloaded optimizer state.
     pub host: u64,
     /// The content of device memory at its peak without recomputation.

@@ -10,6 +10,7 @@ use crate::{FrozenWeights, LisaConfig, OnFreeze, PolicyConfig};
 
 mod frozen;
 mod segments;
+mod slices;
 
 /// Plans one row of four tokens with the dtype of the model.
 fn plan<M: Footprint>(model: &M, config: &LisaConfig) -> Result<MemoryPlan, crate::LisaError> {

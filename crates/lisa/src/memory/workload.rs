@@ -5,7 +5,7 @@ use burn::tensor::{DType, FloatDType, Tensor};
 
 use super::device::DeviceUsage;
 use crate::recompute::Recompute;
-use crate::slicing::{SLICE, SLICE_ON_HOST};
+use crate::slicing::{SLICE, SLICE_ON_HOST, count_stepped, stepped};
 
 /// The batches, the dtype and the device of a planned run.
 ///
@@ -86,8 +86,18 @@ impl Workload {
     /// Bytes of the temporary tensors of AdamW, four in f32, for a slice of a parameter with this many
     /// elements.
     pub(super) fn update(&self, elements: u64) -> u64 {
-        let slice = if self.flex { SLICE_ON_HOST } else { SLICE };
-        16 * (slice as u64).min(elements)
+        let slice = stepped(elements as usize, self.slice()) as u64;
+        16 * slice.min(elements)
+    }
+
+    /// Tensors of AdamW's moments of a parameter of this shape in a record: two of each slice.
+    pub(super) fn moments(&self, shape: &[usize]) -> u64 {
+        2 * count_stepped(shape, self.slice()) as u64
+    }
+
+    /// Elements in a slice on the device.
+    fn slice(&self) -> usize {
+        if self.flex { SLICE_ON_HOST } else { SLICE }
     }
 
     /// Bytes of an element of the weights.

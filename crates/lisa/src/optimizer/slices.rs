@@ -9,7 +9,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::bytes::{StateBytes, Weighed, tensor_bytes};
 use super::exact;
-use crate::slicing::{count, elements, rows_of};
+use crate::slicing::{count_stepped, elements, rows_of};
 
 /// The prefix of a slice's leaves in a record: `slice0`, `slice1` and so on.
 const SLICED: &str = "slice";
@@ -36,8 +36,11 @@ impl<O: Optimizer> Optimizer for Slices<O> {
     ) -> (Tensor<D>, Option<Sliced<O, D>>) {
         let dtype = tensor.dtype();
         let slices = match &state {
+            // A record may be of another device, or of a version that made more slices.
             Some(Sliced(slices)) => slices.len(),
-            None if is_elementwise::<O>() => count(&tensor.dims(), elements(&tensor.device())),
+            None if is_elementwise::<O>() => {
+                count_stepped(&tensor.dims(), elements(&tensor.device()))
+            }
             None => 1,
         };
         let mut states = match state {
@@ -147,16 +150,16 @@ pub(super) fn is_elementwise<O: 'static>() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use burn::optim::{AdamWConfig, MuonConfig};
+    use burn::optim::{AdamW, AdamWConfig, MuonConfig};
+
+    fn values(seed: f32) -> Tensor<2> {
+        let values = (0..300 * 300).map(|i| (i as f32 * 0.7 + seed).sin());
+        let values: Vec<f32> = values.collect();
+        Tensor::<1>::from_floats(values.as_slice(), &Device::flex()).reshape([300, 300])
+    }
 
     #[test]
     fn a_large_parameter_is_stepped_in_slices_to_the_same_values() {
-        let device = Device::flex();
-        let values = |seed: f32| {
-            let values = (0..300 * 300).map(|i| (i as f32 * 0.7 + seed).sin());
-            let values: Vec<f32> = values.collect();
-            Tensor::<1>::from_floats(values.as_slice(), &device).reshape([300, 300])
-        };
         let adamw = AdamWConfig::new().build();
         let sliced = slices(adamw.clone());
         let (mut a, mut b) = (values(0.0), values(0.0));
@@ -174,5 +177,29 @@ mod tests {
         let (_, state) =
             slices(MuonConfig::new().build()).step::<2>(0.1, values(0.0), values(1.0), None);
         assert_eq!(state.unwrap().0.len(), 1);
+    }
+
+    #[test]
+    fn state_of_more_slices_than_are_made_now_is_read_and_stepped_to_the_same_values() {
+        let adamw = AdamWConfig::new().build();
+        let (whole, of_whole) = adamw.step::<2>(0.1, values(0.0), values(1.0), None);
+        let slice = |slice| {
+            let part = |tensor: Tensor<2>| tensor.slice_dim(0, rows_of(slice, 150, 300));
+            let stepped = adamw.step::<2>(0.1, part(values(0.0)), part(values(1.0)), None);
+            stepped.1.unwrap()
+        };
+        let mut saved = StateSink::default();
+        Sliced::<AdamW, 2>((0..150).map(slice).collect()).state_flatten("1", &mut saved);
+        let mut source = StateSource::new(saved.scalars.iter().cloned().collect());
+        for (name, data) in &saved.tensors {
+            source.insert_tensor(name.clone(), data.clone());
+        }
+        let loaded = Sliced::<AdamW, 2>::state_unflatten("1", &mut source, &Device::flex());
+        assert!(loaded.is_some());
+        let sliced = slices(adamw.clone());
+        let (found, state) = sliced.step::<2>(0.1, whole.clone(), values(2.0), loaded);
+        let (expected, _) = adamw.step::<2>(0.1, whole, values(2.0), of_whole);
+        assert_eq!(found.into_data(), expected.into_data());
+        assert_eq!(state.unwrap().0.len(), 150);
     }
 }

@@ -1,4 +1,4 @@
-//! [`on_disk`]: the bytes that a run has on disk.
+//! [`on_disk`]: the bytes that a run has on disk, and the optimizer state in a checkpoint.
 
 use anyhow::Result;
 use burn::tensor::{DType, FloatDType};
@@ -85,6 +85,11 @@ pub(crate) fn on_disk(
 /// The most bytes of optimizer state in a checkpoint.
 pub(crate) fn state_bytes(planner: Planner<'_>, settings: &Settings) -> Result<u64> {
     Ok(state_of(&saved(planner, settings)?))
+}
+
+/// The most tensors of optimizer state in a checkpoint.
+pub(crate) fn state_tensors(planner: Planner<'_>, settings: &Settings) -> Result<u64> {
+    Ok(saved(planner, settings)?.state_tensors)
 }
 
 /// Plans the run as if the device had everything that its files have: weights in full precision, and the

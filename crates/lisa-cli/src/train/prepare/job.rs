@@ -24,12 +24,12 @@ use crate::train::data::rows::{Data, batches};
 use crate::train::data::shown_row::Show;
 use crate::train::evaluation::evaluate::Evaluate;
 use crate::train::memory::check::check_memory;
-use crate::train::memory::disk::{Disk, on_disk, state_bytes};
+use crate::train::memory::disk::{Disk, on_disk, state_bytes, state_tensors};
 use crate::train::method::layerwise_model::host;
 use crate::train::saved::adapter;
 use crate::train::saved::checkpoints;
 use crate::train::saved::fingerprint::Fingerprint;
-use crate::train::saved::record_limits::check_sizes;
+use crate::train::saved::record_limits::{State, check_sizes};
 use crate::user_error::require;
 
 /// A run that is ready to start.
@@ -124,7 +124,10 @@ impl<'a> Job<'a> {
         }
         let evaluate = Evaluate::new(&settings, &data, &tokenizer)?;
         let planner = shapes.planner(device);
-        let state = state_bytes(planner, &settings)?;
+        let state = State {
+            tensors: state_tensors(planner, &settings)?,
+            bytes: state_bytes(planner, &settings)?,
+        };
         check_sizes(&shapes.model, settings.memory.dtype.into(), state)?;
         let disk = on_disk(planner, &settings, steps, !evaluate.is_empty())?;
         if writes {
