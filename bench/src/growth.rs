@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use burn::tensor::Device;
 use clap::Args;
-use lisa_lm::ModelConfig;
+use lisa_lm::CausalLm;
 
 use crate::chart::{self, Series};
 use crate::compare::worker::{Event, Order};
@@ -90,8 +90,7 @@ fn measure(settings: &Settings, method: Method, size: usize) -> Result<Point> {
     settings.check()?;
     let device = Device::default().autodiff();
     let flex = device.memory_pool_usage().is_none();
-    let config = settings.config()?;
-    let model = config.init(&device)?;
+    let model = settings.config()?.init(&device)?;
     let (_, planned) = plan::of(settings, method, &model, flex)?
         .with_context(|| format!("`{method}` has no plan"))?;
     let order = Order {
@@ -105,7 +104,7 @@ fn measure(settings: &Settings, method: Method, size: usize) -> Result<Point> {
     Ok(Point {
         size,
         cpu: median(&measured.map(|event| event.cpu).collect::<Vec<_>>()),
-        products: products(&config, model.num_parameters(), settings),
+        products: products(&model, settings),
         measured: highest(&events, |event| event.peak).unwrap_or(0),
         planned,
     })
@@ -114,19 +113,16 @@ fn measure(settings: &Settings, method: Method, size: usize) -> Result<Point> {
 /// Billions of multiplications in the matmuls of a LISA step: every layer forward and its input's
 /// gradient, the weights' gradients of the active layers, the head forward and with both gradients,
 /// and attention forward, backward, and its scores once more.
-fn products(config: &ModelConfig, parameters: usize, settings: &Settings) -> f64 {
+fn products(model: &CausalLm, settings: &Settings) -> f64 {
+    let config = model.config();
     let tokens = (settings.batch * settings.sequence) as f64;
-    let (hidden, heads_width) = match config {
-        ModelConfig::Llama(config) => (
-            config.hidden_size,
-            config.num_attention_heads * config.head_dim,
-        ),
-        ModelConfig::Gpt2(config) => (config.n_embd, config.n_embd),
-    };
+    // The projection after attention, in every family: from all heads to the hidden state.
+    let output = model.model.layers[0].self_attn.o_proj.weight.lazy_shape();
+    let (heads_width, hidden) = (output[0], output[1]);
     let layers = config.num_layers() as f64;
     let head = (hidden * config.vocab_size()) as f64;
     let outside = if config.is_tied() { head } else { 2.0 * head };
-    let layer = (parameters as f64 - outside) / layers;
+    let layer = (model.num_parameters() as f64 - outside) / layers;
     let active = settings.active_layers as f64;
     let linear = tokens * ((2.0 * layers + active) * layer + 3.0 * head);
     let square = tokens * settings.sequence as f64 / 2.0 * heads_width as f64 * layers;
@@ -201,13 +197,13 @@ mod tests {
             active_layers: 1,
             ..Settings::default()
         };
-        let config = settings.config().unwrap();
-        let model = config.init(&Device::default()).unwrap();
+        let model = settings.config().unwrap().init(&Device::default());
+        let model = model.unwrap();
         let outside = 2 * 64 * 16;
         let layers = (model.num_parameters() - outside) as f64;
         let linear = 24.0 * (2.5 * layers + 3.0 * 1024.0);
         let attention = 24.0 * 4.0 * 16.0 * 2.0 * 7.0;
-        let found = products(&config, model.num_parameters(), &settings) * 1e9;
+        let found = products(&model, &settings) * 1e9;
         assert!((found - linear - attention).abs() < 1e-3, "{found}");
     }
 }

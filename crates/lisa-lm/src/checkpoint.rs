@@ -33,6 +33,7 @@ mod remote_code;
 mod save;
 mod select;
 mod shards;
+mod transpose;
 
 pub use adapter::{Adapter, AdapterOptions, save_adapter};
 pub use contents::is_model_file;

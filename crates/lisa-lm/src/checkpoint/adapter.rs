@@ -10,6 +10,7 @@ use burn::tensor::{DType, Tensor, TensorData};
 
 use super::contents::{ADAPTER as WEIGHTS, ADAPTER_CONFIG as CONFIG};
 use super::shards::tensors;
+use super::transpose::transposed;
 use crate::error::{Error, ErrorKind};
 use crate::files::{self, CONFIG_BYTES, read_text, shown};
 use crate::model::block::{LoraAdapter, trainable};
@@ -352,14 +353,6 @@ fn with_tensors<T>(names: Vec<String>, adapters: &BTreeMap<String, T>) -> Vec<St
     } else {
         names
     }
-}
-
-/// A matrix of this many rows whose transpose has these values.
-fn transposed(values: &[f32], rows: usize) -> Vec<f32> {
-    let columns = values.len() / rows.max(1);
-    (0..rows)
-        .flat_map(|row| (0..columns).map(move |column| values[column * rows + row]))
-        .collect()
 }
 
 fn refuse(path: &Path, message: String) -> Error {

@@ -1,11 +1,12 @@
 //! [`Layout`]: how a tensor changes between a checkpoint and a model.
 
 use burn::store::burn_pack::Tensor as PackTensor;
-use burn::store::{BurnToPyTorchAdapter, FloatCastAdapter, ModuleAdapter, ModuleContext};
+use burn::store::{FloatCastAdapter, ModuleAdapter, ModuleContext};
 use burn::tensor::{DType, FloatDType};
 
 use super::names::Names;
 use super::progress::Progress;
+use super::transpose::transpose;
 
 /// Reports progress, casts and transposes tensors, and, when saving, renames them for the
 /// checkpoint.
@@ -56,10 +57,7 @@ impl ModuleAdapter for Layout {
             tensor = cast.adapt(tensor, context);
         }
         if is_transposed {
-            // In both directions, Burn's adapter transposes the weight of every module that it
-            // considers linear.
-            let linear = ["Struct:Linear".to_owned()];
-            tensor = BurnToPyTorchAdapter.adapt(tensor, ModuleContext::new(&linear));
+            tensor = transpose(tensor);
         }
         if self.saves {
             tensor.name = self.names.stored(&tensor.name);

@@ -1,7 +1,7 @@
 //! The description of a decoder: dimensions and options, without weights.
 //!
 //! What the decoder of a family computes is a value here, so a family of known parts is a new description
-//! (`families/`) and not a new model. A new part is an option here and code in `block.rs`.
+//! (`families/`) and not a new model. A new part is an option here and code in `block/` or `ops/`.
 
 use crate::model::config::RopeConfig;
 use crate::model::ops::Activation;

@@ -6,12 +6,13 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::config::text;
-use super::{A, B, PREFIX, transposed};
+use super::{A, B, PREFIX};
 use crate::checkpoint::contents::{ADAPTER as WEIGHTS, ADAPTER_CONFIG as CONFIG};
 use crate::checkpoint::folder::Checkpoint;
 use crate::checkpoint::place::Place;
 use crate::checkpoint::remote_code::of_tokenizer;
 use crate::checkpoint::save::copy;
+use crate::checkpoint::transpose::transposed;
 use crate::error::{Error, ErrorKind};
 use crate::model::{CausalLm, LoraConfig, ends_with};
 

@@ -10,7 +10,7 @@ mod json;
 /// Rotary positions: the angle of pair `i` of a head at position `p` is `p` times
 /// [`frequencies`](Self::frequencies)`[i]`. Cosines and sines are multiplied by the
 /// [`attention_factor`](Self::attention_factor).
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct RopeConfig {
     /// The base: pair `i` of `head_dim / 2` has the frequency `theta^(-2 i / head_dim)`.
     pub theta: f64,
@@ -19,7 +19,8 @@ pub struct RopeConfig {
 }
 
 /// How frequencies are scaled for longer sequences.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum RopeScaling {
     /// No scaling.
     Default,
@@ -167,8 +168,8 @@ fn share(pair: usize, first: f64, last: f64) -> f64 {
 }
 
 impl RopeScaling {
-    fn is_valid(self) -> bool {
-        match self {
+    fn is_valid(&self) -> bool {
+        match *self {
             Self::Default => true,
             Self::Linear { factor } | Self::Dynamic { factor } => is_positive(factor),
             Self::Llama3 {

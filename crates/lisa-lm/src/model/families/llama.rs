@@ -236,7 +236,7 @@ impl Family for LlamaConfig {
             vocab_size: self.vocab_size,
             hidden_size: self.hidden_size,
             learned_positions: None,
-            rope: Some(self.rope),
+            rope: Some(self.rope.clone()),
             sliding_window: self.sliding_window,
             layers: layers.collect(),
             block: BlockSpec {

@@ -32,6 +32,7 @@ use crate::model::spec::DecoderSpec;
 /// # Ok::<(), lisa_lm::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum ModelConfig {
     /// `llama`, `mistral`, `ministral`, `qwen2`, `qwen3`.
     Llama(LlamaConfig),

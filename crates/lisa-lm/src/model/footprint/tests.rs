@@ -5,9 +5,11 @@ use lisa::memory::{MemoryPlan, Workload};
 
 use super::*;
 use crate::ModelConfig;
+use crate::checkpoint::Checkpoint;
 use crate::model::config::{Gpt2Config, LlamaConfig};
 use crate::model::ops::Activation;
 use crate::model::spec::{BlockSpec, NormPlacement};
+use crate::test_support::{MODELS, fixture};
 
 #[test]
 fn planned_adapters_are_those_that_are_added() {
@@ -57,15 +59,13 @@ fn planned_adapters_are_those_that_are_added() {
 #[test]
 fn adapters_on_all_matrices_keep_the_inputs_of_all_matmuls() {
     let device = Device::default().autodiff();
-    for config in [
-        ModelConfig::Llama(LlamaConfig::new(64, 16, 3, 2)),
-        ModelConfig::Gpt2(Gpt2Config::new(64, 16, 3, 2)),
-    ] {
-        let model = config.init(&device).unwrap();
+    for name in MODELS {
+        let checkpoint = Checkpoint::open(fixture(name)).unwrap();
+        let model = checkpoint.config().init(&device).unwrap();
         let run = Workload::new(&model, 2, 5);
         let named = model.planned_lora(&LoraConfig::new(3), &run);
         let plan = |adapters| MemoryPlan::lora(&model, &adapters, &run).unwrap();
-        assert_eq!(plan(named), plan(Adapters::all(3, false)));
+        assert_eq!(plan(named), plan(Adapters::all(3, false)), "{name}");
     }
 }
 

@@ -2,6 +2,7 @@
 
 /// An architecture of the Llama family. They differ in biases, norms and sliding windows only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum LlamaKind {
     /// Llama 1 to 3.2, TinyLlama, SmolLM: biases if the configuration has them.
     Llama,
