@@ -1,4 +1,5 @@
-//! Keys and flags of other trainers that are not settings here, and what to do about them. docs/terms.md lists them, too.
+//! Keys and flags of other trainers that are not settings here, and what to do about them. docs/terms.md has
+//! the common ones.
 
 const NONE: &str = "leave it out: there is nothing like it here";
 const METHOD: &str = "leave it out, and give `method` as lisa, full or lora";
