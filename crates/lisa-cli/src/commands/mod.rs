@@ -29,6 +29,7 @@ pub mod plan;
 mod preview;
 mod show;
 mod train;
+mod wrong_arguments;
 
 /// Fine-tunes language models with LISA: all parameters of a few sampled layers at a time
 #[derive(Debug, Parser)]
@@ -81,7 +82,7 @@ impl Program {
     pub fn from_args() -> Self {
         Self::parsed(std::env::args_os()).unwrap_or_else(|error| {
             let name = std::env::args_os().nth(1).unwrap_or_default();
-            match arguments::explained(&Self::command(), &name.to_string_lossy(), error) {
+            match wrong_arguments::explained(&Self::command(), &name.to_string_lossy(), error) {
                 Ok(error) => {
                     anstream::eprint!("{}", report(&error.into()));
                     std::process::exit(2)
@@ -94,7 +95,7 @@ impl Program {
     /// Parses arguments, of which the first is the program's name. The names of settings may be those
     /// of other trainers, with `-` or `_`.
     pub fn parsed(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
-        let arguments = arguments::normalized(&Self::command(), arguments);
+        let arguments = arguments::normalized(&Self::command(), arguments)?;
         let all = arguments.iter().any(|argument| argument == "--help");
         let matches = with_help(Self::command(), all).try_get_matches_from(arguments)?;
         Self::from_arg_matches(&matches)

@@ -59,6 +59,7 @@ impl Flags {
                 key: key.get_ref().to_string(),
                 line: line_of(key.span().start),
                 is_table: has_tables(value.get_ref()),
+                is_inline: !is_header(text, key.span().start),
             })
             .collect();
         if let Some(first) = unknown.first() {
@@ -77,8 +78,8 @@ impl Flags {
             if is_not_given(&key, value.get_ref()) {
                 continue;
             }
-            let name =
-                names::translated(&key).map_or_else(|| names::setting(&key), |to| to.0.into());
+            let name = names::translated(&key)
+                .map_or_else(|| names::setting(&key), |to| to.setting.into());
             if let Some((earlier, _)) = keys.iter().find(|(_, setting)| *setting == name) {
                 let twice = UserError::new(format!("`{earlier}` and `{key}` are the same setting"));
                 return Err(error(Some(at))
@@ -88,6 +89,10 @@ impl Flags {
             }
             if has_tables(value.get_ref()) {
                 let (message, help) = table_in_words(&key, &name);
+                let refused = UserError::new(message).with_help(help);
+                return Err(error(Some(at)).with_source(refused).into());
+            }
+            if let Some((message, help)) = refused_word(&key, value.get_ref()) {
                 let refused = UserError::new(message).with_help(help);
                 return Err(error(Some(at)).with_source(refused).into());
             }
@@ -103,16 +108,15 @@ impl Flags {
 
     /// Sets the setting of this name; `false` if there is none.
     fn set<'de, D: Deserializer<'de>>(&mut self, key: &str, value: D) -> Result<bool, D::Error> {
-        if let Some((setting, words)) = names::translated(key) {
+        if let Some(name) = names::translated(key) {
             let written = Written::deserialize(value).ok();
-            let Some(word) = written.and_then(|written| written.among(words)) else {
-                let words: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-                return Err(D::Error::custom(format!(
-                    "`{key}` is {}",
-                    words.join(" or ")
-                )));
-            };
-            return match word {
+            let word = written.and_then(|written| written.among(name));
+            let setting = name.setting;
+            return match word.unwrap_or(Word::Refused("")) {
+                Word::Refused(_) => {
+                    let message = format!("`{key}` is {}", name.choices());
+                    Err(D::Error::custom(message))
+                }
                 Word::Text(text) => self.set_field(setting, text.into_deserializer()),
                 Word::Number(number) => self.set_field(setting, number.into_deserializer()),
                 Word::Switch(switch) => self.set_field(setting, switch.into_deserializer()),
@@ -200,13 +204,41 @@ impl<'de> DeserializeSeed<'de> for Set<'_> {
 
 /// Whether this is what other trainers write for a setting that is not given.
 fn is_not_given(key: &str, value: &DeValue<'_>) -> bool {
-    let word = match value {
-        DeValue::Integer(number) => return names::is_absent(key, number.as_str()),
-        DeValue::Boolean(switch) => switch.to_string(),
-        DeValue::String(text) => text.to_string(),
-        _ => return false,
+    match value {
+        DeValue::Integer(number) => names::is_absent(key, number.as_str()),
+        value => meaning(key, value) == Some(Word::Absent),
+    }
+}
+
+/// What a word means that is written for another name of a setting.
+fn meaning(key: &str, value: &DeValue<'_>) -> Option<Word> {
+    let written = match value {
+        DeValue::Boolean(switch) => Written::Switch(*switch),
+        DeValue::String(text) => Written::Text(text.to_string()),
+        _ => return None,
     };
-    names::translated(key).is_some_and(|(_, words)| words.contains(&(word.as_str(), Word::Absent)))
+    written.among(names::translated(key)?)
+}
+
+/// Why a word is refused that other trainers write, and what to do.
+fn refused_word(key: &str, value: &DeValue<'_>) -> Option<(String, &'static str)> {
+    let Some(Word::Refused(help)) = meaning(key, value) else {
+        return None;
+    };
+    let word = match value {
+        DeValue::String(text) => text.to_string(),
+        DeValue::Boolean(switch) => switch.to_string(),
+        _ => return None,
+    };
+    Some((format!("`{key}` is {word}"), help))
+}
+
+/// Whether the line of this place is a line `[..]`.
+fn is_header(text: &str, at: usize) -> bool {
+    let before = text.get(..at).unwrap_or_default();
+    let start = before.rfind('\n').map_or(0, |end| end + 1);
+    let line = text.get(start..).unwrap_or_default();
+    line.trim_start().starts_with('[')
 }
 
 /// Whether this is a table, or a list with a table.

@@ -208,13 +208,13 @@ display_as_value!(Schedule);
 pub enum Dtype {
     /// 32 bits
     #[default]
-    #[value(alias = "float32")]
+    #[value(aliases = ["float32", "fp32"])]
     F32,
     /// 16 bits with the range of f32
     #[value(alias = "bfloat16")]
     Bf16,
     /// 16 bits
-    #[value(alias = "float16")]
+    #[value(aliases = ["float16", "fp16"])]
     F16,
 }
 

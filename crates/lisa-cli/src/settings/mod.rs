@@ -168,7 +168,13 @@ impl Flags {
 
     /// The output folder. Other settings are not checked.
     pub(crate) fn out(&self) -> Result<PathBuf> {
-        Ok(self.clone().or_demo()?.output.or_defaults().out)
+        let out = self.clone().or_demo()?.output.or_defaults().out;
+        if out.as_os_str().is_empty() {
+            let error = UserError::new("--out is empty");
+            let error = error.with_help("give a folder, or leave it out");
+            return Err(self.placed(error, "out").into());
+        }
+        Ok(out)
     }
 
     /// All settings, checked, without anything of the model but the dtype of its files.

@@ -27,6 +27,7 @@ const NAMES: &[(&str, &[&str])] = &[
             "val-size",
             "val-set-size",
             "val-split-fraction",
+            "split-dataset-ratio",
         ],
     ),
     (
@@ -61,7 +62,7 @@ const NAMES: &[(&str, &[&str])] = &[
             "switch-block-every",
         ],
     ),
-    ("lora-rank", &["lora-r", "lora-dim"]),
+    ("lora-rank", &["lora-r", "lora-dim", "r"]),
     (
         "rslora",
         &["use-rslora", "lora-use-rslora", "peft-use-rslora"],
@@ -73,11 +74,7 @@ const NAMES: &[(&str, &[&str])] = &[
     ),
     (
         "batch-size",
-        &[
-            "per-device-train-batch-size",
-            "micro-batch-size",
-            "train-batch-size",
-        ],
+        &["per-device-train-batch-size", "micro-batch-size"],
     ),
     (
         "gradient-accumulation-steps",
@@ -89,14 +86,19 @@ const NAMES: &[(&str, &[&str])] = &[
     ),
     ("lr", &["learning-rate"]),
     ("epochs", &["num-train-epochs", "num-epochs"]),
-    ("steps", &["max-steps", "iters"]),
+    ("steps", &["max-steps"]),
     ("warmup-ratio", &["warmup"]),
     ("warmup-steps", &["num-warmup-steps"]),
     ("dtype", &["torch-dtype"]),
     ("min-lr-ratio", &["min-lr-rate", "cosine-min-lr-ratio"]),
     (
         "max-grad-norm",
-        &["max-norm", "grad-clip", "gradient-clip-val"],
+        &[
+            "max-norm",
+            "grad-clip",
+            "gradient-clip-val",
+            "clip-grad-norm",
+        ],
     ),
     ("out", &["output", "output-dir", "out-dir"]),
     (
@@ -110,48 +112,102 @@ const NAMES: &[(&str, &[&str])] = &[
     ),
     (
         "log-every",
-        &["logging-steps", "log-interval", "steps-per-report"],
+        &[
+            "logging-steps",
+            "log-interval",
+            "log-every-n-steps",
+            "steps-per-report",
+        ],
     ),
+    ("eval-first", &["eval-on-start"]),
+    ("revision", &["model-revision"]),
     ("overwrite", &["overwrite-output-dir"]),
 ];
 
-/// A name, its setting, and the word of each value.
-type Words = (&'static str, &'static str, &'static [(&'static str, Word)]);
+/// Another name of a setting whose values have other words.
+pub(crate) struct Worded {
+    name: &'static str,
+    /// The name of the setting.
+    pub(crate) setting: &'static str,
+    /// The words, and what they mean.
+    words: &'static [(&'static str, Word)],
+}
+
+impl Worded {
+    /// What a word means; `None` if it is none of them.
+    pub(crate) fn meaning(&self, word: &str) -> Option<Word> {
+        let found = self.words.iter().find(|(known, _)| *known == word);
+        found.map(|(_, meaning)| *meaning)
+    }
+
+    /// The words that are read.
+    pub(crate) fn choices(&self) -> String {
+        let is_read = |meaning: &Word| !matches!(meaning, Word::Refused(_));
+        let words = self.words.iter().filter(|(_, meaning)| is_read(meaning));
+        let words: Vec<&str> = words.map(|(word, _)| *word).collect();
+        words.join(" or ")
+    }
+}
 
 /// The other names whose values have other words.
-const WORDS: &[Words] = {
-    use Word::{Absent, Number, Switch, Text};
+const WORDS: &[Worded] = {
+    use Word::{Absent, Number, Refused, Switch, Text};
     &[
-        (
-            "skip-bad-lines",
-            "on-bad-line",
-            &[("true", Text("skip")), ("false", Text("stop"))],
-        ),
-        (
-            "gradient-checkpointing",
-            "recompute",
-            &[("true", Number(1)), ("false", Number(0))],
-        ),
-        (
-            "bf16",
-            "dtype",
-            &[("true", Text("bf16")), ("false", Absent)],
-        ),
-        ("fp16", "dtype", &[("true", Text("f16")), ("false", Absent)]),
-        ("lr-scheduler-type", "schedule", SCHEDULES),
-        ("lr-scheduler", "schedule", SCHEDULES),
-        (
-            "assistant-only-loss",
-            "loss-on-all",
-            &[("true", Switch(false)), ("false", Switch(true))],
-        ),
-        (
-            "mask-prompt",
-            "loss-on-all",
-            &[("true", Switch(false)), ("false", Switch(true))],
-        ),
+        Worded {
+            name: "skip-bad-lines",
+            setting: "on-bad-line",
+            words: &[("true", Text("skip")), ("false", Text("stop"))],
+        },
+        Worded {
+            name: "gradient-checkpointing",
+            setting: "recompute",
+            words: &[("true", Number(1)), ("false", Number(0))],
+        },
+        Worded {
+            name: "bf16",
+            setting: "dtype",
+            words: &[
+                ("true", Text("bf16")),
+                ("false", Absent),
+                ("auto", Refused(AUTO)),
+            ],
+        },
+        Worded {
+            name: "fp16",
+            setting: "dtype",
+            words: &[
+                ("true", Text("f16")),
+                ("false", Absent),
+                ("auto", Refused(AUTO)),
+            ],
+        },
+        Worded {
+            name: "lr-scheduler-type",
+            setting: "schedule",
+            words: SCHEDULES,
+        },
+        Worded {
+            name: "lr-scheduler",
+            setting: "schedule",
+            words: SCHEDULES,
+        },
+        // In TRL, `false` trains all tokens of a chat, but only the completion after a prompt.
+        Worded {
+            name: "assistant-only-loss",
+            setting: "loss-on-all",
+            words: &[("true", Switch(false)), ("false", Refused(ANSWERS))],
+        },
+        Worded {
+            name: "mask-prompt",
+            setting: "loss-on-all",
+            words: &[("true", Switch(false)), ("false", Switch(true))],
+        },
     ]
 };
+
+const AUTO: &str = "leave it out: the default is the dtype of the model's files";
+const ANSWERS: &str = "leave it out: the loss is of the answers and completions; to train on all tokens of \
+                       every row, give `loss-on-all`";
 
 /// The schedules of transformers, and the nearest ones here. With the defaults, `cosine` falls to 0 there
 /// and to 10 % of the rate here, and `constant` has a warm-up here.
@@ -164,7 +220,7 @@ const SCHEDULES: &[(&str, Word)] = &[
 ];
 
 /// Values that mean "not given" in other trainers, with their names.
-const ABSENT: &[(&str, &str)] = &[("max-steps", "-1"), ("iters", "-1")];
+const ABSENT: &[(&str, &str)] = &[("max-steps", "-1")];
 
 /// A value of a setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,6 +233,8 @@ pub(crate) enum Word {
     Switch(bool),
     /// None: the setting is not given.
     Absent,
+    /// It is refused, with what to do.
+    Refused(&'static str),
 }
 
 impl std::fmt::Display for Word {
@@ -185,7 +243,7 @@ impl std::fmt::Display for Word {
             Self::Text(text) => f.write_str(text),
             Self::Number(number) => write!(f, "{number}"),
             Self::Switch(switch) => write!(f, "{switch}"),
-            Self::Absent => Ok(()),
+            Self::Absent | Self::Refused(_) => Ok(()),
         }
     }
 }
@@ -202,21 +260,20 @@ pub(crate) fn setting(name: &str) -> String {
     found.map_or(name, |(setting, _)| (*setting).to_owned())
 }
 
-/// The value of a switch as this program writes it: Python's `True` and `False` in small letters. Other
-/// values are unchanged.
-pub(crate) fn lowercase_switch(value: &str) -> &str {
+/// The value of a switch as this program writes it. On the command line of other trainers it may also
+/// be 0 or 1, and Python writes `True` and `False`. Other values are unchanged.
+pub(crate) fn plain_switch(value: &str) -> &str {
     match value {
-        "True" => "true",
-        "False" => "false",
+        "True" | "1" | "yes" => "true",
+        "False" | "0" | "no" => "false",
         other => other,
     }
 }
 
 /// The setting of a name whose values have other words, and those words.
-pub(crate) fn translated(name: &str) -> Option<(&'static str, &'static [(&'static str, Word)])> {
+pub(crate) fn translated(name: &str) -> Option<&'static Worded> {
     let name = name.replace('_', "-");
-    let found = WORDS.iter().find(|(other, _, _)| *other == name)?;
-    Some((found.1, found.2))
+    WORDS.iter().find(|other| other.name == name)
 }
 
 /// A value in a file that is translated.
@@ -230,27 +287,26 @@ pub(super) enum Written {
 }
 
 impl Written {
-    /// The value among the words.
-    pub(super) fn among(&self, words: &[(&str, Word)]) -> Option<Word> {
-        let written = match self {
-            Self::Switch(switch) => switch.to_string(),
-            Self::Text(text) => lowercase_switch(text).to_owned(),
-        };
-        let found = words.iter().find(|(word, _)| *word == written);
-        found.map(|(_, word)| *word)
+    /// What the value means.
+    pub(super) fn among(&self, name: &Worded) -> Option<Word> {
+        match self {
+            Self::Switch(switch) => name.meaning(&switch.to_string()),
+            Self::Text(text) => name.meaning(plain_switch(text)),
+        }
     }
 }
 
 /// The name with the smallest edit distance among `settings` and their other names: at most a third
-/// of the name's length, and at most three. Two swapped letters are one edit.
+/// of the name's length, and at most three. Two swapped letters are one edit. A name of one or two
+/// letters is near to none.
 pub(crate) fn nearest<'a>(name: &str, settings: impl Iterator<Item = &'a str>) -> Option<String> {
     let name = name.replace('_', "-");
     let others = |setting: &str| {
         let plain = NAMES.iter().filter(|(of, _)| *of == setting);
         let plain = plain.flat_map(|(_, others)| others.iter().copied());
-        let worded = WORDS.iter().filter(|(_, of, _)| *of == setting);
+        let worded = WORDS.iter().filter(|other| other.setting == setting);
         plain
-            .chain(worded.map(|(other, _, _)| *other))
+            .chain(worded.map(|other| other.name))
             .collect::<Vec<_>>()
     };
     let near = settings
@@ -261,7 +317,7 @@ pub(crate) fn nearest<'a>(name: &str, settings: impl Iterator<Item = &'a str>) -
         })
         .map(|known| (osa_distance(&name, known), known))
         .min()?;
-    (near.0 <= (name.len() / 3).clamp(1, 3)).then(|| near.1.to_owned())
+    (near.0 <= (name.len() / 3).min(3)).then(|| near.1.to_owned())
 }
 
 #[cfg(test)]
@@ -269,5 +325,5 @@ pub(crate) fn all() -> impl Iterator<Item = (&'static str, &'static str)> {
     let plain = NAMES
         .iter()
         .flat_map(|(setting, others)| others.iter().map(move |o| (*o, *setting)));
-    plain.chain(WORDS.iter().map(|(other, setting, _)| (*other, *setting)))
+    plain.chain(WORDS.iter().map(|other| (other.name, other.setting)))
 }

@@ -84,7 +84,14 @@ impl Origins {
             let value = shown(value);
             let origin = self.of(name).unwrap_or(&Origin::Default);
             let derived = matches!(origin, Origin::Derived(_));
-            let empty = ["", "false", "0", "-1"].contains(&value.as_str());
+            // A value that is given is shown also if it turns something off.
+            let is_given = matches!(origin, Origin::Flag | Origin::File(..));
+            let off: &[&str] = if is_given {
+                &[""]
+            } else {
+                &["", "false", "0", "-1"]
+            };
+            let empty = off.contains(&value.as_str());
             let idle = effect::without(name, settings).is_some();
             if !idle && (derived || all && !empty) {
                 lines.push(printable(&format!("{name} {value} ({origin})")));

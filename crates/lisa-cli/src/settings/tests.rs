@@ -256,6 +256,28 @@ fn what_follows_from_model_and_data_is_said_with_its_reason() {
         !all.iter()
             .any(|line| line.starts_with("share") || line.starts_with("epochs"))
     );
+    // What is given is said also if it turns something off.
+    let off = toml(
+        "model = \"m\"\nweight_decay = 0.0\nmax_grad_norm = 0.0\nwarmup_ratio = 0.0\nseed = 0\n\
+         val_size = 0\nsave_steps = 0\nmin_lr_ratio = 0.0\ngradient_checkpointing = false",
+    );
+    let (zeros, origins) = off.unwrap().resolve_with(Facts::default()).unwrap();
+    let shown = origins.lines(&zeros, true);
+    for line in [
+        "weight-decay 0 (run.toml:2)",
+        "max-grad-norm 0 (run.toml:3)",
+        "warmup-ratio 0 (run.toml:4)",
+        "seed 0 (run.toml:5)",
+        "eval-fraction 0 (run.toml:6)",
+        "save-every 0 (run.toml:7)",
+        "min-lr-ratio 0 (run.toml:8)",
+        "recompute 0 (run.toml:9)",
+    ] {
+        assert!(
+            shown.iter().any(|found| found == line),
+            "`{line}` is not in {shown:?}"
+        );
+    }
     // The settings of a checkpoint are those that were settled.
     let saved = settings.to_flags().all_from(&Origin::Checkpoint);
     let more = DataFacts::of(vec![3; 9]).unwrap();

@@ -5,7 +5,7 @@ use std::fs;
 use super::output;
 
 /// Wrong commands, and what is said.
-const WRONG: [(&str, &str); 42] = [
+const WRONG: [(&str, &str); 43] = [
     (
         "train --steps 1e9",
         "error: --steps is `1e9`\n  help: give a whole number, 0 or more, in digits alone\n",
@@ -13,6 +13,10 @@ const WRONG: [(&str, &str); 42] = [
     (
         "train --lr -1",
         "error: --lr is -1\n  help: give a learning rate above 0\n",
+    ),
+    (
+        "train --batch_size 8 --micro_batch_size 2",
+        "error: --batch_size and --micro_batch_size are the same setting\n  help: leave one of them out\n",
     ),
     (
         "train --max_step 3",

@@ -135,8 +135,8 @@ pub(super) fn encode_block<R>(
 /// token across the border is in the loss. A pair and a plain text get the special tokens that the
 /// tokenizer adds, and an end-of-sequence token, which is in the loss.
 ///
-/// The weight of a message (`weight`, `loss_weight`, or `train` as a boolean) is the weight of its
-/// tokens; tokens with a weight of 0 are not in the loss.
+/// The weight of a message (`weight`, `loss_weight`, `loss_scale`, or `train` or `loss` as a boolean)
+/// is the weight of its tokens; tokens with a weight of 0 are not in the loss.
 ///
 /// # Errors
 ///

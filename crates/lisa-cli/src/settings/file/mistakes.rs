@@ -23,6 +23,8 @@ pub(super) struct Unknown {
     pub(super) key: String,
     pub(super) line: usize,
     pub(super) is_table: bool,
+    /// Whether a table is written in the line of its key, and not below a line `[..]`.
+    pub(super) is_inline: bool,
 }
 
 impl Unknown {
@@ -41,10 +43,13 @@ impl Unknown {
     /// What to do about all of them.
     pub(super) fn help(all: &[Self]) -> String {
         const TABLES: &str = "the settings are not in tables: remove the line `[..]`";
+        const INLINE: &str = "no setting is a table: write what is in it as settings of their own, or \
+                              leave it out";
         const LIST: &str = "`lisa train --help` lists the settings";
         if let [one] = all {
             return match (others::advice(&one.key), nearest(&one.key)) {
                 (Some(advice), _) => advice.to_owned(),
+                _ if one.is_table && one.is_inline => INLINE.to_owned(),
                 _ if one.is_table => TABLES.to_owned(),
                 (_, Some(near)) => format!("did you mean `{near}`?"),
                 _ => LIST.to_owned(),
@@ -61,8 +66,11 @@ impl Unknown {
         if !near.is_empty() {
             help.push(format!("did you mean {}?", near.join(", ")));
         }
-        if all.iter().any(|one| one.is_table) {
-            help.push(TABLES.to_owned());
+        for (words, is_inline) in [(TABLES, false), (INLINE, true)] {
+            let is_so = |one: &&Self| one.is_table && one.is_inline == is_inline;
+            if all.iter().any(is_so) {
+                help.push(words.to_owned());
+            }
         }
         if !all.is_empty() {
             help.push(LIST.to_owned());

@@ -123,6 +123,8 @@ fn both_names_of_the_dtype_take_the_same_values() {
         ("bfloat16", Dtype::Bf16),
         ("float16", Dtype::F16),
         ("float32", Dtype::F32),
+        ("fp32", Dtype::F32),
+        ("fp16", Dtype::F16),
         ("bf16", Dtype::Bf16),
         ("f16", Dtype::F16),
         ("f32", Dtype::F32),
@@ -168,6 +170,7 @@ fn a_file_may_use_the_names_of_other_trainers() {
         ("assistant_only_loss = true", "loss-on-all = false"),
         ("torch_dtype = \"bfloat16\"", "dtype = \"bf16\""),
         ("lora_r = 4", "lora-rank = 4"),
+        ("r = 4", "lora-rank = 4"),
         ("use_rslora = true", "rslora = true"),
         (
             "lora_target_modules = \"all-linear\"",
@@ -186,7 +189,7 @@ fn a_file_may_use_the_names_of_other_trainers() {
         assert_ne!(toml(other).unwrap(), Flags::default(), "{other}");
     }
     // What other trainers write for "not given".
-    for other in ["max_steps = -1", "iters = -1", "bf16 = false"] {
+    for other in ["max_steps = -1", "bf16 = false"] {
         assert_eq!(toml(other).unwrap(), Flags::default(), "{other}");
     }
     let (line, help, text) = mistake("lr = 0.1\n# as in transformers\nlearning_rate = 0.1\n");
@@ -360,4 +363,88 @@ fn a_key_of_another_trainer_has_its_own_help() {
     }
     let found = refused("stage = \"sft\"\nddp_timeout = 9\n", "run.toml");
     assert!(!found.contains("lists the settings"), "{found}");
+    // The nearest names of these have other meanings.
+    for key in [
+        "eval_accumulation_steps",
+        "local_rank",
+        "use_lora",
+        "use_qlora",
+        "peft_use_dora",
+        "use_galore",
+        "num_layers",
+        "eval_iters",
+        "data_seed",
+        "log_level",
+        "decay_lr",
+        "precision",
+        "train_type",
+        "arch_type",
+        "lora_bias",
+        "train_batch_size",
+        "iters",
+    ] {
+        let (_, help, _) = mistake(&format!("{key} = 1"));
+        let help = help.unwrap();
+        assert!(!help.contains("did you mean"), "{key}: {help}");
+        assert!(!help.contains("lists the settings"), "{key}: {help}");
+    }
+    // A short name is near to many.
+    let (_, help, _) = mistake("k = 1");
+    assert!(help.unwrap().contains("lists the settings"));
+}
+
+#[test]
+fn a_word_of_another_trainer_with_another_meaning_is_refused_with_advice() {
+    for (text, message, advice) in [
+        (
+            "assistant_only_loss = false",
+            "`assistant_only_loss` is false",
+            "leave it out: the loss is of the answers and completions",
+        ),
+        (
+            "bf16 = \"auto\"",
+            "`bf16` is auto",
+            "leave it out: the default is the dtype",
+        ),
+        (
+            "fp16 = \"auto\"",
+            "`fp16` is auto",
+            "leave it out: the default is the dtype",
+        ),
+    ] {
+        let found = refused(&format!("lr = 0.1\n{text}\n"), "run.toml");
+        assert!(found.contains("  --> run.toml:2\n"), "{found}");
+        assert!(found.contains(&format!("because: {message}\n")), "{found}");
+        assert!(found.contains(&format!("help: {advice}")), "{found}");
+    }
+}
+
+#[test]
+fn a_table_in_a_line_has_no_line_of_its_own_to_remove() {
+    for text in [
+        "scheduler_options = {min_lr_rate = 0.1}\n",
+        "  stages = [{lr = 0.1}]\n",
+    ] {
+        let found = refused(text, "run.toml");
+        assert!(found.contains("write what is in it as settings"), "{found}");
+        assert!(!found.contains("remove the line"), "{found}");
+    }
+    let found = refused("a-b = {c = 1}\nd-e = 1\n[training]\nlr = 1\n", "run.toml");
+    assert!(found.contains("write what is in it as settings"), "{found}");
+    assert!(found.contains("remove the line"), "{found}");
+    let found = refused("lr_scheduler_kwargs = {min_lr_rate = 0.1}\n", "run.toml");
+    assert!(
+        found.contains("give `min-lr-ratio`, or `min-lr`"),
+        "{found}"
+    );
+}
+
+#[test]
+fn an_empty_output_folder_is_refused_with_its_line() {
+    let error = toml("lr = 0.1\noutput_dir = \"\"").unwrap().out();
+    let error = error.unwrap_err();
+    let error = error.downcast_ref::<UserError>().unwrap();
+    assert_eq!(error.to_string(), "--out is empty");
+    assert_eq!(error.help(), Some("give a folder, or leave it out"));
+    assert_eq!(error.place(), Some((Path::new("run.toml"), Some(2))));
 }

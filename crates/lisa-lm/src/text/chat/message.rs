@@ -156,6 +156,11 @@ impl Message {
             None => return Err("has no `content`".to_owned()),
         };
         if let Some(parts) = parts {
+            if let Some(key) = parts.weight.filter(|_| message.role() == "assistant") {
+                return Err(format!(
+                    "has a part with a `{key}` of its own, but a weight is that of a whole message"
+                ));
+            }
             if parts.is_plain {
                 message.text = Some(parts.text);
             } else {
@@ -183,6 +188,12 @@ impl Message {
         let is_own = |key: &str| matches!(key, "role" | "content");
         let mut fields = self.fields.iter();
         fields.any(|(key, value)| !is_own(key) && !value.is_none())
+    }
+
+    /// The names of the fields that are not null.
+    pub(in crate::text) fn fields(&self) -> impl Iterator<Item = &str> {
+        let given = self.fields.iter().filter(|(_, value)| !value.is_none());
+        given.map(|(key, _)| key.as_str())
     }
 
     pub(in crate::text) fn get(&self, name: &str) -> Option<&Value> {

@@ -13,11 +13,15 @@ pub(super) struct Parts {
     pub(super) calls: Vec<Value>,
     /// Whether each part is a text in the form of transformers.
     pub(super) is_plain: bool,
+    /// The field of a part that has another weight than 1, as in the data of Axolotl.
+    pub(super) weight: Option<&'static str>,
 }
 
 /// The types of parts with text: of transformers and OpenAI, and of OpenAI's newer interface.
 const TEXT: [&str; 3] = ["text", "input_text", "output_text"];
 const REASONING: [&str; 2] = ["reasoning", "thinking"];
+/// The fields of a part with its weight in the loss.
+const WEIGHTS: [&str; 2] = ["train", "weight"];
 const MEDIA: [&str; 8] = [
     "image",
     "image_url",
@@ -45,6 +49,7 @@ impl Parts {
             }
             let kind = type_of(&part);
             parts.is_plain &= is_plain(&part);
+            parts.weight = parts.weight.or(weight_in(&part));
             let text = text_in(&part, &kind);
             let missing = || format!("has a part of type {:?} without a text", shown(&kind));
             match kind.as_str() {
@@ -73,6 +78,16 @@ impl Parts {
 fn is_plain(part: &Value) -> bool {
     let field = |key| part.get_attr(key).unwrap_or_default();
     field("type").as_str() == Some("text") && field("text").as_str().is_some()
+}
+
+/// The field of a part with another weight than 1.
+fn weight_in(part: &Value) -> Option<&'static str> {
+    let is_other = |key: &&str| {
+        let weight = part.get_attr(key).unwrap_or_default();
+        let is_given = !weight.is_undefined() && !weight.is_none();
+        is_given && weight != Value::from(true) && weight != Value::from(1)
+    };
+    WEIGHTS.into_iter().find(is_other)
 }
 
 /// The type of a part. A part with a text and no type is a text.

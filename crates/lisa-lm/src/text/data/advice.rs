@@ -36,6 +36,10 @@ pub(super) fn advice(reason: &str, file: &Path, columns: &Columns) -> Option<Str
             "write the list as JSON, and not as Python prints it: in pandas, before `to_csv`, \
              `df[{key:?}] = df[{key:?}].map(json.dumps)`"
         )),
+        "a list of rows and not a row" => Some(format!(
+            "write the rows one a line: `jq -c '.[{key:?}][]' {} > rows.jsonl`",
+            file.display()
+        )),
         "a number and not a string" | "a boolean and not a string" => Some(format!(
             "write numbers, booleans and dates as text, in pandas: \
              `df[{key:?}] = df[{key:?}].astype(\"string\")`"

@@ -42,6 +42,9 @@ use crate::text::json;
 ///   `gpt` becomes `assistant`, `observation` becomes `tool`, and `function_call`, whose value is
 ///   JSON text, becomes a message of the assistant with `tool_calls`. Tools without `function` are
 ///   put into `{"type": "function", "function": ..}`.
+/// - The roles of **ms-swift**, `tool_call` and `tool_response`, are read as `function_call` and
+///   `observation`, in both forms. Calls that follow each other, or a text of the assistant, are one
+///   message with it.
 /// - In a chat with the field **`function_call`**, which becomes `tool_calls`, the role `function`
 ///   becomes `tool`. Arguments of tool calls may be JSON text. A template that would encode the text
 ///   once more gets the object.

@@ -63,7 +63,8 @@ pub struct DataFiles {
 /// tests and held-out files; its training data is only there in a form that is not read, such as
 /// zstd or Arrow; it has the same file in two forms, such as `train.csv` and
 /// `train.jsonl`; or it has several subfolders with files or folders named `train`, such as the
-/// configurations of a data set.
+/// configurations of a data set, or several splits, such as `train_sft-00000-of-00003.parquet` and
+/// `train_gen-00000-of-00003.parquet`.
 ///
 /// # Example
 ///
@@ -252,19 +253,51 @@ fn split_of(path: &Path) -> Option<Split> {
 }
 
 /// The folders that have files, or folders of files, with `train` in their own names, as configurations
-/// of a data set have.
+/// of a data set have; and such splits as `train_sft` and `train_gen` in a folder.
 fn sets(folder: &Path, files: &[PathBuf]) -> Vec<String> {
     let set_of = |file: &PathBuf| {
         let path = file.strip_prefix(folder).unwrap_or(file);
         let named = path.ancestors().find(|path| {
             let name = path.file_name().map(Path::new);
             name.is_some_and(|name| split_of(name) == Some(Split::Train))
-        });
-        Some(named?.parent()?.display().to_string())
+        })?;
+        let name = named.file_name()?.to_string_lossy();
+        let split = if named == path {
+            shard_of(&name)
+        } else {
+            Some(&*name)
+        };
+        let words = split.map(words_of_split).unwrap_or_default();
+        let parent = named.parent()?;
+        Some(match words.as_str() {
+            "" if parent.as_os_str().is_empty() => ".".to_owned(),
+            "" => parent.display().to_string(),
+            words => parent.join(words).display().to_string(),
+        })
     };
     let mut sets: Vec<String> = files.iter().filter_map(set_of).collect();
     sets.dedup();
     sets
+}
+
+/// The split of a file that is named as on the hub: `train_sft-00000-of-00003.parquet`. Other names
+/// say nothing of splits: `train_a.jsonl` and `train_b.jsonl` may be halves.
+fn shard_of(name: &str) -> Option<&str> {
+    let (before, _) = name.split_once("-of-")?;
+    let (split, number) = before.rsplit_once('-')?;
+    let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then_some(split)
+}
+
+/// The words of a split's name, if it has more than `train`: `train_sft`, but not `train-1`.
+fn words_of_split(name: &str) -> String {
+    let name = name.to_lowercase();
+    let words = name.split(|c: char| !c.is_alphabetic());
+    let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
+    match words.as_slice() {
+        ["train" | "training"] => String::new(),
+        words => words.join("_"),
+    }
 }
 
 /// Two files whose paths differ only in their extensions.

@@ -21,6 +21,13 @@ const ANSWERS: [&str; 4] = ["output", "response", "answer", "completion"];
 /// The keys of texts that follow a request.
 const ADDITIONS: [&str; 4] = ["question", "query", "input", "context"];
 
+/// The keys of a better and a worse answer: of TRL, of OpenAI, and of other data.
+const PREFERENCES: [(&str, &str); 3] = [
+    ("chosen", "rejected"),
+    ("preferred_output", "non_preferred_output"),
+    ("response_chosen", "response_rejected"),
+];
+
 /// Takes the content out of a row.
 pub(super) fn content_of(row: &mut Object) -> Result<(Content, RowForm), String> {
     refuse_preferences(row)?;
@@ -56,13 +63,19 @@ pub(super) fn content_of(row: &mut Object) -> Result<(Content, RowForm), String>
 
 /// Pairs of a better and a worse answer are no examples: to learn both would be wrong.
 fn refuse_preferences(row: &Object) -> Result<(), String> {
-    if row.has("chosen") && row.has("rejected") {
-        return Err(
-            "`chosen` and `rejected` are for preference training (DPO), which learns from the \
-             difference between two answers; to learn the chosen answers, give the columns \
-             chosen=completion, or chosen=messages if they are chats"
-                .to_owned(),
-        );
+    let mut pairs = PREFERENCES.iter();
+    if let Some((better, worse)) = pairs.find(|(better, worse)| row.has(better) && row.has(worse)) {
+        let is_object = |key: &str| row.get(key).is_some_and(|v| v.kind() == ValueKind::Map);
+        // A message, or an answer to the chat of another key.
+        let how = if is_object(better) || is_object("input") {
+            "write each of them as the last message of its chat, in rows of `messages`".to_owned()
+        } else {
+            format!("give the columns {better}=completion, or {better}=messages if they are chats")
+        };
+        return Err(format!(
+            "`{better}` and `{worse}` are for preference training (DPO), which learns from the \
+             difference between two answers; to learn the answers in `{better}`, {how}"
+        ));
     }
     for key in ["label", "kto_tag"] {
         let is_mark = row.get(key).is_some_and(|v| v.kind() == ValueKind::Bool);
@@ -280,6 +293,9 @@ fn text(row: &mut Object) -> Result<(Content, RowForm), String> {
         && let Some(key) = keys.find(|key| row.is_null(key))
     {
         return Err(without_value(key));
+    }
+    if let Some(key) = row.list_of_rows().filter(|_| !row.has("text")) {
+        return Err(format!("`{key}` is a list of rows and not a row"));
     }
     let Some(text) = row.text("text")? else {
         return Err(format!(

@@ -44,12 +44,22 @@ pub(super) struct RowForm {
     pub(super) name: &'static str,
     /// What was read as what, where the names differ.
     pub(super) fields: Vec<(&'static str, &'static str)>,
+    /// Fields of its messages that were not used.
+    unused: Vec<String>,
 }
 
 impl RowForm {
     pub(super) fn new(name: &'static str) -> Self {
-        let fields = Vec::new();
-        Self { name, fields }
+        Self {
+            name,
+            fields: Vec::new(),
+            unused: Vec::new(),
+        }
+    }
+
+    /// A field of a message that is not used.
+    pub(super) fn ignores(&mut self, field: &str) {
+        self.unused.push(format!("{field} of a message"));
     }
 
     pub(super) fn reads(&mut self, from: &'static str, to: &'static str) {
@@ -60,7 +70,7 @@ impl RowForm {
 }
 
 impl Mapping {
-    pub(super) fn count<'a>(&mut self, row: &RowForm, unused: impl Iterator<Item = &'a str>) {
+    pub(super) fn count<'a>(&mut self, row: &'a RowForm, unused: impl Iterator<Item = &'a str>) {
         let index = self.forms.iter().position(|form| form.name == row.name);
         let index = index.unwrap_or_else(|| {
             self.forms.push(Form {
@@ -77,7 +87,7 @@ impl Mapping {
                 form.fields.push(*field);
             }
         }
-        for key in unused {
+        for key in unused.chain(row.unused.iter().map(String::as_str)) {
             if self.unused.iter().any(|known| known == key) {
                 continue;
             }

@@ -122,6 +122,17 @@ impl Object {
         present.map(|(key, _)| key.as_str()).chain(replaced)
     }
 
+    /// A key whose value is a list of objects that are no messages: perhaps the rows themselves.
+    pub(super) fn list_of_rows(&self) -> Option<&str> {
+        let is_list = |value: &Value| {
+            let first = value.get_item_by_index(0).unwrap_or_default();
+            let is_message = ["role", "from"].iter().any(|key| has_key(&first, key));
+            value.kind() == ValueKind::Seq && first.kind() == ValueKind::Map && !is_message
+        };
+        let (key, _) = self.fields.iter().find(|(_, value)| is_list(value))?;
+        Some(key)
+    }
+
     /// The first keys, for an error message.
     pub(super) fn shown_keys(&self) -> String {
         let keys: Vec<&String> = self.fields.iter().map(|(key, _)| key).take(20).collect();

@@ -247,14 +247,26 @@ fn a_message_of_weight_0_is_not_trained_and_other_weights_are_those_of_its_token
     let tokenizer = tokenizer(TURNS);
     let ids = [1, 74, 75, 2, 74, 75, 0, 1, 74, 75, 2, 273, 78, 350, 0];
     let last = [X, X, X, X, 273, 78, 350, 0];
-    for field in ["\"weight\": 0", "\"train\": false", "\"loss_weight\": 0.0"] {
+    for field in [
+        "\"weight\": 0",
+        "\"train\": false",
+        "\"loss_weight\": 0.0",
+        "\"loss\": false",
+        "\"loss_scale\": 0.0",
+        "\"loss\": true, \"loss_scale\": 0.0",
+    ] {
         let encoded = one(&weighted(field), &tokenizer, LossOn::Answer);
         assert_eq!(encoded.ids, ids, "{field}");
         assert_eq!(encoded.labels, [&[X; 7], &last[..]].concat(), "{field}");
         assert_eq!(encoded.weights, None, "{field}");
     }
     let both = [&[X, X, X, X, 74, 75, 0], &last[..]].concat();
-    for field in ["\"weight\": 1", "\"train\": true", "\"weight\": null"] {
+    for field in [
+        "\"weight\": 1",
+        "\"train\": true",
+        "\"weight\": null",
+        "\"loss\": true, \"train_detail\": []",
+    ] {
         let encoded = one(&weighted(field), &tokenizer, LossOn::Answer);
         assert_eq!(
             (encoded.labels, encoded.weights),
@@ -286,15 +298,14 @@ fn a_weight_that_is_none_is_refused() {
         "\"weight\": \"high\"",
         "\"train\": [1]",
         "\"weight\": 1e99",
+        "\"loss\": 0.7",
+        "\"loss_scale\": -1",
+        "\"train_detail\": [{\"train\": false}]",
     ] {
         let options = EncodeOptions::default();
         let error = encode_example(&weighted(field), &tokenizer, options).unwrap_err();
-        let name = if field.contains("train") {
-            "train"
-        } else {
-            "weight"
-        };
-        let start = format!("message 2 has a `{name}` of ");
+        let name = field.split('"').nth(1).unwrap();
+        let start = format!("message 2 has a `{name}` ");
         assert!(error.message().starts_with(&start), "{error}");
     }
 }

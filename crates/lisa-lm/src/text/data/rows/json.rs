@@ -15,6 +15,9 @@ use crate::files::shown;
 use crate::place::Place;
 use crate::text::data::object::kind_of;
 
+/// What a file may be.
+const FORMS: &str = "a .json file has a list of rows, an object of rows by id, or one row a line";
+
 /// The rows of a file. Only a `.json` file may be an object of rows.
 pub(super) fn rows(file: Arc<Path>, mut text: Text, may_be_object: bool) -> Result<Rows, Error> {
     let failed = |e| unreadable(&file, e);
@@ -165,7 +168,11 @@ impl Scanner {
         {
             let (key, what) = (&self.key, kind_of(row));
             let message = format!("the file is one object, and its {key} is {what} and not a row");
-            return Err(self.error(line, message));
+            let file = self.file.display();
+            return Err(self.error(line, message).with_help(format!(
+                "{FORMS}; if the rows are in a list of the object, such as `instances`, take them out: \
+                 `jq -c '.instances[]' {file} > rows.jsonl`"
+            )));
         }
         let place = Place::at_line(Arc::clone(&self.file), line);
         Ok(Some(Row { place, value }))
@@ -240,9 +247,7 @@ impl Scanner {
     fn error(&self, line: usize, message: String) -> Error {
         Error::new(ErrorKind::Data, message)
             .with_place(&*self.file, Some(line))
-            .with_help(
-                "a .json file has a list of rows, an object of rows by id, or one row a line",
-            )
+            .with_help(FORMS)
     }
 }
 

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn what_is_wrong_with_all_lines_of_a_file_has_its_help() {
-    let cases: [(&str, &[u8], &str, &str); 11] = [
+    let cases: [(&str, &[u8], &str, &str); 13] = [
         ("x.csv", b"text\ncaf\xe9\n", "", "iconv -f CP1252 -t UTF-8 "),
         ("x.jsonl", br#"{"text": NaN}"#, "", "JSON has no NaN"),
         (
@@ -45,6 +45,18 @@ fn what_is_wrong_with_all_lines_of_a_file_has_its_help() {
             br#"{"question": "a", "right": 3}"#,
             "right=answer",
             r#"df["right"].astype("string")"#,
+        ),
+        (
+            "x.json",
+            br#"{"type": "text_only", "instances": [{"text": "a"}]}"#,
+            "",
+            r#"write the rows one a line: `jq -c '.["instances"][]' "#,
+        ),
+        (
+            "x.json",
+            b"{\n\"type\": \"text_only\",\n\"instances\": [{\"text\": \"a\"}]}",
+            "",
+            "`jq -c '.instances[]' ",
         ),
         ("x.jsonl", b"{\"text\": ", "", ""),
     ];

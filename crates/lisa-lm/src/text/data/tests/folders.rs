@@ -18,7 +18,7 @@ fn found(names: &[&str]) -> Result<[Vec<String>; 3], Error> {
 
 #[test]
 fn the_words_of_a_path_decide_what_a_file_is_for() {
-    let cases: [(&[&str], [&[&str]; 3]); 7] = [
+    let cases: [(&[&str], [&[&str]; 3]); 9] = [
         (
             &[
                 "train.jsonl",
@@ -68,6 +68,25 @@ fn the_words_of_a_path_decide_what_a_file_is_for() {
             &[".hidden/a.jsonl", "a/b/c.jsonl", "a/b/c/d/e/f/g.jsonl"],
             [&["a/b/c/d/e/f/g.jsonl", "a/b/c.jsonl"], &[], &[]],
         ),
+        // Files that are not named as splits may be parts of one set.
+        (
+            &["train_a.jsonl", "train_b.jsonl"],
+            [&["train_a.jsonl", "train_b.jsonl"], &[], &[]],
+        ),
+        (
+            &[
+                "train_sft-00000-of-00002.json",
+                "train_sft-00001-of-00002.json",
+            ],
+            [
+                &[
+                    "train_sft-00000-of-00002.json",
+                    "train_sft-00001-of-00002.json",
+                ],
+                &[],
+                &[],
+            ],
+        ),
         // Several folders below one with the word are one set.
         (
             &["train/en/0.jsonl", "train/fr/0.jsonl"],
@@ -99,6 +118,18 @@ fn a_folder_without_training_data_or_with_it_twice_is_refused() {
         (
             &["main/train/0.parquet", "socratic/train/0.parquet"],
             "several sets of training data, in `main` and in `socratic`",
+        ),
+        // Splits of a data set, as the hub names their files, or its folders of Parquet files.
+        (
+            &[
+                "data/train_gen-00000-of-00001-0a1b2c3d4e5f6a7b.parquet",
+                "data/train_sft-00000-of-00001-7b6a5f4e3d2c1b0a.parquet",
+            ],
+            "several sets of training data, in `data/train_gen` and in `data/train_sft`",
+        ),
+        (
+            &["train/0000.parquet", "train_sft/0000.parquet"],
+            "several sets of training data, in `.` and in `train_sft`",
         ),
         (&["1/2/3/4/5/6/7/8/9.jsonl"], "/1/2/3/4/5/6/7/8 is too deep"),
     ] {

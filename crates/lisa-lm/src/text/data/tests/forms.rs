@@ -142,6 +142,52 @@ fn sharegpt_is_mapped_to_roles_and_calls() {
 }
 
 #[test]
+fn calls_of_ms_swift_are_those_of_the_assistant_in_both_forms() {
+    let messages = r#"[{"role": "user", "content": "a"},
+        {"role": "tool_call", "content": "{\"name\": \"f\", \"arguments\": {}}", "loss": false},
+        {"role": "tool_call", "content": "{\"name\": \"g\", \"arguments\": {}}"},
+        {"role": "tool_response", "content": "1"}, {"role": "tool_response", "content": "2"},
+        {"role": "assistant", "content": "b"}]"#;
+    let (f, g) = (
+        r#"{"type":"function","function":{"name":"f","arguments":{}}}"#,
+        r#"{"type":"function","function":{"name":"g","arguments":{}}}"#,
+    );
+    let wanted = format!(
+        r#"[{{"role":"user","content":"a"}},{{"role":"assistant","content":"","loss":false,"tool_calls":[{f},{g}]}},{{"role":"tool","content":"1"}},{{"role":"tool","content":"2"}},{{"role":"assistant","content":"b"}}]"#
+    );
+    let row = format!(r#"{{"messages": {messages}}}"#);
+    assert_eq!(messages_of(&row), wanted);
+    assert_eq!(
+        read(&row).2,
+        "1 row as messages (tool_call -> assistant with tool_calls, tool_response -> tool)"
+    );
+    let sharegpt = messages.replace("role", "from").replace("content", "value");
+    let row = format!(r#"{{"conversations": {sharegpt}}}"#);
+    assert_eq!(messages_of(&row), wanted);
+
+    // A text of the assistant and a call are one message, unless one has a weight.
+    let call = r#"{"role": "tool_call", "content": "{\"name\": \"f\", \"arguments\": {}}"}"#;
+    for (weight, count) in [("", 1), (r#", "loss_scale": 2.0"#, 2)] {
+        let text = format!(r#"{{"role": "assistant", "content": "a"{weight}}}"#);
+        let (chat, ..) = read(&format!(r#"{{"messages": [{text}, {call}]}}"#));
+        assert_eq!(chat.messages.len(), count, "{weight}");
+        assert_eq!(chat.messages[0].content(), Some("a"), "{weight}");
+        assert!(chat.messages[count - 1].calls(), "{weight}");
+    }
+}
+
+#[test]
+fn fields_of_messages_that_look_like_weights_are_listed_if_they_are_none() {
+    let row = r#"{"id": 1, "messages": [{"role": "user", "content": "a", "masked": null},
+        {"role": "assistant", "content": "b", "training": false, "name": "c", "loss": true}]}"#;
+    let (.., mapping) = read(row);
+    assert_eq!(
+        mapping,
+        "1 row as messages\nkeys not used: id, training of a message"
+    );
+}
+
+#[test]
 fn large_numbers_of_a_call_that_is_text_keep_their_digits() {
     let call = r#"{\"name\": \"f\", \"arguments\": {\"id\": 123456789012345678901}}"#;
     let row = format!(r#"{{"conversations": [{{"from": "function_call", "value": "{call}"}}]}}"#);
@@ -256,8 +302,37 @@ fn rows_that_cannot_be_learned_as_they_are_say_what_they_are_for() {
             "chosen=messages if they are chats",
         ),
         (
+            r#"{"conversations": [], "chosen": {"from": "gpt", "value": "a"}, "rejected": {"from": "gpt", "value": "b"}}"#,
+            "write each of them as the last message of its chat, in rows of `messages`",
+        ),
+        (
+            r#"{"input": {"messages": []}, "preferred_output": [{}], "non_preferred_output": [{}]}"#,
+            "`preferred_output` and `non_preferred_output` are for preference training (DPO)",
+        ),
+        (
+            r#"{"prompt": "a", "response_chosen": "b", "response_rejected": "c"}"#,
+            "give the columns response_chosen=completion",
+        ),
+        (
+            r#"{"type": "text_only", "instances": [{"text": "a"}]}"#,
+            "`instances` is a list of rows and not a row",
+        ),
+        // Messages under another key are a chat.
+        (
+            r#"{"turns": [{"role": "user", "content": "a"}]}"#,
+            "the keys are [\"turns\"]",
+        ),
+        (
             r#"{"prompt": "a", "completion": "b", "label": false}"#,
             "preference training (KTO)",
+        ),
+        (
+            r#"{"conversations": [{"from": "tool_call", "value": {"name": "f"}}]}"#,
+            "message 1 is a tool_call without a text",
+        ),
+        (
+            r#"{"messages": [{"role": "assistant", "content": [{"type": "text", "text": "a", "train": false}]}]}"#,
+            "message 1 has a part with a `train` of its own, but a weight is that of a whole message",
         ),
         (
             r#"{"conversations": [{"from": "narrator", "value": "a"}]}"#,
