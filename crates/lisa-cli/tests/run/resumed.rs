@@ -324,6 +324,7 @@ fn data_in_which_no_step_was_taken_is_not_named_on_the_card() {
     let [a, b, c, held, other] =
         std::array::from_fn(|i| file_of(dir.path(), names[i], &rows[8 * i..8 * i + 8]));
     let more = format!("--data {a} --eval {held} --steps 3 --eval-examples 0 --eval-every 1");
+    let more = format!("{more} --lr 0.002");
     let outcome = go(flags(&out, &more), Start::Fresh, true).unwrap();
     assert_eq!(outcome, Outcome::Stopped);
     // The evaluation of the new held-out rows writes the checkpoint again. No step is taken.
@@ -343,6 +344,6 @@ fn data_in_which_no_step_was_taken_is_not_named_on_the_card() {
         .split_once("| earlier settings | until step 1: ")
         .unwrap();
     let (earlier, _) = earlier.split_once('\n').unwrap();
-    assert!(earlier.contains("lr 0.001"), "{earlier}");
+    assert!(earlier.contains("lr 0.002"), "{earlier}");
     assert!(!earlier.contains("lr 0.5"), "{earlier}");
 }
