@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use lisa_lm::checkpoint::is_model_file;
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::model_card::CARD;
 use crate::output_folder::{entries, remove};
+use crate::settings::Dtype;
 use crate::user_error::require;
 
 /// The start of the names of TensorBoard's event files.
@@ -14,7 +16,8 @@ pub(crate) const EVENTS: &str = "events.out.tfevents.";
 /// The end of the names of event files of this program.
 pub(crate) const OUR_EVENTS: &str = ".lisa";
 
-/// The file of a finished model or adapter that says its step, and the dtype of the run.
+/// The file of a finished model or adapter that says its step, and the dtype and the vocabulary of
+/// the run.
 pub(crate) const STEP: &str = "lisa.json";
 /// The files of a checkpoint: the weights, the optimizer state, and everything else.
 pub(crate) const CHECKPOINT: [&str; 3] = ["weights.bpk", "optimizer.bpk", "state.json"];
@@ -23,6 +26,9 @@ pub(crate) const ADAPTER: &str = "adapter";
 
 pub(crate) const CHECKPOINTS: &str = "checkpoints";
 const SUMMARY: &str = "summary.json";
+/// The files that a run writes at each step, and at its end.
+const METRICS: [&str; 2] = ["metrics.jsonl", "metrics.csv"];
+const AT_THE_END: [&str; 3] = [SUMMARY, "losses.svg", "memory.svg"];
 /// The folders of finished models, and of the adapters of LoRA.
 pub(crate) const MODELS: [&str; 4] = ["model", "model-best", "adapter", "adapter-best"];
 
@@ -63,6 +69,26 @@ pub(crate) fn step_of_model(folder: &Path) -> Option<u64> {
 #[must_use]
 pub(crate) fn dtype_of_run(folder: &Path) -> Option<String> {
     Some(json(&folder.join(STEP))?["dtype"].as_str()?.to_owned())
+}
+
+/// The rows of the embedding in the run that wrote a model or an adapter; 0 if they are not known.
+#[must_use]
+pub(crate) fn rows_of_run(folder: &Path) -> usize {
+    let about = json(&folder.join(STEP)).unwrap_or_default();
+    let rows = about["vocab_size"].as_u64();
+    rows.and_then(|rows| usize::try_from(rows).ok())
+        .unwrap_or_default()
+}
+
+/// The text of the file [`STEP`]: the step, the dtype in which `lisa export` merges an adapter, and
+/// the rows of the embedding, of which it adds those that the base does not have.
+#[must_use]
+pub(crate) fn about(step: Option<u64>, dtype: Dtype, rows: usize) -> Vec<u8> {
+    let mut about = json!({ "dtype": dtype, "vocab_size": rows });
+    if let Some(step) = step {
+        about["step"] = step.into();
+    }
+    format!("{about}\n").into_bytes()
 }
 
 /// Whether a folder has a model or an adapter.
@@ -112,7 +138,10 @@ pub(crate) fn require_replaceable(out: &Path) -> Result<()> {
 /// Returns an error if a folder of the run has a file that no run has written: to replace the run would
 /// remove it.
 pub(crate) fn require_own_files(out: &Path) -> Result<()> {
-    let of_model = |name: &str| is_model_file(name) || name == STEP || name.starts_with('.');
+    let of_model = |name: &str| {
+        let is_hidden = name.starts_with('.');
+        is_model_file(name) || name == STEP || is_hidden || is_half(name, CARD)
+    };
     let in_models = MODELS.iter().flat_map(|name| list(&out.join(name)));
     let mut foreign = in_models.filter(|path| !of_model(&name_of(path)));
     let steps = list(&out.join(CHECKPOINTS)).into_iter();
@@ -134,11 +163,13 @@ pub(crate) fn remove_own(out: &Path) -> Result<()> {
     own(out).iter().try_for_each(|name| remove(&out.join(name)))
 }
 
-/// Removes the folders that an interrupted save or removal has left.
+/// Removes the files and folders that an interrupted save or removal has left.
 pub(crate) fn clean(out: &Path) -> Result<()> {
     for name in MODELS {
         remove(&out.join(format!("{name}.partial")))?;
+        remove_all(&out.join(name), |file| is_half(file, CARD))?;
     }
+    remove_all(out, is_half_of_run)?;
     for path in list(&out.join(CHECKPOINTS)) {
         if path.extension().is_some() && is_checkpoint(&path) {
             remove(&path)?;
@@ -147,24 +178,28 @@ pub(crate) fn clean(out: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Removes the files of a folder with such names.
+fn remove_all(folder: &Path, is_one: impl Fn(&str) -> bool) -> Result<()> {
+    let mut found = list(folder)
+        .into_iter()
+        .filter(|path| is_one(&name_of(path)));
+    found.try_for_each(|path| remove(&path))
+}
+
 /// The files and folders of a run, as paths in its folder.
 pub(crate) fn own(out: &Path) -> Vec<PathBuf> {
     if !holds_a_run(out) {
         return Vec::new();
     }
-    let mut names: Vec<&str> = vec!["metrics.jsonl", "metrics.csv"];
+    let mut names = METRICS.to_vec();
     if summary(out).is_some() {
-        names.extend([SUMMARY, "losses.svg", "memory.svg"]);
+        names.extend(AT_THE_END);
     }
     names.extend(MODELS.iter().filter(|name| is_model(&out.join(name))));
     let names = names.into_iter().map(PathBuf::from);
     let mut own: Vec<PathBuf> = names.filter(|name| out.join(name).exists()).collect();
     let files = list(out).into_iter().map(|path| name_of(&path));
-    // A killed run leaves files that it was writing: `metrics.jsonl.1234-5.tmp`.
-    let is_half = |name: &str| {
-        name.starts_with("metrics.") && Path::new(name).extension().is_some_and(|end| end == "tmp")
-    };
-    let ours = files.filter(|name| is_event(name) || is_half(name));
+    let ours = files.filter(|name| is_event(name) || is_half_of_run(name));
     own.extend(ours.map(PathBuf::from));
     let checkpoints = list(&out.join(CHECKPOINTS)).into_iter();
     let checkpoints = checkpoints.filter(|path| is_checkpoint(path));
@@ -186,16 +221,23 @@ fn is_checkpoint(path: &Path) -> bool {
     step_of_name(path).is_some() && (has_own || is_begun)
 }
 
-/// Whether a file or folder has the name of a part of a checkpoint, or of one that is being written:
-/// `weights.bpk.1234-5.tmp`.
+/// Whether this is the name of a part of a checkpoint, or of one that is being written.
 fn is_of_checkpoint(name: &str) -> bool {
-    let is_part = |part: &&str| {
-        let rest = name.strip_prefix(*part);
-        rest.is_some_and(|rest| {
-            rest.is_empty() || rest.starts_with('.') && rest.rsplit('.').next() == Some("tmp")
-        })
-    };
+    let is_part = |part: &&str| name == *part || is_half(name, part);
     name == ADAPTER || CHECKPOINT.iter().any(is_part)
+}
+
+/// Whether this is the name of a file that a killed run was writing in its folder.
+fn is_half_of_run(name: &str) -> bool {
+    let mut files = METRICS.iter().chain(&AT_THE_END);
+    files.any(|file| is_half(name, file))
+}
+
+/// Whether this is the name of what is written before it takes the place of a file:
+/// `weights.bpk.1234-5.tmp`.
+fn is_half(name: &str, file: &str) -> bool {
+    let rest = name.strip_prefix(file);
+    rest.is_some_and(|rest| rest.starts_with('.') && rest.rsplit('.').next() == Some("tmp"))
 }
 
 /// The step in the name of a checkpoint, complete or not.
@@ -274,6 +316,8 @@ mod tests {
             "metrics.jsonl",
             "metrics.csv",
             "metrics.jsonl.1234-5.tmp",
+            "memory.svg.1234-5.tmp",
+            "model/README.md.1234-6.tmp",
             "losses.svg",
             "events.out.tfevents.7.lisa",
             "events.out.tfevents.7.host",
@@ -324,6 +368,42 @@ mod tests {
             fs::remove_file(out.join(name)).unwrap();
         }
         require_own_files(out).unwrap();
+    }
+
+    #[test]
+    fn files_that_a_killed_run_was_writing_are_removed_when_it_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path();
+        run(out);
+        write(&out.join("notes.tmp"), "of mine");
+        write(&out.join("model/memory.svg.1234-5.tmp"), "of mine");
+        let before = files(out);
+        clean(out).unwrap();
+        let after = files(out);
+        let removed = before.iter().filter(|file| !after.contains(file));
+        let removed: Vec<&str> = removed.map(|file| &file.0[..]).collect();
+        assert_eq!(
+            removed,
+            [
+                "memory.svg.1234-5.tmp",
+                "metrics.jsonl.1234-5.tmp",
+                "model/README.md.1234-6.tmp"
+            ]
+        );
+    }
+
+    #[test]
+    fn the_rows_of_the_embedding_are_known_if_the_run_has_written_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let about = |text: &[u8]| {
+            fs::write(dir.path().join(STEP), text).unwrap();
+            rows_of_run(dir.path())
+        };
+        assert_eq!(rows_of_run(dir.path()), 0);
+        assert_eq!(about(&super::about(Some(3), Dtype::Bf16, 1026)), 1026);
+        assert_eq!(dtype_of_run(dir.path()).as_deref(), Some("bf16"));
+        // As an earlier version wrote it.
+        assert_eq!(about(br#"{"dtype": "f32"}"#), 0);
     }
 
     #[test]

@@ -7,7 +7,6 @@ use burn::tensor::{Device, FloatDType};
 use clap::ValueEnum;
 use lisa_lm::checkpoint::Adapter;
 use lisa_lm::{CausalLm, Checkpoint};
-use serde_json::json;
 
 use crate::bundled;
 use crate::model_card::CARD;
@@ -76,8 +75,9 @@ pub(super) fn load(
     let source = Checkpoint::open(base_folder)?;
     adapter::check_base(&adapter, source.dir(), "")?;
     let tokenizer = model_tokenizer(source.dir(), folder, "")?;
-    // The tokens of the base model need no rows that it does not have.
+    // Rows that a run has added are not trained. The tokens of the base model need no others.
     let rows = source.config().vocab_size();
+    let rows = rows.max(run_folder::rows_of_run(folder));
     let added = tokenizer.added_tokens().iter();
     let mut ids = added.filter_map(|token| tokenizer.token_to_id(token));
     require!(
@@ -87,16 +87,17 @@ pub(super) fn load(
              --merge`",
             tokenizer.id_count()
         ),
-        "the tokenizer of the adapter in `{}` has {} tokens, and the embedding of `{}` has {rows} rows",
+        "the tokenizer of the adapter in `{}` has {} tokens, and the embedding of `{}` has {} rows",
         folder.display(),
         tokenizer.id_count(),
-        source.dir().display()
+        source.dir().display(),
+        source.config().vocab_size()
     );
     let of_run = run_folder::dtype_of_run(folder).filter(|_| !is_asked);
     let of_run = of_run.and_then(|word| Dtype::from_str(&word, false).ok());
     let model = read(&source, of_run.map(FloatDType::from), device)?;
     Ok(Exported {
-        model: adapter.apply(model)?,
+        model: adapter.apply(model.resize_embeddings(rows)?)?,
         source,
         files: tokenizer.changed_files()?,
         settings: None,
@@ -111,9 +112,9 @@ pub(super) fn write(exported: &Exported, out: &Path) -> Result<()> {
     let revision = settings.map_or("", |settings| &settings.input.revision);
     let (source, mut files) = (&exported.source, exported.files.clone());
     if let Some(settings) = settings {
-        // Merged later, the model is in the dtype of the run.
-        let about = format!("{}\n", json!({ "dtype": settings.memory.dtype }));
-        files.push((run_folder::STEP.to_owned(), about.into_bytes()));
+        let rows = exported.model.config().vocab_size();
+        let about = run_folder::about(None, settings.memory.dtype, rows);
+        files.push((run_folder::STEP.to_owned(), about));
     }
     files.extend(card_file(exported.card.as_deref()));
     // At most: the parameters are lazy, and nothing is allocated.

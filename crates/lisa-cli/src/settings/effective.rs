@@ -45,10 +45,25 @@ impl Settings {
         }
         serde_json::from_value(Value::Object(own)).unwrap_or_default()
     }
+
+    /// The flags with the paths that [`effective`](Self::effective) leaves out, without `out`.
+    #[must_use]
+    pub(crate) fn flags_of_paths(&self) -> Vec<&'static str> {
+        let all = self.to_flags();
+        let mut flags: Vec<&str> = all.paths().into_iter().map(|(flag, _)| flag).collect();
+        if !self.method.adapter.as_os_str().is_empty() {
+            flags.push("adapter");
+        }
+        if is_path(&self.input.chat_template) {
+            flags.push("chat-template");
+        }
+        flags.dedup();
+        flags
+    }
 }
 
 /// Settings that say how much memory a machine has.
-const OF_MACHINE: [&str; 2] = ["memory", "data-memory"];
+pub(super) const OF_MACHINE: [&str; 2] = ["memory", "data-memory"];
 
 /// Settings whose effect depends on what the data has.
 const OF_DATA: [&str; 6] = [

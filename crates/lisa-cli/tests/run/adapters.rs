@@ -276,11 +276,17 @@ fn an_adapter_is_used_with_the_tokenizer_that_it_was_trained_with() {
     // The adapter's tokens need rows that the base does not have.
     let larger = "--chat-template chatml --resize-embeddings";
     run(&format!("train --method lora {short} {larger} --out large"));
-    let found = refused(dir.path(), "export large/adapter --merge --out whole");
+    run("export large/adapter --merge --out whole");
+    let weights = |folder: &str| fs::read(dir.path().join(folder).join("model.safetensors"));
+    assert!(weights("whole").unwrap() == weights("large/model").unwrap());
+    // An adapter of PEFT does not say how many.
+    fs::remove_file(dir.path().join("large/adapter/lisa.json")).unwrap();
+    let found = refused(dir.path(), "export large/adapter --merge --out none");
     assert!(
         found.contains("has 1026 tokens, and the embedding of"),
         "{found}"
     );
+    assert!(found.contains("has 1024 rows"), "{found}");
     let line = format!("train --adapter large/adapter {short} --out x");
     let found = refused(dir.path(), &line);
     assert!(found.contains("--resize-embeddings"), "{found}");

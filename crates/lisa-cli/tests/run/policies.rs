@@ -178,6 +178,20 @@ fn parts_of_layers_are_counted_as_such() {
 }
 
 #[test]
+fn fixed_layers_are_not_sampled_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let line = "train --policy fixed --fixed-layers 0,2 --steps 1 --no-eval --out out";
+    let printed = run(dir.path(), line);
+    assert!(
+        printed.contains("lisa: 2 of 8 layers (0, 2), always the same\n"),
+        "{printed}"
+    );
+    let card = fs::read_to_string(dir.path().join("out/model/README.md")).unwrap();
+    let method = "| method | LISA: layers 0, 2, always the same |";
+    assert!(card.contains(method), "{card}");
+}
+
+#[test]
 fn embeddings_and_head_train_in_a_share_of_the_periods() {
     let dir = tempfile::tempdir().unwrap();
     let line = "train --steps 8 --period 2 --no-eval --out out";

@@ -262,6 +262,31 @@ fn the_card_of_a_run_with_other_data_names_the_earlier_data_and_the_run_of_its_b
 }
 
 #[test]
+fn the_card_of_a_run_with_other_settings_names_the_earlier_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let line = "train --steps 2 --lr 1e-2 --batch-size 2 --max-seq-length 48 --no-eval --out r";
+    let card = |line: &str| {
+        run(dir.path(), line);
+        fs::read_to_string(dir.path().join("r/model/README.md")).unwrap()
+    };
+    let first = card(line);
+    assert!(!first.contains("earlier settings"), "{first}");
+    assert!(
+        first.contains("\nA settings file of `lisa train --config`"),
+        "{first}"
+    );
+    card("train --resume r --steps 3 --lr 1e-5");
+    let card = card("train --resume r --steps 4");
+    for part in [
+        "| learning rate | 1e-5 |",
+        "| earlier settings | until step 2: lr 0.01, steps 2; until step 3: steps 3 |",
+        "\nThe settings since step 3, as a settings file of `lisa train --config`",
+    ] {
+        assert!(card.contains(part), "{part}: {card}");
+    }
+}
+
+#[test]
 fn the_card_of_the_best_model_names_the_data_up_to_its_step() {
     let dir = tempfile::tempdir().unwrap();
     let run = |line: &str| run(dir.path(), line);
@@ -299,19 +324,26 @@ fn data_in_which_no_step_was_taken_is_not_named_on_the_card() {
     let [a, b, c, held, other] =
         std::array::from_fn(|i| file_of(dir.path(), names[i], &rows[8 * i..8 * i + 8]));
     let more = format!("--data {a} --eval {held} --steps 3 --eval-examples 0 --eval-every 1");
+    let more = format!("{more} --lr 0.002");
     let outcome = go(flags(&out, &more), Start::Fresh, true).unwrap();
     assert_eq!(outcome, Outcome::Stopped);
     // The evaluation of the new held-out rows writes the checkpoint again. No step is taken.
-    let given = parsed(&format!("--data {b} --eval {other}")).or(only_out(&out));
+    let given = parsed(&format!("--data {b} --eval {other} --lr 0.5")).or(only_out(&out));
     let stop = |point| point == Point::Batch;
     let outcome = train(given, DATA, &Device::flex(), &stop).unwrap();
     assert_eq!(outcome, Outcome::Stopped);
     let state = fs::read_to_string(out.join("checkpoints/step-00000001/state.json")).unwrap();
     assert!(state.contains("b.jsonl"), "{state}");
 
-    let given = parsed(&format!("--data {c}")).or(only_out(&out));
+    let given = parsed(&format!("--data {c} --lr 0.25")).or(only_out(&out));
     assert_eq!(go(given, DATA, false).unwrap(), Outcome::Finished);
     let card = fs::read_to_string(out.join("model/README.md")).unwrap();
     let data = "| data | a.jsonl until step 1; then c.jsonl, 8 rows |";
     assert!(card.contains(data), "{card}");
+    let (_, earlier) = card
+        .split_once("| earlier settings | until step 1: ")
+        .unwrap();
+    let (earlier, _) = earlier.split_once('\n').unwrap();
+    assert!(earlier.contains("lr 0.002"), "{earlier}");
+    assert!(!earlier.contains("lr 0.5"), "{earlier}");
 }

@@ -112,6 +112,37 @@ fn a_tokenizer_with_far_more_tokens_than_the_model_is_not_to_be_given_rows() {
 }
 
 #[test]
+fn a_merged_adapter_has_the_rows_that_its_run_added_for_tokens_of_the_base() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = json!({
+        "eos_token": "<|endoftext|>",
+        "added_tokens_decoder": {"1024": {"content": "<tool>", "special": false}},
+    });
+    let (model, data) = (model(dir.path(), &config), data(dir.path(), 4));
+    let out = dir.path().join("out");
+    let more = format!("--model {} --data {}", model.display(), data.display());
+    let more = format!("{more} --method lora --resize-embeddings --no-eval");
+    go(flags(&out, &more), Start::Fresh, false).unwrap();
+    run(dir.path(), "export out --out alone");
+    for adapter in ["out/adapter", "alone"] {
+        let merged = dir.path().join("merged");
+        run(
+            dir.path(),
+            &format!("export {adapter} --merge --overwrite --out merged"),
+        );
+        for name in ["config.json", "model.safetensors"] {
+            let read = |folder: &Path| fs::read(folder.join(name)).unwrap();
+            assert!(
+                read(&merged) == read(&out.join("model")),
+                "{adapter}: {name}"
+            );
+        }
+        let checkpoint = Checkpoint::open(&merged).unwrap();
+        assert_eq!(checkpoint.config().vocab_size(), 1025);
+    }
+}
+
+#[test]
 fn a_padding_token_needs_no_row() {
     let dir = tempfile::tempdir().unwrap();
     let config = json!({"eos_token": "<|endoftext|>", "pad_token": "<pad>"});

@@ -164,6 +164,11 @@ fn the_best_checkpoint_and_its_model_outlive_a_worse_continuation() {
         card("model")
     );
     assert!(card("model-best").contains("step 3 of 6: the checkpoint with the lowest"));
+    let state = fs::read(out.join("checkpoints/step-00000003/state.json")).unwrap();
+    let state: serde_json::Value = serde_json::from_slice(&state).unwrap();
+    let tokens = format!("| tokens, prompts included | {} |", state["tokens"]);
+    assert!(card("model-best").contains(&tokens), "{tokens}");
+    assert!(!card("model").contains(&tokens), "{tokens}");
     // An export has no `model-best`.
     assert!(card("model").contains("its model is in `model-best`."));
     run(dir.path(), "export out --out copy");

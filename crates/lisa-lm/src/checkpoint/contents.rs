@@ -21,12 +21,16 @@ pub(super) const COPIED: [&str; 13] = [
     "tokenizer.model",
     "spiece.model",
     TEKKEN,
-    "chat_template.jinja",
-    "chat_template.json",
+    TEMPLATE,
+    OLD_TEMPLATE,
 ];
 
 /// The tokenizer of Mistral's own library.
 pub(super) const TEKKEN: &str = "tekken.json";
+
+/// The chat template, and an older file for it.
+pub(super) const TEMPLATE: &str = "chat_template.jinja";
+pub(super) const OLD_TEMPLATE: &str = "chat_template.json";
 
 /// How the names of licences begin, and those of further versions of `tokenizer.model`.
 const FURTHER: [&str; 5] = [

@@ -9,7 +9,7 @@ use std::path::Path;
 use burn::store::{ModuleSnapshot, SafetensorsStore};
 use burn::tensor::{DType, FloatDType};
 
-use super::contents::{COPIED, TEKKEN, TEMPLATES, is_further};
+use super::contents::{COPIED, OLD_TEMPLATE, TEKKEN, TEMPLATE, TEMPLATES, is_further};
 use super::folder::Checkpoint;
 use super::layout::Layout;
 use super::names::Names;
@@ -56,7 +56,8 @@ pub struct SaveOptions<'a> {
     pub source: Option<&'a Checkpoint>,
     /// Further files to write, such as those of
     /// [`Tokenizer::changed_files`](crate::Tokenizer::changed_files): their paths in the folder,
-    /// and their contents. A file of the source at the same path is not copied.
+    /// and their contents. A file of the source at the same path is not copied. With a
+    /// `chat_template.jinja`, no other chat templates of the source are copied.
     pub files: &'a [(String, Vec<u8>)],
     /// The maximum number of bytes of weights in one file. A larger tensor has its own file.
     pub max_shard_bytes: usize,
@@ -159,11 +160,22 @@ pub fn save_with(
 /// already.
 pub(super) fn copy(from: &Path, to: &Place) -> Result<(), Error> {
     let has = |name: &str| to.staging().join(name).exists();
-    // A new tokenizer has tokens that this file of the source does not have.
-    let left_out = has("tokenizer.json").then_some(TEKKEN);
+    // A new tokenizer has tokens that this file of the source does not have, and with a new chat
+    // template the others are of another format.
+    let (tokenizer, template) = (has("tokenizer.json"), has(TEMPLATE));
+    let is_old = |name: &str| match name {
+        TEKKEN => tokenizer,
+        OLD_TEMPLATE => template,
+        _ => false,
+    };
+    let templates = if template {
+        Vec::new()
+    } else {
+        templates(from)
+    };
     let copied = COPIED.map(String::from).into_iter();
-    for name in copied.chain(further(from)).chain(templates(from)) {
-        if has(&name) || left_out == Some(name.as_str()) {
+    for name in copied.chain(further(from)).chain(templates) {
+        if has(&name) || is_old(&name) {
             continue;
         }
         let path = Path::new(&name);

@@ -129,6 +129,12 @@ fn settings_without_effect_on_the_data_and_files_are_left_out() {
     ] {
         assert!(!has(&text, name), "{name} is in {text}");
     }
+    // The card says that a file of a template is to be added, as other paths are.
+    assert_eq!(
+        settings.flags_of_paths(),
+        ["model", "data", "chat-template"]
+    );
+    assert_eq!(defaults().flags_of_paths(), ["model", "data"]);
     let no_answers = Contents {
         answers: false,
         ..PAIRS

@@ -9,13 +9,13 @@ use lisa_lm::files::write_atomically;
 use crate::model_card::{CARD, DTYPE, Found, OURS};
 use crate::model_folder::id_in_cache;
 use crate::run_folder::step_of_model;
-use crate::settings::{Method, names_of_data};
+use crate::settings::{Method, MethodSettings, Policy, names_of_data};
 use crate::terminal::output::say;
-use crate::terminal::text::counted;
+use crate::terminal::text::{counted, counted_as};
 use crate::train::evaluation::result::Evaluation;
-use crate::train::prepare::announce::outer;
+use crate::train::prepare::announce::sampled;
 use crate::train::prepare::job::Job;
-use crate::train::saved::checkpoints::State;
+use crate::train::saved::checkpoints::{EarlierSettings, State};
 
 /// What a card says.
 pub(crate) struct Card<'a> {
@@ -23,6 +23,8 @@ pub(crate) struct Card<'a> {
     pub(crate) state: &'a State,
     /// The step of the model.
     pub(crate) step: u64,
+    /// The tokens of the steps up to it.
+    pub(crate) tokens: u64,
     /// Rows of an epoch.
     pub(crate) rows: usize,
     /// Whether this is the best checkpoint, and not the last one.
@@ -62,9 +64,9 @@ impl Card<'_> {
         if let Some(id) = &base.id {
             let _ = writeln!(text, "base_model: {id}");
         }
-        if let Some(license) = license(self.job) {
-            let _ = writeln!(text, "license: {license}");
-        }
+        let of_base = self.job.checkpoint.dir().join(CARD);
+        let of_base = lisa_lm::files::read_small_text(&of_base);
+        text += &license(&of_base.unwrap_or_default()).concat();
         let library = if is_adapter { "peft" } else { "transformers" };
         let _ = writeln!(text, "library_name: {library}");
         text += "pipeline_tag: text-generation\ntags:\n";
@@ -91,12 +93,7 @@ impl Card<'_> {
         }
         text += "| | |\n|---|---|\n";
         let method = match settings.method.method {
-            Method::Lisa => format!(
-                "LISA: {}, sampled anew every {}{}",
-                counted(settings.method.active_layers, "active layer"),
-                counted(settings.method.period, "step"),
-                outer(&settings.method)
-            ),
+            Method::Lisa => lisa(&settings.method),
             Method::Full => "all parameters".to_owned(),
             Method::Lora => {
                 let merged = if is_adapter {
@@ -120,25 +117,29 @@ impl Card<'_> {
                 format!("{} of {}", self.step, counted(per_step, "row")),
             ),
             ("learning rate", format!("{:e}", training.lr)),
-            ("tokens, prompts included", self.state.tokens.to_string()),
+            ("tokens, prompts included", self.tokens.to_string()),
         ];
-        for (name, value) in rows {
+        let earlier = earlier_settings(&self.state.earlier_settings);
+        let earlier = earlier.map(|earlier| ("earlier settings", earlier));
+        for (name, value) in rows.into_iter().chain(earlier) {
             let _ = writeln!(text, "| {name} | {} |", value.replace('|', "\\|"));
         }
         text += "\n## Scores\n\n";
         text += &self.scores();
         text += "\n## Settings\n\n";
         // Paths of this machine say nothing to others.
-        text += "A settings file of `lisa train --config`, without paths";
-        let all = settings.to_flags();
-        let mut paths: Vec<&str> = all.paths().into_iter().map(|(flag, _)| flag).collect();
-        if !settings.method.adapter.as_os_str().is_empty() {
-            paths.push("adapter");
+        if let Some(earlier) = self.state.earlier_settings.last() {
+            let _ = write!(text, "The settings since step {}, as a", earlier.until);
+        } else {
+            text += "A";
         }
-        paths.dedup();
-        for (index, flag) in paths.iter().enumerate() {
+        text += " settings file of `lisa train --config`, without paths";
+        for (index, flag) in settings.flags_of_paths().into_iter().enumerate() {
             let before = if index == 0 { ": add " } else { ", " };
             let _ = write!(text, "{before}`--{flag}`");
+            if flag == "chat-template" {
+                text += " (`chat_template.jinja` of this folder)";
+            }
         }
         text += ".\n\n```toml\n";
         text += &toml::to_string(&settings.effective(self.job.contents))?;
@@ -179,6 +180,31 @@ impl Card<'_> {
         }
         text
     }
+}
+
+/// Which layers LISA trained, and when they were sampled.
+fn lisa(method: &MethodSettings) -> String {
+    let (one, all) = if method.split.is_empty() {
+        ("layer", "layers")
+    } else {
+        ("part of a layer", "parts of layers")
+    };
+    let active = match method.policy {
+        Policy::Fixed => {
+            let fixed: Vec<String> = method.fixed_layers.iter().map(usize::to_string).collect();
+            format!("{all} {}", fixed.join(", "))
+        }
+        Policy::Budget => format!(
+            "{all} with {} % of the parameters of all",
+            (1000.0 * method.share).round() / 10.0
+        ),
+        Policy::Bernoulli => format!("each {one} independently, with its own probability"),
+        Policy::Uniform | Policy::Weighted | Policy::Cyclic | Policy::Gradient => {
+            let active = method.active_layers;
+            counted_as(active, &format!("active {one}"), &format!("active {all}"))
+        }
+    };
+    format!("LISA: {active}, {}", sampled(method))
 }
 
 /// The base model: its name, and its id on the hub if it is known.
@@ -229,14 +255,91 @@ fn data(card: &Card<'_>) -> String {
     parts.join("; then ")
 }
 
-/// The licence that the card of the base model names.
-fn license(job: &Job<'_>) -> Option<String> {
-    let path = job.checkpoint.dir().join("README.md");
-    let text = lisa_lm::files::read_small_text(&path).ok()?;
-    let (front, _) = text.strip_prefix("---")?.split_once("\n---")?;
-    let license = front
-        .lines()
-        .find_map(|line| line.strip_prefix("license:"))?;
-    let license = license.trim();
-    (!license.is_empty()).then(|| license.to_owned())
+/// The settings that resumed runs have changed, with their values before; `None` if there are none.
+fn earlier_settings(earlier: &[EarlierSettings]) -> Option<String> {
+    let parts = earlier.iter().map(|earlier| {
+        let values = earlier.values.iter();
+        let values: Vec<String> = values.map(|(name, was)| format!("{name} {was}")).collect();
+        format!("until step {}: {}", earlier.until, values.join(", "))
+    });
+    let parts: Vec<String> = parts.collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
+}
+
+/// The lines about the licence in the model card of a base model. For the licence `other`, the hub
+/// wants its name and its link.
+fn license(card: &str) -> Vec<String> {
+    let front = card.strip_prefix("---");
+    let front = front.and_then(|rest| rest.split_once("\n---"));
+    let front = front.map_or("", |(front, _)| front);
+    let line = |key: &&str| {
+        let mut lines = front.lines();
+        let value = lines.find_map(|line| line.strip_prefix(*key)?.strip_prefix(':'))?;
+        let value = value.trim();
+        (!value.is_empty()).then(|| format!("{key}: {value}\n"))
+    };
+    let keys = ["license", "license_name", "license_link"];
+    keys.iter().filter_map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Flags;
+
+    #[test]
+    fn the_method_of_each_policy_is_what_it_activates() {
+        let of = |change: &dyn Fn(&mut MethodSettings)| {
+            let mut method = Flags::default().resolve(None).unwrap().method;
+            (method.active_layers, method.period) = (2, 20);
+            change(&mut method);
+            lisa(&method)
+        };
+        let anew = "sampled anew every 20 steps";
+        assert_eq!(of(&|_| ()), format!("LISA: 2 active layers, {anew}"));
+        let split = |method: &mut MethodSettings| method.split = vec!["attn".to_owned()];
+        assert_eq!(
+            of(&split),
+            format!("LISA: 2 active parts of layers, {anew}")
+        );
+        let fixed = |method: &mut MethodSettings| {
+            (method.policy, method.fixed_layers) = (Policy::Fixed, vec![0, 1, 3]);
+        };
+        assert_eq!(of(&fixed), "LISA: layers 0, 1, 3, always the same");
+        let outer = |method: &mut MethodSettings| {
+            fixed(method);
+            method.outer_every = 3;
+        };
+        assert_eq!(
+            of(&outer),
+            "LISA: layers 0, 1, 3, always the same; parameters outside the layers in 1 of 3 periods of 20 \
+             steps"
+        );
+        let budget = |method: &mut MethodSettings| {
+            (method.policy, method.share) = (Policy::Budget, 0.29);
+        };
+        assert_eq!(
+            of(&budget),
+            format!("LISA: layers with 29 % of the parameters of all, {anew}")
+        );
+        let bernoulli = |method: &mut MethodSettings| method.policy = Policy::Bernoulli;
+        assert_eq!(
+            of(&bernoulli),
+            format!("LISA: each layer independently, with its own probability, {anew}")
+        );
+    }
+
+    #[test]
+    fn the_name_and_the_link_of_a_licence_are_kept() {
+        let card =
+            "---\nlicense: other\nlicense_name: mine\nlicense_link: LICENSE\ntags:\n- a\n---\n";
+        assert_eq!(
+            license(card).concat(),
+            "license: other\nlicense_name: mine\nlicense_link: LICENSE\n"
+        );
+        assert_eq!(license("---\nlicense: mit\n---\n"), ["license: mit\n"]);
+        for none in ["", "license: mit\n", "---\nlicense:\n- mit\n---\n"] {
+            assert!(license(none).is_empty(), "{none}");
+        }
+    }
 }

@@ -149,15 +149,19 @@ struct Finished<'a> {
 impl Finished<'_> {
     /// Writes the cards of the last or the best model and of its adapter.
     fn cards(&self, folder: &Path, is_best: bool) -> Result<()> {
-        let step = match self.best {
-            _ if !is_best => self.job.steps,
-            Some((step, _)) => step,
+        let (step, tokens) = match self.best {
+            _ if !is_best => (self.job.steps, self.state.tokens),
+            Some((step, _)) => {
+                let path = checkpoints::path(&self.job.settings.output.out, step);
+                (step, checkpoints::state(&path)?.tokens)
+            }
             None => return Ok(()),
         };
         let about = Card {
             job: self.job,
             state: &self.state,
             step,
+            tokens,
             rows: self.rows,
             is_best,
             after: self.after.as_ref().filter(|_| !is_best),

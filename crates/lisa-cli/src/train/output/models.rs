@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use lisa_lm::CausalLm;
 use lisa_lm::checkpoint::SaveOptions;
-use serde_json::json;
 
 use crate::output_folder;
 use crate::run_folder;
@@ -64,10 +63,9 @@ pub(super) fn write(
 ) -> Result<CausalLm> {
     let (settings, out) = (&job.settings, &job.settings.output.out);
     let mut files = job.tokenizer.changed_files()?;
-    // `lisa export` merges the adapter in the dtype of the run.
-    let about = json!({ "step": step, "dtype": settings.memory.dtype });
-    let text = format!("{about}\n");
-    files.push((run_folder::STEP.to_owned(), text.into_bytes()));
+    let rows = model.config().vocab_size();
+    let about = run_folder::about(Some(step), settings.memory.dtype, rows);
+    files.push((run_folder::STEP.to_owned(), about));
     let model = if model.lora().is_some() {
         require_finite(&LayerwiseModel::whole(&model), step, saved, out)?;
         let adapter = adapter::folder_of(folder);

@@ -6,7 +6,7 @@ use lisa_lm::text::Batches;
 
 use super::job::Job;
 use crate::device;
-use crate::settings::{Method, MethodSettings};
+use crate::settings::{Method, MethodSettings, Policy};
 use crate::terminal::output::{say, warn};
 use crate::terminal::text::{counted, epochs_in_words, size};
 use crate::train::memory::planned::Planner;
@@ -110,20 +110,32 @@ fn method_line(job: &Job<'_>, model: &CausalLm, trainer: &Trainer) -> String {
                 format!(" ({})", names.join(", "))
             };
             format!(
-                "lisa: {} of {all} layers{which}, sampled anew every {}{}",
+                "lisa: {} of {all} layers{which}, {}",
                 active.len(),
-                counted(method.period, "step"),
-                outer(method)
+                sampled(method)
             )
         }
     }
 }
 
-/// In which periods the parameters outside the layers train, if not in all.
-pub(crate) fn outer(method: &MethodSettings) -> String {
+/// When the layers are sampled, and in which periods the parameters outside the layers train, if not
+/// in all.
+pub(crate) fn sampled(method: &MethodSettings) -> String {
+    let period = counted(method.period, "step");
+    let is_fixed = method.policy == Policy::Fixed;
+    let layers = if is_fixed {
+        "always the same".to_owned()
+    } else {
+        format!("sampled anew every {period}")
+    };
+    let of = if is_fixed {
+        format!(" of {period}")
+    } else {
+        String::new()
+    };
     match method.outer_every {
-        1 => String::new(),
-        every => format!("; parameters outside the layers in 1 of {every} periods"),
+        1 => layers,
+        every => format!("{layers}; parameters outside the layers in 1 of {every} periods{of}"),
     }
 }
 

@@ -106,6 +106,9 @@ impl<'a> Job<'a> {
         for warning in unusual(&settings, &origins, &shapes.facts, steps) {
             warn(warning);
         }
+        if let Some(warning) = of_tied_head(&settings, checkpoint.config().is_tied()) {
+            warn(warning);
+        }
         let (saved, has_other_held_out) = match saved {
             Some(saved) => {
                 let (saved, other) = continued(saved, &fingerprint, &batches, accumulation)?;
@@ -306,6 +309,17 @@ fn require_room(disk: Disk, out: &Path, is_resumed: bool) -> Result<()> {
     output_folder::require_room(out, needed, or)
 }
 
+/// What a user should know of an adapter of the head if the head is tied to the embedding.
+fn of_tied_head(settings: &Settings, is_tied: bool) -> Option<&'static str> {
+    let method = &settings.method;
+    let mut modules = method.lora_target_modules.iter();
+    let has_head = method.method == Method::Lora && modules.any(|module| module == "lm_head");
+    (has_head && is_tied).then_some(
+        "the head is tied to the embedding, and gets an adapter: PEFT's merge_and_unload would add it to the \
+         embedding, too; use the merged model of the run, or merge with `lisa export`",
+    )
+}
+
 /// Returns an error if the device does not support the dtype.
 pub(crate) fn supports(device: &Device, dtype: Dtype) -> Result<()> {
     require!(
@@ -321,6 +335,21 @@ pub(crate) fn supports(device: &Device, dtype: Dtype) -> Result<()> {
 mod tests {
     use super::*;
     use crate::user_error::UserError;
+
+    #[test]
+    fn an_adapter_of_a_tied_head_has_a_warning() {
+        let warns = |modules: &[&str], is_tied: bool| {
+            let mut settings = Flags::default().resolve(None).unwrap();
+            settings.method.lora_target_modules =
+                modules.iter().map(|name| (*name).to_owned()).collect();
+            assert_eq!(of_tied_head(&settings, is_tied), None);
+            settings.method.method = Method::Lora;
+            of_tied_head(&settings, is_tied).is_some()
+        };
+        assert!(warns(&["q_proj", "lm_head"], true));
+        assert!(!warns(&["q_proj", "lm_head"], false));
+        assert!(!warns(&["all-linear"], true));
+    }
 
     #[test]
     fn a_resumed_run_without_room_is_not_told_to_give_another_folder() {

@@ -5,6 +5,7 @@
 //! loss. A checkpoint of LoRA has the adapters alone, in PEFT's format, and the name and the fingerprint
 //! of their base model.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -49,6 +50,9 @@ pub(crate) struct State {
     /// The training data before the present one, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) earlier_data: Vec<EarlierData>,
+    /// The settings that resumed runs have changed, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) earlier_settings: Vec<EarlierSettings>,
     /// The chat template, the ends of sequences and the vocabulary.
     #[serde(default)]
     pub(crate) text: Text,
@@ -75,7 +79,35 @@ pub(crate) struct EarlierData {
     pub(crate) until: u64,
 }
 
+/// Settings that a resumed run has changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct EarlierSettings {
+    /// Their values before, by name.
+    pub(crate) values: BTreeMap<String, String>,
+    /// The last step that was taken with them.
+    pub(crate) until: u64,
+}
+
 impl State {
+    /// Notes the settings that have these values in the checkpoint, and others from here on.
+    pub(crate) fn change_settings(&mut self, values: BTreeMap<String, String>) {
+        if values.is_empty() || self.step == 0 {
+            return;
+        }
+        // An evaluation writes the checkpoint again before a step is taken with new settings.
+        match self.earlier_settings.last_mut() {
+            Some(last) if last.until == self.step => {
+                for (name, value) in values {
+                    last.values.entry(name).or_insert(value);
+                }
+            }
+            _ => self.earlier_settings.push(EarlierSettings {
+                values,
+                until: self.step,
+            }),
+        }
+    }
+
     /// Refuses a position at which the steps of this run do not arrive.
     pub(crate) fn check_position(
         &self,

@@ -61,12 +61,13 @@ impl Training {
                 say(format_args!("  changed: {change}"))?;
             }
             // Flags of this call, such as another place of the data, hold for later calls too.
-            let state = State {
+            let mut state = State {
                 settings: job.settings.to_flags(),
                 fingerprint: job.fingerprint.clone(),
                 text: Text::of(&job.tokenizer, job.data.vocab_size),
                 ..state.clone()
             };
+            state.change_settings(job.settings.earlier_values(&earlier));
             (model, trainer, state)
         } else {
             let mut clock = Clock::default();
@@ -84,6 +85,7 @@ impl Training {
                 settings: job.settings.to_flags(),
                 fingerprint: job.fingerprint.clone(),
                 earlier_data: Vec::new(),
+                earlier_settings: Vec::new(),
                 text: Text::of(&job.tokenizer, job.data.vocab_size),
                 before,
                 held_out_loss: None,

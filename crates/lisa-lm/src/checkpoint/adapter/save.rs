@@ -26,7 +26,8 @@ pub struct AdapterOptions<'a> {
     /// The checkpoint that the base model was loaded from. Its tokenizer and its licence are copied.
     pub source: Option<&'a Checkpoint>,
     /// Further files to write: their paths in the folder, and their contents. A file of the source
-    /// at the same path is not copied.
+    /// at the same path is not copied. With a `chat_template.jinja`, no other chat templates of the
+    /// source are copied.
     pub files: &'a [(String, Vec<u8>)],
 }
 

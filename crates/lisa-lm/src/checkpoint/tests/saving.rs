@@ -292,6 +292,30 @@ fn every_licence_and_every_file_of_the_tokenizer_is_copied() {
     assert!(dir.path().join("LICENSES/own.txt").is_file());
 }
 
+#[test]
+fn with_another_chat_template_those_of_the_source_are_left_out() {
+    let from = altered("llama", |_| ());
+    let names = ["chat_template.jinja", "chat_template.json", TOOL_USE];
+    for name in names {
+        put(from.path(), name, "old");
+    }
+    let source = Checkpoint::open(from.path()).unwrap();
+    let model = source.load(&Device::default(), None).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let found = |files: &[(String, Vec<u8>)]| {
+        let options = SaveOptions {
+            source: Some(&source),
+            files,
+            ..SaveOptions::default()
+        };
+        save(&model, dir.path(), &options).unwrap();
+        names.map(|name| fs::read_to_string(dir.path().join(name)).ok())
+    };
+    assert_eq!(found(&[]), names.map(|_| Some("old".to_owned())));
+    let new = ("chat_template.jinja".to_owned(), b"new".to_vec());
+    assert_eq!(found(&[new]), [Some("new".to_owned()), None, None]);
+}
+
 #[cfg(unix)]
 #[test]
 fn permissions_are_those_of_the_process_or_of_the_file_that_is_replaced() {

@@ -19,14 +19,17 @@ pub(crate) fn rewritten(text: &str, config: &ModelConfig) -> Option<String> {
         return None;
     }
     let dtype = config.common().dtype.unwrap_or(FloatDType::F32);
-    let key = if map.contains_key("dtype") || !map.contains_key("torch_dtype") {
-        "dtype"
-    } else {
-        "torch_dtype"
-    };
     let mut changed = map.remove("transformers_weights").is_some();
     if stored.common().dtype != Some(dtype) {
-        map.insert(key.to_owned(), dtype_name(dtype).into());
+        // Older versions of transformers know the second one only.
+        let mut keys = vec!["dtype", "torch_dtype"];
+        keys.retain(|key| map.contains_key(*key));
+        if keys.is_empty() {
+            keys.push("dtype");
+        }
+        for key in keys {
+            map.insert(key.to_owned(), dtype_name(dtype).into());
+        }
         changed = true;
     }
     stored.common_mut().dtype = Some(dtype);

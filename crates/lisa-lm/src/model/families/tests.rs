@@ -521,6 +521,12 @@ fn a_text_is_rewritten_only_where_the_model_differs() {
         (&half["torch_dtype"], half.get("dtype")),
         (&json!("float16"), None)
     );
+    let both = five.replacen('{', r#"{"torch_dtype": "float32", "#, 1);
+    let half = with(&both, &f16);
+    assert_eq!(
+        (&half["dtype"], &half["torch_dtype"]),
+        (&json!("float16"), &json!("float16"))
+    );
     // A head of its own, and a larger vocabulary; every other key is unchanged.
     let own = with(&four, &|config| {
         config.set_tied(false);

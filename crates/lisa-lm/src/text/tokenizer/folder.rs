@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::added;
 use super::files::{NAMES, eos_of, read_json};
-use super::templates::{self, DEFAULT, FURTHER, Templates};
+use super::templates::{self, DEFAULT, FURTHER, JINJA, OLD, Templates};
 use crate::error::Error;
 
 /// A file of a saved folder: its name and content.
@@ -102,12 +102,12 @@ impl Folder {
         files.extend(self.special_map());
         files.extend(self.added_tokens(inner));
         files.extend(self.generation(eos_ids));
-        match &self.chosen {
+        let own = || self.only_for_processors();
+        match self.chosen.as_deref().or_else(own) {
             Some(source) => {
-                let text = source.clone().into_bytes();
-                files.push(("chat_template.jinja".to_owned(), text));
+                files.push((JINJA.to_owned(), source.as_bytes().to_vec()));
             }
-            None if self.templates.file == "chat_template.jinja" => {
+            None if self.templates.file == JINJA => {
                 let further = (self.templates.named.iter()).filter(|(name, _)| name != DEFAULT);
                 files.extend(further.map(|(name, source)| {
                     (
@@ -119,6 +119,13 @@ impl Folder {
             None => {}
         }
         Ok(files)
+    }
+
+    /// The chat template, if the folder has one and has it in a file that transformers reads for a
+    /// processor and not for a tokenizer.
+    fn only_for_processors(&self) -> Option<&str> {
+        let is_single = self.templates.file == OLD && self.templates.named.len() == 1;
+        self.templates.get(DEFAULT).filter(|_| is_single)
     }
 
     /// `tokenizer_config.json`, if it must change. It gets the special tokens that are known by their

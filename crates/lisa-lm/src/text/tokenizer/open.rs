@@ -28,7 +28,8 @@ impl Tokenizer {
     /// For a model of type llama whose `tokenizer_class` is `LlamaTokenizer`, transformers 5 uses
     /// only the vocabulary of `tokenizer.json`, and splits texts by its own rules. If the file has
     /// the normalizer `Prepend`, as that of Llama 2, the ids after a special token within a text
-    /// differ: `<s>hi` is `<s>`, `▁hi` here, and `<s>`, `hi` in transformers.
+    /// differ: `<s>hi` is `<s>`, `▁hi` here, and `<s>`, `hi` in transformers. For a model of type
+    /// qwen2, its `AutoTokenizer` splits texts by Qwen2's rules, whatever the file says.
     ///
     /// For a tokenizer of GPT-2 or Qwen2, a special token of its class that no file names is
     /// `<|endoftext|>`. Chat templates get all special tokens by name, also those that only this

@@ -11,6 +11,9 @@ use crate::files::{TEMPLATE_BYTES, read_text, shown};
 
 /// The folder of further templates, each in a file `NAME.jinja`.
 pub(super) const FURTHER: &str = "additional_chat_templates";
+/// The file of the default template, and the older one of processors.
+pub(super) const JINJA: &str = "chat_template.jinja";
+pub(super) const OLD: &str = "chat_template.json";
 /// The name of the template that is used unless another one is chosen.
 pub(super) const DEFAULT: &str = "default";
 /// The name of the template for chats with tools.
@@ -42,7 +45,7 @@ impl Templates {
 /// Finds the templates: `chat_template.jinja` and those of [`FURTHER`], else `chat_template` of
 /// `tokenizer_config.json`, else that of `chat_template.json`, which processors have.
 pub(super) fn find(dir: &Path, config: &Value) -> Result<Templates, Error> {
-    let file = "chat_template.jinja";
+    let file = JINJA;
     let read = |name: &str| {
         read_text(dir, name, TEMPLATE_BYTES).map_err(|e| unreadable(&dir.join(name), e))
     };
@@ -60,7 +63,7 @@ pub(super) fn find(dir: &Path, config: &Value) -> Result<Templates, Error> {
     if !named.is_empty() {
         return Ok(Templates { named, file });
     }
-    let file = "chat_template.json";
+    let file = OLD;
     let named = in_json(&read_json(dir, file)?["chat_template"], &dir.join(file))?;
     Ok(Templates { named, file })
 }

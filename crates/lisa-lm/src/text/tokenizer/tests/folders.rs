@@ -200,6 +200,37 @@ fn the_error_about_templates_without_a_default_names_them() {
     );
 }
 
+#[test]
+fn a_template_that_only_processors_read_is_saved_where_tokenizers_have_it() {
+    let old = r#"{"chat_template": "{{ messages[0].content }}"}"#;
+    let dir = folder(&[
+        ("tokenizer.json", TOKENIZER),
+        ("tokenizer_config.json", r#"{"eos_token": "<|endoftext|>"}"#),
+        ("generation_config.json", r#"{"eos_token_id": 0}"#),
+        ("chat_template.json", old),
+    ]);
+    let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
+    let source = "{{ messages[0].content }}";
+    assert_eq!(tokenizer.chat_template().source(), source);
+    let file = ("chat_template.jinja".to_owned(), source.as_bytes().to_vec());
+    assert_eq!(tokenizer.changed_files().unwrap(), [file]);
+    save(&tokenizer, dir.path());
+    let saved = Tokenizer::from_dir(dir.path()).unwrap();
+    assert_eq!(saved.chat_template().source(), source);
+    assert_eq!(saved.changed_files().unwrap(), []);
+    // A template that is chosen takes its place.
+    let tokenizer = tokenizer.with_named_template("plain").unwrap();
+    let files = tokenizer.changed_files().unwrap();
+    let [(name, text)] = &files[..] else {
+        panic!("{files:?}");
+    };
+    let chosen = tokenizer.chosen_template().unwrap();
+    assert_eq!(
+        (&name[..], &text[..]),
+        ("chat_template.jinja", chosen.as_bytes())
+    );
+}
+
 #[cfg(unix)]
 #[test]
 fn a_folder_of_templates_that_is_a_link_is_refused() {
