@@ -119,6 +119,8 @@ pub(super) fn variants() -> Vec<Arm> {
         by(Policy::MeanNorm),
         by(Policy::MeanSquare),
         by(Policy::LossDecrease),
+        // Each layer trains in one of three periods, as often as the others.
+        by(Policy::Cyclic),
         // The default of `lisa train` for a run of 120 steps.
         every(20),
         Sampled {
