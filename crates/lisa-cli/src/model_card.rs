@@ -2,11 +2,9 @@
 
 use std::path::Path;
 
-use crate::run_folder;
+use crate::run_folder::{self, CARD};
 use crate::settings::Dtype;
 
-/// The file of a card.
-pub(crate) const CARD: &str = "README.md";
 /// The end of the title.
 pub(crate) const OURS: &str = " fine-tuned with `lisa`";
 /// The name of the row with the dtype of the run.

@@ -6,7 +6,6 @@ use anyhow::Result;
 use lisa_lm::checkpoint::is_model_file;
 use serde_json::{Value, json};
 
-use crate::model_card::CARD;
 use crate::output_folder::{entries, remove};
 use crate::settings::Dtype;
 use crate::user_error::require;
@@ -19,6 +18,8 @@ pub(crate) const OUR_EVENTS: &str = ".lisa";
 /// The file of a finished model or adapter that says its step, and the dtype and the vocabulary of
 /// the run.
 pub(crate) const STEP: &str = "lisa.json";
+/// The file of a model's or an adapter's card.
+pub(crate) const CARD: &str = "README.md";
 /// The files of a checkpoint: the weights, the optimizer state, and everything else.
 pub(crate) const CHECKPOINT: [&str; 3] = ["weights.bpk", "optimizer.bpk", "state.json"];
 /// The folder of a checkpoint of LoRA, which has adapters instead of weights.

@@ -3,9 +3,9 @@
 use std::ffi::OsString;
 
 use clap::builder::PossibleValue;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, Command};
 
-use super::wrong_arguments::refused;
 use crate::settings::names::{self, Word};
 
 /// The arguments with the names that clap knows: `-` and `_` are alike in the name of a flag, and the
@@ -164,6 +164,14 @@ fn is_switch(arg: &Arg) -> bool {
 fn argument<'a>(command: &'a Command, name: &str) -> Option<&'a Arg> {
     let mut arguments = command.get_arguments();
     arguments.find(|arg| arg.get_long() == Some(name))
+}
+
+/// An error with these words, which [`explained`](super::wrong_arguments::explained) writes as they are.
+fn refused(message: String, help: impl Into<String>) -> clap::Error {
+    let mut error = clap::Error::new(ErrorKind::InvalidValue);
+    let words = ContextValue::Strings(vec![message, help.into()]);
+    error.insert(ContextKind::Custom, words);
+    error
 }
 
 /// The flag that a name means, and its value, which may be the `next` argument. `None` if the command

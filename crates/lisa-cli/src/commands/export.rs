@@ -9,9 +9,9 @@ use lisa_lm::checkpoint::SaveOptions;
 use lisa_lm::{Checkpoint, Tokenizer};
 
 use super::export_adapter::{self, Exported, card_file, read};
-use crate::model_card::{CARD, Found, card_of, converted};
+use crate::model_card::{Found, card_of, converted};
 use crate::output_folder::{self, OTHER_DISK};
-use crate::run_folder;
+use crate::run_folder::{self, CARD};
 use crate::settings::{Dtype, Flags, Method};
 use crate::terminal::output::say;
 use crate::terminal::progress::Slow;

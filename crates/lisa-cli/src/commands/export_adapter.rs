@@ -9,11 +9,10 @@ use lisa_lm::checkpoint::Adapter;
 use lisa_lm::{CausalLm, Checkpoint};
 
 use crate::bundled;
-use crate::model_card::CARD;
 use crate::model_folder::{self, model_folder};
 use crate::model_tokenizer::model_tokenizer;
 use crate::output_folder::{self, OTHER_DISK};
-use crate::run_folder;
+use crate::run_folder::{self, CARD};
 use crate::settings::{Dtype, Settings};
 use crate::terminal::progress::Slow;
 use crate::train::saved::adapter;

@@ -10,14 +10,6 @@ use super::arguments::named;
 use crate::settings::{names, others};
 use crate::user_error::UserError;
 
-/// An error with these words, which [`explained`] writes as they are.
-pub(super) fn refused(message: String, help: impl Into<String>) -> clap::Error {
-    let mut error = clap::Error::new(ErrorKind::InvalidValue);
-    let words = ContextValue::Strings(vec![message, help.into()]);
-    error.insert(ContextKind::Custom, words);
-    error
-}
-
 /// An error of clap in the words of this program: a refused value, an unknown flag or command, a flag that is
 /// missing or in conflict with another; `name` is the name of the subcommand. Other errors, and help, are clap's
 /// own.

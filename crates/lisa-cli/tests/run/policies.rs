@@ -307,11 +307,11 @@ fn importance_by_gradients_or_a_lora_update_gives_weights_to_the_policy() {
         (&*decrease.by, decrease.observations),
         ("expected decrease of the loss", 2)
     );
-    // With a second moment of one element, it is the mean absolute value, which is at most the norm per root of
-    // the size; the moments of rows and columns and of two batches differ from that by less than half.
+    // If the second moment were that of one element in one batch, it would be the sum of the absolute values: at
+    // most the norm times the root of the size, and less where few elements are large.
     for ((path, decrease), (_, size)) in decrease.layers.iter().zip(&gradient.layers) {
         let ratio = decrease / (size * elements(path));
-        assert!((0.5..1.5).contains(&ratio), "{path}: {ratio}");
+        assert!((0.2..1.2).contains(&ratio), "{path}: {ratio}");
     }
     options.by = By::SquaredGradient;
     measured(&options);

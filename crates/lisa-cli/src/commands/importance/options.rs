@@ -115,8 +115,13 @@ const OF_TRAINING: [&str; 18] = [
     mut_arg("out", |arg| arg.help("Folder of importance.json and its picture [default: runs/importance]"))
 )]
 pub struct Options {
-    /// How importance is measured
-    #[arg(long, value_enum, default_value = "gradient")]
+    /// How importance is measured [default: gradient]
+    #[arg(
+        long,
+        value_enum,
+        default_value = "gradient",
+        hide_default_value = true
+    )]
     pub by: By,
     /// Which norms --by ratio measures [default: weights]
     #[arg(long, value_enum)]

@@ -6,8 +6,9 @@ use std::path::Path;
 use anyhow::Result;
 use lisa_lm::files::write_atomically;
 
-use crate::model_card::{CARD, DTYPE, Found, OURS};
+use crate::model_card::{DTYPE, Found, OURS};
 use crate::model_folder::id_in_cache;
+use crate::run_folder::CARD;
 use crate::run_folder::step_of_model;
 use crate::settings::{Method, MethodSettings, Policy, names_of_data};
 use crate::terminal::output::say;
