@@ -1,6 +1,7 @@
 //! The arguments of the process before clap reads them.
 
 use std::ffi::OsString;
+use std::path::Path;
 
 use clap::builder::PossibleValue;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -182,9 +183,11 @@ pub(super) fn named<'a>(
     value: Option<String>,
     next: Option<&str>,
 ) -> Result<Option<Known<'a>>, clap::Error> {
-    // The next argument cannot be another argument of the command, so it is meant as the value.
-    let is_stray =
-        |next: &str| !next.starts_with('-') && command.get_positionals().next().is_none();
+    // The next argument cannot be another argument of the command, so it is meant as the value, unless it is a
+    // file.
+    let is_file = |next: &str| Path::new(next).extension().is_some();
+    let takes_none = command.get_positionals().next().is_none();
+    let is_stray = |next: &str| !next.starts_with('-') && takes_none && !is_file(next);
     let hyphens = name.replace('_', "-");
     let other = names::setting(name);
     if let Some(arg) = argument(command, &hyphens).or_else(|| argument(command, &other)) {

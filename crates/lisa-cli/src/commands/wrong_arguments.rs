@@ -276,6 +276,11 @@ mod tests {
                 "`config.yaml` is not an argument of `lisa train`",
                 "give a file of settings with --config",
             ),
+            (
+                "lisa train --dry-run config.toml",
+                "`config.toml` is not an argument of `lisa train`",
+                "give a file of settings with --config",
+            ),
         ] {
             let (found, found_help) = explained(line);
             assert_eq!((&*found, &*found_help), (message, help), "{line}");
